@@ -1,0 +1,155 @@
+"""The plain, frozen values that all layers share."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Protocol
+
+Headers = tuple[tuple[bytes, bytes], ...]
+"""Header fields in order; names in lower case."""
+
+
+def header(headers: Headers, name: bytes) -> bytes | None:
+    """The first value of `name` (lower case), or None."""
+    for key, value in headers:
+        if key == name:
+            return value
+    return None
+
+
+class Secret:
+    """A value that cannot print itself: repr, str, format, pickle and json give it away to nobody.
+
+    It holds a reader instead of a value where the value lives in a file that may be rotated;
+    `reveal()` is the only way in, and each call of it reads afresh.
+    """
+
+    __slots__ = ("_read",)
+
+    def __init__(self, value: str | Callable[[], str]) -> None:
+        self._read: Callable[[], str] = value if callable(value) else lambda: value
+
+    def reveal(self) -> str:
+        return self._read()
+
+    def __repr__(self) -> str:
+        return "Secret(hidden)"
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        raise TypeError("a Secret does not leave the process")
+
+
+class Surface(StrEnum):
+    """The client's protocol: how its body is read and how it is told of an error."""
+
+    CHAT = "chat"
+    EMBEDDINGS = "embeddings"
+    MODELS = "models"
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One row of the operation table. `path` is relative to the API's root, without `/v1`."""
+
+    name: str
+    method: str
+    path: str
+    surface: Surface
+    summary: str
+    repeatable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Inbound:
+    """What is known of a request before its body is read: enough to decide who may go on."""
+
+    id: str
+    method: str
+    path: str
+    headers: Headers
+    peer: str
+    arrived_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One decoded client request. `body` is the client's bytes until a named rule changes them."""
+
+    id: str
+    operation: Operation
+    caller: str
+    model: str
+    body: bytes
+    headers: Headers
+    stream: bool = False
+    choices: int = 1
+    adapted: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where one attempt goes: an upstream of the configuration and the model's name there.
+
+    `model` None sends the client's own name on, byte for byte.
+    """
+
+    upstream: str
+    model: str | None = None
+    timeouts: Timeouts | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Seconds. `first_byte_s` runs from the request's first byte to the reply's head, `idle_s`
+    between two pieces of the reply, `total_s` over all attempts; None is no bound of its own."""
+
+    connect_s: float = 5.0
+    first_byte_s: float = 600.0
+    idle_s: float = 300.0
+    total_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What goes over the second hop (or to an issuer)."""
+
+    method: str
+    url: str
+    headers: Headers = ()
+    body: bytes = b""
+    timeouts: Timeouts = field(default_factory=Timeouts)
+
+
+class Response(Protocol):
+    """The head of a reply, and its body in pieces as they come.
+
+    Whoever holds it closes it, in every case: `aclose` frees the connection, or kills it where the
+    body was not read to its end. Reading raises TransportFault.
+    """
+
+    @property
+    def status(self) -> int: ...
+    @property
+    def headers(self) -> Headers: ...
+    def __aiter__(self) -> AsyncIterator[bytes]: ...
+    def aclose(self) -> Awaitable[None]: ...
+
+
+class Client(Protocol):
+    """The other end of the first hop, as much of it as the street may know."""
+
+    async def body(self, limit_bytes: int) -> bytes:
+        """The whole request body; raises BodyTooLarge, ReceiveTimeout, ClientGone."""
+        ...
+
+    async def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None: ...
+
+    async def write(self, data: bytes, *, last: bool = False) -> None:
+        """Send `data`; returns when the client's connection can take more."""
+        ...
+
+    async def gone(self) -> None:
+        """Returns when the client has left. Call it only after `body`."""
+        ...

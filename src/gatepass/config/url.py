@@ -1,0 +1,41 @@
+"""What a URL of the configuration must be."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+
+def checked_url(text: str) -> str:
+    """`text` without trailing slashes; raises ValueError where it is no plain http(s) URL."""
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError as error:
+        raise ValueError(f"is not a URL: {error}") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
+        raise ValueError("expects http://host… or https://host…")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("holds a user name or password: put it under credentials")
+    if parts.fragment or any(ord(c) <= 0x20 or ord(c) >= 0x7F for c in text):
+        raise ValueError("holds a fragment, a space or a character beyond ASCII")
+    return text.rstrip("/")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether `host` (no port, brackets allowed) is this machine for certain."""
+    host = host.strip("[]").rstrip(".").lower()
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    return (mapped or address).is_loopback
+
+
+def crosses_network_in_plain(url: str) -> bool:
+    """Whether a secret sent to `url` could be read on the way."""
+    parts = urlsplit(url)
+    return parts.scheme == "http" and not is_loopback(parts.hostname or "")

@@ -1,0 +1,130 @@
+"""Time, and the tasks that somebody owns: the two things a pure decision never touches itself."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from types import TracebackType
+from typing import Any, Protocol, Self, TypeVar
+
+T = TypeVar("T")
+
+
+class Timer(Protocol):
+    def cancel(self) -> None: ...
+
+
+class Clock(Protocol):
+    """All time that gatepass knows. Tests drive one by hand."""
+
+    def now(self) -> float:
+        """Seconds that only grow, suspend included: ages and expiries are measured on it."""
+        ...
+
+    def wall(self) -> float:
+        """Seconds since the epoch: only to translate an absolute date that somebody else wrote."""
+        ...
+
+    def call_later(self, delay_s: float, callback: Callable[[], object]) -> Timer: ...
+
+
+class SystemClock:
+    """The machine's time.
+
+    CLOCK_BOOTTIME goes on in suspend where CLOCK_MONOTONIC stands still: a token that died
+    while a laptop slept must be seen as dead on wake.
+    """
+
+    _id = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+    def now(self) -> float:
+        return time.clock_gettime(self._id)
+
+    def wall(self) -> float:
+        return time.time()
+
+    def call_later(self, delay_s: float, callback: Callable[[], object]) -> Timer:
+        return asyncio.get_running_loop().call_later(delay_s, callback)
+
+
+async def sleep(clock: Clock, delay_s: float) -> None:
+    """Wait `delay_s` seconds of `clock`."""
+    done = asyncio.Event()
+    timer = clock.call_later(delay_s, done.set)
+    try:
+        await done.wait()
+    finally:
+        timer.cancel()
+
+
+class Leash:
+    """Lets somebody else end the work of one task, with a reason.
+
+    Inside `with leash:` the owner's task runs; `leash.pull(reason)` from elsewhere cancels it at
+    its next await, and the block ends by raising `reason`. A cancellation from outside stays a
+    cancellation. This is how a leaving client, a deadline and a drain all end a request.
+    """
+
+    def __init__(self) -> None:
+        self._task: asyncio.Task[Any] | None = None
+        self._reason: BaseException | None = None
+        self._cancelling = 0
+
+    @property
+    def reason(self) -> BaseException | None:
+        return self._reason
+
+    def pull(self, reason: BaseException) -> None:
+        """End the task with `reason`; the first reason wins, and a finished block is left alone."""
+        if self._reason is None and self._task is not None:
+            self._reason = reason
+            self._task.cancel()
+
+    def __enter__(self) -> Self:
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("a Leash holds a task: enter it inside one")
+        self._task, self._cancelling = task, task.cancelling()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        task, self._task = self._task, None
+        if self._reason is None or task is None:
+            return
+        if task.uncancel() <= self._cancelling and kind is not None and issubclass(kind, asyncio.CancelledError):
+            raise self._reason from None
+
+
+async def timeout(clock: Clock, delay_s: float, work: Awaitable[T], reason: BaseException) -> T:
+    """Await `work` for at most `delay_s` seconds of `clock`, then raise `reason`."""
+    leash = Leash()
+    with leash:
+        timer = clock.call_later(delay_s, lambda: leash.pull(reason))
+        try:
+            return await work
+        finally:
+            timer.cancel()
+    raise AssertionError("a leash block returns or raises")  # pragma: no cover - for the type checker
+
+
+class Tasks:
+    """Owns every background task of a part: none is lost to the garbage collector, all end with it."""
+
+    def __init__(self) -> None:
+        self._running: set[asyncio.Task[Any]] = set()
+
+    def spawn(self, work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
+        task = asyncio.create_task(work, name=name)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        return task
+
+    async def aclose(self) -> None:
+        """Cancel what still runs and wait until it has ended."""
+        running = list(self._running)
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)

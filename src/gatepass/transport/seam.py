@@ -1,0 +1,32 @@
+"""The seam between what gatepass decides and the bytes on a wire."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from gatepass.call import Request, Response
+from gatepass.errors import Fault, TransportFault
+
+
+class Transport(Protocol):
+    """Sends one request over one hop's network (its CA, proxy, client certificate, pool).
+
+    `send` returns when the reply's head is here and raises TransportFault. It follows no redirect,
+    repeats nothing, and a cancelled `send` leaves no connection behind.
+    """
+
+    async def send(self, request: Request) -> Response: ...
+
+    async def aclose(self) -> None: ...
+
+
+async def read_whole(response: Response, limit_bytes: int) -> bytes:
+    """The whole body; raises TransportFault TOO_LARGE past the limit. The caller closes the response."""
+    pieces: list[bytes] = []
+    size = 0
+    async for piece in response:
+        size += len(piece)
+        if size > limit_bytes:
+            raise TransportFault(Fault.TOO_LARGE, f"the reply is larger than {limit_bytes} bytes")
+        pieces.append(piece)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)

@@ -1,0 +1,58 @@
+"""A clock that a test drives by hand: no test waits for real time to pass."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections.abc import Callable
+
+
+class _Timer:
+    def __init__(self, callback: Callable[[], object]) -> None:
+        self.callback = callback
+        self.cancelled = False
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+async def settle(rounds: int = 50) -> None:
+    """Let every task that can run do so."""
+    for _ in range(rounds):
+        await asyncio.sleep(0)
+
+
+class DrivenClock:
+    def __init__(self, now: float = 1_000.0, wall: float = 1_800_000_000.0) -> None:
+        self._now, self._wall = now, wall
+        self._timers: list[tuple[float, int, _Timer]] = []
+        self._count = 0
+
+    def now(self) -> float:
+        return self._now
+
+    def wall(self) -> float:
+        return self._wall
+
+    def jump_wall(self, by_s: float) -> None:
+        self._wall += by_s
+
+    def call_later(self, delay_s: float, callback: Callable[[], object]) -> _Timer:
+        timer = _Timer(callback)
+        self._count += 1
+        heapq.heappush(self._timers, (self._now + max(delay_s, 0.0), self._count, timer))
+        return timer
+
+    async def advance(self, by_s: float) -> None:
+        """Move on by `by_s` seconds; each timer fires at its own moment, in order."""
+        await settle()
+        end, wall_offset = self._now + by_s, self._wall - self._now
+        while self._timers and self._timers[0][0] <= end:
+            due, _, timer = heapq.heappop(self._timers)
+            self._now = max(self._now, due)
+            self._wall = self._now + wall_offset
+            if not timer.cancelled:
+                timer.callback()
+                await settle()
+        self._now, self._wall = end, end + wall_offset
+        await settle()
