@@ -122,6 +122,22 @@ class Request:
     timeouts: Timeouts = field(default_factory=Timeouts)
 
 
+@dataclass(frozen=True, slots=True)
+class Complaint:
+    """What an upstream said when it refused, read out of whatever shape it said it in.
+
+    `status` is the HTTP status its words imply (an error inside a 200 has one too), `kind` and
+    `code` are its own `type` and `code` as text, `raw` its own object where that is more than these.
+    """
+
+    message: str
+    status: int | None = None
+    kind: str | None = None
+    code: str | None = None
+    param: str | None = None
+    raw: Any = None
+
+
 class Response(Protocol):
     """The head of a reply, and its body in pieces as they come.
 
