@@ -16,7 +16,9 @@
     │   ├── InvalidRequest          400 invalid_request
     │   ├── InvalidImage            400 invalid_image
     │   ├── BodyTooLarge            413 body_too_large
-    │   └── UnsupportedEncoding     415 unsupported_encoding
+    │   ├── UnsupportedEncoding     415 unsupported_encoding
+    │   ├── UnsupportedMediaType    415 unsupported_media_type
+    │   └── HeadTooLarge            431 head_too_large
     ├── GatewayError                hop "gatepass": this process
     │   ├── Overloaded              503 overloaded
     │   ├── Draining                503 draining
@@ -71,6 +73,8 @@ class GatepassError(Exception):
         self.hop = hop
         self.param = param
         self.retry_after_s = retry_after_s
+        self.relayed: tuple[tuple[bytes, bytes], ...] = ()
+        """Response headers of the upstream that go to the client with this error, such as x-ratelimit-*."""
 
     @property
     def http_status(self) -> int:
@@ -146,6 +150,14 @@ class BodyTooLarge(CallerError):
 
 class UnsupportedEncoding(CallerError):
     code, status = "unsupported_encoding", 415
+
+
+class UnsupportedMediaType(CallerError):
+    code, status = "unsupported_media_type", 415
+
+
+class HeadTooLarge(CallerError):
+    code, status = "head_too_large", 431
 
 
 class GatewayError(GatepassError):

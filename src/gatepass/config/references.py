@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Self
 
 _PIECE = re.compile(r"\$(?:\$|\{(?P<name>[^}]*)\})")
+LARGEST_BYTES = 64 * 1024
+"""Of one mounted secret."""
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
 
@@ -25,6 +27,9 @@ class Place:
 
     kind: str
     name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name}"
 
 
 class Reference(str):
@@ -43,6 +48,16 @@ class Reference(str):
         self.template, self.places, self.read = template, places, read
         return self
 
+    @classmethod
+    def to_variable(cls, name: str, value: str) -> Self:
+        """The environment's variable `name`, whose value is taken as it stands."""
+        return cls(f"${{{name}}}", (Place("environment", name),), lambda: value)
+
+    @classmethod
+    def to_file(cls, path: str, pick: Callable[[str], str] = str) -> Self:
+        """What `pick` takes out of the text of the file at `path`, each time anew."""
+        return cls(f"${{file:{path}}}", (Place("file", path),), lambda: pick(read_file(path)))
+
     def __repr__(self) -> str:
         return f"Reference({self.template})"
 
@@ -55,10 +70,10 @@ def resolve(text: str, environment: Mapping[str, str]) -> str:
     if "$" not in text:
         return text
     names = [piece["name"] for piece in _PIECE.finditer(text) if piece["name"] is not None]
-    places = [_place(name, text, environment) for name in names]
+    places = [_place(name, environment) for name in names]
     leftover = _PIECE.sub("", text)
     if "${" in leftover:
-        raise UnresolvedReference(f"{text!r} opens ${{ and does not close it; $$ is a plain dollar")
+        raise UnresolvedReference("opens ${ and does not close it: write $$ for a plain dollar")
     if not places:
         return _PIECE.sub("$", text)
 
@@ -68,13 +83,13 @@ def resolve(text: str, environment: Mapping[str, str]) -> str:
     return Reference(text, tuple(places), read)
 
 
-def _place(name: str, text: str, environment: Mapping[str, str]) -> Place:
+def _place(name: str, environment: Mapping[str, str]) -> Place:
     if name.startswith("file:"):
         return Place("file", name.removeprefix("file:"))
     if not _ENV_NAME.match(name):
-        raise UnresolvedReference(f"{text!r}: ${{{name}}} is neither ${{NAME}} nor ${{file:/path}}")
+        raise UnresolvedReference("${…} holds neither the NAME of an environment variable nor file:/path")
     if name not in environment:
-        raise UnresolvedReference(f"the environment variable {name} is not set")
+        raise UnresolvedReference(f"the environment variable {name} is not set: set it, or write $$ for a plain dollar")
     return Place("environment", name)
 
 
@@ -89,8 +104,13 @@ def _value(name: str | None, environment: Mapping[str, str]) -> str:
 def read_file(path: str) -> str:
     """The text of a mounted secret, without the newline that editors leave at its end."""
     try:
-        return Path(path).read_text(encoding="utf-8").rstrip("\r\n")
+        with Path(path).open("rb") as file:
+            data = file.read(LARGEST_BYTES + 1)
+        text = data.decode("utf-8")
     except UnicodeDecodeError:
-        raise UnresolvedReference(f"{path} is not UTF-8 text") from None
+        raise UnresolvedReference(f"the file {path} is not UTF-8 text") from None
     except OSError as error:
-        raise UnresolvedReference(f"{path} cannot be read: {error.strerror}") from None
+        raise UnresolvedReference(f"the file {path} cannot be read: {error.strerror}") from None
+    if len(data) > LARGEST_BYTES:
+        raise UnresolvedReference(f"the file {path} is larger than {LARGEST_BYTES} bytes: that is no secret")
+    return text.rstrip("\r\n")

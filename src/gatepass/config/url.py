@@ -11,8 +11,8 @@ def checked_url(text: str) -> str:
     try:
         parts = urlsplit(text)
         port = parts.port
-    except ValueError as error:
-        raise ValueError(f"is not a URL: {error}") from None
+    except ValueError:  # its text may quote the URL, which may have come from a secret
+        raise ValueError("is not a URL: its host or port is malformed") from None
     if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
         raise ValueError("expects http://host… or https://host…")
     if parts.username is not None or parts.password is not None:
@@ -20,6 +20,13 @@ def checked_url(text: str) -> str:
     if parts.fragment or any(ord(c) <= 0x20 or ord(c) >= 0x7F for c in text):
         raise ValueError("holds a fragment, a space or a character beyond ASCII")
     return text.rstrip("/")
+
+
+def checked_base_url(text: str) -> str:
+    """A URL to put paths behind: as `checked_url`, and without a query."""
+    if "?" in text:
+        raise ValueError("holds a query: a path is put behind this URL, so it ends before the ?")
+    return checked_url(text)
 
 
 def is_loopback(host: str) -> bool:

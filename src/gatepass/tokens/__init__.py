@@ -1,0 +1,21 @@
+"""Tokens that are there when they are needed: sources mint them, a holder keeps one alive.
+
+A small library of its own: it wants a Transport, a Clock and a Redactor, and knows no web framework.
+"""
+
+from gatepass.tokens.failure import FetchFailure, TokenReissued
+from gatepass.tokens.holder import TokenHolder
+from gatepass.tokens.life import Token
+from gatepass.tokens.source import TokenSource, build_source
+from gatepass.tokens.status import Observer, Status
+
+__all__ = [
+    "FetchFailure",
+    "Observer",
+    "Status",
+    "Token",
+    "TokenHolder",
+    "TokenReissued",
+    "TokenSource",
+    "build_source",
+]

@@ -30,3 +30,15 @@ async def read_whole(response: Response, limit_bytes: int) -> bytes:
             raise TransportFault(Fault.TOO_LARGE, f"the reply is larger than {limit_bytes} bytes")
         pieces.append(piece)
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+async def read_beginning(response: Response, limit_bytes: int) -> bytes:
+    """At most `limit_bytes` of the body: enough of an error to say what it says."""
+    pieces: list[bytes] = []
+    size = 0
+    async for piece in response:
+        pieces.append(piece)
+        size += len(piece)
+        if size >= limit_bytes:
+            break
+    return b"".join(pieces)[:limit_bytes]

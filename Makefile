@@ -1,0 +1,65 @@
+# Two commands on a fresh machine with Python 3.11+ (with venv) and make: `make demo` and `make test`.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+UV     := $(shell command -v uv 2>/dev/null)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint types layers unit integration docs e2e startup lock fuzz clean
+
+help: ## Show this list
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+setup: $(READY) ## Create .venv with everything the tests need, from the hash-locked list
+
+$(READY): requirements/dev.txt pyproject.toml
+ifeq ($(UV),)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+else
+	uv venv --quiet --allow-existing --python $(PYTHON) $(VENV)
+	uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements/dev.txt
+	uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
+endif
+	@touch $@
+
+demo: setup ## Run the main job on embedded servers; ONCE=1 ends by itself
+	@$(BIN)/gatepass demo $(if $(ONCE),--once)
+
+test: setup lint types layers ## Everything that needs Python alone: lint, types, layers, tests, coverage
+	$(BIN)/pytest --cov --cov-report=term
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup
+	$(BIN)/mypy
+
+layers: setup
+	$(BIN)/lint-imports
+
+unit: setup ## The unit tier alone: seconds
+	$(BIN)/pytest tests/unit
+
+integration: setup ## Real sockets, scripted upstreams
+	$(BIN)/pytest tests/integration
+
+docs: setup ## What the documentation says is what the code does
+	$(BIN)/pytest tests/docs
+
+e2e: setup ## What needs Node, real servers and root for the container tools (see tests/e2e/README.md)
+	tests/e2e/setup.sh
+	$(BIN)/pytest tests/e2e
+
+startup: setup ## Print import time, time to ready and idle memory
+	$(BIN)/python tests/e2e/startup.py
+
+lock: ## Write the hash-locked requirement lists anew (needs uv)
+	requirements/lock.sh
+
+clean: ## Remove what these targets made
+	rm -rf $(VENV) .e2e .coverage* .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist

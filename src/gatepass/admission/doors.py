@@ -1,0 +1,81 @@
+"""Who may come in: decided from the head of a request, before a byte of its body is read."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+from urllib.parse import urlsplit
+
+from gatepass.admission.keys import KeyRing, presented_key
+from gatepass.call import Headers, Inbound, header
+from gatepass.config.model import AccessKey, Config
+from gatepass.config.url import is_loopback
+from gatepass.errors import ForbiddenHost, ForbiddenOrigin, InvalidApiKey, ModelNotAllowed, UnsupportedMediaType
+
+LOCAL = AccessKey.model_construct(name="local", hash=None, key=None, models=None)
+"""The caller of a gatepass without keys, which serves this machine alone."""
+
+
+class Doors:
+    """The first hop's rules. With keys: a known one. Without: this machine, and no foreign page in its browser."""
+
+    def __init__(self, config: Config) -> None:
+        self._ring = KeyRing(config.access.keys)
+        self.wants_key = bool(config.access.keys)
+
+    def admit(self, inbound: Inbound) -> AccessKey:
+        """The caller behind `inbound`; raises InvalidApiKey, ForbiddenHost, ForbiddenOrigin, UnsupportedMediaType."""
+        if not self.wants_key:
+            check_local(inbound)
+            return LOCAL
+        presented = presented_key(inbound.headers)
+        if presented is None:
+            raise InvalidApiKey("No API key came with the request. Send it as `Authorization: Bearer <key>`.")
+        caller = self._ring.find(presented, inbound.arrived_s)
+        if caller is None:
+            raise InvalidApiKey("This API key is not known to gatepass. Check the client's API key setting.")
+        return caller
+
+
+def check_local(inbound: Inbound) -> None:
+    """Without keys a web page must not be able to use this gateway: not by another name of this
+    machine (DNS rebinding, the class of CVE-2025-66416), not from a foreign origin, and not by the
+    forms and plain-text posts that browsers send without asking first."""
+    host = _host_of(header(inbound.headers, b"host") or b"")
+    if not is_loopback(host):
+        raise ForbiddenHost(
+            "Without keys gatepass answers to localhost only. Set access.keys (see `gatepass keys new`) to open it."
+        )
+    origin = header(inbound.headers, b"origin")
+    if origin is not None and not is_loopback(_origin_host(origin)):
+        raise ForbiddenOrigin("Without keys gatepass serves no pages of other origins. Set access.keys to open it.")
+    if inbound.method == "POST" and _media_type(inbound.headers) != b"application/json":
+        raise UnsupportedMediaType("Send the body as `content-type: application/json`.")
+
+
+def permit(caller: AccessKey, model: str) -> None:
+    """Raises ModelNotAllowed where the caller's key does not cover `model`."""
+    if not may_use(caller, model):
+        raise ModelNotAllowed(f"The caller {caller.name!r} may not use the model {model!r}.", param="model")
+
+
+def may_use(caller: AccessKey, model: str) -> bool:
+    return caller.models is None or any(fnmatchcase(model, pattern) for pattern in caller.models)
+
+
+def _host_of(value: bytes) -> str:
+    """The name in a Host header: `[::1]:8080` and `localhost:8080` lose their port."""
+    text = value.decode("latin-1")
+    if text.startswith("["):
+        return text.partition("]")[0].lstrip("[")
+    return text.rpartition(":")[0] if text.count(":") == 1 else text
+
+
+def _origin_host(value: bytes) -> str:
+    try:
+        return urlsplit(value.decode("latin-1")).hostname or ""
+    except ValueError:
+        return ""
+
+
+def _media_type(headers: Headers) -> bytes:
+    return (header(headers, b"content-type") or b"").partition(b";")[0].strip().lower()

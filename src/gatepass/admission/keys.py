@@ -1,0 +1,125 @@
+"""Inbound keys: made here, kept as hashes, found in constant time, taken from a request by one function."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import math
+import secrets
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from gatepass.call import Headers
+from gatepass.config.model import AccessKey, keys_in
+from gatepass.config.references import UnresolvedReference
+from gatepass.errors import InvalidApiKey
+
+PREFIX = "gp-"
+"""What makes a leaked key easy to recognise, for people and for scanners."""
+RANDOM_BYTES = 32
+LOOK_AGAIN_S = 1.0
+"""How often a file that holds keys is looked at, at most."""
+
+_HASH_PREFIX = "sha256:"
+_BARE_HEADERS = (b"x-api-key", b"api-key")
+
+
+def new_key() -> tuple[str, str]:
+    """A new key of 256 random bits, and the hash that stands for it in a configuration."""
+    key = PREFIX + secrets.token_urlsafe(RANDOM_BYTES)
+    return key, hash_key(key)
+
+
+def hash_key(key: str) -> str:
+    """`sha256:<hex>`. A key of 256 random bits needs no salt and no slow hash: nobody can guess it."""
+    return _HASH_PREFIX + _digest(key).hex()
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
+
+
+@dataclass(slots=True)
+class _Entry:
+    key: AccessKey
+    digests: tuple[bytes, ...]
+
+
+class KeyRing:
+    """The keys that open the door.
+
+    A key by reference is read again at most once in LOOK_AGAIN_S, so a rotated file counts at once
+    without a restart; while it cannot be read, or is empty, the keys read last stay good.
+    """
+
+    def __init__(self, keys: Sequence[AccessKey]) -> None:
+        self._entries = [_Entry(key, _digests(key)) for key in keys]
+        self._looked_s = -math.inf
+
+    def find(self, presented: str, now: float) -> AccessKey | None:
+        """The entry that `presented` belongs to. Takes as long for a wrong key as for any right one.
+
+        `now` is in seconds of the Clock.
+        """
+        self._look_again(now)
+        digest = _digest(presented)
+        found: AccessKey | None = None
+        for entry in self._entries:
+            for known in entry.digests:
+                if hmac.compare_digest(known, digest):
+                    found = entry.key
+        return found
+
+    def _look_again(self, now: float) -> None:
+        if now - self._looked_s < LOOK_AGAIN_S:
+            return
+        self._looked_s = now
+        for entry in self._entries:
+            if entry.key.key is not None:
+                entry.digests = _reread(entry)
+
+
+def _digests(key: AccessKey) -> tuple[bytes, ...]:
+    if key.hash is not None:
+        return (bytes.fromhex(key.hash.removeprefix(_HASH_PREFIX)),)
+    return tuple(_digest(text) for text in key_texts(key))
+
+
+def _reread(entry: _Entry) -> tuple[bytes, ...]:
+    try:
+        return _digests(entry.key) or entry.digests
+    except UnresolvedReference:  # a secret that is being replaced is missing for a moment
+        return entry.digests
+
+
+def key_texts(key: AccessKey) -> tuple[str, ...]:
+    """The keys themselves, where the configuration knows them: for masking. Raises UnresolvedReference."""
+    return keys_in(key.key.reveal()) if key.key is not None else ()
+
+
+def presented_key(headers: Headers) -> str | None:
+    """The key that a request shows in Authorization, x-api-key or api-key; None where it shows none.
+
+    Raises InvalidApiKey where two differ, and where Authorization is not of the scheme Bearer: a key
+    must not be looked at in one header and overlooked in another (the class of CVE-2026-45339).
+    """
+    shown = dict.fromkeys(key for key in _shown(headers) if key)
+    if len(shown) > 1:
+        raise InvalidApiKey("The request shows two API keys that differ. Send one, as `Authorization: Bearer <key>`.")
+    return next(iter(shown), None)
+
+
+def _shown(headers: Headers) -> Iterator[str]:
+    for name, value in headers:
+        if name == b"authorization":
+            yield _bearer(value)
+        elif name in _BARE_HEADERS:
+            yield value.strip().decode("latin-1")
+
+
+def _bearer(value: bytes) -> str:
+    """The key in an Authorization header (RFC 6750 2.1; the scheme's case is free, RFC 9110 11.1)."""
+    scheme, _, key = value.strip().partition(b" ")
+    if scheme and scheme.lower() != b"bearer":
+        raise InvalidApiKey("The Authorization header is not understood. Send it as `Authorization: Bearer <key>`.")
+    return key.strip().decode("latin-1")

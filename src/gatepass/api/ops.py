@@ -1,0 +1,50 @@
+"""What operators ask: alive, ready, metrics."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from gatepass.call import Inbound
+from gatepass.errors import GatepassError
+from gatepass.gate import Gate
+from gatepass.observe.metrics import CONTENT_TYPE
+from gatepass.surface.openai_error import error_body, error_headers
+
+UNREADY = 503
+
+
+def ops_routes(gate: Gate) -> list[Route]:
+    """/healthz, /readyz and /metrics, at the root and below `server.base_path`."""
+
+    async def healthz(_: Request) -> Response:
+        return JSONResponse({"status": "ok"})
+
+    async def readyz(_: Request) -> Response:
+        """Says only ready or not: who asks need not be known, so nothing is told of the reason."""
+        ready = gate.ready
+        return JSONResponse({"ready": ready}, status_code=200 if ready else UNREADY)
+
+    async def metrics(request: Request) -> Response:
+        try:
+            _admit(request, gate)
+        except GatepassError as error:
+            headers = {name.decode(): value.decode() for name, value in error_headers(error)}
+            return Response(error_body(error), error.http_status, headers)
+        return Response(gate.metrics.exposition(), media_type=CONTENT_TYPE)
+
+    endpoints = {"/healthz": healthz, "/readyz": readyz, "/metrics": metrics}
+    prefixes = dict.fromkeys(("", gate.config.server.base_path))
+    return [
+        Route(prefix + path, endpoint, methods=["GET"]) for prefix in prefixes for path, endpoint in endpoints.items()
+    ]
+
+
+def _admit(request: Request, gate: Gate) -> None:
+    """/metrics wants any known key, unless `access.metrics_open`."""
+    if gate.config.access.metrics_open:
+        return
+    headers = tuple(request.headers.raw)
+    peer = request.client.host if request.client else ""
+    gate.doors.admit(Inbound("", "GET", request.url.path, headers, peer, gate.clock.now()))

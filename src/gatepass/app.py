@@ -1,0 +1,133 @@
+"""config ─► Gate ─► FastAPI app ─► uvicorn: wiring only."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from types import FrameType
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gatepass import __version__
+from gatepass.api.http_guard import guarded
+from gatepass.api.openai import OperationsRoute
+from gatepass.api.ops import ops_routes
+from gatepass.catalog import Catalog
+from gatepass.errors import InternalError
+from gatepass.gate import Gate
+from gatepass.surface.openai_error import error_body, error_headers
+from gatepass.surface.operations import openapi_paths
+
+LOG = logging.getLogger("gatepass.serve")
+
+KEEP_ALIVE_S = 75
+FORCED_STOP_S = 3
+"""After the drain: how long uvicorn waits for connections that are still closing."""
+
+NO_TELEMETRY = {"tracing": False, "metrics": False, "logs": False, "operation_spans": False, "auto_configure": False}
+"""FastAPI's own telemetry records exception texts and reads exporters from the environment by default."""
+
+
+def build_app(gate: Gate) -> FastAPI:
+    """The ASGI application of one Gate."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        gate.start()
+        try:
+            yield
+        finally:
+            await gate.aclose()
+
+    app = FastAPI(
+        title="gatepass",
+        version=__version__,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        telemetry=NO_TELEMETRY,  # type: ignore[arg-type]  # a TypedDict with total=False
+    )
+    app.router.routes.extend([*ops_routes(gate), OperationsRoute(gate, Catalog(gate))])
+    app.add_exception_handler(Exception, _internal_error)
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's own way to extend the schema
+    return app
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    """Raw routes are absent from FastAPI's schema, so the operation table adds them."""
+    return {"openapi": "3.1.0", "info": {"title": app.title, "version": app.version}, "paths": openapi_paths()}
+
+
+async def _internal_error(_: Request, __: Exception) -> Response:
+    """The last resort for a fault of our own; the server logs its trace, the client learns no detail."""
+    error = InternalError("gatepass failed at this request. Its log tells more.")
+    headers = {name.decode(): value.decode() for name, value in error_headers(error)}
+    return Response(error_body(error), error.http_status, headers)
+
+
+class Server(uvicorn.Server):
+    """uvicorn that drains: readiness turns red at once, streams may finish, the rest get an error event."""
+
+    def __init__(self, gate: Gate, announce: Callable[[str], None]) -> None:
+        limits = gate.config.limits
+        super().__init__(
+            uvicorn.Config(
+                build_app(gate),
+                http=guarded(limits),
+                loop="uvloop",
+                ws="none",
+                lifespan="on",
+                access_log=False,
+                log_config=None,
+                proxy_headers=False,
+                server_header=False,
+                timeout_keep_alive=KEEP_ALIVE_S,
+                timeout_graceful_shutdown=FORCED_STOP_S,
+            )
+        )
+        self._gate = gate
+        self._announce = announce
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=sockets)
+        for listening in sockets or []:
+            host, port = listening.getsockname()[:2]
+            self._announce(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        bound_s = self._gate.config.server.drain_timeout_s
+        LOG.info("draining", extra={"fields": {"bound_s": bound_s}})
+        ended = await self._gate.live.drain(self._gate.clock, 0 if self.force_exit else bound_s)
+        LOG.info("drained", extra={"fields": {"streams_ended": ended}})
+        await super().shutdown(sockets=sockets)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """SIGTERM and the first SIGINT drain; a second one stops at once. Neither is raised again
+        after the stop, so that a clean stop exits with 0."""
+        if self.should_exit:
+            self.force_exit = True
+            for task in list(self.server_state.tasks):
+                task.cancel()
+        self.should_exit = True
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A bound socket; raises OSError where the address cannot be had."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((host, port))
+        listening.set_inheritable(False)
+    except OSError:
+        listening.close()
+        raise
+    return listening

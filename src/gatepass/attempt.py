@@ -1,0 +1,126 @@
+"""One request over the second hop: authorize ─► send, a rejected token renewed once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from gatepass.call import Headers, Request, Response, header
+from gatepass.errors import Fault, GatepassError, Overloaded, TransportFault
+from gatepass.gate import Gate, Hop
+from gatepass.observe.exchange import Exchange
+from gatepass.tokens import Token, TokenHolder, TokenReissued
+from gatepass.transport.seam import read_beginning, read_whole
+from gatepass.upstream.authorize import bearer
+from gatepass.upstream.fault import upstream_error
+
+REFUSAL_BYTES = 64 * 1024
+"""As much of an error's body as is read."""
+
+UNAUTHORIZED = 401
+
+
+async def send(gate: Gate, hop: Hop, request: Request, exchange: Exchange) -> Response:
+    """The reply to `request`, sent with a valid token; whoever gets it closes it.
+
+    A 401 drops the token by its value, asks for one new token and sends once more: a second 401 is
+    returned as it came. Raises TokenUnavailable and UpstreamError.
+    """
+    token = await _token(gate, hop, exchange)
+    response = await _deliver(gate, hop, _authorized(request, token), exchange)
+    if response.status != UNAUTHORIZED or hop.holder is None or token is None:
+        return response
+    refusal = await refused(gate, hop, response)
+    newer = await _newer(gate, hop.holder, token, refusal, exchange)
+    exchange.renewed = True
+    gate.metrics.renewed(hop.name)
+    return await _deliver(gate, hop, _authorized(request, newer), exchange)
+
+
+async def refused(gate: Gate, hop: Hop, response: Response) -> GatepassError:
+    """The error that a reply of 400 and above stands for; closes the reply."""
+    try:
+        body = await read_beginning(response, REFUSAL_BYTES)
+    except TransportFault as fault:
+        return upstream_error(fault, hop.name, hop.settings.base_url)
+    finally:
+        await response.aclose()
+    error = hop.dialect.judge_refusal(
+        hop.name,
+        response.status,
+        response.headers,
+        body,
+        host=hop.host,
+        wall_s=gate.clock.wall(),
+        mask=gate.redactor.mask,
+    )
+    error.relayed = _limit_headers(response.headers)
+    return error
+
+
+async def whole(hop: Hop, response: Response, limit_bytes: int) -> bytes:
+    """The whole body of a reply; closes it. Raises UpstreamError."""
+    try:
+        return await read_whole(response, limit_bytes)
+    except TransportFault as fault:
+        raise upstream_error(fault, hop.name, hop.settings.base_url) from fault
+    finally:
+        await response.aclose()
+
+
+async def _token(gate: Gate, hop: Hop, exchange: Exchange) -> Token | None:
+    if hop.holder is None:
+        return None
+    return hop.holder.fresh() or await _waited(gate, hop.holder, exchange)
+
+
+def _authorized(request: Request, token: Token | None) -> Request:
+    if token is None:
+        return request
+    return replace(request, headers=(*request.headers, bearer(token.value)))
+
+
+async def _newer(gate: Gate, holder: TokenHolder, token: Token, refusal: GatepassError, exchange: Exchange) -> Token:
+    """Another token than the one that was refused; raises the refusal where the issuer has no other."""
+    if not holder.reject(token.text):
+        raise refusal
+    try:
+        return await _waited(gate, holder, exchange, instead_of=token.text)
+    except TokenReissued:
+        raise refusal from None
+
+
+async def _waited(gate: Gate, holder: TokenHolder, exchange: Exchange, instead_of: str | None = None) -> Token:
+    began_s = gate.clock.now()
+    try:
+        return await holder.token(instead_of)
+    finally:
+        exchange.token_wait_s += gate.clock.now() - began_s
+
+
+async def _deliver(gate: Gate, hop: Hop, request: Request, exchange: Exchange) -> Response:
+    exchange.attempts += 1
+    gate.metrics.attempted(hop.name)
+    try:
+        return await hop.transport.send(request)
+    except TransportFault as fault:
+        if fault.fault is Fault.TIMEOUT_POOL:
+            raise _pool_busy(hop) from fault
+        if not (fault.stale and hop.settings.repeat_stale) or exchange.repeated_stale:
+            raise upstream_error(fault, hop.name, hop.settings.base_url) from fault
+    exchange.repeated_stale = True
+    gate.metrics.repeated_stale(hop.name)
+    return await _deliver(gate, hop, request, exchange)
+
+
+def _pool_busy(hop: Hop) -> Overloaded:
+    return Overloaded(
+        f"Every connection to the upstream {hop.name!r} is in use (upstreams.{hop.name}.max_connections).",
+        retry_after_s=1,
+    )
+
+
+def _limit_headers(headers: Headers) -> Headers:
+    """What tells a client how long to wait, passed on with the error (quirks row 35)."""
+    kept = tuple((name, value) for name, value in headers if name.startswith(b"x-ratelimit-"))
+    after_ms = header(headers, b"retry-after-ms")
+    return (*kept, (b"retry-after-ms", after_ms)) if after_ms is not None else kept

@@ -1,0 +1,144 @@
+"""`/v1/models`: the configured names, and the upstreams' own lists where a wildcard opens them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+import msgspec
+
+from gatepass.admission.doors import may_use
+from gatepass.attempt import refused, send, whole
+from gatepass.call import Call, Request
+from gatepass.config.model import AccessKey
+from gatepass.errors import GatepassError, ModelNotFound, UpstreamInvalid, UpstreamTimeout
+from gatepass.gate import Gate, Hop
+from gatepass.observe.exchange import Exchange
+from gatepass.runtime import timeout
+from gatepass.surface.operations import OPERATIONS
+
+FRESH_S = 60.0
+"""An upstream's list is asked for again after this."""
+
+FETCH_S = 8.0
+"""The bound of asking: clients verify a provider by this call within 10 s (RAGFlow's provider check)."""
+
+LIST_BYTES = 4 * 1024 * 1024
+LIST_MODELS = 5_000
+
+Entry = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """The last good list of one upstream."""
+
+    models: tuple[Entry, ...]
+    fetched_s: float
+
+
+class Catalog:
+    """Lists models. One fetch per upstream however many ask; the last good list outlives a failing upstream."""
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+        self._known: dict[str, _Known] = {}
+        self._flights: dict[str, asyncio.Task[None]] = {}
+        self._errors: dict[str, GatepassError] = {}
+
+    async def listing(self, caller: AccessKey, exchange: Exchange) -> bytes:
+        """The body of GET /v1/models. Raises the upstream's error only where there is nothing at all to show."""
+        return msgspec.json.encode({"object": "list", "data": await self._visible(caller, exchange)})
+
+    async def entry(self, model: str, caller: AccessKey, exchange: Exchange) -> bytes:
+        """The body of GET /v1/models/{id}; raises ModelNotFound."""
+        for known in await self._visible(caller, exchange):
+            if known["id"] == model:
+                return msgspec.json.encode(known)
+        raise ModelNotFound(
+            f"The model {model[:100]!r} is not listed here. GET /v1/models shows what is.", param="model"
+        )
+
+    async def _visible(self, caller: AccessKey, exchange: Exchange) -> list[Entry]:
+        listing = self._gate.routes.listing()
+        wanted = dict.fromkeys(upstream for upstream, _ in listing.open_upstreams)
+        await asyncio.gather(*(self._refresh(name) for name in wanted))
+        models = {name: _own_entry(name) for name in listing.names}
+        for upstream, pattern in listing.open_upstreams:
+            for entry in self._models_of(upstream):
+                if fnmatchcase(entry["id"], pattern):
+                    models.setdefault(entry["id"], entry)
+        if not models and (failed := [self._errors[name] for name in wanted if name in self._errors]):
+            raise failed[0]
+        exchange.upstream = ",".join(wanted) or None
+        return [entry for entry in models.values() if may_use(caller, entry["id"])]
+
+    def _models_of(self, upstream: str) -> Iterable[Entry]:
+        known = self._known.get(upstream)
+        return known.models if known is not None else ()
+
+    async def _refresh(self, upstream: str) -> None:
+        """Wait for a fresh list, or for the failure to get one; leaving early stops nobody's fetch."""
+        known = self._known.get(upstream)
+        if known is not None and self._gate.clock.now() - known.fetched_s < FRESH_S:
+            return
+        flight = self._flights.get(upstream)
+        if flight is None:
+            flight = self._gate.live.tasks.spawn(self._fetch(upstream), f"models of {upstream}")
+            self._flights[upstream] = flight
+        await asyncio.wait((flight,))
+
+    async def _fetch(self, upstream: str) -> None:
+        hop = self._gate.hops[upstream]
+        try:
+            late = UpstreamTimeout(
+                f"The model list did not come within {FETCH_S:g} s.", upstream=upstream, phase="total"
+            )
+            models = await timeout(self._gate.clock, FETCH_S, fetch_models(self._gate, hop), late)
+            self._known[upstream] = _Known(models, self._gate.clock.now())
+            self._errors.pop(upstream, None)
+        except GatepassError as error:
+            self._errors[upstream] = error
+        finally:
+            del self._flights[upstream]
+
+
+async def fetch_models(gate: Gate, hop: Hop) -> tuple[Entry, ...]:
+    """The upstream's own list, entries as it wrote them; raises TokenUnavailable and UpstreamError."""
+    response = await send(gate, hop, model_list_request(hop), Exchange.silent())
+    try:
+        if response.status != 200:
+            error = hop.dialect.judge_head(hop.name, response.status, response.headers)
+            raise error or await refused(gate, hop, response)
+    finally:
+        if response.status != 200:
+            await response.aclose()
+    return _entries(hop, await whole(hop, response, LIST_BYTES))
+
+
+def model_list_request(hop: Hop) -> Request:
+    """GET {base_url}/models: bills nothing, so it also serves to try a hop."""
+    models = next(operation for operation in OPERATIONS if operation.name == "models")
+    call = Call(id="gatepass", operation=models, caller="gatepass", model="", body=b"", headers=())
+    return hop.dialect.encode(call, hop.settings.base_url, hop.timeouts)
+
+
+def _entries(hop: Hop, body: bytes) -> tuple[Entry, ...]:
+    """`{"data":[{"id"…}]}`, or the bare list that some servers send."""
+    try:
+        document = msgspec.json.decode(body)
+    except (msgspec.DecodeError, RecursionError):
+        document = None
+    listed = document.get("data") if isinstance(document, dict) else document
+    if not isinstance(listed, list):
+        raise UpstreamInvalid("The upstream's model list is no list of models.", upstream=hop.name)
+    return tuple(
+        entry for entry in listed[:LIST_MODELS] if isinstance(entry, dict) and isinstance(entry.get("id"), str)
+    )
+
+
+def _own_entry(name: str) -> Entry:
+    return {"id": name, "object": "model", "created": 0, "owned_by": "gatepass"}

@@ -1,0 +1,67 @@
+"""`gatepass`: the commands, each imported only when it is called."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+
+import click
+
+from gatepass import __version__
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Where a command is, and what the overview says of it without importing it."""
+
+    module: str
+    name: str
+    summary: str
+
+
+COMMANDS: Mapping[str, Entry] = {
+    "serve": Entry("gatepass.cli.serve", "serve", "Serve the OpenAI API in front of the configured upstreams."),
+    "check": Entry("gatepass.cli.check", "check", "Show the effective configuration, a route, or try every hop."),
+    "keys": Entry("gatepass.cli.keys", "keys", "Make keys for clients."),
+    "schema": Entry("gatepass.cli.schema", "schema", "Print the JSON Schema of the configuration, for editors."),
+    "demo": Entry("gatepass.demo.command", "demo", "Play the main job on this machine, without a network."),
+    "healthcheck": Entry("gatepass.cli.healthcheck", "healthcheck", "Ask the gatepass of this machine if it lives."),
+}
+
+
+class Commands(click.Group):
+    """A group whose overview imports no command, and in which a missing one harms no other."""
+
+    def __init__(self, entries: Mapping[str, Entry] = COMMANDS, **options: object) -> None:
+        super().__init__(**options)  # type: ignore[arg-type]
+        self._entries = entries
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return list(self._entries)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        entry = self._entries.get(cmd_name)
+        if entry is None:
+            return None
+        try:
+            command = getattr(import_module(entry.module), entry.name)
+        except ModuleNotFoundError as error:
+            if error.name is None or not entry.module.startswith(error.name):
+                raise
+            ctx.fail(f"This installation has no command {cmd_name!r}: {entry.module} is missing.")
+        assert isinstance(command, click.Command)  # noqa: S101 - a slip in the table above
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, entry.summary) for name, entry in self._entries.items()])
+
+
+@click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="gatepass")
+def main() -> None:
+    """A plain, stable OpenAI API in front of an LLM gateway that is hard to talk to.
+
+    Exit codes: 0 fine, 1 a check failed, 2 configuration or usage, 3 cannot bind.
+    """

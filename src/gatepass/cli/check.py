@@ -1,0 +1,114 @@
+"""`gatepass check`: what counts, where a request would go, and whether every hop answers."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+import click
+
+from gatepass.cli.configuration import CHECK_FAILED, load_or_exit, refuse
+
+if TYPE_CHECKING:
+    from gatepass.config.load import Loaded
+    from gatepass.config.model import AccessKey, Config
+
+OPERATIONS = ("chat", "embeddings")
+OF_CHAT = frozenset(("images",))
+"""Built-in rules that no other operation concerns."""
+
+
+@click.command()
+@click.option("--config", "path", metavar="FILE", help="The configuration; GATEPASS_CONFIG names it too.")
+@click.option("--model", help="Show where this model's requests go, and what is changed on the way.")
+@click.option("--key", "caller", metavar="NAME", help="As this caller: the name of an entry of access.keys.")
+@click.option("--operation", type=click.Choice(OPERATIONS), default="chat", show_default=True, help="With --model.")
+@click.option("--live", is_flag=True, help="Mint each token and send one tiny call to each upstream.")
+def check(path: str | None, model: str | None, caller: str | None, operation: str, live: bool) -> None:
+    """Check the configuration and show it as it counts, secrets hidden, each value with its origin.
+
+    Exit codes: 0 fine, 1 a check failed, 2 the configuration cannot be used.
+    """
+    if caller is not None and model is None:
+        raise click.UsageError("--key wants --model beside it.")
+    loaded = load_or_exit(path)
+    fine = True
+    if model is not None:
+        fine = _show_route(loaded.config, operation, model, caller)
+    elif not live:
+        _show(loaded)
+    if live:
+        fine = _try_hops(loaded.config) and fine
+    sys.exit(0 if fine else CHECK_FAILED)
+
+
+def _show(loaded: Loaded) -> None:
+    from gatepass.config.effective import effective
+
+    click.echo(effective(loaded))
+
+
+def _show_route(config: Config, operation: str, model: str, caller: str | None) -> bool:
+    """Print the way of a request; False where it would be refused."""
+    from gatepass.errors import CallerError
+
+    try:
+        lines = list(_route(config, operation, model, caller))
+    except CallerError as error:
+        click.echo(f"refused: {error.status} {error.code}: {error.message}")
+        return False
+    click.echo("\n".join(lines))
+    return True
+
+
+def _route(config: Config, operation: str, model: str, caller: str | None) -> Iterator[str]:
+    from gatepass.admission.doors import permit
+    from gatepass.routing.table import RouteTable
+
+    if caller is not None:
+        permit(_caller(config, caller), model)
+    targets = RouteTable.from_config(config).resolve(operation, model)
+    yield f"{operation} with the model {model}, as {caller or 'any caller'}"
+    yield "route, in order:"
+    for number, target in enumerate(targets, 1):
+        yield f"  {number}. upstream {target.upstream}, as {target.model or model}"
+    yield "adaptation, in order (what shapes the reply runs the other way):"
+    dialects = dict.fromkeys(config.upstreams[target.upstream].dialect for target in targets)
+    for number, step in enumerate(_adaptation(operation, dialects), 1):
+        yield f"  {number}. {step}"
+
+
+def _adaptation(operation: str, dialects: Iterable[str]) -> Iterator[str]:
+    """The fixed order of every request's adaptation; what is not built yet keeps its place."""
+    from gatepass.adapt.chain import BUILT_IN
+
+    yield f"surface: {operation}"
+    yield "caller profile: none"
+    for rule in BUILT_IN:
+        if operation == "chat" or rule.name not in OF_CHAT:
+            yield f"built-in rule: {rule.name}"
+    yield "rules of the model: none"
+    yield "lessons: none"
+    yield f"dialect: {', '.join(dialects)}"
+
+
+def _caller(config: Config, name: str) -> AccessKey:
+    names = [key.name for key in config.access.keys]
+    if name not in names:
+        refuse(f"--key: {name!r} is not the name of a key; there is {', '.join(names) or 'none'}")
+    return config.access.keys[names.index(name)]
+
+
+def _try_hops(config: Config) -> bool:
+    """Print what each hop answers; False where one fails."""
+    from gatepass.doctor import diagnose
+
+    try:
+        found = asyncio.run(diagnose(config))
+    except OSError as error:  # hops fail as findings; what is left is a certificate that is none
+        refuse(f"a certificate of the configuration cannot be loaded: {error}")
+    for entry in found:
+        click.echo(f"{'ok  ' if entry.ok else 'FAIL'} {entry.hop}: {entry.finding}")
+    return all(entry.ok for entry in found)

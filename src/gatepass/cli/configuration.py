@@ -1,0 +1,35 @@
+"""Loading a configuration for a command: what is wrong goes to stderr, and the exit code is 2."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, NoReturn
+
+import click
+
+if TYPE_CHECKING:
+    from gatepass.config.load import Loaded
+
+CHECK_FAILED = 1
+UNUSABLE = 2
+
+
+def load_or_exit(path: str | None, host: str | None = None, port: int | None = None) -> Loaded:
+    """The configuration of this process, its warnings on stderr; exits with 2 where it cannot be used."""
+    from gatepass.config.load import load
+    from gatepass.config.problem import ConfigError
+
+    try:
+        loaded = load(path, os.environ, host=host, port=port)
+    except ConfigError as error:
+        refuse(str(error))
+    for warning in loaded.warnings:
+        click.echo(f"warning: {warning}", err=True)
+    return loaded
+
+
+def refuse(text: str) -> NoReturn:
+    """Say on stderr what cannot be used, and exit with 2."""
+    click.echo(text, err=True)
+    sys.exit(UNUSABLE)

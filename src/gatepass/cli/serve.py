@@ -1,0 +1,38 @@
+"""`gatepass serve`."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from gatepass.cli.configuration import load_or_exit, refuse
+
+CANNOT_BIND = 3
+
+
+@click.command()
+@click.option(
+    "--config", "config_path", type=click.Path(), help="The configuration file; GATEPASS_CONFIG names it too."
+)
+@click.option("--host", help="The address to listen on, instead of server.host.")
+@click.option("--port", type=click.IntRange(0, 65535), help="The port, instead of server.port; 0 picks a free one.")
+def serve(config_path: str | None, host: str | None, port: int | None) -> None:
+    """Serve until SIGTERM or Ctrl-C, then let running streams finish."""
+    from gatepass.app import Server, listen
+    from gatepass.gate import build_gate
+    from gatepass.observe.log import configure
+
+    loaded = load_or_exit(config_path, host, port)
+    try:
+        gate = build_gate(loaded.config)
+    except OSError as error:
+        refuse(f"a certificate of the configuration cannot be loaded: {error}")
+    configure(loaded.config.log.level, loaded.config.log.format, gate.redactor)
+    server = loaded.config.server
+    try:
+        listening = listen(server.host, server.port)
+    except OSError as error:
+        click.echo(f"gatepass cannot listen on {server.host}:{server.port}: {error.strerror}", err=True)
+        sys.exit(CANNOT_BIND)
+    Server(gate, lambda url: click.echo(f"gatepass listening on {url}", err=True)).run(sockets=[listening])

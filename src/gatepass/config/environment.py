@@ -1,0 +1,198 @@
+"""A configuration from the environment alone: one upstream, one more for embeddings, one credential.
+
+Values are taken as they stand: nothing in them is a reference. An empty variable counts as unset. A
+secret may stand in a file that `…_FILE` names; that file is read again when it changes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from gatepass.config.document import Document
+from gatepass.config.json_file import value_of
+from gatepass.config.problem import Origin, Path, Problem
+from gatepass.config.references import Reference, UnresolvedReference
+from gatepass.config.settings import did_you_mean
+from gatepass.config.tree import leaves, lookup, replaced
+from gatepass.config.variables import (
+    NAMES,
+    OF_TOKENS,
+    OF_TYPE,
+    PREFIX,
+    REQUIRED,
+    SECRETS,
+    TELLING,
+    Given,
+    given,
+    is_moment,
+    own_variables,
+)
+
+SOURCE = "environment"
+CHAT, EMBEDDINGS, CREDENTIAL = "chat", "embeddings", "token"
+"""What the blocks are called that a file would name."""
+_SEPARATORS = re.compile(r"[\s,]+")
+
+
+def read_environment(environment: Mapping[str, str]) -> Document:
+    """The configuration that the GATEPASS_ variables stand for, with every problem found on the way."""
+    reading = _Reading(own_variables(environment))
+    reading.refuse_strangers()
+    reading.upstreams()
+    reading.credential()
+    reading.keys()
+    return Document(SOURCE, reading.tree, reading.origins, tuple(reading.problems))
+
+
+class _Reading:
+    """Turns variables into the tree that a file would have held."""
+
+    def __init__(self, values: Mapping[str, str]) -> None:
+        self._values = values
+        self.tree: dict[str, Any] = {}
+        self.origins: dict[Path, Origin] = {}
+        self.problems: list[Problem] = []
+
+    def refuse_strangers(self) -> None:
+        """Names that gatepass does not have, and secrets that are given twice."""
+        known = sorted(f"{PREFIX}{name}" for name in (*NAMES, "CONFIG"))
+        for name in self._values:
+            if f"{PREFIX}{name}" not in known:
+                self._problem((), f"is not a variable of gatepass{did_you_mean(PREFIX + name, known)}", name)
+        for name in SECRETS:
+            if name in self._values and f"{name}_FILE" in self._values:
+                self._problem((), f"stands beside {PREFIX}{name}: keep one of them", f"{name}_FILE")
+
+    def upstreams(self) -> None:
+        self._upstream(CHAT, "UPSTREAM_URL")
+        self._set(("models",), {"*": {"upstream": CHAT}}, "UPSTREAM_URL")
+        if "EMBEDDINGS_URL" in self._values:
+            self._upstream(EMBEDDINGS, "EMBEDDINGS_URL")
+            self._set(("operations",), {"embeddings": {"upstream": EMBEDDINGS}}, "EMBEDDINGS_URL")
+
+    def credential(self) -> None:
+        kind, teller = self._type()
+        if not kind:
+            return
+        block: Path = ("credentials", CREDENTIAL)
+        self._set((*block, "type"), kind, teller)
+        for name, place in OF_TYPE[kind].items():
+            self._member(name, (*block, *place))
+        for name in OF_TOKENS:
+            if name not in OF_TYPE[kind] and (foreign := given(self._values, name)):
+                self._problem((), f"says nothing to a credential of type {kind}: remove it", foreign.name)
+        self._network(block)
+        for upstream in self.tree["upstreams"]:
+            self._set(("upstreams", upstream, "credential"), CREDENTIAL, teller)
+
+    def keys(self) -> None:
+        """One entry for each key and each hash; the keys of a file, which may change in number, share one."""
+        keys = given(self._values, "KEYS")
+        entries = self._keys(keys) if keys else []
+        for entry in entries:
+            self._entry(entry, keys.name if keys else "")
+        for number, text in enumerate(_listed(self._values.get("KEY_HASHES", "")), 1):
+            self._entry({"name": f"hash-{number}", "hash": text}, "KEY_HASHES")
+
+    def _entry(self, entry: dict[str, Any], name: str) -> None:
+        entries = lookup(self.tree, ("access", "keys")) or []
+        self.tree = replaced(self.tree, ("access", "keys"), [*entries, entry])
+        self.origins["access", "keys", len(entries)] = _origin(name)
+
+    def _keys(self, keys: Given) -> list[dict[str, Any]]:
+        if keys.fault is not None:
+            self._problem(("access", "keys", 0), keys.fault, keys.name)
+            return [{"name": "keys-file"}]
+        if keys.file is not None:
+            return [{"name": "keys-file", "key": Reference.to_file(keys.file, lambda text: text.replace(",", " "))}]
+        return [
+            {"name": f"key-{number}", "key": Reference.to_variable(f"{PREFIX}KEYS", key)}
+            for number, key in enumerate(_listed(keys.value), 1)
+        ]
+
+    def _type(self) -> tuple[str, str]:
+        """The credential's type and the variable that tells it; "" where there is none, or a problem."""
+        if stated := self._values.get("TOKEN_TYPE"):
+            if stated in OF_TYPE:
+                return stated, "TOKEN_TYPE"
+            self._problem((), f"{stated!r} is not known here{did_you_mean(stated, list(OF_TYPE))}", "TOKEN_TYPE")
+            return "", ""
+        telling = {kind: found.name for name, kind in TELLING.items() if (found := given(self._values, name))}
+        if len(telling) == 1:
+            return next(iter(telling.items()))
+        if telling:
+            names = " and ".join(f"{PREFIX}{name}" for name in telling.values())
+            self._problem((), f"{names} belong to different types of credential: keep one of them")
+        elif any(name in self._values for name in OF_TOKENS):
+            self._problem((), f"is missing: {' or '.join(OF_TYPE)}", "TOKEN_TYPE")
+        return "", ""
+
+    def _member(self, name: str, path: Path) -> None:
+        found = given(self._values, name)
+        if found is None:
+            if name in REQUIRED:
+                also = f" (or {PREFIX}{name}_FILE)" if name in SECRETS else ""
+                self._problem(path, f"is missing: set {PREFIX}{name}{also}")
+        elif found.fault is not None:
+            self._problem(path, found.fault, found.name)
+        elif name == "TOKEN_JSON":
+            self._login(path, found)
+        elif name == "EXPIRES_PATH" and is_moment(found.value):
+            self._set((*path[:-1], "expires_at"), found.value, name)
+        else:
+            self._set(path, found.value, found.name)
+
+    def _login(self, path: Path, found: Given) -> None:
+        """A JSON body, each text in it a Reference: none of them can be printed, and a file is read again."""
+        try:
+            body = value_of(found.value)
+            for place, text in list(leaves(body)):
+                if isinstance(text, str):
+                    body = replaced(body, place, _leaf(found, place, text))
+        except ValueError as error:
+            self._problem(path, str(error), found.name)
+        else:
+            self._set(path, body, found.name)
+
+    def _upstream(self, upstream: str, name: str) -> None:
+        self._set(("upstreams", upstream, "base_url"), self._values[name], name)
+        self._network(("upstreams", upstream))
+
+    def _network(self, block: Path) -> None:
+        for name, member in (("CA_FILE", "ca_file"), ("PROXY", "proxy")):
+            if name in self._values:
+                self._set((*block, "network", member), self._values[name], name)
+
+    def _set(self, path: Path, value: Any, name: str) -> None:
+        self.tree = replaced(self.tree, path, value)
+        self.origins[path] = _origin(name)
+
+    def _problem(self, path: Path, text: str, name: str = "") -> None:
+        self.problems.append(Problem(path, text, _origin(name) if name else Origin(SOURCE)))
+
+
+def _origin(name: str) -> Origin:
+    return Origin(f"{SOURCE} {PREFIX}{name}")
+
+
+def _listed(text: str) -> list[str]:
+    return [part for part in _SEPARATORS.split(text) if part]
+
+
+def _leaf(found: Given, place: Path, text: str) -> Reference:
+    if found.file is None:
+        return Reference.to_variable(f"{PREFIX}{found.name}", text)
+    return Reference.to_file(found.file, lambda whole: _text_at(whole, place))
+
+
+def _text_at(whole: str, place: Path) -> str:
+    """The text at `place` of a JSON file that may have changed; raises UnresolvedReference where it is gone."""
+    try:
+        text = lookup(value_of(whole), place)
+    except ValueError as error:
+        raise UnresolvedReference(f"the login's JSON {error}") from None
+    if not isinstance(text, str):
+        raise UnresolvedReference("the login's JSON has lost a text that it had")
+    return text

@@ -1,0 +1,91 @@
+"""JSON by the standard library, with a line for each value and no name twice.
+
+`json` keeps no positions: it proves that the text is JSON, and a walk over the tokens of the proven
+text then finds the lines.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any, NoReturn
+
+from gatepass.config.document import DEEPEST, Builder, Document
+from gatepass.config.problem import Path
+
+_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]:,]|[^\s{}\[\],:"]+')
+
+Tokens = Iterator[tuple[str, int]]
+"""Each token with its line."""
+
+
+def parse_json(source: str, text: str) -> Document:
+    """The value of `text`; raises ConfigError with the line of the fault."""
+    builder = Builder(source)
+    try:
+        tree = json.loads(text, parse_constant=_no_constant)
+        sign, line = next(tokens := _tokens(text))
+        _walk(builder, tokens, sign, line, ())
+    except json.JSONDecodeError as error:
+        raise builder.fault(error.lineno, f"is not JSON: {error.msg}") from None
+    except RecursionError:
+        raise builder.fault(1, f"is nested deeper than {DEEPEST} levels") from None
+    except ValueError:  # a number that Python does not take: NaN, or thousands of digits
+        raise builder.fault(1, "is not JSON: holds a number that is none, or far too long") from None
+    return builder.document(tree)
+
+
+def _no_constant(word: str) -> NoReturn:
+    raise ValueError(word)
+
+
+def _tokens(text: str) -> Tokens:
+    line, end = 1, 0
+    for sign in _TOKEN.finditer(text):
+        line += text.count("\n", end, sign.start())
+        end = sign.start()
+        yield sign[0], line
+
+
+def _walk(builder: Builder, tokens: Tokens, sign: str, line: int, path: Path) -> None:
+    builder.seen(path, line)
+    if sign == "{":
+        _members(builder, tokens, path)
+    elif sign == "[":
+        _items(builder, tokens, path)
+
+
+def _members(builder: Builder, tokens: Tokens, path: Path) -> None:
+    seen: set[str] = set()
+    for sign, line in tokens:
+        if sign == "}":
+            return
+        if sign == ",":
+            continue
+        key = json.loads(sign)
+        next(tokens)  # the colon
+        if key in seen:
+            builder.twice((*path, key), line)
+        seen.add(key)
+        _walk(builder, tokens, next(tokens)[0], line, (*path, key))
+
+
+def _items(builder: Builder, tokens: Tokens, path: Path) -> None:
+    index = 0
+    for sign, line in tokens:
+        if sign == "]":
+            return
+        if sign != ",":
+            _walk(builder, tokens, sign, line, (*path, index))
+            index += 1
+
+
+def value_of(text: str) -> Any:
+    """The JSON value of `text`, where nobody asks for lines; raises ValueError with a text that quotes nothing."""
+    try:
+        return json.loads(text, parse_constant=_no_constant)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"is not JSON: {error.msg} (line {error.lineno}, column {error.colno})") from None
+    except (ValueError, RecursionError):
+        raise ValueError("is not JSON: a number that is none, or far too deep") from None

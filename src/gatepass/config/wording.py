@@ -1,0 +1,103 @@
+"""What the model's refusals mean to a person. No text holds the refused value: it may be a secret."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from gatepass.config.model import BASE_PATH, HASH, HEADER_NAME, NAME
+from gatepass.config.problem import Path
+from gatepass.config.references import Reference
+from gatepass.config.settings import did_you_mean, unknown_setting
+from gatepass.config.tree import lookup
+
+_PATTERNS: Mapping[str, str] = {
+    NAME: "a name is 1 to 63 letters, digits, dots, underscores or hyphens, the first a letter or digit",
+    HASH: "expects sha256: and 64 hexadecimal digits in lower case, as `gatepass keys new` prints them",
+    HEADER_NAME: "expects the name of a header: letters, digits and hyphens",
+    BASE_PATH: "expects segments that begin with a slash, none at the end: /llm",
+}
+_TYPES: Mapping[str, str] = {
+    "int_type": "expects a whole number",
+    "float_type": "expects a number",
+    "finite_number": "expects a finite number",
+    "bool_type": "expects true or false",
+    "string_type": "expects a text: put quotes around it",
+    "list_type": "expects a list",
+    "model_type": "expects a block of settings",
+    "model_attributes_type": "expects a block of settings",
+    "dict_type": "expects a block of names",
+    "missing": "is missing",
+    "union_tag_not_found": "is missing: oauth2, http_json or static",
+    "too_short": "is empty: at least one is needed",
+}
+_BOUNDS: Mapping[str, str] = {
+    "greater_than": "expects more than {gt}",
+    "greater_than_equal": "expects {ge} or more",
+    "less_than_equal": "expects {le} or less",
+}
+_EMPTY = "holds nothing: fill it, or remove the line"
+
+
+def refusals(error: ValidationError, tree: Any) -> Iterator[tuple[Path, str]]:
+    """Each fault that pydantic found in `tree`, as the path a person wrote and a sentence."""
+    for detail in error.errors(include_url=False, include_input=False):
+        path = _path(detail)
+        yield path, _sentence(detail, path, tree)
+
+
+def _path(detail: ErrorDetails) -> Path:
+    """The way as the file has it: without the tag of the union's member and the mark of a key."""
+    loc = detail["loc"]
+    if loc[-1:] == ("[key]",):
+        return loc[:-1]
+    if detail["type"].startswith("union_tag"):
+        return (*loc, "type")
+    return loc[:2] + loc[3:] if loc[:1] == ("credentials",) else loc
+
+
+def _sentence(detail: ErrorDetails, path: Path, tree: Any) -> str:
+    kind, context = detail["type"], detail.get("ctx", {})
+    value = lookup(tree, path)
+    match kind:
+        case "extra_forbidden":
+            return unknown_setting(path, tree)
+        case "value_error":
+            return str(context["error"])
+        case "literal_error":
+            return _choice(value, path, detail, _listed(context["expected"]))
+        case "union_tag_invalid":
+            return _choice(value, path, detail, _listed(context["expected_tags"]))
+        case "string_pattern_mismatch":
+            return _PATTERNS[context["pattern"]]
+        case _ if kind in _BOUNDS:
+            return _BOUNDS[kind].format(**context)
+        case _:
+            return _type(kind, value, detail["msg"])
+
+
+def _type(kind: str, value: Any, otherwise: str) -> str:
+    if value is None and kind in ("model_type", "model_attributes_type", "dict_type", "list_type"):
+        return _EMPTY
+    text = _TYPES.get(kind, otherwise)
+    if isinstance(value, Reference):
+        return f"{text}, and a reference always stands for a text: write the value itself"
+    return text
+
+
+def _choice(value: Any, path: Path, detail: ErrorDetails, expected: list[str]) -> str:
+    """For a value outside a closed list; the word is a key of the file where the fault is in a key."""
+    is_key = detail["loc"][-1:] == ("[key]",)
+    word = str(path[-1]) if is_key else value
+    if not isinstance(word, str) or isinstance(word, Reference):
+        return f"expects {' or '.join(expected)}"
+    return f"{word!r} is not known here{did_you_mean(word, expected)}"
+
+
+def _listed(expected: str) -> list[str]:
+    """pydantic's `'a', 'b' or 'c'` as names."""
+    return re.findall(r"[\w.]+", expected.replace(" or ", " "))

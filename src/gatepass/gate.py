@@ -1,0 +1,202 @@
+"""The Gate: one immutable table of references, made from one configuration; and Live, what moves.
+
+Nothing here decides anything. A request holds the Gate it came in by until it is done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from gatepass.adapt.chain import BUILT_IN
+from gatepass.adapt.rule import Rule
+from gatepass.admission.doors import Doors
+from gatepass.call import Timeouts
+from gatepass.config.model import Config, Upstream
+from gatepass.errors import Draining, Overloaded
+from gatepass.observe.metrics import CredentialSample, Metrics
+from gatepass.observe.redaction import Redactor
+from gatepass.routing.table import RouteTable
+from gatepass.runtime import Clock, Leash, SystemClock, Tasks, sleep
+from gatepass.tokens.holder import TokenHolder
+from gatepass.tokens.source import build_source
+from gatepass.transport.pooled import PooledTransport
+from gatepass.transport.seam import Transport
+from gatepass.upstream.dialect import Dialect, OpenaiDialect
+
+ISSUER_CONNECTIONS = 4
+"""A credential has one fetch under way; the rest are connections that are still closing."""
+
+FETCH_GRACE_S = 0.5
+"""A request waits this much longer than a fetch may take: it then hears the issuer's own reason."""
+
+LAST_WORDS_S = 2.0
+"""How long the streams that a drain ends may take to write their error event."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """One upstream, ready to be used."""
+
+    name: str
+    settings: Upstream
+    dialect: Dialect
+    transport: Transport
+    holder: TokenHolder | None
+    timeouts: Timeouts
+
+    @property
+    def host(self) -> str:
+        return urlsplit(self.settings.base_url).netloc
+
+
+class Live:
+    """The requests under way in this process, and whether new ones may come."""
+
+    def __init__(self, limit: int) -> None:
+        self.tasks = Tasks()
+        self.draining = False
+        self._limit = limit
+        self._leashes: set[Leash] = set()
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @contextmanager
+    def admitted(self) -> Iterator[Leash]:
+        """Holds a place for one request; raises Draining or Overloaded where there is none."""
+        if self.draining:
+            raise Draining("gatepass is stopping. Send the request again: another instance takes it.", retry_after_s=1)
+        if len(self._leashes) >= self._limit:
+            raise Overloaded(
+                f"{self._limit} requests are under way, which is the limit (limits.connections).", retry_after_s=1
+            )
+        leash = Leash()
+        self._leashes.add(leash)
+        self._idle.clear()
+        try:
+            with leash:
+                yield leash
+        finally:
+            self._leashes.discard(leash)
+            if not self._leashes:
+                self._idle.set()
+
+    async def drain(self, clock: Clock, bound_s: float) -> int:
+        """Let what runs end by itself for `bound_s`, then end the rest; returns how many those were."""
+        self.draining = True
+        if await self._idle_within(clock, bound_s):
+            return 0
+        rest = list(self._leashes)
+        for leash in rest:
+            leash.pull(Draining("gatepass stopped before the answer was complete."))
+        await self._idle_within(clock, LAST_WORDS_S)
+        return len(rest)
+
+    async def _idle_within(self, clock: Clock, bound_s: float) -> bool:
+        idle = asyncio.create_task(self._idle.wait())
+        bound = asyncio.create_task(sleep(clock, bound_s))
+        try:
+            await asyncio.wait((idle, bound), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            idle.cancel()
+            bound.cancel()
+        return self._idle.is_set()
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """Everything a request needs, by reference."""
+
+    config: Config
+    clock: Clock
+    redactor: Redactor
+    doors: Doors
+    routes: RouteTable
+    rules: tuple[Rule, ...]
+    hops: Mapping[str, Hop]
+    holders: Mapping[str, TokenHolder]
+    transports: tuple[Transport, ...]
+    metrics: Metrics
+    live: Live
+
+    def start(self) -> None:
+        """Begin minting tokens, in the background: a dead issuer does not stop the start."""
+        for holder in self.holders.values():
+            holder.start()
+
+    @property
+    def ready(self) -> bool:
+        """Whether a request could be served now: not draining, and a usable token for some upstream."""
+        if self.live.draining:
+            return False
+        return any(hop.holder is None or hop.holder.usable for hop in self.hops.values())
+
+    async def aclose(self) -> None:
+        for holder in self.holders.values():
+            await holder.aclose()
+        await self.live.tasks.aclose()
+        for transport in self.transports:
+            await transport.aclose()
+
+
+def build_gate(config: Config, clock: Clock | None = None) -> Gate:
+    """Wire one configuration. Opens nothing; raises OSError where a CA or certificate cannot be loaded."""
+    clock = clock or SystemClock()
+    redactor = Redactor()
+    issuers = {
+        name: PooledTransport(credential.network, ISSUER_CONNECTIONS) for name, credential in config.credentials.items()
+    }
+    holders = {
+        name: TokenHolder(
+            name,
+            build_source(name, credential, issuers[name], clock),
+            clock,
+            redactor,
+            budget_s=credential.timeout_s + FETCH_GRACE_S,
+        )
+        for name, credential in config.credentials.items()
+    }
+    hops = {name: _hop(name, upstream, config, holders) for name, upstream in config.upstreams.items()}
+    for key in config.access.keys:
+        if key.key is not None:
+            redactor.learn(key.key.reveal(), permanent=True)
+    return Gate(
+        config=config,
+        clock=clock,
+        redactor=redactor,
+        doors=Doors(config),
+        routes=RouteTable.from_config(config),
+        rules=BUILT_IN,
+        hops=hops,
+        holders=holders,
+        transports=(*issuers.values(), *(hop.transport for hop in hops.values())),
+        metrics=Metrics(lambda: [_sample(name, holder) for name, holder in holders.items()]),
+        live=Live(config.limits.connections),
+    )
+
+
+def _hop(name: str, settings: Upstream, config: Config, holders: Mapping[str, TokenHolder]) -> Hop:
+    return Hop(
+        name=name,
+        settings=settings,
+        dialect=OpenaiDialect(),
+        transport=PooledTransport(settings.network, settings.max_connections or config.limits.connections),
+        holder=holders[settings.credential] if settings.credential else None,
+        timeouts=settings.timeouts.value(),
+    )
+
+
+def _sample(name: str, holder: TokenHolder) -> CredentialSample:
+    status = holder.status()
+    left_s = status.left_s if status.left_s is not None else (math.inf if holder.usable else 0.0)
+    return CredentialSample(
+        name,
+        usable=holder.usable,
+        life_left_s=left_s,
+        fetches=status.fetches,
+        failures=status.failures,
+    )

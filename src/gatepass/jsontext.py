@@ -1,0 +1,202 @@
+"""Where things stand in a JSON text, and edits made by position.
+
+A body is changed without being modelled: what no edit touches keeps its bytes, whitespace and
+spelling included. Everything here works on text that a JSON parser has accepted (a decoded Call's
+body is); other text may raise ValueError or IndexError, or give positions that mean nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+Piece = bytes | memoryview
+
+_QUOTE, _BACKSLASH, _CLOSE_ARRAY = b'"\\]'
+_OPENERS = b"{["
+_GAP = re.compile(rb"[ \t\n\r]*+")
+_COLON = re.compile(rb"[ \t\n\r]*+:[ \t\n\r]*+")
+_COMMA = re.compile(rb"[ \t\n\r]*+,?[ \t\n\r]*+")
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"')
+_SCALAR = re.compile(rb"[^ \t\n\r,\]}]++")
+_MARK = re.compile(rb'["{}\[\]]')
+_ESCAPED_LETTER = re.compile(rb"\\u00(?:5[fF]|6[1-9a-fA-F]|7[0-9aA])")
+"""`_` and the letters from a to z: as much as the names that gatepass looks for can be escaped."""
+
+BLOCK_BYTES = 4096
+SMALL_BYTES = 4 * BLOCK_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One member of an object: from its name's quote at `start` to the end of its value at `end`."""
+
+    name: str
+    start: int
+    value: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """`pieces` in the place of what stands from `start` to `end`."""
+
+    start: int
+    end: int
+    pieces: tuple[Piece, ...] = ()
+
+
+def members(text: bytes, at: int = 0) -> Iterator[Member]:
+    """The members, duplicates included, of the object that begins at or after `at`, in order."""
+    at = _skip(_GAP, text, _skip(_GAP, text, at) + 1)
+    while text[at] == _QUOTE:
+        name_end = _string_end(text, at)
+        value = _skip(_COLON, text, name_end)
+        end = value_end(text, value)
+        yield Member(string(text[at:name_end]), at, value, end)
+        at = _skip(_COMMA, text, end)
+
+
+def elements(text: bytes, at: int) -> Iterator[tuple[int, int]]:
+    """The spans of the elements of the array that begins at `at`, in order."""
+    at = _skip(_GAP, text, at + 1)
+    while text[at] != _CLOSE_ARRAY:
+        end = value_end(text, at)
+        yield at, end
+        at = _skip(_COMMA, text, end)
+
+
+def value_end(text: bytes, at: int) -> int:
+    """The end of the value that begins at `at`. Long strings are hopped over, not read."""
+    first = text[at]
+    if first == _QUOTE:
+        return _string_end(text, at)
+    if first not in _OPENERS:
+        return _skip(_SCALAR, text, at)
+    depth = 0
+    while (mark := _MARK.search(text, at)) is not None:
+        at = mark.end()
+        sign = text[at - 1]
+        if sign == _QUOTE:
+            at = _string_end(text, at - 1)
+        elif sign in _OPENERS:
+            depth += 1
+        else:
+            depth -= 1
+            if depth == 0:
+                return at
+    raise ValueError("the text ends inside a value")
+
+
+def string(raw: bytes) -> str:
+    """What the JSON string `raw`, quotes included, says."""
+    if _BACKSLASH in raw:
+        return msgspec.json.decode(raw, type=str)
+    return raw[1:-1].decode()
+
+
+def occurrences(text: bytes, names: Sequence[bytes]) -> tuple[int, ...] | None:
+    """How often each of `names`, in quotes, stands in `text`; None where one may stand there in escapes.
+
+    A quote inside a string is escaped, so what is counted are whole strings (names of members or
+    values, at any depth) and strings that end in `\\"name`. Zero means for certain that no member
+    has that name. The names consist of a to z and `_`. Costs little where most of a large text is
+    long strings such as images.
+    """
+    text = _quoted_blocks(text)
+    if b"\\u00" in text and _ESCAPED_LETTER.search(text) is not None:
+        return None
+    return tuple(text.count(b'"%b"' % name) for name in names)
+
+
+def mentions(text: bytes, names: Sequence[bytes]) -> bool:
+    """False only where no member of any object in `text` has one of `names`."""
+    counts = occurrences(text, names)
+    return counts is None or any(counts)
+
+
+def value_span(text: bytes, name: bytes) -> tuple[int, int]:
+    """The span of the value of the top-level member `name`, which is there for certain.
+
+    Where several have the name the last one counts, as it does for every parser we met.
+    """
+    if 2 * len(_quoted_blocks(text)) > len(text) and occurrences(text, (name,)) == (1,):
+        after = text.index(b'"%b"' % name) + len(name) + 2
+        value = _skip(_COLON, text, after)
+        return value, value_end(text, value)
+    spans = [(member.value, member.end) for member in members(text) if member.name == name.decode()]
+    return spans[-1]
+
+
+def replace_value(text: bytes, name: bytes, value: bytes) -> bytes:
+    """`text` with the JSON text `value` in the place of the top-level member's own (see `value_span`)."""
+    start, end = value_span(text, name)
+    return b"".join((memoryview(text)[:start], value, memoryview(text)[end:]))
+
+
+def removals(listed: Sequence[Member], gone: Collection[Member]) -> list[Edit]:
+    """The edits that take `gone` out of an object with the members `listed`, each with one comma."""
+    edits: list[Edit] = []
+    one_stays_before = False
+    for index, member in enumerate(listed):
+        if member not in gone:
+            one_stays_before = True
+        elif one_stays_before:
+            edits.append(Edit(listed[index - 1].end, member.end))
+        else:
+            edits.append(Edit(member.start, listed[index + 1].start if index + 1 < len(listed) else member.end))
+    return edits
+
+
+def pieces(text: bytes, edits: Iterable[Edit], start: int = 0, end: int | None = None) -> list[Piece]:
+    """`text` from `start` to `end` with `edits` made, as pieces to join: nothing is copied.
+
+    The edits do not overlap; of two that begin at one place the shorter comes first.
+    """
+    view = memoryview(text)
+    result: list[Piece] = []
+    for edit in sorted(edits, key=lambda edit: (edit.start, edit.end)):
+        result += (view[start : edit.start], *edit.pieces)
+        start = edit.end
+    result.append(view[start:end])
+    return result
+
+
+def edited(text: bytes, edits: Iterable[Edit]) -> bytes:
+    """`text` with `edits` made, in one copy."""
+    return b"".join(pieces(text, edits))
+
+
+def _skip(pattern: re.Pattern[bytes], text: bytes, at: int) -> int:
+    found = pattern.match(text, at)
+    if found is None:
+        raise ValueError(f"unexpected text at byte {at}")
+    return found.end()
+
+
+def _string_end(text: bytes, at: int) -> int:
+    """One memchr for a string without escaped quotes, which is what images are; else a pattern."""
+    end = text.index(b'"', at + 1)
+    if text[end - 1] != _BACKSLASH:
+        return end + 1
+    return _skip(_STRING, text, at)
+
+
+def _quoted_blocks(text: bytes) -> bytes:
+    """The blocks of `text` that hold a quote: all that can hold a short string, or a part of one.
+
+    A short string lies in one block, or in two neighbours that both hold one of its quotes. Finding
+    one byte runs at memory speed, finding a word does not: 20 µs against 1.2 ms for 4 MB (CPython
+    3.11), so a body that is mostly images is thinned out before words are looked for.
+    """
+    if len(text) <= SMALL_BYTES:
+        return text
+    view = memoryview(text)
+    return b"".join(
+        view[start : start + BLOCK_BYTES]
+        for start in range(0, len(text), BLOCK_BYTES)
+        if text.find(b'"', start, start + BLOCK_BYTES) >= 0
+    )

@@ -1,0 +1,169 @@
+"""The street: a request is a value that goes one way."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import suppress
+from dataclasses import dataclass
+
+from gatepass.adapt.chain import adapt
+from gatepass.admission.doors import permit
+from gatepass.attempt import send
+from gatepass.call import Call, Client, Inbound, Surface, Target, header
+from gatepass.catalog import Catalog
+from gatepass.config.model import AccessKey
+from gatepass.errors import ClientGone, GatepassError, TokenUnavailable, UpstreamError, UpstreamTimeout
+from gatepass.gate import Gate
+from gatepass.observe.exchange import Exchange
+from gatepass.observe.log import emit
+from gatepass.relaying import relay
+from gatepass.reply import Reply
+from gatepass.runtime import Leash, Timer
+from gatepass.surface.decode import decode
+from gatepass.surface.operations import Match, match
+from gatepass.verdict import Begun, Whole, judge
+
+ACCESS_LOG = logging.getLogger("gatepass.access")
+BODY_LOG = logging.getLogger("gatepass.bodies")
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """One request on its way: what came, who sent it, and where its answer goes."""
+
+    inbound: Inbound
+    gate: Gate
+    catalog: Catalog
+    client: Client
+    reply: Reply
+    exchange: Exchange
+    leash: Leash
+
+
+async def handle(inbound: Inbound, gate: Gate, catalog: Catalog, client: Client) -> None:
+    """Serve one request, from its head to its access line.
+
+    admit ─► decode ─► resolve ─► for each target: adapt ─► encode ─► authorize ─► send ─► judge,
+    then relay ─► observe. The head alone admits: nobody unknown makes gatepass read a body.
+    """
+    exchange = Exchange(inbound)
+    reply = Reply(client, exchange, gate.clock)
+    gate.metrics.opened()
+    try:
+        with gate.live.admitted() as leash:
+            await _serve(Visit(inbound, gate, catalog, client, reply, exchange, leash))
+    except ClientGone:
+        exchange.client_gone = True
+    except GatepassError as error:
+        await _tell(reply, error)
+    finally:
+        _observe(gate, exchange)
+
+
+async def _serve(visit: Visit) -> None:
+    gate, exchange = visit.gate, visit.exchange
+    found = match(visit.inbound.method, visit.inbound.path, gate.config.server.base_path)
+    exchange.operation = found.operation.name
+    caller = gate.doors.admit(visit.inbound)
+    exchange.caller = caller.name
+    body = await visit.client.body(gate.config.limits.body_bytes)
+    exchange.bytes_in = len(body)
+    watch = gate.live.tasks.spawn(_watch(visit), "client watch")
+    try:
+        if found.operation.surface is Surface.MODELS:
+            await _show_models(visit, found, caller)
+        else:
+            await _converse(visit, _decoded(visit, found, caller, body), caller)
+    finally:
+        watch.cancel()
+
+
+async def _watch(visit: Visit) -> None:
+    await visit.client.gone()
+    if not visit.reply.ended:
+        visit.leash.pull(ClientGone())
+
+
+async def _show_models(visit: Visit, found: Match, caller: AccessKey) -> None:
+    if found.model is None:
+        document = await visit.catalog.listing(caller, visit.exchange)
+    else:
+        document = await visit.catalog.entry(found.model, caller, visit.exchange)
+    await visit.reply.whole(200, [(b"content-type", b"application/json")], document)
+
+
+def _decoded(visit: Visit, found: Match, caller: AccessKey, body: bytes) -> Call:
+    if visit.gate.config.log.bodies:
+        visit.exchange.keep_body("request", body)
+    call = decode(visit.inbound, found.operation, body, caller.name)
+    visit.exchange.model, visit.exchange.stream = call.model, call.stream
+    return call
+
+
+async def _converse(visit: Visit, call: Call, caller: AccessKey) -> None:
+    """resolve, then the answer of the first target that gives one, relayed."""
+    permit(caller, call.model)
+    targets = visit.gate.routes.resolve(call.operation.name, call.model)
+    bound = _bound_total(visit, targets[0])
+    try:
+        answer = await _answer(visit, call, targets)
+        await relay(answer, visit.gate, visit.reply, visit.exchange)
+    finally:
+        if bound is not None:
+            bound.cancel()
+
+
+async def _answer(visit: Visit, call: Call, targets: tuple[Target, ...]) -> Whole | Begun:
+    """Try the targets in order, as long as not one byte of the request was written to the last one."""
+    for target in targets[:-1]:
+        try:
+            return await _attempt(visit, call, target)
+        except (UpstreamError, TokenUnavailable) as error:
+            if not _nothing_sent(error):
+                raise
+    return await _attempt(visit, call, targets[-1])
+
+
+async def _attempt(visit: Visit, call: Call, target: Target) -> Whole | Begun:
+    """adapt ─► encode ─► authorize ─► send ─► judge, at one target."""
+    gate, exchange = visit.gate, visit.exchange
+    hop = gate.hops[target.upstream]
+    exchange.upstream, exchange.upstream_model = hop.name, target.model
+    adapted = adapt(call, target, gate.rules)
+    exchange.adapted = adapted.adapted
+    request = hop.dialect.encode(
+        adapted, hop.settings.base_url, target.timeouts or hop.timeouts, tuple(hop.settings.forward_headers)
+    )
+    response = await send(gate, hop, request, exchange)
+    said_id = header(response.headers, b"x-request-id")
+    exchange.upstream_request_id = said_id.decode("latin-1")[:100] if said_id is not None else None
+    return await judge(gate, adapted, hop, response)
+
+
+def _nothing_sent(error: UpstreamError | TokenUnavailable) -> bool:
+    return isinstance(error, TokenUnavailable) or not error.sent
+
+
+def _bound_total(visit: Visit, target: Target) -> Timer | None:
+    """Ends the whole conversation after `timeouts.total_s`, all attempts and the stream included."""
+    hop = visit.gate.hops[target.upstream]
+    total_s = (target.timeouts or hop.timeouts).total_s
+    if total_s is None:
+        return None
+    error = UpstreamTimeout(
+        f"The answer was not complete after {total_s:g} s (timeouts.total_s).", upstream=hop.name, phase="total"
+    )
+    return visit.gate.clock.call_later(total_s, lambda: visit.leash.pull(error))
+
+
+async def _tell(reply: Reply, error: GatepassError) -> None:
+    with suppress(ClientGone):
+        await reply.fail(error)
+
+
+def _observe(gate: Gate, exchange: Exchange) -> None:
+    exchange.ended_s = gate.clock.now() - exchange.inbound.arrived_s
+    gate.metrics.closed(exchange)
+    emit(ACCESS_LOG, logging.INFO, "exchange", exchange.fields())
+    if exchange.bodies:
+        emit(BODY_LOG, logging.INFO, "bodies", {"id": exchange.inbound.id, **exchange.bodies})

@@ -1,0 +1,98 @@
+"""What one event says: its fields by the rules of the event stream format, its data as JSON."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+_LINE = re.compile(rb"([^\r\n]*+)(?>\r\n?|\n)")
+_KEPT = (b"event", b"id", b"retry")
+_CR = 13
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event taken apart. `data` is its data lines joined with LF, None where it has none.
+
+    `comments` are its comment lines as they came, line ends included. `is_dispatched` says that
+    openai-python makes an event of it though it has no data: it does for a name, an id or a retry
+    (`SSEDecoder.decode`), and then fails on the empty text.
+    """
+
+    data: bytes | None
+    name: bytes
+    id: bytes
+    comments: bytes
+    is_dispatched: bool
+
+
+def single_line_data(run: bytes) -> bytes | None:
+    """The data of `run` if it is exactly one event of one data line, ended by LF or CRLF; else None."""
+    if not run.startswith(b"data:"):
+        return None
+    end = run.find(b"\n")
+    if end == len(run) - 2 and run.endswith(b"\n\n") and _CR not in run:
+        return run[5:end]
+    if end == len(run) - 3 and run.endswith(b"\r\n\r\n") and run.find(b"\r") == end - 1:
+        return run[5 : end - 1]
+    return None
+
+
+def parse_event(block: bytes) -> Event:
+    """Take one whole event apart; unknown fields are skipped, the last of a repeated field counts."""
+    data, comments, fields = bytearray(), bytearray(), dict[bytes, bytes]()
+    for match in _LINE.finditer(block):
+        line = match[1]
+        if line.startswith(b":"):
+            comments += match[0]
+            continue
+        name, _, value = line.partition(b":")
+        value = value.removeprefix(b" ")
+        if name == b"data":
+            data += value + b"\n"
+        elif name in _KEPT and b"\0" not in value:
+            fields[name] = value
+    event, identity = fields.get(b"event", b""), fields.get(b"id", b"")
+    return Event(
+        data=bytes(data[:-1]) if data else None,
+        name=event,
+        id=identity,
+        comments=bytes(comments),
+        is_dispatched=bool(data or event or identity) or _is_number(fields.get(b"retry", b"")),
+    )
+
+
+def _is_number(value: bytes) -> bool:
+    try:
+        int(value)
+    except ValueError:
+        return False
+    return True
+
+
+def read_json(data: bytes) -> Any:
+    """The JSON value of `data`; raises ValueError for what is none.
+
+    The slower standard parser has the last word: NaN, and half of a surrogate pair (a character cut
+    in two by an upstream's tokens), come from real upstreams, and clients accept them.
+    """
+    try:
+        return msgspec.json.decode(data)
+    except (ValueError, RecursionError):
+        pass
+    try:
+        return json.loads(data.decode())
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+
+
+def is_json(data: bytes) -> bool:
+    try:
+        read_json(data)
+    except ValueError:
+        return False
+    return True

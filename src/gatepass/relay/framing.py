@@ -1,0 +1,114 @@
+"""Where events end in a stream of bytes: whole events go on as they came, the unfinished one waits.
+
+Line ends are LF, CRLF, CR and any mixture (https://html.spec.whatwg.org/multipage/server-sent-events.html,
+"Parsing an event stream"); an event ends with a blank line.
+"""
+
+from __future__ import annotations
+
+import re
+
+_WHOLE = (b"\n\n", b"\r\n\r\n", b"\r\r")
+"""What ends with one of these ends with a blank line, whatever stands before it."""
+
+_OPEN = b"\n\r"
+"""The CR of a blank line at the very end: the LF that makes it a CRLF may still be under way."""
+
+_BLOCK = re.compile(rb"(?:[^\r\n]++(?>\r\n?|\n))*+(?>\r\n?|\n)")
+
+
+def split_events(run: bytes) -> list[bytes]:
+    """The events of a run of whole ones, each with its blank line; a lone blank line is one by itself."""
+    return _BLOCK.findall(run)
+
+
+class Framer:
+    """Cuts pieces of any size into runs of whole events, in time linear in the bytes.
+
+    Only the unfinished event is kept, at most `limit_bytes` of it. An event above the limit, its
+    blank line included, sets `overflowed` however its bytes come: the events before it are still
+    returned, it and what follows are not.
+    """
+
+    __slots__ = ("_edge", "_limit_bytes", "_tail", "overflowed")
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit_bytes = limit_bytes
+        self._tail = bytearray()
+        self._edge = b"\n"  # what a blank line may begin with: the tail's last byte, its last two if _OPEN
+        self.overflowed = False
+
+    @property
+    def tail(self) -> bytes:
+        """The bytes of the unfinished event."""
+        return bytes(self._tail)
+
+    def feed(self, piece: bytes) -> bytes:
+        """The run of events that `piece` completes, b"" if none.
+
+        The very same object comes back when it is whole events and nothing waited. An event leaves
+        with its last byte; only an LF or CRLF followed by a CR waits for one byte more, because
+        CRLF streams are many and streams that mix LF and CR are not.
+        """
+        if not self._tail and piece.endswith(_WHOLE) and len(piece) <= self._limit_bytes:
+            return piece
+        if self.overflowed:
+            return b""
+        return self._cut(piece)
+
+    def _cut(self, piece: bytes) -> bytes:
+        window = self._edge + piece
+        end = _end_of_last_event(window)
+        if end < 0:
+            self._wait(piece, window)
+            return b""
+        end -= len(self._edge)
+        run = self._joined(piece[:end])
+        if len(run) > self._limit_bytes:
+            run = self._within_limit(run)
+        if not self.overflowed:
+            self._wait(piece[end:], window)
+        return run
+
+    def _joined(self, end: bytes) -> bytes:
+        if not self._tail:
+            return end
+        self._tail += end
+        run = bytes(self._tail)
+        self._tail.clear()
+        return run
+
+    def _wait(self, rest: bytes, window: bytes) -> None:
+        self._tail += rest
+        if not self._tail:
+            self._edge = b"\n"
+        else:
+            self._edge = _OPEN if window.endswith(_OPEN) else window[-1:]
+        if len(self._tail) > self._limit_bytes:
+            self._overflow()
+
+    def _within_limit(self, run: bytes) -> bytes:
+        size_bytes = 0
+        for event in split_events(run):
+            if len(event) > self._limit_bytes:
+                self._overflow()
+                return run[:size_bytes]
+            size_bytes += len(event)
+        return run
+
+    def _overflow(self) -> None:
+        self.overflowed = True
+        self._tail.clear()
+        self._limit_bytes = -1  # no piece takes the short way any more
+
+
+def _end_of_last_event(data: bytes) -> int:
+    """The index just past the last blank line, or -1; `data` begins inside or at the end of a line."""
+    stop = len(data) - 1 if data.endswith(_OPEN) else len(data)
+    start = data.rfind(b"\n\n", 0, stop)
+    if b"\r" in data:
+        start = max(start, data.rfind(b"\r\r", 0, stop), data.rfind(b"\n\r", 0, stop))
+    if start < 0:
+        return -1
+    end = start + 2
+    return end + 1 if data[end - 1 : end + 1] == b"\r\n" else end

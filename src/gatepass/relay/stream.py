@@ -1,0 +1,248 @@
+"""One upstream's event stream, judged while it passes: what goes to the client, and how it ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from gatepass.call import Complaint
+from gatepass.errors import GatepassError
+from gatepass.relay import failure
+from gatepass.relay.event import Event, is_json, parse_event, read_json, single_line_data
+from gatepass.relay.framing import Framer, split_events
+from gatepass.relay.progress import Progress
+from gatepass.relay.template import Template
+from gatepass.relay.usage import Usage
+
+BYTE_ORDER_MARK, ID_COMMENTS, EMPTY_DATA = "sse=bom", "sse=id-comments", "sse=empty-data"
+LAST_EVENT, ADDED_DONE = "sse=last-event", "sse=done"
+NAMES = (BYTE_ORDER_MARK, ID_COMMENTS, EMPTY_DATA, LAST_EVENT, ADDED_DONE)
+"""What may be changed: a byte order mark (clients lose the first event) is taken off; after an `id:`
+a block of comments loses its blank line, for openai-python makes an empty event of it and dies
+(openai/openai-python issues 2722, 3833); events without data, or with data that is empty or a
+comment, are left out, for they kill clients too; a last event without its blank line gets one, for
+clients drop it; `[DONE]` is added to a stream that is finished without it."""
+
+DONE = b"data: [DONE]\n\n"
+_BOM = b"\xef\xbb\xbf"
+
+
+class EventStream:
+    """Takes the pieces of one upstream's body, gives the bytes to write to the client.
+
+    An event leaves with its last byte, unchanged but for `NAMES`. The stream is finished when `[DONE]`
+    came whole, or its body ended whole and every choice had its finish reason. Everything else is a
+    failure, and nothing that is returned then looks like an end: no `[DONE]` goes out before it.
+
+    `failure` is set as soon as the stream must end with an error; what was returned until then, in
+    the same call too, still goes out. `has_told` says that the upstream's own error event, which
+    clients understand, is among these bytes: then no second one follows. After `done` or a failure
+    nothing more is returned. `has_answered`: an event with choices was returned. `events` counts the
+    JSON events returned, errors and `[DONE]` not among them.
+
+    `read_error` reads an upstream's error out of a JSON value, or returns None. `choices` is how many
+    the call asked for. Without `done_is_required` a body that ended whole is finished as it is.
+    """
+
+    __slots__ = (
+        "_adapted",
+        "_choices",
+        "_done_is_required",
+        "_framer",
+        "_has_begun",
+        "_has_ids",
+        "_is_over",
+        "_progress",
+        "_read_error",
+        "_template",
+        "_upstream",
+        "done",
+        "events",
+        "failure",
+        "has_answered",
+        "has_told",
+    )
+
+    def __init__(
+        self,
+        upstream: str,
+        event_limit_bytes: int,
+        read_error: Callable[[Any], Complaint | None],
+        done_is_required: bool = True,
+        *,
+        choices: int = 1,
+    ) -> None:
+        self.failure: GatepassError | None = None
+        self.done = self.has_answered = self.has_told = False
+        self.events = 0
+        self._upstream = upstream
+        self._read_error = read_error
+        self._done_is_required = done_is_required
+        self._choices = choices
+        self._framer = Framer(event_limit_bytes)
+        self._progress = Progress()
+        self._adapted: list[str] = []
+        self._is_over = self._has_begun = self._has_ids = False
+        self._template = Template()
+
+    @property
+    def adapted(self) -> tuple[str, ...]:
+        """The names of what was changed, in the order in which it first was."""
+        return tuple(self._adapted)
+
+    @property
+    def usage(self) -> Usage | None:
+        """The last usage that the upstream told."""
+        return self._progress.usage
+
+    def feed(self, piece: bytes) -> bytes:
+        """The bytes that `piece` sets free for the client: whole events."""
+        if self._is_over:
+            return b""
+        run = self._framer.feed(piece)
+        if count := self._template.count(run):
+            self.events += count
+        elif run:
+            run = self._judge_run(run)
+        if self._framer.overflowed:
+            self._fail(failure.too_large(self._upstream))
+        return run
+
+    def finish(self) -> bytes:
+        """The upstream's body has ended whole: the last bytes for the client. Sets `done` or `failure`;
+        without `done_is_required` neither, if there was an answer."""
+        if self._is_over:
+            return b""
+        tail = self._framer.tail
+        last = self._judge_tail(tail) if tail.strip() else b""
+        return last + self._end(was_cut=bool(tail.strip()) and not last)
+
+    def broken(self, error: GatepassError) -> None:
+        """The body broke off, as `error` says: a failure, unless `[DONE]` had already come whole."""
+        self._fail(error)
+
+    def _end(self, *, was_cut: bool) -> bytes:
+        if self._is_over:
+            return b""
+        if self._done_is_required and self._progress.is_complete(self._choices):
+            self._adapt(ADDED_DONE)
+            self.done = self._is_over = True
+            return DONE
+        if self._done_is_required or was_cut or not self.events:
+            is_empty = not (was_cut or self._progress.has_choices)
+            self._fail((failure.empty if is_empty else failure.closed)(self._upstream))
+        self._is_over = True
+        return b""
+
+    def _fail(self, error: GatepassError) -> None:
+        if not self._is_over:
+            self.failure = error
+            self._is_over = True
+
+    def _adapt(self, name: str) -> None:
+        if name not in self._adapted:
+            self._adapted.append(name)
+
+    def _judge_tail(self, tail: bytes) -> bytes:
+        """The last event with the blank line it lacks; b"" if it is only a part of one, or a comment."""
+        is_whole = tail.endswith(b"\n\r")
+        block = tail if is_whole else tail + (b"\n" if tail.endswith(b"\n") else b"\n\n")
+        data = parse_event(block.removeprefix(_BOM)).data or b""
+        if not (is_json(data) or data.strip() == b"[DONE]"):
+            return b""
+        last = self._judge_run(block)
+        if last and not is_whole:
+            self._adapt(LAST_EVENT)
+        return last
+
+    # --- one event after the other ------------------------------------------------------------
+
+    def _judge_run(self, run: bytes) -> bytes:
+        if not self._has_begun:
+            run = self._begin(run)
+        data = single_line_data(run)
+        if data is not None:
+            return self._judge_data(run, data.strip(), b"")
+        kept = []
+        for block in split_events(run):
+            kept.append(self._judge(block))
+            if self._is_over:
+                break
+        return b"".join(kept)
+
+    def _begin(self, run: bytes) -> bytes:
+        self._has_begun = True
+        if not run.startswith(_BOM):
+            return run
+        self._adapt(BYTE_ORDER_MARK)
+        return run[len(_BOM) :]
+
+    def _judge(self, block: bytes) -> bytes:
+        if self._template.count(block):
+            self.events += 1
+            return block
+        data = single_line_data(block)
+        if data is not None:
+            return self._judge_data(block, data.strip(), b"")
+        event = parse_event(block)
+        if event.data is None:
+            return self._judge_without_data(block, event)
+        kept = self._judge_data(block, event.data.strip(), event.name)
+        if kept and event.id:
+            self._has_ids = True
+        return kept or event.comments
+
+    def _judge_without_data(self, block: bytes, event: Event) -> bytes:
+        if not (event.is_dispatched or self._has_ids):
+            return block
+        self._adapt(ID_COMMENTS if event.comments else EMPTY_DATA)
+        return event.comments
+
+    def _judge_data(self, block: bytes, data: bytes, name: bytes) -> bytes:
+        if not data or data.startswith(b":"):
+            self._adapt(EMPTY_DATA)
+            return b""
+        if data == b"[DONE]":
+            return self._judge_done(block)
+        try:
+            said = read_json(data)
+        except ValueError:
+            if name == b"error":
+                return self._judge_error(block, data.decode("utf-8", "replace"), None)
+            self._fail(failure.no_json(self._upstream))
+            return b""
+        return self._judge_said(block, said, name)
+
+    def _judge_done(self, block: bytes) -> bytes:
+        if self._done_is_required and not self._progress.has_choices:
+            self._fail(failure.empty(self._upstream))
+            return b""
+        self.done = self._is_over = True
+        return block
+
+    def _judge_said(self, block: bytes, said: Any, name: bytes) -> bytes:
+        """Judge one JSON value. What has no choices and is no error (a ping) goes on as it is."""
+        fields = said if isinstance(said, dict) else {}
+        choices = fields.get("choices")
+        if name == b"error" or not choices or fields.get("error") or fields.get("object") == "error":
+            complaint = self._read_error(said)
+            if complaint is not None or name == b"error":
+                return self._judge_error(block, said, complaint)
+        if not isinstance(choices, list):
+            choices = None
+        elif choices and self._progress.is_strange(choices):
+            self._fail(failure.strange(self._upstream))
+            return b""
+        self.events += 1
+        self.has_answered = self.has_answered or choices is not None
+        if self._progress.note(fields, choices or []):
+            self._template.learn(block, self.events)
+        return block
+
+    def _judge_error(self, block: bytes, said: Any, complaint: Complaint | None) -> bytes:
+        """End with the upstream's error. What only its name gives away as one is read as if it were
+        `{"error": …}`: `read_error` masks what it reads, so nothing is quoted past it."""
+        complaint = complaint or self._read_error({"error": said}) or failure.UNREADABLE
+        self._fail(failure.refusal(self._upstream, complaint))
+        self.has_told = failure.is_understood(said, complaint)
+        return block if self.has_told else b""

@@ -1,0 +1,92 @@
+"""What has gone out to the client so far, and how it is told of an error at that point."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from gatepass.call import Client
+from gatepass.errors import GatepassError
+from gatepass.observe.exchange import Exchange
+from gatepass.runtime import Clock
+from gatepass.surface.openai_error import error_body, error_headers, stream_error
+
+Fields = list[tuple[bytes, bytes]]
+
+STREAM_HEADERS: tuple[tuple[bytes, bytes], ...] = (
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache, no-transform"),
+    (b"x-accel-buffering", b"no"),
+)
+"""nginx buffers event streams without the last one, and caches compress them without the second."""
+
+_STREAM_FIELDS = frozenset(name for name, _ in STREAM_HEADERS)
+
+
+class Reply:
+    """The first hop's response under way: not begun, begun, or ended."""
+
+    def __init__(self, client: Client, exchange: Exchange, clock: Clock) -> None:
+        self._client = client
+        self._exchange = exchange
+        self._clock = clock
+        self.begun = False
+        self.ended = False
+
+    async def whole(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
+        """Send a complete response."""
+        length = (b"content-length", str(len(body)).encode())
+        await self._begin(status, [*headers, length])
+        self._mark_first_byte()
+        self.ended = True
+        await self._write(body, last=True)
+
+    async def begin_stream(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        kept = [field for field in headers if field[0] not in _STREAM_FIELDS]
+        await self._begin(status, [*kept, *STREAM_HEADERS])
+
+    async def events(self, data: bytes, *, last: bool = False) -> None:
+        """Send a run of whole events."""
+        if data:
+            self._mark_first_byte()
+        self.ended = last
+        await self._write(data, last=last)
+
+    async def fail(self, error: GatepassError) -> None:
+        """Tell the client of `error`: as the response itself, or as the last event of a begun stream."""
+        self._exchange.error = error
+        if self.ended:
+            return
+        if self.begun:
+            await self.events(stream_error(error), last=True)
+            return
+        await self.whole(error.http_status, [*error_headers(error), *error.relayed], error_body(error))
+
+    async def _begin(self, status: int, headers: Fields) -> None:
+        self.begun = True
+        exchange = self._exchange
+        exchange.status = status
+        exchange.head_s = self._clock.now() - exchange.inbound.arrived_s
+        await self._client.start(status, [*headers, *_own_headers(exchange)])
+
+    async def _write(self, data: bytes, *, last: bool) -> None:
+        self._exchange.bytes_out += len(data)
+        await self._client.write(data, last=last)
+
+    def _mark_first_byte(self) -> None:
+        if self._exchange.first_byte_s is None:
+            self._exchange.first_byte_s = self._clock.now() - self._exchange.inbound.arrived_s
+
+
+def _own_headers(exchange: Exchange) -> Fields:
+    own = [(b"x-request-id", exchange.inbound.id.encode("latin-1")), (b"server-timing", _server_timing(exchange))]
+    if exchange.adapted:
+        own.append((b"x-gatepass-adapted", ", ".join(exchange.adapted).encode("latin-1", "replace")))
+    if exchange.attempts > 1:
+        own.append((b"x-gatepass-attempts", str(exchange.attempts).encode()))
+    return own
+
+
+def _server_timing(exchange: Exchange) -> bytes:
+    """Milliseconds until the head: all of it, and what of that was waiting for a token."""
+    total_ms = (exchange.head_s or 0.0) * 1000
+    return f"total;dur={total_ms:.1f}, token;dur={exchange.token_wait_s * 1000:.1f}".encode()

@@ -1,0 +1,94 @@
+"""Model name ─► targets in order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from gatepass.call import Target
+from gatepass.config.model import Config, Model
+from gatepass.errors import ModelNotFound
+
+NAMED_IN_ERROR = 10
+ANY = "*"
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """What `/v1/models` shows: exact names, and the upstreams whose own lists count, with a pattern each."""
+
+    names: tuple[str, ...]
+    open_upstreams: tuple[tuple[str, str], ...]
+
+
+class RouteTable:
+    """Where each model of each operation goes.
+
+    An exact name beats the longest glob; a glob beats the operation's own upstream; that beats `*`,
+    which names nothing in particular. With one upstream and neither `models` nor `operations`
+    everything goes there.
+    """
+
+    def __init__(
+        self,
+        exact: Mapping[str, tuple[Target, ...]],
+        globs: tuple[tuple[str, tuple[Target, ...]], ...],
+        operations: Mapping[str, tuple[Target, ...]],
+        catch_all: tuple[Target, ...],
+    ) -> None:
+        self._exact = exact
+        self._globs = globs
+        self._operations = operations
+        self._catch_all = catch_all
+
+    @classmethod
+    def from_config(cls, config: Config) -> RouteTable:
+        patterns = {name: model for name, model in config.models.items() if _is_glob(name)}
+        globs = sorted(patterns.keys() - {ANY}, key=lambda name: (-len(name), name))
+        operations: dict[str, tuple[Target, ...]] = {
+            name: (Target(route.upstream),) for name, route in config.operations.items()
+        }
+        catch_all: tuple[Target, ...] = ()
+        if ANY in patterns:
+            catch_all = _targets(patterns[ANY])
+        elif not config.models and len(config.upstreams) == 1:
+            catch_all = (Target(next(iter(config.upstreams))),)
+        return cls(
+            {name: _targets(model) for name, model in config.models.items() if name not in patterns},
+            tuple((name, _targets(patterns[name])) for name in globs),
+            operations,
+            catch_all,
+        )
+
+    def resolve(self, operation: str, model: str) -> tuple[Target, ...]:
+        """The targets of `model` in order, at least one; raises ModelNotFound."""
+        if (found := self._exact.get(model)) is not None:
+            return found
+        for pattern, targets in self._globs:
+            if fnmatchcase(model, pattern):
+                return targets
+        if targets := self._operations.get(operation, self._catch_all):
+            return targets
+        raise ModelNotFound(self._unknown(model), param="model")
+
+    def listing(self) -> Listing:
+        everything = {target.upstream: ANY for targets in self._operations.values() for target in targets}
+        everything |= {target.upstream: ANY for target in self._catch_all}
+        listed = [*everything.items()]
+        listed += [(target.upstream, glob) for glob, targets in self._globs for target in targets]
+        return Listing(tuple(self._exact), tuple(dict.fromkeys(listed)))
+
+    def _unknown(self, model: str) -> str:
+        known = [*self._exact, *(pattern for pattern, _ in self._globs)]
+        shown = ", ".join(known[:NAMED_IN_ERROR]) + (", …" if len(known) > NAMED_IN_ERROR else "")
+        return f"The model {model[:100]!r} is not configured here. Configured: {shown or 'none for this operation'}."
+
+
+def _is_glob(name: str) -> bool:
+    return any(sign in name for sign in "*?[")
+
+
+def _targets(model: Model) -> tuple[Target, ...]:
+    timeouts = model.timeouts.value() if model.timeouts is not None else None
+    return tuple(Target(target.upstream, target.name, timeouts) for target in model.in_order())

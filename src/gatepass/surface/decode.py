@@ -1,0 +1,75 @@
+"""One client request ─► Call, for the operations whose body is a JSON object with a `model`."""
+
+from __future__ import annotations
+
+import re
+
+from gatepass.call import Call, Headers, Inbound, Operation
+from gatepass.errors import InvalidRequest, UnsupportedEncoding
+from gatepass.jsontext import string
+from gatepass.surface.document import Document
+from gatepass.surface.headers import safe_headers
+
+MAX_MODEL_CHARS = 512
+MAX_CHOICES = 128
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_COUNT = re.compile(rb"[1-9][0-9]{0,2}")
+_STREAM = {None: False, b"null": False, b"false": False, b"true": True}
+
+
+def decode(inbound: Inbound, operation: Operation, body: bytes, caller: str) -> Call:
+    """The Call that `inbound` and its whole `body` stand for. Its body is `body` itself.
+
+    Its headers are all that may go upstream at all (see `safe_headers`): whoever encodes the request
+    for an upstream picks from them. Raises UnsupportedEncoding, InvalidJson and InvalidRequest.
+    """
+    check_encoding(inbound.headers)
+    document = Document.read(body)
+    return Call(
+        id=inbound.id,
+        operation=operation,
+        caller=caller,
+        model=_model(document.raw("model")),
+        body=body,
+        headers=safe_headers(inbound.headers),
+        stream=_stream(document.raw("stream")),
+        choices=_choices(document.raw("n")),
+    )
+
+
+def check_encoding(headers: Headers) -> None:
+    """Raises UnsupportedEncoding for a compressed body: rules read it, and nothing bounds what it unfolds to."""
+    for name, value in headers:
+        if name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
+            shown = value.decode("latin-1")[:40]
+            raise UnsupportedEncoding(f"A request body with content-encoding {shown!r} is not read; send it plain.")
+
+
+def _model(raw: bytes | None) -> str:
+    if raw is None:
+        raise InvalidRequest("The body names no `model`.", param="model")
+    if not raw.startswith(b'"'):
+        raise InvalidRequest("`model` must be a string.", param="model")
+    model = string(raw)
+    if not model:
+        raise InvalidRequest("`model` is empty.", param="model")
+    if len(model) > MAX_MODEL_CHARS:
+        raise InvalidRequest(f"`model` is longer than {MAX_MODEL_CHARS} characters.", param="model")
+    if _CONTROL.search(model) is not None:
+        raise InvalidRequest("`model` holds a control character.", param="model")
+    return model
+
+
+def _stream(raw: bytes | None) -> bool:
+    stream = _STREAM.get(raw)
+    if stream is None:
+        raise InvalidRequest("`stream` must be true, false or null.", param="stream")
+    return stream
+
+
+def _choices(raw: bytes | None) -> int:
+    """How many answers `n` asks for; where it is no count, the upstream says so and not we."""
+    if raw is None or _COUNT.fullmatch(raw) is None or int(raw) > MAX_CHOICES:
+        return 1
+    return int(raw)

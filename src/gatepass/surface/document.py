@@ -1,0 +1,119 @@
+"""The top level of a JSON object body, read in one pass; nothing below it is built."""
+
+from __future__ import annotations
+
+import codecs
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Self
+
+import msgspec
+
+from gatepass.errors import InvalidJson, InvalidRequest
+from gatepass.jsontext import Member, members, occurrences
+from gatepass.surface.nesting import is_deeper
+
+MAX_DEPTH = 64
+WINDOW_BYTES = 64 * 1024
+
+ROUTING = ("model", "stream")
+"""What gatepass decides by. Two parsers that read different values here would part ways."""
+
+_TOP = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_ROUTING = tuple(name.encode() for name in ROUTING)
+_AT_BYTE = re.compile(r" \(byte (\d+)\)\Z")
+_HALF_PAIR = ("unexpected end of hex escape", "invalid utf-16 surrogate pair")
+"""How msgspec puts it; within six bytes of the end it speaks of truncated data instead."""
+_HALF_PAIR_AT_END = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}[^\\]{0,16}\}[ \t\r\n]*\Z")
+_KINDS = {b"[": "an array", b'"': "a string", b"t": "true", b"f": "false", b"n": "null"}
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A request body and its top-level members as JSON text, each as it was written."""
+
+    body: bytes
+    members: Mapping[str, msgspec.Raw]
+
+    @classmethod
+    def read(cls, body: bytes) -> Self:
+        """Raises InvalidJson for what is no JSON object in UTF-8, or nested deeper than 64, and
+        InvalidRequest where `model` or `stream` stands twice or is spelled with escapes."""
+        _check_utf8(body)
+        found = _top_level(body)
+        if is_deeper(body, MAX_DEPTH):
+            raise _too_deep()
+        _check_routing_names(body)
+        return cls(body, found)
+
+    def raw(self, name: str) -> bytes | None:
+        """The JSON text of a top-level member, or None where there is none."""
+        value = self.members.get(name)
+        return bytes(value) if value is not None else None
+
+
+def _check_utf8(body: bytes) -> None:
+    """In windows: a single character beyond Latin-1 makes a str four times the size of its bytes."""
+    if body.isascii():
+        return
+    view, at = memoryview(body), 0
+    try:
+        while at < len(body):
+            end = at + WINDOW_BYTES
+            at += codecs.utf_8_decode(view[at:end], "strict", end >= len(body))[1]
+    except UnicodeDecodeError as error:
+        raise InvalidJson(f"The body is not UTF-8 text: {error.reason} at byte {at + error.start}.") from None
+
+
+def _top_level(body: bytes) -> dict[str, msgspec.Raw]:
+    try:
+        return _TOP.decode(body)
+    except msgspec.ValidationError:
+        raise InvalidJson(f"The body is {_kind(body)} where a JSON object was expected.") from None
+    except msgspec.DecodeError as error:
+        raise InvalidJson(_complaint(body, str(error))) from None
+    except RecursionError:
+        raise _too_deep() from None
+
+
+def _complaint(body: bytes, said: str) -> str:
+    if not body or body.isspace():
+        return "The body is empty where a JSON object was expected."
+    if body.startswith(codecs.BOM_UTF8):
+        return "The body begins with a byte order mark: send the JSON without it (RFC 8259 section 8.1)."
+    reason = _AT_BYTE.sub("", said).removeprefix("JSON is malformed: ")
+    place = _AT_BYTE.search(said)
+    if reason in _HALF_PAIR or _HALF_PAIR_AT_END.search(body[-32:]) is not None:
+        where = place[1] if place is not None else len(body)
+        return (
+            f"The body holds half of a surrogate pair (\\ud800 to \\udfff alone) before byte {where}: "
+            "a text was cut in the middle of a character."
+        )
+    if place is None:
+        return f"The body is not complete JSON: it ends at byte {len(body)} in the middle of a value."
+    return f"The body is not JSON: {reason} at byte {place[1]}."
+
+
+def _kind(body: bytes) -> str:
+    return _KINDS.get(body.lstrip()[:1], "a number")
+
+
+def _too_deep() -> InvalidJson:
+    return InvalidJson(f"The body is nested deeper than {MAX_DEPTH} levels.")
+
+
+def _check_routing_names(body: bytes) -> None:
+    counts = occurrences(body, _ROUTING)
+    if counts is not None and max(counts) <= 1:
+        return
+    listed = [member for member in members(body) if member.name in ROUTING]
+    for name in ROUTING:
+        _check_spelling(body, name, [member for member in listed if member.name == name])
+
+
+def _check_spelling(body: bytes, name: str, listed: list[Member]) -> None:
+    if len(listed) > 1:
+        raise InvalidRequest(f"The body holds `{name}` {len(listed)} times; send it once.", param=name)
+    if listed and not body.startswith(b'"%b"' % name.encode(), listed[0].start):
+        raise InvalidRequest(f"The body spells `{name}` with escapes; send it in plain letters.", param=name)

@@ -1,0 +1,140 @@
+"""An error in OpenAI's words: as a response, and as the last event of a stream that has begun."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from types import MappingProxyType
+from typing import Any
+
+from gatepass.errors import GatepassError, InvalidApiKey, MethodNotAllowed, UpstreamAuth, UpstreamRefusal
+
+UPSTREAM_OBJECT_BYTES = 4096
+
+_TYPES = MappingProxyType({401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"})
+
+_REPLAYED = re.compile(
+    r"rate limit|429|tpm limit|too many requests|requests per minute|server|503|502|504|500|unavailable"
+)
+"""What RAGFlow repeats a whole chat for when a stream ends in an error that says so: the text comes
+twice and tools run again (its rag/llm/chat_model.py, `_classify_error`, the same from v0.20.5 on)."""
+
+_ENDS = "The answer ends here: "
+_STREAM_TEXTS = MappingProxyType(
+    {
+        "draining": "gatepass is being stopped.",
+        "overloaded": "gatepass had no room for it.",
+        "internal_error": "gatepass itself failed. Its log tells why.",
+        "token_unavailable": "no token could be had for the upstream. The log of gatepass tells the issuer's reason.",
+        "upstream_connect": "the upstream could not be reached.",
+        "upstream_dns": "the upstream's host name could not be resolved.",
+        "upstream_tls": "no TLS connection to the upstream could be made.",
+        "upstream_closed": "the upstream closed the connection before the stream was complete.",
+        "upstream_invalid": "what the upstream sent could not be read as a stream.",
+        "upstream_html": "the upstream sent a web page, perhaps a login page.",
+        "upstream_empty": "the upstream sent nothing.",
+        "upstream_redirect": "the upstream answered with a redirect, which gatepass does not follow.",
+        "upstream_timeout_connect": "the upstream took longer to connect to than timeouts.connect_s allows.",
+        "upstream_timeout_first_byte": "the upstream took longer to begin than timeouts.first_byte_s allows.",
+        "upstream_timeout_idle": "the upstream fell silent for longer than timeouts.idle_s allows.",
+        "upstream_timeout_total": "the request took longer than timeouts.total_s allows.",
+        "upstream_auth": "the upstream refused the authorization of gatepass, with a new token too.",
+        "upstream_error": "the upstream refused the request.",
+    }
+)
+
+
+def error_object(error: GatepassError) -> dict[str, Any]:
+    """`{"error": {message, type, param, code, hop}}`, and `upstream` where the upstream said more."""
+    return _envelope(error, error.message, _type(error), _said_upstream(error))
+
+
+def error_body(error: GatepassError) -> bytes:
+    """The body of the response that tells of `error`."""
+    return _json(error_object(error))
+
+
+def error_headers(error: GatepassError) -> list[tuple[bytes, bytes]]:
+    """The headers of that response, content-length aside.
+
+    `x-should-retry: false` stops the openai SDKs where a repeat cannot help: they would send any
+    5xx three times.
+    """
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"cache-control", b"no-store"),
+        (b"x-gatepass-hop", error.hop.encode("latin-1", "replace")),
+    ]
+    if (after := error.retry_after_s) is not None and math.isfinite(after):
+        headers.append((b"retry-after", str(max(1, math.ceil(after))).encode()))
+    if isinstance(error, UpstreamAuth) or (error.http_status >= 500 and not error.retryable):
+        headers.append((b"x-should-retry", b"false"))
+    if isinstance(error, MethodNotAllowed):
+        headers.append((b"allow", error.allow.encode("latin-1", "replace")))
+    if isinstance(error, InvalidApiKey):
+        headers.append((b"www-authenticate", b"Bearer"))
+    return headers
+
+
+def stream_error(error: GatepassError) -> bytes:
+    """One `data: {"error": …}` event that ends a begun stream; nothing may follow it.
+
+    Its message is worded so that no client repeats the request for it (see `stream_message`). What
+    an upstream itself sends as an error event in mid-stream never comes here: the relay passes it
+    on as it came.
+    """
+    message, said = stream_message(error), _said_upstream(error)
+    if said is None and isinstance(error, UpstreamRefusal) and message != error.message:
+        said = _capped({"message": error.message})
+    kind = _type(error)
+    kind = "stream_error" if _REPLAYED.search(kind) else kind
+    return b"data: " + _json(_envelope(error, message, kind, said)) + b"\n\n"
+
+
+def stream_message(error: GatepassError) -> str:
+    """The sentence for a stream that has begun: a fixed one for each code, without names of upstreams.
+
+    openai-python shows a client this sentence alone (its `_streaming.py` raises APIError with
+    `error.message`), and RAGFlow searches what it shows for words such as "server" or "503", which
+    a name may hold too. An upstream's own refusal keeps its words where none of them stands in it.
+    """
+    if isinstance(error, UpstreamRefusal) and not isinstance(error, UpstreamAuth):
+        if error.message and not _REPLAYED.search(error.message.lower()):
+            return error.message
+        return _ENDS + _STREAM_TEXTS[UpstreamRefusal.code]
+    return _ENDS + _STREAM_TEXTS.get(error.public_code, "the request could not be served.")
+
+
+def _envelope(error: GatepassError, message: str, kind: str, said: Any) -> dict[str, Any]:
+    inner = {"message": message, "type": kind, "param": error.param, "code": error.public_code, "hop": error.hop}
+    if said is not None:
+        inner["upstream"] = said
+    return {"error": inner}
+
+
+def _type(error: GatepassError) -> str:
+    if isinstance(error, UpstreamRefusal) and error.kind:
+        return error.kind
+    status = error.http_status
+    return _TYPES.get(status) or ("server_error" if status >= 500 else "invalid_request_error")
+
+
+def _said_upstream(error: GatepassError) -> Any:
+    return _capped(error.raw) if isinstance(error, UpstreamRefusal) and error.raw is not None else None
+
+
+def _capped(raw: Any) -> Any:
+    """`raw`, its JSON text cut where that is too long, or None where it has none (NaN and the like)."""
+    try:
+        text = json.dumps(raw, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace")
+    except (TypeError, ValueError, RecursionError):
+        return None
+    if len(text) <= UPSTREAM_OBJECT_BYTES:
+        return raw
+    return text[:UPSTREAM_OBJECT_BYTES].decode("utf-8", "ignore") + "…"
+
+
+def _json(value: Any) -> bytes:
+    """Compact UTF-8 on one line; half a surrogate pair, which upstreams do send, becomes a `?`."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")

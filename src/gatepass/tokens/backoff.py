@@ -1,0 +1,73 @@
+"""When to ask again after a failure: values in, values out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from gatepass.tokens.failure import FetchFailure
+
+QUICK_WAITS_S = (0.2, 0.5, 1.0)
+"""Before the second, third and fourth try of one flight."""
+QUICK_JITTER_SHARE = 0.25
+PROBE_S = 2.0
+PROBE_JITTER_S = 1.0
+"""Between two tries of an outage: a recovery is noticed within 4 s."""
+REFUSAL_S = 30.0
+REFUSAL_LONGEST_S = 300.0
+RETRY_AFTER_LONGEST_S = 3600.0
+"""An issuer's wish beyond this is taken for a mistake."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setback:
+    """What the failures since the last token mean for the next try.
+
+    `definite` is the last one's, `refusals` counts the definite ones.
+    """
+
+    reason: str
+    definite: bool
+    refusals: int
+    next_try_s: float
+
+
+def quick_wait_s(tries: int, failure: FetchFailure, jitter: float) -> float | None:
+    """Seconds until the next quick try of a flight that made `tries`; None where there is none."""
+    if failure.definite or not failure.quick or tries > len(QUICK_WAITS_S):
+        return None
+    wished_s = failure.retry_after_s or 0.0
+    if wished_s > QUICK_WAITS_S[-1]:
+        return None
+    return max(wished_s, QUICK_WAITS_S[tries - 1] * (1 + QUICK_JITTER_SHARE * jitter))
+
+
+def setback(before: Setback | None, failure: FetchFailure, now: float, jitter: float) -> Setback:
+    """The state after one more failure."""
+    refusals = (before.refusals if before else 0) + failure.definite
+    if failure.definite:
+        next_s = now + _refusal_s(refusals)
+    elif before and not before.definite and before.next_try_s > now:
+        next_s = before.next_try_s
+    else:
+        next_s = now + _probe_s(jitter)
+    wished_s = min(failure.retry_after_s or 0.0, RETRY_AFTER_LONGEST_S)
+    return Setback(failure.reason, failure.definite, refusals, max(next_s, now + wished_s))
+
+
+def probing(state: Setback, now: float, jitter: float) -> Setback:
+    """The state when a try starts at `now`: the one after it is planned, should this one hang."""
+    return replace(state, next_try_s=now + (_refusal_s(state.refusals) if state.definite else _probe_s(jitter)))
+
+
+def at_once(state: Setback, now: float) -> Setback:
+    """The state when what was refused has changed: a new secret deserves a try of its own."""
+    return replace(state, refusals=0, next_try_s=now)
+
+
+def _probe_s(jitter: float) -> float:
+    return PROBE_S + PROBE_JITTER_S * jitter
+
+
+def _refusal_s(refusals: int) -> float:
+    doublings = min(max(refusals - 1, 0), 10)
+    return min(REFUSAL_S * 2.0**doublings, REFUSAL_LONGEST_S)

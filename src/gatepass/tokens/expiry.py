@@ -1,0 +1,148 @@
+"""What an issuer tells of a token's life, in whatever form it tells it."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import jwt
+
+from gatepass.call import Headers, header
+from gatepass.config.model import Unit
+
+EPOCH_S = 1e9
+"""From here on a number of seconds is a moment (after 2001), not a life (31 years)."""
+EPOCH_MS = 1e12
+LONGEST_LIFE = 34_560_000
+"""400 days: a larger life was counted in milliseconds."""
+_LARGEST = 1e18
+_NUMBER = re.compile(r"[+-]?\d{1,18}(\.\d{1,18})?\Z")
+_HTTP_DATE = re.compile(r"[A-Z][a-z]{2}, \d{2} [A-Z][a-z]{2} \d{4} \d{2}:\d{2}:\d{2} (GMT|UTC|[+-]\d{4})\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """Seconds from now on, as announced: zero and less are possible."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """Seconds since the epoch, by the issuer's clock."""
+
+    epoch_s: float
+
+
+def announced(value: Any, unit: Unit | None) -> Life | Moment | None:
+    """What the member of a reply that tells the expiry says; None where it cannot be read.
+
+    Numbers may be text. Without a `unit` the size decides: there are issuers that write
+    milliseconds (apigee edgeauth#44), an epoch (simple-oauth2#277) or a date
+    (js-client-oauth2#107) where a life in seconds is expected.
+    """
+    if isinstance(value, str):
+        text = value.strip()
+        if not _NUMBER.match(text):
+            return _date(text)
+        value = float(text)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -_LARGEST < value < _LARGEST:
+        return None
+    seconds = _seconds(float(value), unit)
+    return Moment(seconds) if seconds >= EPOCH_S else Life(seconds)
+
+
+def _seconds(number: float, unit: Unit | None) -> float:
+    if unit is None:
+        unit = "ms" if number >= EPOCH_MS or LONGEST_LIFE < number < EPOCH_S else "s"
+    return number / 1000 if unit == "ms" else number
+
+
+def _date(text: str) -> Moment | None:
+    moment = http_date(text)
+    if moment is None:
+        moment = _iso_date(text)
+    return None if moment is None else Moment(moment)
+
+
+def _iso_date(text: str) -> float | None:
+    try:
+        moment = datetime.fromisoformat(text)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        return None
+
+
+def http_date(text: str) -> float | None:
+    """Epoch seconds of an IMF-fixdate (RFC 9110 5.6.7), or None."""
+    if not _HTTP_DATE.match(text):
+        return None
+    try:
+        moment = parsedate_to_datetime(text)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        return None
+
+
+def date_of(headers: Headers) -> float | None:
+    """The issuer's own clock: its `Date` header in epoch seconds."""
+    text = header(headers, b"date")
+    return None if text is None else http_date(text.decode("latin-1").strip())
+
+
+def is_jwt(text: str) -> bool:
+    return _claims(text) is not None
+
+
+def jwt_life_s(text: str, date_s: float | None, wall_s: float) -> float | None:
+    """The life that a JWT tells of itself, in seconds from now on; None where it tells none.
+
+    `exp - iat` is free of every difference between clocks. Where the issuer's `Date` shows that
+    the JWT comes out of a cache, only the rest counts. Without `iat`, `exp` is read by the
+    issuer's clock, or else by ours. Nothing is verified: that is the upstream's business.
+    """
+    claims = _claims(text) or {}
+    end_s, made_s = _instant(claims.get("exp")), _instant(claims.get("iat"))
+    if end_s is None:
+        return None
+    if made_s is None:
+        left_s = end_s - (wall_s if date_s is None else date_s)
+        return left_s if left_s > 0 else None
+    whole_s = end_s - made_s
+    if whole_s <= 0:
+        return None
+    left_s = whole_s if date_s is None else end_s - date_s
+    return left_s if 0 < left_s < whole_s else whole_s
+
+
+def _instant(claim: Any) -> float | None:
+    if isinstance(claim, bool) or not isinstance(claim, int | float) or not 0 < claim < _LARGEST:
+        return None
+    return float(claim)
+
+
+def _claims(text: str) -> dict[str, Any] | None:
+    if text.count(".") != 2:
+        return None
+    try:
+        return jwt.decode(text, options={"verify_signature": False})
+    except (jwt.PyJWTError, ValueError, RecursionError):
+        return None
+
+
+def retry_after_s(headers: Headers, wall_s: float) -> float | None:
+    """Seconds that the issuer asks to wait (RFC 9110 10.2.3), never negative; None where it does not."""
+    value = header(headers, b"retry-after")
+    if value is None:
+        return None
+    text = value.decode("latin-1").strip()
+    if _NUMBER.match(text):
+        return max(0.0, float(text))
+    moment, date_s = http_date(text), date_of(headers)
+    if moment is None:
+        return None
+    return max(0.0, math.ceil(moment - (wall_s if date_s is None else date_s)))

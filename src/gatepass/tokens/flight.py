@@ -1,0 +1,69 @@
+"""One flight: the tries that are made for all who wait at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from gatepass.runtime import Clock, sleep
+from gatepass.tokens.backoff import quick_wait_s
+from gatepass.tokens.failure import FetchFailure
+from gatepass.tokens.journal import Journal
+from gatepass.tokens.life import Token, no_longer_than
+from gatepass.tokens.source import TokenSource
+
+
+@dataclass(slots=True)
+class Pilot:
+    """Makes the tries of one holder; `budget_s` bounds the time in which quick ones begin."""
+
+    source: TokenSource
+    clock: Clock
+    journal: Journal
+    budget_s: float
+    chance: Callable[[], float]
+    _signed_in_with: int = 0
+
+    async def fly(self, last: Token | None, not_before_s: float, *, quick: bool) -> Token:
+        """A token that lives; raises the masked FetchFailure of the last try.
+
+        One try, and where `quick` and the failure may pass, up to three more. `last` is the token
+        before this one.
+        """
+        if (early_s := not_before_s - self.clock.now()) > 0:
+            await sleep(self.clock, early_s)
+        started_s, tries = self.clock.now(), 0
+        while True:
+            tries += 1
+            try:
+                return await self._try(last)
+            except FetchFailure as failure:
+                wait_s = quick_wait_s(tries, failure, self.chance()) if quick else None
+                if wait_s is None or self.clock.now() + wait_s >= started_s + self.budget_s:
+                    raise
+            await sleep(self.clock, wait_s)
+
+    def secret_changed(self) -> bool:
+        """Whether the source would sign in with something else than at the last try."""
+        return self.journal.learn(self.source.secrets()) != self._signed_in_with
+
+    async def _try(self, last: Token | None) -> Token:
+        started_s = self.clock.now()
+        self._signed_in_with = self.journal.learn(self.source.secrets())
+        self.journal.fetches += 1
+        try:
+            token = no_longer_than(await self.source.fetch(), last)
+            self._check_alive(token)
+        except FetchFailure as failure:
+            raise self.journal.failed(failure, self.clock.now() - started_s) from None
+        self.journal.minted(token, self.clock.now() - started_s)
+        return token
+
+    def _check_alive(self, token: Token) -> None:
+        now = self.clock.now()
+        if now >= token.expires_s:
+            raise FetchFailure(
+                f"the token was dead on arrival: {token.life_s:.1f} s to live, and fetching it took "
+                f"{now - token.born_s:.1f} s",
+                quick=False,
+            )

@@ -1,0 +1,112 @@
+"""One issuer, reached over one hop: a request goes out, a token or a reason comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from gatepass.call import Request, Response, Secret, Timeouts
+from gatepass.config.model import Credential
+from gatepass.config.url import crosses_network_in_plain
+from gatepass.errors import Fault, TransportFault
+from gatepass.observe.redaction import Redactor
+from gatepass.runtime import Clock, timeout
+from gatepass.tokens.failure import FetchFailure
+from gatepass.tokens.life import Token
+from gatepass.tokens.reading import Terms, read
+from gatepass.tokens.reply import REPLY_BYTES, Mask, Reply, folded
+from gatepass.tokens.secret import readable
+from gatepass.transport.seam import Transport, read_beginning, read_whole
+
+CONNECT_S = 5.0
+HEADERS = (
+    (b"accept", b"application/json"),
+    (b"accept-encoding", b"identity"),
+    (b"user-agent", b"gatepass"),
+)
+"""Sent with every fetch. Some firewalls in front of issuers refuse what names no user agent."""
+_WORDS = {
+    Fault.DNS: "the name {host} cannot be resolved",
+    Fault.CONNECT: "no connection to {host}",
+    Fault.TLS: "no TLS connection to {host} (network.ca_file adds a private CA)",
+    Fault.PROXY: "the proxy on the way to {host} refuses",
+    Fault.CLOSED: "{host} closed the connection",
+    Fault.INVALID: "{host} does not answer in HTTP",
+    Fault.TOO_LARGE: "the reply of {host} is no token",
+    Fault.TIMEOUT_CONNECT: "no connection to {host} in time",
+    Fault.TIMEOUT_FIRST_BYTE: "{host} did not answer in time",
+    Fault.TIMEOUT_IDLE: "{host} stopped in the middle of its answer",
+    Fault.TIMEOUT_POOL: "no free connection to {host}",
+}
+_LASTING = frozenset({Fault.TLS, Fault.TOO_LARGE})
+"""Faults that another try within a second does not mend."""
+
+
+@dataclass(frozen=True, slots=True)
+class Issuer:
+    """The far end of a credential's fetches. `name` is the credential's, `terms` say how to read it."""
+
+    name: str
+    settings: Credential
+    terms: Terms
+    transport: Transport
+    clock: Clock
+
+    async def mint(self, request: Request, secrets: Iterable[Secret]) -> Token:
+        """Send `request` and read the token out of the reply; raises FetchFailure.
+
+        All of it, the last byte of the body included, is bounded by `timeout_s`. What the issuer
+        echoes of `secrets` is masked.
+        """
+        if crosses_network_in_plain(request.url) and not self.settings.allow_plain_http:
+            raise FetchFailure(
+                f"{self.terms.issuer} is asked over plain HTTP, where the secret can be read on the way: "
+                f"use https, or set credentials.{self.name}.allow_plain_http: true",
+                definite=True,
+            )
+        own = Redactor()
+        for value in readable(secrets):
+            own.learn(value or "", permanent=True)
+        born_s, wall_s = self.clock.now(), self.clock.wall()
+        minted = read(await self._ask(request, own.mask), self.terms, wall_s, own.mask)
+        return Token(Secret(minted.text), born_s, minted.life_s, minted.kind, minted.told_by)
+
+    async def _ask(self, request: Request, mask: Mask) -> Reply:
+        late = FetchFailure(f"{self.terms.issuer} gave no whole answer within {self.settings.timeout_s:g} s")
+        try:
+            return await timeout(self.clock, self.settings.timeout_s, self._exchange(request), late)
+        except TransportFault as fault:
+            words = (_WORDS[fault.fault].format(host=self.terms.issuer), folded(fault.detail, mask))
+            raise FetchFailure(": ".join(filter(None, words)), quick=fault.fault not in _LASTING) from fault
+
+    async def _exchange(self, request: Request) -> Reply:
+        response = await self.transport.send(request)
+        try:
+            return await _whole(response)
+        finally:
+            await response.aclose()
+
+
+async def _whole(response: Response) -> Reply:
+    read_it = read_whole(response, REPLY_BYTES) if 200 <= response.status < 300 else _beginning(response)
+    return Reply(response.status, response.headers, await read_it)
+
+
+async def _beginning(response: Response) -> bytes:
+    """What comes of an error's text: its status says enough where the text does not arrive."""
+    with suppress(TransportFault):
+        return await read_beginning(response, REPLY_BYTES)
+    return b""
+
+
+def bounds(settings: Credential) -> Timeouts:
+    """The time limits of a fetch's phases; the whole is bounded apart from them."""
+    limit_s = settings.timeout_s
+    return Timeouts(min(CONNECT_S, limit_s), limit_s, limit_s, limit_s)
+
+
+def host_of(url: str) -> str:
+    """`url` as people are told of it: its query may hold a secret, its path is noise."""
+    return urlsplit(url).netloc

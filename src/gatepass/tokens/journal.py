@@ -1,0 +1,51 @@
+"""The record of a credential's fetches: counted, logged, told on. Secrets are masked on the way in."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+from gatepass.call import Secret
+from gatepass.observe.redaction import Redactor
+from gatepass.tokens.failure import FetchFailure
+from gatepass.tokens.life import Token
+from gatepass.tokens.secret import readable
+from gatepass.tokens.status import Observer
+
+logger = logging.getLogger("gatepass.tokens")
+
+
+@dataclass(slots=True)
+class Journal:
+    credential: str
+    redactor: Redactor
+    observer: Observer
+    fetches: int = 0
+    failures: int = 0
+    last_error: str | None = None
+
+    def learn(self, secrets: tuple[Secret, ...]) -> int:
+        """Mask what a source signs in with, as it stands now; the result changes when it does."""
+        values = readable(secrets)
+        for value in values:
+            self.redactor.learn(value or "", permanent=True)
+        return hash(values)
+
+    def minted(self, token: Token, took_s: float) -> None:
+        self.redactor.learn(token.text, permanent=token.life_s is None)
+        fields = {"life_s": token.life_s, "kind": token.kind.value, "told_by": token.told_by.value}
+        logger.info("token_fetched", extra={"fields": self._fields(took_s) | fields})
+        self.observer.fetched(self.credential, took_s, token.life_s)
+
+    def failed(self, failure: FetchFailure, took_s: float, bug: BaseException | None = None) -> FetchFailure:
+        """Note one failed try; the failure as it may be shown. A `bug` brings its traceback along."""
+        failure = failure.masked(self.redactor.mask)
+        self.failures += 1
+        self.last_error = failure.reason
+        fields = self._fields(took_s) | {"reason": failure.reason, "definite": failure.definite}
+        logger.warning("token_fetch_failed", extra={"fields": fields}, exc_info=bug)
+        self.observer.failed(self.credential, took_s, failure.reason)
+        return failure
+
+    def _fields(self, took_s: float) -> dict[str, object]:
+        return {"credential": self.credential, "took_s": round(took_s, 3)}

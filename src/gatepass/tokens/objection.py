@@ -1,0 +1,155 @@
+"""An issuer's no, read out of whatever shape it came in."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from gatepass.call import header
+from gatepass.observe.redaction import MASK
+from gatepass.tokens.expiry import retry_after_s
+from gatepass.tokens.failure import FetchFailure
+from gatepass.tokens.reply import Mask, NotJson, Reply, document_of, folded, is_html, page_title
+
+CODE_NAMES = ("error", "code", "errcode", "errorCode", "error_code")
+TEXT_NAMES = (
+    *("error_description", "msg", "message", "errmsg", "errorMessage", "error_message", "error_msg"),
+    *("detail", "description", "title", "reason"),
+)
+DEFINITE_STATUSES = frozenset({400, 401, 403, 422})
+DEFINITE_CODES = frozenset(
+    {
+        *("invalid_request", "invalid_client", "invalid_grant", "unauthorized_client"),  # RFC 6749 5.2
+        *("unsupported_grant_type", "invalid_scope"),
+        *("invalid_target", "access_denied"),  # RFC 8707 2, RFC 6749 4.1.2.1
+    }
+)
+PASSING_CODES = frozenset({"temporarily_unavailable", "server_error", "slow_down"})
+"""Of a server that is busy (RFC 6749 4.1.2.1, RFC 8628 3.5), whatever status it chose."""
+_FINE = re.compile(r"0+\Z|200\d{0,3}\Z")
+"""Codes of in-house gateways for "all is well"."""
+_REFUSED = re.compile(r"[0-9]{2,3}(401|403)\Z")
+_TOKENLIKE = re.compile(r"[A-Za-z0-9\-._~+/=]{24,}")
+"""What a 2xx reply says might be the token itself, in a member that is called `message`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Objection:
+    """What an error object says: its code and its sentence, as far as it has them."""
+
+    code: str | None
+    text: str | None
+
+    @property
+    def words(self) -> str:
+        return ": ".join(dict.fromkeys(part for part in (self.code, self.text) if part))
+
+    @property
+    def definite(self) -> bool:
+        """Whether the code is one that a later try cannot change. In-house logins write 401 as 40101 or 10401."""
+        if self.code in DEFINITE_CODES or _status_in(self.code) in DEFINITE_STATUSES:
+            return True
+        return self.code is not None and bool(_REFUSED.match(self.code))
+
+
+def objection(document: Any) -> Objection | None:
+    """What `document` has to say against us, or None where it says nothing."""
+    if isinstance(document, list):
+        return objection(document[0]) if document else None
+    if not isinstance(document, dict):
+        return None
+    for name in ("error", "errors"):
+        inner = document.get(name)
+        if isinstance(inner, dict | list) and (found := objection(inner)):
+            return found
+    code, text = _first(document, CODE_NAMES), _first(document, TEXT_NAMES)
+    if code is not None and _FINE.match(code):
+        return None
+    return Objection(code, text) if code or text else None
+
+
+def denies(document: Any) -> bool:
+    """Whether a reply with status 200 is an error beyond doubt, whatever else it holds."""
+    if not isinstance(document, dict):
+        return False
+    error = document.get("error")
+    if document.get("success") is False or (isinstance(error, dict | str) and error):
+        return True
+    return (_status_in(_first(document, ("code", "errcode"))) or 0) >= 400
+
+
+def refusal(reply: Reply, wall_s: float, issuer: str, mask: Mask) -> FetchFailure:
+    """The failure that a reply beyond 2xx stands for."""
+    wish_s = retry_after_s(reply.headers, wall_s)
+    if 300 <= reply.status < 400:
+        return FetchFailure(_redirected(reply, issuer), quick=False, retry_after_s=wish_s)
+    found = _objection_in(reply)
+    words = folded(found.words if found else _excerpt(reply), mask)
+    definite = reply.status in DEFINITE_STATUSES or (found is not None and found.code in DEFINITE_CODES)
+    if found is not None and found.code in PASSING_CODES:
+        definite = False
+    return FetchFailure(
+        f"{issuer} answered {reply.status}{': ' if words else ''}{words}",
+        definite=definite,
+        quick=reply.status != 429,
+        retry_after_s=wish_s,
+    )
+
+
+def denial(document: Any, reply: Reply, wall_s: float, issuer: str, mask: Mask) -> FetchFailure | None:
+    """The failure that an error object inside a 2xx reply stands for; None where it holds none."""
+    found = objection(document)
+    if found is None:
+        return None
+    words = _TOKENLIKE.sub(MASK, mask(found.words))
+    return FetchFailure(
+        f"{issuer} answered {reply.status} with an error: {folded(words, mask)}",
+        definite=found.definite,
+        retry_after_s=retry_after_s(reply.headers, wall_s),
+    )
+
+
+def _objection_in(reply: Reply) -> Objection | None:
+    try:
+        return objection(document_of(reply.text))
+    except NotJson:
+        return None
+
+
+def _excerpt(reply: Reply) -> str:
+    if is_html(reply):
+        title = page_title(reply.text)
+        return f"an HTML page, {title}" if title else "an HTML page"
+    return reply.text
+
+
+def _redirected(reply: Reply, issuer: str) -> str:
+    where = (header(reply.headers, b"location") or b"").decode("latin-1")
+    try:
+        host = urlsplit(where).hostname
+    except ValueError:
+        host = None
+    aim = f" to {host}" if host and host.isascii() and host.isprintable() else ""
+    return f"{issuer} answered {reply.status}, a redirect{aim}: none is followed, so name the final address instead"
+
+
+def _first(document: dict[Any, Any], names: tuple[str, ...]) -> str | None:
+    for name in names:
+        value = document.get(name)
+        if isinstance(value, bool):
+            continue
+        if isinstance(value, int | float) or (isinstance(value, str) and value.strip()):
+            return str(value).strip()
+        if isinstance(value, list) and value:
+            return str(value[0])
+    return None
+
+
+def _status_in(code: str | None) -> int | None:
+    """The HTTP status that a code of digits begins with: 401 of "401" and of "40101"."""
+    if code is None or not code.isdecimal() or not code.isascii() or not 3 <= len(code) <= 6:
+        return None
+    status = int(code[:3])
+    return status if 400 <= status <= 599 else None

@@ -1,0 +1,182 @@
+"""From an issuer's reply to a token and its life, or to the reason why there is none."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from gatepass.config.model import ReplyPaths
+from gatepass.tokens.expiry import Life, Moment, announced, date_of, is_jwt, jwt_life_s
+from gatepass.tokens.failure import FetchFailure
+from gatepass.tokens.life import Kind, ToldBy
+from gatepass.tokens.objection import denial, denies, refusal
+from gatepass.tokens.reply import Mask, NotJson, Reply, document_of, folded, is_html, page_title
+
+TOKEN_NAMES = ("access_token", "accessToken", "token", "jwt", "value")
+LIFE_NAMES = ("expires_in", "expiresIn", "expires", "expire", "ttl", "expiresInSecs")
+MOMENT_NAMES = (
+    *("expires_on", "expires_at", "expiresAt", "expiration", "expireTime"),
+    *("accessTokenExpiresAt", "expiry"),
+)
+ENVELOPES = ("data", "result", "response", "body", "token")
+"""Where in-house gateways put the token, after the root itself."""
+_B64TOKEN = re.compile(r"[A-Za-z0-9\-._~+/]+=*\Z")
+"""RFC 6750 2.1."""
+_NOTHING = frozenset({"null", "none", "nil", "undefined", "true", "false", "error"})
+_ORDINARY_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}\Z")
+_NAMES_SHOWN = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How the replies of one issuer are read. `issuer` is its name for people: a host."""
+
+    issuer: str
+    default_ttl_s: float
+    max_ttl_s: float
+    paths: ReplyPaths = field(default_factory=ReplyPaths)
+    plain_text: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Minted:
+    """What a good reply holds. `life_s` counts from the start of the fetch and is above zero."""
+
+    text: str = field(repr=False)
+    life_s: float
+    kind: Kind
+    told_by: ToldBy
+
+
+def read(reply: Reply, terms: Terms, wall_s: float, mask: Mask) -> Minted:
+    """The token of `reply`; raises FetchFailure with the issuer's own words.
+
+    `wall_s` is Clock.wall at the start of the fetch. A 2xx reply is never quoted beyond the
+    members of an error object: it might hold a token in a place where nobody looks for one.
+    """
+    if not 200 <= reply.status < 300:
+        raise refusal(reply, wall_s, terms.issuer, mask)
+    if not reply.body.strip():
+        raise FetchFailure(f"{terms.issuer} answered {reply.status} with an empty body")
+    document = _document(reply, terms, mask)
+    if denies(document) and (failure := denial(document, reply, wall_s, terms.issuer, mask)):
+        raise failure
+    found = _found_token(document, terms)
+    if found is None or not (isinstance(found, str) and found.strip()):
+        failure = denial(document, reply, wall_s, terms.issuer, mask)
+        raise failure or FetchFailure(_no_token(document, found, terms))
+    text = bearer(found, terms.issuer)
+    life_s, told_by = _life(text, document, reply, terms, wall_s)
+    return Minted(text, life_s, Kind.JWT if is_jwt(text) else Kind.OPAQUE, told_by)
+
+
+def bearer(found: str, issuer: str) -> str:
+    """`found` without white space around it and `Bearer` before it; raises FetchFailure where the rest
+    is no token by RFC 6750 2.1: a line break in it would write headers of its own."""
+    text = found.strip()
+    if text[:7].lower() == "bearer ":
+        text = text[7:].lstrip()
+    if text.lower() in _NOTHING:
+        raise FetchFailure(f"{issuer} gave {text!r} where a token is expected")
+    if not _B64TOKEN.match(text):
+        raise FetchFailure(f"{issuer} gave a token with characters that no bearer token may hold (RFC 6750 2.1)")
+    return text
+
+
+def _document(reply: Reply, terms: Terms, mask: Mask) -> Any:
+    """The JSON document, or the whole text where a plain one is a token."""
+    text = reply.text
+    says_json = "json" in reply.content_type
+    if says_json or text.lstrip()[:1] in ("{", "[", '"'):
+        try:
+            return document_of(text)
+        except NotJson:
+            raise FetchFailure(f"{terms.issuer} answered {reply.status} with a body that is not JSON") from None
+    if is_html(reply):
+        title = page_title(text)
+        named = f" ({folded(title, mask)})" if title else ""
+        raise FetchFailure(f"{terms.issuer} answered {reply.status} with an HTML page{named} instead of a token")
+    if not terms.plain_text:
+        raise FetchFailure(f"{terms.issuer} answered {reply.status} with a body that is not JSON")
+    return text
+
+
+def _found_token(document: Any, terms: Terms) -> Any:
+    if terms.paths.token is not None:
+        return at(document, terms.paths.token)
+    if not isinstance(document, dict):
+        return document if terms.plain_text else None
+    return next((box[name] for box in _boxes(document, None) for name in TOKEN_NAMES if _is_text(box.get(name))), None)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def _no_token(document: Any, found: Any, terms: Terms) -> str:
+    where = f" at {terms.paths.token}" if terms.paths.token else ""
+    if found is not None and not isinstance(found, str | dict | list):
+        return f"{terms.issuer} answered with a token{where} that is not text"
+    names = [name for name in document if _ORDINARY_NAME.match(name)] if isinstance(document, dict) else []
+    seen = f"; the reply has {', '.join(names[:_NAMES_SHOWN])}" if names else ""
+    return f"{terms.issuer} answered without a token{where}{seen}"
+
+
+def at(document: Any, path: str) -> Any:
+    """What stands at a dotted path (`data.token`, `items.0.token`), None where nothing does.
+
+    A member whose name holds the dots itself comes first.
+    """
+    if isinstance(document, dict) and path in document:
+        return document[path]
+    head, _, rest = path.partition(".")
+    child: Any = None
+    if isinstance(document, dict):
+        child = document.get(head)
+    elif isinstance(document, list) and head.isdecimal() and len(head) < 6 and int(head) < len(document):
+        child = document[int(head)]
+    return at(child, rest) if rest and child is not None else child if not rest else None
+
+
+def _boxes(document: Any, token_path: str | None) -> Iterator[dict[Any, Any]]:
+    """The objects in which names are looked for, in order: the token's own, the root, the envelopes."""
+    if token_path and "." in token_path and isinstance(own := at(document, token_path.rpartition(".")[0]), dict):
+        yield own
+    if isinstance(document, dict):
+        yield document
+        yield from (box for name in ENVELOPES if isinstance(box := document.get(name), dict))
+
+
+def _life(text: str, document: Any, reply: Reply, terms: Terms, wall_s: float) -> tuple[float, ToldBy]:
+    """How long the token lives and who says so.
+
+    A JWT's own word beats the reply's. The reply's is believed up to `max_ttl_s`: a life of
+    five minutes that is announced as 300000 must not become three days. A moment that has passed
+    on a token just made means that the clocks differ: then the default holds, and a 401 corrects.
+    """
+    date_s = date_of(reply.headers)
+    told = _announced(document, terms.paths)
+    if isinstance(told, Life) and told.seconds <= 0:
+        raise FetchFailure(
+            f"{terms.issuer} gave a token that has expired already (its life is {told.seconds:g} s)", quick=False
+        )
+    own_s = jwt_life_s(text, date_s, wall_s)
+    if own_s is not None:
+        return own_s, ToldBy.JWT
+    if isinstance(told, Moment):
+        told = Life(told.epoch_s - (wall_s if date_s is None else date_s))
+    if told is None or told.seconds <= 0:
+        return terms.default_ttl_s, ToldBy.DEFAULT
+    return min(told.seconds, terms.max_ttl_s), ToldBy.REPLY
+
+
+def _announced(document: Any, paths: ReplyPaths) -> Life | Moment | None:
+    configured = paths.expires_in or paths.expires_at
+    if configured is not None:
+        return announced(at(document, configured), paths.unit)
+    values = (
+        box[name] for box in _boxes(document, paths.token) for name in (*LIFE_NAMES, *MOMENT_NAMES) if name in box
+    )
+    return next((told for value in values if (told := announced(value, paths.unit)) is not None), None)

@@ -1,0 +1,81 @@
+"""The secrets of a credential: read at the moment of use, and known by value to be masked."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from gatepass.call import Secret
+from gatepass.config.references import Reference
+from gatepass.tokens.failure import FetchFailure
+
+_PUBLIC = frozenset(
+    {
+        *("granttype", "responsetype", "clientid", "scope", "audience", "resource", "tokentype"),
+        *("user", "username", "account", "tenant", "tenantid", "appid", "realm", "language"),
+        *("accept", "acceptlanguage", "acceptencoding", "contenttype", "useragent", "xrequestedwith"),
+    }
+)
+"""Members that hold no secret. Their values are ordinary words (`password`, `application/json`)
+that must not be masked wherever they occur."""
+_SECRETIVE = re.compile(r"secret|passw|pwd|token|key|credential|assertion|auth|sign|cookie|pin$", re.IGNORECASE)
+_SCHEMES = frozenset({"authorization", "proxy-authorization"})
+
+
+def revealed(secret: Secret, setting: str) -> str:
+    """The value now; raises FetchFailure where its file cannot be read or is empty.
+
+    Not definite: a file may be away for the moment in which it is replaced.
+    """
+    try:
+        value = secret.reveal()
+    except ValueError as error:
+        raise FetchFailure(f"{setting}: {error}", quick=False) from None
+    if not value:
+        raise FetchFailure(f"{setting} is empty", quick=False)
+    return value
+
+
+def readable(secrets: Iterable[Secret]) -> tuple[str | None, ...]:
+    """The values now, None for what cannot be read."""
+    return tuple(_value(secret) for secret in secrets)
+
+
+def _value(secret: Secret) -> str | None:
+    try:
+        return secret.reveal()
+    except ValueError:
+        return None
+
+
+def secret_fields(fields: Mapping[str, Secret]) -> Iterator[Secret]:
+    """The values of `fields` (headers, query, form) that are to be masked."""
+    for name, secret in fields.items():
+        if not _is_public(name):
+            yield secret
+        if name.lower() in _SCHEMES:
+            yield _beyond_scheme(secret)
+
+
+def _beyond_scheme(secret: Secret) -> Secret:
+    return Secret(lambda: secret.reveal().rpartition(" ")[2])
+
+
+def secret_leaves(document: Any, name: str = "") -> Iterator[Secret]:
+    """The strings of a JSON body that are to be masked: references, and what is called a secret."""
+    if isinstance(document, Mapping):
+        for key, child in document.items():
+            yield from secret_leaves(child, str(key))
+    elif isinstance(document, list | tuple):
+        for child in document:
+            yield from secret_leaves(child, name)
+    elif isinstance(document, Reference):
+        if not _is_public(name):
+            yield Secret(document.read)
+    elif isinstance(document, str) and _SECRETIVE.search(name) and not _is_public(name):
+        yield Secret(document)
+
+
+def _is_public(name: str) -> bool:
+    return re.sub(r"[-_ ]", "", name).lower() in _PUBLIC

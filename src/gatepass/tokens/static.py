@@ -1,0 +1,35 @@
+"""A key that does not expire; where it stands in a file, the file may be replaced."""
+
+from __future__ import annotations
+
+from gatepass.call import Secret
+from gatepass.config.model import StaticCredential
+from gatepass.runtime import Clock
+from gatepass.tokens.failure import FetchFailure
+from gatepass.tokens.life import Kind, Token, ToldBy
+from gatepass.tokens.secret import revealed
+
+
+class StaticSource:
+    def __init__(self, name: str, settings: StaticCredential, clock: Clock) -> None:
+        self._name = name
+        self._key = settings.token
+        self._clock = clock
+
+    def __repr__(self) -> str:
+        return f"StaticSource({self._name})"
+
+    def secrets(self) -> tuple[Secret, ...]:
+        return (self._key,)
+
+    async def fetch(self) -> Token:
+        """The key as it stands now; raises FetchFailure where it could not be a header's value.
+
+        Keys are no OAuth tokens: any visible ASCII goes (`1|abc` is a key).
+        """
+        text = revealed(self._key, "token").strip()
+        if text[:7].lower() == "bearer ":
+            text = text[7:].lstrip()
+        if not text or any(not "!" <= c <= "~" for c in text):
+            raise FetchFailure("token holds a space, a line break or a character beyond ASCII", definite=True)
+        return Token(Secret(text), self._clock.now(), None, Kind.KEY, ToldBy.NOBODY)

@@ -1,0 +1,61 @@
+"""What a holder tells of itself: to /status as a value, to metrics through a hook."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from gatepass.tokens.life import Freshness, Kind, Token, ToldBy, freshness
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """One credential at one moment. `left_s` runs until the token is not sent any more; None for a
+    key that does not expire and where nothing is held. `fetches` counts every try."""
+
+    credential: str
+    state: Freshness | Literal["none"]
+    kind: Kind | None
+    told_by: ToldBy | None
+    age_s: float | None
+    left_s: float | None
+    fetches: int
+    failures: int
+    last_error: str | None
+    failing: bool
+    refreshing: bool
+    next_try_in_s: float | None
+
+
+class Observer(Protocol):
+    """Told of every try, on the event loop: it must neither wait nor raise."""
+
+    def fetched(self, credential: str, took_s: float, life_s: float | None) -> None: ...
+
+    def failed(self, credential: str, took_s: float, reason: str) -> None: ...
+
+
+class Unobserved:
+    """The Observer where nobody listens."""
+
+    def fetched(self, credential: str, took_s: float, life_s: float | None) -> None: ...
+
+    def failed(self, credential: str, took_s: float, reason: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What can be seen of a token."""
+
+    state: Freshness | Literal["none"] = "none"
+    kind: Kind | None = None
+    told_by: ToldBy | None = None
+    age_s: float | None = None
+    left_s: float | None = None
+
+
+def sight(token: Token | None, now: float, jitter: float) -> Sight:
+    if token is None:
+        return Sight()
+    left_s = None if token.life_s is None else max(0.0, token.expires_s - now)
+    return Sight(freshness(token, now, jitter), token.kind, token.told_by, now - token.born_s, left_s)

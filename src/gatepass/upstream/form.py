@@ -1,0 +1,143 @@
+"""What the bytes of a body are, whatever its content type claims: a page, events, JSON."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import msgspec
+
+from gatepass.call import Headers
+
+BLANKS = b" \t\r\n"
+BOM = b"\xef\xbb\xbf"
+WHOLE_BYTES = 1024 * 1024
+"""A larger document is no mere error: only MEMBERS of it are read, and of them the small ones."""
+MEMBER_BYTES = 64 * 1024
+
+_TAG = re.compile(rb"<(?:!|[a-z][a-z0-9]*[\s>/])")
+_TITLE = re.compile(r"<title[^<>]{0,200}>([^<]{0,2000})</title", re.IGNORECASE)
+FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")
+
+MEMBERS = (
+    *("choices", "data", "object", "error", "errors", "header", "success", "status", "title", "type", "param"),
+    *("code", "error_code", "errorCode", "errcode", "statusCode", "status_code", "error_type"),
+    *("message", "msg", "error_description", "errorMessage", "error_message", "error_msg", "errmsg"),
+    *("detail", "description", "reason"),
+)
+"""All that errors and successes are told by."""
+
+_ENVELOPE: msgspec.json.Decoder[Any] = msgspec.json.Decoder(
+    msgspec.defstruct("Envelope", [(name, msgspec.Raw, msgspec.Raw()) for name in MEMBERS])
+)
+
+
+def content_type(headers: Headers) -> str:
+    """The media type in lower case without parameters; of two headers the one that says event stream.
+
+    RAGFlow sends two of them.
+    """
+    kinds = [
+        value.split(b";")[0].strip().lower().decode("latin-1") for name, value in headers if name == b"content-type"
+    ]
+    return "text/event-stream" if "text/event-stream" in kinds else next(iter(kinds), "")
+
+
+def start_of(body: bytes) -> bytes:
+    """The first bytes that mean something: after a byte order mark and blanks."""
+    return body[:WHOLE_BYTES].removeprefix(BOM).lstrip(BLANKS)[:1024]
+
+
+def is_blank(body: bytes) -> bool:
+    return not body.removeprefix(BOM).strip(BLANKS)
+
+
+def is_html(headers: Headers, body: bytes) -> bool:
+    """Whether `body` is a page. JSON labelled text/html (a habit of small forwarders) is none, and
+    neither is XML or DashScope's `<400> InternalError…`."""
+    start, kind = start_of(body).lower(), content_type(headers)
+    if start[:1] in (b"{", b"["):
+        return False
+    if b"<html" in start or b"<!doctype html" in start:
+        return True
+    if start.startswith(b"<?xml") or "xml" in kind:
+        return False
+    return _TAG.match(start) is not None or (kind == "text/html" and b"<" in start)
+
+
+def title_of(page: str) -> str | None:
+    found = _TITLE.search(page)
+    return found[1] if found and found[1].strip() else None
+
+
+def is_event_stream(headers: Headers, body: bytes) -> bool:
+    """Whether `body` is a stream of events: by its first bytes, whatever the content type, or else by that.
+
+    A JSON document or a page is none even where the content type says so.
+    """
+    start = start_of(body)
+    if start.startswith(FIELDS):
+        return True
+    return content_type(headers) == "text/event-stream" and start[:1] not in (b"{", b"[", b"<", b"")
+
+
+def parse(body: bytes) -> Any:
+    """The JSON document in `body`; raises ValueError where it is none.
+
+    A byte order mark before it is ignored, and what strict JSON forbids but Python writes (NaN, a
+    lone surrogate) is read as Python reads it. Of a document beyond WHOLE_BYTES only MEMBERS are
+    read, and one larger than MEMBER_BYTES becomes a token value of its kind: memory is bounded.
+    """
+    body = body.removeprefix(BOM)
+    try:
+        return msgspec.json.decode(body) if len(body) <= WHOLE_BYTES else _parse_large(body)
+    except RecursionError:
+        raise ValueError("the JSON is nested too deeply") from None
+    except ValueError as strict:
+        return _parse_leniently(body, strict)
+
+
+def _parse_large(body: bytes) -> Any:
+    found = _ENVELOPE.decode(body)
+    return {name: _member(raw) for name in MEMBERS if (raw := memoryview(getattr(found, name))).nbytes}
+
+
+def _member(raw: memoryview) -> Any:
+    if raw.nbytes <= MEMBER_BYTES:
+        return msgspec.json.decode(raw)
+    return {b"[": [None], b"{": {"message": "…"}}.get(bytes(raw[:1]), "…")
+
+
+def _parse_leniently(body: bytes, strict: ValueError) -> Any:
+    if len(body) > WHOLE_BYTES:
+        raise strict
+    try:
+        return json.loads(body)
+    except RecursionError:
+        raise ValueError("the JSON is nested too deeply") from None
+    except ValueError:
+        raise strict from None
+
+
+def is_plain_success(body: bytes, wanted: str) -> bool:
+    """Whether `body` is a JSON object with a list `wanted` ("choices" or "data") and no error beside it.
+
+    One pass that builds nothing: 0.23 ms for an embeddings reply of 363 KB.
+    """
+    try:
+        found = _ENVELOPE.decode(body)
+        error = memoryview(found.error)
+        told = error.nbytes > MEMBER_BYTES or (error.nbytes and msgspec.json.decode(error))
+    except (ValueError, RecursionError):
+        return False
+    starts = bytes(memoryview(getattr(found, wanted))[:1])
+    return starts == b"[" and not told and bytes(memoryview(found.object)[:9]) != b'"error"'
+
+
+def first_event(body: bytes) -> bytes | None:
+    """The data of the first event that has any, in a body that is events: `data: {"error": …}`."""
+    for line in body[:WHOLE_BYTES].removeprefix(BOM).splitlines():
+        if line.startswith(b"data:") and (data := line[5:].strip()):
+            return data
+    return None

@@ -1,0 +1,74 @@
+"""Which header fields cross: up by allow-list, down by deny-list."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+
+from gatepass.call import Headers
+
+FORWARDED = frozenset(
+    {b"user-agent", b"x-request-id", b"openai-organization", b"openai-project", b"traceparent", b"tracestate"}
+)
+"""Request fields of the client that go up. content-type, accept and accept-encoding are gatepass's own."""
+
+HOP_BY_HOP = frozenset(
+    {
+        *(b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade"),
+        *(b"proxy-authenticate", b"proxy-authorization", b"proxy-authentication-info"),
+    }
+)
+
+NEVER_UP = HOP_BY_HOP | {
+    *(b"authorization", b"x-api-key", b"api-key", b"cookie", b"host", b"expect"),
+    *(b"content-type", b"content-length", b"content-encoding", b"accept", b"accept-encoding"),
+}
+"""Not even by `forward_headers`: the client's credentials are for gatepass alone, and the framing is ours."""
+
+NEVER_DOWN = HOP_BY_HOP | {
+    *(b"content-length", b"content-encoding", b"content-type", b"set-cookie", b"set-cookie2"),
+    *(b"server", b"date", b"alt-svc", b"strict-transport-security", b"www-authenticate"),
+}
+"""content-type is handled apart: it goes down exactly once."""
+
+_OWN_DOWN = (b"x-gatepass-", b"access-control-")
+
+
+def forwarded(headers: Headers, more: Collection[str] = ()) -> Headers:
+    """The fields of a client's request that may go up; `more` are names of the configuration.
+
+    Fields that `connection` names belong to the first hop and stay there (CVE-2025-48865 was a proxy
+    that let a client remove the proxy's own fields with it: those are added behind this).
+    """
+    allowed = (FORWARDED | {name.lower().encode("ascii", "replace") for name in more}) - NEVER_UP
+    dropped = _named_by_connection(headers)
+    return tuple(
+        (name, value)
+        for name, value in headers
+        if name in allowed and name not in dropped and not name.startswith(b"x-gatepass-")
+    )
+
+
+def relayed(headers: Headers) -> list[tuple[bytes, bytes]]:
+    """The fields of an upstream's reply that may go down, with one content type.
+
+    Of several content types the one that says event stream counts, else the first.
+    """
+    dropped = NEVER_DOWN | _named_by_connection(headers)
+    kept = [
+        (name, value)
+        for name, value in headers
+        if name not in dropped and b"_" not in name and not name.startswith(_OWN_DOWN)
+    ]
+    kind = _content_type(value for name, value in headers if name == b"content-type")
+    return kept if kind is None else [(b"content-type", kind), *kept]
+
+
+def _content_type(values: Iterable[bytes]) -> bytes | None:
+    kinds = list(values)
+    streams = [kind for kind in kinds if kind.strip().lower().startswith(b"text/event-stream")]
+    return next(iter(streams or kinds), None)
+
+
+def _named_by_connection(headers: Headers) -> set[bytes]:
+    named = (token for name, value in headers if name == b"connection" for token in value.split(b","))
+    return {token.strip().lower() for token in named}

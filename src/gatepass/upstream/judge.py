@@ -1,0 +1,212 @@
+"""Is a reply what it claims to be? Pure: status, headers and bytes in, an error or None out.
+
+A 200 may be an error, a login page, nothing at all, or a stream that is none; today's SDKs turn each
+of these into an empty answer without an exception.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import urlsplit
+
+from gatepass.call import Complaint, Headers, Surface, header
+from gatepass.errors import (
+    GatepassError,
+    UpstreamAuth,
+    UpstreamEmpty,
+    UpstreamError,
+    UpstreamHtml,
+    UpstreamInvalid,
+    UpstreamRedirect,
+    UpstreamRefusal,
+)
+from gatepass.upstream import form
+from gatepass.upstream.codes import is_http_error, kind_of
+from gatepass.upstream.complaint import read_complaint
+from gatepass.upstream.hints import with_hint
+from gatepass.upstream.reply import TITLE_CHARS, Reply
+from gatepass.upstream.retry_after import retry_after_s
+from gatepass.upstream.wording import Mask, clean, unmasked
+
+MEMBERS = 8
+"""Names of members that are listed where a reply is not what was asked for."""
+
+
+def judge_head(upstream: str, status: int, headers: Headers, *, host: str = "") -> GatepassError | None:
+    """The error that a reply's head alone tells of: a redirect, or a status that is no final answer.
+
+    None: read the body. A redirect is never followed; of its target only the host is named, for the
+    rest may hold a session.
+    """
+    reply = Reply(upstream, status, headers, host=host)
+    if 300 <= status <= 399:
+        return UpstreamRedirect(_redirect(reply), upstream=upstream)
+    if not 200 <= status <= 599:
+        return UpstreamInvalid(f"{reply.answered}, an invalid status for a final reply.", upstream=upstream)
+    return None
+
+
+def _redirect(reply: Reply) -> str:
+    return (
+        f"{reply.answered}, a redirect to {_target(header(reply.headers, b'location'))}: invalid as a reply,"
+        f" and gatepass follows none. Check upstreams.{reply.upstream}.base_url (https instead of http, the"
+        " whole path) and whether a login page stands in front of it."
+    )
+
+
+def _target(location: bytes | None) -> str:
+    if location is None:
+        return "nowhere (no Location)"
+    try:
+        host = urlsplit(location.decode("latin-1").strip()).hostname
+    except ValueError:
+        return "what is no URL"
+    return clean(host, unmasked, TITLE_CHARS) if host else "another path of the same host"
+
+
+def judge_refusal(
+    upstream: str,
+    status: int,
+    headers: Headers,
+    body: bytes,
+    *,
+    host: str = "",
+    wall_s: float = 0.0,
+    mask: Mask = unmasked,
+) -> UpstreamError:
+    """The error behind a status of 400 or more, in the upstream's own words where it has any.
+
+    `body` may be cut short (64 KiB are plenty). A 401 is UpstreamAuth; an HTML page keeps its status
+    and has the code `upstream_html`; a status outside 400 to 599 becomes what the words imply, or 502.
+    """
+    reply = Reply(upstream, status, headers, body, host, wall_s, mask)
+    if form.is_blank(body):
+        return _refusal(reply, Complaint(f"{reply.answered} with an empty body."))
+    if form.is_html(headers, body):
+        return _refusal(reply, Complaint(f"{reply.answered} with {reply.page}.", code=UpstreamHtml.code))
+    complaint = read_complaint(_document(body), refused=True, mask=mask)
+    return _refusal(reply, complaint or Complaint(reply.excerpt))
+
+
+def _document(body: bytes) -> Any:
+    """The JSON of an error; DashScope was seen to send it as an event in a plain 400."""
+    event = form.first_event(body) if form.start_of(body).startswith(form.FIELDS) else None
+    try:
+        return form.parse(event or body)
+    except ValueError:
+        return None
+
+
+def _refusal(reply: Reply, complaint: Complaint) -> UpstreamRefusal:
+    status = _status(reply.status, complaint)
+    message = with_hint(complaint.message, reply.upstream, status)
+    kind = complaint.kind or kind_of(status)
+    if status == 401:
+        message = f"{reply.sender} does not accept the credential that gatepass sends: {message}"
+    return (UpstreamAuth if status == 401 else UpstreamRefusal)(
+        message,
+        upstream=reply.upstream,
+        status=status,
+        kind=kind,
+        upstream_code=complaint.code,
+        param=complaint.param,
+        retry_after_s=retry_after_s(status, reply.headers, complaint.message, reply.wall_s),
+        raw=complaint.raw,
+    )
+
+
+def _status(status: int, complaint: Complaint) -> int:
+    return status if is_http_error(status) else complaint.status or 502
+
+
+def judge_document(
+    upstream: str,
+    surface: Surface,
+    stream: bool,
+    status: int,
+    headers: Headers,
+    body: bytes,
+    *,
+    host: str = "",
+    wall_s: float = 0.0,
+    mask: Mask = unmasked,
+) -> GatepassError | None:
+    """What is wrong with a whole reply of status 200 to 299; None where it is what was asked for.
+
+    `stream` says that the client asked for one: then every whole reply is an error, a good completion
+    too. A good reply costs one pass over its bytes.
+    """
+    if not stream and form.is_plain_success(body, "choices" if surface is Surface.CHAT else "data"):
+        return None
+    reply = Reply(upstream, status, headers, body, host, wall_s, mask)
+    if form.is_blank(body):
+        return UpstreamEmpty(f"{reply.answered} with an empty body.", upstream=upstream)
+    if form.is_html(headers, body):
+        return UpstreamHtml(_login(reply), upstream=upstream)
+    if form.is_event_stream(headers, body):
+        return _events(reply, stream)
+    return _judge_json(reply, surface, stream)
+
+
+def _login(reply: Reply) -> str:
+    return (
+        f"{reply.answered} with {reply.page} instead of JSON, which is invalid as a reply: a login page or"
+        f" a portal stands in front of it. Check upstreams.{reply.upstream}.base_url and its credential."
+    )
+
+
+def _events(reply: Reply, stream: bool) -> GatepassError:
+    event = form.first_event(reply.body)
+    complaint = None if event is None else read_complaint(_document(event), mask=reply.mask)
+    if complaint is not None:
+        return _refusal(reply, complaint)
+    return _invalid(reply, "with events that could not be read as a stream" if stream else _UNASKED)
+
+
+_UNASKED = (
+    "with a stream of events although none was asked for: set stream to true in the client, for gatepass"
+    " does not yet join events into one reply"
+)
+
+
+def _judge_json(reply: Reply, surface: Surface, stream: bool) -> GatepassError | None:
+    try:
+        document = form.parse(reply.body)
+    except ValueError as error:
+        return _invalid(reply, f"with what is no JSON, or was cut short ({error})")
+    complaint = read_complaint(document, mask=reply.mask)
+    if complaint is not None:
+        return _refusal(reply, complaint)
+    fault = _fault_of_shape(document, surface, stream, reply.mask)
+    return None if fault is None else _invalid(reply, fault)
+
+
+def _fault_of_shape(document: Any, surface: Surface, stream: bool, mask: Mask) -> str | None:
+    wanted = {Surface.CHAT: "choices", Surface.EMBEDDINGS: "data"}.get(surface)
+    if wanted is None:
+        return None if isinstance(document, dict | list) else "with JSON that is neither an object nor a list"
+    if not isinstance(document, dict):
+        return "with JSON that is no object"
+    if isinstance(document.get(wanted), list):
+        return _UNSTREAMED if stream else None
+    inside = document.get("data")
+    if isinstance(inside, dict) and isinstance(inside.get(wanted), list):
+        return f'with its reply wrapped in "data" ({_members(document, mask)}), which gatepass does not yet unwrap'
+    return f'with JSON that has no list "{wanted}" ({_members(document, mask)})'
+
+
+_UNSTREAMED = (
+    "with one whole reply although a stream was asked for: it does not stream this model. Set stream to false"
+    " in the client, for gatepass does not yet turn a whole reply into a stream"
+)
+
+
+def _members(document: dict[Any, Any], mask: Mask) -> str:
+    if not document:
+        return "it is empty"
+    names = [clean(str(name), mask, 40) for name in list(document)[:MEMBERS]]
+    return "it has " + ", ".join(names) + (", …" if len(document) > MEMBERS else "")
+
+
+def _invalid(reply: Reply, what: str) -> UpstreamInvalid:
+    return UpstreamInvalid(f"{reply.answered} {what}.", upstream=reply.upstream)

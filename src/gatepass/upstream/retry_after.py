@@ -1,0 +1,92 @@
+"""How long an upstream wants to be left alone, wherever it says so."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
+from types import MappingProxyType
+
+from gatepass.call import Headers, header
+
+_NUMBER = re.compile(r"\d{1,15}(?:\.\d{1,9})?\Z")
+_PART = (
+    r"(\d{1,9}(?:\.\d{1,12})?)\s*(milliseconds?|ms|seconds?|secs?|s|minutes?|mins?|m|hours?|hrs?|h|days?|d)(?![a-z])"
+)
+_DURATION = re.compile(rf"(?:{_PART}\s*)+\Z", re.IGNORECASE)
+_IN_TEXT = re.compile(rf"(?:retry|try again)\s+(?:after|in)\s+((?:{_PART}\s*)+)", re.IGNORECASE)
+_EACH = re.compile(_PART, re.IGNORECASE)
+_UNIT_S: Mapping[str, float] = MappingProxyType({"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0})
+EPOCH_S, EPOCH_MS = 1e9, 1e12
+"""A number from here on is a moment, not a time to wait."""
+
+
+def retry_after_s(status: int, headers: Headers, text: str, wall_s: float) -> float | None:
+    """Seconds to wait before the next try, or None where the upstream names no time.
+
+    In this order: `retry-after-ms`, `retry-after` (seconds or a date, so `wall_s` is needed), the
+    error's own text ("Please retry after 86400 seconds", "try again in 6m0s"), and for a 429
+    `x-ratelimit-reset…` of what is used up (OpenAI and Groq write `6m0s`, others seconds or an epoch).
+    """
+    told = _milliseconds(header(headers, b"retry-after-ms"))
+    if told is None:
+        told = _seconds_or_date(header(headers, b"retry-after"), wall_s)
+    if told is None and (status in (408, 409, 425, 429) or status >= 500):
+        told = _from_text(text)
+    if told is None and status == 429:
+        told = _from_limits(headers, wall_s)
+    return told
+
+
+def _milliseconds(value: bytes | None) -> float | None:
+    number = _number(value)
+    return None if number is None else number / 1000
+
+
+def _seconds_or_date(value: bytes | None, wall_s: float) -> float | None:
+    number = _number(value)
+    if number is not None or value is None:
+        return number
+    try:
+        return max(0.0, parsedate_to_datetime(value.decode("latin-1")).timestamp() - wall_s)
+    except (ValueError, OverflowError):
+        return None
+
+
+def _number(value: bytes | None) -> float | None:
+    text = (value or b"").decode("latin-1").strip()
+    return float(text) if text.isascii() and _NUMBER.match(text) else None
+
+
+def _from_text(text: str) -> float | None:
+    found = _IN_TEXT.search(text)
+    return _sum_s(found[1]) if found else None
+
+
+def _sum_s(duration: str) -> float:
+    return sum(float(number) * _unit_s(unit.lower()) for number, unit in _EACH.findall(duration))
+
+
+def _unit_s(unit: str) -> float:
+    return 0.001 if unit == "ms" or unit.startswith("milli") else _UNIT_S[unit[0]]
+
+
+def _from_limits(headers: Headers, wall_s: float) -> float | None:
+    """The longest reset of a limit that is used up; of a lone `x-ratelimit-reset` otherwise."""
+    spent = [
+        _reset(header(headers, b"x-ratelimit-reset-" + what), wall_s)
+        for what in (b"requests", b"tokens")
+        if header(headers, b"x-ratelimit-remaining-" + what) == b"0"
+    ]
+    waits = [wait for wait in spent if wait is not None]
+    return max(waits) if waits else _reset(header(headers, b"x-ratelimit-reset"), wall_s)
+
+
+def _reset(value: bytes | None, wall_s: float) -> float | None:
+    number = _number(value)
+    if number is None:
+        text = (value or b"").decode("latin-1").strip()
+        return _sum_s(text) if _DURATION.match(text) else None
+    if number < EPOCH_S:
+        return number
+    return max(0.0, (number / 1000 if number >= EPOCH_MS else number) - wall_s)

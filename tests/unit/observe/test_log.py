@@ -1,0 +1,59 @@
+import io
+import json
+import logging
+
+import pytest
+
+from gatepass.observe.log import configure, emit
+from gatepass.observe.redaction import Redactor
+
+
+@pytest.fixture
+def logged():
+    """Configures logging onto a buffer, and puts back what was there."""
+    root, ours = logging.getLogger(), logging.getLogger("gatepass")
+    before = (list(root.handlers), root.level, ours.level)
+
+    def start(style="json", level="info", redactor=None):
+        buffer = io.StringIO()
+        configure(level, style, redactor or Redactor(), buffer)
+        return buffer
+
+    yield start
+    root.handlers[:], root.level, ours.level = before
+    logging.Logger.manager._clear_cache()
+
+
+def test_a_line_is_one_json_object_with_the_event_first(logged):
+    buffer = logged()
+    emit(logging.getLogger("gatepass.access"), logging.INFO, "exchange", {"id": "a", "model": 'm"\n', "code": None})
+    line = json.loads(buffer.getvalue())
+    assert list(line) == ["ts", "level", "event", "id", "model"]
+    assert (line["event"], line["model"]) == ("exchange", 'm"\n')
+    assert buffer.getvalue().count("\n") == 1
+
+
+def test_text_form_quotes_what_could_fake_a_field(logged):
+    buffer = logged(style="text")
+    emit(logging.getLogger("gatepass.access"), logging.INFO, "exchange", {"model": "a status=200\nfake", "n": 1})
+    assert buffer.getvalue().endswith('exchange model="a status=200\\nfake" n=1\n')
+
+
+def test_a_known_secret_is_masked_in_every_field_and_in_traces(logged):
+    redactor = Redactor()
+    redactor.learn("planted-secret")
+    buffer = logged(redactor=redactor)
+    try:
+        int("planted-secret")
+    except ValueError:
+        logging.getLogger("gatepass.x").exception("failed", extra={"fields": {"a": "planted-secret"}})
+    logging.getLogger("other").error("planted-secret")
+    assert "planted-secret" not in buffer.getvalue()
+    assert buffer.getvalue().count("***") == 4  # the field, the trace twice, the other line
+
+
+def test_libraries_speak_from_warning_up_whatever_our_level(logged):
+    buffer = logged(level="debug")
+    logging.getLogger("httpcore2.http11").debug("send_request_headers authorization: Bearer x")
+    logging.getLogger("gatepass.y").debug("ours")
+    assert json.loads(buffer.getvalue())["event"] == "ours"

@@ -1,0 +1,57 @@
+from gatepass.call import Inbound
+from gatepass.errors import UpstreamRefusal
+from gatepass.observe.exchange import Exchange
+from gatepass.observe.metrics import CredentialSample, Metrics
+
+
+def finished(**changes) -> Exchange:
+    exchange = Exchange(Inbound("i", "POST", "/v1/chat/completions", (), "", 0.0), operation="chat", ended_s=0.2)
+    for name, value in changes.items():
+        setattr(exchange, name, value)
+    return exchange
+
+
+def shown(metrics: Metrics) -> list[str]:
+    return [line for line in metrics.exposition().decode().splitlines() if not line.startswith("#")]
+
+
+def test_an_exchange_is_counted_once_with_its_times_and_bytes():
+    metrics = Metrics(list)
+    metrics.opened()
+    metrics.closed(finished(stream=True, first_byte_s=0.03, bytes_in=10, bytes_out=20))
+    lines = shown(metrics)
+    assert 'gatepass_requests_total{operation="chat",outcome="ok"} 1.0' in lines
+    assert 'gatepass_request_duration_seconds_count{operation="chat"} 1.0' in lines
+    assert 'gatepass_time_to_first_token_seconds_sum{operation="chat"} 0.03' in lines
+    assert 'gatepass_client_bytes_total{direction="in"} 10.0' in lines
+    assert 'gatepass_client_bytes_total{direction="out"} 20.0' in lines
+    assert "gatepass_requests_in_flight 0.0" in lines
+
+
+def test_an_upstreams_own_code_is_no_label_value():
+    metrics = Metrics(list)
+    metrics.opened()
+    error = UpstreamRefusal("no", upstream="chat", status=400, upstream_code="made-up-by-the-upstream")
+    metrics.closed(finished(error=error))
+    assert 'gatepass_errors_total{code="upstream_error",hop="upstream:chat"} 1.0' in shown(metrics)
+
+
+def test_attempts_and_repeats_are_counted_by_upstream():
+    metrics = Metrics(list)
+    metrics.attempted("chat")
+    metrics.renewed("chat")
+    metrics.repeated_stale("chat")
+    lines = shown(metrics)
+    for name in ("attempts", "renewed_requests", "stale_repeats"):
+        assert f'gatepass_{name}_total{{upstream="chat"}} 1.0' in lines
+
+
+def test_credentials_are_read_at_the_scrape():
+    samples = [CredentialSample("corp", usable=True, life_left_s=12.5, fetches=3, failures=1)]
+    metrics = Metrics(lambda: samples)
+    lines = shown(metrics)
+    assert 'gatepass_token_life_left_seconds{credential="corp"} 12.5' in lines
+    assert 'gatepass_token_usable{credential="corp"} 1.0' in lines
+    assert 'gatepass_token_fetches_total{credential="corp"} 3.0' in lines
+    samples.clear()
+    assert not [line for line in shown(metrics) if "corp" in line]

@@ -1,0 +1,74 @@
+"""What gatepass installs: little, by hash, and from no place that a lock names."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from tests.locks import REQUIREMENTS, Pin, environment, read, text
+
+MOST_PACKAGES = 24
+"""Without extras, gatepass itself included: people choose it because they can read what it brings."""
+
+LOCKS = ("runtime", "build", "dev")
+PLATFORMS = [(python, machine) for python in ("3.11", "3.12", "3.13") for machine in ("x86_64", "aarch64")]
+PROJECT = tomllib.loads((REQUIREMENTS.parent / "pyproject.toml").read_text())
+
+
+def by_name(pins: tuple[Pin, ...]) -> dict[str, Pin]:
+    return {pin.name: pin for pin in pins}
+
+
+def unmet(wanted: list[str], lock: str) -> list[str]:
+    """The requirements that no pin of the lock fulfils."""
+    pins = by_name(read(lock))
+    parsed = [Requirement(each) for each in wanted]
+    return [
+        str(each)
+        for each in parsed
+        if (pin := pins.get(canonicalize_name(each.name))) is None or not each.specifier.contains(pin.version)
+    ]
+
+
+@pytest.mark.parametrize(("python", "machine"), PLATFORMS)
+def test_few_packages_are_installed_to_run(python: str, machine: str) -> None:
+    installed = [pin.name for pin in read("runtime") if pin.applies(environment(python, machine))]
+    assert len([*installed, "gatepass"]) <= MOST_PACKAGES, installed
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_every_pin_has_its_hashes(lock: str) -> None:
+    pins = read(lock)
+    assert len(pins) > 4
+    assert [pin.name for pin in pins if not pin.hashes] == []
+    assert len(by_name(pins)) == len(pins), "a package is pinned twice: no version fits all Pythons"
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_locks_name_no_index_and_no_place_of_a_machine(lock: str) -> None:
+    places = r"[a-z]+://.*|(?:^|[ =])[/~].*|.*--(?:index|extra|find|trusted).*"
+    assert re.findall(places, text(lock), re.MULTILINE) == []
+
+
+def test_locks_fulfil_what_the_project_asks_for() -> None:
+    assert unmet(PROJECT["project"]["dependencies"], "runtime") == []
+    assert unmet(PROJECT["build-system"]["requires"], "build") == []
+    demo = PROJECT["project"]["optional-dependencies"]["demo"]
+    assert unmet([*PROJECT["dependency-groups"]["dev"], *demo], "dev") == []
+
+
+def test_runtime_lock_holds_nothing_for_development() -> None:
+    development = {canonicalize_name(Requirement(each).name) for each in PROJECT["dependency-groups"]["dev"]}
+    assert development & set(by_name(read("runtime"))) == set()
+
+
+@pytest.mark.parametrize("part", ["runtime", "build"])
+def test_development_runs_on_the_very_same_versions(part: str) -> None:
+    whole = by_name(read("dev"))
+    assert {name: whole[name].version for name in by_name(read(part)) if name in whole} == {
+        pin.name: pin.version for pin in read(part)
+    }

@@ -1,0 +1,43 @@
+"""The tree of errors.py as a table: a code that changes here breaks somebody's client."""
+
+import re
+from pathlib import Path
+
+from gatepass import errors
+
+ROOT = Path(__file__).parents[2]
+
+
+def tree(base=errors.GatepassError):
+    for child in base.__subclasses__():
+        yield child
+        yield from tree(child)
+
+
+LEAVES = [kind for kind in tree() if not kind.__subclasses__() or kind is errors.UpstreamRefusal]
+
+
+def test_every_leaf_has_a_code_and_a_status_of_its_own():
+    codes = [kind.code for kind in LEAVES]
+    assert len(codes) == len(set(codes))
+    assert all(400 <= kind.status <= 599 for kind in LEAVES)
+
+
+def test_the_docstring_draws_every_leaf_with_its_code_and_status():
+    drawn = errors.__doc__ or ""
+    for kind in LEAVES:
+        assert kind.__name__ in drawn
+        if kind not in (errors.UpstreamRefusal, errors.UpstreamAuth):
+            assert re.search(rf"{kind.__name__}\s+{kind.status} {kind.code}", drawn), kind.__name__
+
+
+def test_a_timeout_names_its_phase_in_the_code():
+    error = errors.UpstreamTimeout("late", upstream="chat", phase="idle")
+    assert (error.public_code, error.http_status, error.hop) == ("upstream_timeout_idle", 504, "upstream:chat")
+
+
+def test_a_refusal_keeps_the_status_and_code_of_the_upstream():
+    error = errors.UpstreamRefusal("no", upstream="chat", status=429, upstream_code="too_many")
+    assert (error.public_code, error.http_status) == ("too_many", 429)
+    assert errors.UpstreamRefusal("no", upstream="chat", status=418).public_code == "upstream_error"
+    assert errors.UpstreamAuth("no", upstream="chat", status=401, upstream_code="x").public_code == "upstream_auth"

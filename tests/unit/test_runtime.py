@@ -1,0 +1,146 @@
+import asyncio
+
+import pytest
+
+from gatepass.runtime import Leash, SystemClock, Tasks, sleep, timeout
+from tests.unit.clock import DrivenClock, settle
+
+
+class Left(Exception):
+    pass
+
+
+async def test_a_pulled_leash_ends_the_block_with_its_reason():
+    leash = Leash()
+    reason = Left()
+
+    async def work():
+        with leash:
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(work())
+    await settle()
+    leash.pull(reason)
+    with pytest.raises(Left) as caught:
+        await task
+    assert caught.value is reason
+    assert task.cancelling() == 0
+
+
+async def test_the_first_reason_wins():
+    leash = Leash()
+
+    async def work():
+        with leash:
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(work())
+    await settle()
+    first = Left("first")
+    leash.pull(first)
+    leash.pull(Left("second"))
+    with pytest.raises(Left, match="first"):
+        await task
+
+
+async def test_a_cancellation_from_outside_stays_a_cancellation():
+    leash = Leash()
+
+    async def work():
+        with leash:
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(work())
+    await settle()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_a_leash_pulled_after_its_block_ends_nobody():
+    leash = Leash()
+    with leash:
+        pass
+    leash.pull(Left())
+    await settle()
+    assert leash.reason is None
+
+
+async def test_cleanup_inside_the_block_can_await_after_the_pull():
+    leash = Leash()
+    closed = []
+
+    async def work():
+        with leash:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                await asyncio.sleep(0)
+                closed.append(True)
+
+    task = asyncio.create_task(work())
+    await settle()
+    leash.pull(Left())
+    with pytest.raises(Left):
+        await task
+    assert closed == [True]
+
+
+def test_a_leash_outside_a_task_is_refused():
+    with pytest.raises(RuntimeError):
+        Leash().__enter__()
+
+
+async def test_timeout_raises_its_reason_at_its_moment_and_not_before():
+    clock = DrivenClock()
+    task = asyncio.create_task(timeout(clock, 5.0, asyncio.Event().wait(), Left()))
+    await clock.advance(4.9)
+    assert not task.done()
+    await clock.advance(0.1)
+    with pytest.raises(Left):
+        await task
+
+
+async def test_timeout_gives_the_result_and_leaves_no_timer_behind():
+    clock = DrivenClock()
+
+    async def answer():
+        return 42
+
+    assert await timeout(clock, 5.0, answer(), Left()) == 42
+    await clock.advance(10.0)
+
+
+async def test_sleep_returns_when_the_clock_says_so():
+    clock = DrivenClock()
+    task = asyncio.create_task(sleep(clock, 3.0))
+    await clock.advance(2.9)
+    assert not task.done()
+    await clock.advance(0.1)
+    assert task.done()
+
+
+async def test_tasks_end_with_their_owner():
+    tasks = Tasks()
+    ended = []
+
+    async def work():
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append(True)
+
+    tasks.spawn(work(), "work")
+    await settle()
+    await tasks.aclose()
+    assert ended == [True]
+
+
+async def test_the_system_clock_grows_and_calls_back():
+    clock = SystemClock()
+    called = asyncio.Event()
+    before = clock.now()
+    clock.call_later(0.0, called.set)
+    await asyncio.wait_for(called.wait(), 5)
+    assert clock.now() >= before
+    assert clock.wall() > 1_500_000_000
