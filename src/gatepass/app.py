@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-import signal
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from types import FrameType
 from typing import Any
 
@@ -109,7 +108,7 @@ class Server(uvicorn.Server):
         LOG.info("drained", extra={"fields": {"streams_ended": ended}})
         await super().shutdown(sockets=sockets)
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+    def handle_exit(self, _: int, __: FrameType | None) -> None:
         """SIGTERM and the first SIGINT drain; a second one stops at once. Neither is raised again
         after the stop, so that a clean stop exits with 0."""
         if self.should_exit:

@@ -65,6 +65,11 @@ class Live:
         self._idle = asyncio.Event()
         self._idle.set()
 
+    @property
+    def busy(self) -> int:
+        """How many requests are under way."""
+        return len(self._leashes)
+
     @contextmanager
     def admitted(self) -> Iterator[Leash]:
         """Holds a place for one request; raises Draining or Overloaded where there is none."""

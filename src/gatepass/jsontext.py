@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 import msgspec
 
+from gatepass.errors import InvalidRequest
+
 Piece = bytes | memoryview
 
 _QUOTE, _BACKSLASH, _CLOSE_ARRAY = b'"\\]'
@@ -28,6 +30,11 @@ _ESCAPED_LETTER = re.compile(rb"\\u00(?:5[fF]|6[1-9a-fA-F]|7[0-9aA])")
 
 BLOCK_BYTES = 4096
 SMALL_BYTES = 4 * BLOCK_BYTES
+
+MOST_STEPS = 1_000_000
+MEMBER_STEPS = 6
+ELEMENT_STEPS = 3
+"""What a step of each kind costs, in steps over one string or bracket (0.25 µs)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,46 +56,71 @@ class Edit:
     pieces: tuple[Piece, ...] = ()
 
 
-def members(text: bytes, at: int = 0) -> Iterator[Member]:
-    """The members, duplicates included, of the object that begins at or after `at`, in order."""
-    at = _skip(_GAP, text, _skip(_GAP, text, at) + 1)
-    while text[at] == _QUOTE:
-        name_end = _string_end(text, at)
-        value = _skip(_COLON, text, name_end)
-        end = value_end(text, value)
-        yield Member(string(text[at:name_end]), at, value, end)
-        at = _skip(_COMMA, text, end)
+@dataclass(slots=True)
+class Walk:
+    """Steps over the values of `text`, and gives up where that would take too long.
 
+    A step costs a fraction of a microsecond, and requests take thousands of them at most; a body of
+    32 MiB made to cost can hold ten million. Every method raises InvalidRequest when `steps_left`
+    is used up.
+    """
 
-def elements(text: bytes, at: int) -> Iterator[tuple[int, int]]:
-    """The spans of the elements of the array that begins at `at`, in order."""
-    at = _skip(_GAP, text, at + 1)
-    while text[at] != _CLOSE_ARRAY:
-        end = value_end(text, at)
-        yield at, end
-        at = _skip(_COMMA, text, end)
+    text: bytes
+    steps_left: int = MOST_STEPS
 
+    def members(self, at: int = 0) -> Iterator[Member]:
+        """The members, duplicates included, of the object that begins at or after `at`, in order."""
+        text = self.text
+        at = _skip(_GAP, text, _skip(_GAP, text, at) + 1)
+        while text[at] == _QUOTE:
+            self._pay(MEMBER_STEPS)
+            name_end = _string_end(text, at)
+            value = _skip(_COLON, text, name_end)
+            end = self.value_end(value)
+            yield Member(string(text[at:name_end]), at, value, end)
+            at = _skip(_COMMA, text, end)
 
-def value_end(text: bytes, at: int) -> int:
-    """The end of the value that begins at `at`. Long strings are hopped over, not read."""
-    first = text[at]
-    if first == _QUOTE:
-        return _string_end(text, at)
-    if first not in _OPENERS:
-        return _skip(_SCALAR, text, at)
-    depth = 0
-    while (mark := _MARK.search(text, at)) is not None:
-        at = mark.end()
-        sign = text[at - 1]
-        if sign == _QUOTE:
-            at = _string_end(text, at - 1)
-        elif sign in _OPENERS:
-            depth += 1
-        else:
-            depth -= 1
-            if depth == 0:
-                return at
-    raise ValueError("the text ends inside a value")
+    def elements(self, at: int) -> Iterator[tuple[int, int]]:
+        """The spans of the elements of the array that begins at `at`, in order."""
+        text = self.text
+        at = _skip(_GAP, text, at + 1)
+        while text[at] != _CLOSE_ARRAY:
+            self._pay(ELEMENT_STEPS)
+            end = self.value_end(at)
+            yield at, end
+            at = _skip(_COMMA, text, end)
+
+    def value_end(self, at: int) -> int:
+        """The end of the value that begins at `at`. Long strings are hopped over, not read."""
+        first = self.text[at]
+        if first == _QUOTE:
+            return _string_end(self.text, at)
+        if first not in _OPENERS:
+            return _skip(_SCALAR, self.text, at)
+        return self._container_end(at)
+
+    def _container_end(self, at: int) -> int:
+        text, depth, steps = self.text, 0, self.steps_left
+        while (mark := _MARK.search(text, at)) is not None and steps > 0:
+            steps -= 1
+            at = mark.end()
+            sign = text[at - 1]
+            if sign == _QUOTE:
+                at = _string_end(text, at - 1)
+            elif sign in _OPENERS:
+                depth += 1
+            else:
+                depth -= 1
+                if depth == 0:
+                    break
+        self.steps_left = steps
+        self._pay(0)
+        return at
+
+    def _pay(self, steps: int) -> None:
+        self.steps_left -= steps
+        if self.steps_left <= 0:
+            raise InvalidRequest("The body is made of too many small values for gatepass to change it.")
 
 
 def string(raw: bytes) -> str:
@@ -98,8 +130,9 @@ def string(raw: bytes) -> str:
     return raw[1:-1].decode()
 
 
-def occurrences(text: bytes, names: Sequence[bytes]) -> tuple[int, ...] | None:
-    """How often each of `names`, in quotes, stands in `text`; None where one may stand there in escapes.
+def occurrences(text: bytes, names: Sequence[bytes]) -> list[int] | None:
+    """How often each of `names` (`b'"model"'`: quotes included) stands in `text`; None where one may
+    stand there in escapes.
 
     A quote inside a string is escaped, so what is counted are whole strings (names of members or
     values, at any depth) and strings that end in `\\"name`. Zero means for certain that no member
@@ -107,31 +140,31 @@ def occurrences(text: bytes, names: Sequence[bytes]) -> tuple[int, ...] | None:
     long strings such as images.
     """
     text = _quoted_blocks(text)
-    if b"\\u00" in text and _ESCAPED_LETTER.search(text) is not None:
+    if b"\\" in text and b"\\u00" in text and _ESCAPED_LETTER.search(text) is not None:
         return None
-    return tuple(text.count(b'"%b"' % name) for name in names)
+    return [text.count(name) for name in names]
 
 
 def mentions(text: bytes, names: Sequence[bytes]) -> bool:
-    """False only where no member of any object in `text` has one of `names`."""
+    """False only where no member of any object in `text` has one of `names` (quotes included)."""
     counts = occurrences(text, names)
     return counts is None or any(counts)
 
 
-def value_span(text: bytes, name: bytes) -> tuple[int, int]:
+def value_span(text: bytes, name: str) -> tuple[int, int]:
     """The span of the value of the top-level member `name`, which is there for certain.
 
     Where several have the name the last one counts, as it does for every parser we met.
     """
-    if 2 * len(_quoted_blocks(text)) > len(text) and occurrences(text, (name,)) == (1,):
-        after = text.index(b'"%b"' % name) + len(name) + 2
-        value = _skip(_COLON, text, after)
-        return value, value_end(text, value)
-    spans = [(member.value, member.end) for member in members(text) if member.name == name.decode()]
+    quoted = b'"%b"' % name.encode()
+    if 2 * len(_quoted_blocks(text)) > len(text) and occurrences(text, (quoted,)) == [1]:
+        value = _skip(_COLON, text, text.index(quoted) + len(quoted))
+        return value, Walk(text).value_end(value)
+    spans = [(member.value, member.end) for member in Walk(text).members() if member.name == name]
     return spans[-1]
 
 
-def replace_value(text: bytes, name: bytes, value: bytes) -> bytes:
+def replace_value(text: bytes, name: str, value: bytes) -> bytes:
     """`text` with the JSON text `value` in the place of the top-level member's own (see `value_span`)."""
     start, end = value_span(text, name)
     return b"".join((memoryview(text)[:start], value, memoryview(text)[end:]))

@@ -13,6 +13,8 @@ from gatepass.relay.opening import Kind, Opening
 from gatepass.relay.stream import EventStream
 from gatepass.upstream.fault import upstream_error
 
+LOWEST_ERROR = 400
+
 
 @dataclass(frozen=True, slots=True)
 class Whole:
@@ -40,16 +42,21 @@ class Begun:
 async def judge(gate: Gate, call: Call, hop: Hop, response: Response) -> Whole | Begun:
     """Turn a reply into what may be relayed; raises the error that it really is, and closes it then."""
     try:
-        if (error := hop.dialect.judge_head(hop.name, response.status, response.headers, host=hop.host)) is not None:
-            raise error
-        if response.status >= 400:
-            raise await refused(gate, hop, response)
-        if call.stream:
-            return await _begin(gate, call, hop, response)
-        return await _hold(gate, call, hop, response, b"")
+        return await _judged(gate, call, hop, response)
     except BaseException:
         await response.aclose()
         raise
+
+
+async def _judged(gate: Gate, call: Call, hop: Hop, response: Response) -> Whole | Begun:
+    error = hop.dialect.judge_head(hop.name, response.status, response.headers, host=hop.host)
+    if error is None and response.status >= LOWEST_ERROR:
+        error = await refused(gate, hop, response)
+    if error is not None:
+        raise error
+    if call.stream:
+        return await _begin(gate, call, hop, response)
+    return await _hold(gate, call, hop, response, b"")
 
 
 async def _hold(gate: Gate, call: Call, hop: Hop, response: Response, beginning: bytes) -> Whole:

@@ -11,7 +11,7 @@ from binascii import Error, a2b_base64
 from dataclasses import dataclass
 
 from gatepass.errors import InvalidImage
-from gatepass.jsontext import Edit, Member, Piece, members, pieces, removals, string
+from gatepass.jsontext import Edit, Member, Piece, Walk, pieces, removals, string
 
 HEAD_BYTES = 1024
 TAIL_BYTES = 64
@@ -48,18 +48,19 @@ class Form:
     used: frozenset[str]
 
 
-def image_part(text: bytes, start: int, end: int, where: str) -> tuple[Piece, ...]:
-    """The part for the image that stands in `text` from `start` to `end`, as pieces of JSON text.
+def image_part(walk: Walk, start: int, end: int, where: str) -> tuple[Piece, ...]:
+    """The part for the image that stands in `walk.text` from `start` to `end`, as pieces of JSON text.
 
     A string: an http(s) URL, a data URL, or bare base64, whose type its first bytes tell. An object:
     `{image_url: {url}}`, `{image_url: str}`, `{url}`, `{inline_data: {mime_type, data}}`,
     `{source: {media_type, data}}`, `{blob|data, mime_type|media_type}`; `detail` goes where the API
     wants it and members that nobody knows stay. Raises InvalidImage with `where` and the reason.
     """
+    text = walk.text
     if text.startswith(b'"', start):
         return (b'{"type":"image_url","image_url":{"url":', *_url(text, start, end, where), b"}}")
     if text.startswith(b"{", start):
-        return _object_part(text, start, end, where)
+        return _object_part(walk, start, end, where)
     raise refused(where, f"is {kind_at(text, start)}")
 
 
@@ -72,22 +73,22 @@ def kind_at(text: bytes, at: int) -> str:
     return _KINDS.get(chr(text[at]), "a number")
 
 
-def _object_part(text: bytes, start: int, end: int, where: str) -> tuple[Piece, ...]:
-    listed = list(members(text, start))
+def _object_part(walk: Walk, start: int, end: int, where: str) -> tuple[Piece, ...]:
+    text, listed = walk.text, list(walk.members(start))
     found = {member.name: member for member in listed}
     inner = found.get("image_url")
     if inner is not None and text.startswith(b"{", inner.value):
-        edits = _inner_edits(text, inner, where)
+        edits = _inner_edits(walk, inner, where)
     else:
-        edits = _form_edits(text, listed, _form(text, found, where))
+        edits = _form_edits(text, listed, _form(walk, found, where))
     return tuple(pieces(text, [*edits, *_type_edits(start, found.get("type"))], start, end))
 
 
-def _inner_edits(text: bytes, inner: Member, where: str) -> list[Edit]:
-    url = {member.name: member for member in members(text, inner.value)}.get("url")
+def _inner_edits(walk: Walk, inner: Member, where: str) -> list[Edit]:
+    url = {member.name: member for member in walk.members(inner.value)}.get("url")
     if url is None:
         raise refused(where, "holds an image_url without url")
-    return [Edit(url.value, url.end, _string_url(text, url, where))]
+    return [Edit(url.value, url.end, _string_url(walk.text, url, where))]
 
 
 def _type_edits(start: int, kind: Member | None) -> list[Edit]:
@@ -104,14 +105,15 @@ def _form_edits(text: bytes, listed: list[Member], form: Form) -> list[Edit]:
     return [new, *removals(listed, [member for member in listed if member.name in used and member != form.holder])]
 
 
-def _form(text: bytes, found: dict[str, Member], where: str) -> Form:
+def _form(walk: Walk, found: dict[str, Member], where: str) -> Form:
+    text = walk.text
     for name in ("image_url", "url"):
         if (holder := found.get(name)) is not None:
             return Form(holder, _string_url(text, holder, where), frozenset((name,)))
     for name in ("inline_data", "source"):
         if (holder := found.get(name)) is not None and text.startswith(b"{", holder.value):
-            inner = {member.name: member for member in members(text, holder.value)}
-            return Form(holder, _form(text, inner, where).url, frozenset((name,)))
+            inner = {member.name: member for member in walk.members(holder.value)}
+            return Form(holder, _form(walk, inner, where).url, frozenset((name,)))
     for name in ("blob", "data"):
         if (holder := found.get(name)) is not None:
             url = _string_url(text, holder, where, _declared(text, found, where))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from gatepass.adapt.image import image_part, kind_at, refused
 from gatepass.call import Call, Surface, Target
 from gatepass.errors import InvalidImage
-from gatepass.jsontext import Edit, Member, Piece, edited, elements, members, mentions, removals, string
+from gatepass.jsontext import Edit, Member, Piece, Walk, edited, mentions, removals, string
 
 Part = tuple[Piece, ...]
 
@@ -40,7 +40,7 @@ class Images:
 
     def apply(self, call: Call, target: Target) -> Call:
         del target
-        if call.operation.surface is not Surface.CHAT or not mentions(call.body, (b"images",)):
+        if call.operation.surface is not Surface.CHAT or not mentions(call.body, (b'"images"',)):
             return call
         count, edits = _moves(call.body)
         if not edits:
@@ -50,26 +50,27 @@ class Images:
 
 def _moves(body: bytes) -> tuple[int, list[Edit]]:
     """How many images move, and the edits that move them."""
-    top = Turn("", list(members(body)))
-    turns = _turns(body, top.last("messages"))
-    loose = _images(body, top, "images")
+    walk = Walk(body)
+    top = Turn("", list(walk.members()))
+    turns = _turns(walk, top.last("messages"))
+    loose = _images(walk, top, "images")
     host = _last_user(body, turns) if loose else None
     count, edits = len(loose), removals(top.listed, top.named("images"))
     for turn in turns:
-        own = _own_images(body, turn)
+        own = _own_images(walk, turn)
         count += len(own)
-        edits += _turn_edits(body, turn, [*own, *loose] if turn is host else own)
+        edits += _turn_edits(walk, turn, [*own, *loose] if turn is host else own)
     return count, edits
 
 
-def _turns(body: bytes, messages: Member | None) -> list[Turn]:
+def _turns(walk: Walk, messages: Member | None) -> list[Turn]:
     """The messages that are objects; what else stands there is the upstream's to refuse."""
-    if messages is None or not body.startswith(b"[", messages.value):
+    if messages is None or not walk.text.startswith(b"[", messages.value):
         return []
     return [
-        Turn(f"messages[{index}]", list(members(body, start)))
-        for index, (start, _) in enumerate(elements(body, messages.value))
-        if body.startswith(b"{", start)
+        Turn(f"messages[{index}]", list(walk.members(start)))
+        for index, (start, _) in enumerate(walk.elements(messages.value))
+        if walk.text.startswith(b"{", start)
     ]
 
 
@@ -85,39 +86,39 @@ def _is_user(body: bytes, turn: Turn) -> bool:
     return role is not None and body.startswith(b'"', role.value) and string(body[role.value : role.end]) == "user"
 
 
-def _own_images(body: bytes, turn: Turn) -> list[Part]:
+def _own_images(walk: Walk, turn: Turn) -> list[Part]:
     where = f"{turn.where}.images"
-    own = _images(body, turn, where)
-    if own and not _is_user(body, turn):
+    own = _images(walk, turn, where)
+    if own and not _is_user(walk.text, turn):
         raise InvalidImage(f"{where} stands in a message whose role is not user; only those hold images.", param=where)
     return own
 
 
-def _images(body: bytes, turn: Turn, where: str) -> list[Part]:
+def _images(walk: Walk, turn: Turn, where: str) -> list[Part]:
     """The parts for the `images` of one object: a list, or one image alone; none for an empty value."""
-    images = turn.last("images")
-    if images is None or _is_empty(body, images):
+    images, body = turn.last("images"), walk.text
+    if images is None or _is_empty(walk, images):
         return []
     if body.startswith(b"[", images.value):
-        spans = enumerate(elements(body, images.value))
-        return [image_part(body, start, end, f"{where}[{index}]") for index, (start, end) in spans]
+        spans = enumerate(walk.elements(images.value))
+        return [image_part(walk, start, end, f"{where}[{index}]") for index, (start, end) in spans]
     if not body.startswith((b'"', b"{"), images.value):
         raise refused(where, f"is {kind_at(body, images.value)}")
-    return [image_part(body, images.value, images.end, where)]
+    return [image_part(walk, images.value, images.end, where)]
 
 
-def _is_empty(body: bytes, member: Member) -> bool:
-    if body.startswith((b"null", b'""'), member.value):
+def _is_empty(walk: Walk, member: Member) -> bool:
+    if walk.text.startswith((b"null", b'""'), member.value):
         return True
-    return body.startswith(b"{", member.value) and next(members(body, member.value), None) is None
+    return walk.text.startswith(b"{", member.value) and next(walk.members(member.value), None) is None
 
 
-def _turn_edits(body: bytes, turn: Turn, parts: Sequence[Part]) -> list[Edit]:
+def _turn_edits(walk: Walk, turn: Turn, parts: Sequence[Part]) -> list[Edit]:
     own, content = turn.named("images"), turn.last("content")
     if not parts:
         return removals(turn.listed, own)
     if content is not None:
-        return [*removals(turn.listed, own), _content_edit(body, turn, content, parts)]
+        return [*removals(turn.listed, own), _content_edit(walk, turn, content, parts)]
     if own:
         new = Edit(own[-1].start, own[-1].end, (b'"content":[', *_listed(parts), b"]"))
         return [*removals(turn.listed, own[:-1]), new]
@@ -125,7 +126,8 @@ def _turn_edits(body: bytes, turn: Turn, parts: Sequence[Part]) -> list[Edit]:
     return [Edit(end, end, (b',"content":[', *_listed(parts), b"]"))]
 
 
-def _content_edit(body: bytes, turn: Turn, content: Member, parts: Sequence[Part]) -> Edit:
+def _content_edit(walk: Walk, turn: Turn, content: Member, parts: Sequence[Part]) -> Edit:
+    body = walk.text
     if body.startswith((b"null", b'""'), content.value):
         return Edit(content.value, content.end, (b"[", *_listed(parts), b"]"))
     if body.startswith(b'"', content.value):
@@ -133,7 +135,7 @@ def _content_edit(body: bytes, turn: Turn, content: Member, parts: Sequence[Part
         text = (b'{"type":"text","text":', words, b"}")
         return Edit(content.value, content.end, (b"[", *_listed([text, *parts]), b"]"))
     if body.startswith(b"[", content.value):
-        has_parts = next(elements(body, content.value), None) is not None
+        has_parts = next(walk.elements(content.value), None) is not None
         return Edit(content.end - 1, content.end - 1, (b"," if has_parts else b"", *_listed(parts)))
     where = f"{turn.where}.content"
     raise InvalidImage(

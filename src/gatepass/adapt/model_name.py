@@ -22,4 +22,4 @@ class ModelName:
     def apply(self, call: Call, target: Target) -> Call:
         if target.model is None or target.model == call.model or call.operation.surface is Surface.MODELS:
             return call
-        return replace(call, body=replace_value(call.body, b"model", msgspec.json.encode(target.model)))
+        return replace(call, body=replace_value(call.body, "model", msgspec.json.encode(target.model)))

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from gatepass.call import Call, Target
-from gatepass.jsontext import edited, members, mentions, removals
+from gatepass.jsontext import Walk, edited, mentions, removals
 
 STRAYS = ("drop_params", "model_type")
 """RAGFlow sends the first with every embedding up to v0.27.0 (infiniflow/ragflow#18584) and let the
 second slip into chats (infiniflow/ragflow#15427). Azure answers: Unrecognized request argument."""
 
-_STRAYS = tuple(name.encode() for name in STRAYS)
+_STRAYS = tuple(b'"%b"' % name.encode() for name in STRAYS)
 
 
 class Strays:
@@ -23,7 +23,7 @@ class Strays:
         del target
         if not mentions(call.body, _STRAYS):
             return call
-        listed = list(members(call.body))
+        listed = list(Walk(call.body).members())
         gone = [member for member in listed if member.name in STRAYS]
         if not gone:
             return call

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
 import click
@@ -19,6 +20,8 @@ CANNOT_BIND = 3
 @click.option("--port", type=click.IntRange(0, 65535), help="The port, instead of server.port; 0 picks a free one.")
 def serve(config_path: str | None, host: str | None, port: int | None) -> None:
     """Serve until SIGTERM or Ctrl-C, then let running streams finish."""
+    # the kernel drops a SIGTERM for which pid 1 has no handler: a container stopped during the imports would stay
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     from gatepass.app import Server, listen
     from gatepass.gate import build_gate
     from gatepass.observe.log import configure

@@ -101,9 +101,11 @@ def _resolved(document: Document, environment: Mapping[str, str]) -> Document:
     for path, text in list(leaves(tree)):
         if isinstance(text, str):
             try:
-                tree = replaced(tree, path, resolve(text, environment))
+                value = resolve(text, environment)
             except UnresolvedReference as error:
                 problems.append(Problem(path, str(error), document.origin(path)))
+            else:
+                tree = tree if value is text else replaced(tree, path, value)
     return replace(document, tree=tree, problems=tuple(problems))
 
 

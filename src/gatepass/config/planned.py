@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gatepass.config.problem import Path
+from gatepass.config.references import Reference
 from gatepass.config.tree import Pattern, matches
 
 
@@ -16,7 +17,10 @@ def _anything(_: Any) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """A setting, or the values of one that it `concerns`, that will come; `instead` says what to write until then."""
+    """A setting, or the values of one that it `concerns`, that will come; `instead` says what to write until then.
+
+    A `{}` in `what` stands for the value.
+    """
 
     pattern: Pattern
     what: str
@@ -39,8 +43,10 @@ PLANNED = (
     Planned(("store",), "a store that processes share"),
     Planned(("mcp",), "the MCP relay"),
     Planned(("profiles",), "caller profiles"),
-    Planned(("credentials", "*", "type"), "this source of tokens", "use oauth2, http_json or static", _one_of(*_SOURCES)),
-    Planned(("upstreams", "*", "dialect"), "this dialect", "use openai", _one_of("azure", "ragflow")),
+    Planned(
+        ("credentials", "*", "type"), "credentials of type {}", "use oauth2, http_json or static", _one_of(*_SOURCES)
+    ),
+    Planned(("upstreams", "*", "dialect"), "the dialect {}", "use openai", _one_of("azure", "ragflow")),
     *(
         Planned(("operations", name), f"the operation {name}")
         for name in ("completions", "rerank", "responses", "messages", "audio")
@@ -59,4 +65,5 @@ def not_built_yet(tree: Any) -> Iterator[tuple[Path, str]]:
     for planned in PLANNED:
         for path, value in matches(tree, planned.pattern):
             if planned.concerns(value):
-                yield path, f"not built yet: {planned.what}; {planned.instead}"
+                shown = value.template if isinstance(value, Reference) else value
+                yield path, f"not built yet: {planned.what.format(shown)}; {planned.instead}"

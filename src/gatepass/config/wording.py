@@ -36,9 +36,9 @@ _TYPES: Mapping[str, str] = {
     "too_short": "is empty: at least one is needed",
 }
 _BOUNDS: Mapping[str, str] = {
-    "greater_than": "expects more than {gt}",
-    "greater_than_equal": "expects {ge} or more",
-    "less_than_equal": "expects {le} or less",
+    "greater_than": "expects more than {gt:g}",
+    "greater_than_equal": "expects {ge:g} or more",
+    "less_than_equal": "expects {le:g} or less",
 }
 _EMPTY = "holds nothing: fill it, or remove the line"
 

@@ -10,7 +10,7 @@ import re
 from typing import Any
 
 from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.error import MarkedYAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from ruamel.yaml.reader import ReaderError
 
@@ -53,8 +53,8 @@ def _composed(builder: Builder, text: str) -> Node | None:
     except ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise builder.fault(line, "is not YAML: holds a control character") from None
-    except YAMLError as error:
-        raise builder.fault(1, f"is not YAML: {type(error).__name__}") from None
+    except ValueError:  # ruamel gives an escape beyond U+10FFFF to chr()
+        raise builder.fault(1, "is not YAML: an escape in it stands for no character") from None
     except RecursionError:
         raise builder.fault(1, f"is nested deeper than {DEEPEST} levels") from None
     return node

@@ -14,7 +14,7 @@ from gatepass.demo.sabotage import Sabotage
 @click.command()
 @click.option("--once", is_flag=True, help="End after the last step: exit code 0 only if every step was right.")
 @click.option("--life", "life_s", type=click.FloatRange(min=3), default=20, hidden=True)
-@click.option("--break", "sabotage", type=click.Choice(list(Sabotage)), hidden=True)
+@click.option("--break", "sabotage", type=click.Choice([kind.value for kind in Sabotage]), hidden=True)
 def demo(once: bool, life_s: float, sabotage: str | None) -> None:
     """Play the main job on this machine: an issuer, two model servers, gatepass in front, a real client."""
     if importlib.util.find_spec("openai") is None:

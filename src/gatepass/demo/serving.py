@@ -27,7 +27,13 @@ async def serving(app: ASGIApp) -> AsyncIterator[str]:
     connections get a second, then they are cut.
     """
     config = uvicorn.Config(
-        app, lifespan="off", log_config=None, access_log=False, ws="none", timeout_graceful_shutdown=1
+        app,
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        ws="none",
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=1,
     )
     server = _Guest(config)
     with socket.create_server(("127.0.0.1", 0)) as listener:

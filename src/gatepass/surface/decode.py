@@ -30,11 +30,11 @@ def decode(inbound: Inbound, operation: Operation, body: bytes, caller: str) -> 
         id=inbound.id,
         operation=operation,
         caller=caller,
-        model=_model(document.raw("model")),
+        model=_model(document.model),
         body=body,
         headers=safe_headers(inbound.headers),
-        stream=_stream(document.raw("stream")),
-        choices=_choices(document.raw("n")),
+        stream=_stream(document.stream),
+        choices=_choices(document.n),
     )
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
 import msgspec
 
 from gatepass.errors import InvalidJson, InvalidRequest
-from gatepass.jsontext import Member, members, occurrences
+from gatepass.jsontext import Member, Walk, occurrences
 from gatepass.surface.nesting import is_deeper
 
 MAX_DEPTH = 64
@@ -20,8 +19,17 @@ WINDOW_BYTES = 64 * 1024
 ROUTING = ("model", "stream")
 """What gatepass decides by. Two parsers that read different values here would part ways."""
 
-_TOP = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_ROUTING = tuple(name.encode() for name in ROUTING)
+
+class _Top(msgspec.Struct, gc=False):
+    """A struct, since a dict of all members would take thirty times the size of a body made for that."""
+
+    model: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    stream: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    n: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+_TOP = msgspec.json.Decoder(_Top)
+_ROUTING = (b'"model"', b'"stream"')
 _AT_BYTE = re.compile(r" \(byte (\d+)\)\Z")
 _HALF_PAIR = ("unexpected end of hex escape", "invalid utf-16 surrogate pair")
 """How msgspec puts it; within six bytes of the end it speaks of truncated data instead."""
@@ -31,26 +39,27 @@ _KINDS = {b"[": "an array", b'"': "a string", b"t": "true", b"f": "false", b"n":
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A request body and its top-level members as JSON text, each as it was written."""
+    """A request body, and the top-level members that gatepass reads: as they are written, None where absent."""
 
     body: bytes
-    members: Mapping[str, msgspec.Raw]
+    model: bytes | None
+    stream: bytes | None
+    n: bytes | None
 
     @classmethod
     def read(cls, body: bytes) -> Self:
         """Raises InvalidJson for what is no JSON object in UTF-8, or nested deeper than 64, and
         InvalidRequest where `model` or `stream` stands twice or is spelled with escapes."""
         _check_utf8(body)
-        found = _top_level(body)
+        top = _top_level(body)
         if is_deeper(body, MAX_DEPTH):
             raise _too_deep()
         _check_routing_names(body)
-        return cls(body, found)
+        return cls(body, _text(top.model), _text(top.stream), _text(top.n))
 
-    def raw(self, name: str) -> bytes | None:
-        """The JSON text of a top-level member, or None where there is none."""
-        value = self.members.get(name)
-        return bytes(value) if value is not None else None
+
+def _text(raw: msgspec.Raw | msgspec.UnsetType) -> bytes | None:
+    return None if raw is msgspec.UNSET else bytes(raw)
 
 
 def _check_utf8(body: bytes) -> None:
@@ -66,7 +75,7 @@ def _check_utf8(body: bytes) -> None:
         raise InvalidJson(f"The body is not UTF-8 text: {error.reason} at byte {at + error.start}.") from None
 
 
-def _top_level(body: bytes) -> dict[str, msgspec.Raw]:
+def _top_level(body: bytes) -> _Top:
     try:
         return _TOP.decode(body)
     except msgspec.ValidationError:
@@ -92,7 +101,7 @@ def _complaint(body: bytes, said: str) -> str:
         )
     if place is None:
         return f"The body is not complete JSON: it ends at byte {len(body)} in the middle of a value."
-    return f"The body is not JSON: {reason} at byte {place[1]}."
+    return f"The body is not JSON: {reason.replace('object keys', 'member names')} at byte {place[1]}."
 
 
 def _kind(body: bytes) -> str:
@@ -107,13 +116,15 @@ def _check_routing_names(body: bytes) -> None:
     counts = occurrences(body, _ROUTING)
     if counts is not None and max(counts) <= 1:
         return
-    listed = [member for member in members(body) if member.name in ROUTING]
-    for name in ROUTING:
-        _check_spelling(body, name, [member for member in listed if member.name == name])
+    listed = [member for member in Walk(body).members() if member.name in ROUTING]
+    for name, plain in zip(ROUTING, _ROUTING, strict=True):
+        _check_spelling(body, plain, [member for member in listed if member.name == name])
 
 
-def _check_spelling(body: bytes, name: str, listed: list[Member]) -> None:
+def _check_spelling(body: bytes, plain: bytes, listed: list[Member]) -> None:
     if len(listed) > 1:
+        name = listed[0].name
         raise InvalidRequest(f"The body holds `{name}` {len(listed)} times; send it once.", param=name)
-    if listed and not body.startswith(b'"%b"' % name.encode(), listed[0].start):
+    if listed and not body.startswith(plain, listed[0].start):
+        name = listed[0].name
         raise InvalidRequest(f"The body spells `{name}` with escapes; send it in plain letters.", param=name)

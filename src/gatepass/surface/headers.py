@@ -38,4 +38,4 @@ def safe_headers(headers: Headers) -> Headers:
     for name, value in headers:
         if name == b"connection":
             never |= {named.strip().lower() for named in value.split(b",")}
-    return tuple((name, value) for name, value in headers if name not in never and b"_" not in name)
+    return tuple([pair for pair in headers if pair[0] not in never and b"_" not in pair[0]])

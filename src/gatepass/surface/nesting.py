@@ -7,12 +7,12 @@ from array import array
 from collections.abc import Iterator
 from itertools import accumulate
 
-_WINDOW = re.compile(rb"[\x00-\xff]{1,65536}+\\*+[^\\]?+")
-"""64 KiB and whatever it takes not to end inside an escape."""
+_WINDOW = re.compile(rb".{1,262144}+\\*+[^\\]?+", re.DOTALL)
+"""256 KiB and whatever it takes not to end inside an escape."""
 
 _BRACKETS = b"{[}]"
 _STEPS = bytes.maketrans(_BRACKETS, b"\x01\x01\xff\xff")
-_OTHER = bytes(byte for byte in range(256) if byte not in _BRACKETS)
+_OTHER = bytes(byte for byte in range(256) if byte not in _BRACKETS + b'"')
 
 
 def is_deeper(text: bytes, limit: int) -> bool:
@@ -37,11 +37,17 @@ def _has_more(text: bytes, signs: bytes, limit: int) -> bool:
 
 def _deepest_by_window(text: bytes) -> Iterator[int]:
     """The deepest level in each window: brackets inside strings left out, memory bounded by the window."""
-    level, inside = 0, 0
+    level, is_inside = 0, False
     for window in _WINDOW.finditer(text):
-        parts = window[0].replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')
-        outside = b"".join(parts[inside::2])
-        inside ^= (len(parts) - 1) & 1
-        steps = array("b", outside.translate(_STEPS, _OTHER))
+        marks = _marks(window[0])
+        parts = (b'"' + marks if is_inside else marks).replace(b'""', b"").split(b'"')
+        is_inside = len(parts) % 2 == 0
+        steps = array("b", b"".join(parts[::2]).translate(_STEPS))
         yield max(accumulate(steps, initial=level))
         level += sum(steps)
+
+
+def _marks(window: bytes) -> bytes:
+    """The brackets and the quotes that open or close strings. A replacement as long as what it
+    replaces is made in place, at twice the speed of one that shortens (CPython 3.11)."""
+    return window.replace(b"\\\\", b"__").replace(b'\\"', b"__").translate(None, _OTHER)

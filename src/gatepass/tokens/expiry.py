@@ -20,8 +20,11 @@ EPOCH_MS = 1e12
 LONGEST_LIFE = 34_560_000
 """400 days: a larger life was counted in milliseconds."""
 _LARGEST = 1e18
-_NUMBER = re.compile(r"[+-]?\d{1,18}(\.\d{1,18})?\Z")
-_HTTP_DATE = re.compile(r"[A-Z][a-z]{2}, \d{2} [A-Z][a-z]{2} \d{4} \d{2}:\d{2}:\d{2} (GMT|UTC|[+-]\d{4})\Z")
+_NUMBER = re.compile(r"[+-]?[0-9]{1,18}(\.[0-9]{1,18})?\Z")
+_ISO_DATE = re.compile(r"[0-9]{4}-?[0-9]{2}-?[0-9]{2}([T ]|\Z)")
+_HTTP_DATE = re.compile(
+    r"[A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [0-9]{4} [0-9]{2}:[0-9]{2}:[0-9]{2} (GMT|UTC|[+-][0-9]{4})\Z"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,8 @@ def _date(text: str) -> Moment | None:
 
 
 def _iso_date(text: str) -> float | None:
+    if not _ISO_DATE.match(text):
+        return None
     try:
         moment = datetime.fromisoformat(text)
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()

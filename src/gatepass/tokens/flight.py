@@ -63,7 +63,7 @@ class Pilot:
         now = self.clock.now()
         if now >= token.expires_s:
             raise FetchFailure(
-                f"the token was dead on arrival: {token.life_s:.1f} s to live, and fetching it took "
-                f"{now - token.born_s:.1f} s",
+                f"the token was dead on arrival: {max(0.0, token.end_s - token.born_s):.1f} s to live, "
+                f"and fetching it took {now - token.born_s:.1f} s",
                 quick=False,
             )

@@ -21,6 +21,8 @@ from gatepass.tokens.source import TokenSource
 from gatepass.tokens.status import Observer, Status, Unobserved, sight
 from gatepass.tokens.waiters import Waiters
 
+GRACE_S = 0.25
+"""Beyond the budget: a fetch that has used it up ends with words of its own."""
 OUTAGE_WAIT_S = 1.0
 """How long a request waits for a try that is under way while the issuer is known to be failing."""
 PROBES = 2
@@ -99,7 +101,7 @@ class TokenHolder:
     async def token(self, instead_of: str | None = None) -> Token:
         """A valid token: at once where one is held, else from the flight that all share.
 
-        Waits `budget_s` at most, OUTAGE_WAIT_S while the issuer is failing. Raises
+        Waits `budget_s` (and GRACE_S) at most, OUTAGE_WAIT_S while the issuer is failing. Raises
         TokenUnavailable with the issuer's reason; after `reject(value)` pass the value as
         `instead_of`, and TokenReissued tells that the issuer has no other token.
         """
@@ -202,7 +204,8 @@ class TokenHolder:
         self._setback = setback(self._setback, failure, self._clock.now(), self._chance())
 
     def _patience_s(self) -> float:
-        return self._budget_s if self._setback is None else min(self._budget_s, OUTAGE_WAIT_S)
+        longest_s = self._budget_s + GRACE_S
+        return longest_s if self._setback is None else min(longest_s, OUTAGE_WAIT_S)
 
     def _unavailable(self, now: float) -> TokenUnavailable:
         if self._closed:

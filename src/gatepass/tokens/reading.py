@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gatepass.config.model import ReplyPaths
+from gatepass.tokens.bearer import bearer
 from gatepass.tokens.expiry import Life, Moment, announced, date_of, is_jwt, jwt_life_s
 from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.life import Kind, ToldBy
@@ -22,9 +23,6 @@ MOMENT_NAMES = (
 )
 ENVELOPES = ("data", "result", "response", "body", "token")
 """Where in-house gateways put the token, after the root itself."""
-_B64TOKEN = re.compile(r"[A-Za-z0-9\-._~+/]+=*\Z")
-"""RFC 6750 2.1."""
-_NOTHING = frozenset({"null", "none", "nil", "undefined", "true", "false", "error"})
 _ORDINARY_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}\Z")
 _NAMES_SHOWN = 8
 
@@ -70,19 +68,6 @@ def read(reply: Reply, terms: Terms, wall_s: float, mask: Mask) -> Minted:
     text = bearer(found, terms.issuer)
     life_s, told_by = _life(text, document, reply, terms, wall_s)
     return Minted(text, life_s, Kind.JWT if is_jwt(text) else Kind.OPAQUE, told_by)
-
-
-def bearer(found: str, issuer: str) -> str:
-    """`found` without white space around it and `Bearer` before it; raises FetchFailure where the rest
-    is no token by RFC 6750 2.1: a line break in it would write headers of its own."""
-    text = found.strip()
-    if text[:7].lower() == "bearer ":
-        text = text[7:].lstrip()
-    if text.lower() in _NOTHING:
-        raise FetchFailure(f"{issuer} gave {text!r} where a token is expected")
-    if not _B64TOKEN.match(text):
-        raise FetchFailure(f"{issuer} gave a token with characters that no bearer token may hold (RFC 6750 2.1)")
-    return text
 
 
 def _document(reply: Reply, terms: Terms, mask: Mask) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from gatepass.call import Secret
 from gatepass.config.model import StaticCredential
 from gatepass.runtime import Clock
+from gatepass.tokens.bearer import bare
 from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.life import Kind, Token, ToldBy
 from gatepass.tokens.secret import revealed
@@ -27,9 +28,7 @@ class StaticSource:
 
         Keys are no OAuth tokens: any visible ASCII goes (`1|abc` is a key).
         """
-        text = revealed(self._key, "token").strip()
-        if text[:7].lower() == "bearer ":
-            text = text[7:].lstrip()
+        text = bare(revealed(self._key, "token"))
         if not text or any(not "!" <= c <= "~" for c in text):
             raise FetchFailure("token holds a space, a line break or a character beyond ASCII", definite=True)
         return Token(Secret(text), self._clock.now(), None, Kind.KEY, ToldBy.NOBODY)

@@ -178,9 +178,11 @@ def _status(found: Found, text: str, code: str | None, kind: str | None) -> int 
     http = next((number for number in numbers if codes.is_http_error(number)), None)
     if http is not None:
         return http
-    if found.own is found.outer and (status := codes.ragflow_status(found.outer.get("code"), text)):
-        return status
-    return codes.STATUS_OF_CODE.get((code or "").lower()) or codes.STATUS_OF_KIND.get((kind or "").lower())
+    return (
+        codes.ragflow_status(found.outer.get("code"), text)
+        or codes.STATUS_OF_CODE.get((code or "").lower())
+        or codes.STATUS_OF_KIND.get((kind or "").lower())
+    )
 
 
 def _objects(found: Found) -> list[Object]:

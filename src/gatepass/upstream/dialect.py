@@ -60,7 +60,7 @@ class OpenaiDialect:
     """The OpenAI API as its clients send it: the body goes on as it is."""
 
     def encode(self, call: Call, base_url: str, timeouts: Timeouts, forward_headers: Collection[str] = ()) -> Request:
-        """`call` as a request to `base_url`, without its credential (`authorize` adds that).
+        """`call` as a request to `base_url`, without its credential (`authorize.bearer` makes that).
 
         Only a call with a method that has a body sends one: RAGFlow's Go client puts `{}` into a GET.
         """
@@ -91,8 +91,9 @@ def operation_url(base_url: str, operation: Operation) -> str:
 def _headers(call: Call, forward_headers: Collection[str], *, has_body: bool) -> Headers:
     """The client's fields that may cross, then ours.
 
-    `accept` is ours: openai-node asks for application/json where it wants a stream, and some servers
-    choose by this field. `identity` keeps compression, which holds events back, out of the stream.
+    `accept` is ours: openai-python asks for application/json even where it wants a stream (its
+    `_base_client.py`), and some servers choose by this field. `identity` keeps compression, which
+    holds events back, out of the stream.
     """
     kept = forwarded(call.headers, forward_headers)
     names = {name for name, _ in kept}

@@ -26,9 +26,9 @@ NEVER_UP = HOP_BY_HOP | {
 
 NEVER_DOWN = HOP_BY_HOP | {
     *(b"content-length", b"content-encoding", b"content-type", b"set-cookie", b"set-cookie2"),
-    *(b"server", b"date", b"alt-svc", b"strict-transport-security", b"www-authenticate"),
+    *(b"server", b"date", b"alt-svc", b"strict-transport-security", b"www-authenticate", b"x-request-id"),
 }
-"""content-type is handled apart: it goes down exactly once."""
+"""content-type is handled apart: it goes down exactly once. x-request-id is gatepass's own there."""
 
 _OWN_DOWN = (b"x-gatepass-", b"access-control-")
 

@@ -1,0 +1,183 @@
+"""gatepass on a real socket inside the test's event loop, and the smallest client that sees every byte."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from gatepass.app import Server, listen
+from gatepass.config.model import Config
+from gatepass.gate import Gate, build_gate
+
+BOUND_S = 10.0
+CHAT = "/v1/chat/completions"
+HELLO: Mapping[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+JSON = {"content-type": "application/json"}
+
+
+class _Guest(Server):
+    """Leaves the process's signals to the test runner."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    port: int
+    gate: Gate
+    server: Server
+
+    def ask(
+        self, body: Any = HELLO, path: str = CHAT, *, method: str = "POST", headers: Mapping[str, str] = JSON
+    ) -> Ask:
+        """One request on a connection of its own; see Ask."""
+        data = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
+        return Ask(self.port, method, path, dict(headers), data)
+
+
+@asynccontextmanager
+async def gateway(*, upstream: str = "", **blocks: Any) -> AsyncIterator[Gateway]:
+    """Serve a configuration; `upstream` is short for one upstream `chat` at that root, without a credential."""
+    if upstream:
+        blocks.setdefault("upstreams", {"chat": {"base_url": f"{upstream}/v1"}})
+    config = Config.model_validate({"server": {"drain_timeout_s": 0}, **blocks})
+    gate = build_gate(config)
+    listening = listen("127.0.0.1", 0)
+    ready = asyncio.Event()
+    server = _Guest(gate, lambda _: ready.set())
+    serving = asyncio.create_task(server.serve(sockets=[listening]))
+    try:
+        async with asyncio.timeout(BOUND_S):
+            await ready.wait()
+        yield Gateway(listening.getsockname()[1], gate, server)
+    finally:
+        server.should_exit = True
+        await serving
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Wait until `holds()`, asked again whenever the loop has done something; fails after BOUND_S."""
+    async with asyncio.timeout(BOUND_S):
+        while not holds():
+            await asyncio.sleep(0.002)
+
+
+def descriptors() -> int:
+    """Open file descriptors of this process."""
+    return len(os.listdir("/proc/self/fd"))
+
+
+@dataclass(slots=True)
+class Answer:
+    """A whole response, decoded from its chunks; `whole` is False where it broke off."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+    whole: bool = True
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def error(self) -> dict[str, Any]:
+        """The error object of the response, or of the last event of its stream."""
+        if self.headers.get("content-type", "").startswith("text/event-stream"):
+            found: dict[str, Any] = json.loads(self.events[-1])["error"]
+            return found
+        plain: dict[str, Any] = self.json()["error"]
+        return plain
+
+    @property
+    def events(self) -> list[str]:
+        """The data of each event."""
+        lines = self.body.decode().splitlines()
+        return [line.removeprefix("data:").strip() for line in lines if line.startswith("data:")]
+
+
+@dataclass(slots=True)
+class Ask:
+    """A request under way, read at the test's own pace::
+
+        async with gateway.ask() as ask:
+            await ask.head()
+            await ask.until(b"first")
+        answer = await gateway.ask().answer()
+
+    Leaving the block early closes the connection, as a client does that goes away.
+    """
+
+    port: int
+    method: str
+    path: str
+    headers: dict[str, str]
+    data: bytes
+    status: int = 0
+    received: dict[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    _reader: asyncio.StreamReader | None = None
+    _writer: asyncio.StreamWriter | None = None
+
+    async def __aenter__(self) -> Self:
+        self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self.port, limit=2**16)
+        fields = {"host": f"127.0.0.1:{self.port}", "content-length": str(len(self.data)), **self.headers}
+        lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+        self._writer.write(f"{self.method} {self.path} HTTP/1.1\r\n{lines}\r\n".encode("latin-1") + self.data)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._writer is not None
+        self._writer.transport.abort()
+
+    async def head(self) -> int:
+        """Reads the status and the header fields."""
+        assert self._reader is not None
+        async with asyncio.timeout(BOUND_S):
+            lines = (await self._reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+        self.status = int(lines[0].split()[1])
+        split = (line.partition(":") for line in lines[1:] if line)
+        self.received = {name.lower(): value.strip() for name, _, value in split}
+        return self.status
+
+    async def piece(self) -> bytes:
+        """The next chunk of the body (all of it where it has a length); b"" at a clean end.
+
+        Raises asyncio.IncompleteReadError or ConnectionError where it broke off."""
+        assert self._reader is not None
+        async with asyncio.timeout(BOUND_S):
+            if "content-length" in self.received:
+                size = int(self.received["content-length"]) - len(self.body)
+                data = await self._reader.readexactly(size)
+            else:
+                size = int(await self._reader.readuntil(b"\r\n"), 16)
+                data = (await self._reader.readexactly(size + 2))[:-2]
+        self.body += data
+        return data
+
+    async def until(self, mark: bytes) -> bytes:
+        """Reads until the body holds `mark`; gives the body so far."""
+        while mark not in self.body:
+            if not await self.piece():
+                raise AssertionError(f"the body ended without {mark!r}: {self.body[-300:]!r}")
+        return self.body
+
+    async def answer(self) -> Answer:
+        """The whole response."""
+        if self._writer is None:
+            async with self:
+                return await self.answer()
+        await self.head()
+        whole = True
+        try:
+            while await self.piece() and "content-length" not in self.received:
+                pass
+        except (asyncio.IncompleteReadError, ConnectionError):
+            whole = False
+        return Answer(self.status, self.received, self.body, whole)

@@ -1,0 +1,356 @@
+"""An upstream (or an issuer) that plays bytes: what it sends, when, and how it ends, to the byte.
+
+::
+
+    async with Scripted([*begin_stream(), Send(chunk(event(one))), Pause(0.2), Rst()]) as upstream:
+        ...  # let gatepass talk to upstream.url
+        await upstream.left()
+    assert upstream.received[0].json()["model"] == "m"
+
+Each request plays the next dialogue; the last one is played for every request after it. A dialogue
+that ends without Fin, Rst or Hold keeps the connection for the next request. A dialogue stops the
+moment the other side closes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import ssl
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+BOUND_S = 10.0
+"""How long a test waits for what must come."""
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Write `data` (in pieces of `piece_bytes` where that is set), `pause_s` after each piece."""
+
+    data: bytes
+    piece_bytes: int | None = None
+    pause_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    delay_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Go on when the test sets `event`."""
+
+    event: asyncio.Event
+
+
+@dataclass(frozen=True, slots=True)
+class Fin:
+    """Close well: the other side reads to the end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rst:
+    """Close as a crash does: the other side's next read or write fails."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Say no more until the other side closes."""
+
+
+Move = Send | Pause | Wait | Fin | Rst | Hold
+Dialogue = Sequence[Move]
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """One whole request; `connection` counts from 1, header names are in lower case."""
+
+    connection: int
+    method: str
+    target: str
+    headers: tuple[tuple[str, str], ...]
+    body: bytes = field(repr=False)
+
+    def header(self, name: str) -> str | None:
+        return next((value for key, value in self.headers if key == name), None)
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class Scripted:
+    """Plays `dialogues` on a free loopback port; see the module.
+
+    With `answer` the request itself chooses its dialogue. With `speaks_first` the first dialogue is
+    played on connecting, no request read. `send_buffer_bytes` makes the kernel take little ahead of
+    the other side, where back-pressure is measured.
+
+    `received` holds the whole requests in order, `connections` counts those that were ever opened,
+    `open` those that are now, `sent_bytes` what the kernel has taken.
+    """
+
+    def __init__(
+        self,
+        *dialogues: Dialogue,
+        answer: Callable[[Received], Dialogue] | None = None,
+        speaks_first: bool = False,
+        tls: ssl.SSLContext | None = None,
+        send_buffer_bytes: int | None = None,
+    ) -> None:
+        if not dialogues and answer is None:
+            raise ValueError("expects a dialogue at least, or answer")
+        self._dialogues = dialogues
+        self._answer = answer
+        self._speaks_first = speaks_first
+        self._tls = tls
+        self._send_buffer_bytes = send_buffer_bytes
+        self._changed = asyncio.Event()
+        self._talks: set[_Talk] = set()
+        self._faults: list[BaseException] = []
+        self._turn = 0
+        self._port = 0
+        self.received: list[Received] = []
+        self.connections = 0
+        self.sent_bytes = 0
+
+    @property
+    def open(self) -> int:
+        return len(self._talks)
+
+    @property
+    def url(self) -> str:
+        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self._port}"
+
+    async def __aenter__(self) -> Self:
+        listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+        if self._send_buffer_bytes is not None:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self._send_buffer_bytes)
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(lambda: _Talk(self), sock=listener, ssl=self._tls)
+        self._port = listener.getsockname()[1]
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._server.close()
+        for talk in list(self._talks):
+            talk.transport.abort()
+        await self.until(lambda: not self._talks)
+        if self._faults and kind is None:
+            raise self._faults[0]
+
+    async def requested(self, count: int = 1) -> None:
+        """Wait until `count` whole requests have come."""
+        await self.until(lambda: len(self.received) >= count)
+
+    async def left(self) -> None:
+        """Wait until there was a connection and none is open."""
+        await self.until(lambda: self.connections > 0 and not self._talks)
+
+    async def until(self, holds: Callable[[], bool]) -> None:
+        """Wait until `holds()`: asked again at every connection, request, piece sent, and end."""
+        async with asyncio.timeout(BOUND_S):
+            while not holds():
+                await self._changed.wait()
+
+    def _tell(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def _opened(self, talk: _Talk) -> int:
+        self._talks.add(talk)
+        self.connections += 1
+        self._tell()
+        return self.connections
+
+    def _closed(self, talk: _Talk) -> None:
+        self._talks.discard(talk)
+        self._tell()
+
+    def _failed(self, fault: BaseException) -> None:
+        """The script itself could not go on (a request that is no HTTP): the test is told at its end."""
+        self._faults.append(fault)
+        self._tell()
+
+    def _took(self, count: int) -> None:
+        self.sent_bytes += count
+        self._tell()
+
+    def _heard(self, request: Received) -> Dialogue:
+        self.received.append(request)
+        self._tell()
+        return self._answer(request) if self._answer is not None else self._next()
+
+    def _next(self) -> Dialogue:
+        dialogue = self._dialogues[min(self._turn, len(self._dialogues) - 1)]
+        self._turn += 1
+        return dialogue
+
+
+class _Talk(asyncio.Protocol):
+    """One connection. Its task plays; the other side's end cancels it."""
+
+    transport: asyncio.Transport
+
+    def __init__(self, owner: Scripted) -> None:
+        self._owner = owner
+        self._buffer = bytearray()
+        self._more = asyncio.Event()
+        self._writable = asyncio.Event()
+        self._writable.set()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        transport.set_write_buffer_limits(high=0)  # a drain then says that the kernel took it all
+        self._task = asyncio.get_running_loop().create_task(self._talk(self._owner._opened(self)))
+        self._task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (fault := task.exception()) is not None:
+            self._owner._failed(fault)
+            self.transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._task.cancel()
+        self._owner._closed(self)
+
+    def eof_received(self) -> bool:
+        return False
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        self._more.set()
+
+    def pause_writing(self) -> None:
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        self._writable.set()
+
+    async def _talk(self, number: int) -> None:
+        playing = await self._play(self._owner._next()) if self._owner._speaks_first else True
+        while playing:
+            playing = await self._play(self._owner._heard(await self._request(number)))
+
+    async def _play(self, dialogue: Dialogue) -> bool:
+        """True where the connection is to be kept."""
+        for move in dialogue:
+            match move:
+                case Send():
+                    await self._send(move)
+                case Pause(delay_s):
+                    await asyncio.sleep(delay_s)
+                case Wait(event):
+                    await event.wait()
+                case Hold():
+                    await asyncio.Event().wait()
+                case Fin():
+                    self.transport.close()
+                    return False
+                case Rst():
+                    self._reset()
+                    return False
+        return True
+
+    async def _send(self, move: Send) -> None:
+        for piece in pieces(move.data, move.piece_bytes or max(len(move.data), 1)):
+            self.transport.write(piece)
+            await self._writable.wait()
+            self._owner._took(len(piece))
+            await asyncio.sleep(move.pause_s)
+
+    def _reset(self) -> None:
+        """socket(7): closing with a linger of zero seconds sends RST."""
+        self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.transport.abort()
+
+    async def _request(self, number: int) -> Received:
+        head = (await self._until(b"\r\n\r\n")).decode("latin-1")
+        first, *lines = head.split("\r\n")
+        method, target, _ = first.split(" ", 2)
+        split = [line.partition(":") for line in lines if line]
+        headers = tuple((name.lower(), value.strip()) for name, _, value in split)
+        return Received(number, method, target, headers, await self._body(dict(headers)))
+
+    async def _body(self, headers: dict[str, str]) -> bytes:
+        if headers.get("transfer-encoding") != "chunked":
+            return await self._exactly(int(headers.get("content-length", "0")))
+        body = b""
+        while size := int((await self._until(b"\r\n")).partition(b";")[0], 16):
+            body += await self._exactly(size)
+            await self._until(b"\r\n")
+        while (await self._until(b"\r\n")) != b"\r\n":
+            pass  # trailers
+        return body
+
+    async def _until(self, mark: bytes) -> bytes:
+        while (found := self._buffer.find(mark)) < 0:
+            await self._read_more()
+        return self._cut(found + len(mark))
+
+    async def _exactly(self, count: int) -> bytes:
+        while len(self._buffer) < count:
+            await self._read_more()
+        return self._cut(count)
+
+    async def _read_more(self) -> None:
+        self._more.clear()
+        await self._more.wait()
+
+    def _cut(self, count: int) -> bytes:
+        taken = bytes(self._buffer[:count])
+        del self._buffer[:count]
+        return taken
+
+
+def pieces(data: bytes, size_bytes: int) -> Iterator[bytes]:
+    return (data[start : start + size_bytes] for start in range(0, len(data), size_bytes))
+
+
+LAST_CHUNK = b"0\r\n\r\n"
+
+
+def chunk(data: bytes) -> bytes:
+    """`data` as one chunk of `transfer-encoding: chunked`."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def event(value: Any) -> bytes:
+    """One SSE event: JSON of an object, or a text such as `[DONE]` as it is."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return f"data: {text}\n\n".encode()
+
+
+def head(status: int = 200, **headers: str) -> bytes:
+    """The head of a reply; `_` in a header's name stands for `-`."""
+    lines = [f"HTTP/1.1 {status} Scripted", *(f"{name.replace('_', '-')}: {value}" for name, value in headers.items())]
+    return "\r\n".join([*lines, "", ""]).encode("latin-1")
+
+
+def reply(body: Any, status: int = 200, **headers: str) -> bytes:
+    """A whole plain reply: bytes as they are, anything else as JSON."""
+    data = body if isinstance(body, bytes) else json.dumps(body, ensure_ascii=False).encode()
+    named = {"content_type": "application/json", "content_length": str(len(data))} | headers
+    return head(status, **named) + data
+
+
+def stream(*events: bytes, end: bytes = LAST_CHUNK, **headers: str) -> bytes:
+    """A whole event stream, each of `events` in a chunk of its own."""
+    named = {"content_type": "text/event-stream", "transfer_encoding": "chunked"} | headers
+    return head(200, **named) + b"".join(map(chunk, events)) + end
+
+
+def begin_stream(**headers: str) -> Dialogue:
+    """The head of an event stream, whose chunks are to follow."""
+    return [Send(stream(end=b"", **headers))]
+
+
+def cut(data: bytes, after_bytes: int, end: Fin | Rst) -> Dialogue:
+    """`data` up to `after_bytes`, then the connection's death."""
+    return [Send(data[:after_bytes]), end] if after_bytes else [end]

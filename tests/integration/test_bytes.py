@@ -1,0 +1,228 @@
+"""What comes down is what the upstream sent, when it sent it, and a broken reply never looks whole."""
+
+import asyncio
+import hashlib
+import json
+import random
+import statistics
+import time
+
+import pytest
+
+from tests.integration.gateway import HELLO, Answer, gateway
+from tests.integration.scripted import (
+    Fin,
+    Hold,
+    Rst,
+    Scripted,
+    Send,
+    Wait,
+    begin_stream,
+    chunk,
+    cut,
+    event,
+    reply,
+    stream,
+)
+
+STREAMED = {**HELLO, "stream": True}
+DONE = event("[DONE]")
+
+
+def delta(index: int = 0, finish: str | None = None, **fields: object) -> bytes:
+    return event(
+        {
+            "id": "chatcmpl-1",
+            "object": "chat.completion.chunk",
+            "created": 1_800_000_000,
+            "model": "m",
+            "choices": [{"index": index, "delta": fields, "logprobs": None, "finish_reason": finish}],
+        }
+    )
+
+
+CONTENT = ["Grüße, 世界 😀", 'quotes " and \\ and\n\ndata: [DONE]\n\n', " last"]
+TALK = [
+    delta(role="assistant", content=""),
+    *(delta(content=text) for text in CONTENT),
+    delta(tool_calls=[{"index": 1, "id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{}"}}]),
+    delta(finish="stop"),
+    event(
+        {"id": "chatcmpl-1", "choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 3, "total_tokens": 4}}
+    ),
+    DONE,
+]
+COMPLETION = {
+    "id": "x",
+    "object": "chat.completion",
+    "choices": [{"index": 0, "message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}],
+}
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+@pytest.mark.parametrize("piece_bytes", [1, 2, 3, 7, 64, 1_000, 4_096, 65_536])
+async def test_a_stream_in_tcp_pieces_of_any_size_has_the_same_hash(piece_bytes):
+    events = TALK if piece_bytes < 64 else [*TALK[:-1], *[delta(content="x" * 3_000)] * 60, delta(finish="stop"), DONE]
+    sent = stream(*events)
+    async with Scripted([Send(sent, piece_bytes)]) as upstream, gateway(upstream=upstream.url) as gate:
+        answer = await gate.ask(STREAMED).answer()
+    assert (answer.status, answer.whole) == (200, True)
+    assert sha256(answer.body) == sha256(b"".join(events))
+
+
+@pytest.mark.parametrize("ends", [b"\n", b"\r\n", b"\r"])
+async def test_line_ends_and_comments_come_through_as_they_are(ends):
+    body = b"".join(TALK[:-1]).replace(b"\n", ends) + b": ping" + ends * 2 + DONE.replace(b"\n", ends)
+    async with Scripted([Send(stream(body))]) as upstream, gateway(upstream=upstream.url) as gate:
+        answer = await gate.ask(STREAMED).answer()
+    assert answer.body == body
+
+
+async def test_a_plain_reply_has_the_same_hash_and_unknown_fields():
+    body = json.dumps({**COMPLETION, "x_unknown": list(range(20_000))}, indent=3).encode()
+    async with Scripted([Send(reply(body), 1_460)]) as upstream, gateway(upstream=upstream.url) as gate:
+        answer = await gate.ask().answer()
+    assert sha256(answer.body) == sha256(body)
+
+
+async def test_a_reply_that_ends_with_its_connection_comes_through():
+    body = json.dumps(COMPLETION).encode()
+    raw = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\r\n" + body
+    async with Scripted([Send(raw), Fin()]) as upstream, gateway(upstream=upstream.url) as gate:
+        answer = await gate.ask().answer()
+    assert (answer.status, answer.body) == (200, body)
+
+
+async def test_each_event_reaches_the_client_before_the_next_one_is_sent():
+    """The upstream waits with each event until the client has the one before: a relay that held one back would hang."""
+    turns = [asyncio.Event() for _ in TALK]
+    sent_s: list[float] = []
+    moves = [move for one, turn in zip(TALK, turns, strict=True) for move in (Wait(turn), Send(chunk(one)))]
+    gaps_ms = []
+    async with (
+        Scripted([*begin_stream(), *moves, Send(b"0\r\n\r\n")]) as upstream,
+        gateway(upstream=upstream.url) as gate,
+        gate.ask(STREAMED) as ask,
+    ):
+        await upstream.requested()
+        for count, turn in enumerate(turns, 1):
+            sent_s.append(time.perf_counter())
+            turn.set()
+            if count == 1:
+                await ask.head()
+            while len(ask.body) < len(b"".join(TALK[:count])):
+                await ask.piece()
+            gaps_ms.append((time.perf_counter() - sent_s[-1]) * 1000)
+    assert ask.body == b"".join(TALK)
+    print(
+        f"\nupstream's write to client's read: median {statistics.median(gaps_ms):.2f} ms, most {max(gaps_ms):.2f} ms"
+    )
+
+
+def looks_finished(answer: Answer) -> bool:
+    """Whether a client would take this for a complete answer."""
+    if answer.status != 200:
+        return False
+    if answer.headers["content-type"].startswith("text/event-stream"):
+        return answer.whole and b'"error"' not in answer.body
+    return answer.whole
+
+
+async def deaths(
+    whole_reply: bytes, body: dict[str, object], ends: tuple[Fin | Rst, ...], step: int = 1
+) -> dict[str, int]:
+    """Cut the upstream's reply after every byte and by each end; counts the outcomes."""
+    cuts = [(at, end) for at in range(0, len(whole_reply), step) for end in ends]
+    script = iter(cuts)
+    counts = {"finished": 0, "error": 0, "silent": 0}
+    async with Scripted(answer=lambda _: cut(whole_reply, *next(script))) as upstream:
+        upstreams = {"chat": {"base_url": upstream.url, "repeat_stale": False}}
+        async with gateway(upstreams=upstreams) as gate:
+            for _ in cuts:
+                answer = await gate.ask(body).answer()
+                assert answer.whole, "the client's side is never cut: it gets an error it can read"
+                counts["finished" if looks_finished(answer) else "error" if answer.error["code"] else "silent"] += 1
+    return counts
+
+
+ENDS = {"FIN": (Fin(),), "RST": (Rst(),)}
+
+
+@pytest.mark.parametrize("end", ENDS)
+async def test_a_stream_cut_after_any_byte_never_looks_finished(end):
+    sent = stream(*TALK)
+    whole_at = sent.index(DONE) + len(DONE)
+    counts = await deaths(sent[:whole_at], STREAMED, ENDS[end])
+    print(f"\nstream, {end}: {counts}")
+    assert counts == {"finished": 0, "error": whole_at, "silent": 0}
+
+
+@pytest.mark.parametrize("end", ENDS)
+async def test_a_plain_reply_cut_after_any_byte_never_looks_finished(end):
+    sent = reply(COMPLETION)
+    counts = await deaths(sent, HELLO, ENDS[end])
+    print(f"\nplain, {end}: {counts}")
+    assert counts == {"finished": 0, "error": len(sent), "silent": 0}
+
+
+async def test_an_unfinished_stream_in_a_whole_body_is_an_error_event():
+    async with Scripted([Send(stream(*TALK[:3]))]) as upstream, gateway(upstream=upstream.url) as gate:
+        answer = await gate.ask(STREAMED).answer()
+    assert answer.body.startswith(b"".join(TALK[:3]))
+    assert (answer.error["code"], answer.error["hop"]) == ("upstream_closed", "upstream:chat")
+    assert b"[DONE]" not in answer.body.replace(b"".join(TALK[:3]), b"")
+
+
+async def test_done_is_added_where_every_choice_has_its_finish_reason():
+    events = [delta(0, content="a"), delta(1, content="b"), delta(1, "stop"), delta(0, "length")]
+    async with Scripted([Send(stream(*events))]) as upstream, gateway(upstream=upstream.url) as gate:
+        answer = await gate.ask({**STREAMED, "n": 2}).answer()
+    assert answer.body == b"".join(events) + DONE
+
+
+async def test_an_upstream_that_keeps_the_body_open_after_done_ends_all_the_same():
+    """The client's response ends with `[DONE]`; the connection gets a second to end too, then it is closed."""
+    dialogue = [*begin_stream(), *(Send(chunk(one)) for one in TALK), Hold()]
+    async with Scripted(dialogue) as upstream, gateway(upstream=upstream.url) as gate:
+        began_s = time.monotonic()
+        answer = await gate.ask(STREAMED).answer()
+        assert time.monotonic() - began_s < 0.9
+        assert answer.body == b"".join(TALK)
+        await upstream.left()
+
+
+async def test_a_client_that_reads_nothing_stops_the_upstream():
+    """Back-pressure from end to end: what neither side has read is bounded, whatever the stream's length."""
+    flood = stream(*[delta(content="x" * 8_000)] * 2_000, delta(finish="stop"), DONE)
+    async with (
+        Scripted([Send(flood, 65_536)], send_buffer_bytes=65_536) as upstream,
+        gateway(upstream=upstream.url) as gate,
+        gate.ask(STREAMED) as ask,
+    ):
+        await ask.head()
+        seen = -1
+        while seen != upstream.sent_bytes:
+            seen = upstream.sent_bytes
+            await asyncio.sleep(0.3)  # the state that is looked for is that nothing moves any more
+        assert 0 < upstream.sent_bytes < 8_000_000 < len(flood)
+        while await ask.piece():
+            pass
+    assert len(ask.body) > 16_000_000
+
+
+async def test_random_pieces_and_pauses_change_nothing():
+    rng = random.Random(7)
+    sent = stream(*TALK)
+    for _ in range(20):
+        dialogue = []
+        at = 0
+        while at < len(sent):
+            size = rng.randint(1, 200)
+            dialogue.append(Send(sent[at : at + size]))
+            at += size
+        async with Scripted(dialogue) as upstream, gateway(upstream=upstream.url) as gate:
+            answer = await gate.ask(STREAMED).answer()
+        assert answer.body == b"".join(TALK)

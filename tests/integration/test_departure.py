@@ -1,0 +1,100 @@
+"""A client that leaves closes the upstream within a second, in every phase."""
+
+import asyncio
+import time
+
+import pytest
+
+from tests.integration.gateway import HELLO, descriptors, gateway, until
+from tests.integration.scripted import Hold, Scripted, Send, Wait, begin_stream, chunk, event, head, reply
+
+WITHIN_S = 1.0
+STREAMED = {**HELLO, "stream": True}
+FIRST = event({"id": "x", "choices": [{"index": 0, "delta": {"content": "a"}, "finish_reason": None}]})
+
+PHASES = {
+    "before headers": (STREAMED, [Hold()], None),
+    "before headers, plain": (HELLO, [Hold()], None),
+    "in a plain reply": (
+        HELLO,
+        [Send(head(200, content_type="application/json", content_length="999") + b'{"a'), Hold()],
+        None,
+    ),
+    "in a stream": (STREAMED, [*begin_stream(), Send(chunk(FIRST)), Hold()], b"data:"),
+}
+
+
+@pytest.mark.parametrize("phase", PHASES)
+async def test_leaving_closes_the_upstream_within_a_second(phase):
+    body, dialogue, mark = PHASES[phase]
+    async with Scripted(dialogue) as upstream, gateway(upstream=upstream.url) as gate:
+        async with gate.ask(body) as ask:
+            await upstream.requested()
+            if mark is not None:
+                await ask.head()
+                await ask.until(mark)
+            left_s = time.monotonic()
+        await upstream.left()
+        assert time.monotonic() - left_s < WITHIN_S
+        await until(lambda: not gate.gate.live.busy)
+
+
+async def test_leaving_while_a_token_is_awaited_sends_nothing_and_cancels_nobody():
+    """The token's fetch goes on for the others who wait for it."""
+    release = asyncio.Event()
+    issuer_says = reply({"access_token": "abc-token", "expires_in": 300})
+    async with (
+        Scripted(answer=lambda _: [Wait(release), Send(issuer_says)]) as issuer,
+        Scripted([Send(reply({"choices": []}))]) as upstream,
+    ):
+        blocks = {
+            "credentials": {
+                "corp": {"type": "oauth2", "token_url": issuer.url, "client_id": "i", "client_secret": "a-long-secret"}
+            },
+            "upstreams": {"chat": {"base_url": upstream.url, "credential": "corp"}},
+        }
+        async with gateway(**blocks) as gate:
+            await issuer.requested()
+            async with gate.ask() as leaver, gate.ask() as stayer:
+                await until(lambda: gate.gate.live.busy == 2)
+                await leaver.__aexit__()
+                await until(lambda: gate.gate.live.busy == 1)
+                release.set()
+                assert (await stayer.answer()).status == 200
+            assert (len(issuer.received), len(upstream.received)) == (1, 1)
+
+
+async def test_three_hundred_leavers_leave_no_file_descriptor_behind():
+    dialogue = [*begin_stream(), Send(chunk(FIRST)), Hold()]
+    async with Scripted(dialogue) as upstream, gateway(upstream=upstream.url) as gate:
+        before = descriptors()
+        for _ in range(30):
+            asks = [gate.ask(STREAMED) for _ in range(10)]
+            for ask in asks:
+                await ask.__aenter__()
+            await asyncio.gather(*(ask.head() for ask in asks))
+            for ask in asks:
+                await ask.__aexit__()
+        await upstream.left()
+        await until(lambda: not gate.gate.live.busy)
+        assert descriptors() <= before + 15
+
+
+async def test_after_a_storm_of_leavers_every_request_is_served():
+    """1,200 requests cut after a few milliseconds over 10 connections: httpx 0.28 fails for good after it."""
+    release = asyncio.Event()
+    slow = [Wait(release), Send(reply({"choices": []}))]
+    async with Scripted(slow) as upstream:
+        upstreams = {"chat": {"base_url": upstream.url, "max_connections": 10}}
+        async with gateway(upstreams=upstreams) as gate:
+            for _ in range(20):
+                asks = [gate.ask() for _ in range(60)]
+                for ask in asks:
+                    await ask.__aenter__()
+                await until(lambda: gate.gate.live.busy >= 30)
+                for ask in asks:
+                    await ask.__aexit__()
+            await until(lambda: not gate.gate.live.busy)
+            release.set()
+            answers = await asyncio.gather(*(gate.ask().answer() for _ in range(50)))
+    assert [answer.status for answer in answers] == [200] * 50

@@ -1,0 +1,79 @@
+"""`gatepass healthcheck` against real sockets that answer, refuse, hang and talk nonsense."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from click.testing import CliRunner, Result
+
+from gatepass.cli.healthcheck import healthcheck
+
+TIMEOUT_S = 0.3
+
+
+@contextmanager
+def one_answer(answer: bytes | None) -> Iterator[tuple[int, list[bytes]]]:
+    """A server for one request, which gets `answer` or silence; gives its port and what it heard."""
+    heard: list[bytes] = []
+    left = threading.Event()
+
+    def serve(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with connection:
+            heard.append(connection.recv(4096))
+            if answer is None:
+                left.wait(10 * TIMEOUT_S)
+            else:
+                connection.sendall(answer)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(5)
+        thread = threading.Thread(target=serve, args=(listener,))
+        thread.start()
+        try:
+            yield listener.getsockname()[1], heard
+        finally:
+            left.set()
+            thread.join()
+
+
+def ask(port: int, **environment: str) -> Result:
+    told = {"GATEPASS_PORT": str(port), "GATEPASS_HOST": "0.0.0.0"} | environment
+    return CliRunner().invoke(healthcheck, ["--timeout", str(TIMEOUT_S)], env=told)
+
+
+def test_a_live_server_is_exit_code_0_and_silence() -> None:
+    with one_answer(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n") as (port, heard):
+        result = ask(port)
+    assert (result.exit_code, result.output) == (0, "")
+    assert heard[0].startswith(b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1:")
+
+
+def test_any_other_status_is_exit_code_1_and_named() -> None:
+    with one_answer(b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n") as (port, _):
+        result = ask(port)
+    assert (result.exit_code, result.output) == (1, f"Error: 127.0.0.1:{port} answered 503 to GET /healthz\n")
+
+
+def test_a_server_that_hangs_is_exit_code_1_in_time() -> None:
+    with one_answer(None) as (port, _):
+        result = ask(port)
+    assert (result.exit_code, result.output) == (1, f"Error: no answer from 127.0.0.1:{port}: TimeoutError timed out\n")
+
+
+def test_what_is_not_http_is_exit_code_1() -> None:
+    with one_answer(b"SSH-2.0-OpenSSH_9.2\r\n") as (port, _):
+        result = ask(port)
+    assert result.exit_code == 1
+    assert f"no answer from 127.0.0.1:{port}: BadStatusLine" in result.output
+
+
+def test_a_closed_port_is_exit_code_1() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    result = ask(port)
+    assert result.exit_code == 1
+    assert f"no answer from 127.0.0.1:{port}: ConnectionRefusedError" in result.output

@@ -1,0 +1,192 @@
+"""The scripted upstream does what it is told, or no test that leans on it means anything."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+import pytest
+
+from tests.integration.scripted import (
+    Dialogue,
+    Fin,
+    Hold,
+    Pause,
+    Received,
+    Rst,
+    Scripted,
+    Send,
+    Wait,
+    begin_stream,
+    chunk,
+    cut,
+    event,
+    reply,
+    stream,
+)
+
+ASK = b"POST /v1/x?y=1 HTTP/1.1\r\nHost: h\r\nX-Two: a:b\r\nContent-Length: 7\r\n\r\n" + b'{"a":1}'
+
+
+async def connect(upstream: Scripted) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    return await asyncio.open_connection("127.0.0.1", int(upstream.url.rpartition(":")[2]))
+
+
+async def ask(upstream: Scripted) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    reader, writer = await connect(upstream)
+    writer.write(ASK)
+    return reader, writer
+
+
+async def test_a_request_is_recorded_whole_and_the_bytes_are_played_as_they_are():
+    answer = reply({"ok": True}, 418, retry_after="3")
+    async with Scripted([Send(answer), Fin()]) as upstream:
+        reader, writer = await ask(upstream)
+        assert await reader.read() == answer
+        assert upstream.received == [
+            Received(1, "POST", "/v1/x?y=1", (("host", "h"), ("x-two", "a:b"), ("content-length", "7")), b'{"a":1}')
+        ]
+        assert upstream.received[0].json() == {"a": 1}
+        assert upstream.received[0].header("x-two") == "a:b"
+        assert upstream.received[0].header("x-one") is None
+        writer.close()
+    assert answer.startswith(
+        b"HTTP/1.1 418 Scripted\r\ncontent-type: application/json\r\ncontent-length: 12\r\nretry-after: 3\r\n\r\n"
+    )
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 1000])
+async def test_a_request_may_come_in_pieces_and_in_chunks(size: int):
+    sent = (
+        b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3;x=y\r\nabc\r\na\r\n0123456789\r\n0\r\nT: t\r\n\r\n" * 2
+    )
+    async with Scripted([Send(b"!")]) as upstream:
+        reader, writer = await connect(upstream)
+        for start in range(0, len(sent), size):
+            writer.write(sent[start : start + size])
+            await asyncio.sleep(0)
+        assert await reader.readexactly(2) == b"!!"
+        assert [request.body for request in upstream.received] == [b"abc0123456789"] * 2
+        writer.close()
+
+
+async def test_each_request_plays_the_next_dialogue_and_the_last_one_stays():
+    async with Scripted([Send(b"1")], [Send(b"2")]) as upstream:
+        reader, writer = await ask(upstream)
+        writer.write(ASK + ASK)
+        assert await reader.readexactly(3) == b"122"
+        assert (upstream.connections, upstream.open) == (1, 1)
+        writer.close()
+        await upstream.left()
+        assert (upstream.connections, upstream.open) == (1, 0)
+
+
+async def test_the_request_can_choose_its_dialogue():
+    def answer(request: Received) -> Dialogue:
+        return [Send(request.body), Fin()]
+
+    async with Scripted(answer=answer) as upstream:
+        reader, writer = await ask(upstream)
+        assert await reader.read() == b'{"a":1}'
+        writer.close()
+
+
+@pytest.mark.parametrize("after", [0, 1, 5])
+async def test_fin_after_any_byte_reads_to_the_end(after: int):
+    async with Scripted(cut(b"12345", after, Fin())) as upstream:
+        reader, writer = await ask(upstream)
+        assert await reader.read() == b"12345"[:after]
+        writer.close()
+        await upstream.left()
+        assert upstream.sent_bytes == after
+
+
+@pytest.mark.parametrize("after", [0, 1, 5])
+async def test_rst_after_any_byte_is_a_broken_connection(after: int):
+    async with Scripted(cut(b"12345", after, Rst())) as upstream:
+        reader, writer = await ask(upstream)
+        assert await reader.readexactly(after) == b"12345"[:after]
+        with pytest.raises(ConnectionResetError):
+            await reader.read()
+        writer.close()
+
+
+async def test_pieces_are_sent_apart():
+    async with Scripted([Send(b"abcdef", piece_bytes=4, pause_s=0.05), Fin()]) as upstream:
+        reader, writer = await ask(upstream)
+        assert await reader.read(100) == b"abcd"
+        assert await reader.read(100) == b"ef"
+        writer.close()
+
+
+async def test_a_dialogue_waits_for_the_test():
+    go = asyncio.Event()
+    async with Scripted([Send(b"1"), Wait(go), Send(b"2"), Fin()]) as upstream:
+        reader, writer = await ask(upstream)
+        assert await reader.read(1) == b"1"
+        assert upstream.sent_bytes == 1
+        go.set()
+        assert await reader.read() == b"2"
+        writer.close()
+
+
+@pytest.mark.parametrize("waiting", [Hold(), Pause(60), Wait(asyncio.Event())], ids=["hold", "pause", "wait"])
+async def test_the_other_sides_leaving_ends_a_dialogue_at_once(waiting: Hold | Pause | Wait):
+    async with Scripted([waiting, Send(b"never")]) as upstream:
+        _, writer = await ask(upstream)
+        await upstream.requested()
+        writer.close()
+        await upstream.left()
+        assert upstream.sent_bytes == 0
+
+
+async def test_the_tests_end_leaves_no_connection_behind():
+    async with Scripted([Hold()]) as upstream:
+        reader, writer = await ask(upstream)
+        await upstream.requested()
+    assert await reader.read() == b""
+    assert upstream.open == 0
+    writer.close()
+
+
+async def test_a_dialogue_can_begin_before_any_request():
+    async with Scripted([Send(b"hello"), Fin()], speaks_first=True) as upstream:
+        reader, writer = await connect(upstream)
+        assert await reader.read() == b"hello"
+        writer.close()
+        assert upstream.received == []
+
+
+async def test_a_reader_that_stops_is_felt():
+    async with Scripted([Send(b"x" * 40_000_000, piece_bytes=65536), Fin()], send_buffer_bytes=65536) as upstream:
+        with socket.create_connection(("127.0.0.1", int(upstream.url.rpartition(":")[2]))) as idle:
+            idle.sendall(ASK)
+            await upstream.until(lambda: upstream.sent_bytes > 0)
+            taken = -1
+            while taken != upstream.sent_bytes:
+                taken = upstream.sent_bytes
+                await asyncio.sleep(0.1)
+            assert taken < 20_000_000
+
+
+async def test_what_is_no_request_is_told_at_the_end():
+    upstream = await Scripted([Fin()]).__aenter__()
+    _, writer = await connect(upstream)
+    writer.write(b"nonsense\r\n\r\n")
+    await upstream.left()
+    writer.close()
+    with pytest.raises(ValueError, match="not enough values"):
+        await upstream.__aexit__(None)
+
+
+def test_a_scripted_upstream_needs_something_to_say():
+    with pytest.raises(ValueError, match="a dialogue at least"):
+        Scripted()
+
+
+def test_streams_are_framed():
+    begun = b"HTTP/1.1 200 Scripted\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+    assert stream(event({"a": "ü"}), event("[DONE]")) == (
+        begun + b'12\r\ndata: {"a":"\xc3\xbc"}\n\n\r\n' + chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n"
+    )
+    assert begin_stream() == [Send(begun)]

@@ -1,0 +1,94 @@
+import pytest
+
+from gatepass.call import Call, Complaint, Operation, Request, Surface, Timeouts
+from gatepass.upstream import judge
+from gatepass.upstream.complaint import read_complaint
+from gatepass.upstream.dialect import Dialect, OpenaiDialect, operation_url
+
+CHAT = Operation("chat", "POST", "/chat/completions", Surface.CHAT, "chat")
+MODELS = Operation("models", "GET", "/models", Surface.MODELS, "models", repeatable=True)
+TIMEOUTS = Timeouts(1.0, 2.0, 3.0, 4.0)
+CLIENT = ((b"authorization", b"Bearer client"), (b"accept", b"application/json"), (b"user-agent", b"u"))
+
+
+def call(operation=CHAT, *, stream=False, headers=CLIENT, body=b'{"model": "m"}'):
+    return Call("gp-1", operation, "ragflow", "m", body, headers, stream)
+
+
+def test_call_is_written_for_its_upstream():
+    dialect: Dialect = OpenaiDialect()
+    assert dialect.encode(call(), "https://h/v1", TIMEOUTS) == Request(
+        "POST",
+        "https://h/v1/chat/completions",
+        (
+            (b"user-agent", b"u"),
+            (b"accept", b"application/json"),
+            (b"accept-encoding", b"identity"),
+            (b"content-type", b"application/json"),
+            (b"x-request-id", b"gp-1"),
+        ),
+        b'{"model": "m"}',
+        TIMEOUTS,
+    )
+
+
+def test_stream_asks_for_events():
+    request = OpenaiDialect().encode(call(stream=True), "https://h/v1", TIMEOUTS)
+    assert (b"accept", b"text/event-stream") in request.headers
+    assert [name for name, _ in request.headers].count(b"accept") == 1
+
+
+def test_client_keeps_its_name_and_id_and_what_is_configured():
+    headers = ((b"x-request-id", b"theirs"), (b"ai-resource-group", b"g"), (b"connection", b"accept"))
+    request = OpenaiDialect().encode(call(headers=headers), "https://h/v1", TIMEOUTS, ["AI-Resource-Group"])
+    assert request.headers == (
+        (b"x-request-id", b"theirs"),
+        (b"ai-resource-group", b"g"),
+        (b"accept", b"application/json"),
+        (b"accept-encoding", b"identity"),
+        (b"content-type", b"application/json"),
+        (b"user-agent", b"gatepass"),
+    )
+
+
+def test_get_sends_no_body_even_when_the_client_did():
+    request = OpenaiDialect().encode(call(MODELS, body=b"{}"), "https://h/v1", TIMEOUTS)
+    assert (request.method, request.url, request.body) == ("GET", "https://h/v1/models", b"")
+    assert b"content-type" not in dict(request.headers)
+
+
+@pytest.mark.parametrize(
+    ("base_url", "expected"),
+    [
+        ("https://h", "https://h/chat/completions"),
+        ("https://h/", "https://h/chat/completions"),
+        ("https://h/api/v3", "https://h/api/v3/chat/completions"),
+        (
+            "https://h/openai/deployments/d?api-version=2024-10-21",
+            "https://h/openai/deployments/d/chat/completions?api-version=2024-10-21",
+        ),
+        ("http://[::1]:8080/v1/?a=b", "http://[::1]:8080/v1/chat/completions?a=b"),
+    ],
+)
+def test_path_goes_behind_the_base_and_before_its_query(base_url, expected):
+    assert operation_url(base_url, CHAT) == expected
+
+
+def test_model_and_body_of_the_client_never_choose_the_destination():
+    tricky = call(
+        headers=((b"host", b"evil.example"), (b"x-forwarded-host", b"evil.example")),
+        body=b'{"model": "../../x", "base_url": "https://evil.example", "api_base": "https://evil.example"}',
+    )
+    request = OpenaiDialect().encode(tricky, "https://h/v1", TIMEOUTS)
+    assert request.url == "https://h/v1/chat/completions"
+    assert not any(b"evil" in value for _, value in request.headers)
+
+
+def test_dialect_judges_and_relays_as_the_modules_do():
+    dialect = OpenaiDialect()
+    assert dialect.relay_headers(((b"server", b"x"), (b"x-a", b"b"))) == [(b"x-a", b"b")]
+    assert dialect.read_complaint({"message": "m"}, refused=True) == Complaint("m")
+    assert dialect.read_complaint is read_complaint
+    assert dialect.judge_head is judge.judge_head
+    assert dialect.judge_refusal is judge.judge_refusal
+    assert dialect.judge_document is judge.judge_document

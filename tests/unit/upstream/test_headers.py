@@ -1,0 +1,97 @@
+import pytest
+
+from gatepass.upstream.headers import forwarded, relayed
+
+EVENTS = b"text/event-stream; charset=utf-8"
+
+
+def test_only_the_allowed_fields_go_up():
+    client = (
+        (b"host", b"127.0.0.1"),
+        (b"authorization", b"Bearer client"),
+        (b"x-api-key", b"client"),
+        (b"api-key", b"client"),
+        (b"cookie", b"a=b"),
+        (b"content-type", b"application/json"),
+        (b"accept", b"*/*"),
+        (b"x-forwarded-for", b"10.0.0.1"),
+        (b"x-stainless-retry-count", b"0"),
+        (b"user-agent", b"OpenAI/Python"),
+        (b"x-request-id", b"r"),
+        (b"x_request_id", b"smuggled"),
+        (b"openai-organization", b"o"),
+        (b"openai-project", b"p"),
+        (b"traceparent", b"00-1"),
+        (b"tracestate", b"a=1"),
+        (b"tracestate", b"b=2"),
+    )
+    assert forwarded(client) == (
+        (b"user-agent", b"OpenAI/Python"),
+        (b"x-request-id", b"r"),
+        (b"openai-organization", b"o"),
+        (b"openai-project", b"p"),
+        (b"traceparent", b"00-1"),
+        (b"tracestate", b"a=1"),
+        (b"tracestate", b"b=2"),
+    )
+
+
+def test_configured_fields_go_up_too():
+    client = ((b"ocp-apim-subscription-key", b"k"), (b"ai-resource-group", b"g"), (b"other", b"o"))
+    assert forwarded(client, ["Ocp-Apim-Subscription-Key", "ai-resource-group"]) == client[:2]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Authorization",
+        "X-API-Key",
+        "api-key",
+        "Cookie",
+        "Host",
+        "Connection",
+        "TE",
+        "Transfer-Encoding",
+        "Content-Length",
+        "Proxy-Authorization",
+        "Expect",
+        "Accept",
+        "Accept-Encoding",
+        "Content-Type",
+        "X-Gatepass-Hop",
+    ],
+)
+def test_credentials_and_framing_stay_even_when_configured(name):
+    assert forwarded(((name.lower().encode(), b"v"),), [name]) == ()
+
+
+def test_what_connection_names_does_not_cross():
+    client = ((b"connection", b"close, X-Request-Id"), (b"connection", b"user-agent"), (b"user-agent", b"u"))
+    assert forwarded((*client, (b"x-request-id", b"r"), (b"traceparent", b"t"))) == ((b"traceparent", b"t"),)
+    upstream = ((b"connection", b"X-Secret"), (b"x-secret", b"s"), (b"x-kept", b"k"))
+    assert relayed(upstream) == [(b"x-kept", b"k")]
+
+
+def test_all_but_the_denied_fields_come_down():
+    denied = (
+        *(b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade"),
+        *(b"proxy-authenticate", b"content-length", b"content-encoding", b"set-cookie", b"server", b"date"),
+        *(b"alt-svc", b"strict-transport-security", b"www-authenticate", b"x-gatepass-hop", b"x_thing"),
+        *(b"access-control-allow-origin", b"x-request-id"),
+    )
+    kept = [(b"x-ratelimit-remaining-tokens", b"1"), (b"openai-processing-ms", b"2"), (b"retry-after", b"3")]
+    assert relayed((*((name, b"v") for name in denied), *kept)) == kept
+
+
+@pytest.mark.parametrize(
+    ("kinds", "expected"),
+    [
+        ([], []),
+        ([b"application/json"], [(b"content-type", b"application/json")]),
+        ([EVENTS, b"text/event-stream"], [(b"content-type", EVENTS)]),
+        ([b"text/html", EVENTS], [(b"content-type", EVENTS)]),
+        ([b"application/json", b"text/html"], [(b"content-type", b"application/json")]),
+    ],
+)
+def test_content_type_comes_down_once(kinds, expected):
+    assert relayed(tuple((b"content-type", kind) for kind in kinds)) == expected

@@ -1,0 +1,564 @@
+import json
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gatepass.call import Surface
+from gatepass.errors import (
+    UpstreamAuth,
+    UpstreamEmpty,
+    UpstreamHtml,
+    UpstreamInvalid,
+    UpstreamRedirect,
+    UpstreamRefusal,
+)
+from gatepass.upstream import form
+from gatepass.upstream.judge import judge_document, judge_head, judge_refusal
+
+JSON = ((b"content-type", b"application/json"),)
+HTML = ((b"content-type", b"text/html; charset=utf-8"),)
+EVENTS = ((b"content-type", b"text/event-stream"),)
+COMPLETION = {
+    "id": "chatcmpl-1",
+    "object": "chat.completion",
+    "choices": [{"index": 0, "message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}],
+}
+VECTORS = {"object": "list", "data": [{"object": "embedding", "index": 0, "embedding": [0.5]}], "model": "m"}
+LOGIN = b"<!DOCTYPE html><html><head><title>\n Sign in &amp; go </title></head><body>SECRET-PAGE</body></html>"
+STREAM_TEXT = (
+    "Unsupported value: 'stream' does not support true with this model. Only the default (false) value is supported."
+)
+NO_STREAM = (
+    " This model cannot stream: set stream to false in the client, for gatepass does not yet turn a whole reply"
+    " into a stream."
+)
+UNSTREAMED = (
+    'The upstream "chat" answered 200 OK with one whole reply although a stream was asked for: it does not stream this'
+    " model. Set stream to false in the client, for gatepass does not yet turn a whole reply into a stream."
+)
+APIM_TEXT = (
+    "Access denied due to missing subscription key."
+    " Make sure to include subscription key when making requests to an API."
+)
+
+
+def said(error):
+    """Everything that an error tells, as one value."""
+    if error is None:
+        return None
+    told = {"class": type(error), "status": error.http_status, "code": error.public_code, "message": error.message}
+    if isinstance(error, UpstreamRefusal):
+        more = {"kind": error.kind, "param": error.param, "retry_after_s": error.retry_after_s, "raw": error.raw}
+        told |= {name: value for name, value in more.items() if value is not None}
+    assert error.hop == "upstream:chat"
+    return told
+
+
+def refusal(status, body, headers=JSON, **more):
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return said(judge_refusal("chat", status, headers, data, **more))
+
+
+def document(body, headers=JSON, *, surface=Surface.CHAT, stream=False, status=200, **more):
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return said(judge_document("chat", surface, stream, status, headers, data, **more))
+
+
+def told(error_class, status, code, message, **more):
+    return {"class": error_class, "status": status, "code": code, "message": message, **more}
+
+
+def invalid(message):
+    return told(UpstreamInvalid, 502, "upstream_invalid", message)
+
+
+# --- the head ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [200, 201, 204, 299, 400, 401, 404, 429, 500, 599])
+def test_head_of_a_final_reply_tells_nothing(status):
+    assert judge_head("chat", status, JSON) is None
+
+
+@pytest.mark.parametrize(
+    ("location", "target"),
+    [
+        (b"https://sso.corp.example:8443/login?session=s3cret#x", "sso.corp.example"),
+        (b"//user:pw@sso.corp.example/", "sso.corp.example"),
+        (b"/login?next=/v1", "another path of the same host"),
+        (b"", "another path of the same host"),
+        (b"http://[bad", "what is no URL"),
+        (None, "nowhere (no Location)"),
+    ],
+)
+def test_redirect_names_the_host_and_nothing_else_of_its_target(location, target):
+    headers = () if location is None else ((b"location", location),)
+    assert said(judge_head("chat", 302, headers, host="llm.corp.example")) == told(
+        UpstreamRedirect,
+        502,
+        "upstream_redirect",
+        f'The upstream "chat" (llm.corp.example) answered 302 Found, a redirect to {target}: invalid as a reply, and'
+        " gatepass follows none. Check upstreams.chat.base_url (https instead of http, the whole path) and whether a"
+        " login page stands in front of it.",
+    )
+
+
+@pytest.mark.parametrize("status", [300, 301, 303, 304, 307, 308, 399])
+def test_every_redirect_is_an_error(status):
+    assert isinstance(judge_head("chat", status, ()), UpstreamRedirect)
+
+
+@pytest.mark.parametrize(
+    ("status", "shown"), [(101, "101 Switching Protocols"), (100, "100 Continue"), (600, "600"), (999, "999"), (0, "0")]
+)
+def test_status_that_ends_no_exchange_is_an_error(status, shown):
+    assert said(judge_head("chat", status, ())) == invalid(
+        f'The upstream "chat" answered {shown}, an invalid status for a final reply.'
+    )
+
+
+# --- refusals ---------------------------------------------------------------------------------
+
+
+def test_refused_stream_is_told_with_advice():
+    error = {
+        "error": {
+            "message": STREAM_TEXT,
+            "type": "invalid_request_error",
+            "param": "stream",
+            "code": "unsupported_value",
+        }
+    }
+    assert refusal(400, error) == told(
+        UpstreamRefusal,
+        400,
+        "unsupported_value",
+        STREAM_TEXT + NO_STREAM,
+        kind="invalid_request_error",
+        param="stream",
+    )
+
+
+def test_rejected_token_keeps_the_upstreams_words():
+    body = {"error": {"code": 401, "message": "expired", "status": "UNAUTHENTICATED", "details": [{"reason": "X"}]}}
+    assert refusal(401, body, host="h") == told(
+        UpstreamAuth,
+        401,
+        "upstream_auth",
+        'The upstream "chat" (h) does not accept the credential that gatepass sends: expired',
+        kind="UNAUTHENTICATED",
+        raw=body["error"],
+    )
+
+
+def test_rejected_token_is_not_to_be_tried_again():
+    assert judge_refusal("chat", 401, (), b"").retryable is False
+
+
+def test_missing_subscription_key_is_told_with_advice():
+    body = {"statusCode": 401, "message": APIM_TEXT}
+    assert refusal(401, body) == told(
+        UpstreamAuth,
+        401,
+        "upstream_auth",
+        f'The upstream "chat" does not accept the credential that gatepass sends: {APIM_TEXT} The gateway (Azure API'
+        " Management) wants a header of its own beside the token: let the client send Ocp-Apim-Subscription-Key and"
+        " name it in upstreams.chat.forward_headers.",
+        kind="authentication_error",
+        raw=body,
+    )
+
+
+def test_forbidden_is_a_plain_refusal():
+    assert refusal(403, {"message": "not for you"}) == told(
+        UpstreamRefusal, 403, "upstream_error", "not for you", kind="permission_error"
+    )
+
+
+def test_content_filter_passes_as_it_is():
+    error = {
+        "message": "The response was filtered",
+        "type": None,
+        "param": "prompt",
+        "code": "content_filter",
+        "status": 400,
+        "innererror": {"code": "ResponsibleAIPolicyViolation"},
+    }
+    assert refusal(400, {"error": error}) == told(
+        UpstreamRefusal,
+        400,
+        "content_filter",
+        "The response was filtered",
+        kind="invalid_request_error",
+        param="prompt",
+        raw=error,
+    )
+
+
+def test_status_of_http_beats_the_one_in_the_words():
+    assert refusal(500, {"error": {"code": 429, "message": "slow down"}}) == told(
+        UpstreamRefusal, 500, "429", "slow down", kind="server_error"
+    )
+
+
+def test_status_that_http_does_not_know_becomes_what_the_words_imply():
+    assert refusal(999, {"error": {"code": 429, "message": "slow down"}})["status"] == 429
+    assert refusal(999, {"message": "slow down"})["status"] == 502
+
+
+def test_error_as_an_event_in_a_plain_400_is_read():
+    body = b'data: {"error":{"message":"enable_thinking is restricted to True","code":"invalid_parameter_error"}}\n\n'
+    assert refusal(400, body) == told(
+        UpstreamRefusal,
+        400,
+        "invalid_parameter_error",
+        "enable_thinking is restricted to True",
+        kind="invalid_request_error",
+    )
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "message"),
+    [
+        (b"upstream connect error\r\n", (), "upstream connect error"),
+        (b"no healthy upstream", HTML, "no healthy upstream"),
+        (b'{"error":{"message":"cut sho', JSON, '{"error":{"message":"cut sho'),
+        (b'{"a":1}', JSON, '{"a":1}'),
+        (b"\xff\x00oops", (), "� oops"),
+        (b"x" * 501, (), "x" * 499 + "…"),
+        (b"\x00", (), 'The upstream "chat" answered 503 Service Unavailable with a body without a text.'),
+        (b"data: [DONE]\n\n", EVENTS, "data: [DONE]"),
+        (b"<Error><Code>Busy</Code></Error>", ((b"content-type", b"text/xml"),), "<Error><Code>Busy</Code></Error>"),
+        (b"<400> InternalError.Algo", (), "<400> InternalError.Algo"),
+    ],
+)
+def test_other_text_is_quoted(body, headers, message):
+    assert refusal(503, body, headers) == told(UpstreamRefusal, 503, "upstream_error", message, kind="server_error")
+
+
+@pytest.mark.parametrize(("status", "shown"), [(503, "503 Service Unavailable"), (529, "529"), (404, "404 Not Found")])
+def test_empty_body_gets_a_sentence(status, shown):
+    assert refusal(status, b" \n", ())["message"] == f'The upstream "chat" answered {shown} with an empty body.'
+
+
+def test_page_keeps_its_status_and_is_never_shown():
+    assert refusal(502, LOGIN, HTML, host="h") == told(
+        UpstreamRefusal,
+        502,
+        "upstream_html",
+        'The upstream "chat" (h) answered 502 Bad Gateway with an HTML page titled "Sign in & go".',
+        kind="server_error",
+    )
+    assert refusal(404, b"<h1>Nope</h1>", ()) == told(
+        UpstreamRefusal,
+        404,
+        "upstream_html",
+        'The upstream "chat" answered 404 Not Found with an HTML page.',
+        kind="invalid_request_error",
+    )
+    assert refusal(401, LOGIN, HTML)["class"] is UpstreamAuth
+
+
+def test_title_is_masked_and_cut():
+    page = b"<html><title>TOKEN " + b"x" * 200 + b"</title></html>"
+    message = refusal(500, page, HTML, mask=lambda text: text.replace("TOKEN", "***"))["message"]
+    assert message.endswith(f'titled "*** {"x" * 95}…".')
+
+
+def test_time_to_wait_is_read_from_header_and_text():
+    text = {"error": {"message": "Rate limit. Please retry after 86400 seconds.", "code": "429"}}
+    assert refusal(429, text)["retry_after_s"] == 86400.0
+    assert refusal(429, text, (*JSON, (b"retry-after", b"7")))["retry_after_s"] == 7.0
+    date = (b"retry-after", b"Fri, 15 Jan 2027 08:01:00 GMT")
+    assert refusal(503, text, (*JSON, date), wall_s=1_800_000_000.0)["retry_after_s"] == 60.0
+    assert "retry_after_s" not in refusal(400, text)
+
+
+def test_echoed_token_is_masked_in_every_kind_of_body():
+    def mask(text):
+        return text.replace("s3cret-token", "***")
+
+    for body, headers in [
+        (b'{"error":{"message":"bad s3cret-token","request":{"authorization":"Bearer s3cret-token"}}}', JSON),
+        (b'{"detail":[{"loc":["s3cret-token"],"msg":"s3cret-token","type":"s3cret-token"}]}', JSON),
+        (b"x" * 490 + b"s3cret-token", ()),
+        (b"<html><title>s3cret-token</title></html>", HTML),
+        (b'{"nothing":"s3cret-token"}', JSON),
+    ]:
+        for status in (400, 401, 500):
+            assert "s3cret" not in repr(refusal(status, body, headers, mask=mask))
+        assert "s3cret" not in repr(document(body, headers, mask=mask))
+
+
+# --- whole replies of a 200 -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "surface"),
+    [
+        (COMPLETION, Surface.CHAT),
+        (b"\n\n \n" + json.dumps(COMPLETION).encode() + b"\n", Surface.CHAT),
+        (b"\xef\xbb\xbf" + json.dumps(COMPLETION).encode(), Surface.CHAT),
+        ({**COMPLETION, "error": None}, Surface.CHAT),
+        ({**COMPLETION, "error": {}, "code": 0, "message": "ok"}, Surface.CHAT),
+        (b'{"choices": [{"message": {"content": "\\ud83d"}}]}', Surface.CHAT),
+        (b'{"choices": [{"logprobs": -Infinity}]}', Surface.CHAT),
+        (VECTORS, Surface.EMBEDDINGS),
+        ({"data": []}, Surface.EMBEDDINGS),
+        ({"object": "list", "data": [{"id": "m"}]}, Surface.MODELS),
+        ([{"id": "m"}], Surface.MODELS),
+        ({"models": ["m"]}, Surface.MODELS),
+        ({"id": "m", "object": "model"}, Surface.MODELS),
+    ],
+)
+@pytest.mark.parametrize("headers", [JSON, HTML, ()])
+def test_good_reply_is_fine_whatever_its_label(body, surface, headers):
+    assert document(body, headers, surface=surface) is None
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("body", [b"", b"\n\n  \r\n", b"\xef\xbb\xbf"])
+def test_empty_body_is_an_error(body, stream):
+    assert document(body, stream=stream, host="h") == told(
+        UpstreamEmpty, 502, "upstream_empty", 'The upstream "chat" (h) answered 200 OK with an empty body.'
+    )
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("headers", [HTML, JSON, EVENTS, ()])
+def test_login_page_is_an_error(headers, stream):
+    assert document(LOGIN, headers, stream=stream, host="h") == told(
+        UpstreamHtml,
+        502,
+        "upstream_html",
+        'The upstream "chat" (h) answered 200 OK with an HTML page titled "Sign in & go" instead of JSON, which is'
+        " invalid as a reply: a login page or a portal stands in front of it. Check upstreams.chat.base_url and its"
+        " credential.",
+    )
+
+
+LIES = {
+    "ragflow": (
+        {"code": 102, "message": "You have to provide messages."},
+        told(UpstreamRefusal, 400, "102", "You have to provide messages.", kind="invalid_request_error"),
+    ),
+    "ragflow of somebody else": (
+        {"code": 102, "message": "You don't own the chat 1"},
+        told(UpstreamRefusal, 404, "102", "You don't own the chat 1", kind="invalid_request_error"),
+    ),
+    "ragflow exception": (
+        {"code": 100, "data": None, "message": "ValueError('x')"},
+        told(UpstreamRefusal, 502, "100", "ValueError('x')", kind="server_error"),
+    ),
+    "siliconflow": (
+        {"code": 20042, "message": "too many", "data": None},
+        told(UpstreamRefusal, 502, "20042", "too many", kind="server_error"),
+    ),
+    "openrouter": (
+        {"error": {"code": 429, "message": "slow down, try again in 2s"}},
+        told(UpstreamRefusal, 429, "429", "slow down, try again in 2s", kind="rate_limit_error", retry_after_s=2.0),
+    ),
+    "expired": (
+        {"code": 401, "msg": "token expired"},
+        told(
+            UpstreamAuth,
+            401,
+            "upstream_auth",
+            'The upstream "chat" does not accept the credential that gatepass sends: token expired',
+            kind="authentication_error",
+        ),
+    ),
+    "text": ({"error": "boom"}, told(UpstreamRefusal, 502, "upstream_error", "boom", kind="server_error")),
+    "sglang": (
+        {"object": "error", "message": "m", "type": "BadRequestError", "param": None, "code": 400},
+        told(UpstreamRefusal, 400, "400", "m", kind="BadRequestError"),
+    ),
+    "gemini": (
+        [{"error": {"code": 400, "message": "m", "status": "INVALID_ARGUMENT"}}],
+        told(
+            UpstreamRefusal,
+            400,
+            "400",
+            "m",
+            kind="INVALID_ARGUMENT",
+            raw={"code": 400, "message": "m", "status": "INVALID_ARGUMENT"},
+        ),
+    ),
+    "beside choices": (
+        {**COMPLETION, "error": "boom"},
+        told(UpstreamRefusal, 502, "upstream_error", "boom", kind="server_error", raw={**COMPLETION, "error": "boom"}),
+    ),
+    "event": (
+        b': ping\n\ndata: {"error":{"message":"boom","code":503}}\n\n',
+        told(UpstreamRefusal, 503, "503", "boom", kind="server_error"),
+    ),
+    "large error beside choices": (
+        {**COMPLETION, "error": {"message": "m" * form.WHOLE_BYTES}},
+        told(
+            UpstreamRefusal,
+            502,
+            "upstream_error",
+            "…",
+            kind="server_error",
+            raw={"choices": COMPLETION["choices"], "object": "chat.completion", "error": {"message": "…"}},
+        ),
+    ),
+    "large": (
+        {"code": 102, "message": "no", "echo": "x" * form.WHOLE_BYTES},
+        told(
+            UpstreamRefusal,
+            400,
+            "102",
+            "no",
+            kind="invalid_request_error",
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("surface", Surface)
+@pytest.mark.parametrize(("body", "expected"), LIES.values(), ids=LIES)
+def test_error_in_a_200_gets_its_true_status(body, expected, surface, stream):
+    assert document(body, surface=surface, stream=stream) == expected
+
+
+def test_label_of_an_event_stream_hides_no_error():
+    assert document({"code": 102, "message": "no"}, EVENTS, stream=True)["code"] == "102"
+
+
+@pytest.mark.parametrize("headers", [JSON, EVENTS])
+def test_whole_completion_is_no_stream(headers):
+    assert document(COMPLETION, headers, stream=True) == invalid(UNSTREAMED)
+
+
+@pytest.mark.parametrize("headers", [JSON, EVENTS])
+def test_stream_nobody_asked_for_is_an_error(headers):
+    body = b'data: {"choices":[{"delta":{"content":"hi"}}]}\n\ndata: [DONE]\n\n'
+    assert document(body, headers) == invalid(
+        'The upstream "chat" answered 200 OK with a stream of events although none was asked for: set stream to true'
+        " in the client, for gatepass does not yet join events into one reply."
+    )
+    assert document(b": ping\n\n", headers)["code"] == "upstream_invalid"
+
+
+def test_events_that_the_relay_could_not_take_are_no_success():
+    assert document(b"data: {}", stream=True) == invalid(
+        'The upstream "chat" answered 200 OK with events that could not be read as a stream.'
+    )
+
+
+@pytest.mark.parametrize(
+    ("body", "surface", "what"),
+    [
+        ({"id": 1, "object": "x"}, Surface.CHAT, 'with JSON that has no list "choices" (it has id, object)'),
+        ({"choices": {}}, Surface.CHAT, 'with JSON that has no list "choices" (it has choices)'),
+        ({}, Surface.CHAT, 'with JSON that has no list "choices" (it is empty)'),
+        (VECTORS, Surface.CHAT, 'with JSON that has no list "choices" (it has object, data, model)'),
+        (COMPLETION, Surface.EMBEDDINGS, 'with JSON that has no list "data" (it has id, object, choices)'),
+        (
+            {f"n{n}": 1 for n in range(9)},
+            Surface.EMBEDDINGS,
+            'with JSON that has no list "data" (it has n0, n1, n2, n3, n4, n5, n6, n7, …)',
+        ),
+        (
+            {"code": 0, "msg": "ok", "data": COMPLETION},
+            Surface.CHAT,
+            'with its reply wrapped in "data" (it has code, msg, data), which gatepass does not yet unwrap',
+        ),
+        ([1], Surface.CHAT, "with JSON that is no object"),
+        (b"7", Surface.EMBEDDINGS, "with JSON that is no object"),
+        (b"null", Surface.MODELS, "with JSON that is neither an object nor a list"),
+        (b"OK", Surface.CHAT, "with what is no JSON, or was cut short (JSON is malformed: invalid character (byte 0))"),
+        (
+            b'{"choices": [',
+            Surface.CHAT,
+            "with what is no JSON, or was cut short (Input data was truncated)",
+        ),
+        (
+            b'{"choices": [' + b"[" * 100_000,
+            Surface.CHAT,
+            "with what is no JSON, or was cut short (the JSON is nested too deeply)",
+        ),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_reply_without_the_wanted_list_is_an_error(body, surface, what, stream):
+    assert document(body, surface=surface, stream=stream) == invalid(f'The upstream "chat" answered 200 OK {what}.')
+
+
+@pytest.mark.parametrize(("body", "surface"), [(COMPLETION, Surface.CHAT), (VECTORS, Surface.EMBEDDINGS)])
+def test_reply_cut_anywhere_never_looks_finished(body, surface):
+    whole = json.dumps(body).encode()
+    assert [cut for cut in range(len(whole)) if document(whole[:cut], surface=surface) is None] == []
+
+
+@given(st.binary() | st.text().map(str.encode), st.sampled_from([JSON, HTML, EVENTS, ()]), st.booleans())
+def test_any_bytes_are_judged_without_a_crash(body, headers, stream):
+    for surface in Surface:
+        error = judge_document("chat", surface, stream, 200, headers, body)
+        assert error is None or 400 <= error.http_status <= 599
+        assert error is not None or not stream or surface is Surface.MODELS
+    refused = judge_refusal("chat", 400, headers, body)
+    assert refused.http_status == 400
+    assert refused.message
+
+
+FRAGMENTS = st.sampled_from(
+    [
+        b"{",
+        b"}",
+        b"[",
+        b"]",
+        b'"error"',
+        b'"choices"',
+        b'"data"',
+        b"data: ",
+        b":",
+        b",",
+        b"\n",
+        b"null",
+        b"1",
+        b"<html>",
+        b'"message"',
+        b'"\\ud800"',
+        b"\xef\xbb\xbf",
+        b"NaN",
+        b"<title>",
+        b"</title>",
+        b'"code"',
+        b"429",
+        b'"object":"error"',
+    ]
+)
+
+
+@given(
+    st.lists(FRAGMENTS, max_size=12).map(b"".join), st.integers(400, 1100), st.sampled_from([JSON, HTML, EVENTS, ()])
+)
+def test_any_pieces_of_errors_are_judged_without_a_crash(body, status, headers):
+    error = judge_refusal("chat", status, headers, body)
+    assert 400 <= error.http_status <= 599
+    assert len(error.message) < 3000
+    error.message.encode()
+    for surface in Surface:
+        judge_document("chat", surface, False, 200, headers, body)
+
+
+def test_texts_of_our_own_are_no_wrong_credential_to_ragflow():
+    errors = [
+        judge_head("chat", 302, ()),
+        judge_head("chat", 999, ()),
+        judge_document("chat", Surface.CHAT, False, 200, HTML, LOGIN),
+        judge_document("chat", Surface.CHAT, True, 200, JSON, b""),
+        judge_document("chat", Surface.CHAT, True, 200, JSON, b'{"choices":[]}'),
+        judge_document("chat", Surface.CHAT, False, 200, EVENTS, b"data: {}\n\n"),
+        judge_document("chat", Surface.CHAT, False, 200, JSON, b"{}"),
+        judge_document("chat", Surface.CHAT, False, 200, JSON, b'{"data":{"choices":[]}}'),
+        judge_document("chat", Surface.CHAT, False, 200, JSON, b"x"),
+    ]
+    messages = [error.message for error in errors if error is not None]
+    assert len(messages) == len(errors)
+    assert [message for message in messages if re.search("auth|key|forbidden", message.lower())] == []
