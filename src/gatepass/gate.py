@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from gatepass.adapt.chain import BUILT_IN
 from gatepass.adapt.rule import Rule
 from gatepass.admission.doors import Doors
+from gatepass.admission.keys import key_texts
 from gatepass.call import Timeouts
 from gatepass.config.model import Config, Upstream
 from gatepass.errors import Draining, Overloaded
@@ -166,9 +167,12 @@ def build_gate(config: Config, clock: Clock | None = None) -> Gate:
         for name, credential in config.credentials.items()
     }
     hops = {name: _hop(name, upstream, config, holders) for name, upstream in config.upstreams.items()}
+    for network in (hop.network for hop in (*config.upstreams.values(), *config.credentials.values())):
+        if network.proxy_auth is not None:
+            redactor.learn(network.proxy_auth.reveal().partition(":")[2], permanent=True)
     for key in config.access.keys:
-        if key.key is not None:
-            redactor.learn(key.key.reveal(), permanent=True)
+        for text in key_texts(key):
+            redactor.learn(text, permanent=True)
     return Gate(
         config=config,
         clock=clock,

@@ -8,6 +8,7 @@ of header fields nor, with httptools, their size.
 from __future__ import annotations
 
 import asyncio
+from typing import ClassVar
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -23,77 +24,80 @@ BODY_GRACE_S = 5.0
 """The application answers a slow body at limits.receive_s; after this the connection ends whatever it does."""
 
 
-def guarded(limits: Limits) -> type[HttpToolsProtocol]:
+class Guard(HttpToolsProtocol):
+    """One connection of the first hop, with its bounds. `guarded` sets `limits`."""
+
+    limits: ClassVar[Limits]
+    _head_bytes = 0
+    _in_head = True
+    _timer: asyncio.TimerHandle | None = None
+    _refusal: GatepassError | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if len(self.connections) > self.limits.connections:
+            self._refuse(Overloaded("Too many connections are open (limits.connections).", retry_after_s=1))
+            return
+        self._arm(self.limits.receive_s, ReceiveTimeout("No request came in time (limits.receive_s)."))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._disarm()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._refusal is not None:
+            return
+        self._head_bytes += len(data) if self._in_head else 0
+        super().data_received(data)
+        if self._in_head and self._head_bytes > HEAD_BYTES:
+            self._refuse(HeadTooLarge(f"The request's head is larger than {HEAD_BYTES} bytes."))
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._in_head, self._head_bytes = True, 0
+        self._arm(self.limits.receive_s, ReceiveTimeout("The request's head did not end in time (limits.receive_s)."))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        super().on_header(name, value)
+        if len(self.headers) > HEADER_FIELDS:
+            self._refusal = HeadTooLarge(f"The request has more than {HEADER_FIELDS} header fields.")
+            raise httptools.HttpParserError("too many header fields")
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        self.scope["extensions"] = {"gatepass.abort": {"abort": self.transport.abort}}
+        self._disarm()
+        self._timer = self.loop.call_later(self.limits.receive_s + BODY_GRACE_S, self.transport.abort)
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._disarm()
+        super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        self._refuse(self._refusal or InvalidRequest(f"This is not a valid HTTP/1.1 request. {msg}"))
+
+    def _arm(self, delay_s: float, error: GatepassError) -> None:
+        self._disarm()
+        self._timer = self.loop.call_later(delay_s, self._refuse, error)
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _refuse(self, error: GatepassError) -> None:
+        """Answer without the application: the request never became one."""
+        self._refusal = error
+        self._disarm()
+        if not self.transport.is_closing():
+            self.transport.write(_response(error))
+            self.transport.close()
+
+
+def guarded(limits: Limits) -> type[Guard]:
     """The protocol class for uvicorn's `http=`, with these limits."""
-
-    class Guard(HttpToolsProtocol):
-        _head_bytes = 0
-        _in_head = True
-        _timer: asyncio.TimerHandle | None = None
-        _refusal: GatepassError | None = None
-
-        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-            super().connection_made(transport)
-            if len(self.connections) > limits.connections:
-                self._refuse(Overloaded("Too many connections are open (limits.connections).", retry_after_s=1))
-                return
-            self._arm(limits.receive_s, ReceiveTimeout("No request came in time (limits.receive_s)."))
-
-        def connection_lost(self, exc: Exception | None) -> None:
-            self._disarm()
-            super().connection_lost(exc)
-
-        def data_received(self, data: bytes) -> None:
-            if self._refusal is not None:
-                return
-            self._head_bytes += len(data) if self._in_head else 0
-            super().data_received(data)
-            if self._in_head and self._head_bytes > HEAD_BYTES:
-                self._refuse(HeadTooLarge(f"The request's head is larger than {HEAD_BYTES} bytes."))
-
-        def on_message_begin(self) -> None:
-            super().on_message_begin()
-            self._in_head, self._head_bytes = True, 0
-            self._arm(limits.receive_s, ReceiveTimeout("The request's head did not end in time (limits.receive_s)."))
-
-        def on_header(self, name: bytes, value: bytes) -> None:
-            super().on_header(name, value)
-            if len(self.headers) > HEADER_FIELDS:
-                self._refusal = HeadTooLarge(f"The request has more than {HEADER_FIELDS} header fields.")
-                raise httptools.HttpParserError("too many header fields")
-
-        def on_headers_complete(self) -> None:
-            self._in_head = False
-            self.scope["extensions"] = {"gatepass.abort": {"abort": self.transport.abort}}
-            self._disarm()
-            self._timer = self.loop.call_later(limits.receive_s + BODY_GRACE_S, self.transport.abort)
-            super().on_headers_complete()
-
-        def on_message_complete(self) -> None:
-            self._disarm()
-            super().on_message_complete()
-
-        def send_400_response(self, msg: str) -> None:
-            self._refuse(self._refusal or InvalidRequest(f"This is not a valid HTTP/1.1 request. {msg}"))
-
-        def _arm(self, delay_s: float, error: GatepassError) -> None:
-            self._disarm()
-            self._timer = self.loop.call_later(delay_s, self._refuse, error)
-
-        def _disarm(self) -> None:
-            if self._timer is not None:
-                self._timer.cancel()
-                self._timer = None
-
-        def _refuse(self, error: GatepassError) -> None:
-            """Answer without the application: the request never became one."""
-            self._refusal = error
-            self._disarm()
-            if not self.transport.is_closing():
-                self.transport.write(_response(error))
-                self.transport.close()
-
-    return Guard
+    return type("Guard", (Guard,), {"limits": limits})
 
 
 def _response(error: GatepassError) -> bytes:

@@ -15,6 +15,7 @@ from gatepass.config.links import dangling, unreadable
 from gatepass.config.model import Config
 from gatepass.config.planned import not_built_yet
 from gatepass.config.problem import ConfigError, Origin, Path, Problem
+from gatepass.config.proxy import with_environment_proxies
 from gatepass.config.references import Reference, UnresolvedReference, resolve
 from gatepass.config.renamed import RENAMED, Renamed, with_new_names
 from gatepass.config.safety import open_doors
@@ -56,7 +57,7 @@ def load(
     file. Raises ConfigError with every problem at once.
     """
     document = _listening(_document(path, environment, renamed), environment, host, port)
-    config = _checked(document)
+    config = _with_proxies(_checked(document), environment)
     return Loaded(
         config,
         document.source,
@@ -124,6 +125,13 @@ def _checked(document: Document) -> Config:
     if problems:
         raise ConfigError(problems)
     return config
+
+
+def _with_proxies(config: Config, environment: Mapping[str, str]) -> Config:
+    try:
+        return with_environment_proxies(config, environment)
+    except ValueError as error:
+        raise ConfigError([Problem((), f"the proxy for network.from_env {error}", Origin("environment"))]) from None
 
 
 def _located(document: Document, found: Iterable[tuple[Path, str]], known: Sequence[Problem]) -> Iterator[Problem]:

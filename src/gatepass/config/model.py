@@ -126,6 +126,8 @@ class Network(Block):
     """PEM certificates to trust in addition to the system's."""
     proxy: Url | None = None
     """An HTTP proxy for this hop, such as `http://proxy.corp.example:3128`."""
+    proxy_auth: SecretText | None = None
+    """`user:password` for the proxy."""
     client_cert: str | None = None
     """A PEM certificate (chain) to show to the server."""
     client_key: str | None = None
@@ -137,6 +139,8 @@ class Network(Block):
     def _key_needs_cert(self) -> Network:
         if self.client_key and not self.client_cert:
             raise ValueError("client_key needs client_cert beside it")
+        if self.proxy_auth is not None and self.proxy is None:
+            raise ValueError("proxy_auth needs proxy beside it")
         if self.proxy and self.from_env:
             raise ValueError("proxy and from_env exclude each other")
         return self

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from gatepass.call import Target
-from gatepass.config.model import Config, Model
+from gatepass.call import Target, Timeouts
+from gatepass.config.model import Config, Model, Upstream
 from gatepass.errors import ModelNotFound
 
 NAMED_IN_ERROR = 10
@@ -51,12 +51,12 @@ class RouteTable:
         }
         catch_all: tuple[Target, ...] = ()
         if ANY in patterns:
-            catch_all = _targets(patterns[ANY])
+            catch_all = _targets(patterns[ANY], config)
         elif not config.models and len(config.upstreams) == 1:
             catch_all = (Target(next(iter(config.upstreams))),)
         return cls(
-            {name: _targets(model) for name, model in config.models.items() if name not in patterns},
-            tuple((name, _targets(patterns[name])) for name in globs),
+            {name: _targets(model, config) for name, model in config.models.items() if name not in patterns},
+            tuple((name, _targets(patterns[name], config)) for name in globs),
             operations,
             catch_all,
         )
@@ -89,6 +89,16 @@ def _is_glob(name: str) -> bool:
     return any(sign in name for sign in "*?[")
 
 
-def _targets(model: Model) -> tuple[Target, ...]:
-    timeouts = model.timeouts.value() if model.timeouts is not None else None
-    return tuple(Target(target.upstream, target.name, timeouts) for target in model.in_order())
+def _targets(model: Model, config: Config) -> tuple[Target, ...]:
+    return tuple(
+        Target(target.upstream, target.name, _timeouts(model, config.upstreams[target.upstream]))
+        for target in model.in_order()
+    )
+
+
+def _timeouts(model: Model, upstream: Upstream) -> Timeouts | None:
+    """The upstream's, with what the model sets of its own in their place."""
+    if model.timeouts is None:
+        return None
+    own = {name: getattr(model.timeouts, name) for name in model.timeouts.model_fields_set}
+    return upstream.timeouts.model_copy(update=own).value()

@@ -85,7 +85,7 @@ def stream_error(error: GatepassError) -> bytes:
     on as it came.
     """
     message, said = stream_message(error), _said_upstream(error)
-    if said is None and isinstance(error, UpstreamRefusal) and message != error.message:
+    if said is None and isinstance(error, UpstreamRefusal) and error.message not in ("", message):
         said = _capped({"message": error.message})
     kind = _type(error)
     kind = "stream_error" if _REPLAYED.search(kind) else kind

@@ -69,7 +69,7 @@ class TokenHolder:
         self._setback: Setback | None = None
         self._runs: list[asyncio.Task[Token]] = []
         self._tasks: Tasks | None = None
-        self._wake: asyncio.Event | None = None
+        self._rouse: Callable[[], object] = lambda: None
         self._closed = False
 
     def __repr__(self) -> str:
@@ -79,8 +79,9 @@ class TokenHolder:
         """Begin to keep a token, in the background: an issuer that is down stops nobody's start."""
         if self._tasks is not None:
             raise RuntimeError(f"{self!r} has been started already")
-        self._tasks, self._wake = Tasks(), asyncio.Event()
-        self._tasks.spawn(self._keep(self._wake), f"keeper of {self.name}")
+        wake = asyncio.Event()
+        self._tasks, self._rouse = Tasks(), wake.set
+        self._tasks.spawn(self._keep(wake), f"keeper of {self.name}")
 
     async def aclose(self) -> None:
         """End all that runs for this holder; who waits is told. What a fetch still brings is dropped."""
@@ -181,8 +182,7 @@ class TokenHolder:
         else:
             self._set_back(error)
         self._waiters.wake()
-        if self._wake is not None:
-            self._wake.set()
+        self._rouse()
 
     def _adopt(self, token: Token) -> None:
         now = self._clock.now()

@@ -39,7 +39,7 @@ class PooledTransport:
                 max_keepalive_connections=max_connections,
                 keepalive_expiry=KEEPALIVE_S,
             ),
-            proxy=network.proxy,
+            proxy=_proxy(network),
         )
 
     async def send(self, request: Request) -> PooledResponse:
@@ -107,6 +107,13 @@ class PooledResponse:
 
     async def aclose(self) -> None:
         await _close(self._reply, self._pieces)
+
+
+def _proxy(network: Network) -> httpx2.Proxy | None:
+    if network.proxy is None:
+        return None
+    user, _, password = network.proxy_auth.reveal().partition(":") if network.proxy_auth else ("", "", "")
+    return httpx2.Proxy(network.proxy, auth=(user, password) if user else None)
 
 
 class _Trail:

@@ -60,9 +60,16 @@ def test_two_upstreams_without_models_guess_nothing():
         table().resolve("chat", "m")
 
 
-def test_a_models_timeouts_go_with_its_targets():
-    routes = table(models={"slow": {"upstream": "chat", "timeouts": {"first_byte_s": 900}}})
-    assert routes.resolve("chat", "slow") == (Target("chat", None, Timeouts(first_byte_s=900)),)
+def test_a_models_timeouts_replace_the_upstreams_one_by_one():
+    routes = RouteTable.from_config(
+        Config.model_validate(
+            {
+                "upstreams": {"chat": {**UPSTREAMS["chat"], "timeouts": {"idle_s": 7, "first_byte_s": 8}}},
+                "models": {"slow": {"upstream": "chat", "timeouts": {"first_byte_s": 900}}},
+            }
+        )
+    )
+    assert routes.resolve("chat", "slow") == (Target("chat", None, Timeouts(first_byte_s=900, idle_s=7)),)
 
 
 def test_the_listing_opens_what_wildcards_and_operations_open():

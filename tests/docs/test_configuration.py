@@ -1,0 +1,70 @@
+"""docs/configuration.md holds every setting and variable, with its true default, and none that does not exist."""
+
+import json
+import re
+from pathlib import Path
+
+from gatepass.config.planned import PLANNED
+from gatepass.config.settings import Setting, all_settings
+from gatepass.config.variables import NAMES, SECRETS
+
+TEXT = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text()
+ROWS = dict(re.findall(r"^\| `([a-z_.\[\]NAME]+)` \| (`[^`]*`|required) \| .+ \| .*\|$", TEXT, re.MULTILINE))
+VARIABLES = set(re.findall(r"^\| `GATEPASS_([A-Z_]+)` \|", TEXT, re.MULTILINE))
+SHARED_BLOCKS = ("network", "timeouts")
+
+
+def name(setting: Setting) -> str:
+    """The setting as people write it: `access.keys[].hash`, and once for all under blocks that many have."""
+    pattern = setting.pattern
+    for block in SHARED_BLOCKS:
+        if block in pattern[:-1]:
+            return f"{block}.{pattern[-1]}"
+    parts = [
+        "[]" if part == "*" and pattern[index - 1] in ("keys", "targets") else "NAME" if part == "*" else part
+        for index, part in enumerate(pattern)
+    ]
+    return ".".join(parts).replace(".[]", "[]")
+
+
+def default(setting: Setting) -> str:
+    if setting.required:
+        return "required"
+    value = setting.default
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return f"`{value}`" if isinstance(value, str) and value else f"`{json.dumps(value)}`"
+
+
+def test_every_setting_is_documented_with_its_default_and_nothing_else_is():
+    leaves = {name(setting): default(setting) for setting in all_settings().values() if not setting.is_block}
+    lists = {"access.keys": "`[]`", "models.NAME.targets": "`null`", "models.NAME.timeouts": "`null`"}
+    assert {**leaves, **lists} == ROWS
+
+
+def test_every_block_has_a_heading():
+    headings = re.findall(r"^#+ (.+)$", TEXT, re.MULTILINE)
+    for block in (
+        "`server`",
+        "`limits`",
+        "`credentials.NAME`",
+        "`upstreams.NAME`",
+        "`models.NAME`",
+        "`access`",
+        "`log`",
+    ):
+        assert block in headings
+    assert set(SHARED_BLOCKS) < set(headings)
+
+
+def test_every_variable_is_documented_and_nothing_else_is():
+    plain = {variable for variable in NAMES if variable.removesuffix("_FILE") not in SECRETS or variable in SECRETS}
+    assert plain | {"CONFIG"} == VARIABLES
+    for secret in SECRETS:
+        assert f"`GATEPASS_{secret}_FILE`" in TEXT
+
+
+def test_what_is_not_built_yet_is_named():
+    section = TEXT.partition("## Not built yet")[2]
+    for planned in PLANNED:
+        assert planned.pattern[-1] in section.replace("the dialects", "dialect").replace("the types", "type")

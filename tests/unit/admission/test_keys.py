@@ -1,0 +1,156 @@
+import re
+
+import pytest
+
+from gatepass.admission.keys import LOOK_AGAIN_S, KeyRing, hash_key, key_texts, new_key, presented_key
+from gatepass.call import Secret
+from gatepass.config.model import AccessKey
+from gatepass.config.references import Reference, UnresolvedReference
+from gatepass.errors import InvalidApiKey
+
+ONE, TWO, THREE = "gp-one-0123456789", "gp-two-0123456789", "gp-three-01234567"
+
+
+def by_hash(name, key):
+    return AccessKey(name=name, hash=hash_key(key))
+
+
+def in_file(name, path):
+    return AccessKey(name=name, key=Secret(Reference.to_file(str(path)).read))
+
+
+def test_a_new_key_is_recognisable_and_never_the_same():
+    key, key_hash = new_key()
+    assert re.fullmatch(r"gp-[A-Za-z0-9_-]{43}", key)
+    assert key_hash == hash_key(key)
+    assert new_key()[0] != key
+
+
+def test_a_hash_is_sha256_in_hexadecimal_digits():
+    assert hash_key("abc") == "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_each_key_finds_its_own_entry():
+    first, second = by_hash("first", ONE), AccessKey(name="second", key=Secret(TWO))
+    ring = KeyRing([first, second])
+    assert [ring.find(key, 0.0) for key in (ONE, TWO, THREE)] == [first, second, None]
+
+
+@pytest.mark.parametrize(
+    "presented", ["", " ", ONE + " ", ONE[:-1], "ключ", "\udcff", "\x00", hash_key(ONE), "x" * 100_000]
+)
+def test_what_is_not_a_key_finds_nothing(presented):
+    assert KeyRing([by_hash("a", ONE)]).find(presented, 0.0) is None
+    assert KeyRing([]).find(presented, 0.0) is None
+
+
+def test_every_entry_is_compared_whether_or_not_one_has_been_found(monkeypatch):
+    compared = []
+
+    def compare(one, other):
+        compared.append(len(one))
+        return one == other
+
+    monkeypatch.setattr("gatepass.admission.keys.hmac.compare_digest", compare)
+    ring = KeyRing([by_hash("a", ONE), by_hash("b", TWO)])
+    for key in (ONE, TWO, THREE):
+        ring.find(key, 0.0)
+    assert compared == [32] * 6
+
+
+def test_a_file_may_hold_several_keys(tmp_path):
+    file = tmp_path / "keys"
+    file.write_text(f"{ONE}\n{TWO}\n")
+    entry = in_file("a", file)
+    ring = KeyRing([entry])
+    assert [ring.find(key, 0.0) for key in (ONE, TWO, f"{ONE}\n{TWO}")] == [entry, entry, None]
+    assert key_texts(entry) == (ONE, TWO)
+    assert key_texts(by_hash("b", ONE)) == ()
+
+
+def test_a_changed_file_counts_within_a_second(tmp_path):
+    file = tmp_path / "keys"
+    file.write_text(ONE)
+    entry = in_file("a", file)
+    ring = KeyRing([by_hash("b", THREE), entry])
+    assert ring.find(ONE, 100.0) is entry
+    file.write_text(TWO)
+    assert [ring.find(key, 100.0 + LOOK_AGAIN_S - 0.01) for key in (ONE, TWO)] == [entry, None]
+    assert [ring.find(key, 100.0 + LOOK_AGAIN_S) for key in (ONE, TWO)] == [None, entry]
+    assert ring.find(THREE, 200.0) is not None
+
+
+def test_a_file_is_read_once_a_second_however_many_ask():
+    reads = []
+
+    def read():
+        reads.append(1)
+        return ONE
+
+    ring = KeyRing([AccessKey(name="a", key=Secret(read))])
+    at_start = len(reads)
+    for tenth in range(30):
+        ring.find(ONE, tenth / 10)
+    assert len(reads) - at_start == 3
+
+
+def test_a_file_that_is_away_or_empty_leaves_the_last_keys_good(tmp_path):
+    file = tmp_path / "keys"
+    file.write_text(ONE)
+    entry = in_file("a", file)
+    ring = KeyRing([entry])
+    file.unlink()
+    assert ring.find(ONE, 10.0) is entry
+    file.write_text("\n")
+    assert ring.find(ONE, 20.0) is entry
+    assert ring.find("", 20.0) is None
+    file.write_text(TWO)
+    assert ring.find(ONE, 30.0) is None
+
+
+def test_a_file_that_is_away_at_the_start_is_told(tmp_path):
+    key = AccessKey(name="a", key=Secret(lambda: Reference.to_file(str(tmp_path / "no"))))
+    with pytest.raises(UnresolvedReference):
+        KeyRing([key])
+
+
+@pytest.mark.parametrize(
+    ("headers", "key"),
+    [
+        ([], None),
+        ([("authorization", f"Bearer {ONE}")], ONE),
+        ([("authorization", f"bEARER   {ONE}  ")], ONE),
+        ([("x-api-key", ONE)], ONE),
+        ([("api-key", f" {ONE}")], ONE),
+        ([("authorization", f"Bearer {ONE}"), ("x-api-key", ONE), ("api-key", ONE), ("x-api-key", ONE)], ONE),
+        ([("authorization", ""), ("x-api-key", ONE)], ONE),
+        ([("authorization", "Bearer"), ("x-api-key", ONE)], ONE),
+        ([("authorization", "Bearer "), ("x-api-key", "")], None),
+        ([("authorization", "Bearer a b")], "a b"),
+        ([("authorization", "Bearer \xff")], "\xff"),
+        ([("x-other", ONE), ("proxy-authorization", f"Bearer {ONE}")], None),
+    ],
+)
+def test_one_key_is_taken_from_wherever_it_is_shown(headers, key):
+    assert presented_key(tuple((name.encode(), value.encode("latin-1")) for name, value in headers)) == key
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [("authorization", f"Bearer {ONE}"), ("x-api-key", TWO)],
+        [("authorization", f"Bearer {ONE}"), ("api-key", TWO)],
+        [("x-api-key", ONE), ("api-key", TWO)],
+        [("x-api-key", ONE), ("x-api-key", TWO)],
+        [("authorization", f"Bearer {ONE}"), ("authorization", f"Bearer {TWO}")],
+        [("authorization", f"Basic {ONE}"), ("x-api-key", ONE)],
+        [("authorization", ONE)],
+        [("authorization", f"Bearer{ONE}")],
+        [("authorization", f"Bearer\t{ONE}")],
+    ],
+)
+def test_keys_that_differ_and_unknown_schemes_are_refused(headers):
+    with pytest.raises(InvalidApiKey) as caught:
+        presented_key(tuple((name.encode(), value.encode()) for name, value in headers))
+    assert caught.value.http_status == 401
+    assert ONE not in caught.value.message

@@ -1,0 +1,71 @@
+import subprocess
+import sys
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from gatepass import __version__
+from gatepass.cli import COMMANDS, Commands, Entry, main
+
+HEAVY = ("pydantic", "fastapi", "starlette", "uvicorn", "httpx2", "ruamel", "msgspec", "prometheus_client", "ssl")
+
+
+def run(*arguments, group=main):
+    return CliRunner().invoke(group, list(arguments))
+
+
+def test_the_overview_names_every_command_and_the_exit_codes():
+    result = run("--help")
+    assert result.exit_code == 0
+    for name, entry in COMMANDS.items():
+        assert f"  {name} " in result.output
+        assert entry.summary in result.output
+    assert "0 fine, 1 a check failed, 2 configuration or usage, 3 cannot" in result.output
+
+
+def test_the_overview_loads_nothing_heavy():
+    program = (
+        "import sys; sys.argv = ['gatepass', '--help']\n"
+        "from gatepass.cli import main\n"
+        "try: main()\n"
+        f"finally: print('LOADED', *(name for name in {HEAVY!r} if name in sys.modules))\n"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True)
+    assert result.stdout.splitlines()[-1] == "LOADED"
+
+
+def test_the_version_is_told():
+    assert run("--version").output == f"gatepass, version {__version__}\n"
+
+
+def test_an_unknown_command_is_a_usage_error():
+    result = run("serv")
+    assert result.exit_code == 2
+    assert "No such command 'serv'" in result.output
+
+
+@pytest.mark.parametrize("module", ["gatepass.cli.nowhere", "gatepass.nowhere.command"])
+def test_a_missing_module_is_told_and_harms_no_other_command(module):
+    group = Commands(
+        {"gone": Entry(module, "gone", "Not here."), "keys": Entry("gatepass.cli.keys", "keys", "Keys.")},
+        name="gatepass",
+    )
+    assert "gone  Not here." in run("--help", group=group).output
+    assert run("keys", "new", group=group).exit_code == 0
+    result = run("gone", group=group)
+    assert result.exit_code == 2
+    assert f"This installation has no command 'gone': {module} is missing." in result.output
+
+
+def test_a_library_that_is_missing_inside_a_command_is_not_hidden(tmp_path, monkeypatch):
+    (tmp_path / "gatepass_probe.py").write_text("import gatepass_no_such_library\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    group = Commands({"probe": Entry("gatepass_probe", "probe", "")}, name="gatepass")
+    result = run("probe", group=group)
+    assert isinstance(result.exception, ModuleNotFoundError)
+    assert result.exception.name == "gatepass_no_such_library"
+
+
+def test_the_group_lists_its_commands():
+    assert main.list_commands(click.Context(main)) == list(COMMANDS)

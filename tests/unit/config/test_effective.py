@@ -1,0 +1,59 @@
+from gatepass.config.effective import effective
+from gatepass.config.load import load
+
+
+def shown(tmp_path, text, environment=None):
+    path = tmp_path / "f.yaml"
+    path.write_text(text)
+    return effective(load(str(path), environment or {})).replace(f"{tmp_path}/", "").splitlines()
+
+
+TEXT = """\
+upstreams:
+  chat: {base_url: "https://${HOST}/v1", credential: login, forward_headers: [X-Team]}
+credentials:
+  login:
+    type: http_json
+    url: "https://portal.example/t?key=topsecret"
+    headers: {X-App: topsecret}
+    json: {secret: "${S}", n: 5}
+models: {"*": {upstream: chat}, "true": {upstream: chat, name: "a: b #c"}}
+log: {bodies: true}
+"""
+
+
+def test_each_value_comes_with_its_origin(tmp_path):
+    lines = shown(tmp_path, TEXT, {"HOST": "llm.example", "S": "topsecret", "GATEPASS_PORT": "9"})
+    for line in (
+        "server:",
+        '  host: "127.0.0.1"  # default',
+        "  port: 9  # environment GATEPASS_PORT",
+        "    base_url: https://llm.example/v1  # f.yaml:2, environment HOST",
+        "      total_s: null  # default",
+        "      - X-Team  # f.yaml:2",
+        '    url: "https://portal.example/t?(hidden)"  # f.yaml:6',
+        "      X-App: (hidden)  # f.yaml:7",
+        "      secret: (hidden)  # f.yaml:8, environment S",
+        "      n: (hidden)  # f.yaml:8",
+        "operations: {}  # default",
+        '  "*":',
+        '  "true":',
+        '    name: "a: b #c"  # f.yaml:9',
+        "  bodies: true  # f.yaml:10",
+    ):
+        assert line in lines
+    assert "topsecret" not in "\n".join(lines)
+
+
+def test_the_type_of_a_credential_comes_first(tmp_path):
+    lines = shown(tmp_path, TEXT, {"HOST": "h", "S": "s"})
+    assert lines[lines.index("  login:") + 1] == "    type: http_json  # f.yaml:5"
+
+
+def test_what_is_shown_is_yaml_again(tmp_path):
+    text = "upstreams: {chat: {base_url: 'https://x/v1'}}\nmodels: {'a*': {targets: [{upstream: chat, name: 'no'}]}}\n"
+    lines = shown(tmp_path, text)
+    again = tmp_path / "again.yaml"
+    again.write_text("\n".join(lines))
+    first = load(str(tmp_path / "f.yaml"), {}).config
+    assert load(str(again), {}).config == first

@@ -1,0 +1,203 @@
+import json
+
+import pytest
+
+from gatepass.config.environment import read_environment
+from gatepass.config.references import Reference, UnresolvedReference
+
+SECRET = "GATEPASS_CLIENT_SECRET"
+NO_JSON = "is not JSON: Expecting value (line 1, column 7)"
+DIFFER = "belong to different types of credential: keep one of them"
+URL = {"GATEPASS_UPSTREAM_URL": "https://llm.example/v1"}
+
+
+def read(**more):
+    return read_environment({**URL, **{f"GATEPASS_{name}": value for name, value in more.items()}})
+
+
+def problems(**more):
+    return [str(problem) for problem in read(**more).problems]
+
+
+def test_a_url_alone_is_an_upstream_for_every_model():
+    document = read()
+    assert document.tree == {
+        "upstreams": {"chat": {"base_url": "https://llm.example/v1"}},
+        "models": {"*": {"upstream": "chat"}},
+    }
+    assert document.problems == ()
+    assert str(document.origin(("upstreams", "chat", "base_url"))) == "environment GATEPASS_UPSTREAM_URL"
+
+
+def test_an_oauth2_credential_is_inferred_from_the_client_id():
+    document = read(TOKEN_URL="https://sso/t", CLIENT_ID="me", CLIENT_SECRET="topsecret", SCOPE="a b")
+    assert document.tree["credentials"] == {
+        "token": {
+            "type": "oauth2",
+            "token_url": "https://sso/t",
+            "client_id": "me",
+            "client_secret": "topsecret",
+            "scope": "a b",
+        }
+    }
+    assert document.tree["upstreams"]["chat"]["credential"] == "token"
+    assert str(document.origin(("credentials", "token", "type"))) == "environment GATEPASS_CLIENT_ID"
+    assert document.problems == ()
+    assert "topsecret" not in repr(document)
+
+
+def test_a_static_credential_is_inferred_from_the_token():
+    document = read(TOKEN="abc", TOKEN_TYPE="static")
+    assert document.tree["credentials"] == {"token": {"type": "static", "token": "abc"}}
+    assert read(TOKEN="abc").tree["credentials"] == document.tree["credentials"]
+
+
+def test_a_json_login_and_a_second_host_for_embeddings():
+    document = read(
+        EMBEDDINGS_URL="https://embed.example/v1",
+        TOKEN_URL="https://portal/t",
+        TOKEN_JSON='{"app_id": "bot", "deep": [{"secret": "$${x} top"}, 5, null]}',
+        TOKEN_PATH="data.token",
+        EXPIRES_PATH="data.expireAt",
+        EXPIRES_UNIT="ms",
+        CA_FILE="/ca.pem",
+        PROXY="http://proxy:3128",
+    )
+    network = {"ca_file": "/ca.pem", "proxy": "http://proxy:3128"}
+    assert document.tree == {
+        "upstreams": {
+            "chat": {"base_url": "https://llm.example/v1", "network": network, "credential": "token"},
+            "embeddings": {"base_url": "https://embed.example/v1", "network": network, "credential": "token"},
+        },
+        "models": {"*": {"upstream": "chat"}},
+        "operations": {"embeddings": {"upstream": "embeddings"}},
+        "credentials": {
+            "token": {
+                "type": "http_json",
+                "url": "https://portal/t",
+                "json": {"app_id": "bot", "deep": [{"secret": "$${x} top"}, 5, None]},
+                "reply": {"token": "data.token", "expires_at": "data.expireAt", "unit": "ms"},
+                "network": network,
+            }
+        },
+    }
+    assert document.problems == ()
+    assert isinstance(document.tree["credentials"]["token"]["json"]["deep"][0]["secret"], Reference)
+
+
+def test_a_path_that_tells_a_life_goes_to_expires_in():
+    document = read(TOKEN_TYPE="http_json", TOKEN_URL="https://p", EXPIRES_PATH="ttl")
+    assert document.tree["credentials"]["token"]["reply"] == {"expires_in": "ttl"}
+
+
+def test_a_login_in_a_file_is_read_again(tmp_path):
+    file = tmp_path / "login.json"
+    file.write_text('{"app": "bot", "secret": "one", "n": 1}')
+    secret = read(TOKEN_URL="https://p", TOKEN_JSON_FILE=str(file)).tree["credentials"]["token"]["json"]["secret"]
+    assert (str(secret), secret.read()) == ("one", "one")
+    file.write_text('{"app": "bot", "secret": "two", "n": 1}')
+    assert secret.read() == "two"
+    for broken, told in (("{", "is not JSON"), ('{"secret": 5}', "has lost a text")):
+        file.write_text(broken)
+        with pytest.raises(UnresolvedReference, match=told):
+            secret.read()
+
+
+def test_several_keys_and_hashes_are_told_apart():
+    document = read(KEYS="one, two\nthree", KEY_HASHES=" sha256:a,sha256:b ")
+    assert document.tree["access"] == {
+        "keys": [
+            {"name": "key-1", "key": "one"},
+            {"name": "key-2", "key": "two"},
+            {"name": "key-3", "key": "three"},
+            {"name": "hash-1", "hash": "sha256:a"},
+            {"name": "hash-2", "hash": "sha256:b"},
+        ]
+    }
+    assert all(isinstance(entry["key"], Reference) for entry in document.tree["access"]["keys"][:3])
+    places = [("access", "keys", 2, "key"), ("access", "keys", 3, "hash")]
+    assert [str(document.origin(place)) for place in places] == [
+        "environment GATEPASS_KEYS",
+        "environment GATEPASS_KEY_HASHES",
+    ]
+    assert "access" not in read(KEYS=" , ", KEY_HASHES=",").tree
+
+
+def test_keys_in_a_file_share_a_name_and_are_read_again(tmp_path):
+    file = tmp_path / "keys"
+    file.write_text("one,two\n")
+    (entry,) = read(KEYS_FILE=str(file)).tree["access"]["keys"]
+    assert (entry["name"], str(entry["key"])) == ("keys-file", "one two")
+    file.write_text("three\nfour")
+    assert entry["key"].read() == "three\nfour"
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (
+            {"TOKEN_ULR": "x", "TOKEN": "abc"},
+            ["environment GATEPASS_TOKEN_ULR: is not a variable of gatepass; did you mean GATEPASS_TOKEN_URL?"],
+        ),
+        (
+            {"TOKEN_TYPE": "oauth", "SCOPE": "a"},
+            ["environment GATEPASS_TOKEN_TYPE: 'oauth' is not known here; did you mean oauth2?"],
+        ),
+        (
+            {"TOKEN_URL": "https://p"},
+            ["environment GATEPASS_TOKEN_TYPE: is missing: oauth2 or http_json or static"],
+        ),
+        (
+            {"TOKEN": "a", "CLIENT_ID": "b"},
+            [f"environment: GATEPASS_TOKEN and GATEPASS_CLIENT_ID {DIFFER}"],
+        ),
+        (
+            {"TOKEN_TYPE": "static", "TOKEN": "abc", "SCOPE": "x", "TOKEN_URL": "y"},
+            [
+                "environment GATEPASS_TOKEN_URL: says nothing to a credential of type static: remove it",
+                "environment GATEPASS_SCOPE: says nothing to a credential of type static: remove it",
+            ],
+        ),
+        (
+            {"CLIENT_ID": "me"},
+            [
+                "environment: credentials.token.token_url: is missing: set GATEPASS_TOKEN_URL",
+                f"environment: credentials.token.client_secret: is missing: set {SECRET} (or {SECRET}_FILE)",
+            ],
+        ),
+        (
+            {"TOKEN_URL": "https://p", "TOKEN_JSON": '{"a": topsecret}'},
+            [
+                f"environment GATEPASS_TOKEN_JSON: credentials.token.json: {NO_JSON}",
+            ],
+        ),
+    ],
+)
+def test_what_is_wrong_names_the_variable(given, told):
+    assert problems(**given) == told
+
+
+def test_a_secret_given_twice_is_refused(tmp_path):
+    file = tmp_path / "t"
+    file.write_text("abc")
+    assert problems(TOKEN="abc", TOKEN_FILE=str(file)) == [
+        "environment GATEPASS_TOKEN_FILE: stands beside GATEPASS_TOKEN: keep one of them"
+    ]
+
+
+def test_an_unreadable_file_names_its_variable():
+    fault = "the file /no cannot be read: No such file or directory"
+    assert problems(TOKEN_FILE="/no", KEYS_FILE="/no") == [
+        f"environment GATEPASS_TOKEN_FILE: credentials.token.token: {fault}",
+        f"environment GATEPASS_KEYS_FILE: access.keys.0: {fault}",
+    ]
+
+
+def test_values_are_never_references():
+    document = read(SCOPE="${HOME}", CLIENT_ID="${A", CLIENT_SECRET="$$", TOKEN_URL="https://x")
+    credential = document.tree["credentials"]["token"]
+    assert [credential[name] for name in ("scope", "client_id", "client_secret")] == ["${HOME}", "${A", "$$"]
+
+
+def test_any_json_may_be_a_login():
+    assert read(TOKEN_URL="https://p", TOKEN_JSON=json.dumps(["a"])).tree["credentials"]["token"]["json"] == ["a"]

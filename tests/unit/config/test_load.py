@@ -1,0 +1,284 @@
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gatepass.config.load import load
+from gatepass.config.model import HttpJsonCredential, StaticCredential
+from gatepass.config.problem import ConfigError
+from gatepass.config.renamed import Renamed
+from gatepass.config.safety import IN_PLAIN_SIGHT
+
+ROOT = Path(__file__).parents[3]
+UNSET = "the environment variable {} is not set: set it, or write $$ for a plain dollar"
+LATER = "not built yet: credentials of type entra; use oauth2, http_json or static"
+AWAY = "the file /nowhere cannot be read: No such file or directory"
+HASH = "sha256:" + "a" * 64
+MINIMAL = "upstreams: {chat: {base_url: 'https://llm.example/v1'}}\n"
+
+
+@pytest.fixture
+def write(tmp_path):
+    def written(text, name="gatepass.yaml"):
+        (tmp_path / name).write_text(text)
+        return str(tmp_path / name)
+
+    return written
+
+
+def refused(path, environment=None, **flags):
+    with pytest.raises(ConfigError) as caught:
+        load(path, environment or {}, **flags)
+    assert caught.value.__cause__ is None
+    directory = f"{Path(path).parent}/" if path else ""
+    return str(caught.value).replace(directory, "") if directory else str(caught.value)
+
+
+def test_the_example_is_a_configuration(monkeypatch):
+    environment = {"CORP_SECRET": "a", "PORTAL_SECRET": "b", "LIBRECHAT_KEY": "0123456789abcdef"}
+    loaded = load(str(ROOT / "config.example.yaml"), environment)
+    assert loaded.warnings == ()
+    assert set(loaded.config.upstreams) == {"chat", "embed"}
+    login = loaded.config.credentials["login"]
+    assert isinstance(login, HttpJsonCredential)
+    assert login.json_body == {"app_id": "bot", "secret": "b"}
+
+
+def test_a_small_file_is_enough(write):
+    loaded = load(write(MINIMAL), {})
+    assert loaded.config.upstreams["chat"].base_url == "https://llm.example/v1"
+    assert loaded.origin(("upstreams", "chat", "base_url")).endswith("gatepass.yaml:1")
+    assert loaded.origin(("server", "port")) == "default"
+
+
+def test_json_says_the_same(write):
+    tree = {"upstreams": {"chat": {"base_url": "https://llm.example/v1"}}}
+    loaded = load(write(json.dumps(tree, indent="\t"), "gatepass.json"), {})
+    assert loaded.config == load(write(MINIMAL), {}).config
+    assert loaded.origin(("upstreams", "chat", "base_url")).endswith("gatepass.json:4")
+
+
+def test_the_environment_names_the_file(write):
+    assert load(None, {"GATEPASS_CONFIG": write(MINIMAL)}).source.endswith("gatepass.yaml")
+    assert load(write(MINIMAL), {"GATEPASS_CONFIG": "/nowhere.yaml"}).source.endswith("gatepass.yaml")
+
+
+def test_without_any_configuration_it_says_where_one_could_come_from():
+    told = "configuration: there is none: name a file by --config or GATEPASS_CONFIG, or set GATEPASS_UPSTREAM_URL"
+    assert refused(None) == told
+    assert refused(None, {"GATEPASS_CONFIG": "", "GATEPASS_UPSTREAM_URL": ""}) == told
+
+
+def test_flags_beat_the_environment_and_the_environment_beats_the_file(write):
+    path = write(MINIMAL + "server: {host: 127.0.0.2, port: 1}\n")
+    environment = {"GATEPASS_HOST": "127.0.0.3", "GATEPASS_PORT": "2"}
+
+    def listening(**flags):
+        loaded = load(path, environment, **flags)
+        server = loaded.config.server
+        return [(server.host, loaded.origin(("server", "host"))), (server.port, loaded.origin(("server", "port")))]
+
+    assert listening() == [("127.0.0.3", "environment GATEPASS_HOST"), (2, "environment GATEPASS_PORT")]
+    assert listening(host="127.0.0.4", port=0) == [("127.0.0.4", "--host"), (0, "--port")]
+
+
+@pytest.mark.parametrize("port", ["80a", "-1", "99999", "1.5", "１"])
+def test_a_port_that_is_none_is_refused(write, port):
+    assert refused(write(MINIMAL), {"GATEPASS_PORT": port}).startswith(
+        "environment GATEPASS_PORT: server.port: expects "
+    )
+
+
+def test_a_server_that_is_no_block_is_refused_with_host_and_port_given(write):
+    assert refused(write(MINIMAL + "server: [1]\n"), {"GATEPASS_PORT": "2"}) == (
+        "gatepass.yaml:2: server: expects a block of settings"
+    )
+    assert load(write(MINIMAL + "server:\n"), {"GATEPASS_PORT": "2"}).config.server.port == 2
+
+
+def test_a_wider_host_needs_keys_wherever_the_host_comes_from(write):
+    path = write(MINIMAL)
+    for environment, flags, place in (
+        ({"GATEPASS_HOST": "0.0.0.0"}, {}, "environment GATEPASS_HOST"),
+        ({}, {"host": "0.0.0.0"}, "--host"),
+        ({"GATEPASS_HOST": "127.0.0.1"}, {"host": "::"}, "--host"),
+    ):
+        assert refused(path, environment, **flags).startswith(
+            f"{place}: server.host: is wider than this machine, and there are no keys: run `gatepass keys new`"
+        )
+    keyed = write(MINIMAL + f"access: {{keys: [{{name: a, hash: '{HASH}'}}]}}\n")
+    assert load(keyed, {}, host="0.0.0.0").config.server.host == "0.0.0.0"
+
+
+def test_everything_that_is_wrong_is_told_at_once_in_the_order_of_the_file(write):
+    path = write(
+        """\
+server: {prot: 1, workers: 4}
+credentials:
+  corp: {type: oauth2, token_url: "http://sso.example/t", client_id: x, client_secret: "${MISSING}"}
+  later: {type: entra, tenant: x}
+upstreams:
+  chat: {base_url: "https://x", dialect: azure, credential: crop}
+  chat: {base_url: 5}
+  other: {base_url: "${URL}", network: {ca_file: /nowhere.pem}, credential: later}
+models:
+  gpt: {upstream: chatt, stream: auto}
+access:
+  keys: [{name: a, key: "${SHORT}", profile: x}]
+"""
+    )
+    assert refused(path, {"SHORT": "abc", "URL": "ftp://topsecret"}).splitlines() == [
+        "gatepass.yaml:1: server.workers: not built yet: more than one worker process; use 1",
+        "gatepass.yaml:1: server.prot: is not a setting; did you mean port?",
+        f"gatepass.yaml:3: credentials.corp.client_secret: {UNSET.format('MISSING')}",
+        f"gatepass.yaml:3: credentials.corp.token_url: {IN_PLAIN_SIGHT.format(block='credentials.corp')}",
+        f"gatepass.yaml:4: credentials.later.type: {LATER}",
+        "gatepass.yaml:6: upstreams.chat.dialect: not built yet: the dialect azure; use openai",
+        "gatepass.yaml:6: upstreams.chat.credential: 'crop' is not a name under credentials; did you mean corp?",
+        "gatepass.yaml:7: upstreams.chat: is written twice (first in line 6): keep one",
+        "gatepass.yaml:8: upstreams.other.network.ca_file: cannot be read: No such file or directory",
+        "gatepass.yaml:8: upstreams.other.base_url: expects http://host… or https://host…",
+        "gatepass.yaml:10: models.gpt.stream: not built yet: streams made or undone by gatepass; remove it",
+        "gatepass.yaml:10: models.gpt.upstream: 'chatt' is not a name under upstreams; did you mean chat?",
+        "gatepass.yaml:12: access.keys.0.profile: not built yet: the profile of a caller; remove it",
+        "gatepass.yaml:12: access.keys.0.key: is shorter than 16 characters: take one of `gatepass keys new`",
+    ]
+
+
+def test_a_file_that_is_fine_but_for_its_links_is_refused(write):
+    assert refused(write(MINIMAL + "models: {a: {upstream: b}}\n")) == (
+        "gatepass.yaml:2: models.a.upstream: 'b' is not a name under upstreams; there is chat"
+    )
+
+
+def test_references_work_in_texts_alone_and_are_resolved_after_parsing(write):
+    path = write(
+        'upstreams: {chat: {base_url: "https://${HOST}/v1", credential: "${WHICH}"}}\n'
+        'credentials: {corp: {type: static, token: "${T}"}}\n'
+        'models: {"${HOST}": {upstream: chat, name: "$$x"}}\n'
+    )
+    loaded = load(path, {"HOST": "llm.example", "T": "a: [b]\n", "WHICH": "corp"})
+    token = loaded.config.credentials["corp"]
+    assert isinstance(token, StaticCredential)
+    assert token.token.reveal() == "a: [b]\n"
+    assert loaded.config.upstreams["chat"].base_url == "https://llm.example/v1"
+    assert loaded.config.models["${HOST}"].name == "$x"
+    assert loaded.origin(("credentials", "corp", "token")).endswith("gatepass.yaml:2, environment T")
+    assert refused(write(MINIMAL + 'server: {port: "${P}"}\n'), {"P": "80"}) == (
+        "gatepass.yaml:2: server.port: expects a whole number,"
+        " and a reference always stands for a text: write the value itself"
+    )
+
+
+def test_a_rotated_file_arrives_without_a_restart(write, tmp_path):
+    secret = tmp_path / "secret"
+    secret.write_text("one\n")
+    loaded = load(write(MINIMAL + f"credentials: {{c: {{type: static, token: '${{file:{secret}}}'}}}}\n"), {})
+    token = loaded.config.credentials["c"]
+    assert isinstance(token, StaticCredential)
+    secret.write_text("two\n")
+    assert token.token.reveal() == "two"
+    assert loaded.origin(("credentials", "c", "token")).endswith(f"gatepass.yaml:2, file {secret}")
+
+
+def test_a_renamed_setting_is_accepted_with_a_warning(write):
+    table = [Renamed(("upstreams", "*", "url"), ("upstreams", "*", "base_url"), "0.2")]
+    path = write("upstreams: {chat: {url: 'https://${H}/v1'}}\n")
+    loaded = load(path, {"H": "llm.example"}, renamed=table)
+    assert loaded.config.upstreams["chat"].base_url == "https://llm.example/v1"
+    assert loaded.warnings == (
+        f"{path}:1: upstreams.chat.url is now called upstreams.chat.base_url; the old name is accepted until 0.2",
+    )
+    assert "url: is not a setting" in refused(path, {"H": "h"})
+
+
+def test_variables_that_say_nothing_beside_a_file_are_pointed_out(write):
+    path = write('upstreams: {chat: {base_url: "https://${GATEPASS_MINE}/v1"}}\n')
+    environment = {
+        "GATEPASS_MINE": "h",
+        "GATEPASS_TOKEN": "topsecret",
+        "GATEPASS_HOST": "127.0.0.1",
+        "GATEPASS_SERVICE_HOST": "x",
+        "GATEPASS_PORT": "tcp://10.0.0.1:80",
+    }
+    assert load(path, environment).warnings == (
+        f"GATEPASS_TOKEN is set and says nothing: the file {path} is the configuration",
+    )
+
+
+def test_a_proxy_that_no_hop_uses_is_pointed_out(write):
+    environment = {"HTTPS_PROXY": "http://user:topsecret@p:1", "http_proxy": "http://p:1", "ALL_PROXY": ""}
+    assert load(write(MINIMAL), environment).warnings == (
+        "HTTPS_PROXY and http_proxy is set and no hop uses it: set network.from_env: true where it should",
+    )
+    used = "upstreams: {chat: {base_url: 'https://x', network: {from_env: true}}}\n"
+    assert load(write(used), environment).warnings == ()
+
+
+def test_the_environment_alone_is_a_configuration():
+    environment = {
+        "GATEPASS_UPSTREAM_URL": "https://llm.example/v1",
+        "GATEPASS_TOKEN": "to$ken",
+        "GATEPASS_KEYS": "0123456789abcdef",
+        "GATEPASS_HOST": "0.0.0.0",
+        "GATEPASS_PORT": "9000",
+        "HTTPS_PROXY": "x",
+    }
+    loaded = load(None, environment)
+    token = loaded.config.credentials["token"]
+    assert isinstance(token, StaticCredential)
+    assert token.token.reveal() == "to$ken"
+    assert (loaded.config.server.host, loaded.config.server.port) == ("0.0.0.0", 9000)
+    assert loaded.origin(("credentials", "token", "token")) == "environment GATEPASS_TOKEN"
+    assert loaded.warnings == ("HTTPS_PROXY is set and no hop uses it: set network.from_env: true where it should",)
+
+
+def test_the_environment_alone_is_checked_like_a_file():
+    environment = {
+        "GATEPASS_UPSTREAM_URL": "http://llm.example/v1",
+        "GATEPASS_TOKEN_FILE": "/nowhere",
+        "GATEPASS_KEYS": "short",
+        "GATEPASS_HOTS": "x",
+    }
+    assert refused(None, environment).splitlines() == [
+        "environment GATEPASS_HOTS: is not a variable of gatepass; did you mean GATEPASS_HOST?",
+        "environment GATEPASS_KEYS: access.keys.0.key: is shorter than 16 characters: take one of `gatepass keys new`",
+        f"environment GATEPASS_TOKEN_FILE: credentials.token.token: {AWAY}",
+        f"environment GATEPASS_UPSTREAM_URL: upstreams.chat.base_url: {IN_PLAIN_SIGHT.format(block='upstreams.chat')}",
+    ]
+
+
+EVERYWHERE = """\
+server: {host: "${S}", base_path: "${S}", port: "${S}", nothing: "${S}"}
+limits: "${S}"
+credentials:
+  a: {type: oauth2, token_url: "${S}", client_id: "${S}", client_auth: "${S}", extra: {x: "${S}"}, timeout_s: "${S}"}
+  b: {type: http_json, url: "${S}", method: "${S}", json: {x: "${S}"}, form: "${S}", reply: {unit: "${S}"}}
+  c: {type: "${S}"}
+  d: "${S}"
+upstreams:
+  u: {base_url: "${S}", dialect: "${S}", credential: "${S}", network: {proxy: "${S}", ca_file: "${S}"}}
+  v: {base_url: "https://x", forward_headers: ["${S}"], repeat_stale: "${S}", timeouts: {idle_s: "${S}"}}
+operations: {chat: {upstream: "${S}"}, embeddings: "${S}"}
+models: {m: {upstream: "${S}", targets: [{upstream: "${S}"}]}, n: "${S}"}
+access: {keys: [{name: "${S}", hash: "${S}"}, {name: "${S}", key: "${S}"}, "${S}"], metrics_open: "${S}"}
+log: {format: "${S}", level: "${S}", bodies: "${S}"}
+"""
+
+
+@settings(max_examples=40, deadline=None, database=None)
+@given(
+    st.sampled_from(["", "https://", "http://u:", "https://h:", "https://[", "sha256:", "${", "/"]),
+    st.integers(0, 10**6),
+)
+def test_no_error_holds_a_value_that_came_from_a_reference(tmp_path_factory, before, number):
+    secret = f"{before}s3cr3t{number}"
+    path = tmp_path_factory.mktemp("leak") / "gatepass.yaml"
+    path.write_text(EVERYWHERE)
+    with pytest.raises(ConfigError) as caught:
+        load(str(path), {"S": secret})
+    assert len(caught.value.problems) > 25
+    assert "s3cr3t" not in str(caught.value).lower()
+    assert "s3cr3t" not in repr(caught.value).lower()

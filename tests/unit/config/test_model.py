@@ -1,0 +1,114 @@
+import pytest
+from pydantic import ValidationError
+
+from gatepass.call import Secret, Timeouts
+from gatepass.config.model import AccessKey, Config, HttpJsonCredential, Model, ModelTarget, TimeoutSettings, keys_in
+from gatepass.config.references import Reference
+
+UPSTREAM = {"base_url": "https://llm.example/v1"}
+
+
+def config(**blocks):
+    return Config.model_validate({"upstreams": {"u": UPSTREAM}, **blocks})
+
+
+def test_one_upstream_is_enough():
+    assert config().model_dump() == Config.model_validate({"upstreams": {"u": dict(UPSTREAM)}}).model_dump()
+    assert config().server.host == "127.0.0.1"
+
+
+@pytest.mark.parametrize(
+    "blocks",
+    [
+        {"server": {"port": "8080"}},
+        {"server": {"port": True}},
+        {"server": {"workers": 2}},
+        {"server": {"base_path": "/llm/"}},
+        {"server": {"drain_timeout_s": float("inf")}},
+        {"limits": {"body_bytes": 0}},
+        {"log": {"bodies": 1}},
+        {"upstreams": {}},
+        {"upstreams": {"u": {**UPSTREAM, "network": {"client_key": "k"}}}},
+        {"upstreams": {"u": {**UPSTREAM, "network": {"proxy": "http://p:1", "from_env": True}}}},
+        {"upstreams": {"u": {**UPSTREAM, "forward_headers": ["Authorization"]}}},
+        {"upstreams": {"u": {**UPSTREAM, "forward_headers": ["X-Gatepass-Hop"]}}},
+        {"upstreams": {"u": {**UPSTREAM, "forward_headers": ["x_y"]}}},
+        {"upstreams": {"bad name": UPSTREAM}},
+        {"credentials": {"c": {"type": "static", "token": ""}}},
+        {"credentials": {"c": {"type": "http_json", "url": "https://x", "json": {}, "form": {"a": "b"}}}},
+        {"credentials": {"c": {"type": "http_json", "url": "https://x", "json": {}, "method": "GET"}}},
+        {
+            "credentials": {
+                "c": {"type": "http_json", "url": "https://x", "reply": {"expires_in": "a", "expires_at": "b"}}
+            }
+        },
+        {"models": {"m": {}}},
+        {"models": {"m": {"upstream": "u", "targets": [{"upstream": "u"}]}}},
+        {"models": {"m": {"name": "x", "targets": [{"upstream": "u"}]}}},
+        {"access": {"keys": [{"name": "a"}]}},
+        {"access": {"keys": [{"name": "a", "key": "in-plain-text-00"}]}},
+        {"operations": {"rerank": {"upstream": "u"}}},
+    ],
+)
+def test_what_makes_no_sense_is_refused(blocks):
+    with pytest.raises(ValidationError):
+        config(**blocks)
+
+
+def test_a_forwarded_header_is_any_other_one():
+    assert config(upstreams={"u": {**UPSTREAM, "forward_headers": ["X-Team"]}}).upstreams["u"].forward_headers == [
+        "X-Team"
+    ]
+
+
+def test_a_model_has_its_targets_in_order():
+    assert Model(upstream="u", name="x").in_order() == [ModelTarget(upstream="u", name="x")]
+    targets = [ModelTarget(upstream="u"), ModelTarget(upstream="v", name="y")]
+    assert Model(targets=targets).in_order() == targets
+
+
+def test_timeouts_become_the_shared_value():
+    assert TimeoutSettings(connect_s=1, total_s=9).value() == Timeouts(1, 600, 300, 9)
+
+
+def test_no_secret_is_printed():
+    secret = Reference.to_variable("S", "topsecret")
+    found = config(
+        credentials={
+            "a": {"type": "oauth2", "token_url": "https://x", "client_id": "c", "client_secret": "topsecret"},
+            "b": {
+                "type": "http_json",
+                "url": "https://x",
+                "json": {"p": ["topsecret", secret, 1]},
+                "query": {"q": secret},
+            },
+            "c": {"type": "static", "token": secret},
+        },
+        access={"keys": [{"name": "a", "key": secret}]},
+    )
+    for text in (repr(found), str(found), repr(found.model_dump()), found.model_dump_json(by_alias=True)):
+        assert "topsecret" not in text
+    login = found.credentials["b"]
+    assert isinstance(login, HttpJsonCredential)
+    assert login.model_dump(by_alias=True)["json"] == {"p": ["(hidden)"] * 3}
+    assert login.json_body["p"][1] is secret
+
+
+def test_a_key_by_reference_is_read_again(tmp_path):
+    file = tmp_path / "keys"
+    file.write_text("one two\n")
+    key = AccessKey.model_validate({"name": "a", "key": Reference.to_file(str(file))})
+    file.write_text("three")
+    assert key.key is not None
+    assert keys_in(key.key.reveal()) == ("three",)
+    assert keys_in(" a\n b\t") == ("a", "b")
+
+
+def test_a_secret_that_is_one_already_stays_the_same():
+    secret = Secret("x" * 16)
+    assert AccessKey(name="a", key=secret).key is secret
+
+
+def test_an_empty_reference_is_refused_by_its_name():
+    with pytest.raises(ValidationError, match=r"\$\{S\} is empty"):
+        config(credentials={"c": {"type": "static", "token": Reference.to_variable("S", "")}})

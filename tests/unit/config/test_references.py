@@ -1,0 +1,96 @@
+import pytest
+
+from gatepass.config.references import LARGEST_BYTES, Place, Reference, UnresolvedReference, read_file, resolve
+
+ENVIRONMENT = {"NAME": "value", "NESTED": "${NAME}", "EMPTY": ""}
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("plain", "plain"),
+        ("a $ and $x", "a $ and $x"),
+        ("$$", "$"),
+        ("$${NAME}", "${NAME}"),
+        ("$$$${x", "$${x"),
+        ("${NAME}", "value"),
+        ("<${NAME}-${NAME}>", "<value-value>"),
+        ("$$${NAME}", "$value"),
+        ("${NESTED}", "${NAME}"),
+        ("${EMPTY}", ""),
+    ],
+)
+def test_references_are_resolved_once(text, value):
+    assert str(resolve(text, ENVIRONMENT)) == value
+
+
+def test_a_text_without_references_stays_a_plain_text():
+    assert not isinstance(resolve("a$$b", ENVIRONMENT), Reference)
+
+
+def test_a_reference_knows_its_places_and_hides_its_value():
+    reference = resolve("x ${NAME}", ENVIRONMENT)
+    assert isinstance(reference, Reference)
+    assert (reference.template, reference.places) == ("x ${NAME}", (Place("environment", "NAME"),))
+    assert repr([reference]) == "[Reference(x ${NAME})]"
+    assert str(reference.places[0]) == "environment NAME"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("${MISSING}", "the environment variable MISSING is not set"),
+        ("${NAME", "opens ${ and does not close it"),
+        ("${}", "neither the NAME of an environment variable nor file:/path"),
+        ("${NAME:-default}", "neither the NAME"),
+        ("${1NAME}", "neither the NAME"),
+        ("${NAME} ${", "opens ${"),
+        ("${file:/nowhere/at/all}", "the file /nowhere/at/all cannot be read: No such file or directory"),
+    ],
+)
+def test_what_cannot_be_resolved_says_why(text, told):
+    with pytest.raises(UnresolvedReference) as caught:
+        resolve(text, ENVIRONMENT)
+    assert told in str(caught.value)
+
+
+def test_a_file_is_read_again_each_time(tmp_path):
+    file = tmp_path / "secret"
+    file.write_text("one\n")
+    reference = resolve(f"Bearer ${{file:{file}}}", {})
+    assert isinstance(reference, Reference)
+    file.write_text("two\r\n")
+    assert (str(reference), reference.read()) == ("Bearer one", "Bearer two")
+
+
+def test_a_file_loses_only_the_line_break_at_its_end(tmp_path):
+    file = tmp_path / "secret"
+    file.write_bytes(b" a\nb \n\n")
+    assert read_file(str(file)) == " a\nb "
+
+
+def test_a_file_that_is_no_secret_is_refused(tmp_path):
+    file = tmp_path / "secret"
+    file.write_bytes(b"\xff\xfe")
+    with pytest.raises(UnresolvedReference, match="not UTF-8"):
+        read_file(str(file))
+    file.write_bytes(b"x" * LARGEST_BYTES)
+    assert len(read_file(str(file))) == LARGEST_BYTES
+    file.write_bytes(b"x" * (LARGEST_BYTES + 1))
+    with pytest.raises(UnresolvedReference, match="larger than"):
+        read_file(str(file))
+    with pytest.raises(UnresolvedReference, match="Is a directory"):
+        read_file(str(tmp_path))
+
+
+def test_a_reference_to_a_variable_takes_its_value_as_it_stands():
+    reference = Reference.to_variable("GATEPASS_TOKEN", "a${b}$$")
+    assert (str(reference), reference.read(), repr(reference)) == ("a${b}$$", "a${b}$$", "Reference(${GATEPASS_TOKEN})")
+
+
+def test_a_reference_to_a_file_picks_anew_each_time(tmp_path):
+    file = tmp_path / "secret"
+    file.write_text("a,b")
+    reference = Reference.to_file(str(file), lambda text: text.partition(",")[2])
+    file.write_text("a,c")
+    assert (str(reference), reference.read()) == ("b", "c")

@@ -1,0 +1,90 @@
+import pytest
+
+from gatepass.config.references import Reference
+from gatepass.config.safety import IN_PLAIN_SIGHT, UNGUARDED, open_doors, weakness
+
+KEY = {"name": "a", "hash": "sha256:" + "0" * 64}
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.5", "gatepass.corp.example", ""])
+def test_a_wider_host_without_keys_is_refused(host):
+    assert list(open_doors({"server": {"host": host}})) == [(("server", "host"), UNGUARDED)]
+    assert list(open_doors({"server": {"host": host}, "access": {"keys": []}})) == [(("server", "host"), UNGUARDED)]
+    assert list(open_doors({"server": {"host": host}, "access": {"keys": [KEY]}})) == []
+
+
+@pytest.mark.parametrize(
+    "tree", [{}, {"server": {}}, {"server": {"host": "::1"}}, {"server": {"host": 5}}, {"server": []}]
+)
+def test_loopback_and_what_is_no_host_at_all_is_left_alone(tree):
+    assert list(open_doors(tree)) == []
+
+
+def test_a_secret_over_plain_http_is_refused_where_it_leaves_the_machine():
+    tree = {
+        "upstreams": {
+            "bad": {"base_url": "http://llm.example/v1", "credential": "c"},
+            "allowed": {"base_url": "http://llm.example/v1", "credential": "c", "allow_plain_http": True},
+            "keyless": {"base_url": "http://llm.example/v1"},
+            "near": {"base_url": "http://127.0.0.1:9/v1", "credential": "c"},
+            "safe": {"base_url": "https://llm.example/v1", "credential": "c"},
+            "broken": {"base_url": "http://[llm", "credential": "c"},
+            "number": {"base_url": 5, "credential": "c"},
+            "truthy": {"base_url": "http://llm.example/v1", "credential": "c", "allow_plain_http": "yes"},
+        },
+        "credentials": {
+            "oauth": {"token_url": "http://sso.example/token"},
+            "login": {"url": "http://portal.example/login"},
+            "fine": {"url": "http://portal.example/login", "allow_plain_http": True},
+        },
+    }
+    assert dict(open_doors(tree)) == {
+        ("upstreams", "bad", "base_url"): IN_PLAIN_SIGHT.format(block="upstreams.bad"),
+        ("upstreams", "truthy", "base_url"): IN_PLAIN_SIGHT.format(block="upstreams.truthy"),
+        ("credentials", "oauth", "token_url"): IN_PLAIN_SIGHT.format(block="credentials.oauth"),
+        ("credentials", "login", "url"): IN_PLAIN_SIGHT.format(block="credentials.login"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("key", "told"),
+    [
+        ("", "is shorter than 16 characters"),
+        ("x" * 15, "is shorter than 16 characters"),
+        ("x" * 15 + "é", "holds characters that no header can carry"),
+        ("x" * 16 + "\x7f", "holds characters that no header can carry"),
+    ],
+)
+def test_a_weak_key_is_refused(key, told):
+    assert told in (weakness(key) or "")
+
+
+def test_a_key_of_sixteen_characters_is_taken():
+    assert weakness("0123456789abcdef") is None
+
+
+def test_a_key_in_plain_text_is_left_to_the_model():
+    assert list(open_doors({"access": {"keys": [{"name": "a", "key": "x"}]}})) == []
+
+
+def test_each_key_of_a_file_is_judged():
+    def faults(text):
+        tree = {"access": {"keys": [{"name": "a", "key": Reference.to_variable("K", text)}]}}
+        return [path for path, _ in open_doors(tree)]
+
+    place = ("access", "keys", 0, "key")
+    assert faults("0123456789abcdef\nfedcba9876543210") == []
+    assert faults("0123456789abcdef short other") == [place, place]
+    assert faults(" \n") == [place]
+
+
+def test_names_and_hashes_stand_once():
+    tree = {
+        "access": {
+            "keys": [KEY, {"name": "b", "hash": KEY["hash"]}, {"name": "a", "hash": "x"}, {"name": 5}, {"name": 5}]
+        }
+    }
+    assert list(open_doors(tree)) == [
+        (("access", "keys", 2, "name"), "is the name of an earlier key: each key needs its own"),
+        (("access", "keys", 1, "hash"), "is the hash of an earlier key: each key needs its own"),
+    ]

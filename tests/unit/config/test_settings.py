@@ -1,0 +1,46 @@
+from gatepass.config.settings import all_settings, did_you_mean, pattern_of, unknown_setting
+
+
+def test_every_setting_is_known_by_its_pattern():
+    known = all_settings()
+    assert known["server", "port"].default == 8080
+    assert known["upstreams", "*", "base_url"].required
+    assert known["credentials", "*", "json"].members == {"http_json"}
+    assert known["credentials", "*", "timeout_s"].members == {"oauth2", "http_json", "static"}
+    assert known["models", "*", "targets", "*", "upstream"].required
+    assert known["access", "keys", "*", "hash"].description
+    assert known["upstreams", "*", "network"].is_block
+    assert not known["upstreams", "*", "forward_headers"].is_block
+
+
+def test_every_setting_says_what_it_is():
+    assert [setting.pattern for setting in all_settings().values() if not setting.description] == []
+
+
+def test_names_of_the_users_choice_become_stars():
+    known = all_settings()
+    assert pattern_of(("upstreams", "chat", "network", "ca"), known) == ("upstreams", "*", "network", "ca")
+    assert pattern_of(("access", "keys", 3, "x"), known) == ("access", "keys", "*", "x")
+    assert pattern_of(("nothing", "like"), known) == ("nothing", "like")
+
+
+def test_an_unknown_name_is_answered_with_the_nearest_one():
+    tree = {"credentials": {"c": {"type": "http_json"}, "d": {}}}
+
+    def told(*path):
+        return unknown_setting(path, tree)
+
+    assert told("server", "prot") == "is not a setting; did you mean port?"
+    assert told("credentials", "c", "client_id") == "belongs to type oauth2, not to http_json"
+    assert told("credentials", "c", "methode") == "is not a setting; did you mean method?"
+    shared = "timeout_s, default_ttl_s, max_ttl_s, network, allow_plain_http, type"
+    own = "url, method, headers, query, json, form, reply"
+    assert told("credentials", "c", "tocken_ur") == f"is not a setting; known here: {shared}, {own}"
+    assert told("drain_timeout_s") == "is not a setting here; did you mean server.drain_timeout_s?"
+    assert told("log", "zzzzzz") == "is not a setting; known here: format, level, bodies"
+
+
+def test_a_word_is_answered_with_the_nearest_or_all_or_nothing():
+    assert did_you_mean("corp", ["crop", "x"]) == "; did you mean crop?"
+    assert did_you_mean("corp", ["x", "y"]) == "; there is x, y"
+    assert did_you_mean("corp", []) == ""

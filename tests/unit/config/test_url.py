@@ -1,0 +1,61 @@
+import pytest
+
+from gatepass.config.url import checked_base_url, checked_url, crosses_network_in_plain, is_loopback
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("https://llm.corp.example/v1", "https://llm.corp.example/v1"),
+        ("https://llm.corp.example/v1//", "https://llm.corp.example/v1"),
+        ("http://[::1]:8080", "http://[::1]:8080"),
+        ("HTTPS://h/x?y=z", "HTTPS://h/x?y=z"),
+    ],
+)
+def test_a_url_is_kept_without_trailing_slashes(text, kept):
+    assert checked_url(text) == kept
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "llm.corp.example", "ftp://h", "http://", "https:///v1", "http://h:0", "http://h:99999", "http://h:x"),
+        *("http://u:p@h", "http://u@h", "http://h/#x", "http://h/ x", "http://h/\n", "http://höst/", "http://[::1"),
+    ],
+)
+def test_what_is_no_plain_url_is_refused(text):
+    with pytest.raises(ValueError):
+        checked_url(text)
+
+
+@pytest.mark.parametrize("text", ["https://h:topsecretport", "https://[topsecretport"])
+def test_a_malformed_url_is_not_quoted(text):
+    with pytest.raises(ValueError) as caught:
+        checked_url(text)
+    assert "topsecret" not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+def test_a_base_url_has_no_query():
+    assert checked_base_url("https://h/v1/") == "https://h/v1"
+    with pytest.raises(ValueError, match="query"):
+        checked_base_url("https://h/v1?key=x")
+
+
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", "127.9.9.9", "::1", "[::1]", "localhost", "LOCALHOST.", "::ffff:127.0.0.1"]
+)
+def test_these_hosts_are_this_machine(host):
+    assert is_loopback(host)
+
+
+@pytest.mark.parametrize(
+    "host", ["", "0.0.0.0", "::", "10.0.0.1", "localhost.example", "::ffff:10.0.0.1", "127.0.0.1.example"]
+)
+def test_these_hosts_are_not_this_machine_for_certain(host):
+    assert not is_loopback(host)
+
+
+def test_only_plain_http_beyond_loopback_can_be_read_on_the_way():
+    urls = ["http://llm.example/v1", "http://127.0.0.1:1/v1", "https://llm.example/v1"]
+    assert [crosses_network_in_plain(url) for url in urls] == [True, False, False]

@@ -1,0 +1,83 @@
+import pytest
+
+from gatepass.config.references import Reference
+from gatepass.config.variables import Given, given, is_moment, own_variables
+
+
+def test_own_variables_lose_their_prefix_and_the_empty_ones():
+    environment = {"GATEPASS_HOST": "h", "GATEPASS_PROXY": "", "HOST": "x", "gatepass_port": "1"}
+    assert own_variables(environment) == {"HOST": "h"}
+
+
+def test_what_kubernetes_sets_for_a_service_of_our_name_says_nothing():
+    environment = {
+        "GATEPASS_PORT": "tcp://10.0.0.1:8080",
+        "GATEPASS_SERVICE_HOST": "10.0.0.1",
+        "GATEPASS_SERVICE_PORT": "8080",
+        "GATEPASS_SERVICE_PORT_HTTP": "8080",
+        "GATEPASS_PORT_8080_TCP": "tcp://10.0.0.1:8080",
+        "GATEPASS_PORT_8080_TCP_ADDR": "10.0.0.1",
+        "GATEPASS_NAME": "/app/gatepass",
+        "GATEPASS_ENV_PATH": "/bin",
+    }
+    assert own_variables(environment) == {}
+    assert own_variables({"GATEPASS_PORT": "8080", "GATEPASS_PORTS": "x"}) == {"PORT": "8080", "PORTS": "x"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("expires_on", "expires_at", "expiresAt", "expiration", "expireTime", "accessTokenExpiresAt", "expiry"),
+        *("expireAt", "EXPIRES-AT", "exp", "expiry_date", "expirationTime", "valid_until", "expireon", "tokenExpiry"),
+    ],
+)
+def test_these_names_tell_a_moment(name):
+    assert is_moment(name)
+    assert is_moment(f"data.0.{name}")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "expires_in",
+        "expiresIn",
+        "expires",
+        "expire",
+        "ttl",
+        "expiresInSecs",
+        "life",
+        "texp",
+        "at",
+        "expires_at.seconds",
+    ],
+)
+def test_these_names_tell_a_life(name):
+    assert not is_moment(name)
+
+
+def test_a_plain_variable_is_given_as_it_is():
+    found = given({"SCOPE": "a ${B}"}, "SCOPE")
+    assert found == Given("SCOPE", "a ${B}")
+    assert found is not None
+    assert not isinstance(found.value, Reference)
+    assert given({}, "SCOPE") is None
+    assert given({"SCOPE_FILE": "/x"}, "SCOPE") is None
+
+
+def test_a_secret_is_given_as_a_reference():
+    found = given({"TOKEN": "abc"}, "TOKEN")
+    assert found is not None
+    assert repr(found) == "Given(name='TOKEN', value=Reference(${GATEPASS_TOKEN}), file=None, fault=None)"
+    assert found.value == "abc"
+
+
+def test_a_secret_may_stand_in_a_file(tmp_path):
+    file = tmp_path / "token"
+    file.write_text("abc\n")
+    found = given({"TOKEN_FILE": str(file)}, "TOKEN")
+    assert found == Given("TOKEN_FILE", "abc", str(file))
+    assert isinstance(found.value, Reference)
+    file.unlink()
+    assert given({"TOKEN_FILE": str(file)}, "TOKEN") == Given(
+        "TOKEN_FILE", "", str(file), f"the file {file} cannot be read: No such file or directory"
+    )

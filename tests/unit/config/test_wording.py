@@ -1,0 +1,99 @@
+import pytest
+from pydantic import ValidationError
+
+from gatepass.config.model import Config
+from gatepass.config.references import Reference
+from gatepass.config.tree import replaced
+from gatepass.config.wording import refusals
+
+BASE = {"upstreams": {"u": {"base_url": "https://x"}}}
+OAUTH = {"type": "oauth2", "token_url": "https://x", "client_id": "a", "client_secret": "b"}
+SECRET = Reference.to_variable("S", "topsecret")
+
+
+def said(path, value):
+    tree = replaced(BASE, path, value)
+    with pytest.raises(ValidationError) as caught:
+        Config.model_validate(tree)
+    return {".".join(map(str, place)): text for place, text in refusals(caught.value, tree)}
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "told"),
+    [
+        (("server", "port"), "8080", "expects a whole number"),
+        (("server", "port"), 1.5, "expects a whole number"),
+        (("server", "port"), 70000, "expects 65535 or less"),
+        (("server", "port"), -1, "expects 0 or more"),
+        (("limits", "receive_s"), "20", "expects a number"),
+        (("limits", "receive_s"), 0, "expects more than 0"),
+        (("limits", "receive_s"), float("nan"), "expects a finite number"),
+        (("log", "bodies"), "yes", "expects true or false"),
+        (("server", "host"), 12, "expects a text: put quotes around it"),
+        (("server", "base_path"), "llm", "expects segments that begin with a slash, none at the end: /llm"),
+        (("access", "keys"), {}, "expects a list"),
+        (("access", "keys"), None, "holds nothing: fill it, or remove the line"),
+        (("server",), None, "holds nothing: fill it, or remove the line"),
+        (("server",), "x", "expects a block of settings"),
+        (("models",), [], "expects a block of names"),
+        (("upstreams",), {}, "is empty: at least one is needed"),
+        (("upstreams", "u", "base_url"), "x", "expects http://host… or https://host…"),
+        (("log", "format"), "jsn", "'jsn' is not known here; did you mean json?"),
+        (("log", "format"), 5, "expects json or text"),
+        (("log", "nothing"), 5, "is not a setting; known here: format, level, bodies"),
+        (("credentials", "c"), {"type": "oauth"}, None),
+        (
+            ("server", "port"),
+            SECRET,
+            "expects a whole number, and a reference always stands for a text: write the value itself",
+        ),
+        (("log", "format"), SECRET, "expects json or text"),
+    ],
+)
+def test_each_refusal_is_a_sentence_at_its_place(path, value, told):
+    found = said(path, value)
+    if told is not None:
+        assert found == {".".join(path): told}
+    assert "topsecret" not in str(found)
+
+
+def test_a_name_that_is_none_is_told_at_the_name():
+    (told,) = said(("upstreams", "bad name"), {"base_url": "https://x"}).items()
+    assert told[0] == "upstreams.bad name"
+    assert told[1].startswith("a name is 1 to 63 letters")
+    assert said(("operations", "chats"), {"upstream": "u"}) == {
+        "operations.chats": "'chats' is not known here; did you mean chat?"
+    }
+
+
+def test_only_the_member_that_the_type_names_is_reported():
+    tree = {**OAUTH, "client_id": 5, "url": "https://x"}
+    assert said(("credentials", "c"), tree) == {
+        "credentials.c.client_id": "expects a text: put quotes around it",
+        "credentials.c.url": "belongs to type http_json, not to oauth2",
+    }
+
+
+@pytest.mark.parametrize(
+    ("credential", "told"),
+    [
+        ({}, {"credentials.c.type": "is missing: oauth2, http_json or static"}),
+        ({"type": "statik"}, {"credentials.c.type": "'statik' is not known here; did you mean static?"}),
+        ({"type": SECRET}, {"credentials.c.type": "expects oauth2 or http_json or static"}),
+        ({"type": "static"}, {"credentials.c.token": "is missing"}),
+        (None, {"credentials.c": "holds nothing: fill it, or remove the line"}),
+        (5, {"credentials.c": "expects a block of settings"}),
+    ],
+)
+def test_a_credential_without_a_usable_type_is_told_so(credential, told):
+    assert said(("credentials", "c"), credential) == told
+
+
+def test_patterns_of_hashes_and_headers_are_told_in_words():
+    assert said(("access", "keys"), [{"name": "a", "hash": "x"}]) == {
+        "access.keys.0.hash": "expects sha256: and 64 hexadecimal digits in lower case,"
+        " as `gatepass keys new` prints them"
+    }
+    assert said(("upstreams", "u", "forward_headers"), ["a b"]) == {
+        "upstreams.u.forward_headers.0": "expects the name of a header: letters, digits and hyphens"
+    }

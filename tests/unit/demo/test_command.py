@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+import sys
+
+import pytest
+from click.testing import CliRunner
+
+from gatepass.demo.command import demo
+
+
+def test_a_missing_client_is_named_with_the_way_to_get_it(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "openai", None)
+    result = CliRunner().invoke(demo, ["--once"])
+    assert result.exit_code == 2
+    assert result.output.endswith('pip install "gatepass[demo]"\n')
+
+
+def test_what_breaks_the_demo_is_not_in_its_help():
+    result = CliRunner().invoke(demo, ["--help"])
+    assert "--once" in result.output
+    assert "--break" not in result.output
+    assert "--life" not in result.output
+
+
+def test_an_unknown_way_to_break_it_is_a_usage_error():
+    assert CliRunner().invoke(demo, ["--break", "everything"]).exit_code == 2

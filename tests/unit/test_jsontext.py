@@ -1,0 +1,185 @@
+"""Positions and edits in JSON text, against what the standard parser reads."""
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gatepass.errors import InvalidRequest
+from gatepass.jsontext import (
+    BLOCK_BYTES,
+    SMALL_BYTES,
+    Edit,
+    Walk,
+    edited,
+    mentions,
+    occurrences,
+    removals,
+    replace_value,
+    value_span,
+)
+from tests.unit.surface.json_texts import STRINGS, VALUES, written
+
+OBJECTS = st.dictionaries(STRINGS, VALUES, max_size=5)
+
+
+@given(st.data())
+@settings(deadline=None)
+def test_members_are_the_objects_members_in_order(data):
+    value = data.draw(OBJECTS)
+    text = data.draw(written(value)).encode()
+    listed = list(Walk(text).members())
+    assert [(member.name, json.loads(text[member.value : member.end])) for member in listed] == list(value.items())
+    assert [json.loads(b"{" + text[member.start : member.end] + b"}") for member in listed] == [
+        {name: inner} for name, inner in value.items()
+    ]
+
+
+@given(st.data())
+@settings(deadline=None)
+def test_elements_are_the_arrays_elements_in_order(data):
+    value = data.draw(st.lists(VALUES, max_size=5))
+    text = data.draw(written(value)).strip().encode()
+    assert [json.loads(text[start:end]) for start, end in Walk(text).elements(0)] == value
+
+
+@given(st.data())
+@settings(deadline=None)
+def test_removing_members_is_removing_them_from_the_object(data):
+    value = data.draw(OBJECTS)
+    gone = data.draw(st.sets(st.sampled_from(sorted(value)))) if value else set()
+    text = data.draw(written(value)).encode()
+    listed = list(Walk(text).members())
+    left = edited(text, removals(listed, [member for member in listed if member.name in gone]))
+    assert list(json.loads(left).items()) == [pair for pair in value.items() if pair[0] not in gone]
+    assert left == text or gone
+
+
+@given(st.data())
+@settings(deadline=None)
+def test_replacing_a_value_changes_nothing_but_its_span(data):
+    value = data.draw(OBJECTS)
+    value["model"] = data.draw(VALUES)
+    text = data.draw(written(value)).encode()
+    start, end = value_span(text, "model")
+    assert json.loads(text[start:end]) == value["model"]
+    changed = replace_value(text, "model", b'"new"')
+    assert changed == text[:start] + b'"new"' + text[end:]
+    assert json.loads(changed) == {**value, "model": "new"}
+
+
+@given(st.data())
+@settings(deadline=None)
+def test_no_mention_means_no_member_at_any_depth(data):
+    value = data.draw(VALUES)
+    text = data.draw(written(value)).encode()
+    if not mentions(text, (b'"images"', b'"drop_params"')):
+        assert not _names(value) & {"images", "drop_params"}
+
+
+def _names(value):
+    if isinstance(value, dict):
+        return set(value).union(*map(_names, value.values()))
+    return set().union(*map(_names, value)) if isinstance(value, list) else set()
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        (b'{"x":1}', b"{}"),
+        (b'{ "x" : 1 }', b"{  }"),
+        (b'{"x":1,"a":2}', b'{"a":2}'),
+        (b'{ "x":1, "a":2 }', b'{ "a":2 }'),
+        (b'{"a":2,"x":1}', b'{"a":2}'),
+        (b'{"a":2 , "x":1 , "b":3}', b'{"a":2 , "b":3}'),
+        (b'{"x":1,"x":2,"a":3}', b'{"a":3}'),
+        (b'{"a":3,"x":1,"x":2}', b'{"a":3}'),
+        (b'{"x":[1],"a":3,"x":{}}', b'{"a":3}'),
+        (b'{"x":1,"x":2}', b"{}"),
+    ],
+)
+def test_a_member_goes_with_one_comma(text, left):
+    listed = list(Walk(text).members())
+    assert edited(text, removals(listed, [member for member in listed if member.name == "x"])) == left
+
+
+@pytest.mark.parametrize(
+    ("text", "span"),
+    [
+        (b'{"model":"m"}', b'"m"'),
+        (b'{"metadata":{"model":"inner"},"model":"m"}', b'"m"'),
+        (b'{"model":"m","metadata":{"model":"inner"}}', b'"m"'),
+        (b'{"a":"model","model":"m"}', b'"m"'),
+        (b'{"a":"say \\"model","model" :\n"m" }', b'"m"'),
+        (b'{"mod\\u0065l":"m"}', b'"m"'),
+        (b'{"a":"\\\\u0065","model":"a\\"b\\\\"}', b'"a\\"b\\\\"'),
+        (b'{"model":[{"a":"]"}]}', b'[{"a":"]"}]'),
+        (b'{"model":1,"model":2}', b"2"),
+        (b'{"model":-1.5e9}', b"-1.5e9"),
+    ],
+)
+def test_a_value_is_found_among_decoys(text, span):
+    start, end = value_span(text, "model")
+    assert text[start:end] == span
+
+
+def test_a_value_beside_a_large_string_is_found():
+    text = b'{"image":"' + b"A" * 200_000 + b'","model":"m"}'
+    start, end = value_span(text, "model")
+    assert text[start:end] == b'"m"'
+
+
+@pytest.mark.parametrize("spelled", [b'"images"', b'"im\\u0061ges"', b'"\\u0069mages"', b'"image\\u0073"'])
+def test_a_name_is_mentioned_wherever_it_stands_in_a_large_text(spelled):
+    """The text is thinned out by blocks: the name comes to lie before, on and behind their borders."""
+    names = (b'"images"',)
+    size = SMALL_BYTES + 3 * BLOCK_BYTES
+    for at in range(SMALL_BYTES - len(spelled) - 4, SMALL_BYTES + 4):
+        text = b"{" + b" " * (at - 1) + spelled + b":0" + b" " * (size - at - len(spelled)) + b"}"
+        assert text.startswith(spelled, at)
+        assert mentions(text, names)
+        assert not mentions(text.replace(spelled, b'"imagos"'), names)
+
+
+def test_mentions_are_counted_in_all_blocks():
+    many = b'{"model":{"model":"' + b"x" * 3 * BLOCK_BYTES + b'"},"a":"' + b"y" * SMALL_BYTES + b'","model":""}'
+    assert occurrences(many, (b'"model"', b'"stream"')) == [3, 0]
+    assert occurrences(many + b"\\u006d", (b'"model"',)) is None
+
+
+@pytest.mark.parametrize("escape", [b"\\u00e9", b"\\u0041", b"\\u0060", b"\\u000a", b"\\u002f", b"\\u007f", b"\\u0030"])
+def test_an_escape_of_no_letter_is_no_reason_to_look_closer(escape):
+    assert occurrences(b'{"a":"' + escape + b'"}', (b'"model"',)) == [0]
+
+
+def test_edits_are_made_in_order_of_place():
+    edits = [Edit(4, 5, (b"E",)), Edit(1, 2), Edit(1, 1, (b"+",))]
+    assert edited(b"abcdef", edits) == b"a+cdEf"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'{"a":[' + b"[]," * 200 + b"[]]}",
+        b'{"a":[' + b'"",' * 400 + b'""]}',
+        b"{" + b",".join(b'"%d":0' % at for at in range(100)) + b"}",
+    ],
+)
+def test_a_walk_ends_where_it_would_take_too_long(text):
+    assert list(Walk(text).members())
+    with pytest.raises(InvalidRequest, match="too many small values"):
+        list(Walk(text, steps_left=400).members())
+
+
+def test_the_elements_of_an_array_count_as_steps():
+    with pytest.raises(InvalidRequest):
+        list(Walk(b"[" + b"0," * 200 + b"0]", steps_left=400).elements(0))
+
+
+@pytest.mark.parametrize(
+    "text", [b'{"a"', b'{"a" 1}', b'{"a":}', b'{"a":"', b'{"a":"\\"', b'{"a":[', b"{", b'{"a":{"b":1}']
+)
+def test_text_that_is_no_json_ends_the_walk(text):
+    with pytest.raises((ValueError, IndexError)):
+        list(Walk(text).members())

@@ -1,0 +1,246 @@
+"""An issuer with behaviour, behind the Transport seam: it answers, hangs, dribbles, refuses, redirects."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+from email.utils import formatdate
+from typing import Any, Self
+from urllib.parse import parse_qs
+
+import jwt
+
+from gatepass.call import Headers, Request, Secret
+from gatepass.config.model import HttpJsonCredential, Oauth2Credential, StaticCredential
+from gatepass.errors import Fault, TransportFault
+from gatepass.observe.redaction import Redactor
+from gatepass.runtime import sleep
+from gatepass.tokens import FetchFailure, Token, TokenHolder, build_source
+from tests.unit.clock import DrivenClock, settle
+
+JSON: Headers = ((b"content-type", b"application/json"),)
+SECRET = "s3cr3t-of-the-client"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One reply: after `delay_s` the head, then the pieces of the body, `every_s` between them."""
+
+    status: int = 200
+    body: bytes = b""
+    headers: Headers = JSON
+    delay_s: float = 0.0
+    pieces: Sequence[bytes] | None = None
+    every_s: float = 0.0
+    ends_with: TransportFault | None = None
+
+
+@dataclass(frozen=True)
+class Broken:
+    """The connection fails."""
+
+    fault: Fault = Fault.CONNECT
+    detail: str = "refused"
+    delay_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Hang:
+    """No head ever comes."""
+
+
+@dataclass(frozen=True)
+class Mint:
+    """The usual: a new token, or `text` again."""
+
+    life: Any = 300
+    text: str | None = None
+    delay_s: float = 0.0
+    more: dict[str, Any] = field(default_factory=dict)
+
+
+Turn = Answer | Broken | Hang | Mint
+
+
+class Reply:
+    def __init__(self, issuer: ScriptedIssuer, answer: Answer) -> None:
+        self.status, self.headers = answer.status, answer.headers
+        self._issuer, self._answer = issuer, answer
+        issuer.open += 1
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        answer = self._answer
+        for piece in answer.pieces if answer.pieces is not None else [answer.body]:
+            if answer.every_s:
+                await sleep(self._issuer.clock, answer.every_s)
+            await asyncio.sleep(0)
+            self._issuer.bytes_read += len(piece)
+            yield piece
+        if answer.ends_with is not None:
+            raise answer.ends_with
+
+    async def aclose(self) -> None:
+        self._issuer.open -= 1
+        await asyncio.sleep(0)
+
+
+class ScriptedIssuer:
+    """Plays `turns` in order, one per request, then `otherwise` for ever. `accepts` is a form secret
+    that must be shown, else it says invalid_client."""
+
+    def __init__(self, clock: DrivenClock, *turns: Turn, otherwise: Turn | None = None) -> None:
+        self.clock = clock
+        self.turns = deque(turns)
+        self.otherwise: Turn = otherwise or Mint()
+        self.accepts: str | None = None
+        self.requests: list[Request] = []
+        self.started_s: list[float] = []
+        self.minted: list[str] = []
+        self.open = 0
+        self.bytes_read = 0
+
+    @property
+    def calls(self) -> int:
+        return len(self.requests)
+
+    async def send(self, request: Request) -> Reply:
+        self.requests.append(request)
+        self.started_s.append(self.clock.now())
+        turn = self.turns.popleft() if self.turns else self.otherwise
+        await asyncio.sleep(0)
+        if isinstance(turn, Hang):
+            await asyncio.Event().wait()
+        if self.accepts is not None and parse_qs(request.body.decode()).get("client_secret") != [self.accepts]:
+            return Reply(self, refused())
+        delay_s = getattr(turn, "delay_s", 0.0)
+        if delay_s:
+            await sleep(self.clock, delay_s)
+        if isinstance(turn, Broken):
+            raise TransportFault(turn.fault, turn.detail)
+        return Reply(self, turn if isinstance(turn, Answer) else self._mint(turn))  # type: ignore[arg-type]
+
+    async def aclose(self) -> None:
+        raise AssertionError("the transport is its owner's to close")
+
+    def _mint(self, turn: Mint) -> Answer:
+        text = turn.text or f"token-{len(self.minted) + 1}"
+        self.minted.append(text)
+        life = {} if turn.life is None else {"expires_in": turn.life}
+        return answer({"access_token": text, "token_type": "Bearer", **life, **turn.more})
+
+
+def answer(document: Any, status: int = 200, *headers: tuple[bytes, bytes], **more: Any) -> Answer:
+    return Answer(status, json.dumps(document).encode(), (*JSON, *headers), **more)
+
+
+def refused(error: str = "invalid_client", status: int = 401, *headers: tuple[bytes, bytes]) -> Answer:
+    return answer({"error": error, "error_description": "No."}, status, *headers)
+
+
+def date(epoch_s: float) -> tuple[bytes, bytes]:
+    return (b"date", formatdate(epoch_s, usegmt=True).encode())
+
+
+def signed(**claims: Any) -> str:
+    return jwt.encode(claims, "a-key-that-nobody-checks-but-is-long-enough", algorithm="HS256")
+
+
+def oauth2(**settings: Any) -> Oauth2Credential:
+    given = {"client_secret": Secret(SECRET), "token_url": "https://sso.example/token", "client_id": "me"}
+    return Oauth2Credential.model_validate({"type": "oauth2", "client_auth": "form", **given, **settings})
+
+
+def http_json(**settings: Any) -> HttpJsonCredential:
+    return HttpJsonCredential.model_validate({"type": "http_json", "url": "https://portal.example/login", **settings})
+
+
+def static(token: Any = "key-1234567890") -> StaticCredential:
+    return StaticCredential(type="static", token=token if isinstance(token, Secret) else Secret(token))
+
+
+class Listener:
+    """An Observer that remembers."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[str, str, Any]] = []
+
+    def fetched(self, credential: str, took_s: float, life_s: float | None) -> None:
+        self.heard.append(("fetched", credential, life_s))
+
+    def failed(self, credential: str, took_s: float, reason: str) -> None:
+        self.heard.append(("failed", credential, reason))
+
+
+class Kept:
+    """A started holder over a scripted issuer, and all that belongs to it. Use as `async with`."""
+
+    def __init__(
+        self,
+        clock: DrivenClock,
+        issuer: ScriptedIssuer,
+        settings: Any = None,
+        *,
+        name: str = "corp",
+        jitter: float = 0.0,
+    ) -> None:
+        self.clock, self.issuer = clock, issuer
+        settings = settings or oauth2()
+        self.redactor, self.listener = Redactor(), Listener()
+        self.holder = TokenHolder(
+            name,
+            build_source(name, settings, issuer, clock),
+            clock,
+            self.redactor,
+            budget_s=settings.timeout_s,
+            observer=self.listener,
+            chance=lambda: jitter,
+        )
+
+    async def __aenter__(self) -> Self:
+        self.holder.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.holder.aclose()
+        await settle()
+        assert self.issuer.open == 0, "a response was left open"
+
+    async def asked(self, count: int, instead_of: str | None = None) -> list[asyncio.Task[Token]]:
+        """`count` requests that want a token at once."""
+        tasks = [asyncio.create_task(self.holder.token(instead_of)) for _ in range(count)]
+        await settle()
+        return tasks
+
+
+async def outcomes(tasks: Sequence[asyncio.Task[Token]]) -> list[str]:
+    """What each of them came to: the token, or the kind of error."""
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    return [result.text if isinstance(result, Token) else type(result).__name__ for result in results]
+
+
+async def failure_of(work: Any) -> FetchFailure:
+    """The FetchFailure that `work` ends with."""
+    try:
+        result = await work if asyncio.iscoroutine(work) else work()
+    except FetchFailure as failure:
+        return failure
+    raise AssertionError(f"expected a failure, got {result!r}")
+
+
+async def cancelled_at_each_await(begin: Callable[[], Any], check: Callable[[], None], most: int = 60) -> int:
+    """Begin the work anew and cancel it after 0, 1, 2 … turns of the loop until it gets to its end."""
+    for turns in range(most):
+        task = asyncio.create_task(begin())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait({task})
+        await settle(5)
+        check()
+        if not task.cancelled():
+            task.result()
+            return turns
+    raise AssertionError("the work never came to its end")

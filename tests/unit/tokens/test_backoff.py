@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import pytest
+
+from gatepass.tokens.backoff import Setback, at_once, probing, quick_wait_s, setback
+from gatepass.tokens.failure import FetchFailure
+
+DOWN = FetchFailure("down")
+REFUSED = FetchFailure("no", definite=True)
+
+
+def test_quick_tries_wait_a_fifth_half_and_one_second():
+    assert [quick_wait_s(tries, DOWN, 0.0) for tries in (1, 2, 3, 4)] == [0.2, 0.5, 1.0, None]
+
+
+def test_jitter_lengthens_quick_waits_by_a_quarter():
+    assert [quick_wait_s(tries, DOWN, 1.0) for tries in (1, 2, 3)] == [0.25, 0.625, 1.25]
+
+
+@pytest.mark.parametrize(
+    "failure", [REFUSED, FetchFailure("dead", quick=False), FetchFailure("busy", retry_after_s=1.5)]
+)
+def test_what_will_not_pass_within_a_second_has_no_quick_try(failure):
+    assert quick_wait_s(1, failure, 0.0) is None
+
+
+def test_a_short_retry_after_is_waited_for():
+    assert quick_wait_s(1, FetchFailure("busy", retry_after_s=0.8), 0.0) == 0.8
+
+
+@pytest.mark.parametrize(("jitter", "next_s"), [(0.0, 12.0), (1.0, 13.0)])
+def test_tries_of_an_outage_are_2_to_3_seconds_apart(jitter, next_s):
+    assert setback(None, DOWN, 10.0, jitter) == Setback("down", False, 0, next_s)
+
+
+def test_a_try_plans_the_one_after_it_and_its_failure_does_not_postpone_that():
+    under_way = probing(Setback("down", False, 0, 12.0), 12.0, 0.0)
+    assert under_way.next_try_s == 14.0
+    assert setback(under_way, DOWN, 13.5, 1.0).next_try_s == 14.0
+
+
+def test_a_plan_that_has_passed_is_made_anew():
+    assert setback(Setback("down", False, 0, 12.0), DOWN, 20.0, 0.0).next_try_s == 22.0
+
+
+def test_refusals_back_off_30_seconds_doubling_to_5_minutes():
+    state, now, waits = None, 0.0, []
+    for _ in range(6):
+        state = setback(state, REFUSED, now, 1.0)
+        waits.append(state.next_try_s - now)
+        now = state.next_try_s
+        assert probing(state, now, 1.0).next_try_s == now + waits[-1]
+    assert waits == [30, 60, 120, 240, 300, 300]
+    assert state is not None
+    assert state.refusals == 6
+
+
+def test_an_outage_after_refusals_is_probed_fast_and_forgets_none_of_them():
+    state = probing(setback(None, REFUSED, 0.0, 0.0), 30.0, 0.0)
+    state = setback(state, DOWN, 31.0, 0.0)
+    assert state == Setback("down", False, 1, 33.0)
+    assert setback(state, REFUSED, 33.0, 0.0).next_try_s == 93.0
+
+
+def test_a_changed_secret_is_tried_at_once_with_a_clean_slate():
+    state = setback(setback(None, REFUSED, 0.0, 0.0), REFUSED, 30.0, 0.0)
+    assert at_once(state, 35.0) == Setback("no", True, 0, 35.0)
+
+
+@pytest.mark.parametrize(("wish_s", "next_s"), [(0.0, 12.0), (1.0, 12.0), (45.0, 55.0), (1e9, 3610.0)])
+def test_retry_after_is_obeyed_up_to_an_hour(wish_s, next_s):
+    assert setback(None, FetchFailure("busy", retry_after_s=wish_s), 10.0, 0.0).next_try_s == next_s
+
+
+def test_refusals_without_end_do_not_overflow():
+    assert setback(Setback("no", True, 10**6, 0.0), REFUSED, 0.0, 0.0).next_try_s == 300.0

@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gatepass.tokens.expiry import Life, Moment, announced, date_of, http_date, is_jwt, jwt_life_s, retry_after_s
+from tests.unit.tokens.scripted import date, signed
+
+NOW = 1_800_000_000.0
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "told"),
+    [
+        (300, None, Life(300)),
+        (299.5, None, Life(299.5)),
+        ("3599", None, Life(3599)),
+        (" 3599 ", None, Life(3599)),
+        ("300.25", None, Life(300.25)),
+        ("-1", None, Life(-1)),
+        (0, None, Life(0)),
+        (300_000, None, Life(300_000)),
+        (34_560_000, None, Life(34_560_000)),
+        (34_560_001, None, Life(34_560.001)),
+        (300_000, "ms", Life(300)),
+        (300, "s", Life(300)),
+        (1_800_000_300, None, Moment(1_800_000_300)),
+        ("1671217329", None, Moment(1_671_217_329)),
+        (1_800_000_300_000, None, Moment(1_800_000_300)),
+        ("1800000300000", None, Moment(1_800_000_300)),
+        (1_800_000_300_000, "ms", Moment(1_800_000_300)),
+        (1_800_000_300, "s", Moment(1_800_000_300)),
+        ("2027-01-15T08:00:00Z", None, Moment(NOW)),
+        ("2027-01-15T08:00:00.000000Z", None, Moment(NOW)),
+        ("2027-01-15 08:00:00", None, Moment(NOW)),
+        ("2027-01-15T09:00:00+01:00", None, Moment(NOW)),
+        ("Fri, 15 Jan 2027 08:00:00 GMT", None, Moment(NOW)),
+        ("Fri, 15 Jan 2027 08:00:00 -0000", "s", Moment(NOW)),
+    ],
+)
+def test_every_form_of_an_expiry_is_read(value, unit, told):
+    assert announced(value, unit) == told
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(True, False, None, [], {}, [300], "", "soon", "nan", "inf", "1e3", "0x10", "٣٠٠", "1" * 40),
+        *(float("inf"), float("nan"), 10**400, -(10**400)),
+        *(
+            "2027-13-01T00:00:00Z",
+            "2027-01-01T00:00:00+99:00",
+            "Fri, 99 Jan 2027 08:00:00 GMT",
+            "Fri, 15 Foo 2027 08:00:00 GMT",
+        ),
+    ],
+)
+def test_what_is_no_expiry_is_not_read(value):
+    assert announced(value, None) is None
+
+
+@settings(deadline=None)
+@given(st.text() | st.floats() | st.integers() | st.booleans() | st.none(), st.sampled_from([None, "s", "ms"]))
+def test_no_value_breaks_the_reading(value, unit):
+    assert isinstance(announced(value, unit), Life | Moment | None)
+
+
+@settings(deadline=None)
+@given(st.datetimes())
+def test_every_iso_date_is_a_moment_or_before_all_moments(moment):
+    told = announced(moment.isoformat(sep=" "), None)
+    assert isinstance(told, Moment)
+
+
+@settings(deadline=None)
+@given(st.text(alphabet="Mon, 0123456789JanFeb:GMT+-"))
+def test_no_text_breaks_the_date(text):
+    http_date(text)
+
+
+def test_date_header_is_the_issuers_clock():
+    assert date_of((date(NOW),)) == NOW
+    assert date_of(((b"date", b"yesterday"),)) is None
+    assert date_of(()) is None
+
+
+@pytest.mark.parametrize("skew_s", [-86_400.0, -120.0, 0.0, 120.0, 86_400.0])
+def test_a_jwts_life_is_free_of_our_clock(skew_s):
+    text = signed(iat=NOW + skew_s, exp=NOW + skew_s + 300)
+    assert jwt_life_s(text, None, NOW) == 300.0
+    assert jwt_life_s(text, NOW + skew_s, NOW) == 300.0
+
+
+def test_a_jwt_out_of_the_issuers_cache_has_only_its_rest():
+    assert jwt_life_s(signed(iat=NOW - 240, exp=NOW + 60), NOW, NOW) == 60.0
+
+
+@pytest.mark.parametrize("date_s", [NOW - 120, NOW + 301, NOW + 86_400])
+def test_a_date_that_contradicts_the_jwt_is_not_believed(date_s):
+    assert jwt_life_s(signed(iat=NOW, exp=NOW + 300), date_s, NOW) == 300.0
+
+
+def test_a_jwt_without_iat_is_read_by_the_issuers_clock_or_ours():
+    text = signed(exp=NOW + 300)
+    assert jwt_life_s(text, NOW + 100, NOW) == 200.0
+    assert jwt_life_s(text, None, NOW) == 300.0
+    assert jwt_life_s(text, None, NOW + 300) is None
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [{}, {"exp": True}, {"exp": "x"}, {"exp": NOW, "iat": NOW}, {"exp": 1, "iat": NOW}, {"exp": -5}, {"exp": 1e300}],
+)
+def test_a_jwt_that_tells_no_life(claims):
+    text = signed(**claims)
+    assert is_jwt(text)
+    assert jwt_life_s(text, None, NOW) is None
+
+
+@pytest.mark.parametrize("text", ["opaque", "a.b.c", "..", "a.b.c.d.e", "e30.e30.", "W10.W10.W10", "." * 20_000])
+def test_what_only_looks_like_a_jwt_tells_nothing(text):
+    assert jwt_life_s(text, None, NOW) is None
+
+
+@settings(deadline=None)
+@given(st.text(alphabet="abcdefghijklmnopqrstuvwxyzABCDEFGHIJ0123456789-_.", max_size=200))
+def test_no_token_breaks_the_jwt_reader(text):
+    jwt_life_s(text, None, NOW)
+
+
+@pytest.mark.parametrize(
+    ("headers", "wait_s"),
+    [
+        ((), None),
+        (((b"retry-after", b"7"),), 7.0),
+        (((b"retry-after", b" 2.5 "),), 2.5),
+        (((b"retry-after", b"-3"),), 0.0),
+        (((b"retry-after", b"soon"),), None),
+        (((b"retry-after", b"Fri, 15 Jan 2027 08:00:30 GMT"),), 30.0),
+        (((b"retry-after", b"Fri, 15 Jan 2027 08:00:30 GMT"), date(NOW + 20)), 10.0),
+        (((b"retry-after", b"Fri, 15 Jan 2027 07:00:30 GMT"),), 0.0),
+    ],
+)
+def test_retry_after_in_seconds_or_as_a_date(headers, wait_s):
+    assert retry_after_s(headers, NOW) == wait_s

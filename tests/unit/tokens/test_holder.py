@@ -1,0 +1,482 @@
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import pytest
+
+from gatepass.call import Secret
+from gatepass.errors import TokenUnavailable
+from gatepass.observe.redaction import Redactor
+from gatepass.tokens import FetchFailure, Status, Token, TokenHolder, TokenReissued
+from gatepass.tokens.life import Freshness, Kind, ToldBy
+from tests.unit.clock import DrivenClock, settle
+from tests.unit.tokens.scripted import (
+    SECRET,
+    Broken,
+    Hang,
+    Kept,
+    Mint,
+    ScriptedIssuer,
+    Turn,
+    answer,
+    cancelled_at_each_await,
+    outcomes,
+    refused,
+    signed,
+    static,
+)
+
+
+def kept(*turns: Turn, otherwise: Turn | None = None, settings: object = None, jitter: float = 0.0) -> Kept:
+    clock = DrivenClock()
+    return Kept(clock, ScriptedIssuer(clock, *turns, otherwise=otherwise), settings, jitter=jitter)
+
+
+class OddSource:
+    """A source of a test's own."""
+
+    def __init__(self, *results: Token | BaseException) -> None:
+        self.results = list(results)
+        self.fetches = 0
+
+    def secrets(self) -> tuple[Secret, ...]:
+        return ()
+
+    async def fetch(self) -> Token:
+        self.fetches += 1
+        result = self.results.pop(0) if self.results else FetchFailure("nothing more")
+        await asyncio.sleep(0)
+        if isinstance(result, BaseException):
+            raise result
+        return result
+
+
+def over(source: OddSource, clock: DrivenClock) -> TokenHolder:
+    return TokenHolder("odd", source, clock, Redactor(), budget_s=10.0, chance=lambda: 0.0)
+
+
+async def test_nothing_runs_before_the_start():
+    it = kept()
+    assert it.holder.fresh() is None
+    assert not it.holder.usable
+    assert it.holder.status().state == "none"
+    assert it.holder.reject("abc")
+    with pytest.raises(RuntimeError, match="has not been started"):
+        await it.holder.token()
+    await it.holder.aclose()
+
+
+async def test_it_starts_once():
+    async with kept() as it:
+        with pytest.raises(RuntimeError, match="has been started already"):
+            it.holder.start()
+
+
+async def test_a_token_is_minted_at_the_start_without_traffic():
+    async with kept() as it:
+        await settle()
+        assert it.holder.usable
+        token = it.holder.fresh()
+        assert token is not None
+        assert token.text == "token-1"
+        assert await it.holder.token() is token
+
+
+async def test_a_dead_issuer_does_not_stop_the_start():
+    async with kept(otherwise=Broken()) as it:
+        await it.clock.advance(10.0)
+        assert not it.holder.usable
+        assert it.holder.status().failing
+
+
+async def test_it_refreshes_at_80_percent_of_the_life_without_traffic_or_waiting():
+    async with kept(Mint(), Mint(delay_s=30.0)) as it:
+        await it.clock.advance(239.9)
+        assert it.issuer.calls == 1
+        await it.clock.advance(0.2)
+        assert it.issuer.calls == 2
+        assert (await it.holder.token()).text == "token-1"
+        assert it.holder.status().refreshing
+        await it.clock.advance(30.0)
+        assert (await it.holder.token()).text == "token-2"
+
+
+async def test_jitter_refreshes_earlier():
+    async with kept(jitter=1.0) as it:
+        await it.clock.advance(224.9)
+        assert it.issuer.calls == 1
+        await it.clock.advance(0.2)
+        assert it.issuer.calls == 2
+
+
+@pytest.mark.parametrize("life", [5, 60, 300])
+async def test_an_hour_of_lives_costs_one_fetch_each(life):
+    async with kept(otherwise=Mint(life)) as it:
+        await it.clock.advance(3600.0)
+        assert it.issuer.calls == 1 + int(3600 / (life * 0.8))
+        assert it.holder.status().failures == 0
+
+
+async def test_five_hundred_cold_waiters_cause_one_fetch():
+    async with kept(Mint(delay_s=2.0)) as it:
+        tasks = await it.asked(500)
+        await it.clock.advance(2.0)
+        assert await outcomes(tasks) == ["token-1"] * 500
+        assert it.issuer.calls == 1
+
+
+async def test_five_hundred_waiters_at_expiry_cause_one_fetch():
+    async with kept(Mint()) as it:
+        await settle()
+        it.issuer.turns.append(Mint(delay_s=1.0))
+        it.clock._now += 296.0  # the machine slept: no timer has fired
+        tasks = await it.asked(500)
+        await it.clock.advance(1.0)
+        assert await outcomes(tasks) == ["token-2"] * 500
+        assert it.issuer.calls == 2
+
+
+async def test_five_hundred_rejections_in_unison_cause_one_fetch():
+    async with kept(Mint(), Mint(delay_s=1.0)) as it:
+        await settle()
+        assert [it.holder.reject("token-1") for _ in range(500)] == [True] * 500
+        tasks = await it.asked(500, instead_of="token-1")
+        await it.clock.advance(1.0)
+        assert await outcomes(tasks) == ["token-2"] * 500
+        assert it.issuer.calls == 2
+
+
+async def test_late_rejections_kill_no_newer_token():
+    async with kept() as it:
+        await settle()
+        assert it.holder.reject("token-1")
+        await settle()
+        assert [it.holder.reject("token-1") for _ in range(500)] == [True] * 500
+        assert [(await it.holder.token(instead_of="token-1")).text for _ in range(3)] == ["token-2"] * 3
+        assert it.issuer.calls == 2
+
+
+async def test_a_rejected_token_is_not_offered_while_another_is_fetched():
+    async with kept(Mint(), Hang()) as it:
+        await settle()
+        it.holder.reject("token-1")
+        assert it.holder.fresh() is None
+
+
+async def test_a_rejection_under_way_of_a_refresh_joins_it():
+    async with kept(Mint(), Mint(delay_s=5.0)) as it:
+        await it.clock.advance(241.0)
+        assert it.holder.reject("token-1")
+        tasks = await it.asked(1, instead_of="token-1")
+        await it.clock.advance(5.0)
+        assert await outcomes(tasks) == ["token-2"]
+        assert it.issuer.calls == 2
+
+
+async def test_the_issuer_that_gives_the_rejected_token_again_shows_the_upstreams_answer():
+    async with kept(otherwise=Mint(text="same")) as it:
+        await settle()
+        assert it.holder.reject("same")
+        with pytest.raises(TokenReissued) as caught:
+            await it.holder.token(instead_of="same")
+        assert caught.value.hop == "credential:corp"
+        assert (await it.holder.token()).text == "same"
+        assert not it.holder.reject("same")
+        assert it.issuer.calls == 2
+        await it.clock.advance(10.0)
+        assert it.holder.reject("same")
+        await settle()
+        assert it.issuer.calls == 3
+
+
+async def test_rejections_cause_six_fetches_a_minute_at_most():
+    async with kept() as it:
+        await settle()
+        verdicts = []
+        for _ in range(10):
+            token = await it.holder.token()
+            verdicts.append(it.holder.reject(token.text))
+            await settle()
+        assert verdicts == [True] * 6 + [False] * 4
+        assert it.issuer.calls == 7
+        assert it.holder.usable
+        await it.clock.advance(60.0)
+        assert it.holder.reject("token-7")
+
+
+async def test_a_rejection_in_an_outage_keeps_to_the_backoff():
+    async with kept(Mint(), otherwise=answer({}, 503, (b"retry-after", b"30"))) as it:
+        await it.clock.advance(241.0)
+        calls = it.issuer.calls
+        assert it.holder.reject("token-1")
+        assert await outcomes(await it.asked(20, instead_of="token-1")) == ["TokenUnavailable"] * 20
+        assert it.issuer.calls == calls
+
+
+async def test_the_first_waiters_leaving_cancels_nobody():
+    async with kept(Mint(delay_s=2.0)) as it:
+        tasks = await it.asked(320)
+        for task in tasks[:300]:
+            task.cancel()
+        await it.clock.advance(2.0)
+        assert await outcomes(tasks) == ["CancelledError"] * 300 + ["token-1"] * 20
+        assert it.issuer.calls == 1
+
+
+async def test_a_flight_goes_on_when_all_its_waiters_left():
+    async with kept(Mint(), Mint(delay_s=2.0)) as it:
+        await settle()
+        it.holder.reject("token-1")
+        tasks = await it.asked(2000)
+        for task in tasks:
+            task.cancel()
+        await settle(3)
+        assert len(it.holder._waiters) == 0
+        await it.clock.advance(2.0)
+        assert it.holder.usable
+        assert await outcomes(tasks) == ["CancelledError"] * 2000
+        assert it.issuer.calls == 2
+
+
+async def test_a_waiter_may_be_cancelled_at_each_await():
+    async with kept(Mint(), otherwise=Hang()) as it:
+        await settle()
+        it.holder.reject("token-1")
+
+        async def begin() -> None:
+            await it.holder.token()
+
+        def check() -> None:
+            assert len(it.holder._waiters) == 0
+
+        with pytest.raises(AssertionError, match="never came to its end"):
+            await cancelled_at_each_await(begin, check, most=10)
+        assert it.issuer.calls == 2
+
+
+async def test_the_holder_may_be_closed_at_each_await_of_a_fetch():
+    for turns in range(25):
+        clock = DrivenClock()
+        issuer = ScriptedIssuer(clock, Broken(), otherwise=Mint())
+        async with Kept(clock, issuer) as it:
+            task = asyncio.create_task(it.holder.token())
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await it.holder.aclose()
+            assert await outcomes([task]) in (["TokenUnavailable"], ["token-1"])
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_who_waits_is_told_when_the_holder_closes():
+    async with kept(Hang()) as it:
+        tasks = await it.asked(3)
+        await it.holder.aclose()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert {str(result) for result in results} == {"credential corp is closed"}
+
+
+async def test_a_closed_holder_still_gives_what_it_has_and_fetches_nothing():
+    async with kept() as it:
+        await settle()
+        await it.holder.aclose()
+        assert (await it.holder.token()).text == "token-1"
+        assert not it.holder.reject("token-1")
+        await it.clock.advance(600.0)
+        assert it.issuer.calls == 1
+        with pytest.raises(TokenUnavailable):
+            await it.holder.token()
+
+
+async def test_the_failure_names_credential_issuer_and_reason():
+    async with kept(otherwise=refused()) as it:
+        await settle()
+        with pytest.raises(TokenUnavailable) as caught:
+            await it.holder.token()
+        error = caught.value
+        assert error.message == "no token for credential corp: sso.example answered 401: invalid_client: No."
+        assert (error.hop, error.retry_after_s, error.http_status) == ("credential:corp", 30.0, 503)
+
+
+async def test_each_waiter_gets_an_error_of_its_own():
+    async with kept(otherwise=refused()) as it:
+        tasks = await it.asked(10)
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert len({id(result) for result in results}) == 10
+
+
+async def test_status_of_a_fresh_a_stale_and_an_expired_token():
+    async with kept(Mint(), otherwise=Broken()) as it:
+        await it.clock.advance(100.0)
+        assert it.holder.status() == Status(
+            credential="corp",
+            state=Freshness.FRESH,
+            kind=Kind.OPAQUE,
+            told_by=ToldBy.REPLY,
+            age_s=100.0,
+            left_s=195.0,
+            fetches=1,
+            failures=0,
+            last_error=None,
+            failing=False,
+            refreshing=False,
+            next_try_in_s=140.0,
+        )
+        await it.clock.advance(141.0)
+        stale = it.holder.status()
+        assert (stale.state, stale.left_s, stale.failing, stale.failures) == (Freshness.STALE, 54.0, False, 3)
+        assert (stale.refreshing, stale.next_try_in_s) == (True, None)
+        await it.clock.advance(1.0)
+        assert it.holder.status().failing
+        assert it.holder.status().last_error == "no connection to sso.example: refused"
+        await it.clock.advance(60.0)
+        expired = it.holder.status()
+        assert (expired.state, expired.left_s) == (Freshness.EXPIRED, 0.0)
+
+
+async def test_a_key_has_no_life_and_is_read_once():
+    async with kept(settings=static()) as it:
+        await it.clock.advance(3600.0)
+        status = it.holder.status()
+        assert (status.state, status.kind, status.left_s, status.next_try_in_s) == ("fresh", Kind.KEY, None, None)
+        assert (status.fetches, status.told_by) == (1, ToldBy.NOBODY)
+
+
+async def test_a_key_in_a_file_is_replaced_within_5_seconds():
+    key = ["key-of-yesterday"]
+    async with kept(settings=static(Secret(lambda: key[0]))) as it:
+        await it.clock.advance(60.0)
+        key[0] = "key-of-today"
+        await it.clock.advance(5.0)
+        assert (await it.holder.token()).text == "key-of-today"
+
+
+async def test_a_key_whose_file_is_away_stays_in_use():
+    key = ["key-of-yesterday"]
+
+    def read() -> str:
+        if not key:
+            raise ValueError("the file cannot be read")
+        return key[0]
+
+    async with kept(settings=static(Secret(read))) as it:
+        await settle()
+        key.clear()
+        await it.clock.advance(60.0)
+        assert (await it.holder.token()).text == "key-of-yesterday"
+        assert it.holder.status().failing
+        key.append("key-of-today")
+        await it.clock.advance(4.0)
+        assert (await it.holder.token()).text == "key-of-today"
+
+
+async def test_a_key_that_was_rejected_is_read_again():
+    async with kept(settings=static("key-1234567890")) as it:
+        await settle()
+        assert it.holder.reject("key-1234567890")
+        with pytest.raises(TokenReissued):
+            await it.holder.token(instead_of="key-1234567890")
+        assert not it.holder.reject("key-1234567890")
+        assert it.holder.usable
+
+
+async def test_events_are_told_to_the_observer_and_to_the_log(caplog):
+    caplog.set_level(logging.INFO, logger="gatepass.tokens")
+    async with kept(Broken(), Mint(delay_s=1.5)) as it:
+        await it.clock.advance(2.0)
+        reason = "no connection to sso.example: refused"
+        assert it.listener.heard == [("failed", "corp", reason), ("fetched", "corp", 300.0)]
+    records = [(record.name, record.levelname, record.getMessage(), record.fields) for record in caplog.records]
+    assert records == [
+        (
+            *("gatepass.tokens", "WARNING", "token_fetch_failed"),
+            {"credential": "corp", "took_s": 0.0, "reason": reason, "definite": False},
+        ),
+        (
+            *("gatepass.tokens", "INFO", "token_fetched"),
+            {"credential": "corp", "took_s": 1.5, "life_s": 300.0, "kind": "opaque", "told_by": "reply"},
+        ),
+    ]
+
+
+@pytest.mark.parametrize("bug", [KeyError("x"), asyncio.CancelledError()])
+async def test_a_source_with_a_bug_is_a_failure_like_any_other(bug, caplog):
+    clock = DrivenClock()
+    source = OddSource(bug, Token(Secret("abc"), clock.now(), 300.0))
+    holder = over(source, clock)
+    holder.start()
+    with pytest.raises(TokenUnavailable, match=f"the source broke \\({type(bug).__name__}\\): a bug"):
+        await holder.token()
+    assert [record.exc_info is not None for record in caplog.records] == [True]
+    await clock.advance(4.0)
+    assert holder.usable
+    await holder.aclose()
+
+
+async def test_a_token_that_is_dead_on_arrival_is_not_given_away():
+    clock = DrivenClock()
+    holder = over(OddSource(Token(Secret("abc"), clock.now() - 10.0, 5.0)), clock)
+    holder.start()
+    with pytest.raises(TokenUnavailable, match=r"dead on arrival: 5\.0 s to live, and fetching it took 10\.0 s"):
+        await holder.token()
+    await holder.aclose()
+
+
+async def test_a_jwt_out_of_a_cache_is_not_believed_to_be_new():
+    clock = DrivenClock()
+    text = signed(iat=clock.wall(), exp=clock.wall() + 300)
+    async with Kept(clock, ScriptedIssuer(clock, otherwise=Mint(None, text))) as it:
+        await clock.advance(290.0)
+        assert it.holder.fresh() is not None
+        await clock.advance(12.0)
+        assert it.holder.fresh() is None
+        assert "dead on arrival" in (it.holder.status().last_error or "")
+
+
+async def test_secrets_and_tokens_are_learned_and_printed_nowhere(caplog):
+    caplog.set_level(logging.DEBUG)
+    echo = answer({"error": "invalid_client", "error_description": f"{SECRET} is wrong, token-1-of-corp too"}, 401)
+    async with kept(Mint(text="token-1-of-corp"), otherwise=echo) as it:
+        await it.clock.advance(250.0)
+        await it.clock.advance(50.0)
+        with pytest.raises(TokenUnavailable) as caught:
+            await it.holder.token()
+        seen = [
+            *(repr(it.holder), str(it.holder.status()), repr(it.holder._token), repr(it.holder._journal)),
+            *(str(caught.value), repr(caught.value), repr(it.holder._setback), caplog.text),
+            *(str(record.__dict__) for record in caplog.records),
+            *(str(heard) for heard in it.listener.heard),
+        ]
+        assert [text for text in seen if SECRET in text or "token-1-of-corp" in text] == []
+        assert it.redactor.mask(f"{SECRET} token-1-of-corp") == "*** ***"
+
+
+async def test_a_hot_path_with_a_fresh_token_does_not_yield():
+    async with kept() as it:
+        await settle()
+        coroutine = it.holder.token()
+        with pytest.raises(StopIteration) as caught:
+            coroutine.send(None)
+        assert caught.value.value.text == "token-1"
+
+
+async def test_a_source_that_knows_no_bound_keeps_nobody_beyond_the_budget():
+    clock = DrivenClock()
+    source = OddSource()
+    source.fetch = asyncio.Event().wait  # type: ignore[assignment]
+    holder = over(source, clock)
+    holder.start()
+    task = asyncio.create_task(holder.token())
+    await clock.advance(10.3)
+    with pytest.raises(TokenUnavailable, match="the issuer has not answered within 10 s"):
+        await task
+    await holder.aclose()
+
+
+async def test_a_holder_without_an_observer_is_complete():
+    clock = DrivenClock()
+    holder = over(OddSource(FetchFailure("no"), Token(Secret("abc"), clock.now(), 300.0)), clock)
+    holder.start()
+    await clock.advance(1.0)
+    assert holder.usable
+    await holder.aclose()

@@ -1,0 +1,188 @@
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+
+import pytest
+
+from gatepass.call import Request, Secret
+from gatepass.errors import Fault, TransportFault
+from gatepass.tokens.failure import FetchFailure
+from gatepass.tokens.issuer import Issuer, bounds, host_of
+from gatepass.tokens.reading import Terms
+from tests.unit.clock import DrivenClock
+from tests.unit.tokens.scripted import (
+    JSON,
+    SECRET,
+    Answer,
+    Broken,
+    Hang,
+    Mint,
+    ScriptedIssuer,
+    Turn,
+    answer,
+    cancelled_at_each_await,
+    failure_of,
+    oauth2,
+)
+
+REQUEST = Request("POST", "https://sso.example/token", body=b"client_secret=x")
+
+
+def at(clock: DrivenClock, *turns: Turn, **settings: object) -> tuple[Issuer, ScriptedIssuer]:
+    far = ScriptedIssuer(clock, *turns)
+    return Issuer("corp", oauth2(**settings), Terms("sso.example", 240.0, 3600.0), far, clock), far
+
+
+async def test_a_token_is_born_when_its_fetch_starts():
+    clock = DrivenClock()
+    issuer, _ = at(clock, Mint(delay_s=3.0))
+    task = issuer.mint(REQUEST, ())
+
+    fetched = asyncio.create_task(task)
+    await clock.advance(3.0)
+    token = await fetched
+    assert (token.text, token.born_s, token.life_s) == ("token-1", 1000.0, 300.0)
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason", "quick"),
+    [
+        (Fault.DNS, "the name sso.example cannot be resolved: refused", True),
+        (Fault.CONNECT, "no connection to sso.example: refused", True),
+        (Fault.TLS, "no TLS connection to sso.example (network.ca_file adds a private CA): refused", False),
+        (Fault.PROXY, "the proxy on the way to sso.example refuses: refused", True),
+        (Fault.CLOSED, "sso.example closed the connection: refused", True),
+        (Fault.INVALID, "sso.example does not answer in HTTP: refused", True),
+        (Fault.TOO_LARGE, "the reply of sso.example is no token: refused", False),
+        (Fault.TIMEOUT_CONNECT, "no connection to sso.example in time: refused", True),
+        (Fault.TIMEOUT_FIRST_BYTE, "sso.example did not answer in time: refused", True),
+        (Fault.TIMEOUT_IDLE, "sso.example stopped in the middle of its answer: refused", True),
+        (Fault.TIMEOUT_POOL, "no free connection to sso.example: refused", True),
+    ],
+)
+async def test_every_fault_of_the_way_is_told_in_words(fault, reason, quick):
+    issuer, _ = at(DrivenClock(), Broken(fault))
+    failure = await failure_of(issuer.mint(REQUEST, ()))
+    assert (failure.reason, failure.quick, failure.definite) == (reason, quick, False)
+
+
+async def test_a_fault_without_detail_has_no_loose_colon():
+    issuer, _ = at(DrivenClock(), Broken(Fault.CLOSED, ""))
+    assert (await failure_of(issuer.mint(REQUEST, ()))).reason == "sso.example closed the connection"
+
+
+@pytest.mark.parametrize(
+    "turn",
+    [
+        Hang(),
+        Mint(delay_s=60.0),
+        Answer(body=b"", pieces=[b"x"] * 60, every_s=1.0),
+        Answer(status=500, pieces=[b"x"] * 60, every_s=1.0),
+    ],
+)
+async def test_a_hanging_or_dribbling_issuer_meets_the_bound_of_the_whole(turn):
+
+    clock = DrivenClock()
+    issuer, far = at(clock, turn, timeout_s=7.0)
+    task = asyncio.create_task(failure_of(issuer.mint(REQUEST, ())))
+    await clock.advance(6.9)
+    assert not task.done()
+    await clock.advance(0.1)
+    failure = await task
+    assert (failure.reason, failure.definite) == ("sso.example gave no whole answer within 7 s", False)
+    assert far.open == 0
+
+
+async def test_a_reply_beyond_64_kib_is_read_no_further():
+    issuer, far = at(DrivenClock(), Answer(pieces=[b"x" * 1024] * 400_000))
+    failure = await failure_of(issuer.mint(REQUEST, ()))
+    assert failure.reason == "the reply of sso.example is no token: the reply is larger than 65536 bytes"
+    assert far.bytes_read == 65 * 1024
+    assert far.open == 0
+
+
+async def test_a_large_error_keeps_its_status():
+    issuer, far = at(DrivenClock(), Answer(503, pieces=[b"busy "] * 100_000))
+    assert (await failure_of(issuer.mint(REQUEST, ()))).reason.startswith("sso.example answered 503: busy busy")
+    assert far.bytes_read < 66 * 1024
+
+
+async def test_an_error_whose_text_breaks_off_keeps_its_status():
+    issuer, _ = at(DrivenClock(), Answer(401, pieces=[b"x"], ends_with=TransportFault(Fault.CLOSED, "eof")))
+    failure = await failure_of(issuer.mint(REQUEST, ()))
+    assert (failure.reason, failure.definite) == ("sso.example answered 401", True)
+
+
+async def test_a_token_that_breaks_off_is_none():
+    issuer, far = at(
+        DrivenClock(), Answer(pieces=[b'{"access_token": "abc'], ends_with=TransportFault(Fault.CLOSED, "eof"))
+    )
+    assert (await failure_of(issuer.mint(REQUEST, ()))).reason == "sso.example closed the connection: eof"
+    assert far.open == 0
+
+
+async def test_a_redirect_is_not_followed():
+    issuer, far = at(DrivenClock(), Answer(307, b"x" * 1000, ((b"location", b"https://evil.example/"),)))
+    failure = await failure_of(issuer.mint(REQUEST, ()))
+    assert "307, a redirect to evil.example" in failure.reason
+    assert (far.calls, far.open) == (1, 0)
+
+
+@pytest.mark.parametrize("url", ["http://sso.example/token", "http://10.0.0.7:8080/token"])
+async def test_a_secret_does_not_go_over_plain_http_unless_told(url):
+    request = Request("POST", url)
+    issuer, far = at(DrivenClock())
+    failure = await failure_of(issuer.mint(request, ()))
+    assert (failure.definite, far.calls) == (True, 0)
+    assert "credentials.corp.allow_plain_http: true" in failure.reason
+    allowed, _ = at(DrivenClock(), allow_plain_http=True)
+    assert (await allowed.mint(request, ())).text == "token-1"
+
+
+async def test_loopback_may_be_plain():
+    issuer, _ = at(DrivenClock())
+    assert (await issuer.mint(Request("POST", "http://127.0.0.1:9/token"), ())).text == "token-1"
+
+
+@pytest.mark.parametrize(
+    "turn",
+    [
+        answer({"error": "invalid_client", "error_description": f"wrong secret {SECRET}"}, 401),
+        answer({"code": 10, "msg": f"wrong secret {SECRET}"}),
+        Answer(500, b"x" * 190 + SECRET.encode(), JSON),
+        Broken(Fault.CLOSED, f"while sending {SECRET}"),
+    ],
+)
+async def test_what_the_issuer_echoes_of_a_secret_is_masked(turn):
+    issuer, _ = at(DrivenClock(), turn)
+    failure = await failure_of(issuer.mint(REQUEST, (Secret(SECRET),)))
+    assert SECRET[:6] not in failure.reason
+    assert SECRET not in repr(failure)
+
+
+@pytest.mark.parametrize(
+    "turn", [Mint(), answer({}, 500), Answer(pieces=[b"{", b"}"]), Answer(302), Answer(401, pieces=[b"a", b"b"])]
+)
+async def test_a_cancelled_fetch_leaves_no_response_open_at_any_await(turn):
+    far = ScriptedIssuer(DrivenClock(), otherwise=turn)
+    issuer = Issuer("corp", oauth2(), Terms("sso.example", 240.0, 3600.0), far, far.clock)
+
+    async def begin() -> None:
+        with suppress(FetchFailure):
+            await issuer.mint(REQUEST, ())
+
+    def check() -> None:
+        assert far.open == 0
+
+    assert await cancelled_at_each_await(begin, check) > 3
+
+
+def test_bounds_of_the_phases_fit_into_the_whole():
+    assert bounds(oauth2(timeout_s=2.0)).connect_s == 2.0
+    assert bounds(oauth2(timeout_s=20.0)).connect_s == 5.0
+    assert bounds(oauth2(timeout_s=20.0)).total_s == 20.0
+
+
+def test_people_are_told_the_host_alone():
+    assert host_of("https://sso.example:8443/token?secret=1") == "sso.example:8443"

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from gatepass.call import Secret
+from gatepass.tokens.life import (
+    Freshness,
+    Kind,
+    Token,
+    ToldBy,
+    freshness,
+    issued_again,
+    no_longer_than,
+    refresh_s,
+    stale_s,
+)
+
+
+def token(life_s: float | None, *, born_s: float = 100.0, text: str = "abc", told_by: ToldBy = ToldBy.REPLY) -> Token:
+    return Token(Secret(text), born_s, life_s, Kind.OPAQUE, told_by)
+
+
+@pytest.mark.parametrize(
+    ("life_s", "stale_after_s", "expires_after_s"),
+    [(1, 0.8, 0.95), (5, 4, 4.75), (60, 48, 57), (100, 80, 95), (300, 240, 295), (3600, 2880, 3595)],
+)
+def test_stale_at_80_percent_and_expired_5_s_or_5_percent_before_the_end(life_s, stale_after_s, expires_after_s):
+    it = token(life_s, born_s=0.0)
+    ahead = 1e-9 * life_s
+    moments = {
+        0.0: Freshness.FRESH,
+        stale_after_s - ahead: Freshness.FRESH,
+        stale_after_s + ahead: Freshness.STALE,
+        expires_after_s - ahead: Freshness.STALE,
+        expires_after_s + ahead: Freshness.EXPIRED,
+        life_s * 10.0: Freshness.EXPIRED,
+    }
+    assert {moment: freshness(it, moment, 0.0) for moment in moments} == moments
+
+
+def test_jitter_makes_stale_earlier_by_5_percent_of_the_life_at_most():
+    assert [stale_s(token(100), jitter) for jitter in (0.0, 0.5, 1.0)] == [180.0, 177.5, 175.0]
+
+
+def test_a_key_never_becomes_stale():
+    key = token(None)
+    assert (key.end_s, key.expires_s, stale_s(key, 1.0)) == (math.inf,) * 3
+    assert freshness(key, 1e12, 1.0) is Freshness.FRESH
+
+
+def test_refresh_is_due_when_stale():
+    assert refresh_s(token(300), again=False, now=101.0, jitter=0.0) == 340.0
+
+
+def test_refresh_never_comes_within_a_second_of_the_last():
+    assert refresh_s(token(0.5), again=False, now=100.1, jitter=0.0) == 101.0
+
+
+@pytest.mark.parametrize(
+    ("now", "due"), [(100.0, 250.0), (340.0, 370.0), (396.0, 398.0), (399.5, 400.5), (500.0, 501.0)]
+)
+def test_the_same_token_again_is_asked_for_after_half_of_what_is_left(now, due):
+    assert refresh_s(token(300), again=True, now=now, jitter=0.0) == due
+
+
+def test_a_key_read_again_is_not_due():
+    assert refresh_s(token(None), again=True, now=1.0, jitter=0.0) == math.inf
+
+
+def test_same_is_told_by_value():
+    assert issued_again(token(1), token(2))
+    assert not issued_again(token(1), token(1, text="abd"))
+    assert not issued_again(token(1), None)
+
+
+def test_a_jwt_out_of_a_cache_ends_when_it_was_first_seen_to_end():
+    first = token(300, born_s=100, told_by=ToldBy.JWT)
+    again = token(300, born_s=340, told_by=ToldBy.JWT)
+    assert no_longer_than(again, first).end_s == 400.0
+
+
+@pytest.mark.parametrize(
+    "again",
+    [
+        token(300, born_s=340, text="another", told_by=ToldBy.JWT),
+        token(300, born_s=340),
+        token(300, born_s=340, told_by=ToldBy.DEFAULT),
+        token(None, born_s=340),
+    ],
+)
+def test_others_keep_the_life_they_came_with(again):
+    assert no_longer_than(again, token(300, told_by=ToldBy.JWT)) is again
+    assert no_longer_than(again, None) is again

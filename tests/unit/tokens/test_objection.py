@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from gatepass.tokens.objection import Objection, denial, denies, objection, refusal
+from gatepass.tokens.reply import Reply
+
+NOW = 1_800_000_000.0
+
+
+@pytest.mark.parametrize(
+    ("document", "words"),
+    [
+        ({"error": "invalid_client", "error_description": "No such client"}, "invalid_client: No such client"),
+        ({"error": {"code": 401, "message": "expired"}}, "401: expired"),
+        ({"errors": [{"code": 9109, "message": "Invalid access token"}]}, "9109: Invalid access token"),
+        ([{"error": {"message": "denied"}}], "denied"),
+        ({"code": 40101, "msg": "密码错误"}, "40101: 密码错误"),
+        ({"errcode": "40013", "errmsg": "invalid appid"}, "40013: invalid appid"),
+        ({"success": False, "message": "locked"}, "locked"),
+        ({"detail": "Not authenticated"}, "Not authenticated"),
+        ({"error": "oops", "message": "oops"}, "oops"),
+        ({"error": {}, "msg": "busy"}, "busy"),
+        ({"code": True, "title": "Forbidden"}, "Forbidden"),
+        ({"detail": ["first", "second"]}, "first"),
+    ],
+)
+def test_the_issuers_words_are_found_in_every_shape(document, words):
+    found = objection(document)
+    assert found is not None
+    assert found.words == words
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        *({}, [], None, 5, "no", {"data": {"token": "x"}}, {"code": 0, "msg": "ok"}, {"code": "0000", "msg": "ok"}),
+        *({"code": 200, "message": "success"}, {"error": None}, {"message": "  "}, {"detail": []}),
+    ],
+)
+def test_what_says_nothing_against_us_is_no_objection(document):
+    assert objection(document) is None
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        *("invalid_client", "unauthorized_client", "invalid_scope", "access_denied"),
+        *("401", "40101", "40013", "403", "10401", "20403"),
+    ],
+)
+def test_definite_codes(code):
+    assert Objection(code, None).definite
+
+
+@pytest.mark.parametrize(
+    "code", [None, "500", "429", "42900", "busy", "4010123", "41", "temporarily_unavailable", "4２9", "1401"]
+)
+def test_codes_that_may_pass(code):
+    assert not Objection(code, None).definite
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        *({"error": "x", "token": "t"}, {"error": {"a": 1}}, {"success": False}, {"code": 401, "msg": "x"}),
+        *({"code": "50013"}, {"errcode": 40013}),
+    ],
+)
+def test_an_error_beside_a_token_is_an_error(document):
+    assert denies(document)
+
+
+@pytest.mark.parametrize(
+    "document",
+    [None, [], "x", {}, {"error": ""}, {"error": None}, {"success": True}, {"code": 0}, {"code": 200}, {"code": 10001}],
+)
+def test_what_may_be_a_success_is_not_denied(document):
+    assert not denies(document)
+
+
+def test_an_objection_in_a_2xx_never_quotes_what_may_be_the_token():
+    document = {"message": "here it is: eyJhbGciOiJIUzI1NiJ9.eyJleHAiOjF9.c2ln"}
+    failure = denial(document, Reply(200), NOW, "sso", str)
+    assert failure is not None
+    assert failure.reason == "sso answered 200 with an error: here it is: ***"
+
+
+def said(status: int, document: object, *headers: tuple[bytes, bytes]) -> Reply:
+    body = document if isinstance(document, bytes) else json.dumps(document).encode()
+    return Reply(status, headers, body)
+
+
+@pytest.mark.parametrize(
+    ("reply", "reason", "definite"),
+    [
+        (said(401, {"error": "invalid_client"}), "sso answered 401: invalid_client", True),
+        (said(400, b""), "sso answered 400", True),
+        (said(403, b"<html><title>Sign in</title>"), "sso answered 403: an HTML page, Sign in", True),
+        (said(502, b"<html><p>bad gateway"), "sso answered 502: an HTML page", False),
+        (said(500, b"stack\n  trace"), "sso answered 500: stack trace", False),
+        (said(404, {"msg": "no route"}), "sso answered 404: no route", False),
+        (said(503, {"error": "invalid_client"}), "sso answered 503: invalid_client", True),
+        (said(400, {"error": "temporarily_unavailable"}), "sso answered 400: temporarily_unavailable", False),
+    ],
+)
+def test_a_refusal_has_the_issuers_words_and_weight(reply, reason, definite):
+    failure = refusal(reply, NOW, "sso", str)
+    assert (failure.reason, failure.definite, failure.quick) == (reason, definite, True)
+
+
+def test_a_refusal_masks_what_it_quotes():
+    failure = refusal(said(500, b"wrong: hunter2"), NOW, "sso", lambda text: text.replace("hunter2", "***"))
+    assert failure.reason == "sso answered 500: wrong: ***"
+
+
+def test_too_many_requests_is_left_alone_as_long_as_it_asks():
+    failure = refusal(said(429, {"msg": "slow down"}, (b"retry-after", b"17")), NOW, "sso", str)
+    assert (failure.quick, failure.definite, failure.retry_after_s) == (False, False, 17.0)
+
+
+@pytest.mark.parametrize(
+    ("location", "aim"),
+    [
+        (b"https://login.example/x?secret=1", " to login.example"),
+        (b"/login", ""),
+        (b"http://[bad", ""),
+        (b"", ""),
+        (b"https://b\xfcse/", ""),
+    ],
+)
+def test_a_redirect_names_its_host_alone(location, aim):
+    failure = refusal(Reply(302, ((b"location", location),)), NOW, "sso", str)
+    expected = f"sso answered 302, a redirect{aim}: none is followed, so name the final address instead"
+    assert (failure.reason, failure.quick, failure.definite) == (expected, False, False)

@@ -1,0 +1,329 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gatepass.config.model import ReplyPaths
+from gatepass.tokens.bearer import bearer
+from gatepass.tokens.failure import FetchFailure
+from gatepass.tokens.life import Kind, ToldBy
+from gatepass.tokens.reading import Minted, Terms, at, read
+from gatepass.tokens.reply import Reply
+from tests.unit.tokens.scripted import JSON, date, signed
+
+NOW = 1_800_000_000.0
+OAUTH2 = Terms("sso", 240.0, 3600.0)
+LOGIN = Terms("sso", 240.0, 3600.0, plain_text=True)
+
+
+def terms(**paths: Any) -> Terms:
+    return Terms("sso", 240.0, 3600.0, ReplyPaths(**paths), plain_text=True)
+
+
+def said(document: Any, *headers: tuple[bytes, bytes]) -> Reply:
+    return Reply(200, (*JSON, *headers), json.dumps(document).encode())
+
+
+def minted(document: Any, how: Terms = LOGIN, *headers: tuple[bytes, bytes]) -> tuple[str, float, str]:
+    it = read(said(document, *headers), how, NOW, str)
+    return it.text, it.life_s, it.told_by.value
+
+
+def reason(reply: Reply, how: Terms = LOGIN) -> str:
+    with pytest.raises(FetchFailure) as caught:
+        read(reply, how, NOW, str)
+    return caught.value.reason
+
+
+def test_the_standard_reply():
+    document = {"access_token": "2YotnFZFEjr1zCsicMWpAA", "token_type": "example", "expires_in": 300}
+    assert read(said(document), OAUTH2, NOW, str) == Minted("2YotnFZFEjr1zCsicMWpAA", 300.0, Kind.OPAQUE, ToldBy.REPLY)
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        *({"access_token": "abc"}, {"accessToken": "abc"}, {"token": "abc"}, {"jwt": "abc"}, {"value": "abc"}),
+        *({"data": {"token": "abc"}}, {"result": {"access_token": "abc"}}, {"response": {"jwt": "abc"}}),
+        *({"body": {"accessToken": "abc"}}, {"token": {"value": "abc"}}, {"code": 0, "data": {"token": "abc"}}),
+        *({"access_token": "abc", "token": "no"}, {"token": "abc", "data": {"access_token": "no"}}),
+        *({"access_token": None, "data": {"token": "abc"}}, {"access_token": " abc\n"}),
+        *({"token": "Bearer abc"}, {"token": "bearer  abc "}, "abc"),
+        *({"code": 200, "msg": "success", "data": {"token": "abc"}}, {"success": True, "token": "abc"}),
+    ],
+)
+def test_the_token_is_found_under_its_usual_names(document):
+    assert minted(document)[0] == "abc"
+
+
+def test_an_id_token_is_taken_only_where_it_is_asked_for():
+    assert reason(said({"id_token": "abc"})) == "sso answered without a token; the reply has id_token"
+    assert minted({"id_token": "abc"}, terms(token="id_token"))[0] == "abc"
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("data.token", "abc"),
+        ("list.0.token", "in list"),
+        ("with.dot", "flat"),
+        ("deep.with.dot", "flat below"),
+        ("list.7.token", None),
+        ("list.x", None),
+        ("list.99999999999", None),
+        ("data.token.more", None),
+        ("data.none.more", None),
+        ("nowhere", None),
+    ],
+)
+def test_dotted_paths(path, value):
+    document = {
+        "data": {"token": "abc", "none": None},
+        "list": [{"token": "in list"}],
+        "with.dot": "flat",
+        "deep": {"with.dot": "flat below"},
+    }
+    assert at(document, path) == value
+
+
+@pytest.mark.parametrize(
+    ("document", "life"),
+    [
+        ({"expires_in": 300}, (300.0, "reply")),
+        ({"expires_in": "3599", "ext_expires_in": "9", "expires_on": "1"}, (3599.0, "reply")),
+        ({"expiresIn": 299.5}, (299.5, "reply")),
+        ({"expires": 300}, (300.0, "reply")),
+        ({"expire": 300}, (300.0, "reply")),
+        ({"ttl": "300"}, (300.0, "reply")),
+        ({"expiresInSecs": "1800"}, (1800.0, "reply")),
+        ({"expires_on": str(int(NOW + 299))}, (299.0, "reply")),
+        ({"expires_at": NOW + 300}, (300.0, "reply")),
+        ({"expiresAt": (NOW + 300) * 1000}, (300.0, "reply")),
+        ({"expiration": int(NOW) + 300}, (300.0, "reply")),
+        ({"expireTime": "2027-01-15T08:05:00Z"}, (300.0, "reply")),
+        ({"accessTokenExpiresAt": str(int(NOW + 300) * 1000)}, (300.0, "reply")),
+        ({"expiry": "Fri, 15 Jan 2027 08:05:00 GMT"}, (300.0, "reply")),
+        ({"expires_in": NOW + 300}, (300.0, "reply")),
+        ({"expires_in": "2027-01-15T08:05:00"}, (300.0, "reply")),
+        ({"data": {"expires_in": 77}}, (77.0, "reply")),
+        ({"token": {"expires_at": "2027-01-15T08:05:00.000000Z"}}, (300.0, "reply")),
+        ({"expires_in": True, "ttl": 77}, (77.0, "reply")),
+        ({"expires_in": True}, (240.0, "default_ttl_s")),
+        ({"expires_in": None}, (240.0, "default_ttl_s")),
+        ({"expires_in": "soon"}, (240.0, "default_ttl_s")),
+        ({}, (240.0, "default_ttl_s")),
+        ({"expires_in": 300_000}, (3600.0, "reply")),
+        ({"expires_in": 2_592_000}, (3600.0, "reply")),
+        ({"expires_in": 10**400}, (240.0, "default_ttl_s")),
+        ({"expires_at": NOW + 86_400}, (3600.0, "reply")),
+    ],
+)
+def test_the_life_is_found_under_its_usual_names_and_in_every_unit(document, life):
+    assert minted({"access_token": "abc", **document}) == ("abc", *life)
+
+
+@pytest.mark.parametrize(
+    ("paths", "life"),
+    [
+        ({"expires_in": "x.left"}, (30.0, "reply")),
+        ({"expires_in": "x.left", "unit": "s"}, (30.0, "reply")),
+        ({"expires_in": "x.millis", "unit": "ms"}, (30.0, "reply")),
+        ({"expires_at": "x.until", "unit": "ms"}, (30.0, "reply")),
+        ({"expires_at": "x.until"}, (30.0, "reply")),
+        ({"expires_at": "x.nowhere"}, (240.0, "default_ttl_s")),
+        ({"token": "x.token"}, (99.0, "reply")),
+        ({"token": "x.token", "unit": "ms"}, (0.099, "reply")),
+    ],
+)
+def test_configured_paths_and_units(paths, life):
+    x = {"left": 30, "millis": 30_000, "until": int(NOW + 30) * 1000, "token": "abc", "expires_in": 99}
+    assert minted({"token": "abc", "x": x}, terms(**paths)) == ("abc", *life)
+
+
+@pytest.mark.parametrize("skew_s", [-7200.0, -120.0, 120.0, 7200.0])
+def test_the_issuers_date_frees_absolute_expiries_from_skew(skew_s):
+    document = {"token": "abc", "expires_at": NOW + skew_s + 300}
+    assert minted(document, LOGIN, date(NOW + skew_s)) == ("abc", 300.0, "reply")
+
+
+def test_a_moment_that_has_passed_means_skew_and_the_default_holds():
+    assert minted({"token": "abc", "expires_at": NOW - 120}) == ("abc", 240.0, "default_ttl_s")
+
+
+def test_a_jwts_own_word_beats_the_replys():
+    text = signed(iat=NOW + 500, exp=NOW + 800)
+    for announced in (300_000, 60, 3600, None):
+        assert minted({"token": text, "expires_in": announced}) == (text, 300.0, "jwt")
+
+
+def test_a_jwts_own_word_is_believed_beyond_the_cap():
+    text = signed(iat=NOW, exp=NOW + 86_400)
+    assert minted({"token": text}) == (text, 86_400.0, "jwt")
+    assert read(said({"token": text}), LOGIN, NOW, str).kind is Kind.JWT
+
+
+def test_a_jwt_that_tells_nothing_leaves_it_to_the_reply():
+    text = signed(sub="me")
+    assert minted({"token": text, "expires_in": 300}) == (text, 300.0, "reply")
+
+
+@pytest.mark.parametrize("life", [0, -1, "0", -0.5])
+def test_a_token_without_life_is_a_failure(life):
+    text = signed(iat=NOW, exp=NOW + 300)
+    for token in ("abc", text):
+        with pytest.raises(FetchFailure) as caught:
+            read(said({"token": token, "expires_in": life}), LOGIN, NOW, str)
+        assert (caught.value.quick, caught.value.definite) == (False, False)
+        assert "has expired already" in caught.value.reason
+
+
+@pytest.mark.parametrize(
+    ("reply", "expected"),
+    [
+        (Reply(200, JSON, b""), "sso answered 200 with an empty body"),
+        (Reply(204), "sso answered 204 with an empty body"),
+        (Reply(200, JSON, b" \r\n"), "sso answered 200 with an empty body"),
+        (Reply(200, JSON, b"{"), "sso answered 200 with a body that is not JSON"),
+        (Reply(200, (), b"{'token': 'abc'}"), "sso answered 200 with a body that is not JSON"),
+        (said({"access_token": None}), "sso answered without a token; the reply has access_token"),
+        (said({"access_token": 5}), "sso answered without a token; the reply has access_token"),
+        (said(None), "sso answered without a token"),
+        (said(17), "sso answered with a token that is not text"),
+        (said([]), "sso answered without a token"),
+        (said({"a b": 1}), "sso answered without a token"),
+        (
+            said({"error": "invalid_client", "error_description": "No"}),
+            "sso answered 200 with an error: invalid_client: No",
+        ),
+        (said({"code": 10001, "msg": "wrong app"}), "sso answered 200 with an error: 10001: wrong app"),
+        (said({"code": 401, "token": "abc", "msg": "no"}), "sso answered 200 with an error: 401: no"),
+        (said({"success": False, "token": ""}), "sso answered without a token; the reply has success, token"),
+        (
+            Reply(200, ((b"content-type", b"text/html"),), b"<html><title>Corp SSO</title>"),
+            "sso answered 200 with an HTML page (Corp SSO) instead of a token",
+        ),
+        (Reply(200, (), b"<html>"), "sso answered 200 with an HTML page instead of a token"),
+        (
+            said({"token": "a\r\nb"}),
+            "sso gave a token with characters that no bearer token may hold (RFC 6750 2.1)",
+        ),
+        (Reply(200, (), b"null"), "sso gave 'null' where a token is expected"),
+        (Reply(500, JSON, b""), "sso answered 500"),
+    ],
+)
+def test_what_is_no_token_is_told_in_words(reply, expected):
+    assert reason(reply) == expected
+
+
+def test_a_configured_path_is_named_when_nothing_stands_there():
+    assert reason(said({"data": {}}), terms(token="data.token")) == (
+        "sso answered without a token at data.token; the reply has data"
+    )
+    assert reason(said({"n": 5}), terms(token="n")) == "sso answered with a token at n that is not text"
+
+
+def test_plain_text_is_a_token_for_a_login_alone():
+    reply = Reply(200, ((b"content-type", b"text/plain"),), b"abc\n")
+    assert read(reply, LOGIN, NOW, str) == Minted("abc", 240.0, Kind.OPAQUE, ToldBy.DEFAULT)
+    assert reason(reply, OAUTH2) == "sso answered 200 with a body that is not JSON"
+    assert reason(said("abc"), OAUTH2) == "sso answered without a token"
+
+
+def test_json_is_read_whatever_it_is_called():
+    reply = Reply(200, ((b"content-type", b"text/html"),), b'{"access_token": "abc"}')
+    assert read(reply, OAUTH2, NOW, str).text == "abc"
+
+
+def test_codes_of_an_error_in_a_200_decide_its_weight():
+    for code, definite in ((40101, True), (10401, True), (50000, False), (10001, False)):
+        with pytest.raises(FetchFailure) as caught:
+            read(said({"code": code, "msg": "x"}), LOGIN, NOW, str)
+        assert caught.value.definite is definite
+
+
+def test_minted_hides_its_token():
+    assert "abc" not in repr(read(said({"token": "abc"}), LOGIN, NOW, str))
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | st.just("abc"),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                [
+                    "access_token",
+                    "token",
+                    "data",
+                    "expires_in",
+                    "expires_at",
+                    "error",
+                    "code",
+                    "msg",
+                    "message",
+                    "ttl",
+                    "x",
+                ]
+            ),
+            inner,
+            max_size=5,
+        )
+    ),
+    max_leaves=12,
+)
+headers = st.lists(
+    st.tuples(
+        st.sampled_from([b"content-type", b"retry-after", b"date", b"location"]),
+        st.binary(max_size=40) | st.sampled_from([b"application/json", b"text/html", date(NOW)[1], date(0)[1]]),
+    ),
+    max_size=4,
+)
+
+
+def judged(reply: Reply, how: Terms) -> None:
+    try:
+        it = read(reply, how, NOW, str)
+    except FetchFailure as failure:
+        assert failure.reason.isprintable()  # noqa: PT017
+        assert len(failure.reason) < 500  # noqa: PT017
+        return
+    assert bearer(it.text, "sso") == it.text
+    assert it.life_s > 0
+    if it.told_by is not ToldBy.JWT:
+        assert it.life_s <= 3600.0
+
+
+@settings(deadline=None)
+@given(st.integers(100, 999), headers, st.binary(max_size=300), st.sampled_from([OAUTH2, LOGIN]))
+def test_no_bytes_break_the_reading(status, fields, body, how):
+    judged(Reply(status, tuple(fields), body), how)
+
+
+@settings(deadline=None)
+@given(st.sampled_from([200, 201, 400, 401, 500]), headers, json_values, st.sampled_from([OAUTH2, LOGIN]))
+def test_no_document_breaks_the_reading_and_no_life_is_beyond_bounds(status, fields, document, how):
+    judged(Reply(status, (*JSON, *fields), json.dumps(document).encode()), how)
+
+
+@settings(deadline=None)
+@given(st.sampled_from(["a.b", "data.token", "0", "", ".", "..", "a..b"]), json_values)
+def test_no_path_breaks_on_any_document(path, document):
+    at(document, path)
+    judged(said(document), terms(token=path or None, expires_in=path or None))
+
+
+@settings(deadline=None)
+@given(st.floats(min_value=1e-3, allow_nan=False), st.floats(allow_nan=False))
+def test_a_jwt_life_is_never_beyond_its_own_claims(life_s, date_s):
+    exp = NOW + life_s
+    text = signed(iat=NOW, exp=exp)
+    try:
+        it = read(said({"token": text}, (b"date", str(date_s).encode())), LOGIN, NOW, str)
+    except FetchFailure:
+        raise AssertionError("a JWT with a life is a token") from None
+    if it.told_by is ToldBy.JWT:
+        assert it.life_s == exp - NOW

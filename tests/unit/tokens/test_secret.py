@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import pytest
+
+from gatepass.call import Secret
+from gatepass.config.references import Reference, resolve
+from gatepass.tokens.secret import readable, revealed, secret_fields, secret_leaves
+from tests.unit.tokens.scripted import failure_of
+
+
+def gone() -> str:
+    raise ValueError("the file /run/secrets/x cannot be read")
+
+
+def values(secrets: object) -> list[str]:
+    return [secret.reveal() for secret in secrets]  # type: ignore[attr-defined]
+
+
+def test_a_secret_is_revealed():
+    assert revealed(Secret("abc"), "client_secret") == "abc"
+
+
+@pytest.mark.parametrize(
+    ("secret", "reason"),
+    [
+        (Secret(gone), "client_secret: the file /run/secrets/x cannot be read"),
+        (Secret(""), "client_secret is empty"),
+    ],
+)
+async def test_a_secret_that_is_away_names_its_setting_and_may_come_back(secret, reason):
+    failure = await failure_of(lambda: revealed(secret, "client_secret"))
+    assert (failure.reason, failure.definite, failure.quick) == (reason, False, False)
+
+
+def test_what_cannot_be_read_is_none():
+    assert readable([Secret("abc"), Secret(gone)]) == ("abc", None)
+
+
+def test_ordinary_words_are_no_secrets():
+    fields = {"grant_type": "password", "Content-Type": "application/json", "X-Api-Key": "k", "password": "p"}
+    assert values(secret_fields({name: Secret(value) for name, value in fields.items()})) == ["k", "p"]
+
+
+def test_what_stands_behind_the_scheme_of_an_authorization_is_a_secret_of_its_own():
+    assert values(secret_fields({"Authorization": Secret("Basic YTpi")})) == ["Basic YTpi", "YTpi"]
+
+
+def test_the_leaves_of_a_body_are_secret_by_reference_or_by_name():
+    password = resolve("${PASSWORD}", {"PASSWORD": "p", "APP": "bot"})
+    app = resolve("${APP}", {"APP": "bot"})
+    assert isinstance(password, Reference)
+    body = {
+        "app_id": app,
+        "x": [password, "plain", 5, None],
+        "type": "service",
+        "secret": "literal",
+        "apiKeys": ["k"],
+        "token_type": "jwt",
+    }
+    assert values(secret_leaves(body)) == ["p", "literal", "k"]

@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+import pytest
+
+from gatepass.call import Secret
+from gatepass.tokens import build_source
+from gatepass.tokens.life import Kind, ToldBy
+from tests.unit.clock import DrivenClock
+from tests.unit.tokens.scripted import ScriptedIssuer, failure_of, static
+
+
+def source(key: str):
+    issuer = ScriptedIssuer(DrivenClock())
+    return build_source("key", static(Secret(key)), issuer, issuer.clock)
+
+
+@pytest.mark.parametrize("key", ["sk-abc", "1|abc", "id:secret", " sk-abc\n", "Bearer sk-abc"])
+async def test_a_key_is_a_token_without_an_end(key):
+    token = await source(key).fetch()
+    assert token.text == key.strip().removeprefix("Bearer ")
+    assert (token.born_s, token.life_s, token.kind, token.told_by) == (1000.0, None, Kind.KEY, ToldBy.NOBODY)
+
+
+@pytest.mark.parametrize("key", ["a b", "a\nb", "ä", "Bearer ", "a\x7f"])
+async def test_a_key_that_fits_into_no_header_is_refused(key):
+    failure = await failure_of(source(key).fetch())
+    assert failure.definite
+    assert key.strip() not in failure.reason
+
+
+def test_its_key_is_its_secret():
+    it = source("sk-abc")
+    assert [secret.reveal() for secret in it.secrets()] == ["sk-abc"]
+    assert repr(it) == "StaticSource(key)"

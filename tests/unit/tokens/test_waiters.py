@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from gatepass.tokens.waiters import Waiters
+from tests.unit.clock import DrivenClock, settle
+
+
+async def test_one_wake_wakes_all():
+    waiters = Waiters(DrivenClock())
+    tasks = [asyncio.create_task(waiters.wait(10.0)) for _ in range(5)]
+    await settle()
+    assert len(waiters) == 5
+    waiters.wake()
+    await asyncio.gather(*tasks)
+    assert len(waiters) == 0
+
+
+async def test_patience_ends():
+    clock = DrivenClock()
+    waiters = Waiters(clock)
+    task = asyncio.create_task(waiters.wait(10.0))
+    await clock.advance(9.9)
+    assert not task.done()
+    await clock.advance(0.1)
+    assert task.done()
+    assert len(waiters) == 0
+
+
+async def test_a_waiter_that_leaves_in_the_moment_of_the_wake_is_left_alone():
+    waiters = Waiters(DrivenClock())
+    tasks = [asyncio.create_task(waiters.wait(10.0)) for _ in range(3)]
+    await settle()
+    tasks[1].cancel()
+    waiters.wake()
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [type(result) for result in results] == [type(None), asyncio.CancelledError, type(None)]
+
+
+async def test_two_thousand_that_leave_at_once_starve_nobody():
+    waiters = Waiters(DrivenClock())
+    leaving = [asyncio.create_task(waiters.wait(10.0)) for _ in range(2000)]
+    staying = asyncio.create_task(waiters.wait(10.0))
+    await settle(3)
+    for task in leaving:
+        task.cancel()
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert len(waiters) == 1
+    waiters.wake()
+    await staying
+    with pytest.raises(asyncio.CancelledError):
+        await leaving[0]
