@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# Lock what gatepass installs, by hash, for Python 3.11 and newer: runtime.txt, build.txt (the build backend), dev.txt (all of it).
+# Arguments go to `uv pip compile`: none keeps the pins that still fit, --upgrade takes the newest of everything,
+# --upgrade-package NAME of one. Needs uv: $UV, or one on the PATH, or a throw-away one from pip.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+uv=${UV:-$(command -v uv || true)}
+if [ -z "$uv" ]; then
+  python3 -m venv "$scratch/uv"
+  "$scratch/uv/bin/pip" install -q uv
+  uv=$scratch/uv/bin/uv
+fi
+
+# Wheels only: a source archive would build with tools that no lock holds.
+lock() { # NAME INPUT...: compile the inputs into requirements/NAME.txt
+  local name=$1
+  shift
+  "$uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --only-binary :all: \
+    --no-header --output-file "requirements/$name.txt" "$@" > /dev/null
+  sed -i '1i # Made by requirements/lock.sh: change pyproject.toml and run that.' "requirements/$name.txt"
+}
+lock runtime pyproject.toml "$@"
+lock build requirements/build.in "$@"
+lock dev pyproject.toml --group dev requirements/build.in -c requirements/runtime.txt -c requirements/build.txt "$@"
+
+if grep -nE '[a-z]+://|(^|[ =])(/|~|-i |--index|--find-links)' requirements/{runtime,build,dev}.txt; then
+  echo "the lines above name a place of this machine or an index: they do not belong into a lock" >&2
+  exit 1
+fi
+
+# Each platform that the classifiers and the image promise has a wheel for everything.
+for python in 3.11 3.12 3.13; do
+  for platform in x86_64-manylinux_2_28 aarch64-manylinux_2_28; do
+    for name in runtime build dev; do
+      "$uv" pip install --quiet --dry-run --require-hashes --only-binary :all: --python-version "$python" \
+        --python-platform "$platform" --target "$scratch/target" -r "requirements/$name.txt"
+    done
+  done
+done
+echo "locked for CPython 3.11, 3.12 and 3.13 on Linux x86_64 and aarch64"

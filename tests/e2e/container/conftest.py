@@ -1,0 +1,168 @@
+"""The engine, the image, and the corporate side that gatepass meets from inside its container."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import secrets
+import socket
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from gatepass.demo.issuer import Client, Issuer
+from gatepass.demo.model_server import ModelServer
+from gatepass.demo.serving import serving
+from gatepass.demo.signing import SigningKey
+from tests.e2e.container.compose import document
+from tests.e2e.container.engine import REPOSITORY, Container, Engine, missing
+
+AUDIENCE = "corp"
+CHAT_MODEL = "corp-chat"
+EMBEDDINGS_MODEL = "corp-embed"
+TOKEN_LIFE_S = 300.0
+"""The five minutes that the compose file is for."""
+
+_FACTS = pytest.StashKey[list[str]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_FACTS] = []
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if facts := config.stash[_FACTS]:
+        terminalreporter.section("container")
+        for fact in facts:
+            terminalreporter.line(fact)
+
+
+@pytest.fixture(scope="session")
+def facts(request: pytest.FixtureRequest) -> list[str]:
+    """Lines that the run prints at its end."""
+    return request.config.stash[_FACTS]
+
+
+@pytest.fixture(scope="session")
+def engine(tmp_path_factory: pytest.TempPathFactory, facts: list[str]) -> Engine:
+    if lack := missing():
+        if os.environ.get("E2E_CONTAINER") == "skip":
+            pytest.skip(f"E2E_CONTAINER=skip, and {lack}")
+        pytest.fail(f"{lack} (E2E_CONTAINER=skip leaves this part out)")
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    store = Path(os.environ.get("CONTAINER_STORE") or cache / "gatepass" / "containers")
+    engine = Engine(store, tmp_path_factory.mktemp("engine"))
+    about = json.loads(engine.podman("info", "--format=json"))
+    facts.append(
+        f"engine: podman {about['version']['Version']}, {about['host']['ociRuntime']['version'].splitlines()[0]}, "
+        f"driver {about['store']['graphDriverName']}, kernel {about['host']['kernel']}; no Docker engine was used"
+    )
+    return engine
+
+
+@pytest.fixture(scope="session")
+def image(engine: Engine, facts: list[str]) -> str:
+    """The image of this tree, under a name of this checkout's own."""
+    tag = f"localhost/gatepass-e2e-{hashlib.sha256(bytes(REPOSITORY)).hexdigest()[:8]}:latest"
+    began = time.monotonic()
+    base = engine.build(REPOSITORY, tag)
+    kind = "made here of Debian trixie: NOT the official python image" if "stand-in" in base else "pulled"
+    facts.append(f"base: {base} ({kind}), {_megabytes(engine, base)}")
+    facts.append(f"image: {_megabytes(engine, tag)} with the base, built in {time.monotonic() - began:.0f} s")
+    return tag
+
+
+def _megabytes(engine: Engine, image: str) -> str:
+    return f"{engine.inspect('image', image)['Size'] / 1e6:.0f} MB"
+
+
+@dataclass(slots=True)
+class Harbour:
+    """Starts hardened containers of the image under test, and takes all of them away again."""
+
+    engine: Engine
+    image: str
+    started: list[Container] = field(default_factory=list)
+
+    async def start(
+        self, environment: Mapping[str, str], *, network: str = "host", options: Sequence[str] = ()
+    ) -> Container:
+        name = f"gatepass-e2e-{os.getpid()}-{secrets.token_hex(3)}"
+        container = Container(self.engine, name)
+        self.started.append(container)
+        await asyncio.to_thread(
+            self.engine.start, self.image, name, environment=environment, network=network, options=options
+        )
+        return container
+
+
+@pytest.fixture
+def harbour(engine: Engine, image: str) -> Iterator[Harbour]:
+    harbour = Harbour(engine, image)
+    yield harbour
+    for container in harbour.started:
+        container.remove()
+
+
+@dataclass(frozen=True, slots=True)
+class Corporation:
+    """A portal that gives tokens for a JSON login, and two model servers that believe them."""
+
+    issuer: Issuer
+    chat: ModelServer
+    embeddings: ModelServer
+    issuer_url: str
+    chat_url: str
+    embeddings_url: str
+    login: Path
+
+
+@pytest.fixture
+async def corporation(tmp_path: Path) -> AsyncIterator[Corporation]:
+    key = SigningKey()
+    client = Client(id="ragflow", secret=secrets.token_urlsafe(24), audience=AUDIENCE)
+    issuer = Issuer(key, client, life_s=TOKEN_LIFE_S)
+    chat = ModelServer(key, audience=AUDIENCE, models=[CHAT_MODEL], pace_s=0.2)
+    embeddings = ModelServer(key, audience=AUDIENCE, models=[EMBEDDINGS_MODEL])
+    login = tmp_path / "login"
+    login.write_text(json.dumps({"app_id": client.id, "secret": client.secret}))
+    async with serving(issuer.app) as issuer_url, serving(chat.app) as chat_url, serving(embeddings.app) as embed_url:
+        yield Corporation(issuer, chat, embeddings, issuer_url, chat_url, embed_url, login)
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """Where gatepass will be, and the key to it."""
+
+    url: str
+    key: str
+    environment: dict[str, str]
+    options: tuple[str, ...]
+
+
+@pytest.fixture
+def door(corporation: Corporation) -> Door:
+    """The environment and the secret of deploy/compose.ragflow.yaml, with the corporation's addresses in it."""
+    key = f"gp-{secrets.token_urlsafe(32)}"
+    port = free_port()
+    variables = {
+        "UPSTREAM_URL": f"{corporation.chat_url}/v1",
+        "EMBEDDINGS_URL": f"{corporation.embeddings_url}/v1",
+        "TOKEN_URL": f"{corporation.issuer_url}/login",
+        "KEY_HASHES": f"sha256:{hashlib.sha256(key.encode()).hexdigest()}",
+    }
+    service = document(variables)["services"]["gatepass"]
+    environment = {**service["environment"], "GATEPASS_PORT": str(port)}
+    options = [f"--volume={corporation.login}:/run/secrets/{name}:ro" for name in service["secrets"]]
+    return Door(f"http://127.0.0.1:{port}", key, environment, tuple(options))
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+    return port

@@ -1,0 +1,63 @@
+"""The hash locks of requirements/, as pip reads them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from packaging.markers import Marker
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+REQUIREMENTS = Path(__file__).parents[1] / "requirements"
+
+_HASH = re.compile(r"--hash=(sha256:[0-9a-f]{64})\b")
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """One line of a lock: a name, exactly one version, where it is wanted, and every file that it may be."""
+
+    name: str
+    version: str
+    marker: Marker | None
+    hashes: tuple[str, ...]
+
+    def applies(self, environment: Mapping[str, str]) -> bool:
+        return self.marker is None or self.marker.evaluate(dict(environment))
+
+
+def text(name: str) -> str:
+    return (REQUIREMENTS / f"{name}.txt").read_text()
+
+
+def read(name: str) -> tuple[Pin, ...]:
+    """The pins of requirements/NAME.txt in order."""
+    lines = (line for line in text(name).replace("\\\n", " ").splitlines())
+    return tuple(_pin(line) for line in lines if line and not line.lstrip().startswith("#"))
+
+
+def _pin(line: str) -> Pin:
+    requirement = Requirement(line.partition(" --hash")[0].strip())
+    (specifier,) = requirement.specifier
+    assert specifier.operator == "==", line
+    hashes = tuple(_HASH.findall(line))
+    return Pin(canonicalize_name(requirement.name), specifier.version, requirement.marker, hashes)
+
+
+def environment(python: str, machine: str) -> dict[str, str]:
+    """What a marker sees on CPython `python` (such as "3.12") of Linux `machine`."""
+    return {
+        "implementation_name": "cpython",
+        "implementation_version": f"{python}.0",
+        "os_name": "posix",
+        "platform_machine": machine,
+        "platform_python_implementation": "CPython",
+        "platform_system": "Linux",
+        "python_full_version": f"{python}.0",
+        "python_version": python,
+        "sys_platform": "linux",
+        "extra": "",
+    }
