@@ -6,6 +6,8 @@ import json
 import random
 import statistics
 import time
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
 
@@ -132,7 +134,7 @@ def looks_finished(answer: Answer) -> bool:
 
 
 async def deaths(
-    whole_reply: bytes, body: dict[str, object], ends: tuple[Fin | Rst, ...], step: int = 1
+    whole_reply: bytes, body: Mapping[str, Any], ends: tuple[Fin | Rst, ...], step: int = 1
 ) -> dict[str, int]:
     """Cut the upstream's reply after every byte and by each end; counts the outcomes."""
     cuts = [(at, end) for at in range(0, len(whole_reply), step) for end in ends]
@@ -148,7 +150,7 @@ async def deaths(
     return counts
 
 
-ENDS = {"FIN": (Fin(),), "RST": (Rst(),)}
+ENDS: dict[str, tuple[Fin | Rst, ...]] = {"FIN": (Fin(),), "RST": (Rst(),)}
 
 
 @pytest.mark.parametrize("end", ENDS)

@@ -2,17 +2,19 @@
 
 import asyncio
 import time
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
 
 from tests.integration.gateway import HELLO, descriptors, gateway, until
-from tests.integration.scripted import Hold, Scripted, Send, Wait, begin_stream, chunk, event, head, reply
+from tests.integration.scripted import Dialogue, Hold, Scripted, Send, Wait, begin_stream, chunk, event, head, reply
 
 WITHIN_S = 1.0
 STREAMED = {**HELLO, "stream": True}
 FIRST = event({"id": "x", "choices": [{"index": 0, "delta": {"content": "a"}, "finish_reason": None}]})
 
-PHASES = {
+PHASES: dict[str, tuple[Mapping[str, Any], Dialogue, bytes | None]] = {
     "before headers": (STREAMED, [Hold()], None),
     "before headers, plain": (HELLO, [Hold()], None),
     "in a plain reply": (
@@ -47,7 +49,7 @@ async def test_leaving_while_a_token_is_awaited_sends_nothing_and_cancels_nobody
         Scripted(answer=lambda _: [Wait(release), Send(issuer_says)]) as issuer,
         Scripted([Send(reply({"choices": []}))]) as upstream,
     ):
-        blocks = {
+        blocks: dict[str, Any] = {
             "credentials": {
                 "corp": {"type": "oauth2", "token_url": issuer.url, "client_id": "i", "client_secret": "a-long-secret"}
             },
@@ -83,7 +85,7 @@ async def test_three_hundred_leavers_leave_no_file_descriptor_behind():
 async def test_after_a_storm_of_leavers_every_request_is_served():
     """1,200 requests cut after a few milliseconds over 10 connections: httpx 0.28 fails for good after it."""
     release = asyncio.Event()
-    slow = [Wait(release), Send(reply({"choices": []}))]
+    slow: Dialogue = [Wait(release), Send(reply({"choices": []}))]
     async with Scripted(slow) as upstream:
         upstreams = {"chat": {"base_url": upstream.url, "max_connections": 10}}
         async with gateway(upstreams=upstreams) as gate:

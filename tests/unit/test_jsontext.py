@@ -25,7 +25,7 @@ OBJECTS = st.dictionaries(STRINGS, VALUES, max_size=5)
 
 
 @given(st.data())
-@settings(deadline=None)
+@settings(deadline=None, max_examples=60)
 def test_members_are_the_objects_members_in_order(data):
     value = data.draw(OBJECTS)
     text = data.draw(written(value)).encode()
@@ -37,7 +37,7 @@ def test_members_are_the_objects_members_in_order(data):
 
 
 @given(st.data())
-@settings(deadline=None)
+@settings(deadline=None, max_examples=60)
 def test_elements_are_the_arrays_elements_in_order(data):
     value = data.draw(st.lists(VALUES, max_size=5))
     text = data.draw(written(value)).strip().encode()
@@ -45,7 +45,7 @@ def test_elements_are_the_arrays_elements_in_order(data):
 
 
 @given(st.data())
-@settings(deadline=None)
+@settings(deadline=None, max_examples=60)
 def test_removing_members_is_removing_them_from_the_object(data):
     value = data.draw(OBJECTS)
     gone = data.draw(st.sets(st.sampled_from(sorted(value)))) if value else set()
@@ -57,7 +57,7 @@ def test_removing_members_is_removing_them_from_the_object(data):
 
 
 @given(st.data())
-@settings(deadline=None)
+@settings(deadline=None, max_examples=60)
 def test_replacing_a_value_changes_nothing_but_its_span(data):
     value = data.draw(OBJECTS)
     value["model"] = data.draw(VALUES)
@@ -70,7 +70,7 @@ def test_replacing_a_value_changes_nothing_but_its_span(data):
 
 
 @given(st.data())
-@settings(deadline=None)
+@settings(deadline=None, max_examples=60)
 def test_no_mention_means_no_member_at_any_depth(data):
     value = data.draw(VALUES)
     text = data.draw(written(value)).encode()

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from gatepass.adapt.images import Images
 from gatepass.call import Call
-from gatepass.errors import InvalidImage, InvalidRequest
-from gatepass.jsontext import MOST_STEPS
+from gatepass.errors import InvalidImage
 from tests.unit.adapt.calls import EMBEDDINGS, MODELS, TARGET, a_call
 from tests.unit.surface.json_texts import VALUES, written
 
@@ -78,7 +77,7 @@ def test_ragflows_images_go_to_the_last_user_message():
 def test_everything_else_keeps_its_bytes():
     body = (
         b'\n{ "images" : [ "https:\\/\\/h\\/a" ] ,\t"m\\u0065ssages":[ {"role":"user" , "x" : 1e999,'
-        b' "content":"\\u00e9\\n" , "name":"n"} , 5 ], "seed":00.5e1 }'.replace(b"00.5e1", b"0.5e1")
+        b' "content":"\\u00e9\\n" , "name":"n"} , 5 ], "seed":0.5e1 }'
     )
     assert apply(body).body == (
         b'\n{ "m\\u0065ssages":[ {"role":"user" , "x" : 1e999,'
@@ -319,9 +318,10 @@ WANTED = "Send an http(s) URL, a data:image/…;base64 URL, or the base64 of a J
         ("C:\\a.png", "is neither a URL nor base64"),
         ("a.png", "is neither a URL nor base64"),
         ("/9j-_", "is neither a URL nor base64"),
-        ("iVBORw0KGgo", "is base64 with a piece missing"[:0] or "begins like no image that gatepass knows"),
+        ("iVBORw0KGgo", "begins like no image that gatepass knows"),
         (b64encode(b"BM" + bytes(40)).decode(), "begins like no image that gatepass knows"),
         (b64encode(b"%PDF-1.7" + bytes(40)).decode(), "begins like no image that gatepass knows"),
+        ("A=======", "begins like no image that gatepass knows"),
         ("=" * 40, "begins like no image that gatepass knows"),
         (PNG[:29], "is base64 with a piece missing"),
         (PNG.replace("C", "=", 1), "is neither a URL nor base64"),
@@ -368,7 +368,7 @@ def test_images_of_a_wrong_type_are_refused(images, kind):
 
 def test_base64_in_escapes_cannot_smuggle_json():
     """Unescaped, its quote would end the string and begin a member of its own."""
-    sly = PNG + "A" * 2000 + '","detail":"' + "A" * 2000
+    sly = PNG.rstrip("=") + "A" * 2000 + '","detail":"' + "A" * 2000
     assert refusal({"messages": [user("")], "images": [sly]}) == (f"images[0] is not base64. {WANTED}", "images[0]")
 
 
@@ -399,11 +399,6 @@ def test_a_content_that_cannot_hold_images_is_refused(content, kind):
 def test_no_refusal_quotes_the_image():
     secret = "file:" + "secret" * 50
     assert "secret" not in refusal({"messages": [user("t")], "images": [secret]})[0]
-
-
-def test_a_body_made_to_take_long_is_refused():
-    with pytest.raises(InvalidRequest, match="too many small values"):
-        apply(b'{"messages":[' + b'{"images":[]},' * (MOST_STEPS // 12) + b'0],"model":"m"}')
 
 
 # against a plain model
@@ -445,7 +440,7 @@ def chats(draw: st.DrawFn) -> dict[str, Any]:
 
 
 @given(st.data())
-@settings(deadline=None)
+@settings(deadline=None, max_examples=60)
 def test_the_rule_is_the_plain_model(data):
     chat = data.draw(chats())
     body = data.draw(written(chat)).encode()

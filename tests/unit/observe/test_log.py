@@ -20,8 +20,9 @@ def logged():
         return buffer
 
     yield start
-    root.handlers[:], root.level, ours.level = before
-    logging.Logger.manager._clear_cache()
+    root.handlers[:] = before[0]
+    root.setLevel(before[1])
+    ours.setLevel(before[2])
 
 
 def test_a_line_is_one_json_object_with_the_event_first(logged):

@@ -32,7 +32,7 @@ def test_one_more_level_is_deeper(depth):
 
 
 @given(st.data())
-@settings(deadline=None)
+@settings(deadline=None, max_examples=60)
 def test_the_depth_is_that_of_the_value(data):
     value = data.draw(VALUES)
     text = data.draw(written(value)).encode()
