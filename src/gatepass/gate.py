@@ -27,6 +27,7 @@ from gatepass.tokens.holder import TokenHolder
 from gatepass.tokens.source import build_source
 from gatepass.transport.pooled import PooledTransport
 from gatepass.transport.seam import Transport
+from gatepass.transport.tls import Trust
 from gatepass.upstream.dialect import Dialect, OpenaiDialect
 
 ISSUER_CONNECTIONS = 4
@@ -153,8 +154,10 @@ def build_gate(config: Config, clock: Clock | None = None) -> Gate:
     """Wire one configuration. Opens nothing; raises OSError where a CA or certificate cannot be loaded."""
     clock = clock or SystemClock()
     redactor = Redactor()
+    trust = Trust()
     issuers = {
-        name: PooledTransport(credential.network, ISSUER_CONNECTIONS) for name, credential in config.credentials.items()
+        name: PooledTransport(credential.network, ISSUER_CONNECTIONS, trust.of(credential.network))
+        for name, credential in config.credentials.items()
     }
     holders = {
         name: TokenHolder(
@@ -166,7 +169,7 @@ def build_gate(config: Config, clock: Clock | None = None) -> Gate:
         )
         for name, credential in config.credentials.items()
     }
-    hops = {name: _hop(name, upstream, config, holders) for name, upstream in config.upstreams.items()}
+    hops = {name: _hop(name, upstream, config, holders, trust) for name, upstream in config.upstreams.items()}
     for network in (hop.network for hop in (*config.upstreams.values(), *config.credentials.values())):
         if network.proxy_auth is not None:
             redactor.learn(network.proxy_auth.reveal().partition(":")[2], permanent=True)
@@ -188,12 +191,14 @@ def build_gate(config: Config, clock: Clock | None = None) -> Gate:
     )
 
 
-def _hop(name: str, settings: Upstream, config: Config, holders: Mapping[str, TokenHolder]) -> Hop:
+def _hop(name: str, settings: Upstream, config: Config, holders: Mapping[str, TokenHolder], trust: Trust) -> Hop:
     return Hop(
         name=name,
         settings=settings,
         dialect=OpenaiDialect(),
-        transport=PooledTransport(settings.network, settings.max_connections or config.limits.connections),
+        transport=PooledTransport(
+            settings.network, settings.max_connections or config.limits.connections, trust.of(settings.network)
+        ),
         holder=holders[settings.credential] if settings.credential else None,
         timeouts=settings.timeouts.value(),
     )

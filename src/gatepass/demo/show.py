@@ -111,8 +111,8 @@ class Announcer:
         before, self._last[token.audience] = self._last.get(token.audience), token
         life = f"{token.fingerprint}, lives {token.expires_at - token.issued_at:.1f} s"
         if before is None:
-            self._voice(f"   · token minted for {token.audience}: {life}")
+            self._voice(f"   * token minted for {token.audience}: {life}")
             return
         left = before.expires_at - token.issued_at
         when = f"{left:.1f} s before the end" if left > 0 else f"{-left:.1f} s after the end"
-        self._voice(f"   · token refreshed for {token.audience}: {life}; {when} of {before.fingerprint}")
+        self._voice(f"   * token refreshed for {token.audience}: {life}; {when} of {before.fingerprint}")

@@ -110,7 +110,7 @@ async def streamed_chat(scene: Scene) -> None:
 async def stray_images(scene: Scene) -> None:
     question, strays = [_user("What is on them?")], {"images": IMAGES}
     try:
-        await _directly(scene.stage, _latest(scene.stage), question, extra_body=strays)
+        await _directly(scene.stage, _token(scene.stage, -1), question, extra_body=strays)
     except openai.BadRequestError as error:
         scene.say(f"   the model server itself refuses `images`: {error.status_code} {_words(error)}")
     else:
@@ -142,8 +142,8 @@ async def embeddings(scene: Scene) -> None:
 
 
 async def renewal(scene: Scene) -> None:
-    issuer, question = scene.stage.issuer, "Are you still there?"
-    first = issuer.minted_for("chat")[0]
+    question = "Are you still there?"
+    first = _token(scene.stage, 0)
     scene.say(f"   nothing is asked until the first token ({first.fingerprint}) is dead")
     await _outlive(first, scene.say)
     reply = await scene.client.chat.completions.create(model=CHAT_MODEL, messages=[_user(question)])
@@ -151,7 +151,7 @@ async def renewal(scene: Scene) -> None:
     _check(text == answer(Understood(question)), f"the answer is not the model's: {text!r}")
     used = scene.stage.chat.seen[-1].fingerprint
     _check(used != first.fingerprint, "the chat was answered on the dead token")
-    second = issuer.minted_for("chat")[1]
+    second = _token(scene.stage, 1)
     ahead = first.expires_at - second.issued_at
     _check(ahead > 0, f"the second token was fetched {-ahead:.1f} s after the first had died")
     _check(not scene.stage.chat.refused, f"the model server refused tokens: {dict(scene.stage.chat.refused)}")
@@ -159,7 +159,7 @@ async def renewal(scene: Scene) -> None:
 
 
 async def stale_check(scene: Scene) -> None:
-    first, refused = scene.stage.issuer.minted_for("chat")[0], scene.stage.chat.refused
+    first, refused = _token(scene.stage, 0), scene.stage.chat.refused
     await _outlive(first, scene.say)
     before = refused[Distrust.STALE]
     try:
@@ -179,12 +179,15 @@ async def _directly(stage: Stage, token: Minted, messages: list[Any], **more: An
 
 async def _outlive(token: Minted, say: Say) -> None:
     while (left := token.expires_at - time.time()) > 0:
-        say(f"   … {left:4.1f} s left")
+        say(f"   ... {left:4.1f} s left")
         await asyncio.sleep(min(left + 0.05, 4.0))
 
 
-def _latest(stage: Stage) -> Minted:
-    return stage.issuer.minted_for("chat")[-1]
+def _token(stage: Stage, index: int) -> Minted:
+    """One of the chat's tokens, in the order in which gatepass fetched them."""
+    minted = stage.issuer.minted_for("chat")
+    _check(minted[index:], f"of the chat's tokens gatepass has fetched {len(minted)}, which is too few")
+    return minted[index]
 
 
 def _user(text: str) -> Any:

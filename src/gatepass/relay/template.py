@@ -16,7 +16,7 @@ from __future__ import annotations
 import re
 
 _TEXT = re.compile(
-    rb'(?<!\\)"(?:content|reasoning_content|reasoning|refusal|text|arguments|obfuscation)"\s*+:\s*+"'
+    rb'"(?:content|reasoning_content|reasoning|refusal|text|arguments|obfuscation)"\s*+:\s*+"'
     rb'([^"\\]*+(?:\\.[^"\\]*+)*+)"',
     re.DOTALL,
 )

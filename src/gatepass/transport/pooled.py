@@ -14,7 +14,6 @@ from gatepass.call import Headers, Request, header
 from gatepass.config.model import Network
 from gatepass.errors import Fault, TransportFault
 from gatepass.transport.coding import Decoder, decoder_of
-from gatepass.transport.tls import ssl_context
 
 KEEPALIVE_S = 30.0
 """Idle connections are dropped after this, so that a changed DNS record is followed soon."""
@@ -30,9 +29,9 @@ class PooledTransport:
     cancelled, 50 of 50 later requests failed in our measurement, none with httpx2 2.16.
     """
 
-    def __init__(self, network: Network, max_connections: int) -> None:
+    def __init__(self, network: Network, max_connections: int, context: ssl.SSLContext) -> None:
         self._inner = httpx2.AsyncHTTPTransport(
-            verify=ssl_context(network),
+            verify=context,
             trust_env=False,
             limits=httpx2.Limits(
                 max_connections=max_connections,

@@ -7,6 +7,19 @@ import ssl
 from gatepass.config.model import Network
 
 
+class Trust:
+    """One context for all hops whose files are the same: each holds the system's CAs anew, 2.5 MiB of them."""
+
+    def __init__(self) -> None:
+        self._contexts: dict[tuple[str | None, ...], ssl.SSLContext] = {}
+
+    def of(self, network: Network) -> ssl.SSLContext:
+        files = (network.ca_file, network.client_cert, network.client_key)
+        if files not in self._contexts:
+            self._contexts[files] = ssl_context(network)
+        return self._contexts[files]
+
+
 def ssl_context(network: Network) -> ssl.SSLContext:
     """The system's trust, the hop's own CA added to it, and the client certificate where one is set.
 
