@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import asdict
 
 from gatepass.call import Response
 from gatepass.errors import TransportFault
@@ -71,5 +72,6 @@ async def _read_tail(response: Response) -> None:
 
 def _note(begun: Begun, exchange: Exchange) -> None:
     exchange.events = begun.events.events
-    exchange.usage = begun.events.usage
+    if begun.events.usage is not None:
+        exchange.usage = asdict(begun.events.usage)
     exchange.adapted = tuple(dict.fromkeys((*exchange.adapted, *begun.events.adapted)))

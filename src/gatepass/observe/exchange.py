@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -35,7 +36,7 @@ class Exchange:
     head_s: float | None = None
     first_byte_s: float | None = None
     ended_s: float | None = None
-    usage: Any = None
+    usage: Mapping[str, int | None] | None = None
     upstream_request_id: str | None = None
     error: GatepassError | None = None
     client_gone: bool = False

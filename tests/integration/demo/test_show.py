@@ -1,0 +1,134 @@
+"""`gatepass demo` as a person starts it: a process with the real gatepass and the real client in it.
+
+Tokens of 20 seconds are the demo's own; the tests of its failures use shorter ones.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import shlex
+import signal
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from subprocess import PIPE, STDOUT, Popen
+
+import pytest
+from click.testing import CliRunner
+
+from gatepass.demo.command import demo
+from gatepass.demo.sabotage import Sabotage
+
+BOUND_S = 60.0
+COMMAND = (sys.executable, "-m", "gatepass", "demo")
+# what may stand in a user's environment and must not reach the demo's own hops
+ENVIRONMENT = os.environ | {"HTTP_PROXY": "http://127.0.0.1:9", "GATEPASS_CONFIG": "/nowhere.yaml"}
+STEPS = ["stream", "images", "embeddings", "renewal", "stale-check"]
+FAILS_AT = {kind: kind.value for kind in Sabotage} | {Sabotage.BURST: "stream"}
+REASONS = {
+    Sabotage.STREAM: "APIError",
+    Sabotage.BURST: "chunks came within",
+    Sabotage.IMAGES: "the model should have said: I see 2 images: image/png, image/gif.",
+    Sabotage.EMBEDDINGS: "the vectors are not those of the texts",
+    Sabotage.RENEWAL: "503",
+    Sabotage.STALE_CHECK: "the model server answered on the dead token",
+}
+
+
+@pytest.fixture(scope="module")
+def whole() -> Iterator[Popen[str]]:
+    """The demo with its own 20-second tokens, begun before the tests that follow: most of it is waiting."""
+    with Popen([*COMMAND, "--once"], stdout=PIPE, stderr=STDOUT, text=True, env=ENVIRONMENT) as process:
+        yield process
+        process.terminate()
+
+
+@asynccontextmanager
+async def started(*options: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    process = await asyncio.create_subprocess_exec(*COMMAND, *options, stdout=PIPE, stderr=STDOUT, env=ENVIRONMENT)
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.terminate()
+            await asyncio.wait_for(process.communicate(), BOUND_S)
+
+
+def verdicts(output: str) -> dict[str, str]:
+    """What was said of each step: `ok`, or `FAILED - ` and the reason."""
+    found = re.findall(r"^   ([a-z-]+): (ok|FAILED.*)$", output, re.MULTILINE)
+    return dict(found)
+
+
+def assert_tells_no_token(output: str) -> None:
+    assert not re.search(r"eyJ[\w-]{5}", output)
+
+
+@pytest.mark.parametrize("sabotage", list(Sabotage))
+@pytest.mark.usefixtures("whole")
+def test_each_step_finds_its_own_failure(sabotage: Sabotage):
+    # the outage must not come before the steps in front of it are through
+    life = "7" if sabotage is Sabotage.RENEWAL else "4"
+    result = CliRunner().invoke(demo, ["--once", "--life", life, "--break", sabotage.value], catch_exceptions=False)
+    said = verdicts(result.output)
+    assert result.exit_code == 1, result.output
+    assert [step for step in STEPS if said[step] != "ok"] == [FAILS_AT[sabotage]], result.output
+    assert REASONS[sabotage] in said[FAILS_AT[sabotage]]
+    assert "The last lines that gatepass printed:" in result.output
+    assert_tells_no_token(result.output)
+
+
+def test_the_main_job_is_played_once_with_every_step_right(whole: Popen[str]):
+    output, _ = whole.communicate(timeout=BOUND_S)
+    assert verdicts(output) == dict.fromkeys(STEPS, "ok"), output
+    assert whole.returncode == 0
+    for line in (
+        "token minted for chat",
+        "token minted for embeddings",
+        "token refreshed for chat",
+        "x-gatepass-adapted: images",
+        "refused: 401 The token has expired",
+    ):
+        assert line in output
+    assert output.endswith("The end: everything has been stopped and removed.\n")
+    assert_tells_no_token(output)
+
+
+async def test_it_stays_up_with_a_line_to_paste_until_it_is_told_to_end():
+    await asyncio.gather(stay_until(signal.SIGINT), stay_until(signal.SIGTERM))
+
+
+async def stay_until(number: signal.Signals) -> None:
+    async with started("--life", "4") as process, asyncio.timeout(BOUND_S):
+        assert process.stdout is not None
+        output = (await process.stdout.readuntil(b"beside it.")).decode()
+        assert verdicts(output) == dict.fromkeys(STEPS, "ok"), output
+        line = output[output.index("curl -N") : output.index("Its configuration")]
+        shell = await asyncio.create_subprocess_shell(line, stdout=PIPE)
+        answer, _ = await shell.communicate()
+        assert answer.startswith(b"data: ")
+        assert answer.endswith(b"data: [DONE]\n\n")
+        folder = Path(shlex.split(output.partition("Its configuration is ")[2])[0]).parent
+        secrets = {path.name: path.read_text() for path in folder.iterdir() if path.suffix == ""}
+        process.send_signal(number)
+        rest = (await process.stdout.read()).decode()
+        assert rest.endswith("The end: everything has been stopped and removed.\n")
+        assert await process.wait() == 0
+        assert not folder.exists()
+    assert sorted(secrets) == ["demo-chat", "demo-embeddings", "key"]
+    assert [name for name, secret in secrets.items() if secret in output + rest] == []
+    assert_tells_no_token(output + rest)
+
+
+async def test_a_signal_in_the_middle_ends_it_without_a_verdict():
+    async with started("--once") as process, asyncio.timeout(BOUND_S):
+        assert process.stdout is not None
+        await process.stdout.readuntil(b"1. A streamed chat")
+        process.send_signal(signal.SIGTERM)
+        rest = (await process.stdout.read()).decode()
+        assert await process.wait() == 1
+        assert "Traceback" not in rest
+        assert "Ended before the last step." in rest
