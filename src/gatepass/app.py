@@ -56,13 +56,14 @@ def build_app(gate: Gate) -> FastAPI:
     )
     app.router.routes.extend([*ops_routes(gate), OperationsRoute(gate, Catalog(gate))])
     app.add_exception_handler(Exception, _internal_error)
-    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's own way to extend the schema
+    app.openapi = lambda: _openapi(app, gate.config.server.base_path)  # type: ignore[method-assign]  # FastAPI's own way to extend the schema
     return app
 
 
-def _openapi(app: FastAPI) -> dict[str, Any]:
+def _openapi(app: FastAPI, base_path: str) -> dict[str, Any]:
     """Raw routes are absent from FastAPI's schema, so the operation table adds them."""
-    return {"openapi": "3.1.0", "info": {"title": app.title, "version": app.version}, "paths": openapi_paths()}
+        paths = openapi_paths(base_path)
+    return {"openapi": "3.1.0", "info": {"title": app.title, "version": app.version}, "paths": paths}
 
 
 async def _internal_error(_: Request, __: Exception) -> Response:

@@ -21,7 +21,7 @@ ROUTING = ("model", "stream")
 
 
 class _Top(msgspec.Struct, gc=False):
-    """A struct, since a dict of all members would take thirty times the size of a body made for that."""
+    """A struct, since a dict of all members takes many times the size of a body made for that."""
 
     model: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     stream: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET

@@ -101,7 +101,7 @@ def test_clean_stream_is_parsed_where_it_tells_something_and_nowhere_else(monkey
     ]
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(
     st.sampled_from(LINE_ENDS),
     st.sampled_from([b"", b" "]),
@@ -188,7 +188,7 @@ EVENT = st.one_of(
 )
 
 
-@settings(max_examples=600)
+@settings(max_examples=600, deadline=None)
 @given(st.lists(EVENT, max_size=25), st.lists(st.integers(1, 900), min_size=1, max_size=9))
 def test_recognised_and_parsed_events_give_the_same_bytes_and_the_same_state(events, sizes):
     quick, thorough = new_stream(), new_stream()
@@ -217,6 +217,7 @@ HELLO, YOU, END = text("Hello"), text("you"), data(chunk({}, finish="stop"))
         ([HELLO, b": hi\ndata:\n\n", YOU], [HELLO, b": hi\n", YOU], ("sse=empty-data",)),
         ([HELLO, b"event: ping\n\n", YOU], [HELLO, YOU], ("sse=empty-data",)),
         ([HELLO, b"id: 5\n\n", b": ping\n\n", YOU], [HELLO, b": ping\n\n", YOU], ("sse=empty-data",)),
+        ([HELLO, b"id: 5\ndata:\n\n", b": ping\n\n", YOU], [HELLO, b": ping\n\n", YOU], ("sse=empty-data",)),
         ([b"retry: 3000\n\n", HELLO], [HELLO], ("sse=empty-data",)),
         ([b": hi\nretry: 3000\n\n", HELLO], [b": hi\n", HELLO], ("sse=id-comments",)),
         ([b"retry: soon\n\nvendor: x\n\n\n", HELLO], [b"retry: soon\n\nvendor: x\n\n\n", HELLO], ()),

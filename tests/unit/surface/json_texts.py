@@ -44,7 +44,3 @@ def _string(draw: st.DrawFn, value: str, may_escape: bool) -> str:
         units = value.encode("utf-16-be")
         return '"' + "".join(f"\\u{units[at] << 8 | units[at + 1]:04x}" for at in range(0, len(units), 2)) + '"'
     return json.dumps(value, ensure_ascii=style == 2)
-
-
-def last_wins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    return dict(pairs)

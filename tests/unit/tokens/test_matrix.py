@@ -468,3 +468,13 @@ async def test_t24_what_a_closed_holder_still_fetches_is_dropped():
         await it.clock.advance(5.0)
         assert it.holder.fresh() is None
         assert it.redactor.mask("token-1") == "token-1"
+
+
+async def test_t20_after_a_suspend_the_keeper_notices_within_5_seconds_without_traffic():
+    async with holding() as it:
+        await it.clock.advance(10.0)
+        it.clock._now += 3600.0
+        # CLOCK_MONOTONIC stood still: every timer still has as far to go as before
+        it.clock._timers = [(due_s + 3600.0, number, timer) for due_s, number, timer in it.clock._timers]
+        await it.clock.advance(5.0)
+        assert it.holder.usable
