@@ -62,7 +62,7 @@ def build_app(gate: Gate) -> FastAPI:
 
 def _openapi(app: FastAPI, base_path: str) -> dict[str, Any]:
     """Raw routes are absent from FastAPI's schema, so the operation table adds them."""
-        paths = openapi_paths(base_path)
+    paths = openapi_paths(base_path)
     return {"openapi": "3.1.0", "info": {"title": app.title, "version": app.version}, "paths": paths}
 
 
