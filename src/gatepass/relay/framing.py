@@ -66,8 +66,7 @@ class Framer:
         run = self._joined(piece[:end])
         if len(run) > self._limit_bytes:
             run = self._within_limit(run)
-        if not self.overflowed:
-            self._wait(piece[end:], window)
+        self._wait(piece[end:], window)
         return run
 
     def _joined(self, end: bytes) -> bytes:
@@ -99,7 +98,7 @@ class Framer:
     def _overflow(self) -> None:
         self.overflowed = True
         self._tail.clear()
-        self._limit_bytes = -1  # no piece takes the short way any more
+        self._limit_bytes = -1  # nothing takes the short way or waits any more
 
 
 def _end_of_last_event(data: bytes) -> int:

@@ -68,7 +68,7 @@ class Template:
     def learn(self, block: bytes, events: int) -> None:
         """Take `block`, a whole event whose data is JSON, as the pattern of what will come; it is event
         number `events` of its stream. No pattern is made of an event without text, or of a large one."""
-        if not self._patience or (block.startswith(self._head) and block.endswith(self._tail)):
+        if not self._patience or self._covers(block):
             return
         has_served = events > self._learned_at + 1
         self._patience = _PATIENCE if has_served else self._patience - 1
@@ -86,6 +86,11 @@ class Template:
         self._mark, self._rest = seam[:_MARK_BYTES], seam[_MARK_BYTES:]
         self._seam_bytes, self._rest_bytes = len(seam), len(self._rest)
         self._backslashed = tuple(b"\\" + after for after in (*middles, tail))
+
+    def _covers(self, block: bytes) -> bool:
+        """Whether only the texts of `block` are why it was parsed."""
+        has_edges = block.startswith(self._head) and block.endswith(self._tail)
+        return has_edges and all(middle in block for middle in self._middles)
 
     def count(self, run: bytes) -> int:
         """How many events `run` is, if each is like this one; 0 as soon as any is not, or may not be."""

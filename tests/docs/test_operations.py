@@ -1,0 +1,33 @@
+"""docs/operations.md names every metric, every field of the access line and every header of gatepass's own."""
+
+import re
+from pathlib import Path
+
+from gatepass.call import Inbound
+from gatepass.observe.exchange import Exchange
+from gatepass.observe.metrics import CredentialSample, Metrics
+
+TEXT = (Path(__file__).parents[2] / "docs/operations.md").read_text()
+SOURCES = Path(__file__).parents[2] / "src/gatepass"
+
+
+def test_every_metric_is_documented_with_its_labels_and_none_besides():
+    metrics = Metrics(lambda: [CredentialSample("c", usable=True, life_left_s=1, fetches=1, failures=0)])
+    exposed = re.findall(r"^# TYPE (gatepass_\w+)", metrics.exposition().decode(), re.MULTILINE)
+    families = {name for name in exposed if not name.endswith("_created")}
+    documented = set(re.findall(r"^\| `(gatepass_\w+)` \|", TEXT, re.MULTILINE))
+    assert documented == families
+
+
+def test_every_field_of_the_access_line_is_documented():
+    fields = Exchange(Inbound("", "", "", (), "", 0.0)).fields()
+    table = TEXT.partition("## The access line")[2].partition("## Response headers")[0]
+    assert set(re.findall(r"`(\w+)`", table)) >= set(fields) - {"stream"}
+    assert "stream" in fields
+
+
+def test_every_header_of_our_own_is_documented():
+    sources = "".join(file.read_text() for file in SOURCES.rglob("*.py"))
+    ours = set(re.findall(r'b"(x-gatepass-\w+)"', sources))
+    assert ours
+    assert {name for name in ours if f"`{name}`" not in TEXT} == set()

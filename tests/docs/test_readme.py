@@ -1,0 +1,84 @@
+"""What README.md and the other pages tell people to type exists, and its configuration loads."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gatepass.cli import COMMANDS
+from gatepass.config.load import load
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("deploy/*.md")])
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+def test_the_readme_is_short_enough_to_be_read():
+    assert len(README.splitlines()) <= 200
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_to_a_file_leads_somewhere(page):
+    links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text())
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_that_a_page_names_exists(page):
+    commands = set(
+        re.findall(r"\bgatepass (serve|check|keys|schema|demo|healthcheck|[a-z]+)\b(?= |`|$)", page.read_text())
+    )
+    known = set(COMMANDS)
+    named = {word for word in commands if word in known or f"`gatepass {word}" in page.read_text()}
+    assert named <= known
+
+
+def test_every_make_target_that_the_readme_names_exists():
+    targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"\bmake ([a-z0-9-]+)", README)) - {"nothing"} <= targets
+
+
+def test_the_configuration_of_the_readme_loads(tmp_path):
+    (block,) = blocks("yaml")
+    file = tmp_path / "gatepass.yaml"
+    ca = tmp_path / "corp.pem"
+    trustme = pytest.importorskip("trustme")
+    trustme.CA().cert_pem.write_to_path(ca)
+    text = block.replace("/etc/ssl/corp.pem", str(ca)).replace("sha256:…", "sha256:" + "0" * 64)
+    file.write_text(text)
+    config = load(str(file), {"PORTAL_SECRET": "a-secret-of-the-portal"}).config
+    assert set(config.upstreams) == {"chat", "embed"}
+    assert config.models["gpt-4o"].name == "gpt-4o-240806-deploy-gs"
+
+
+def test_the_environment_of_the_readme_is_a_configuration(tmp_path):
+    exports = dict(re.findall(r"(GATEPASS_\w+)=(\S+)", "\n".join(blocks("sh"))))
+    secret = tmp_path / "corp"
+    secret.write_text("a-secret-of-the-client")
+    exports["GATEPASS_CLIENT_SECRET_FILE"] = str(secret)
+    config = load(None, exports).config
+    assert [hop.base_url for hop in config.upstreams.values()] == ["https://llm.corp.example/v1"]
+    assert [credential.type for credential in config.credentials.values()] == ["oauth2"]
+
+
+def test_the_error_of_the_readme_has_the_shape_that_gatepass_writes():
+    assert re.search(r'"code": "token_unavailable", "hop": "credential:token"', README)
+
+
+def test_help_names_every_command():
+    done = subprocess.run(
+        [sys.executable, "-m", "gatepass", "--help"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+        env={**os.environ, "COLUMNS": "120"},
+    )
+    assert [name for name in COMMANDS if name not in done.stdout] == []
