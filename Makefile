@@ -4,10 +4,11 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+PYTHONS ?= python3.11 python3.12 python3.13
 UV     := $(shell command -v uv 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types layers unit integration docs e2e startup lock fuzz clean
+.PHONY: help setup demo test lint types layers unit integration docs e2e startup pythons lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -58,6 +59,14 @@ e2e: setup ## Real servers, Node clients, the container image (E2E_CONTAINER=ski
 
 startup: setup ## Print import time, time to ready and idle memory
 	$(BIN)/python tests/e2e/startup.py
+
+pythons: ## The unit tier on every Python of PYTHONS that is here
+	@for python in $(PYTHONS); do \
+	  command -v $$python >/dev/null || { echo "$$python: not here"; continue; }; \
+	  $$python -m venv .venv-$$python && .venv-$$python/bin/pip install -q --require-hashes -r requirements/dev.txt \
+	  && .venv-$$python/bin/pip install -q --no-deps --no-build-isolation -e . \
+	  && .venv-$$python/bin/python -m pytest -q -p no:cacheprovider tests/unit || exit 1; \
+	done
 
 lock: ## Write the hash-locked requirement lists anew (needs uv)
 	requirements/lock.sh

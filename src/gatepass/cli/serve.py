@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
+from gatepass import __version__
 from gatepass.cli.configuration import load_or_exit, refuse
+
+if TYPE_CHECKING:
+    from gatepass.config.load import Loaded
 
 CANNOT_BIND = 3
 
@@ -32,6 +38,7 @@ def serve(config_path: str | None, host: str | None, port: int | None) -> None:
     except OSError as error:
         refuse(f"a certificate of the configuration cannot be loaded: {error}")
     configure(loaded.config.log.level, loaded.config.log.format, gate.redactor)
+    _announce(loaded)
     server = loaded.config.server
     try:
         listening = listen(server.host, server.port)
@@ -39,3 +46,20 @@ def serve(config_path: str | None, host: str | None, port: int | None) -> None:
         click.echo(f"gatepass cannot listen on {server.host}:{server.port}: {error.strerror}", err=True)
         sys.exit(CANNOT_BIND)
     Server(gate, lambda url: click.echo(f"gatepass listening on {url}", err=True)).run(sockets=[listening])
+
+
+def _announce(loaded: Loaded) -> None:
+    """Say at the start what counts, and what somebody should know before trusting it."""
+    log = logging.getLogger("gatepass.serve")
+    config = loaded.config
+    fields = {
+        "version": __version__,
+        "configuration": loaded.source,
+        "upstreams": sorted(config.upstreams),
+        "credentials": sorted(config.credentials),
+        "keys": len(config.access.keys),
+    }
+    log.info("starting", extra={"fields": fields})
+    if config.log.bodies:
+        said = "log.bodies is on: beginnings of requests and replies, which are personal data, go into this log"
+        log.warning("bodies_logged", extra={"fields": {"warning": said}})

@@ -9,6 +9,7 @@ from typing import Any
 
 MESSAGE_CHARS = 2000
 RAW_BYTES = 4096
+RAW_DEPTH = 64
 
 Mask = Callable[[str], str]
 """Takes known secrets out of a text (`Redactor.mask`)."""
@@ -48,21 +49,25 @@ def compact(value: Any) -> str | None:
 
 
 def quotable(value: Any, mask: Mask) -> Any:
-    """`value` with every text in it masked; None where it takes more than RAW_BYTES as JSON."""
+    """`value` with every text in it masked; None where it takes more than RAW_BYTES as JSON, or nests deeper
+    than RAW_DEPTH."""
     text = compact(value)
     if text is None or len(text.encode("utf-8", "replace")) > RAW_BYTES:
         return None
     try:
-        return _masked(value, mask)
+        return _masked(value, mask, RAW_DEPTH)
     except RecursionError:
         return None
 
 
-def _masked(value: Any, mask: Mask) -> Any:
+def _masked(value: Any, mask: Mask, depth: int) -> Any:
+    """Raises RecursionError below `depth`: the interpreter's own bound differs from version to version."""
+    if depth < 0:
+        raise RecursionError
     if isinstance(value, str):
         return mask(value).encode("utf-8", "replace").decode("utf-8")
     if isinstance(value, list):
-        return [_masked(item, mask) for item in value]
+        return [_masked(item, mask, depth - 1) for item in value]
     if isinstance(value, dict):
-        return {_masked(name, mask): _masked(item, mask) for name, item in value.items()}
+        return {_masked(name, mask, depth): _masked(item, mask, depth - 1) for name, item in value.items()}
     return value

@@ -33,6 +33,7 @@ def test_object_is_kept_up_to_its_bound():
 
 def test_object_too_deep_to_mask_is_dropped():
     deep: list[object] = []
-    for _ in range(900):
+    for _ in range(64):
         deep = [deep]
-    assert quotable(deep, unmasked) is None
+    assert quotable(deep, unmasked) == deep
+    assert quotable([deep], unmasked) is None
