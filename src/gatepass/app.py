@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import socket
 from collections.abc import AsyncIterator, Callable
@@ -11,8 +12,10 @@ from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
+from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import ASGIApp
 
 from gatepass import __version__
 from gatepass.api.http_guard import guarded
@@ -34,6 +37,17 @@ NO_TELEMETRY = {"tracing": False, "metrics": False, "logs": False, "operation_sp
 """FastAPI's own telemetry records exception texts and reads exporters from the environment by default."""
 
 
+class Gatepass(FastAPI):
+    """FastAPI with the one middleware that raw routes need: exceptions become an error, and a trace in the log.
+
+    The rest of its stack serves dependencies and path operations, which gatepass has none of, and costs
+    every request 10 µs.
+    """
+
+    def build_middleware_stack(self) -> ASGIApp:
+        return ServerErrorMiddleware(self.router, handler=_internal_error)
+
+
 def build_app(gate: Gate) -> FastAPI:
     """The ASGI application of one Gate."""
 
@@ -45,7 +59,7 @@ def build_app(gate: Gate) -> FastAPI:
         finally:
             await gate.aclose()
 
-    app = FastAPI(
+    app = Gatepass(
         title="gatepass",
         version=__version__,
         lifespan=lifespan,
@@ -55,7 +69,6 @@ def build_app(gate: Gate) -> FastAPI:
         telemetry=NO_TELEMETRY,  # type: ignore[arg-type]  # a TypedDict with total=False
     )
     app.router.routes.extend([*ops_routes(gate), OperationsRoute(gate, Catalog(gate))])
-    app.add_exception_handler(Exception, _internal_error)
     app.openapi = lambda: _openapi(app, gate.config.server.base_path)  # type: ignore[method-assign]  # FastAPI's own way to extend the schema
     return app
 
@@ -98,6 +111,8 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=sockets)
+        gc.collect()
+        gc.freeze()  # what stands now stands for good: a collection need not walk it again (25 µs a request)
         for listening in sockets or []:
             host, port = listening.getsockname()[:2]
             self._announce(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")

@@ -57,10 +57,10 @@ async def refused(gate: Gate, hop: Hop, response: Response) -> GatepassError:
     return error
 
 
-async def whole(hop: Hop, response: Response, limit_bytes: int) -> bytes:
-    """The whole body of a reply; closes it. Raises UpstreamError."""
+async def whole(hop: Hop, response: Response, limit_bytes: int, beginning: bytes = b"") -> bytes:
+    """The whole body of a reply, of which `beginning` was read already; closes it. Raises UpstreamError."""
     try:
-        return await read_whole(response, limit_bytes)
+        return await read_whole(response, limit_bytes, beginning)
     except TransportFault as fault:
         raise upstream_error(fault, hop.name, hop.settings.base_url) from fault
     finally:

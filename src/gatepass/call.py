@@ -157,7 +157,7 @@ class Client(Protocol):
     """The other end of the first hop, as much of it as the street may know."""
 
     async def body(self, limit_bytes: int) -> bytes:
-        """The whole request body; raises BodyTooLarge, ReceiveTimeout, ClientGone."""
+        """The whole request body; raises BodyTooLarge, ClientGone."""
         ...
 
     async def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None: ...

@@ -12,7 +12,7 @@ from gatepass.attempt import send
 from gatepass.call import Call, Client, Inbound, Surface, Target, header
 from gatepass.catalog import Catalog
 from gatepass.config.model import AccessKey
-from gatepass.errors import ClientGone, GatepassError, TokenUnavailable, UpstreamError, UpstreamTimeout
+from gatepass.errors import ClientGone, GatepassError, ReceiveTimeout, TokenUnavailable, UpstreamError, UpstreamTimeout
 from gatepass.gate import Gate
 from gatepass.observe.exchange import Exchange
 from gatepass.observe.log import emit
@@ -66,7 +66,7 @@ async def _serve(visit: Visit) -> None:
     exchange.operation = found.operation.name
     caller = gate.doors.admit(visit.inbound)
     exchange.caller = caller.name
-    body = await visit.client.body(gate.config.limits.body_bytes)
+    body = await _body(visit)
     exchange.bytes_in = len(body)
     watch = gate.live.tasks.spawn(_watch(visit), "client watch")
     try:
@@ -76,6 +76,19 @@ async def _serve(visit: Visit) -> None:
             await _converse(visit, _decoded(visit, found, caller, body), caller)
     finally:
         watch.cancel()
+
+
+async def _body(visit: Visit) -> bytes:
+    limits = visit.gate.config.limits
+    bound = visit.gate.clock.call_later(limits.receive_s, lambda: visit.leash.pull(_slow_body(limits.receive_s)))
+    try:
+        return await visit.client.body(limits.body_bytes)
+    finally:
+        bound.cancel()
+
+
+def _slow_body(receive_s: float) -> ReceiveTimeout:
+    return ReceiveTimeout(f"The request body was not complete after {receive_s:g} s (limits.receive_s).")
 
 
 async def _watch(visit: Visit) -> None:

@@ -60,7 +60,7 @@ async def _judged(gate: Gate, call: Call, hop: Hop, response: Response) -> Whole
 
 
 async def _hold(gate: Gate, call: Call, hop: Hop, response: Response, beginning: bytes) -> Whole:
-    body = beginning + await whole(hop, response, gate.config.limits.reply_bytes - len(beginning))
+    body = await whole(hop, response, gate.config.limits.reply_bytes, beginning)
     error = hop.dialect.judge_document(
         hop.name,
         call.operation.surface,

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from gatepass.call import Headers, header
-from gatepass.config.model import Limits
-from gatepass.errors import BodyTooLarge, ClientGone, InvalidRequest, ReceiveTimeout
+from gatepass.errors import BodyTooLarge, ClientGone, InvalidRequest
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -16,31 +14,20 @@ Send = Callable[[Message], Awaitable[None]]
 
 
 class AsgiClient:
-    """Reads a body within its bounds, writes with back-pressure, and knows when the client has left.
+    """Reads a body within its bound, writes with back-pressure, and knows when the client has left.
 
-    uvicorn tells of a disconnect through `receive` alone, so somebody has to wait there.
+    uvicorn tells of a disconnect through `receive` alone, so somebody has to wait there. A client
+    that takes nothing is cut off below ASGI (http_guard.py), and is gone then.
     """
 
-    def __init__(self, receive: Receive, send: Send, headers: Headers, limits: Limits) -> None:
+    def __init__(self, receive: Receive, send: Send, headers: Headers) -> None:
         self._receive = receive
         self._send = send
         self._headers = headers
-        self._limits = limits
-        self.stalled = False
-        """The client took nothing for limits.send_stall_s."""
 
     async def body(self, limit_bytes: int) -> bytes:
         if _announced_bytes(self._headers) > limit_bytes:
             raise _too_large(limit_bytes)
-        try:
-            async with asyncio.timeout(self._limits.receive_s):
-                return await self._read(limit_bytes)
-        except TimeoutError:
-            raise ReceiveTimeout(
-                f"The request body was not complete after {self._limits.receive_s:g} s (limits.receive_s)."
-            ) from None
-
-    async def _read(self, limit_bytes: int) -> bytes:
         pieces: list[bytes] = []
         size = 0
         more = True
@@ -57,18 +44,10 @@ class AsgiClient:
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     async def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
-        await self._out({"type": "http.response.start", "status": status, "headers": headers})
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
     async def write(self, data: bytes, *, last: bool = False) -> None:
-        await self._out({"type": "http.response.body", "body": data, "more_body": not last})
-
-    async def _out(self, message: Message) -> None:
-        try:
-            async with asyncio.timeout(self._limits.send_stall_s):
-                await self._send(message)
-        except TimeoutError:
-            self.stalled = True
-            raise ClientGone from None
+        await self._send({"type": "http.response.body", "body": data, "more_body": not last})
 
     async def gone(self) -> None:
         while True:

@@ -31,6 +31,7 @@ class Guard(HttpToolsProtocol):
     _head_bytes = 0
     _in_head = True
     _timer: asyncio.TimerHandle | None = None
+    _stall: asyncio.TimerHandle | None = None
     _refusal: GatepassError | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -42,6 +43,7 @@ class Guard(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
+        self._unstall()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -65,7 +67,6 @@ class Guard(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._in_head = False
-        self.scope["extensions"] = {"gatepass.abort": {"abort": self.transport.abort}}
         self._disarm()
         self._timer = self.loop.call_later(self.limits.receive_s + BODY_GRACE_S, self.transport.abort)
         super().on_headers_complete()
@@ -73,6 +74,20 @@ class Guard(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         self._disarm()
         super().on_message_complete()
+
+    def pause_writing(self) -> None:
+        """The client takes nothing: a bounded patience, at no cost for those that do take."""
+        super().pause_writing()
+        self._stall = self.loop.call_later(self.limits.send_stall_s, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        self._unstall()
+        super().resume_writing()
+
+    def _unstall(self) -> None:
+        if self._stall is not None:
+            self._stall.cancel()
+            self._stall = None
 
     def send_400_response(self, msg: str) -> None:
         self._refuse(self._refusal or InvalidRequest(f"This is not a valid HTTP/1.1 request. {msg}"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import secrets
-from typing import Any
 
 from starlette.routing import BaseRoute, Match
 from starlette.types import Receive, Scope, Send
@@ -34,10 +33,8 @@ class OperationsRoute(BaseRoute):
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers: Headers = tuple(scope["headers"])
-        client = AsgiClient(receive, send, headers, self._gate.config.limits)
+        client = AsgiClient(receive, send, headers)
         await handle(_inbound(scope, headers, self._gate.clock.now()), self._gate, self._catalog, client)
-        if client.stalled:
-            _abort(scope)
 
 
 def _inbound(scope: Scope, headers: Headers, now_s: float) -> Inbound:
@@ -51,10 +48,3 @@ def _request_id(headers: Headers) -> str:
     if given is not None and _REQUEST_ID.match(given):
         return given.decode("ascii")
     return secrets.token_hex(12)
-
-
-def _abort(scope: Scope) -> None:
-    """Break a connection whose client takes nothing: closing it would wait for what it does not take."""
-    extension: dict[str, Any] | None = scope.get("extensions", {}).get("gatepass.abort")
-    if extension is not None:
-        extension["abort"]()

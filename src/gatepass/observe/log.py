@@ -9,6 +9,8 @@ import time
 from collections.abc import Mapping
 from typing import Any, TextIO
 
+import msgspec
+
 from gatepass.observe.redaction import Redactor
 
 ROOT = "gatepass"
@@ -48,6 +50,9 @@ def configure(level: str, style: str, redactor: Redactor, stream: TextIO | None 
     root.addHandler(handler)
     root.setLevel(FOREIGN_LEVEL)
     logging.getLogger(ROOT).setLevel(level.upper())
+    # the standard library's own switches ("Optimization" in its logging HOWTO): nothing here shows these
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    logging._srcfile = None  # noqa: SLF001 - as the HOWTO says
 
 
 def emit(logger: logging.Logger, level: int, event: str, fields: Mapping[str, Any]) -> None:
@@ -63,7 +68,10 @@ def _timestamp(created_s: float) -> str:
 
 
 def _as_json(fields: Mapping[str, Any]) -> str:
-    return json.dumps(fields, ensure_ascii=False, separators=(",", ":"), default=str)
+    try:
+        return msgspec.json.encode(fields, enc_hook=str).decode()
+    except UnicodeEncodeError:  # half a surrogate pair, which clients do send
+        return json.dumps(fields, separators=(",", ":"), default=str)
 
 
 def _as_text(fields: Mapping[str, Any]) -> str:

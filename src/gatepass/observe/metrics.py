@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar, cast
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from gatepass.observe.exchange import Exchange
+
+Family = TypeVar("Family", Counter, Histogram)
 
 DURATIONS_S = (0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 
@@ -32,7 +35,7 @@ class Metrics:
 
     def __init__(self, credentials: Callable[[], Iterable[CredentialSample]]) -> None:
         self._registry = CollectorRegistry(auto_describe=True)
-        self._credentials = credentials
+        self._children: dict[tuple[Any, tuple[str, ...]], Any] = {}
         self._requests = Counter(
             "gatepass_requests_total",
             "Requests by operation and outcome",
@@ -86,24 +89,30 @@ class Metrics:
     def closed(self, exchange: Exchange) -> None:
         """Count a finished exchange."""
         self._in_flight.dec()
-        operation = exchange.operation
-        self._requests.labels(operation, exchange.outcome).inc()
-        self._duration.labels(operation).observe(exchange.ended_s or 0.0)
+        self._child(self._requests, exchange.operation, exchange.outcome).inc()
+        self._child(self._duration, exchange.operation).observe(exchange.ended_s or 0.0)
         if exchange.stream and exchange.first_byte_s is not None:
-            self._ttft.labels(operation).observe(exchange.first_byte_s)
-        self._bytes.labels("in").inc(exchange.bytes_in)
-        self._bytes.labels("out").inc(exchange.bytes_out)
+            self._child(self._ttft, exchange.operation).observe(exchange.first_byte_s)
+        self._child(self._bytes, "in").inc(exchange.bytes_in)
+        self._child(self._bytes, "out").inc(exchange.bytes_out)
         if exchange.error is not None:
-            self._errors.labels(exchange.error.code, exchange.error.hop).inc()
+            self._child(self._errors, exchange.error.code, exchange.error.hop).inc()
 
     def attempted(self, upstream: str) -> None:
-        self._attempts.labels(upstream).inc()
+        self._child(self._attempts, upstream).inc()
 
     def renewed(self, upstream: str) -> None:
-        self._renewals.labels(upstream).inc()
+        self._child(self._renewals, upstream).inc()
 
     def repeated_stale(self, upstream: str) -> None:
-        self._stale.labels(upstream).inc()
+        self._child(self._stale, upstream).inc()
+
+    def _child(self, family: Family, *labels: str) -> Family:
+        """The member of `family` with these labels: `labels()` checks and locks each time it is called."""
+        found = self._children.get((family, labels))
+        if found is None:
+            found = self._children[family, labels] = family.labels(*labels)
+        return cast("Family", found)
 
     def exposition(self) -> bytes:
         return generate_latest(self._registry)

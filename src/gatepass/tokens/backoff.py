@@ -46,7 +46,7 @@ def setback(before: Setback | None, failure: FetchFailure, now: float, jitter: f
     refusals = (before.refusals if before else 0) + failure.definite
     if failure.definite:
         next_s = now + _refusal_s(refusals)
-    elif before and not before.definite and before.next_try_s > now:
+    elif before and not before.definite:
         next_s = before.next_try_s
     else:
         next_s = now + _probe_s(jitter)

@@ -128,10 +128,7 @@ class TokenHolder:
         token, now = self._token, self._clock.now()
         if token is None or token.text != value:
             return True
-        if self._closed or self._rejections.resting(value, now):
-            return False
-        causes_fetch = not self._runs and self._setback is None
-        if causes_fetch and not self._rejections.grant(now):
+        if self._closed or self._rejections.resting(value, now) or not self._rejections.grant(now):
             return False
         self._rejections.note(value)
         self._token = None

@@ -14,6 +14,9 @@ JITTER_SHARE = 0.05
 MARGIN_SHARE = 0.05
 MARGIN_S = 5.0
 """A token is not sent in its last MARGIN_SHARE, at most MARGIN_S: it must still live when it arrives."""
+WHOLE_SECOND_S = 1.0
+"""A JWT's times are whole seconds, cut off: one made late in a second dies up to that much before
+`born_s + (exp - iat)`. Of very short lives a quarter is given, for the whole would leave nothing."""
 SPACING_S = 1.0
 """Between the starts of two fetches that went well, however short the lives are."""
 
@@ -64,7 +67,10 @@ class Token:
     @property
     def expires_s(self) -> float:
         """The moment from which it is not sent any more."""
-        return math.inf if self.life_s is None else self.end_s - min(MARGIN_S, MARGIN_SHARE * self.life_s)
+        if self.life_s is None:
+            return math.inf
+        cut_s = min(WHOLE_SECOND_S, self.life_s / 4) if self.told_by is ToldBy.JWT else 0.0
+        return self.end_s - cut_s - min(MARGIN_S, MARGIN_SHARE * self.life_s)
 
 
 def stale_s(token: Token, jitter: float) -> float:

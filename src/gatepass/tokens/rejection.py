@@ -34,7 +34,7 @@ class Rejections:
         return self._confirmed_s is not None and value == self._value and now < self._confirmed_s + REST_S
 
     def grant(self, now: float) -> bool:
-        """Allow one more fetch; counts it."""
+        """Allow one more rejection, and so one more fetch; counts it."""
         if len(self._granted) == FETCHES and now < self._granted[0] + WINDOW_S:
             return False
         self._granted.append(now)

@@ -7,9 +7,10 @@ in a decompressor's buffer.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
-from typing import Protocol
+from collections.abc import Awaitable, Iterator
+from typing import Protocol, Self
 
+from gatepass.call import Response
 from gatepass.errors import Fault, TransportFault
 
 PIECE_BYTES = 256 * 1024
@@ -63,3 +64,37 @@ def decoder_of(coding: bytes | None) -> Decoder | None:
     if name == b"deflate":
         return ZlibDecoder(zlib.MAX_WBITS)
     raise TransportFault(Fault.INVALID, f"the reply is encoded as {name[:40].decode('ascii', 'replace')}, unasked")
+
+
+class Decoded:
+    """A Response whose content coding is undone; its header fields are as they came."""
+
+    def __init__(self, response: Response, decoder: Decoder) -> None:
+        self.status = response.status
+        self.headers = response.headers
+        self._response = response
+        self._decoder = decoder
+        self._pieces = aiter(response)
+        self._ready: Iterator[bytes] = iter(())
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        while (ready := next(self._ready, None)) is None:
+            try:
+                piece = await anext(self._pieces)
+            except StopAsyncIteration:
+                self._decoder.finish()
+                raise
+            self._ready = self._decoder.decode(piece)
+        return ready
+
+    def aclose(self) -> Awaitable[None]:
+        return self._response.aclose()
+
+
+def decoded(response: Response, coding: bytes | None) -> Response:
+    """`response` itself where `coding`, its content-encoding, is none; raises as `decoder_of` does."""
+    decoder = decoder_of(coding)
+    return response if decoder is None else Decoded(response, decoder)

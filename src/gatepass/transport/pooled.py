@@ -1,19 +1,21 @@
-"""The Transport on httpx2's own: HTTP/1.1 with a pool per hop, called without the client layer."""
+"""The Transport on httpx2's own engine: HTTP/1.1 with a pool per hop, called without the client layers above it."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
 import ssl
-from collections.abc import AsyncIterator, Iterator
-from typing import Any, Self
+from collections.abc import AsyncIterator, Awaitable
+from typing import Any, Protocol, Self, cast
 
-import httpx2
+import httpcore2
 
-from gatepass.call import Headers, Request, header
+from gatepass.call import Headers, Request, Response
 from gatepass.config.model import Network
 from gatepass.errors import Fault, TransportFault
-from gatepass.transport.coding import Decoder, decoder_of
+from gatepass.transport.coding import decoded
+from gatepass.transport.head import objection, place_of, request_fields
+from gatepass.transport.watched import Unanswered, WatchedNetwork
 
 KEEPALIVE_S = 30.0
 """Idle connections are dropped after this, so that a changed DNS record is followed soon."""
@@ -21,102 +23,105 @@ KEEPALIVE_S = 30.0
 CLOSE_S = 2.0
 """The bound of closing a connection."""
 
+_FAILED = (
+    httpcore2.TimeoutException,
+    httpcore2.NetworkError,
+    httpcore2.ProtocolError,
+    httpcore2.ProxyError,
+    httpcore2.UnsupportedProtocol,
+)
+"""All that httpcore2 raises: its errors have no root."""
+
+SWITCHING = 101
+
 
 class PooledTransport:
     """One pool of connections for one hop.
 
-    httpx2 is chosen over httpx: with pool limits httpx 0.28 loses slots for good when requests are
-    cancelled, 50 of 50 later requests failed in our measurement, none with httpx2 2.16.
+    httpcore2 is chosen over httpcore: with pool limits the latter loses slots for good when requests
+    are cancelled, 50 of 50 later requests failed in our measurement, none with httpcore2 2.16. It is
+    used without httpx2's transport above it, which lets nobody watch the network.
     """
 
     def __init__(self, network: Network, max_connections: int, context: ssl.SSLContext) -> None:
-        self._inner = httpx2.AsyncHTTPTransport(
-            verify=context,
-            trust_env=False,
-            limits=httpx2.Limits(
-                max_connections=max_connections,
-                max_keepalive_connections=max_connections,
-                keepalive_expiry=KEEPALIVE_S,
-            ),
-            proxy=_proxy(network),
-        )
+        limits: dict[str, Any] = {
+            "ssl_context": context,
+            "max_connections": max_connections,
+            "max_keepalive_connections": max_connections,
+            "keepalive_expiry": KEEPALIVE_S,
+            "network_backend": WatchedNetwork(),
+        }
+        self._pool = httpcore2.AsyncConnectionPool(**limits) if network.proxy is None else _proxied(network, limits)
 
-    async def send(self, request: Request) -> PooledResponse:
+    async def send(self, request: Request) -> Response:
         trail = _Trail()
         bounds = request.timeouts
-        # httpcore bounds each read, so a head that dribbles would never time out: the outer bound ends it
+        # httpcore2 bounds each read, so a head that dribbles would never time out: the outer bound ends it
         outer_s = 3 * bounds.connect_s + bounds.first_byte_s
         foreign = _foreign(request, trail)
         try:
             async with asyncio.timeout(outer_s):
-                reply = await self._inner.handle_async_request(foreign)
+                reply = await self._pool.handle_async_request(foreign)
         except TimeoutError:
             raise TransportFault(Fault.TIMEOUT_FIRST_BYTE, f"no head within {outer_s:g} s", sent=trail.sent) from None
-        except httpx2.HTTPError as error:
+        except _FAILED as error:
             raise _fault(error, trail, Fault.TIMEOUT_FIRST_BYTE) from error
-        # httpcore looks the bound up again for the body, where ours is another one (PooledResponse._read)
+        # httpcore2 looks the bound up again for the body, where ours is another one (PooledResponse.__anext__)
         foreign.extensions["timeout"]["read"] = None
+        response = PooledResponse(reply, bounds.idle_s, trail)
         try:
-            return PooledResponse(reply, bounds.idle_s, trail)
+            return _judged(response)
         except BaseException:
-            await _close(reply)
+            await response.aclose()
             raise
 
     async def aclose(self) -> None:
-        await self._inner.aclose()
+        await self._pool.aclose()
 
 
 class PooledResponse:
-    """A reply under way. Reads are bounded by `idle_s`; codings are undone."""
+    """A reply under way. Reads are bounded by `idle_s`."""
 
-    def __init__(self, reply: httpx2.Response, idle_s: float, trail: _Trail) -> None:
-        self.status: int = reply.status_code
-        self.headers: Headers = tuple((name.lower(), value) for name, value in reply.headers.raw)
-        self._reply = reply
+    def __init__(self, reply: httpcore2.Response, idle_s: float, trail: _Trail) -> None:
+        self.status: int = reply.status
+        self.headers: Headers = tuple((name.lower(), value) for name, value in reply.headers)
+        self._stream = cast(_Stream, reply.stream)
         self._idle_s = idle_s
         self._trail = trail
-        self._decoder: Decoder | None = decoder_of(header(self.headers, b"content-encoding"))
-        self._decoded: Iterator[bytes] = iter(())
-        self._pieces = _stream(reply).__aiter__()
+        self._pieces = aiter(self._stream)
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> bytes:
-        while True:
-            if (ready := next(self._decoded, None)) is not None:
-                return ready
-            piece = await self._read()
-            if self._decoder is None:
-                return piece
-            self._decoded = self._decoder.decode(piece)
-
-    async def _read(self) -> bytes:
         try:
             async with asyncio.timeout(self._idle_s):
-                return await self._pieces.__anext__()
-        except StopAsyncIteration:
-            if self._decoder is not None:
-                self._decoder.finish()
-            raise
+                return await anext(self._pieces)
         except TimeoutError:
             raise TransportFault(Fault.TIMEOUT_IDLE, f"nothing came for {self._idle_s:g} s") from None
-        except httpx2.HTTPError as error:
+        except _FAILED as error:
             raise _fault(error, self._trail, Fault.TIMEOUT_IDLE) from error
 
     async def aclose(self) -> None:
-        await _close(self._reply, self._pieces)
+        """Free or kill the connection; a generator that was begun is closed first, or it lingers."""
+        try:
+            async with asyncio.timeout(CLOSE_S):
+                if (finish := getattr(self._pieces, "aclose", None)) is not None:
+                    await finish()
+                await self._stream.aclose()
+        except (TimeoutError, *_FAILED):
+            return  # the connection is as dead as we wanted it
 
 
-def _proxy(network: Network) -> httpx2.Proxy | None:
-    if network.proxy is None:
-        return None
-    user, _, password = network.proxy_auth.reveal().partition(":") if network.proxy_auth else ("", "", "")
-    return httpx2.Proxy(network.proxy, auth=(user, password) if user else None)
+class _Stream(Protocol):
+    """The body of a reply as httpcore2's pool gives it."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]: ...
+    def aclose(self) -> Awaitable[None]: ...
 
 
 class _Trail:
-    """What happened on the way to a reply, told by httpcore's trace."""
+    """What happened on the way to a reply, told by httpcore2's trace."""
 
     __slots__ = ("connected", "sent")
 
@@ -130,7 +135,16 @@ class _Trail:
             self.sent = True
 
 
-def _foreign(request: Request, trail: _Trail) -> httpx2.Request:
+def _proxied(network: Network, limits: dict[str, Any]) -> httpcore2.AsyncHTTPProxy:
+    if network.proxy is None:
+        raise ValueError("expects network.proxy")
+    user, _, password = network.proxy_auth.reveal().partition(":") if network.proxy_auth else ("", "", "")
+    if network.proxy.startswith("https:"):
+        limits["proxy_ssl_context"] = limits["ssl_context"]
+    return httpcore2.AsyncHTTPProxy(network.proxy, proxy_auth=(user, password) if user else None, **limits)
+
+
+def _foreign(request: Request, trail: _Trail) -> httpcore2.Request:
     bounds = request.timeouts
     times = {
         "connect": bounds.connect_s,
@@ -138,58 +152,56 @@ def _foreign(request: Request, trail: _Trail) -> httpx2.Request:
         "read": bounds.first_byte_s,
         "write": bounds.first_byte_s,
     }
-    return httpx2.Request(
+    place = place_of(request.url)
+    scheme = b"https" if place.secure else b"http"
+    return httpcore2.Request(
         request.method,
-        request.url,
-        headers=list(request.headers),
+        httpcore2.URL(scheme=scheme, host=place.host.encode(), port=place.port, target=place.target),
+        headers=request_fields(request, place),
         content=request.body,
         extensions={"timeout": times, "trace": trail},
     )
 
 
-def _stream(reply: httpx2.Response) -> httpx2.AsyncByteStream:
-    stream = reply.stream
-    if not isinstance(stream, httpx2.AsyncByteStream):
-        raise TypeError("an async transport answers with an async stream")
-    return stream
+def _judged(response: PooledResponse) -> Response:
+    named = dict(response.headers)
+    if response.status == SWITCHING:
+        raise TransportFault(Fault.INVALID, "it switches protocols, which nobody asked for")
+    if (problem := objection(response.headers, named)) is not None:
+        raise TransportFault(Fault.INVALID, problem)
+    return decoded(response, named.get(b"content-encoding"))
 
 
-async def _close(reply: httpx2.Response, pieces: AsyncIterator[bytes] | None = None) -> None:
-    """Free or kill the connection; a generator that was begun is closed first, or it lingers."""
-    try:
-        async with asyncio.timeout(CLOSE_S):
-            if (finish := getattr(pieces, "aclose", None)) is not None:
-                await finish()
-            await _stream(reply).aclose()
-    except (TimeoutError, httpx2.HTTPError):
-        return  # the connection is as dead as we wanted it
-
-
-def _fault(error: httpx2.HTTPError, trail: _Trail, slow: Fault) -> TransportFault:
+def _fault(error: Exception, trail: _Trail, slow: Fault) -> TransportFault:
     """`error` in gatepass's words; `slow` is what a read timeout means at this point."""
     detail = str(error) or type(error).__name__
     match error:
-        case httpx2.ConnectTimeout():
+        case httpcore2.ConnectTimeout():
             return TransportFault(Fault.TIMEOUT_CONNECT, "no connection in time", sent=False)
-        case httpx2.PoolTimeout():
+        case httpcore2.PoolTimeout():
             return TransportFault(Fault.TIMEOUT_POOL, "every connection of the pool is in use", sent=False)
-        case httpx2.TimeoutException():
+        case httpcore2.TimeoutException():
             return TransportFault(slow, "nothing came in time", sent=trail.sent)
-        case httpx2.ConnectError():
-            return TransportFault(_connect_fault(error), detail, sent=False)
-        case httpx2.ProxyError():
+        case httpcore2.ConnectError():
+            return TransportFault(_cause(error), detail, sent=False)
+        case httpcore2.ProxyError():
             return TransportFault(Fault.PROXY, detail, sent=False)
-        case httpx2.RemoteProtocolError() if "disconnected without sending" in detail:
+        case Unanswered() if trail.connected and _cause(error) is Fault.TLS:
+            return TransportFault(
+                Fault.TLS, detail
+            )  # TLS 1.3: a refused client certificate is told after the handshake
+        case Unanswered():
             return TransportFault(Fault.CLOSED, detail, stale=not trail.connected)
-        case httpx2.RemoteProtocolError() if "closed connection" not in detail:
+        case httpcore2.RemoteProtocolError() if "disconnected" not in detail and "closed connection" not in detail:
             return TransportFault(Fault.INVALID, detail)
-        case httpx2.LocalProtocolError() | httpx2.UnsupportedProtocol():
+        case httpcore2.LocalProtocolError() | httpcore2.UnsupportedProtocol():
             return TransportFault(Fault.INVALID, detail, sent=False)
         case _:
             return TransportFault(Fault.CLOSED, detail, sent=trail.sent)
 
 
-def _connect_fault(error: BaseException) -> Fault:
+def _cause(error: BaseException) -> Fault:
+    """What kept a connection from being made, by the errors behind `error`."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, socket.gaierror):

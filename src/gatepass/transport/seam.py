@@ -20,16 +20,24 @@ class Transport(Protocol):
     async def aclose(self) -> None: ...
 
 
-async def read_whole(response: Response, limit_bytes: int) -> bytes:
-    """The whole body; raises TransportFault TOO_LARGE past the limit. The caller closes the response."""
-    pieces: list[bytes] = []
-    size = 0
+async def read_whole(response: Response, limit_bytes: int, beginning: bytes = b"") -> bytes:
+    """The whole body, `beginning` is what was read of it already; raises TransportFault TOO_LARGE past the limit.
+
+    The caller closes the response.
+    """
+    pieces = [beginning] if beginning else []
+    size = len(beginning)
+    _check_size(size, limit_bytes)
     async for piece in response:
         size += len(piece)
-        if size > limit_bytes:
-            raise TransportFault(Fault.TOO_LARGE, f"the reply is larger than {limit_bytes} bytes")
+        _check_size(size, limit_bytes)
         pieces.append(piece)
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def _check_size(size_bytes: int, limit_bytes: int) -> None:
+    if size_bytes > limit_bytes:
+        raise TransportFault(Fault.TOO_LARGE, f"the reply is larger than {limit_bytes} bytes")
 
 
 async def read_beginning(response: Response, limit_bytes: int) -> bytes:

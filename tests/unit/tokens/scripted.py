@@ -100,6 +100,7 @@ class ScriptedIssuer:
         self.started_s: list[float] = []
         self.minted: list[str] = []
         self.open = 0
+        self.under_way = 0
         self.bytes_read = 0
 
     @property
@@ -107,6 +108,13 @@ class ScriptedIssuer:
         return len(self.requests)
 
     async def send(self, request: Request) -> Reply:
+        self.under_way += 1
+        try:
+            return await self._send(request)
+        finally:
+            self.under_way -= 1
+
+    async def _send(self, request: Request) -> Reply:
         self.requests.append(request)
         self.started_s.append(self.clock.now())
         turn = self.turns.popleft() if self.turns else self.otherwise
@@ -206,7 +214,7 @@ class Kept:
     async def __aexit__(self, *_: object) -> None:
         await self.holder.aclose()
         await settle()
-        assert self.issuer.open == 0, "a response was left open"
+        assert (self.issuer.open, self.issuer.under_way) == (0, 0), "a response was left open"
 
     async def asked(self, count: int, instead_of: str | None = None) -> list[asyncio.Task[Token]]:
         """`count` requests that want a token at once."""

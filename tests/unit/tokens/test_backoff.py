@@ -39,8 +39,8 @@ def test_a_try_plans_the_one_after_it_and_its_failure_does_not_postpone_that():
     assert setback(under_way, DOWN, 13.5, 1.0).next_try_s == 14.0
 
 
-def test_a_plan_that_has_passed_is_made_anew():
-    assert setback(Setback("down", False, 0, 12.0), DOWN, 20.0, 0.0).next_try_s == 22.0
+def test_a_try_that_is_due_already_stays_due():
+    assert setback(Setback("down", False, 0, 12.0), DOWN, 12.0, 1.0).next_try_s == 12.0
 
 
 def test_refusals_back_off_30_seconds_doubling_to_5_minutes():

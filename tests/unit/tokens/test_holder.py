@@ -274,6 +274,7 @@ async def test_who_waits_is_told_when_the_holder_closes():
         await it.holder.aclose()
         results = await asyncio.gather(*tasks, return_exceptions=True)
         assert {str(result) for result in results} == {"credential corp is closed"}
+        assert (it.holder.status().failures, it.listener.heard) == (0, [])
 
 
 async def test_a_closed_holder_still_gives_what_it_has_and_fetches_nothing():

@@ -93,3 +93,9 @@ def test_a_jwt_out_of_a_cache_ends_when_it_was_first_seen_to_end():
 def test_others_keep_the_life_they_came_with(again):
     assert no_longer_than(again, token(300, told_by=ToldBy.JWT)) is again
     assert no_longer_than(again, None) is again
+
+
+@pytest.mark.parametrize(("life_s", "expires_after_s"), [(1, 0.7), (4, 2.8), (10, 8.5), (300, 294)])
+def test_a_jwt_minted_late_in_a_second_is_not_sent_past_its_own_end(life_s, expires_after_s):
+    """Found by a real issuer with 10-second tokens: `iat` is cut to whole seconds, so `exp` comes early."""
+    assert token(life_s, born_s=0.0, told_by=ToldBy.JWT).expires_s == pytest.approx(expires_after_s)

@@ -69,10 +69,13 @@ def turn(fault: str) -> Turn:
 
 
 @asynccontextmanager
-async def holding(*turns: Turn, otherwise: Turn | None = None, **settings: object) -> AsyncIterator[Kept]:
+async def holding(
+    *turns: Turn, otherwise: Turn | None = None, jitter: float = 0.0, **settings: object
+) -> AsyncIterator[Kept]:
     clock = DrivenClock()
     settings = {"timeout_s": 10.0} | settings
-    async with Kept(clock, ScriptedIssuer(clock, *turns, otherwise=otherwise), oauth2(**settings)) as it:
+    issuer = ScriptedIssuer(clock, *turns, otherwise=otherwise)
+    async with Kept(clock, issuer, oauth2(**settings), jitter=jitter) as it:
         yield it
 
 
@@ -106,8 +109,8 @@ async def test_t2_issuer_failing_after_expiry_is_told_within_its_time_and_nothin
 
 @passing
 async def test_t2_recovery_is_noticed_within_4_seconds_without_traffic(fault):
-    for outage_s in (0.0, 1.3, 2.6, 17.7):
-        async with holding(Mint(), otherwise=turn(fault)) as it:
+    for outage_s in (0.0, 0.7, 1.4, 2.1, 2.8, 17.7):
+        async with holding(Mint(), otherwise=turn(fault), jitter=1.0) as it:
             await it.clock.advance(320.0 + outage_s)
             assert not it.holder.usable
             it.issuer.otherwise = Mint()
@@ -148,6 +151,19 @@ async def test_t3_in_an_outage_the_oldest_try_has_its_full_time():
         it.issuer.otherwise = Mint(delay_s=9.0)
         await it.clock.advance(12.0)
         assert it.holder.usable
+
+
+async def test_t3_in_an_outage_two_tries_at_most_are_under_way_and_a_success_ends_the_other():
+    async with holding(otherwise=Hang()) as it:
+        most = 0
+        for _ in range(40):
+            await it.clock.advance(0.5)
+            most = max(most, it.issuer.under_way)
+        assert most == 2
+        it.issuer.otherwise = Mint()
+        await it.clock.advance(3.0)
+        assert it.holder.usable
+        assert it.issuer.under_way == 0
 
 
 @pytest.mark.parametrize("fault", ["500", "reset", "empty", "html"])
@@ -253,7 +269,7 @@ async def test_t9_a_jwt_tells_its_life_itself():
     text = signed(iat=clock.wall(), exp=clock.wall() + 100)
     async with Kept(clock, ScriptedIssuer(clock, otherwise=Mint(300_000, text))) as it:
         await settle()
-        assert (it.holder.status().left_s, it.holder.status().told_by) == (95.0, ToldBy.JWT)
+        assert (it.holder.status().left_s, it.holder.status().told_by) == (94.0, ToldBy.JWT)
 
 
 async def test_t10_the_same_token_again_makes_no_refresh_loop():

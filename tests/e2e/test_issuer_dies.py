@@ -1,0 +1,84 @@
+"""The issuer dies: its last token is used as long as it lives there, and not a moment longer."""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.e2e.servers import (
+    KEY,
+    REPLY_S,
+    TOKEN_LIFE_S,
+    CheckedServer,
+    Issuer,
+    listening,
+    start_check,
+    start_gatepass,
+    start_issuer,
+    start_model,
+)
+
+AIM = 0.8
+LATE_IN_A_SECOND = (0.65, 0.95)
+"""A JWT tells its times in whole seconds: made this late in one, it lives that much shorter than `exp - iat` says."""
+STARTS = 6
+MOST_S = TOKEN_LIFE_S + 2.0
+PACE_S = 0.02
+
+
+def ask(url: str) -> tuple[int, str | None, str]:
+    """Status, `retry-after` and body of one tiny chat."""
+    body = {"model": "tiny-chat", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1}
+    fields = {"authorization": f"Bearer {KEY}", "content-type": "application/json"}
+    request = urllib.request.Request(f"{url}/v1/chat/completions", json.dumps(body).encode(), fields)  # noqa: S310
+    try:
+        with urllib.request.urlopen(request, timeout=REPLY_S) as reply:  # noqa: S310 - loopback
+            return reply.status, None, reply.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.headers["retry-after"], error.read().decode()
+
+
+@contextmanager
+def minted_late_in_a_second(folder: Path, issuer: Issuer, server: CheckedServer) -> Iterator[tuple[str, float]]:
+    """gatepass's URL, and when it got its token: started anew until that falls where it is needed."""
+    for _ in range(STARTS):
+        began_s = time.time()
+        with start_gatepass(folder, issuer, server, server) as process:
+            url = listening(process)
+            assert ask(url)[0] == 200
+            minted_s = issuer.calls()[-1].at_s
+            if LATE_IN_A_SECOND[0] <= minted_s % 1 <= LATE_IN_A_SECOND[1]:
+                yield url, minted_s
+                return
+        time.sleep((AIM - (minted_s - began_s) - time.time()) % 1)
+    raise AssertionError(f"no token in {STARTS} starts was minted late in a second")
+
+
+def test_expired_token_is_never_sent_when_the_issuer_is_gone(tmp_path: Path):
+    with (
+        start_issuer() as issuing,
+        start_model("tiny-chat.gguf") as model,
+        start_check(issuer := Issuer(listening(issuing)), listening(model)) as checking,
+    ):
+        server = CheckedServer(listening(checking))
+        with minted_late_in_a_second(tmp_path, issuer, server) as (url, minted_s):
+            issuing.stop()
+            served = 0
+            while (answer := ask(url))[0] == 200:
+                served += 1
+                assert time.time() < minted_s + MOST_S, "a token was used beyond its life"
+                time.sleep(PACE_S)
+            dead_s = time.time() - minted_s
+
+        status, retry_after, body = answer
+        assert (status, json.loads(body)["error"]["code"]) == (503, "token_unavailable")
+        assert retry_after is not None
+        assert server.tally().refusals == []
+        assert served > 10
+        assert dead_s > 0.8 * TOKEN_LIFE_S, "the token was given up while it was good"
