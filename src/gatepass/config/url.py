@@ -7,7 +7,10 @@ from urllib.parse import urlsplit
 
 
 def checked_url(text: str) -> str:
-    """`text` without trailing slashes; raises ValueError where it is no plain http(s) URL."""
+    """`text` itself; raises ValueError where it is no plain http(s) URL.
+
+    A trailing slash stays: some issuers redirect without theirs, and no redirect is followed.
+    """
     try:
         parts = urlsplit(text)
         port = parts.port
@@ -19,14 +22,14 @@ def checked_url(text: str) -> str:
         raise ValueError("holds a user name or password: put it under credentials")
     if parts.fragment or any(ord(c) <= 0x20 or ord(c) >= 0x7F for c in text):
         raise ValueError("holds a fragment, a space or a character beyond ASCII")
-    return text.rstrip("/")
+    return text
 
 
 def checked_base_url(text: str) -> str:
-    """A URL to put paths behind: as `checked_url`, and without a query."""
+    """A URL to put paths behind: as `checked_url`, without a query and without trailing slashes."""
     if "?" in text:
         raise ValueError("holds a query: a path is put behind this URL, so it ends before the ?")
-    return checked_url(text)
+    return checked_url(text).rstrip("/")
 
 
 def is_loopback(host: str) -> bool:

@@ -9,11 +9,16 @@ from gatepass.config.url import checked_base_url, checked_url, crosses_network_i
         ("https://llm.corp.example/v1", "https://llm.corp.example/v1"),
         ("https://llm.corp.example/v1//", "https://llm.corp.example/v1"),
         ("http://[::1]:8080", "http://[::1]:8080"),
-        ("HTTPS://h/x?y=z", "HTTPS://h/x?y=z"),
+        ("HTTPS://h/x", "HTTPS://h/x"),
     ],
 )
-def test_a_url_is_kept_without_trailing_slashes(text, kept):
-    assert checked_url(text) == kept
+def test_a_base_url_is_kept_without_trailing_slashes(text, kept):
+    assert checked_base_url(text) == kept
+
+
+def test_an_issuers_url_keeps_its_trailing_slash_and_its_query():
+    assert checked_url("https://sso.corp.example/token/?x=y") == "https://sso.corp.example/token/?x=y"
+    assert checked_url("https://sso.corp.example/token/") == "https://sso.corp.example/token/"
 
 
 @pytest.mark.parametrize(
