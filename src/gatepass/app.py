@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import logging
 import socket
@@ -21,9 +22,11 @@ from gatepass import __version__
 from gatepass.api.http_guard import guarded
 from gatepass.api.openai import OperationsRoute
 from gatepass.api.ops import ops_routes
+from gatepass.api.peers import Peers
 from gatepass.catalog import Catalog
 from gatepass.errors import InternalError
 from gatepass.gate import Gate
+from gatepass.listening import url_of
 from gatepass.surface.openai_error import error_body, error_headers
 from gatepass.surface.operations import openapi_paths
 
@@ -48,7 +51,7 @@ class Gatepass(FastAPI):
         return ServerErrorMiddleware(self.router, handler=_internal_error)
 
 
-def build_app(gate: Gate) -> FastAPI:
+def build_app(gate: Gate, peers: Peers | None = None) -> FastAPI:
     """The ASGI application of one Gate."""
 
     @asynccontextmanager
@@ -68,7 +71,7 @@ def build_app(gate: Gate) -> FastAPI:
         openapi_url=None,
         telemetry=NO_TELEMETRY,  # type: ignore[arg-type]  # a TypedDict with total=False
     )
-    app.router.routes.extend([*ops_routes(gate), OperationsRoute(gate, Catalog(gate))])
+    app.router.routes.extend([*ops_routes(gate, peers), OperationsRoute(gate, Catalog(gate))])
     app.openapi = lambda: _openapi(app, gate.config.server.base_path)  # type: ignore[method-assign]  # FastAPI's own way to extend the schema
     return app
 
@@ -89,11 +92,17 @@ async def _internal_error(_: Request, __: Exception) -> Response:
 class Server(uvicorn.Server):
     """uvicorn that drains: readiness turns red at once, streams may finish, the rest get an error event."""
 
-    def __init__(self, gate: Gate, announce: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        gate: Gate,
+        announce: Callable[[str], None],
+        peers: Peers | None = None,
+        lifeline_fd: int | None = None,
+    ) -> None:
         limits = gate.config.limits
         super().__init__(
             uvicorn.Config(
-                build_app(gate),
+                build_app(gate, peers),
                 http=guarded(limits),
                 loop="uvloop",
                 ws="none",
@@ -108,17 +117,31 @@ class Server(uvicorn.Server):
         )
         self._gate = gate
         self._announce = announce
+        self._peers = peers
+        self._lifeline_fd = lifeline_fd
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=sockets)
         gc.collect()
         gc.freeze()  # what stands now stands for good: a collection need not walk it again (25 µs a request)
         for listening in sockets or []:
-            host, port = listening.getsockname()[:2]
-            self._announce(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
+            self._announce(url_of(listening))
+        if self._peers is not None:
+            await self._peers.open()
+        if self._lifeline_fd is not None:
+            asyncio.get_running_loop().add_reader(self._lifeline_fd, self._orphaned)
+
+    def _orphaned(self) -> None:
+        """The supervisor is gone without a word: nobody would ever end this process."""
+        asyncio.get_running_loop().remove_reader(self._lifeline_fd)  # type: ignore[arg-type]  # it was added
+        self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         bound_s = self._gate.config.server.drain_timeout_s
+        if self._peers is not None:
+            await self._peers.aclose()
+            for server in self.servers:
+                server.close()  # what comes now is for the other workers on this socket
         LOG.info("draining", extra={"fields": {"bound_s": bound_s}})
         ended = await self._gate.live.drain(self._gate.clock, 0 if self.force_exit else bound_s)
         LOG.info("drained", extra={"fields": {"streams_ended": ended}})
@@ -132,17 +155,3 @@ class Server(uvicorn.Server):
             for task in list(self.server_state.tasks):
                 task.cancel()
         self.should_exit = True
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A bound socket; raises OSError where the address cannot be had."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listening = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind((host, port))
-        listening.set_inheritable(False)
-    except OSError:
-        listening.close()
-        raise
-    return listening

@@ -10,11 +10,13 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from gatepass.app import Server, listen
+from gatepass.app import Server
 from gatepass.config.model import Config
 from gatepass.gate import Gate, build_gate
+from gatepass.listening import listen
+from gatepass.runtime import Clock
 
-BOUND_S = 10.0
+BOUND_S = 30.0
 CHAT = "/v1/chat/completions"
 HELLO: Mapping[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 JSON = {"content-type": "application/json"}
@@ -42,13 +44,26 @@ class Gateway:
         return Ask(self.port, method, path, dict(headers), data)
 
 
+def _as_built(gate: Gate) -> Gate:
+    return gate
+
+
 @asynccontextmanager
-async def gateway(*, upstream: str = "", **blocks: Any) -> AsyncIterator[Gateway]:
-    """Serve a configuration; `upstream` is short for one upstream `chat` at that root, without a credential."""
+async def gateway(
+    *,
+    upstream: str = "",
+    clock: Clock | None = None,
+    change: Callable[[Gate], Gate] = _as_built,
+    **blocks: Any,
+) -> AsyncIterator[Gateway]:
+    """Serve a configuration; `upstream` is short for one upstream `chat` at that root, without a credential.
+
+    `clock` drives token lives and the model list's age; `change` puts a part of the Gate in place of another.
+    """
     if upstream:
         blocks.setdefault("upstreams", {"chat": {"base_url": f"{upstream}/v1"}})
     config = Config.model_validate({"server": {"drain_timeout_s": 0}, **blocks})
-    gate = build_gate(config)
+    gate = change(build_gate(config, clock))
     listening = listen("127.0.0.1", 0)
     ready = asyncio.Event()
     server = _Guest(gate, lambda _: ready.set())

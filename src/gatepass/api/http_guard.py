@@ -23,13 +23,21 @@ HEAD_BYTES = 64 * 1024
 BODY_GRACE_S = 5.0
 """The application answers a slow body at limits.receive_s; after this the connection ends whatever it does."""
 
+LINGER_S = 1.0
+"""How long what still comes is taken after a refusal: closing over unread bytes resets the connection,
+and the client would never read why (nginx has lingering_close)."""
+
 
 class Guard(HttpToolsProtocol):
     """One connection of the first hop, with its bounds. `guarded` sets `limits`."""
 
     limits: ClassVar[Limits]
     _head_bytes = 0
-    _in_head = True
+    """Of the unfinished head: pieces since the one in which it began."""
+    _field_bytes = 0
+    """Of the head: its target and its whole fields."""
+    _is_new = _in_head = True
+    _in_body = False
     _timer: asyncio.TimerHandle | None = None
     _stall: asyncio.TimerHandle | None = None
     _refusal: GatepassError | None = None
@@ -52,26 +60,38 @@ class Guard(HttpToolsProtocol):
         self._head_bytes += len(data) if self._in_head else 0
         super().data_received(data)
         if self._in_head and self._head_bytes > HEAD_BYTES:
-            self._refuse(HeadTooLarge(f"The request's head is larger than {HEAD_BYTES} bytes."))
+            self._refuse(_large_head())
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._in_head, self._head_bytes = True, 0
+        self._in_head, self._head_bytes, self._field_bytes = True, 0, 0
         self._arm(self.limits.receive_s, ReceiveTimeout("The request's head did not end in time (limits.receive_s)."))
+
+    def on_url(self, url: bytes) -> None:
+        super().on_url(url)
+        self._count(len(url))
 
     def on_header(self, name: bytes, value: bytes) -> None:
         super().on_header(name, value)
+        self._count(len(name) + len(value))
         if len(self.headers) > HEADER_FIELDS:
             self._refusal = HeadTooLarge(f"The request has more than {HEADER_FIELDS} header fields.")
             raise httptools.HttpParserError("too many header fields")
 
+    def _count(self, size_bytes: int) -> None:
+        self._field_bytes += size_bytes
+        if self._field_bytes > HEAD_BYTES:
+            self._refusal = _large_head()
+            raise httptools.HttpParserError("too large a head")
+
     def on_headers_complete(self) -> None:
-        self._in_head = False
+        super().on_headers_complete()
+        self._is_new, self._in_head, self._in_body = False, False, True
         self._disarm()
         self._timer = self.loop.call_later(self.limits.receive_s + BODY_GRACE_S, self.transport.abort)
-        super().on_headers_complete()
 
     def on_message_complete(self) -> None:
+        self._in_body = False
         self._disarm()
         super().on_message_complete()
 
@@ -102,17 +122,42 @@ class Guard(HttpToolsProtocol):
             self._timer = None
 
     def _refuse(self, error: GatepassError) -> None:
-        """Answer without the application: the request never became one."""
+        """Answer without the application, for the request never became one, and read no other."""
         self._refusal = error
         self._disarm()
-        if not self.transport.is_closing():
-            self.transport.write(_response(error))
+        if self.transport.is_closing():
+            return
+        if self._is_next_to_answer():
+            self._say_last(_response(error))
+        elif self.cycle.response_complete:
             self.transport.close()
+        else:
+            self.cycle.keep_alive = False  # closes behind the response that is under way, unharmed
+
+    def _is_next_to_answer(self) -> bool:
+        """Whether the broken request has no response yet and stands behind no other's."""
+        if self._is_new:
+            return True
+        if self._in_body:
+            return not (self.cycle.response_started or self.pipeline)
+        return self.cycle.response_complete
+
+    def _say_last(self, response: bytes) -> None:
+        if self._in_body:
+            self.cycle.disconnected = True  # the application waits for the rest of a body: it has nobody to answer
+            self.cycle.message_event.set()
+        self.transport.write(response)
+        self.transport.write_eof()
+        self._timer = self.loop.call_later(LINGER_S, self.transport.abort)
 
 
 def guarded(limits: Limits) -> type[Guard]:
     """The protocol class for uvicorn's `http=`, with these limits."""
     return type("Guard", (Guard,), {"limits": limits})
+
+
+def _large_head() -> HeadTooLarge:
+    return HeadTooLarge(f"The request's head is larger than {HEAD_BYTES} bytes.")
 
 
 def _response(error: GatepassError) -> bytes:

@@ -6,6 +6,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from gatepass.api.peers import Peers
 from gatepass.call import Inbound
 from gatepass.errors import GatepassError
 from gatepass.gate import Gate
@@ -15,8 +16,8 @@ from gatepass.surface.openai_error import error_body, error_headers
 UNREADY = 503
 
 
-def ops_routes(gate: Gate) -> list[Route]:
-    """/healthz, /readyz and /metrics, at the root and below `server.base_path`."""
+def ops_routes(gate: Gate, peers: Peers | None = None) -> list[Route]:
+    """/healthz, /readyz and /metrics (of all `peers`), at the root and below `server.base_path`."""
 
     async def healthz(_: Request) -> Response:
         return JSONResponse({"status": "ok"})
@@ -32,7 +33,8 @@ def ops_routes(gate: Gate) -> list[Route]:
         except GatepassError as error:
             headers = {name.decode(): value.decode() for name, value in error_headers(error)}
             return Response(error_body(error), error.http_status, headers)
-        return Response(gate.metrics.exposition(), media_type=CONTENT_TYPE)
+        shown = gate.metrics.exposition() if peers is None else await peers.exposition()
+        return Response(shown, media_type=CONTENT_TYPE)
 
     endpoints = {"/healthz": healthz, "/readyz": readyz, "/metrics": metrics}
     prefixes = dict.fromkeys(("", gate.config.server.base_path))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import signal
+import socket
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -14,6 +16,7 @@ from gatepass.cli.configuration import load_or_exit, refuse
 
 if TYPE_CHECKING:
     from gatepass.config.load import Loaded
+    from gatepass.gate import Gate
 
 CANNOT_BIND = 3
 
@@ -24,28 +27,96 @@ CANNOT_BIND = 3
 )
 @click.option("--host", help="The address to listen on, instead of server.host.")
 @click.option("--port", type=click.IntRange(0, 65535), help="The port, instead of server.port; 0 picks a free one.")
-def serve(config_path: str | None, host: str | None, port: int | None) -> None:
+@click.option("--workers", type=click.IntRange(1, 64), help="How many processes serve, instead of server.workers.")
+@click.option("--worker", hidden=True, help="The name of this worker: set by the supervisor, as the next three are.")
+@click.option("--listening-fd", type=int, hidden=True)
+@click.option("--lifeline-fd", type=int, hidden=True)
+@click.option("--peers", type=click.Path(path_type=Path), hidden=True)
+def serve(
+    config_path: str | None,
+    host: str | None,
+    port: int | None,
+    workers: int | None,
+    worker: str | None,
+    listening_fd: int | None,
+    lifeline_fd: int | None,
+    peers: Path | None,
+) -> None:
     """Serve until SIGTERM or Ctrl-C, then let running streams finish."""
     # the kernel drops a SIGTERM for which pid 1 has no handler: a container stopped during the imports would stay
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    from gatepass.app import Server, listen
+    loaded = load_or_exit(config_path, host, port)
+    if worker is not None and listening_fd is not None and lifeline_fd is not None and peers is not None:
+        _work(loaded, socket.socket(fileno=listening_fd), lifeline_fd, peers, worker)
+        return
+    listening = _listen(loaded)
+    count = workers or loaded.config.server.workers
+    if count == 1:
+        _serve(loaded, listening)
+    else:
+        _supervise(loaded, listening, count, config_path)
+
+
+def _serve(loaded: Loaded, listening: socket.socket) -> None:
+    from gatepass.app import Server
+
+    gate = _gate(loaded)
+    _announce(loaded)
+    Server(gate, _say_where).run(sockets=[listening])
+
+
+def _work(loaded: Loaded, listening: socket.socket, lifeline_fd: int, folder: Path, name: str) -> None:
+    from gatepass.api.peers import Peers
+    from gatepass.app import Server
+
+    gate = _gate(loaded)
+    server = Server(gate, lambda _: None, Peers(folder, name, gate.metrics.exposition), lifeline_fd)
+    server.run(sockets=[listening])
+
+
+def _supervise(loaded: Loaded, listening: socket.socket, count: int, config_path: str | None) -> None:
+    import asyncio
+
+    from gatepass.listening import url_of
+    from gatepass.observe.log import configure
+    from gatepass.observe.redaction import Redactor
+    from gatepass.supervisor import Supervisor
+
+    configure(loaded.config.log.level, loaded.config.log.format, Redactor())
+    _announce(loaded)
+    command = [sys.executable, "-m", "gatepass", "serve"]
+    if config_path is not None:
+        command += ["--config", config_path]
+    server = loaded.config.server
+    supervisor = Supervisor(command, listening, count, server.drain_timeout_s, lambda: _say_where(url_of(listening)))
+    asyncio.run(supervisor.run())
+
+
+def _gate(loaded: Loaded) -> Gate:
     from gatepass.gate import build_gate
     from gatepass.observe.log import configure
 
-    loaded = load_or_exit(config_path, host, port)
     try:
         gate = build_gate(loaded.config)
     except OSError as error:
         refuse(f"a certificate of the configuration cannot be loaded: {error}")
     configure(loaded.config.log.level, loaded.config.log.format, gate.redactor)
-    _announce(loaded)
+    return gate
+
+
+def _listen(loaded: Loaded) -> socket.socket:
+    from gatepass.listening import listen
+
     server = loaded.config.server
     try:
-        listening = listen(server.host, server.port)
+        return listen(server.host, server.port)
     except OSError as error:
         click.echo(f"gatepass cannot listen on {server.host}:{server.port}: {error.strerror}", err=True)
         sys.exit(CANNOT_BIND)
-    Server(gate, lambda url: click.echo(f"gatepass listening on {url}", err=True)).run(sockets=[listening])
+
+
+def _say_where(url: str) -> None:
+    click.echo(f"gatepass listening on {url}", err=True)
 
 
 def _announce(loaded: Loaded) -> None:

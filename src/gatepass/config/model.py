@@ -100,7 +100,7 @@ class Server(Block):
     """0 picks a free one and says which."""
     base_path: Annotated[str, Field(pattern=BASE_PATH)] = ""
     """A prefix in front of every path, such as `/llm`."""
-    workers: Literal[1] = 1
+    workers: Annotated[int, Field(ge=1, le=64)] = 1
     """Processes that serve. More than one is not built yet."""
     drain_timeout_s: Annotated[float, Field(ge=0)] = 25.0
     """Seconds that running streams may go on after SIGTERM."""

@@ -32,14 +32,9 @@ def _one_of(*values: str) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, str) and value in values
 
 
-def _many(value: Any) -> bool:
-    return isinstance(value, int) and value > 1
-
-
 _SOURCES = ("exec", "file", "env", "entra", "google", "aws_bedrock", "api_key")
 
 PLANNED = (
-    Planned(("server", "workers"), "more than one worker process", "use 1", _many),
     Planned(("store",), "a store that processes share"),
     Planned(("mcp",), "the MCP relay"),
     Planned(("profiles",), "caller profiles"),

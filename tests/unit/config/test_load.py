@@ -115,7 +115,7 @@ def test_a_wider_host_needs_keys_wherever_the_host_comes_from(write):
 def test_everything_that_is_wrong_is_told_at_once_in_the_order_of_the_file(write):
     path = write(
         """\
-server: {prot: 1, workers: 4}
+server: {prot: 1}
 credentials:
   corp: {type: oauth2, token_url: "http://sso.example/t", client_id: x, client_secret: "${MISSING}"}
   later: {type: entra, tenant: x}
@@ -130,7 +130,6 @@ access:
 """
     )
     assert refused(path, {"SHORT": "abc", "URL": "ftp://topsecret"}).splitlines() == [
-        "gatepass.yaml:1: server.workers: not built yet: more than one worker process; use 1",
         "gatepass.yaml:1: server.prot: is not a setting; did you mean port?",
         f"gatepass.yaml:3: credentials.corp.client_secret: {UNSET.format('MISSING')}",
         f"gatepass.yaml:3: credentials.corp.token_url: {IN_PLAIN_SIGHT.format(block='credentials.corp')}",

@@ -22,7 +22,7 @@ def test_one_upstream_is_enough():
     [
         {"server": {"port": "8080"}},
         {"server": {"port": True}},
-        {"server": {"workers": 2}},
+        {"server": {"workers": 65}},
         {"server": {"base_path": "/llm/"}},
         {"server": {"drain_timeout_s": float("inf")}},
         {"limits": {"body_bytes": 0}},

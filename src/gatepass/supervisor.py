@@ -1,0 +1,197 @@
+"""`gatepass serve --workers N`: one listening socket, N processes that accept on it, and this one, which keeps them.
+
+It imports no web framework and serves nothing. SIGTERM and SIGINT drain the workers; SIGHUP replaces
+them one by one by new ones, which read the configuration anew; uvicorn's own supervisor would stop
+and start them instead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from gatepass.runtime import Tasks
+
+LOG = logging.getLogger("gatepass.supervisor")
+
+READY_S = 20.0
+LOOK_S = 0.05
+KILL_GRACE_S = 5.0
+"""Between the end of a drain and the kill."""
+SHORT_LIFE_S = 10.0
+"""A worker that dies earlier is started again with a growing pause."""
+LONGEST_PAUSE_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """One process. It is ready when its socket is in the folder; `retired` is set when another takes its slot."""
+
+    name: str
+    process: asyncio.subprocess.Process
+    ready_at: Path
+    began_s: float
+    retired: asyncio.Event
+
+    def signal(self, number: int) -> None:
+        if self.process.returncode is None:
+            self.process.send_signal(number)
+
+
+class Supervisor:
+    """Keeps `count` workers of `command` on `listening` alive until it is told to stop."""
+
+    def __init__(
+        self, command: Sequence[str], listening: socket.socket, count: int, drain_s: float, announce: Callable[[], None]
+    ) -> None:
+        self._command = tuple(command)
+        self._listening = listening
+        self._count = count
+        self._drain_s = drain_s
+        self._announce = announce
+        self._serial = 0
+        self._workers: dict[int, Worker] = {}
+        self._stopping = asyncio.Event()
+        self._tasks = Tasks()
+
+    async def run(self) -> None:
+        """Returns when every worker has ended after a stop."""
+        with tempfile.TemporaryDirectory(prefix="gatepass-") as folder:
+            self._folder = Path(folder)
+            self._lifeline, held = os.pipe()  # its end tells the workers that their supervisor is gone
+            loop = asyncio.get_running_loop()
+            renewals: asyncio.Queue[None] = asyncio.Queue()
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, self._stop)
+            loop.add_signal_handler(signal.SIGHUP, lambda: renewals.put_nowait(None))
+            renewing = asyncio.create_task(self._renew(renewals))
+            self._tasks.spawn(self._say_when_ready(), "announce")
+            try:
+                await asyncio.gather(*(self._keep(slot) for slot in range(self._count)))
+            finally:
+                renewing.cancel()
+                await self._tasks.aclose()
+                os.close(held)
+                os.close(self._lifeline)
+
+    async def _say_when_ready(self) -> None:
+        """Tell where gatepass listens once the first worker accepts there."""
+        while not any(worker.ready_at.exists() for worker in self._workers.values()):
+            await asyncio.sleep(LOOK_S)
+        self._announce()
+
+    def _stop(self) -> None:
+        """The first call drains, a second one reaches the workers too and ends their patience."""
+        self._stopping.set()
+        for worker in self._workers.values():
+            worker.signal(signal.SIGTERM)
+
+    async def _keep(self, slot: int) -> None:
+        """One worker after another in this slot, until the stop."""
+        pause_s = 0.0
+        worker = await self._start(slot)
+        while await self._left(worker):
+            if worker.retired.is_set():
+                worker = self._workers[slot]
+                continue
+            lived_s = asyncio.get_running_loop().time() - worker.began_s
+            pause_s = min(LONGEST_PAUSE_S, max(1.0, pause_s * 2)) if lived_s < SHORT_LIFE_S else 0.0
+            fields = {"worker": worker.name, "code": worker.process.returncode, "again_in_s": pause_s}
+            LOG.error("worker_died", extra={"fields": fields})
+            worker.ready_at.unlink(missing_ok=True)
+            if await self._stopped_within(pause_s):
+                return
+            worker = await self._start(slot)
+
+    async def _left(self, worker: Worker) -> bool:
+        """Returns when `worker` has died or is retired, then True; or when it has ended after a stop, then False."""
+        waits = [asyncio.create_task(event) for event in (_exit(worker), worker.retired.wait(), self._stopping.wait())]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+        if self._stopping.is_set():
+            await self._reap(worker)
+        elif worker.retired.is_set():
+            self._tasks.spawn(self._reap(worker), f"reap {worker.name}")
+        return not self._stopping.is_set()
+
+    async def _reap(self, worker: Worker) -> None:
+        """Let a worker that was told to end do so; one that outlives its drain is killed."""
+        try:
+            async with asyncio.timeout(self._drain_s + KILL_GRACE_S):
+                await worker.process.wait()
+        except TimeoutError:
+            LOG.warning("worker_killed", extra={"fields": {"worker": worker.name}})
+            worker.signal(signal.SIGKILL)
+            await worker.process.wait()
+
+    async def _stopped_within(self, pause_s: float) -> bool:
+        try:
+            async with asyncio.timeout(pause_s):
+                return await self._stopping.wait()
+        except TimeoutError:
+            return False
+
+    async def _start(self, slot: int) -> Worker:
+        self._workers[slot] = worker = await self._spawn()
+        if self._stopping.is_set():
+            worker.signal(signal.SIGTERM)
+        return worker
+
+    async def _spawn(self) -> Worker:
+        self._serial += 1
+        name = f"worker-{self._serial}"
+        fds = (self._listening.fileno(), self._lifeline)
+        process = await asyncio.create_subprocess_exec(
+            *self._command,
+            *("--worker", name, "--listening-fd", str(fds[0]), "--lifeline-fd", str(fds[1])),
+            *("--peers", str(self._folder)),
+            stdin=asyncio.subprocess.DEVNULL,
+            pass_fds=fds,
+            process_group=0,  # Ctrl-C of a terminal is for the supervisor, which then tells the workers once
+        )
+        LOG.info("worker_started", extra={"fields": {"worker": name, "pid": process.pid}})
+        began_s = asyncio.get_running_loop().time()
+        return Worker(name, process, self._folder / f"{name}.sock", began_s, asyncio.Event())
+
+    async def _renew(self, renewals: asyncio.Queue[None]) -> None:
+        while True:
+            await renewals.get()
+            LOG.info("renewing", extra={"fields": {"workers": self._count}})
+            for slot in range(self._count):
+                if not await self._replace(slot):
+                    break
+
+    async def _replace(self, slot: int) -> bool:
+        """A new worker takes the slot once it is ready, and the old one drains; False leaves the old one."""
+        newer = await self._spawn()
+        if not await self._is_ready(newer):
+            newer.signal(signal.SIGKILL)
+            LOG.error("renewal_failed", extra={"fields": {"worker": newer.name, "code": newer.process.returncode}})
+            return False
+        older, self._workers[slot] = self._workers[slot], newer
+        older.retired.set()
+        older.signal(signal.SIGTERM)
+        return True
+
+    async def _is_ready(self, worker: Worker) -> bool:
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + READY_S
+        while loop.time() < until_s and worker.process.returncode is None:
+            if worker.ready_at.exists():
+                return True
+            await asyncio.sleep(LOOK_S)
+        return False
+
+
+async def _exit(worker: Worker) -> None:
+    await worker.process.wait()

@@ -1,0 +1,183 @@
+"""`gatepass serve --workers 2`, as a process with real signals."""
+
+import asyncio
+import os
+import re
+import signal
+import sys
+from asyncio.subprocess import DEVNULL, PIPE, STDOUT
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.integration.gateway import Ask
+from tests.integration.scripted import Dialogue, Scripted, Send, Wait, begin_stream, chunk, event, reply
+
+BOUND_S = 30.0
+HEADERS = {"content-type": "application/json"}
+BODY = b'{"model":"m","messages":[]}'
+COMPLETION = {"choices": [{"index": 0, "message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}]}
+LAST = event({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+
+
+class Supervised:
+    """A running supervisor; its log as it grows."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+        self.lines: list[str] = []
+        self._more = asyncio.Condition()
+
+    async def read(self) -> None:
+        assert self.process.stdout is not None
+        while line := await self.process.stdout.readline():
+            async with self._more:
+                self.lines.append(line.decode())
+                self._more.notify_all()
+
+    async def said(self, pattern: str, times: int = 1) -> list[re.Match[str]]:
+        """Wait until `times` lines match."""
+        async with asyncio.timeout(BOUND_S), self._more:
+            while len(found := [m for line in self.lines if (m := re.search(pattern, line))]) < times:
+                await self._more.wait()
+        return found
+
+    @property
+    async def port(self) -> int:
+        return int((await self.said(r"gatepass listening on http://127\.0\.0\.1:(\d+)"))[0][1])
+
+    async def pids(self, count: int = 2) -> list[int]:
+        return [int(found[1]) for found in await self.said(r'"worker_started".*"pid":(\d+)', count)]
+
+    async def ended(self) -> int:
+        async with asyncio.timeout(BOUND_S):
+            return await self.process.wait()
+
+
+@asynccontextmanager
+async def supervised(folder: Path, upstream: str, **server: object) -> AsyncIterator[Supervised]:
+    config = folder / "gatepass.json"
+    settings = ",".join(f'"{name}":{value}' for name, value in {"drain_timeout_s": 5, **server}.items())
+    config.write_text(f'{{"server":{{{settings}}},"upstreams":{{"chat":{{"base_url":"{upstream}/v1"}}}}}}')
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GATEPASS_")}
+    command = (sys.executable, "-m", "gatepass", "serve", "--config", str(config), "--port", "0", "--workers", "2")
+    process = await asyncio.create_subprocess_exec(*command, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT, env=environment)
+    running = Supervised(process)
+    reading = asyncio.create_task(running.read())
+    try:
+        yield running
+    finally:
+        if process.returncode is None:
+            process.terminate()
+            await running.ended()
+        await reading
+
+
+async def ask(port: int, path: str = "/v1/chat/completions", body: bytes | None = BODY):
+    method = "GET" if body is None else "POST"
+    return await Ask(port, method, path, dict(HEADERS), body or b"").answer()
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+async def gone(pids: list[int]) -> None:
+    async with asyncio.timeout(BOUND_S):
+        while any(alive(pid) for pid in pids):
+            await asyncio.sleep(0.05)
+
+
+async def test_two_workers_serve_one_socket_and_show_one_set_of_metrics(tmp_path):
+    async with Scripted([Send(reply(COMPLETION))]) as upstream, supervised(tmp_path, upstream.url) as running:
+        port = await running.port
+        await running.pids()
+        answers = [await ask(port) for _ in range(12)]
+        metrics = (await ask(port, "/metrics", None)).body.decode()
+        running.process.send_signal(signal.SIGTERM)
+        assert await running.ended() == 0
+    assert [answer.status for answer in answers] == [200] * 12
+    assert 'gatepass_requests_total{operation="chat",outcome="ok"} 12.0' in metrics
+
+
+async def test_a_worker_that_dies_is_replaced(tmp_path):
+    async with Scripted([Send(reply(COMPLETION))]) as upstream, supervised(tmp_path, upstream.url) as running:
+        port = await running.port
+        first, _ = await running.pids()
+        os.kill(first, signal.SIGKILL)
+        await running.said('"worker_died".*"code":-9')
+        await running.pids(3)
+        assert (await ask(port)).status == 200
+
+
+async def test_sighup_replaces_the_workers_and_fails_no_request(tmp_path):
+    async with Scripted([Send(reply(COMPLETION))]) as upstream, supervised(tmp_path, upstream.url) as running:
+        port = await running.port
+        old = await running.pids()
+        statuses = []
+        stop = asyncio.Event()
+
+        async def keep_asking():
+            while not stop.is_set():
+                statuses.append((await ask(port)).status)
+
+        asking = asyncio.create_task(keep_asking())
+        running.process.send_signal(signal.SIGHUP)
+        await running.pids(4)
+        await gone(old)
+        stop.set()
+        await asking
+    assert set(statuses) == {200}
+    assert len(statuses) > 10
+
+
+async def test_a_configuration_that_is_broken_leaves_the_old_workers(tmp_path):
+    async with Scripted([Send(reply(COMPLETION))]) as upstream, supervised(tmp_path, upstream.url) as running:
+        port = await running.port
+        old = await running.pids()
+        (tmp_path / "gatepass.json").write_text("{")
+        running.process.send_signal(signal.SIGHUP)
+        await running.said('"renewal_failed".*"code":2')
+        assert all(alive(pid) for pid in old)
+        assert (await ask(port)).status == 200
+
+
+async def test_a_stream_under_way_finishes_after_sigterm(tmp_path):
+    go_on = asyncio.Event()
+    first = event({"choices": [{"index": 0, "delta": {"content": "a"}, "finish_reason": None}]})
+    rest: Dialogue = [Wait(go_on), Send(chunk(LAST) + chunk(event("[DONE]")) + b"0\r\n\r\n")]
+    dialogue: Dialogue = [*begin_stream(), Send(chunk(first)), *rest]
+    async with Scripted(dialogue) as upstream, supervised(tmp_path, upstream.url) as running:
+        body = b'{"model":"m","messages":[],"stream":true}'
+        async with Ask(await running.port, "POST", "/v1/chat/completions", dict(HEADERS), body) as asked:
+            await asked.head()
+            await asked.until(first)
+            running.process.send_signal(signal.SIGTERM)
+            await running.said('"draining"')
+            go_on.set()
+            await asked.until(b"[DONE]")
+        assert await running.ended() == 0
+
+
+async def test_workers_do_not_outlive_a_supervisor_that_was_killed(tmp_path):
+    async with Scripted([Send(reply(COMPLETION))]) as upstream, supervised(tmp_path, upstream.url) as running:
+        await running.port
+        pids = await running.pids()
+        running.process.kill()
+        await running.process.wait()
+        await gone(pids)
+
+
+@pytest.mark.parametrize("count", ["0", "65", "many"])
+async def test_a_number_of_workers_that_is_none_is_refused(count):
+    command = (sys.executable, "-m", "gatepass", "serve", "--workers", count)
+    process = await asyncio.create_subprocess_exec(*command, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT)
+    out, _ = await process.communicate()
+    assert process.returncode == 2
+    assert b"--workers" in out
