@@ -166,6 +166,6 @@ class Client(Protocol):
         """Send `data`; returns when the client's connection can take more."""
         ...
 
-    async def gone(self) -> None:
-        """Returns when the client has left. Call it only after `body`."""
+    def watch(self, left: Callable[[], None]) -> Callable[[], None]:
+        """Calls `left` when the client has gone; gives what ends the watch. Only after `body`."""
         ...

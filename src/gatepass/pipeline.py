@@ -12,7 +12,15 @@ from gatepass.attempt import send
 from gatepass.call import Call, Client, Inbound, Surface, Target, header
 from gatepass.catalog import Catalog
 from gatepass.config.model import AccessKey
-from gatepass.errors import ClientGone, GatepassError, ReceiveTimeout, TokenUnavailable, UpstreamError, UpstreamTimeout
+from gatepass.errors import (
+    ClientGone,
+    GatepassError,
+    Overloaded,
+    ReceiveTimeout,
+    TokenUnavailable,
+    UpstreamError,
+    UpstreamTimeout,
+)
 from gatepass.gate import Gate
 from gatepass.observe.exchange import Exchange
 from gatepass.observe.log import emit
@@ -68,14 +76,14 @@ async def _serve(visit: Visit) -> None:
     exchange.caller = caller.name
     body = await _body(visit)
     exchange.bytes_in = len(body)
-    watch = gate.live.tasks.spawn(_watch(visit), "client watch")
+    unwatch = visit.client.watch(lambda: _left(visit))
     try:
         if found.operation.surface is Surface.MODELS:
             await _show_models(visit, found, caller)
         else:
             await _converse(visit, _decoded(visit, found, caller, body), caller)
     finally:
-        watch.cancel()
+        unwatch()
 
 
 async def _body(visit: Visit) -> bytes:
@@ -91,8 +99,7 @@ def _slow_body(receive_s: float) -> ReceiveTimeout:
     return ReceiveTimeout(f"The request body was not complete after {receive_s:g} s (limits.receive_s).")
 
 
-async def _watch(visit: Visit) -> None:
-    await visit.client.gone()
+def _left(visit: Visit) -> None:
     if not visit.reply.ended:
         visit.leash.pull(ClientGone())
 
@@ -129,10 +136,11 @@ async def _converse(visit: Visit, call: Call, caller: AccessKey) -> None:
 async def _answer(visit: Visit, call: Call, targets: tuple[Target, ...]) -> Whole | Begun:
     """Try the targets in order, as long as not one byte of the request was written to the last one."""
     for target in targets[:-1]:
+        tried = visit.exchange.attempts
         try:
             return await _attempt(visit, call, target)
-        except (UpstreamError, TokenUnavailable) as error:
-            if not _nothing_sent(error):
+        except (UpstreamError, TokenUnavailable, Overloaded) as error:
+            if not _nothing_sent(error, visit.exchange.attempts - tried):
                 raise
     return await _attempt(visit, call, targets[-1])
 
@@ -153,8 +161,14 @@ async def _attempt(visit: Visit, call: Call, target: Target) -> Whole | Begun:
     return await judge(gate, adapted, hop, response)
 
 
-def _nothing_sent(error: UpstreamError | TokenUnavailable) -> bool:
-    return isinstance(error, TokenUnavailable) or not error.sent
+def _nothing_sent(error: GatepassError, tries: int) -> bool:
+    """Whether the `tries` at a target, which ended with `error`, wrote not one byte of the request.
+
+    A second try means that the first was written: it follows a 401, or a connection that had gone stale.
+    """
+    if isinstance(error, UpstreamError) and error.sent:
+        return False
+    return tries == (0 if isinstance(error, TokenUnavailable) else 1)
 
 
 def _bound_total(visit: Visit, target: Target) -> Timer | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -11,19 +12,23 @@ from gatepass.errors import BodyTooLarge, ClientGone, InvalidRequest
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+Departures = Callable[[Callable[[], None]], Callable[[], None]]
+"""Registers what is called when the connection is lost; gives what takes it off again."""
 
 
 class AsgiClient:
     """Reads a body within its bound, writes with back-pressure, and knows when the client has left.
 
-    uvicorn tells of a disconnect through `receive` alone, so somebody has to wait there. A client
-    that takes nothing is cut off below ASGI (http_guard.py), and is gone then.
+    ASGI tells of a disconnect through `receive` alone, so a task has to wait there, unless the server
+    has the extension `gatepass.departures` of http_guard.py, which costs no task. A client that takes
+    nothing is cut off below ASGI, there as well, and has left then.
     """
 
-    def __init__(self, receive: Receive, send: Send, headers: Headers) -> None:
+    def __init__(self, receive: Receive, send: Send, headers: Headers, departures: Departures | None = None) -> None:
         self._receive = receive
         self._send = send
         self._headers = headers
+        self._departures = departures
 
     async def body(self, limit_bytes: int) -> bytes:
         if _announced_bytes(self._headers) > limit_bytes:
@@ -49,11 +54,20 @@ class AsgiClient:
     async def write(self, data: bytes, *, last: bool = False) -> None:
         await self._send({"type": "http.response.body", "body": data, "more_body": not last})
 
-    async def gone(self) -> None:
-        while True:
-            message = await self._receive()
-            if message["type"] == "http.disconnect":
-                return
+    def watch(self, left: Callable[[], None]) -> Callable[[], None]:
+        if self._departures is not None:
+            return self._departures(left)
+        watching = asyncio.create_task(self._wait(left), name="client watch")
+        return lambda: _end(watching)
+
+    async def _wait(self, left: Callable[[], None]) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        left()
+
+
+def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
 
 
 def _announced_bytes(headers: Headers) -> int:

@@ -8,6 +8,7 @@ of header fields nor, with httptools, their size.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import ClassVar
 
 import httptools
@@ -16,6 +17,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from gatepass.config.model import Limits
 from gatepass.errors import GatepassError, HeadTooLarge, InvalidRequest, Overloaded, ReceiveTimeout
 from gatepass.surface.openai_error import error_body, error_headers
+
+DEPARTURES = "gatepass.departures"
+"""The ASGI extension by which a request learns that its client has left: a function (see asgi_client.py)."""
 
 HEADER_FIELDS = 100
 HEAD_BYTES = 64 * 1024
@@ -39,20 +43,25 @@ class Guard(HttpToolsProtocol):
     _is_new = _in_head = True
     _in_body = False
     _timer: asyncio.TimerHandle | None = None
+    _awaited: str | None = None
+    """What `_timer` is for: the rest of a head, of a body, or nothing."""
     _stall: asyncio.TimerHandle | None = None
     _refusal: GatepassError | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._departures: list[Callable[[], None]] = []
         if len(self.connections) > self.limits.connections:
             self._refuse(Overloaded("Too many connections are open (limits.connections).", retry_after_s=1))
             return
-        self._arm(self.limits.receive_s, ReceiveTimeout("No request came in time (limits.receive_s)."))
+        self._bound_receipt()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
         self._unstall()
         super().connection_lost(exc)
+        for left in tuple(self._departures):
+            left()
 
     def data_received(self, data: bytes) -> None:
         if self._refusal is not None:
@@ -61,11 +70,27 @@ class Guard(HttpToolsProtocol):
         super().data_received(data)
         if self._in_head and self._head_bytes > HEAD_BYTES:
             self._refuse(_large_head())
+        elif self._refusal is None:
+            self._bound_receipt()
+
+    def _bound_receipt(self) -> None:
+        """A deadline for what is still to come of a head or a body; none where a request came in one piece."""
+        awaited = "head" if self._in_head else "body" if self._in_body else None
+        if awaited == self._awaited:
+            return
+        self._disarm()
+        self._awaited = awaited
+        if awaited == "head":
+            self._timer = self.loop.call_later(self.limits.receive_s, self._refuse_slow_head)
+        elif awaited == "body":
+            self._timer = self.loop.call_later(self.limits.receive_s + BODY_GRACE_S, self.transport.abort)
+
+    def _refuse_slow_head(self) -> None:
+        self._refuse(ReceiveTimeout("The request's head did not come in time (limits.receive_s)."))
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._in_head, self._head_bytes, self._field_bytes = True, 0, 0
-        self._arm(self.limits.receive_s, ReceiveTimeout("The request's head did not end in time (limits.receive_s)."))
 
     def on_url(self, url: bytes) -> None:
         super().on_url(url)
@@ -87,13 +112,15 @@ class Guard(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         super().on_headers_complete()
         self._is_new, self._in_head, self._in_body = False, False, True
-        self._disarm()
-        self._timer = self.loop.call_later(self.limits.receive_s + BODY_GRACE_S, self.transport.abort)
+        self.scope["extensions"] = {DEPARTURES: self._on_departure}  # type: ignore[dict-item]  # ours, not of the spec
 
     def on_message_complete(self) -> None:
         self._in_body = False
-        self._disarm()
         super().on_message_complete()
+
+    def _on_departure(self, left: Callable[[], None]) -> Callable[[], None]:
+        self._departures.append(left)
+        return lambda: self._departures.remove(left)
 
     def pause_writing(self) -> None:
         """The client takes nothing: a bounded patience, at no cost for those that do take."""
@@ -112,14 +139,11 @@ class Guard(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         self._refuse(self._refusal or InvalidRequest(f"This is not a valid HTTP/1.1 request. {msg}"))
 
-    def _arm(self, delay_s: float, error: GatepassError) -> None:
-        self._disarm()
-        self._timer = self.loop.call_later(delay_s, self._refuse, error)
-
     def _disarm(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        self._awaited = None
 
     def _refuse(self, error: GatepassError) -> None:
         """Answer without the application, for the request never became one, and read no other."""

@@ -9,6 +9,7 @@ from starlette.routing import BaseRoute, Match
 from starlette.types import Receive, Scope, Send
 
 from gatepass.api.asgi_client import AsgiClient
+from gatepass.api.http_guard import DEPARTURES
 from gatepass.call import Headers, Inbound, header
 from gatepass.catalog import Catalog
 from gatepass.gate import Gate
@@ -33,7 +34,7 @@ class OperationsRoute(BaseRoute):
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers: Headers = tuple(scope["headers"])
-        client = AsgiClient(receive, send, headers)
+        client = AsgiClient(receive, send, headers, scope.get("extensions", {}).get(DEPARTURES))
         await handle(_inbound(scope, headers, self._gate.clock.now()), self._gate, self._catalog, client)
 
 
