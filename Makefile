@@ -33,14 +33,14 @@ demo: setup ## Run the main job on embedded servers; ONCE=1 ends by itself
 test: setup lint types layers ## Everything that needs Python alone: lint, types, layers, tests, coverage
 	$(BIN)/pytest --cov --cov-report=term
 
-lint: setup
+lint: setup ## Style, and the faults that a linter finds
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: setup
+types: setup ## mypy, strict
 	$(BIN)/mypy
 
-layers: setup
+layers: setup ## Imports point downwards
 	$(BIN)/lint-imports
 
 unit: setup ## The unit tier alone: seconds

@@ -29,14 +29,14 @@ async def send(gate: Gate, hop: Hop, request: Request, exchange: Exchange) -> Re
     response = await _deliver(gate, hop, _authorized(request, token), exchange)
     if response.status != UNAUTHORIZED or hop.holder is None or token is None:
         return response
-    refusal = await refused(gate, hop, response)
+    refusal = await refused(gate, hop, response, exchange)
     newer = await _newer(gate, hop.holder, token, refusal, exchange)
     exchange.renewed = True
     gate.metrics.renewed(hop.name)
     return await _deliver(gate, hop, _authorized(request, newer), exchange)
 
 
-async def refused(gate: Gate, hop: Hop, response: Response) -> GatepassError:
+async def refused(gate: Gate, hop: Hop, response: Response, exchange: Exchange) -> GatepassError:
     """The error that a reply of 400 and above stands for; closes the reply."""
     try:
         body = await read_beginning(response, REFUSAL_BYTES)
@@ -44,6 +44,7 @@ async def refused(gate: Gate, hop: Hop, response: Response) -> GatepassError:
         return upstream_error(fault, hop.name, hop.settings.base_url)
     finally:
         await response.aclose()
+    exchange.keep_body("reply", body)
     error = hop.dialect.judge_refusal(
         hop.name,
         response.status,

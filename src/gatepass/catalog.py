@@ -12,7 +12,7 @@ import msgspec
 
 from gatepass.admission.doors import may_use
 from gatepass.attempt import refused, send, whole
-from gatepass.call import Call, Request
+from gatepass.call import Call, Request, Surface
 from gatepass.config.model import AccessKey
 from gatepass.errors import GatepassError, ModelNotFound, UpstreamInvalid, UpstreamTimeout
 from gatepass.gate import Gate, Hop
@@ -108,15 +108,30 @@ class Catalog:
 
 async def fetch_models(gate: Gate, hop: Hop) -> tuple[Entry, ...]:
     """The upstream's own list, entries as it wrote them; raises TokenUnavailable and UpstreamError."""
-    response = await send(gate, hop, model_list_request(hop), Exchange.silent())
+    exchange = Exchange.silent()
+    response = await send(gate, hop, model_list_request(hop), exchange)
     try:
         if response.status != 200:
             error = hop.dialect.judge_head(hop.name, response.status, response.headers)
-            raise error or await refused(gate, hop, response)
+            raise error or await refused(gate, hop, response, exchange)
     finally:
         if response.status != 200:
             await response.aclose()
-    return _entries(hop, await whole(hop, response, LIST_BYTES))
+    body = await whole(hop, response, LIST_BYTES)
+    error = hop.dialect.judge_document(
+        hop.name,
+        Surface.MODELS,
+        False,
+        response.status,
+        response.headers,
+        body,
+        host=hop.host,
+        wall_s=gate.clock.wall(),
+        mask=gate.redactor.mask,
+    )
+    if error is not None:
+        raise error
+    return _entries(hop, body)
 
 
 def model_list_request(hop: Hop) -> Request:

@@ -15,6 +15,7 @@ from gatepass.config.model import AccessKey
 from gatepass.errors import (
     ClientGone,
     GatepassError,
+    InternalError,
     Overloaded,
     ReceiveTimeout,
     TokenUnavailable,
@@ -32,6 +33,7 @@ from gatepass.surface.operations import Match, match
 from gatepass.verdict import Begun, Whole, judge
 
 ACCESS_LOG = logging.getLogger("gatepass.access")
+SERVER_ERROR = 500
 BODY_LOG = logging.getLogger("gatepass.bodies")
 
 
@@ -54,7 +56,7 @@ async def handle(inbound: Inbound, gate: Gate, catalog: Catalog, client: Client)
     admit ─► decode ─► resolve ─► for each target: adapt ─► encode ─► authorize ─► send ─► judge,
     then relay ─► observe. The head alone admits: nobody unknown makes gatepass read a body.
     """
-    exchange = Exchange(inbound)
+    exchange = Exchange(inbound, keeps_bodies=gate.config.log.bodies)
     reply = Reply(client, exchange, gate.clock)
     gate.metrics.opened()
     try:
@@ -64,6 +66,9 @@ async def handle(inbound: Inbound, gate: Gate, catalog: Catalog, client: Client)
         exchange.client_gone = True
     except GatepassError as error:
         await _tell(reply, error)
+    except Exception:
+        await _tell(reply, InternalError("gatepass failed at this request. Its log tells more."))
+        raise  # the server logs its trace
     finally:
         _observe(gate, exchange)
 
@@ -113,8 +118,7 @@ async def _show_models(visit: Visit, found: Match, caller: AccessKey) -> None:
 
 
 def _decoded(visit: Visit, found: Match, caller: AccessKey, body: bytes) -> Call:
-    if visit.gate.config.log.bodies:
-        visit.exchange.keep_body("request", body)
+    visit.exchange.keep_body("request", body)
     call = decode(visit.inbound, found.operation, body, caller.name)
     visit.exchange.model, visit.exchange.stream = call.model, call.stream
     return call
@@ -127,7 +131,7 @@ async def _converse(visit: Visit, call: Call, caller: AccessKey) -> None:
     bound = _bound_total(visit, targets[0])
     try:
         answer = await _answer(visit, call, targets)
-        await relay(answer, visit.gate, visit.reply, visit.exchange)
+        await relay(answer, visit.reply, visit.exchange)
     finally:
         if bound is not None:
             bound.cancel()
@@ -158,7 +162,7 @@ async def _attempt(visit: Visit, call: Call, target: Target) -> Whole | Begun:
     response = await send(gate, hop, request, exchange)
     said_id = header(response.headers, b"x-request-id")
     exchange.upstream_request_id = said_id.decode("latin-1")[:100] if said_id is not None else None
-    return await judge(gate, adapted, hop, response)
+    return await judge(gate, adapted, hop, response, exchange)
 
 
 def _nothing_sent(error: GatepassError, tries: int) -> bool:
@@ -191,6 +195,7 @@ async def _tell(reply: Reply, error: GatepassError) -> None:
 def _observe(gate: Gate, exchange: Exchange) -> None:
     exchange.ended_s = gate.clock.now() - exchange.inbound.arrived_s
     gate.metrics.closed(exchange)
-    emit(ACCESS_LOG, logging.INFO, "exchange", exchange.fields())
+    level = logging.WARNING if (exchange.status or 0) >= SERVER_ERROR else logging.INFO
+    emit(ACCESS_LOG, level, "exchange", exchange.fields())
     if exchange.bodies:
         emit(BODY_LOG, logging.INFO, "bodies", {"id": exchange.inbound.id, **exchange.bodies})

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import asdict
 
 from gatepass.call import Response
 from gatepass.errors import TransportFault
-from gatepass.gate import Gate
 from gatepass.observe.exchange import Exchange
+from gatepass.relay.usage import as_fields, usage_of
 from gatepass.reply import Reply
 from gatepass.upstream.fault import upstream_error
 from gatepass.verdict import Begun, Whole
@@ -19,29 +18,27 @@ TAIL_S = 1.0
 OK = 200
 
 
-async def relay(answer: Whole | Begun, gate: Gate, reply: Reply, exchange: Exchange) -> None:
+async def relay(answer: Whole | Begun, reply: Reply, exchange: Exchange) -> None:
     """Write `answer` to the client; raises what broke it off, for the stream's error event."""
     if isinstance(answer, Whole):
-        if gate.config.log.bodies:
-            exchange.keep_body("reply", answer.body)
+        exchange.usage = as_fields(usage_of(answer.body))
         await reply.whole(answer.status, answer.headers, answer.body)
         return
     try:
         exchange.adapted = (*exchange.adapted, *answer.events.adapted)
         await reply.begin_stream(OK, answer.hop.dialect.relay_headers(answer.response.headers))
-        await _pump(answer, gate, reply, exchange)
+        await _pump(answer, reply, exchange)
     finally:
         _note(answer, exchange)
         await answer.response.aclose()
 
 
-async def _pump(begun: Begun, gate: Gate, reply: Reply, exchange: Exchange) -> None:
+async def _pump(begun: Begun, reply: Reply, exchange: Exchange) -> None:
     """Each run of whole events leaves the moment it is here; returns when the stream ended well."""
     events, ready, at_end = begun.events, begun.ready, begun.whole
     pieces = aiter(begun.response)
     while True:
-        if gate.config.log.bodies:
-            exchange.keep_body("reply", ready)
+        exchange.keep_body("reply", ready)
         if events.failure is not None:
             await reply.events(ready, last=events.has_told)
             raise events.failure
@@ -72,6 +69,5 @@ async def _read_tail(response: Response) -> None:
 
 def _note(begun: Begun, exchange: Exchange) -> None:
     exchange.events = begun.events.events
-    if begun.events.usage is not None:
-        exchange.usage = asdict(begun.events.usage)
+    exchange.usage = as_fields(begun.events.usage)
     exchange.adapted = tuple(dict.fromkeys((*exchange.adapted, *begun.events.adapted)))

@@ -7,8 +7,9 @@ from functools import partial
 
 from gatepass.attempt import refused, whole
 from gatepass.call import Call, Headers, Response, header
-from gatepass.errors import GatepassError, TransportFault
+from gatepass.errors import TransportFault
 from gatepass.gate import Gate, Hop
+from gatepass.observe.exchange import Exchange
 from gatepass.relay.opening import Kind, Opening
 from gatepass.relay.stream import EventStream
 from gatepass.upstream.fault import upstream_error
@@ -39,74 +40,84 @@ class Begun:
     whole: bool = False
 
 
-async def judge(gate: Gate, call: Call, hop: Hop, response: Response) -> Whole | Begun:
+async def judge(gate: Gate, call: Call, hop: Hop, response: Response, exchange: Exchange) -> Whole | Begun:
     """Turn a reply into what may be relayed; raises the error that it really is, and closes it then."""
+    case = _Case(gate, call, hop, response, exchange)
     try:
-        return await _judged(gate, call, hop, response)
+        return await case.decide()
     except BaseException:
         await response.aclose()
         raise
 
 
-async def _judged(gate: Gate, call: Call, hop: Hop, response: Response) -> Whole | Begun:
-    error = hop.dialect.judge_head(hop.name, response.status, response.headers, host=hop.host)
-    if error is None and response.status >= LOWEST_ERROR:
-        error = await refused(gate, hop, response)
-    if error is not None:
-        raise error
-    if call.stream:
-        return await _begin(gate, call, hop, response)
-    return await _hold(gate, call, hop, response, b"")
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """One reply before its judge."""
 
+    gate: Gate
+    call: Call
+    hop: Hop
+    response: Response
+    exchange: Exchange
 
-async def _hold(gate: Gate, call: Call, hop: Hop, response: Response, beginning: bytes) -> Whole:
-    body = await whole(hop, response, gate.config.limits.reply_bytes, beginning)
-    error = hop.dialect.judge_document(
-        hop.name,
-        call.operation.surface,
-        call.stream,
-        response.status,
-        response.headers,
-        body,
-        host=hop.host,
-        wall_s=gate.clock.wall(),
-        mask=gate.redactor.mask,
-    )
-    if error is not None:
-        raise error
-    return Whole(response.status, tuple(hop.dialect.relay_headers(response.headers)), body)
+    async def decide(self) -> Whole | Begun:
+        hop, response = self.hop, self.response
+        error = hop.dialect.judge_head(hop.name, response.status, response.headers, host=hop.host)
+        if error is None and response.status >= LOWEST_ERROR:
+            error = await refused(self.gate, hop, response, self.exchange)
+        if error is not None:
+            raise error
+        return await (self._begin() if self.call.stream else self._hold())
 
+    async def _hold(self, beginning: bytes = b"") -> Whole:
+        hop, response = self.hop, self.response
+        body = await whole(hop, response, self.gate.config.limits.reply_bytes, beginning)
+        self.exchange.keep_body("reply", body)
+        error = hop.dialect.judge_document(
+            hop.name,
+            self.call.operation.surface,
+            self.call.stream,
+            response.status,
+            response.headers,
+            body,
+            host=hop.host,
+            wall_s=self.gate.clock.wall(),
+            mask=self.gate.redactor.mask,
+        )
+        if error is not None:
+            raise error
+        return Whole(response.status, tuple(hop.dialect.relay_headers(response.headers)), body)
 
-async def _begin(gate: Gate, call: Call, hop: Hop, response: Response) -> Whole | Begun:
-    """Read until it is plain what came, and a stream until its first events can be written."""
-    opening = Opening(header(response.headers, b"content-type"))
-    read_error = partial(hop.dialect.read_complaint, mask=gate.redactor.mask)
-    events = EventStream(hop.name, gate.config.limits.event_bytes, read_error, choices=call.choices)
-    pieces: list[bytes] = []
-    try:
-        async for piece in response:
-            if opening.kind is Kind.UNDECIDED:
-                pieces.append(piece)
-                if opening.feed(piece) is Kind.UNDECIDED:
-                    continue
-                piece = b"".join(pieces)
-            if opening.kind is not Kind.STREAM:
-                return await _hold(gate, call, hop, response, piece)
-            ready = events.feed(piece)
-            if (failure := _failed_at_once(events)) is not None:
-                raise failure
-            if ready:
-                return Begun(hop, response, events, ready)
-    except TransportFault as fault:
-        raise upstream_error(fault, hop.name, hop.settings.base_url) from fault
-    if opening.kind is not Kind.STREAM:
-        return await _hold(gate, call, hop, response, b"".join(pieces))
-    ready = events.finish()
-    if (failure := _failed_at_once(events)) is not None:
-        raise failure
-    return Begun(hop, response, events, ready, whole=True)
+    async def _begin(self) -> Whole | Begun:
+        """Read until it is plain what came, and a stream until its first events can be written."""
+        opening = Opening(header(self.response.headers, b"content-type"))
+        events = self._event_stream()
+        pieces: list[bytes] = []
+        try:
+            async for piece in self.response:
+                if opening.kind is Kind.UNDECIDED:
+                    pieces.append(piece)
+                    if opening.feed(piece) is Kind.UNDECIDED:
+                        continue
+                    piece = b"".join(pieces)
+                if opening.kind is not Kind.STREAM:
+                    return await self._hold(piece)
+                if ready := self._judged(piece, events.feed(piece), events):
+                    return Begun(self.hop, self.response, events, ready)
+        except TransportFault as fault:
+            raise upstream_error(fault, self.hop.name, self.hop.settings.base_url) from fault
+        if opening.kind is not Kind.STREAM:
+            return await self._hold(b"".join(pieces))
+        return Begun(self.hop, self.response, events, self._judged(b"", events.finish(), events), whole=True)
 
+    def _event_stream(self) -> EventStream:
+        read_error = partial(self.hop.dialect.read_complaint, mask=self.gate.redactor.mask)
+        limit_bytes = self.gate.config.limits.event_bytes
+        return EventStream(self.hop.name, limit_bytes, read_error, choices=self.call.choices)
 
-def _failed_at_once(events: EventStream) -> GatepassError | None:
-    """A failure before any event of the answer: the client can still get its true status."""
-    return events.failure if not events.has_answered else None
+    def _judged(self, piece: bytes, ready: bytes, events: EventStream) -> bytes:
+        """`ready`, unless the stream failed before any event of an answer: the client still gets its true status."""
+        self.exchange.keep_body("reply", piece if events.failure is not None else b"")
+        if events.failure is not None and not events.has_answered:
+            raise events.failure
+        return ready

@@ -32,12 +32,10 @@ def test_every_link_to_a_file_leads_somewhere(page):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_command_that_a_page_names_exists(page):
-    commands = set(
-        re.findall(r"\bgatepass (serve|check|keys|schema|demo|healthcheck|[a-z]+)\b(?= |`|$)", page.read_text())
-    )
-    known = set(COMMANDS)
-    named = {word for word in commands if word in known or f"`gatepass {word}" in page.read_text()}
-    assert named <= known
+    named = set(re.findall(r"(?:`|/bin/)gatepass ([a-z]+)", page.read_text()))
+    for block in re.findall(r"^ *```sh\n(.*?)^ *```", page.read_text(), re.MULTILINE | re.DOTALL):
+        named |= set(re.findall(r"^ *gatepass ([a-z]+)", block, re.MULTILINE))
+    assert named - {"listening"} <= set(COMMANDS)
 
 
 def test_every_make_target_that_the_readme_names_exists():
@@ -60,6 +58,7 @@ def test_the_configuration_of_the_readme_loads(tmp_path):
 
 def test_the_environment_of_the_readme_is_a_configuration(tmp_path):
     exports = dict(re.findall(r"(GATEPASS_\w+)=(\S+)", "\n".join(blocks("sh"))))
+    assert exports.pop("GATEPASS_CONFIG") == "gatepass.yaml"
     secret = tmp_path / "corp"
     secret.write_text("a-secret-of-the-client")
     exports["GATEPASS_CLIENT_SECRET_FILE"] = str(secret)

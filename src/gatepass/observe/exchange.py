@@ -40,6 +40,7 @@ class Exchange:
     upstream_request_id: str | None = None
     error: GatepassError | None = None
     client_gone: bool = False
+    keeps_bodies: bool = False
     bodies: dict[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -55,7 +56,9 @@ class Exchange:
         return "error" if self.error is not None else "ok"
 
     def keep_body(self, which: str, data: bytes) -> None:
-        """Remember the beginning of a body for `log.bodies`."""
+        """Remember the beginning of a body, where `log.bodies` asks for it."""
+        if not self.keeps_bodies:
+            return
         held = self.bodies.get(which, "")
         if len(held) < BODY_LOG_CHARS:
             self.bodies[which] = (held + data[:BODY_LOG_CHARS].decode("utf-8", "replace"))[:BODY_LOG_CHARS]

@@ -76,10 +76,16 @@ def _as_json(fields: Mapping[str, Any]) -> str:
 
 def _as_text(fields: Mapping[str, Any]) -> str:
     head = f"{fields['ts']} {fields['level']:<7} {fields['event']}"
-    rest = (f"{name}={_plain(value)}" for name, value in fields.items() if name not in ("ts", "level", "event"))
+    rest = (
+        f"{name}={_plain(value)}"
+        for name, value in fields.items()
+        if name not in ("ts", "level", "event") and value is not None
+    )
     return " ".join([head, *rest])
 
 
 def _plain(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        value = ",".join(map(str, value))
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
     return json.dumps(text, ensure_ascii=False) if any(c in text for c in ' "=\n\r') else text

@@ -8,6 +8,7 @@ from typing import Any, TypeVar, cast
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from gatepass.errors import GatepassError, UpstreamRefusal
 from gatepass.observe.exchange import Exchange
 
 Family = TypeVar("Family", Counter, Histogram)
@@ -91,12 +92,12 @@ class Metrics:
         self._in_flight.dec()
         self._child(self._requests, exchange.operation, exchange.outcome).inc()
         self._child(self._duration, exchange.operation).observe(exchange.ended_s or 0.0)
-        if exchange.stream and exchange.first_byte_s is not None:
+        if exchange.events and exchange.first_byte_s is not None:
             self._child(self._ttft, exchange.operation).observe(exchange.first_byte_s)
         self._child(self._bytes, "in").inc(exchange.bytes_in)
         self._child(self._bytes, "out").inc(exchange.bytes_out)
         if exchange.error is not None:
-            self._child(self._errors, exchange.error.code, exchange.error.hop).inc()
+            self._child(self._errors, _code(exchange.error), exchange.error.hop).inc()
 
     def attempted(self, upstream: str) -> None:
         self._child(self._attempts, upstream).inc()
@@ -116,6 +117,11 @@ class Metrics:
 
     def exposition(self) -> bytes:
         return generate_latest(self._registry)
+
+
+def _code(error: GatepassError) -> str:
+    """The code of docs/errors.md. An upstream's own is none of a closed set, and would be a new series each."""
+    return error.code if isinstance(error, UpstreamRefusal) else error.public_code
 
 
 class _Credentials:

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Self
+
+import msgspec
+
+TAIL_BYTES = 2_048
+
+_USAGE = re.compile(rb'"usage"\s*:\s*(\{(?:[^{}"]|"[^"\\]*"|\{[^{}]*\})*\})')
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +25,22 @@ class Usage:
     @classmethod
     def read(cls, said: Mapping[str, Any]) -> Self:
         return cls(*(_count(said.get(name)) for name in ("prompt_tokens", "completion_tokens", "total_tokens")))
+
+
+def usage_of(body: bytes) -> Usage | None:
+    """The usage of a plain reply, which stands at its end or nowhere that is worth a search."""
+    found = _USAGE.search(body, max(0, len(body) - TAIL_BYTES))
+    if found is None:
+        return None
+    try:
+        said = msgspec.json.decode(found[1])
+    except msgspec.DecodeError:
+        return None
+    return Usage.read(said)
+
+
+def as_fields(usage: Usage | None) -> dict[str, int | None] | None:
+    return None if usage is None else asdict(usage)
 
 
 def _count(value: Any) -> int | None:

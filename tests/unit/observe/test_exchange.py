@@ -11,6 +11,7 @@ def exchange() -> Exchange:
 
 def test_the_access_line_holds_no_header_and_no_body():
     one = exchange()
+    one.keeps_bodies = True
     one.keep_body("request", b"a prompt")
     assert "Bearer" not in str(one.fields())
     assert "prompt" not in str(one.fields())
@@ -28,6 +29,13 @@ def test_outcomes_come_from_a_closed_set():
 
 def test_a_kept_body_is_cut():
     one = exchange()
+    one.keeps_bodies = True
     for _ in range(10):
         one.keep_body("reply", b"x" * 1_000)
     assert len(one.bodies["reply"]) == BODY_LOG_CHARS
+
+
+def test_no_body_is_kept_where_nobody_asked_for_it():
+    one = exchange()
+    one.keep_body("request", b"a prompt")
+    assert one.bodies == {}

@@ -36,8 +36,9 @@ def test_a_line_is_one_json_object_with_the_event_first(logged):
 
 def test_text_form_quotes_what_could_fake_a_field(logged):
     buffer = logged(style="text")
-    emit(logging.getLogger("gatepass.access"), logging.INFO, "exchange", {"model": "a status=200\nfake", "n": 1})
-    assert buffer.getvalue().endswith('exchange model="a status=200\\nfake" n=1\n')
+    fields = {"model": "a status=200\nfake", "n": 1, "up": ["a", "b"]}
+    emit(logging.getLogger("gatepass.access"), logging.INFO, "exchange", fields)
+    assert buffer.getvalue().endswith('exchange model="a status=200\\nfake" n=1 up=a,b\n')
 
 
 def test_a_known_secret_is_masked_in_every_field_and_in_traces(logged):

@@ -1,5 +1,5 @@
 from gatepass.call import Inbound
-from gatepass.errors import UpstreamRefusal
+from gatepass.errors import UpstreamRefusal, UpstreamTimeout
 from gatepass.observe.exchange import Exchange
 from gatepass.observe.metrics import CredentialSample, Metrics
 
@@ -18,7 +18,7 @@ def shown(metrics: Metrics) -> list[str]:
 def test_an_exchange_is_counted_once_with_its_times_and_bytes():
     metrics = Metrics(list)
     metrics.opened()
-    metrics.closed(finished(stream=True, first_byte_s=0.03, bytes_in=10, bytes_out=20))
+    metrics.closed(finished(stream=True, events=2, first_byte_s=0.03, bytes_in=10, bytes_out=20))
     lines = shown(metrics)
     assert 'gatepass_requests_total{operation="chat",outcome="ok"} 1.0' in lines
     assert 'gatepass_request_duration_seconds_count{operation="chat"} 1.0' in lines
@@ -34,6 +34,13 @@ def test_an_upstreams_own_code_is_no_label_value():
     error = UpstreamRefusal("no", upstream="chat", status=400, upstream_code="made-up-by-the-upstream")
     metrics.closed(finished(error=error))
     assert 'gatepass_errors_total{code="upstream_error",hop="upstream:chat"} 1.0' in shown(metrics)
+
+
+def test_an_error_is_counted_by_the_code_that_the_documentation_has():
+    metrics = Metrics(list)
+    metrics.opened()
+    metrics.closed(finished(error=UpstreamTimeout("silence", upstream="chat", phase="idle")))
+    assert 'gatepass_errors_total{code="upstream_timeout_idle",hop="upstream:chat"} 1.0' in shown(metrics)
 
 
 def test_attempts_and_repeats_are_counted_by_upstream():
@@ -55,3 +62,10 @@ def test_credentials_are_read_at_the_scrape():
     assert 'gatepass_token_fetches_total{credential="corp"} 3.0' in lines
     samples.clear()
     assert not [line for line in shown(metrics) if "corp" in line]
+
+
+def test_a_refused_stream_has_no_first_token():
+    metrics = Metrics(list)
+    metrics.opened()
+    metrics.closed(finished(stream=True, first_byte_s=0.03, status=403))
+    assert not [line for line in shown(metrics) if line.startswith("gatepass_time_to_first_token_seconds_count")]
