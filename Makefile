@@ -27,6 +27,8 @@ else
 endif
 	@touch $@
 
+include bench/bench.mk
+
 demo: setup ## Run the main job on embedded servers; ONCE=1 ends by itself
 	@$(BIN)/gatepass demo $(if $(ONCE),--once)
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from gatepass.call import Headers, Request, Response, header
-from gatepass.errors import Fault, GatepassError, Overloaded, TransportFault
+from gatepass.call import Headers, Request, Response
+from gatepass.errors import Fault, GatepassError, Overloaded, TransportFault, UpstreamError
 from gatepass.gate import Gate, Hop
 from gatepass.observe.exchange import Exchange
 from gatepass.tokens import Token, TokenHolder, TokenReissued
 from gatepass.transport.seam import read_beginning, read_whole
-from gatepass.upstream.authorize import bearer
 from gatepass.upstream.fault import upstream_error
+from gatepass.upstream.wording import Mask
 
 REFUSAL_BYTES = 64 * 1024
 """As much of an error's body as is read."""
@@ -26,14 +26,14 @@ async def send(gate: Gate, hop: Hop, request: Request, exchange: Exchange) -> Re
     returned as it came. Raises TokenUnavailable and UpstreamError.
     """
     token = await _token(gate, hop, exchange)
-    response = await _deliver(gate, hop, _authorized(request, token), exchange)
+    response = await _deliver(gate, hop, _authorized(hop, request, token), exchange)
     if response.status != UNAUTHORIZED or hop.holder is None or token is None:
         return response
     refusal = await refused(gate, hop, response, exchange)
     newer = await _newer(gate, hop.holder, token, refusal, exchange)
     exchange.renewed = True
     gate.metrics.renewed(hop.name)
-    return await _deliver(gate, hop, _authorized(request, newer), exchange)
+    return await _deliver(gate, hop, _authorized(hop, request, newer), exchange)
 
 
 async def refused(gate: Gate, hop: Hop, response: Response, exchange: Exchange) -> GatepassError:
@@ -41,7 +41,7 @@ async def refused(gate: Gate, hop: Hop, response: Response, exchange: Exchange) 
     try:
         body = await read_beginning(response, REFUSAL_BYTES)
     except TransportFault as fault:
-        return upstream_error(fault, hop.name, hop.settings.base_url)
+        return broken(gate, hop, fault)
     finally:
         await response.aclose()
     exchange.keep_body("reply", body)
@@ -54,16 +54,21 @@ async def refused(gate: Gate, hop: Hop, response: Response, exchange: Exchange) 
         wall_s=gate.clock.wall(),
         mask=gate.redactor.mask,
     )
-    error.relayed = _limit_headers(response.headers)
+    error.relayed = _limit_headers(response.headers, gate.redactor.mask)
     return error
 
 
-async def whole(hop: Hop, response: Response, limit_bytes: int, beginning: bytes = b"") -> bytes:
+def broken(gate: Gate, hop: Hop, fault: TransportFault) -> UpstreamError:
+    """The error that a fault of the connection is to the client."""
+    return upstream_error(fault, hop.name, hop.settings.base_url, gate.redactor.mask)
+
+
+async def whole(gate: Gate, hop: Hop, response: Response, limit_bytes: int, beginning: bytes = b"") -> bytes:
     """The whole body of a reply, of which `beginning` was read already; closes it. Raises UpstreamError."""
     try:
         return await read_whole(response, limit_bytes, beginning)
     except TransportFault as fault:
-        raise upstream_error(fault, hop.name, hop.settings.base_url) from fault
+        raise broken(gate, hop, fault) from fault
     finally:
         await response.aclose()
 
@@ -74,10 +79,10 @@ async def _token(gate: Gate, hop: Hop, exchange: Exchange) -> Token | None:
     return hop.holder.fresh() or await _waited(gate, hop.holder, exchange)
 
 
-def _authorized(request: Request, token: Token | None) -> Request:
+def _authorized(hop: Hop, request: Request, token: Token | None) -> Request:
     if token is None:
         return request
-    return replace(request, headers=(*request.headers, bearer(token.value)))
+    return replace(request, headers=(*request.headers, hop.bearer.field(token.value)))
 
 
 async def _newer(gate: Gate, holder: TokenHolder, token: Token, refusal: GatepassError, exchange: Exchange) -> Token:
@@ -107,7 +112,7 @@ async def _deliver(gate: Gate, hop: Hop, request: Request, exchange: Exchange) -
         if fault.fault is Fault.TIMEOUT_POOL:
             raise _pool_busy(hop) from fault
         if not (fault.stale and hop.settings.repeat_stale) or exchange.repeated_stale:
-            raise upstream_error(fault, hop.name, hop.settings.base_url) from fault
+            raise broken(gate, hop, fault) from fault
     exchange.repeated_stale = True
     gate.metrics.repeated_stale(hop.name)
     return await _deliver(gate, hop, request, exchange)
@@ -120,8 +125,10 @@ def _pool_busy(hop: Hop) -> Overloaded:
     )
 
 
-def _limit_headers(headers: Headers) -> Headers:
+def _limit_headers(headers: Headers, mask: Mask) -> Headers:
     """What tells a client how long to wait, passed on with the error (quirks row 35)."""
-    kept = tuple((name, value) for name, value in headers if name.startswith(b"x-ratelimit-"))
-    after_ms = header(headers, b"retry-after-ms")
-    return (*kept, (b"retry-after-ms", after_ms)) if after_ms is not None else kept
+    return tuple(
+        (name, mask(value.decode("latin-1")).encode("latin-1", "replace"))
+        for name, value in headers
+        if name.startswith(b"x-ratelimit-") or name == b"retry-after-ms"
+    )

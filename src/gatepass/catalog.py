@@ -117,7 +117,7 @@ async def fetch_models(gate: Gate, hop: Hop) -> tuple[Entry, ...]:
     finally:
         if response.status != 200:
             await response.aclose()
-    body = await whole(hop, response, LIST_BYTES)
+    body = await whole(gate, hop, response, LIST_BYTES)
     error = hop.dialect.judge_document(
         hop.name,
         Surface.MODELS,

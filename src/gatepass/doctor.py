@@ -1,20 +1,57 @@
-"""`gatepass check --live`: mints each token, sends one tiny call per upstream, and names the hop that fails."""
+"""`gatepass check --live`: mints each token, calls each upstream, and names the hop that fails.
+
+What was not seen is not claimed: a model list that everybody may read proves no token.
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+import json
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any
 
-from gatepass.attempt import refused, send, whole
-from gatepass.catalog import LIST_BYTES, model_list_request
+from gatepass.adapt.chain import adapt
+from gatepass.attempt import send
+from gatepass.call import Call, Operation, Target, Timeouts
 from gatepass.config.model import Config
-from gatepass.errors import GatepassError, TokenUnavailable
+from gatepass.errors import (
+    GatepassError,
+    TokenUnavailable,
+    UpstreamHtml,
+    UpstreamRedirect,
+    UpstreamRefusal,
+    UpstreamTimeout,
+)
 from gatepass.gate import Gate, Hop, build_gate
 from gatepass.observe.exchange import Exchange
-from gatepass.tokens.holder import TokenHolder
+from gatepass.runtime import Clock, timeout
+from gatepass.surface.operations import OPERATIONS
+from gatepass.tokens import Token, TokenHolder
+from gatepass.tokens.life import ToldBy
+from gatepass.verdict import judge
 
-GOOD = 200
-UNKNOWN_PATH = (404, 405)
+HOP_S = 10.0
+"""The bound of one hop, whatever its own timeouts allow: somebody sits in front of this."""
+
+ANSWER_S = 30.0
+"""The bound of a model's answer: some servers load a model when it is first asked."""
+
+NO_LIST = (404, 405)
+"""What a GET /models gets where there is none, and where base_url leads elsewhere."""
+
+BUSY = (408, 429)
+
+PROVE = "add --model M, with a model that goes there"
+
+
+class Outcome(StrEnum):
+    """As it is printed. UNPROVEN is no failure: the hop answers, and whether it works was not to be seen."""
+
+    WORKS = "ok"
+    FAILS = "FAIL"
+    UNPROVEN = "????"
+    SKIPPED = "skip"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,52 +59,194 @@ class Check:
     """One finding: which hop, whether it works, and what to do where it does not."""
 
     hop: str
-    ok: bool
+    outcome: Outcome
     finding: str
 
 
-async def diagnose(config: Config) -> list[Check]:
-    """All checks of one configuration, credentials first: an upstream is judged with its token at hand."""
-    gate = build_gate(config)
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A model to ask for real, at each upstream of its route: one word, and the shortest answer."""
+
+    operation: str
+    model: str
+
+
+async def diagnose(
+    config: Config, trial: Trial | None = None, clock: Clock | None = None
+) -> AsyncGenerator[Check, None]:
+    """All checks of one configuration, each as soon as it is known, credentials first.
+
+    An upstream whose credential failed is not tried. The upstreams of a trial's route get its call, the
+    others a GET /models. Raises ModelNotFound where a trial leads nowhere.
+    """
+    gate = build_gate(config, clock)
     gate.start()
+    failed: set[str | None] = set()
     try:
-        return [check async for check in _checks(gate)]
+        for name, holder in gate.holders.items():
+            check = await _credential(gate, name, holder)
+            if check.outcome is Outcome.FAILS:
+                failed.add(name)
+            yield check
+        for hop in gate.hops.values():
+            if hop.settings.credential in failed:
+                yield Check(_place(hop), Outcome.SKIPPED, "its credential failed")
+                continue
+            tries = _tries(gate, hop, trial)
+            for trying in tries:
+                yield await _answer(gate, hop, trying)
+            if not tries:
+                yield await _list(gate, hop)
     finally:
         await gate.aclose()
 
 
-async def _checks(gate: Gate) -> AsyncIterator[Check]:
-    for name, holder in gate.holders.items():
-        yield await _credential(name, holder)
-    for hop in gate.hops.values():
-        yield await _upstream(gate, hop)
-
-
-async def _credential(name: str, holder: TokenHolder) -> Check:
+async def _credential(gate: Gate, name: str, holder: TokenHolder) -> Check:
+    late = TokenUnavailable(f"no token within {HOP_S:g} s, the bound of this check", credential=name)
     try:
-        token = await holder.token()
+        token = await timeout(gate.clock, HOP_S, holder.token(), late)
     except TokenUnavailable as error:
-        return Check(error.hop, False, error.message)
-    life = "does not expire" if token.life_s is None else f"lives {token.life_s:g} s"
-    return Check(f"credential:{name}", True, f"a token was minted; it {life}")
+        reason = holder.status().last_error if error is late else None
+        return Check(error.hop, Outcome.FAILS, f"{error.message}{f': {reason}' if reason else ''}")
+    return Check(f"credential:{name}", Outcome.WORKS, _life(token))
 
 
-async def _upstream(gate: Gate, hop: Hop) -> Check:
-    """GET {base_url}/models: nothing is generated, nothing is billed; a 404 still proves the way and the token."""
-    where = f"upstream:{hop.name}"
-    exchange = Exchange.silent()
+def _life(token: Token) -> str:
+    if token.life_s is None:
+        return "a key is configured; it does not expire"
+    if token.told_by is ToldBy.DEFAULT:
+        return f"a token was minted; nothing tells its life, so default_ttl_s counts: {token.life_s:g} s"
+    return f"a token was minted; it lives {token.life_s:g} s"
+
+
+async def _list(gate: Gate, hop: Hop) -> Check:
+    """GET {base_url}/models, which generates nothing and bills nothing; then once more as a stranger."""
+    bound = _Bound(gate.clock.now(), HOP_S)
+    call = _call(_operation("models"))
     try:
-        response = await send(gate, hop, model_list_request(hop), exchange)
-        if (error := hop.dialect.judge_head(hop.name, response.status, response.headers, host=hop.host)) is not None:
-            await response.aclose()
-            return Check(error.hop, False, error.message)
-        if response.status in UNKNOWN_PATH:
-            await response.aclose()
-            return Check(where, True, "answers; it has no model list, so whether it takes the token was not tried")
-        if response.status != GOOD:
-            refusal = await refused(gate, hop, response)
-            return Check(refusal.hop, False, f"HTTP {response.status}: {refusal.message}")
-        await whole(hop, response, LIST_BYTES)
+        await _asked(gate, hop, call, hop.timeouts, bound)
     except GatepassError as error:
-        return Check(error.hop, False, error.message)
-    return Check(where, True, "answers, and took the token")
+        return _unlisted(hop, error)
+    if hop.holder is None:
+        return Check(_place(hop), Outcome.WORKS, "answers; it gets no credential")
+    try:
+        await _asked(gate, replace(hop, holder=None), call, hop.timeouts, bound)
+    except GatepassError as error:
+        if _turns_away(error):
+            return Check(_place(hop), Outcome.WORKS, "answers, and took the token")
+        said = f"without the token it is {error.http_status} {error.public_code}, which tells nothing"
+    else:
+        said = "its model list is open to everybody"
+    return Check(
+        _place(hop), Outcome.UNPROVEN, f"answers; {said}, so whether it takes the token is not proven: {PROVE}"
+    )
+
+
+def _unlisted(hop: Hop, error: GatepassError) -> Check:
+    if not isinstance(error, UpstreamRefusal):
+        return Check(error.hop, Outcome.FAILS, error.message)
+    if error.http_status not in NO_LIST:
+        return Check(error.hop, Outcome.FAILS, f"HTTP {error.http_status}: {error.message}")
+    return Check(
+        _place(hop),
+        Outcome.UNPROVEN,
+        f"answers, but GET /models is {error.http_status}: it has no model list, or base_url is wrong,"
+        f" so neither base_url nor the token is proven: {PROVE}",
+    )
+
+
+def _turns_away(error: GatepassError) -> bool:
+    """Whether an upstream that answers us refused the same call without our token: by a 4xx or a login page."""
+    if isinstance(error, UpstreamRedirect | UpstreamHtml):
+        return True
+    return isinstance(error, UpstreamRefusal) and 400 <= error.http_status < 500 and error.http_status not in BUSY
+
+
+@dataclass(frozen=True, slots=True)
+class _Bound:
+    """How long all calls of one check may take together."""
+
+    began_s: float
+    bound_s: float
+
+    def used_s(self, clock: Clock) -> float:
+        return clock.now() - self.began_s
+
+
+@dataclass(frozen=True, slots=True)
+class _Try:
+    """A trial at one target of its route; `calls` in order of what upstreams take most often."""
+
+    what: str
+    target: Target
+    calls: tuple[Call, ...]
+
+
+def _tries(gate: Gate, hop: Hop, trial: Trial | None) -> list[_Try]:
+    if trial is None:
+        return []
+    operation = _operation(trial.operation)
+    calls = tuple(_call(operation, trial.model, body) for body in _bodies(trial))
+    return [
+        _Try(f"{trial.operation} with {target.model or trial.model}", target, calls)
+        for target in gate.routes.resolve(trial.operation, trial.model)
+        if target.upstream == hop.name
+    ]
+
+
+def _bodies(trial: Trial) -> list[Mapping[str, Any]]:
+    """Reasoning models refuse `max_tokens`, and an answer that has no room for their thoughts."""
+    if trial.operation == "embeddings":
+        return [{"model": trial.model, "input": "ping"}]
+    asked = {"model": trial.model, "messages": [{"role": "user", "content": "ping"}]}
+    return [{**asked, "max_tokens": 1}, {**asked, "max_completion_tokens": 16}]
+
+
+async def _answer(gate: Gate, hop: Hop, trying: _Try) -> Check:
+    bound = _Bound(gate.clock.now(), ANSWER_S)
+    timeouts = trying.target.timeouts or hop.timeouts
+    try:
+        status = await _first_taken(gate, hop, trying, timeouts, bound)
+    except GatepassError as error:
+        said = f"{error.http_status} {error.public_code} after {bound.used_s(gate.clock):.2f} s: {error.message}"
+        return Check(error.hop, Outcome.FAILS, f"{trying.what}: {said}")
+    return Check(_place(hop), Outcome.WORKS, f"{trying.what}: {status} in {bound.used_s(gate.clock):.2f} s")
+
+
+async def _first_taken(gate: Gate, hop: Hop, trying: _Try, timeouts: Timeouts, bound: _Bound) -> int:
+    *first, last = (adapt(call, trying.target, gate.rules) for call in trying.calls)
+    for call in first:
+        try:
+            return await _asked(gate, hop, call, timeouts, bound)
+        except UpstreamRefusal as refusal:
+            if refusal.http_status >= 500 or "max_tokens" not in f"{refusal.param} {refusal.message}":
+                raise
+    return await _asked(gate, hop, last, timeouts, bound)
+
+
+async def _asked(gate: Gate, hop: Hop, call: Call, timeouts: Timeouts, bound: _Bound) -> int:
+    """The status of a good answer, had by the street's own pieces; raises the error that it really is."""
+    said = f"{hop.host} gave no whole answer within {bound.bound_s:g} s, the bound of this check."
+    late = UpstreamTimeout(said, upstream=hop.name, phase="total")
+    left_s = bound.bound_s - bound.used_s(gate.clock)
+    return await timeout(gate.clock, left_s, _judged(gate, hop, call, timeouts), late)
+
+
+async def _judged(gate: Gate, hop: Hop, call: Call, timeouts: Timeouts) -> int:
+    exchange = Exchange.silent()
+    response = await send(gate, hop, hop.dialect.encode(call, hop.settings.base_url, timeouts), exchange)
+    await judge(gate, call, hop, response, exchange)
+    return response.status
+
+
+def _operation(name: str) -> Operation:
+    return next(operation for operation in OPERATIONS if operation.name == name)
+
+
+def _call(operation: Operation, model: str = "", body: Mapping[str, Any] | None = None) -> Call:
+    data = json.dumps(body).encode() if body is not None else b""
+    return Call(id="gatepass-check", operation=operation, caller="gatepass", model=model, body=data, headers=())
+
+
+def _place(hop: Hop) -> str:
+    return f"upstream:{hop.name}"

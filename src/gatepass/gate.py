@@ -9,7 +9,7 @@ import asyncio
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from gatepass.adapt.chain import BUILT_IN
@@ -25,9 +25,10 @@ from gatepass.routing.table import RouteTable
 from gatepass.runtime import Clock, Leash, SystemClock, Tasks, sleep
 from gatepass.tokens.holder import TokenHolder
 from gatepass.tokens.source import build_source
-from gatepass.transport.pooled import PooledTransport
+from gatepass.transport.choice import open_transport
 from gatepass.transport.seam import Transport
 from gatepass.transport.tls import Trust
+from gatepass.upstream.authorize import Bearer
 from gatepass.upstream.dialect import Dialect, OpenaiDialect
 
 ISSUER_CONNECTIONS = 4
@@ -50,6 +51,7 @@ class Hop:
     transport: Transport
     holder: TokenHolder | None
     timeouts: Timeouts
+    bearer: Bearer = field(default_factory=Bearer)
 
     @property
     def host(self) -> str:
@@ -66,6 +68,7 @@ class Live:
         self._leashes: set[Leash] = set()
         self._idle = asyncio.Event()
         self._idle.set()
+        self._hurried = asyncio.Event()
 
     @property
     def busy(self) -> int:
@@ -93,24 +96,27 @@ class Live:
                 self._idle.set()
 
     async def drain(self, clock: Clock, bound_s: float) -> int:
-        """Let what runs end by itself for `bound_s`, then end the rest; returns how many those were."""
+        """Let what runs end by itself for `bound_s` or until `hurry`, then end the rest; returns how many that were."""
         self.draining = True
-        if await self._idle_within(clock, bound_s):
+        if await self._idle_within(clock, bound_s, self._hurried):
             return 0
         rest = list(self._leashes)
         for leash in rest:
             leash.pull(Draining("gatepass stopped before the answer was complete."))
-        await self._idle_within(clock, LAST_WORDS_S)
+        await self._idle_within(clock, LAST_WORDS_S, asyncio.Event())
         return len(rest)
 
-    async def _idle_within(self, clock: Clock, bound_s: float) -> bool:
-        idle = asyncio.create_task(self._idle.wait())
-        bound = asyncio.create_task(sleep(clock, bound_s))
+    def hurry(self) -> None:
+        """A drain that is under way waits no longer."""
+        self._hurried.set()
+
+    async def _idle_within(self, clock: Clock, bound_s: float, hurried: asyncio.Event) -> bool:
+        waits = [asyncio.create_task(wait) for wait in (self._idle.wait(), sleep(clock, bound_s), hurried.wait())]
         try:
-            await asyncio.wait((idle, bound), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            idle.cancel()
-            bound.cancel()
+            for wait in waits:
+                wait.cancel()
         return self._idle.is_set()
 
 
@@ -156,7 +162,7 @@ def build_gate(config: Config, clock: Clock | None = None) -> Gate:
     redactor = Redactor()
     trust = Trust()
     issuers = {
-        name: PooledTransport(credential.network, ISSUER_CONNECTIONS, trust.of(credential.network))
+        name: open_transport(credential.network, ISSUER_CONNECTIONS, trust.of(credential.network))
         for name, credential in config.credentials.items()
     }
     holders = {
@@ -196,7 +202,7 @@ def _hop(name: str, settings: Upstream, config: Config, holders: Mapping[str, To
         name=name,
         settings=settings,
         dialect=OpenaiDialect(),
-        transport=PooledTransport(
+        transport=open_transport(
             settings.network, settings.max_connections or config.limits.connections, trust.of(settings.network)
         ),
         holder=holders[settings.credential] if settings.credential else None,

@@ -23,7 +23,7 @@ from gatepass.errors import (
     UpstreamTimeout,
 )
 from gatepass.gate import Gate
-from gatepass.observe.exchange import Exchange
+from gatepass.observe.exchange import BODY_LOG_CHARS, Exchange
 from gatepass.observe.log import emit
 from gatepass.relaying import relay
 from gatepass.reply import Reply
@@ -198,4 +198,5 @@ def _observe(gate: Gate, exchange: Exchange) -> None:
     level = logging.WARNING if (exchange.status or 0) >= SERVER_ERROR else logging.INFO
     emit(ACCESS_LOG, level, "exchange", exchange.fields())
     if exchange.bodies:
-        emit(BODY_LOG, logging.INFO, "bodies", {"id": exchange.inbound.id, **exchange.bodies})
+        shown = {which: gate.redactor.beginning(body, BODY_LOG_CHARS) for which, body in exchange.bodies.items()}
+        emit(BODY_LOG, logging.INFO, "bodies", {"id": exchange.inbound.id, **shown})

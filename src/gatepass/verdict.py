@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
-from gatepass.attempt import refused, whole
+from gatepass.attempt import broken, refused, whole
 from gatepass.call import Call, Headers, Response, header
 from gatepass.errors import TransportFault
 from gatepass.gate import Gate, Hop
 from gatepass.observe.exchange import Exchange
 from gatepass.relay.opening import Kind, Opening
 from gatepass.relay.stream import EventStream
-from gatepass.upstream.fault import upstream_error
 
 LOWEST_ERROR = 400
 
@@ -71,7 +70,7 @@ class _Case:
 
     async def _hold(self, beginning: bytes = b"") -> Whole:
         hop, response = self.hop, self.response
-        body = await whole(hop, response, self.gate.config.limits.reply_bytes, beginning)
+        body = await whole(self.gate, hop, response, self.gate.config.limits.reply_bytes, beginning)
         self.exchange.keep_body("reply", body)
         error = hop.dialect.judge_document(
             hop.name,
@@ -105,7 +104,7 @@ class _Case:
                 if ready := self._judged(piece, events.feed(piece), events):
                     return Begun(self.hop, self.response, events, ready)
         except TransportFault as fault:
-            raise upstream_error(fault, self.hop.name, self.hop.settings.base_url) from fault
+            raise broken(self.gate, self.hop, fault) from fault
         if opening.kind is not Kind.STREAM:
             return await self._hold(b"".join(pieces))
         return Begun(self.hop, self.response, events, self._judged(b"", events.finish(), events), whole=True)

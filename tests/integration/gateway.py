@@ -184,11 +184,12 @@ class Ask:
         return self.body
 
     async def answer(self) -> Answer:
-        """The whole response."""
+        """The whole response, what was read of it before included."""
         if self._writer is None:
             async with self:
                 return await self.answer()
-        await self.head()
+        if not self.status:
+            await self.head()
         whole = True
         try:
             while await self.piece() and "content-length" not in self.received:

@@ -209,7 +209,10 @@ class _Talk(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)  # uvloop's are none by inheritance
-        self.transport.set_write_buffer_limits(high=0)  # a drain then says that the kernel took it all
+        # asyncio looks at the socket's `proto`, which is 0 here, and leaves the 40 ms of Nagle's algorithm on
+        transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # a drain then says that the kernel took it all; with 0 a TLS transport of asyncio is paused for ever
+        self.transport.set_write_buffer_limits(high=1)
         self._task = asyncio.get_running_loop().create_task(self._talk(self._owner._opened(self)))
         self._task.add_done_callback(self._done)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import logging
 import math
 import secrets
 from collections.abc import Iterator, Sequence
@@ -12,7 +13,10 @@ from dataclasses import dataclass
 from gatepass.call import Headers
 from gatepass.config.model import AccessKey, keys_in
 from gatepass.config.references import UnresolvedReference
+from gatepass.config.safety import SHORTEST_KEY_CHARS, weakness
 from gatepass.errors import InvalidApiKey
+
+logger = logging.getLogger("gatepass.admission")
 
 PREFIX = "gp-"
 """What makes a leaked key easy to recognise, for people and for scanners."""
@@ -39,17 +43,28 @@ def _digest(key: str) -> bytes:
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
 
 
+@dataclass(frozen=True, slots=True)
+class _Trouble:
+    """What is wrong with a key's file, as the log tells it: the event, and why."""
+
+    event: str
+    reason: str
+
+
 @dataclass(slots=True)
 class _Entry:
     key: AccessKey
     digests: tuple[bytes, ...]
+    trouble: _Trouble | None = None
 
 
 class KeyRing:
     """The keys that open the door.
 
     A key by reference is read again at most once in LOOK_AGAIN_S, so a rotated file counts at once
-    without a restart; while it cannot be read, or is empty, the keys read last stay good.
+    without a restart; while it cannot be read, or is empty, the keys read last stay good. A key in
+    it that no configuration may start with (`config.safety.weakness`) opens nothing. Each change
+    for the worse is one line of the log, which names the entry and the file and holds no key.
     """
 
     def __init__(self, keys: Sequence[AccessKey]) -> None:
@@ -76,7 +91,9 @@ class KeyRing:
         self._looked_s = now
         for entry in self._entries:
             if entry.key.key is not None:
-                entry.digests = _reread(entry)
+                entry.digests, trouble = _reread(entry)
+                _tell(entry, trouble)
+                entry.trouble = trouble
 
 
 def _digests(key: AccessKey) -> tuple[bytes, ...]:
@@ -85,11 +102,32 @@ def _digests(key: AccessKey) -> tuple[bytes, ...]:
     return tuple(_digest(text) for text in key_texts(key))
 
 
-def _reread(entry: _Entry) -> tuple[bytes, ...]:
+def _reread(entry: _Entry) -> tuple[tuple[bytes, ...], _Trouble | None]:
     try:
-        return _digests(entry.key) or entry.digests
-    except UnresolvedReference:  # a secret that is being replaced is missing for a moment
-        return entry.digests
+        texts = key_texts(entry.key)
+    except UnresolvedReference as error:  # a secret that is being replaced is missing for a moment
+        return entry.digests, _Trouble("keys_unreadable", str(error))
+    if not texts:
+        return entry.digests, _Trouble("keys_unreadable", "holds no key")
+    faults = {text: weakness(text) for text in texts}
+    good = tuple(_digest(text) for text, fault in faults.items() if fault is None)
+    return good, next((_weak(text, fault) for text, fault in faults.items() if fault is not None), None)
+
+
+def _weak(key: str, fault: str) -> _Trouble:
+    return _Trouble("key_too_short" if len(key) < SHORTEST_KEY_CHARS else "key_unusable", fault)
+
+
+def _tell(entry: _Entry, trouble: _Trouble | None) -> None:
+    """Log what has become of the entry's file, once per change."""
+    if trouble == entry.trouble:
+        return
+    fields: dict[str, object] = {"key": entry.key.name}
+    if trouble is None:
+        logger.info("keys_read_again", extra={"fields": fields})
+    else:
+        fields |= {"reason": trouble.reason, "keys_in_force": len(entry.digests)}
+        logger.warning(trouble.event, extra={"fields": fields})
 
 
 def key_texts(key: AccessKey) -> tuple[str, ...]:

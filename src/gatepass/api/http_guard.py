@@ -90,6 +90,7 @@ class Guard(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self._unset_keepalive_if_required()
         self._in_head, self._head_bytes, self._field_bytes = True, 0, 0
 
     def on_url(self, url: bytes) -> None:
@@ -117,6 +118,13 @@ class Guard(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         self._in_body = False
         super().on_message_complete()
+        if self.cycle.response_complete:
+            self._bound_idleness()
+
+    def _bound_idleness(self) -> None:
+        """The answer was out before the body was in, and with that body uvicorn's own timer ended."""
+        self._unset_keepalive_if_required()
+        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
 
     def _on_departure(self, left: Callable[[], None]) -> Callable[[], None]:
         self._departures.append(left)

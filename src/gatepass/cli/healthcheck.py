@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from http.client import HTTPConnection, HTTPException
 
 import click
 
 from gatepass.config.variables import own_variables
 
+HOST, PORT = "127.0.0.1", 8080
+"""The defaults of `server` in config/model.py, which takes long to import."""
 _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 - compared with, never listened on
 
 
@@ -30,20 +33,51 @@ def complaint(host: str, port: int, timeout_s: float) -> str | None:
     return None if status == 200 else f"{host}:{port} answered {status} to GET /healthz"
 
 
-def variable(name: str, otherwise: str) -> str:
+def variable(name: str) -> str | None:
     """GATEPASS_`name` as `gatepass serve` understands it: GATEPASS_PORT=tcp://… of a service link is none."""
-    return own_variables(os.environ).get(name, otherwise)
+    return own_variables(os.environ).get(name)
+
+
+def listening(path: str, environment: Mapping[str, str]) -> tuple[str, int]:
+    """`server.host` and `server.port` of the file; raises ConfigError, and ValueError for a reference to nothing.
+
+    Nothing else of the file is judged: a secret that is being replaced makes no live server look dead.
+    """
+    from gatepass.config.document import read_document
+    from gatepass.config.references import resolve
+    from gatepass.config.renamed import RENAMED, with_new_names
+    from gatepass.config.tree import lookup
+
+    tree = with_new_names(read_document(path), RENAMED).tree
+    host, port = (lookup(tree, ("server", name)) for name in ("host", "port"))
+    return resolve(host, environment) if isinstance(host, str) else HOST, port if isinstance(port, int) else PORT
 
 
 @click.command()
-@click.option("--host", default=lambda: variable("HOST", "127.0.0.1"), help="Where gatepass was told to listen.")
-@click.option("--port", type=click.IntRange(1, 65535), default=lambda: variable("PORT", "8080"))
+@click.option("--config", "path", metavar="FILE", default=lambda: variable("CONFIG"), help="Where it is written.")
+@click.option("--host", default=lambda: variable("HOST"), help="Where gatepass was told to listen.")
+@click.option("--port", type=click.IntRange(1, 65535), default=lambda: variable("PORT"))
 @click.option("--timeout", "timeout_s", type=click.FloatRange(min=0, min_open=True), default=2.0, show_default=True)
-def healthcheck(host: str, port: int, timeout_s: float) -> None:
+def healthcheck(path: str | None, host: str | None, port: int | None, timeout_s: float) -> None:
     """Ask the gatepass of this machine whether it lives: exit code 0, or 1 and the reason.
 
-    Without options it asks where GATEPASS_HOST and GATEPASS_PORT tell `gatepass serve` to listen.
+    Like `gatepass serve` it goes by its options, else by GATEPASS_HOST and GATEPASS_PORT, else by
+    `server` in the file of --config or GATEPASS_CONFIG. The file is read only where it decides.
     """
-    reason = complaint(reachable(host), port, timeout_s)
+    if path is not None and (host is None or port is None):
+        said_host, said_port = _listening_or_exit(path)
+        host, port = host or said_host, port or said_port
+    if port == 0:
+        raise click.ClickException("server.port is 0, which picks a free one: name it by --port")
+    reason = complaint(reachable(host or HOST), port or PORT, timeout_s)
     if reason is not None:
         raise click.ClickException(reason)
+
+
+def _listening_or_exit(path: str) -> tuple[str, int]:
+    from gatepass.config.problem import ConfigError
+
+    try:
+        return listening(path, os.environ)
+    except (ConfigError, ValueError) as error:
+        raise click.ClickException(str(error)) from None

@@ -7,7 +7,7 @@ secret may stand in a file that `…_FILE` names; that file is read again when i
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from gatepass.config.document import Document
@@ -46,6 +46,15 @@ def read_environment(environment: Mapping[str, str]) -> Document:
     return Document(SOURCE, reading.tree, reading.origins, tuple(reading.problems))
 
 
+def strangers(values: Mapping[str, str]) -> Iterator[Problem]:
+    """Each of the own variables that gatepass does not have, with the nearest name that it has."""
+    known = sorted(f"{PREFIX}{name}" for name in (*NAMES, "CONFIG"))
+    for name in values:
+        if f"{PREFIX}{name}" not in known:
+            text = f"is not a variable of gatepass{did_you_mean(PREFIX + name, known)}"
+            yield Problem((), text, _origin(name))
+
+
 class _Reading:
     """Turns variables into the tree that a file would have held."""
 
@@ -57,10 +66,7 @@ class _Reading:
 
     def refuse_strangers(self) -> None:
         """Names that gatepass does not have, and secrets that are given twice."""
-        known = sorted(f"{PREFIX}{name}" for name in (*NAMES, "CONFIG"))
-        for name in self._values:
-            if f"{PREFIX}{name}" not in known:
-                self._problem((), f"is not a variable of gatepass{did_you_mean(PREFIX + name, known)}", name)
+        self.problems += strangers(self._values)
         for name in SECRETS:
             if name in self._values and f"{name}_FILE" in self._values:
                 self._problem((), f"stands beside {PREFIX}{name}: keep one of them", f"{name}_FILE")

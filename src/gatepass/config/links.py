@@ -1,9 +1,9 @@
-"""Names of a configuration that must stand for something: another block of it, or a file."""
+"""Where a configuration leads: each name to another block of it, each model to an upstream, each base_url to an API."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
-from pathlib import Path as FilePath
 from typing import Any
 
 from gatepass.config.problem import Path
@@ -19,26 +19,32 @@ LINKS: tuple[tuple[Pattern, str], ...] = (
 )
 """Where a name is used, and the block that must hold it."""
 
-FILES = ("ca_file", "client_cert", "client_key")
+WITH_MODELS = ("chat", "embeddings")
+"""Operations whose requests name a model."""
+NO_WAY = (
+    'no model leads anywhere: with several upstreams add models (`models: {{"*": {{upstream: {first}}}}}`'
+    " sends all to one) or operations"
+)
+
+_OPERATION = re.compile(r"(?<!/)(?:/chat/completions|/completions|/embeddings|(?<=/v[0-9])/models)\Z")
+"""An operation's path at the end of a URL, where no host is called so. Azure AI has base URLs that end in /models."""
+NO_BASE = "ends in {path}, which gatepass puts behind it by itself: let it end before that, most often in /v1"
 
 
-def unreadable(tree: Any) -> Iterator[tuple[Path, str]]:
-    """Each file of a `network` that cannot be opened, with the system's reason."""
-    for block in ("upstreams", "credentials"):
-        for name in FILES:
-            for path, file in matches(tree, (block, "*", "network", name)):
-                if isinstance(file, str) and (reason := _fault(file)):
-                    yield path, f"cannot be read: {reason}"
+def dead_ends(tree: Any) -> Iterator[tuple[Path, str]]:
+    """Each place from which no request could get anywhere, with what to do about it."""
+    for path, url in matches(tree, ("upstreams", "*", "base_url")):
+        if isinstance(url, str) and (found := _OPERATION.search(url.rstrip("/").lower())):
+            yield path, NO_BASE.format(path=found[0])
+    upstreams = lookup(tree, ("upstreams",))
+    if isinstance(upstreams, dict) and len(upstreams) > 1 and not _leads_anywhere(tree):
+        yield ("upstreams",), NO_WAY.format(first=next(iter(upstreams)))
 
 
-def _fault(file: str) -> str | None:
-    try:
-        FilePath(file).open("rb").close()
-    except OSError as error:
-        return error.strerror
-    except ValueError:
-        return "a NUL in its name"
-    return None
+def _leads_anywhere(tree: Any) -> bool:
+    if lookup(tree, ("models",)):
+        return True
+    return any(lookup(tree, ("operations", name)) is not None for name in WITH_MODELS)
 
 
 def dangling(tree: Any) -> Iterator[tuple[Path, str]]:

@@ -9,14 +9,15 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from gatepass.config.certificates import unusable_files
 from gatepass.config.document import Document, read_document
-from gatepass.config.environment import read_environment
-from gatepass.config.links import dangling, unreadable
+from gatepass.config.environment import read_environment, strangers
+from gatepass.config.links import dangling, dead_ends
 from gatepass.config.model import Config
 from gatepass.config.planned import not_built_yet
 from gatepass.config.problem import ConfigError, Origin, Path, Problem
 from gatepass.config.proxy import with_environment_proxies
-from gatepass.config.references import Reference, UnresolvedReference, resolve
+from gatepass.config.references import Reference, UnresolvedReference, resolve, without_braces
 from gatepass.config.renamed import RENAMED, Renamed, with_new_names
 from gatepass.config.safety import open_doors
 from gatepass.config.tree import leaves, lookup, replaced
@@ -26,7 +27,7 @@ from gatepass.config.wording import refusals
 WITH_A_FILE = ("CONFIG", "HOST", "PORT")
 """The variables that count beside a file."""
 PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")
-_NUMBER = re.compile(r"[0-9]{1,9}\Z")
+_NUMBER = re.compile(r"-?[0-9]{1,300}\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,7 @@ def _document(path: str | None, environment: Mapping[str, str], renamed: Sequenc
     if "UPSTREAM_URL" in own:
         return read_environment(environment)
     text = f"there is none: name a file by --config or {PREFIX}CONFIG, or set {PREFIX}UPSTREAM_URL"
-    raise ConfigError([Problem((), text, Origin("configuration"))])
+    raise ConfigError([Problem((), text, Origin("configuration")), *strangers(own)])
 
 
 def _listening(document: Document, environment: Mapping[str, str], host: str | None, port: int | None) -> Document:
@@ -107,7 +108,15 @@ def _resolved(document: Document, environment: Mapping[str, str]) -> Document:
                 problems.append(Problem(path, str(error), document.origin(path)))
             else:
                 tree = tree if value is text else replaced(tree, path, value)
-    return replace(document, tree=tree, problems=tuple(problems))
+    warnings = (*document.warnings, *_without_braces(document, environment))
+    return replace(document, tree=tree, problems=tuple(problems), warnings=warnings)
+
+
+def _without_braces(document: Document, environment: Mapping[str, str]) -> Iterator[str]:
+    for path, text in leaves(document.tree):
+        if isinstance(text, str) and (name := without_braces(text, environment)):
+            hint = f"looks like a reference: did you mean ${{{name}}}? ($$ is a plain dollar)"
+            yield str(Problem(path, hint, document.origin(path)))
 
 
 def _checked(document: Document) -> Config:
@@ -115,7 +124,7 @@ def _checked(document: Document) -> Config:
     tree, problems = document.tree, list(document.problems)
     problems += _located(document, not_built_yet(tree), problems)
     known = list(problems)  # what has been said of a place makes what follows from it noise
-    for found in (dangling(tree), unreadable(tree), open_doors(tree)):
+    for found in (dangling(tree), dead_ends(tree), unusable_files(tree), open_doors(tree)):
         problems += _located(document, found, known)
     try:
         config = Config.model_validate(tree)

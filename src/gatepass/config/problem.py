@@ -10,8 +10,8 @@ Path = tuple[str | int, ...]
 
 
 def dotted(path: Path) -> str:
-    """`access.keys.0.name`: the form in which people name a setting."""
-    return ".".join(str(part) for part in path)
+    """`access.keys[0].name`: the form in which people name a setting."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
 
 
 @dataclass(frozen=True, slots=True, order=True)

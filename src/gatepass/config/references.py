@@ -15,6 +15,7 @@ _PIECE = re.compile(r"\$(?:\$|\{(?P<name>[^}]*)\})")
 LARGEST_BYTES = 64 * 1024
 """Of one mounted secret."""
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+_UPPER_NAME = re.compile(r"[A-Z][A-Z0-9_]*\Z")
 
 
 class UnresolvedReference(ValueError):
@@ -81,6 +82,17 @@ def resolve(text: str, environment: Mapping[str, str]) -> str:
         return _PIECE.sub(lambda piece: _value(piece["name"], environment), text)
 
     return Reference(text, tuple(places), read)
+
+
+def without_braces(text: str, environment: Mapping[str, str]) -> str | None:
+    """NAME where the whole of `text` is `$NAME`, which is no reference and was most likely meant as one.
+
+    Capitals only, unless a variable is called so: `$ecret` is a password, and a hint would print it.
+    """
+    name = text.removeprefix("$")
+    if name == text or not _ENV_NAME.match(name):
+        return None
+    return name if _UPPER_NAME.match(name) or name in environment else None
 
 
 def _place(name: str, environment: Mapping[str, str]) -> Place:

@@ -2,34 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 
 def checked_url(text: str) -> str:
-    """`text` itself; raises ValueError where it is no plain http(s) URL.
+    """`text` itself; raises ValueError, which tells every fault, where it is no plain http(s) URL.
 
     A trailing slash stays: some issuers redirect without theirs, and no redirect is followed.
     """
-    try:
-        parts = urlsplit(text)
-        port = parts.port
-    except ValueError:  # its text may quote the URL, which may have come from a secret
-        raise ValueError("is not a URL: its host or port is malformed") from None
-    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
-        raise ValueError("expects http://host… or https://host…")
-    if parts.username is not None or parts.password is not None:
-        raise ValueError("holds a user name or password: put it under credentials")
-    if parts.fragment or any(ord(c) <= 0x20 or ord(c) >= 0x7F for c in text):
-        raise ValueError("holds a fragment, a space or a character beyond ASCII")
-    return text
+    return _without(_faults(text), text)
 
 
 def checked_base_url(text: str) -> str:
     """A URL to put paths behind: as `checked_url`, without a query and without trailing slashes."""
-    if "?" in text:
-        raise ValueError("holds a query: a path is put behind this URL, so it ends before the ?")
-    return checked_url(text).rstrip("/")
+    query = ["holds a query: a path is put behind this URL, so it ends before the ?"] if "?" in text else []
+    return _without((*_faults(text), *query), text).rstrip("/")
+
+
+def _without(faults: Iterable[str], text: str) -> str:
+    if told := "; ".join(faults):
+        raise ValueError(told)
+    return text
+
+
+def _faults(text: str) -> Iterator[str]:
+    """What is wrong with `text`, which is never quoted: it may have come from a secret."""
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:
+        yield "is not a URL: its host or port is malformed"
+        return
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
+        yield "expects http://host… or https://host…"
+    if parts.username is not None or parts.password is not None:
+        yield "holds a user name or password: put it under credentials"
+    if parts.fragment or any(ord(c) <= 0x20 or ord(c) >= 0x7F for c in text):
+        yield "holds a fragment, a space or a character beyond ASCII"
 
 
 def is_loopback(host: str) -> bool:

@@ -24,13 +24,15 @@ _PATTERNS: Mapping[str, str] = {
 _TYPES: Mapping[str, str] = {
     "int_type": "expects a whole number",
     "float_type": "expects a number",
-    "finite_number": "expects a finite number",
     "bool_type": "expects true or false",
-    "string_type": "expects a text: put quotes around it",
+    "string_type": "expects a text",
     "list_type": "expects a list",
     "model_type": "expects a block of settings",
     "model_attributes_type": "expects a block of settings",
     "dict_type": "expects a block of names",
+}
+_OTHERS: Mapping[str, str] = {
+    "finite_number": "expects a finite number",
     "missing": "is missing",
     "union_tag_not_found": "is missing: oauth2, http_json or static",
     "too_short": "is empty: at least one is needed",
@@ -40,6 +42,16 @@ _BOUNDS: Mapping[str, str] = {
     "greater_than_equal": "expects {ge:g} or more",
     "less_than_equal": "expects {le:g} or less",
 }
+_UNITS: Mapping[str, str] = {"_s": " of seconds", "_bytes": " of bytes"}
+"""What a number counts, by the end of its setting's name."""
+_UNQUOTED: Mapping[str, re.Pattern[str]] = {
+    "int_type": re.compile(r"-?[0-9]{1,300}\Z"),
+    "float_type": re.compile(r"-?[0-9]{1,300}(\.[0-9]{1,300})?\Z"),
+    "bool_type": re.compile(r"(true|True|TRUE|false|False|FALSE)\Z"),
+}
+"""Texts that would be right without their quotes."""
+_YAML_1_1 = frozenset(("yes", "no", "on", "off", "y", "n"))
+"""Words, in any case, that YAML 1.1 takes for true or false: a closed list, so that they can be told."""
 _EMPTY = "holds nothing: fill it, or remove the line"
 
 
@@ -77,24 +89,62 @@ def _sentence(detail: ErrorDetails, path: Path, tree: Any) -> str:
         case _ if kind in _BOUNDS:
             return _BOUNDS[kind].format(**context)
         case _:
-            return _type(kind, value, detail["msg"])
+            return _type(kind, value, path, detail["msg"])
 
 
-def _type(kind: str, value: Any, otherwise: str) -> str:
-    if value is None and kind in ("model_type", "model_attributes_type", "dict_type", "list_type"):
+def _type(kind: str, value: Any, path: Path, otherwise: str) -> str:
+    """What is expected and what stands there; of a reference's value nothing is told, not even its look."""
+    if kind not in _TYPES:
+        return _OTHERS.get(kind, otherwise)
+    if value is None:
         return _EMPTY
-    text = _TYPES.get(kind, otherwise)
+    text = f"{_TYPES[kind]}{_unit(kind, path)}"
     if isinstance(value, Reference):
         return f"{text}, and a reference always stands for a text: write the value itself"
-    return text
+    if isinstance(value, str):
+        return f"{text}{_not_a_text(kind, value)}"
+    quotable = kind == "string_type" and isinstance(value, int | float)
+    return f"{text}, not {_shape(kind, value)}{': put quotes around it' if quotable else ''}"
+
+
+def _unit(kind: str, path: Path) -> str:
+    if kind not in ("int_type", "float_type"):
+        return ""
+    return next((unit for end, unit in _UNITS.items() if str(path[-1]).endswith(end)), "")
+
+
+def _not_a_text(kind: str, value: str) -> str:
+    if kind == "bool_type" and value.lower() in _YAML_1_1:
+        return f"; in YAML 1.2 {value} is a text"
+    would_do = kind in _UNQUOTED and _UNQUOTED[kind].match(value)
+    return f", not a text{': remove the quotes' if would_do else ''}"
+
+
+def _shape(kind: str, value: Any) -> str:
+    """What `value`, which is no text, looks like in a file."""
+    match value:
+        case bool():
+            return "true or false"
+        case float() if kind == "int_type":
+            return "one with a point or an exponent"
+        case int() | float():
+            return "a number"
+        case list():
+            return "a list"
+        case _:
+            return "a block"
 
 
 def _choice(value: Any, path: Path, detail: ErrorDetails, expected: list[str]) -> str:
     """For a value outside a closed list; the word is a key of the file where the fault is in a key."""
     is_key = detail["loc"][-1:] == ("[key]",)
     word = str(path[-1]) if is_key else value
-    if not isinstance(word, str) or isinstance(word, Reference):
+    if word is None:
+        return _EMPTY
+    if isinstance(word, Reference):
         return f"expects {' or '.join(expected)}"
+    if not isinstance(word, str):
+        return f"expects {' or '.join(expected)}, not {_shape(detail['type'], word)}"
     return f"{word!r} is not known here{did_you_mean(word, expected)}"
 
 

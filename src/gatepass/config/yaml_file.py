@@ -10,9 +10,10 @@ import re
 from typing import Any
 
 from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.error import MarkedYAMLError, StreamMark, StringMark
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from ruamel.yaml.reader import ReaderError
+from ruamel.yaml.tokens import BlockEndToken, BlockMappingStartToken, BlockSequenceStartToken
 
 from gatepass.config.document import DEEPEST, Builder, Document
 from gatepass.config.problem import Path
@@ -28,6 +29,14 @@ _WORDS: dict[str, bool | None] = {
 _INT = re.compile(r"[-+]?[0-9]+\Z")
 _BASED = re.compile(r"0o[0-7]+\Z|0x[0-9a-fA-F]+\Z")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?\Z|[-+]?\.(inf|Inf|INF)\Z|\.(nan|NaN|NAN)\Z")
+_STAR = re.compile(r"(\*[^\s,\[\]{}]*?) *:(?=\s|\Z)|(\*)(?=[\s,\[\]{}]|\Z)")
+"""An alias that is meant as a name of the file, or a lone star."""
+_REFERENCE = re.compile(r"\$\{[A-Za-z0-9_:./-]+\}")
+_PAIR = re.compile(r":\s")
+_BLOCK_FOUND = re.compile(r"found \(?'<block (mapping|sequence) start>'")
+_ENTRY_FOUND = re.compile(r"expected <block end>, but found '[-?]'")
+_NO_PAIR = "no `name: value` stands here (a space belongs behind the colon)"
+_MIXED = "one block holds names or items (-), never both"
 _DIGITS = 300
 """Longer numbers are nobody's setting, and int() refuses them past 4,300."""
 
@@ -48,8 +57,8 @@ def _composed(builder: Builder, text: str) -> Node | None:
     try:
         node: Node | None = yaml.compose(text)
     except MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        raise builder.fault(mark.line + 1 if mark else 1, f"is not YAML: {error.problem}") from None
+        line, told = _complaint(text, error)
+        raise builder.fault(line, f"is not YAML: {told}") from None
     except ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise builder.fault(line, "is not YAML: holds a control character") from None
@@ -58,6 +67,90 @@ def _composed(builder: Builder, text: str) -> Node | None:
     except RecursionError:
         raise builder.fault(1, f"is nested deeper than {DEEPEST} levels") from None
     return node
+
+
+def _complaint(text: str, error: MarkedYAMLError) -> tuple[int, str]:
+    """The line to mend and what to do there: ruamel's own words name tokens, and often another line."""
+    problem, mark = str(error.problem), error.problem_mark or error.context_mark
+    if mark is None:
+        return 1, problem
+    line = mark.line + 1
+    if problem.startswith("found undefined alias") or error.context == "while scanning an alias":
+        return line, _alias(text, error.context_mark or mark)
+    if problem.endswith("but got '{'") and text[mark.index - 1] == "$":
+        return line, _unquoted_reference(text, mark, "[…]" if str(error.context).endswith("sequence") else "{…}")
+    if problem.startswith("found character") and text[mark.index : mark.index + 1] == "\t":
+        return line, f"a tab stands in column {mark.column + 1}: YAML wants spaces"
+    if problem == "could not find expected ':'" and error.context_mark:
+        return error.context_mark.line + 1, _NO_PAIR
+    if problem == "mapping values are not allowed here":
+        return _colon(text, mark) or (line, problem)
+    if _BLOCK_FOUND.search(problem):
+        return line, _indentation(text, mark) or problem
+    if _ENTRY_FOUND.search(problem) and error.context_mark:
+        return line, f"does not fit the block that began in line {error.context_mark.line + 1}: {_MIXED}"
+    return line, problem
+
+
+def _alias(text: str, star: StringMark) -> str:
+    """The word is shown where it is a name; a value may be a secret that begins with a star."""
+    found = _STAR.match(text, star.index)
+    shown = (found[1] or found[2]) if found else "*…"
+    return f'* begins an alias, and there is no such anchor: quote it, "{shown}"'
+
+
+def _unquoted_reference(text: str, brace: StringMark, around: str) -> str:
+    found = _REFERENCE.match(text, brace.index - 1)
+    return f'quote references inside {around}: "{found[0] if found else "${NAME}"}"'
+
+
+def _colon(text: str, colon: StringMark) -> tuple[int, str] | None:
+    """Why no name may stand before `colon`: it is in a value, too deep, or goes on from the line before."""
+    start = colon.index - colon.column
+    head, above = text[start : colon.index], text[:start].rstrip()
+    if _PAIR.search(head):
+        return colon.line + 1, "a colon inside a value: put quotes around the value"
+    indent = _indent(head)
+    if indent != _indent(above.rpartition("\n")[2]) and (told := _misfit(text, colon.line, indent)):
+        return colon.line + 1, told
+    return (above.count("\n") + 1, _NO_PAIR) if above else None
+
+
+def _indentation(text: str, mark: StringMark) -> str | None:
+    """For a block that begins where none can; None where more than its indentation is wrong."""
+    head = text[mark.index - mark.column : mark.index]
+    return None if head.strip() else _misfit(text, mark.line, mark.column)
+
+
+def _misfit(text: str, line: int, column: int) -> str | None:
+    block = _nearest_block(text, line)
+    if block is None:
+        return None
+    place = f"the one before it began in line {block.line + 1}, in column {block.column + 1}"
+    return f"begins in column {column + 1} and fits no block: {place}"
+
+
+def _nearest_block(text: str, line: int) -> StreamMark | None:
+    """Where the block began that `line` was to go on: the outermost that it ends, else the innermost around it."""
+    blocks: list[StreamMark] = []
+    ended: StreamMark | None = None
+    try:
+        for token in YAML(typ="safe", pure=True).scan(text):
+            if isinstance(token, BlockEndToken):
+                ended = blocks.pop()
+                continue
+            if token.start_mark.line >= line:
+                break
+            ended = None
+            if isinstance(token, BlockMappingStartToken | BlockSequenceStartToken):
+                blocks.append(token.start_mark)
+    except MarkedYAMLError:  # the one that is being told
+        pass
+    return ended or (blocks[-1] if blocks else None)
+
+
+def _indent(line: str) -> int:
+    return len(line) - len(line.lstrip(" "))
 
 
 def _value(builder: Builder, node: Node, path: Path, line: int) -> Any:

@@ -19,7 +19,9 @@ def demo(once: bool, life_s: float, sabotage: str | None) -> None:
     """Play the main job on this machine: an issuer, two model servers, gatepass in front, a real client."""
     if importlib.util.find_spec("openai") is None:
         click.echo(
-            'The demo speaks through the openai client, which is not here: pip install "gatepass[demo]" (in a clone: pip install ".[demo]")', err=True
+            "The demo speaks through the openai client, which is not here: "
+            'pip install "gatepass[demo]" (in a clone: pip install ".[demo]")',
+            err=True,
         )
         sys.exit(2)
     from gatepass.demo.show import show  # servers and client: for this command alone

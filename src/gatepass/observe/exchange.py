@@ -10,6 +10,8 @@ from gatepass.call import Inbound
 from gatepass.errors import GatepassError
 
 BODY_LOG_CHARS = 2_000
+BODY_KEPT_CHARS = BODY_LOG_CHARS + 16 * 1024
+"""More than is logged: a secret that begins before the cut is known by its value only where all of it is here."""
 
 
 @dataclass(slots=True)
@@ -60,8 +62,8 @@ class Exchange:
         if not self.keeps_bodies:
             return
         held = self.bodies.get(which, "")
-        if len(held) < BODY_LOG_CHARS:
-            self.bodies[which] = (held + data[:BODY_LOG_CHARS].decode("utf-8", "replace"))[:BODY_LOG_CHARS]
+        if len(held) < BODY_KEPT_CHARS:
+            self.bodies[which] = (held + data[:BODY_KEPT_CHARS].decode("utf-8", "replace"))[:BODY_KEPT_CHARS]
 
     def fields(self) -> dict[str, Any]:
         """The access line: an allow-list, no header, no body, no query string."""

@@ -136,7 +136,7 @@ class _Credentials:
     def collect(self) -> Iterator[Metric]:
         left = GaugeMetricFamily("gatepass_token_life_left_seconds", "Until the token expires", labels=["credential"])
         usable = GaugeMetricFamily("gatepass_token_usable", "1 while a valid token is held", labels=["credential"])
-        fetches = CounterMetricFamily("gatepass_token_fetches", "Tokens minted", labels=["credential"])
+        fetches = CounterMetricFamily("gatepass_token_fetches", "Fetches tried, good and bad", labels=["credential"])
         failures = CounterMetricFamily("gatepass_token_fetch_failures", "Fetches that failed", labels=["credential"])
         for sample in self._samples():
             left.add_metric([sample.name], sample.life_left_s)

@@ -13,12 +13,16 @@ import jwt
 
 from gatepass.call import Headers, header
 from gatepass.config.model import Unit
+from gatepass.tokens.life import WHOLE_SECOND_S
 
 EPOCH_S = 1e9
 """From here on a number of seconds is a moment (after 2001), not a life (31 years)."""
 EPOCH_MS = 1e12
 LONGEST_LIFE = 34_560_000
 """400 days: a larger life was counted in milliseconds."""
+DATE_LAG_S = 2.0
+"""How far a `Date` may lie behind the clock it shows: its fraction of a second is cut off (RFC 9110 5.6.7),
+and there are servers that write it anew only once a second (uvicorn, `Server.on_tick`)."""
 _LARGEST = 1e18
 _NUMBER = re.compile(r"[+-]?[0-9]{1,18}(\.[0-9]{1,18})?\Z")
 _ISO_DATE = re.compile(r"[0-9]{4}-?[0-9]{2}-?[0-9]{2}([T ]|\Z)")
@@ -99,6 +103,15 @@ def date_of(headers: Headers) -> float | None:
     return None if text is None else http_date(text.decode("latin-1").strip())
 
 
+def certain_s(end_s: float, date_s: float, lag_s: float = DATE_LAG_S) -> float:
+    """What surely was left until `end_s` when the issuer stamped the reply with `date_s`.
+
+    Of very short lives half is given up at most, for the whole lag would leave nothing.
+    """
+    told_s = end_s - date_s
+    return told_s - min(lag_s, told_s / 2)
+
+
 def is_jwt(text: str) -> bool:
     return _claims(text) is not None
 
@@ -109,13 +122,14 @@ def jwt_life_s(text: str, date_s: float | None, wall_s: float) -> float | None:
     `exp - iat` is free of every difference between clocks. Where the issuer's `Date` shows that
     the JWT comes out of a cache, only the rest counts. Without `iat`, `exp` is read by the
     issuer's clock, or else by ours. Nothing is verified: that is the upstream's business.
+    The life is up to a whole second too long, which every JWT is cut by (`life.WHOLE_SECOND_S`).
     """
     claims = _claims(text) or {}
     end_s, made_s = _instant(claims.get("exp")), _instant(claims.get("iat"))
     if end_s is None:
         return None
     if made_s is None:
-        left_s = end_s - (wall_s if date_s is None else date_s)
+        left_s = end_s - wall_s if date_s is None else certain_s(end_s, date_s, DATE_LAG_S - WHOLE_SECOND_S)
         return left_s if left_s > 0 else None
     whole_s = end_s - made_s
     if whole_s <= 0:

@@ -71,7 +71,7 @@ class Issuer:
             own.learn(value or "", permanent=True)
         born_s, wall_s = self.clock.now(), self.clock.wall()
         minted = read(await self._ask(request, own.mask), self.terms, wall_s, own.mask)
-        return Token(Secret(minted.text), born_s, minted.life_s, minted.kind, minted.told_by)
+        return Token(Secret(minted.text), born_s, minted.life_s, minted.kind, minted.told_by, minted.no_expiry_at)
 
     async def _ask(self, request: Request, mask: Mask) -> Reply:
         late = FetchFailure(f"{self.terms.issuer} gave no whole answer within {self.settings.timeout_s:g} s")

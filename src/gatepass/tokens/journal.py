@@ -23,6 +23,7 @@ class Journal:
     fetches: int = 0
     failures: int = 0
     last_error: str | None = None
+    no_expiry_at: str | None = None
 
     def learn(self, secrets: tuple[Secret, ...]) -> int:
         """Mask what a source signs in with, as it stands now; the result changes when it does."""
@@ -35,6 +36,7 @@ class Journal:
         self.redactor.learn(token.text, permanent=token.life_s is None)
         fields = {"life_s": token.life_s, "kind": token.kind.value, "told_by": token.told_by.value}
         logger.info("token_fetched", extra={"fields": self._fields(took_s) | fields})
+        self._note_expiry(token)
         self.observer.fetched(self.credential, took_s, token.life_s)
 
     def failed(self, failure: FetchFailure, took_s: float, bug: BaseException | None = None) -> FetchFailure:
@@ -46,6 +48,18 @@ class Journal:
         logger.warning("token_fetch_failed", extra={"fields": fields}, exc_info=bug)
         self.observer.failed(self.credential, took_s, failure.reason)
         return failure
+
+    def _note_expiry(self, token: Token) -> None:
+        """Say once that the configured path tells no expiry, and once that it does again."""
+        if token.no_expiry_at == self.no_expiry_at:
+            return
+        self.no_expiry_at = token.no_expiry_at
+        fields: dict[str, object] = {"credential": self.credential}
+        if token.no_expiry_at is None:
+            logger.info("expiry_found", extra={"fields": fields | {"life_s": token.life_s}})
+            return
+        fields |= {"path": token.no_expiry_at, "assumed_life_s": token.life_s}
+        logger.warning("expiry_not_found", extra={"fields": fields})
 
     def _fields(self, took_s: float) -> dict[str, object]:
         return {"credential": self.credential, "took_s": round(took_s, 3)}

@@ -48,6 +48,7 @@ class Freshness(StrEnum):
 class Token:
     """A token and its life. `born_s` (Clock.now) is the start of its fetch: the issuer can only have
     made it later, so `born_s + life_s` is never too late. `life_s` None is a key that does not expire.
+    `no_expiry_at` is the configured path that told no expiry, so that `life_s` is only assumed.
     """
 
     value: Secret
@@ -55,6 +56,7 @@ class Token:
     life_s: float | None
     kind: Kind = Kind.OPAQUE
     told_by: ToldBy = ToldBy.REPLY
+    no_expiry_at: str | None = None
 
     @property
     def text(self) -> str:

@@ -28,6 +28,8 @@ DEFINITE_CODES = frozenset(
 )
 PASSING_CODES = frozenset({"temporarily_unavailable", "server_error", "slow_down"})
 """Of a server that is busy (RFC 6749 4.1.2.1, RFC 8628 3.5), whatever status it chose."""
+REFUSED = "the issuer refused the client: "
+"""Begins every reason that waiting does not mend."""
 _FINE = re.compile(r"0+\Z|200\d{0,3}\Z")
 """Codes of in-house gateways for "all is well"."""
 _REFUSED = re.compile(r"[0-9]{2,3}(401|403)\Z")
@@ -91,7 +93,7 @@ def refusal(reply: Reply, wall_s: float, issuer: str, mask: Mask) -> FetchFailur
     if found is not None and found.code in PASSING_CODES:
         definite = False
     return FetchFailure(
-        f"{issuer} answered {reply.status}{': ' if words else ''}{words}",
+        f"{REFUSED if definite else ''}{issuer} answered {reply.status}{': ' if words else ''}{words}",
         definite=definite,
         quick=reply.status != 429,
         retry_after_s=wish_s,
@@ -105,7 +107,7 @@ def denial(document: Any, reply: Reply, wall_s: float, issuer: str, mask: Mask) 
         return None
     words = _TOKENLIKE.sub(MASK, mask(found.words))
     return FetchFailure(
-        f"{issuer} answered {reply.status} with an error: {folded(words, mask)}",
+        f"{REFUSED if found.definite else ''}{issuer} answered {reply.status} with an error: {folded(words, mask)}",
         definite=found.definite,
         retry_after_s=retry_after_s(reply.headers, wall_s),
     )

@@ -9,16 +9,17 @@ from typing import Any
 
 from gatepass.config.model import ReplyPaths
 from gatepass.tokens.bearer import bearer
-from gatepass.tokens.expiry import Life, Moment, announced, date_of, is_jwt, jwt_life_s
+from gatepass.tokens.expiry import Life, Moment, announced, certain_s, date_of, is_jwt, jwt_life_s
 from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.life import Kind, ToldBy
 from gatepass.tokens.objection import denial, denies, refusal
 from gatepass.tokens.reply import Mask, NotJson, Reply, document_of, folded, is_html, page_title
 
 TOKEN_NAMES = ("access_token", "accessToken", "token", "jwt", "value")
-LIFE_NAMES = ("expires_in", "expiresIn", "expires", "expire", "ttl", "expiresInSecs")
+LIFE_NAMES = ("expires_in", "expiresIn", "expire_in", "expireIn", "expires", "expire", "ttl", "expiresInSecs")
 MOMENT_NAMES = (
-    *("expires_on", "expires_at", "expiresAt", "expiration", "expireTime"),
+    *("expires_on", "expiresOn", "expires_at", "expiresAt", "expire_at", "expireAt"),
+    *("expiration", "expirationTime", "expireTime", "expire_time"),
     *("accessTokenExpiresAt", "expiry"),
 )
 ENVELOPES = ("data", "result", "response", "body", "token")
@@ -40,12 +41,16 @@ class Terms:
 
 @dataclass(frozen=True, slots=True)
 class Minted:
-    """What a good reply holds. `life_s` counts from the start of the fetch and is above zero."""
+    """What a good reply holds. `life_s` counts from the start of the fetch and is above zero.
+
+    `no_expiry_at` is the configured path that told no expiry where nothing else told one either.
+    """
 
     text: str = field(repr=False)
     life_s: float
     kind: Kind
     told_by: ToldBy
+    no_expiry_at: str | None = None
 
 
 def read(reply: Reply, terms: Terms, wall_s: float, mask: Mask) -> Minted:
@@ -61,13 +66,15 @@ def read(reply: Reply, terms: Terms, wall_s: float, mask: Mask) -> Minted:
     document = _document(reply, terms, mask)
     if denies(document) and (failure := denial(document, reply, wall_s, terms.issuer, mask)):
         raise failure
-    found = _found_token(document, terms)
+    found, home = _found_token(document, terms)
     if found is None or not (isinstance(found, str) and found.strip()):
         failure = denial(document, reply, wall_s, terms.issuer, mask)
         raise failure or FetchFailure(_no_token(document, found, terms))
     text = bearer(found, terms.issuer)
-    life_s, told_by = _life(text, document, reply, terms, wall_s)
-    return Minted(text, life_s, Kind.JWT if is_jwt(text) else Kind.OPAQUE, told_by)
+    told = _announced(document, home, terms.paths)
+    life_s, told_by = _life(text, told, reply, terms, wall_s)
+    unheard = _expiry_path(terms.paths) if told is None and told_by is ToldBy.DEFAULT else None
+    return Minted(text, life_s, Kind.JWT if is_jwt(text) else Kind.OPAQUE, told_by, unheard)
 
 
 def _document(reply: Reply, terms: Terms, mask: Mask) -> Any:
@@ -88,12 +95,14 @@ def _document(reply: Reply, terms: Terms, mask: Mask) -> Any:
     return text
 
 
-def _found_token(document: Any, terms: Terms) -> Any:
-    if terms.paths.token is not None:
-        return at(document, terms.paths.token)
+def _found_token(document: Any, terms: Terms) -> tuple[Any, Any]:
+    """What stands where the token is looked for, and the object that it is a member of."""
+    if (path := terms.paths.token) is not None:
+        return at(document, path), at(document, path.rpartition(".")[0]) if "." in path else document
     if not isinstance(document, dict):
-        return document if terms.plain_text else None
-    return next((box[name] for box in _boxes(document, None) for name in TOKEN_NAMES if _is_text(box.get(name))), None)
+        return (document if terms.plain_text else None), None
+    named = ((box[name], box) for box in _boxes(document) for name in TOKEN_NAMES if _is_text(box.get(name)))
+    return next(named, (None, None))
 
 
 def _is_text(value: Any) -> bool:
@@ -125,24 +134,22 @@ def at(document: Any, path: str) -> Any:
     return at(child, rest) if rest and child is not None else child if not rest else None
 
 
-def _boxes(document: Any, token_path: str | None) -> Iterator[dict[Any, Any]]:
-    """The objects in which names are looked for, in order: the token's own, the root, the envelopes."""
-    if token_path and "." in token_path and isinstance(own := at(document, token_path.rpartition(".")[0]), dict):
-        yield own
+def _boxes(document: Any) -> Iterator[dict[Any, Any]]:
+    """The objects in which names are looked for, in order: the root, then the envelopes."""
     if isinstance(document, dict):
         yield document
         yield from (box for name in ENVELOPES if isinstance(box := document.get(name), dict))
 
 
-def _life(text: str, document: Any, reply: Reply, terms: Terms, wall_s: float) -> tuple[float, ToldBy]:
+def _life(text: str, told: Life | Moment | None, reply: Reply, terms: Terms, wall_s: float) -> tuple[float, ToldBy]:
     """How long the token lives and who says so.
 
     A JWT's own word beats the reply's. The reply's is believed up to `max_ttl_s`: a life of
     five minutes that is announced as 300000 must not become three days. A moment that has passed
     on a token just made means that the clocks differ: then the default holds, and a 401 corrects.
+    Where the issuer's `Date` frees a moment from that difference, only what is certain counts.
     """
     date_s = date_of(reply.headers)
-    told = _announced(document, terms.paths)
     if isinstance(told, Life) and told.seconds <= 0:
         raise FetchFailure(
             f"{terms.issuer} gave a token that has expired already (its life is {told.seconds:g} s)", quick=False
@@ -151,17 +158,22 @@ def _life(text: str, document: Any, reply: Reply, terms: Terms, wall_s: float) -
     if own_s is not None:
         return own_s, ToldBy.JWT
     if isinstance(told, Moment):
-        told = Life(told.epoch_s - (wall_s if date_s is None else date_s))
+        told = Life(told.epoch_s - wall_s if date_s is None else certain_s(told.epoch_s, date_s))
     if told is None or told.seconds <= 0:
         return terms.default_ttl_s, ToldBy.DEFAULT
     return min(told.seconds, terms.max_ttl_s), ToldBy.REPLY
 
 
-def _announced(document: Any, paths: ReplyPaths) -> Life | Moment | None:
-    configured = paths.expires_in or paths.expires_at
-    if configured is not None:
+def _announced(document: Any, home: Any, paths: ReplyPaths) -> Life | Moment | None:
+    """What the reply says of the life: at the configured path alone, else by the usual names, the token's
+    own object first.
+    """
+    if (configured := _expiry_path(paths)) is not None:
         return announced(at(document, configured), paths.unit)
-    values = (
-        box[name] for box in _boxes(document, paths.token) for name in (*LIFE_NAMES, *MOMENT_NAMES) if name in box
-    )
+    boxes = (*([home] if isinstance(home, dict) else []), *_boxes(document))
+    values = (box[name] for box in boxes for name in (*LIFE_NAMES, *MOMENT_NAMES) if name in box)
     return next((told for value in values if (told := announced(value, paths.unit)) is not None), None)
+
+
+def _expiry_path(paths: ReplyPaths) -> str | None:
+    return paths.expires_in or paths.expires_at

@@ -14,7 +14,7 @@ from gatepass.call import Headers, Request, Response
 from gatepass.config.model import Network
 from gatepass.errors import Fault, TransportFault
 from gatepass.transport.coding import decoded
-from gatepass.transport.head import objection, place_of, request_fields
+from gatepass.transport.head import objection, place_of, request_fields, request_head
 from gatepass.transport.watched import Unanswered, WatchedNetwork
 
 KEEPALIVE_S = 30.0
@@ -123,14 +123,16 @@ class _Stream(Protocol):
 class _Trail:
     """What happened on the way to a reply, told by httpcore2's trace."""
 
-    __slots__ = ("connected", "sent")
+    __slots__ = ("connected", "secured", "sent")
 
     def __init__(self) -> None:
-        self.connected = self.sent = False
+        self.connected = self.secured = self.sent = False
 
     async def __call__(self, event: str, _: Any) -> None:
         if event == "connection.connect_tcp.started":
             self.connected = True
+        elif event == "connection.start_tls.started":
+            self.secured = True
         elif event == "http11.send_request_headers.started":
             self.sent = True
 
@@ -153,6 +155,7 @@ def _foreign(request: Request, trail: _Trail) -> httpcore2.Request:
         "write": bounds.first_byte_s,
     }
     place = place_of(request.url)
+    request_head(request, place)  # what must not be sent is refused before anything is
     scheme = b"https" if place.secure else b"http"
     return httpcore2.Request(
         request.method,
@@ -183,7 +186,7 @@ def _fault(error: Exception, trail: _Trail, slow: Fault) -> TransportFault:
         case httpcore2.TimeoutException():
             return TransportFault(slow, "nothing came in time", sent=trail.sent)
         case httpcore2.ConnectError():
-            return TransportFault(_cause(error), detail, sent=False)
+            return TransportFault(Fault.TLS if trail.secured else _cause(error), detail, sent=False)
         case httpcore2.ProxyError():
             return TransportFault(Fault.PROXY, detail, sent=False)
         case Unanswered() if trail.connected and _cause(error) is Fault.TLS:

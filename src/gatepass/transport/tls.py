@@ -26,6 +26,7 @@ def ssl_context(network: Network) -> ssl.SSLContext:
     Raises OSError (ssl.SSLError is one) where a file is missing or is no PEM.
     """
     context = ssl.create_default_context()
+    context.set_alpn_protocols(["http/1.1"])
     if network.ca_file:
         context.load_verify_locations(network.ca_file)
     if network.client_cert:

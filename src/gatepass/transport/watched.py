@@ -44,10 +44,9 @@ class WatchedStream(httpcore2.AsyncNetworkStream):
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         try:
             data = await self._inner.read(max_bytes, timeout)
-        except httpcore2.ReadError as error:
-            if self._heard:
-                raise
-            raise Unanswered(str(error) or "the connection broke") from error
+        except (httpcore2.ReadError, ssl.SSLError) as error:  # httpcore2 lets the latter through as it is
+            kind = httpcore2.ReadError if self._heard else Unanswered
+            raise kind(str(error) or "the connection broke") from error
         if not data and not self._heard:
             raise Unanswered("the server closed the connection without an answer")
         self._heard = True
@@ -55,7 +54,10 @@ class WatchedStream(httpcore2.AsyncNetworkStream):
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
         self._heard = False
-        await self._inner.write(buffer, timeout)
+        try:
+            await self._inner.write(buffer, timeout)
+        except ssl.SSLError as error:
+            raise httpcore2.WriteError(str(error)) from error
 
     async def aclose(self) -> None:
         await self._inner.aclose()
@@ -63,7 +65,11 @@ class WatchedStream(httpcore2.AsyncNetworkStream):
     async def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> WatchedStream:
-        return WatchedStream(await self._inner.start_tls(ssl_context, server_hostname, timeout))
+        try:
+            return WatchedStream(await self._inner.start_tls(ssl_context, server_hostname, timeout))
+        except BaseException:  # httpcore2 itself leaves the socket of a cancelled handshake to the garbage collector
+            await self._inner.aclose()
+            raise
 
     def get_extra_info(self, info: str) -> Any:
         return self._inner.get_extra_info(info)

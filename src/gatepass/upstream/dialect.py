@@ -93,7 +93,8 @@ def _headers(call: Call, forward_headers: Collection[str], *, has_body: bool) ->
 
     `accept` is ours: openai-python asks for application/json even where it wants a stream (its
     `_base_client.py`), and some servers choose by this field. `identity` keeps compression, which
-    holds events back, out of the stream.
+    holds events back, out of the stream. `x-request-id` is the call's id, which is the client's where
+    that is a plain word: one name for one request in every log.
     """
     kept = forwarded(call.headers, forward_headers)
     names = {name for name, _ in kept}
@@ -102,6 +103,5 @@ def _headers(call: Call, forward_headers: Collection[str], *, has_body: bool) ->
         own.append((b"content-type", b"application/json"))
     if b"user-agent" not in names:
         own.append((b"user-agent", b"gatepass"))
-    if b"x-request-id" not in names:
-        own.append((b"x-request-id", call.id.encode("ascii", "replace")))
+    own.append((b"x-request-id", call.id.encode("ascii", "replace")))
     return (*kept, *own)

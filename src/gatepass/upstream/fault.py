@@ -22,6 +22,7 @@ from gatepass.errors import (
     UpstreamTimeout,
     UpstreamTls,
 )
+from gatepass.upstream.wording import Mask, unmasked
 
 DETAIL_CHARS = 300
 
@@ -92,10 +93,13 @@ _TEXT: Mapping[Fault, str] = MappingProxyType(
 )
 
 
-def upstream_error(fault: TransportFault, upstream: str, base_url: str) -> UpstreamError:
-    """The error of hop `upstream:NAME` for `fault`: what happened, and which setting to look at."""
+def upstream_error(fault: TransportFault, upstream: str, base_url: str, mask: Mask = unmasked) -> UpstreamError:
+    """The error of hop `upstream:NAME` for `fault`: what happened, and which setting to look at.
+
+    The detail may quote what came over the wire, so `mask` is asked before it is cut.
+    """
     message = _TEXT[fault.fault].format(
-        host=_host(base_url), settings=f"upstreams.{upstream}", detail=_detail(fault.detail)
+        host=_host(base_url), settings=f"upstreams.{upstream}", detail=_detail(mask(fault.detail))
     )
     phase = _PHASE.get(fault.fault)
     if phase is not None:

@@ -6,10 +6,8 @@ from collections.abc import Collection, Iterable
 
 from gatepass.call import Headers
 
-FORWARDED = frozenset(
-    {b"user-agent", b"x-request-id", b"openai-organization", b"openai-project", b"traceparent", b"tracestate"}
-)
-"""Request fields of the client that go up. content-type, accept and accept-encoding are gatepass's own."""
+FORWARDED = frozenset({b"user-agent", b"openai-organization", b"openai-project", b"traceparent", b"tracestate"})
+"""Request fields of the client that go up. content-type, accept… and x-request-id are gatepass's own."""
 
 HOP_BY_HOP = frozenset(
     {
@@ -20,7 +18,7 @@ HOP_BY_HOP = frozenset(
 
 NEVER_UP = HOP_BY_HOP | {
     *(b"authorization", b"x-api-key", b"api-key", b"cookie", b"host", b"expect"),
-    *(b"content-type", b"content-length", b"content-encoding", b"accept", b"accept-encoding"),
+    *(b"content-type", b"content-length", b"content-encoding", b"accept", b"accept-encoding", b"x-request-id"),
 }
 """Not even by `forward_headers`: the client's credentials are for gatepass alone, and the framing is ours."""
 

@@ -1,3 +1,4 @@
+import logging
 import re
 
 import pytest
@@ -13,6 +14,13 @@ ONE, TWO, THREE = "gp-one-0123456789", "gp-two-0123456789", "gp-three-01234567"
 
 def by_hash(name, key):
     return AccessKey(name=name, hash=hash_key(key))
+
+
+def told(caplog):
+    """What the log was told since the last call."""
+    lines = [(record.levelname, record.getMessage(), record.fields) for record in caplog.records]
+    caplog.clear()
+    return lines
 
 
 def in_file(name, path):
@@ -106,6 +114,59 @@ def test_a_file_that_is_away_or_empty_leaves_the_last_keys_good(tmp_path):
     assert ring.find("", 20.0) is None
     file.write_text(TWO)
     assert ring.find(ONE, 30.0) is None
+
+
+def test_a_file_that_is_away_or_empty_is_told_once_per_change(tmp_path, caplog):
+    caplog.set_level(logging.INFO, logger="gatepass.admission")
+    file = tmp_path / "keys"
+    file.write_text(f"{ONE}\n{TWO}\n")
+    ring = KeyRing([by_hash("b", THREE), in_file("rag", file)])
+    ring.find(ONE, 0.0)
+    assert told(caplog) == []
+    file.unlink()
+    for second in range(10, 20):
+        ring.find(ONE, float(second))
+    reason = f"the file {file} cannot be read: No such file or directory"
+    kept = {"key": "rag", "keys_in_force": 2}
+    assert told(caplog) == [("WARNING", "keys_unreadable", kept | {"reason": reason})]
+    file.write_text("\n")
+    for second in range(20, 30):
+        ring.find(ONE, float(second))
+    assert told(caplog) == [("WARNING", "keys_unreadable", kept | {"reason": "holds no key"})]
+    file.write_text(TWO)
+    for second in range(30, 40):
+        ring.find(ONE, float(second))
+    assert told(caplog) == [("INFO", "keys_read_again", {"key": "rag"})]
+
+
+@pytest.mark.parametrize(
+    ("weak", "event", "reason"),
+    [
+        ("gp-short", "key_too_short", "is shorter than 16 characters: take one of `gatepass keys new`"),
+        (
+            f"\ufeff{TWO}",  # what some editors put before the first letter of a file
+            "key_unusable",
+            "holds characters that no header can carry: take one of `gatepass keys new`",
+        ),
+    ],
+)
+def test_a_key_too_weak_to_start_with_opens_nothing_later_and_is_told_without_its_value(
+    tmp_path, caplog, weak, event, reason
+):
+    file = tmp_path / "keys"
+    file.write_text(ONE)
+    entry = in_file("rag", file)
+    ring = KeyRing([entry])
+    file.write_text(weak)
+    assert [ring.find(key, float(second)) for second, key in enumerate((weak, ONE, weak), 10)] == [None] * 3
+    assert told(caplog) == [("WARNING", event, {"key": "rag", "reason": reason, "keys_in_force": 0})]
+    file.write_text(f"{THREE}\n{weak}")
+    assert [ring.find(key, float(second)) for second, key in enumerate((THREE, weak), 20)] == [entry, None]
+    file.write_text(ONE)
+    ring.find(ONE, 30.0)
+    file.write_text(weak)
+    ring.find(ONE, 40.0)
+    assert told(caplog) == [("WARNING", event, {"key": "rag", "reason": reason, "keys_in_force": 0})]
 
 
 def test_a_file_that_is_away_at_the_start_is_told(tmp_path):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
-from gatepass.cli.healthcheck import healthcheck, reachable, variable
+from gatepass.cli.healthcheck import HOST, PORT, healthcheck, listening, reachable, variable
+from gatepass.config.model import Server
 
 
 @pytest.mark.parametrize(
@@ -34,13 +36,87 @@ def test_a_port_that_cannot_be_asked_is_a_usage_error(port: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "port"), [("9000", "9000"), ("", "8080"), ("tcp://10.96.0.7:8080", "8080"), (None, "8080")]
+    ("value", "port"), [("9000", "9000"), ("", None), ("tcp://10.96.0.7:8080", None), (None, None)]
 )
-def test_port_of_a_service_link_is_no_port(monkeypatch: pytest.MonkeyPatch, value: str | None, port: str) -> None:
+def test_port_of_a_service_link_is_no_port(
+    monkeypatch: pytest.MonkeyPatch, value: str | None, port: str | None
+) -> None:
     monkeypatch.delenv("GATEPASS_PORT", raising=False)
     if value is not None:
         monkeypatch.setenv("GATEPASS_PORT", value)
-    assert variable("PORT", "8080") == port
+    assert variable("PORT") == port
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("server: {host: 0.0.0.0, port: 9000}", ("0.0.0.0", 9000)),
+        ("server: {host: '${WHERE}'}", ("10.1.2.3", 8080)),
+        ("server: {port: 9000}", ("127.0.0.1", 9000)),
+        ("server: {}\nupstreams: {a: {base_url: 5}}\ncredentials: '${file:/gone}'", ("127.0.0.1", 8080)),
+        ("server: [1]", ("127.0.0.1", 8080)),
+    ],
+)
+def test_of_a_file_only_the_server_is_read(tmp_path: Path, text: str, place: tuple[str, int]) -> None:
+    (tmp_path / "f.yaml").write_text(text)
+    assert listening(str(tmp_path / "f.yaml"), {"WHERE": "10.1.2.3"}) == place
+
+
+def test_defaults_are_those_of_the_server() -> None:
+    assert (Server().host, Server().port) == (HOST, PORT)
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    """Where the health was asked for; it is always well."""
+    places: list[tuple[str, int]] = []
+
+    def well(host: str, port: int, _: float) -> None:
+        places.append((host, port))
+
+    monkeypatch.setattr("gatepass.cli.healthcheck.complaint", well)
+    for name in ("CONFIG", "HOST", "PORT"):
+        monkeypatch.delenv(f"GATEPASS_{name}", raising=False)
+    return places
+
+
+def test_options_beat_the_environment_and_the_environment_beats_the_file(
+    tmp_path: Path, asked: list[tuple[str, int]]
+) -> None:
+    file = tmp_path / "f.yaml"
+    file.write_text("server: {host: 127.0.0.4, port: 4}")
+
+    def ask(*options: str, **environment: str) -> tuple[str, int]:
+        told = {f"GATEPASS_{name}": value for name, value in environment.items()}
+        result = CliRunner().invoke(healthcheck, list(options), env=told)
+        assert (result.exit_code, result.output) == (0, "")
+        return asked.pop()
+
+    assert ask() == ("127.0.0.1", 8080)
+    assert ask("--config", str(file)) == ("127.0.0.4", 4)
+    assert ask(CONFIG=str(file)) == ("127.0.0.4", 4)
+    assert ask(CONFIG=str(file), PORT="5") == ("127.0.0.4", 5)
+    assert ask("--host", "127.0.0.6", CONFIG=str(file), HOST="127.0.0.5") == ("127.0.0.6", 4)
+    assert ask("--port", "6", CONFIG="/gone.yaml", HOST="0.0.0.0", PORT="5") == ("127.0.0.1", 6)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (None, "Error: {file}: does not exist\n"),
+        ("server: {host: '${GONE}'}", "Error: the environment variable GONE is not set"),
+        ("server: {port: 0}", "Error: server.port is 0, which picks a free one: name it by --port\n"),
+    ],
+)
+def test_a_file_that_does_not_tell_the_place_is_exit_code_1(
+    tmp_path: Path, asked: list[tuple[str, int]], text: str | None, told: str
+) -> None:
+    file = tmp_path / "f.yaml"
+    if text is not None:
+        file.write_text(text)
+    result = CliRunner().invoke(healthcheck, ["--config", str(file)])
+    assert (result.exit_code, asked) == (1, [])
+    assert result.output.startswith(told.format(file=file))
 
 
 def test_healthcheck_brings_in_nothing_of_the_server() -> None:

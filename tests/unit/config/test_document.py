@@ -46,4 +46,4 @@ def test_a_value_without_an_origin_belongs_to_its_block_or_its_source():
 def test_problems_come_in_the_order_of_the_file():
     error = ConfigError([Problem(("b",), "y", Origin("f", 12)), Problem((), "z", Origin("f", 2))])
     assert str(error) == "f:2: z\nf:12: b: y"
-    assert dotted(("access", "keys", 0, "name")) == "access.keys.0.name"
+    assert dotted(("access", "keys", 0, "name")) == "access.keys[0].name"

@@ -189,7 +189,7 @@ def test_an_unreadable_file_names_its_variable():
     fault = "the file /no cannot be read: No such file or directory"
     assert problems(TOKEN_FILE="/no", KEYS_FILE="/no") == [
         f"environment GATEPASS_TOKEN_FILE: credentials.token.token: {fault}",
-        f"environment GATEPASS_KEYS_FILE: access.keys.0: {fault}",
+        f"environment GATEPASS_KEYS_FILE: access.keys[0]: {fault}",
     ]
 
 

@@ -1,4 +1,6 @@
-from gatepass.config.links import dangling, unreadable
+import pytest
+
+from gatepass.config.links import NO_WAY, dangling, dead_ends
 from gatepass.config.references import Reference
 
 
@@ -32,14 +34,55 @@ def test_a_name_by_reference_is_not_quoted():
     assert list(dangling(tree)) == [(("upstreams", "chat", "credential"), "${WHICH} is not a name under credentials")]
 
 
-def test_files_of_a_network_must_be_readable(tmp_path):
-    file = tmp_path / "ca.pem"
-    file.write_text("x")
-    tree = {
-        "upstreams": {"a": {"network": {"ca_file": str(file), "client_cert": str(tmp_path / "no")}}},
-        "credentials": {"c": {"network": {"client_key": "nul\0", "ca_file": None}}, "d": {"network": {"ca_file": 5}}},
-    }
-    assert sorted(unreadable(tree)) == [
-        (("credentials", "c", "network", "client_key"), "cannot be read: a NUL in its name"),
-        (("upstreams", "a", "network", "client_cert"), "cannot be read: No such file or directory"),
+@pytest.mark.parametrize(
+    ("url", "path"),
+    [
+        ("https://llm.example/v1/chat/completions", "/chat/completions"),
+        ("https://llm.example/V1/Chat/Completions/", "/chat/completions"),
+        ("https://llm.example/v1/completions", "/completions"),
+        ("https://embed.example/embeddings", "/embeddings"),
+        ("https://llm.example/v1/models//", "/models"),
+    ],
+)
+def test_a_base_url_that_ends_in_an_operations_path_is_told(url, path):
+    assert list(dead_ends({"upstreams": {"chat": {"base_url": url}}})) == [
+        (
+            ("upstreams", "chat", "base_url"),
+            f"ends in {path}, which gatepass puts behind it by itself: let it end before that, most often in /v1",
+        )
     ]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("https://llm.example/v1", "https://llm.example", "https://x.services.ai.azure.com/models"),
+        *("https://llm.example/chat/completions/v1", "https://embeddings/", "https://llm.example/my-embeddings"),
+        *(5, None),
+    ],
+)
+def test_other_base_urls_are_left_alone(url):
+    assert list(dead_ends({"upstreams": {"chat": {"base_url": url}}})) == []
+
+
+TWO = {"chat": {"base_url": "https://a/v1"}, "spare": {"base_url": "https://b/v1"}}
+
+
+@pytest.mark.parametrize(
+    "more", [{}, {"models": {}, "operations": None}, {"operations": {"models": {"upstream": "chat"}}}]
+)
+def test_several_upstreams_to_which_no_model_leads_are_told(more):
+    assert list(dead_ends({"upstreams": TWO, **more})) == [(("upstreams",), NO_WAY.format(first="chat"))]
+
+
+@pytest.mark.parametrize(
+    "tree",
+    [
+        *({}, {"upstreams": []}, {"upstreams": {"chat": TWO["chat"]}}),
+        {"upstreams": TWO, "models": {"m": {"upstream": "spare"}}},
+        {"upstreams": TWO, "operations": {"chat": {"upstream": "chat"}}},
+        {"upstreams": TWO, "operations": {"embeddings": {"upstream": "chat"}}},
+    ],
+)
+def test_where_a_model_leads_somewhere_nothing_is_told(tree):
+    assert list(dead_ends(tree)) == []

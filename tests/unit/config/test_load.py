@@ -71,6 +71,56 @@ def test_without_any_configuration_it_says_where_one_could_come_from():
     assert refused(None, {"GATEPASS_CONFIG": "", "GATEPASS_UPSTREAM_URL": ""}) == told
 
 
+def test_without_any_configuration_a_mistyped_variable_is_named():
+    environment = {"GATEPASS_UPSTREAM": "https://topsecret", "GATEPASS_TOKEN": "t", "GATEPASS_CONFG": "x"}
+    assert refused(None, environment).splitlines() == [
+        "configuration: there is none: name a file by --config or GATEPASS_CONFIG, or set GATEPASS_UPSTREAM_URL",
+        "environment GATEPASS_CONFG: is not a variable of gatepass; did you mean GATEPASS_CONFIG?",
+        "environment GATEPASS_UPSTREAM: is not a variable of gatepass; did you mean GATEPASS_UPSTREAM_URL?",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('server: {port: "8080"}', "server.port: expects a whole number, not a text: remove the quotes"),
+        ("log: {bodies: yes}", "log.bodies: expects true or false; in YAML 1.2 yes is a text"),
+        (
+            'models: {m: {upstream: chat, timeouts: {idle_s: "5m"}}}',
+            "models.m.timeouts.idle_s: expects a number of seconds, not a text",
+        ),
+        (
+            "models: {m: {targets: [{upstream: chat}, {upstream: chat, name: 4}]}}",
+            "models.m.targets[1].name: expects a text, not a number: put quotes around it",
+        ),
+    ],
+)
+def test_a_wrong_type_is_told_with_what_stands_there(write, text, told):
+    assert refused(write(f"{MINIMAL}{text}\n")) == f"gatepass.yaml:2: {told}"
+
+
+def test_a_base_url_with_a_password_and_a_query_is_told_both(write):
+    assert refused(write("upstreams: {chat: {base_url: 'https://u:topsecret@h/v1?x=1'}}\n")) == (
+        "gatepass.yaml:1: upstreams.chat.base_url: holds a user name or password: put it under credentials;"
+        " holds a query: a path is put behind this URL, so it ends before the ?"
+    )
+
+
+def test_a_reference_without_braces_is_pointed_out(write):
+    path = write(
+        MINIMAL + 'credentials:\n  a: {type: static, token: "$NOPE"}\n  b: {type: static, token: "$$NOPE"}\n'
+        '  c: {type: http_json, url: "https://x", json: {k: [1, "$S"]}}\n  d: {type: static, token: "${REAL}"}\n'
+    )
+    loaded = load(path, {"REAL": "$TOPSECRET"})
+    assert loaded.warnings == (
+        f"{path}:3: credentials.a.token: looks like a reference: did you mean ${{NOPE}}? ($$ is a plain dollar)",
+        f"{path}:5: credentials.c.json.k[1]: looks like a reference: did you mean ${{S}}? ($$ is a plain dollar)",
+    )
+    token = loaded.config.credentials["a"]
+    assert isinstance(token, StaticCredential)
+    assert token.token.reveal() == "$NOPE"
+
+
 def test_flags_beat_the_environment_and_the_environment_beats_the_file(write):
     path = write(MINIMAL + "server: {host: 127.0.0.2, port: 1}\n")
     environment = {"GATEPASS_HOST": "127.0.0.3", "GATEPASS_PORT": "2"}
@@ -91,9 +141,16 @@ def test_a_port_that_is_none_is_refused(write, port):
     )
 
 
+@pytest.mark.parametrize(
+    ("port", "told"), [("-1", "0 or more"), ("9" * 300, "65535 or less"), ("+1", "a whole number, not a text")]
+)
+def test_a_port_of_the_environment_is_never_told_to_lose_quotes(write, port, told):
+    assert refused(write(MINIMAL), {"GATEPASS_PORT": port}) == f"environment GATEPASS_PORT: server.port: expects {told}"
+
+
 def test_a_server_that_is_no_block_is_refused_with_host_and_port_given(write):
     assert refused(write(MINIMAL + "server: [1]\n"), {"GATEPASS_PORT": "2"}) == (
-        "gatepass.yaml:2: server: expects a block of settings"
+        "gatepass.yaml:2: server: expects a block of settings, not a list"
     )
     assert load(write(MINIMAL + "server:\n"), {"GATEPASS_PORT": "2"}).config.server.port == 2
 
@@ -141,8 +198,8 @@ access:
         "gatepass.yaml:8: upstreams.other.base_url: expects http://host… or https://host…",
         "gatepass.yaml:10: models.gpt.stream: not built yet: streams made or undone by gatepass; remove it",
         "gatepass.yaml:10: models.gpt.upstream: 'chatt' is not a name under upstreams; did you mean chat?",
-        "gatepass.yaml:12: access.keys.0.profile: not built yet: the profile of a caller; remove it",
-        "gatepass.yaml:12: access.keys.0.key: is shorter than 16 characters: take one of `gatepass keys new`",
+        "gatepass.yaml:12: access.keys[0].profile: not built yet: the profile of a caller; remove it",
+        "gatepass.yaml:12: access.keys[0].key: is shorter than 16 characters: take one of `gatepass keys new`",
     ]
 
 
@@ -243,7 +300,7 @@ def test_the_environment_alone_is_checked_like_a_file():
     }
     assert refused(None, environment).splitlines() == [
         "environment GATEPASS_HOTS: is not a variable of gatepass; did you mean GATEPASS_HOST?",
-        "environment GATEPASS_KEYS: access.keys.0.key: is shorter than 16 characters: take one of `gatepass keys new`",
+        "environment GATEPASS_KEYS: access.keys[0].key: is shorter than 16 characters: take one of `gatepass keys new`",
         f"environment GATEPASS_TOKEN_FILE: credentials.token.token: {AWAY}",
         f"environment GATEPASS_UPSTREAM_URL: upstreams.chat.base_url: {IN_PLAIN_SIGHT.format(block='upstreams.chat')}",
     ]

@@ -1,6 +1,14 @@
 import pytest
 
-from gatepass.config.references import LARGEST_BYTES, Place, Reference, UnresolvedReference, read_file, resolve
+from gatepass.config.references import (
+    LARGEST_BYTES,
+    Place,
+    Reference,
+    UnresolvedReference,
+    read_file,
+    resolve,
+    without_braces,
+)
 
 ENVIRONMENT = {"NAME": "value", "NESTED": "${NAME}", "EMPTY": ""}
 
@@ -52,6 +60,18 @@ def test_what_cannot_be_resolved_says_why(text, told):
     with pytest.raises(UnresolvedReference) as caught:
         resolve(text, ENVIRONMENT)
     assert told in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        *(("$NOPE", "NOPE"), ("$S3_KEY", "S3_KEY"), ("$lower", "lower"), ("$_x", "_x")),
+        *(("$ecret", None), ("$", None), ("NOPE", None), ("$$NOPE", None), ("${NOPE}", None), ("$1", None)),
+        *(("a$NOPE", None), ("$NOPE/x", None), ("$NOPE\n", None), ("$NÖPE", None), ("$_", None)),
+    ],
+)
+def test_a_dollar_and_a_name_alone_look_like_a_reference(text, name):
+    assert without_braces(text, {"lower": "x", "_x": "y"}) == name
 
 
 def test_a_file_is_read_again_each_time(tmp_path):

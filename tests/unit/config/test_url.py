@@ -47,6 +47,17 @@ def test_a_base_url_has_no_query():
         checked_base_url("https://h/v1?key=x")
 
 
+def test_every_fault_of_a_url_is_told_at_once():
+    with pytest.raises(ValueError) as caught:
+        checked_base_url("ftp://user:topsecret@h/v1?x=1#y")
+    assert str(caught.value) == (
+        "expects http://host… or https://host…; "
+        "holds a user name or password: put it under credentials; "
+        "holds a fragment, a space or a character beyond ASCII; "
+        "holds a query: a path is put behind this URL, so it ends before the ?"
+    )
+
+
 @pytest.mark.parametrize(
     "host", ["127.0.0.1", "127.9.9.9", "::1", "[::1]", "localhost", "LOCALHOST.", "::ffff:127.0.0.1"]
 )

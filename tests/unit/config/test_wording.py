@@ -2,6 +2,7 @@ import pytest
 from pydantic import ValidationError
 
 from gatepass.config.model import Config
+from gatepass.config.problem import dotted
 from gatepass.config.references import Reference
 from gatepass.config.tree import replaced
 from gatepass.config.wording import refusals
@@ -15,31 +16,47 @@ def said(path, value):
     tree = replaced(BASE, path, value)
     with pytest.raises(ValidationError) as caught:
         Config.model_validate(tree)
-    return {".".join(map(str, place)): text for place, text in refusals(caught.value, tree)}
+    return {dotted(place): text for place, text in refusals(caught.value, tree)}
 
 
 @pytest.mark.parametrize(
     ("path", "value", "told"),
     [
-        (("server", "port"), "8080", "expects a whole number"),
-        (("server", "port"), 1.5, "expects a whole number"),
+        (("server", "port"), "8080", "expects a whole number, not a text: remove the quotes"),
+        (("server", "port"), "http", "expects a whole number, not a text"),
+        (("server", "port"), "+80", "expects a whole number, not a text"),
+        (("server", "port"), True, "expects a whole number, not true or false"),
+        (("server", "port"), [80], "expects a whole number, not a list"),
+        (("server", "port"), None, "holds nothing: fill it, or remove the line"),
+        (("server", "port"), 1.5, "expects a whole number, not one with a point or an exponent"),
+        (("limits", "body_bytes"), "32M", "expects a whole number of bytes, not a text"),
         (("server", "port"), 70000, "expects 65535 or less"),
         (("server", "port"), -1, "expects 0 or more"),
-        (("limits", "receive_s"), "20", "expects a number"),
+        (("limits", "receive_s"), "20", "expects a number of seconds, not a text: remove the quotes"),
+        (("limits", "receive_s"), "2.5", "expects a number of seconds, not a text: remove the quotes"),
+        (("limits", "receive_s"), "5m", "expects a number of seconds, not a text"),
+        (("limits", "receive_s"), {"a": 1}, "expects a number of seconds, not a block"),
         (("limits", "receive_s"), 0, "expects more than 0"),
         (("limits", "receive_s"), float("nan"), "expects a finite number"),
-        (("log", "bodies"), "yes", "expects true or false"),
-        (("server", "host"), 12, "expects a text: put quotes around it"),
+        (("log", "bodies"), "yes", "expects true or false; in YAML 1.2 yes is a text"),
+        (("log", "bodies"), "Off", "expects true or false; in YAML 1.2 Off is a text"),
+        (("log", "bodies"), "true", "expects true or false, not a text: remove the quotes"),
+        (("log", "bodies"), "topsecret", "expects true or false, not a text"),
+        (("log", "bodies"), 1, "expects true or false, not a number"),
+        (("server", "host"), 12, "expects a text, not a number: put quotes around it"),
+        (("server", "host"), True, "expects a text, not true or false: put quotes around it"),
+        (("server", "host"), ["h"], "expects a text, not a list"),
         (("server", "base_path"), "llm", "expects segments that begin with a slash, none at the end: /llm"),
-        (("access", "keys"), {}, "expects a list"),
+        (("access", "keys"), {}, "expects a list, not a block"),
         (("access", "keys"), None, "holds nothing: fill it, or remove the line"),
         (("server",), None, "holds nothing: fill it, or remove the line"),
-        (("server",), "x", "expects a block of settings"),
-        (("models",), [], "expects a block of names"),
+        (("server",), "x", "expects a block of settings, not a text"),
+        (("models",), [], "expects a block of names, not a list"),
         (("upstreams",), {}, "is empty: at least one is needed"),
         (("upstreams", "u", "base_url"), "x", "expects http://host… or https://host…"),
         (("log", "format"), "jsn", "'jsn' is not known here; did you mean json?"),
-        (("log", "format"), 5, "expects json or text"),
+        (("log", "format"), 5, "expects json or text, not a number"),
+        (("log", "format"), None, "holds nothing: fill it, or remove the line"),
         (("log", "nothing"), 5, "is not a setting; known here: format, level, bodies"),
         (("credentials", "c"), {"type": "oauth"}, None),
         (
@@ -57,6 +74,17 @@ def test_each_refusal_is_a_sentence_at_its_place(path, value, told):
     assert "topsecret" not in str(found)
 
 
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [(("server", "port"), "8080"), (("log", "bodies"), "yes"), (("log", "bodies"), "true"), (("server",), "x")],
+)
+def test_the_look_of_a_referenced_value_is_not_told(path, value):
+    ((_, told),) = said(path, Reference.to_variable("S", value)).items()
+    ((_, other),) = said(path, SECRET).items()
+    assert told == other
+    assert told.endswith(", and a reference always stands for a text: write the value itself")
+
+
 def test_a_name_that_is_none_is_told_at_the_name():
     (told,) = said(("upstreams", "bad name"), {"base_url": "https://x"}).items()
     assert told[0] == "upstreams.bad name"
@@ -69,7 +97,7 @@ def test_a_name_that_is_none_is_told_at_the_name():
 def test_only_the_member_that_the_type_names_is_reported():
     tree = {**OAUTH, "client_id": 5, "url": "https://x"}
     assert said(("credentials", "c"), tree) == {
-        "credentials.c.client_id": "expects a text: put quotes around it",
+        "credentials.c.client_id": "expects a text, not a number: put quotes around it",
         "credentials.c.url": "belongs to type http_json, not to oauth2",
     }
 
@@ -82,7 +110,7 @@ def test_only_the_member_that_the_type_names_is_reported():
         ({"type": SECRET}, {"credentials.c.type": "expects oauth2 or http_json or static"}),
         ({"type": "static"}, {"credentials.c.token": "is missing"}),
         (None, {"credentials.c": "holds nothing: fill it, or remove the line"}),
-        (5, {"credentials.c": "expects a block of settings"}),
+        (5, {"credentials.c": "expects a block of settings, not a number"}),
     ],
 )
 def test_a_credential_without_a_usable_type_is_told_so(credential, told):
@@ -91,9 +119,9 @@ def test_a_credential_without_a_usable_type_is_told_so(credential, told):
 
 def test_patterns_of_hashes_and_headers_are_told_in_words():
     assert said(("access", "keys"), [{"name": "a", "hash": "x"}]) == {
-        "access.keys.0.hash": "expects sha256: and 64 hexadecimal digits in lower case,"
+        "access.keys[0].hash": "expects sha256: and 64 hexadecimal digits in lower case,"
         " as `gatepass keys new` prints them"
     }
     assert said(("upstreams", "u", "forward_headers"), ["a b"]) == {
-        "upstreams.u.forward_headers.0": "expects the name of a header: letters, digits and hyphens"
+        "upstreams.u.forward_headers[0]": "expects the name of a header: letters, digits and hyphens"
     }

@@ -83,10 +83,9 @@ def test_every_name_that_stands_twice_is_told_with_both_lines():
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("a: b: c", "f.yaml:1: is not YAML: mapping values are not allowed here"),
-        ("a: 1\n\tb: 2\n", "f.yaml:2: is not YAML: "),
         ("a: 1\nb: [1\n", "f.yaml:3: is not YAML: "),
-        ("a: 1\nb: *nope\n", "f.yaml:2: is not YAML: found undefined alias 'nope'"),
+        ("a: 'x'\n'y' b: 2\n", "f.yaml:2: is not YAML: "),
+        ("'x'\na: 1\n", "f.yaml:2: is not YAML: expected '<document start>'"),
         ("a: 1\n---\nb: 2\n", "f.yaml:2: is not YAML: but found another document"),
         ("a: 1\nb: '\x01'\n", "f.yaml:2: is not YAML: holds a control character"),
         ("a: 1\n<<: {b: 2}\n", "f.yaml:2: `<<` is of YAML 1.1"),
@@ -104,6 +103,90 @@ def test_every_name_that_stands_twice_is_told_with_both_lines():
 )
 def test_what_is_no_configuration_is_refused_with_its_line(text, told):
     assert told in refused(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("m:\n  *: {upstream: chat}\n", '2: is not YAML: {star}: quote it, "*"'),
+        ("m:\n  *-mini : {upstream: chat}\n", '2: is not YAML: {star}: quote it, "*-mini"'),
+        ("m: {*:latest: {upstream: chat}}\n", '1: is not YAML: {star}: quote it, "*:latest"'),
+        ("m:\n  * : {upstream: chat}\n", '2: is not YAML: {star}: quote it, "*"'),
+        ("a: 1\nb: [*]\n", '2: is not YAML: {star}: quote it, "*"'),
+        ("a: 1\nb: *", '2: is not YAML: {star}: quote it, "*"'),
+        ("a: 1\nb: *topsecret\n", '2: is not YAML: {star}: quote it, "*…"'),
+    ],
+)
+def test_a_star_that_is_no_alias_wants_quotes(text, told):
+    star = "* begins an alias, and there is no such anchor"
+    assert refused(text) == f"f.yaml:{told.format(star=star)}"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("c: {client_secret: ${SECRET}}\n", '1: is not YAML: quote references inside {…}: "${SECRET}"'),
+        ("c:\n  {a: 1,\n   b: x${file:/run/s}}\n", '3: is not YAML: quote references inside {…}: "${file:/run/s}"'),
+        ("a: 1\nb: [x, ${X}]\n", '2: is not YAML: quote references inside […]: "${X}"'),
+        ("c: {b: ${top secret}}\n", '1: is not YAML: quote references inside {…}: "${NAME}"'),
+    ],
+)
+def test_a_reference_between_braces_wants_quotes(text, told):
+    assert refused(text) == f"f.yaml:{told}"
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "column"),
+    [("a: 1\n\tb: 2\n", 2, 1), ("a:\n  \tb: 1\n", 2, 3), ("a:\n  b: 1\n\tc: 2\n", 3, 1), ("a:\tb\n", 1, 3)],
+)
+def test_a_tab_is_called_a_tab(text, line, column):
+    assert refused(text) == f"f.yaml:{line}: is not YAML: a tab stands in column {column}: YAML wants spaces"
+
+
+@pytest.mark.parametrize(
+    ("text", "here", "block"),
+    [
+        ("a:\n  b: 1\n    c: 2\n", (3, 5), (2, 3)),
+        ("a:\r\n  b: 1\r\n\r\n    c: 2\r\n", (4, 5), (2, 3)),
+        ('a:\n  b: "1"\n    c: 2\n', (3, 5), (2, 3)),
+        ("a:\n    b: 1\n    c:\n      d: 1\n  e: 2\n", (5, 3), (2, 5)),
+        ("a:\n  b: {x: 1}\n c: 2\n", (3, 2), (2, 3)),
+        ("a: |\n    x: y\n  b: 1\n", (3, 3), (1, 1)),
+        ("a:\n  - b: 1\n   c: 2\n", (3, 4), (2, 5)),
+        ("a:\n  - b: 1\n     c: 2\n", (3, 6), (2, 5)),
+        ("a:\n  - b\n - c\n", (3, 2), (2, 3)),
+        ("a:\n    b: 1\nc:\n  d: 1\n   e: 2\n", (5, 4), (4, 3)),
+        ("a:\n  b: 1\nc: 2\n    d: 3\n", (4, 5), (1, 1)),
+        ("a:\n  b: 1\nc: '2'\n    d: 3\n", (4, 5), (1, 1)),
+        ("# head\n a: 1\nb: 2\n", (3, 1), (2, 2)),
+    ],
+)
+def test_a_line_that_fits_no_block_is_told_with_the_block_before_it(text, here, block):
+    assert refused(text) == (
+        f"f.yaml:{here[0]}: is not YAML: begins in column {here[1]} and fits no block:"
+        f" the one before it began in line {block[0]}, in column {block[1]}"
+    )
+
+
+@pytest.mark.parametrize("text", ["a:\n  b: 1\n  - c\n", "a:\n  - b\n  c: 1\n"])
+def test_names_and_items_in_one_block_are_told_apart(text):
+    assert refused(text) == (
+        "f.yaml:3: is not YAML: does not fit the block that began in line 2:"
+        " one block holds names or items (-), never both"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [("a:b\nc: 1\n", 1), ("a:\n  b\n  c: 1\n", 2), ("a: 1\nb\n", 2), ("  a\nb: 1\n", 1), ("a: 1\nb:c\n\nd: 2\n", 2)],
+)
+def test_a_line_without_a_name_is_told_itself(text, line):
+    told = "no `name: value` stands here (a space belongs behind the colon)"
+    assert refused(text) == f"f.yaml:{line}: is not YAML: {told}"
+
+
+def test_a_colon_inside_a_value_wants_quotes():
+    assert refused("a: 1\nb: c: d\n") == "f.yaml:2: is not YAML: a colon inside a value: put quotes around the value"
 
 
 def test_a_billion_laughs_end_early():

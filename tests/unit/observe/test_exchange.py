@@ -1,6 +1,6 @@
 from gatepass.call import Inbound
 from gatepass.errors import UpstreamClosed
-from gatepass.observe.exchange import BODY_LOG_CHARS, Exchange
+from gatepass.observe.exchange import BODY_KEPT_CHARS, Exchange
 
 
 def exchange() -> Exchange:
@@ -30,9 +30,9 @@ def test_outcomes_come_from_a_closed_set():
 def test_a_kept_body_is_cut():
     one = exchange()
     one.keeps_bodies = True
-    for _ in range(10):
+    for _ in range(BODY_KEPT_CHARS // 1_000 + 2):
         one.keep_body("reply", b"x" * 1_000)
-    assert len(one.bodies["reply"]) == BODY_LOG_CHARS
+    assert len(one.bodies["reply"]) == BODY_KEPT_CHARS
 
 
 def test_no_body_is_kept_where_nobody_asked_for_it():

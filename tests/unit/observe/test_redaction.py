@@ -1,3 +1,7 @@
+import json
+
+import pytest
+
 from gatepass.observe.redaction import MASK, REMEMBERED, Redactor
 
 
@@ -29,3 +33,39 @@ def test_old_tokens_are_forgotten_but_configured_secrets_stay():
     assert redactor.mask("configured-secret") == MASK
     assert redactor.mask("token-00000") == "token-00000"
     assert redactor.mask(f"token-{REMEMBERED:05}") == MASK
+
+
+ODD = 'odd"s\\ecret-ä'
+
+
+def test_what_json_and_python_write_for_a_value_is_masked_too():
+    redactor = Redactor()
+    redactor.learn(ODD)
+    for written in (json.dumps(ODD), json.dumps(ODD, ensure_ascii=False), json.dumps(json.dumps({"x": ODD}))):
+        assert "ecret" not in redactor.mask(f"seen: {written}")
+    assert redactor.mask(f"{ODD.encode()!r}") == f"b'{MASK}'"
+
+
+def test_a_value_that_is_a_part_of_another_one_leaves_nothing_of_it():
+    redactor = Redactor()
+    redactor.learn("secret", permanent=True)
+    redactor.learn("secret-and-more")
+    assert redactor.mask("secret-and-more, secret") == f"{MASK}, {MASK}"
+
+
+@pytest.mark.parametrize("before", range(12))
+def test_a_value_on_the_cut_is_masked_whole(before):
+    redactor = Redactor()
+    redactor.learn("s3cret-value")
+    text = "a" * before + "s3cret-value" + "b" * 20
+    expected = ("a" * before + MASK) if before + len("s3cret-value") > 12 else MASK
+    assert redactor.beginning(text, 12) == expected
+
+
+def test_a_beginning_without_a_secret_is_cut_and_no_more():
+    redactor = Redactor()
+    redactor.learn("s3cret-value")
+    assert redactor.beginning("hello world", 5) == "hello"
+    assert redactor.beginning("hello", 5) == "hello"
+    assert redactor.beginning("", 5) == ""
+    assert redactor.beginning("hello s3cret-value", 6) == "hello "

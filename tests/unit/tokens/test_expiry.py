@@ -4,7 +4,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gatepass.tokens.expiry import Life, Moment, announced, date_of, http_date, is_jwt, jwt_life_s, retry_after_s
+from gatepass.tokens.expiry import (
+    Life,
+    Moment,
+    announced,
+    certain_s,
+    date_of,
+    http_date,
+    is_jwt,
+    jwt_life_s,
+    retry_after_s,
+)
 from tests.unit.tokens.scripted import date, signed
 
 NOW = 1_800_000_000.0
@@ -85,6 +95,13 @@ def test_date_header_is_the_issuers_clock():
     assert date_of(()) is None
 
 
+@pytest.mark.parametrize(
+    ("told_s", "sure_s"), [(300.0, 298.0), (4.0, 2.0), (3.0, 1.5), (0.5, 0.25), (0.0, 0.0), (-60.0, -30.0)]
+)
+def test_what_a_date_leaves_uncertain_is_given_up(told_s, sure_s):
+    assert certain_s(NOW + told_s, NOW) == sure_s
+
+
 @pytest.mark.parametrize("skew_s", [-86_400.0, -120.0, 0.0, 120.0, 86_400.0])
 def test_a_jwts_life_is_free_of_our_clock(skew_s):
     text = signed(iat=NOW + skew_s, exp=NOW + skew_s + 300)
@@ -103,7 +120,7 @@ def test_a_date_that_contradicts_the_jwt_is_not_believed(date_s):
 
 def test_a_jwt_without_iat_is_read_by_the_issuers_clock_or_ours():
     text = signed(exp=NOW + 300)
-    assert jwt_life_s(text, NOW + 100, NOW) == 200.0
+    assert jwt_life_s(text, NOW + 100, NOW) == 199.0
     assert jwt_life_s(text, None, NOW) == 300.0
     assert jwt_life_s(text, None, NOW + 300) is None
 

@@ -21,6 +21,7 @@ from tests.unit.tokens.scripted import (
     Turn,
     answer,
     cancelled_at_each_await,
+    http_json,
     outcomes,
     refused,
     signed,
@@ -295,8 +296,27 @@ async def test_the_failure_names_credential_issuer_and_reason():
         with pytest.raises(TokenUnavailable) as caught:
             await it.holder.token()
         error = caught.value
-        assert error.message == "no token for credential corp: sso.example answered 401: invalid_client: No."
+        assert error.message == (
+            "no token for credential corp: the issuer refused the client: sso.example answered 401: "
+            "invalid_client: No; tried again in 30 s or when the secret changes"
+        )
         assert (error.hop, error.retry_after_s, error.http_status) == ("credential:corp", 30.0, 503)
+
+
+async def test_a_refusal_says_when_it_is_tried_again():
+    async with kept(otherwise=refused()) as it:
+        await it.clock.advance(2.5)
+        with pytest.raises(TokenUnavailable, match="; tried again in 28 s or when the secret changes") as caught:
+            await it.holder.token()
+        assert caught.value.retry_after_s == 27.5
+
+
+async def test_a_failure_that_may_pass_promises_nothing_of_the_secret():
+    async with kept(otherwise=Broken()) as it:
+        await it.clock.advance(3.0)
+        with pytest.raises(TokenUnavailable) as caught:
+            await it.holder.token()
+        assert caught.value.message == "no token for credential corp: no connection to sso.example: refused"
 
 
 async def test_each_waiter_gets_an_error_of_its_own():
@@ -398,6 +418,26 @@ async def test_events_are_told_to_the_observer_and_to_the_log(caplog):
             {"credential": "corp", "took_s": 1.5, "life_s": 300.0, "kind": "opaque", "told_by": "reply"},
         ),
     ]
+
+
+async def test_an_expiry_that_is_not_at_its_path_is_told_once_per_change(caplog):
+    caplog.set_level(logging.INFO, logger="gatepass.tokens")
+    told: dict[str, int] = {"until": 100}
+    untold: dict[str, int] = {}
+    lives = (untold, untold, told, told, untold)
+    turns = [answer({"token": f"token-{number}", **life}) for number, life in enumerate(lives)]
+    settings = http_json(json={"id": "bot"}, reply={"expires_in": "until"}, default_ttl_s=100.0)
+    async with kept(*turns, settings=settings) as it:
+        for seen in (1, 1, 2, 2, 3):
+            await settle()
+            token = it.holder.fresh()
+            assert token is not None
+            assert token.no_expiry_at == (None if seen == 2 else "until")
+            events = [(r.levelname, r.getMessage(), r.fields) for r in caplog.records if "expiry" in r.getMessage()]
+            assert len(events) == seen
+            await it.clock.advance(80.0)
+    missed = ("WARNING", "expiry_not_found", {"credential": "corp", "path": "until", "assumed_life_s": 100.0})
+    assert events == [missed, ("INFO", "expiry_found", {"credential": "corp", "life_s": 100.0}), missed]
 
 
 @pytest.mark.parametrize("bug", [KeyError("x"), asyncio.CancelledError()])

@@ -111,7 +111,7 @@ async def test_a_large_error_keeps_its_status():
 async def test_an_error_whose_text_breaks_off_keeps_its_status():
     issuer, _ = at(DrivenClock(), Answer(401, pieces=[b"x"], ends_with=TransportFault(Fault.CLOSED, "eof")))
     failure = await failure_of(issuer.mint(REQUEST, ()))
-    assert (failure.reason, failure.definite) == ("sso.example answered 401", True)
+    assert (failure.reason, failure.definite) == ("the issuer refused the client: sso.example answered 401", True)
 
 
 async def test_a_token_that_breaks_off_is_none():

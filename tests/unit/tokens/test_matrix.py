@@ -16,6 +16,7 @@ from gatepass.call import Secret
 from gatepass.errors import Fault, TokenUnavailable
 from gatepass.tokens import Token
 from gatepass.tokens.life import ToldBy
+from gatepass.tokens.objection import REFUSED
 from tests.unit.clock import DrivenClock, settle
 from tests.unit.tokens.scripted import (
     JSON,
@@ -204,7 +205,10 @@ async def test_t5_retry_after_reaches_the_caller():
         ("null", "sso.example answered without a token; the reply has access_token, expires_in"),
         ("crlf", "sso.example gave a token with characters that no bearer token may hold (RFC 6750 2.1)"),
         ("code", "sso.example answered 200 with an error: 10001: busy"),
-        ("invalid_client", "sso.example answered 401: invalid_client: No."),
+        (
+            "invalid_client",
+            f"{REFUSED}sso.example answered 401: invalid_client: No; tried again in 27 s or when the secret changes",
+        ),
     ],
 )
 async def test_t6_what_is_no_token_is_told_by_source_and_reason(fault, reason):
@@ -300,7 +304,22 @@ async def test_t11_a_clock_two_minutes_off_does_no_harm_where_the_issuer_sends_i
     turn = answer({"access_token": "abc", "expires_at": theirs + 300}, 200, date(theirs))
     async with Kept(clock, ScriptedIssuer(clock, turn)) as it:
         await settle()
-        assert it.holder.status().left_s == 295.0
+        assert it.holder.status().left_s == 293.0
+
+
+@pytest.mark.parametrize(("life_s", "fraction_s"), [(6, 0.584), (6, 0.546), (6, 0.680), (30, 0.95)])
+@pytest.mark.parametrize("skew_s", [-120.0, 0.0, 1.9, 120.0])
+async def test_t11_a_date_of_whole_seconds_lets_no_dead_token_out(life_s, fraction_s, skew_s):
+    clock = DrivenClock(wall=1_800_000_000.0 + fraction_s)
+    theirs = clock.wall() + skew_s
+    turn = answer({"code": 0, "data": {"token": "abc", "expireAt": round((theirs + life_s) * 1000)}}, 200, date(theirs))
+    async with Kept(clock, ScriptedIssuer(clock, turn, otherwise=Broken()), http_json(json={"id": "bot"})) as it:
+        await settle()
+        assert it.holder.usable
+        await clock.advance(0.95 * life_s - 2.5)
+        assert it.holder.usable
+        await clock.advance(0.05 * life_s + 2.499)
+        assert it.holder.fresh() is None
 
 
 async def test_t11_an_expiry_in_the_past_means_skew_and_the_default_holds():

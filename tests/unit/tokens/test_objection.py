@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from gatepass.tokens.objection import Objection, denial, denies, objection, refusal
+from gatepass.tokens.objection import REFUSED, Objection, denial, denies, objection, refusal
 from gatepass.tokens.reply import Reply
 
 NOW = 1_800_000_000.0
@@ -96,13 +96,13 @@ def said(status: int, document: object, *headers: tuple[bytes, bytes]) -> Reply:
 @pytest.mark.parametrize(
     ("reply", "reason", "definite"),
     [
-        (said(401, {"error": "invalid_client"}), "sso answered 401: invalid_client", True),
-        (said(400, b""), "sso answered 400", True),
-        (said(403, b"<html><title>Sign in</title>"), "sso answered 403: an HTML page, Sign in", True),
+        (said(401, {"error": "invalid_client"}), REFUSED + "sso answered 401: invalid_client", True),
+        (said(400, b""), REFUSED + "sso answered 400", True),
+        (said(403, b"<html><title>Sign in</title>"), REFUSED + "sso answered 403: an HTML page, Sign in", True),
         (said(502, b"<html><p>bad gateway"), "sso answered 502: an HTML page", False),
         (said(500, b"stack\n  trace"), "sso answered 500: stack trace", False),
         (said(404, {"msg": "no route"}), "sso answered 404: no route", False),
-        (said(503, {"error": "invalid_client"}), "sso answered 503: invalid_client", True),
+        (said(503, {"error": "invalid_client"}), REFUSED + "sso answered 503: invalid_client", True),
         (said(400, {"error": "temporarily_unavailable"}), "sso answered 400: temporarily_unavailable", False),
     ],
 )

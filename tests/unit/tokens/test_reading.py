@@ -4,14 +4,15 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from gatepass.call import Secret
 from gatepass.config.model import ReplyPaths
 from gatepass.tokens.bearer import bearer
 from gatepass.tokens.failure import FetchFailure
-from gatepass.tokens.life import Kind, ToldBy
-from gatepass.tokens.reading import Minted, Terms, at, read
+from gatepass.tokens.life import Kind, Token, ToldBy
+from gatepass.tokens.reading import LIFE_NAMES, MOMENT_NAMES, Minted, Terms, at, read
 from gatepass.tokens.reply import Reply
 from tests.unit.tokens.scripted import JSON, date, signed
 
@@ -91,6 +92,21 @@ def test_dotted_paths(path, value):
 
 
 @pytest.mark.parametrize(
+    "document",
+    [
+        *({"data": {"token": "abc", name: int(NOW + 30) * 1000}} for name in MOMENT_NAMES),
+        *({"data": {"token": "abc", name: 30}} for name in LIFE_NAMES),
+        {"code": 0, "data": {"token": "abc", "expireAt": int(NOW + 30) * 1000}},
+        {"expires": 7200, "data": {"token": "abc", "expireAt": int(NOW + 30) * 1000}},
+        {"result": {"ttl": 7200}, "body": {"token": "abc", "ttl": 30}},
+        {"data": {"token": "abc"}, "expires_in": 30},
+    ],
+)
+def test_the_life_beside_the_token_is_found_without_a_path(document):
+    assert minted(document) == ("abc", 30.0, "reply")
+
+
+@pytest.mark.parametrize(
     ("document", "life"),
     [
         ({"expires_in": 300}, (300.0, "reply")),
@@ -144,10 +160,78 @@ def test_configured_paths_and_units(paths, life):
     assert minted({"token": "abc", "x": x}, terms(**paths)) == ("abc", *life)
 
 
+@pytest.mark.parametrize(
+    ("token", "value", "path"),
+    [
+        *(("abc", None, "x.until"), ("abc", "soon", "x.until"), ("abc", int(NOW + 30), None)),
+        ("abc", int(NOW - 30), None),  # it was found, and the clocks differ
+        (signed(iat=NOW, exp=NOW + 30), None, None),
+    ],
+)
+def test_a_configured_path_without_an_expiry_is_named_where_the_life_is_assumed(token, value, path):
+    document = {"token": token, "x": {"until": value}, "expires_in": 99}
+    for setting in ("expires_in", "expires_at"):
+        assert read(said(document), terms(**{setting: "x.until"}), NOW, str).no_expiry_at == path
+
+
+def test_where_no_path_is_configured_none_is_missed():
+    it = read(said({"token": "abc"}), LOGIN, NOW, str)
+    assert (it.told_by, it.no_expiry_at) == (ToldBy.DEFAULT, None)
+
+
 @pytest.mark.parametrize("skew_s", [-7200.0, -120.0, 120.0, 7200.0])
 def test_the_issuers_date_frees_absolute_expiries_from_skew(skew_s):
     document = {"token": "abc", "expires_at": NOW + skew_s + 300}
-    assert minted(document, LOGIN, date(NOW + skew_s)) == ("abc", 300.0, "reply")
+    assert minted(document, LOGIN, date(NOW + skew_s)) == ("abc", 298.0, "reply")
+
+
+@pytest.mark.parametrize(("life_s", "fraction_s"), [(6, 0.584), (6, 0.546), (6, 0.680), (30, 0.95), (2, 0.999)])
+def test_a_date_cut_to_whole_seconds_lengthens_no_life(life_s, fraction_s):
+    """Found with an issuer of exact milliseconds: 6 s became 6.584, and the token was sent when it was dead."""
+    made_s = NOW + fraction_s
+    document = {"token": "abc", "expireAt": round((made_s + life_s) * 1000)}
+    told_s = read(said(document, date(made_s)), LOGIN, made_s, str).life_s
+    assert life_s / 2 <= told_s <= life_s
+
+
+def held(document: Any, wall_s: float, date_s: float) -> Token:
+    """The token of a fetch that started at second 0 of the Clock."""
+    it = read(said(document, date(date_s)), Terms("sso", 240.0, 1e9, plain_text=True), wall_s, str)
+    return Token(Secret(it.text), 0.0, it.life_s, it.kind, it.told_by)
+
+
+ms = st.integers
+ISSUERS = {
+    "skew_ms": ms(-120_000, 120_000),
+    "wall_ms": ms(1_800_000_000_000, 1_800_000_001_000),
+    "waited_ms": ms(0, 10_000),
+    "lag_ms": ms(0, 1_000),
+}
+"""The issuer's clock against ours, our time at the start of the fetch, how long after it the token was made and
+the reply stamped, and how old the server's `Date` was before it was cut to whole seconds."""
+
+
+@settings(deadline=None)
+@example(skew_ms=0, wall_ms=1_800_000_000_999, waited_ms=0, lag_ms=1_000, life_ms=6_000)
+@given(life_ms=ms(2_000, 4_000_000), **ISSUERS)
+def test_no_life_told_by_a_moment_and_a_date_outlives_the_token(skew_ms, wall_ms, waited_ms, lag_ms, life_ms):
+    made_ms = wall_ms + skew_ms + waited_ms
+    document = {"token": "abc", "expireAt": made_ms + life_ms}
+    token = held(document, wall_ms / 1000, (made_ms - lag_ms) // 1000)
+    end_s, margin_s = (waited_ms + life_ms) / 1000, min(5.0, 0.05 * life_ms / 1000)
+    assert end_s - waited_ms / 1000 - margin_s - 2.0 - 1e-3 <= token.expires_s <= end_s
+
+
+@settings(deadline=None)
+@example(skew_ms=0, wall_ms=1_800_000_000_999, waited_ms=0, lag_ms=1_000, life_s=8)
+@given(life_s=st.integers(8, 4_000), **ISSUERS)
+def test_no_life_told_by_the_exp_of_a_jwt_and_a_date_outlives_it(skew_ms, wall_ms, waited_ms, lag_ms, life_s):
+    made_ms = wall_ms + skew_ms + waited_ms
+    exp_s = made_ms // 1000 + life_s
+    token = held({"token": signed(exp=exp_s)}, wall_ms / 1000, (made_ms - lag_ms) // 1000)
+    end_s, margin_s = exp_s - (wall_ms + skew_ms) / 1000, min(5.0, 0.05 * life_s)
+    assert token.told_by is ToldBy.JWT
+    assert end_s - waited_ms / 1000 - margin_s - 2.0 - 1e-3 <= token.expires_s <= end_s
 
 
 def test_a_moment_that_has_passed_means_skew_and_the_default_holds():
@@ -197,10 +281,13 @@ def test_a_token_without_life_is_a_failure(life):
         (said({"a b": 1}), "sso answered without a token"),
         (
             said({"error": "invalid_client", "error_description": "No"}),
-            "sso answered 200 with an error: invalid_client: No",
+            "the issuer refused the client: sso answered 200 with an error: invalid_client: No",
         ),
         (said({"code": 10001, "msg": "wrong app"}), "sso answered 200 with an error: 10001: wrong app"),
-        (said({"code": 401, "token": "abc", "msg": "no"}), "sso answered 200 with an error: 401: no"),
+        (
+            said({"code": 401, "token": "abc", "msg": "no"}),
+            "the issuer refused the client: sso answered 200 with an error: 401: no",
+        ),
         (said({"success": False, "token": ""}), "sso answered without a token; the reply has success, token"),
         (
             Reply(200, ((b"content-type", b"text/html"),), b"<html><title>Corp SSO</title>"),

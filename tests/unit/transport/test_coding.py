@@ -4,7 +4,7 @@ import zlib
 import pytest
 
 from gatepass.errors import Fault, TransportFault
-from gatepass.transport.coding import PIECE_BYTES, decoder_of
+from gatepass.transport.coding import PIECE_BYTES, decoded, decoder_of
 
 TEXT = b"data: {}\n\n" * 50
 
@@ -58,3 +58,46 @@ def test_a_coding_that_broke_off_is_a_fault():
 def test_an_unknown_coding_is_a_fault_that_names_it():
     with pytest.raises(TransportFault, match="zstd"):
         decoder_of(b"zstd")
+
+
+class Played:
+    """A Response that is here already."""
+
+    status, headers = 200, ((b"content-encoding", b"gzip"),)
+
+    def __init__(self, *pieces: bytes) -> None:
+        self.pieces = iter(pieces)
+        self.closed = False
+
+    def __aiter__(self):
+        return self
+
+    async def __anext__(self) -> bytes:
+        for piece in self.pieces:
+            return piece
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        self.closed = True
+
+
+async def test_a_coded_response_reads_as_if_it_were_not():
+    packed = gzip.compress(TEXT)
+    for cut in range(len(packed) + 1):
+        played = Played(packed[:cut], packed[cut:])
+        response = decoded(played, b"gzip")
+        assert (response.status, response.headers) == (200, played.headers)
+        assert b"".join([piece async for piece in response]) == TEXT
+        await response.aclose()
+        assert played.closed
+
+
+async def test_a_coded_response_that_breaks_off_does_not_end_well():
+    response = decoded(Played(gzip.compress(TEXT)[:-4]), b"gzip")
+    with pytest.raises(TransportFault, match="closed"):
+        [piece async for piece in response]
+
+
+async def test_a_plain_response_is_itself():
+    played = Played(b"x")
+    assert decoded(played, None) is played

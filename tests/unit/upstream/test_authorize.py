@@ -1,7 +1,7 @@
 import pytest
 
 from gatepass.call import Secret
-from gatepass.upstream.authorize import bearer
+from gatepass.upstream.authorize import Bearer, bearer
 
 
 def test_token_is_shown_as_a_bearer():
@@ -20,3 +20,21 @@ def test_token_that_no_field_can_hold_is_refused_without_being_told(value):
         bearer(Secret(value))
     assert str(raised.value) == "the token is empty or holds a blank, a line break or a character beyond ASCII"
     assert raised.value.__cause__ is raised.value.__context__ is None
+
+
+def test_a_bearer_field_is_made_once_for_a_token_and_anew_for_the_next():
+    first, second = Secret("first-token"), Secret("second-token")
+    kept = Bearer()
+    made = kept.field(first)
+    assert made == (b"authorization", b"Bearer first-token")
+    assert kept.field(first) is made
+    assert kept.field(second) == (b"authorization", b"Bearer second-token")
+    assert "token" not in repr(kept)
+
+
+def test_a_token_that_no_header_can_hold_leaves_no_other_one_in_its_place():
+    kept = Bearer()
+    kept.field(Secret("first-token"))
+    for _ in range(2):
+        with pytest.raises(ValueError):
+            kept.field(Secret("two words"))

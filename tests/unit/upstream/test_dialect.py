@@ -38,17 +38,24 @@ def test_stream_asks_for_events():
     assert [name for name, _ in request.headers].count(b"accept") == 1
 
 
-def test_client_keeps_its_name_and_id_and_what_is_configured():
-    headers = ((b"x-request-id", b"theirs"), (b"ai-resource-group", b"g"), (b"connection", b"accept"))
+def test_what_is_configured_goes_along_and_a_client_without_a_name_gets_one():
+    headers = ((b"ai-resource-group", b"g"), (b"connection", b"accept"))
     request = OpenaiDialect().encode(call(headers=headers), "https://h/v1", TIMEOUTS, ["AI-Resource-Group"])
     assert request.headers == (
-        (b"x-request-id", b"theirs"),
         (b"ai-resource-group", b"g"),
         (b"accept", b"application/json"),
         (b"accept-encoding", b"identity"),
         (b"content-type", b"application/json"),
         (b"user-agent", b"gatepass"),
+        (b"x-request-id", b"gp-1"),
     )
+
+
+def test_the_upstream_hears_the_id_of_the_call_and_no_other():
+    """The client's own field may be what nobody could search a log for; the call's id was made of it where it can."""
+    headers = ((b"x-request-id", b"<theirs>"), (b"x-request-id", b"another"))
+    request = OpenaiDialect().encode(call(headers=headers), "https://h/v1", TIMEOUTS, ["X-Request-Id"])
+    assert [value for name, value in request.headers if name == b"x-request-id"] == [b"gp-1"]
 
 
 def test_get_sends_no_body_even_when_the_client_did():

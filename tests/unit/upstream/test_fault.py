@@ -137,3 +137,10 @@ def test_detail_is_cut_and_may_be_missing():
     )
     assert f"({'x' * 300})" in upstream_error(TransportFault(Fault.TLS, "x" * 999), "chat", BASE).message
     assert "{0}" in upstream_error(TransportFault(Fault.TLS, "{0}"), "chat", BASE).message
+
+
+def test_a_quoted_secret_is_masked_before_the_detail_is_cut():
+    fault = TransportFault(Fault.INVALID, "x" * 295 + " s3cret-value")
+    error = upstream_error(fault, "chat", BASE, lambda text: text.replace("s3cret-value", "***"))
+    assert "x ***" in error.message
+    assert "s3cret" not in error.message

@@ -150,3 +150,28 @@ def test_success_is_told_at_first_sight(body, expected):
 def test_first_event_with_data_is_found():
     assert form.first_event(b"\xef\xbb\xbf: ping\r\nid: 1\r\ndata:\r\ndata: {}\r\n\r\n") == b"{}"
     assert form.first_event(b": ping\n\n") is None
+
+
+LIST = (
+    b'{"object":"list","data":[' + b",".join(b'{"index":%d,"embedding":[0.1,-2e-3]}' % n for n in range(2_000)) + b"]"
+)
+USAGE = b'"usage":{"prompt_tokens":1,"total_tokens":1}'
+
+
+@pytest.mark.parametrize(
+    "rest", [b"}", b',"model":"m",' + USAGE + b"}\n", b' , "model" : "m", "x": null }', b"," + USAGE + b"}"]
+)
+def test_a_large_list_is_known_by_its_ends(rest):
+    assert form._is_list_by_its_ends(LIST + rest)
+    assert form.is_plain_success(LIST + rest, "data")
+
+
+def test_a_large_list_that_broke_off_anywhere_near_its_end_is_no_success():
+    whole = LIST + b',"model":"m",' + USAGE + b"}"
+    for cut in range(1, 300):
+        assert not form.is_plain_success(whole[:-cut], "data"), whole[:-cut][-60:]
+
+
+@pytest.mark.parametrize("rest", [b',"error":{"message":"no"}}', b',"error":"no"}', b',"error" : {"code":1}}'])
+def test_an_error_beside_a_large_list_is_no_success(rest):
+    assert not form.is_plain_success(LIST + rest, "data")

@@ -27,7 +27,6 @@ def test_only_the_allowed_fields_go_up():
     )
     assert forwarded(client) == (
         (b"user-agent", b"OpenAI/Python"),
-        (b"x-request-id", b"r"),
         (b"openai-organization", b"o"),
         (b"openai-project", b"p"),
         (b"traceparent", b"00-1"),

@@ -1,0 +1,123 @@
+"""`python -m bench [--quick]`: measure, print, write the JSON file and docs/benchmarks.md."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bench import bar, candidates, page, profile, report, rig, series, workloads
+from bench.candidates import CANDIDATES, Candidate, gatepass
+from bench.environments import NotMade
+from bench.machine import machine, source, versions
+from bench.places import PAGE, RESULTS
+from bench.processes import NotEnoughCores
+from bench.series import Plan
+
+WHOLE_FOOTPRINT = frozenset(("gatepass", "nginx", "naive"))
+
+
+@click.command()
+@click.option("--quick", is_flag=True, help="gatepass against direct, nginx and naive; under three minutes.")
+@click.option("--only", help="Candidates, separated by commas.")
+@click.option("--workloads", "wanted", help="Workloads, separated by commas.")
+@click.option("--rounds", type=click.IntRange(1), help="Rounds; medians are over them. [3, quick 2]")
+@click.option("--seconds", type=click.FloatRange(0.2), help="A window that is not of paced streams. [2, quick 1.5]")
+@click.option("--starts", type=click.IntRange(0), help="Fresh processes for the footprint. [3, quick 1]")
+@click.option("--against", type=click.Path(exists=True, path_type=Path), help="Another checkout, measured as `before`.")
+@click.option("--date", help="Stands in the page as it is; left out otherwise.")
+@click.option("--page", "page_path", type=click.Path(path_type=Path), help="Where the page goes. [docs/benchmarks.md]")
+@click.option("--profile/--no-profile", "profiled", default=None, help="[with profile, quick without]")
+def main(
+    *,
+    quick: bool,
+    only: str | None,
+    wanted: str | None,
+    rounds: int | None,
+    seconds: float | None,
+    starts: int | None,
+    against: Path | None,
+    date: str | None,
+    page_path: Path | None,
+    profiled: bool | None,
+) -> None:
+    """Measure gatepass and its peers in one run, and say which bars are met.
+
+    The page is written by a whole run, or where --page says.
+    """
+    plan = Plan(
+        candidates=_chosen(_listed(only) or (candidates.QUICK if quick else ()), against),
+        workloads=workloads.named(_listed(wanted) or workloads.QUICK) if quick or wanted else workloads.WORKLOADS,
+        rounds=rounds or (2 if quick else 3),
+        window_s=seconds or (1.5 if quick else 2.0),
+        starts=starts if starts is not None else (1 if quick else 3),
+        whole_footprint=frozenset(("gatepass", "before")) if quick else WHOLE_FOOTPRINT | {"before"},
+    )
+    began_s, began_on = time.monotonic(), machine()
+    try:
+        with rig.running() as far_ends:
+            outcomes = series.run(plan, far_ends)
+            profiles = profile.taken(far_ends) if profiled or (profiled is None and not quick) else None
+    except (NotMade, NotEnoughCores) as error:
+        raise click.ClickException(str(error)) from error
+    figures = series.figures(outcomes)
+    results = bar.judge(figures)
+    document = {
+        "command": "make bench-quick" if quick else "make bench",
+        "date": date,
+        "machine": began_on,
+        "source": source(),
+        "versions": versions(),
+        "rounds": plan.rounds,
+        "window_s": plan.window_s,
+        "took_s": round(time.monotonic() - began_s),
+        "candidates": {name: outcome.document() for name, outcome in outcomes.items()},
+        "bar": [report.bar_document(result) for result in results],
+        "profile": profiles,
+        "curves": _read("curves"),
+        "soak": _read("soak"),
+    }
+    written = _write(document, "quick" if quick else "bench")
+    print(report.report(figures, results, outcomes, plan.workloads))
+    print(f"\n{document['took_s']} s; all figures: {written}")
+    if page_path or not (quick or only or wanted):
+        (page_path or PAGE).write_text(
+            page.markdown(figures, results, outcomes, plan.workloads, document), encoding="utf-8"
+        )
+    faults = [f"{name}: not so: {fault}" for name, outcome in outcomes.items() for fault in outcome.faults]
+    if faults:
+        raise click.ClickException("; ".join(faults))
+
+
+def _listed(names: str | None) -> tuple[str, ...]:
+    return tuple(name for name in (names or "").split(",") if name)
+
+
+def _chosen(names: tuple[str, ...], against: Path | None) -> list[Candidate]:
+    chosen = [one for one in CANDIDATES if not names or one.name in names]
+    if against is not None:
+        chosen.append(Candidate("before", f"gatepass of another checkout, {against.name}", gatepass(against), True))
+    return chosen
+
+
+def _read(name: str) -> dict[str, Any] | None:
+    """What a run of its own wrote, if there was one of the same code."""
+    path = RESULTS / f"{name}.json"
+    if not path.exists():
+        return None
+    document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return document if document["source"] == source() else None
+
+
+def _write(document: dict[str, Any], name: str) -> Path:
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps(document, indent=1, ensure_ascii=False), encoding="utf-8")
+    return path
+
+
+if __name__ == "__main__":
+    main()

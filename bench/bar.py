@@ -1,0 +1,149 @@
+"""The bar: what is promised, as ratios from one run, and whether it is met. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from bench.sample import Sample
+
+US_PER_MS = 1000.0
+HELD = 0.97
+"""Paced streams are held when this share of their events came in the window, without an error."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """Medians of one run: `loads` by candidate and workload, `footprints` by candidate and figure."""
+
+    loads: Mapping[tuple[str, str], Sample]
+    footprints: Mapping[tuple[str, str], float]
+
+    def ratio(self, workload: str, figure: str, ours: str, theirs: str) -> float | None:
+        mine, other = self._figure(workload, figure, ours), self._figure(workload, figure, theirs)
+        return mine / other if mine is not None and other else None
+
+    def added(self, workload: str, figure: str) -> float | None:
+        """Over going to the upstream directly."""
+        mine, direct = self._figure(workload, figure, "gatepass"), self._figure(workload, figure, "direct")
+        return mine - direct if mine is not None and direct is not None else None
+
+    def _figure(self, workload: str, figure: str, who: str) -> float | None:
+        sample = self.loads.get((who, workload))
+        return getattr(sample, figure) if sample is not None else None
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One promise. `at_least` says on which side of `limit` it is met."""
+
+    work: str
+    measure: str
+    unit: str
+    limit: float
+    at_least: bool
+    value: Callable[[Figures], float | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How a promise came out; `value` None: not measured. `by` is how far past the limit the value is, in
+    parts of the limit: 0.25 is a quarter too much, or too little; 0 where it is met."""
+
+    bar: Bar
+    value: float | None
+
+    @property
+    def met(self) -> bool | None:
+        if self.value is None:
+            return None
+        return self.value >= self.bar.limit if self.bar.at_least else self.value <= self.bar.limit
+
+    @property
+    def by(self) -> float:
+        if self.value is None or self.met:
+            return 0.0
+        return abs(self.value - self.bar.limit) / self.bar.limit
+
+
+def judge(figures: Figures, bars: tuple[Bar, ...] | None = None) -> list[Result]:
+    return [Result(bar, bar.value(figures)) for bar in bars or BARS]
+
+
+def _ratio(workload: str, figure: str, theirs: str) -> Callable[[Figures], float | None]:
+    ours = "gatepass-tls" if theirs == "nginx-tls" else "gatepass"
+    return lambda figures: figures.ratio(workload, figure, ours, theirs)
+
+
+def _at_least(work: str, measure: str, limit: float, workload: str, figure: str, theirs: str) -> Bar:
+    return Bar(work, measure, f"x {theirs}", limit, True, _ratio(workload, figure, theirs))
+
+
+def _at_most(work: str, measure: str, limit: float, workload: str, figure: str, theirs: str) -> Bar:
+    return Bar(work, measure, f"x {theirs}", limit, False, _ratio(workload, figure, theirs))
+
+
+def _added_ms(workload: str, figure: str) -> Callable[[Figures], float | None]:
+    def value(figures: Figures) -> float | None:
+        added_us = figures.added(workload, figure)
+        return added_us / US_PER_MS if added_us is not None else None
+
+    return value
+
+
+def _held(workload: str, nominal_events_s: float) -> Callable[[Figures], float | None]:
+    """The share of the events that came; 0 where they came and yet a stream failed."""
+
+    def value(figures: Figures) -> float | None:
+        sample = figures.loads.get(("gatepass", workload))
+        if sample is None:
+            return None
+        share = sample.events_s / nominal_events_s
+        return 0.0 if sample.errors and share >= HELD else share
+
+    return value
+
+
+def _cpu_us(workload: str) -> Callable[[Figures], float | None]:
+    def value(figures: Figures) -> float | None:
+        sample = figures.loads.get(("gatepass", workload))
+        return sample.cpu_us if sample is not None else None
+
+    return value
+
+
+def _footprint(figure: str) -> Callable[[Figures], float | None]:
+    return lambda figures: figures.footprints.get(("gatepass", figure))
+
+
+SMALL = "small chat, 64 at a time"
+BURST = "streamed burst"
+PACED = "500 paced streams (an event each 50 ms)"
+IMAGE = "4 MB image body moved into a part"
+TLS = "the same with TLS to the upstream"
+
+BARS = (
+    _at_least(SMALL, "requests/s", 60, "chat-64", "requests_s", "litellm"),
+    _at_least(SMALL, "requests/s", 10, "chat-64", "requests_s", "naive"),
+    _at_least(SMALL, "requests/s", 7, "chat-64", "requests_s", "openai-forward"),
+    _at_least(SMALL, "requests/s", 0.12, "chat-64", "requests_s", "nginx"),
+    _at_most(BURST, "CPU per event", 1.8, "burst-32", "cpu_us", "nginx"),
+    _at_least(BURST, "events/s", 60, "burst-32", "events_s", "litellm"),
+    _at_least(BURST, "events/s", 6, "burst-32", "events_s", "naive"),
+    _at_most(PACED, "CPU per event", 1.8, "paced-500", "cpu_us", "nginx"),
+    Bar(PACED, "added delay, p99", "ms", 2, False, _added_ms("paced-500", "delay_p99_us")),
+    Bar(PACED, "TTFT added, p50", "ms", 0.5, False, _added_ms("paced-500", "ttft_added_p50_us")),
+    Bar("1,500 such streams", "events that came", "of all", HELD, True, _held("paced-1500", 1500 * 20.0)),
+    _at_most("one at a time", "latency p50", 2, "chat-1", "latency_p50_us", "nginx"),
+    _at_least("embeddings, 380 KB replies", "MB/s", 1.5, "embeddings-8", "mb_s", "nginx"),
+    _at_most(IMAGE, "CPU", 8, "images-4", "cpu_us", "nginx"),
+    Bar(IMAGE, "peak memory", "x the body", 4, False, _footprint("peak_bodies")),
+    _at_least(TLS, "small chat, requests/s", 0.15, "chat-64", "requests_s", "nginx-tls"),
+    _at_most(TLS, "200 paced streams, CPU per event", 2, "paced-200", "cpu_us", "nginx-tls"),
+    _at_least(TLS, "embeddings, MB/s", 1.2, "embeddings-8", "mb_s", "nginx-tls"),
+    Bar("stream repaired", "CPU per event", "µs", 12, False, _cpu_us("repaired-32")),
+    Bar("1,000 slow streams", "memory per stream", "KiB", 40, False, _footprint("stream_kib")),
+    Bar("ready", "time", "s", 0.6, False, _footprint("ready_s")),
+    Bar("idle", "memory", "MB", 60, False, _footprint("idle_mb")),
+)
+NOT_MEASURED_YET = "Streams that gatepass emulates or aggregates: not built yet, so not measured."

@@ -1,0 +1,17 @@
+# Included by the Makefile. Everything the rig makes lies in .e2e/bench.
+.PHONY: bench bench-quick bench-profile bench-curves bench-soak
+
+bench: setup ## Measure gatepass against nginx, FastAPI + httpx, openai-forward, LiteLLM; writes docs/benchmarks.md
+	$(BIN)/python -m bench $(BENCH)
+
+bench-quick: setup ## The same in under three minutes: against nginx and FastAPI + httpx, core workloads
+	$(BIN)/python -m bench --quick $(BENCH)
+
+bench-profile: setup ## Where each microsecond of a small chat and of a relayed event goes
+	$(BIN)/python -m bench.profile
+
+bench-curves: setup ## How costs grow with streams and with bodies, against nginx
+	$(BIN)/python -m bench.curves
+
+bench-soak: setup ## Ten minutes of load: memory and file descriptors have to stay flat
+	$(BIN)/python -m bench.soak

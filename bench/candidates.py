@@ -1,0 +1,138 @@
+"""Who is measured, and how each of them is started."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bench.environments import environment, nginx
+from bench.places import BENCH, CA_FILE, PEERS, ROOT, SCRATCH, TLS
+
+CLIENT_KEY = "gp-bench-0000000000000000000000000000000000000000"
+CLIENT_SECRET = "bench-client-secret"  # noqa: S105 - of the rig's own issuer
+
+UVICORN = ("-m", "uvicorn", "--log-level", "warning", "--no-access-log", "--loop", "uvloop", "--http", "httptools")
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Where the rig's own parts listen."""
+
+    mock: int
+    tls: int
+    issuer: int
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """A command that listens on the port it was made for."""
+
+    command: tuple[str | Path, ...]
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+Launcher = Callable[[Ports, int], Launch]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """`launch` None is the upstream itself. `launch` raises NotMade where the candidate does not install."""
+
+    name: str
+    says: str
+    launch: Launcher | None = None
+    is_gatepass: bool = False
+
+
+def gatepass(source: Path = ROOT, *, tls: bool = False) -> Launcher:
+    """gatepass of the checkout `source`, complete: key, rename, token, log line, metrics."""
+
+    def launch(ports: Ports, port: int) -> Launch:
+        scheme, upstream = ("https", ports.tls) if tls else ("http", ports.mock)
+        command = ("-m", "gatepass", "serve", "--config", BENCH / "gatepass.yaml", "--port", str(port))
+        return Launch(
+            (environment("gatepass"), *command),
+            {
+                "PYTHONPATH": str(source / "src"),
+                "BENCH_UPSTREAM_URL": f"{scheme}://127.0.0.1:{upstream}/v1",
+                "BENCH_TOKEN_URL": f"http://127.0.0.1:{ports.issuer}/token",
+                "BENCH_CLIENT_SECRET": CLIENT_SECRET,
+                "BENCH_CA_FILE": str(CA_FILE),
+                "BENCH_KEY_HASH": f"sha256:{hashlib.sha256(CLIENT_KEY.encode()).hexdigest()}",
+            },
+        )
+
+    return launch
+
+
+def _nginx(ports: Ports, port: int) -> Launch:
+    return nginx_launch("nginx.conf", port, {"UPSTREAM": "http", "UPSTREAM_PORT": str(ports.mock), "SECURE": ""})
+
+
+def _nginx_tls(ports: Ports, port: int) -> Launch:
+    secure = (
+        f"proxy_ssl_trusted_certificate {CA_FILE}; proxy_ssl_verify on; proxy_ssl_name localhost;"
+        " proxy_ssl_server_name on; proxy_ssl_protocols TLSv1.2 TLSv1.3;"
+    )
+    return nginx_launch("nginx.conf", port, {"UPSTREAM": "https", "UPSTREAM_PORT": str(ports.tls), "SECURE": secure})
+
+
+def tls_end(mock_port: int, port: int) -> Launch:
+    """The TLS end in front of the mock; a part of the rig, not a candidate."""
+    return nginx_launch("tls_end.conf", port, {"UPSTREAM_PORT": str(mock_port)})
+
+
+def nginx_launch(template: str, port: int, values: Mapping[str, str]) -> Launch:
+    binary, folder = nginx(), SCRATCH / f"nginx-{port}"
+    folder.mkdir(parents=True, exist_ok=True)
+    text = (PEERS / template).read_text(encoding="utf-8")
+    for name, value in {**values, "PORT": str(port), "DIR": str(folder), "TLS": str(TLS)}.items():
+        text = text.replace(f"@{name}@", value)
+    conf = folder / "nginx.conf"
+    conf.write_text(text, encoding="utf-8")
+    return Launch((binary, "-p", folder, "-c", conf))
+
+
+def _naive(ports: Ports, port: int) -> Launch:
+    command = (environment("naive"), *UVICORN, "--app-dir", PEERS, "--port", str(port), "naive_app:app")
+    return Launch(command, {"UPSTREAM_URL": f"http://127.0.0.1:{ports.mock}/v1"})
+
+
+def _openai_forward(ports: Ports, port: int) -> Launch:
+    """Its logs are off, as in its examples for speed; it keeps no key and renames no model."""
+    routes = [{"base_url": f"http://127.0.0.1:{ports.mock}", "route": "/", "type": "general"}]
+    env = {"FORWARD_CONFIG": json.dumps(routes), "LOG_GENERAL": "false", "LOG_CHAT": "false"}
+    command = (environment("openai-forward"), *UVICORN, "--port", str(port), "openai_forward.app:app")
+    return Launch(command, env)
+
+
+def _litellm(ports: Ports, port: int) -> Launch:
+    """Without keys and a database: its lightest form. The variables keep it off the network at start."""
+    binary = environment("litellm").with_name("litellm")
+    options = ("--config", PEERS / "litellm.yaml", "--port", str(port), "--host", "127.0.0.1", "--num_workers", "1")
+    return Launch(
+        (binary, *options),
+        {
+            "UPSTREAM_URL": f"http://127.0.0.1:{ports.mock}/v1",
+            "LITELLM_LOG": "ERROR",
+            "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+            "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true",
+            "NO_DOCS": "True",
+        },
+    )
+
+
+CANDIDATES = (
+    Candidate("direct", "the upstream itself, no gateway between"),
+    Candidate("nginx", "nginx, `proxy_buffering off`, keep-alive to the upstream, one worker", _nginx),
+    Candidate("gatepass", "gatepass, complete: key, rename, fresh token, log line, metrics", gatepass(), True),
+    Candidate("naive", "FastAPI + httpx + StreamingResponse as in examples, with sniffio", _naive),
+    Candidate("openai-forward", "openai-forward, logging off", _openai_forward),
+    Candidate("litellm", "LiteLLM's proxy, one worker, no keys, no database", _litellm),
+    Candidate("nginx-tls", "nginx, TLS to the upstream (`proxy_ssl`, verified, sessions kept)", _nginx_tls),
+    Candidate("gatepass-tls", "gatepass, complete, TLS to the upstream", gatepass(tls=True), True),
+)
+QUICK = ("direct", "nginx", "gatepass", "naive")

@@ -1,0 +1,96 @@
+"""What a run needs, made once: Python environments, C programs, a certificate, nginx."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import trustme
+
+from bench.places import BENCH, BINARIES, CA_FILE, ENVIRONMENTS, MADE, REQUIREMENTS, ROOT, TLS, python_of
+
+PROGRAMS = ("mock", "load")
+LOCKS = {
+    "gatepass": ROOT / "requirements" / "runtime.txt",
+    "naive": REQUIREMENTS / "naive.txt",
+    "openai-forward": REQUIREMENTS / "openai-forward.txt",
+    "litellm": REQUIREMENTS / "litellm.txt",
+    "py-spy": REQUIREMENTS / "py-spy.txt",
+}
+PIP = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes", "--only-binary", ":all:")
+INSTALL_S = 900
+NO_NGINX = "nginx is missing, and apt-get could not fetch it: install the package nginx-light (Debian, Ubuntu)"
+NGINX = MADE / "nginx" / "usr" / "sbin" / "nginx"
+
+
+class NotMade(Exception):
+    """A part of the rig that this machine cannot have; the text says why."""
+
+
+def environment(name: str) -> Path:
+    """The Python of the environment `name`, made from its lock where it is not there yet; raises NotMade."""
+    lock, home = LOCKS[name], ENVIRONMENTS / name
+    stamp = hashlib.sha256(lock.read_bytes() + sys.version.encode()).hexdigest()
+    mark = home / ".made-of"
+    if mark.exists() and mark.read_text() == stamp:
+        return python_of(name)
+    print(f"making {home.relative_to(ROOT)}", file=sys.stderr, flush=True)
+    shutil.rmtree(home, ignore_errors=True)
+    _run([sys.executable, "-m", "venv", home], f"no environment for {name}")
+    _run([python_of(name), *PIP, "-r", lock], f"{name} does not install")
+    mark.write_text(stamp)
+    return python_of(name)
+
+
+def programs() -> None:
+    """Build the C programs that changed."""
+    BINARIES.mkdir(parents=True, exist_ok=True)
+    for name in PROGRAMS:
+        source, binary = BENCH / "src" / f"{name}.c", BINARIES / name
+        if not binary.exists() or binary.stat().st_mtime < source.stat().st_mtime:
+            _run(["gcc", "-O2", "-o", binary, source], f"{source.name} does not build (is gcc there?)")
+
+
+def certificate() -> None:
+    """A CA of this run's own, and the certificate of the upstream's TLS end."""
+    TLS.mkdir(parents=True, exist_ok=True)
+    authority = trustme.CA()
+    server = authority.issue_cert("localhost", "127.0.0.1")
+    authority.cert_pem.write_to_path(str(CA_FILE))
+    server.private_key_pem.write_to_path(str(TLS / "server.key"))
+    server.cert_chain_pems[0].write_to_path(str(TLS / "server.pem"))
+
+
+def nginx() -> Path:
+    """The nginx of the machine, or Debian's package unpacked (not installed); raises NotMade."""
+    installed = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
+    if installed is not None:
+        return Path(installed)
+    if not NGINX.exists():
+        _unpack_nginx(MADE / "nginx")
+    return NGINX
+
+
+def _unpack_nginx(home: Path) -> None:
+    if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
+        raise NotMade(NO_NGINX)
+    home.mkdir(parents=True, exist_ok=True)
+    _run(["apt-get", "download", "nginx"], NO_NGINX, home)
+    _run(["dpkg-deb", "-x", next(home.glob("nginx_*.deb")), home], NO_NGINX)
+    if not NGINX.exists():
+        raise NotMade(NO_NGINX)
+
+
+def _run(command: list[str | Path], otherwise: str, folder: Path | None = None) -> None:
+    try:
+        done = subprocess.run(
+            command, check=False, cwd=folder, timeout=INSTALL_S, capture_output=True, text=True, errors="replace"
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise NotMade(f"{otherwise}: {error}") from error
+    if done.returncode:
+        lines = [line for line in done.stderr.strip().splitlines() if line.startswith(("ERROR", "error", "E:"))]
+        raise NotMade(f"{otherwise}: {' '.join(lines or done.stderr.strip().splitlines()[-1:])[:400]}")

@@ -1,0 +1,48 @@
+"""What a fresh process costs: time to ready, idle memory, memory per slow stream, the peak of a large body."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bench.candidates import Candidate
+from bench.instance import Instance
+from bench.places import BODIES
+from bench.processes import KIB, MB, clear_peak, peak_bytes, resident_bytes
+from bench.rig import Rig
+from bench.workloads import ONE_IMAGE, SLOW_STREAMS
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """Of one start. `stream_kib` is what each of 1,000 slow streams adds; `peak_bodies` how many times
+    the body one 4 MB request adds at its peak, with its reply; None where it was not measured, or where
+    not every stream was held."""
+
+    ready_s: float
+    idle_mb: float
+    stream_kib: float | None = None
+    peak_bodies: float | None = None
+    errors: float = 0
+
+
+def footprint(candidate: Candidate, rig: Rig, *, whole: bool) -> Footprint:
+    """From two fresh processes, so that the one figure's freed memory does not hide the other's.
+
+    Not `whole`: from one, and only ready and idle."""
+    with Instance(candidate, rig) as instance:
+        ready_s, idle_mb = instance.ready_s, instance.idle_bytes / MB
+        if not whole:
+            return Footprint(ready_s, idle_mb)
+        sample = instance.measure(SLOW_STREAMS, 1.0)
+        grown_bytes = sample.memory_mb * MB - instance.idle_bytes
+        stream_kib = None if sample.errors else grown_bytes / SLOW_STREAMS.connections / KIB
+    with Instance(candidate, rig) as instance:
+        return Footprint(ready_s, idle_mb, stream_kib, _peak_bodies(instance), sample.errors)
+
+
+def _peak_bodies(instance: Instance) -> float:
+    pids = instance.pids
+    before = resident_bytes(pids)
+    clear_peak(pids)
+    instance.measure(ONE_IMAGE, 1.0)
+    return (peak_bytes(pids) - before) / (BODIES / f"{ONE_IMAGE.body}.json").stat().st_size

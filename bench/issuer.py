@@ -1,0 +1,58 @@
+"""The rig's own OAuth 2.0 issuer: client credentials in, a token with a short life out.
+
+`python -m bench.issuer PORT` with BENCH_CLIENT_SECRET in the environment; `GET /minted` tells how many
+tokens there were and which was the last.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import sys
+from base64 import b64encode
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
+
+CLIENT_ID = "bench"
+LIFE_S = 20
+
+
+class Issuer(HTTPServer):
+    def __init__(self, port: int, secret: str) -> None:
+        super().__init__(("127.0.0.1", port), Answer)
+        self.expects = "Basic " + b64encode(f"{CLIENT_ID}:{secret}".encode()).decode()
+        self.minted: list[str] = []
+
+    def mint(self) -> dict[str, Any]:
+        self.minted.append("bench-" + secrets.token_urlsafe(600)[:800])  # as long as a usual JWT
+        return {"access_token": self.minted[-1], "token_type": "Bearer", "expires_in": LIFE_S}
+
+
+class Answer(BaseHTTPRequestHandler):
+    server: Issuer
+
+    def do_GET(self) -> None:
+        self._say(200, {"minted": len(self.server.minted), "last": (self.server.minted or [""])[-1]})
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers.get("content-length", 0)))
+        if self.headers.get("authorization") == self.server.expects:
+            self._say(200, self.server.mint())
+        else:
+            self._say(401, {"error": "invalid_client"})
+
+    def _say(self, status: int, document: dict[str, Any]) -> None:
+        body = json.dumps(document).encode()
+        self.send_response(status)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Nothing: a token would stand in it one day."""
+
+
+if __name__ == "__main__":
+    Issuer(int(sys.argv[1]), os.environ["BENCH_CLIENT_SECRET"]).serve_forever()

@@ -1,0 +1,66 @@
+"""What a figure was measured on: never who, where or when."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import re
+import subprocess
+from pathlib import Path
+
+from bench.environments import NotMade, nginx
+from bench.places import ENVIRONMENTS, ROOT
+
+LIBRARIES = {
+    "gatepass": ("uvicorn", "uvloop", "httptools", "httpx2", "fastapi"),
+    "naive": ("fastapi", "httpx"),
+    "openai-forward": ("openai-forward",),
+    "litellm": ("litellm",),
+}
+BUSY = 0.3
+"""A machine whose load is above this before the run has other work to do."""
+
+
+def machine() -> dict[str, str | float]:
+    found = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
+    return {
+        "cpu": found[1] if found else platform.machine(),
+        "cores": len(os.sched_getaffinity(0)),
+        "kernel": platform.release().partition("-")[0],
+        "python": platform.python_version(),
+        "nginx": _nginx_version(),
+        "load before the run": round(os.getloadavg()[0], 2),
+    }
+
+
+def _nginx_version() -> str:
+    try:
+        said = subprocess.run([nginx(), "-v"], check=False, capture_output=True, text=True, timeout=10).stderr
+    except (NotMade, OSError):
+        return "none"
+    return said.strip().rpartition("/")[2]
+
+
+def source() -> str:
+    """What stands for gatepass's code as it is now: figures of other code are not shown beside this one's."""
+    digest = hashlib.sha256()
+    for path in sorted((ROOT / "src").rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def versions() -> dict[str, dict[str, str]]:
+    """The versions that matter, by environment."""
+    return {name: found for name, wanted in LIBRARIES.items() if (found := _versions(name, wanted))}
+
+
+def _versions(environment: str, wanted: tuple[str, ...]) -> dict[str, str]:
+    folders = list((ENVIRONMENTS / environment / "lib").glob("python*/site-packages"))
+    return {name: found for name in wanted for folder in folders if (found := _version_in(folder, name))}
+
+
+def _version_in(folder: Path, name: str) -> str | None:
+    for info in folder.glob(f"{name.replace('-', '_')}-*.dist-info"):
+        return info.name.rpartition(".dist-info")[0].rpartition("-")[2]
+    return None

@@ -1,0 +1,169 @@
+"""Processes pinned to a core, ended by their own id, and what the kernel tells of them."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import resource
+import signal
+import socket
+import subprocess
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Self
+
+PR_SET_PDEATHSIG = 1
+TERM_S = 6.0
+KIB, MB = 1024, 1_000_000
+NS_PER_S = 1_000_000_000
+CLEAR_PEAK = "5"
+"""proc(5), /proc/pid/clear_refs: resets the peak resident set (VmHWM)."""
+
+INHERITED = ("PATH", "HOME", "LANG", "TMPDIR")
+"""No proxy, no PYTHON… of the caller's shell reaches what is measured."""
+
+
+class NotEnoughCores(Exception):
+    pass
+
+
+def cores() -> tuple[int, int]:
+    """The core of what is measured, and that of the rig."""
+    mine = sorted(os.sched_getaffinity(0))
+    if len(mine) < 2:
+        raise NotEnoughCores("the rig needs two cores: one for the gateway, one for the upstream and the load")
+    return mine[0], mine[1]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Child:
+    """A process group pinned to one core; it ends with the `with` block, and with this process however that ends."""
+
+    def __init__(
+        self, command: Sequence[str | Path], core: int, log: Path, env: Mapping[str, str] | None = None
+    ) -> None:
+        inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
+        self.log = log
+        with log.open("wb") as out:
+            self._process = subprocess.Popen(
+                [str(word) for word in command],
+                env=inherited | dict(env or {}),
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=lambda: _settle(core),
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def ended(self) -> bool:
+        return self._process.poll() is not None
+
+    def stop(self) -> None:
+        if self.ended:
+            return
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGTERM)
+        try:
+            self._process.wait(TERM_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.pid, signal.SIGKILL)
+            self._process.wait()
+
+    def tail(self, lines: int = 1) -> str:
+        """The end of what it said."""
+        said = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        return " ".join(line.strip() for line in said[-lines:])[-300:]
+
+
+def _settle(core: int) -> None:
+    """Runs in the child before the program: pinned, with all files it may open, and never an orphan."""
+    os.sched_setaffinity(0, {core})
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def tree(pid: int) -> list[int]:
+    """`pid` and all that descends from it."""
+    found, todo = [], [pid]
+    while todo:
+        at = todo.pop()
+        found.append(at)
+        for children in Path(f"/proc/{at}/task").glob("*/children"):
+            with suppress(OSError):
+                todo += [int(child) for child in children.read_text().split()]
+    return found
+
+
+def cpu_s(pids: Sequence[int]) -> float:
+    """Seconds on a core so far, to the nanosecond: /proc/pid/stat counts in hundredths of a second."""
+    total_ns = 0
+    for pid in pids:
+        for schedstat in Path(f"/proc/{pid}/task").glob("*/schedstat"):
+            with suppress(OSError):
+                total_ns += int(schedstat.read_text().split()[0])
+    return total_ns / NS_PER_S
+
+
+def kernel_and_user_ticks(pids: Sequence[int]) -> tuple[int, int]:
+    """Hundredths of a second so far, spent in the kernel and outside of it."""
+    kernel = user = 0
+    for pid in pids:
+        with suppress(OSError):
+            fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+            user, kernel = user + int(fields[11]), kernel + int(fields[12])
+    return kernel, user
+
+
+def proportional_bytes(pids: Sequence[int]) -> int:
+    """The proportional set size: shared pages count in parts."""
+    return sum(_field(f"/proc/{pid}/smaps_rollup", "Pss") for pid in pids)
+
+
+def resident_bytes(pids: Sequence[int]) -> int:
+    return sum(_field(f"/proc/{pid}/status", "VmRSS") for pid in pids)
+
+
+def peak_bytes(pids: Sequence[int]) -> int:
+    """The highest resident set since `clear_peak`."""
+    return sum(_field(f"/proc/{pid}/status", "VmHWM") for pid in pids)
+
+
+def clear_peak(pids: Sequence[int]) -> None:
+    for pid in pids:
+        with suppress(OSError):
+            Path(f"/proc/{pid}/clear_refs").write_text(CLEAR_PEAK)
+
+
+def open_files(pids: Sequence[int]) -> int:
+    """File descriptors, sockets among them."""
+    total = 0
+    for pid in pids:
+        with suppress(OSError):
+            total += len(os.listdir(f"/proc/{pid}/fd"))
+    return total
+
+
+def _field(path: str, name: str) -> int:
+    with suppress(OSError):
+        found = re.search(rf"^{name}:\s+(\d+) kB", Path(path).read_text(encoding="utf-8"), re.MULTILINE)
+        return int(found[1]) * KIB if found else 0
+    return 0

@@ -1,0 +1,226 @@
+"""Where each microsecond goes: `python -m bench.profile`.
+
+The gateway runs as it does in the benchmark. A window without the profiler tells what a request (or a
+relayed event) costs in CPU; a second one under the same load is sampled by py-spy, on-CPU samples only,
+and its shares divide that cost. A sample belongs to the innermost frame of its stack that a stage knows:
+so the C work below a Python frame (a socket's write, a JSON parse) counts where it was called, and what
+uvloop does by itself (epoll, reading sockets, calling back) is "event loop". py-spy loses the outer frames
+of some stacks: what stands under "inclusive" is the least that it can be.
+
+A tracing profiler would multiply the cost of small functions, and a stage timed alone would miss the
+loop, the sockets and the caches. `python -m bench.street` times the street in one process, without them.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from threading import Timer
+from typing import Any
+
+import click
+
+from bench import rig as far_ends
+from bench.candidates import CANDIDATES
+from bench.environments import NotMade, environment
+from bench.instance import Instance, NotReady
+from bench.places import SCRATCH
+from bench.processes import kernel_and_user_ticks
+from bench.rig import Rig
+from bench.workloads import WORKLOADS, Workload
+
+WINDOW_S = 6.0
+PACED_S = 3.0
+RATE_HZ = 800
+SPY_S = 30.0
+
+PARTS = {
+    "chat-64": "One small chat, 64 at a time",
+    "paced-500": "One relayed event, one of 500 paced streams",
+    "burst-32": "One relayed event of a burst",
+    "embeddings-8": "Embeddings, 64 KB in, 380 KB out",
+    "images-4": "A chat with a 4 MB image that is moved",
+}
+
+STAGES = (
+    ("asyncio/timeouts.py", "asyncio.timeout"),
+    ("prometheus_client/", "metrics"),
+    ("gatepass/observe/metrics.py", "metrics"),
+    ("gatepass/observe/", "log line"),
+    ("httpcore2/", "transport: httpcore2, h11, anyio"),
+    ("/h11/", "transport: httpcore2, h11, anyio"),
+    ("/anyio/", "transport: httpcore2, h11, anyio"),
+    ("httpx2/", "transport: httpx2"),
+    ("gatepass/transport/", "transport: ours"),
+    ("gatepass/tokens/", "token"),
+    ("gatepass/admission/", "admit"),
+    ("gatepass/surface/", "decode"),
+    ("gatepass/routing/", "resolve"),
+    ("gatepass/adapt/", "adapt"),
+    ("gatepass/jsontext.py", "JSON text: find, replace"),
+    ("gatepass/upstream/authorize.py", "authorize"),
+    ("gatepass/upstream/", "encode, judge"),
+    ("gatepass/relay/", "relay: events"),
+    ("gatepass/relaying.py", "relay: pump"),
+    ("gatepass/reply.py", "reply"),
+    ("gatepass/api/http_guard.py", "server: uvicorn, httptools"),
+    ("uvicorn/", "server: uvicorn, httptools"),
+    ("starlette/", "server: FastAPI, Starlette"),
+    ("fastapi/", "server: FastAPI, Starlette"),
+    ("gatepass/api/", "ASGI client"),
+    ("gatepass/", "street"),
+)
+"""Part of a file's path, in order: the first that fits names the stage."""
+
+LOOP, UNKNOWN = "event loop", "not known: a stack cut short"
+
+AROUND = (
+    "click/",
+    "<frozen",
+    "uvicorn/server",
+    "uvicorn/_compat",
+    "asyncio/runners",
+    "gatepass/cli/",
+    "gatepass/__main__",
+)
+"""What every stack begins with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The microseconds of one request or event, by stage and by function (its own, and with what it calls).
+    `kernel` is the share that the kernel had: system calls, the network stack."""
+
+    says: str
+    us: float
+    kernel: float
+    samples: int
+    stages: list[tuple[str, float]]
+    own: list[tuple[str, float]]
+    inclusive: list[tuple[str, float]]
+
+    def document(self) -> dict[str, Any]:
+        head = {"says": self.says, "us": round(self.us, 2), "kernel": round(self.kernel, 2), "samples": self.samples}
+        return head | {
+            name: [(what, round(us, 2)) for what, us in getattr(self, name)] for name in ("stages", "own", "inclusive")
+        }
+
+
+def taken(rig: Rig, names: Sequence[str] = tuple(PARTS)) -> dict[str, Any]:
+    """The profile as the JSON file holds it: `parts`, or `absent` with the reason."""
+    try:
+        spy = environment("py-spy").with_name("py-spy")
+        parts = [_part(rig, spy, workload) for workload in WORKLOADS if workload.name in names]
+    except (NotMade, NotReady, OSError) as error:
+        return {"absent": str(error)}
+    return {"parts": [part.document() for part in parts]}
+
+
+def _part(rig: Rig, spy: Path, workload: Workload) -> Part:
+    candidate = next(one for one in CANDIDATES if one.name == "gatepass")
+    with Instance(candidate, rig) as instance:
+        before = kernel_and_user_ticks(instance.pids)
+        us = instance.measure(workload, PACED_S).cpu_us
+        kernel, user = (after - was for after, was in zip(kernel_and_user_ticks(instance.pids), before, strict=True))
+        stacks = _sampled(instance, spy, workload)
+    return shared_out(PARTS[workload.name], us, kernel / ((kernel + user) or 1), stacks)
+
+
+def _sampled(instance: Instance, spy: Path, workload: Workload) -> Counter[tuple[str, ...]]:
+    """The stacks of a window under load, outermost frame first; py-spy starts when the window opens."""
+    window_s = PACED_S if workload.once else WINDOW_S
+    out, said = SCRATCH / "stacks.txt", SCRATCH / "py-spy.txt"
+    out.unlink(missing_ok=True)
+    command = [str(spy), "record", "--pid", str(instance.pids[0]), "--rate", str(RATE_HZ), "--full-filenames"]
+    command += [
+        "--nonblocking",
+        "--duration",
+        str(max(1, round(window_s - 1))),
+        "--format",
+        "raw",
+        "--output",
+        str(out),
+    ]
+    with said.open("wb") as errors:
+        watch = Timer(workload.warmup_s + 0.3, _start_spy, (command, errors.fileno()))
+        watch.start()
+        instance.measure(replace(workload, window_s=window_s), window_s)
+        watch.join()
+    if not out.exists():
+        raise NotReady(f"py-spy told nothing: {said.read_text(errors='replace').strip()[-200:]}")
+    return read_stacks(out.read_text(encoding="utf-8"))
+
+
+def _start_spy(command: list[str], errors: int) -> None:
+    with suppress(subprocess.TimeoutExpired):
+        subprocess.run(command, check=False, timeout=SPY_S, stdout=errors, stderr=errors)
+
+
+def read_stacks(text: str) -> Counter[tuple[str, ...]]:
+    """From lines of `frame;frame;frame count`; what every stack begins with is left out."""
+    stacks: Counter[tuple[str, ...]] = Counter()
+    for line in text.splitlines():
+        frames, _, count = line.rpartition(" ")
+        inner = tuple(frame for frame in frames.split(";") if not any(part in frame for part in AROUND))
+        stacks[inner] += int(count)
+    return stacks
+
+
+def shared_out(says: str, us: float, kernel: float, stacks: Counter[tuple[str, ...]]) -> Part:
+    """Divide `us` by the shares of the samples."""
+    total = stacks.total() or 1
+    stages, own, inclusive = Counter[str](), Counter[str](), Counter[str]()
+    for frames, count in stacks.items():
+        stages[stage_of(frames)] += count
+        own[_function(frames[-1]) if frames else LOOP] += count
+        for function in {_function(frame) for frame in frames}:
+            inclusive[function] += count
+    scaled = [[(name, count * us / total) for name, count in each.most_common()] for each in (stages, own, inclusive)]
+    return Part(says, us, kernel, total, scaled[0], scaled[1][:25], scaled[2][:50])
+
+
+def stage_of(frames: Sequence[str]) -> str:
+    for frame in reversed(frames):
+        for fragment, stage in STAGES:
+            if fragment in frame:
+                return stage
+    return UNKNOWN if frames else LOOP
+
+
+def _function(frame: str) -> str:
+    """`send (…/site-packages/httpx2/_client.py:1620)` as `httpx2/_client.py send`."""
+    name, _, place = frame.rpartition(" (")
+    path = place.rpartition(":")[0]
+    for root in ("/site-packages/", "/src/", "/lib/"):
+        path = path.rpartition(root)[2]
+    return f"{path} {name}"
+
+
+def _print(part: dict[str, Any]) -> None:
+    print(
+        f"\n{part['says']}: {part['us']:.1f} µs of CPU, {part['kernel']:.0%} in the kernel ({part['samples']} samples)"
+    )
+    for title in ("stages", "own", "inclusive"):
+        print(f"\n  {title}")
+        for what, us in part[title][:30]:
+            print(f"  {us:8.2f} µs {us / part['us']:5.0%}  {what}")
+
+
+@click.command()
+@click.argument("names", nargs=-1, type=click.Choice(list(PARTS)))
+def main(names: tuple[str, ...]) -> None:
+    """Print where the CPU of one request or event goes, for all of NAMES or for each."""
+    with far_ends.running() as rig:
+        profile = taken(rig, names or tuple(PARTS))
+    if "absent" in profile:
+        raise click.ClickException(f"no profile: {profile['absent']}")
+    for part in profile["parts"]:
+        _print(part)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""The figures as tables, and the report for the terminal. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bench.bar import NOT_MEASURED_YET, Figures, Result
+from bench.sample import Sample
+from bench.series import Outcome
+from bench.workloads import Workload
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    title: str
+    figure: str
+    decimals: int = 0
+
+
+ALL = (Column("CPU µs", "cpu_us", 1), Column("gateway core", "gateway_cpu", 2), Column("rig core", "rig_cpu", 2))
+CHAT = (Column("req/s", "requests_s"), Column("p50 µs", "latency_p50_us"), Column("p99 µs", "latency_p99_us"), *ALL)
+STREAM = (
+    Column("events/s", "events_s"),
+    Column("delay p50 µs", "delay_p50_us"),
+    Column("delay p99 µs", "delay_p99_us"),
+    Column("TTFT added p50 µs", "ttft_added_p50_us"),
+    *ALL,
+)
+BYTES = (Column("MB/s", "mb_s"), *CHAT)
+COLUMNS = {"burst": STREAM, "repaired": STREAM, "paced": STREAM, "embeddings": BYTES}
+LAST = (Column("MB", "memory_mb"), Column("errors", "errors"))
+
+FOOTPRINT = (("ready s", "ready_s", 2), ("idle MB", "idle_mb", 1), ("KiB a slow stream", "stream_kib", 1))
+FOOTPRINT_ALL = (*FOOTPRINT, ("peak of a 4 MB body, x", "peak_bodies", 1))
+
+Table = list[list[str]]
+
+
+def bar_document(result: Result) -> dict[str, Any]:
+    bar = result.bar
+    return {
+        "work": bar.work,
+        "measure": bar.measure,
+        "wanted": wanted(result),
+        "value": None if result.value is None else round(result.value, 3),
+        "met": result.met,
+        "missed_by": round(result.by, 3),
+    }
+
+
+def report(
+    figures: Figures, results: Sequence[Result], outcomes: Mapping[str, Outcome], workloads: Iterable[Workload]
+) -> str:
+    """For the terminal."""
+    parts = []
+    for workload in workloads:
+        table = load_table(figures, workload, list(outcomes))
+        parts += [f"\n{workload.name}: {workload.says}", *aligned(table)] if len(table) > 1 else []
+    parts += ["\nfresh processes", *aligned(footprint_table(figures, list(outcomes)))]
+    known = [result for result in results if result.value is not None]
+    parts += ["\nthe bar", *aligned(bar_table(known)), "", NOT_MEASURED_YET]
+    parts += [f"{len(results) - len(known)} of {len(results)} promises are not part of this run"] * (known != results)
+    parts += [f"not measured: {name}: {one.absent}" for name, one in outcomes.items() if one.absent]
+    return "\n".join(parts)
+
+
+def load_table(figures: Figures, workload: Workload, names: Sequence[str]) -> Table:
+    columns = (*COLUMNS.get(workload.name.partition("-")[0], CHAT), *LAST)
+    rows = [["", *(column.title for column in columns)]]
+    for name in names:
+        sample = figures.loads.get((name, workload.name))
+        if sample is not None:
+            rows.append([name, *(_figure(sample, column) for column in columns)])
+    return rows
+
+
+def footprint_table(figures: Figures, names: Sequence[str]) -> Table:
+    rows = [["", *(title for title, _, _ in FOOTPRINT_ALL)]]
+    for name in names:
+        cells = [(figures.footprints.get((name, figure)), decimals) for _, figure, decimals in FOOTPRINT_ALL]
+        if any(value is not None for value, _ in cells):
+            rows.append([name, *("" if value is None else f"{value:,.{decimals}f}" for value, decimals in cells)])
+    return rows
+
+
+def bar_table(results: Sequence[Result]) -> Table:
+    rows = [["work", "measure", "wanted", "measured", ""]]
+    for result in results:
+        value = "" if result.value is None else f"{number(result.value)} {result.bar.unit}"
+        rows.append([result.bar.work, result.bar.measure, wanted(result), value, verdict(result)])
+    return rows
+
+
+def _figure(sample: Sample, column: Column) -> str:
+    value: float = getattr(sample, column.figure)
+    return "" if value < 0 else f"{value:,.{column.decimals}f}"
+
+
+def wanted(result: Result) -> str:
+    bar = result.bar
+    return f"{'≥' if bar.at_least else '≤'} {bar.limit:g} {bar.unit}"
+
+
+def verdict(result: Result) -> str:
+    if result.met is None:
+        return "not measured"
+    return "met" if result.met else f"missed: {miss(result)}"
+
+
+def miss(result: Result) -> str:
+    """How far from the limit a missed value is."""
+    share = (result.value or 0.0) / result.bar.limit
+    return f"{share:.0%} of it" if result.bar.at_least else f"{share:.3g} times as much"
+
+
+def number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def aligned(table: Table) -> list[str]:
+    widths = [max(len(row[at]) for row in table) for at in range(len(table[0]))]
+    texts = {at for at in range(len(widths)) if any(char.isalpha() for row in table[1:] for char in row[at])}
+    return [
+        "  ".join(cell.ljust(width) if at in texts else cell.rjust(width) for at, (cell, width) in enumerate(cells))
+        for cells in (list(zip(row, widths, strict=True)) for row in table)
+    ]

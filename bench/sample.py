@@ -1,0 +1,69 @@
+"""One measured window, and the medians of several."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from statistics import median
+from typing import Any, Self
+
+US_PER_S = 1_000_000
+MB = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Times are microseconds. `cpu_us` is the gateway's CPU per event of a stream, else per request:
+    the figure that survives a busy machine. `delay` is from the upstream's write to the client's read;
+    `ttft_added` the time to the first event without what the upstream itself took. `gateway_cpu` and
+    `rig_cpu` are shares of their core: a rig near 1 was the limit itself."""
+
+    requests_s: float
+    events_s: float
+    mb_s: float
+    latency_p50_us: float
+    latency_p99_us: float
+    ttft_added_p50_us: float
+    delay_p50_us: float
+    delay_p99_us: float
+    cpu_us: float
+    gateway_cpu: float
+    rig_cpu: float
+    memory_mb: float
+    errors: float
+    note: str = ""
+
+    @classmethod
+    def read(cls, said: dict[str, Any], gateway_cpu_s: float, rig_cpu_s: float, memory_bytes: int, note: str) -> Self:
+        """From the line that the load generator prints."""
+        window_s = said["seconds"]
+        units = said["events"] or said["requests"]
+        return cls(
+            requests_s=said["requests"] / window_s,
+            events_s=said["events"] / window_s,
+            mb_s=said["bytes"] / window_s / MB,
+            latency_p50_us=said["latency_us"]["p50"],
+            latency_p99_us=said["latency_us"]["p99"],
+            ttft_added_p50_us=said["ttft_added_us"]["p50"],
+            delay_p50_us=said["delay_us"]["p50"],
+            delay_p99_us=said["delay_us"]["p99"],
+            cpu_us=gateway_cpu_s / units * US_PER_S if units else 0.0,
+            gateway_cpu=gateway_cpu_s / window_s,
+            rig_cpu=(rig_cpu_s + said["client_cpu_s"]) / window_s,
+            memory_mb=memory_bytes / MB,
+            errors=said["errors"] + said["unfinished"],
+            note=note,
+        )
+
+    def document(self) -> dict[str, float | str]:
+        return {name: round(value, 3) if isinstance(value, float) else value for name, value in asdict(self).items()}
+
+
+FIGURES = tuple(one.name for one in fields(Sample) if one.name != "note")
+
+
+def medians(samples: Sequence[Sample]) -> Sample:
+    """Each figure's own median; errors are summed, they must not hide."""
+    figures = {name: median(getattr(one, name) for one in samples) for name in FIGURES}
+    figures["errors"] = sum(one.errors for one in samples)
+    return Sample(**figures, note="; ".join(dict.fromkeys(one.note for one in samples if one.note)))

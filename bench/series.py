@@ -1,0 +1,186 @@
+"""A whole run: every candidate started once, taking turns in each round."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from statistics import median
+from typing import Any
+
+from bench.bar import Figures
+from bench.candidates import CLIENT_KEY, Candidate
+from bench.environments import NotMade
+from bench.footprint import Footprint, footprint
+from bench.instance import Instance, NotReady
+from bench.rig import Rig
+from bench.sample import Sample, medians
+from bench.workloads import Workload
+
+PAUSE_S = 0.15
+"""Between two windows, for connections that are still closing."""
+
+
+@dataclass(slots=True)
+class Outcome:
+    """All that one candidate showed. `absent` says why there is nothing, `faults` what it was
+    to do and did not: then its figures stand for nothing."""
+
+    says: str
+    absent: str | None = None
+    footprints: list[Footprint] = field(default_factory=list)
+    runs: dict[str, list[Sample]] = field(default_factory=dict)
+    checks: list[str] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+
+    def document(self) -> dict[str, Any]:
+        return {
+            "says": self.says,
+            "absent": self.absent,
+            "checks": self.checks,
+            "faults": self.faults,
+            "footprints": [asdict(one) for one in self.footprints],
+            "runs": {name: [one.document() for one in samples] for name, samples in self.runs.items()},
+            "medians": {name: medians(samples).document() for name, samples in self.runs.items()},
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """`starts`: how many fresh processes tell the footprint; `whole`: with streams and images in each."""
+
+    candidates: Sequence[Candidate]
+    workloads: Sequence[Workload]
+    rounds: int
+    window_s: float
+    starts: int
+    whole_footprint: frozenset[str]
+
+
+def run(plan: Plan, rig: Rig) -> dict[str, Outcome]:
+    """Measure what `plan` says; a candidate that fails is absent with its reason, the others go on."""
+    outcomes = {one.name: Outcome(one.says) for one in plan.candidates}
+    for candidate in plan.candidates:
+        _starts(candidate, plan, rig, outcomes[candidate.name])
+    with ExitStack() as stack:
+        instances = []
+        for candidate in plan.candidates:
+            if outcomes[candidate.name].absent is None:
+                instances += _started(stack, candidate, rig, outcomes[candidate.name])
+        for turn in range(plan.rounds):
+            _round(turn, plan, instances, outcomes)
+        for instance in instances:
+            try:
+                _check(instance, rig, outcomes[instance.candidate.name])
+            except OSError as error:
+                outcomes[instance.candidate.name].faults.append(f"it answers after the run ({error})")
+    return outcomes
+
+
+def figures(outcomes: dict[str, Outcome]) -> Figures:
+    """The medians, for the bar."""
+    loads = {
+        (name, workload): medians(samples)
+        for name, outcome in outcomes.items()
+        for workload, samples in outcome.runs.items()
+    }
+    footprints = {
+        (name, figure): median(values)
+        for name, outcome in outcomes.items()
+        for figure in ("ready_s", "idle_mb", "stream_kib", "peak_bodies")
+        if (values := [one for row in outcome.footprints if (one := getattr(row, figure)) is not None])
+    }
+    return Figures(loads, footprints)
+
+
+def _starts(candidate: Candidate, plan: Plan, rig: Rig, outcome: Outcome) -> None:
+    if candidate.launch is None or candidate.name.endswith("-tls"):
+        return
+    try:
+        for _ in range(plan.starts):
+            outcome.footprints.append(footprint(candidate, rig, whole=candidate.name in plan.whole_footprint))
+            _tell(f"{candidate.name}: {_shown(outcome.footprints[-1])}")
+    except (NotMade, NotReady, OSError) as error:
+        outcome.absent = str(error)
+        _tell(f"{candidate.name}: {error}")
+
+
+def _started(stack: ExitStack, candidate: Candidate, rig: Rig, outcome: Outcome) -> list[Instance]:
+    if candidate.name.endswith("-tls") and rig.no_tls is not None:
+        outcome.absent = rig.no_tls
+        return []
+    try:
+        return [stack.enter_context(Instance(candidate, rig))]
+    except (NotMade, NotReady, OSError) as error:
+        outcome.absent = str(error)
+        _tell(f"{candidate.name}: {error}")
+        return []
+
+
+def _round(turn: int, plan: Plan, instances: list[Instance], outcomes: dict[str, Outcome]) -> None:
+    for workload in plan.workloads:
+        taking_part = [one for one in instances if _takes_part(one.candidate, workload)]
+        first = turn % len(taking_part) if taking_part else 0
+        for instance in taking_part[first:] + taking_part[:first]:
+            name = instance.candidate.name
+            try:
+                sample = instance.measure(workload, plan.window_s)
+            except NotReady as error:
+                _tell(f"round {turn + 1} {workload.name} {name}: {error}")
+                continue
+            outcomes[name].runs.setdefault(workload.name, []).append(sample)
+            _tell(f"round {turn + 1} {workload.name:<13} {name:<15} {_brief(sample)}")
+            time.sleep(PAUSE_S)
+
+
+def _takes_part(candidate: Candidate, workload: Workload) -> bool:
+    return candidate.name in workload.candidates or (candidate.is_gatepass and _twin(candidate) in workload.candidates)
+
+
+def _twin(candidate: Candidate) -> str:
+    """Another checkout of gatepass takes part where this one does."""
+    return "gatepass-tls" if candidate.name.endswith("-tls") else "gatepass"
+
+
+def _check(instance: Instance, rig: Rig, outcome: Outcome) -> None:
+    """Note what shows that gatepass did all its work while it was measured, and what it left undone."""
+    if not instance.candidate.is_gatepass:
+        return
+    instance.ask("chat")
+    seen, issuer, moved = rig.mock(), rig.issuer(), rig.mock()["images_moved"]
+    instance.ask("images")
+    lines, served = instance.log_lines(), instance.served()
+    claims = {
+        "a fresh token of the issuer went up": seen["authorization"].startswith("Bearer bench-"),
+        "the model was renamed": seen["model"].startswith("deployed-"),
+        "images were moved": rig.mock()["images_moved"] == moved + 1,
+        "a broken stream was repaired": b"\n\n: still here\n\n" not in instance.ask("mixed"),
+        "each request has its access line": any('"caller":"load"' in line for line in lines[-3:]),
+        "the metrics count": bool(served),
+        "no key stands in the log": not any(CLIENT_KEY in line for line in lines[-5000:]),
+    }
+    outcome.checks = [claim for claim, holds in claims.items() if holds]
+    outcome.faults = [claim for claim, holds in claims.items() if not holds]
+    outcome.checks += [f"{issuer['minted']} tokens were minted by the issuer", f"{len(lines)} log lines", *served]
+
+
+def _shown(one: Footprint) -> str:
+    rest = "" if one.stream_kib is None else f", {one.stream_kib:.1f} KiB a stream"
+    rest += "" if one.peak_bodies is None else f", peak {one.peak_bodies:.1f} bodies"
+    return f"ready in {one.ready_s:.2f} s, idle {one.idle_mb:.1f} MB{rest}" + (
+        f", {one.errors} errors" * bool(one.errors)
+    )
+
+
+def _brief(one: Sample) -> str:
+    return (
+        f"{one.requests_s:8.0f} req/s {one.events_s:9.0f} ev/s {one.mb_s:7.1f} MB/s {one.cpu_us:8.1f} µs CPU"
+        f" p50 {one.latency_p50_us:8.0f} µs  core {one.gateway_cpu:.2f} rig {one.rig_cpu:.2f}"
+        + (f"  {one.errors:.0f} errors {one.note}" if one.errors else "")
+    )
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,86 @@
+"""Ten minutes of everything: `python -m bench.soak`: memory and file descriptors have to stay where they are."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from statistics import median
+
+import click
+
+from bench import rig
+from bench.candidates import CANDIDATES
+from bench.environments import NotMade
+from bench.instance import Instance, NotReady
+from bench.machine import source
+from bench.places import RESULTS
+from bench.processes import MB, NotEnoughCores, open_files, proportional_bytes
+from bench.workloads import named
+
+PARTS = ("chat-64", "burst-32", "paced-500", "embeddings-8", "images-4")
+WINDOW_S = 4.0
+REST_S = 1.5
+GROWTH = 0.05
+"""What the last third may be above the second one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """gatepass between two rounds of load, at rest. Counts are totals."""
+
+    after_s: float
+    memory_mb: float
+    open_files: int
+    requests: int
+    events: int
+    errors: int
+
+
+def is_flat(rests: Sequence[Rest]) -> bool:
+    """Whether memory and file descriptors stay: the last third against the one before it. The first
+    third warms up: arenas, connections, caches."""
+    third = max(1, len(rests) // 3)
+    middle, last = rests[third : 2 * third] or rests[:1], rests[-third:]
+    grown = median(one.memory_mb for one in last) / median(one.memory_mb for one in middle) - 1
+    return grown <= GROWTH and last[-1].open_files <= max(one.open_files for one in middle)
+
+
+@click.command()
+@click.option("--minutes", type=click.FloatRange(0.1), default=10.0, show_default=True)
+def main(minutes: float) -> None:
+    """Load gatepass for MINUTES, print it at rest after each round, and fail where it grows."""
+    candidate = next(one for one in CANDIDATES if one.name == "gatepass")
+    try:
+        with rig.running() as far_ends, Instance(candidate, far_ends) as instance:
+            rests = _soaked(instance, minutes * 60)
+    except (NotMade, NotReady, NotEnoughCores) as error:
+        raise click.ClickException(str(error)) from error
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    document = {"source": source(), "flat": is_flat(rests), "rests": [asdict(one) for one in rests]}
+    (RESULTS / "soak.json").write_text(json.dumps(document, indent=1), encoding="utf-8")
+    print("flat" if is_flat(rests) else "NOT flat")
+    if not is_flat(rests) or rests[-1].errors:
+        raise SystemExit(1)
+
+
+def _soaked(instance: Instance, bound_s: float) -> list[Rest]:
+    began_s, rests, requests, events, errors = time.monotonic(), list[Rest](), 0, 0, 0
+    while not rests or time.monotonic() - began_s < bound_s:
+        for workload in named(PARTS):
+            sample = instance.measure(workload, WINDOW_S)
+            window_s = workload.window_s or WINDOW_S
+            requests += round(sample.requests_s * window_s)
+            events += round(sample.events_s * window_s)
+            errors += round(sample.errors)
+        time.sleep(REST_S)
+        pids, after_s = instance.pids, time.monotonic() - began_s
+        memory_mb = proportional_bytes(pids) / MB
+        rests.append(Rest(round(after_s, 1), round(memory_mb, 1), open_files(pids), requests, events, errors))
+        print(rests[-1], flush=True)
+    return rests
+
+
+if __name__ == "__main__":
+    main()

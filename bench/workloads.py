@@ -1,0 +1,149 @@
+"""What the clients do: the workloads, and the request bodies that they send."""
+
+from __future__ import annotations
+
+import base64
+import json
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from bench.places import BODIES
+
+CHAT, EMBEDDINGS = "/v1/chat/completions", "/v1/embeddings"
+
+EVERYBODY = ("direct", "nginx", "gatepass", "naive", "openai-forward", "litellm")
+OVER_TLS = ("nginx-tls", "gatepass-tls")
+LEAN = ("direct", "nginx", "gatepass")
+"""The others show nothing but a backlog there: naive holds 100 streams (httpx's default pool), and the
+events of 500 streams are more than one core's work for openai-forward and LiteLLM."""
+
+TEXT = "The quick brown fox jumps over the lazy dog. "
+IMAGE_BYTES = 3 * 1024 * 1024
+"""4 MiB once it is base64."""
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """One kind of load. `once`: each connection sends one request, a long stream, and the window lies
+    where all of them run; else each sends its next request when a reply is complete."""
+
+    name: str
+    says: str
+    body: str
+    connections: int
+    candidates: tuple[str, ...]
+    path: str = CHAT
+    warmup_s: float = 0.4
+    window_s: float | None = None
+    ramp_ms: int = 0
+    once: bool = False
+
+    @property
+    def nominal_events_per_s(self) -> float:
+        """What paced streams send, one event each 50 ms."""
+        return self.connections * 20.0
+
+
+def paced(connections: int, ramp_ms: int, warmup_s: float, candidates: tuple[str, ...], body: str) -> Workload:
+    return Workload(
+        f"paced-{connections}",
+        f"{connections} streams, an event each 50 ms",
+        body,
+        connections,
+        candidates,
+        warmup_s=warmup_s,
+        window_s=3.0,
+        ramp_ms=ramp_ms,
+        once=True,
+    )
+
+
+WORKLOADS = (
+    Workload("chat-1", "small chat (1 KB in, 1 KB out), one at a time", "chat", 1, EVERYBODY + OVER_TLS),
+    Workload("chat-64", "small chat, 64 at a time", "chat", 64, EVERYBODY + OVER_TLS),
+    Workload("burst-32", "streams of 200 events without a pause, 32 at a time", "burst", 32, EVERYBODY),
+    Workload(
+        "repaired-32",
+        "the same with ids and comment-only blocks, which gatepass rewrites",
+        "mixed",
+        32,
+        ("nginx", "gatepass"),
+    ),
+    paced(50, 500, 1.0, EVERYBODY, "paced-100"),
+    paced(500, 1000, 1.5, LEAN, "paced-100"),
+    paced(1500, 2000, 2.5, LEAN, "paced-120"),
+    paced(200, 1000, 1.5, OVER_TLS, "paced-100"),
+    Workload(
+        "embeddings-8",
+        "embeddings, 64 KB in, 380 KB out, 8 at a time",
+        "embeddings",
+        8,
+        EVERYBODY + OVER_TLS,
+        path=EMBEDDINGS,
+    ),
+    Workload(
+        "images-4", "a 4 MB image beside the messages, 4 at a time: gatepass moves it", "images", 4, EVERYBODY[1:]
+    ),
+)
+QUICK = ("chat-1", "chat-64", "burst-32", "paced-500", "embeddings-8", "images-4")
+
+SLOW_STREAMS = Workload(
+    "slow-1000",
+    "1,000 streams, an event each second",
+    "slow",
+    1000,
+    EVERYBODY,
+    warmup_s=3.0,
+    window_s=1.5,
+    ramp_ms=2000,
+    once=True,
+)
+ONE_IMAGE = Workload("image-1", "a 4 MB image, one at a time", "images", 1, EVERYBODY, warmup_s=0.1, window_s=1.0)
+
+
+CURVE_STREAMS = (1, 10, 100, 500, 1000, 2000)
+CURVE_BODIES_KB = (1, 16, 256, 1024, 4096, 16384)
+
+
+def stream_curve() -> tuple[Workload, ...]:
+    return tuple(paced(count, min(2000, count * 2), 2.5, LEAN[1:], "paced-120") for count in CURVE_STREAMS)
+
+
+def body_curve() -> tuple[Workload, ...]:
+    return tuple(
+        Workload(f"body-{size}", f"chat with a body of {size:,} KB, 4 at a time", f"body-{size}", 4, LEAN[1:])
+        for size in CURVE_BODIES_KB
+    )
+
+
+def named(names: tuple[str, ...]) -> tuple[Workload, ...]:
+    return tuple(workload for workload in WORKLOADS if workload.name in names)
+
+
+def write_bodies() -> None:
+    BODIES.mkdir(parents=True, exist_ok=True)
+    sizes = {f"body-{size}": _chat("bench-chat", TEXT * (size * 1000 // len(TEXT) + 1)) for size in CURVE_BODIES_KB}
+    for name, body in {**_bodies(), **sizes}.items():
+        (BODIES / f"{name}.json").write_text(json.dumps(body, ensure_ascii=False), encoding="utf-8")
+
+
+def _bodies() -> Mapping[str, Any]:
+    text = TEXT * 120
+    image = base64.b64encode(random.Random(1).randbytes(IMAGE_BYTES)).decode()  # noqa: S311 - no secret
+    return {
+        "chat": _chat("bench-chat", text[:800]),
+        "burst": _chat("bench-burst-200", text[:800], stream=True),
+        "mixed": _chat("bench-mixed-200", text[:800], stream=True),
+        "paced-100": _chat("bench-pace-100-50", text[:800], stream=True),
+        "paced-120": _chat("bench-pace-120-50", text[:800], stream=True),
+        "slow": _chat("bench-pace-8-1000", text[:800], stream=True),
+        "embeddings": {"model": "bench-embed", "input": [text[:4060]] * 16, "encoding_format": "float"},
+        "images": _chat("bench-chat", text[:200]) | {"images": [f"data:image/png;base64,{image}"]},
+    }
+
+
+def _chat(model: str, text: str, *, stream: bool = False) -> dict[str, Any]:
+    messages = [{"role": "system", "content": "You are a helpful assistant."}, {"role": "user", "content": text}]
+    return {"model": model, "messages": messages, "temperature": 0.2, "max_tokens": 512, "stream": stream}

@@ -1,0 +1,286 @@
+"""One connection to a server: HTTP/1.1, one request and its reply after the other.
+
+asyncio calls the protocol's methods, httptools those that begin with `on_`; neither ever waits. Whoever
+sends waits in `Connection.ask`, and then in the Reply that it gets.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from typing import Protocol, cast
+
+import httptools
+
+from gatepass.call import Timeouts
+from gatepass.errors import Fault, TransportFault
+from gatepass.transport.deadline import Deadline
+from gatepass.transport.head import FIELDS, HEAD_BYTES, objection
+from gatepass.transport.incoming import Incoming
+
+AHEAD_BYTES = 256 * 1024
+"""Reading stops while more than this of a body is here and nobody takes it."""
+
+JOINED_BYTES = 64 * 1024
+"""A body up to this size goes out in one piece with its head: a copy is cheaper than a call."""
+
+SLICE_BYTES = 256 * 1024
+"""A larger one is handed to the loop in slices of this size, each when the one before is nearly out."""
+
+CONTINUE, SWITCHING, OK, NO_CONTENT, NOT_MODIFIED = 100, 101, 200, 204, 304
+
+
+class Owner(Protocol):
+    """Who is told of what becomes of a connection."""
+
+    def freed(self, connection: Connection) -> None:
+        """It is whole, and ready for another request."""
+        ...
+
+    def lost(self, connection: Connection) -> None:
+        """It is no more. Told once, whoever ended it."""
+        ...
+
+
+class Connection(asyncio.BufferedProtocol):
+    """New until it is dialed, then idle, or busy with one reply, and at last lost.
+
+    What is read goes through `buffer`, which all connections of a loop may share: each read is used
+    up before the next one begins. Of a large reply half the cost were fresh pages for every read.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, owner: Owner, buffer: memoryview) -> None:
+        self.deadline = Deadline(loop, self._late)
+        self.made_s: float | None = None
+        self._loop = loop
+        self._owner = owner
+        self._buffer = buffer
+        self._transport: asyncio.Transport | None = None
+        self._parser: httptools.HttpResponseParser | None = None
+        self._reply: Incoming | None = None
+        self._asked = 0
+        self._killed = False
+        self._why = (Fault.CLOSED, "it closed before it was asked")
+        self._forget()
+
+    def _forget(self) -> None:
+        """As before the first request."""
+        self._fields: list[tuple[bytes, bytes]] = []
+        self._problem: str | None = None
+        self._overhead_bytes = 0
+        self._heard = self._whole = self._keeps = self._surplus = False
+        self._until_close = self._to_head = self._unsent = False
+        self._reading_paused = self._writing_paused = False
+
+    @property
+    def open(self) -> bool:
+        return self._transport is not None and not self._killed and not self._transport.is_closing()
+
+    @property
+    def new(self) -> bool:
+        """Whether it was never dialed."""
+        return self.made_s is None and not self._killed
+
+    async def ask(self, head: bytes, body: bytes, bounds: Timeouts, *, to_head: bool = False) -> Incoming:
+        """Send a request; returns when the head of its reply is here. Raises TransportFault.
+
+        `to_head`: the method is HEAD, so there is no body, whatever length the reply claims. A reply
+        that comes before the body is out ends the sending: it is an error that wants no more of it.
+        """
+        transport = self._begin()
+        reply = self._reply = Incoming(self, self._loop, bounds.idle_s)
+        self._to_head = to_head
+        self.deadline.set(bounds.first_byte_s)
+        try:
+            if len(body) <= JOINED_BYTES:
+                transport.write(head + body)
+            else:
+                await self._write(transport, reply, head, body)
+            while not reply.status:
+                reply.check()
+                await reply.changed()
+        except BaseException:
+            reply.abandon()
+            raise
+        if not reply.ended:
+            self.deadline.lift()
+        return reply
+
+    def kill(self, fault: Fault = Fault.CLOSED, detail: str = "gatepass closed it", *, stale: bool = False) -> None:
+        """End it at once, in whatever state; a reply that it is busy with breaks off by `fault`."""
+        if not self._killed:
+            self._killed, self._why = True, (fault, detail)
+        if self._transport is not None:
+            self._transport.abort()
+        reply, self._reply = self._reply, None
+        if reply is not None:
+            reply.end(TransportFault(fault, detail, stale=stale))
+
+    def resume(self) -> None:
+        """Read on, where reading stopped."""
+        if self._reading_paused and self._transport is not None:
+            self._reading_paused = False
+            self._transport.resume_reading()
+
+    def _begin(self) -> asyncio.Transport:
+        if self._transport is None or not self.open:
+            raise TransportFault(*self._why, sent=False, stale=self._asked > 0)
+        self._forget()
+        self._asked += 1
+        return self._transport
+
+    async def _write(self, transport: asyncio.Transport, reply: Incoming, head: bytes, body: bytes) -> None:
+        self._unsent = True
+        transport.write(head)
+        view = memoryview(body)
+        for start in range(0, len(body), SLICE_BYTES):
+            while self._writing_paused and not (reply.status or reply.ended):
+                await reply.changed()
+            if reply.status or reply.ended:
+                return
+            transport.write(view[start : start + SLICE_BYTES])
+        self._unsent = False
+
+    def _late(self) -> None:
+        if self._reply is not None and self._reply.status:
+            self.kill(Fault.TIMEOUT_IDLE, "the reply stopped coming")
+        else:
+            self.kill(Fault.TIMEOUT_FIRST_BYTE, "no whole head came in time")
+
+    # asyncio calls these
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.made_s = self._loop.time()
+        self._transport = cast(asyncio.Transport, transport)
+        if self._killed:
+            self._transport.abort()
+        self._parser = httptools.HttpResponseParser(self)
+        self._parser.set_dangerous_leniencies(
+            # RFC 9112 2.2 allows to take a bare LF, and old servers pad the sizes of their chunks
+            lenient_optional_cr_before_lf=True,
+            lenient_spaces_after_chunk_size=True,
+        )
+
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's signature
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        reply, parser = self._reply, self._parser
+        if reply is None or parser is None:
+            self.kill(Fault.INVALID, "the server spoke before it was asked")
+            return
+        self._heard = True
+        self._overhead_bytes += nbytes
+        begun, size = reply.status, reply.size
+        try:
+            parser.feed_data(self._buffer[:nbytes])
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            self._surplus = self._whole
+            self._problem = self._problem or str(error)
+        if self._whole:
+            self._finish(reply)
+        elif self._problem is not None:
+            self.kill(Fault.INVALID, self._problem)
+        elif reply.size != size:
+            self._overhead_bytes = 0
+            if reply.size > AHEAD_BYTES:
+                self._pause()
+            reply.wake()
+        elif self._overhead_bytes > HEAD_BYTES:  # an endless head, or trailers, or extensions of chunks
+            self.kill(Fault.INVALID, f"its fields are larger than {HEAD_BYTES} bytes")
+        elif reply.status != begun:
+            reply.wake()
+
+    def eof_received(self) -> None:
+        if self._reply is not None and self._until_close:
+            self._finish(self._reply)
+        else:
+            self._broke_off(None)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._broke_off(exc)
+        self.deadline.close()
+        self._parser = self._transport = None  # the parser holds this object's methods
+        self._owner.lost(self)
+
+    def pause_writing(self) -> None:
+        self._writing_paused = True
+
+    def resume_writing(self) -> None:
+        self._writing_paused = False
+        if self._reply is not None:
+            self._reply.wake()
+
+    def _pause(self) -> None:
+        if not self._reading_paused and self._transport is not None and self.open:
+            self._reading_paused = True
+            self._transport.pause_reading()
+
+    def _broke_off(self, exc: Exception | None) -> None:
+        """The server ended the connection, and with it what it was busy with."""
+        if isinstance(exc, ssl.SSLError) and self._asked <= 1 and not self._heard:
+            self.kill(Fault.TLS, str(exc))  # in TLS 1.3 a client certificate is refused after the handshake
+            return
+        where = "in the middle of its reply" if self._heard else "without an answer"
+        self.kill(Fault.CLOSED, str(exc or where), stale=self._asked > 1 and not self._heard)
+
+    def _finish(self, reply: Incoming) -> None:
+        """The reply is whole; the connection is free where nothing is left on either way."""
+        self._reply = None
+        self.deadline.lift()
+        reply.end()
+        if self._keeps and not (self._surplus or self._unsent) and self.open and self._is_written():
+            self.resume()
+            self._owner.freed(self)
+        else:
+            self.kill()
+
+    def _is_written(self) -> bool:
+        return self._transport is not None and self._transport.get_write_buffer_size() == 0
+
+    # httptools calls these
+
+    def on_message_begin(self) -> None:
+        self._surplus = self._whole
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if len(self._fields) <= FIELDS:  # one more than may be, so that it shows
+            self._fields.append((name.lower(), value.strip()))
+
+    def on_headers_complete(self) -> None:
+        parser, reply = self._parser, self._reply
+        if parser is None or reply is None or self._whole:
+            return
+        status = parser.get_status_code()
+        if CONTINUE <= status < OK and status != SWITCHING:
+            self._fields.clear()
+            return
+        headers = tuple(self._fields)
+        named = dict(headers)
+        self._problem = self._problem_of(status) or objection(headers, named)
+        if self._problem is not None:
+            return
+        framed = b"content-length" in named or b"transfer-encoding" in named or status in (NO_CONTENT, NOT_MODIFIED)
+        self._until_close = not framed and not self._to_head
+        self._whole = self._to_head
+        reply.status, reply.headers, reply.named = status, headers, named
+
+    def _problem_of(self, status: int) -> str | None:
+        if status < OK:
+            return "it switches protocols, which nobody asked for" if status == SWITCHING else "its status is no status"
+        if self._overhead_bytes > HEAD_BYTES and sum(len(n) + len(v) for n, v in self._fields) > HEAD_BYTES:
+            return f"its fields are larger than {HEAD_BYTES} bytes"
+        return None
+
+    def on_body(self, body: bytes) -> None:
+        reply = self._reply
+        if reply is None or self._whole or not reply.status:
+            self._surplus = True
+            return
+        reply.pieces.append(body)
+        reply.size += len(body)
+
+    def on_message_complete(self) -> None:
+        if self._parser is not None and self._reply is not None and self._reply.status and not self._whole:
+            self._whole = True
+            self._keeps = self._parser.should_keep_alive()

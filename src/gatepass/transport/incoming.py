@@ -1,0 +1,114 @@
+"""A reply on its way in."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol, Self
+
+from gatepass.call import Headers
+from gatepass.errors import TransportFault
+from gatepass.transport.deadline import Deadline
+
+JOINED_BYTES = 64 * 1024
+"""So much of small pieces is handed on as one; with no more than this left the connection reads on."""
+
+SMALL_BYTES = 4 * 1024
+"""Larger pieces, on the average, are not worth the copy where there are many."""
+
+
+class Source(Protocol):
+    """The connection, as much of it as a reply may know."""
+
+    deadline: Deadline
+
+    def kill(self) -> None: ...
+    def resume(self) -> None: ...
+
+
+class Incoming:
+    """A Response. The connection fills `status`, `headers`, `pieces` (`size` bytes of them) and ends it.
+
+    It lets go of its connection when its last byte is here, read or not; until then whoever holds it
+    closes it, which kills the connection.
+    """
+
+    __slots__ = (
+        *("status", "headers", "named", "pieces", "size", "ended"),
+        *("_source", "_loop", "_idle_s", "_fault", "_waiter"),
+    )
+
+    def __init__(self, source: Source, loop: asyncio.AbstractEventLoop, idle_s: float) -> None:
+        self.status = 0
+        self.headers: Headers = ()
+        self.named: dict[bytes, bytes] = {}
+        self.pieces: list[bytes] = []
+        self.size = 0
+        self.ended = False
+        self._source: Source | None = source
+        self._loop = loop
+        self._idle_s = idle_s
+        self._fault: TransportFault | None = None
+        self._waiter: asyncio.Future[None] | None = None
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        """What came since the last call. Raises TransportFault, after all that came before it."""
+        while not self.pieces:
+            if self.ended:
+                self.check()
+                raise StopAsyncIteration
+            await self._more()
+        return self._taken()
+
+    async def aclose(self) -> None:
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Kill the connection, where this reply still holds it."""
+        if self._source is not None:
+            self._source.kill()
+        self.pieces.clear()
+
+    def check(self) -> None:
+        """Raises what this reply broke off by."""
+        if self._fault is not None:
+            raise TransportFault(self._fault.fault, self._fault.detail, stale=self._fault.stale)
+
+    async def changed(self) -> None:
+        """Returns when there is more of the reply, or room for more of the request."""
+        self._waiter = self._loop.create_future()
+        await self._waiter
+
+    def wake(self) -> None:
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    def end(self, fault: TransportFault | None = None) -> None:
+        """There will be no more: the body is whole, or broke off by `fault`."""
+        self._source = None
+        self._fault = fault
+        self.ended = True
+        self.wake()
+
+    async def _more(self) -> None:
+        if self._source is not None:
+            self._source.deadline.set(self._idle_s)
+        try:
+            await self.changed()
+        finally:
+            if self._source is not None:
+                self._source.deadline.lift()
+
+    def _taken(self) -> bytes:
+        if len(self.pieces) == 1 or self.size > max(JOINED_BYTES, len(self.pieces) * SMALL_BYTES):
+            taken = self.pieces.pop(0)
+        else:
+            taken = b"".join(self.pieces)
+            self.pieces.clear()
+        self.size -= len(taken)
+        if self._source is not None and self.size <= JOINED_BYTES:
+            self._source.resume()
+        return taken

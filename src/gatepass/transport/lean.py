@@ -1,0 +1,59 @@
+"""The Transport on the hot path: HTTP/1.1 over asyncio and httptools, with nothing above them.
+
+Read on in head.py (what is written and what may come), connection.py (one connection), incoming.py
+(one reply) and pool.py (all of them). What it leaves to `pooled.py`: proxies, HTTP/2.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from functools import partial
+
+from gatepass.call import Request, Response
+from gatepass.errors import TransportFault
+from gatepass.transport.coding import decoded
+from gatepass.transport.dial import dial
+from gatepass.transport.head import Place, place_of, request_head
+from gatepass.transport.pool import Pool
+
+WAYS = 256
+"""How many URLs are remembered; a hop has as many as it has operations."""
+
+
+class LeanTransport:
+    """`max_connections` for each server that is asked; a hop asks one."""
+
+    def __init__(self, max_connections: int, context: ssl.SSLContext) -> None:
+        self._max_connections = max_connections
+        self._context = context
+        self._pools: dict[tuple[bool, str, int], Pool] = {}
+        self._ways: dict[str, tuple[Place, Pool]] = {}
+
+    async def send(self, request: Request) -> Response:
+        place, pool = self._ways.get(request.url) or self._way(request.url)
+        head = request_head(request, place)
+        bounds = request.timeouts
+        connection = pool.idle() or await pool.take(bounds.connect_s)
+        reply = await connection.ask(head, request.body, bounds, to_head=request.method == "HEAD")
+        try:
+            return decoded(reply, reply.named.get(b"content-encoding"))
+        except TransportFault:
+            reply.abandon()
+            raise
+
+    async def aclose(self) -> None:
+        """Close what is idle and what is not."""
+        for pool in self._pools.values():
+            pool.close()
+        await asyncio.sleep(0)  # the loop closes the sockets in its next turn
+
+    def _way(self, url: str) -> tuple[Place, Pool]:
+        place = place_of(url)
+        server = (place.secure, place.host, place.port)
+        if server not in self._pools:
+            self._pools[server] = Pool(partial(dial, place, self._context), self._max_connections)
+        if len(self._ways) >= WAYS:
+            self._ways.clear()
+        way = self._ways[url] = (place, self._pools[server])
+        return way

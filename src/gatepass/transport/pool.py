@@ -1,0 +1,156 @@
+"""The connections to one server: how many there may be, which one is next, and who waits for one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+
+from gatepass.errors import Fault, TransportFault
+from gatepass.transport.connection import Connection
+
+Dial = Callable[[Connection, float], Awaitable[None]]
+"""Connects a new Connection within so many seconds, or raises TransportFault, unsent."""
+
+IDLE_S = 30.0
+"""An idle connection is dropped after this; the server would do so too, and might while we write."""
+
+AGE_S = 120.0
+"""A connection older than this takes no further request: the server's name may mean another address now."""
+
+BUFFER_BYTES = 128 * 1024
+"""What is read at once, at most."""
+
+
+class Pool:
+    """A Connection is a slot. It counts from before it is dialed until it is lost, which happens once.
+
+    Whoever waits gets one in the order of coming: one that was freed, or a new one to dial in place of
+    one that was lost. So each slot has somebody at every moment who frees or kills it, however and
+    wherever a task is cancelled (encode/httpcore#1093 is the story of slots that had nobody).
+    """
+
+    def __init__(self, dial: Dial, limit: int) -> None:
+        self._dial = dial
+        self._limit = limit
+        self._loop = asyncio.get_running_loop()
+        self._buffer = memoryview(bytearray(BUFFER_BYTES))
+        self._slots: set[Connection] = set()
+        self._idle: dict[Connection, float] = {}
+        self._waiting: OrderedDict[asyncio.Future[Connection], None] = OrderedDict()
+        self._sweep: asyncio.TimerHandle | None = None
+        self._closed = False
+
+    def idle(self) -> Connection | None:
+        """The connection that was freed last, so that those of a busier hour may expire."""
+        while self._idle:
+            connection, _ = self._idle.popitem()
+            if connection.open:
+                return connection
+        return None
+
+    async def take(self, bound_s: float) -> Connection:
+        """An open connection. Waiting for it and dialing it are bounded by `bound_s` each.
+
+        Raises TransportFault, unsent.
+        """
+        while (connection := self.idle()) is None:
+            connection = self._slot() if len(self._slots) < self._limit else await self._turn(bound_s)
+            if connection.new:
+                return await self._dialed(connection, bound_s)
+            if connection.open:  # what was freed for us may be lost by the time we wake up
+                return connection
+        return connection
+
+    def freed(self, connection: Connection) -> None:
+        now_s = self._loop.time()
+        if self._closed or now_s > (connection.made_s or 0.0) + AGE_S:
+            connection.kill()
+        elif (waiter := self._next_waiter()) is not None:
+            waiter.set_result(connection)
+        else:
+            self._idle[connection] = now_s
+            self._sweep = self._sweep or self._loop.call_at(now_s + IDLE_S, self._drop_expired)
+
+    def lost(self, connection: Connection) -> None:
+        self._idle.pop(connection, None)
+        if connection in self._slots:
+            self._slots.remove(connection)
+            if (waiter := self._next_waiter()) is not None:
+                waiter.set_result(self._slot())
+
+    def close(self) -> None:
+        """Kill every connection, busy ones too."""
+        self._closed = True
+        if self._sweep is not None:
+            self._sweep.cancel()
+        while (waiter := self._next_waiter()) is not None:
+            waiter.set_exception(_closed())
+        for connection in list(self._slots):
+            connection.kill()
+
+    def _slot(self) -> Connection:
+        if self._closed:
+            raise _closed()
+        connection = Connection(self._loop, self, self._buffer)
+        self._slots.add(connection)
+        return connection
+
+    async def _dialed(self, connection: Connection, bound_s: float) -> Connection:
+        try:
+            await self._dial(connection, bound_s)
+        except BaseException:
+            self._drop(connection)
+            raise
+        return connection
+
+    async def _turn(self, bound_s: float) -> Connection:
+        waiter: asyncio.Future[Connection] = self._loop.create_future()
+        self._waiting[waiter] = None
+        bound = self._loop.call_later(bound_s, _refuse, waiter, bound_s)
+        try:
+            return await waiter
+        except BaseException:
+            if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
+                self._give_back(waiter.result())  # cancelled in the moment between its turn and waking up
+            raise
+        finally:
+            bound.cancel()
+            self._waiting.pop(waiter, None)
+
+    def _next_waiter(self) -> asyncio.Future[Connection] | None:
+        while self._waiting:
+            waiter, _ = self._waiting.popitem(last=False)
+            if not waiter.done():
+                return waiter
+        return None
+
+    def _give_back(self, connection: Connection) -> None:
+        if connection.new:
+            self._drop(connection)
+        elif connection.open:
+            self.freed(connection)
+
+    def _drop(self, connection: Connection) -> None:
+        connection.kill()
+        self.lost(connection)
+
+    def _drop_expired(self) -> None:
+        self._sweep = None
+        now_s = self._loop.time()
+        for connection, since_s in list(self._idle.items()):
+            if now_s < since_s + IDLE_S:
+                self._sweep = self._loop.call_at(since_s + IDLE_S, self._drop_expired)
+                break
+            del self._idle[connection]
+            connection.kill()
+
+
+def _closed() -> TransportFault:
+    return TransportFault(Fault.CLOSED, "gatepass closed the transport", sent=False)
+
+
+def _refuse(waiter: asyncio.Future[Connection], bound_s: float) -> None:
+    if not waiter.done():
+        detail = f"every connection of the pool was in use for {bound_s:g} s"
+        waiter.set_exception(TransportFault(Fault.TIMEOUT_POOL, detail, sent=False))

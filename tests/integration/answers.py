@@ -1,0 +1,28 @@
+"""Good answers, for tests that are about everything else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.integration.scripted import event
+
+COMPLETION: dict[str, Any] = {
+    "id": "chatcmpl-1",
+    "object": "chat.completion",
+    "choices": [{"index": 0, "message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}],
+    "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2},
+}
+VECTORS: dict[str, Any] = {
+    "object": "list",
+    "data": [{"object": "embedding", "index": 0, "embedding": [0.25, -1.5]}],
+    "model": "e",
+}
+
+
+def delta(finish: str | None = None, **fields: Any) -> bytes:
+    """One event of a stream with one choice."""
+    return event({"id": "x", "choices": [{"index": 0, "delta": fields, "finish_reason": finish}]})
+
+
+DONE = event("[DONE]")
+EVENTS = (delta(content="hi"), delta("stop"), DONE)

@@ -1,0 +1,37 @@
+"""No integration test passes while the server or the loop complains."""
+
+from __future__ import annotations
+
+import gc
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+COMPLAINERS = ("uvicorn.error", "asyncio")
+
+
+class _Complaints(logging.Handler):
+    """Keeps what uvicorn and asyncio log as errors: a broken application, an exception nobody retrieved."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.heard: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        trace = logging.Formatter().formatException(record.exc_info) if record.exc_info else ""
+        self.heard.append(f"{record.name}: {record.getMessage()}\n{trace}")
+
+
+@pytest.fixture(autouse=True)
+def complaints() -> Iterator[list[str]]:
+    """Errors of the machinery; a test that provokes one empties the list when it has looked at it."""
+    handler = _Complaints()
+    loggers = [logging.getLogger(name) for name in COMPLAINERS]
+    for logger in loggers:
+        logger.addHandler(handler)
+    yield handler.heard
+    gc.collect()  # a task whose exception nobody retrieved says so when it is collected
+    for logger in loggers:
+        logger.removeHandler(handler)
+    assert handler.heard == []

@@ -1,0 +1,72 @@
+"""A client that sends what it is told to, byte by byte, and reads what comes until the other side closes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+
+from tests.integration.gateway import BOUND_S
+
+
+async def spoken(port: int, *pieces: bytes, until: bytes | None = None) -> bytes:
+    """What comes back for `pieces`, up to the close of the connection, or as soon as it holds `until`."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        for piece in pieces:
+            writer.write(piece)
+            await asyncio.sleep(0)
+        async with asyncio.timeout(BOUND_S):
+            return await reader.read() if until is None else await _read_until(reader, until)
+    except ConnectionError:
+        return b""
+    finally:
+        writer.transport.abort()
+
+
+async def _read_until(reader: asyncio.StreamReader, mark: bytes) -> bytes:
+    seen = b""
+    while mark not in seen and (more := await reader.read(65_536)):
+        seen += more
+    return seen
+
+
+def request(
+    body: bytes = b"",
+    fields: Iterable[tuple[str, str]] = (),
+    *,
+    target: str = "/v1/chat/completions",
+    method: str = "POST",
+    host: str | None = "localhost",
+) -> bytes:
+    """One whole request that closes its connection; `fields` come before the ones it needs."""
+    named = [*fields]
+    names = {name.lower() for name, _ in named}
+    if host is not None and "host" not in names:
+        named.insert(0, ("host", host))
+    if "connection" not in names:
+        named.append(("connection", "close"))
+    if body and "transfer-encoding" not in names and "content-length" not in names:
+        named.append(("content-length", str(len(body))))
+    if body and "content-type" not in names:
+        named.append(("content-type", "application/json"))
+    lines = "".join(f"{name}: {value}\r\n" for name, value in named)
+    return f"{method} {target} HTTP/1.1\r\n{lines}\r\n".encode("latin-1") + body
+
+
+def status_of(response: bytes) -> int:
+    """The status of a response's first line, 0 where there is none."""
+    words = response.split(b" ", 2)
+    return int(words[1]) if response.startswith(b"HTTP/1.1 ") and words[1].isdigit() else 0
+
+
+def unchunked(body: bytes) -> bytes:
+    """The data in a chunked body; raises ValueError where it is not whole."""
+    data = b""
+    while True:
+        size, _, body = body.partition(b"\r\n")
+        count = int(size, 16)
+        if body[count : count + 2] != b"\r\n":
+            raise ValueError("the body ended within a chunk")
+        if count == 0:
+            return data
+        data, body = data + body[:count], body[count + 2 :]

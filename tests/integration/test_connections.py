@@ -1,0 +1,351 @@
+"""Connections that cannot be made, that die while they wait, and what may be sent again."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import trustme
+
+from tests.integration.answers import COMPLETION, EVENTS
+from tests.integration.gateway import HELLO, gateway, until
+from tests.integration.scripted import Fin, Hold, Move, Rst, Scripted, Send, Wait, head, reply, stream
+
+STREAMED = {**HELLO, "stream": True}
+GOOD = Send(reply(COMPLETION))
+
+
+@contextmanager
+def nobody() -> Iterator[str]:
+    """The root of a server that refuses connections: its port is taken, and nobody listens there."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{taken.getsockname()[1]}"
+
+
+@contextmanager
+def deaf() -> Iterator[str]:
+    """The root of a server that lets nobody in: its queue is full, and the kernel drops who knocks."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        address = listener.getsockname()
+        queued = [socket.socket() for _ in range(3)]
+        try:
+            for waiting in queued:
+                waiting.setblocking(False)
+                waiting.connect_ex(address)
+            yield f"http://127.0.0.1:{address[1]}"
+        finally:
+            for waiting in queued:
+                waiting.close()
+
+
+async def told(upstream: dict[str, Any], body: Any = HELLO) -> tuple[int, str, str]:
+    """What a client is told of an upstream: status, code, message."""
+    async with gateway(upstreams={"far": upstream}) as gate:
+        answer = await gate.ask(body).answer()
+    if answer.status == 200:
+        return 200, "", ""
+    assert answer.headers["x-gatepass-hop"] == answer.error["hop"] == "upstream:far"
+    assert "x-should-retry" not in answer.headers, "a connection may be there the next time"
+    return answer.status, answer.error["code"], answer.error["message"]
+
+
+@pytest.mark.parametrize("body", [HELLO, STREAMED], ids=["plain", "stream"])
+async def test_a_refused_connection_names_the_setting_to_look_at(body):
+    with nobody() as url:
+        status, code, message = await told({"base_url": f"{url}/v1"}, body)
+    assert (status, code) == (502, "upstream_connect")
+    assert "upstreams.far.base_url" in message
+
+
+@pytest.mark.parametrize("body", [HELLO, STREAMED], ids=["plain", "stream"])
+async def test_a_name_that_does_not_resolve_is_a_code_of_its_own(body):
+    status, code, message = await told({"base_url": "http://nosuch.invalid/v1"}, body)
+    assert (status, code) == (502, "upstream_dns")
+    assert "nosuch.invalid" in message
+
+
+@pytest.mark.parametrize("body", [HELLO, STREAMED], ids=["plain", "stream"])
+async def test_a_server_that_lets_nobody_in_is_a_timeout_of_its_own(body):
+    with deaf() as url:
+        status, code, message = await told({"base_url": url, "timeouts": {"connect_s": 0.3}}, body)
+    assert (status, code) == (504, "upstream_timeout_connect")
+    assert "upstreams.far.timeouts.connect_s" in message
+
+
+async def test_a_pool_that_is_full_is_503_with_retry_after_and_harms_no_other_upstream():
+    async with Scripted([Hold()]) as hung, Scripted([GOOD]) as other:
+        upstreams = {
+            "hung": {"base_url": hung.url, "max_connections": 2, "timeouts": {"connect_s": 0.3}},
+            "other": {"base_url": other.url},
+        }
+        models = {"h": {"upstream": "hung"}, "o": {"upstream": "other"}}
+        async with gateway(upstreams=upstreams, models=models) as gate:
+            async with gate.ask({**HELLO, "model": "h"}), gate.ask({**HELLO, "model": "h"}):
+                await hung.requested(2)
+                third = await gate.ask({**HELLO, "model": "h"}).answer()
+                fine = await gate.ask({**HELLO, "model": "o"}).answer()
+            assert len(hung.received) == 2
+    assert (third.status, third.error["code"], third.error["hop"]) == (503, "overloaded", "gatepass")
+    assert third.headers["retry-after"] == "1"
+    assert "upstreams.hung.max_connections" in third.error["message"]
+    assert fine.status == 200
+
+
+# --- TLS ----------------------------------------------------------------------------------------------------------
+
+CA = trustme.CA()
+
+
+def secured(
+    names: tuple[str, ...] = ("127.0.0.1",), *, by: trustme.CA = CA, wants: trustme.CA | None = None
+) -> ssl.SSLContext:
+    """A server's context with a certificate of `by` for `names`; it wants one of `wants` from its clients."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    by.issue_cert(*names).configure_cert(context)
+    if wants is not None:
+        wants.configure_trust(context)
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+@pytest.fixture
+def ca_file(tmp_path) -> str:
+    CA.cert_pem.write_to_path(tmp_path / "ca.pem")
+    return str(tmp_path / "ca.pem")
+
+
+async def test_a_ca_that_nobody_knows_is_told_with_the_way_to_add_it():
+    async with Scripted([GOOD], tls=secured()) as upstream:
+        status, code, message = await told({"base_url": f"{upstream.url}/v1"})
+        assert upstream.received == []
+    assert (status, code) == (502, "upstream_tls")
+    assert "upstreams.far.network.ca_file" in message
+
+
+async def test_an_added_ca_is_trusted_by_its_own_hop_alone(ca_file):
+    async with Scripted([GOOD], tls=secured()) as upstream:
+        upstreams = {
+            "trusted": {"base_url": upstream.url, "network": {"ca_file": ca_file}},
+            "other": {"base_url": upstream.url},
+        }
+        models = {name: {"upstream": name} for name in upstreams}
+        async with gateway(upstreams=upstreams, models=models) as gate:
+            answers = [await gate.ask({**HELLO, "model": name}).answer() for name in upstreams]
+    assert [answer.status for answer in answers] == [200, 502]
+    assert answers[1].error["code"] == "upstream_tls"
+
+
+async def test_a_certificate_for_another_name_is_refused(ca_file):
+    async with Scripted([GOOD], tls=secured(("llm.corp.example",))) as upstream:
+        status, code, _ = await told({"base_url": upstream.url, "network": {"ca_file": ca_file}})
+        assert (status, code, upstream.received) == (502, "upstream_tls", [])
+
+
+async def test_a_server_without_tls_is_told_as_tls():
+    async with Scripted([Fin()], speaks_first=True) as upstream:
+        status, code, _ = await told({"base_url": upstream.url.replace("http:", "https:")})
+    assert (status, code) in {(502, "upstream_tls"), (502, "upstream_connect")}
+
+
+async def test_a_client_certificate_is_shown_where_one_is_set(ca_file, tmp_path):
+    clients = trustme.CA()
+    shown = clients.issue_cert("gatepass.corp.example")
+    shown.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
+    shown.private_key_pem.write_to_path(tmp_path / "key.pem")
+    pair = {"client_cert": str(tmp_path / "cert.pem"), "client_key": str(tmp_path / "key.pem")}
+    async with Scripted([GOOD], tls=secured(wants=clients)) as upstream:
+        base = {"base_url": upstream.url}
+        assert await told({**base, "network": {"ca_file": ca_file, **pair}}) == (200, "", "")
+        assert len(upstream.received) == 1
+
+
+@pytest.mark.parametrize("version", ["TLSv1_2", "TLSv1_3"])
+async def test_a_client_certificate_that_is_wanted_and_not_there_is_told(ca_file, version):
+    """TLS 1.3 tells of it after the handshake, and asyncio's server then resets the connection over its own alert."""
+    context = secured(wants=trustme.CA())
+    context.maximum_version = ssl.TLSVersion[version]
+    async with Scripted([GOOD], tls=context) as upstream:
+        status, code, message = await told({"base_url": upstream.url, "network": {"ca_file": ca_file}})
+        assert (status, upstream.received) == (502, [])
+    assert code in {"upstream_tls", "upstream_tls" if version == "TLSv1_2" else "upstream_closed"}
+    if code == "upstream_tls":
+        assert "upstreams.far.network.client_cert" in message
+
+
+# --- what is sent again, and what is not --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("body", [HELLO, STREAMED], ids=["plain", "stream"])
+@pytest.mark.parametrize("settings", [{}, {"repeat_stale": False}], ids=["repeats", "repeat_stale: false"])
+async def test_a_kept_connection_that_closed_without_a_byte_is_tried_once_more_on_a_new_one(settings, body):
+    """The upstream closes the kept connection on the next request, as one does whose idle time is over."""
+    whole = Send(stream(*EVENTS)) if body is STREAMED else GOOD
+    async with Scripted([whole], [Fin()], [whole]) as upstream:
+        async with gateway(upstreams={"far": {"base_url": upstream.url, **settings}}) as gate:
+            assert (await gate.ask(body).answer()).status == 200
+            answer = await gate.ask(body).answer()
+            counted = b'gatepass_stale_repeats_total{upstream="far"} 1.0' in gate.gate.metrics.exposition()
+        connections = [request.connection for request in upstream.received]
+    if settings:
+        assert (answer.status, answer.error["code"], connections) == (502, "upstream_closed", [1, 1])
+    else:
+        assert (answer.status, answer.headers["x-gatepass-attempts"], connections) == (200, "2", [1, 1, 2])
+    assert counted is not bool(settings)
+
+
+async def test_a_second_stale_connection_is_the_clients_business():
+    """Two kept connections, both closed by the upstream on their next request: one repeat is all."""
+    both = asyncio.Event()
+    first = [Wait(both), GOOD]
+    async with Scripted(first, first, [Fin()]) as upstream:
+        async with gateway(upstreams={"far": {"base_url": upstream.url}}) as gate:
+            asking = [asyncio.create_task(gate.ask().answer()) for _ in range(2)]
+            await upstream.requested(2)
+            both.set()
+            assert [answer.status for answer in await asyncio.gather(*asking)] == [200, 200]
+            answer = await gate.ask().answer()
+        assert (answer.status, answer.error["code"], len(upstream.received)) == (502, "upstream_closed", 4)
+
+
+HALF_A_HEAD = Send(b"HTTP/1.1 200 OK\r\ncontent-")
+BEGUN: dict[str, list[Move]] = {
+    "half a head, FIN": [HALF_A_HEAD, Fin()],
+    "half a head, RST": [HALF_A_HEAD, Rst()],
+    "a head, FIN": [Send(head(200, content_length="9")), Fin()],
+    "an interim reply, FIN": [Send(head(103)), Fin()],
+    "an error": [Send(reply({"error": {"message": "no"}}, 503))],
+}
+
+
+@pytest.mark.parametrize("case", BEGUN)
+async def test_what_was_answered_by_one_byte_is_not_sent_again_on_a_kept_connection_either(case):
+    async with Scripted([GOOD], BEGUN[case]) as upstream, gateway(upstream=upstream.url) as gate:
+        await gate.ask().answer()
+        answer = await gate.ask().answer()
+        assert (answer.status >= 500, len(upstream.received)) == (True, 2)
+        assert "x-gatepass-attempts" not in answer.headers
+
+
+@pytest.mark.parametrize("end", [Fin(), Rst()], ids=["FIN", "RST"])
+async def test_nothing_is_sent_twice_on_a_fresh_connection(end):
+    async with Scripted([end]) as upstream, gateway(upstream=upstream.url) as gate:
+        answer = await gate.ask().answer()
+        assert (answer.status, answer.error["code"], len(upstream.received)) == (502, "upstream_closed", 1)
+        assert upstream.connections == 1
+
+
+async def test_a_repeat_has_the_same_bytes_and_a_valid_token():
+    credentials = {"corp": {"type": "static", "token": "upstream-token"}}
+    async with Scripted([GOOD], [Fin()], [GOOD]) as upstream:
+        upstreams = {"far": {"base_url": upstream.url, "credential": "corp"}}
+        async with gateway(upstreams=upstreams, credentials=credentials) as gate:
+            await gate.ask().answer()
+            assert (await gate.ask().answer()).status == 200
+    second, third = upstream.received[1:]
+    assert (third.headers, third.body) == (second.headers, second.body)
+    assert third.header("authorization") == "Bearer upstream-token"
+
+
+# --- targets in order ---------------------------------------------------------------------------------------------
+
+
+def two(first: dict[str, Any], second: Scripted, **blocks: Any) -> dict[str, Any]:
+    """A configuration whose model has two targets."""
+    return {
+        "upstreams": {"first": first, "second": {"base_url": second.url}},
+        "models": {"m": {"targets": [{"upstream": "first", "name": "a"}, {"upstream": "second", "name": "b"}]}},
+        **blocks,
+    }
+
+
+async def test_a_target_that_got_no_byte_is_followed_by_the_next_one():
+    with nobody() as refuses, deaf() as hears_nothing:
+        firsts = [
+            {"base_url": refuses},
+            {"base_url": "http://nosuch.invalid"},
+            {"base_url": hears_nothing, "timeouts": {"connect_s": 0.2}},
+        ]
+        for first in firsts:
+            async with Scripted([GOOD]) as second, gateway(**two(first, second)) as gate:
+                answer = await gate.ask().answer()
+            assert (answer.status, answer.json()) == (200, COMPLETION)
+            assert second.received[0].json() == {**HELLO, "model": "b"}
+
+
+async def test_without_a_token_the_next_target_is_asked():
+    with nobody() as issuer:
+        login = {"type": "http_json", "url": issuer, "timeout_s": 0.3}
+        async with Scripted([GOOD]) as first, Scripted([GOOD]) as second:
+            blocks = two({"base_url": first.url, "credential": "corp"}, second, credentials={"corp": login})
+            async with gateway(**blocks) as gate:
+                assert (await gate.ask().answer()).status == 200
+            assert (first.connections, len(second.received)) == (0, 1)
+
+
+async def test_a_full_pool_sends_to_the_next_target():
+    async with Scripted([Hold()]) as first, Scripted([GOOD]) as second:
+        narrow = {"base_url": first.url, "max_connections": 1, "timeouts": {"connect_s": 0.2}}
+        async with gateway(**two(narrow, second)) as gate, gate.ask():
+            await first.requested()
+            assert (await gate.ask().answer()).status == 200
+        assert (len(first.received), len(second.received)) == (1, 1)
+
+
+SENT: dict[str, list[Move]] = {
+    "closed": [Fin()],
+    "reset": [Rst()],
+    "an error": [Send(reply({"error": {"message": "no"}}, 500))],
+    "a page": [Send(reply(b"<html>", content_type="text/html"))],
+    "silence": [Hold()],
+}
+
+
+@pytest.mark.parametrize("case", SENT)
+async def test_a_target_that_got_the_request_is_the_last_one(case):
+    """It may have done the work: a second one could bill twice."""
+    async with Scripted(SENT[case]) as first, Scripted([GOOD]) as second:
+        patient = {"base_url": first.url, "timeouts": {"first_byte_s": 0.3}}
+        async with gateway(**two(patient, second)) as gate:
+            answer = await gate.ask().answer()
+        assert (answer.status >= 500, answer.error["hop"]) == (True, "upstream:first")
+        assert (len(first.received), second.connections) == (1, 0)
+
+
+async def test_a_target_that_refused_the_token_got_the_request_too():
+    """The issuer dies between the first token and the second: that request is not one that was never sent."""
+    refuses = [Send(reply({"error": {"message": "token expired"}}, 401))]
+    minted = [Send(reply({"access_token": "first-token", "expires_in": 300}))]
+    async with Scripted(minted, [Rst()]) as issuer, Scripted(refuses) as first, Scripted([GOOD]) as second:
+        login = {"type": "http_json", "url": issuer.url, "timeout_s": 0.3}
+        blocks = two({"base_url": first.url, "credential": "corp"}, second, credentials={"corp": login})
+        async with gateway(**blocks) as gate:
+            answer = await gate.ask().answer()
+        assert (answer.status, answer.error["code"], answer.error["hop"]) == (
+            503,
+            "token_unavailable",
+            "credential:corp",
+        )
+        assert (len(first.received), second.connections) == (1, 0)
+
+
+async def test_a_stale_target_whose_repeat_finds_no_connection_got_the_request_too():
+    """The kept connection took the request, and its server is gone: whether it was read, nobody knows."""
+    async with Scripted([GOOD]) as second:
+        async with Scripted([GOOD], [Hold()]) as first:
+            async with gateway(**two({"base_url": first.url}, second)) as gate:
+                assert (await gate.ask().answer()).status == 200
+                asking = asyncio.create_task(gate.ask().answer())
+                await first.requested(2)
+                await first.__aexit__(None)
+                answer = await asking
+                await until(lambda: not gate.gate.live.busy)
+        assert answer.status == 502
+        assert second.connections == 0

@@ -1,0 +1,305 @@
+"""Where a request goes is the configuration's business alone, and which header fields go along is too."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from gatepass.admission.keys import hash_key
+from tests.integration.answers import COMPLETION, EVENTS, VECTORS
+from tests.integration.gateway import HELLO, JSON, gateway
+from tests.integration.raw import request, spoken, status_of
+from tests.integration.scripted import Scripted, Send, head, reply, stream
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+STREAMED = {**HELLO, "stream": True}
+KEY = "gp-a-key-that-opens-the-door"
+FROM_UPSTREAM = {
+    "set_cookie": "session=upstream",
+    "server": "corp-llm",
+    "www_authenticate": "Bearer realm=corp",
+    "x_request_id": "upstream-id-1",
+    "x_gatepass_hop": "upstream:forged",
+    "access_control_allow_origin": "*",
+    "alt_svc": 'h3=":443"',
+    "strict_transport_security": "max-age=1",
+    "connection": "keep-alive, x-internal",
+    "x_internal": "10.0.0.7",
+    "openai_processing_ms": "12",
+    "x_ratelimit_remaining_tokens": "99",
+}
+
+
+def answer_all(request):
+    if request.target.endswith("/models"):
+        return [Send(reply({"object": "list", "data": [{"id": "org/large"}]}))]
+    if request.target.endswith("/embeddings"):
+        return [Send(reply(VECTORS))]
+    asked = request.json()
+    if asked.get("stream"):
+        return [Send(stream(*EVENTS, **FROM_UPSTREAM))]
+    return [Send(reply(COMPLETION, **FROM_UPSTREAM).replace(b"\r\n", b"\r\nx_under: 1\r\n", 1))]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def upstream():
+    async with Scripted(answer=answer_all) as server:
+        yield server
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def decoy():
+    async with Scripted([Send(reply(COMPLETION))]) as server:
+        yield server
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def gate(upstream):
+    """With a key, so that no Host and no type of body is refused before it could do harm."""
+    upstreams = {"chat": {"base_url": f"{upstream.url}/v1", "forward_headers": ["X-Tenant", "x-session-id"]}}
+    access = {"keys": [{"name": "n", "hash": hash_key(KEY)}]}
+    async with gateway(upstreams=upstreams, access=access) as serving:
+        yield serving
+
+
+AUTHORIZED = ("authorization", f"Bearer {KEY}")
+
+
+# --- tricks -------------------------------------------------------------------------------------------------------
+
+
+def tricks(decoy_url: str) -> dict[str, bytes]:
+    """Requests by which other gateways were led astray; each names the decoy or another path."""
+    place = decoy_url.removeprefix("http://")
+    members: dict[str, Any] = {
+        name: decoy_url
+        for name in ("api_base", "base_url", "url", "endpoint", "proxy", "custom_llm_provider", "target", "upstream")
+    }
+    members |= {"headers": {"host": place}, "extra_headers": {"host": place}, "extra_body": {"api_base": decoy_url}}
+    members |= {"litellm_params": {"api_base": decoy_url}, "metadata": {"base_url": decoy_url}, "api_key": "stolen"}
+    found = {f"body: {name}": _post(HELLO | {name: value}) for name, value in members.items()}
+    for name in ("api_base", "base_url", "url", "target", "model"):
+        found[f"query: {name}"] = _post(HELLO, target=f"/v1/chat/completions?{name}={decoy_url}")
+    for name, value in (
+        *(("host", place), ("x-forwarded-host", place), ("x-host", place), ("x-forwarded-server", place)),
+        *(("x-http-host-override", place), ("forwarded", f"host={place};proto=http"), ("x-forwarded-proto", "https")),
+        *(("x-original-url", "/admin"), ("x-rewrite-url", "/admin"), ("x-forwarded-uri", f"{decoy_url}/admin")),
+        *(("x-forwarded-prefix", "/admin"), ("destination", decoy_url), ("referer", decoy_url), ("via", f"1.1 {place}")),
+        *(("x-upstream", decoy_url), ("x-api-base", decoy_url), ("openai-base-url", decoy_url)),
+    ):
+        found[f"header: {name}"] = _post(HELLO, [(name, value)])
+    for target in (
+        *(f"{decoy_url}/v1/chat/completions", f"//{place}/v1/chat/completions", f"/v1/chat/completions#{decoy_url}"),
+        *(f"/v1/chat/completions@{place}", f"/{decoy_url}/v1/chat/completions", f"http://localhost@{place}/v1/models"),
+        *("/v1/../admin", "/v1/%2e%2e/admin", "/v1/chat/completions/../../admin", "/v1/chat/completions/%2e%2e/x"),
+        *("/v1/chat%2fcompletions", "/v1/chat/completions%00", "/v1/chat/completions;x=1", "/v1//chat/completions"),
+        *("/V1/chat/completions", "/v1/chat/completions%20", "/v1/chat/completions/extra", "\\v1\\chat\\completions"),
+    ):
+        found[f"target: {target.replace(decoy_url, 'URL').replace(place, 'PLACE')}"] = _post(HELLO, target=target)
+    for target in ("/v1/models/../../admin", "/v1/models/%2e%2e%2f%2e%2e%2fadmin", f"/v1/models/{decoy_url}/x"):
+        found[f"model: {target.replace(decoy_url, 'URL')}"] = request(fields=[AUTHORIZED], target=target, method="GET")
+    for model in (decoy_url, "../../admin", "m?x=1", "m#x", "m/../../x", f"m@{place}"):
+        found[f"name: {model.replace(decoy_url, 'URL').replace(place, 'PLACE')}"] = _post({**HELLO, "model": model})
+    found["connect"] = request(fields=[AUTHORIZED], target=place, method="CONNECT")
+    return found
+
+
+def _post(body: Any, fields: Any = (), **more: str) -> bytes:
+    return request(json.dumps(body).encode(), [*fields, AUTHORIZED], **more)
+
+
+TRICKS = tuple(tricks("http://127.0.0.1:9"))
+PATHS = {"/v1/chat/completions", "/v1/models"}
+
+
+@pytest.mark.parametrize("trick", TRICKS)
+async def test_no_request_chooses_where_it_goes(gate, upstream, decoy, trick):
+    before = len(upstream.received)
+    response = await spoken(gate.port, tricks(decoy.url)[trick])
+    assert status_of(response) in {200, 400, 404, 405}
+    assert decoy.connections == 0
+    for seen in upstream.received[before:]:
+        assert seen.target in PATHS
+        assert seen.header("host") == upstream.url.removeprefix("http://")
+        assert seen.header("authorization") is None
+
+
+# --- up: by allow-list --------------------------------------------------------------------------------------------
+
+ALLOWED = {
+    "user-agent": "openai/3",
+    "x-request-id": "client-id-1",
+    "openai-organization": "org",
+    "openai-project": "proj",
+    "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+    "tracestate": "a=1",
+    "x-tenant": "blue",
+    "x-session-id": "s1",
+}
+FOREIGN = {
+    "cookie": "a=b",
+    "x-api-key": KEY,
+    "api-key": KEY,
+    "proxy-authorization": "Basic eA==",
+    "x-forwarded-for": "10.0.0.1",
+    "x-real-ip": "10.0.0.1",
+    "x_api_key": "k",
+    "x_tenant": "red",
+    "openai_organization": "forged",
+    "x-gatepass-hop": "forged",
+    "x-stainless-retry-count": "1",
+    "accept-language": "de",
+    "te": "trailers",
+    "upgrade": "h2c",
+    "x-anything": "1",
+}
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["plain", "stream"])
+async def test_the_fields_that_go_up_are_on_a_list(gate, upstream, streamed):
+    fields = [AUTHORIZED, *ALLOWED.items(), *FOREIGN.items(), ("accept", "*/*"), ("accept-encoding", "gzip")]
+    sent = request(json.dumps({**HELLO, "stream": streamed}).encode(), fields)
+    assert status_of(await spoken(gate.port, sent)) == 200
+    received = upstream.received[-1]
+    own = {
+        "host": upstream.url.removeprefix("http://"),
+        "accept": "text/event-stream" if streamed else "application/json",
+        "accept-encoding": "identity",
+        "content-type": "application/json",
+        "content-length": str(len(received.body)),
+    }
+    found = dict(received.headers)
+    assert len(found) == len(received.headers), "no field comes twice"
+    found.pop("connection", None)
+    assert found == {**ALLOWED, **own}
+
+
+async def test_what_connection_names_stays_on_its_hop(gate, upstream):
+    fields = [AUTHORIZED, ("x-tenant", "blue"), ("x-session-id", "s"), ("connection", "close, X-Tenant, host, content-type")]
+    assert status_of(await spoken(gate.port, request(json.dumps(HELLO).encode(), fields))) == 200
+    received = upstream.received[-1]
+    assert (received.header("x-tenant"), received.header("x-session-id")) == (None, "s")
+    assert received.header("content-type") == "application/json"
+    assert received.header("host") == upstream.url.removeprefix("http://")
+
+
+async def test_a_request_without_an_id_gets_one_that_goes_up_too(gate, upstream):
+    answer = await gate.ask(headers={**JSON, "x-api-key": KEY}).answer()
+    assert upstream.received[-1].header("x-request-id") == answer.headers["x-request-id"]
+    assert upstream.received[-1].header("user-agent") == "gatepass"
+
+
+# --- down: by deny-list -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["plain", "stream"])
+async def test_the_fields_that_come_down_are_the_upstreams_without_its_own_affairs(gate, streamed):
+    sent = request(json.dumps({**HELLO, "stream": streamed}).encode(), [AUTHORIZED, ("x-request-id", "mine")])
+    lines = (await spoken(gate.port, sent)).partition(b"\r\n\r\n")[0].decode().split("\r\n")[1:]
+    names = [line.partition(":")[0] for line in lines]
+    assert len(set(names)) == len(names), "no field comes twice"
+    found = {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    kept = {"openai-processing-ms": "12", "x-ratelimit-remaining-tokens": "99", "x-request-id": "mine"}
+    assert {name: found.get(name) for name in kept} == kept
+    own = {"date", "content-type", "server-timing", "connection"}
+    own |= {"cache-control", "x-accel-buffering", "transfer-encoding"} if streamed else {"content-length"}
+    assert set(found) == own | set(kept)
+
+
+# --- paths --------------------------------------------------------------------------------------------------------
+
+SPELLED = ["{}", "/v1{}", "/v1/v1{}", "{}/", "/v1{}/", "/v1/v1{}//"]
+
+
+@pytest.mark.parametrize("spelled", SPELLED)
+async def test_each_operation_has_three_paths_and_trailing_slashes(gate, upstream, spelled):
+    for path, method, body in (
+        ("/chat/completions", "POST", HELLO),
+        ("/embeddings", "POST", {"model": "e", "input": "x"}),
+        ("/models", "GET", None),
+        ("/models/org/large", "GET", None),
+    ):
+        asked = spelled.format(path) + "?api-version=1"
+        answer = await gate.ask(body, asked, method=method, headers={**JSON, "x-api-key": KEY}).answer()
+        assert (answer.status, asked) == (200, asked)
+    assert {seen.target for seen in upstream.received} <= {*PATHS, "/v1/embeddings"}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/", "/v1", "/v1/", "/docs", "/redoc", "/openapi.json", "/docs/oauth2-redirect", "/v1/completions", "/v2/models"),
+        *("/v1/v1/v1/models", "/v1/chat", "/v1/models/", "/api/v1/models", "/favicon.ico", "/admin", "/metrics/", "/x"),
+    ],
+)
+async def test_any_other_path_is_404_and_says_what_exists(gate, path):
+    expected = 200 if path == "/v1/models/" else 404
+    answer = await gate.ask(None, path, method="GET", headers={"x-api-key": KEY}).answer()
+    assert answer.status == expected
+    if expected == 404:
+        assert (answer.error["code"], answer.error["hop"]) == ("unknown_path", "client")
+        assert "POST /v1/chat/completions" in answer.error["message"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allow"),
+    [
+        *(("GET", "/v1/chat/completions", "POST"), ("PUT", "/v1/embeddings", "POST"), ("POST", "/v1/models", "GET, HEAD")),
+        *(("OPTIONS", "/v1/chat/completions", "POST"), ("DELETE", "/v1/models/x", "GET, HEAD")),
+    ],
+)
+async def test_another_method_is_405_with_allow(gate, method, path, allow):
+    answer = await gate.ask(HELLO, path, method=method, headers={**JSON, "x-api-key": KEY}).answer()
+    assert (answer.status, answer.error["code"], answer.headers["allow"]) == (405, "method_not_allowed", allow)
+
+
+async def test_head_asks_for_the_head_alone(gate):
+    sent = request(fields=[AUTHORIZED], target="/v1/models", method="HEAD")
+    response = await spoken(gate.port, sent)
+    assert status_of(response) == 200
+    assert response.endswith(b"\r\n\r\n")
+    assert b"content-length: 0" not in response
+    wrong = await spoken(gate.port, request(fields=[AUTHORIZED], target="/v1/chat/completions", method="HEAD"))
+    assert (status_of(wrong), wrong.endswith(b"\r\n\r\n")) == (405, True)
+
+
+async def test_a_get_may_carry_a_body_that_goes_nowhere(gate, upstream):
+    """RAGFlow's Go client asks for the models with `{}` and a content type."""
+    answer = await gate.ask({}, "/models", method="GET", headers={**JSON, "x-api-key": KEY}).answer()
+    assert (answer.status, [model["id"] for model in answer.json()["data"]]) == (200, ["org/large"])
+
+
+async def test_below_a_base_path_everything_is_there_and_nothing_elsewhere(upstream):
+    async with gateway(upstream=upstream.url, server={"base_path": "/llm", "drain_timeout_s": 0}) as serving:
+        found = {
+            path: (await serving.ask(body, path, method=method).answer()).status
+            for path, method, body in (
+                ("/llm/v1/chat/completions", "POST", HELLO),
+                ("/llm/chat/completions/", "POST", HELLO),
+                ("/llm/v1/models", "GET", None),
+                ("/llm/healthz", "GET", None),
+                ("/llm/readyz", "GET", None),
+                ("/llm/metrics", "GET", None),
+                ("/healthz", "GET", None),
+                ("/v1/models", "GET", None),
+                ("/llmx/v1/models", "GET", None),
+                ("/llm", "GET", None),
+            )
+        }
+    missing = {path for path, status in found.items() if status == 404}
+    assert missing == {"/v1/models", "/llmx/v1/models", "/llm"}
+    assert {status for path, status in found.items() if path not in missing} == {200}
+
+
+async def test_an_upstream_may_not_write_into_the_first_hops_head(upstream):
+    """A value that HTTP lets pass in one library and not in another must not become a crash."""
+    raw = head(200, content_type="application/json", content_length="226", x_odd="caf\xe9 \t x") + json.dumps(
+        COMPLETION
+    ).encode().ljust(226)
+    async with Scripted([Send(raw)]) as odd, gateway(upstream=odd.url) as serving:
+        answer = await serving.ask().answer()
+    assert (answer.status, answer.json()) == (200, COMPLETION)

@@ -1,0 +1,426 @@
+"""Who may come in, and how much of them: decided from the head, before a body is read."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import time
+
+import pytest
+import pytest_asyncio
+
+from gatepass.admission.keys import hash_key, new_key
+from gatepass.config.references import Reference
+from tests.integration.answers import COMPLETION, EVENTS, VECTORS
+from tests.integration.gateway import BOUND_S, HELLO, JSON, gateway, until
+from tests.integration.raw import request, spoken, status_of, unchunked
+from tests.integration.scripted import Hold, Scripted, Send, Wait, begin_stream, chunk, reply
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+BODY = json.dumps(HELLO).encode()
+KEY, NARROW = new_key()[0], new_key()[0]
+OTHER = "gp-another-key-that-nobody-knows"
+
+
+def answer_all(request):
+    if request.target.endswith("/models"):
+        return [Send(reply({"object": "list", "data": [{"id": "small-1"}, {"id": "large-1"}]}))]
+    return [Send(reply(VECTORS if request.target.endswith("/embeddings") else COMPLETION))]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def upstream():
+    async with Scripted(answer=answer_all) as server:
+        yield server
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def locked(upstream):
+    """Two keys: one by its hash, one by reference, which may use small models alone."""
+    keys = [
+        {"name": "ragflow", "hash": hash_key(KEY)},
+        {"name": "librechat", "key": Reference.to_variable("LIBRECHAT_KEY", NARROW), "models": ["small-*"]},
+    ]
+    async with gateway(upstream=upstream.url, access={"keys": keys}, models={"*": {"upstream": "chat"}}) as gate:
+        yield gate
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def unlocked(upstream):
+    async with gateway(upstream=upstream.url) as gate:
+        yield gate
+
+
+def told(response: bytes) -> tuple[int, str, str]:
+    """Status, code and hop of a raw error response."""
+    error = json.loads(response.partition(b"\r\n\r\n")[2])["error"]
+    return status_of(response), error["code"], error["hop"]
+
+
+# --- keys ---------------------------------------------------------------------------------------------------------
+
+SHOWN = {
+    "bearer": {"authorization": f"Bearer {KEY}"},
+    "the scheme's case is free": {"authorization": f"bEARER  {KEY}"},
+    "x-api-key": {"x-api-key": KEY},
+    "api-key": {"api-key": KEY},
+    "the same one three times": {"authorization": f"Bearer {KEY}", "x-api-key": KEY, "api-key": KEY},
+}
+
+
+@pytest.mark.parametrize("form", SHOWN)
+async def test_a_known_key_opens_in_every_form(locked, form):
+    assert (await locked.ask(headers={**JSON, **SHOWN[form]}).answer()).status == 200
+
+
+UNKNOWN = {
+    "none": {},
+    "unknown": {"authorization": f"Bearer {OTHER}"},
+    "empty": {"authorization": "Bearer "},
+    "another scheme": {"authorization": "Basic Z3A6eA=="},
+    "without its scheme": {"authorization": KEY},
+    "two that differ": {"authorization": f"Bearer {KEY}", "x-api-key": OTHER},
+    "two that differ, the wrong one first": {"x-api-key": OTHER, "api-key": KEY},
+    "two that are both known": {"x-api-key": NARROW, "api-key": KEY},
+    "its hash": {"authorization": f"Bearer {hash_key(KEY)}"},
+    "a part": {"authorization": f"Bearer {KEY[:-1]}"},
+    "by another name": {"x_api_key": KEY, "cookie": f"key={KEY}"},
+}
+
+
+@pytest.mark.parametrize("form", UNKNOWN)
+async def test_what_is_no_known_key_is_401(locked, upstream, form):
+    before = len(upstream.received)
+    answer = await locked.ask(headers={**JSON, **UNKNOWN[form]}).answer()
+    assert (answer.status, answer.error["code"], answer.error["hop"]) == (401, "invalid_api_key", "client")
+    assert answer.headers["www-authenticate"] == "Bearer"
+    assert KEY not in answer.body.decode()
+    assert len(upstream.received) == before
+
+
+async def test_a_key_in_the_query_opens_nothing(locked):
+    for name in ("key", "api_key", "api-key", "access_token"):
+        assert (await locked.ask(path=f"/v1/chat/completions?{name}={KEY}").answer()).status == 401
+
+
+async def test_nobody_unknown_makes_gatepass_read_a_body(locked):
+    """With Expect an honest client waits for 100: it never comes. Without, the answer comes before the body."""
+    announced = [("content-length", "30000000"), ("authorization", f"Bearer {OTHER}")]
+    expecting = request(fields=[*announced, ("expect", "100-continue")])
+    refused = await spoken(locked.port, expecting)
+    assert told(refused) == (401, "invalid_api_key", "client")
+    assert b"100 Continue" not in refused
+    chunked = request(fields=[("transfer-encoding", "chunked")]) + b"5\r\nabcde\r\n"
+    assert told(await spoken(locked.port, chunked)) == (401, "invalid_api_key", "client")
+
+
+async def test_a_known_caller_is_told_to_go_on(locked):
+    fields = [("authorization", f"Bearer {KEY}"), ("expect", "100-continue"), ("content-length", str(len(BODY)))]
+    fields += [("content-type", "application/json")]
+    heard = await spoken(locked.port, request(fields=fields), until=b"\r\n\r\n")
+    assert heard == b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+async def test_a_key_may_be_for_some_models_alone(locked, upstream):
+    headers = {**JSON, "authorization": f"Bearer {NARROW}"}
+    before = len(upstream.received)
+    refused = await locked.ask({**HELLO, "model": "large-1"}, headers=headers).answer()
+    assert (refused.status, refused.error["code"], refused.error["param"]) == (403, "model_not_allowed", "model")
+    assert len(upstream.received) == before
+    assert (await locked.ask({**HELLO, "model": "small-1"}, headers=headers).answer()).status == 200
+    listed = (await locked.ask(None, "/v1/models", method="GET", headers=headers).answer()).json()
+    assert [model["id"] for model in listed["data"]] == ["small-1"]
+    hidden = await locked.ask(None, "/v1/models/large-1", method="GET", headers=headers).answer()
+    assert (hidden.status, hidden.error["code"]) == (404, "model_not_found")
+
+
+async def test_with_keys_any_host_and_type_will_do(locked):
+    """A key cannot be sent by a foreign page, so what protects a keyless gateway is not wanted here."""
+    fields = [("authorization", f"Bearer {KEY}"), ("origin", "https://evil.example"), ("content-type", "text/plain")]
+    assert status_of(await spoken(locked.port, request(BODY, fields, host="gatepass:8080"))) == 200
+
+
+async def test_a_rotated_key_counts_without_a_restart(upstream, tmp_path):
+    file = tmp_path / "keys"
+    file.write_text(f"{KEY}\n")
+    keys = [{"name": "rotated", "key": Reference.to_file(str(file))}]
+    async with gateway(upstream=upstream.url, access={"keys": keys}) as gate:
+        assert (await gate.ask(headers={**JSON, "x-api-key": KEY}).answer()).status == 200
+        file.write_text(f"{OTHER}\n")
+        began_s = time.monotonic()
+        while (await gate.ask(headers={**JSON, "x-api-key": OTHER}).answer()).status != 200:
+            assert time.monotonic() - began_s < 5
+        assert (await gate.ask(headers={**JSON, "x-api-key": KEY}).answer()).status == 401
+
+
+# --- without keys: this machine, and no page of another origin ----------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost", "localhost:8080", "127.0.0.1", "127.1.2.3:80", "[::1]", "[::1]:8080", "LOCALHOST", "a.localhost"]
+)
+async def test_without_keys_this_machine_is_served(unlocked, host):
+    assert status_of(await spoken(unlocked.port, request(BODY, host=host))) == 200
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["evil.example", "evil.example:8080", "127.0.0.1.evil.example", "localhost.evil.example", "192.168.0.1", "[::2]", ""],
+)
+async def test_without_keys_another_name_of_this_machine_is_refused(unlocked, host):
+    """DNS rebinding: the page's own name leads to 127.0.0.1."""
+    assert told(await spoken(unlocked.port, request(BODY, host=host))) == (403, "forbidden_host", "client")
+    asked = request(target="/v1/models", method="GET", host=host)
+    assert told(await spoken(unlocked.port, asked)) == (403, "forbidden_host", "client")
+
+
+async def test_without_keys_a_request_without_host_is_refused(unlocked):
+    old = BODY.join([b"POST /v1/chat/completions HTTP/1.0\r\ncontent-length: %d\r\n\r\n" % len(BODY), b""])
+    assert told(await spoken(unlocked.port, old)) == (403, "forbidden_host", "client")
+
+
+ORIGINS = {"https://evil.example": 403, "null": 403, "http://[": 403, "http://localhost:3000": 200, "http://[::1]": 200}
+
+
+@pytest.mark.parametrize("origin", ORIGINS)
+async def test_without_keys_a_page_of_another_origin_is_refused(unlocked, origin):
+    response = await spoken(unlocked.port, request(BODY, [("origin", origin)]))
+    assert status_of(response) == ORIGINS[origin]
+    if ORIGINS[origin] == 403:
+        assert told(response) == (403, "forbidden_origin", "client")
+    assert b"access-control-allow" not in response.lower()
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"])
+async def test_without_keys_what_a_form_can_post_is_refused(unlocked, kind):
+    response = await spoken(unlocked.port, request(BODY, [("content-type", kind)]))
+    assert told(response) == (415, "unsupported_media_type", "client")
+
+
+async def test_without_keys_a_body_without_a_type_is_refused(unlocked):
+    untyped = request(fields=[("content-length", str(len(BODY)))]) + BODY
+    assert told(await spoken(unlocked.port, untyped)) == (415, "unsupported_media_type", "client")
+    assert status_of(await spoken(unlocked.port, request(BODY, [("content-type", "Application/JSON; charset=x")]))) == 200
+
+
+async def test_without_keys_whatever_key_is_sent_is_ignored(unlocked):
+    for key in ("x", "empty", "lm-studio", '{"api_key":"k"}'):
+        headers = {**JSON, "authorization": f"Bearer {key}"}
+        assert (await unlocked.ask(headers=headers).answer()).status == 200
+
+
+# --- how much -----------------------------------------------------------------------------------------------------
+
+BODY_BYTES = 5_000
+RECEIVE_S = 0.4
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def bounded(upstream):
+    limits = {"body_bytes": BODY_BYTES, "receive_s": RECEIVE_S}
+    async with gateway(upstream=upstream.url, limits=limits) as gate:
+        yield gate
+
+
+def body_of(size_bytes: int) -> bytes:
+    return BODY[:-1] + b" " * (size_bytes - len(BODY)) + b"}"
+
+
+async def test_a_body_at_its_limit_is_taken_and_one_more_byte_is_413(bounded):
+    assert status_of(await spoken(bounded.port, request(body_of(BODY_BYTES)))) == 200
+    assert told(await spoken(bounded.port, request(body_of(BODY_BYTES + 1)))) == (413, "body_too_large", "client")
+
+
+async def test_a_body_that_is_announced_too_large_is_refused_unread(bounded):
+    announced = [("content-length", "999999999999"), ("content-type", "application/json")]
+    expecting = request(fields=[*announced, ("expect", "100-continue")])
+    response = await spoken(bounded.port, expecting)
+    assert told(response) == (413, "body_too_large", "client")
+    assert b"100 Continue" not in response
+
+
+async def test_a_chunked_body_is_counted_as_it_comes(bounded):
+    """Its end never comes: the limit is met first."""
+    fields = [("transfer-encoding", "chunked"), ("content-type", "application/json")]
+    pieces = [b"3e8\r\n" + b"x" * 1_000 + b"\r\n"] * (BODY_BYTES // 1_000 + 1)
+    response = await spoken(bounded.port, request(fields=fields), *pieces)
+    assert told(response) == (413, "body_too_large", "client")
+
+
+SLOW = {
+    "nothing": b"",
+    "half a request line": b"POST /v1/ch",
+    "half a head": b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nx-a: 1",
+    "half a body": request(fields=[("content-length", "99"), ("content-type", "application/json")]) + BODY[:5],
+    "half a chunk": request(fields=[("transfer-encoding", "chunked"), ("content-type", "application/json")]) + b"5\r\nab",
+}
+
+
+@pytest.mark.parametrize("case", SLOW)
+async def test_a_request_that_does_not_end_is_408_and_closed_within_the_bound(bounded, case):
+    began_s = time.monotonic()
+    response = await spoken(bounded.port, SLOW[case])
+    assert RECEIVE_S <= time.monotonic() - began_s < RECEIVE_S + 5
+    assert told(response) == (408, "receive_timeout", "client")
+
+
+async def test_a_dribbled_head_does_not_buy_time(bounded):
+    """Each byte comes soon enough; all of them do not."""
+    began_s = time.monotonic()
+    reader, writer = await asyncio.open_connection("127.0.0.1", bounded.port)
+    heard = asyncio.create_task(reader.read())
+    writer.write(b"GET / HTTP/1.1\r\nx-a: ")
+    while not heard.done() and time.monotonic() - began_s < 10:
+        writer.write(b"b")
+        await asyncio.wait((heard,), timeout=0.05)
+    writer.transport.abort()
+    assert time.monotonic() - began_s < RECEIVE_S + 5
+    assert told(heard.result()) == (408, "receive_timeout", "client")
+
+
+async def test_a_broken_chunk_is_told_at_once(bounded):
+    fields = [("transfer-encoding", "chunked"), ("content-type", "application/json")]
+    began_s = time.monotonic()
+    response = await spoken(bounded.port, request(fields=fields) + b"5\r\n{\"mod\r\nzz\r\n")
+    assert told(response) == (400, "invalid_request", "client")
+    assert time.monotonic() - began_s < RECEIVE_S
+    await until(lambda: not bounded.gate.live.busy)
+
+
+BEHIND = {"half a head": b"POST /v1/chat", "garbage": b"\0\0\0\r\n\r\n", "a large head": b"GET / HTTP/1.1\r\nx: " + b"a" * 70_000}
+
+
+@pytest.mark.parametrize("case", BEHIND)
+async def test_what_comes_behind_a_request_never_gets_into_its_response(case):
+    """The client sends on while its stream goes: a refusal among the events would look like an answer."""
+    go = asyncio.Event()
+    dialogue = [*begin_stream(), Send(chunk(EVENTS[0])), Wait(go), Send(b"".join(map(chunk, EVENTS[1:])) + b"0\r\n\r\n")]
+    async with Scripted(dialogue) as upstream, gateway(upstream=upstream.url, limits={"receive_s": 0.2}) as gate:
+        whole = request(json.dumps({**HELLO, "stream": True}).encode(), [("connection", "keep-alive")])
+        hearing = asyncio.create_task(spoken(gate.port, whole, BEHIND[case]))
+        await upstream.requested()
+        await asyncio.sleep(0.4)  # the bound of the second head has passed
+        go.set()
+        response = await hearing
+    head, _, body = response.partition(b"\r\n\r\n")
+    assert (status_of(response), unchunked(body)) == (200, b"".join(EVENTS))
+    assert response.count(b"HTTP/1.1") == 1
+
+
+async def test_a_connection_that_was_answered_before_its_body_came_is_not_kept_for_ever(upstream, monkeypatch):
+    monkeypatch.setattr("gatepass.app.KEEP_ALIVE_S", 0.3)
+    async with gateway(upstream=upstream.url) as gate:
+        head = request(fields=[("content-length", "5"), ("connection", "keep-alive")], host="evil.example")
+        reader, writer = await asyncio.open_connection("127.0.0.1", gate.port)
+        writer.write(head)
+        answered = await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"12345")
+        began_s = time.monotonic()
+        async with asyncio.timeout(BOUND_S):
+            rest = await reader.read()
+        writer.transport.abort()
+    assert (status_of(answered), b"HTTP/1.1" in rest) == (403, False)
+    assert time.monotonic() - began_s < 5
+
+
+async def test_a_kept_connection_serves_on_after_an_early_answer(locked):
+    """The refused body is passed over; what follows it is the next request."""
+    refused = request(BODY, [("authorization", f"Bearer {OTHER}"), ("connection", "keep-alive")])
+    served = request(BODY, [("authorization", f"Bearer {KEY}")])
+    response = await spoken(locked.port, refused[:-9], refused[-9:], served)
+    assert [status_of(b"HTTP/1.1 " + part) for part in response.split(b"HTTP/1.1 ")[1:]] == [401, 200]
+
+
+async def test_a_hundred_header_fields_are_enough(unlocked):
+    def fields(count: int) -> list[tuple[str, str]]:
+        return [(f"x-{number}", "y") for number in range(count)]
+
+    assert status_of(await spoken(unlocked.port, request(BODY, fields(96)))) == 200
+    assert told(await spoken(unlocked.port, request(BODY, fields(97)))) == (431, "head_too_large", "client")
+
+
+@pytest.mark.parametrize("piece_bytes", [1_000, 10_000_000], ids=["in pieces", "at once"])
+@pytest.mark.parametrize("where", ["value", "name", "target"])
+async def test_a_head_above_64_kib_is_431(unlocked, where, piece_bytes):
+    large = "a" * 70_000
+    whole = {
+        "value": request(BODY, [("x-large", large)]),
+        "name": request(BODY, [(large, "x")]),
+        "target": request(BODY, target=f"/v1/chat/completions?{large}"),
+    }[where]
+    pieces = [whole[at : at + piece_bytes] for at in range(0, len(whole), piece_bytes)]
+    assert told(await spoken(unlocked.port, *pieces)) == (431, "head_too_large", "client")
+
+
+async def test_a_head_of_60_kib_is_taken_and_its_limit_is_counted_anew_on_a_kept_connection(unlocked):
+    kept = request(BODY, [("x-large", "a" * 60_000), ("connection", "keep-alive")])
+    last = request(BODY, [("x-large", "a" * 60_000)])
+    response = await spoken(unlocked.port, kept, kept, last)
+    assert response.count(b"HTTP/1.1 200 OK") == 3
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "zstd", "gzip, identity"])
+async def test_a_compressed_body_is_415(unlocked, coding):
+    packed = request(gzip.compress(BODY), [("content-encoding", coding)])
+    assert told(await spoken(unlocked.port, packed)) == (415, "unsupported_encoding", "client")
+
+
+ROUTING = {
+    "model twice": b'{"model":"a","messages":[],"model":"b"}',
+    "model spelled with escapes": b'{"\\u006dodel":"a","messages":[]}',
+    "model beside its escape": b'{"model":"a","mod\\u0065l":"b"}',
+    "stream twice": b'{"model":"a","stream":false,"stream":true}',
+    "stream spelled with escapes": b'{"model":"a","str\\u0065am":true}',
+    "stream as text": b'{"model":"a","stream":"true"}',
+    "no model": b'{"messages":[]}',
+    "model null": b'{"model":null}',
+    "model a list": b'{"model":["a"]}',
+    "model empty": b'{"model":""}',
+    "model with a line break": b'{"model":"a\\r\\nx-admin: 1"}',
+}
+
+
+@pytest.mark.parametrize("case", ROUTING)
+async def test_two_readings_of_what_routes_are_none(unlocked, upstream, case):
+    before = len(upstream.received)
+    answer = await unlocked.ask(ROUTING[case]).answer()
+    assert (answer.status, answer.error["code"], answer.error["hop"]) == (400, "invalid_request", "client")
+    assert len(upstream.received) == before
+
+
+NO_JSON = {
+    "nothing": b"",
+    "a list": b"[]",
+    "half": b'{"model":"a"',
+    "two": b'{"model":"a"}{"model":"b"}',
+    "latin-1": '{"model":"ä"}'.encode("latin-1"),
+    "utf-16": '{"model":"a"}'.encode("utf-16"),
+    "a byte order mark": b'\xef\xbb\xbf{"model":"a"}',
+    "NaN": b'{"model":"a","x":NaN}',
+    "single quotes": b"{'model':'a'}",
+    "65 deep": b'{"model":"a","x":' + b"[" * 64 + b"]" * 64 + b"}",
+    "a million deep": b'{"model":"a","x":' + b"[" * 1_000_000 + b"]" * 1_000_000 + b"}",
+    "half a pair": b'{"model":"\\ud800"}',
+}
+
+
+@pytest.mark.parametrize("case", NO_JSON)
+async def test_what_is_no_json_object_is_400(unlocked, upstream, case):
+    before = len(upstream.received)
+    answer = await unlocked.ask(NO_JSON[case]).answer()
+    assert (answer.status, answer.error["code"]) == (400, "invalid_json")
+    assert len(upstream.received) == before
+
+
+async def test_one_request_more_than_the_limit_is_503_with_retry_after():
+    async with Scripted([Hold()]) as hung, gateway(upstream=hung.url, limits={"connections": 3}) as gate:
+        async with gate.ask(), gate.ask():
+            await hung.requested(2)
+            async with gate.ask() as third:
+                await until(lambda: gate.gate.live.busy == 3)
+                response = await spoken(gate.port, b"")
+                del third
+    assert told(response) == (503, "overloaded", "gatepass")
+    assert b"retry-after: 1" in response

@@ -1,0 +1,244 @@
+"""Every way in which an upstream can fail: which status, code and hop the client is told, and how often it was asked."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from dataclasses import dataclass
+
+import pytest
+import pytest_asyncio
+
+from tests.integration.answers import COMPLETION, DONE, EVENTS, delta
+from tests.integration.gateway import HELLO, gateway
+from tests.integration.ragflow import REPLAYED, classify
+from tests.integration.scripted import (
+    Dialogue,
+    Fin,
+    Hold,
+    Rst,
+    Scripted,
+    Send,
+    begin_stream,
+    chunk,
+    event,
+    head,
+    reply,
+    stream,
+)
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+MODES = {"plain": HELLO, "stream": {**HELLO, "stream": True}}
+PAGE = b"<!doctype html><html><head><title>Sign in</title></head><body>...</body></html>"
+FIRST = delta(content="one")
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What the upstream does, and what the client is told. `timeouts` are the upstream's."""
+
+    does: Dialogue
+    status: int
+    code: str
+    heals: bool = True
+    words: str = ""
+    timeouts: tuple[tuple[str, float], ...] = ()
+
+
+def html(status: int = 200) -> Dialogue:
+    return [Send(reply(PAGE, status, content_type="text/html"))]
+
+
+EITHER = {
+    "fin-before-the-head": Fault([Fin()], 502, "upstream_closed"),
+    "rst-before-the-head": Fault([Rst()], 502, "upstream_closed"),
+    "fin-in-the-head": Fault([Send(b"HTTP/1.1 200 OK\r\ncontent-ty"), Fin()], 502, "upstream_closed"),
+    "rst-in-the-head": Fault([Send(b"HTTP/1.1 200 OK\r\ncontent-ty"), Rst()], 502, "upstream_closed"),
+    "no-http": Fault([Send(b"-ERR unknown command\r\n\r\n"), Fin()], 502, "upstream_invalid", heals=False),
+    "banner": Fault([Send(b"SSH-2.0-OpenSSH_9.2\r\n"), Fin()], 502, "upstream_closed"),
+    "status-999": Fault([Send(head(999, content_length="0"))], 502, "upstream_invalid", heals=False),
+    "switching": Fault([Send(head(101, upgrade="websocket", connection="upgrade"))], 502, "upstream_invalid", False),
+    "silence": Fault([Hold()], 504, "upstream_timeout_first_byte", timeouts=(("first_byte_s", 0.3),)),
+    "half-a-head": Fault(
+        [Send(b"HTTP/1.1 200"), Hold()], 504, "upstream_timeout_first_byte", timeouts=(("first_byte_s", 0.3),)
+    ),
+    "dribbled-head": Fault(
+        [Send(head(200, x=9000 * "x"), 1, 0.05), Hold()],
+        504,
+        "upstream_timeout_first_byte",
+        timeouts=(("first_byte_s", 0.5), ("connect_s", 0.1)),
+    ),
+    "total": Fault([Hold()], 504, "upstream_timeout_total", timeouts=(("total_s", 0.3),)),
+    "page": Fault(html(), 502, "upstream_html", heals=False, words='titled "Sign in"'),
+    "page-labelled-json": Fault([Send(reply(PAGE))], 502, "upstream_html", heals=False),
+    "page-503": Fault(html(503), 503, "upstream_html", words='titled "Sign in"'),
+    "page-404": Fault(html(404), 404, "upstream_html"),
+    "page-403": Fault(html(403), 403, "upstream_html"),
+    "empty": Fault([Send(reply(b""))], 502, "upstream_empty"),
+    "blank": Fault([Send(reply(b" \r\n\r\n "))], 502, "upstream_empty"),
+    "no-content": Fault([Send(head(204))], 502, "upstream_empty"),
+    "empty-500": Fault([Send(reply(b"", 500))], 500, "upstream_error", words="500 Internal Server Error"),
+    "null": Fault([Send(reply(b"null"))], 502, "upstream_invalid", heals=False),
+    "half-json": Fault([Send(reply(b'{"choices": [{"mess'))], 502, "upstream_invalid", heals=False),
+    "another-object": Fault([Send(reply({"status": "UP"}))], 502, "upstream_invalid", heals=False, words="choices"),
+    "words": Fault([Send(reply(b"upstream timed out", content_type="text/plain"))], 502, "upstream_invalid", False),
+    "brotli": Fault([Send(reply(COMPLETION, content_encoding="br"))], 502, "upstream_invalid", False, "br"),
+    "no-gzip": Fault([Send(reply(COMPLETION, content_encoding="gzip"))], 502, "upstream_invalid", heals=False),
+    "error-in-200": Fault(
+        [Send(reply({"error": {"message": "model overloaded", "code": 529, "type": "x"}}))], 529, "529"
+    ),
+    "code-in-200": Fault([Send(reply({"code": 20042, "message": "no such tier", "data": None}))], 502, "20042"),
+    "text-error": Fault(
+        [Send(reply(b"the backend is on fire", 500, content_type="text/plain"))], 500, "upstream_error"
+    ),
+    "early-end-of-error": Fault([Send(head(400, content_length="50") + b'{"error"'), Fin()], 502, "upstream_closed"),
+    "silence-in-error": Fault(
+        [Send(head(400, content_length="50") + b'{"error"'), Hold()],
+        504,
+        "upstream_timeout_idle",
+        timeouts=(("idle_s", 0.3),),
+    ),
+}
+"""Told the same way to a plain request and to a stream: nothing has gone out yet."""
+
+PLAIN = {
+    "fin-in-the-body": Fault([Send(reply(COMPLETION)[:-9]), Fin()], 502, "upstream_closed"),
+    "rst-in-the-body": Fault([Send(reply(COMPLETION)[:-9]), Rst()], 502, "upstream_closed"),
+    "broken-chunk": Fault(
+        [Send(head(200, content_type="application/json", transfer_encoding="chunked") + b'5\r\n{"cho\r\nzz\r\n')],
+        502,
+        "upstream_invalid",
+        heals=False,
+    ),
+    "silence-in-the-body": Fault(
+        [Send(reply(COMPLETION)[:-9]), Hold()], 504, "upstream_timeout_idle", timeouts=(("idle_s", 0.3),)
+    ),
+    "endless-body": Fault(
+        [Send(head(200, content_type="application/json", transfer_encoding="chunked") + chunk(b" ") * 9000, 6, 0.02)],
+        504,
+        "upstream_timeout_total",
+        timeouts=(("total_s", 0.4),),
+    ),
+    "events-unasked": Fault([Send(stream(*EVENTS))], 502, "upstream_invalid", heals=False),
+    "broken-gzip": Fault(
+        [Send(reply(gzip.compress(json.dumps(COMPLETION).encode())[:-12], content_encoding="gzip"))],
+        502,
+        "upstream_closed",
+    ),
+}
+
+STREAM = {
+    "done-only": Fault([Send(stream(DONE))], 502, "upstream_empty"),
+    "comments-and-done": Fault([Send(stream(b": hello\n\n" + DONE))], 502, "upstream_empty"),
+    "no-event": Fault([Send(stream())], 502, "upstream_empty"),
+    "whole-reply": Fault([Send(reply(COMPLETION))], 502, "upstream_invalid", heals=False, words="stream to false"),
+    "whole-reply-as-event": Fault([Send(stream(event(COMPLETION), DONE))], 502, "upstream_invalid", heals=False),
+    "error-first": Fault(
+        [Send(stream(event({"error": {"message": "busy", "type": "rate_limit_error", "code": "slow"}})))], 429, "slow"
+    ),
+    "named-error-first": Fault(
+        [Send(stream(b'event: error\ndata: {"message":"bad model","code":404}\n\n'))], 404, "404"
+    ),
+    "code-first": Fault([Send(stream(event({"code": 500001, "msg": "INVOKE_MODEL_ERROR"})))], 502, "500001"),
+    "no-json-first": Fault([Send(stream(event("hello")))], 502, "upstream_invalid", heals=False),
+    "fin-before-an-event": Fault([*begin_stream(), Fin()], 502, "upstream_closed"),
+    "rst-before-an-event": Fault([*begin_stream(), Rst()], 502, "upstream_closed"),
+    "fin-in-the-first-event": Fault([*begin_stream(), Send(chunk(FIRST[:-5])), Fin()], 502, "upstream_closed"),
+    "silence-before-an-event": Fault(
+        [*begin_stream(), Hold()], 504, "upstream_timeout_idle", timeouts=(("idle_s", 0.3),)
+    ),
+}
+"""A stream that fails before its first event: the client still gets the true status."""
+
+MIDSTREAM = {
+    "end-without-done": Fault([Send(stream(FIRST))], 200, "upstream_closed"),
+    "fin": Fault([*begin_stream(), Send(chunk(FIRST)), Fin()], 200, "upstream_closed"),
+    "rst": Fault([*begin_stream(), Send(chunk(FIRST)), Rst()], 200, "upstream_closed"),
+    "fin-in-an-event": Fault([*begin_stream(), Send(chunk(FIRST + FIRST[:-3])), Fin()], 200, "upstream_closed"),
+    "silence": Fault(
+        [*begin_stream(), Send(chunk(FIRST)), Hold()], 200, "upstream_timeout_idle", timeouts=(("idle_s", 0.3),)
+    ),
+    "total": Fault(
+        [*begin_stream(), Send(chunk(FIRST)), Hold()], 200, "upstream_timeout_total", timeouts=(("total_s", 0.6),)
+    ),
+    "no-json": Fault([Send(stream(FIRST, event("oops")))], 200, "upstream_invalid"),
+    "page": Fault([Send(stream(FIRST, b"data: " + PAGE + b"\n\n"))], 200, "upstream_invalid"),
+    "broken-chunk": Fault([*begin_stream(), Send(chunk(FIRST) + b"zz\r\n")], 200, "upstream_invalid"),
+    "own-error": Fault(
+        [
+            Send(
+                stream(
+                    FIRST, event({"error": {"message": "tool gave up", "type": "oops", "code": "t1", "param": None}})
+                )
+            )
+        ],
+        200,
+        "t1",
+        words="tool gave up",
+    ),
+    "foreign-error": Fault(
+        [Send(stream(FIRST, event({"code": 500001, "msg": "the server is unavailable (503)"})))], 200, "500001"
+    ),
+    "nested-error": Fault(
+        [Send(stream(FIRST, event({"object": "error", "message": "rate limit reached", "code": 429})))], 200, "429"
+    ),
+}
+
+TABLES = {"either": EITHER, "plain": PLAIN, "stream": STREAM, "midstream": MIDSTREAM}
+
+
+def _fault(place: str) -> Fault:
+    table, _, rest = place.partition("_")
+    return TABLES[table][rest.rpartition("_")[0]]
+
+
+def _places() -> list[str]:
+    modes = {"either": ["plain", "stream"], "plain": ["plain"], "stream": ["stream"], "midstream": ["stream"]}
+    return [f"{table}_{name}_{mode}" for table, faults in TABLES.items() for name in faults for mode in modes[table]]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def faulty():
+    """An upstream of its own for each fault and mode, so that each is met on a fresh connection."""
+    async with Scripted(answer=lambda request: _fault(request.target.split("/")[1]).does) as server:
+        upstreams = {
+            place: {"base_url": f"{server.url}/{place}/v1", "timeouts": dict(_fault(place).timeouts)}
+            for place in _places()
+        }
+        models = {place: {"upstream": place} for place in _places()}
+        async with gateway(upstreams=upstreams, models=models) as gate:
+            yield server, gate
+
+
+async def _asked(faulty, place):
+    """The answer of a faulty upstream, which was asked once."""
+    server, gate = faulty
+    answer = await gate.ask({**MODES[place.rpartition("_")[2]], "model": place}).answer()
+    assert len([request for request in server.received if request.target.startswith(f"/{place}/")]) == 1
+    return answer
+
+
+@pytest.mark.parametrize("place", [place for place in _places() if not place.startswith("midstream")])
+async def test_a_fault_before_the_first_event_is_an_http_error_that_names_its_hop(faulty, place):
+    answer, fault = await _asked(faulty, place), _fault(place)
+    error = answer.error
+    assert (answer.status, error["code"], error["hop"]) == (fault.status, fault.code, f"upstream:{place}")
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.headers["x-gatepass-hop"] == f"upstream:{place}"
+    assert answer.headers.get("x-should-retry") == (None if fault.heals else "false")
+    assert fault.words in error["message"]
+    assert error["type"]
+
+
+@pytest.mark.parametrize("place", [place for place in _places() if place.startswith("midstream")])
+async def test_a_fault_in_mid_stream_is_its_last_event_and_makes_nobody_begin_again(faulty, place):
+    answer, fault = await _asked(faulty, place), _fault(place)
+    assert (answer.status, answer.whole, answer.error["code"]) == (200, True, fault.code)
+    assert answer.body.startswith(FIRST)
+    assert len(answer.events) == 2
+    assert "[DONE]" not in answer.events
+    assert fault.words in answer.error["message"]
+    assert classify(answer.error["message"]) not in REPLAYED
+    if fault.code.startswith("upstream_"):
+        assert answer.error["hop"] == f"upstream:{place}"

@@ -1,0 +1,181 @@
+"""Thousands of mutated requests: none makes gatepass fail, and after them it serves as before.
+
+`GATEPASS_FUZZ_REQUESTS` sets how many (2,000 without it), `GATEPASS_FUZZ_SEED` which.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import json
+import os
+import random
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.integration.answers import COMPLETION, EVENTS, VECTORS
+from tests.integration.gateway import HELLO, descriptors, gateway, until
+from tests.integration.raw import request, spoken, status_of
+from tests.integration.scripted import Scripted, Send, reply, stream
+
+REQUESTS = int(os.environ.get("GATEPASS_FUZZ_REQUESTS", "2000"))
+SEED = int(os.environ.get("GATEPASS_FUZZ_SEED", "4711"))
+AT_ONCE = 50
+RECEIVE_S = 0.3
+
+IMAGE = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUg=="
+DOCUMENTS: tuple[dict[str, Any], ...] = (
+    {**HELLO},
+    {**HELLO, "stream": True, "n": 1, "stream_options": {"include_usage": True}},
+    {**HELLO, "images": [IMAGE, {"image_url": {"url": IMAGE}}], "temperature": 0.5},
+    {"model": "m", "messages": [{"role": "user", "content": [{"type": "text", "text": "ü"}], "images": [IMAGE]}]},
+    {"model": "e", "input": ["a", "ü😀"], "encoding_format": "float", "drop_params": True, "model_type": "x"},
+    {"model": "m", "messages": [{"role": "tool", "tool_call_id": "c", "content": None}], "images": IMAGE},
+)
+BODIES = [json.dumps(document, ensure_ascii=False).encode() for document in DOCUMENTS]
+CHUNKED = request(fields=[("transfer-encoding", "chunked"), ("content-type", "application/json")])
+WHOLE = [
+    *(request(body) for body in BODIES),
+    request(BODIES[-1], target="/v1/embeddings"),
+    request(target="/v1/models", method="GET"),
+    request(target="/v1/models/a%2Fb?x=1", method="HEAD"),
+    request(target="/metrics", method="GET"),
+    request(BODIES[0], [("authorization", "Bearer abc"), ("x-request-id", "id-1"), ("expect", "100-continue")]),
+    CHUNKED + b"%x\r\n%b\r\n0\r\nx-trailer: 1\r\n\r\n" % (len(BODIES[0]), BODIES[0]),
+    request(BODIES[0], [("upgrade", "websocket"), ("connection", "upgrade")]),
+    request(BODIES[0], [("connection", "keep-alive")]) + request(target="/healthz", method="GET"),
+]
+ODD = (
+    *(b"\0", b"\r", b"\n", b"\r\n", b"\r\n\r\n", b" ", b"\t", b":", b"/", b"%", b"%00", b"%ff", b"..", b"\xff", b"\xc3"),
+    *(b'"', b"\\", b"{", b"}", b"[" * 70, b"]", b",", b"\\ud800", b'"model"', b'"images":', b"1e999", b"-", b"NaN"),
+    *(b"Transfer-Encoding: chunked\r\n", b"Content-Length: 5\r\n", b"Content-Length: -1\r\n", b"Host: evil\r\n"),
+    *(b"HTTP/1.0", b"HTTP/2.0", b"HTTP/9", b"CONNECT ", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"Expect: 100-continue\r\n"),
+    *(b"99999999999999999999", b"\xef\xbb\xbf", "\u2028".encode(), b"a" * 9_000),
+)
+
+
+def _insert(rng: random.Random, data: bytes) -> bytes:
+    at = rng.randint(0, len(data))
+    return data[:at] + rng.choice(ODD) + data[at:]
+
+
+def _replace(rng: random.Random, data: bytes) -> bytes:
+    at = rng.randint(0, len(data))
+    return data[:at] + bytes([rng.randrange(256)]) + data[at + 1 :]
+
+
+def _remove(rng: random.Random, data: bytes) -> bytes:
+    at = rng.randint(0, len(data))
+    return data[:at] + data[at + rng.randint(1, 20) :]
+
+
+def _repeat(rng: random.Random, data: bytes) -> bytes:
+    start = rng.randint(0, len(data))
+    end = start + rng.randint(1, 60)
+    return data[:end] + data[start:end] * rng.randint(1, 3) + data[end:]
+
+
+def _swap_lines(rng: random.Random, data: bytes) -> bytes:
+    lines = data.split(b"\r\n")
+    rng.shuffle(lines)
+    return b"\r\n".join(lines)
+
+
+def _splice(rng: random.Random, data: bytes) -> bytes:
+    other = rng.choice(WHOLE)
+    return data[: rng.randint(0, len(data))] + other[rng.randint(0, len(other)) :]
+
+
+MUTATIONS: tuple[Callable[[random.Random, bytes], bytes], ...] = (
+    *(_insert, _insert, _replace, _replace, _remove, _repeat, _swap_lines, _splice),
+)
+
+
+ODD_VALUES: tuple[Any, ...] = (
+    *(None, True, False, 0, -1, 1, 1e308, 10**30, "", "x", "\0", "\n", "😀", "images", "user", "http://h/x", "data:,"),
+    *([], {}, [[]], [{}], [None], {"": {}}, {"images": [IMAGE]}, [IMAGE] * 3, {"url": None}, {"image_url": []}, "A" * 200),
+)
+MEMBERS = ("images", "messages", "content", "role", "model", "stream", "n", "drop_params", "image_url", "url", "x", "")
+
+
+def _odd_document(rng: random.Random) -> bytes:
+    """A body that is JSON, with an odd value somewhere."""
+    document = json.loads(rng.choice(BODIES))
+    for _ in range(rng.randint(1, 3)):
+        place = document
+        while (inner := [child for child in _children(place) if child]) and rng.random() < 0.7:
+            place = rng.choice(inner)
+        odd = copy.deepcopy(rng.choice(ODD_VALUES))
+        if isinstance(place, dict):
+            place[rng.choice([*place, *MEMBERS])] = odd
+        else:
+            place.insert(rng.randint(0, len(place)), odd)
+    return json.dumps(document, ensure_ascii=rng.random() < 0.5).encode()
+
+
+def _children(place: Any) -> list[Any]:
+    values = place.values() if isinstance(place, dict) else place
+    return [value for value in values if isinstance(value, dict | list)]
+
+
+def mutated(rng: random.Random) -> bytes:
+    """A request that was good once: mutated as a whole, or in its body alone with the length made right."""
+    kind = rng.random()
+    if kind < 0.35:
+        return request(_odd_document(rng), target=rng.choice(["/v1/chat/completions", "/v1/embeddings"]))
+    if kind < 0.6:
+        body = rng.choice(BODIES)
+        for _ in range(rng.randint(1, 3)):
+            body = rng.choice(MUTATIONS[:6])(rng, body)
+        return request(body, target=rng.choice(["/v1/chat/completions", "/v1/embeddings"]))
+    data = rng.choice(WHOLE)
+    for _ in range(rng.randint(1, 4)):
+        data = rng.choice(MUTATIONS)(rng, data)
+    return data
+
+
+def answer_all(request):
+    if request.target.endswith("/models"):
+        return [Send(reply({"object": "list", "data": [{"id": "a/b"}]}))]
+    if request.target.endswith("/embeddings") and not request.json().get("stream"):
+        return [Send(reply(VECTORS))]
+    return [Send(stream(*EVENTS) if request.json().get("stream") else reply(COMPLETION))]
+
+
+@pytest.mark.parametrize("part", range(4))
+async def test_no_mutated_request_makes_gatepass_fail(part, monkeypatch):
+    monkeypatch.setattr("gatepass.app.KEEP_ALIVE_S", RECEIVE_S)  # a mutation may have lost its `connection: close`
+    rng = random.Random(SEED + part)
+    statuses: Counter[int] = Counter()
+    failed: list[tuple[bytes, bytes]] = []
+
+    async def play(port: int, places: asyncio.Semaphore, data: bytes) -> None:
+        async with places:
+            cuts = sorted(rng.randint(0, len(data)) for _ in range(rng.randint(0, 2)))
+            pieces = [data[start:end] for start, end in zip([0, *cuts], [*cuts, len(data)], strict=True)]
+            try:
+                response = await spoken(port, *pieces)
+            except TimeoutError:
+                failed.append((data, b"neither answered nor closed"))
+                return
+        statuses[status_of(response)] += 1
+        if b"HTTP/1.1 5" in response or (response and not response.startswith(b"HTTP/1.1 ")):
+            failed.append((data, response))
+
+    async with Scripted(answer=answer_all) as upstream:
+        limits = {"receive_s": RECEIVE_S, "body_bytes": 20_000}
+        async with gateway(upstream=upstream.url, limits=limits) as gate:
+            before = descriptors()
+            places = asyncio.Semaphore(AT_ONCE)
+            await asyncio.gather(*(play(gate.port, places, mutated(rng)) for _ in range(REQUESTS // 4)))
+            assert failed == []
+            await until(lambda: not gate.gate.live.busy)
+            assert descriptors() <= before + AT_ONCE + 15
+            assert (await gate.ask().answer()).json() == COMPLETION
+    print(f"\nseed {SEED + part}: {dict(sorted(statuses.items()))}")
+    assert sum(statuses.values()) == REQUESTS // 4
+    assert statuses[200] > 0
+    assert statuses[400] > 0

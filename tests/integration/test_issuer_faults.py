@@ -1,0 +1,271 @@
+"""Every way in which an issuer can fail: told in its own words within a bound, never with a bad token, healed soon."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+import trustme
+
+from gatepass.config.references import Reference
+from tests.integration.answers import COMPLETION, DONE, delta
+from tests.integration.gateway import HELLO, gateway, until
+from tests.integration.scripted import (
+    Dialogue,
+    Fin,
+    Hold,
+    Rst,
+    Scripted,
+    Send,
+    Wait,
+    begin_stream,
+    chunk,
+    head,
+    reply,
+)
+from tests.integration.test_connections import nobody, secured
+from tests.unit.clock import DrivenClock
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+SECRET = "portal-secret-4711"
+STREAMED = {**HELLO, "stream": True}
+TIMEOUT_S = 0.6
+GOOD = Send(reply(COMPLETION))
+
+
+def minted(text: str = "good-token-1", life_s: float = 300) -> Dialogue:
+    return [Send(reply({"access_token": text, "expires_in": life_s, "token_type": "Bearer"}))]
+
+
+def said(body: Any, status: int = 200, **headers: str) -> Dialogue:
+    return [Send(reply(body, status, **headers))]
+
+
+FLOOD = [
+    Send(head(200, content_type="application/json", transfer_encoding="chunked")),
+    *[Send(chunk(b" " * 65_536))] * 6_400,
+]
+"""400 MB in the reply to a login."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    does: Dialogue
+    words: str
+
+
+FAULTS = {
+    "down": Fault([], "no connection to"),
+    "nowhere": Fault([], "cannot be resolved"),
+    "untrusted": Fault([], "network.ca_file"),
+    "moved": Fault([], "a redirect to 127.0.0.1: none is followed"),
+    "fin": Fault([Fin()], "closed the connection"),
+    "rst": Fault([Rst()], "closed the connection"),
+    "half": Fault([Send(reply({"access_token": "half-token"})[:-4]), Fin()], "closed the connection"),
+    "hang": Fault([Hold()], f"within {TIMEOUT_S:g} s"),
+    "hang-in-body": Fault([Send(head(200, content_length="99") + b'{"acc'), Hold()], f"within {TIMEOUT_S:g} s"),
+    "dribble": Fault([Send(reply({"access_token": "a" * 5_000}), 1, 0.02)], f"within {TIMEOUT_S:g} s"),
+    "no-http": Fault([Send(b"+OK POP3 ready\r\n\r\n"), Fin()], "does not answer in HTTP"),
+    "500": Fault(said({"error": "boom"}, 500), "answered 500: boom"),
+    "busy": Fault(said(b"busy", 503), "answered 503"),
+    "wrong-secret": Fault(
+        said({"error": "invalid_client", "error_description": f"secret {SECRET} is wrong"}, 401), "invalid_client"
+    ),
+    "wrong-secret-in-200": Fault(said({"code": 40101, "msg": f"secret {SECRET} expired", "data": None}), "40101"),
+    "page": Fault(said(b"<html><title>Portal login</title>", content_type="text/html"), "Portal login"),
+    "empty": Fault(said(b""), "empty body"),
+    "no-json": Fault(said(b"{access_token: x}"), "not JSON"),
+    "no-token": Fault(said({"expires_in": 300, "status": "ok"}), "without a token"),
+    "null-token": Fault(said({"access_token": None}), "without a token"),
+    "text-null": Fault(said({"access_token": "null"}), "where a token is expected"),
+    "line-break": Fault(said({"access_token": "abc\r\nx-admin: 1"}), "characters that no bearer token may hold"),
+    "dead": Fault(said({"access_token": "dead-token", "expires_in": 0}), "expired already"),
+    "flood": Fault(FLOOD, "larger than 65536 bytes"),
+}
+
+
+@dataclass(slots=True)
+class Stage:
+    gate: Any
+    issuer: Scripted
+    upstream: Scripted
+    decoy: Scripted
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def stage():
+    """One gateway with a credential of its own for each fault, and a good one."""
+
+    def answer(request):
+        fault = FAULTS.get(request.target.strip("/"))
+        return fault.does if fault is not None else minted()
+
+    with nobody() as refuses:
+        async with (
+            Scripted([GOOD]) as decoy,
+            Scripted(said(b"", 307, location=f"{decoy.url}/token?secret={SECRET}")) as moves,
+            Scripted(minted(), tls=secured()) as foreign,
+            Scripted(answer=answer) as issuer,
+            Scripted([GOOD]) as upstream,
+        ):
+            places = {"down": refuses, "nowhere": "https://nosuch.invalid", "untrusted": foreign.url, "moved": moves.url}
+            names = [*FAULTS, "good"]
+            login = {"type": "http_json", "json": {"user": "bot", "secret": SECRET}, "timeout_s": TIMEOUT_S}
+            blocks = {
+                "credentials": {name: {**login, "url": f"{places.get(name, issuer.url)}/{name}"} for name in names},
+                "upstreams": {name: {"base_url": upstream.url, "credential": name} for name in names},
+                "models": {name: {"upstream": name} for name in names},
+            }
+            async with gateway(**blocks) as gate:
+                yield Stage(gate, issuer, upstream, decoy)
+
+
+@pytest.mark.parametrize("body", [HELLO, STREAMED], ids=["plain", "stream"])
+@pytest.mark.parametrize("name", FAULTS)
+async def test_an_issuers_fault_is_a_503_in_its_own_words_within_a_bound(stage, name, body):
+    before = len(stage.upstream.received)
+    began_s = time.monotonic()
+    answer = await stage.gate.ask({**body, "model": name}).answer()
+    took_s = time.monotonic() - began_s
+    error = answer.error
+    assert (answer.status, error["code"], error["hop"]) == (503, "token_unavailable", f"credential:{name}")
+    assert answer.headers["x-gatepass-hop"] == f"credential:{name}"
+    assert FAULTS[name].words in error["message"]
+    assert SECRET not in answer.body.decode()
+    assert int(answer.headers["retry-after"]) >= 1
+    assert "x-should-retry" not in answer.headers
+    assert took_s < 8 * TIMEOUT_S
+    assert (len(stage.upstream.received), stage.decoy.connections) == (before, 0)
+
+
+async def test_one_failing_credential_harms_no_other(stage):
+    answers = await asyncio.gather(*(stage.gate.ask({**HELLO, "model": "good"}).answer() for _ in range(5)))
+    assert [answer.status for answer in answers] == [200] * 5
+    ready = await stage.gate.ask(None, "/readyz", method="GET").answer()
+    assert (ready.status, ready.json()) == (200, {"ready": True})
+
+
+async def test_a_flood_is_not_read(stage):
+    """What the kernel's buffers take is all that is sent; each try has its own connection."""
+    await stage.gate.ask({**HELLO, "model": "flood"}).answer()
+    tries = len([request for request in stage.issuer.received if request.target == "/flood"])
+    assert stage.issuer.sent_bytes / tries < 16_000_000
+
+
+def corp(issuer: Scripted, upstream: Scripted, **more: Any) -> dict[str, Any]:
+    """One credential, one upstream."""
+    login = {"type": "oauth2", "token_url": issuer.url, "client_id": "i", "client_secret": SECRET, **more}
+    return {"credentials": {"corp": login}, "upstreams": {"chat": {"base_url": upstream.url, "credential": "corp"}}}
+
+
+async def test_an_issuer_that_is_down_at_the_start_is_used_within_four_seconds_of_its_return():
+    """No traffic helps: readiness turns green by itself."""
+    down = True
+    async with (
+        Scripted(answer=lambda _: [Rst()] if down else minted()) as issuer,
+        Scripted([GOOD]) as upstream,
+        gateway(**corp(issuer, upstream)) as gate,
+    ):
+        refused = await gate.ask().answer()
+        assert (await gate.ask(None, "/readyz", method="GET").answer()).status == 503
+        down, back_s = False, time.monotonic()
+        await until(lambda: gate.gate.ready)
+        healed_s = time.monotonic() - back_s
+        assert (await gate.ask().answer()).status == 200
+    assert (refused.status, refused.error["code"]) == (503, "token_unavailable")
+    assert healed_s < 4.0
+
+
+async def test_two_failures_are_passed_over_within_one_request():
+    async with Scripted(said(b"", 500), [Rst()], minted()) as issuer, Scripted([GOOD]) as upstream:
+        async with gateway(**corp(issuer, upstream)) as gate:
+            assert (await gate.ask().answer()).status == 200
+        assert (len(issuer.received), len(upstream.received)) == (3, 1)
+
+
+async def test_fifty_requests_do_not_hammer_an_issuer_that_asks_for_patience():
+    async with Scripted(said({"error": "slow_down"}, 429, retry_after="30")) as issuer, Scripted([GOOD]) as upstream:
+        async with gateway(**corp(issuer, upstream)) as gate:
+            answers = await asyncio.gather(*(gate.ask().answer() for _ in range(50)))
+        assert {(answer.status, answer.error["code"]) for answer in answers} == {(503, "token_unavailable")}
+        assert 25 <= int(answers[0].headers["retry-after"]) <= 30
+        assert len(issuer.received) <= 2
+
+
+async def test_a_rotated_secret_heals_by_itself_and_the_account_is_not_locked(tmp_path: Path):
+    """The issuer says no, definitely: it is left alone until the file holds another secret."""
+    file = tmp_path / "secret"
+    file.write_text("old-secret-0815\n")
+    denied = said({"error": "invalid_client"}, 401)
+
+    def answer(request):
+        return minted() if b"new-secret-4711" in request.body else denied
+
+    async with Scripted(answer=answer) as issuer, Scripted([GOOD]) as upstream:
+        secret = {"client_secret": Reference.to_file(str(file)), "client_auth": "form"}
+        async with gateway(**corp(issuer, upstream, **secret)) as gate:
+            answers = await asyncio.gather(*(gate.ask().answer() for _ in range(50)))
+            assert {answer.status for answer in answers} == {503}
+            assert len(issuer.received) <= 5
+            file.write_text("new-secret-4711\n")
+            changed_s = time.monotonic()
+            await until(lambda: gate.gate.ready)
+            assert time.monotonic() - changed_s < 5.0
+            assert (await gate.ask().answer()).status == 200
+
+
+async def test_a_stream_outlives_its_token():
+    clock, go = DrivenClock(), asyncio.Event()
+    events = [delta(content="one"), delta(content="two"), delta("stop"), DONE]
+    rest = [Send(chunk(one)) for one in events[1:]]
+    dialogue = [*begin_stream(), Send(chunk(events[0])), Wait(go), *rest, Send(b"0\r\n\r\n")]
+    async with (
+        Scripted(minted(), [Hold()]) as issuer,
+        Scripted(dialogue) as upstream,
+        gateway(clock=clock, **corp(issuer, upstream)) as gate,
+        gate.ask(STREAMED) as ask,
+    ):
+        await ask.head()
+        await ask.until(events[0])
+        await clock.advance(400)
+        assert not gate.gate.ready
+        go.set()
+        while await ask.piece():
+            pass
+    assert ask.body == b"".join(events)
+
+
+async def test_a_403_is_passed_on_and_costs_no_token():
+    refusal = said({"error": {"message": "not for you", "type": "permission_error", "code": "no_access"}}, 403)
+    async with Scripted(minted()) as issuer, Scripted(refusal) as upstream:
+        async with gateway(**corp(issuer, upstream)) as gate:
+            answers = [await gate.ask().answer() for _ in range(5)]
+        assert {(answer.status, answer.error["code"]) for answer in answers} == {(403, "no_access")}
+        assert (len(issuer.received), len(upstream.received)) == (1, 5)
+
+
+async def test_an_issuer_that_stands_by_a_refused_token_is_not_stormed():
+    """The wrong audience, say: each request is refused, and the same token comes again."""
+    refusal = said({"error": {"message": "wrong audience"}}, 401)
+    async with Scripted(minted()) as issuer, Scripted(refusal) as upstream:
+        async with gateway(**corp(issuer, upstream)) as gate:
+            answers = [await gate.ask().answer() for _ in range(20)]
+        assert {(answer.status, answer.error["code"]) for answer in answers} == {(401, "upstream_auth")}
+        assert {answer.headers["x-should-retry"] for answer in answers} == {"false"}
+        assert "wrong audience" in answers[-1].error["message"]
+        assert len(issuer.received) <= 7
+        assert len(upstream.received) == 20
+
+
+async def test_an_issuers_own_ca_is_trusted_on_its_hop(tmp_path: Path):
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    async with Scripted(minted(), tls=secured(by=authority)) as issuer, Scripted([GOOD]) as upstream:
+        async with gateway(**corp(issuer, upstream, network={"ca_file": str(tmp_path / "ca.pem")})) as gate:
+            assert (await gate.ask().answer()).status == 200

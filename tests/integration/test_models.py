@@ -1,0 +1,208 @@
+"""`/v1/models`: the configured names, and the upstreams' own lists where a wildcard opens them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+from tests.integration.answers import COMPLETION
+from tests.integration.gateway import HELLO, Gateway, gateway
+from tests.integration.scripted import Hold, Rst, Scripted, Send, Wait, head, reply
+from tests.unit.clock import DrivenClock
+
+LARGE = {"id": "org/large", "object": "model", "created": 1, "owned_by": "corp", "x_context": 128_000}
+SMALL = {"id": "small", "object": "model", "created": 2, "owned_by": "corp"}
+LIST = [Send(reply({"object": "list", "data": [LARGE, SMALL]}))]
+EMBEDDERS = [Send(reply({"object": "list", "data": [{"id": "bge-m3"}, {"id": "small"}]}))]
+
+
+async def listed(gate: Gateway) -> tuple[int, Any]:
+    answer = await gate.ask(None, "/v1/models", method="GET").answer()
+    return answer.status, answer.json()
+
+
+def ids(found: tuple[int, Any]) -> list[str]:
+    assert (found[0], found[1]["object"]) == (200, "list")
+    return [model["id"] for model in found[1]["data"]]
+
+
+async def test_a_wildcard_lists_the_upstreams_own_models_as_they_are():
+    async with Scripted(LIST) as upstream, gateway(upstream=upstream.url) as gate:
+        assert await listed(gate) == (200, {"object": "list", "data": [LARGE, SMALL]})
+        one = await gate.ask(None, "/v1/models/org/large", method="GET").answer()
+        escaped = await gate.ask(None, "/models/org%2Flarge", method="GET").answer()
+        absent = await gate.ask(None, "/v1/models/org", method="GET").answer()
+    asked = upstream.received[0]
+    assert (asked.method, asked.target, asked.body, asked.header("content-type")) == ("GET", "/v1/models", b"", None)
+    assert (one.status, one.json()) == (escaped.status, escaped.json()) == (200, LARGE)
+    assert (absent.status, absent.error["code"], absent.error["param"]) == (404, "model_not_found", "model")
+    assert len(upstream.received) == 1
+
+
+async def test_configured_names_come_first_and_globs_let_the_others_in():
+    async with Scripted(LIST) as chat, Scripted(EMBEDDERS) as embed:
+        upstreams = {"chat": {"base_url": chat.url}, "embed": {"base_url": embed.url}}
+        models = {"gpt-best": {"upstream": "chat", "name": "deployed"}, "org/*": {"upstream": "chat"}}
+        async with gateway(upstreams=upstreams, models=models) as gate:
+            assert ids(await listed(gate)) == ["gpt-best", "org/large"]
+        assert embed.connections == 0
+        operations = {"embeddings": {"upstream": "embed"}}
+        async with gateway(upstreams=upstreams, models=models, operations=operations) as gate:
+            assert ids(await listed(gate)) == ["gpt-best", "bge-m3", "small", "org/large"]
+        async with gateway(upstreams=upstreams, models={"only": {"upstream": "chat"}}) as gate:
+            assert ids(await listed(gate)) == ["only"]
+            described = await gate.ask(None, "/v1/models/only", method="GET").answer()
+    assert described.json() == {"id": "only", "object": "model", "created": 0, "owned_by": "gatepass"}
+
+
+async def test_a_list_is_asked_for_again_after_a_minute_however_many_ask():
+    clock = DrivenClock()
+    async with Scripted(LIST, EMBEDDERS) as upstream, gateway(upstream=upstream.url, clock=clock) as gate:
+        found = await asyncio.gather(*(listed(gate) for _ in range(20)))
+        assert {tuple(ids(one)) for one in found} == {("org/large", "small")}
+        assert len(upstream.received) == 1
+        await clock.advance(59)
+        assert ids(await listed(gate)) == ["org/large", "small"]
+        assert len(upstream.received) == 1
+        await clock.advance(2)
+        assert ids(await listed(gate)) == ["bge-m3", "small"]
+        assert len(upstream.received) == 2
+
+
+FAILURES = {
+    "an error": [Send(reply({"error": {"message": "boom"}}, 500))],
+    "a page": [Send(reply(b"<html>", content_type="text/html"))],
+    "nothing": [Send(reply(b""))],
+    "an error in a 200": [Send(reply({"code": 102, "message": "no such thing"}))],
+    "no list": [Send(reply({"object": "list"}))],
+    "no JSON": [Send(reply(b"[{"))],
+    "a reset": [Rst()],
+    "too much": [Send(reply(b'{"data":[' + b" " * 5_000_000 + b"]}"))],
+    "a redirect": [Send(head(302, location="http://127.0.0.1:9/", content_length="0"))],
+}
+
+
+async def test_the_last_good_list_outlives_whatever_the_upstream_does_then():
+    clock = DrivenClock()
+    async with Scripted(LIST, *FAILURES.values()) as upstream:
+        once = {"chat": {"base_url": f"{upstream.url}/v1", "repeat_stale": False}}
+        async with gateway(upstreams=once, clock=clock) as gate:
+            for count in range(1 + len(FAILURES)):
+                assert ids(await listed(gate)) == ["org/large", "small"]
+                assert len(upstream.received) == 1 + count
+                await clock.advance(61)
+
+
+async def test_without_any_list_the_upstreams_error_is_told():
+    expected = {
+        "an error": (500, "upstream_error"),
+        "a page": (502, "upstream_html"),
+        "nothing": (502, "upstream_empty"),
+        "an error in a 200": (400, "102"),
+        "no list": (502, "upstream_invalid"),
+        "no JSON": (502, "upstream_invalid"),
+        "a reset": (502, "upstream_closed"),
+        "too much": (502, "upstream_invalid"),
+        "a redirect": (502, "upstream_redirect"),
+    }
+    found = {}
+    async with (
+        Scripted(*FAILURES.values()) as upstream,
+        gateway(upstreams={"chat": {"base_url": upstream.url, "repeat_stale": False}}) as gate,
+    ):
+        for name in FAILURES:
+            answer = await gate.ask(None, "/v1/models", method="GET").answer()
+            found[name] = (answer.status, answer.error["code"])
+            assert (answer.error["hop"], answer.headers["x-gatepass-hop"]) == ("upstream:chat", "upstream:chat")
+    assert found == expected
+
+
+async def test_one_failing_upstream_takes_no_others_models_away():
+    async with Scripted([Rst()]) as chat, Scripted(EMBEDDERS) as embed:
+        upstreams = {"chat": {"base_url": chat.url}, "embed": {"base_url": embed.url}}
+        blocks = {"operations": {"embeddings": {"upstream": "embed"}}, "models": {"*": {"upstream": "chat"}}}
+        async with gateway(upstreams=upstreams, **blocks) as gate:
+            assert ids(await listed(gate)) == ["bge-m3", "small"]
+
+
+async def test_an_upstream_that_hangs_is_waited_for_eight_seconds():
+    """Clients verify a provider by this call within ten (RAGFlow's provider check)."""
+    clock = DrivenClock()
+    async with Scripted([Hold()], LIST) as upstream, gateway(upstream=upstream.url, clock=clock) as gate:
+        asking = asyncio.create_task(gate.ask(None, "/v1/models", method="GET").answer())
+        await upstream.requested()
+        await clock.advance(7.9)
+        assert not asking.done()
+        await clock.advance(0.2)
+        answer = await asking
+        assert (answer.status, answer.error["code"]) == (504, "upstream_timeout_total")
+        assert ids(await listed(gate)) == ["org/large", "small"]
+
+
+async def test_a_leaver_stops_nobody_elses_list():
+    release = asyncio.Event()
+    async with Scripted([Wait(release), *LIST]) as upstream, gateway(upstream=upstream.url) as gate:
+        async with gate.ask(None, "/v1/models", method="GET"):
+            await upstream.requested()
+            staying = asyncio.create_task(listed(gate))
+            while gate.gate.live.busy < 2:
+                await asyncio.sleep(0.002)
+        release.set()
+        assert ids(await staying) == ["org/large", "small"]
+    assert len(upstream.received) == 1
+
+
+async def test_the_list_is_asked_for_with_the_token_which_is_renewed_here_too():
+    def mint(count: int):
+        return [Send(reply({"access_token": f"list-token-{count}", "expires_in": 300}))]
+
+    expired = [Send(reply({"error": {"message": "token expired"}}, 401))]
+    async with Scripted(mint(1), mint(2)) as issuer, Scripted(expired, LIST) as upstream:
+        login = {"type": "http_json", "url": issuer.url}
+        upstreams = {"chat": {"base_url": upstream.url, "credential": "corp"}}
+        async with gateway(upstreams=upstreams, credentials={"corp": login}) as gate:
+            assert ids(await listed(gate)) == ["org/large", "small"]
+        shown = [request.header("authorization") for request in upstream.received]
+        assert shown == ["Bearer list-token-1", "Bearer list-token-2"]
+        assert len(issuer.received) == 2
+
+
+async def test_without_a_token_the_list_says_so():
+    async with Scripted([Send(reply({"error": "invalid_client"}, 401))]) as issuer, Scripted(LIST) as upstream:
+        login = {"type": "http_json", "url": issuer.url}
+        upstreams = {"chat": {"base_url": upstream.url, "credential": "corp"}}
+        async with gateway(upstreams=upstreams, credentials={"corp": login}) as gate:
+            answer = await gate.ask(None, "/v1/models", method="GET").answer()
+        assert (answer.status, answer.error["code"], answer.error["hop"]) == (503, "token_unavailable", "credential:corp")
+        assert upstream.connections == 0
+
+
+async def test_odd_entries_are_passed_over_and_a_bare_list_is_read():
+    odd = [{"id": "a"}, {"name": "b"}, "c", None, {"id": 4}, {"id": "d", "x": {"deep": [1]}}]
+    async with Scripted([Send(reply(odd))]) as upstream, gateway(upstream=upstream.url) as gate:
+        assert (await listed(gate))[1]["data"] == [odd[0], odd[-1]]
+
+
+async def test_a_list_has_its_bound():
+    many = {"data": [{"id": f"m{number}"} for number in range(6_000)]}
+    async with Scripted([Send(reply(json.dumps(many).encode()))]) as upstream, gateway(upstream=upstream.url) as gate:
+        assert len(ids(await listed(gate))) == 5_000
+
+
+async def test_a_model_that_is_not_listed_can_be_asked_all_the_same():
+    """Azure deployments and aliases are on nobody's list."""
+
+    def answer(request):
+        return LIST if request.target == "/v1/models" else [Send(reply(COMPLETION))]
+
+    async with Scripted(answer=answer) as upstream, gateway(upstream=upstream.url) as gate:
+        await listed(gate)
+        assert (await gate.ask({**HELLO, "model": "unlisted"}).answer()).status == 200
+
+
+async def test_fifty_failing_lists_do_not_hammer_the_upstream():
+    """A client that asks again and again while the upstream is down costs one call at a time."""
+    async with Scripted([Rst()]) as upstream, gateway(upstream=upstream.url) as gate:
+        await asyncio.gather(*(listed(gate) for _ in range(50)))
+        assert len(upstream.received) < 25

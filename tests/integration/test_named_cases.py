@@ -1,0 +1,480 @@
+"""The four cases that brought people here, with the bodies and texts that they met."""
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from tests.integration.gateway import CHAT, HELLO, gateway, until
+from tests.integration.ragflow import REPLAYED, classify
+from tests.integration.scripted import Rst, Scripted, Send, Wait, event, reply, stream
+from tests.unit.clock import DrivenClock
+
+COMPLETION = {
+    "id": "chatcmpl-1",
+    "object": "chat.completion",
+    "choices": [{"index": 0, "message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}],
+    "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2},
+}
+VECTORS = {"object": "list", "data": [{"object": "embedding", "index": 0, "embedding": [0.25, -1.5]}], "model": "e"}
+EVENTS = (
+    event({"id": "x", "choices": [{"index": 0, "delta": {"content": "hi"}, "finish_reason": None}]}),
+    event({"id": "x", "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}),
+    event("[DONE]"),
+)
+EMBEDDINGS = "/v1/embeddings"
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def model():
+    """A model that can all there is, and gatepass before it: `(upstream, gate)`."""
+
+    def answer(request):
+        if request.target == EMBEDDINGS:
+            return [Send(reply(VECTORS))]
+        return [Send(stream(*EVENTS) if request.json().get("stream") else reply(COMPLETION))]
+
+    async with Scripted(answer=answer) as upstream, gateway(upstream=upstream.url) as gate:
+        yield upstream, gate
+
+
+# --- the `images` keyword -----------------------------------------------------------------------------------------
+
+PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+JPEG = "/9j/4AAQSkZJRgABAQEASABIAAD/2wBD"
+GIF = "R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"
+WEBP = "UklGRiQAAABXRUJQVlA4IBgAAAAwAQCdASoBAAEAAwA0JaQAA3AA/vuUAAA="
+DATA_URL = f"data:image/png;base64,{PNG}"
+HTTP_URL = "https://img.example/a.png?x=1"
+ASKED = "What is in the picture?"
+
+
+def part(url: str, **more: str) -> dict[str, object]:
+    return {"type": "image_url", "image_url": {"url": url, **more}}
+
+
+SHAPES = {
+    "a list of data URLs, as RAGFlow's agents send it": ([DATA_URL], [DATA_URL]),
+    "two": ([DATA_URL, HTTP_URL], [DATA_URL, HTTP_URL]),
+    "one string": (DATA_URL, [DATA_URL]),
+    "an http URL": ([HTTP_URL], [HTTP_URL]),
+    "bare base64 of a PNG": ([PNG], [DATA_URL]),
+    "bare base64 of a JPEG": ([JPEG], [f"data:image/jpeg;base64,{JPEG}"]),
+    "bare base64 of a GIF": ([GIF], [f"data:image/gif;base64,{GIF}"]),
+    "bare base64 of a WebP": (WEBP, [f"data:image/webp;base64,{WEBP}"]),
+    "image_url with a url": ([{"image_url": {"url": HTTP_URL}}], [HTTP_URL]),
+    "image_url alone": ([{"image_url": DATA_URL}], [DATA_URL]),
+    "url": ([{"url": HTTP_URL}], [HTTP_URL]),
+    "inline_data": ([{"inline_data": {"mime_type": "image/png", "data": PNG}}], [DATA_URL]),
+    "blob and mime_type": ([{"blob": PNG, "mime_type": "image/png"}], [DATA_URL]),
+    "data and media_type": ({"data": PNG, "media_type": "image/png"}, [DATA_URL]),
+}
+
+
+def ragflow_chat(**more: object) -> dict[str, Any]:
+    """A chat of RAGFlow's LiteLLM classes: the keyword has become a member beside the messages."""
+    messages = [
+        {"role": "system", "content": "You are a helpful assistant."},
+        {"role": "user", "content": "Hello"},
+        {"role": "assistant", "content": "Hi!"},
+        {"role": "user", "content": ASKED},
+    ]
+    return {"model": "qwen-vl", "messages": messages, "temperature": 0.1, **more}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+async def test_top_level_images_go_to_the_last_user_message(model, shape):
+    images, urls = SHAPES[shape]
+    upstream, gate = model
+    answer = await gate.ask(ragflow_chat(images=images)).answer()
+    wanted = ragflow_chat()
+    wanted["messages"][-1]["content"] = [{"type": "text", "text": ASKED}, *map(part, urls)]
+    assert (answer.status, answer.headers["x-gatepass-adapted"]) == (200, f"images={len(urls)}")
+    assert upstream.received[-1].json() == wanted
+
+
+CONTENTS = {
+    "an empty text gets no text part": ("", [part(DATA_URL)]),
+    "null": (None, [part(DATA_URL)]),
+    "parts stay": (
+        [{"type": "text", "text": "a"}, part(HTTP_URL)],
+        [{"type": "text", "text": "a"}, part(HTTP_URL), part(DATA_URL)],
+    ),
+}
+
+
+@pytest.mark.parametrize("content", CONTENTS)
+async def test_images_join_whatever_content_is_there(model, content):
+    before, after = CONTENTS[content]
+    upstream, gate = model
+    await gate.ask({"model": "m", "messages": [{"role": "user", "content": before}], "images": [DATA_URL]}).answer()
+    assert upstream.received[-1].json() == {"model": "m", "messages": [{"role": "user", "content": after}]}
+
+
+async def test_images_of_a_message_stay_with_it_and_empty_ones_go(model):
+    upstream, gate = model
+    own = {"role": "user", "content": "this one", "images": [PNG]}
+    others = [{"role": "user", "content": "and", "images": []}, {"role": "user", "content": "so", "images": None}]
+    await gate.ask({"model": "m", "messages": [own, *others], "images": None}).answer()
+    assert upstream.received[-1].json()["messages"] == [
+        {"role": "user", "content": [{"type": "text", "text": "this one"}, part(DATA_URL)]},
+        {"role": "user", "content": "and"},
+        {"role": "user", "content": "so"},
+    ]
+
+
+async def test_a_stream_with_images_is_a_stream(model):
+    upstream, gate = model
+    answer = await gate.ask(ragflow_chat(images=[DATA_URL], stream=True)).answer()
+    assert (answer.status, answer.body, answer.headers["x-gatepass-adapted"]) == (200, b"".join(EVENTS), "images=1")
+    assert upstream.received[-1].json()["messages"][-1]["content"][1] == part(DATA_URL)
+
+
+NO_IMAGES = {
+    "a file URL": (ragflow_chat(images=[DATA_URL, "file:///etc/passwd"]), "images[1]", "file: URL"),
+    "bytes that are no image": (ragflow_chat(images=["aGVsbG8gd29ybGQ="]), "images[0]", "begins like no image"),
+    "no base64 at all": (ragflow_chat(images=["hello!"]), "images[0]", "neither a URL nor base64"),
+    "a number": (ragflow_chat(images=[DATA_URL, HTTP_URL, 3]), "images[2]", "is a number"),
+    "nobody to hold it": (
+        {"model": "m", "messages": [{"role": "system", "content": "x"}], "images": [DATA_URL]},
+        "images",
+        "no user message",
+    ),
+    "in a message": (
+        {"model": "m", "messages": [{"role": "user", "content": "x", "images": ["?"]}]},
+        "messages[0].images[0]",
+        "neither a URL nor base64",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", NO_IMAGES)
+async def test_what_is_no_image_is_named_and_nothing_is_sent(model, case):
+    body, where, reason = NO_IMAGES[case]
+    upstream, gate = model
+    before = (upstream.connections, len(upstream.received))
+    answer = await gate.ask(body).answer()
+    assert (upstream.connections, len(upstream.received)) == before
+    error = answer.error
+    assert (answer.status, error["code"], error["hop"], error["param"]) == (400, "invalid_image", "client", where)
+    assert reason in error["message"]
+
+
+async def test_the_word_images_in_a_text_changes_no_byte(model):
+    upstream, gate = model
+    body = b'{"model":"m", "messages":[{"role":"user","content":"say \\"images\\": [1]"}],"metadata":{"images":[1]}}'
+    await gate.ask(body).answer()
+    assert upstream.received[-1].body == body
+
+
+async def test_ragflows_embeddings_lose_their_strays_and_no_other_byte(model):
+    upstream, gate = model
+    body = b'{"input": ["Test if the api key is available"], "model": "bge-m3", "encoding_format": "float"%b}'
+    strays = b', "drop_params": true, "model_type": "embedding"'
+    answer = await gate.ask(body % strays, EMBEDDINGS).answer()
+    with_images = await gate.ask(b'{"model":"e","input":"x","images":["y"]}', EMBEDDINGS).answer()
+    first, second = upstream.received[-2:]
+    assert (first.target, first.body) == ("/v1/embeddings", body % b"")
+    assert (answer.status, answer.json()) == (200, VECTORS)
+    assert answer.headers["x-gatepass-adapted"] == "drop=drop_params,model_type"
+    assert second.json() == {"model": "e", "input": "x", "images": ["y"]}
+    assert "x-gatepass-adapted" not in with_images.headers
+
+
+# --- the five-minute token, embeddings on another host ------------------------------------------------------------
+
+LIFE_S = 300
+FRESH_S, EXPIRED_S = 0.75 * LIFE_S - 1, LIFE_S - 5.0
+"""A token becomes stale between 75 and 80 % of its life, and is not sent in its last five seconds."""
+EXPIRED_TOKEN = reply(
+    {"error": {"code": 401, "status": "UNAUTHENTICATED", "details": [{"reason": "ACCESS_TOKEN_EXPIRED"}]}}, 401
+)
+
+
+def token(number: int) -> str:
+    return f"five-minute-token-{number}"
+
+
+class Corporation:
+    """A login whose tokens live five minutes, and two hosts that want them: one chats, one embeds.
+
+    The hosts refuse what the login has not minted, or minted too long ago: `refused` tells how often.
+    """
+
+    def __init__(self, clock: DrivenClock) -> None:
+        self.clock = clock
+        self.minted: dict[str, float] = {}
+        self.revoked: set[str] = set()
+        self.refused = 0
+        self.login_is = "up"
+        self.release = asyncio.Event()
+        self.refuses = asyncio.Event()
+        self.refuses.set()
+        self.login = Scripted(answer=self._mint)
+        self.chat = Scripted(answer=lambda request: self._serve(request, COMPLETION))
+        self.embed = Scripted(answer=lambda request: self._serve(request, VECTORS))
+
+    def _mint(self, request):
+        assert (request.method, request.target) == ("POST", "/api/token")
+        assert request.json() == {"app_id": "bot", "secret": "portal-secret"}
+        if self.login_is == "down":
+            return [Rst()]
+        text = token(len(self.minted) + 1)
+        self.minted[text] = self.clock.now()
+        end_ms = int((self.clock.wall() + LIFE_S) * 1000)
+        said = {"code": 0, "msg": "ok", "data": {"token": text, "expireAt": end_ms}}
+        return [*([Wait(self.release)] if self.login_is == "slow" else []), Send(reply(said))]
+
+    def _serve(self, request, said):
+        text = (request.header("authorization") or "").removeprefix("Bearer ")
+        age_s = self.clock.now() - self.minted.get(text, float("-inf"))
+        if age_s < LIFE_S and text not in self.revoked:
+            return [Send(reply(said))]
+        self.refused += 1
+        return [Wait(self.refuses), Send(EXPIRED_TOKEN)]
+
+    async def until_stale(self, gate):
+        """Drive the clock to the moment when the next token is asked for, and no further."""
+        holder = gate.gate.holders["login"]
+        before = holder.status().fetches
+        while holder.status().fetches == before:
+            await self.clock.advance(1)
+
+    def used(self, host: Scripted) -> list[str]:
+        return [(request.header("authorization") or "").removeprefix("Bearer ") for request in host.received]
+
+    def blocks(self):
+        """The configuration of the day, as the design writes it."""
+        login = {
+            "type": "http_json",
+            "url": f"{self.login.url}/api/token",
+            "json": {"app_id": "bot", "secret": "portal-secret"},
+            "reply": {"token": "data.token", "expires_at": "data.expireAt", "unit": "ms"},
+        }
+        return {
+            "credentials": {"login": login},
+            "upstreams": {
+                "chat": {"base_url": f"{self.chat.url}/v1", "credential": "login"},
+                "embed": {"base_url": f"{self.embed.url}/v1", "credential": "login"},
+            },
+            "operations": {"embeddings": {"upstream": "embed"}},
+            "models": {"*": {"upstream": "chat"}},
+        }
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def corporation():
+    firm = Corporation(DrivenClock())
+    async with firm.login, firm.chat, firm.embed:
+        yield firm
+
+
+async def test_chat_and_embeddings_go_to_their_hosts_with_the_token_of_the_login(corporation):
+    async with gateway(clock=corporation.clock, **corporation.blocks()) as gate:
+        chat = await gate.ask(HELLO).answer()
+        vectors = await gate.ask({"model": "e", "input": "x"}, EMBEDDINGS).answer()
+    assert (chat.status, chat.json(), vectors.status, vectors.json()) == (200, COMPLETION, 200, VECTORS)
+    assert [request.target for request in corporation.chat.received] == ["/v1/chat/completions"]
+    assert [request.target for request in corporation.embed.received] == ["/v1/embeddings"]
+    assert corporation.used(corporation.chat) == corporation.used(corporation.embed) == [token(1)]
+    assert len(corporation.login.received) == 1
+
+
+async def until_held(gate, text):
+    holder = gate.gate.holders["login"]
+    await until(lambda: (held := holder.fresh()) is not None and held.text == text)
+
+
+async def test_a_stale_token_serves_while_the_next_one_is_fetched(corporation):
+    async with gateway(clock=corporation.clock, **corporation.blocks()) as gate:
+        await gate.ask().answer()
+        corporation.login_is = "slow"
+        await corporation.until_stale(gate)
+        assert FRESH_S < corporation.clock.now() - corporation.minted[token(1)] <= 0.80 * LIFE_S + 1
+        await corporation.login.requested(2)
+        during = [await gate.ask().answer() for _ in range(3)]
+        corporation.release.set()
+        await until_held(gate, token(2))
+        after = await gate.ask().answer()
+    assert [answer.status for answer in (*during, after)] == [200] * 4
+    assert corporation.used(corporation.chat) == [token(1)] * 4 + [token(2)]
+    assert (corporation.refused, len(corporation.login.received)) == (0, 2)
+
+
+async def test_twenty_lives_cost_a_call_each_and_no_request_fails(corporation):
+    statuses = []
+    async with gateway(clock=corporation.clock, **corporation.blocks()) as gate:
+        for life in range(1, 21):
+            await until_held(gate, token(life))
+            for _ in range(4):
+                statuses.append((await gate.ask().answer()).status)
+                await corporation.clock.advance(FRESH_S / 4)
+            await corporation.until_stale(gate)
+        await until_held(gate, token(21))
+    assert statuses == [200] * 80
+    assert (corporation.refused, len(corporation.login.received)) == (0, 21)
+
+
+async def test_a_login_that_is_down_is_not_felt_before_the_end_and_an_expired_token_is_never_sent(corporation):
+    clock = corporation.clock
+    async with gateway(clock=clock, **corporation.blocks()) as gate:
+        assert (await gate.ask().answer()).status == 200
+        corporation.login_is = "down"
+        while clock.now() < corporation.minted[token(1)] + EXPIRED_S - 5:
+            await clock.advance(5)
+            assert (await gate.ask().answer()).status == 200
+        sent = len(corporation.chat.received)
+        await clock.advance(6)
+        dead = asyncio.create_task(gate.ask().answer())
+        while not dead.done():
+            await clock.advance(0.1)
+            await asyncio.sleep(0.002)
+        late = dead.result()
+    assert (late.status, late.error["code"], late.error["hop"]) == (503, "token_unavailable", "credential:login")
+    assert corporation.login.url.removeprefix("http://") in late.error["message"]
+    assert (corporation.refused, len(corporation.chat.received)) == (0, sent)
+    assert 1 <= int(late.headers["retry-after"]) <= 5
+    assert "x-should-retry" not in late.headers
+
+
+async def test_a_401_in_mid_life_is_one_new_token_and_one_repeat(corporation):
+    async with gateway(clock=corporation.clock, **corporation.blocks()) as gate:
+        await gate.ask().answer()
+        corporation.revoked.add(token(1))
+        answer = await gate.ask().answer()
+        vectors = await gate.ask({"model": "e", "input": "x"}, EMBEDDINGS).answer()
+    assert (answer.status, answer.headers["x-gatepass-attempts"], vectors.status) == (200, "2", 200)
+    assert corporation.used(corporation.chat) == [token(1), token(1), token(2)]
+    assert corporation.used(corporation.embed) == [token(2)]
+    assert len(corporation.login.received) == 2
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_a_401_to_the_new_token_too_is_the_upstreams_own_answer(corporation, streamed):
+    corporation.revoked |= {token(1), token(2)}
+    async with gateway(clock=corporation.clock, **corporation.blocks()) as gate:
+        answer = await gate.ask({**HELLO, "stream": streamed}).answer()
+    assert (answer.status, answer.error["code"], answer.error["hop"]) == (401, "upstream_auth", "upstream:chat")
+    assert answer.headers["x-should-retry"] == "false"
+    assert answer.headers["x-gatepass-hop"] == "upstream:chat"
+    assert corporation.used(corporation.chat) == [token(1), token(2)]
+
+
+MANY = 500
+
+
+async def test_five_hundred_401s_at_once_are_one_token_call_and_no_failure(corporation):
+    async with gateway(clock=corporation.clock, **corporation.blocks()) as gate:
+        await gate.ask().answer()
+        corporation.revoked.add(token(1))
+        corporation.refuses.clear()
+        asking = [asyncio.create_task(gate.ask().answer()) for _ in range(MANY)]
+        await corporation.chat.requested(1 + MANY)
+        corporation.refuses.set()
+        answers = await asyncio.gather(*asking)
+    assert [answer.status for answer in answers] == [200] * MANY
+    assert (len(corporation.login.received), corporation.refused) == (2, MANY)
+
+
+async def test_five_hundred_cold_requests_are_one_token_call(corporation):
+    corporation.login_is = "slow"
+    async with gateway(clock=corporation.clock, **corporation.blocks()) as gate:
+        asking = [asyncio.create_task(gate.ask().answer()) for _ in range(MANY)]
+        await until(lambda: gate.gate.live.busy == MANY)
+        assert corporation.chat.connections == 0
+        corporation.release.set()
+        answers = await asyncio.gather(*asking)
+    assert [answer.status for answer in answers] == [200] * MANY
+    assert (len(corporation.login.received), corporation.refused) == (1, 0)
+
+
+# --- RAGFlow as the upstream: errors in HTTP 200 ------------------------------------------------------------------
+
+RAGFLOW: dict[str, tuple[dict[str, Any], int]] = {
+    "no messages": ({"code": 102, "message": "You have to provide messages."}, 400),
+    "not yours": ({"code": 102, "message": "You don't own the chat 8a1f0c"}, 404),
+    "not yours, Go": ({"code": 102, "data": None, "message": "You don't own the chat 8a1f0c"}, 404),
+    "argument": ({"code": 101, "message": "`llm_id` gpt-4 doesn't exist"}, 400),
+    "unreadable": ({"code": 101, "data": None, "message": "required argument are missing: messages; "}, 400),
+    "exception": (
+        {"code": 100, "data": None, "message": "TypeError(\"expected string or bytes-like object, got 'list'\")"},
+        502,
+    ),
+    "not signed in": ({"code": 109, "data": None, "message": "Authentication error: API key is invalid!"}, 403),
+    "absent": ({"code": 404, "data": None, "error": "Not Found", "message": "Not Found: /api/v1/openai/x"}, 404),
+}
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def ragflow():
+    """A RAGFlow that answers with the error whose case the request names as its `user`."""
+    async with Scripted(answer=lambda request: [Send(reply(RAGFLOW[request.json()["user"]][0]))]) as upstream:
+        base_url = f"{upstream.url}/api/v1/openai/8a1f0c"
+        async with gateway(upstreams={"rag": {"base_url": base_url}}) as gate:
+            yield upstream, gate
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["plain", "stream"])
+@pytest.mark.parametrize("case", RAGFLOW)
+async def test_ragflows_error_in_a_200_has_its_status_and_its_words(ragflow, case, streamed):
+    said, status = RAGFLOW[case]
+    upstream, gate = ragflow
+    answer = await gate.ask({**HELLO, "model": "model", "stream": streamed, "user": case}).answer()
+    assert upstream.received[-1].target == "/api/v1/openai/8a1f0c/chat/completions"
+    error = answer.error
+    assert (answer.status, answer.headers["content-type"]) == (status, "application/json")
+    assert (error["code"], error["hop"]) == (str(said["code"]), "upstream:rag")
+    assert said["message"].strip() in error["message"]
+    assert answer.headers["x-gatepass-hop"] == "upstream:rag"
+
+
+async def test_ragflows_own_streams_come_through():
+    """Its chunks have no blank after the colon, `[DONE]` too, and two content types."""
+    lines = (
+        b'data:{"id":"chatcmpl-8a1f0c","choices":[{"delta":{"content":"hi","role":"assistant","function_call":null,'
+        b'"tool_calls":null,"reasoning_content":null},"finish_reason":null,"index":0,"logprobs":null}],'
+        b'"created":1755,"model":"model","object":"chat.completion.chunk","system_fingerprint":"","usage":null}\n\n'
+        b'data:{"id":"chatcmpl-8a1f0c","choices":[{"delta":{"content":null,"role":"assistant"},'
+        b'"finish_reason":"stop","index":0}],"usage":{"prompt_tokens":1,"completion_tokens":1,"total_tokens":2}}\n\n'
+        b"data:[DONE]\n\n"
+    )
+    two = b"content-type: text/html; charset=utf-8\r\ncontent-type: text/event-stream; charset=utf-8\r\n"
+    raw = b"HTTP/1.1 200 OK\r\n" + two + b"content-length: %d\r\n\r\n" % len(lines) + lines
+    async with Scripted([Send(raw)]) as upstream, gateway(upstream=upstream.url) as gate:
+        answer = await gate.ask({**HELLO, "stream": True}).answer()
+    assert (answer.status, answer.body) == (200, lines)
+    assert answer.headers["content-type"] == "text/event-stream; charset=utf-8"
+
+
+# --- a model that does not stream ---------------------------------------------------------------------------------
+
+NO_STREAM = {
+    "message": (
+        "Unsupported value: 'stream' does not support true with this model."
+        " Only the default (false) value is supported."
+    ),
+    "type": "invalid_request_error",
+    "param": "stream",
+    "code": "unsupported_value",
+}
+
+
+async def test_a_refused_stream_is_an_honest_400_that_says_what_to_do():
+    async with Scripted([Send(reply({"error": NO_STREAM}, 400))]) as upstream, gateway(upstream=upstream.url) as gate:
+        answer = await gate.ask({**HELLO, "stream": True}, CHAT).answer()
+    error = answer.error
+    assert (answer.status, answer.headers["content-type"]) == (400, "application/json")
+    assert {name: error[name] for name in ("type", "param", "code", "hop")} == {
+        "type": "invalid_request_error",
+        "param": "stream",
+        "code": "unsupported_value",
+        "hop": "upstream:chat",
+    }
+    assert error["message"].startswith(NO_STREAM["message"])
+    assert "set stream to false in the client" in error["message"]
+    assert len(upstream.received) == 1
+    assert classify(f"Error code: 400 - {json.dumps(answer.json())}") not in REPLAYED

@@ -1,0 +1,409 @@
+"""What operators see: health, readiness, metrics, the access line, and how gatepass stops."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import re
+import time
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from gatepass.admission.keys import hash_key
+from tests.integration.answers import COMPLETION, DONE, EVENTS, delta
+from tests.integration.gateway import BOUND_S, HELLO, JSON, Gateway, gateway, until
+from tests.integration.ragflow import REPLAYED, classify
+from tests.integration.raw import request, spoken, status_of
+from tests.integration.scripted import Fin, Hold, Rst, Scripted, Send, Wait, begin_stream, chunk, reply, stream
+from tests.unit.clock import DrivenClock
+
+STREAMED = {**HELLO, "stream": True}
+KEY = "gp-a-key-that-opens-the-door"
+LOCKED = {"keys": [{"name": "ragflow", "hash": hash_key(KEY)}]}
+GOOD = [Send(reply(COMPLETION))]
+
+
+def minted(text: str = "good-token-1", life_s: float = 300) -> list[Any]:
+    return [Send(reply({"access_token": text, "expires_in": life_s}))]
+
+
+def corp(issuer: Scripted, upstream: Scripted) -> dict[str, Any]:
+    login = {"type": "oauth2", "token_url": issuer.url, "client_id": "i", "client_secret": "a-long-secret"}
+    return {
+        "credentials": {"corp": login},
+        "upstreams": {"chat": {"base_url": f"{upstream.url}/v1", "credential": "corp"}},
+    }
+
+
+async def get(gate: Gateway, path: str, **headers: str) -> tuple[int, Any]:
+    answer = await gate.ask(None, path, method="GET", headers=headers).answer()
+    return answer.status, answer.json()
+
+
+# --- health and readiness -----------------------------------------------------------------------------------------
+
+
+async def test_health_says_that_the_process_lives_and_no_more():
+    async with Scripted([Rst()]) as issuer, Scripted(GOOD) as upstream:
+        async with gateway(access=LOCKED, **corp(issuer, upstream)) as gate:
+            assert await get(gate, "/healthz") == (200, {"status": "ok"})
+            assert await get(gate, "/healthz", host="10.1.2.3:8080") == (200, {"status": "ok"})
+            head = await spoken(gate.port, request(target="/healthz", method="HEAD"))
+            assert (status_of(head), head.endswith(b"\r\n\r\n")) == (200, True)
+
+
+async def test_ready_says_only_ready_or_not():
+    """Red while there is no usable token, green with one, red without it again; to anybody, and never why."""
+    clock, release = DrivenClock(), asyncio.Event()
+    async with Scripted([Wait(release), *minted()], [Hold()]) as issuer, Scripted(GOOD) as upstream:
+        async with gateway(clock=clock, access=LOCKED, **corp(issuer, upstream)) as gate:
+            await issuer.requested()
+            red = await gate.ask(None, "/readyz", method="GET", headers={}).answer()
+            release.set()
+            await until(lambda: gate.gate.ready)
+            green = await gate.ask(None, "/readyz", method="GET", headers={}).answer()
+            await clock.advance(299)
+            again = await gate.ask(None, "/readyz", method="GET", headers={}).answer()
+    found = [(answer.status, answer.json()) for answer in (red, green, again)]
+    assert found == [(503, {"ready": False}), (200, {"ready": True}), (503, {"ready": False})]
+    assert set(red.headers) == {"date", "content-length", "content-type"}
+
+
+# --- metrics ------------------------------------------------------------------------------------------------------
+
+
+def samples(exposition: bytes) -> dict[str, float]:
+    """Each sample by its name and labels, the times of creation and the buckets left out."""
+    found = {}
+    for family in text_string_to_metric_families(exposition.decode()):
+        for sample in family.samples:
+            if not sample.name.endswith(("_bucket", "_created")):
+                labels = ",".join(f"{name}={value}" for name, value in sorted(sample.labels.items()))
+                found[f"{sample.name}{{{labels}}}"] = sample.value
+    return found
+
+
+async def measured(gate: Gateway, **headers: str) -> dict[str, float]:
+    answer = await gate.ask(None, "/metrics", method="GET", headers=headers).answer()
+    assert (answer.status, answer.headers["content-type"]) == (200, "text/plain; version=0.0.4; charset=utf-8")
+    return samples(answer.body)
+
+
+async def test_metrics_want_a_key_where_there_are_keys():
+    async with Scripted(GOOD) as upstream:
+        async with gateway(upstream=upstream.url, access=LOCKED) as gate:
+            refused = await gate.ask(None, "/metrics", method="GET", headers={"x-api-key": "wrong"}).answer()
+            assert (refused.status, refused.error["code"]) == (401, "invalid_api_key")
+            assert "gatepass_requests_in_flight{}" in await measured(gate, **{"x-api-key": KEY})
+        async with gateway(upstream=upstream.url, access={**LOCKED, "metrics_open": True}) as gate:
+            assert "gatepass_requests_in_flight{}" in await measured(gate)
+        async with gateway(upstream=upstream.url) as gate:
+            assert "gatepass_requests_in_flight{}" in await measured(gate)
+            rebound = await gate.ask(None, "/metrics", method="GET", headers={"host": "evil.example"}).answer()
+            assert (rebound.status, rebound.error["code"]) == (403, "forbidden_host")
+
+
+async def test_metrics_count_what_happened():
+    """One plain answer after a renewed token, one stream, one silence, one refusal of the upstream, one unknown path."""
+    silence = {"first_byte_s": 0.2}
+    dialogues = [
+        [Send(reply({"error": {"message": "expired"}}, 401))],
+        GOOD,
+        [Send(stream(*EVENTS))],
+        [Hold()],
+        [Send(reply({"error": {"message": "no", "code": "its_own_code"}}, 400))],
+    ]
+    async with Scripted(minted(), minted("good-token-2")) as issuer, Scripted(*dialogues) as upstream:
+        blocks = corp(issuer, upstream)
+        blocks["upstreams"]["chat"]["timeouts"] = silence
+        async with gateway(clock=(clock := DrivenClock()), **blocks) as gate:
+            asks = [gate.ask(), gate.ask(STREAMED), gate.ask(), gate.ask(), gate.ask(path="/v1/nothing")]
+            answers = [await ask.answer() for ask in asks]
+            await clock.advance(10)
+            found = await measured(gate)
+    assert [answer.status for answer in answers] == [200, 200, 504, 400, 404]
+    sent = sum(len(ask.data) for ask in asks[:4])
+    expected = {
+        "gatepass_requests_total{operation=chat,outcome=ok}": 2,
+        "gatepass_requests_total{operation=chat,outcome=error}": 2,
+        "gatepass_requests_total{operation=none,outcome=error}": 1,
+        "gatepass_attempts_total{upstream=chat}": 5,
+        "gatepass_renewed_requests_total{upstream=chat}": 1,
+        "gatepass_errors_total{code=upstream_timeout_first_byte,hop=upstream:chat}": 1,
+        "gatepass_errors_total{code=upstream_error,hop=upstream:chat}": 1,
+        "gatepass_errors_total{code=unknown_path,hop=client}": 1,
+        "gatepass_request_duration_seconds_count{operation=chat}": 4,
+        "gatepass_time_to_first_token_seconds_count{operation=chat}": 1,
+        "gatepass_client_bytes_total{direction=in}": sent,
+        "gatepass_client_bytes_total{direction=out}": sum(len(answer.body) for answer in answers),
+        "gatepass_requests_in_flight{}": 0,
+        "gatepass_token_usable{credential=corp}": 1,
+        "gatepass_token_life_left_seconds{credential=corp}": 285,
+        "gatepass_token_fetches_total{credential=corp}": 2,
+        "gatepass_token_fetch_failures_total{credential=corp}": 0,
+    }
+    assert {name: found.get(name) for name in expected} == expected
+
+
+async def test_requests_under_way_are_a_gauge():
+    async with Scripted([Hold()]) as upstream, gateway(upstream=upstream.url) as gate:
+        async with gate.ask(), gate.ask():
+            await upstream.requested(2)
+            assert (await measured(gate))["gatepass_requests_in_flight{}"] == 2
+        await until(lambda: not gate.gate.live.busy)
+        assert (await measured(gate))["gatepass_requests_total{operation=chat,outcome=client_gone}"] == 2
+
+
+# --- the access line ----------------------------------------------------------------------------------------------
+
+
+def access_lines(caplog) -> list[dict[str, Any]]:
+    return [record.fields for record in caplog.records if record.name == "gatepass.access"]
+
+
+async def line_of(caplog, count: int = 1) -> dict[str, Any]:
+    """The access line of the `count`th request; its times are shown to be there and taken out."""
+    await until(lambda: len(access_lines(caplog)) == count)
+    fields = dict(access_lines(caplog)[-1])
+    for name in ("duration_s", "ttft_s"):
+        if name in fields:
+            assert 0 <= fields.pop(name) < BOUND_S
+    return fields
+
+
+async def test_the_access_line_of_a_plain_answer(caplog):
+    caplog.set_level(logging.INFO, "gatepass")
+    said = reply(COMPLETION, x_request_id="upstream-id-7")
+    async with Scripted([Send(said)]) as upstream:
+        models = {"public": {"upstream": "chat", "name": "deployed"}}
+        async with gateway(upstream=upstream.url, access=LOCKED, models=models) as gate:
+            headers = {**JSON, "x-api-key": KEY, "x-request-id": "mine-1"}
+            ask = gate.ask({**HELLO, "model": "public"}, path="/v1/chat/completions?key=in-the-query", headers=headers)
+            answer = await ask.answer()
+            line = await line_of(caplog)
+    assert line == {
+        "id": "mine-1",
+        "method": "POST",
+        "path": "/v1/chat/completions",
+        "operation": "chat",
+        "caller": "ragflow",
+        "model": "public",
+        "upstream": "chat",
+        "upstream_model": "deployed",
+        "status": 200,
+        "outcome": "ok",
+        "attempts": 1,
+        "bytes_in": len(ask.data),
+        "bytes_out": len(answer.body),
+        "upstream_request_id": "upstream-id-7",
+    }
+    assert "in-the-query" not in caplog.text
+
+
+async def test_the_access_line_of_a_stream(caplog):
+    caplog.set_level(logging.INFO, "gatepass")
+    counted = {"prompt_tokens": 1, "completion_tokens": 3, "total_tokens": 4}
+    usage = b'data: {"id":"x","choices":[],"usage":{"prompt_tokens":1,"completion_tokens":3,"total_tokens":4}}\n\n'
+    events = [EVENTS[0], EVENTS[1], usage, DONE]
+    async with Scripted([Send(stream(*events))]) as upstream, gateway(upstream=upstream.url) as gate:
+        ask = gate.ask({**STREAMED, "images": []})
+        answer = await ask.answer()
+        line = await line_of(caplog)
+    assert line.pop("id") == answer.headers["x-request-id"]
+    assert line == {
+        "usage": counted,
+        "method": "POST",
+        "path": "/v1/chat/completions",
+        "operation": "chat",
+        "caller": "local",
+        "model": "m",
+        "upstream": "chat",
+        "stream": True,
+        "status": 200,
+        "outcome": "ok",
+        "attempts": 1,
+        "adapted": ["images=0"],
+        "bytes_in": len(ask.data),
+        "bytes_out": len(answer.body),
+        "events": 3,
+    }
+
+
+async def test_the_access_lines_of_errors_say_which_hop_and_why(caplog):
+    caplog.set_level(logging.INFO, "gatepass")
+    refusal = reply({"error": {"message": "no such model", "code": "model_gone"}}, 404)
+    broken = [*begin_stream(), Send(chunk(EVENTS[0])), Fin()]
+    async with Scripted([Send(refusal)], broken) as upstream:
+        async with gateway(upstream=upstream.url, access=LOCKED) as gate:
+            await gate.ask(headers={**JSON, "x-api-key": "unknown-key-unknown"}).answer()
+            unknown = await line_of(caplog)
+            await gate.ask(headers={**JSON, "x-api-key": KEY}).answer()
+            refused = await line_of(caplog, 2)
+            await gate.ask(STREAMED, headers={**JSON, "x-api-key": KEY}).answer()
+            cut = await line_of(caplog, 3)
+    shown = ("outcome", "status", "code", "hop", "caller", "attempts")
+    assert [tuple(line.get(name) for name in shown) for line in (unknown, refused, cut)] == [
+        ("error", 401, "invalid_api_key", "client", None, None),
+        ("error", 404, "model_gone", "upstream:chat", "ragflow", 1),
+        ("error", 200, "upstream_closed", "upstream:chat", "ragflow", 1),
+    ]
+    assert unknown["bytes_in"] == 0, "nobody read the body"
+    assert refused["reason"].startswith("no such model")
+    assert "unknown-key-unknown" not in caplog.text
+
+
+async def test_the_access_line_of_a_leaver(caplog):
+    caplog.set_level(logging.INFO, "gatepass")
+    async with Scripted([Hold()]) as upstream, gateway(upstream=upstream.url) as gate:
+        async with gate.ask():
+            await upstream.requested()
+        line = await line_of(caplog)
+    assert (line["outcome"], line.get("status"), line.get("code")) == ("client_gone", None, None)
+
+
+async def test_a_fault_of_gatepass_itself_is_a_500_and_an_error_in_every_count(caplog, complaints):
+    class Broken:
+        name = "broken"
+
+        def apply(self, call, target):
+            raise ZeroDivisionError("a bug")
+
+    caplog.set_level(logging.INFO, "gatepass")
+    async with Scripted(GOOD) as upstream:
+        async with gateway(
+            upstream=upstream.url, change=lambda gate: dataclasses.replace(gate, rules=(Broken(),))
+        ) as gate:
+            answer = await gate.ask().answer()
+            line = await line_of(caplog)
+            found = await measured(gate)
+    assert (answer.status, answer.error["code"], answer.error["hop"]) == (500, "internal_error", "gatepass")
+    assert "a bug" not in answer.body.decode()
+    assert (line["outcome"], line["code"], line["hop"]) == ("error", "internal_error", "gatepass")
+    assert found["gatepass_errors_total{code=internal_error,hop=gatepass}"] == 1
+    assert found["gatepass_requests_total{operation=chat,outcome=error}"] == 1
+    assert "ZeroDivisionError: a bug" in complaints[0]
+    complaints.clear()
+
+
+# --- response headers ---------------------------------------------------------------------------------------------
+
+ECHOED = ["a", "req_0123", "0af7651916cd43dd:1.2-3", "x" * 128]
+REPLACED = ["", "a b", "x" * 129, "<script>", "ü", "a,b", "a;b"]
+
+
+@pytest.mark.parametrize("given", [*ECHOED, *REPLACED])
+async def test_the_request_id_is_the_clients_where_it_is_a_plain_word(given):
+    async with Scripted(GOOD) as upstream, gateway(upstream=upstream.url) as gate:
+        answers = [
+            await gate.ask(path=path, headers={**JSON, "x-request-id": given}).answer()
+            for path in ("/v1/chat/completions", "/v1/nothing")
+        ]
+    for answer in answers:
+        echoed = answer.headers["x-request-id"]
+        assert echoed == given if given in ECHOED else re.fullmatch(r"[0-9a-f]{24}", echoed)
+    assert upstream.received[0].header("x-request-id") == answers[0].headers["x-request-id"]
+
+
+async def test_server_timing_tells_how_long_the_token_took():
+    release = asyncio.Event()
+    async with Scripted([Wait(release), *minted()]) as issuer, Scripted(GOOD) as upstream:
+        async with gateway(**corp(issuer, upstream)) as gate, gate.ask() as ask:
+            await until(lambda: gate.gate.live.busy == 1)
+            asyncio.get_running_loop().call_later(0.2, release.set)
+            waited = await ask.answer()
+            at_once = await gate.ask().answer()
+    total_ms, token_ms = timing(waited.headers["server-timing"])
+    assert 150 < token_ms <= total_ms < 1000 * BOUND_S
+    assert timing(at_once.headers["server-timing"])[1] == 0
+
+
+def timing(value: str) -> tuple[float, float]:
+    found = re.fullmatch(r"total;dur=([0-9.]+), token;dur=([0-9.]+)", value)
+    assert found is not None
+    return float(found[1]), float(found[2])
+
+
+# --- stopping -----------------------------------------------------------------------------------------------------
+
+
+async def test_a_stop_lets_a_stream_finish_and_takes_nothing_new():
+    go = asyncio.Event()
+    dialogue = [*begin_stream(), Send(chunk(EVENTS[0])), Wait(go), Send(chunk(EVENTS[1] + DONE) + b"0\r\n\r\n")]
+    async with Scripted(dialogue) as upstream:
+        async with gateway(upstream=upstream.url, server={"drain_timeout_s": 20}) as gate, gate.ask(STREAMED) as ask:
+            await ask.head()
+            await ask.until(EVENTS[0])
+            gate.server.should_exit = True
+            await until(lambda: gate.gate.live.draining)
+            ready = await get(gate, "/readyz")
+            alive = await get(gate, "/healthz")
+            refused = await gate.ask().answer()
+            began_s = time.monotonic()
+            go.set()
+            rest = await ask.until(DONE)
+            assert await ask.piece() == b""
+            await until(lambda: not gate.gate.live.busy)
+    assert time.monotonic() - began_s < 5, "the stop waits no longer than for what runs"
+    assert (ready, alive) == ((503, {"ready": False}), (200, {"status": "ok"}))
+    assert (refused.status, refused.error["code"], refused.error["hop"]) == (503, "draining", "gatepass")
+    assert refused.headers["retry-after"] == "1"
+    assert "x-should-retry" not in refused.headers
+    assert rest == b"".join(EVENTS)
+    assert len(upstream.received) == 1
+
+
+async def test_a_stop_ends_the_rest_with_an_error_event():
+    streaming = [*begin_stream(), Send(chunk(EVENTS[0])), Hold()]
+    waiting = [Hold()]
+    async with Scripted(streaming, waiting) as upstream:
+        began_s = time.monotonic()
+        async with gateway(upstream=upstream.url, server={"drain_timeout_s": 0.3}) as gate:
+            async with gate.ask(STREAMED) as stream_ask, gate.ask() as plain_ask:
+                await stream_ask.head()
+                await stream_ask.until(EVENTS[0])
+                await upstream.requested(2)
+                gate.server.should_exit = True
+                streamed, plain = await stream_ask.answer(), await plain_ask.answer()
+        await upstream.left()
+    assert time.monotonic() - began_s < 10
+    assert streamed.whole
+    assert [event_code(streamed.error), event_code(plain.error)] == ["draining", "draining"]
+    assert streamed.body.startswith(EVENTS[0])
+    assert "[DONE]" not in streamed.events
+    assert classify(streamed.error["message"]) not in REPLAYED
+    assert plain.status == 503
+
+
+def event_code(error: dict[str, Any]) -> str:
+    assert error["hop"] == "gatepass"
+    return str(error["code"])
+
+
+async def test_a_second_signal_ends_at_once_what_still_runs():
+    streaming = [*begin_stream(), Send(chunk(EVENTS[0])), Hold()]
+    async with Scripted(streaming) as upstream:
+        async with gateway(upstream=upstream.url, server={"drain_timeout_s": 600}) as gate, gate.ask(STREAMED) as ask:
+            await ask.head()
+            began_s = time.monotonic()
+            gate.server.handle_exit(15, None)
+            await until(lambda: gate.gate.live.draining)
+            gate.server.handle_exit(15, None)
+            answer = await ask.answer()
+            await upstream.left()
+    assert time.monotonic() - began_s < 10
+    assert (answer.whole, answer.error["code"]) == (True, "draining")
+
+
+async def test_a_client_that_reads_nothing_does_not_hold_up_the_stop():
+    flood = [*begin_stream(), *[Send(chunk(delta(content="x" * 60_000)))] * 500, Hold()]
+    async with Scripted(flood) as upstream:
+        began_s = time.monotonic()
+        async with gateway(upstream=upstream.url, server={"drain_timeout_s": 0.2}) as gate, gate.ask(STREAMED) as ask:
+            await ask.head()
+            gate.server.should_exit = True
+            await until(lambda: gate.gate.live.draining)
+            await upstream.left()
+    assert time.monotonic() - began_s < 15

@@ -1,0 +1,240 @@
+"""What an upstream says in its own way arrives as an OpenAI error or a plain answer, and nothing grows without bound."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import zlib
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from tests.integration.answers import COMPLETION, DONE, EVENTS, delta
+from tests.integration.gateway import HELLO, gateway
+from tests.integration.scripted import Hold, Scripted, Send, Wait, begin_stream, chunk, event, head, reply, stream
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+STREAMED = {**HELLO, "stream": True}
+
+# --- errors in shapes of their own --------------------------------------------------------------------------------
+
+WORDS = "max_tokens is too large"
+FOREIGN: dict[str, tuple[int, Any, str | None]] = {
+    "openai": (400, {"error": {"message": WORDS, "type": "invalid_request_error", "param": "n", "code": "x1"}}, "x1"),
+    "vllm, sglang": (400, {"object": "error", "message": WORDS, "type": "BadRequestError", "code": 400}, "400"),
+    "mistral": (422, {"object": "error", "message": {"detail": [{"loc": ["body", "n"], "msg": WORDS}]}}, None),
+    "fastapi": (422, {"detail": [{"type": "extra_forbidden", "loc": ["body", "n"], "msg": WORDS}]}, "extra_forbidden"),
+    "ray": (404, {"detail": WORDS}, None),
+    "lm studio, ollama": (400, {"error": WORDS}, None),
+    "gemini": (400, [{"error": {"code": 400, "message": WORDS, "status": "INVALID_ARGUMENT"}}], "400"),
+    "databricks": (400, {"error_code": "BAD_REQUEST", "message": WORDS}, "BAD_REQUEST"),
+    "azure api management": (403, {"statusCode": 403, "message": WORDS}, None),
+    "kong": (403, {"message": WORDS}, None),
+    "cloudflare": (400, {"success": False, "errors": [{"code": 5006, "message": WORDS}], "result": None}, "5006"),
+    "dashscope": (400, {"code": "InvalidParameter", "message": WORDS, "request_id": "r"}, "InvalidParameter"),
+    "dashscope, as an event": (400, b'data: {"error":{"message":"max_tokens is too large","code":"x"}}\n\n', "x"),
+    "iflytek": (500, {"header": {"code": 11200, "message": WORDS, "sid": "s"}}, "11200"),
+    "llama.cpp": (400, {"error": {"code": 400, "message": WORDS, "type": "exceed_context_size_error"}}, "400"),
+    "tgi": (422, {"error": WORDS, "error_type": "validation"}, None),
+    "sap": (400, {"errorMessage": WORDS, "errorCode": "E1", "statusCode": 400}, "E1"),
+    "rfc 6749": (400, {"error": "invalid_request", "error_description": WORDS}, "invalid_request"),
+    "rfc 9457": (422, {"type": "about:blank", "title": "Unprocessable", "detail": WORDS, "status": 422}, None),
+    "openrouter": (502, {"error": {"message": "Provider returned error", "metadata": {"raw": WORDS}}}, None),
+    "words": (418, WORDS.encode(), None),
+}
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def foreign():
+    def answer(request):
+        status, body, _ = FOREIGN[request.json()["user"]]
+        return [Send(reply(body, status))]
+
+    async with Scripted(answer=answer) as upstream, gateway(upstream=upstream.url) as gate:
+        yield gate
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["plain", "stream"])
+@pytest.mark.parametrize("shape", FOREIGN)
+async def test_a_foreign_error_keeps_its_status_and_its_words(foreign, shape, streamed):
+    status, _, code = FOREIGN[shape]
+    answer = await foreign.ask({**HELLO, "user": shape, "stream": streamed}).answer()
+    error = answer.error
+    assert (answer.status, error["code"], error["hop"]) == (status, code or "upstream_error", "upstream:chat")
+    assert WORDS in json.dumps(error)
+    assert isinstance(error["message"], str)
+    assert set(error) <= {"message", "type", "param", "code", "hop", "upstream"}
+
+
+async def test_a_limit_says_how_long_to_wait():
+    limits = {
+        "retry_after": "7",
+        "retry_after_ms": "6500",
+        "x_ratelimit_remaining_requests": "0",
+        "x_ratelimit_reset_tokens": "6m0s",
+    }
+    said = {"error": {"message": "slow down", "type": "rate_limit_error", "param": None, "code": "rate_limited"}}
+    async with Scripted([Send(reply(said, 429, **limits))]) as upstream, gateway(upstream=upstream.url) as gate:
+        answer = await gate.ask(STREAMED).answer()
+    told = {name: answer.headers.get(name) for name in ("retry-after", "retry-after-ms")}
+    assert (answer.status, told) == (429, {"retry-after": "7", "retry-after-ms": "6500"})
+    assert answer.headers["x-ratelimit-remaining-requests"] == "0"
+    assert answer.headers["x-ratelimit-reset-tokens"] == "6m0s"
+    assert "x-should-retry" not in answer.headers
+
+
+async def test_a_wait_that_stands_in_the_text_becomes_a_header():
+    said = {"error": {"message": "Requests exceeded. Please retry after 86400 seconds."}}
+    async with Scripted([Send(reply(said, 429))]) as upstream, gateway(upstream=upstream.url) as gate:
+        answer = await gate.ask().answer()
+    assert (answer.status, answer.headers["retry-after"]) == (429, "86400")
+
+
+# --- redirects ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_no_redirect_is_followed(status):
+    async with Scripted([Send(reply(COMPLETION))]) as decoy:
+        moved = reply(b"", status, location=f"{decoy.url}/login?session=abc")
+        async with Scripted([Send(moved)]) as upstream, gateway(upstream=upstream.url) as gate:
+            answers = [await gate.ask(body).answer() for body in (HELLO, STREAMED)]
+        assert (decoy.connections, len(upstream.received)) == (0, 2)
+    for answer in answers:
+        assert (answer.status, answer.error["code"]) == (502, "upstream_redirect")
+        assert answer.headers["x-should-retry"] == "false"
+        assert "location" not in answer.headers
+        assert "session=abc" not in answer.error["message"]
+
+
+# --- codings that nobody asked for --------------------------------------------------------------------------------
+
+
+async def test_upstreams_are_asked_for_plain_bytes_and_gzip_is_undone_all_the_same():
+    packed = gzip.compress(json.dumps(COMPLETION).encode())
+    async with Scripted([Send(reply(packed, content_encoding="gzip"))]) as upstream:
+        async with gateway(upstream=upstream.url) as gate:
+            asking = {"content-type": "application/json", "accept-encoding": "gzip, br"}
+            answer = await gate.ask(headers=asking).answer()
+    assert upstream.received[0].header("accept-encoding") == "identity"
+    assert (answer.status, answer.json()) == (200, COMPLETION)
+    assert "content-encoding" not in answer.headers
+
+
+async def test_a_compressed_error_is_read():
+    packed = gzip.compress(b'{"error":{"message":"packed words"}}')
+    dialogue = [Send(reply(packed, 400, content_encoding="gzip"))]
+    async with Scripted(dialogue) as upstream, gateway(upstream=upstream.url) as gate:
+        answer = await gate.ask().answer()
+    assert (answer.status, answer.error["message"]) == (400, "packed words")
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate"])
+async def test_compressed_events_come_one_by_one(coding):
+    """The upstream flushes each event, and waits with the next until the client has it."""
+    packer = zlib.compressobj(wbits=31 if coding == "gzip" else 15)
+    turns = [asyncio.Event() for _ in EVENTS]
+    moves: list[Any] = [*begin_stream(content_encoding=coding)]
+    for one, turn in zip(EVENTS, turns, strict=True):
+        moves += [Wait(turn), Send(chunk(packer.compress(one) + packer.flush(zlib.Z_SYNC_FLUSH)))]
+    moves += [Send(chunk(packer.flush()) + b"0\r\n\r\n")]
+    async with (
+        Scripted(moves) as upstream,
+        gateway(upstream=upstream.url) as gate,
+        gate.ask(STREAMED) as ask,
+    ):
+        await upstream.requested()
+        for count, turn in enumerate(turns, 1):
+            turn.set()
+            if count == 1:
+                await ask.head()
+            await ask.until(b"".join(EVENTS[:count]))
+        assert await ask.piece() == b""
+    assert ask.body == b"".join(EVENTS)
+    assert "content-encoding" not in ask.received
+
+
+# --- sizes --------------------------------------------------------------------------------------------------------
+
+REPLY_BYTES, EVENT_BYTES = 100_000, 20_000
+LIMITS = {"reply_bytes": REPLY_BYTES, "event_bytes": EVENT_BYTES}
+
+
+def completion_of(size_bytes: int) -> bytes:
+    bare = json.dumps({**COMPLETION, "x": ""}).encode()
+    return json.dumps({**COMPLETION, "x": "a" * (size_bytes - len(bare))}).encode()
+
+
+def chunked(body: bytes, **more: str) -> bytes:
+    return head(200, content_type="application/json", transfer_encoding="chunked", **more) + chunk(body) + b"0\r\n\r\n"
+
+
+def bomb() -> bytes:
+    """200 MB in 200 KB."""
+    return gzip.compress(b" " * 200_000_000, compresslevel=1)
+
+
+LARGE: dict[str, list[Any]] = {
+    "with a length": [Send(reply(completion_of(REPLY_BYTES + 1)))],
+    "in chunks": [Send(chunked(completion_of(REPLY_BYTES + 1)))],
+    "without an end": [Send(reply(completion_of(8_000_000))[:-9]), Hold()],
+    "unfolding": [Send(reply(bomb(), content_encoding="gzip"))],
+}
+
+
+@pytest.mark.parametrize("body", [HELLO, STREAMED], ids=["plain", "stream"])
+@pytest.mark.parametrize("case", LARGE)
+async def test_a_reply_above_its_limit_is_not_held(case, body):
+    async with Scripted(LARGE[case]) as upstream, gateway(upstream=upstream.url, limits=LIMITS) as gate:
+        answer = await gate.ask(body).answer()
+        assert (answer.status, answer.error["code"]) == (502, "upstream_invalid")
+        assert "limits.reply_bytes" in answer.error["message"]
+        assert answer.headers["x-should-retry"] == "false"
+        assert f"larger than {REPLY_BYTES} bytes" in answer.error["message"]
+        await upstream.left()
+
+
+async def test_a_reply_at_its_limit_comes_through():
+    body = completion_of(REPLY_BYTES)
+    assert len(body) == REPLY_BYTES
+    async with Scripted([Send(reply(body))]) as upstream, gateway(upstream=upstream.url, limits=LIMITS) as gate:
+        answer = await gate.ask().answer()
+    assert (answer.status, answer.body) == (200, body)
+
+
+async def test_of_a_large_error_only_the_beginning_is_read():
+    said = b"<html><title>Down</title>" + b"x" * 5_000_000
+    async with Scripted([Send(reply(said, 503)), Hold()]) as upstream, gateway(upstream=upstream.url) as gate:
+        answer = await gate.ask().answer()
+        assert (answer.status, answer.error["code"], len(answer.body) < 1_000) == (503, "upstream_html", True)
+        await upstream.left()
+
+
+@pytest.mark.parametrize("ended", [True, False], ids=["whole", "endless"])
+async def test_an_event_above_its_limit_ends_the_stream(ended):
+    large = event({"x": "a" * EVENT_BYTES})
+    pieces = [delta(content="one"), large if ended else large[:-2] * 20, DONE]
+    dialogue = [Send(stream(*pieces)), Hold()]
+    async with Scripted(dialogue) as upstream, gateway(upstream=upstream.url, limits=LIMITS) as gate:
+        answer = await gate.ask(STREAMED).answer()
+        assert (answer.status, answer.error["code"]) == (200, "upstream_invalid")
+        assert (answer.body.startswith(pieces[0]), len(answer.events), answer.whole) == (True, 2, True)
+        await upstream.left()
+
+
+async def test_a_first_event_above_its_limit_is_an_http_error():
+    dialogue = [Send(stream(event({"x": "a" * EVENT_BYTES})))]
+    async with Scripted(dialogue) as upstream, gateway(upstream=upstream.url, limits=LIMITS) as gate:
+        answer = await gate.ask(STREAMED).answer()
+    assert (answer.status, answer.error["code"]) == (502, "upstream_invalid")
+    assert "limits.event_bytes" in answer.error["message"]
+
+
+async def test_a_stream_as_a_whole_may_be_larger_than_any_limit():
+    events = [*[delta(content="a" * (EVENT_BYTES - 200))] * 30, delta("stop"), DONE]
+    async with Scripted([Send(stream(*events))]) as upstream, gateway(upstream=upstream.url, limits=LIMITS) as gate:
+        answer = await gate.ask(STREAMED).answer()
+    assert (answer.status, answer.body) == (200, b"".join(events))

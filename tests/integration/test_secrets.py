@@ -1,0 +1,315 @@
+"""No secret is printed anywhere, whoever echoes it, and no token goes to another host."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import logging
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from gatepass.cli import main
+from gatepass.config.references import Reference
+from gatepass.gate import Gate
+from gatepass.observe.log import configure
+from tests.integration.answers import COMPLETION, DONE, EVENTS, VECTORS, delta
+from tests.integration.gateway import HELLO, JSON, Answer, Gateway, gateway
+from tests.integration.scripted import Dialogue, Fin, Received, Scripted, Send, event, reply, stream
+
+STREAMED = {**HELLO, "stream": True}
+ODD = '"q\\uote & 50%+ä/='
+"""Characters that JSON, URLs and forms each write in their own way."""
+
+CLIENT_SECRET = f"client-secret-{ODD}"
+FORM_SECRET = "form-secret-9931"
+ASSERTION = f"assertion-{ODD}"
+JSON_SECRET = f"json-secret-{ODD}"
+HEADER_SECRET = "header-secret-5512"
+QUERY_SECRET = "query secret+7741/x="
+STATIC_TOKEN = 'static-token-"q\\uote|4711'
+CLIENT_KEY = "gp-client-key-by-reference-0815"
+OTHER_KEY = "gp-second-key-in-the-same-file-0816"
+CONFIGURED = (
+    *(CLIENT_SECRET, FORM_SECRET, ASSERTION, JSON_SECRET, HEADER_SECRET, QUERY_SECRET),
+    *(STATIC_TOKEN, CLIENT_KEY, OTHER_KEY),
+)
+
+
+@contextmanager
+def logged(gate: Gate) -> Iterator[io.StringIO]:
+    """All that the process logs, through the handler that `gatepass serve` sets up."""
+    root, own = logging.getLogger(), logging.getLogger("gatepass")
+    before = (list(root.handlers), root.level, own.level, logging._srcfile)
+    switches = {name: getattr(logging, name) for name in ("logThreads", "logProcesses", "logMultiprocessing")}
+    out = io.StringIO()
+    configure(gate.config.log.level, gate.config.log.format, gate.redactor, out)
+    try:
+        yield out
+    finally:
+        root.handlers[:], root.level, own.level, logging._srcfile = before
+        root.manager._clear_cache()
+        for name, value in switches.items():
+            setattr(logging, name, value)
+
+
+# --- the world: an issuer and upstreams that tell everything they heard -------------------------------------------
+
+
+def heard(request: Received) -> str:
+    """What a careless server puts into its errors: the whole request."""
+    fields = "; ".join(f"{name}: {value}" for name, value in request.headers)
+    return f"{request.method} {request.target} [{fields}] {request.body.decode('utf-8', 'replace')}"
+
+
+def _quoted(text: str) -> dict[str, Any]:
+    return {"error": {"message": text, "type": text[-60:], "param": text[-60:], "code": "c", "more": [{"seen": text}]}}
+
+
+ECHOES = {
+    "json": lambda text: [Send(reply(_quoted(text), 400))],
+    "detail": lambda text: [Send(reply({"detail": [{"loc": ["header", text], "msg": text}]}, 422))],
+    "code": lambda text: [Send(reply({"error": {"message": "m", "code": text.partition("[")[2][:100]}}, 403))],
+    "text": lambda text: [Send(reply(text.encode(), 500, content_type="text/plain"))],
+    "title": lambda text: [Send(reply(f"<html><title>{text}</title>".encode(), 502, content_type="text/html"))],
+    "login": lambda text: [Send(reply(f"<html><title>{text}</title>".encode(), content_type="text/html"))],
+    "in-200": lambda text: [Send(reply({"code": 102, "message": text, "data": None}))],
+    "no-choices": lambda text: [Send(reply({text[-50:]: text}))],
+    "refused": lambda text: [Send(reply(_quoted(text), 401))],
+    "no-http": lambda text: [Send(f"-ERR {text}\r\n\r\n".encode()), Fin()],
+    "moved": lambda text: [Send(reply(b"", 302, location=f"http://localhost/{text[:900]}"))],
+    "limits": lambda text: [Send(reply({"error": {"message": "slow"}}, 429, x_ratelimit_seen=text, retry_after=text))],
+    "coding": lambda text: [Send(reply(b"x", content_encoding=text[-30:]))],
+    "first-event": lambda text: [Send(stream(event(_quoted(text))))],
+    "own-event": lambda text: [Send(stream(delta(content="a"), event({"error": {"message": text, "type": "t"}})))],
+    "foreign-event": lambda text: [Send(stream(delta(content="a"), event({"code": 5, "msg": text})))],
+    "named-event": lambda text: [Send(stream(delta(content="a"), f"event: error\ndata: {text!r}\n\n".encode()))],
+    "no-event": lambda text: [Send(stream(delta(content="a"), f"data: {text!r}\n\n".encode()))],
+}
+"""How an upstream says what it heard, in an error each."""
+
+
+def upstream_answer(request: Received) -> Dialogue:
+    if request.target.endswith("/models"):
+        return [Send(reply(_quoted(heard(request)), 500))]
+    asked = request.json()
+    if (case := asked.get("user")) in ECHOES:
+        return ECHOES[case](heard(request))
+    if request.target.endswith("/embeddings"):
+        return [Send(reply(VECTORS))]
+    return [Send(stream(*EVENTS) if asked.get("stream") else reply(COMPLETION))]
+
+
+ISSUERS = {
+    "described": lambda text: [Send(reply({"error": "invalid_client", "error_description": text}, 401))],
+    "message": lambda text: [Send(reply({"message": text}, 500))],
+    "text": lambda text: [Send(reply(text.encode(), 500, content_type="text/plain"))],
+    "title": lambda text: [Send(reply(f"<html><title>{text}</title>".encode(), 503, content_type="text/html"))],
+    "in-200": lambda text: [Send(reply({"code": 40101, "msg": text}))],
+    "member": lambda text: [Send(reply({text[-30:]: "x"}))],
+    "no-http": lambda text: [Send(f"-ERR {text}\r\n\r\n".encode()), Fin()],
+    "moved": lambda text: [Send(reply(b"", 302, location=f"http://localhost/{text[:900]}"))],
+    "no-token": lambda text: [Send(reply({"access_token": text}))],
+}
+"""How an issuer says what it heard instead of giving a token."""
+
+
+class World:
+    """`spoken` holds the tokens that were minted, `upstreams` one server for each credential."""
+
+    def __init__(self) -> None:
+        self.tokens: list[str] = []
+        self.issuer = Scripted(answer=self._mint)
+        self.upstreams = {name: Scripted(answer=upstream_answer) for name in ("corp", "form", "login", "fixed")}
+
+    def _mint(self, request: Received) -> Dialogue:
+        case = request.target.split("/")[1].partition("?")[0]
+        if case in ISSUERS:
+            return ISSUERS[case](heard(request))
+        self.tokens.append(f"minted+token/{len(self.tokens)}~{case}==")
+        return [Send(reply({"access_token": self.tokens[-1], "expires_in": 300}))]
+
+    def credentials(self, cases: Iterable[str] = ISSUERS) -> dict[str, Any]:
+        def basic(case: str) -> dict[str, Any]:
+            url = f"{self.issuer.url}/{case}"
+            return {"type": "oauth2", "token_url": url, "client_id": "ragflow", "client_secret": CLIENT_SECRET}
+
+        def form(case: str) -> dict[str, Any]:
+            return {
+                **basic(case),
+                "client_auth": "form",
+                "client_secret": FORM_SECRET,
+                "extra": {"assertion": ASSERTION},
+            }
+
+        def login(case: str) -> dict[str, Any]:
+            return {
+                "type": "http_json",
+                "url": f"{self.issuer.url}/{case}",
+                "headers": {"x-login": HEADER_SECRET},
+                "query": {"sig": QUERY_SECRET},
+                "json": {"user": "bot", "secret": JSON_SECRET},
+            }
+
+        kinds = {"corp": basic, "form": form, "login": login}
+        good = {name: kind(name) for name, kind in kinds.items()}
+        bad = {f"{name}.{case}": kind(case) for case in cases for name, kind in kinds.items()}
+        return {**good, **bad, "fixed": {"type": "static", "token": STATIC_TOKEN}}
+
+    def blocks(self, cases: Iterable[str] = ISSUERS) -> dict[str, Any]:
+        names = self.credentials(cases)
+        keys = f"{CLIENT_KEY}\n{OTHER_KEY}"
+        return {
+            "credentials": names,
+            "upstreams": {
+                name: {"base_url": f"{self.upstreams[name.partition('.')[0]].url}/v1", "credential": name}
+                for name in names
+            },
+            "models": {name: {"upstream": name} for name in names},
+            "operations": {"embeddings": {"upstream": "login"}},
+            "access": {"keys": [{"name": "client", "key": Reference.to_variable("KEYS", keys)}]},
+        }
+
+
+@pytest.fixture
+async def world():
+    made = World()
+    servers = [made.issuer, *made.upstreams.values()]
+    for server in servers:
+        await server.__aenter__()
+    yield made
+    for server in servers:
+        await server.__aexit__(None, None, None)
+
+
+async def said(gate: Gateway, body: Any, path: str = "/v1/chat/completions", **more: Any) -> Answer:
+    return await gate.ask(body, path, headers={**JSON, "authorization": f"Bearer {CLIENT_KEY}"}, **more).answer()
+
+
+async def play(gate: Gateway, world: World) -> list[Answer]:
+    """Good and failing exchanges of every kind."""
+    good, good_or_not = world.upstreams, list(world.credentials())
+    answers = [await said(gate, {**body, "model": name}) for name in good for body in (HELLO, STREAMED)]
+    assert {answer.status for answer in answers} == {200}
+    answers += [
+        await said(gate, {**body, "model": name, "user": case})
+        for name in good
+        for case in ECHOES
+        for body in (HELLO, STREAMED)
+    ]
+    bad = [name for name in good_or_not if "." in name]
+    failed = await asyncio.gather(*(said(gate, {**HELLO, "model": name}) for name in bad))
+    assert {(answer.status, answer.error["code"]) for answer in failed} == {(503, "token_unavailable")}
+    answers += failed
+    answers += [await said(gate, {"model": "unlisted", "input": "x"}, "/v1/embeddings")]
+    answers += [await said(gate, None, "/v1/models", method="GET")]
+    answers += [await said(gate, None, f"/v1/models/gpt?key={CLIENT_KEY}&other={OTHER_KEY}", method="GET")]
+    answers += [await gate.ask(headers={**JSON, "x-api-key": CLIENT_KEY, "api-key": OTHER_KEY}).answer()]
+    return answers
+
+
+def assert_silent(text: str, secrets: list[str], where: str) -> None:
+    """None of `secrets` stands in `text`, as it is or as JSON would write it."""
+    for secret in secrets:
+        forms = {secret, json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]}
+        forms |= {json.dumps(form)[1:-1] for form in forms}
+        for form in forms:
+            at = text.find(form)
+            assert at < 0, f"{where} holds {secret!r}: …{text[max(0, at - 200) : at + 100]!r}…"
+
+
+@pytest.mark.parametrize("style", ["json", "text"])
+async def test_no_secret_is_printed_whoever_echoes_it(world, style):
+    log = {"format": style, "level": "debug", "bodies": True}
+    async with gateway(log=log, **world.blocks()) as gate:
+        with logged(gate.gate) as out:
+            answers = await play(gate, world)
+            metrics = await said(gate, None, "/metrics", method="GET")
+            shown = "\n".join(map(repr, _inner(gate.gate)))
+    secrets = [*CONFIGURED, *world.tokens]
+    assert len(world.tokens) > 3, "a 401 was answered with a new token"
+    bodies = "\n".join(answer.body.decode() for answer in answers)
+    fields = "\n".join(f"{name}: {value}" for answer in answers for name, value in answer.headers.items())
+    assert bodies.count("***") > 100, "echoes were masked, or there was none"
+    assert "***" in out.getvalue()
+    for text, where in (
+        *((out.getvalue(), "the log"), (bodies, "a body"), (fields, "a header")),
+        *((metrics.body.decode(), "/metrics"), (shown, "a repr")),
+    ):
+        assert_silent(text, secrets, where)
+
+
+def _inner(gate: Gate) -> Iterator[Any]:
+    """All that somebody might print while hunting a fault."""
+    config = gate.config
+    yield from (gate, config, config.model_dump(), config.model_dump_json(), dict(gate.hops), dict(gate.holders))
+    for holder in gate.holders.values():
+        yield from (vars(holder), str(holder), holder.status(), holder.fresh())
+    for hop in gate.hops.values():
+        yield from (hop.settings, vars(hop.transport) if hasattr(hop.transport, "__dict__") else hop.transport)
+    yield from (vars(gate.doors), gate.doors._ring._entries, gate.routes, gate.redactor)
+
+
+async def test_a_secret_that_the_cut_of_a_logged_body_would_halve_is_masked_too(world):
+    """Bodies are logged up to 2,000 characters: a secret may begin before the cut and end behind it."""
+    blocks = {**world.blocks(), "log": {"level": "debug", "bodies": True}}
+    answers = []
+    async with gateway(**blocks) as gate:
+        with logged(gate.gate) as out:
+            for before in range(1_900, 2_001):
+                body = json.dumps({**HELLO, "model": "fixed"})[:-1] + ', "x": "'
+                padded = body + "a" * (before - len(body)) + STATIC_TOKEN.replace("\\", "\\\\").replace('"', '\\"') + '"}'
+                answers.append(await said(gate, padded.encode()))
+    assert {answer.status for answer in answers} == {200}
+    assert_silent(out.getvalue(), [STATIC_TOKEN[: length] for length in range(12, len(STATIC_TOKEN))], "the log")
+
+
+async def test_a_token_goes_to_its_own_host_alone(world):
+    async with gateway(**world.blocks()) as gate:
+        await play(gate, world)
+    for name, server in world.upstreams.items():
+        shown = {request.header("authorization") for request in server.received}
+        own = {f"Bearer {token}" for token in world.tokens if token.endswith(f"~{name}==")}
+        assert shown <= (own or {f"Bearer {STATIC_TOKEN}"})
+        assert shown
+        everything = "".join(heard(request) for request in server.received)
+        assert_silent(everything, [*CONFIGURED[:-3], CLIENT_KEY, OTHER_KEY], f"the upstream {name}")
+    asked = "".join(heard(request) for request in world.issuer.received)
+    assert_silent(asked, [*world.tokens, STATIC_TOKEN, CLIENT_KEY, OTHER_KEY], "the issuer")
+
+
+async def test_gatepass_check_prints_no_secret(world, tmp_path, monkeypatch):
+    """The file names variables; the effective configuration, the route and the live check name no value."""
+    names = {
+        "CLIENT_SECRET": CLIENT_SECRET,
+        "FORM_SECRET": FORM_SECRET,
+        "ASSERTION": ASSERTION,
+        "JSON_SECRET": JSON_SECRET,
+        "HEADER_SECRET": HEADER_SECRET,
+        "QUERY_SECRET": QUERY_SECRET,
+        "STATIC_TOKEN": STATIC_TOKEN,
+        "CLIENT_KEYS": f"{CLIENT_KEY}\n{OTHER_KEY}",
+    }
+    for name, value in names.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("GATEPASS_CONFIG", raising=False)
+    blocks = world.blocks(["described", "member"])
+    blocks["access"] = {"keys": [{"name": "client", "key": "${CLIENT_KEYS}"}]}
+    text = json.dumps(blocks, ensure_ascii=False)
+    for name, value in names.items():
+        text = text.replace(json.dumps(value, ensure_ascii=False)[1:-1], f"${{{name}}}")
+    file = tmp_path / "gatepass.json"
+    file.write_text(text)
+    printed = ""
+    for arguments in ([], ["--model", "corp", "--key", "client"], ["--live"]):
+        called = ["check", "--config", str(file), *arguments]
+        result = await asyncio.to_thread(CliRunner().invoke, main, called)
+        assert result.exit_code == (1 if "--live" in arguments else 0), result.output
+        printed += result.output
+    assert "credential:corp.described" in printed
+    assert "***" in printed
+    assert_silent(printed, [*CONFIGURED, *world.tokens], "gatepass check")

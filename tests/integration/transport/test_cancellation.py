@@ -1,0 +1,166 @@
+"""However and wherever a request is cancelled, the pool is as whole as before."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import ssl
+
+import pytest
+import trustme
+
+from gatepass.call import Timeouts
+from gatepass.errors import TransportFault
+from tests.integration.gateway import descriptors, until
+from tests.integration.scripted import (
+    LAST_CHUNK,
+    Dialogue,
+    Fin,
+    Hold,
+    Pause,
+    Scripted,
+    Send,
+    Wait,
+    begin_stream,
+    chunk,
+    reply,
+    stream,
+)
+from tests.integration.transport.hand import LEAN, Hand, Kind
+
+OK = reply(b"fine")
+SHORT = Timeouts(connect_s=2, first_byte_s=2, idle_s=2)
+
+
+async def cancelled_after(work: asyncio.Task[object], turns: int) -> bool:
+    """Cancel `work` when the loop has turned `turns` times; True where it was done before."""
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    early = work.done()
+    work.cancel()
+    await asyncio.gather(work, return_exceptions=True)
+    return early
+
+
+async def proved_whole(hand: Hand, upstream: Scripted) -> None:
+    """The only connection there may be can be had, and serves."""
+    assert (await hand.ask(upstream.url, b"proof", bounds=SHORT)).body == b"fine"
+    await upstream.until(lambda: upstream.open <= 1)
+
+
+@pytest.mark.parametrize("first", ["fresh", "reused"])
+@pytest.mark.parametrize("body_bytes", [2, 1_000_000])
+async def test_cancelled_after_any_turn_of_the_loop(kind: Kind, first: str, body_bytes: int):
+    """Connect, write, head, body: the request is cancelled a turn later each time, until it is done before."""
+    parts: Dialogue = [Send(stream(b"one", end=b"")), Send(chunk(b"two")), Send(LAST_CHUNK)]
+    async with (
+        Scripted(answer=lambda asked: [Send(OK)] if asked.body == b"proof" else parts) as upstream,
+        kind.open(1) as hand,
+    ):
+        turns = done = 0
+        while done < 3:
+            if first == "reused":
+                await proved_whole(hand, upstream)
+            done += await cancelled_after(asyncio.ensure_future(hand.ask(upstream.url, b"x" * body_bytes)), turns)
+            await proved_whole(hand, upstream)
+            turns += 1
+        assert turns > 5
+
+
+async def test_cancelled_in_any_turn_of_a_handshake(kind: Kind):
+    authority = trustme.CA()
+    server, client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
+    authority.issue_cert("127.0.0.1").configure_cert(server)
+    authority.configure_trust(client)
+    closing: Dialogue = [Send(reply(b"fine", connection="close")), Fin()]
+    async with Scripted(closing, tls=server) as upstream, kind.open(1, client) as hand:
+        turns = done = 0
+        while done < 2:
+            done += await cancelled_after(asyncio.ensure_future(hand.ask(upstream.url)), turns)
+            assert (await hand.ask(upstream.url, bounds=SHORT)).body == b"fine"
+            turns += 1
+        assert turns > 5
+
+
+@pytest.mark.parametrize("ends", ["freed", "lost"])
+async def test_cancelled_in_any_turn_of_a_wait_for_a_connection(kind: Kind, ends: str):
+    """Before, while and after the only connection is freed, or lost, for the one who waits and leaves."""
+    for turns in range(25):
+        go_on = asyncio.Event()
+        async with Scripted([Wait(go_on), Send(OK)], [Send(OK)]) as upstream, kind.open(1) as hand:
+            holder = asyncio.ensure_future(hand.ask(upstream.url, b"first"))
+            await upstream.requested()
+            waiter = asyncio.ensure_future(hand.ask(upstream.url, b"waits"))
+            third = asyncio.ensure_future(hand.ask(upstream.url, b"waits too"))
+            await asyncio.sleep(0)
+            if ends == "freed":
+                go_on.set()
+            else:
+                holder.cancel()
+            await cancelled_after(waiter, turns)
+            assert (await asyncio.wait_for(third, 2)).body == b"fine"
+            await asyncio.gather(holder, return_exceptions=True)
+            await proved_whole(hand, upstream)
+
+
+async def test_after_a_storm_of_cancellations_every_request_is_served(kind: Kind):
+    """1,200 requests cut after a few milliseconds over 10 connections: httpx 0.28 fails for good after it."""
+    rng = random.Random(3)
+    calm = False
+    slow: Dialogue = [Pause(0.02), Send(OK)]
+
+    async def leave(hand: Hand, url: str) -> None:
+        work = asyncio.ensure_future(hand.ask(url))
+        await asyncio.sleep(rng.uniform(0.0, 0.03))
+        work.cancel()
+        await asyncio.gather(work, return_exceptions=True)
+
+    async with Scripted(answer=lambda _: [Send(OK)] if calm else slow) as upstream, kind.open(10) as hand:
+        for _ in range(20):
+            await asyncio.gather(*(leave(hand, upstream.url) for _ in range(60)))
+        calm = True
+        answers = await asyncio.gather(*(hand.ask(upstream.url, bounds=SHORT) for _ in range(50)))
+        assert [answer.body for answer in answers] == [b"fine"] * 50
+        await upstream.until(lambda: upstream.open <= 10)
+
+
+async def test_three_hundred_abandoned_replies_leave_no_descriptor_behind(kind: Kind):
+    async with Scripted([*begin_stream(), Send(chunk(b"first")), Hold()]) as upstream, kind.open(30) as hand:
+        before = descriptors()
+        for _ in range(10):
+            replies = await asyncio.gather(*(hand.send(upstream.url) for _ in range(30)))
+            await asyncio.gather(*(response.aclose() for response in replies))
+        await upstream.left()
+        await until(lambda: descriptors() <= before)
+
+
+async def test_a_cancelled_read_loses_nothing():
+    """Whoever reads with a bound of its own may read on."""
+    go_on = asyncio.Event()
+    dialogue = [*begin_stream(), Send(chunk(b"one")), Wait(go_on), Send(chunk(b"two") + LAST_CHUNK)]
+    async with Scripted(dialogue) as upstream, LEAN.open() as hand:
+        response = await hand.send(upstream.url)
+        pieces = aiter(response)
+        assert await anext(pieces) == b"one"
+        for _ in range(3):
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(anext(pieces), 0.01)
+        go_on.set()
+        assert [piece async for piece in response] == [b"two"]
+        assert (await hand.ask(upstream.url)).body == b"onetwo"
+    assert upstream.connections == 1
+
+
+async def test_a_cancelled_waiter_leaves_no_one_waiting_in_vain():
+    """Two hundred wait for one connection; all but each tenth leave, in the very turn it is freed."""
+    release = asyncio.Event()
+    async with Scripted(answer=lambda _: [Wait(release), Send(OK)]) as upstream, LEAN.open(1) as hand:
+        works = [asyncio.ensure_future(hand.ask(upstream.url, b"%d" % number)) for number in range(200)]
+        await upstream.requested()
+        release.set()
+        for number, work in enumerate(works):
+            if number % 10:
+                work.cancel()
+        outcomes = await asyncio.gather(*works, return_exceptions=True)
+    assert not [outcome for outcome in outcomes if isinstance(outcome, TransportFault)]
+    assert len([outcome for outcome in outcomes if not isinstance(outcome, BaseException)]) == 20

@@ -1,0 +1,189 @@
+"""Large bodies: neither side is run over, and what is held of them is bounded and let go of."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import hashlib
+import tracemalloc
+from typing import cast
+
+import pytest
+
+from gatepass.call import Timeouts
+from gatepass.errors import Fault
+from tests.integration.scripted import LAST_CHUNK, Dialogue, Fin, Move, Scripted, Send, chunk, head, reply, stream
+from tests.integration.transport.hand import BOUNDS, LEAN, Hand, Kind
+
+MIB = 1024 * 1024
+
+
+class SlowReader(asyncio.Protocol):
+    """A server that reads when it is told to, and may answer before it has read all."""
+
+    def __init__(self) -> None:
+        self.began = asyncio.Event()
+        self.gone = asyncio.Event()
+        self.count = 0
+        self.hash = hashlib.sha256()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        self.count += len(data)
+        self.hash.update(data)
+        if not self.began.is_set():
+            self.began.set()
+            self.transport.pause_reading()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.gone.set()
+
+
+class Serving:
+    def __init__(self, reader: SlowReader) -> None:
+        self._reader = reader
+
+    async def __aenter__(self) -> str:
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(lambda: self._reader, "127.0.0.1", 0)
+        return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        self._reader.transport.abort()
+        await self._reader.gone.wait()
+
+
+async def test_a_large_body_waits_for_a_slow_reader(kind: Kind):
+    """Until the server reads, the loop holds no more of 16 MiB than a slice or two: the rest is the caller's."""
+    body = bytes(range(256)) * (16 * MIB // 256)
+    reader = SlowReader()
+    async with Serving(reader) as url, kind.open() as hand:
+        tracemalloc.start()
+        asking = asyncio.ensure_future(hand.ask(url, body))
+        await reader.began.wait()
+        await asyncio.sleep(0.2)
+        held_bytes = tracemalloc.get_traced_memory()[0]
+        tracemalloc.stop()
+        assert not asking.done()
+        if kind is LEAN:
+            assert held_bytes < 2 * MIB
+        reader.transport.resume_reading()
+        while reader.count < len(body):
+            await asyncio.sleep(0.01)
+        reader.transport.write(reply(b"fine"))
+        assert (await asking).body == b"fine"
+    assert reader.count > len(body)
+
+
+async def test_a_large_body_comes_as_it_was(kind: Kind):
+    body = b"".join(b"%08d" % number for number in range(2 * MIB))
+    async with Scripted([Send(reply(b"fine"))]) as upstream, kind.open() as hand:
+        assert (await hand.ask(upstream.url, body)).body == b"fine"
+    assert hashlib.sha256(upstream.received[0].body).digest() == hashlib.sha256(body).digest()
+
+
+async def test_a_refusal_before_the_body_is_out_is_the_reply():
+    """The rest of the body stays here, and the connection is not used again."""
+    reader = SlowReader()
+    async with Serving(reader) as url, LEAN.open() as hand:
+        asking = asyncio.ensure_future(hand.ask(url, b"x" * 16 * MIB))
+        await reader.began.wait()
+        reader.transport.write(reply(b"too large", 413))
+        answer = await asking
+        assert (answer.status, answer.body) == (413, b"too large")
+        reader.transport.resume_reading()
+        await asyncio.wait_for(reader.gone.wait(), 5)
+    assert reader.count < 16 * MIB
+
+
+async def test_a_refusal_in_parts_before_the_body_is_out_is_the_whole_reply():
+    reader = SlowReader()
+    async with Serving(reader) as url, LEAN.open() as hand:
+        sending = asyncio.ensure_future(hand.send(url, b"x" * 16 * MIB))
+        await reader.began.wait()
+        reader.transport.write(head(413, content_length="9") + b"too")
+        response = await sending
+        assert await anext(aiter(response)) == b"too"
+        reader.transport.write(b" large")
+        assert b"".join([piece async for piece in response]) == b" large"
+        await response.aclose()
+
+
+async def test_a_server_that_never_reads_is_waited_for_until_first_byte_s(kind: Kind):
+    reader = SlowReader()
+    async with Serving(reader) as url, kind.open() as hand:
+        fault = await hand.fault(url, b"x" * 16 * MIB, bounds=Timeouts(5, 0.2, 5))
+        assert fault.fault is Fault.TIMEOUT_FIRST_BYTE
+        reader.transport.resume_reading()
+        await asyncio.wait_for(reader.gone.wait(), 5)
+
+
+LARGE = 64 * MIB
+ONE = b"y" * MIB
+FORMS: dict[str, Dialogue] = {
+    "length": [Send(head(content_length=str(LARGE))), *[Send(ONE)] * 64],
+    "chunks": [Send(stream(end=b"")), *[Send(chunk(ONE))] * 64, Send(LAST_CHUNK)],
+    "close": [Send(head()), *[cast(Move, Send(ONE))] * 64, Fin()],
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+async def test_a_slow_reader_stops_the_server_and_gets_all_of_it(kind: Kind, form: str):
+    async with Scripted(FORMS[form], send_buffer_bytes=65_536) as upstream, kind.open() as hand:
+        response = await hand.send(upstream.url)
+        pieces = aiter(response)
+        count = len(await anext(pieces))
+        seen = -1
+        while seen != upstream.sent_bytes:
+            seen = upstream.sent_bytes
+            await asyncio.sleep(0.2)  # the state that is looked for is that nothing moves any more
+        assert seen < 12 * MIB
+        tracemalloc.start()
+        async for piece in response:
+            count += len(piece)
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        await response.aclose()
+    assert count == LARGE
+    assert peak_bytes < 8 * MIB
+
+
+async def held_after(hand: Hand, url: str, body: bytes, rounds: int) -> int:
+    """What `rounds` requests leave behind while nobody collects garbage."""
+    await hand.ask(url, body)
+    gc.collect()
+    gc.disable()
+    tracemalloc.start()
+    try:
+        for _ in range(rounds):
+            await hand.ask(url, body)
+        await asyncio.sleep(0)
+        return tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+        gc.enable()
+
+
+@pytest.mark.parametrize("form", ["kept", "closed", "broken"])
+async def test_no_body_waits_for_the_garbage_collector(form: str):
+    down = b"d" * 4 * MIB
+    dialogues: dict[str, Dialogue] = {
+        "kept": [Send(reply(down))],
+        "closed": [Send(reply(down, connection="close")), Fin()],
+        "broken": [Send(reply(down)[:-1]), Fin()],
+    }
+
+    class Answers(Hand):
+        async def ask(self, url: str, body: bytes = b"", **_: object) -> None:  # type: ignore[override]
+            if form == "broken":
+                await Hand.fault(Hand(self.transport), url, body)
+            else:
+                await Hand.ask(Hand(self.transport), url, body, bounds=BOUNDS)
+
+    async with Scripted(dialogues[form]) as upstream, LEAN.open() as hand:
+        held_bytes = await held_after(Answers(hand.transport), upstream.url, b"u" * 2 * MIB, 5)
+        received_bytes = sum(len(asked.body) for asked in upstream.received[1:])
+    assert held_bytes - received_bytes < 1 * MIB

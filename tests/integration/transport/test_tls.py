@@ -1,0 +1,158 @@
+"""TLS: whom it trusts, and that all else is the same over it."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import pytest
+import trustme
+
+from gatepass.call import Timeouts
+from gatepass.config.model import Network
+from gatepass.errors import Fault
+from gatepass.transport.tls import ssl_context
+from tests.integration.scripted import Dialogue, Fin, Hold, Rst, Scripted, Send, head, reply, stream
+from tests.integration.transport.hand import Kind
+
+OK = reply(b"fine")
+AUTHORITY = trustme.CA()
+
+
+def server_context(host: str = "127.0.0.1", *, asks: bool = False) -> ssl.SSLContext:
+    """Of a server; `asks` for a client certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    AUTHORITY.issue_cert(host).configure_cert(context)
+    if asks:
+        context.verify_mode = ssl.CERT_REQUIRED
+        AUTHORITY.configure_trust(context)
+    return context
+
+
+def client_context(*, shows: bool = False) -> ssl.SSLContext:
+    context = ssl_context(Network())
+    AUTHORITY.configure_trust(context)
+    if shows:
+        AUTHORITY.issue_cert("client.example").configure_cert(context)
+    return context
+
+
+async def test_a_trusted_server_is_asked_and_its_connection_kept(kind: Kind):
+    async with Scripted([Send(OK)], tls=server_context()) as upstream, kind.open(1, client_context()) as hand:
+        for _ in range(3):
+            assert (await hand.ask(upstream.url)).body == b"fine"
+    assert upstream.connections == 1
+
+
+async def test_an_unknown_authority_is_a_fault_of_tls(kind: Kind, complaints: list[str]):
+    async with Scripted([Send(OK)], tls=server_context()) as upstream, kind.open(1) as hand:
+        for _ in range(2):
+            fault = await hand.fault(upstream.url)
+            assert (fault.fault, fault.sent) == (Fault.TLS, False)
+            assert "certificate" in fault.detail.lower()
+    assert upstream.received == []
+    complaints.clear()  # the scripted server's own loop complains of the handshake
+
+
+async def test_a_certificate_of_another_host_is_a_fault_of_tls(kind: Kind, complaints: list[str]):
+    server = server_context("other.example")
+    async with Scripted([Send(OK)], tls=server) as upstream, kind.open(1, client_context()) as hand:
+        fault = await hand.fault(upstream.url)
+    assert (fault.fault, fault.sent) == (Fault.TLS, False)
+    complaints.clear()
+
+
+async def test_a_client_certificate_is_shown(kind: Kind):
+    server, client = server_context(asks=True), client_context(shows=True)
+    async with Scripted([Send(OK)], tls=server) as upstream, kind.open(1, client) as hand:
+        assert (await hand.ask(upstream.url)).body == b"fine"
+
+
+@contextmanager
+def strict_server(version: ssl.TLSVersion) -> Iterator[str]:
+    """Wants a client certificate, and tells of it by an alert before it hangs up; asyncio's servers just hang up."""
+    context = server_context(asks=True)
+    context.minimum_version = context.maximum_version = version
+    listening = socket.create_server(("127.0.0.1", 0))
+
+    def refuse() -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = listening.accept()
+                with context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False) as secure:
+                    with suppress(OSError):
+                        secure.do_handshake()
+                    while socket.socket.recv(secure, 65_536):  # closing with bytes unread would reset, alert and all
+                        pass
+
+    serving = threading.Thread(target=refuse)
+    serving.start()
+    try:
+        yield f"https://127.0.0.1:{listening.getsockname()[1]}"
+    finally:
+        listening.shutdown(socket.SHUT_RDWR)
+        listening.close()
+        serving.join()
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_a_missing_client_certificate_is_a_fault_of_tls(kind: Kind, version: ssl.TLSVersion):
+    """TLS 1.3 tells of it after the handshake, when the request may be on its way."""
+    with strict_server(version) as url:
+        async with kind.open(1, client_context()) as hand:
+            fault = await hand.fault(url)
+    assert (fault.fault, fault.stale) == (Fault.TLS, False)
+
+
+async def test_a_server_that_hangs_up_in_the_handshake_is_a_fault_of_tls(kind: Kind):
+    async with Scripted([Rst()], speaks_first=True) as upstream, kind.open(1) as hand:
+        fault = await hand.fault(upstream.url.replace("http:", "https:"))
+    assert (fault.fault, fault.sent) == (Fault.TLS, False)
+
+
+async def test_a_server_without_tls_is_a_fault_of_tls(kind: Kind):
+    async with Scripted([Send(b"220 mail.example\r\n")], speaks_first=True) as upstream, kind.open(1) as hand:
+        fault = await hand.fault(upstream.url.replace("http:", "https:"))
+    assert (fault.fault, fault.sent) == (Fault.TLS, False)
+
+
+async def test_a_handshake_that_never_ends_is_bounded_by_connect_s(kind: Kind):
+    async with Scripted([Hold()], speaks_first=True) as upstream, kind.open(1) as hand:
+        fault = await hand.fault(upstream.url.replace("http:", "https:"), bounds=Timeouts(0.2, 5, 5))
+        assert (fault.fault, fault.sent) == (Fault.TIMEOUT_CONNECT, False)
+        await upstream.left()
+
+
+@pytest.mark.parametrize("end", [Fin(), Rst()], ids=["FIN", "RST"])
+async def test_a_reply_that_breaks_off_is_not_whole(kind: Kind, end: Fin | Rst):
+    broken = stream(b"first", end=b"")
+    async with Scripted([Send(broken), end], tls=server_context()) as upstream, kind.open(1, client_context()) as hand:
+        assert (await hand.fault(upstream.url)).fault is Fault.CLOSED
+        assert (await hand.fault(upstream.url)).stale is False
+
+
+@pytest.mark.parametrize("end", [Fin(), Rst()], ids=["FIN", "RST"])
+async def test_a_reused_connection_without_an_answer_is_stale(kind: Kind, end: Fin | Rst):
+    async with Scripted([Send(OK)], [end], tls=server_context()) as upstream, kind.open(1, client_context()) as hand:
+        await hand.ask(upstream.url)
+        fault = await hand.fault(upstream.url)
+    assert (fault.fault, fault.stale) == (Fault.CLOSED, True)
+
+
+async def test_a_body_without_a_length_ends_with_its_connection(kind: Kind):
+    dialogue: Dialogue = [Send(head() + b"until the end"), Fin()]
+    async with Scripted(dialogue, tls=server_context()) as upstream, kind.open(1, client_context()) as hand:
+        assert (await hand.ask(upstream.url)).body == b"until the end"
+
+
+async def test_large_bodies_both_ways(kind: Kind):
+    up, down = b"u" * 3_000_001, b"d" * 5_000_003
+    async with Scripted([Send(reply(down))], tls=server_context()) as upstream, kind.open(1, client_context()) as hand:
+        for _ in range(2):
+            assert (await hand.ask(upstream.url, up)).body == down
+    assert [asked.body == up for asked in upstream.received] == [True, True]
+    assert upstream.connections == 1

@@ -1,0 +1,119 @@
+"""The bar judges ratios of one run, on the right side of each limit."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from bench.bar import BARS, Bar, Figures, judge
+from bench.sample import Sample, medians
+
+SAID = {
+    "seconds": 2.0,
+    "requests": 0,
+    "events": 400,
+    "bytes": 4_000_000,
+    "errors": 1,
+    "unfinished": 2,
+    "client_cpu_s": 0.5,
+    "latency_us": {"p50": 10.0, "p99": 20.0},
+    "ttft_added_us": {"p50": 30.0},
+    "delay_us": {"p50": 40.0, "p99": 50.0},
+}
+SAMPLE = Sample.read(SAID, 0.004, 0.5, 3_000_000, "")
+
+
+def bar(work: str, measure: str, unit: str = "") -> tuple[Bar, ...]:
+    return tuple(one for one in BARS if one.work.startswith(work) and one.measure == measure and unit in one.unit)
+
+
+def test_sample_reads_what_the_load_generator_says() -> None:
+    read = Sample.read(SAID, 0.004, 0.5, 3_000_000, "")
+    assert read == Sample(
+        requests_s=0.0,
+        events_s=200.0,
+        mb_s=2.0,
+        latency_p50_us=10.0,
+        latency_p99_us=20.0,
+        ttft_added_p50_us=30.0,
+        delay_p50_us=40.0,
+        delay_p99_us=50.0,
+        cpu_us=10.0,
+        gateway_cpu=0.002,
+        rig_cpu=0.5,
+        memory_mb=3.0,
+        errors=3,
+    )
+
+
+def test_cpu_is_per_request_where_there_are_no_events() -> None:
+    assert Sample.read({**SAID, "events": 0, "requests": 8}, 0.004, 0.5, 0, "").cpu_us == 500.0
+
+
+def test_cpu_of_nothing_done_is_nothing() -> None:
+    assert Sample.read({**SAID, "events": 0}, 0.004, 0.5, 0, "").cpu_us == 0.0
+
+
+def test_medians_sum_errors_and_keep_notes_once() -> None:
+    several = [replace(SAMPLE, cpu_us=cpu_us, note="gave up") for cpu_us in (1.0, 9.0, 2.0)]
+    assert medians(several) == replace(SAMPLE, cpu_us=2.0, errors=9, note="gave up")
+
+
+@pytest.mark.parametrize(("requests_s", "met", "by"), [(24.0, True, 0.0), (12.0, True, 0.0), (6.0, False, 0.5)])
+def test_at_least_is_missed_below_its_limit(requests_s: float, met: bool, by: float) -> None:
+    loads = {
+        ("gatepass", "chat-64"): replace(SAMPLE, requests_s=requests_s),
+        ("nginx", "chat-64"): replace(SAMPLE, requests_s=100.0),
+    }
+    (result,) = judge(Figures(loads, {}), bar("small chat", "requests/s", "x nginx"))
+    assert result.met is met
+    assert result.by == pytest.approx(by)
+
+
+@pytest.mark.parametrize(("cpu_us", "met", "by"), [(18.0, True, 0.0), (36.0, False, 1.0)])
+def test_at_most_is_missed_above_its_limit(cpu_us: float, met: bool, by: float) -> None:
+    loads = {("gatepass", "burst-32"): replace(SAMPLE, cpu_us=cpu_us), ("nginx", "burst-32"): SAMPLE}
+    (result,) = judge(Figures(loads, {}), bar("streamed burst", "CPU per event"))
+    assert result.met is met
+    assert result.by == pytest.approx(by)
+
+
+def test_added_times_are_those_over_the_upstream_itself_in_milliseconds() -> None:
+    loads = {
+        ("gatepass", "paced-500"): replace(SAMPLE, delay_p99_us=2500.0),
+        ("direct", "paced-500"): replace(SAMPLE, delay_p99_us=1000.0),
+    }
+    (result,) = judge(Figures(loads, {}), bar("500 paced", "added delay, p99"))
+    assert (result.value, result.met) == (1.5, True)
+
+
+@pytest.mark.parametrize(
+    ("events_s", "errors", "value", "met"),
+    [(30_000.0, 0, 1.0, True), (30_000.0, 1, 0.0, False), (15_000.0, 1, 0.5, False), (29_200.0, 0, 0.973, True)],
+)
+def test_streams_are_held_when_all_events_came_without_an_error(
+    events_s: float, errors: int, value: float, met: bool
+) -> None:
+    loads = {("gatepass", "paced-1500"): replace(SAMPLE, events_s=events_s, errors=errors)}
+    (result,) = judge(Figures(loads, {}), bar("1,500", "events that came"))
+    assert result.value == pytest.approx(value, abs=0.001)
+    assert result.met is met
+
+
+def test_tls_is_compared_with_tls() -> None:
+    loads = {
+        ("gatepass", "chat-64"): replace(SAMPLE, requests_s=1.0),
+        ("gatepass-tls", "chat-64"): replace(SAMPLE, requests_s=30.0),
+        ("nginx-tls", "chat-64"): replace(SAMPLE, requests_s=100.0),
+    }
+    (result,) = judge(Figures(loads, {}), bar("the same with TLS", "small chat, requests/s"))
+    assert result.value == 0.3
+
+
+def test_nothing_measured_is_neither_met_nor_missed() -> None:
+    assert {result.met for result in judge(Figures({}, {}))} == {None}
+
+
+def test_footprint_counts_in_its_own_unit() -> None:
+    (result,) = judge(Figures({}, {("gatepass", "idle_mb"): 61.0}), bar("idle", "memory"))
+    assert (result.value, result.met) == (61.0, False)

@@ -1,0 +1,42 @@
+"""The profile gives each sample to the innermost stage that its stack knows."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from bench.profile import LOOP, UNKNOWN, read_stacks, shared_out, stage_of
+
+ROOT = "run (uvicorn/server.py:60)"
+HANDLE = "handle (/x/src/gatepass/pipeline.py:50)"
+WRITE = "write (/x/src/gatepass/api/asgi_client.py:40)"
+SEND = "send (/x/site-packages/uvicorn/protocols/http/httptools_impl.py:500)"
+ENCODE = "encode (/x/lib/python3.11/json/encoder.py:9)"
+LOG = "emit (/x/src/gatepass/observe/log.py:60)"
+
+
+@pytest.mark.parametrize(
+    ("frames", "stage"),
+    [
+        ((HANDLE, WRITE, SEND), "server: uvicorn, httptools"),
+        ((HANDLE, WRITE), "ASGI client"),
+        ((HANDLE, LOG, ENCODE), "log line"),
+        ((HANDLE,), "street"),
+        ((), LOOP),
+        ((ENCODE,), UNKNOWN),
+    ],
+)
+def test_innermost_known_frame_names_the_stage(frames: tuple[str, ...], stage: str) -> None:
+    assert stage_of(frames) == stage
+
+
+def test_what_every_stack_begins_with_is_left_out() -> None:
+    assert read_stacks(f"{ROOT};{HANDLE} 3\n{ROOT} 2\n") == Counter({(HANDLE,): 3, (): 2})
+
+
+def test_cost_is_divided_by_the_shares_of_the_samples() -> None:
+    part = shared_out("a chat", 100.0, 0.5, Counter({(HANDLE, LOG): 3, (HANDLE,): 1}))
+    assert part.stages == [("log line", 75.0), ("street", 25.0)]
+    assert part.own == [("gatepass/observe/log.py emit", 75.0), ("gatepass/pipeline.py handle", 25.0)]
+    assert part.inclusive[0] == ("gatepass/pipeline.py handle", 100.0)
+    assert part.samples == 4

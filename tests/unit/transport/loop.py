@@ -1,0 +1,42 @@
+"""An event loop whose time stands still until a test moves it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+TURNS = 8
+"""As many turns as anything here needs to come to rest."""
+
+
+class DrivenLoop(asyncio.SelectorEventLoop):
+    """`timers` counts those that were ever set."""
+
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+        self.timers = 0
+        super().__init__()
+
+    def time(self) -> float:
+        return self.now_s
+
+    def call_at(self, *args: Any, **named: Any) -> asyncio.TimerHandle:  # type: ignore[override]
+        self.timers += 1
+        return super().call_at(*args, **named)
+
+
+async def rest() -> None:
+    """Let everything run that can."""
+    for _ in range(TURNS):
+        await asyncio.sleep(0)
+
+
+def driven() -> DrivenLoop:
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, DrivenLoop)
+    return loop
+
+
+async def advance(delay_s: float) -> None:
+    driven().now_s += delay_s
+    await rest()
