@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from gatepass.call import Headers, Request, Response
 from gatepass.errors import Fault, GatepassError, Overloaded, TransportFault, UpstreamError
 from gatepass.gate import Gate, Hop
@@ -82,7 +80,8 @@ async def _token(gate: Gate, hop: Hop, exchange: Exchange) -> Token | None:
 def _authorized(hop: Hop, request: Request, token: Token | None) -> Request:
     if token is None:
         return request
-    return replace(request, headers=(*request.headers, hop.bearer.field(token.value)))
+    headers = (*request.headers, hop.bearer.field(token.value))
+    return Request(request.method, request.url, headers, request.body, request.timeouts)
 
 
 async def _newer(gate: Gate, holder: TokenHolder, token: Token, refusal: GatepassError, exchange: Exchange) -> Token:

@@ -41,7 +41,6 @@ NO_LIST = (404, 405)
 """What a GET /models gets where there is none, and where base_url leads elsewhere."""
 
 BUSY = (408, 429)
-
 PROVE = "add --model M, with a model that goes there"
 
 
@@ -137,9 +136,8 @@ async def _list(gate: Gate, hop: Hop) -> Check:
         said = f"without the token it is {error.http_status} {error.public_code}, which tells nothing"
     else:
         said = "its model list is open to everybody"
-    return Check(
-        _place(hop), Outcome.UNPROVEN, f"answers; {said}, so whether it takes the token is not proven: {PROVE}"
-    )
+    finding = f"answers; {said}, so whether it takes the token is not proven: {PROVE}"
+    return Check(_place(hop), Outcome.UNPROVEN, finding)
 
 
 def _unlisted(hop: Hop, error: GatepassError) -> Check:

@@ -54,9 +54,9 @@ def listening(path: str, environment: Mapping[str, str]) -> tuple[str, int]:
 
 
 @click.command()
-@click.option("--config", "path", metavar="FILE", default=lambda: variable("CONFIG"), help="Where it is written.")
+@click.option("--config", "path", metavar="FILE", default=lambda: variable("CONFIG"), help="The file that it reads.")
 @click.option("--host", default=lambda: variable("HOST"), help="Where gatepass was told to listen.")
-@click.option("--port", type=click.IntRange(1, 65535), default=lambda: variable("PORT"))
+@click.option("--port", type=click.IntRange(1, 65535), default=lambda: variable("PORT"), help="And at which port.")
 @click.option("--timeout", "timeout_s", type=click.FloatRange(min=0, min_open=True), default=2.0, show_default=True)
 def healthcheck(path: str | None, host: str | None, port: int | None, timeout_s: float) -> None:
     """Ask the gatepass of this machine whether it lives: exit code 0, or 1 and the reason.
