@@ -204,7 +204,7 @@ async def test_a_kept_connection_that_closed_without_a_byte_is_tried_once_more_o
 async def test_a_second_stale_connection_is_the_clients_business():
     """Two kept connections, both closed by the upstream on their next request: one repeat is all."""
     both = asyncio.Event()
-    first = [Wait(both), GOOD]
+    first: list[Move] = [Wait(both), GOOD]
     async with Scripted(first, first, [Fin()]) as upstream:
         async with gateway(upstreams={"far": {"base_url": upstream.url}}) as gate:
             asking = [asyncio.create_task(gate.ask().answer()) for _ in range(2)]
@@ -268,7 +268,7 @@ def two(first: dict[str, Any], second: Scripted, **blocks: Any) -> dict[str, Any
 
 async def test_a_target_that_got_no_byte_is_followed_by_the_next_one():
     with nobody() as refuses, deaf() as hears_nothing:
-        firsts = [
+        firsts: list[dict[str, Any]] = [
             {"base_url": refuses},
             {"base_url": "http://nosuch.invalid"},
             {"base_url": hears_nothing, "timeouts": {"connect_s": 0.2}},
@@ -338,14 +338,15 @@ async def test_a_target_that_refused_the_token_got_the_request_too():
 
 async def test_a_stale_target_whose_repeat_finds_no_connection_got_the_request_too():
     """The kept connection took the request, and its server is gone: whether it was read, nobody knows."""
-    async with Scripted([GOOD]) as second:
-        async with Scripted([GOOD], [Hold()]) as first:
-            async with gateway(**two({"base_url": first.url}, second)) as gate:
-                assert (await gate.ask().answer()).status == 200
-                asking = asyncio.create_task(gate.ask().answer())
-                await first.requested(2)
-                await first.__aexit__(None)
-                answer = await asking
-                await until(lambda: not gate.gate.live.busy)
-        assert answer.status == 502
+    async with (
+        Scripted([GOOD]) as second,
+        Scripted([GOOD], [Hold()]) as first,
+        gateway(**two({"base_url": first.url}, second)) as gate,
+    ):
+        assert (await gate.ask().answer()).status == 200
+        asking = asyncio.create_task(gate.ask().answer())
+        await first.requested(2)
+        await first.__aexit__(None)
+        assert (await asking).status == 502
+        await until(lambda: not gate.gate.live.busy)
         assert second.connections == 0

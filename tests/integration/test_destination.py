@@ -18,7 +18,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 STREAMED = {**HELLO, "stream": True}
 KEY = "gp-a-key-that-opens-the-door"
-FROM_UPSTREAM = {
+FROM_UPSTREAM: dict[str, Any] = {
     "set_cookie": "session=upstream",
     "server": "corp-llm",
     "www_authenticate": "Bearer realm=corp",
@@ -75,21 +75,24 @@ AUTHORIZED = ("authorization", f"Bearer {KEY}")
 def tricks(decoy_url: str) -> dict[str, bytes]:
     """Requests by which other gateways were led astray; each names the decoy or another path."""
     place = decoy_url.removeprefix("http://")
-    members: dict[str, Any] = {
-        name: decoy_url
-        for name in ("api_base", "base_url", "url", "endpoint", "proxy", "custom_llm_provider", "target", "upstream")
-    }
+    places = ("api_base", "base_url", "url", "endpoint", "proxy", "custom_llm_provider", "target", "upstream")
+    members: dict[str, Any] = dict.fromkeys(places, decoy_url)
     members |= {"headers": {"host": place}, "extra_headers": {"host": place}, "extra_body": {"api_base": decoy_url}}
     members |= {"litellm_params": {"api_base": decoy_url}, "metadata": {"base_url": decoy_url}, "api_key": "stolen"}
-    found = {f"body: {name}": _post(HELLO | {name: value}) for name, value in members.items()}
+    found = {f"body: {name}": _post({**HELLO, name: value}) for name, value in members.items()}
     for name in ("api_base", "base_url", "url", "target", "model"):
         found[f"query: {name}"] = _post(HELLO, target=f"/v1/chat/completions?{name}={decoy_url}")
     for name, value in (
         *(("host", place), ("x-forwarded-host", place), ("x-host", place), ("x-forwarded-server", place)),
         *(("x-http-host-override", place), ("forwarded", f"host={place};proto=http"), ("x-forwarded-proto", "https")),
         *(("x-original-url", "/admin"), ("x-rewrite-url", "/admin"), ("x-forwarded-uri", f"{decoy_url}/admin")),
-        *(("x-forwarded-prefix", "/admin"), ("destination", decoy_url), ("referer", decoy_url), ("via", f"1.1 {place}")),
-        *(("x-upstream", decoy_url), ("x-api-base", decoy_url), ("openai-base-url", decoy_url)),
+        *(("x-forwarded-prefix", "/admin"), ("destination", decoy_url), ("referer", decoy_url)),
+        *(
+            ("via", f"1.1 {place}"),
+            ("x-upstream", decoy_url),
+            ("x-api-base", decoy_url),
+            ("openai-base-url", decoy_url),
+        ),
     ):
         found[f"header: {name}"] = _post(HELLO, [(name, value)])
     for target in (
@@ -179,7 +182,8 @@ async def test_the_fields_that_go_up_are_on_a_list(gate, upstream, streamed):
 
 
 async def test_what_connection_names_stays_on_its_hop(gate, upstream):
-    fields = [AUTHORIZED, ("x-tenant", "blue"), ("x-session-id", "s"), ("connection", "close, X-Tenant, host, content-type")]
+    named = ("connection", "close, X-Tenant, host, content-type")
+    fields = [AUTHORIZED, ("x-tenant", "blue"), ("x-session-id", "s"), named]
     assert status_of(await spoken(gate.port, request(json.dumps(HELLO).encode(), fields))) == 200
     received = upstream.received[-1]
     assert (received.header("x-tenant"), received.header("x-session-id")) == (None, "s")
@@ -232,8 +236,18 @@ async def test_each_operation_has_three_paths_and_trailing_slashes(gate, upstrea
 @pytest.mark.parametrize(
     "path",
     [
-        *("/", "/v1", "/v1/", "/docs", "/redoc", "/openapi.json", "/docs/oauth2-redirect", "/v1/completions", "/v2/models"),
-        *("/v1/v1/v1/models", "/v1/chat", "/v1/models/", "/api/v1/models", "/favicon.ico", "/admin", "/metrics/", "/x"),
+        *("/", "/v1", "/v1/", "/docs", "/redoc", "/openapi.json", "/docs/oauth2-redirect", "/v1/completions"),
+        *(
+            "/v2/models",
+            "/v1/v1/v1/models",
+            "/v1/chat",
+            "/v1/models/",
+            "/api/v1/models",
+            "/favicon.ico",
+            "/admin",
+            "/metrics/",
+            "/x",
+        ),
     ],
 )
 async def test_any_other_path_is_404_and_says_what_exists(gate, path):
@@ -248,8 +262,12 @@ async def test_any_other_path_is_404_and_says_what_exists(gate, path):
 @pytest.mark.parametrize(
     ("method", "path", "allow"),
     [
-        *(("GET", "/v1/chat/completions", "POST"), ("PUT", "/v1/embeddings", "POST"), ("POST", "/v1/models", "GET, HEAD")),
-        *(("OPTIONS", "/v1/chat/completions", "POST"), ("DELETE", "/v1/models/x", "GET, HEAD")),
+        *(("GET", "/v1/chat/completions", "POST"), ("PUT", "/v1/embeddings", "POST")),
+        *(
+            ("POST", "/v1/models", "GET, HEAD"),
+            ("OPTIONS", "/v1/chat/completions", "POST"),
+            ("DELETE", "/v1/models/x", "GET, HEAD"),
+        ),
     ],
 )
 async def test_another_method_is_405_with_allow(gate, method, path, allow):

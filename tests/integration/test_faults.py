@@ -1,4 +1,4 @@
-"""Every way in which an upstream can fail: which status, code and hop the client is told, and how often it was asked."""
+"""Every way in which an upstream can fail: what status, code and hop the client is told of, after one attempt."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ EITHER = {
     "fin-in-the-head": Fault([Send(b"HTTP/1.1 200 OK\r\ncontent-ty"), Fin()], 502, "upstream_closed"),
     "rst-in-the-head": Fault([Send(b"HTTP/1.1 200 OK\r\ncontent-ty"), Rst()], 502, "upstream_closed"),
     "no-http": Fault([Send(b"-ERR unknown command\r\n\r\n"), Fin()], 502, "upstream_invalid", heals=False),
-    "banner": Fault([Send(b"SSH-2.0-OpenSSH_9.2\r\n"), Fin()], 502, "upstream_closed"),
+    "banner": Fault([Send(b"SSH-2.0-OpenSSH_9.2\r\n"), Fin()], 502, "upstream_invalid", heals=False),
     "status-999": Fault([Send(head(999, content_length="0"))], 502, "upstream_invalid", heals=False),
     "switching": Fault([Send(head(101, upgrade="websocket", connection="upgrade"))], 502, "upstream_invalid", False),
     "silence": Fault([Hold()], 504, "upstream_timeout_first_byte", timeouts=(("first_byte_s", 0.3),)),

@@ -49,11 +49,12 @@ WHOLE = [
     request(BODIES[0], [("connection", "keep-alive")]) + request(target="/healthz", method="GET"),
 ]
 ODD = (
-    *(b"\0", b"\r", b"\n", b"\r\n", b"\r\n\r\n", b" ", b"\t", b":", b"/", b"%", b"%00", b"%ff", b"..", b"\xff", b"\xc3"),
+    *(b"\0", b"\r", b"\n", b"\r\n", b"\r\n\r\n", b" ", b"\t", b":", b"/", b"%", b"%00", b"%ff", b".."),
+    *(b"\xff", b"\xc3"),
     *(b'"', b"\\", b"{", b"}", b"[" * 70, b"]", b",", b"\\ud800", b'"model"', b'"images":', b"1e999", b"-", b"NaN"),
     *(b"Transfer-Encoding: chunked\r\n", b"Content-Length: 5\r\n", b"Content-Length: -1\r\n", b"Host: evil\r\n"),
-    *(b"HTTP/1.0", b"HTTP/2.0", b"HTTP/9", b"CONNECT ", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"Expect: 100-continue\r\n"),
-    *(b"99999999999999999999", b"\xef\xbb\xbf", "\u2028".encode(), b"a" * 9_000),
+    *(b"HTTP/1.0", b"HTTP/2.0", b"HTTP/9", b"CONNECT ", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
+    *(b"Expect: 100-continue\r\n", b"99999999999999999999", b"\xef\xbb\xbf", "\u2028".encode(), b"a" * 9_000),
 )
 
 
@@ -96,7 +97,8 @@ MUTATIONS: tuple[Callable[[random.Random, bytes], bytes], ...] = (
 
 ODD_VALUES: tuple[Any, ...] = (
     *(None, True, False, 0, -1, 1, 1e308, 10**30, "", "x", "\0", "\n", "😀", "images", "user", "http://h/x", "data:,"),
-    *([], {}, [[]], [{}], [None], {"": {}}, {"images": [IMAGE]}, [IMAGE] * 3, {"url": None}, {"image_url": []}, "A" * 200),
+    *([], {}, [[]], [{}], [None], {"": {}}, {"images": [IMAGE]}, [IMAGE] * 3, {"url": None}, {"image_url": []}),
+    "A" * 200,
 )
 MEMBERS = ("images", "messages", "content", "role", "model", "stream", "n", "drop_params", "image_url", "url", "x", "")
 

@@ -114,10 +114,11 @@ async def stage():
             Scripted(answer=answer) as issuer,
             Scripted([GOOD]) as upstream,
         ):
-            places = {"down": refuses, "nowhere": "https://nosuch.invalid", "untrusted": foreign.url, "moved": moves.url}
+            places = {"down": refuses, "nowhere": "https://nosuch.invalid"}
+            places |= {"untrusted": foreign.url, "moved": moves.url}
             names = [*FAULTS, "good"]
             login = {"type": "http_json", "json": {"user": "bot", "secret": SECRET}, "timeout_s": TIMEOUT_S}
-            blocks = {
+            blocks: dict[str, Any] = {
                 "credentials": {name: {**login, "url": f"{places.get(name, issuer.url)}/{name}"} for name in names},
                 "upstreams": {name: {"base_url": upstream.url, "credential": name} for name in names},
                 "models": {name: {"upstream": name} for name in names},
@@ -266,6 +267,9 @@ async def test_an_issuer_that_stands_by_a_refused_token_is_not_stormed():
 async def test_an_issuers_own_ca_is_trusted_on_its_hop(tmp_path: Path):
     authority = trustme.CA()
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
-    async with Scripted(minted(), tls=secured(by=authority)) as issuer, Scripted([GOOD]) as upstream:
-        async with gateway(**corp(issuer, upstream, network={"ca_file": str(tmp_path / "ca.pem")})) as gate:
-            assert (await gate.ask().answer()).status == 200
+    async with (
+        Scripted(minted(), tls=secured(by=authority)) as issuer,
+        Scripted([GOOD]) as upstream,
+        gateway(**corp(issuer, upstream, network={"ca_file": str(tmp_path / "ca.pem")})) as gate,
+    ):
+        assert (await gate.ask().answer()).status == 200

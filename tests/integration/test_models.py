@@ -8,7 +8,7 @@ from typing import Any
 
 from tests.integration.answers import COMPLETION
 from tests.integration.gateway import HELLO, Gateway, gateway
-from tests.integration.scripted import Hold, Rst, Scripted, Send, Wait, head, reply
+from tests.integration.scripted import Dialogue, Hold, Rst, Scripted, Send, Wait, head, reply
 from tests.unit.clock import DrivenClock
 
 LARGE = {"id": "org/large", "object": "model", "created": 1, "owned_by": "corp", "x_context": 128_000}
@@ -70,7 +70,7 @@ async def test_a_list_is_asked_for_again_after_a_minute_however_many_ask():
         assert len(upstream.received) == 2
 
 
-FAILURES = {
+FAILURES: dict[str, Dialogue] = {
     "an error": [Send(reply({"error": {"message": "boom"}}, 500))],
     "a page": [Send(reply(b"<html>", content_type="text/html"))],
     "nothing": [Send(reply(b""))],
@@ -121,7 +121,10 @@ async def test_without_any_list_the_upstreams_error_is_told():
 async def test_one_failing_upstream_takes_no_others_models_away():
     async with Scripted([Rst()]) as chat, Scripted(EMBEDDERS) as embed:
         upstreams = {"chat": {"base_url": chat.url}, "embed": {"base_url": embed.url}}
-        blocks = {"operations": {"embeddings": {"upstream": "embed"}}, "models": {"*": {"upstream": "chat"}}}
+        blocks: dict[str, Any] = {
+            "operations": {"embeddings": {"upstream": "embed"}},
+            "models": {"*": {"upstream": "chat"}},
+        }
         async with gateway(upstreams=upstreams, **blocks) as gate:
             assert ids(await listed(gate)) == ["bge-m3", "small"]
 
@@ -174,7 +177,8 @@ async def test_without_a_token_the_list_says_so():
         upstreams = {"chat": {"base_url": upstream.url, "credential": "corp"}}
         async with gateway(upstreams=upstreams, credentials={"corp": login}) as gate:
             answer = await gate.ask(None, "/v1/models", method="GET").answer()
-        assert (answer.status, answer.error["code"], answer.error["hop"]) == (503, "token_unavailable", "credential:corp")
+        assert (answer.status, answer.error["code"]) == (503, "token_unavailable")
+        assert answer.error["hop"] == "credential:corp"
         assert upstream.connections == 0
 
 

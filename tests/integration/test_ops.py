@@ -17,7 +17,19 @@ from tests.integration.answers import COMPLETION, DONE, EVENTS, delta
 from tests.integration.gateway import BOUND_S, HELLO, JSON, Gateway, gateway, until
 from tests.integration.ragflow import REPLAYED, classify
 from tests.integration.raw import request, spoken, status_of
-from tests.integration.scripted import Fin, Hold, Rst, Scripted, Send, Wait, begin_stream, chunk, reply, stream
+from tests.integration.scripted import (
+    Dialogue,
+    Fin,
+    Hold,
+    Rst,
+    Scripted,
+    Send,
+    Wait,
+    begin_stream,
+    chunk,
+    reply,
+    stream,
+)
 from tests.unit.clock import DrivenClock
 
 STREAMED = {**HELLO, "stream": True}
@@ -47,26 +59,32 @@ async def get(gate: Gateway, path: str, **headers: str) -> tuple[int, Any]:
 
 
 async def test_health_says_that_the_process_lives_and_no_more():
-    async with Scripted([Rst()]) as issuer, Scripted(GOOD) as upstream:
-        async with gateway(access=LOCKED, **corp(issuer, upstream)) as gate:
-            assert await get(gate, "/healthz") == (200, {"status": "ok"})
-            assert await get(gate, "/healthz", host="10.1.2.3:8080") == (200, {"status": "ok"})
-            head = await spoken(gate.port, request(target="/healthz", method="HEAD"))
-            assert (status_of(head), head.endswith(b"\r\n\r\n")) == (200, True)
+    async with (
+        Scripted([Rst()]) as issuer,
+        Scripted(GOOD) as upstream,
+        gateway(access=LOCKED, **corp(issuer, upstream)) as gate,
+    ):
+        assert await get(gate, "/healthz") == (200, {"status": "ok"})
+        assert await get(gate, "/healthz", host="10.1.2.3:8080") == (200, {"status": "ok"})
+        head = await spoken(gate.port, request(target="/healthz", method="HEAD"))
+        assert (status_of(head), head.endswith(b"\r\n\r\n")) == (200, True)
 
 
 async def test_ready_says_only_ready_or_not():
     """Red while there is no usable token, green with one, red without it again; to anybody, and never why."""
     clock, release = DrivenClock(), asyncio.Event()
-    async with Scripted([Wait(release), *minted()], [Hold()]) as issuer, Scripted(GOOD) as upstream:
-        async with gateway(clock=clock, access=LOCKED, **corp(issuer, upstream)) as gate:
-            await issuer.requested()
-            red = await gate.ask(None, "/readyz", method="GET", headers={}).answer()
-            release.set()
-            await until(lambda: gate.gate.ready)
-            green = await gate.ask(None, "/readyz", method="GET", headers={}).answer()
-            await clock.advance(299)
-            again = await gate.ask(None, "/readyz", method="GET", headers={}).answer()
+    async with (
+        Scripted([Wait(release), *minted()], [Hold()]) as issuer,
+        Scripted(GOOD) as upstream,
+        gateway(clock=clock, access=LOCKED, **corp(issuer, upstream)) as gate,
+    ):
+        await issuer.requested()
+        red = await gate.ask(None, "/readyz", method="GET", headers={}).answer()
+        release.set()
+        await until(lambda: gate.gate.ready)
+        green = await gate.ask(None, "/readyz", method="GET", headers={}).answer()
+        await clock.advance(299)
+        again = await gate.ask(None, "/readyz", method="GET", headers={}).answer()
     found = [(answer.status, answer.json()) for answer in (red, green, again)]
     assert found == [(503, {"ready": False}), (200, {"ready": True}), (503, {"ready": False})]
     assert set(red.headers) == {"date", "content-length", "content-type"}
@@ -107,9 +125,9 @@ async def test_metrics_want_a_key_where_there_are_keys():
 
 
 async def test_metrics_count_what_happened():
-    """One plain answer after a renewed token, one stream, one silence, one refusal of the upstream, one unknown path."""
+    """A plain answer after a renewed token, a stream, a silence, a refusal of the upstream, an unknown path."""
     silence = {"first_byte_s": 0.2}
-    dialogues = [
+    dialogues: list[Dialogue] = [
         [Send(reply({"error": {"message": "expired"}}, 401))],
         GOOD,
         [Send(stream(*EVENTS))],
@@ -198,6 +216,7 @@ async def test_the_access_line_of_a_plain_answer(caplog):
         "attempts": 1,
         "bytes_in": len(ask.data),
         "bytes_out": len(answer.body),
+        "usage": COMPLETION["usage"],
         "upstream_request_id": "upstream-id-7",
     }
     assert "in-the-query" not in caplog.text
@@ -236,14 +255,13 @@ async def test_the_access_lines_of_errors_say_which_hop_and_why(caplog):
     caplog.set_level(logging.INFO, "gatepass")
     refusal = reply({"error": {"message": "no such model", "code": "model_gone"}}, 404)
     broken = [*begin_stream(), Send(chunk(EVENTS[0])), Fin()]
-    async with Scripted([Send(refusal)], broken) as upstream:
-        async with gateway(upstream=upstream.url, access=LOCKED) as gate:
-            await gate.ask(headers={**JSON, "x-api-key": "unknown-key-unknown"}).answer()
-            unknown = await line_of(caplog)
-            await gate.ask(headers={**JSON, "x-api-key": KEY}).answer()
-            refused = await line_of(caplog, 2)
-            await gate.ask(STREAMED, headers={**JSON, "x-api-key": KEY}).answer()
-            cut = await line_of(caplog, 3)
+    async with Scripted([Send(refusal)], broken) as upstream, gateway(upstream=upstream.url, access=LOCKED) as gate:
+        await gate.ask(headers={**JSON, "x-api-key": "unknown-key-unknown"}).answer()
+        unknown = await line_of(caplog)
+        await gate.ask(headers={**JSON, "x-api-key": KEY}).answer()
+        refused = await line_of(caplog, 2)
+        await gate.ask(STREAMED, headers={**JSON, "x-api-key": KEY}).answer()
+        cut = await line_of(caplog, 3)
     shown = ("outcome", "status", "code", "hop", "caller", "attempts")
     assert [tuple(line.get(name) for name in shown) for line in (unknown, refused, cut)] == [
         ("error", 401, "invalid_api_key", "client", None, None),
@@ -272,13 +290,13 @@ async def test_a_fault_of_gatepass_itself_is_a_500_and_an_error_in_every_count(c
             raise ZeroDivisionError("a bug")
 
     caplog.set_level(logging.INFO, "gatepass")
-    async with Scripted(GOOD) as upstream:
-        async with gateway(
-            upstream=upstream.url, change=lambda gate: dataclasses.replace(gate, rules=(Broken(),))
-        ) as gate:
-            answer = await gate.ask().answer()
-            line = await line_of(caplog)
-            found = await measured(gate)
+    async with (
+        Scripted(GOOD) as upstream,
+        gateway(upstream=upstream.url, change=lambda gate: dataclasses.replace(gate, rules=(Broken(),))) as gate,
+    ):
+        answer = await gate.ask().answer()
+        line = await line_of(caplog)
+        found = await measured(gate)
     assert (answer.status, answer.error["code"], answer.error["hop"]) == (500, "internal_error", "gatepass")
     assert "a bug" not in answer.body.decode()
     assert (line["outcome"], line["code"], line["hop"]) == ("error", "internal_error", "gatepass")
@@ -309,12 +327,16 @@ async def test_the_request_id_is_the_clients_where_it_is_a_plain_word(given):
 
 async def test_server_timing_tells_how_long_the_token_took():
     release = asyncio.Event()
-    async with Scripted([Wait(release), *minted()]) as issuer, Scripted(GOOD) as upstream:
-        async with gateway(**corp(issuer, upstream)) as gate, gate.ask() as ask:
-            await until(lambda: gate.gate.live.busy == 1)
-            asyncio.get_running_loop().call_later(0.2, release.set)
-            waited = await ask.answer()
-            at_once = await gate.ask().answer()
+    async with (
+        Scripted([Wait(release), *minted()]) as issuer,
+        Scripted(GOOD) as upstream,
+        gateway(**corp(issuer, upstream)) as gate,
+        gate.ask() as ask,
+    ):
+        await until(lambda: gate.gate.live.busy == 1)
+        asyncio.get_running_loop().call_later(0.2, release.set)
+        waited = await ask.answer()
+        at_once = await gate.ask().answer()
     total_ms, token_ms = timing(waited.headers["server-timing"])
     assert 150 < token_ms <= total_ms < 1000 * BOUND_S
     assert timing(at_once.headers["server-timing"])[1] == 0
@@ -332,20 +354,23 @@ def timing(value: str) -> tuple[float, float]:
 async def test_a_stop_lets_a_stream_finish_and_takes_nothing_new():
     go = asyncio.Event()
     dialogue = [*begin_stream(), Send(chunk(EVENTS[0])), Wait(go), Send(chunk(EVENTS[1] + DONE) + b"0\r\n\r\n")]
-    async with Scripted(dialogue) as upstream:
-        async with gateway(upstream=upstream.url, server={"drain_timeout_s": 20}) as gate, gate.ask(STREAMED) as ask:
-            await ask.head()
-            await ask.until(EVENTS[0])
-            gate.server.should_exit = True
-            await until(lambda: gate.gate.live.draining)
-            ready = await get(gate, "/readyz")
-            alive = await get(gate, "/healthz")
-            refused = await gate.ask().answer()
-            began_s = time.monotonic()
-            go.set()
-            rest = await ask.until(DONE)
-            assert await ask.piece() == b""
-            await until(lambda: not gate.gate.live.busy)
+    async with (
+        Scripted(dialogue) as upstream,
+        gateway(upstream=upstream.url, server={"drain_timeout_s": 20}) as gate,
+        gate.ask(STREAMED) as ask,
+    ):
+        await ask.head()
+        await ask.until(EVENTS[0])
+        gate.server.should_exit = True
+        await until(lambda: gate.gate.live.draining)
+        ready = await get(gate, "/readyz")
+        alive = await get(gate, "/healthz")
+        refused = await gate.ask().answer()
+        began_s = time.monotonic()
+        go.set()
+        rest = await ask.until(DONE)
+        assert await ask.piece() == b""
+        await until(lambda: not gate.gate.live.busy)
     assert time.monotonic() - began_s < 5, "the stop waits no longer than for what runs"
     assert (ready, alive) == ((503, {"ready": False}), (200, {"status": "ok"}))
     assert (refused.status, refused.error["code"], refused.error["hop"]) == (503, "draining", "gatepass")
@@ -360,13 +385,16 @@ async def test_a_stop_ends_the_rest_with_an_error_event():
     waiting = [Hold()]
     async with Scripted(streaming, waiting) as upstream:
         began_s = time.monotonic()
-        async with gateway(upstream=upstream.url, server={"drain_timeout_s": 0.3}) as gate:
-            async with gate.ask(STREAMED) as stream_ask, gate.ask() as plain_ask:
-                await stream_ask.head()
-                await stream_ask.until(EVENTS[0])
-                await upstream.requested(2)
-                gate.server.should_exit = True
-                streamed, plain = await stream_ask.answer(), await plain_ask.answer()
+        async with (
+            gateway(upstream=upstream.url, server={"drain_timeout_s": 0.3}) as gate,
+            gate.ask(STREAMED) as stream_ask,
+            gate.ask() as plain_ask,
+        ):
+            await stream_ask.head()
+            await stream_ask.until(EVENTS[0])
+            await upstream.requested(2)
+            gate.server.should_exit = True
+            streamed, plain = await stream_ask.answer(), await plain_ask.answer()
         await upstream.left()
     assert time.monotonic() - began_s < 10
     assert streamed.whole
@@ -384,15 +412,18 @@ def event_code(error: dict[str, Any]) -> str:
 
 async def test_a_second_signal_ends_at_once_what_still_runs():
     streaming = [*begin_stream(), Send(chunk(EVENTS[0])), Hold()]
-    async with Scripted(streaming) as upstream:
-        async with gateway(upstream=upstream.url, server={"drain_timeout_s": 600}) as gate, gate.ask(STREAMED) as ask:
-            await ask.head()
-            began_s = time.monotonic()
-            gate.server.handle_exit(15, None)
-            await until(lambda: gate.gate.live.draining)
-            gate.server.handle_exit(15, None)
-            answer = await ask.answer()
-            await upstream.left()
+    async with (
+        Scripted(streaming) as upstream,
+        gateway(upstream=upstream.url, server={"drain_timeout_s": 600}) as gate,
+        gate.ask(STREAMED) as ask,
+    ):
+        await ask.head()
+        began_s = time.monotonic()
+        gate.server.handle_exit(15, None)
+        await until(lambda: gate.gate.live.draining)
+        gate.server.handle_exit(15, None)
+        answer = await ask.answer()
+        await upstream.left()
     assert time.monotonic() - began_s < 10
     assert (answer.whole, answer.error["code"]) == (True, "draining")
 

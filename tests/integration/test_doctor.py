@@ -1,0 +1,365 @@
+"""`gatepass check --live` tells what it has seen, and no more: strict, open, lost and silent servers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from gatepass.cli import main
+from gatepass.config.model import Config
+from gatepass.doctor import PROVE, Check, Outcome, Trial, diagnose
+from gatepass.errors import ModelNotFound
+from gatepass.runtime import Clock, SystemClock, Timer
+from tests.integration.answers import COMPLETION, VECTORS
+from tests.integration.scripted import Dialogue, Hold, Received, Rst, Scripted, Send, head, reply
+from tests.integration.test_connections import nobody
+
+KEY = "static-key-4711"
+MINTED = [Send(reply({"access_token": "minted-4711", "expires_in": 300}))]
+LIST = [Send(reply({"object": "list", "data": [{"id": "m"}]}))]
+REFUSED = [Send(reply({"error": {"message": "bad token", "code": "invalid_token"}}, 401))]
+PAGE = [Send(reply(b"<html><title>Sign in</title>", content_type="text/html"))]
+ANSWERS = {"/v1/chat/completions": COMPLETION, "/v1/embeddings": VECTORS}
+
+WORKS, FAILS, UNPROVEN, SKIPPED = Outcome.WORKS, Outcome.FAILS, Outcome.UNPROVEN, Outcome.SKIPPED
+TAKEN = Check("upstream:chat", WORKS, "answers, and took the token")
+CONFIGURED = Check("credential:c", WORKS, "a key is configured; it does not expire")
+
+
+class Hurried(SystemClock):
+    """So much faster that bounds of ten seconds can be waited for."""
+
+    times = 25
+
+    def now(self) -> float:
+        return super().now() * self.times
+
+    def call_later(self, delay_s: float, callback: Callable[[], object]) -> Timer:
+        return super().call_later(delay_s / self.times, callback)
+
+
+def static(text: str = KEY) -> dict[str, Any]:
+    return {"c": {"type": "static", "token": text}}
+
+
+def oauth2(issuer: str) -> dict[str, Any]:
+    return {"c": {"type": "oauth2", "token_url": f"{issuer}/token", "client_id": "me", "client_secret": "secret-4711"}}
+
+
+def one(upstream: Scripted | str, credentials: dict[str, Any] | None = None, **blocks: Any) -> dict[str, Any]:
+    """A configuration of one upstream, `chat`, whose credential is `c` where one is given."""
+    url = upstream if isinstance(upstream, str) else upstream.url
+    hop = {"base_url": f"{url}/v1", **({"credential": "c"} if credentials else {})}
+    return {"upstreams": {"chat": hop}, "credentials": credentials or {}, **blocks}
+
+
+async def found(blocks: dict[str, Any], trial: Trial | None = None, clock: Clock | None = None) -> list[Check]:
+    async with aclosing(diagnose(Config.model_validate(blocks), trial, clock)) as checks:
+        return [check async for check in checks]
+
+
+def strict(request: Received) -> Dialogue:
+    """Wants the key, then has a model list and an answer to everything."""
+    if request.header("authorization") not in (f"Bearer {KEY}", "Bearer minted-4711"):
+        return REFUSED
+    return LIST if request.target == "/v1/models" else [Send(reply(ANSWERS[request.target]))]
+
+
+def open_list(request: Received) -> Dialogue:
+    return LIST if request.target == "/v1/models" else strict(request)
+
+
+def without_list(request: Received) -> Dialogue:
+    return [Send(reply({"detail": "Not Found"}, 404))] if request.target == "/v1/models" else strict(request)
+
+
+def for_strangers(dialogue: Dialogue) -> Callable[[Received], Dialogue]:
+    """The list for those who show the key, `dialogue` for others."""
+    return lambda request: LIST if request.header("authorization") == f"Bearer {KEY}" else dialogue
+
+
+async def test_a_token_is_taken_where_the_same_call_without_it_is_refused():
+    async with Scripted(answer=strict) as upstream:
+        assert await found(one(upstream, static())) == [CONFIGURED, TAKEN]
+    shown = [(request.method, request.target, request.header("authorization")) for request in upstream.received]
+    assert shown == [("GET", "/v1/models", f"Bearer {KEY}"), ("GET", "/v1/models", None)]
+
+
+async def test_a_token_that_was_minted_tells_its_life():
+    async with Scripted(MINTED) as issuer, Scripted(answer=strict) as upstream:
+        assert await found(one(upstream, oauth2(issuer.url))) == [
+            Check("credential:c", WORKS, "a token was minted; it lives 300 s"),
+            TAKEN,
+        ]
+    async with Scripted([Send(reply({"access_token": "minted-4711"}))]) as issuer, Scripted(answer=strict) as upstream:
+        credential, _ = await found(one(upstream, oauth2(issuer.url)))
+    assert credential.finding == "a token was minted; nothing tells its life, so default_ttl_s counts: 240 s"
+
+
+async def test_a_wrong_token_fails_where_the_list_wants_a_right_one():
+    async with Scripted(answer=strict) as upstream:
+        credential, hop = await found(one(upstream, static("a-wrong-key-4711")))
+    assert credential == CONFIGURED
+    assert (hop.hop, hop.outcome) == ("upstream:chat", FAILS)
+    assert hop.finding.startswith("HTTP 401: ")
+    assert "bad token" in hop.finding
+
+
+@pytest.mark.parametrize("key", [KEY, "a-wrong-key-4711"])
+async def test_a_list_that_is_open_to_everybody_proves_no_token(key):
+    async with Scripted(answer=open_list) as upstream:
+        _, hop = await found(one(upstream, static(key)))
+    assert hop == Check(
+        "upstream:chat",
+        UNPROVEN,
+        "answers; its model list is open to everybody, so whether it takes the token is not proven: " + PROVE,
+    )
+
+
+@pytest.mark.parametrize(
+    "dialogue",
+    [REFUSED, PAGE, [Send(head(302, location="https://sso.example/login", content_length="0"))]],
+    ids=["401", "login page", "redirect to a login"],
+)
+async def test_every_way_to_turn_a_stranger_away_proves_the_token(dialogue):
+    async with Scripted(answer=for_strangers(dialogue)) as upstream:
+        assert (await found(one(upstream, static())))[1] == TAKEN
+
+
+@pytest.mark.parametrize(
+    ("dialogue", "told"),
+    [
+        ([Send(reply({"error": "slow down"}, 429))], "429 upstream_error"),
+        ([Send(reply({"error": "boom"}, 500))], "500 upstream_error"),
+        ([Rst()], "502 upstream_closed"),
+        ([Hold()], "504 upstream_timeout_total"),
+    ],
+)
+async def test_a_stranger_who_gets_no_refusal_proves_nothing(dialogue, told):
+    async with Scripted(answer=for_strangers(dialogue)) as upstream:
+        _, hop = await found(one(upstream, static()), clock=Hurried() if dialogue == [Hold()] else None)
+    assert (hop.hop, hop.outcome) == ("upstream:chat", UNPROVEN)
+    assert hop.finding.startswith(f"answers; without the token it is {told}, which tells nothing, so whether")
+
+
+async def test_an_upstream_without_a_credential_is_asked_once():
+    async with Scripted(LIST) as upstream:
+        assert await found(one(upstream)) == [Check("upstream:chat", WORKS, "answers; it gets no credential")]
+    assert len(upstream.received) == 1
+
+
+@pytest.mark.parametrize("status", [404, 405])
+async def test_an_upstream_without_a_model_list_is_not_proven(status):
+    async with Scripted([Send(reply({"detail": "no"}, status))]) as upstream:
+        _, hop = await found(one(upstream, static()))
+    assert hop == Check(
+        "upstream:chat",
+        UNPROVEN,
+        f"answers, but GET /models is {status}: it has no model list, or base_url is wrong,"
+        f" so neither base_url nor the token is proven: {PROVE}",
+    )
+
+
+@pytest.mark.parametrize(
+    ("dialogue", "told"),
+    [
+        (PAGE, "Sign in"),
+        ([Send(reply({"code": 102, "message": "no such tenant"}))], "HTTP 400: no such tenant"),
+        ([Send(reply({"error": "boom"}, 500))], "HTTP 500: boom"),
+        ([Rst()], "closed the connection"),
+    ],
+)
+async def test_an_answer_that_is_none_fails(dialogue, told):
+    async with Scripted(dialogue) as upstream:
+        (hop,) = await found(one(upstream))
+    assert (hop.hop, hop.outcome) == ("upstream:chat", FAILS)
+    assert told in hop.finding
+
+
+async def test_an_upstream_that_is_down_fails():
+    with nobody() as url:
+        (hop,) = await found(one(url))
+    assert (hop.hop, hop.outcome) == ("upstream:chat", FAILS)
+    assert "No connection to" in hop.finding
+
+
+@pytest.mark.parametrize("begins", [b"", head(200, content_length="99") + b"{"], ids=["no head", "half a body"])
+async def test_a_silent_upstream_is_waited_for_ten_seconds_and_not_as_long_as_its_timeouts_allow(begins):
+    async with Scripted([Send(begins), Hold()]) as upstream:
+        (hop,) = await found(one(upstream), clock=Hurried())
+        await upstream.left()
+    host = upstream.url.removeprefix("http://")
+    said = f"{host} gave no whole answer within 10 s, the bound of this check."
+    assert hop == Check("upstream:chat", FAILS, said)
+
+
+async def test_a_silent_issuer_is_waited_for_ten_seconds_and_its_upstream_is_skipped():
+    async with Scripted([Hold()]) as issuer, Scripted(answer=strict) as upstream:
+        blocks = one(upstream, oauth2(issuer.url))
+        blocks["credentials"]["c"]["timeout_s"] = 600.0
+        checks = await found(blocks, clock=Hurried())
+    assert checks == [
+        Check("credential:c", FAILS, "no token within 10 s, the bound of this check"),
+        Check("upstream:chat", SKIPPED, "its credential failed"),
+    ]
+    assert upstream.connections == 0
+
+
+async def test_an_issuer_that_falls_silent_is_told_with_the_reason_that_it_gave_before():
+    async with Scripted([Send(reply({"error": "boom"}, 503))], [Hold()]) as issuer:
+        blocks = one(issuer, oauth2(issuer.url))
+        blocks["credentials"]["c"]["timeout_s"] = 600.0
+        credential, _ = await found(blocks, clock=Hurried())
+    assert credential.finding.startswith("no token within 10 s, the bound of this check: ")
+    assert credential.finding.endswith("answered 503: boom")
+
+
+async def test_an_issuer_that_fails_again_and_again_is_told_with_its_own_reason():
+    async with Scripted([Send(reply({"error": "boom"}, 503))]) as issuer, Scripted(answer=strict) as upstream:
+        blocks = one(upstream, oauth2(issuer.url))
+        blocks["upstreams"]["free"] = {"base_url": f"{upstream.url}/v1"}
+        credential, skipped, free = await found(blocks, clock=Hurried())
+    assert (credential.hop, credential.outcome) == ("credential:c", FAILS)
+    assert "boom" in credential.finding
+    assert (skipped.outcome, free.hop, free.outcome) == (SKIPPED, "upstream:free", FAILS)
+
+
+async def test_a_trial_is_one_tiny_call_as_the_street_would_send_it():
+    async with Scripted(answer=without_list) as upstream:
+        models = {"gpt": {"upstream": "chat", "name": "gpt-240806"}}
+        _, hop = await found(one(upstream, static(), models=models), Trial("chat", "gpt"))
+    assert (hop.hop, hop.outcome) == ("upstream:chat", WORKS)
+    assert re.fullmatch(r"chat with gpt-240806: 200 in \d+\.\d\d s", hop.finding)
+    (asked,) = upstream.received
+    assert (asked.method, asked.target, asked.header("authorization")) == (
+        "POST",
+        "/v1/chat/completions",
+        f"Bearer {KEY}",
+    )
+    assert asked.json() == {"model": "gpt-240806", "messages": [{"role": "user", "content": "ping"}], "max_tokens": 1}
+
+
+async def test_a_trial_of_embeddings_is_one_word():
+    async with Scripted(answer=strict) as upstream:
+        _, hop = await found(one(upstream, static()), Trial("embeddings", "bge-m3"))
+    assert re.fullmatch(r"embeddings with bge-m3: 200 in \d+\.\d\d s", hop.finding)
+    (asked,) = upstream.received
+    assert (asked.target, asked.json()) == ("/v1/embeddings", {"model": "bge-m3", "input": "ping"})
+
+
+async def test_a_trial_shows_the_wrong_token_that_an_open_list_hides():
+    async with Scripted(answer=open_list) as upstream:
+        _, hop = await found(one(upstream, static("a-wrong-key-4711")), Trial("chat", "m"))
+    assert (hop.hop, hop.outcome) == ("upstream:chat", FAILS)
+    assert re.match(r"chat with m: 401 upstream_auth after \d+\.\d\d s: .*bad token", hop.finding)
+
+
+async def test_a_trial_of_a_reasoning_model_bounds_its_answer_in_its_own_way():
+    def reasoning(request: Received) -> Dialogue:
+        if "max_tokens" in request.json():
+            said = "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead."
+            return [Send(reply({"error": {"message": said, "param": "max_tokens"}}, 400))]
+        return [Send(reply(COMPLETION))]
+
+    async with Scripted(answer=reasoning) as upstream:
+        (hop,) = await found(one(upstream), Trial("chat", "o3"))
+    assert (hop.outcome, len(upstream.received)) == (WORKS, 2)
+    assert upstream.received[1].json()["max_completion_tokens"] == 16
+
+
+@pytest.mark.parametrize(("status", "text"), [(400, "no such model"), (500, "max_tokens overflow")])
+async def test_a_trial_that_fails_for_another_reason_is_not_repeated(status, text):
+    async with Scripted([Send(reply({"error": {"message": text}}, status))]) as upstream:
+        (hop,) = await found(one(upstream), Trial("chat", "m"))
+    assert (hop.outcome, len(upstream.received)) == (FAILS, 1)
+    assert f"chat with m: {status} upstream_error after" in hop.finding
+
+
+async def test_a_trial_meets_every_target_of_its_route_and_other_upstreams_are_asked_for_their_list():
+    async with Scripted(answer=strict) as chat, Scripted([Send(reply(VECTORS))]) as lost, Scripted(LIST) as embed:
+        blocks = {
+            "credentials": static(),
+            "upstreams": {
+                "chat": {"base_url": f"{chat.url}/v1", "credential": "c"},
+                "spare": {"base_url": lost.url},
+                "embed": {"base_url": embed.url},
+            },
+            "models": {
+                "best": {"targets": [{"upstream": "spare"}, {"upstream": "chat", "name": "a"}, {"upstream": "chat"}]}
+            },
+        }
+        checks = await found(blocks, Trial("chat", "best"))
+    told = [(check.hop, check.outcome, check.finding.partition(":")[0]) for check in checks[1:]]
+    assert told == [
+        ("upstream:chat", WORKS, "chat with a"),
+        ("upstream:chat", WORKS, "chat with best"),
+        ("upstream:spare", FAILS, "chat with best"),
+        ("upstream:embed", WORKS, "answers; it gets no credential"),
+    ]
+
+
+async def test_a_trial_of_a_silent_model_is_waited_for_thirty_seconds():
+    async with Scripted([Hold()]) as upstream:
+        (hop,) = await found(one(upstream), Trial("chat", "m"), Hurried())
+    assert hop.outcome is FAILS
+    assert re.match(r"chat with m: 504 upstream_timeout_total after 3\d\.\d\d s: .* within 30 s", hop.finding)
+
+
+async def test_a_trial_that_leads_nowhere_is_raised():
+    async with Scripted(LIST) as upstream:
+        with pytest.raises(ModelNotFound):
+            await found(one(upstream, models={"m": {"upstream": "chat"}}), Trial("chat", "n"))
+
+
+async def test_a_finding_is_there_before_the_next_hop_is_tried():
+    async with Scripted([Hold()]) as silent:
+        config = Config.model_validate(one(silent, static()))
+        async with aclosing(diagnose(config)) as checks:
+            assert await anext(checks) == CONFIGURED
+            assert silent.connections == 0
+
+
+async def test_no_connection_and_no_task_outlives_a_check_that_is_given_up():
+    def own_tasks() -> list[str]:
+        return [task.get_name() for task in asyncio.all_tasks() if task.get_name().endswith(" of c")]
+
+    async with Scripted([Hold()]) as silent:
+        giving_up = asyncio.create_task(found(one(silent, static())))
+        await silent.requested()
+        assert own_tasks() == ["keeper of c"]
+        giving_up.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await giving_up
+        await silent.left()
+        assert own_tasks() == []
+
+
+@pytest.fixture
+async def wrong_key() -> AsyncIterator[str]:
+    """The URL of an upstream whose list is open, and which refuses every token."""
+    async with Scripted(answer=lambda request: LIST if request.target == "/v1/models" else REFUSED) as upstream:
+        yield upstream.url
+
+
+async def test_the_command_prints_findings_alone_and_fails_with_the_first_failure(tmp_path, wrong_key):
+    file = tmp_path / "gatepass.json"
+    file.write_text(json.dumps(one(wrong_key, static("a-wrong-key-4711"))))
+
+    def check(*options: str) -> tuple[int, list[str], str]:
+        result = CliRunner().invoke(main, ["check", "--config", str(file), "--live", *options])
+        return result.exit_code, result.stdout.splitlines(), result.stderr
+
+    code, lines, errors = await asyncio.to_thread(check)
+    assert (code, errors) == (0, "")
+    assert lines[0] == "ok   credential:c: a key is configured; it does not expire"
+    assert lines[1].startswith("???? upstream:chat: answers; its model list is open to everybody")
+    code, lines, errors = await asyncio.to_thread(check, "--model", "m")
+    assert (code, errors) == (1, "")
+    assert lines[-1].startswith("FAIL upstream:chat: chat with m: 401 upstream_auth after")
