@@ -1,6 +1,6 @@
 """What a Transport costs by itself: CPU for a small request and for a relayed event, lean against pooled.
 
-    python bench/transport.py [--rounds 5] [--tls]
+    python -m bench.transport [--rounds 5] [--tls]
 
 Both take turns in one run against an upstream in a process of its own; the figures are medians, in
 microseconds of this process's CPU, the loop's own work included. Read the ratios: the microseconds are
@@ -20,7 +20,7 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import cast
+from typing import IO, cast
 
 import trustme
 import uvloop
@@ -182,13 +182,13 @@ def main() -> None:
             authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(certificate)
         command = [sys.executable, __file__, f"--serve={certificate}"]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as upstream:
-            assert upstream.stdout and upstream.stdin
-            port = int(upstream.stdout.readline())
+            stdin, stdout = cast(IO[str], upstream.stdin), cast(IO[str], upstream.stdout)
+            port = int(stdout.readline())
             cores = sorted(os.sched_getaffinity(0))
             os.sched_setaffinity(0, cores[:1])
             os.sched_setaffinity(upstream.pid, cores[-1:])
             uvloop.run(measure(f"{'https' if options.tls else 'http'}://127.0.0.1:{port}", context, options.rounds))
-            upstream.stdin.close()
+            stdin.close()
 
 
 if __name__ == "__main__":

@@ -286,6 +286,14 @@ async def test_a_dribbled_head_does_not_buy_time(bounded):
     assert told(heard.result()) == (408, "receive_timeout", "client")
 
 
+async def test_a_client_that_leaves_in_its_body_leaves_nothing_behind(bounded, upstream):
+    before = len(upstream.received)
+    async with bounded.ask(b"", headers={**JSON, "content-length": "99"}):
+        await until(lambda: bounded.gate.live.busy == 1)
+    await until(lambda: not bounded.gate.live.busy)
+    assert len(upstream.received) == before
+
+
 async def test_a_broken_chunk_is_told_at_once(bounded):
     fields = [("transfer-encoding", "chunked"), ("content-type", "application/json")]
     began_s = time.monotonic()

@@ -93,6 +93,47 @@ async def test_a_wait_that_stands_in_the_text_becomes_a_header():
     assert (answer.status, answer.headers["retry-after"]) == (429, "86400")
 
 
+# --- HTTP as some servers write it --------------------------------------------------------------------------------
+
+WRITTEN = json.dumps(COMPLETION).encode()
+CHUNKED = head(200, content_type="application/json", transfer_encoding="Chunked")
+FRAMED = {
+    "after 100": b"HTTP/1.1 100 Continue\r\n\r\n" + reply(WRITTEN),
+    "after 103": head(103, link="</style.css>") + reply(WRITTEN),
+    "with trailers": CHUNKED + chunk(WRITTEN) + b"0\r\nx-checksum: 1\r\n\r\n",
+    "with chunk extensions": CHUNKED + b"%x;a=b\r\n%b\r\n0\r\n\r\n" % (len(WRITTEN), WRITTEN),
+    "with a kept connection of HTTP/1.0": reply(WRITTEN, connection="keep-alive").replace(b"1.1", b"1.0", 1),
+}
+AMBIGUOUS = {
+    "a length and a coding": head(200, content_length="5", transfer_encoding="chunked") + chunk(WRITTEN) + b"0\r\n\r\n",
+    "two lengths": reply(WRITTEN).replace(b"content-length", b"content-length: 5\r\ncontent-length", 1),
+    "a negative length": reply(WRITTEN, content_length="-5"),
+}
+
+
+@pytest.mark.parametrize("case", FRAMED)
+async def test_a_reply_is_read_as_http_allows_it_to_be_written(case):
+    async with Scripted([Send(FRAMED[case])]) as upstream, gateway(upstream=upstream.url) as gate:
+        answers = [await gate.ask().answer() for _ in range(2)]
+    assert [(answer.status, answer.body) for answer in answers] == [(200, WRITTEN)] * 2
+
+
+@pytest.mark.parametrize("case", AMBIGUOUS)
+async def test_a_reply_that_two_readers_could_end_at_two_places_is_refused(case):
+    async with Scripted([Send(AMBIGUOUS[case])]) as upstream, gateway(upstream=upstream.url) as gate:
+        answers = [await gate.ask().answer() for _ in range(2)]
+        assert [(answer.status, answer.error["code"]) for answer in answers] == [(502, "upstream_invalid")] * 2
+        assert upstream.connections == 2, "such a connection is not used again"
+
+
+async def test_a_refusal_that_comes_before_the_request_has_gone_up_is_told():
+    """The upstream says 413 at once and reads nothing: the body would never go through."""
+    refusal = reply({"error": {"message": "too large for us"}}, 413, connection="close")
+    async with Scripted([Send(refusal), Hold()], speaks_first=True) as upstream, gateway(upstream=upstream.url) as gate:
+        answer = await gate.ask({**HELLO, "x": "a" * 20_000_000}).answer()
+    assert (answer.status, answer.error["message"]) == (413, "too large for us")
+
+
 # --- redirects ----------------------------------------------------------------------------------------------------
 
 

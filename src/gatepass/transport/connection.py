@@ -27,7 +27,7 @@ JOINED_BYTES = 64 * 1024
 SLICE_BYTES = 256 * 1024
 """A larger one is handed to the loop in slices of this size, each when the one before is nearly out."""
 
-CONTINUE, SWITCHING, OK, NO_CONTENT, NOT_MODIFIED = 100, 101, 200, 204, 304
+CONTINUE, SWITCHING, OK = 100, 101, 200
 
 
 class Owner(Protocol):
@@ -175,7 +175,6 @@ class Connection(asyncio.BufferedProtocol):
         try:
             parser.feed_data(self._buffer[:nbytes])
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            self._surplus = self._whole
             self._problem = self._problem or str(error)
         if self._whole:
             self._finish(reply)
@@ -229,7 +228,7 @@ class Connection(asyncio.BufferedProtocol):
         self._reply = None
         self.deadline.lift()
         reply.end()
-        if self._keeps and not (self._surplus or self._unsent) and self.open and self._is_written():
+        if self._keeps and not (self._surplus or self._problem or self._unsent) and self.open and self._is_written():
             self.resume()
             self._owner.freed(self)
         else:
@@ -260,8 +259,7 @@ class Connection(asyncio.BufferedProtocol):
         self._problem = self._problem_of(status) or objection(headers, named)
         if self._problem is not None:
             return
-        framed = b"content-length" in named or b"transfer-encoding" in named or status in (NO_CONTENT, NOT_MODIFIED)
-        self._until_close = not framed and not self._to_head
+        self._until_close = b"content-length" not in named and b"transfer-encoding" not in named
         self._whole = self._to_head
         reply.status, reply.headers, reply.named = status, headers, named
 
@@ -281,6 +279,6 @@ class Connection(asyncio.BufferedProtocol):
         reply.size += len(body)
 
     def on_message_complete(self) -> None:
-        if self._parser is not None and self._reply is not None and self._reply.status and not self._whole:
+        if self._parser is not None and self._reply is not None and self._reply.status:
             self._whole = True
             self._keeps = self._parser.should_keep_alive()

@@ -69,7 +69,6 @@ class Incoming:
         """Kill the connection, where this reply still holds it."""
         if self._source is not None:
             self._source.kill()
-        self.pieces.clear()
 
     def check(self) -> None:
         """Raises what this reply broke off by."""

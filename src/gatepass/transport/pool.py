@@ -64,7 +64,7 @@ class Pool:
 
     def freed(self, connection: Connection) -> None:
         now_s = self._loop.time()
-        if self._closed or now_s > (connection.made_s or 0.0) + AGE_S:
+        if now_s > (connection.made_s or 0.0) + AGE_S:
             connection.kill()
         elif (waiter := self._next_waiter()) is not None:
             waiter.set_result(connection)
@@ -82,8 +82,6 @@ class Pool:
     def close(self) -> None:
         """Kill every connection, busy ones too."""
         self._closed = True
-        if self._sweep is not None:
-            self._sweep.cancel()
         while (waiter := self._next_waiter()) is not None:
             waiter.set_exception(_closed())
         for connection in list(self._slots):

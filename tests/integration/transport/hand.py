@@ -27,7 +27,8 @@ class Kind:
 
     @asynccontextmanager
     async def open(self, max_connections: int = 10, context: ssl.SSLContext | None = None) -> AsyncIterator[Hand]:
-        transport = self.build(max_connections, context or ssl.create_default_context())
+        """A transport of this kind, closed at the end. Without `context` it trusts nobody."""
+        transport = self.build(max_connections, context or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
         try:
             yield Hand(transport)
         finally:

@@ -118,6 +118,24 @@ async def test_a_reply_to_head_has_no_body():
         assert wire.told == ["lost"]
 
 
+async def test_a_reply_to_head_without_a_length_to_wait_for_keeps_its_connection():
+    wire = Wire()
+    asking = asked(wire, to_head=True)
+    await rest()
+    wire.feed(b"HTTP/1.1 204 No Content\r\n\r\n")
+    assert (await asking).status == 204
+    assert wire.told == ["freed"]
+
+
+@pytest.mark.parametrize("fields", [b"", b"upgrade: x\r\nconnection: upgrade\r\n"])
+async def test_a_change_of_protocols_is_named(fields: bytes):
+    wire = Wire()
+    asking = asked(wire)
+    await rest()
+    wire.feed(b"HTTP/1.1 101 Switching\r\n" + fields + b"\r\nmore")
+    assert "switches protocols" in (await fault_of(asking)).detail
+
+
 async def test_a_body_after_a_reply_to_head_is_not_taken():
     wire = Wire()
     asking = asked(wire, to_head=True)
@@ -220,6 +238,15 @@ async def test_a_server_that_speaks_first_is_told_of():
     wire.feed(b"SSH-2.0\r\n")
     fault = await fault_of(asked(wire))
     assert (fault.fault, fault.sent, fault.stale) == (Fault.INVALID, False, False)
+
+
+async def test_a_connection_that_breaks_in_tls_later_on_is_closed():
+    wire = Wire()
+    asking = asked(wire)
+    await rest()
+    wire.feed(OK[:5])
+    wire.end(ssl.SSLError("bad record"))
+    assert (await fault_of(asking)).fault is Fault.CLOSED
 
 
 async def test_a_refused_client_certificate_is_a_fault_of_tls():
@@ -333,7 +360,8 @@ async def test_trailers_without_an_end_are_bounded_and_framing_between_pieces_is
     wire = Wire()
     reply = await begun(wire, CHUNKED)
     for _ in range(1_000):
-        wire.feed(b"1;" + b"x" * 200 + b"\r\na\r\n")
+        wire.feed(b"1;" + b"x" * 200 + b"\r\n")
+        wire.feed(b"a\r\n")
         assert await anext(aiter(reply)) == b"a"
     wire.feed(b"0\r\n")
     for _ in range(HEAD_BYTES // 100):
@@ -389,6 +417,20 @@ async def test_a_reply_before_the_body_is_out_ends_the_sending(split: int):
     assert await body_of(reply) == b"fine"
     await rest()
     assert len(wire.sent) < 1_000_000
+    assert wire.told == ["lost"]
+
+
+async def test_a_reply_before_the_body_is_out_is_the_last_even_when_what_was_written_is_out():
+    wire = Wire()
+    wire.transport.held_back = True
+    asking = asked(wire, b"x" * 1_000_000)
+    await rest()
+    wire.feed(OK[:-2])
+    wire.transport.drain()
+    reply = await asking
+    wire.feed(OK[-2:])
+    assert await body_of(reply) == b"fine"
+    await rest()
     assert wire.told == ["lost"]
 
 
@@ -517,6 +559,26 @@ async def test_bounds_end_with_their_request():
         await body_of(await begun(wire, OK))
         await advance(1000)
         assert wire.connection.open
+
+
+async def test_first_byte_s_ends_with_the_head():
+    wire = Wire()
+    await begun(wire, CHUNKED)
+    await advance(BOUNDS.first_byte_s + 1)
+    assert wire.connection.open
+
+
+async def test_a_request_that_is_answered_lifts_no_bound_of_the_next_one():
+    """The next request begins in the same turn, before the one that was answered wakes up."""
+    wire = Wire()
+    first = asked(wire)
+    await rest()
+    second = asked(wire)
+    wire.feed(OK)
+    await first
+    await rest()
+    await advance(BOUNDS.first_byte_s)
+    assert (await fault_of(second)).fault is Fault.TIMEOUT_FIRST_BYTE
 
 
 async def test_a_reply_that_ended_lifts_no_bound_of_the_next_request():

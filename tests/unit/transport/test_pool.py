@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -256,12 +258,22 @@ async def test_a_pool_that_closes_sweeps_no_more():
     await advance(2 * IDLE_S)
 
 
-async def test_a_connection_that_is_freed_after_the_pool_closed_is_ended():
-    pool = Pool(Server().dial, 1)
-    connection = await pool.take(5)
-    pool.close()
-    pool.freed(connection)
-    assert not connection.open
+async def test_a_lost_connection_is_forgotten_without_the_garbage_collector():
+    server = Server()
+    pool = Pool(server.dial, 2)
+    first, second = await pool.take(5), await pool.take(5)
+    await use(first)
+    gone = [weakref.ref(first), weakref.ref(second)]
+    for connection in (first, second):
+        server.transports.pop(connection).end(None)
+    server.dialed.clear()
+    gc.disable()
+    try:
+        await rest()
+        del first, second, connection
+        assert [each() for each in gone] == [None, None]
+    finally:
+        gc.enable()
 
 
 # cancellation
@@ -326,6 +338,8 @@ async def test_a_thousand_leavers_leave_no_trace():
     await rest()
     for work in works[:-1]:
         work.cancel()
+    await rest()
+    assert len(pool._waiting) == 1
     await use(connection)
     await rest()
     assert works[-1].result() is connection
