@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gatepass.call import Headers, Request, Response
-from gatepass.errors import Fault, GatepassError, Overloaded, TransportFault, UpstreamError
+from gatepass.errors import Fault, GatepassError, Overloaded, TransportFault, UpstreamAuth, UpstreamError
 from gatepass.gate import Gate, Hop
 from gatepass.observe.exchange import Exchange
 from gatepass.tokens import Token, TokenHolder, TokenReissued
@@ -23,15 +23,29 @@ async def send(gate: Gate, hop: Hop, request: Request, exchange: Exchange) -> Re
     A 401 drops the token by its value, asks for one new token and sends once more: a second 401 is
     returned as it came. Raises TokenUnavailable and UpstreamError.
     """
-    token = await _token(gate, hop, exchange)
+    exchange.token = token = await _token(gate, hop, exchange)
     response = await _deliver(gate, hop, _authorized(hop, request, token), exchange)
     if response.status != UNAUTHORIZED or hop.holder is None or token is None:
         return response
     refusal = await refused(gate, hop, response, exchange)
-    newer = await _newer(gate, hop.holder, token, refusal, exchange)
-    exchange.renewed = True
-    gate.metrics.renewed(hop.name)
+    newer = await _newer(gate, hop, token, refusal, exchange)
     return await _deliver(gate, hop, _authorized(hop, request, newer), exchange)
+
+
+async def renew(gate: Gate, hop: Hop, refusal: UpstreamAuth, exchange: Exchange) -> None:
+    """Have another token after a success turned out to be a refusal of the last one (quirks row 1).
+
+    Raises `refusal` where the request has had its new token already, or there is none to be had.
+    """
+    if exchange.renewed or exchange.token is None:
+        raise refusal
+    await _newer(gate, hop, exchange.token, refusal, exchange)
+
+
+def accepted(hop: Hop, exchange: Exchange) -> None:
+    """The upstream took the token: should it refuse it later, it is the token's end and not a wrong credential."""
+    if hop.holder is not None and exchange.token is not None:
+        hop.holder.confirm(exchange.token)
 
 
 async def refused(gate: Gate, hop: Hop, response: Response, exchange: Exchange) -> GatepassError:
@@ -84,14 +98,17 @@ def _authorized(hop: Hop, request: Request, token: Token | None) -> Request:
     return Request(request.method, request.url, headers, request.body, request.timeouts)
 
 
-async def _newer(gate: Gate, holder: TokenHolder, token: Token, refusal: GatepassError, exchange: Exchange) -> Token:
+async def _newer(gate: Gate, hop: Hop, token: Token, refusal: GatepassError, exchange: Exchange) -> Token:
     """Another token than the one that was refused; raises the refusal where the issuer has no other."""
-    if not holder.reject(token.text):
+    if hop.holder is None or not hop.holder.reject(token.text):
         raise refusal
     try:
-        return await _waited(gate, holder, exchange, instead_of=token.text)
+        newer = await _waited(gate, hop.holder, exchange, instead_of=token.text)
     except TokenReissued:
         raise refusal from None
+    exchange.token, exchange.renewed = newer, True
+    gate.metrics.renewed(hop.name)
+    return newer
 
 
 async def _waited(gate: Gate, holder: TokenHolder, exchange: Exchange, instead_of: str | None = None) -> Token:

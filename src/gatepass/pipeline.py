@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from gatepass.adapt.chain import adapt
 from gatepass.admission.doors import permit
-from gatepass.attempt import send
-from gatepass.call import Call, Client, Inbound, Surface, Target, header
+from gatepass.attempt import accepted, renew, send
+from gatepass.call import Call, Client, Inbound, Request, Surface, Target, header
 from gatepass.catalog import Catalog
 from gatepass.config.model import AccessKey
 from gatepass.errors import (
@@ -19,10 +19,11 @@ from gatepass.errors import (
     Overloaded,
     ReceiveTimeout,
     TokenUnavailable,
+    UpstreamAuth,
     UpstreamError,
     UpstreamTimeout,
 )
-from gatepass.gate import Gate
+from gatepass.gate import Gate, Hop
 from gatepass.observe.exchange import BODY_LOG_CHARS, Exchange
 from gatepass.observe.log import emit
 from gatepass.relaying import relay
@@ -159,10 +160,21 @@ async def _attempt(visit: Visit, call: Call, target: Target) -> Whole | Begun:
     request = hop.dialect.encode(
         adapted, hop.settings.base_url, target.timeouts or hop.timeouts, tuple(hop.settings.forward_headers)
     )
+    try:
+        answer = await _ask(visit, adapted, hop, request)
+    except UpstreamAuth as refusal:
+        await renew(gate, hop, refusal, exchange)
+        answer = await _ask(visit, adapted, hop, request)
+    accepted(hop, exchange)
+    return answer
+
+
+async def _ask(visit: Visit, call: Call, hop: Hop, request: Request) -> Whole | Begun:
+    gate, exchange = visit.gate, visit.exchange
     response = await send(gate, hop, request, exchange)
     said_id = header(response.headers, b"x-request-id")
     exchange.upstream_request_id = said_id.decode("latin-1")[:100] if said_id is not None else None
-    return await judge(gate, adapted, hop, response, exchange)
+    return await judge(gate, call, hop, response, exchange)
 
 
 def _nothing_sent(error: GatepassError, tries: int) -> bool:

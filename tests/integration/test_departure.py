@@ -14,6 +14,9 @@ WITHIN_S = 1.0
 STREAMED = {**HELLO, "stream": True}
 FIRST = event({"id": "x", "choices": [{"index": 0, "delta": {"content": "a"}, "finish_reason": None}]})
 
+LARGE = {"messages": [{"role": "user", "content": "x" * 300_000}]}
+"""Above uvicorn's high-water mark, where it stops reading."""
+
 PHASES: dict[str, tuple[Mapping[str, Any], Dialogue, bytes | None]] = {
     "before headers": (STREAMED, [Hold()], None),
     "before headers, plain": (HELLO, [Hold()], None),
@@ -22,6 +25,13 @@ PHASES: dict[str, tuple[Mapping[str, Any], Dialogue, bytes | None]] = {
         [Send(head(200, content_type="application/json", content_length="999") + b'{"a'), Hold()],
         None,
     ),
+    "before headers, a large body": ({**STREAMED, **LARGE}, [Hold()], None),
+    "in a plain reply, a large body": (
+        {**HELLO, **LARGE},
+        [Send(head(200, content_type="application/json", content_length="999") + b'{"a'), Hold()],
+        None,
+    ),
+    "in a stream, a large body": ({**STREAMED, **LARGE}, [*begin_stream(), Send(chunk(FIRST)), Hold()], b"data:"),
     "in a stream": (STREAMED, [*begin_stream(), Send(chunk(FIRST)), Hold()], b"data:"),
 }
 

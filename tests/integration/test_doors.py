@@ -444,3 +444,40 @@ async def test_one_request_more_than_the_limit_is_503_with_retry_after():
             await ask.__aexit__()
     assert told(response) == (503, "overloaded", "gatepass")
     assert b"retry-after: 1" in response
+
+
+@pytest.mark.parametrize("offer", [("h2c", "Upgrade, HTTP2-Settings"), ("websocket", "keep-alive, Upgrade")])
+async def test_an_offer_to_upgrade_is_ignored_and_the_body_is_kept(offer):
+    """Java's HTTP client offers h2c with every plain request; RFC 9110 7.8 lets a server ignore it."""
+    fields = [("connection", offer[1]), ("Upgrade", offer[0]), ("http2-settings", "AAMAAABkAAQAAP__")]
+    async with Scripted([Send(reply(COMPLETION))]) as upstream, gateway(upstream=upstream.url) as gate:
+        response = await spoken(gate.port, request(json.dumps(HELLO).encode(), fields), until=b"}}")
+    assert status_of(response) == 200
+    assert upstream.received[0].json() == HELLO
+
+
+async def test_http_1_0_gets_no_chunks():
+    dialogue = [*begin_stream(), Send(b"".join(map(chunk, EVENTS)) + b"0\r\n\r\n")]
+    async with Scripted(dialogue) as upstream, gateway(upstream=upstream.url) as gate:
+        asked = request(json.dumps({**HELLO, "stream": True}).encode()).replace(b"HTTP/1.1", b"HTTP/1.0")
+        response = await spoken(gate.port, asked)
+    head, _, body = response.partition(b"\r\n\r\n")
+    assert b"transfer-encoding" not in head.lower()
+    assert body == b"".join(EVENTS)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        [("host", "localhost"), ("host", "evil.example")],
+        [("host", "[::1]evil.example")],
+        [("host", "localhost:8@evil.example")],
+        [("host", "localhost:port")],
+        [("host", "localhost"), ("origin", "http://localhost"), ("origin", "http://evil.example")],
+    ],
+)
+async def test_without_keys_no_second_and_no_broken_host_or_origin_comes_in(fields):
+    async with Scripted([Send(reply(COMPLETION))]) as upstream, gateway(upstream=upstream.url) as gate:
+        response = await spoken(gate.port, request(json.dumps(HELLO).encode(), fields))
+    assert status_of(response) == 403
+    assert upstream.received == []

@@ -478,3 +478,30 @@ async def test_a_refused_stream_is_an_honest_400_that_says_what_to_do():
     assert "set stream to false in the client" in error["message"]
     assert len(upstream.received) == 1
     assert classify(f"Error code: 400 - {json.dumps(answer.json())}") not in REPLAYED
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_an_expired_token_told_inside_a_200_is_renewed_once_and_the_request_sent_again(streamed):
+    """A gateway that answers `{"code":401,"msg":"token expired"}` with HTTP 200."""
+    tokens = iter(["tok-first-1", "tok-second-2", "tok-third-3"])
+    expired = Send(reply({"code": 401, "msg": "token expired"}))
+
+    def mint(_):
+        return [Send(reply({"access_token": next(tokens), "expires_in": 300}))]
+
+    def serve(asked):
+        good = asked.header("authorization") == "Bearer tok-second-2"
+        answer = [Send(stream(*EVENTS))] if streamed else [Send(reply(COMPLETION))]
+        return answer if good else [expired]
+
+    async with Scripted(answer=mint) as issuer, Scripted(answer=serve) as upstream:
+        credential = {"type": "oauth2", "token_url": issuer.url, "client_id": "i", "client_secret": "a-long-secret"}
+        upstreams = {"chat": {"base_url": upstream.url, "credential": "corp"}}
+        async with gateway(upstreams=upstreams, credentials={"corp": credential}) as gate:
+            answer = await gate.ask({**HELLO, "stream": streamed}).answer()
+            assert answer.status == 200
+            assert [asked.header("authorization") for asked in upstream.received] == [
+                "Bearer tok-first-1",
+                "Bearer tok-second-2",
+            ]
+            assert len(issuer.received) == 2

@@ -14,16 +14,18 @@ from gatepass.errors import InvalidImage
 from gatepass.jsontext import Edit, Member, Piece, Walk, pieces, removals, string
 
 HEAD_BYTES = 1024
-TAIL_BYTES = 64
-"""As much of base64 as is checked: its middle can only harm the image itself, never the JSON around
-it, since a quote or a control character cannot stand unescaped inside a JSON string."""
+"""As much as tells what form an image has."""
+CHECKED_BYTES = 65_536
+"""How much of base64 is checked at once: pieces that stay in the cache, and no second copy of an image."""
 
 SNIFFED_CHARS = 32
 
 _HTTP = re.compile(rb"https?://[^\s/?#]", re.IGNORECASE)
 _SCHEME = re.compile(rb"([a-z][a-z0-9+.-]{1,19}):", re.IGNORECASE)
-_DATA_IMAGE = re.compile(rb"data:image/[a-z0-9.+-]+(?:;[^,;]*)*?;base64,", re.IGNORECASE)
+_DATA_IMAGE = re.compile(rb"data:image/[a-z0-9.+-]+(?:;[^,;\x00-\x20\x7f]*)*?;base64,", re.IGNORECASE)
 _BASE64 = re.compile(rb"[A-Za-z0-9+/ \t\r\n]*+(?:=[= \t\r\n]*+)?+")
+_BASE64_BYTES = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+_UNFIT = re.compile(r"[\s\x00-\x1f\x7f-\x9f]")
 _MIME = re.compile(r"image/[a-z0-9.+-]{1,60}", re.IGNORECASE)
 _BLANK = b" \t\r\n"
 
@@ -144,6 +146,8 @@ def _url(text: bytes, start: int, end: int, where: str, mime: bytes | None = Non
     said = memoryview(string(bytes(written)).encode()) if has_escapes else written[1:-1]
     head = bytes(said[:HEAD_BYTES])
     if _HTTP.match(head) is not None:
+        if _UNFIT.search(str(said, "utf-8", "replace")) is not None:
+            raise refused(where, "is a URL with a blank, a line break or another control character in it")
         return (written,)
     if (data_url := _DATA_IMAGE.match(head)) is not None:
         _check_base64(said[data_url.end() :], where)
@@ -172,9 +176,14 @@ def _data_url(base64: memoryview, where: str, mime: bytes | None, *, has_escapes
 def _check_base64(base64: memoryview, where: str) -> None:
     if not len(base64):
         raise refused(where, "is empty")
-    for sample in (base64[:HEAD_BYTES], base64[-TAIL_BYTES:]):
-        if _BASE64.fullmatch(sample) is None:
-            raise refused(where, "is neither a URL nor base64")
+    whole = len(base64)
+    for at in range(0, whole, CHECKED_BYTES):
+        if bytes(base64[at : at + CHECKED_BYTES]).translate(None, _BASE64_BYTES):
+            # what is left to the pattern begins with line breaks or padding, which are rare
+            whole = at
+            break
+    if whole < len(base64) and _BASE64.fullmatch(base64[whole:]) is None:
+        raise refused(where, "is neither a URL nor base64")
 
 
 def _sniffed(base64: bytes) -> bytes | None:

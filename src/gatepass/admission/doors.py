@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from fnmatch import fnmatchcase
 from urllib.parse import urlsplit
 
@@ -10,6 +11,8 @@ from gatepass.call import Headers, Inbound, header
 from gatepass.config.model import AccessKey, Config
 from gatepass.config.url import is_loopback
 from gatepass.errors import ForbiddenHost, ForbiddenOrigin, InvalidApiKey, ModelNotAllowed, UnsupportedMediaType
+
+_HOST = re.compile(rb"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<name>[A-Za-z0-9.-]+))(?::[0-9]{1,5})?")
 
 LOCAL = AccessKey.model_construct(name="local", hash=None, key=None, models=None)
 """The caller of a gatepass without keys, which serves this machine alone."""
@@ -40,13 +43,12 @@ def check_local(inbound: Inbound) -> None:
     """Without keys a web page must not be able to use this gateway: not by another name of this
     machine (DNS rebinding, the class of CVE-2025-66416), not from a foreign origin, and not by the
     forms and plain-text posts that browsers send without asking first."""
-    host = _host_of(header(inbound.headers, b"host") or b"")
-    if not is_loopback(host):
+    hosts = [value for name, value in inbound.headers if name == b"host"]
+    if len(hosts) != 1 or not is_loopback(_host_of(hosts[0])):
         raise ForbiddenHost(
             "Without keys gatepass answers to localhost only. Set access.keys (see `gatepass keys new`) to open it."
         )
-    origin = header(inbound.headers, b"origin")
-    if origin is not None and not is_loopback(_origin_host(origin)):
+    if any(name == b"origin" and not is_loopback(_origin_host(value)) for name, value in inbound.headers):
         raise ForbiddenOrigin("Without keys gatepass serves no pages of other origins. Set access.keys to open it.")
     if inbound.method == "POST" and _media_type(inbound.headers) != b"application/json":
         raise UnsupportedMediaType("Send the body as `content-type: application/json`.")
@@ -63,11 +65,9 @@ def may_use(caller: AccessKey, model: str) -> bool:
 
 
 def _host_of(value: bytes) -> str:
-    """The name in a Host header: `[::1]:8080` and `localhost:8080` lose their port."""
-    text = value.decode("latin-1")
-    if text.startswith("["):
-        return text.partition("]")[0].lstrip("[")
-    return text.rpartition(":")[0] if text.count(":") == 1 else text
+    """The name in a Host header without its port, `[::1]:8080` and `localhost:8080`; "" where it is neither form."""
+    found = _HOST.fullmatch(value)
+    return (found["v6"] or found["name"]).decode("ascii") if found else ""
 
 
 def _origin_host(value: bytes) -> str:

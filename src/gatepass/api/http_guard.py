@@ -8,11 +8,14 @@ of header fields nor, with httptools, their size.
 from __future__ import annotations
 
 import asyncio
+import re
+import sys
 from collections.abc import Callable
 from typing import ClassVar
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn._types import ASGISendEvent
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from gatepass.config.model import Limits
 from gatepass.errors import GatepassError, HeadTooLarge, InvalidRequest, Overloaded, ReceiveTimeout
@@ -30,6 +33,9 @@ BODY_GRACE_S = 5.0
 LINGER_S = 1.0
 """How long what still comes is taken after a refusal: closing over unread bytes resets the connection,
 and the client would never read why (nginx has lingering_close)."""
+
+
+_UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
 
 
 class Guard(HttpToolsProtocol):
@@ -66,7 +72,9 @@ class Guard(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._refusal is not None:
             return
-        self._head_bytes += len(data) if self._in_head else 0
+        if self._in_head:
+            self._head_bytes += len(data)
+            data = _without_upgrade(data)
         super().data_received(data)
         if self._in_head and self._head_bytes > HEAD_BYTES:
             self._refuse(_large_head())
@@ -113,6 +121,8 @@ class Guard(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         super().on_headers_complete()
         self._is_new, self._in_head, self._in_body = False, False, True
+        if self.scope["http_version"] == "1.0":
+            self.cycle.__class__ = _CloseDelimited
         self.scope["extensions"] = {DEPARTURES: self._on_departure}  # type: ignore[dict-item]  # ours, not of the spec
 
     def on_message_complete(self) -> None:
@@ -128,6 +138,7 @@ class Guard(HttpToolsProtocol):
 
     def _on_departure(self, left: Callable[[], None]) -> Callable[[], None]:
         self._departures.append(left)
+        self.flow.resume_reading()  # a body above uvicorn's high-water mark has paused it, and then nobody sees a FIN
         return lambda: self._departures.remove(left)
 
     def pause_writing(self) -> None:
@@ -181,6 +192,31 @@ class Guard(HttpToolsProtocol):
         self.transport.write(response)
         self.transport.write_eof()
         self._timer = self.loop.call_later(LINGER_S, self.transport.abort)
+
+
+class _CloseDelimited(RequestResponseCycle):
+    """A response to HTTP/1.0, which knows no chunks (RFC 9112 6.1): uvicorn would send them all the same."""
+
+    _open_ended = False
+
+    async def send(self, message: ASGISendEvent) -> None:
+        if message["type"] == "http.response.start":
+            self._open_ended = all(name != b"content-length" for name, _ in message.get("headers", ()))
+        if self._open_ended:  # the length that uvicorn counts down to: out of reach until the last piece
+            last = message["type"] == "http.response.body" and not message.get("more_body", False)
+            self.chunked_encoding = False
+            self.expected_content_length = len(message.get("body", b"")) if last else sys.maxsize  # type: ignore[arg-type]
+        await super().send(message)
+
+
+def _without_upgrade(data: bytes) -> bytes:
+    """`data` with the field `Upgrade` under another name: RFC 9110 7.8 lets a server ignore it, the parser does not
+    and would drop the body. Java's HTTP client offers h2c with every plain request."""
+    end = data.find(b"\r\n\r\n")
+    end = len(data) if end < 0 else end
+    if _UPGRADE.search(data, 0, end) is None:
+        return data
+    return _UPGRADE.sub(b"\r\nignored:", data[:end]) + data[end:]
 
 
 def guarded(limits: Limits) -> type[Guard]:

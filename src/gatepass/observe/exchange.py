@@ -42,6 +42,8 @@ class Exchange:
     upstream_request_id: str | None = None
     error: GatepassError | None = None
     client_gone: bool = False
+    token: Any = field(default=None, repr=False)
+    """The Token of the last attempt, for whoever has to drop it."""
     keeps_bodies: bool = False
     bodies: dict[str, str] = field(default_factory=dict)
 

@@ -7,6 +7,7 @@ digits of a status and the like, and repeats the request, tools included, where 
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from gatepass.call import Complaint
@@ -14,6 +15,11 @@ from gatepass.errors import GatepassError, UpstreamClosed, UpstreamEmpty, Upstre
 
 UNREADABLE = Complaint("The upstream sent an error event without a text.")
 _PLAIN = ("message", "type", "code", "param")
+_REPLAYED = re.compile(
+    r"rate limit|429|tpm limit|too many requests|requests per minute|server|503|502|504|500|unavailable"
+)
+"""RAGFlow's own words (`_classify_error`, the same from v0.20.5 on), searched in the lower-cased message,
+which is all of a mid-stream error that openai-python shows (its `_streaming.py`)."""
 
 
 def closed(upstream: str) -> GatepassError:
@@ -53,12 +59,15 @@ def refusal(upstream: str, complaint: Complaint) -> GatepassError:
 
 
 def is_understood(said: Any, complaint: Complaint) -> bool:
-    """Whether `said` is an error in OpenAI's own shape and says exactly what was read out of it.
+    """Whether `said` is an error in OpenAI's own shape, says exactly what was read out of it and may be shown.
 
-    Any difference means that clients would not see all of it, or that a secret in it was masked.
+    Any difference means that clients would not see all of it, or that a secret in it was masked. A
+    message for which RAGFlow would begin the answer again is not shown as it is either.
     """
     error = said.get("error") if isinstance(said, dict) and said.keys() == {"error"} else None
     if not isinstance(error, dict) or not isinstance(error.get("message"), str):
+        return False
+    if _REPLAYED.search(complaint.message.lower()):
         return False
     read = (complaint.message, complaint.kind, complaint.code, complaint.param)
     told = tuple(None if error.get(name) is None else str(error[name]) for name in _PLAIN)

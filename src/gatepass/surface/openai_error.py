@@ -11,6 +11,11 @@ from typing import Any
 from gatepass.errors import GatepassError, InvalidApiKey, MethodNotAllowed, UpstreamAuth, UpstreamRefusal
 
 UPSTREAM_OBJECT_BYTES = 4096
+LONGEST_WAIT_S = 120
+"""openai-python and openai-node from 3.x on repeat nothing that asks for a longer wait; others sleep
+through hours of it (openai/openai-dotnet#404), so they are told not to."""
+LONGEST_TOLD_S = 86_400
+"""No `retry-after` says more than a day, whatever an upstream's clock made of it."""
 
 _TYPES = MappingProxyType({401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"})
 
@@ -59,16 +64,17 @@ def error_headers(error: GatepassError) -> list[tuple[bytes, bytes]]:
     """The headers of that response, content-length aside.
 
     `x-should-retry: false` stops the openai SDKs where a repeat cannot help: they would send any
-    5xx three times.
+    5xx three times, or where it would have to wait for longer than LONGEST_WAIT_S.
     """
     headers = [
         (b"content-type", b"application/json"),
         (b"cache-control", b"no-store"),
         (b"x-gatepass-hop", error.hop.encode("latin-1", "replace")),
     ]
-    if (after := error.retry_after_s) is not None and math.isfinite(after):
-        headers.append((b"retry-after", str(max(1, math.ceil(after))).encode()))
-    if isinstance(error, UpstreamAuth) or (error.http_status >= 500 and not error.retryable):
+    after_s = _retry_after_s(error)
+    if after_s is not None:
+        headers.append((b"retry-after", str(after_s).encode()))
+    if _is_final(error) or (after_s or 0) > LONGEST_WAIT_S:
         headers.append((b"x-should-retry", b"false"))
     if isinstance(error, MethodNotAllowed):
         headers.append((b"allow", error.allow.encode("latin-1", "replace")))
@@ -81,8 +87,8 @@ def stream_error(error: GatepassError) -> bytes:
     """One `data: {"error": …}` event that ends a begun stream; nothing may follow it.
 
     Its message is worded so that no client repeats the request for it (see `stream_message`). What
-    an upstream itself sends as an error event in mid-stream never comes here: the relay passes it
-    on as it came.
+    an upstream itself sends as an error event in mid-stream comes here only where its shape or its
+    words will not do: the relay passes the others on as they came.
     """
     message, said = stream_message(error), _said_upstream(error)
     if said is None and isinstance(error, UpstreamRefusal) and error.message not in ("", message):
@@ -104,6 +110,17 @@ def stream_message(error: GatepassError) -> str:
             return error.message
         return _ENDS + _STREAM_TEXTS[UpstreamRefusal.code]
     return _ENDS + _STREAM_TEXTS.get(error.public_code, "the request could not be served.")
+
+
+def _retry_after_s(error: GatepassError) -> int | None:
+    after_s = error.retry_after_s
+    if after_s is None or not math.isfinite(after_s):
+        return None
+    return max(1, math.ceil(min(after_s, LONGEST_TOLD_S)))
+
+
+def _is_final(error: GatepassError) -> bool:
+    return isinstance(error, UpstreamAuth) or (error.http_status >= 500 and not error.retryable)
 
 
 def _envelope(error: GatepassError, message: str, kind: str, said: Any) -> dict[str, Any]:

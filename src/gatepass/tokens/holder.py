@@ -63,6 +63,7 @@ class TokenHolder:
         self._rejections = Rejections()
         self._waiters = Waiters(clock)
         self._token: Token | None = None
+        self._worked: Token | None = None
         self._last: Token | None = None
         self._expires_s = self._refresh_s = self._floor_s = -math.inf
         self._jitter = 0.0
@@ -119,19 +120,27 @@ class TokenHolder:
                 raise self._unavailable(now)
             await self._waiters.wait(patience_s)
 
+    def confirm(self, token: Token) -> None:
+        """The upstream took `token`: a rejection of it from now on means that it has ended, nothing worse."""
+        if token is self._token:
+            self._worked = token
+
     def reject(self, value: str) -> bool:
         """The upstream refused the token `value`: drop it, unless a newer one has taken its place.
 
         True: ask `token(instead_of=value)` for another. False: there will be none, because the issuer
-        stands by this one or has been asked too often; show the upstream's own answer.
+        stands by this one or has been asked too often; show the upstream's own answer. A token that
+        was confirmed counts for none of that often: tokens for one use are rejected all day long.
         """
         token, now = self._token, self._clock.now()
         if token is None or token.text != value:
             return True
-        if self._closed or self._rejections.resting(value, now) or not self._rejections.grant(now):
+        if self._closed or self._rejections.resting(value, now):
+            return False
+        if token is not self._worked and not self._rejections.grant(now):
             return False
         self._rejections.note(value)
-        self._token = None
+        self._token = self._worked = None
         self._expires_s = self._refresh_s = self._floor_s = -math.inf
         self._launch_if_due(now)
         return True

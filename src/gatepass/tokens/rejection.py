@@ -1,4 +1,4 @@
-"""How many fetches the upstream's 401s may cause."""
+"""How many fetches the upstream's 401s of tokens that never worked may cause."""
 
 from __future__ import annotations
 
