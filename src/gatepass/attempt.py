@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from gatepass.call import Headers, Request, Response
 from gatepass.errors import Fault, GatepassError, Overloaded, TransportFault, UpstreamAuth, UpstreamError
 from gatepass.gate import Gate, Hop
@@ -131,7 +133,7 @@ async def _deliver(gate: Gate, hop: Hop, request: Request, exchange: Exchange) -
             raise broken(gate, hop, fault) from fault
     exchange.repeated_stale = True
     gate.metrics.repeated_stale(hop.name)
-    return await _deliver(gate, hop, request, exchange)
+    return await _deliver(gate, hop, replace(request, fresh=True), exchange)
 
 
 def _pool_busy(hop: Hop) -> Overloaded:

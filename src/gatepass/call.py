@@ -120,6 +120,8 @@ class Request:
     headers: Headers = ()
     body: bytes = b""
     timeouts: Timeouts = field(default_factory=Timeouts)
+    fresh: bool = False
+    """Wants a new connection: for the one repeat after a kept one turned out to be dead."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -201,18 +201,27 @@ async def test_a_kept_connection_that_closed_without_a_byte_is_tried_once_more_o
     assert counted is not bool(settings)
 
 
-async def test_a_second_stale_connection_is_the_clients_business():
-    """Two kept connections, both closed by the upstream on their next request: one repeat is all."""
+async def test_the_repeat_goes_over_a_new_connection_whatever_else_was_kept():
+    """llama.cpp closes every connection after its stream: the second kept one would be as dead as the first."""
     both = asyncio.Event()
     first: list[Move] = [Wait(both), GOOD]
-    async with Scripted(first, first, [Fin()]) as upstream:
+    async with Scripted(first, first, [Fin()], [GOOD]) as upstream:
         async with gateway(upstreams={"far": {"base_url": upstream.url}}) as gate:
             asking = [asyncio.create_task(gate.ask().answer()) for _ in range(2)]
             await upstream.requested(2)
             both.set()
             assert [answer.status for answer in await asyncio.gather(*asking)] == [200, 200]
             answer = await gate.ask().answer()
-        assert (answer.status, answer.error["code"], len(upstream.received)) == (502, "upstream_closed", 4)
+        assert (answer.status, answer.headers["x-gatepass-attempts"], len(upstream.received)) == (200, "2", 4)
+        assert upstream.received[-1].connection == 3
+
+
+async def test_a_new_connection_that_dies_is_no_reason_for_a_third_try():
+    async with Scripted([GOOD], [Fin()]) as upstream:
+        async with gateway(upstreams={"far": {"base_url": upstream.url}}) as gate:
+            assert (await gate.ask().answer()).status == 200
+            answer = await gate.ask().answer()
+        assert (answer.status, answer.error["code"], len(upstream.received)) == (502, "upstream_closed", 3)
 
 
 HALF_A_HEAD = Send(b"HTTP/1.1 200 OK\r\ncontent-")

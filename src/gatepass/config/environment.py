@@ -13,6 +13,7 @@ from typing import Any
 from gatepass.config.document import Document
 from gatepass.config.json_file import value_of
 from gatepass.config.problem import Origin, Path, Problem
+from gatepass.config.proxy import parsed_proxy
 from gatepass.config.references import Reference, UnresolvedReference
 from gatepass.config.settings import did_you_mean
 from gatepass.config.tree import leaves, lookup, replaced
@@ -167,9 +168,22 @@ class _Reading:
         self._network(("upstreams", upstream))
 
     def _network(self, block: Path) -> None:
-        for name, member in (("CA_FILE", "ca_file"), ("PROXY", "proxy")):
-            if name in self._values:
-                self._set((*block, "network", member), self._values[name], name)
+        if "CA_FILE" in self._values:
+            self._set((*block, "network", "ca_file"), self._values["CA_FILE"], "CA_FILE")
+        if "PROXY" in self._values:
+            self._proxy((*block, "network"))
+
+    def _proxy(self, network: Path) -> None:
+        """The proxy, and apart from it its user and password, which nothing may print."""
+        try:
+            proxy = parsed_proxy(self._values["PROXY"])
+        except ValueError as error:
+            self._problem((*network, "proxy"), str(error), "PROXY")
+            return
+        self._set((*network, "proxy"), proxy.url, "PROXY")
+        if proxy.auth is not None:
+            auth = Reference.to_variable(f"{PREFIX}PROXY", proxy.auth.reveal())
+            self._set((*network, "proxy_auth"), auth, "PROXY")
 
     def _set(self, path: Path, value: Any, name: str) -> None:
         self.tree = replaced(self.tree, path, value)

@@ -22,7 +22,7 @@ from pydantic import (
 
 from gatepass.call import Secret, Timeouts
 from gatepass.config.references import Reference
-from gatepass.config.url import checked_base_url, checked_url
+from gatepass.config.url import checked_base_url, checked_proxy_url, checked_url
 
 MIB = 1024 * 1024
 
@@ -74,6 +74,7 @@ SecretTree = Annotated[Any, PlainSerializer(_without_leaves)]
 """Any JSON, whose texts may be secrets; it keeps its References, so that a rotated file is read again."""
 
 Url = Annotated[str, AfterValidator(checked_url)]
+ProxyUrl = Annotated[str, AfterValidator(checked_proxy_url)]
 BaseUrl = Annotated[str, AfterValidator(checked_base_url)]
 
 Seconds = Annotated[float, Field(gt=0)]
@@ -124,7 +125,7 @@ class Limits(Block):
 class Network(Block):
     ca_file: str | None = None
     """PEM certificates to trust in addition to the system's."""
-    proxy: Url | None = None
+    proxy: ProxyUrl | None = None
     """An HTTP proxy for this hop, such as `http://proxy.corp.example:3128`."""
     proxy_auth: SecretText | None = None
     """`user:password` for the proxy."""

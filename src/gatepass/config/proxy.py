@@ -1,4 +1,4 @@
-"""`network.from_env`: which proxy HTTP_PROXY and its kin name for one hop, decided once, at load."""
+"""What a variable says of a proxy; `network.from_env`: which one HTTP_PROXY and its kin name for a hop."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def environment_proxy(url: str, environment: Mapping[str, str]) -> Proxy | None:
     if _is_bypassed(parts.netloc, _variable("no_proxy", environment)):
         return None
     found = _variable(f"{parts.scheme}_proxy", environment) or _variable("all_proxy", environment)
-    return _parsed(found) if found else None
+    return parsed_proxy(found) if found else None
 
 
 def _is_bypassed(host: str, no_proxy: str) -> bool:
@@ -48,10 +48,21 @@ def _is_bypassed(host: str, no_proxy: str) -> bool:
     return bool(no_proxy) and bool(bypass(host, {"no": no_proxy}))
 
 
-def _parsed(text: str) -> Proxy:
-    parts = urlsplit(text if "://" in text else f"http://{text}")
-    user, at, place = parts.netloc.rpartition("@")
-    return Proxy(checked_url(parts._replace(netloc=place).geturl()), Secret(unquote(user)) if at else None)
+def parsed_proxy(text: str) -> Proxy:
+    """`http://user:password@host:port` taken apart; raises ValueError, which quotes none of it.
+
+    The scheme may be missing, and in the user's name and password %40 stands for an @.
+    """
+    try:
+        parts = urlsplit(text if "://" in text else f"http://{text}")
+    except ValueError:
+        # its own words may quote the password
+        raise ValueError("is not a URL: its host or port is malformed") from None
+    user, _, place = parts.netloc.rpartition("@")
+    rest = parts._replace(netloc=place).geturl()
+    if "@" in rest:
+        raise ValueError("holds an @ behind its host: in a password write / as %2F, ? as %3F and # as %23")
+    return Proxy(checked_url(rest), Secret(unquote(user)) if user else None)
 
 
 def _proxied(hop: Proxied, url: str | None, environment: Mapping[str, str]) -> Proxied:

@@ -84,7 +84,7 @@ def unknown_setting(path: Path, tree: Any) -> str:
     """What to tell somebody who wrote a name that no block has: the nearest one that exists."""
     known = all_settings()
     *parent, name = pattern_of(path, known)
-    kind = lookup(tree, (*path[:-1], "type"))
+    kind = _kind_around(path, tree)
     siblings = {p[-1]: s for p, s in known.items() if p[:-1] == tuple(parent)}
     if name in siblings:
         return f"belongs to type {' or '.join(sorted(siblings[name].members))}, not to {kind}"
@@ -95,6 +95,12 @@ def unknown_setting(path: Path, tree: Any) -> str:
     if len(elsewhere) == 1:
         return f"is not a setting here; did you mean {dotted(elsewhere[0])}?"
     return f"is not a setting; {_here(usable)}"
+
+
+def _kind_around(path: Path, tree: Any) -> str | None:
+    """The `type` of the outermost block around `path` that has one: the blocks inside it belong to it too."""
+    stated = (lookup(tree, (*path[:length], "type")) for length in range(1, len(path)))
+    return next((kind for kind in stated if isinstance(kind, str)), None)
 
 
 def _here(names: list[str]) -> str:

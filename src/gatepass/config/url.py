@@ -6,6 +6,9 @@ from collections.abc import Iterable, Iterator
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
+ELSEWHERE = "put it under credentials"
+BESIDE = "put it into proxy_auth, beside it"
+
 
 def checked_url(text: str) -> str:
     """`text` itself; raises ValueError, which tells every fault, where it is no plain http(s) URL.
@@ -13,6 +16,11 @@ def checked_url(text: str) -> str:
     A trailing slash stays: some issuers redirect without theirs, and no redirect is followed.
     """
     return _without(_faults(text), text)
+
+
+def checked_proxy_url(text: str) -> str:
+    """As `checked_url`; who finds no user name allowed here is told of `network.proxy_auth`."""
+    return _without(_faults(text, BESIDE), text)
 
 
 def checked_base_url(text: str) -> str:
@@ -27,7 +35,7 @@ def _without(faults: Iterable[str], text: str) -> str:
     return text
 
 
-def _faults(text: str) -> Iterator[str]:
+def _faults(text: str, elsewhere: str = ELSEWHERE) -> Iterator[str]:
     """What is wrong with `text`, which is never quoted: it may have come from a secret."""
     try:
         parts = urlsplit(text)
@@ -38,7 +46,7 @@ def _faults(text: str) -> Iterator[str]:
     if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
         yield "expects http://host… or https://host…"
     if parts.username is not None or parts.password is not None:
-        yield "holds a user name or password: put it under credentials"
+        yield f"holds a user name or password: {elsewhere}"
     if parts.fragment or any(ord(c) <= 0x20 or ord(c) >= 0x7F for c in text):
         yield "holds a fragment, a space or a character beyond ASCII"
 

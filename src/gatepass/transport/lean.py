@@ -34,7 +34,7 @@ class LeanTransport:
         place, pool = self._ways.get(request.url) or self._way(request.url)
         head = request_head(request, place)
         bounds = request.timeouts
-        connection = pool.idle() or await pool.take(bounds.connect_s)
+        connection = (not request.fresh and pool.idle()) or await pool.take(bounds.connect_s, fresh=request.fresh)
         reply = await connection.ask(head, request.body, bounds, to_head=request.method == "HEAD")
         try:
             return decoded(reply, reply.named.get(b"content-encoding"))

@@ -49,17 +49,21 @@ class Pool:
                 return connection
         return None
 
-    async def take(self, bound_s: float) -> Connection:
-        """An open connection. Waiting for it and dialing it are bounded by `bound_s` each.
+    async def take(self, bound_s: float, *, fresh: bool = False) -> Connection:
+        """An open connection, never used before where it is to be `fresh`.
 
-        Raises TransportFault, unsent.
+        Waiting for it and dialing it are bounded by `bound_s` each. Raises TransportFault, unsent.
         """
-        while (connection := self.idle()) is None:
+        while (connection := self.idle()) is None or fresh:
+            if connection is not None:  # a server that closed one of its kept connections has closed others
+                connection.kill()
+                continue
             connection = self._slot() if len(self._slots) < self._limit else await self._turn(bound_s)
             if connection.new:
                 return await self._dialed(connection, bound_s)
-            if connection.open:  # what was freed for us may be lost by the time we wake up
+            if connection.open and not fresh:  # what was freed for us may be lost by the time we wake up
                 return connection
+            connection.kill()
         return connection
 
     def freed(self, connection: Connection) -> None:

@@ -51,7 +51,7 @@ class PooledTransport:
             "keepalive_expiry": KEEPALIVE_S,
             "network_backend": WatchedNetwork(),
         }
-        self._pool = httpcore2.AsyncConnectionPool(**limits) if network.proxy is None else _proxied(network, limits)
+        self._pool = _proxied(network.proxy, network, limits) if network.proxy else _direct(limits)
 
     async def send(self, request: Request) -> Response:
         trail = _Trail()
@@ -137,13 +137,15 @@ class _Trail:
             self.sent = True
 
 
-def _proxied(network: Network, limits: dict[str, Any]) -> httpcore2.AsyncHTTPProxy:
-    if network.proxy is None:
-        raise ValueError("expects network.proxy")
+def _direct(limits: dict[str, Any]) -> httpcore2.AsyncConnectionPool:
+    return httpcore2.AsyncConnectionPool(**limits)
+
+
+def _proxied(proxy: str, network: Network, limits: dict[str, Any]) -> httpcore2.AsyncConnectionPool:
     user, _, password = network.proxy_auth.reveal().partition(":") if network.proxy_auth else ("", "", "")
-    if network.proxy.startswith("https:"):
-        limits["proxy_ssl_context"] = limits["ssl_context"]
-    return httpcore2.AsyncHTTPProxy(network.proxy, proxy_auth=(user, password) if user else None, **limits)
+    if proxy.startswith("https:"):
+        limits = {**limits, "proxy_ssl_context": limits["ssl_context"]}
+    return httpcore2.AsyncHTTPProxy(proxy, proxy_auth=(user, password) if user else None, **limits)
 
 
 def _foreign(request: Request, trail: _Trail) -> httpcore2.Request:

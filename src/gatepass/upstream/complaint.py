@@ -34,8 +34,9 @@ def read_complaint(document: Any, *, refused: bool = False, mask: Mask = unmaske
     """What `document` (parsed JSON) complains of, or None where it is no error.
 
     `refused` says that the HTTP status was an error already: then a mere `message` counts too.
-    A document with a list of `choices` or `data` is an error only by a true `error` or
-    `object: error`, and `{"code": 0, …}` never is. `status` in the result is what the words
+    A document with `choices` or `data` in a list is an error only by a true `error` or
+    `object: error`; where the list is empty, also by a code of failure with a text.
+    `{"code": 0, …}` never is. `status` in the result is what the words
     imply; None where they imply none. Never raises.
     """
     return _read(document, refused, mask, may_unwrap=True)

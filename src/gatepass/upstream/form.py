@@ -18,13 +18,7 @@ MEMBER_BYTES = 64 * 1024
 
 _TAG = re.compile(rb"<(?:!|[a-z][a-z0-9]*[\s>/])")
 _TITLE = re.compile(r"<title[^<>]{0,200}>([^<]{0,2000})</title", re.IGNORECASE)
-SMALL_LIST_BYTES = 32 * 1024
-TAIL_BYTES = 2 * 1024
-_LIST_BEGINS = re.compile(rb'\s*\{\s*(?:"object"\s*:\s*"list"\s*,\s*)?"data"\s*:\s*\[\s*\{')
-_LIST_ENDS = re.compile(
-    rb"\}\s*\](?:\s*,\s*"
-    rb'"(?!error")[^"\\]*"\s*:\s*(?:"[^"\\]*"|[-+.0-9eE]+|null|true|false|\{[^{}\[\]]*\}))*\s*\}\s*\Z'
-)
+_OBJECTS = re.compile(rb"\[[ \t\r\n]*\{")
 FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")
 
 MEMBERS = (
@@ -113,7 +107,8 @@ def _parse_large(body: bytes) -> Any:
 def _member(raw: memoryview) -> Any:
     if raw.nbytes <= MEMBER_BYTES:
         return msgspec.json.decode(raw)
-    return {b"[": [None], b"{": {"message": "…"}}.get(bytes(raw[:1]), "…")
+    entry: Any = {} if _has_objects(raw) else None
+    return {b"[": [entry], b"{": {"message": "…"}}.get(bytes(raw[:1]), "…")
 
 
 def _parse_leniently(body: bytes, strict: ValueError) -> Any:
@@ -128,30 +123,24 @@ def _parse_leniently(body: bytes, strict: ValueError) -> Any:
 
 
 def is_plain_success(body: bytes, wanted: str) -> bool:
-    """Whether `body` is a JSON object with a list `wanted` ("choices" or "data") and no error beside it.
+    """Whether `body` is a JSON object with a list `wanted` ("choices" or "data") of objects and no error beside it.
 
-    One pass that builds nothing: 0.23 ms for an embeddings reply of 363 KB. That was a third of the
-    whole request, so a large list is known by its two ends instead.
+    One pass over all of it that builds nothing: 0.23 ms for an embeddings reply of 363 KB. Only the first
+    entry of the list is looked at.
     """
-    if wanted == "data" and len(body) > SMALL_LIST_BYTES and _is_list_by_its_ends(body):
-        return True
     try:
         found = _ENVELOPE.decode(body)
         error = memoryview(found.error)
         told = error.nbytes > MEMBER_BYTES or (error.nbytes and msgspec.json.decode(error))
     except (ValueError, RecursionError):
         return False
-    starts = bytes(memoryview(getattr(found, wanted))[:1])
-    return starts == b"[" and not told and bytes(memoryview(found.object)[:9]) != b'"error"'
+    has_objects = _has_objects(memoryview(getattr(found, wanted)))
+    return has_objects and not told and bytes(memoryview(found.object)[:9]) != b'"error"'
 
 
-def _is_list_by_its_ends(body: bytes) -> bool:
-    """Whether `body` begins as a list of objects and ends as one, with nothing but counts and names behind it.
-
-    What broke off cannot end so: the list's `}]` and the object's own end are its last bytes. What lies
-    between is not looked at; a client that gets it would say what is wrong with it.
-    """
-    return _LIST_BEGINS.match(body) is not None and _LIST_ENDS.search(body, len(body) - TAIL_BYTES) is not None
+def _has_objects(raw: memoryview) -> bool:
+    """Whether `raw` is a list that begins with an object."""
+    return _OBJECTS.match(raw) is not None
 
 
 def first_event(body: bytes) -> bytes | None:

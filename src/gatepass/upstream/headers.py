@@ -25,10 +25,16 @@ NEVER_UP = HOP_BY_HOP | {
 NEVER_DOWN = HOP_BY_HOP | {
     *(b"content-length", b"content-encoding", b"content-type", b"set-cookie", b"set-cookie2"),
     *(b"server", b"date", b"alt-svc", b"strict-transport-security", b"www-authenticate", b"x-request-id"),
+    *(b"location", b"content-location", b"refresh", b"x-sendfile", b"x-should-retry", b"via"),
+    *(b"server-timing", b"clear-site-data", b"nel", b"report-to"),
 }
-"""content-type is handled apart: it goes down exactly once. x-request-id is gatepass's own there."""
+"""content-type is handled apart: it goes down exactly once. x-request-id is gatepass's own there.
 
-_OWN_DOWN = (b"x-gatepass-", b"access-control-")
+A proxy in front of gatepass obeys x-sendfile (as it does x-accel-*) and would read a file for the
+upstream; the openai SDKs obey x-should-retry, where gatepass decides about a repeat.
+"""
+
+_NEVER_DOWN_PREFIXES = (b"x-gatepass-", b"access-control-", b"x-accel-", b"public-key-pins")
 
 
 def forwarded(headers: Headers, more: Collection[str] = ()) -> Headers:
@@ -55,7 +61,7 @@ def relayed(headers: Headers) -> list[tuple[bytes, bytes]]:
     kept = [
         (name, value)
         for name, value in headers
-        if name not in dropped and b"_" not in name and not name.startswith(_OWN_DOWN)
+        if name not in dropped and b"_" not in name and not name.startswith(_NEVER_DOWN_PREFIXES)
     ]
     kind = _content_type(value for name, value in headers if name == b"content-type")
     return kept if kind is None else [(b"content-type", kind), *kept]

@@ -6,6 +6,8 @@ of these into an empty answer without an exception.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -178,21 +180,36 @@ def _judge_json(reply: Reply, surface: Surface, stream: bool) -> GatepassError |
     if complaint is not None:
         return _refusal(reply, complaint)
     fault = _fault_of_shape(document, surface, stream, reply.mask)
-    return None if fault is None else _invalid(reply, fault)
+    if fault is not None:
+        return _invalid(reply, fault)
+    missing = _EMPTY.get(surface)
+    if missing is not None and not document[_WANTED[surface]]:
+        return UpstreamEmpty(f"{reply.answered} without a {missing}.", upstream=reply.upstream)
+    return None
+
+
+_WANTED: Mapping[Surface, str] = MappingProxyType({Surface.CHAT: "choices", Surface.EMBEDDINGS: "data"})
+_EMPTY: Mapping[Surface, str] = MappingProxyType({Surface.CHAT: "choice", Surface.EMBEDDINGS: "vector"})
 
 
 def _fault_of_shape(document: Any, surface: Surface, stream: bool, mask: Mask) -> str | None:
-    wanted = {Surface.CHAT: "choices", Surface.EMBEDDINGS: "data"}.get(surface)
+    wanted = _WANTED.get(surface)
     if wanted is None:
         return None if isinstance(document, dict | list) else "with JSON that is neither an object nor a list"
     if not isinstance(document, dict):
         return "with JSON that is no object"
-    if isinstance(document.get(wanted), list):
-        return _UNSTREAMED if stream else None
+    entries = document.get(wanted)
+    if isinstance(entries, list):
+        return _UNSTREAMED if stream else _fault_of_entries(entries, wanted)
     inside = document.get("data")
     if isinstance(inside, dict) and isinstance(inside.get(wanted), list):
         return f'with its reply wrapped in "data" ({_members(document, mask)}), which gatepass does not yet unwrap'
     return f'with JSON that has no list "{wanted}" ({_members(document, mask)})'
+
+
+def _fault_of_entries(entries: list[Any], wanted: str) -> str | None:
+    holds_objects = not entries or isinstance(entries[0], dict)
+    return None if holds_objects else f'with a list "{wanted}" that holds no objects'
 
 
 _UNSTREAMED = (

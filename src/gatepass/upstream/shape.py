@@ -47,13 +47,16 @@ def _own(document: Object, refused: bool) -> Any:
         return document["error"]
     if document.get("object") == "error":
         return document
-    if isinstance(document.get("choices"), list) or isinstance(document.get("data"), list):
+    lists = [value for value in (document.get("choices"), document.get("data")) if isinstance(value, list)]
+    if any(lists):
         return None
     if isinstance(document.get("errors"), list) and document["errors"]:
         return document["errors"]
     header = document.get("header")
     if isinstance(header, dict) and _fails(header):
         return header
+    if lists and not refused:
+        return document if _fails(document) else None
     return _flat(document, refused)
 
 

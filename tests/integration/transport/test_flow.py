@@ -6,6 +6,7 @@ import asyncio
 import gc
 import hashlib
 import tracemalloc
+from collections.abc import Awaitable, Callable
 from typing import cast
 
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from gatepass.call import Timeouts
 from gatepass.errors import Fault
 from tests.integration.scripted import LAST_CHUNK, Dialogue, Fin, Move, Scripted, Send, chunk, head, reply, stream
-from tests.integration.transport.hand import BOUNDS, LEAN, Hand, Kind
+from tests.integration.transport.hand import LEAN, Kind
 
 MIB = 1024 * 1024
 
@@ -151,15 +152,15 @@ async def test_a_slow_reader_stops_the_server_and_gets_all_of_it(kind: Kind, for
     assert peak_bytes < 8 * MIB
 
 
-async def held_after(hand: Hand, url: str, body: bytes, rounds: int) -> int:
-    """What `rounds` requests leave behind while nobody collects garbage."""
-    await hand.ask(url, body)
+async def held_after(once: Callable[[], Awaitable[object]], rounds: int) -> int:
+    """The bytes that doing `once` leaves behind each time, while nobody collects garbage."""
+    await once()
     gc.collect()
     gc.disable()
     tracemalloc.start()
     try:
         for _ in range(rounds):
-            await hand.ask(url, body)
+            await once()
         await asyncio.sleep(0)
         return tracemalloc.get_traced_memory()[0]
     finally:
@@ -167,23 +168,20 @@ async def held_after(hand: Hand, url: str, body: bytes, rounds: int) -> int:
         gc.enable()
 
 
-@pytest.mark.parametrize("form", ["kept", "closed", "broken"])
-async def test_no_body_waits_for_the_garbage_collector(form: str):
-    down = b"d" * 4 * MIB
-    dialogues: dict[str, Dialogue] = {
-        "kept": [Send(reply(down))],
-        "closed": [Send(reply(down, connection="close")), Fin()],
-        "broken": [Send(reply(down)[:-1]), Fin()],
-    }
+DOWN = b"d" * 4 * MIB
+OUTCOMES: dict[str, Dialogue] = {
+    "kept": [Send(reply(DOWN))],
+    "closed": [Send(reply(DOWN, connection="close")), Fin()],
+    "broken": [Send(reply(DOWN)[:-1]), Fin()],
+}
 
-    class Answers(Hand):
-        async def ask(self, url: str, body: bytes = b"", **_: object) -> None:  # type: ignore[override]
-            if form == "broken":
-                await Hand.fault(Hand(self.transport), url, body)
-            else:
-                await Hand.ask(Hand(self.transport), url, body, bounds=BOUNDS)
 
-    async with Scripted(dialogues[form]) as upstream, LEAN.open() as hand:
-        held_bytes = await held_after(Answers(hand.transport), upstream.url, b"u" * 2 * MIB, 5)
+@pytest.mark.parametrize("outcome", OUTCOMES)
+async def test_no_body_waits_for_the_garbage_collector(outcome: str):
+    up = b"u" * 2 * MIB
+    async with Scripted(OUTCOMES[outcome]) as upstream, LEAN.open() as hand:
+        ask = hand.fault if outcome == "broken" else hand.ask
+        held_bytes = await held_after(lambda: ask(upstream.url, up), 5)
         received_bytes = sum(len(asked.body) for asked in upstream.received[1:])
+    assert received_bytes == 5 * len(up), "these the test itself holds"
     assert held_bytes - received_bytes < 1 * MIB

@@ -201,3 +201,29 @@ def test_values_are_never_references():
 
 def test_any_json_may_be_a_login():
     assert read(TOKEN_URL="https://p", TOKEN_JSON=json.dumps(["a"])).tree["credentials"]["token"]["json"] == ["a"]
+
+
+@pytest.mark.parametrize("scheme", ["http://", ""])
+def test_a_proxys_password_is_taken_apart_and_hidden(scheme):
+    document = read(PROXY=f"{scheme}me:p%40ss-word@p:1", TOKEN_URL="https://i/t", CLIENT_ID="i", CLIENT_SECRET="s")
+    assert document.problems == ()
+    for block in (document.tree["upstreams"]["chat"], document.tree["credentials"]["token"]):
+        assert block["network"] == {"proxy": "http://p:1", "proxy_auth": "me:p@ss-word"}
+        assert isinstance(block["network"]["proxy_auth"], Reference)
+    assert "ss-word" not in repr(document)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("http://u:topsecret@p:x", "is not a URL: its host or port is malformed"),
+        ("http://u:topsecret\u2100@p:1", "is not a URL: its host or port is malformed"),
+        (
+            "http://u:1/topsecret@p:1",
+            "holds an @ behind its host: in a password write / as %2F, ? as %3F and # as %23",
+        ),
+        ("ftp://u:topsecret@p:1", "expects http://host… or https://host…"),
+    ],
+)
+def test_a_proxy_that_is_none_is_told_without_its_password(text, told):
+    assert problems(PROXY=text) == [f"environment GATEPASS_PROXY: upstreams.chat.network.proxy: {told}"]

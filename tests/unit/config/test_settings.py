@@ -44,3 +44,15 @@ def test_a_word_is_answered_with_the_nearest_or_all_or_nothing():
     assert did_you_mean("corp", ["crop", "x"]) == "; did you mean crop?"
     assert did_you_mean("corp", ["x", "y"]) == "; there is x, y"
     assert did_you_mean("corp", []) == ""
+
+
+def test_blocks_inside_a_credential_know_their_settings():
+    tree = {"credentials": {"d": {"type": "http_json", "reply": {"type": "jwt"}}}}
+
+    def told(*path):
+        return unknown_setting(("credentials", "d", *path), tree)
+
+    assert told("reply", "tokn") == "is not a setting; did you mean token?"
+    assert told("reply", "expires_inn") == "is not a setting; did you mean expires_in?"
+    assert told("reply", "zzzzzz") == "is not a setting; known here: token, expires_in, expires_at, unit"
+    assert told("network", "prox") == "is not a setting; did you mean proxy?"

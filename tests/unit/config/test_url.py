@@ -1,6 +1,6 @@
 import pytest
 
-from gatepass.config.url import checked_base_url, checked_url, crosses_network_in_plain, is_loopback
+from gatepass.config.url import checked_base_url, checked_proxy_url, checked_url, crosses_network_in_plain, is_loopback
 
 
 @pytest.mark.parametrize(
@@ -75,3 +75,10 @@ def test_these_hosts_are_not_this_machine_for_certain(host):
 def test_only_plain_http_beyond_loopback_can_be_read_on_the_way():
     urls = ["http://llm.example/v1", "http://127.0.0.1:1/v1", "https://llm.example/v1"]
     assert [crosses_network_in_plain(url) for url in urls] == [True, False, False]
+
+
+def test_a_proxys_password_is_sent_to_proxy_auth():
+    assert checked_proxy_url("http://p:1") == "http://p:1"
+    with pytest.raises(ValueError) as caught:
+        checked_proxy_url("http://u:topsecret@p:1")
+    assert str(caught.value) == "holds a user name or password: put it into proxy_auth, beside it"

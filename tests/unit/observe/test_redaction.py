@@ -1,4 +1,5 @@
 import json
+import time
 
 import pytest
 
@@ -69,3 +70,75 @@ def test_a_beginning_without_a_secret_is_cut_and_no_more():
     assert redactor.beginning("hello", 5) == "hello"
     assert redactor.beginning("", 5) == ""
     assert redactor.beginning("hello s3cret-value", 6) == "hello "
+
+
+TOKEN = "ab/cd+ef=gh~ij.kl_mn-op"
+
+
+def _each(spell):
+    return "".join(char if char.isalnum() else spell(char) for char in TOKEN)
+
+
+SPELLINGS = {
+    "itself": TOKEN,
+    "php": TOKEN.replace("/", "\\/"),
+    "php quoted in json": TOKEN.replace("/", "\\\\/"),
+    "php quoted twice": TOKEN.replace("/", "\\\\\\/"),
+    "json, lower case": _each(lambda char: f"\\u{ord(char):04x}"),
+    "json, upper case": _each(lambda char: f"\\u{ord(char):04X}"),
+    "json quoted in json": _each(lambda char: f"\\\\u{ord(char):04x}"),
+    "url, lower case": _each(lambda char: f"%{ord(char):02x}"),
+    "url, upper case": _each(lambda char: f"%{ord(char):02X}"),
+    "url in a url": _each(lambda char: f"%25{ord(char):02x}"),
+    "python": _each(lambda char: f"\\x{ord(char):02x}"),
+    "mixed": TOKEN.replace("/", "\\/").replace("+", "\\u002B").replace("=", "%3d"),
+}
+
+
+@pytest.mark.parametrize("written", SPELLINGS.values(), ids=SPELLINGS)
+def test_a_token_is_masked_in_every_spelling(written):
+    redactor = Redactor()
+    redactor.learn(TOKEN)
+    assert redactor.mask(f'"token":"{written}".') == f'"token":"{MASK}".'
+
+
+@pytest.mark.parametrize("written", SPELLINGS.values(), ids=SPELLINGS)
+def test_a_token_on_the_cut_is_masked_whole_in_every_spelling(written):
+    redactor = Redactor()
+    redactor.learn(TOKEN)
+    for limit in range(4, 3 + len(written)):
+        assert redactor.beginning(f"say{written}.", limit) == f"say{MASK}"
+
+
+@pytest.mark.parametrize("value", ["a\nb\tc de", "back\\slash\\\\es", "smile-\U0001f600-\ud83d", "/+=~._-"])
+def test_an_odd_value_is_masked_in_json_and_in_json_within_json(value):
+    redactor = Redactor()
+    redactor.learn(value)
+    once = json.dumps(value)
+    assert redactor.mask(once) == f'"{MASK}"'
+    assert MASK in redactor.mask(json.dumps(once))
+    assert redactor.mask(value) == MASK
+
+
+def test_two_secrets_that_overlap_on_the_cut_leave_nothing_of_either():
+    redactor = Redactor()
+    redactor.learn("abcdef-ghijkl")
+    redactor.learn("ghijkl-mnopqr")
+    assert redactor.beginning("say abcdef-ghijkl-mnopqr", 20) == f"say {MASK}{MASK}"
+
+
+def test_a_run_of_backslashes_is_searched_in_time():
+    redactor = Redactor()
+    redactor.learn("\\" * 40 + "x")
+    began = time.process_time()
+    assert redactor.mask("\\" * 4_000 + "y") == "\\" * 4_000 + "y"
+    assert time.process_time() - began < 1.0
+
+
+def test_a_token_that_becomes_permanent_is_kept_once():
+    redactor = Redactor()
+    redactor.learn("token-that-stays")
+    redactor.learn("token-that-stays", permanent=True)
+    for number in range(REMEMBERED + 1):
+        redactor.learn(f"token-{number:05}")
+    assert redactor.mask("token-that-stays") == MASK

@@ -62,3 +62,22 @@ READ = Complaint("m", kind="t", code="7")
 )
 def test_error_is_understood_when_it_says_in_the_common_shape_just_what_was_read(said, complaint, expected):
     assert failure.is_understood(said, complaint) is expected
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "The server had an error while processing your request. Sorry about that!",
+        "Rate limit reached for gpt-4o",
+        "Service unavailable",
+        "Error code: 429",
+        *(f"upstream said {status}" for status in (500, 502, 503, 504)),
+    ],
+)
+def test_own_error_by_which_ragflow_would_replay_the_answer_is_not_passed_as_it_is(message):
+    assert not failure.is_understood({"error": {"message": message}}, Complaint(message))
+
+
+def test_only_the_message_is_searched_for_ragflows_words():
+    said = {"error": {"message": "ran out", "type": "server_error", "code": 503}}
+    assert failure.is_understood(said, Complaint("ran out", kind="server_error", code="503"))

@@ -184,3 +184,9 @@ def test_stream_that_needs_no_done_ends_with_its_body(body, expected, failure):
     assert stream.feed(body) + stream.finish() == expected
     assert code(stream) == failure
     assert stream.feed(HELLO) == b""
+
+
+def test_error_by_which_ragflow_would_replay_the_answer_is_left_to_the_caller():
+    stream = new_stream()
+    assert stream.feed(HELLO + data({"error": {"message": "Rate limit reached"}})) == HELLO
+    assert (stream.has_told, str(stream.failure), stream.finish()) == (False, "Rate limit reached", b"")

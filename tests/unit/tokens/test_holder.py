@@ -521,3 +521,28 @@ async def test_a_holder_without_an_observer_is_complete():
     await clock.advance(1.0)
     assert holder.usable
     await holder.aclose()
+
+
+async def test_tokens_for_one_use_are_rejected_for_ever_at_no_cost():
+    async with kept() as it:
+        await settle()
+        for turn in range(20):
+            token = await it.holder.token()
+            it.holder.confirm(token)
+            assert it.holder.reject(token.text), turn
+            assert (await it.holder.token(instead_of=token.text)).text == f"token-{turn + 2}"
+        assert it.issuer.calls == 21
+
+
+async def test_a_confirmation_counts_for_its_own_token_alone():
+    async with kept() as it:
+        await settle()
+        first = await it.holder.token()
+        it.holder.confirm(first)
+        assert it.holder.reject(first.text)
+        verdicts = []
+        for _ in range(8):
+            token = await it.holder.token()
+            it.holder.confirm(first)
+            verdicts.append(it.holder.reject(token.text))
+        assert verdicts == [True] * 6 + [False] * 2

@@ -79,6 +79,33 @@ async def test_a_free_connection_is_used_before_a_new_one_the_last_first():
     assert len(server.dialed) == 2
 
 
+async def test_a_fresh_connection_is_never_one_that_was_kept():
+    server = Server()
+    pool = Pool(server.dial, 3)
+    kept = [await pool.take(5), await pool.take(5)]
+    for connection in kept:
+        await use(connection)
+    fresh = await pool.take(5, fresh=True)
+    assert fresh not in kept
+    assert not any(connection.open for connection in kept)
+    assert len(server.dialed) == 3
+
+
+async def test_a_fresh_connection_makes_room_where_the_limit_is_reached():
+    server = Server()
+    pool = Pool(server.dial, 1)
+    kept = await pool.take(5)
+    await use(kept)
+    assert await pool.take(5, fresh=True) is not kept
+    busy = server.dialed[-1]
+    waiting = asyncio.ensure_future(pool.take(5, fresh=True))
+    await rest()
+    assert not waiting.done()
+    await use(busy)
+    await rest()
+    assert (await waiting) not in (kept, busy)
+
+
 async def test_who_waits_is_served_in_the_order_of_coming_and_nobody_else_wakes():
     server = Server()
     pool = Pool(server.dial, 1)

@@ -475,6 +475,14 @@ ERRORS = {
             {"error": {"message": "m", "code": 502}, "choices": [{"delta": {}, "finish_reason": "error"}]},
         ),
     ),
+    "beside an empty list of choices": (
+        {"choices": [], "code": 102, "message": "boom"},
+        Complaint("boom", 400, None, "102", None, {"choices": [], "code": 102, "message": "boom"}),
+    ),
+    "beside an empty list of data": (
+        {"data": [], "code": 102, "message": "boom"},
+        Complaint("boom", 400, None, "102", None, {"data": [], "code": 102, "message": "boom"}),
+    ),
     "without words": (
         {"error": {"n": 1}},
         Complaint('{"n":1}', raw={"n": 1}),
@@ -493,8 +501,11 @@ ONLY_WHEN_REFUSED = {
 FINE = {
     "completion": {"id": "c", "choices": [{"message": {"content": "hi"}}]},
     "completion that mentions null": {"error": None, "choices": []},
-    "completion with an odd code": {"code": 7, "message": "m", "choices": []},
-    "embeddings with an odd code": {"code": 7, "message": "m", "data": []},
+    "completion with an odd code": {"code": 7, "message": "m", "choices": [{}]},
+    "embeddings with an odd code": {"code": 7, "message": "m", "data": [{}]},
+    "usage of a stream": {"choices": [], "usage": {"total_tokens": 1}, "detail": "d"},
+    "empty list with a code of success": {"code": 0, "message": "done", "choices": []},
+    "empty list with an odd code and no words": {"code": 7, "choices": []},
     "embeddings": {"object": "list", "data": [{"embedding": [0.1]}]},
     "wrapped success": {"code": 0, "data": {"choices": []}, "message": "detail"},
     "wrapped success as text": {"code": "0", "msg": "done", "data": {}},

@@ -83,6 +83,18 @@ def test_all_but_the_denied_fields_come_down():
 
 
 @pytest.mark.parametrize(
+    "name",
+    [
+        *("x-accel-redirect", "x-accel-buffering", "x-sendfile", "location", "content-location", "refresh", "via"),
+        *("x-should-retry", "server-timing", "clear-site-data", "nel", "report-to"),
+        *("public-key-pins", "public-key-pins-report-only"),
+    ],
+)
+def test_what_a_proxy_or_a_client_would_obey_stays_up(name):
+    assert relayed(((name.encode(), b"v"), (b"retry-after", b"3"))) == [(b"retry-after", b"3")]
+
+
+@pytest.mark.parametrize(
     ("kinds", "expected"),
     [
         ([], []),

@@ -306,7 +306,8 @@ def test_echoed_token_is_masked_in_every_kind_of_body():
         (b'{"choices": [{"message": {"content": "\\ud83d"}}]}', Surface.CHAT),
         (b'{"choices": [{"logprobs": -Infinity}]}', Surface.CHAT),
         (VECTORS, Surface.EMBEDDINGS),
-        ({"data": []}, Surface.EMBEDDINGS),
+        (form.BOM + json.dumps({**COMPLETION, "x": "x" * form.WHOLE_BYTES}).encode(), Surface.CHAT),
+        ({"data": []}, Surface.MODELS),
         ({"object": "list", "data": [{"id": "m"}]}, Surface.MODELS),
         ([{"id": "m"}], Surface.MODELS),
         ({"models": ["m"]}, Surface.MODELS),
@@ -489,6 +490,39 @@ def test_reply_without_the_wanted_list_is_an_error(body, surface, what, stream):
     assert document(body, surface=surface, stream=stream) == invalid(f'The upstream "chat" answered 200 OK {what}.')
 
 
+@pytest.mark.parametrize(
+    ("body", "surface", "expected"),
+    [
+        ({"choices": []}, Surface.CHAT, "without a choice"),
+        ({"choices": [], "code": 0, "message": "success"}, Surface.CHAT, "without a choice"),
+        ({"data": []}, Surface.EMBEDDINGS, "without a vector"),
+        ({"object": "list", "data": [], "model": "m"}, Surface.EMBEDDINGS, "without a vector"),
+    ],
+)
+def test_reply_whose_list_is_empty_is_an_empty_one(body, surface, expected):
+    assert document(body, surface=surface) == told(
+        UpstreamEmpty, 502, "upstream_empty", f'The upstream "chat" answered 200 OK {expected}.'
+    )
+
+
+@pytest.mark.parametrize(("surface", "wanted"), [(Surface.CHAT, "choices"), (Surface.EMBEDDINGS, "data")])
+@pytest.mark.parametrize("entries", [[None], [1], ["x" * form.WHOLE_BYTES]])
+def test_list_without_an_object_is_an_error(entries, surface, wanted):
+    assert document({wanted: entries}, surface=surface) == invalid(
+        f'The upstream "chat" answered 200 OK with a list "{wanted}" that holds no objects.'
+    )
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("surface", Surface)
+@pytest.mark.parametrize("wanted", ["choices", "data"])
+def test_error_beside_an_empty_list_gets_its_true_status(wanted, surface, stream):
+    body = {wanted: [], "code": 102, "message": "boom"}
+    assert document(body, surface=surface, stream=stream) == told(
+        UpstreamRefusal, 400, "102", "boom", kind="invalid_request_error", raw=body
+    )
+
+
 @pytest.mark.parametrize(("body", "surface"), [(COMPLETION, Surface.CHAT), (VECTORS, Surface.EMBEDDINGS)])
 def test_reply_cut_anywhere_never_looks_finished(body, surface):
     whole = json.dumps(body).encode()
@@ -556,6 +590,8 @@ def test_texts_of_our_own_are_no_wrong_credential_to_ragflow():
         judge_document("chat", Surface.CHAT, True, 200, JSON, b'{"choices":[]}'),
         judge_document("chat", Surface.CHAT, False, 200, EVENTS, b"data: {}\n\n"),
         judge_document("chat", Surface.CHAT, False, 200, JSON, b"{}"),
+        judge_document("chat", Surface.CHAT, False, 200, JSON, b'{"choices":[]}'),
+        judge_document("chat", Surface.CHAT, False, 200, JSON, b'{"choices":[null]}'),
         judge_document("chat", Surface.CHAT, False, 200, JSON, b'{"data":{"choices":[]}}'),
         judge_document("chat", Surface.CHAT, False, 200, JSON, b"x"),
     ]
