@@ -77,6 +77,8 @@ class Upstream(asyncio.Protocol):
             self.pace(EVENTS)
 
     def pace(self, left: int) -> None:
+        if self.transport.is_closing():
+            return
         self.transport.write(CHUNK if left else b"0\r\n\r\n")
         if left:
             asyncio.get_running_loop().call_later(PACE_S, self.pace, left - 1)

@@ -1,7 +1,7 @@
 """One connection to a server: HTTP/1.1, one request and its reply after the other.
 
 asyncio calls the protocol's methods, httptools those that begin with `on_`; neither ever waits. Whoever
-sends waits in `Connection.ask`, and then in the Reply that it gets.
+sends waits in `Connection.ask`, and then in the Incoming that it gets.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ class Connection(asyncio.BufferedProtocol):
         for start in range(0, len(body), SLICE_BYTES):
             while self._writing_paused and not (reply.status or reply.ended):
                 await reply.changed()
-            if reply.status or reply.ended:
+            if reply.status or not self.open:  # uvloop raises where asyncio ignores a write to what is closing
                 return
             transport.write(view[start : start + SLICE_BYTES])
         self._unsent = False

@@ -455,6 +455,18 @@ async def test_a_connection_that_dies_while_it_is_written_to():
     assert (await fault_of(asking)).fault is Fault.CLOSED
 
 
+async def test_nothing_is_written_to_a_connection_whose_end_is_under_way():
+    wire = Wire()
+    wire.transport.held_back = True
+    asking = asked(wire, b"x" * 1_000_000)
+    await rest()
+    wire.transport.closing = True
+    wire.transport.drain()
+    await rest()
+    wire.connection.connection_lost(BrokenPipeError("broken pipe"))
+    assert (await fault_of(asking)).fault is Fault.CLOSED
+
+
 async def test_a_server_that_takes_nothing_is_late():
     wire = Wire()
     wire.transport.held_back = True
