@@ -54,7 +54,7 @@ class Guard(HttpToolsProtocol):
     _stall: asyncio.TimerHandle | None = None
     _refusal: GatepassError | None = None
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # narrowed as in uvicorn
         super().connection_made(transport)
         self._departures: list[Callable[[], None]] = []
         if len(self.connections) > self.limits.connections:
@@ -205,7 +205,7 @@ class _CloseDelimited(RequestResponseCycle):
         if self._open_ended:  # the length that uvicorn counts down to: out of reach until the last piece
             last = message["type"] == "http.response.body" and not message.get("more_body", False)
             self.chunked_encoding = False
-            self.expected_content_length = len(message.get("body", b"")) if last else sys.maxsize  # type: ignore[arg-type]
+            self.expected_content_length = len(message.get("body", b"")) if last else sys.maxsize  # type: ignore[arg-type]  # bytes
         await super().send(message)
 
 

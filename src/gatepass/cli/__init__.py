@@ -34,7 +34,7 @@ class Commands(click.Group):
     """A group whose overview imports no command, and in which a missing one harms no other."""
 
     def __init__(self, entries: Mapping[str, Entry] = COMMANDS, **options: object) -> None:
-        super().__init__(**options)  # type: ignore[arg-type]
+        super().__init__(**options)  # type: ignore[arg-type]  # click's own, passed on
         self._entries = entries
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
