@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from gatepass.catalog import Catalog
 from gatepass.config.model import AccessKey
 from gatepass.errors import (
     ClientGone,
+    Draining,
     GatepassError,
     InternalError,
     Overloaded,
@@ -34,8 +36,8 @@ from gatepass.surface.operations import Match, match
 from gatepass.verdict import Begun, Whole, judge
 
 ACCESS_LOG = logging.getLogger("gatepass.access")
-SERVER_ERROR = 500
 BODY_LOG = logging.getLogger("gatepass.bodies")
+SERVER_ERROR = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,9 @@ async def handle(inbound: Inbound, gate: Gate, catalog: Catalog, client: Client)
         exchange.client_gone = True
     except GatepassError as error:
         await _tell(reply, error)
+    except asyncio.CancelledError:
+        exchange.error = Draining("gatepass was stopped at once.")
+        raise
     except Exception:
         await _tell(reply, InternalError("gatepass failed at this request. Its log tells more."))
         raise  # the server logs its trace

@@ -438,3 +438,16 @@ async def test_a_client_that_reads_nothing_does_not_hold_up_the_stop():
             await until(lambda: gate.gate.live.draining)
             await upstream.left()
     assert time.monotonic() - began_s < 15
+
+
+async def test_a_request_that_is_cancelled_from_outside_is_no_success(caplog, complaints):
+    """What uvicorn's forced stop does to a request that outlived everything else."""
+    caplog.set_level(logging.INFO, "gatepass")
+    async with Scripted([Hold()]) as upstream, gateway(upstream=upstream.url) as gate, gate.ask() as ask:
+        await upstream.requested()
+        for task in list(gate.server.server_state.tasks):
+            task.cancel()
+        line = await line_of(caplog)
+        await ask.head()
+    assert (line["outcome"], line["code"], line["hop"]) == ("error", "draining", "gatepass")
+    complaints.clear()  # uvicorn tells of the cancellation

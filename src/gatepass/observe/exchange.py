@@ -10,6 +10,7 @@ from gatepass.call import Inbound
 from gatepass.errors import GatepassError
 
 BODY_LOG_CHARS = 2_000
+PATH_LOG_CHARS = 256
 BODY_KEPT_CHARS = BODY_LOG_CHARS + 16 * 1024
 """More than is logged: a secret that begins before the cut is known by its value only where all of it is here."""
 
@@ -73,7 +74,7 @@ class Exchange:
         return {
             "id": self.inbound.id,
             "method": self.inbound.method,
-            "path": self.inbound.path,
+            "path": self.inbound.path[:PATH_LOG_CHARS],
             "operation": self.operation,
             "caller": self.caller,
             "model": self.model,

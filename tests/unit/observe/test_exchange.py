@@ -1,6 +1,6 @@
 from gatepass.call import Inbound
 from gatepass.errors import UpstreamClosed
-from gatepass.observe.exchange import BODY_KEPT_CHARS, Exchange
+from gatepass.observe.exchange import BODY_KEPT_CHARS, PATH_LOG_CHARS, Exchange
 
 
 def exchange() -> Exchange:
@@ -39,3 +39,8 @@ def test_no_body_is_kept_where_nobody_asked_for_it():
     one = exchange()
     one.keep_body("request", b"a prompt")
     assert one.bodies == {}
+
+
+def test_a_long_path_is_cut_in_the_access_line():
+    one = Exchange(Inbound("id-1", "GET", "/" + "x" * 60_000, (), "127.0.0.1", 1.0))
+    assert len(one.fields()["path"]) == PATH_LOG_CHARS
