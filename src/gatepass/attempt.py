@@ -35,8 +35,9 @@ async def send(gate: Gate, hop: Hop, request: Request, exchange: Exchange) -> Re
 
 
 async def renew(gate: Gate, hop: Hop, refusal: UpstreamAuth, exchange: Exchange) -> None:
-    """Have another token after a success turned out to be a refusal of the last one (quirks row 1).
+    """Have another token after a success turned out to be a refusal of the last one.
 
+    Some gateways write it so: HTTP 200 with `{"code":401,"msg":"token expired"}`.
     Raises `refusal` where the request has had its new token already, or there is none to be had.
     """
     if exchange.renewed or exchange.token is None:
@@ -144,7 +145,7 @@ def _pool_busy(hop: Hop) -> Overloaded:
 
 
 def _limit_headers(headers: Headers, mask: Mask) -> Headers:
-    """What tells a client how long to wait, passed on with the error (quirks row 35)."""
+    """What tells a client how long to wait, passed on with the error: the OpenAI SDKs read these."""
     return tuple(
         (name, mask(value.decode("latin-1")).encode("latin-1", "replace"))
         for name, value in headers
