@@ -33,6 +33,8 @@ from gatepass.surface.operations import openapi_paths
 LOG = logging.getLogger("gatepass.serve")
 
 KEEP_ALIVE_S = 75
+HANDOVER_S = 0.5
+"""How long a worker still serves what it had accepted before it left the socket to the others: no 503 for that."""
 FORCED_STOP_S = 3
 """After the drain: how long uvicorn waits for connections that are still closing."""
 
@@ -156,6 +158,7 @@ class Server(uvicorn.Server):
             await self._peers.aclose()
             for server in self.servers:
                 server.close()  # what comes now is for the other workers on this socket
+            await asyncio.sleep(HANDOVER_S)
         LOG.info("draining", extra={"fields": {"bound_s": bound_s, "under_way": self._gate.live.busy}})
         ended = await self._gate.live.drain(self._gate.clock, 0 if self._is_hurried else bound_s)
         LOG.info("drained", extra={"fields": {"streams_ended": ended}})
