@@ -26,7 +26,7 @@ import trustme
 import uvloop
 
 from gatepass.call import Request
-from gatepass.config.model import Network
+from gatepass.config.network import Network
 from gatepass.transport.lean import LeanTransport
 from gatepass.transport.pooled import PooledTransport
 from gatepass.transport.seam import Transport, read_whole

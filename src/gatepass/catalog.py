@@ -13,7 +13,7 @@ import msgspec
 from gatepass.admission.doors import may_use
 from gatepass.attempt import refused, send, whole
 from gatepass.call import Call, Request, Surface
-from gatepass.config.model import AccessKey
+from gatepass.config.access import AccessKey
 from gatepass.errors import GatepassError, ModelNotFound, UpstreamInvalid, UpstreamTimeout
 from gatepass.gate import Gate, Hop
 from gatepass.observe.exchange import Exchange

@@ -17,7 +17,8 @@ from gatepass.adapt.rule import Rule
 from gatepass.admission.doors import Doors
 from gatepass.admission.keys import key_texts
 from gatepass.call import Timeouts
-from gatepass.config.model import Config, Upstream
+from gatepass.config.model import Config
+from gatepass.config.upstream import Upstream
 from gatepass.errors import Draining, Overloaded
 from gatepass.observe.metrics import CredentialSample, Metrics
 from gatepass.observe.redaction import Redactor

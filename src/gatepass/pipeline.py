@@ -12,7 +12,7 @@ from gatepass.admission.doors import permit
 from gatepass.attempt import accepted, renew, send
 from gatepass.call import Call, Client, Inbound, Request, Surface, Target, header
 from gatepass.catalog import Catalog
-from gatepass.config.model import AccessKey
+from gatepass.config.access import AccessKey
 from gatepass.errors import (
     ClientGone,
     Draining,

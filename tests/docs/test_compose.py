@@ -9,8 +9,11 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from gatepass.config.credential.http_json import HttpJsonCredential, ReplyPaths
+from gatepass.config.credential.oauth2 import Oauth2Credential
 from gatepass.config.environment import read_environment
-from gatepass.config.model import Config, HttpJsonCredential, Oauth2Credential, ReplyPaths, Server
+from gatepass.config.model import Config
+from gatepass.config.server import Server
 from tests.e2e.container import compose
 
 IMAGE_FACTS = (compose.DEPLOY.parent / "Dockerfile").read_text()

@@ -8,7 +8,8 @@ from urllib.parse import urlsplit
 
 from gatepass.admission.keys import KeyRing, presented_key
 from gatepass.call import Headers, Inbound, header
-from gatepass.config.model import AccessKey, Config
+from gatepass.config.access import AccessKey
+from gatepass.config.model import Config
 from gatepass.config.url import is_loopback
 from gatepass.errors import ForbiddenHost, ForbiddenOrigin, InvalidApiKey, ModelNotAllowed, UnsupportedMediaType
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from gatepass.call import Headers
-from gatepass.config.model import AccessKey, keys_in
+from gatepass.config.access import AccessKey, keys_in
 from gatepass.config.references import UnresolvedReference
 from gatepass.config.safety import SHORTEST_KEY_CHARS, weakness
 from gatepass.errors import InvalidApiKey

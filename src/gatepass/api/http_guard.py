@@ -17,7 +17,7 @@ import httptools
 from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from gatepass.config.model import Limits
+from gatepass.config.server import Limits
 from gatepass.errors import GatepassError, HeadTooLarge, InvalidRequest, Overloaded, ReceiveTimeout
 from gatepass.surface.openai_error import error_body, error_headers
 

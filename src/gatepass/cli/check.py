@@ -14,8 +14,9 @@ import click
 from gatepass.cli.configuration import CHECK_FAILED, load_or_exit, refuse
 
 if TYPE_CHECKING:
+    from gatepass.config.access import AccessKey
     from gatepass.config.load import Loaded
-    from gatepass.config.model import AccessKey, Config
+    from gatepass.config.model import Config
     from gatepass.doctor import Trial
 
 OPERATIONS = ("chat", "embeddings")

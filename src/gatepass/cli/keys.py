@@ -17,7 +17,7 @@ def keys() -> None:
 def new(name: str) -> None:
     """Make a key: print it once, with the hash to keep in its place."""
     from gatepass.admission.keys import new_key
-    from gatepass.config.model import NAME
+    from gatepass.config.block import NAME
 
     if not re.fullmatch(NAME, name):
         raise click.BadParameter("take letters, digits, dots, underscores and hyphens", param_hint="--name")

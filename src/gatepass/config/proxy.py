@@ -9,7 +9,11 @@ from typing import TypeVar
 from urllib.parse import unquote, urlsplit
 
 from gatepass.call import Secret
-from gatepass.config.model import Config, Credential, HttpJsonCredential, Oauth2Credential, Upstream
+from gatepass.config.credential.base import Credential
+from gatepass.config.credential.http_json import HttpJsonCredential
+from gatepass.config.credential.oauth2 import Oauth2Credential
+from gatepass.config.model import Config
+from gatepass.config.upstream import Upstream
 from gatepass.config.url import checked_url
 
 Proxied = TypeVar("Proxied", Upstream, Credential)

@@ -6,9 +6,10 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from gatepass.config.model import Server, keys_in
+from gatepass.config.access import keys_in
 from gatepass.config.problem import Path, dotted
 from gatepass.config.references import Reference
+from gatepass.config.server import Server
 from gatepass.config.tree import lookup, matches
 from gatepass.config.url import crosses_network_in_plain, is_loopback
 

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from gatepass.config.model import BASE_PATH, HASH, HEADER_NAME, NAME
+from gatepass.config.block import BASE_PATH, HASH, HEADER_NAME, NAME
 from gatepass.config.problem import Path
 from gatepass.config.references import Reference
 from gatepass.config.settings import did_you_mean, unknown_setting

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from gatepass.call import Target, Timeouts
-from gatepass.config.model import Config, Model, Upstream
+from gatepass.config.model import Config
+from gatepass.config.models import Model
+from gatepass.config.upstream import Upstream
 from gatepass.errors import ModelNotFound
 
 NAMED_IN_ERROR = 10

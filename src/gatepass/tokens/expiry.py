@@ -12,7 +12,7 @@ from typing import Any
 import jwt
 
 from gatepass.call import Headers, header
-from gatepass.config.model import Unit
+from gatepass.config.credential.http_json import Unit
 from gatepass.tokens.life import WHOLE_SECOND_S
 
 EPOCH_S = 1e9

@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from gatepass.call import Request, Secret
-from gatepass.config.model import HttpJsonCredential
+from gatepass.config.credential.http_json import HttpJsonCredential
 from gatepass.config.references import Reference
 from gatepass.runtime import Clock
 from gatepass.tokens.failure import FetchFailure

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from gatepass.call import Request, Response, Secret, Timeouts
-from gatepass.config.model import Credential
+from gatepass.config.credential.base import Credential
 from gatepass.config.url import crosses_network_in_plain
 from gatepass.errors import Fault, TransportFault
 from gatepass.observe.redaction import Redactor

@@ -6,7 +6,7 @@ from base64 import b64encode
 from urllib.parse import quote_plus, urlencode
 
 from gatepass.call import Headers, Request, Secret
-from gatepass.config.model import Oauth2Credential
+from gatepass.config.credential.oauth2 import Oauth2Credential
 from gatepass.runtime import Clock
 from gatepass.tokens.issuer import HEADERS, Issuer, bounds, host_of
 from gatepass.tokens.life import Token

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from gatepass.config.model import ReplyPaths
+from gatepass.config.credential.http_json import ReplyPaths
 from gatepass.tokens.bearer import bearer
 from gatepass.tokens.expiry import Life, Moment, announced, certain_s, date_of, is_jwt, jwt_life_s
 from gatepass.tokens.failure import FetchFailure

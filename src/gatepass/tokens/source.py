@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import Protocol, assert_never
 
 from gatepass.call import Secret
-from gatepass.config.model import AnyCredential, HttpJsonCredential, Oauth2Credential, StaticCredential
+from gatepass.config.credential.http_json import HttpJsonCredential
+from gatepass.config.credential.kinds import AnyCredential
+from gatepass.config.credential.oauth2 import Oauth2Credential
+from gatepass.config.credential.static import StaticCredential
 from gatepass.runtime import Clock
 from gatepass.tokens.http_json import HttpJsonSource
 from gatepass.tokens.life import Token

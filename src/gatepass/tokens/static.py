@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gatepass.call import Secret
-from gatepass.config.model import StaticCredential
+from gatepass.config.credential.static import StaticCredential
 from gatepass.runtime import Clock
 from gatepass.tokens.bearer import bare
 from gatepass.tokens.failure import FetchFailure

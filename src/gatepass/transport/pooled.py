@@ -11,7 +11,7 @@ from typing import Any, Protocol, Self, cast
 import httpcore2
 
 from gatepass.call import Headers, Request, Response
-from gatepass.config.model import Network
+from gatepass.config.network import Network
 from gatepass.errors import Fault, TransportFault
 from gatepass.transport.coding import decoded
 from gatepass.transport.head import objection, place_of, request_fields, request_head

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 
-from gatepass.config.model import Network
+from gatepass.config.network import Network
 
 
 class Trust:

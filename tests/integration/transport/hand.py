@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from gatepass.call import Headers, Request, Response, Timeouts
-from gatepass.config.model import Network
+from gatepass.config.network import Network
 from gatepass.errors import TransportFault
 from gatepass.transport.lean import LeanTransport
 from gatepass.transport.pooled import PooledTransport

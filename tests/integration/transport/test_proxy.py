@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import pytest
 import trustme
 
-from gatepass.config.model import Network
+from gatepass.config.network import Network
 from gatepass.errors import Fault
 from gatepass.transport.choice import open_transport
 from tests.integration.scripted import Fin, Rst, Scripted, Send, reply

@@ -12,7 +12,7 @@ import pytest
 import trustme
 
 from gatepass.call import Timeouts
-from gatepass.config.model import Network
+from gatepass.config.network import Network
 from gatepass.errors import Fault
 from gatepass.transport.tls import ssl_context
 from tests.integration.scripted import Dialogue, Fin, Hold, Rst, Scripted, Send, head, reply, stream

@@ -5,7 +5,7 @@ import pytest
 
 from gatepass.admission.keys import LOOK_AGAIN_S, KeyRing, hash_key, key_texts, new_key, presented_key
 from gatepass.call import Secret
-from gatepass.config.model import AccessKey
+from gatepass.config.access import AccessKey
 from gatepass.config.references import Reference, UnresolvedReference
 from gatepass.errors import InvalidApiKey
 

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gatepass.config.credential.http_json import HttpJsonCredential
+from gatepass.config.credential.static import StaticCredential
 from gatepass.config.load import load
-from gatepass.config.model import HttpJsonCredential, StaticCredential
 from gatepass.config.problem import ConfigError
 from gatepass.config.renamed import Renamed
 from gatepass.config.safety import IN_PLAIN_SIGHT

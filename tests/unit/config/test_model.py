@@ -2,7 +2,11 @@ import pytest
 from pydantic import ValidationError
 
 from gatepass.call import Secret, Timeouts
-from gatepass.config.model import AccessKey, Config, HttpJsonCredential, Model, ModelTarget, TimeoutSettings, keys_in
+from gatepass.config.access import AccessKey, keys_in
+from gatepass.config.credential.http_json import HttpJsonCredential
+from gatepass.config.model import Config
+from gatepass.config.models import Model, ModelTarget
+from gatepass.config.network import TimeoutSettings
 from gatepass.config.references import Reference
 
 UPSTREAM = {"base_url": "https://llm.example/v1"}

@@ -14,7 +14,9 @@ from urllib.parse import parse_qs
 import jwt
 
 from gatepass.call import Headers, Request, Secret
-from gatepass.config.model import HttpJsonCredential, Oauth2Credential, StaticCredential
+from gatepass.config.credential.http_json import HttpJsonCredential
+from gatepass.config.credential.oauth2 import Oauth2Credential
+from gatepass.config.credential.static import StaticCredential
 from gatepass.errors import Fault, TransportFault
 from gatepass.observe.redaction import Redactor
 from gatepass.runtime import sleep

@@ -8,7 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gatepass.call import Secret
-from gatepass.config.model import ReplyPaths
+from gatepass.config.credential.http_json import ReplyPaths
 from gatepass.tokens.bearer import bearer
 from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.life import Kind, Token, ToldBy

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from gatepass.config.model import Network
+from gatepass.config.network import Network
 from gatepass.transport.choice import open_transport
 from gatepass.transport.lean import LeanTransport
 from gatepass.transport.pooled import PooledTransport

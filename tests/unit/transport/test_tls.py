@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from gatepass.config.model import Network
+from gatepass.config.network import Network
 from gatepass.transport.tls import Trust, ssl_context
 
 

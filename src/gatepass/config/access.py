@@ -1,0 +1,49 @@
+"""`access`: who may come in."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Field, field_validator, model_validator
+
+from gatepass.config.block import HASH, Block, Name, SecretText
+from gatepass.config.references import Reference
+
+
+def keys_in(text: str) -> tuple[str, ...]:
+    """The keys in the text of `access.keys[].key`: one, or several with white space between them."""
+    return tuple(text.split())
+
+
+class AccessKey(Block):
+    name: Name
+    """How the caller is called in logs and metrics."""
+    hash: Annotated[str, Field(pattern=HASH)] | None = None
+    """From `gatepass keys new`."""
+    key: SecretText | None = None
+    """The key itself, by reference only: `${NAME}` or `${file:/path}`. A file may hold several, one per line."""
+    models: list[str] | None = None
+    """The public model names (or globs) this key may use; None: all."""
+
+    @field_validator("key", mode="before")
+    @classmethod
+    def _by_reference(cls, value: Any) -> Any:
+        if isinstance(value, str) and not isinstance(value, Reference):
+            # a TypeError would pass through pydantic as a crash
+            raise ValueError("expects a reference, ${NAME} or ${file:/path}, never the key in plain text")  # noqa: TRY004
+        return value
+
+    @model_validator(mode="after")
+    def _one_form(self) -> AccessKey:
+        if (self.hash is None) == (self.key is None):
+            raise ValueError("expects either hash or key")
+        return self
+
+
+class Access(Block):
+    """Who may come in."""
+
+    keys: list[AccessKey] = []
+    """Without keys gatepass serves loopback only."""
+    metrics_open: bool = False
+    """Serve /metrics without a key also where keys are configured."""

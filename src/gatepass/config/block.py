@@ -1,0 +1,70 @@
+"""What all blocks of the configuration are made of: strictness, and the types of their fields."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
+
+from gatepass.call import Secret
+from gatepass.config.references import Reference
+from gatepass.config.url import checked_base_url, checked_proxy_url, checked_url
+
+MIB = 1024 * 1024
+
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$"
+HASH = r"^sha256:[0-9a-f]{64}$"
+HEADER_NAME = r"^[A-Za-z0-9-]+$"
+BASE_PATH = r"^(/[^/?#\s]+)*$"
+
+
+def _secret(value: Any) -> Secret:
+    if isinstance(value, Secret):
+        return value
+    if isinstance(value, Reference):
+        if not value:
+            raise ValueError(f"{value.template} is empty")
+        return Secret(value.read)
+    if isinstance(value, str) and value:
+        return Secret(value)
+    raise ValueError("expects a text that is not empty, best as a reference: ${NAME} or ${file:/path}")
+
+
+SecretText = Annotated[
+    Secret,
+    BeforeValidator(_secret),
+    PlainSerializer(lambda _: "(hidden)", return_type=str),
+    WithJsonSchema({"type": "string", "description": "a secret, best as ${NAME} or ${file:/path}"}),
+]
+
+
+def _without_leaves(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_leaves(member) for key, member in value.items()}
+    if isinstance(value, list):
+        return [_without_leaves(item) for item in value]
+    return "(hidden)"
+
+
+SecretTree = Annotated[Any, PlainSerializer(_without_leaves)]
+"""Any JSON, whose texts may be secrets; it keeps its References, so that a rotated file is read again."""
+
+Url = Annotated[str, AfterValidator(checked_url)]
+ProxyUrl = Annotated[str, AfterValidator(checked_proxy_url)]
+BaseUrl = Annotated[str, AfterValidator(checked_base_url)]
+
+Seconds = Annotated[float, Field(gt=0)]
+Bytes = Annotated[int, Field(gt=0)]
+Name = Annotated[str, Field(pattern=NAME)]
+
+
+class Block(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        allow_inf_nan=False,
+        hide_input_in_errors=True,
+        arbitrary_types_allowed=True,
+        use_attribute_docstrings=True,
+    )

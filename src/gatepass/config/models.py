@@ -1,0 +1,48 @@
+"""`models` and `operations`: which upstream serves what."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from gatepass.config.block import Block, Name
+from gatepass.config.network import TimeoutSettings
+
+
+class OperationRoute(Block):
+    upstream: Name
+    """A name under `upstreams`."""
+
+
+class ModelTarget(Block):
+    upstream: Name
+    """A name under `upstreams`."""
+    name: str | None = None
+    """The model's name there; None sends the client's."""
+
+
+class Model(Block):
+    """A public model name (or a glob of them): one upstream, or `targets` to try in order."""
+
+    upstream: Name | None = None
+    """A name under `upstreams`; exclusive with `targets`."""
+    name: str | None = None
+    """The model's name there; None sends the client's."""
+    targets: Annotated[list[ModelTarget], Field(min_length=1)] | None = None
+    """Several upstreams to try in order; exclusive with `upstream`."""
+    timeouts: TimeoutSettings | None = None
+    """Replaces the upstream's for this model."""
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Model:
+        if (self.upstream is None) == (self.targets is None):
+            raise ValueError("expects either upstream or targets")
+        if self.targets is not None and self.name is not None:
+            raise ValueError("name belongs into each of the targets")
+        return self
+
+    def in_order(self) -> list[ModelTarget]:
+        if self.targets is not None:
+            return self.targets
+        return [ModelTarget(upstream=self.upstream or "", name=self.name)]
