@@ -1,0 +1,186 @@
+"""The failure matrix of the token holder, as a table: `make token-matrix`, about a minute.
+
+Each row is one fault of the issuer that begins while the token is in one state and lasts OUTAGE_S of
+driven time, under one load; then the issuer is well again. What counts is what requests saw:
+
+* `lost, valid`: requests that failed or had to wait although a valid token was held. Must be 0.
+* `no token`: requests that were told 503, because the token had ended before the issuer came back.
+* `calls`: fetches that reached the issuer, in the fault and the minute after it.
+* `dead sent`: tokens handed out that had ended, or that the issuer never made. Must be 0.
+* `back`: driven seconds from the issuer's return until a token is held again. Must be at most 4 where
+  waiting helps; a refusal of the client (a wrong secret) rests longer, so as not to lock the account.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from gatepass.errors import Fault, TokenUnavailable
+from gatepass.tokens import Token
+from tests.unit.clock import DrivenClock, settle
+from tests.unit.tokens.scripted import JSON, Answer, Broken, Hang, Kept, Mint, ScriptedIssuer, Turn, answer, oauth2
+
+OUTAGE_S = 60.0
+TURN_S = 0.5
+AFTERWARDS_S = 60.0
+BACK_WITHIN_S = 4.0
+
+FAULTS: dict[str, Turn] = {
+    "slow (8 s)": Mint(300, delay_s=8.0),
+    "down": Broken(),
+    "name not known": Broken(Fault.DNS, "not known"),
+    "TLS fails": Broken(Fault.TLS, "certificate"),
+    "hangs": Hang(),
+    "dribbles": Answer(pieces=[b" "] * 10_000, every_s=1.0),
+    "500": answer({}, 500),
+    "429, retry-after 2": answer({}, 429, (b"retry-after", b"2")),
+    "garbage": Answer(body=b"\xff\xfe{"),
+    "HTML page": Answer(200, b"<html><title>Sign in</title>", ((b"content-type", b"text/html"),)),
+    "empty 200": Answer(body=b""),
+    "redirect": Answer(302, b"", ((b"location", b"https://login.example/"),)),
+    "dead on arrival": answer({"access_token": "dead", "expires_in": 0}),
+    "same token again": Mint(300, text="token-1"),
+    "error in a 200": Answer(200, b'{"code":10001,"msg":"busy"}', JSON),
+    "invalid_client": answer({"error": "invalid_client"}, 401),
+}
+DEFINITE = frozenset({"invalid_client"})
+"""Faults after which the issuer is left alone for longer than BACK_WITHIN_S on purpose."""
+AGES: dict[str, float | None] = {"none yet": None, "fresh": 0.1, "stale": 0.85, "ended": 1.0}
+"""States of the token when the fault begins, as the share of its life that has passed."""
+LOADS = (1, 50)
+"""Requests per turn of TURN_S."""
+LIVES_S = (5.0, 60.0, 300.0, 3600.0)
+
+
+@dataclass(slots=True)
+class Row:
+    fault: str
+    state: str
+    life_s: float
+    load: int
+    requests: int = 0
+    lost_valid: int = 0
+    no_token: int = 0
+    calls: int = 0
+    dead_sent: int = 0
+    back_s: float | None = None
+
+    @property
+    def is_good(self) -> bool:
+        kept = self.lost_valid == 0 and self.dead_sent == 0 and self.back_s is not None
+        return kept and (self.fault in DEFINITE or (self.back_s or 0.0) <= BACK_WITHIN_S)
+
+
+class Trial:
+    """One row under way: requests over one holder, on a clock that is driven."""
+
+    def __init__(self, row: Row) -> None:
+        self.row = row
+        self.clock = DrivenClock()
+        self.issuer = ScriptedIssuer(self.clock, otherwise=Mint(row.life_s))
+        self._waiting: set[asyncio.Task[Token]] = set()
+
+    async def run(self) -> None:
+        row, age = self.row, AGES[self.row.state]
+        if age is None:
+            self.issuer.otherwise = FAULTS[row.fault]
+        async with Kept(self.clock, self.issuer, oauth2()) as it:
+            if age is not None:
+                await self._age(it, age)
+                self.issuer.otherwise = FAULTS[row.fault]
+            before = self.issuer.calls
+            await self._load(it, OUTAGE_S)
+            self.issuer.otherwise = Mint(row.life_s)
+            returned_s = self.clock.now()
+            await self._load(it, AFTERWARDS_S, returned_s)
+            row.calls = self.issuer.calls - before
+            for task in self._waiting:
+                task.cancel()
+            await settle(5)
+
+    async def _age(self, it: Kept, age: float) -> None:
+        """Let the first token get so old, without a refresh having come between."""
+        await settle()
+        token = it.holder.fresh()
+        assert token is not None
+        self.issuer.otherwise = Hang()
+        await self.clock.advance(self.row.life_s * age)
+
+    async def _load(self, it: Kept, for_s: float, returned_s: float | None = None) -> None:
+        end_s = self.clock.now() + for_s
+        while self.clock.now() < end_s:
+            if returned_s is not None and self.row.back_s is None and it.holder.usable:
+                self.row.back_s = self.clock.now() - returned_s
+            self._ask(it)
+            await self.clock.advance(TURN_S)
+            self._reap()
+
+    def _ask(self, it: Kept) -> None:
+        held = it.holder.fresh()
+        for _ in range(self.row.load):
+            self.row.requests += 1
+            work = it.holder.token()
+            if held is None:
+                self._waiting.add(asyncio.ensure_future(work))
+                continue
+            try:
+                work.send(None)
+                self.row.lost_valid += 1  # it waits
+                work.close()
+            except StopIteration as done:
+                self._check(done.value)
+            except TokenUnavailable:
+                self.row.lost_valid += 1
+
+    def _reap(self) -> None:
+        for task in [task for task in self._waiting if task.done()]:
+            self._waiting.discard(task)
+            if isinstance(task.exception(), TokenUnavailable):
+                self.row.no_token += 1
+            elif task.result().text not in self.issuer.minted:
+                self.row.dead_sent += 1
+
+    def _check(self, token: Token) -> None:
+        if self.clock.now() >= token.expires_s or token.text not in self.issuer.minted:
+            self.row.dead_sent += 1
+
+
+def rows() -> Iterator[Row]:
+    """Every fault in every state under each load at five minutes, and each life under the heavier load."""
+    for fault in FAULTS:
+        for state in AGES:
+            for load in LOADS:
+                yield Row(fault, state, 300.0, load)
+    for life_s in LIVES_S:
+        for fault in FAULTS:
+            yield Row(fault, "stale", life_s, LOADS[-1])
+
+
+HEAD = "| fault | token | life s | load/s | requests | lost, valid | no token | calls | dead sent | back s | |"
+
+
+def line(row: Row) -> str:
+    back = "never" if row.back_s is None else f"{row.back_s:.1f}"
+    cells = (
+        *(row.fault, row.state, f"{row.life_s:g}", f"{row.load / TURN_S:g}", row.requests),
+        *(row.lost_valid, row.no_token, row.calls, row.dead_sent, back, "ok" if row.is_good else "BROKEN"),
+    )
+    return "| " + " | ".join(str(cell) for cell in cells) + " |"
+
+
+def main() -> int:
+    print(HEAD, "|---|---|---|---|---|---|---|---|---|---|---|", sep="\n")
+    broken = 0
+    for row in rows():
+        asyncio.run(Trial(row).run())
+        print(line(row), flush=True)
+        broken += not row.is_good
+    print(f"\n{broken} rows broken")
+    return 1 if broken else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
