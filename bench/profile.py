@@ -55,7 +55,7 @@ STAGES = (
     ("/h11/", "transport: httpcore2, h11, anyio"),
     ("/anyio/", "transport: httpcore2, h11, anyio"),
     ("httpx2/", "transport: httpx2"),
-    ("gatepass/transport/", "transport: ours"),
+    ("gatepass/transport/", "upstream's connection"),
     ("gatepass/tokens/", "token"),
     ("gatepass/admission/", "admit"),
     ("gatepass/surface/", "decode"),
@@ -67,11 +67,10 @@ STAGES = (
     ("gatepass/relay/", "relay: events"),
     ("gatepass/relaying.py", "relay: pump"),
     ("gatepass/reply.py", "reply"),
-    ("gatepass/api/http_guard.py", "server: uvicorn, httptools"),
-    ("uvicorn/", "server: uvicorn, httptools"),
+    ("uvicorn/", "client's connection"),
     ("starlette/", "server: FastAPI, Starlette"),
     ("fastapi/", "server: FastAPI, Starlette"),
-    ("gatepass/api/", "ASGI client"),
+    ("gatepass/api/", "client's connection"),
     ("gatepass/", "street"),
 )
 """Part of a file's path, in order: the first that fits names the stage."""

@@ -1,42 +1,52 @@
-"""What the street itself costs: `python -m bench.street`, a few seconds.
+"""What the code itself costs: `python -m bench.street`, a few seconds.
 
-gatepass's ASGI application in this process, with an upstream and a client that cost next to nothing: no
-sockets, no server, no HTTP parser. The least of several batches is what the code costs when nothing
-disturbs it: the figure to watch while changing it. What sockets and libraries add: `python -m bench.profile`.
+All of gatepass in this process, from the bytes of a client's request to the bytes of its response, between two
+transports that are no sockets: parsers, street, connections and pools, without the kernel and the loop's own reads
+and writes. The least of several batches is what the code costs when nothing disturbs it: the figure to watch while
+changing it. What sockets and libraries add: `python -m bench.profile`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import ssl
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, TextIO
 
 import uvloop
+from uvicorn.config import Config as ServerConfig
+from uvicorn.server import ServerState
 
 from bench.candidates import CLIENT_KEY
 from bench.places import BODIES
-from bench.workloads import CHAT, write_bodies
+from bench.workloads import CHAT, EMBEDDINGS, write_bodies
 from gatepass.admission.keys import hash_key
-from gatepass.app import build_app
-from gatepass.call import Headers, Request
+from gatepass.api.connection import ClientConnection, Reception
+from gatepass.app import build_app, served_by
 from gatepass.config.model import Config
 from gatepass.gate import Gate, build_gate
 from gatepass.observe.log import configure
+from gatepass.transport.connection import Connection
+from gatepass.transport.head import Place
+from gatepass.transport.lean import LeanTransport
 
 BATCHES, BATCH = 12, 150
 EVENTS = 400
 US_PER_S = 1_000_000
 
-Message = MutableMapping[str, Any]
-Ask = Callable[[], Awaitable[None]]
-
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\nx-request-id: req-0123456789abcdef\r\n"
 REPLY = (
     b'{"id":"chatcmpl-bench0000","object":"chat.completion","created":1740062666,"model":"bench","choices":[{"index":0,'
     b'"message":{"role":"assistant","content":"' + b"x" * 700 + b'"},"logprobs":null,"finish_reason":"stop"}],'
     b'"usage":{"prompt_tokens":18,"completion_tokens":246,"total_tokens":264}}'
+)
+VECTOR = b'{"object":"embedding","index":0,"embedding":[' + b",".join([b"-0.0123456789"] * 1536) + b"]}"
+VECTORS = (
+    b'{"object":"list","data":[' + b",".join([VECTOR] * 16) + b'],"model":"bench",'
+    b'"usage":{"prompt_tokens":16000,"total_tokens":16000}}'
 )
 EVENT = (
     b'data: {"id":"chatcmpl-bench0000","object":"chat.completion.chunk","created":1740062666,"model":"bench",'
@@ -45,115 +55,157 @@ EVENT = (
 DONE = b"data: [DONE]\n\n"
 
 
-class Answer:
-    """A reply whose pieces are all here."""
+class Wire(asyncio.Transport):
+    """What a connection writes goes to `heard` at once."""
 
-    def __init__(self, content_type: bytes, pieces: Iterable[bytes]) -> None:
-        self.status = 200
-        self.headers: Headers = ((b"content-type", content_type), (b"x-request-id", b"req-0123456789abcdef"))
-        self._pieces = iter(pieces)
+    def __init__(self, heard: Callable[[Any], None]) -> None:
+        super().__init__({"peername": ("127.0.0.1", 1)})
+        self._heard = heard
+        self._is_closing = False
 
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self
+    def write(self, data: Any) -> None:
+        self._heard(data)
 
-    async def __anext__(self) -> bytes:
-        for piece in self._pieces:
-            return piece
-        raise StopAsyncIteration
+    def writelines(self, list_of_data: Any) -> None:
+        for data in list_of_data:
+            self._heard(data)
 
-    async def aclose(self) -> None:
-        pass
+    def is_closing(self) -> bool:
+        return self._is_closing
+
+    def close(self) -> None:
+        self._is_closing = True
+
+    abort = close
+
+    def get_write_buffer_size(self) -> int:
+        return 0
 
 
 class Upstream:
-    """A transport that answers at once: a small chat, or a stream of `events` events."""
+    """Answers each request with `reply`, piece by piece, one in each turn of the loop."""
 
     def __init__(self) -> None:
-        self.pieces: list[bytes] = []
+        self.reply: Sequence[bytes] = ()
+
+    def whole(self, body: bytes) -> None:
+        self.reply = (HEAD % b"application/json" + b"content-length: %d\r\n\r\n" % len(body) + body,)
 
     def stream(self, events: int, joined: int) -> None:
         """`joined` events come in one piece."""
         every = [EVENT % number for number in range(events)]
-        self.pieces = [b"".join(every[at : at + joined]) for at in range(0, events, joined)] + [DONE]
+        pieces = [b"".join(every[at : at + joined]) for at in range(0, events, joined)] + [DONE]
+        chunks = [b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces]
+        head = HEAD % b"text/event-stream" + b"transfer-encoding: chunked\r\n\r\n"
+        self.reply = (head + chunks[0], *chunks[1:-1], chunks[-1] + b"0\r\n\r\n")
 
-    async def send(self, request: Request) -> Answer:
-        del request
-        return Answer(b"text/event-stream", self.pieces) if self.pieces else Answer(b"application/json", (REPLY,))
+    async def dial(self, _: Place, __: ssl.SSLContext, connection: Connection, ___: float) -> None:
+        connection.connection_made(Wire(lambda _: self._answer(connection, 0)))
 
-    async def aclose(self) -> None:
-        pass
+    def _answer(self, connection: Connection, at: int) -> None:
+        asyncio.get_running_loop().call_soon(self._say, connection, at)
+
+    def _say(self, connection: Connection, at: int) -> None:
+        data = self.reply[at]
+        for start in range(0, len(data), 128 * 1024):
+            part = data[start : start + 128 * 1024]
+            connection.get_buffer(-1)[: len(part)] = part
+            connection.buffer_updated(len(part))
+        if at + 1 < len(self.reply):
+            self._answer(connection, at + 1)
+
+
+class Client:
+    """One kept connection to gatepass."""
+
+    def __init__(self, reception: Reception, config: ServerConfig) -> None:
+        self._connection = ClientConnection(reception, config=config, server_state=ServerState(), app_state={})
+        self._connection.connection_made(Wire(self._hear))
+        self._done: asyncio.Future[None] | None = None
+        self._ends = b""
+        self._left_bytes = 0
+
+    def _hear(self, data: bytes) -> None:
+        if data.startswith(b"HTTP/1.1"):
+            if not data.startswith(b"HTTP/1.1 200"):
+                raise AssertionError(data[:500])
+            head = data[: data.index(b"\r\n\r\n") + 4].lower()
+            length = head.partition(b"content-length: ")[2].partition(b"\r\n")[0]
+            self._left_bytes = int(length) + len(head) if length else -1
+        if self._left_bytes >= 0:
+            self._left_bytes -= len(data)
+            is_over = self._left_bytes == 0
+        else:
+            is_over = data.endswith(b"0\r\n\r\n")
+        if is_over and self._done is not None:
+            self._done.set_result(None)
+
+    async def ask(self, request: bytes) -> None:
+        self._done = asyncio.get_running_loop().create_future()
+        for start in range(0, len(request), 256_000):
+            self._connection.data_received(request[start : start + 256_000])
+        await self._done
 
 
 def complete_gate(upstream: Upstream) -> Gate:
     """A Gate with a key by hash, a rename and a token, as in the benchmark."""
+    models = ("bench-chat", "bench-burst-200", "bench-embed")
     config = Config.model_validate(
         {
             "credentials": {"token": {"type": "static", "token": "t" * 800}},
             "upstreams": {"mock": {"base_url": "http://127.0.0.1:9/v1", "credential": "token"}},
-            "models": {name: {"upstream": "mock", "name": "deployed"} for name in ("bench-chat", "bench-burst-200")},
+            "models": {name: {"upstream": "mock", "name": "deployed"} for name in models},
             "access": {"keys": [{"name": "load", "hash": hash_key(CLIENT_KEY)}]},
         }
     )
     gate = build_gate(config)
-    return replace(gate, hops={"mock": replace(gate.hops["mock"], transport=upstream)})
+    transport = LeanTransport(100, ssl.create_default_context(), upstream.dial)
+    return replace(gate, hops={"mock": replace(gate.hops["mock"], transport=transport)})
 
 
-def client(app: Any, body: bytes) -> Ask:
-    """Asks `app` once per call, and reads all of the answer."""
-    headers = (
-        (b"host", b"127.0.0.1:8080"),
-        (b"user-agent", b"bench"),
-        (b"accept", b"application/json"),
-        (b"authorization", b"Bearer " + CLIENT_KEY.encode()),
-        (b"content-type", b"application/json"),
-        (b"content-length", str(len(body)).encode()),
+def request(name: str, path: str = CHAT) -> bytes:
+    body = (BODIES / f"{name}.json").read_bytes()
+    head = (
+        f"POST {path} HTTP/1.1\r\nhost: 127.0.0.1:8080\r\nuser-agent: bench\r\naccept: application/json\r\n"
+        f"authorization: Bearer {CLIENT_KEY}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
     )
-    scope = {"type": "http", "method": "POST", "path": CHAT, "headers": headers, "client": ("127.0.0.1", 1)}
-
-    async def ask() -> None:
-        messages = iter(({"type": "http.request", "body": body, "more_body": False},))
-
-        async def receive() -> Message:
-            for message in messages:
-                return message
-            await asyncio.get_running_loop().create_future()
-            raise AssertionError
-
-        async def send(message: Message) -> None:
-            if message["type"] == "http.response.start" and message["status"] != 200:
-                raise AssertionError(message)
-
-        await app({**scope, "query_string": b"", "root_path": ""}, receive, send)
-
-    return ask
+    return head.encode() + body
 
 
-async def least_us(ask: Ask, batch: int) -> float:
-    """The CPU microseconds of one `ask`, in the fastest of several batches."""
+async def least_us(client: Client, asked: bytes, batch: int) -> float:
+    """The CPU microseconds of one request, in the fastest of several batches."""
     best_s = float("inf")
     for _ in range(BATCHES):
         began_s = time.process_time()
         for _ in range(batch):
-            await ask()
+            await client.ask(asked)
         best_s = min(best_s, (time.process_time() - began_s) / batch)
     return best_s * US_PER_S
 
 
-async def measured(log: TextIO) -> dict[str, float]:
-    """Microseconds of a small chat, and of one event that comes alone, or with seven others."""
+async def opened(log: TextIO) -> tuple[Gate, Upstream, Client]:
+    """gatepass between an upstream and a client."""
     upstream = Upstream()
     gate = complete_gate(upstream)
     configure("info", "json", gate.redactor, log)
     gate.start()
     app = build_app(gate)
-    chat = client(app, (BODIES / "chat.json").read_bytes())
-    stream = client(app, (BODIES / "burst.json").read_bytes())
-    found = {"small chat": await least_us(chat, BATCH)}
+    client = Client(Reception(served_by(app, gate), gate.config.limits, 75), ServerConfig(app))
+    return gate, upstream, client
+
+
+async def measured(log: TextIO) -> dict[str, float]:
+    """Microseconds of a small chat, of an embeddings reply, and of one event that comes alone or with seven others."""
+    gate, upstream, client = await opened(log)
+    upstream.whole(REPLY)
+    found = {"small chat": await least_us(client, request("chat"), BATCH)}
+    upstream.whole(VECTORS)
+    found["embeddings, 64 KB in, 340 KB out"] = await least_us(client, request("embeddings", EMBEDDINGS), BATCH // 10)
     for joined in (1, 8):
         upstream.stream(8, joined)
-        few = await least_us(stream, BATCH)
+        few = await least_us(client, request("burst"), BATCH)
         upstream.stream(8 + EVENTS, joined)
-        found[f"event, {joined} in a piece"] = (await least_us(stream, BATCH // 10) - few) / EVENTS
+        found[f"event, {joined} in a piece"] = (await least_us(client, request("burst"), BATCH // 10) - few) / EVENTS
         found[f"stream of 8 events, {joined} in a piece"] = few
     await gate.aclose()
     return found

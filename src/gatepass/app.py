@@ -6,8 +6,9 @@ import asyncio
 import gc
 import logging
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -16,13 +17,15 @@ from fastapi import FastAPI
 from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from gatepass import __version__
-from gatepass.api.http_guard import guarded
-from gatepass.api.openai import OperationsRoute
+from gatepass.api.connection import ClientConnection, Reception, Serve
+from gatepass.api.openai import Operations
 from gatepass.api.ops import ops_routes
+from gatepass.api.pages import show
 from gatepass.api.peers import Peers
+from gatepass.api.turn import Turn
 from gatepass.catalog import Catalog
 from gatepass.errors import InternalError
 from gatepass.gate import Gate
@@ -43,26 +46,18 @@ NO_TELEMETRY = {"tracing": False, "metrics": False, "logs": False, "operation_sp
 
 
 class Gatepass(FastAPI):
-    """FastAPI for raw routes: its stack of middleware serves dependencies and path operations, which are none here.
+    """gatepass's own pages, and the lifespan. What clients call does not come here: see `served_by`.
 
-    What clients call goes straight to its route, which saves a request 10 µs; gatepass's own pages and
-    the lifespan go FastAPI's way.
+    FastAPI's stack of middleware serves dependencies and path operations, which are none here.
     """
 
-    operations: OperationsRoute
     pages: frozenset[str]
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] not in self.pages:
-            await self.operations.handle(scope, receive, send)
-        else:
-            await super().__call__(scope, receive, send)
 
     def build_middleware_stack(self) -> ASGIApp:
         return ServerErrorMiddleware(self.router, handler=_internal_error)
 
 
-def build_app(gate: Gate, peers: Peers | None = None) -> FastAPI:
+def build_app(gate: Gate, peers: Peers | None = None) -> Gatepass:
     """The ASGI application of one Gate."""
 
     @asynccontextmanager
@@ -82,11 +77,21 @@ def build_app(gate: Gate, peers: Peers | None = None) -> FastAPI:
         openapi_url=None,
         telemetry=NO_TELEMETRY,  # type: ignore[arg-type]  # a TypedDict with total=False
     )
-    pages, app.operations = ops_routes(gate, peers), OperationsRoute(gate, Catalog(gate))
+    pages = ops_routes(gate, peers)
     app.pages = frozenset(page.path for page in pages)
-    app.router.routes.extend([*pages, app.operations])
+    app.router.routes.extend(pages)
     app.openapi = lambda: _openapi(app, gate.config.server.base_path)  # type: ignore[method-assign]  # FastAPI's own way to extend the schema
     return app
+
+
+def served_by(app: Gatepass, gate: Gate) -> Serve:
+    """Pages by FastAPI, everything else by the street."""
+    operations, pages, limit_bytes = Operations(gate, Catalog(gate)), app.pages, gate.config.limits.body_bytes
+
+    def serve(turn: Turn) -> Awaitable[None]:
+        return show(app, turn, limit_bytes) if turn.path in pages else operations.serve(turn)
+
+    return serve
 
 
 def _openapi(app: FastAPI, base_path: str) -> dict[str, Any]:
@@ -112,11 +117,12 @@ class Server(uvicorn.Server):
         peers: Peers | None = None,
         lifeline_fd: int | None = None,
     ) -> None:
-        limits = gate.config.limits
+        app = build_app(gate, peers)
+        reception = Reception(served_by(app, gate), gate.config.limits, KEEP_ALIVE_S)
         super().__init__(
             uvicorn.Config(
-                build_app(gate, peers),
-                http=guarded(limits),
+                app,
+                http=partial(ClientConnection, reception),  # type: ignore[arg-type]  # uvicorn only calls it
                 loop="uvloop",
                 ws="none",
                 lifespan="on",
@@ -124,7 +130,6 @@ class Server(uvicorn.Server):
                 log_config=None,
                 proxy_headers=False,
                 server_header=False,
-                timeout_keep_alive=KEEP_ALIVE_S,
                 timeout_graceful_shutdown=FORCED_STOP_S,
             )
         )

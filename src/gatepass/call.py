@@ -86,6 +86,23 @@ class Call:
     stream: bool = False
     choices: int = 1
     adapted: tuple[str, ...] = ()
+    max_inputs: int | None = None
+    """At most so many inputs of an embeddings call in one request (see adapt/embeddings.py); None: as they came."""
+
+    def with_body(self, body: bytes, *entries: str) -> Call:
+        """The same call with another body; `entries` join `adapted`. `dataclasses.replace` takes five times as long."""
+        return Call(
+            self.id,
+            self.operation,
+            self.caller,
+            self.model,
+            body,
+            self.headers,
+            self.stream,
+            self.choices,
+            (*self.adapted, *entries),
+            self.max_inputs,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +162,10 @@ class Response(Protocol):
 
     Whoever holds it closes it, in every case: `aclose` frees the connection, or kills it where the
     body was not read to its end. Reading raises TransportFault.
+
+    `pour` hands each piece to `take` in the moment in which it is here, without waking the task that
+    waits where the transport can. It returns False when `take` did, which then wants no more for now,
+    and True at the body's end.
     """
 
     @property
@@ -152,6 +173,7 @@ class Response(Protocol):
     @property
     def headers(self) -> Headers: ...
     def __aiter__(self) -> AsyncIterator[bytes]: ...
+    def pour(self, take: Callable[[bytes], bool]) -> Awaitable[bool]: ...
     def aclose(self) -> Awaitable[None]: ...
 
 
@@ -159,13 +181,20 @@ class Client(Protocol):
     """The other end of the first hop, as much of it as the street may know."""
 
     async def body(self, limit_bytes: int) -> bytes:
-        """The whole request body; raises BodyTooLarge, ClientGone."""
+        """The whole request body; raises BodyTooLarge, ReceiveTimeout, ClientGone."""
         ...
 
-    async def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None: ...
+    def start(self, status: int, headers: list[tuple[bytes, bytes]], length_bytes: int | None = None) -> None:
+        """The response's head, which goes out with the first bytes behind it. How the body is framed is
+        the client's own matter: by its length, where that is known."""
+        ...
 
     async def write(self, data: bytes, *, last: bool = False) -> None:
-        """Send `data`; returns when the client's connection can take more."""
+        """Send `data` as soon as the client's connection can take more."""
+        ...
+
+    def offer(self, data: bytes) -> bool:
+        """Send `data` at once, or nothing of it: False where `write` would have to wait."""
         ...
 
     def watch(self, left: Callable[[], None]) -> Callable[[], None]:

@@ -7,6 +7,7 @@ import asyncio
 from gatepass.call import Response
 from gatepass.errors import TransportFault
 from gatepass.observe.exchange import Exchange
+from gatepass.relay.stream import EventStream
 from gatepass.relay.usage import as_fields, usage_of
 from gatepass.reply import Reply
 from gatepass.upstream.fault import upstream_error
@@ -26,7 +27,7 @@ async def relay(answer: Whole | Begun, reply: Reply, exchange: Exchange) -> None
         return
     try:
         exchange.adapted = (*exchange.adapted, *answer.events.adapted)
-        await reply.begin_stream(OK, answer.hop.dialect.relay_headers(answer.response.headers))
+        reply.begin_stream(OK, answer.hop.dialect.relay_headers(answer.response.headers))
         await _pump(answer, reply, exchange)
     finally:
         _note(answer, exchange)
@@ -35,26 +36,55 @@ async def relay(answer: Whole | Begun, reply: Reply, exchange: Exchange) -> None
 
 async def _pump(begun: Begun, reply: Reply, exchange: Exchange) -> None:
     """Each run of whole events leaves the moment it is here; returns when the stream ended well."""
-    events, ready, at_end = begun.events, begun.ready, begun.whole
-    pieces = aiter(begun.response)
-    while True:
-        exchange.keep_body("reply", ready)
-        if events.failure is not None:
-            await reply.events(ready, last=events.has_told)
-            raise events.failure
-        if at_end or events.done:
-            await reply.events(ready, last=True)
-            break
-        if ready:
-            await reply.events(ready)
+    events, outlet = begun.events, _Outlet(begun.events, reply, exchange, begun.ready)
+    at_end = begun.whole
+    while not (at_end or outlet.is_over):
+        await outlet.flush()
         try:
-            ready = events.feed(await anext(pieces))
-        except StopAsyncIteration:
-            ready, at_end = events.finish(), True
+            at_end = await begun.response.pour(outlet.take)
+            if at_end:
+                outlet.hold(events.finish())
         except TransportFault as fault:
             events.broken(upstream_error(fault, begun.hop.name, begun.hop.settings.base_url))
-            ready, at_end = b"", True
+            at_end = True
+    if events.failure is not None:
+        await reply.events(outlet.held, last=events.has_told)
+        raise events.failure
+    await reply.events(outlet.held, last=True)
     await _read_tail(begun.response)
+
+
+class _Outlet:
+    """Passes pieces on for as long as the stream goes on and the client takes them; the run of events
+    that waits, for room or for the stream's last words, is `held`."""
+
+    def __init__(self, events: EventStream, reply: Reply, exchange: Exchange, ready: bytes) -> None:
+        self._events = events
+        self._reply = reply
+        self._exchange = exchange
+        self.held = b""
+        self.hold(ready)
+
+    @property
+    def is_over(self) -> bool:
+        return self._events.done or self._events.failure is not None
+
+    def hold(self, ready: bytes) -> None:
+        self._exchange.keep_body("reply", ready)
+        self.held = ready
+
+    def take(self, piece: bytes) -> bool:
+        """Whether `piece` went on at once, and the next one may come."""
+        self.hold(self._events.feed(piece))
+        if self.is_over or (self.held and not self._reply.offer(self.held)):
+            return False
+        self.held = b""
+        return True
+
+    async def flush(self) -> None:
+        ready, self.held = self.held, b""
+        if ready:
+            await self._reply.events(ready)
 
 
 async def _read_tail(response: Response) -> None:

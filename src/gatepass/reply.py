@@ -34,15 +34,14 @@ class Reply:
 
     async def whole(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
         """Send a complete response."""
-        length = (b"content-length", str(len(body)).encode())
-        await self._begin(status, [*headers, length])
+        self._begin(status, [*headers], len(body))
         self._mark_first_byte()
         self.ended = True
         await self._write(body, last=True)
 
-    async def begin_stream(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
+    def begin_stream(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
         kept = [field for field in headers if field[0] not in _STREAM_FIELDS]
-        await self._begin(status, [*kept, *STREAM_HEADERS])
+        self._begin(status, [*kept, *STREAM_HEADERS])
 
     async def events(self, data: bytes, *, last: bool = False) -> None:
         """Send a run of whole events."""
@@ -50,6 +49,14 @@ class Reply:
             self._mark_first_byte()
         self.ended = last
         await self._write(data, last=last)
+
+    def offer(self, data: bytes) -> bool:
+        """Send a run of whole events of a begun stream, if that can be done without waiting."""
+        if not self._client.offer(data):
+            return False
+        self._mark_first_byte()
+        self._exchange.bytes_out += len(data)
+        return True
 
     async def fail(self, error: GatepassError) -> None:
         """Tell the client of `error`: as the response itself, or as the last event of a begun stream."""
@@ -61,12 +68,12 @@ class Reply:
             return
         await self.whole(error.http_status, [*error_headers(error), *error.relayed], error_body(error))
 
-    async def _begin(self, status: int, headers: Fields) -> None:
+    def _begin(self, status: int, headers: Fields, length_bytes: int | None = None) -> None:
         self.begun = True
         exchange = self._exchange
         exchange.status = status
         exchange.head_s = self._clock.now() - exchange.inbound.arrived_s
-        await self._client.start(status, [*headers, *_own_headers(exchange)])
+        self._client.start(status, [*headers, *_own_headers(exchange)], length_bytes)
 
     async def _write(self, data: bytes, *, last: bool) -> None:
         self._exchange.bytes_out += len(data)

@@ -1,4 +1,4 @@
-"""What operators ask: alive, ready, metrics."""
+"""What operators ask: alive, ready, metrics, status."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from gatepass.api.peers import Peers
+from gatepass.api.status import status_of
 from gatepass.call import Inbound
 from gatepass.errors import GatepassError
 from gatepass.gate import Gate
@@ -17,7 +18,7 @@ UNREADY = 503
 
 
 def ops_routes(gate: Gate, peers: Peers | None = None) -> list[Route]:
-    """/healthz, /readyz and /metrics (of all `peers`), at the root and below `server.base_path`."""
+    """/healthz, /readyz, /metrics and /status (both of all `peers`), at the root and below `server.base_path`."""
 
     async def healthz(_: Request) -> Response:
         return JSONResponse({"status": "ok"})
@@ -28,25 +29,31 @@ def ops_routes(gate: Gate, peers: Peers | None = None) -> list[Route]:
         return JSONResponse({"ready": ready}, status_code=200 if ready else UNREADY)
 
     async def metrics(request: Request) -> Response:
-        try:
-            _admit(request, gate)
-        except GatepassError as error:
-            headers = {name.decode(): value.decode() for name, value in error_headers(error)}
-            return Response(error_body(error), error.http_status, headers)
+        if not gate.config.access.metrics_open and (refused := _refused(request, gate)):
+            return refused
         shown = gate.metrics.exposition() if peers is None else await peers.exposition()
         return Response(shown, media_type=CONTENT_TYPE)
 
-    endpoints = {"/healthz": healthz, "/readyz": readyz, "/metrics": metrics}
+    async def status(request: Request) -> Response:
+        """Wants a key wherever there are any: it quotes what issuers say."""
+        if refused := _refused(request, gate):
+            return refused
+        return JSONResponse(status_of(gate) if peers is None else {"workers": await peers.statuses()})
+
+    endpoints = {"/healthz": healthz, "/readyz": readyz, "/metrics": metrics, "/status": status}
     prefixes = dict.fromkeys(("", gate.config.server.base_path))
     return [
         Route(prefix + path, endpoint, methods=["GET"]) for prefix in prefixes for path, endpoint in endpoints.items()
     ]
 
 
-def _admit(request: Request, gate: Gate) -> None:
-    """/metrics wants any known key, unless `access.metrics_open`."""
-    if gate.config.access.metrics_open:
-        return
+def _refused(request: Request, gate: Gate) -> Response | None:
+    """The answer to somebody without a known key; None lets them in."""
     headers = tuple(request.headers.raw)
     peer = request.client.host if request.client else ""
-    gate.doors.admit(Inbound("", "GET", request.url.path, headers, peer, gate.clock.now()))
+    try:
+        gate.doors.admit(Inbound("", "GET", request.url.path, headers, peer, gate.clock.now()))
+    except GatepassError as error:
+        shown = {name.decode(): value.decode() for name, value in error_headers(error)}
+        return Response(error_body(error), error.http_status, shown)
+    return None

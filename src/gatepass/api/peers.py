@@ -1,28 +1,39 @@
-"""The workers of one supervisor, as far as they know each other: each shows its metrics on a socket in one folder."""
+"""The workers of one supervisor, as far as they know each other: each shows its pages on a socket in one folder."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from gatepass.observe.merge import merged
 
 LOG = logging.getLogger("gatepass.peers")
 
 ASK_S = 1.0
-"""A worker that does not answer within this is left out of a scrape."""
-EXPOSITION_BYTES = 8 * 1024 * 1024
+"""A worker that does not answer within this is left out."""
+PAGE_BYTES = 8 * 1024 * 1024
+METRICS, STATUS = "metrics", "status"
 
 
 class Peers:
-    """The folder that a supervisor made, mode 0700. A worker's socket in it also says that the worker is ready."""
+    """The folder that a supervisor made, mode 0700. A worker's socket in it also says that the worker is ready.
 
-    def __init__(self, folder: Path, name: str, exposition: Callable[[], bytes]) -> None:
+    Who connects says a line with the name of a page and is told that page: Prometheus text, or JSON.
+    """
+
+    def __init__(
+        self, folder: Path, name: str, exposition: Callable[[], bytes], status: Callable[[], Mapping[str, Any]]
+    ) -> None:
         self._folder = folder
         self._socket = folder / f"{name}.sock"
-        self._exposition = exposition
+        self._pages: Mapping[str, Callable[[], bytes]] = {
+            METRICS: exposition,
+            STATUS: lambda: json.dumps(status()).encode(),
+        }
         self._server: asyncio.Server | None = None
 
     async def open(self) -> None:
@@ -35,16 +46,25 @@ class Peers:
 
     async def exposition(self) -> bytes:
         """All workers' metrics in one."""
-        found = await asyncio.gather(*(self._ask(path) for path in sorted(self._folder.glob("*.sock"))))
-        return merged(text for text in found if text is not None)
+        return merged((await self._asked(METRICS)).values())
 
-    async def _ask(self, path: Path) -> bytes | None:
+    async def statuses(self) -> dict[str, Any]:
+        """Each worker's status by its name."""
+        return {name: json.loads(page) for name, page in (await self._asked(STATUS)).items()}
+
+    async def _asked(self, page: str) -> dict[str, bytes]:
+        paths = sorted(self._folder.glob("*.sock"))
+        found = await asyncio.gather(*(self._ask(path, page) for path in paths))
+        return {path.stem: said for path, said in zip(paths, found, strict=True) if said}
+
+    async def _ask(self, path: Path, page: str) -> bytes | None:
         if path == self._socket:
-            return self._exposition()
+            return self._pages[page]()
         try:
             async with asyncio.timeout(ASK_S):
-                reader, writer = await asyncio.open_unix_connection(path, limit=EXPOSITION_BYTES)
+                reader, writer = await asyncio.open_unix_connection(path, limit=PAGE_BYTES)
                 try:
+                    writer.write(f"{page}\n".encode())
                     return await reader.read(-1)
                 finally:
                     writer.close()
@@ -52,12 +72,13 @@ class Peers:
             LOG.warning("worker_silent", extra={"fields": {"worker": path.stem, "reason": type(error).__name__}})
             return None
 
-    async def _tell(self, _: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _tell(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             async with asyncio.timeout(ASK_S):
-                writer.write(self._exposition())
+                page = self._pages.get((await reader.readline()).decode("latin-1").strip())
+                writer.write(page() if page is not None else b"")
                 await writer.drain()
-        except (OSError, TimeoutError):
-            return  # who asked has left
+        except (OSError, TimeoutError, ValueError):
+            return  # who asked has left, or said no line
         finally:
             writer.close()

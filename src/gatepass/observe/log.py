@@ -7,6 +7,7 @@ import logging
 import sys
 import time
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, TextIO
 
 import msgspec
@@ -14,6 +15,7 @@ import msgspec
 from gatepass.observe.redaction import Redactor
 
 ROOT = "gatepass"
+_LEVELS = MappingProxyType({logging.INFO: "info", logging.WARNING: "warning", logging.ERROR: "error"})
 FOREIGN_LEVEL = logging.WARNING
 """Libraries speak from here up: at DEBUG an HTTP client prints the headers it sends."""
 
@@ -25,11 +27,12 @@ class Line(logging.Formatter):
         super().__init__()
         self._redactor = redactor
         self._write = _as_json if style == "json" else _as_text
+        self._second, self._said = -1, ""
 
     def format(self, record: logging.LogRecord) -> str:
         fields: dict[str, Any] = {
-            "ts": _timestamp(record.created),
-            "level": record.levelname.lower(),
+            "ts": self._timestamp(record.created),
+            "level": _LEVELS.get(record.levelno) or record.levelname.lower(),
             "event": record.getMessage(),
         }
         if not record.name.startswith(ROOT):
@@ -38,6 +41,13 @@ class Line(logging.Formatter):
         if record.exc_info:
             fields["trace"] = self.formatException(record.exc_info)
         return self._redactor.mask(self._write(fields))
+
+    def _timestamp(self, created_s: float) -> str:
+        """Lines come many to a second, and a second is put into words once."""
+        second = int(created_s)
+        if second != self._second:
+            self._second, self._said = second, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+        return f"{self._said}.{int(created_s % 1 * 1000):03d}Z"
 
 
 def configure(level: str, style: str, redactor: Redactor, stream: TextIO | None = None) -> None:
@@ -58,13 +68,22 @@ def configure(level: str, style: str, redactor: Redactor, stream: TextIO | None 
 def emit(logger: logging.Logger, level: int, event: str, fields: Mapping[str, Any]) -> None:
     """Log `event` with its fields; a field that is None says nothing and is left out."""
     if logger.isEnabledFor(level):
-        said = {name: value for name, value in fields.items() if value is not None}
-        logger.log(level, event, extra={"fields": said})
+        logger.handle(_Told(logger.name, level, event, {k: v for k, v in fields.items() if v is not None}))
 
 
-def _timestamp(created_s: float) -> str:
-    whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(created_s))
-    return f"{whole}.{int(created_s % 1 * 1000):03d}Z"
+class _Told(logging.LogRecord):
+    """A record of `emit`, without what nothing here shows: logging's own works out its caller's file, its
+    process and its thread, for 3 µs a request."""
+
+    def __init__(self, name: str, level: int, event: str, fields: dict[str, Any]) -> None:
+        self.__dict__.update(_UNTOLD)
+        self.name, self.levelno, self.levelname = name, level, logging.getLevelName(level)
+        self.msg, self.fields = event, fields
+        self.created = time.time()
+        self.msecs = self.created % 1 * 1000
+
+
+_UNTOLD: Mapping[str, Any] = vars(logging.makeLogRecord({"filename": "log.py", "module": "log"}))
 
 
 def _as_json(fields: Mapping[str, Any]) -> str:

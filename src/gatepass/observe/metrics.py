@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, TypeVar, cast
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from gatepass.errors import GatepassError, UpstreamRefusal
 from gatepass.observe.exchange import Exchange
-
-Family = TypeVar("Family", Counter, Histogram)
+from gatepass.observe.tally import Counts, Level, Times
 
 DURATIONS_S = (0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+
+_IN, _OUT = ("in",), ("out",)
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -35,85 +35,62 @@ class Metrics:
     """One registry of its own: nothing global, so that a process can hold several gateways."""
 
     def __init__(self, credentials: Callable[[], Iterable[CredentialSample]]) -> None:
-        self._registry = CollectorRegistry(auto_describe=True)
-        self._children: dict[tuple[Any, tuple[str, ...]], Any] = {}
-        self._requests = Counter(
-            "gatepass_requests_total",
-            "Requests by operation and outcome",
-            ["operation", "outcome"],
-            registry=self._registry,
+        self._registry = CollectorRegistry()
+        self._requests = Counts(
+            "gatepass_requests_total", "Requests by operation and outcome", ("operation", "outcome")
         )
-        self._attempts = Counter(
-            "gatepass_attempts_total", "Requests sent to an upstream", ["upstream"], registry=self._registry
+        self._attempts = Counts("gatepass_attempts_total", "Requests sent to an upstream", ("upstream",))
+        self._renewals = Counts(
+            "gatepass_renewed_requests_total", "Requests sent again with a new token after a 401", ("upstream",)
         )
-        self._renewals = Counter(
-            "gatepass_renewed_requests_total",
-            "Requests sent again with a new token after a 401",
-            ["upstream"],
-            registry=self._registry,
-        )
-        self._stale = Counter(
+        self._stale = Counts(
             "gatepass_stale_repeats_total",
             "Requests sent again because a reused connection closed without an answer",
-            ["upstream"],
-            registry=self._registry,
+            ("upstream",),
         )
-        self._errors = Counter(
-            "gatepass_errors_total",
-            "Errors by code and by the hop that failed",
-            ["code", "hop"],
-            registry=self._registry,
-        )
-        self._duration = Histogram(
+        self._errors = Counts("gatepass_errors_total", "Errors by code and by the hop that failed", ("code", "hop"))
+        self._duration = Times(
             "gatepass_request_duration_seconds",
             "From the request's arrival to the response's end",
-            ["operation"],
-            buckets=DURATIONS_S,
-            registry=self._registry,
+            "operation",
+            DURATIONS_S,
         )
-        self._ttft = Histogram(
+        self._ttft = Times(
             "gatepass_time_to_first_token_seconds",
             "From the request's arrival to the first event of a stream",
-            ["operation"],
-            buckets=DURATIONS_S,
-            registry=self._registry,
+            "operation",
+            DURATIONS_S,
         )
-        self._bytes = Counter(
-            "gatepass_client_bytes_total", "Body bytes on the first hop", ["direction"], registry=self._registry
-        )
-        self._in_flight = Gauge("gatepass_requests_in_flight", "Requests under way", registry=self._registry)
-        self._registry.register(_Credentials(credentials))
+        self._bytes = Counts("gatepass_client_bytes_total", "Body bytes on the first hop", ("direction",))
+        self._in_flight = Level("gatepass_requests_in_flight", "Requests under way")
+        counts = (self._requests, self._attempts, self._renewals, self._stale, self._errors, self._bytes)
+        for family in (*counts, self._duration, self._ttft, self._in_flight, _Credentials(credentials)):
+            self._registry.register(family)
 
     def opened(self) -> None:
-        self._in_flight.inc()
+        self._in_flight.value += 1
 
     def closed(self, exchange: Exchange) -> None:
         """Count a finished exchange."""
-        self._in_flight.dec()
-        self._child(self._requests, exchange.operation, exchange.outcome).inc()
-        self._child(self._duration, exchange.operation).observe(exchange.ended_s or 0.0)
+        operation = exchange.operation
+        self._in_flight.value -= 1
+        self._requests.add((operation, exchange.outcome))
+        self._duration.observe(operation, exchange.ended_s or 0.0)
         if exchange.events and exchange.first_byte_s is not None:
-            self._child(self._ttft, exchange.operation).observe(exchange.first_byte_s)
-        self._child(self._bytes, "in").inc(exchange.bytes_in)
-        self._child(self._bytes, "out").inc(exchange.bytes_out)
+            self._ttft.observe(operation, exchange.first_byte_s)
+        self._bytes.add(_IN, exchange.bytes_in)
+        self._bytes.add(_OUT, exchange.bytes_out)
         if exchange.error is not None:
-            self._child(self._errors, _code(exchange.error), exchange.error.hop).inc()
+            self._errors.add((_code(exchange.error), exchange.error.hop))
 
     def attempted(self, upstream: str) -> None:
-        self._child(self._attempts, upstream).inc()
+        self._attempts.add((upstream,))
 
     def renewed(self, upstream: str) -> None:
-        self._child(self._renewals, upstream).inc()
+        self._renewals.add((upstream,))
 
     def repeated_stale(self, upstream: str) -> None:
-        self._child(self._stale, upstream).inc()
-
-    def _child(self, family: Family, *labels: str) -> Family:
-        """The member of `family` with these labels: `labels()` checks and locks each time it is called."""
-        found = self._children.get((family, labels))
-        if found is None:
-            found = self._children[family, labels] = family.labels(*labels)
-        return cast("Family", found)
+        self._stale.add((upstream,))
 
     def exposition(self) -> bytes:
         return generate_latest(self._registry)

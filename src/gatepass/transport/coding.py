@@ -7,11 +7,12 @@ in a decompressor's buffer.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Protocol, Self
 
 from gatepass.call import Response
 from gatepass.errors import Fault, TransportFault
+from gatepass.transport.seam import pour
 
 PIECE_BYTES = 256 * 1024
 """The largest piece handed on at once: a compressed bomb grows no further than what is read."""
@@ -89,6 +90,9 @@ class Decoded:
                 raise
             self._ready = self._decoder.decode(piece)
         return ready
+
+    async def pour(self, take: Callable[[bytes], bool]) -> bool:
+        return await pour(self, take)
 
     def aclose(self) -> Awaitable[None]:
         return self._response.aclose()

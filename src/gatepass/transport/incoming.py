@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Protocol, Self
 
 from gatepass.call import Headers
@@ -34,7 +35,7 @@ class Incoming:
 
     __slots__ = (
         *("status", "headers", "named", "pieces", "size", "ended"),
-        *("_source", "_loop", "_idle_s", "_fault", "_waiter"),
+        *("_source", "_loop", "_idle_s", "_fault", "_waiter", "_take"),
     )
 
     def __init__(self, source: Source, loop: asyncio.AbstractEventLoop, idle_s: float) -> None:
@@ -49,6 +50,7 @@ class Incoming:
         self._idle_s = idle_s
         self._fault: TransportFault | None = None
         self._waiter: asyncio.Future[None] | None = None
+        self._take: Callable[[bytes], bool] | None = None
 
     def __aiter__(self) -> Self:
         return self
@@ -61,6 +63,20 @@ class Incoming:
                 raise StopAsyncIteration
             await self._more()
         return self._taken()
+
+    async def pour(self, take: Callable[[bytes], bool]) -> bool:
+        """See `Response`. A piece goes to `take` where it is read: an event needs no turn of the loop for
+        itself and no step of a task, which was a third of its cost."""
+        self._take = take
+        try:
+            while self._poured():
+                if self.ended:
+                    self.check()
+                    return True
+                await self._more()
+        finally:
+            self._take = None
+        return False
 
     async def aclose(self) -> None:
         self.abandon()
@@ -81,9 +97,11 @@ class Incoming:
         await self._waiter
 
     def wake(self) -> None:
-        waiter, self._waiter = self._waiter, None
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
+        waiter = self._waiter
+        if waiter is None or waiter.done() or (self._take is not None and self._goes_on(waiter)):
+            return
+        self._waiter = None
+        waiter.set_result(None)
 
     def end(self, fault: TransportFault | None = None) -> None:
         """There will be no more: the body is whole, or broke off by `fault`."""
@@ -91,6 +109,25 @@ class Incoming:
         self._fault = fault
         self.ended = True
         self.wake()
+
+    def _poured(self) -> bool:
+        """Hand on what is here; whether more is wanted."""
+        while self.pieces and self._take is not None:
+            if not self._take(self._taken()):
+                self._take = None
+        return self._take is not None
+
+    def _goes_on(self, waiter: asyncio.Future[None]) -> bool:
+        """Whether what is here could be handed on without the task that pours."""
+        try:
+            wants_more = self._poured()
+        except Exception as error:  # noqa: BLE001 - it belongs to whoever pours, not to the connection that reads
+            waiter.set_exception(error)
+            return True
+        if not wants_more or self._source is None:
+            return False
+        self._source.deadline.set(self._idle_s)
+        return True
 
     async def _more(self) -> None:
         if self._source is not None:

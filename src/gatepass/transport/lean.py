@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections.abc import Awaitable, Callable
 from functools import partial
 
 from gatepass.call import Request, Response
 from gatepass.errors import TransportFault
 from gatepass.transport.coding import decoded
+from gatepass.transport.connection import Connection
 from gatepass.transport.dial import dial
 from gatepass.transport.head import Place, place_of, request_head
 from gatepass.transport.pool import Pool
@@ -21,12 +23,16 @@ WAYS = 256
 """How many URLs are remembered; a hop has as many as it has operations."""
 
 
+Dialer = Callable[[Place, ssl.SSLContext, Connection, float], Awaitable[None]]
+
+
 class LeanTransport:
     """`max_connections` for each server that is asked; a hop asks one."""
 
-    def __init__(self, max_connections: int, context: ssl.SSLContext) -> None:
+    def __init__(self, max_connections: int, context: ssl.SSLContext, dial: Dialer = dial) -> None:
         self._max_connections = max_connections
         self._context = context
+        self._dial = dial
         self._pools: dict[tuple[bool, str, int], Pool] = {}
         self._ways: dict[str, tuple[Place, Pool]] = {}
 
@@ -52,7 +58,7 @@ class LeanTransport:
         place = place_of(url)
         server = (place.secure, place.host, place.port)
         if server not in self._pools:
-            self._pools[server] = Pool(partial(dial, place, self._context), self._max_connections)
+            self._pools[server] = Pool(partial(self._dial, place, self._context), self._max_connections)
         if len(self._ways) >= WAYS:
             self._ways.clear()
         way = self._ways[url] = (place, self._pools[server])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Protocol, Self, cast
 
 import httpcore2
@@ -15,6 +15,7 @@ from gatepass.config.network import Network
 from gatepass.errors import Fault, TransportFault
 from gatepass.transport.coding import decoded
 from gatepass.transport.head import objection, place_of, request_fields, request_head
+from gatepass.transport.seam import pour
 from gatepass.transport.watched import Unanswered, WatchedNetwork
 
 KEEPALIVE_S = 30.0
@@ -101,6 +102,9 @@ class PooledResponse:
             raise TransportFault(Fault.TIMEOUT_IDLE, f"nothing came for {self._idle_s:g} s") from None
         except _FAILED as error:
             raise _fault(error, self._trail, Fault.TIMEOUT_IDLE) from error
+
+    async def pour(self, take: Callable[[bytes], bool]) -> bool:
+        return await pour(self, take)
 
     async def aclose(self) -> None:
         """Free or kill the connection; a generator that was begun is closed first, or it lingers."""

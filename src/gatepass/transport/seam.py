@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterable, Callable
 from typing import Protocol
 
 from gatepass.call import Request, Response
@@ -18,6 +19,14 @@ class Transport(Protocol):
     async def send(self, request: Request) -> Response: ...
 
     async def aclose(self) -> None: ...
+
+
+async def pour(pieces: AsyncIterable[bytes], take: Callable[[bytes], bool]) -> bool:
+    """`Response.pour` for pieces that have to be awaited one by one."""
+    async for piece in pieces:
+        if not take(piece):
+            return False
+    return True
 
 
 async def read_whole(response: Response, limit_bytes: int, beginning: bytes = b"") -> bytes:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-from gatepass.call import Call, Complaint, Headers, Operation, Request, Surface, Timeouts
+from gatepass.call import Call, Complaint, Headers, Operation, Request, Surface, Timeouts, header
 from gatepass.errors import GatepassError, UpstreamError
 from gatepass.upstream import judge
 from gatepass.upstream.complaint import read_complaint
@@ -84,8 +85,13 @@ class OpenaiDialect:
 
 def operation_url(base_url: str, operation: Operation) -> str:
     """`base_url` with the operation's path behind its own; its query stays (Azure's `api-version`)."""
+    return _below(base_url, operation.path)
+
+
+@lru_cache(maxsize=1024)  # a hop has as many as it has operations, and taking a URL apart costs 4 µs
+def _below(base_url: str, path: str) -> str:
     parts = urlsplit(base_url)
-    return parts._replace(path=f"{parts.path.rstrip('/')}/{operation.path.lstrip('/')}").geturl()
+    return parts._replace(path=f"{parts.path.rstrip('/')}/{path.lstrip('/')}").geturl()
 
 
 def _headers(call: Call, forward_headers: Collection[str], *, has_body: bool) -> Headers:
@@ -97,11 +103,13 @@ def _headers(call: Call, forward_headers: Collection[str], *, has_body: bool) ->
     that is a plain word: one name for one request in every log.
     """
     kept = forwarded(call.headers, forward_headers)
-    names = {name for name, _ in kept}
-    own = [(b"accept", b"text/event-stream" if call.stream else b"application/json"), (b"accept-encoding", b"identity")]
+    own = [_ACCEPT_STREAM if call.stream else _ACCEPT_JSON, (b"accept-encoding", b"identity")]
     if has_body:
         own.append((b"content-type", b"application/json"))
-    if b"user-agent" not in names:
+    if header(kept, b"user-agent") is None:
         own.append((b"user-agent", b"gatepass"))
     own.append((b"x-request-id", call.id.encode("ascii", "replace")))
     return (*kept, *own)
+
+
+_ACCEPT_STREAM, _ACCEPT_JSON = (b"accept", b"text/event-stream"), (b"accept", b"application/json")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Sequence
+from functools import lru_cache
 
 from gatepass.call import Headers
 
@@ -43,13 +44,14 @@ def forwarded(headers: Headers, more: Collection[str] = ()) -> Headers:
     Fields that `connection` names belong to the first hop and stay there (CVE-2025-48865 was a proxy
     that let a client remove the proxy's own fields with it: those are added behind this).
     """
-    allowed = (FORWARDED | {name.lower().encode("ascii", "replace") for name in more}) - NEVER_UP
-    dropped = _named_by_connection(headers)
-    return tuple(
-        (name, value)
-        for name, value in headers
-        if name in allowed and name not in dropped and not name.startswith(b"x-gatepass-")
-    )
+    allowed = _allowed(tuple(more)) - _named_by_connection(headers)
+    return tuple([field for field in headers if field[0] in allowed])
+
+
+@lru_cache(maxsize=1024)  # of the configuration's upstreams
+def _allowed(more: tuple[str, ...]) -> frozenset[bytes]:
+    named = (name.lower().encode("ascii", "replace") for name in more)
+    return (FORWARDED | {name for name in named if not name.startswith(b"x-gatepass-")}) - NEVER_UP
 
 
 def relayed(headers: Headers) -> list[tuple[bytes, bytes]]:
@@ -57,22 +59,21 @@ def relayed(headers: Headers) -> list[tuple[bytes, bytes]]:
 
     Of several content types the one that says event stream counts, else the first.
     """
-    dropped = NEVER_DOWN | _named_by_connection(headers)
-    kept = [
-        (name, value)
-        for name, value in headers
-        if name not in dropped and b"_" not in name and not name.startswith(_NEVER_DOWN_PREFIXES)
-    ]
-    kind = _content_type(value for name, value in headers if name == b"content-type")
-    return kept if kind is None else [(b"content-type", kind), *kept]
+    named, kinds, kept = _named_by_connection(headers), list[bytes](), list[tuple[bytes, bytes]]()
+    for field in headers:
+        name = field[0]
+        if name == b"content-type":
+            kinds.append(field[1])
+        elif not (name in NEVER_DOWN or name in named or b"_" in name or name.startswith(_NEVER_DOWN_PREFIXES)):
+            kept.append(field)
+    return [(b"content-type", _content_type(kinds)), *kept] if kinds else kept
 
 
-def _content_type(values: Iterable[bytes]) -> bytes | None:
-    kinds = list(values)
+def _content_type(kinds: Sequence[bytes]) -> bytes:
     streams = [kind for kind in kinds if kind.strip().lower().startswith(b"text/event-stream")]
-    return next(iter(streams or kinds), None)
+    return (streams or kinds)[0]
 
 
-def _named_by_connection(headers: Headers) -> set[bytes]:
-    named = (token for name, value in headers if name == b"connection" for token in value.split(b","))
-    return {token.strip().lower() for token in named}
+def _named_by_connection(headers: Headers) -> frozenset[bytes]:
+    lists = [value for name, value in headers if name == b"connection"]
+    return frozenset([token.strip().lower() for value in lists for token in value.split(b",")])

@@ -9,8 +9,8 @@ from bench.profile import LOOP, UNKNOWN, read_stacks, shared_out, stage_of
 
 ROOT = "run (uvicorn/server.py:60)"
 HANDLE = "handle (/x/src/gatepass/pipeline.py:50)"
-WRITE = "write (/x/src/gatepass/api/asgi_client.py:40)"
-SEND = "send (/x/site-packages/uvicorn/protocols/http/httptools_impl.py:500)"
+WRITE = "write (/x/src/gatepass/api/turn.py:40)"
+ASK = "ask (/x/src/gatepass/transport/connection.py:90)"
 ENCODE = "encode (/x/lib/python3.11/json/encoder.py:9)"
 LOG = "emit (/x/src/gatepass/observe/log.py:60)"
 
@@ -18,8 +18,8 @@ LOG = "emit (/x/src/gatepass/observe/log.py:60)"
 @pytest.mark.parametrize(
     ("frames", "stage"),
     [
-        ((HANDLE, WRITE, SEND), "server: uvicorn, httptools"),
-        ((HANDLE, WRITE), "ASGI client"),
+        ((HANDLE, WRITE), "client's connection"),
+        ((HANDLE, ASK), "upstream's connection"),
         ((HANDLE, LOG, ENCODE), "log line"),
         ((HANDLE,), "street"),
         ((), LOOP),

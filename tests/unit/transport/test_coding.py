@@ -1,10 +1,12 @@
 import gzip
 import zlib
+from collections.abc import Callable
 
 import pytest
 
 from gatepass.errors import Fault, TransportFault
 from gatepass.transport.coding import PIECE_BYTES, decoded, decoder_of
+from gatepass.transport.seam import pour
 
 TEXT = b"data: {}\n\n" * 50
 
@@ -76,6 +78,9 @@ class Played:
         for piece in self.pieces:
             return piece
         raise StopAsyncIteration
+
+    async def pour(self, take: Callable[[bytes], bool]) -> bool:
+        return await pour(self, take)
 
     async def aclose(self) -> None:
         self.closed = True

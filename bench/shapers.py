@@ -1,0 +1,156 @@
+"""What shaping a stream costs: `python -m bench.shapers`. CPU of one process, without sockets.
+
+A stream of 512 events comes event by event, as a paced upstream sends it. The bar is that of the house:
+12 µs of CPU for an event that is emulated, aggregated or repaired, all of the gateway included; so the
+part measured here has 5 µs. Each figure is the best of many rounds, for the machine may be busy.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from gatepass.call import Complaint
+from gatepass.relay.aggregation.aggregator import Aggregator
+from gatepass.relay.chunk import Object, Origin, event
+from gatepass.relay.repair.repair import Repair
+from gatepass.relay.repair.wishes import Wishes
+from gatepass.relay.stream import DONE, EventStream
+from gatepass.relay.synthesis import synthesise
+
+EVENTS = 512
+BURST = 32
+ROUNDS = 60
+BAR_US = 5.0
+CLEAN_BAR_US = 0.6
+LIMIT_BYTES = 1 << 26
+
+ORIGIN = Origin(lambda prefix: prefix + "0" * 24, 1_790_000_000, "bench")
+USAGE = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
+CUMULATIVE = "The answer so far, which every event of such a stream repeats from its start. " * 7
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """Work on a stream of so many events, and what it may cost for each (None: no bar)."""
+
+    name: str
+    work: Callable[[], object]
+    events: int
+    bar_us: float | None = None
+
+    def took_us(self) -> float:
+        """Microseconds of CPU for one event, once."""
+        began_ns = time.process_time_ns()
+        self.work()
+        return (time.process_time_ns() - began_ns) / self.events / 1000
+
+
+def _chunk(delta: Object, reason: str | None = None, **more: Any) -> Object:
+    choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}
+    head = {"id": "chatcmpl-AbCdEfGhIjKlMnOpQrStUvWx", "object": "chat.completion.chunk", "created": 1_790_000_000}
+    return {**head, "model": "gpt-4o-2024-08-06", "system_fingerprint": "fp_1", "choices": [choice], **more}
+
+
+def _stream(middle: Callable[[int], Object]) -> list[bytes]:
+    """A role, `EVENTS` chunks, the end."""
+    first, last = _chunk({"role": "assistant", "content": ""}), _chunk({}, "stop")
+    return [*map(event, [first, *map(middle, range(EVENTS)), last]), DONE]
+
+
+def _text(number: int) -> Object:
+    return _chunk({"content": f" word{number}"})
+
+
+def _call(number: int) -> Object:
+    return _chunk({"tool_calls": [{"id": "call_1", "function": {"name": "look", "arguments": f"{number},"}}]})
+
+
+BROKEN: dict[str, Callable[[int], Object]] = {
+    "role in every delta": lambda number: _chunk({"role": "assistant", "content": f" word{number}"}),
+    "usage in every chunk": lambda number: _text(number) | {"usage": USAGE},
+    "finish reason empty": lambda number: _chunk({"content": f" word{number}"}, ""),
+    "wrapped": lambda number: {"code": 0, "msg": "ok", "data": _text(number)},
+    "ids only in the first chunk": lambda number: _text(number) | {"id": "", "model": ""} if number else _text(0),
+    "tool deltas of every defect": _call,
+}
+
+
+def _read_error(_: Any) -> Complaint | None:
+    return None
+
+
+def _judge(blocks: list[bytes]) -> None:
+    stream = EventStream("bench", LIMIT_BYTES, _read_error)
+    for block in blocks:
+        stream.feed(block)
+
+
+def _repair(wishes: Wishes, blocks: list[bytes]) -> Repair:
+    repair = Repair(wishes, ORIGIN)
+    for block in blocks:
+        repair.feed(block)
+    return repair
+
+
+def _aggregate(blocks: list[bytes]) -> bytes:
+    aggregator = Aggregator("bench", LIMIT_BYTES, _read_error, ORIGIN)
+    for block in blocks:
+        aggregator.feed(block)
+    return aggregator.finish()
+
+
+def _synthesise(document: Object) -> int:
+    return len(list(synthesise(document, True, ORIGIN, 6)))
+
+
+def _repairs() -> Iterator[Task]:
+    clean = _stream(_text)
+    burst = [*clean[:2], *(b"".join(clean[at : at + BURST]) for at in range(2, EVENTS - BURST, BURST))]
+    if _repair(Wishes(), clean).adapted:
+        raise AssertionError("a clean stream was repaired")
+    yield Task("repair, clean", partial(_repair, Wishes(), clean), len(clean), CLEAN_BAR_US)
+    yield Task("repair, clean, in bursts", partial(_repair, Wishes(), burst), len(clean), CLEAN_BAR_US)
+    for name, middle in BROKEN.items():
+        blocks = _stream(middle)
+        if not _repair(Wishes(), blocks).adapted:
+            raise AssertionError(f"{name}: nothing was repaired")
+        yield Task(f"repair, {name}", partial(_repair, Wishes(), blocks), len(blocks), BAR_US)
+    growing = _stream(lambda number: _chunk({"content": CUMULATIVE[: number + 1]}))
+    wishes = Wishes(cumulative=True)
+    yield Task("repair, cumulative texts", partial(_repair, wishes, growing), len(growing))
+    yield Task("repair, clean, cumulative ones looked for", partial(_repair, wishes, clean), len(clean), CLEAN_BAR_US)
+
+
+def _tasks() -> Iterator[Task]:
+    clean, calls = _stream(_text), _stream(_call)
+    yield Task("judge alone, clean", partial(_judge, clean), len(clean))
+    yield from _repairs()
+    yield Task("aggregate, text", partial(_aggregate, clean), len(clean), BAR_US)
+    yield Task("aggregate, all events in one run", partial(_aggregate, [b"".join(clean)]), len(clean), BAR_US)
+    yield Task("aggregate, tool calls", partial(_aggregate, calls), len(calls), BAR_US)
+    message = {"role": "assistant", "content": " word " * EVENTS}
+    document = {**_chunk({}), "choices": [{"index": 0, "message": message, "finish_reason": "stop"}], "usage": USAGE}
+    yield Task("synthesise", partial(_synthesise, document), _synthesise(document), BAR_US)
+
+
+def main() -> int:
+    tasks, best_us = list(_tasks()), dict[str, float]()
+    for _ in range(ROUNDS):  # of all in turn: a busy second spoils none of them for good
+        for task in tasks:
+            best_us[task.name] = min(task.took_us(), best_us.get(task.name, math.inf))
+    for task in tasks:
+        bar = "" if task.bar_us is None else f"  bar {task.bar_us:.1f}"
+        print(f"{task.name:<44}{best_us[task.name]:7.2f} µs an event{bar}")
+    missed = [task.name for task in tasks if task.bar_us is not None and best_us[task.name] > task.bar_us]
+    print(f"missed: {', '.join(missed)}" if missed else "every bar is met")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

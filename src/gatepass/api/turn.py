@@ -1,0 +1,227 @@
+"""One request of a client's connection, and the response to it: the street's Client on HTTP/1.1."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from http import HTTPStatus
+from types import MappingProxyType
+from typing import Protocol
+
+from gatepass.call import Headers, header
+from gatepass.errors import BodyTooLarge, ClientGone, GatepassError, InvalidRequest
+
+Fields = Iterable[tuple[bytes, bytes]]
+
+JOINED_BYTES = 64 * 1024
+"""A piece up to this size goes out in one with what frames it: a copy is cheaper than a system call's second buffer."""
+
+_BODILESS = frozenset((204, 304))
+_STATUS_LINES = MappingProxyType(
+    {status.value: b"HTTP/1.1 %d %b\r\n" % (status.value, status.phrase.encode()) for status in HTTPStatus}
+)
+
+
+class Line(Protocol):
+    """The connection, as much of it as a turn may know."""
+
+    def common_fields(self) -> bytes:
+        """The header lines of every response, ended."""
+        ...
+
+    def go_on(self) -> None:
+        """Tell the client that its body is wanted (RFC 9110 10.1.1)."""
+        ...
+
+    def send(self, pieces: list[bytes]) -> None: ...
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the client has to take something before more is sent."""
+        ...
+
+    async def room(self) -> None:
+        """Returns when it is not full, or when there is no client any more."""
+        ...
+
+    def answered(self) -> None:
+        """The response of the turn is complete."""
+        ...
+
+
+class Turn:
+    """The connection fills in the body and tells of a departure; the street reads the one and writes the response.
+
+    `persists`: the connection serves on when this response is out.
+    """
+
+    __slots__ = (
+        *("method", "path", "target", "version", "headers", "peer", "persists", "is_whole", "has_begun", "has_ended"),
+        *("_line", "_pieces", "_size_bytes", "_limit_bytes", "_waiter", "_fault", "_head", "_left"),
+        *("_is_asked_for", "_is_chunked", "_is_bodiless", "is_gone", "task"),
+    )
+
+    def __init__(
+        self, line: Line, method: str, path: str, target: bytes, version: str, headers: Headers, peer: str
+    ) -> None:
+        self.method = method
+        self.path = path
+        self.target = target
+        self.version = version
+        self.headers = headers
+        self.peer = peer
+        self.persists = True
+        self.is_whole = self.has_begun = self.has_ended = False
+        self._line = line
+        self._pieces: list[bytes] = []
+        self._size_bytes = self._limit_bytes = 0
+        self._waiter: asyncio.Future[None] | None = None
+        self._fault: GatepassError | ClientGone | None = None
+        self._head = b""
+        self._left: Callable[[], None] | None = None
+        self.task: asyncio.Task[None] | None = None
+        self._is_asked_for = True
+        self.is_gone = self._is_chunked = self._is_bodiless = False
+
+    # the connection calls these
+
+    def expect(self) -> None:
+        """The client sends its body when it is told to."""
+        self._is_asked_for = False
+
+    def feed(self, piece: bytes) -> None:
+        if self.has_ended:
+            return
+        self._pieces.append(piece)
+        self._size_bytes += len(piece)
+        if self._size_bytes > self._limit_bytes:
+            self._wake()
+
+    def complete(self) -> None:
+        self.is_whole = True
+        self._wake()
+
+    def fail(self, error: GatepassError) -> None:
+        """The body does not come: whoever waits for it learns why."""
+        self._fault = error
+        self._wake()
+
+    def depart(self) -> None:
+        """There is no client any more."""
+        if self.is_gone:
+            return
+        self.is_gone = True
+        self._fault = self._fault or ClientGone()
+        self._wake()
+        if self._left is not None:
+            self._left()
+
+    # the street calls these: call.Client
+
+    async def body(self, limit_bytes: int) -> bytes:
+        if _announced_bytes(self.headers) > limit_bytes:
+            raise _too_large(limit_bytes)
+        if not self._is_asked_for:
+            self._is_asked_for = True
+            self._line.go_on()
+        self._limit_bytes = limit_bytes
+        while not self.is_whole and self._fault is None and self._size_bytes <= limit_bytes:
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+        if self._size_bytes > limit_bytes:
+            raise _too_large(limit_bytes)
+        if not self.is_whole and self._fault is not None:
+            raise self._fault
+        pieces, self._pieces = self._pieces, []
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def start(self, status: int, headers: Fields, length_bytes: int | None = None) -> None:
+        self.has_begun = True
+        if not self._is_asked_for:
+            self.persists = False  # whether the body that was never asked for comes all the same, nobody can know
+        line = _STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
+        framing = self._framed(status, length_bytes)
+        self._head = b"".join((line, self._line.common_fields(), framing, header_lines(headers), b"\r\n"))
+
+    async def write(self, data: bytes, *, last: bool = False) -> None:
+        if self._line.is_full:
+            await self._line.room()
+        self._send(data, last=last)
+
+    def offer(self, data: bytes) -> bool:
+        if self._line.is_full:
+            return False
+        self._send(data, last=False)
+        return True
+
+    def watch(self, left: Callable[[], None]) -> Callable[[], None]:
+        self._left = left
+        if self.is_gone:
+            left()
+        return self._unwatch
+
+    def _unwatch(self) -> None:
+        self._left = None
+
+    def _wake(self) -> None:
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    def _framed(self, status: int, length_bytes: int | None) -> bytes:
+        """The header lines that say how the body ends (RFC 9112 6): HTTP/1.0 knows no chunks."""
+        self._is_bodiless = self.method == "HEAD" or status in _BODILESS
+        lines = b""
+        if length_bytes is not None:
+            lines = b"content-length: %d\r\n" % length_bytes
+        elif self.version == "1.0":
+            self.persists = False
+        elif status not in _BODILESS:
+            lines, self._is_chunked = b"transfer-encoding: chunked\r\n", not self._is_bodiless
+        return lines if self.persists else lines + b"connection: close\r\n"
+
+    def _send(self, data: bytes, *, last: bool) -> None:
+        if self.is_gone:
+            return
+        self._line.send(self._joined(data, last=last))
+        if last:
+            self.has_ended = True
+            self._pieces.clear()
+            self._line.answered()
+
+    def _joined(self, data: bytes, *, last: bool) -> list[bytes]:
+        """The next bytes of the response: the head where it is not out yet, and `data` in its frame."""
+        head, self._head = self._head, b""
+        tail = b""
+        if self._is_chunked:
+            if data:
+                head, tail = b"%b%x\r\n" % (head, len(data)), b"\r\n"
+            if last:
+                tail += b"0\r\n\r\n"
+        elif self._is_bodiless:
+            data = b""
+        if len(data) <= JOINED_BYTES:
+            return [b"".join((head, data, tail))]
+        return [piece for piece in (head, data, tail) if piece]
+
+
+def header_lines(fields: Fields) -> bytes:
+    """`fields` as lines, ended; raises ValueError where one would end its own line and be two."""
+    ended = [*map(b": ".join, fields), b""]
+    lines, breaks = b"\r\n".join(ended), len(ended) - 1
+    if lines.count(b"\n") != breaks or lines.count(b"\r") != breaks or b"\0" in lines:
+        raise ValueError("a header field of the response holds a line break")
+    return lines
+
+
+def _announced_bytes(headers: Headers) -> int:
+    value = header(headers, b"content-length")
+    if value is None:
+        return 0
+    if not value.isdigit() or len(value) > 18:
+        raise InvalidRequest("The content-length header is not a number.")
+    return int(value)
+
+
+def _too_large(limit_bytes: int) -> BodyTooLarge:
+    return BodyTooLarge(f"The request body is larger than {limit_bytes} bytes (limits.body_bytes).")

@@ -1,0 +1,34 @@
+"""`/for/NAME/v1/…`: a client's profile in its base URL."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from gatepass.config.profiles import Profile
+from gatepass.errors import UnknownPath
+
+PREFIX = "/for/"
+SHOWN_CHARS = 64
+
+
+def split_profile(path: str, base_path: str = "") -> tuple[str | None, str]:
+    """The profile's name in `path` and the path without it: `/llm/for/dify/v1/models` is `dify` and `/llm/v1/models`.
+
+    None and `path` itself where there is none.
+    """
+    if not path.startswith(base_path + PREFIX):
+        return None, path
+    name, _, rest = path[len(base_path) + len(PREFIX) :].partition("/")
+    return name, f"{base_path}/{rest}"
+
+
+def chosen(profiles: Mapping[str, Profile], in_path: str | None, of_key: str | None) -> Profile:
+    """The profile of a request: the path's, else the key's, else `plain`. Raises UnknownPath for a path's name that
+    is none; a key's is checked with the configuration."""
+    name = in_path if in_path is not None else of_key or "plain"
+    if name not in profiles:
+        known = ", ".join(sorted(profiles))
+        raise UnknownPath(
+            f"There is no profile {name[:SHOWN_CHARS]!r}. A base URL may end in {PREFIX}NAME/v1: {known}."
+        )
+    return profiles[name]

@@ -1,0 +1,406 @@
+"""One connection of a client, every state of it, without a socket."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+
+import pytest
+from uvicorn.server import ServerState
+
+from gatepass.api.connection import BODY_GRACE_S, HEAD_BYTES, HEADER_FIELDS, LINGER_S
+from gatepass.api.turn import Turn
+from gatepass.errors import ClientGone, GatepassError
+from tests.unit.api.visitor import DATE, KEEP_ALIVE_S, Visitor, asked
+from tests.unit.transport.loop import advance, driven, rest
+
+LIMIT_BYTES = 1_000_000
+RECEIVE_S = 20.0
+"""As limits.receive_s is by default."""
+
+OK = b"HTTP/1.1 200 OK\r\ndate: " + DATE + b"\r\ncontent-length: %d\r\n\r\n%b"
+
+
+async def echo(turn: Turn) -> None:
+    body = await turn.body(LIMIT_BYTES)
+    turn.start(200, [], len(body))
+    await turn.write(body, last=True)
+
+
+class Held:
+    """Answers each request when the test says so."""
+
+    def __init__(self) -> None:
+        self.go = asyncio.Event()
+        self.raised: list[BaseException] = []
+
+    async def __call__(self, turn: Turn) -> None:
+        try:
+            body = await turn.body(LIMIT_BYTES)
+            await self.go.wait()
+            turn.start(200, [], len(body))
+            await turn.write(body, last=True)
+        except (GatepassError, ClientGone) as error:
+            self.raised.append(error)
+            raise
+
+
+async def refuse(turn: Turn) -> None:
+    turn.start(401, [], 2)
+    await turn.write(b"no", last=True)
+
+
+async def visited(visitor: Visitor, *pieces: bytes) -> bytes:
+    for piece in pieces:
+        visitor.say(piece)
+        await rest()
+    return visitor.heard
+
+
+def told(response: bytes) -> tuple[str, bool]:
+    """The code of an error that the connection itself answered, and whether it says that it closes."""
+    head, _, body = response.partition(b"\r\n\r\n")
+    return json.loads(body)["error"]["code"], b"connection: close" in head
+
+
+REQUESTS = {
+    "length": asked(b"hello"),
+    "chunks": asked(b"2;x=y\r\nhe\r\n3\r\nllo\r\n0\r\nt: u\r\n\r\n", "Transfer-Encoding: chunked", length=False),
+    "upgrade": asked(b"hello", "connection: Upgrade, HTTP2-Settings", "Upgrade: h2c"),
+    "absolute": asked(b"hello", line="POST http://h/v1/x?q=1 HTTP/1.1"),
+    "escapes": asked(b"hello", line="POST /v1/%78?q=%20 HTTP/1.1"),
+    "fragment": asked(b"hello", line="POST /v1/x#y HTTP/1.1"),
+}
+
+
+@pytest.mark.parametrize("form", REQUESTS.keys() - {"upgrade"})
+async def test_a_request_is_the_same_wherever_it_is_split(form: str):
+    raw = REQUESTS[form]
+    for cut in range(len(raw) + 1):
+        visitor = Visitor(echo)
+        assert await visited(visitor, raw[:cut], raw[cut:]) == OK % (5, b"hello"), cut
+        (turn,) = visitor.turns
+        assert (turn.method, turn.path, turn.peer, turn.headers[0]) == ("POST", "/v1/x", "192.0.2.7", (b"host", b"h"))
+
+
+async def test_an_offer_to_upgrade_is_ignored_and_the_body_is_kept():
+    assert await visited(Visitor(echo), REQUESTS["upgrade"]) == OK % (5, b"hello")
+
+
+async def test_a_connection_serves_one_request_after_the_other_without_a_timer_for_each():
+    visitor = Visitor(echo)
+    await visited(visitor, asked(b"1"))
+    before = driven().timers
+    for number in range(3):
+        await visited(visitor, asked(b"%d" % number))
+    assert visitor.statuses == [200] * 4
+    assert driven().timers == before
+    assert not visitor.state.tasks
+
+
+async def test_the_date_is_the_servers_newest():
+    visitor = Visitor(echo)
+    await visited(visitor, asked(b"1"))
+    visitor.state.default_headers = [(b"date", b"later")]
+    assert (await visited(visitor, asked(b"2"))).endswith(b"date: later\r\ncontent-length: 1\r\n\r\n2")
+
+
+async def test_requests_sent_ahead_are_answered_in_order_and_reading_stops_meanwhile():
+    held = Held()
+    visitor = Visitor(held)
+    await visited(visitor, asked(b"1") + asked(b"2") + asked(b"3"))
+    assert (len(visitor.turns), visitor.transport.reading, visitor.heard) == (1, False, b"")
+    held.go.set()
+    await rest()
+    assert visitor.heard == b"".join(OK % (1, body) for body in (b"1", b"2", b"3"))
+    assert visitor.transport.reading
+
+
+async def test_an_idle_connection_is_closed_after_its_time():
+    visitor = Visitor(echo)
+    await visited(visitor, asked(b"1"))
+    await advance(KEEP_ALIVE_S - 1)
+    await visited(visitor, asked(b"2"))
+    await advance(KEEP_ALIVE_S - 1)
+    assert not visitor.transport.closing
+    await advance(2)
+    assert (visitor.transport.closing, visitor.transport.aborted, visitor.statuses) == (True, False, [200, 200])
+
+
+@pytest.mark.parametrize("begun", [b"", b"POST /v1", asked(b"")[:-2]])
+async def test_a_head_that_does_not_come_is_408(begun: bytes):
+    visitor = Visitor(echo)
+    await visited(visitor, begun)
+    await advance(RECEIVE_S / 2)
+    await visited(visitor, begun[:0])
+    await advance(RECEIVE_S / 2)
+    assert told(visitor.heard) == ("receive_timeout", True)
+    assert (visitor.transport.ended, visitor.transport.closing) == (True, False)
+    await advance(LINGER_S)
+    assert visitor.transport.aborted
+
+
+async def test_a_dribbled_head_does_not_buy_time():
+    visitor = Visitor(echo)
+    for byte in b"GET / HTTP/1.1\r\nx: y"[:19]:
+        visitor.say(bytes([byte]))
+        await advance(RECEIVE_S / 19)
+    assert told(visitor.heard) == ("receive_timeout", True)
+
+
+async def test_a_body_that_does_not_come_is_told_to_the_street_and_then_cut_off():
+    held = Held()
+    visitor = Visitor(held)
+    await visited(visitor, asked(b"hello")[:-1])
+    await advance(RECEIVE_S)
+    assert [error.code for error in held.raised if isinstance(error, GatepassError)] == ["receive_timeout"]
+    await advance(BODY_GRACE_S)
+    assert visitor.transport.aborted
+
+
+async def test_the_body_of_a_refused_request_is_passed_over_and_the_next_one_served():
+    visitor = Visitor(refuse)
+    raw = asked(b"hello")
+    await visited(visitor, raw[:-2])
+    assert visitor.statuses == [401]
+    await visited(visitor, raw[-2:] + asked(b"2"))
+    assert visitor.statuses == [401, 401]
+    await advance(KEEP_ALIVE_S + 1)
+    assert visitor.transport.closing
+
+
+async def test_a_refused_request_whose_body_never_ends_is_cut_off():
+    visitor = Visitor(refuse)
+    await visited(visitor, asked(b"hello")[:-2])
+    await advance(RECEIVE_S)
+    await advance(BODY_GRACE_S)
+    assert visitor.transport.aborted
+
+
+async def test_a_refused_request_that_closes_waits_for_unread_bytes():
+    visitor = Visitor(refuse)
+    await visited(visitor, asked(b"hello", "connection: close")[:-2])
+    assert b"connection: close" in visitor.heard
+    assert (visitor.transport.ended, visitor.transport.closing) == (True, False)
+    await visited(visitor, b"lo" + asked(b"2"))
+    assert visitor.statuses == [401]
+    await advance(LINGER_S)
+    assert visitor.transport.aborted
+
+
+BROKEN = {
+    "garbage": (b"\0\0\0\r\n\r\n", "invalid_request"),
+    "a target that is none": (asked(line="GET http:// HTTP/1.1"), "invalid_request"),
+    "a method that connects": (b"CONNECT h:1 HTTP/1.1\r\nhost: h\r\n\r\n", "invalid_request"),
+    "many fields": (asked(b"", *(f"x-{number}: y" for number in range(HEADER_FIELDS))), "head_too_large"),
+    "a large field": (asked(b"", "x: " + "y" * HEAD_BYTES), "head_too_large"),
+    "an endless field": (b"GET / HTTP/1.1\r\nx: " + b"y" * (HEAD_BYTES + 1), "head_too_large"),
+}
+
+
+@pytest.mark.parametrize("form", BROKEN)
+async def test_what_never_becomes_a_request_is_refused_and_nothing_more_is_read(form: str):
+    raw, code = BROKEN[form]
+    visitor = Visitor(echo)
+    await visited(visitor, raw, asked(b"1"))
+    assert told(visitor.heard) == (code, True)
+    assert visitor.turns == []
+
+
+async def test_a_large_head_in_small_pieces_is_refused_too():
+    visitor = Visitor(echo)
+    raw = b"GET / HTTP/1.1\r\nx: " + b"y" * 2 * HEAD_BYTES
+    await visited(visitor, *(raw[at : at + 8_000] for at in range(0, len(raw), 8_000)))
+    assert told(visitor.heard) == ("head_too_large", True)
+
+
+async def test_a_head_behind_a_large_body_is_counted_by_itself():
+    visitor = Visitor(echo)
+    await visited(visitor, asked(b"x" * 2 * HEAD_BYTES) + asked(b"2"))
+    assert visitor.statuses == [200, 200]
+
+
+@pytest.mark.parametrize("behind", [b"\0\0\r\n\r\n", b"POST /v1", asked(b"hello", "transfer-encoding: chunked")])
+async def test_what_is_broken_behind_a_request_waits_for_its_response(behind: bytes):
+    held = Held()
+    visitor = Visitor(held)
+    await visited(visitor, asked(b"1"), behind)
+    await advance(RECEIVE_S)
+    assert visitor.heard == b""
+    held.go.set()
+    await rest()
+    assert visitor.heard == OK.replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n") % (1, b"1")
+    await advance(LINGER_S)
+    assert visitor.transport.closing
+    assert len(visitor.turns) == 1
+
+
+async def test_a_broken_body_is_told_at_once_and_its_street_has_nobody_to_answer():
+    held = Held()
+    visitor = Visitor(held)
+    raw = asked(b"zz\r\n", "transfer-encoding: chunked", length=False)
+    await visited(visitor, raw)
+    assert told(visitor.heard) == ("invalid_request", True)
+    assert [type(error) for error in held.raised] == [ClientGone]
+
+
+async def test_a_broken_body_behind_its_early_answer_closes():
+    visitor = Visitor(refuse)
+    await visited(visitor, asked(b"5\r\n", "transfer-encoding: chunked", length=False), b"zz zz zz\r\n")
+    assert (visitor.statuses, visitor.transport.closing) == ([401], True)
+
+
+async def test_a_body_behind_a_slow_answer_gets_its_own_time():
+    """It stands unread behind another request for longer than a body may take."""
+    held = Held()
+    visitor = Visitor(held)
+    await visited(visitor, asked(b"1") + asked(b"hello")[:-1])
+    await advance(RECEIVE_S + 1)
+    await advance(RECEIVE_S - 1)
+    held.go.set()
+    await rest()
+    await advance(RECEIVE_S - 1)
+    await visited(visitor, b"o")
+    assert visitor.statuses == [200, 200]
+
+
+async def test_one_connection_more_than_the_limit_is_503():
+    state = ServerState()
+    first = Visitor(echo, state, connections=1)
+    second = Visitor(echo, state, connections=1)
+    assert told(await visited(second, asked(b"1"))) == ("overloaded", True)
+    await visited(first, asked(b"1"))
+    assert first.statuses == [200]
+    second.transport.abort()
+    await rest()
+    assert state.connections == {first.connection}
+
+
+async def test_a_departure_reaches_whoever_watches_and_whoever_waits():
+    left: list[str] = []
+
+    async def watching(turn: Turn) -> None:
+        await turn.body(LIMIT_BYTES)
+        turn.watch(lambda: left.append("watched"))
+        turn.watch(lambda: left.append("again"))()
+        turn.watch(lambda: left.append("once"))
+        await asyncio.sleep(1_000)
+
+    held = Held()
+    watcher, waiter = Visitor(watching), Visitor(held)
+    await visited(watcher, asked(b"1"))
+    await visited(waiter, asked(b"hello")[:-1])
+    for visitor in (watcher, waiter):
+        visitor.transport.abort()
+        await rest()
+    assert left == ["once"]
+    assert [type(error) for error in held.raised] == [ClientGone]
+    watcher.turns[0].depart()
+    assert left == ["once"]
+    await advance(1_000)
+
+
+async def test_who_watches_too_late_is_told_at_once_and_writes_to_nobody():
+    left: list[str] = []
+
+    async def late(turn: Turn) -> None:
+        await turn.body(LIMIT_BYTES)
+        await asyncio.sleep(1)
+        turn.watch(lambda: left.append("left"))
+        turn.start(200, [], 2)
+        await turn.write(b"no", last=True)
+
+    visitor = Visitor(late)
+    await visited(visitor, asked(b"1"))
+    visitor.transport.abort()
+    await rest()
+    await advance(1)
+    assert (left, visitor.heard) == (["left"], b"")
+
+
+async def test_a_client_that_takes_nothing_is_waited_for_and_at_last_cut_off():
+    go = asyncio.Event()
+
+    async def stream(turn: Turn) -> None:
+        turn.start(200, [])
+        await turn.write(b"1")
+        await go.wait()
+        assert turn.offer(b"2")
+
+    visitor = Visitor(stream, send_stall_s=3)
+    visitor.connection.pause_writing()
+    await visited(visitor, asked(b"x"))
+    assert (visitor.heard, visitor.turns[0].offer(b"lost")) == (b"", False)
+    await advance(2)
+    visitor.connection.resume_writing()
+    await advance(2)
+    assert visitor.heard.endswith(b"\r\n1\r\n1\r\n")
+    go.set()
+    await rest()
+    assert b"\r\n1\r\n2\r\n" in visitor.heard
+
+
+async def test_a_client_that_takes_nothing_for_long_is_cut_off():
+    visitor = Visitor(Held(), send_stall_s=3)
+    await visited(visitor, asked(b"x"))
+    visitor.connection.pause_writing()
+    await advance(2)
+    assert not visitor.transport.closing
+    await advance(1)
+    assert visitor.transport.aborted
+
+
+async def test_a_wait_for_room_ends_with_the_connection():
+    async def stream(turn: Turn) -> None:
+        turn.start(200, [])
+        await turn.write(b"1", last=True)
+
+    visitor = Visitor(stream)
+    visitor.connection.pause_writing()
+    await visited(visitor, asked(b"x"))
+    visitor.transport.abort()
+    await rest()
+    assert not visitor.state.tasks
+
+
+@pytest.mark.parametrize("begun", [False, True])
+async def test_a_fault_of_the_street_is_logged_and_ends_the_connection(begun: bool, caplog: pytest.LogCaptureFixture):
+    async def broken(turn: Turn) -> None:
+        if begun:
+            turn.start(200, [])
+            await turn.write(b"1")
+        raise ZeroDivisionError("a bug")
+
+    visitor = Visitor(broken)
+    await visited(visitor, asked(b"x"))
+    assert [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR] == ["request_failed"]
+    assert visitor.statuses == ([200] if begun else [500])
+    await advance(LINGER_S)
+    assert visitor.transport.closing
+    assert b"a bug" not in visitor.heard
+    assert not visitor.heard.endswith(b"0\r\n\r\n")
+
+
+async def test_a_street_that_is_cancelled_leaves_no_client_waiting():
+    visitor = Visitor(Held())
+    await visited(visitor, asked(b"x"))
+    (task,) = visitor.state.tasks
+    task.cancel()
+    await rest()
+    assert (visitor.statuses, visitor.transport.closing) == ([500], True)
+
+
+async def test_a_stop_closes_what_is_idle_and_lets_the_rest_end():
+    held = Held()
+    idle, busy, ahead = Visitor(echo), Visitor(held), Visitor(held)
+    await visited(busy, asked(b"1"))
+    await visited(ahead, asked(b"1") + asked(b"2"))
+    for visitor in (idle, busy, ahead):
+        visitor.connection.shutdown()
+    assert (idle.transport.closing, busy.transport.closing) == (True, False)
+    held.go.set()
+    await rest()
+    assert (busy.transport.closing, busy.statuses) == (True, [200])
+    assert (ahead.transport.closing, ahead.statuses) == (True, [200, 200])
+    assert busy.heard.count(b"connection: close") == ahead.heard.count(b"connection: close") == 1
