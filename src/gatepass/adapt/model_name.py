@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import msgspec
 
 from gatepass.call import Call, Surface, Target
@@ -22,4 +20,4 @@ class ModelName:
     def apply(self, call: Call, target: Target) -> Call:
         if target.model is None or target.model == call.model or call.operation.surface is Surface.MODELS:
             return call
-        return replace(call, body=replace_value(call.body, "model", msgspec.json.encode(target.model)))
+        return call.with_body(replace_value(call.body, "model", msgspec.json.encode(target.model)))

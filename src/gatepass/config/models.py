@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from gatepass.config.block import Block, Name
 from gatepass.config.network import TimeoutSettings
+from gatepass.config.rules import Capabilities, Rules, Stream
 
 
 class OperationRoute(Block):
@@ -33,6 +34,15 @@ class Model(Block):
     """Several upstreams to try in order; exclusive with `upstream`."""
     timeouts: TimeoutSettings | None = None
     """Replaces the upstream's for this model."""
+    stream: Stream = "auto"
+    """Whether the upstream streams: `auto` finds out, `native` (true) if asked, `emulate` (false) never, `aggregate`
+    always."""
+    suggest: str | None = None
+    """The public name of a model to point at where this one cannot do what was asked for."""
+    rules: Rules | None = None
+    """What is changed on the way to it."""
+    capabilities: Capabilities = Capabilities()
+    """What it can do."""
 
     @model_validator(mode="after")
     def _one_way(self) -> Model:

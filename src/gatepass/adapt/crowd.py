@@ -1,0 +1,129 @@
+"""Who goes first: of many requests to a model that nobody knows yet one is sent ahead, the others follow it.
+
+Two hundred requests at once to a model that refuses `stream` would be refused two hundred times. So the
+first of them is the scout, and the rest wait for its first word, or for the trial of what it learned; for
+WAIT_S at most in all, so that a slow model delays nobody for longer, and once per model and process, since
+a model that has answered is known. Pure: who waits asks `wait_s` again whenever `listen` calls.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+
+from gatepass.adapt.lesson import HOUR_S, Lesson
+from gatepass.adapt.memory import LIMIT, Key, Subject
+
+WAIT_S = 2.0
+"""A refusal of form comes within a second; what takes longer is most likely the answer."""
+KNOWN_S = HOUR_S
+CANDIDATE_S = 60.0
+
+Way = tuple[Subject, bool]
+"""A subject, and whether a stream is asked for: models refuse one and take the other."""
+
+
+@dataclass(slots=True)
+class Candidate:
+    """A lesson on trial: `holders` are the requests that try it, `until_s` bounds its life without any."""
+
+    lesson: Lesson
+    evidence: str
+    until_s: float
+    holders: set[Hashable] = field(default_factory=set)
+
+
+class Crowd:
+    """The requests of one process that are under way to models with something to learn."""
+
+    def __init__(self, limit: int = LIMIT) -> None:
+        self._limit = limit
+        self._known: OrderedDict[Way, float] = OrderedDict()
+        self._scouts: dict[Way, Hashable] = {}
+        self._trials: OrderedDict[Key, Candidate] = OrderedDict()
+        self._listeners: dict[Subject, set[Callable[[], object]]] = {}
+
+    def wait_s(self, who: Hashable, way: Way, entered_s: float, now_s: float) -> float:
+        """How long `who`, here since `entered_s`, waits for others at most; 0: it goes, as the scout where one is
+        needed."""
+        left_s = entered_s + WAIT_S - now_s
+        if left_s > 0 and any(one.holders - {who} for one in self._of(way[0], now_s).values()):
+            return left_s
+        if self._known.get(way, 0.0) > now_s:
+            return 0.0
+        scout = self._scouts.setdefault(way, who) if left_s > 0 else who
+        return 0.0 if scout == who else left_s
+
+    def candidates(self, subject: Subject, now_s: float) -> list[tuple[Key, Candidate]]:
+        """The lessons on trial for `subject`."""
+        return list(self._of(subject, now_s).items())
+
+    def propose(self, key: Key, lesson: Lesson, evidence: str, who: Hashable, now_s: float) -> None:
+        """`who` tries `lesson`; where it is on trial already, as one more."""
+        trial = self._trials.get(key)
+        if trial is None or trial.lesson != lesson:
+            trial = self._trials[key] = Candidate(lesson, evidence, now_s + CANDIDATE_S)
+        trial.holders.add(who)
+        while len(self._trials) > self._limit:
+            self._trials.popitem(last=False)
+        self.tell(key[0])
+
+    def settle(self, key: Key) -> None:
+        """The trial is over, either way."""
+        if self._trials.pop(key, None) is not None:
+            self.tell(key[0])
+
+    def spoke(self, who: Hashable, way: Way, now_s: float) -> None:
+        """The model has said something about the form of a request: nobody has to wait for a scout any more."""
+        self._known[way] = now_s + KNOWN_S
+        self._known.move_to_end(way)
+        while len(self._known) > self._limit:
+            self._known.popitem(last=False)
+        self.leave(who, way)
+
+    def leave(self, who: Hashable, way: Way) -> None:
+        """`who` is done or gone: its place as a scout is free, and it tries nothing any more."""
+        subject = way[0]
+        left = self._scouts.get(way) == who
+        if left:
+            del self._scouts[way]
+        for key, trial in self._trials.items():
+            if who in trial.holders and _is_about(key, subject):
+                trial.holders.discard(who)
+                left = True
+        if left:
+            self.tell(subject)
+
+    def listen(self, subject: Subject, callback: Callable[[], object]) -> Callable[[], None]:
+        """Calls `callback` whenever `wait_s` may have another answer; gives what ends that."""
+        listeners = self._listeners.setdefault(_plain(subject), set())
+        listeners.add(callback)
+
+        def end() -> None:
+            listeners.discard(callback)
+            if not listeners and self._listeners.get(_plain(subject)) is listeners:
+                del self._listeners[_plain(subject)]
+
+        return end
+
+    def tell(self, subject: Subject) -> None:
+        for callback in list(self._listeners.get(_plain(subject), ())):
+            callback()
+
+    def _of(self, subject: Subject, now_s: float) -> dict[Key, Candidate]:
+        """The trials for `subject`, those aside that nobody holds and whose time is over."""
+        if not self._trials:
+            return {}
+        over = [key for key, trial in self._trials.items() if not trial.holders and trial.until_s <= now_s]
+        for key in over:
+            del self._trials[key]
+        return {key: trial for key, trial in self._trials.items() if _is_about(key, subject)}
+
+
+def _plain(subject: Subject) -> Subject:
+    return Subject(subject.upstream, subject.model, subject.operation)
+
+
+def _is_about(key: Key, subject: Subject) -> bool:
+    return key[0] in (subject, _plain(subject))

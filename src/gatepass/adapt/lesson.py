@@ -1,0 +1,145 @@
+"""What a rejection teaches: one change, as a value that can be remembered, shown, written down and shared."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Self
+
+from gatepass.adapt.changes.change import Change
+from gatepass.adapt.changes.content import EmptyContent, TextContent
+from gatepass.adapt.changes.members import Clamp, Drop, Rename, Set
+from gatepass.adapt.changes.response_format import SchemaInWords
+from gatepass.adapt.changes.roles import MergedRoles, Role, SystemIntoUser
+from gatepass.adapt.changes.streams import OrphanedOptions, Streamed, Unstreamed
+from gatepass.adapt.changes.tool_ids import ToolIds
+from gatepass.adapt.changes.vectors import SplitInputs, SplitShare
+from gatepass.adapt.place import Place
+
+HOUR_S = 3600.0
+QUARTER_S = 900.0
+DAY_S = 86_400.0
+
+ONLY: Mapping[str, frozenset[bytes]] = MappingProxyType(
+    {
+        "modalities": frozenset((b'["text"]',)),
+        "messages[].audio": frozenset((b"null",)),
+        "messages[].function_call": frozenset((b"null",)),
+        "messages[].tool_calls": frozenset((b"null", b"[]")),
+    }
+)
+"""Members that go only where they say nothing: with any other value they are what the client wants."""
+
+_FIXED: Mapping[tuple[str, str], Change] = MappingProxyType(
+    {
+        ("stream", "synth"): Unstreamed(),
+        ("stream", "aggregate"): Streamed(),
+        ("stream_options", "orphaned"): OrphanedOptions(),
+        ("roles", "merged"): MergedRoles(),
+        ("content", "text"): TextContent(),
+        ("content", "empty"): EmptyContent(),
+        ("tool_ids", "short"): ToolIds(),
+        ("response_format", "json_object"): SchemaInWords(),
+    }
+)
+_ORDER = (
+    *("stream", "stream_options", "rename", "drop", "set", "clamp", "response_format"),
+    *("role", "roles", "content", "tool_ids", "split"),
+)
+"""Of the rules: what one of them makes, the ones behind it see."""
+_OPPOSITE: Mapping[str, str] = MappingProxyType(
+    {"synth": "aggregate", "aggregate": "synth", "true": "false", "false": "true"}
+)
+LONGEST_CHARS = 200
+_SHARE = re.compile(r"([1-9][0-9]{0,8})(%?)\Z")
+_SCALAR = re.compile(r'true\Z|false\Z|-?[0-9]+\Z|"[A-Za-z0-9_-]*"\Z')
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """One change by its `rule`, the `field` that it is about, and what that becomes (`to`).
+
+    It holds for `ttl_s` seconds; 0: for the one request that it was learned from. `by_credential`: it
+    may be different for another credential.
+    """
+
+    rule: str
+    field: str
+    to: str | None = None
+    ttl_s: float = HOUR_S
+    by_credential: bool = False
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Two lessons with one key are about the same thing: only one of them can hold."""
+        about = {"stream": "", "role": f"{self.field}>{self.to}"}
+        return (self.rule, about.get(self.rule, self.field))
+
+    @property
+    def rank(self) -> int:
+        return _ORDER.index(self.rule)
+
+    @property
+    def entry(self) -> str:
+        """How `x-gatepass-adapted` names it."""
+        return self.change().entry
+
+    def change(self) -> Change:
+        """The change itself; raises ValueError where there is no such lesson."""
+        if (fixed := _FIXED.get((self.rule, self.field))) is not None:
+            return fixed
+        if self.rule == "split" and (found := _SHARE.match(self.to or "")) is not None:
+            return SplitShare(int(found[1])) if found[2] else SplitInputs(int(found[1]))
+        if self.rule == "role" and self.to is not None:
+            return SystemIntoUser() if self.to == "user" else Role(self.field, self.to)
+        return _of_member(self)
+
+    def reverses(self, other: Lesson) -> bool:
+        """Whether this one undoes `other`: together they would go round in a circle."""
+        if self.rule != other.rule:
+            return False
+        if self.rule in ("rename", "role"):
+            return (self.field, self.to) == (other.to, other.field)
+        if self.rule == "stream":
+            return _OPPOSITE.get(self.field) == other.field
+        return self.rule == "set" and self.field == other.field and _OPPOSITE.get(self.to or "") == other.to
+
+    def as_row(self) -> dict[str, Any]:
+        """Plain JSON."""
+        return {
+            "rule": self.rule,
+            "field": self.field,
+            "to": self.to,
+            "ttl_s": self.ttl_s,
+            "by_credential": self.by_credential,
+        }
+
+    @classmethod
+    def of_row(cls, row: Mapping[str, Any]) -> Self:
+        """What `as_row` wrote; raises ValueError for anything else."""
+        rule, field, to = (row.get(name) for name in ("rule", "field", "to"))
+        ttl_s, by_credential = row.get("ttl_s"), row.get("by_credential")
+        texts = isinstance(rule, str) and isinstance(field, str) and isinstance(to, str | None)
+        if not texts or not isinstance(ttl_s, int | float) or not isinstance(by_credential, bool):
+            raise ValueError("is no lesson")
+        if len(f"{rule}{field}{to}") > LONGEST_CHARS or not 0 < ttl_s <= DAY_S:
+            raise ValueError("is out of bounds for a lesson")
+        lesson = cls(str(rule), str(field), None if to is None else str(to), float(ttl_s), by_credential)
+        lesson.change()
+        return lesson
+
+
+def _of_member(lesson: Lesson) -> Change:
+    place = Place.parse(lesson.field)
+    match lesson.rule, lesson.to:
+        case "drop", None:
+            return Drop(place, ONLY.get(lesson.field, frozenset()))
+        case "rename", str(name):
+            return Rename(place, Place.parse(name).name)
+        case "set", str(text) if _SCALAR.match(text):
+            return Set(place, text.encode(), only_there=True, is_shown=True)
+        case "clamp", str(number):
+            return Clamp(place, most=float(number))
+    raise ValueError(f"there is no rule {lesson.rule}")

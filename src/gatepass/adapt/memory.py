@@ -1,0 +1,233 @@
+"""What is remembered of lessons: those that hold, those that were only seen, those that failed just now.
+
+No I/O and no clock: `now_s` is `Clock.now()`, `wall_s` seconds since the epoch, for rows alone, which other
+processes read.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+from gatepass.adapt.lesson import Lesson
+
+LIMIT = 1_000
+REFUTED_S = 60.0
+"""How long a lesson that failed is not tried again: no request costs double in the meantime."""
+EVIDENCE_CHARS = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What a lesson is about. `credential` names the one in use, for the lessons that depend on it."""
+
+    upstream: str
+    model: str
+    operation: str
+    credential: str = ""
+
+    def of(self, lesson: Lesson) -> Subject:
+        """The subject without what does not matter to `lesson`."""
+        return self if lesson.by_credential else Subject(self.upstream, self.model, self.operation)
+
+
+Key = tuple[Subject, tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """One lesson with its evidence, for people and for the Store. Times are seconds since the epoch.
+
+    `state` is `learned`, or `observed` where it was only seen and is not applied.
+    """
+
+    subject: Subject
+    lesson: Lesson
+    state: str
+    evidence: str
+    learned_at: float
+    expires_at: float
+    uses: int = 0
+
+    def as_row(self) -> dict[str, Any]:
+        """Plain JSON; the evidence is the upstream's own sentence, secrets masked, cut."""
+        return {
+            "upstream": self.subject.upstream,
+            "model": self.subject.model,
+            "operation": self.subject.operation,
+            "credential": self.subject.credential,
+            "adapted": self.lesson.entry,
+            "state": self.state,
+            "evidence": self.evidence,
+            "learned_at": self.learned_at,
+            "expires_at": self.expires_at,
+            "uses": self.uses,
+            "lesson": self.lesson.as_row(),
+        }
+
+    @classmethod
+    def of_row(cls, row: Mapping[str, Any]) -> Self:
+        """What `as_row` wrote; raises ValueError for anything else."""
+        names = ("upstream", "model", "operation", "credential", "evidence")
+        texts = [row.get(name) for name in names]
+        numbers = [row.get(name) for name in ("learned_at", "expires_at", "uses")]
+        lesson = row.get("lesson")
+        if not all(isinstance(text, str) for text in texts) or not isinstance(lesson, dict):
+            raise ValueError("is no row of a lesson")
+        if not all(isinstance(number, int | float) for number in numbers) or row.get("state") != "learned":
+            raise ValueError("is no row of a lesson that holds")
+        upstream, model, operation, credential, evidence = map(str, texts)
+        learned_at, expires_at, uses = (float(number or 0) for number in numbers)
+        subject = Subject(upstream, model, operation, credential)
+        return cls(
+            subject, Lesson.of_row(lesson), "learned", evidence[:EVIDENCE_CHARS], learned_at, expires_at, int(uses)
+        )
+
+
+@dataclass(slots=True)
+class _Kept:
+    lesson: Lesson
+    evidence: str
+    learned_s: float
+    due_s: float
+    uses: int = 0
+    prober: object | None = None
+
+
+class Memory:
+    """The lessons of one process. What was used last stays longest, and there are LIMIT of them at most.
+
+    A lesson past its time still holds, but `claim` gives it to one request at a time to go without it.
+    """
+
+    def __init__(self, limit: int = LIMIT) -> None:
+        self._limit = limit
+        self._kept: OrderedDict[Key, _Kept] = OrderedDict()
+        self._subjects: dict[Subject, dict[Key, _Kept]] = {}
+        self._seen: OrderedDict[Key, _Kept] = OrderedDict()
+        self._refuted: OrderedDict[Key, float] = OrderedDict()
+
+    def of(self, subject: Subject) -> list[tuple[Key, Lesson]]:
+        """The lessons that hold for `subject`, with their keys."""
+        plain = Subject(subject.upstream, subject.model, subject.operation)
+        subjects = (plain, subject) if subject != plain else (plain,)
+        return [(key, kept.lesson) for one in subjects for key, kept in self._subjects.get(one, {}).items()]
+
+    def lesson(self, key: Key) -> Lesson | None:
+        kept = self._kept.get(key)
+        return None if kept is None else kept.lesson
+
+    def commit(self, key: Key, lesson: Lesson, evidence: str, now_s: float) -> bool:
+        """Remember a lesson that has helped; whether it is news."""
+        known = self._kept.get(key)
+        is_news = known is None or known.lesson != lesson
+        uses = known.uses if known is not None else 0
+        self._keep(key, _Kept(lesson, evidence[:EVIDENCE_CHARS], now_s, now_s + lesson.ttl_s, uses))
+        self._seen.pop(key, None)
+        return is_news
+
+    def renew(self, key: Key, now_s: float) -> None:
+        """A probe has shown that the lesson is still needed."""
+        if (kept := self._kept.get(key)) is not None:
+            kept.due_s, kept.prober = now_s + kept.lesson.ttl_s, None
+
+    def forget(self, key: Key) -> None:
+        if self._kept.pop(key, None) is not None:
+            of_subject = self._subjects[key[0]]
+            del of_subject[key]
+            if not of_subject:
+                del self._subjects[key[0]]
+
+    def used(self, key: Key) -> None:
+        if (kept := self._kept.get(key)) is not None:
+            kept.uses += 1
+            self._kept.move_to_end(key)
+
+    def is_due(self, key: Key, now_s: float) -> bool:
+        """Whether the lesson is past its time and nobody tries to go without it."""
+        kept = self._kept.get(key)
+        return kept is not None and kept.due_s <= now_s and kept.prober is None
+
+    def claim(self, key: Key, prober: object) -> None:
+        """Let `prober` alone go without the lesson, until it renews, forgets or releases it."""
+        self._kept[key].prober = prober
+
+    def release(self, key: Key, prober: object, again_s: float | None = None) -> None:
+        """The probe told nothing: the next one is at `again_s`, or at once."""
+        kept = self._kept.get(key)
+        if kept is not None and kept.prober is prober:
+            kept.prober, kept.due_s = None, again_s if again_s is not None else kept.due_s
+
+    def observe(self, key: Key, lesson: Lesson, evidence: str, now_s: float) -> bool:
+        """Remember what would have been learned; whether it is news."""
+        known = self._seen.get(key)
+        is_news = known is None or known.due_s <= now_s
+        uses = 1 if known is None else known.uses + 1
+        self._seen[key] = _Kept(lesson, evidence[:EVIDENCE_CHARS], now_s, now_s + lesson.ttl_s, uses)
+        _bound(self._seen, self._limit)
+        return is_news
+
+    def refute(self, key: Key, now_s: float) -> None:
+        self._refuted[key] = now_s + REFUTED_S
+        self._refuted.move_to_end(key)
+        _bound(self._refuted, self._limit)
+
+    def is_refuted(self, key: Key, now_s: float) -> bool:
+        until_s = self._refuted.get(key)
+        if until_s is not None and until_s <= now_s:
+            del self._refuted[key]
+            return False
+        return until_s is not None
+
+    def learned(self, now_s: float, wall_s: float) -> list[Learned]:
+        """Everything that is known, what was used last at the end; `observed` only while it is fresh."""
+        kept = [_learned(key, one, "learned", wall_s - now_s) for key, one in self._kept.items()]
+        seen = [_learned(key, one, "observed", wall_s - now_s) for key, one in self._seen.items() if one.due_s > now_s]
+        return [*kept, *seen]
+
+    def snapshot(self, now_s: float, wall_s: float) -> list[dict[str, Any]]:
+        """The lessons that hold, as plain JSON that another process can `restore`."""
+        return [one.as_row() for one in self.learned(now_s, wall_s) if one.state == "learned"]
+
+    def restore(self, rows: Iterable[Mapping[str, Any]], now_s: float, wall_s: float) -> None:
+        """Take over the rows that hold longer than what is known here; what has expired or is no row is left."""
+        for row in rows:
+            try:
+                one = Learned.of_row(row)
+            except ValueError:
+                continue
+            key = (one.subject, one.lesson.key)
+            due_s = min(one.expires_at - wall_s, one.lesson.ttl_s) + now_s
+            known = self._kept.get(key)
+            if due_s > now_s and (known is None or known.due_s < due_s):
+                uses = max(one.uses, known.uses if known is not None else 0)
+                self._keep(key, _Kept(one.lesson, one.evidence, one.learned_at - wall_s + now_s, due_s, uses))
+
+    def _keep(self, key: Key, kept: _Kept) -> None:
+        for other, one in list(self._subjects.get(key[0], {}).items()):
+            if kept.lesson.reverses(one.lesson):
+                self.forget(other)
+        self._kept[key] = kept
+        self._kept.move_to_end(key)
+        self._subjects.setdefault(key[0], {})[key] = kept
+        while len(self._kept) > self._limit:
+            self.forget(next(iter(self._kept)))
+
+
+def _bound(held: OrderedDict[Key, Any], limit: int) -> None:
+    while len(held) > limit:
+        held.popitem(last=False)
+
+
+def _learned(key: Key, kept: _Kept, state: str, to_wall_s: float) -> Learned:
+    return Learned(
+        subject=key[0],
+        lesson=kept.lesson,
+        state=state,
+        evidence=kept.evidence,
+        learned_at=round(kept.learned_s + to_wall_s, 3),
+        expires_at=round(kept.due_s + to_wall_s, 3),
+        uses=kept.uses,
+    )

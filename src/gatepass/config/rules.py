@@ -1,0 +1,148 @@
+"""`rules` and `capabilities` of a model: what is changed on the way to it, and what it can do."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, WithJsonSchema, model_validator
+
+from gatepass.config.block import Block
+from gatepass.config.references import Reference
+
+PLACE = re.compile(r"([A-Za-z_][A-Za-z0-9_-]{0,63}(\[\])?\.){0,8}[A-Za-z_][A-Za-z0-9_-]{0,63}\Z")
+NO_PLACE = "expects the name of a member, such as temperature, metadata.user or messages[].name"
+_MEMBER = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}\Z")
+
+ELSEWHERE = {
+    "model": "the model's name is `name` of its entry",
+    "stream": "whether the upstream streams is `stream` of the model's entry",
+    "messages": "gatepass takes no conversation away",
+    "input": "gatepass takes no input away",
+    "messages[].role": "a role is changed by `roles`",
+    "messages[].content": "content is changed by `text_content` and `empty_content`",
+}
+"""Places that no rule names, and what to do instead."""
+
+
+def _place(text: str) -> str:
+    if PLACE.match(text) is None:
+        raise ValueError(NO_PLACE)
+    if text in ELSEWHERE:
+        raise ValueError(f"is not for a rule: {ELSEWHERE[text]}")
+    return text
+
+
+def _member(text: str) -> str:
+    if _MEMBER.match(text) is None:
+        raise ValueError("expects the new name alone, in the same object: letters, digits and underscores")
+    if text in ELSEWHERE:
+        raise ValueError(f"is not for a rule: {ELSEWHERE[text]}")
+    return text
+
+
+def _shown(value: Any) -> Any:
+    """What `gatepass check` prints: of a reference only that it is one."""
+    if isinstance(value, dict):
+        return {name: _shown(member) for name, member in value.items()}
+    if isinstance(value, list):
+        return [_shown(item) for item in value]
+    return "(hidden)" if isinstance(value, Reference) else value
+
+
+Place = Annotated[str, AfterValidator(_place)]
+Member = Annotated[str, AfterValidator(_member)]
+Value = Annotated[Any, PlainSerializer(_shown)]
+
+NOT_LEARNED = frozenset(("model", "messages", "input", "stream", "role", "content"))
+
+
+def _learnable(text: str) -> str:
+    if PLACE.match(text) is None or text.rpartition(".")[2] in NOT_LEARNED:
+        raise ValueError("is not to be learned: name a member that may go, or system_into_user, merge_roles")
+    return text
+
+
+Learnable = Annotated[str, AfterValidator(_learnable)]
+"""A name for `upstreams.NAME.learn_also`."""
+
+
+def _stream(value: Any) -> Any:
+    """`true` and `false` as people write them."""
+    return ("native" if value else "emulate") if isinstance(value, bool) else value
+
+
+Stream = Annotated[
+    Literal["auto", "native", "emulate", "aggregate"],
+    BeforeValidator(_stream),
+    WithJsonSchema({"enum": ["auto", "native", "emulate", "aggregate", True, False], "default": "auto"}),
+]
+
+
+class Bounds(Block):
+    min: float | None = None
+    """The least value; None is no bound."""
+    max: float | None = None
+    """The largest value; None is no bound."""
+
+    @model_validator(mode="after")
+    def _some_bound(self) -> Bounds:
+        if self.min is None and self.max is None:
+            raise ValueError("expects min, max or both")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError("expects a min that is not above max")
+        return self
+
+
+class Rules(Block):
+    """Changes on the way to a model, in this order. Places are dotted names: `messages[].name`."""
+
+    rename: dict[Place, Member] = {}
+    """Members to send under another name; where the other is there too, that one counts."""
+    drop: list[Place] = []
+    """Members to leave out."""
+    default: dict[Place, Value] = {}
+    """Members to add where the client sends none, with their values."""
+    set: dict[Place, Value] = {}
+    """Members to send with these values, whatever the client sends."""
+    clamp: dict[Place, Bounds] = {}
+    """Numbers to keep within bounds."""
+    schema_in_words: bool = False
+    """Put the schema of `response_format` into the system message and ask for some JSON."""
+    split: Annotated[int, Field(gt=0)] | None = None
+    """The most inputs of one embeddings request; None: as many as the client sends."""
+    roles: dict[Literal["system", "developer"], Literal["system", "developer", "user"]] = {}
+    """Roles to replace; `user` puts the text before the first user message's."""
+    replayed: Literal["keep", "drop", "drop_but_reasoning"] = "keep"
+    """What is to become of members of an answer that clients send back with the conversation."""
+    text_content: bool = False
+    """Send a list of text parts as one string."""
+    empty_content: bool = False
+    """Send `""` for `content: null`."""
+    merge_roles: bool = False
+    """Join neighbouring messages of one role, and system messages at the front."""
+    short_tool_ids: bool = False
+    """Send tool call ids as Mistral wants them: nine letters and digits."""
+
+
+class Capabilities(Block):
+    """What the model can do, for the model list; None says nothing."""
+
+    vision: bool | None = None
+    """Reads images."""
+    audio: bool | None = None
+    """Hears audio."""
+    tools: bool | None = None
+    """Calls tools."""
+    reasoning: bool | None = None
+    """Thinks before it answers."""
+    json_schema: bool | None = None
+    """Keeps to a schema in `response_format`."""
+    context_length: Annotated[int, Field(gt=0)] | None = None
+    """The most tokens of question and answer together."""
+    max_output_tokens: Annotated[int, Field(gt=0)] | None = None
+    """The most tokens of an answer."""
+    dimensions: Annotated[int, Field(gt=0)] | None = None
+    """The length of an embedding."""
+    token_ids: bool | None = None
+    """Takes token ids instead of texts for embeddings, made with its own tokenizer."""

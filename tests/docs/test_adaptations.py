@@ -1,0 +1,33 @@
+"""docs/configuration.md names each entry of x-gatepass-adapted, and what is learned."""
+
+import re
+from pathlib import Path
+
+from gatepass.adapt.teaching.allowance import OPT_IN, SAFE
+from tests.unit.adapt.rejections import ROWS
+from tests.unit.adapt.test_lesson import LESSONS
+
+SECTION = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text().partition("### What is learned")[2]
+TABLE = re.findall(r"^\| (`[a-z_]+=[^|]+) \|", SECTION.partition("\n## ")[0], re.MULTILINE)
+PLACEHOLDER = {"PLACE": r"[A-Za-z_.\[\]]+", "OLD": r"[a-z_\[\].]+", "NEW": r"[a-z_]+", "VALUE": r"\S+", "N": r"\d+"}
+
+
+def patterns() -> list[str]:
+    named = [entry for cell in TABLE for entry in re.findall(r"`([^`]+)`", cell)]
+    return [re.sub("PLACE|OLD|NEW|VALUE|N", lambda found: PLACEHOLDER[found[0]], re.escape(entry)) for entry in named]
+
+
+def test_every_entry_is_in_the_table():
+    assert len(patterns()) > 15
+    entries = {lesson.entry for lesson in LESSONS} | {entry for row in ROWS for entry in row.adapted}
+    more = {"drop=replayed", "default=seed", "set=seed", "images=2", "drop=drop_params,model_type"}
+    for entry in entries | more:
+        assert any(re.fullmatch(pattern, entry.partition(",")[0]) for pattern in patterns()), entry
+
+
+def test_what_the_table_says_is_learned_is():
+    row = next(line for line in SECTION.splitlines() if line.startswith("| `drop=PLACE`"))
+    names = set(re.findall(r"`([a-z_]+)`", row)) - {"learn_also", "dimensions"}
+    assert len(names) > 5
+    assert names <= SAFE
+    assert not names & OPT_IN

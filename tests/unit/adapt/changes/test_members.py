@@ -1,0 +1,82 @@
+"""Changes of single members."""
+
+import json
+
+import pytest
+
+from gatepass.adapt.changes.change import Change, Revision, concerns, revised
+from gatepass.adapt.changes.members import Clamp, Default, Drop, Rename, Set
+from gatepass.adapt.place import Place
+from tests.unit.adapt.calls import MODELS, TARGET, a_call
+
+
+def at(written: str) -> Place:
+    return Place.parse(written)
+
+
+@pytest.mark.parametrize(
+    ("change", "body", "becomes", "entry"),
+    [
+        (Drop(at("a")), b'{"a":1, "b":2}', b'{"b":2}', "drop=a"),
+        (Drop(at("m[].n")), b'{"m":[{"n":1},{"o":2},{"n":3}]}', b'{"m":[{},{"o":2},{}]}', "drop=m[].n"),
+        (Drop(at("a"), frozenset((b"null", b"[]"))), b'{"a":[ ]}', b"{}", "drop=a"),
+        (Rename(at("a"), "b"), b'{"a": 1}', b'{"b": 1}', "rename=a>b"),
+        (Rename(at("m[].x"), "y"), b'{"m":[{"x":1},{}]}', b'{"m":[{"y":1},{}]}', "rename=m[].x>y"),
+        (Set(at("a"), b"2"), b'{"b":1}', b'{"b":1,"a":2}', "set=a"),
+        (Set(at("a.b"), b"2"), b"{}", b'{"a":{"b":2}}', "set=a.b"),
+        (Set(at("a"), b'"x"', only_there=True, is_shown=True), b'{"a":1}', b'{"a":"x"}', "set=a>x"),
+        (Default(at("a"), b"2"), b'{"b":1}', b'{"b":1,"a":2}', "default=a"),
+        (Clamp(at("a"), 0, 1), b'{"a":1.5}', b'{"a":1}', "clamp=a"),
+        (Clamp(at("a"), 0.5), b'{"a":-3}', b'{"a":0.5}', "clamp=a"),
+        (Clamp(at("a"), most=10), b'{"a":1e400}', b'{"a":10}', "clamp=a"),
+    ],
+)
+def test_a_change_does_what_its_entry_says(change: Change, body, becomes, entry):
+    changed, made = revised(a_call(body), [change])
+    assert (changed.body, changed.adapted, made) == (becomes, (entry,), [change])
+
+
+@pytest.mark.parametrize(
+    ("change", "body"),
+    [
+        (Drop(at("a")), b'{"b":1}'),
+        (Drop(at("a"), frozenset((b"null",))), b'{"a":0}'),
+        (Drop(at("a"), frozenset((b"null",))), b"{}"),
+        (Rename(at("a"), "b"), b'{"b":1}'),
+        (Set(at("a"), b"2"), b'{"a":2}'),
+        (Set(at("a"), b"2", only_there=True), b"{}"),
+        (Set(at("a.b"), b"2", only_there=True), b"{}"),
+        (Default(at("a"), b"2"), b'{"a":null}'),
+        (Clamp(at("a"), 0, 1), b'{"a":1}'),
+        (Clamp(at("a"), 0, 1), b'{"a":"9"}'),
+        (Clamp(at("a"), 0, 1), b'{"a":true}'),
+        (Clamp(at("a"), 0, 1), b"{}"),
+    ],
+)
+def test_a_change_that_has_nothing_to_do_leaves_the_call_as_it_is(change: Change, body):
+    call = a_call(body)
+    assert Revision("rules", (change,)).apply(call, TARGET) is call
+
+
+def test_a_revision_makes_its_changes_in_order_and_names_each_once():
+    changes = (Rename(at("a"), "b"), Drop(at("b")), Set(at("c"), b"1"), Drop(at("d")), Drop(at("d")))
+    adapted = Revision("rules", changes).apply(a_call(b'{"a":0,"x":"\\u00e9"}', adapted=("images=1",)), TARGET)
+    assert adapted.body == b'{"x":"\\u00e9","c":1}'
+    assert adapted.adapted == ("images=1", "rename=a>b", "drop=b", "set=c")
+
+
+def test_a_request_without_a_body_is_left_alone():
+    call = a_call(b"", MODELS)
+    assert Revision("rules", (Set(at("a"), b"1"),)).apply(call, TARGET) is call
+
+
+def test_an_operators_value_is_not_shown():
+    changed, _ = revised(a_call(b"{}"), [Set(at("extra"), json.dumps("topsecret").encode())])
+    assert changed.adapted == ("set=extra",)
+
+
+def test_a_body_of_too_many_values_concerns_no_change():
+    call = a_call(b'{"m":[' + b",".join([b"[]"] * 510_000) + b'],"a":1}')
+    assert not concerns(Drop(at("a")), call)
+    assert concerns(Drop(at("a")), a_call(b'{"a":1}'))
+    assert not concerns(Drop(at("a")), a_call(b"", MODELS))

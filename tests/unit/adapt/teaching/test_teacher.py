@@ -1,0 +1,127 @@
+"""Every body of the field's documents and threads, and the one change that it teaches."""
+
+import json
+
+import pytest
+
+from gatepass.adapt.changes.change import revised
+from gatepass.adapt.lesson import DAY_S, HOUR_S, QUARTER_S, Lesson
+from gatepass.adapt.teaching.allowance import Allowance
+from gatepass.adapt.teaching.heard import Heard
+from gatepass.adapt.teaching.teacher import contradicts, steps, taught
+from tests.unit.adapt.rejections import (
+    CHOICE_ROWS,
+    EMBEDDING_ROWS,
+    EVERYTHING,
+    NOTHING_ROWS,
+    ROWS,
+    STREAM_ROWS,
+    VERIFY,
+    Case,
+    never,
+    openai,
+    unsupported,
+)
+
+
+def heard(case: Case) -> Heard | None:
+    return Heard.of(case.call.operation.surface, case.status, case.complaint)
+
+
+def lessons(case: Case, allowance: Allowance | None = None) -> tuple[Lesson, ...]:
+    said = heard(case)
+    if said is None:
+        return ()
+    return taught(said, case.call, allowance or Allowance(frozenset(case.also)), lambda lesson: False)
+
+
+@pytest.mark.parametrize("case", ROWS, ids=lambda case: case.name)
+def test_a_rejection_teaches_its_change(case):
+    found = lessons(case)
+    changed, _ = revised(case.call, [lesson.change() for lesson in found])
+    assert json.loads(changed.body) == case.expected
+    assert changed.adapted == case.adapted
+    assert changed.max_inputs == case.max_inputs
+    assert tuple(lesson.entry for lesson in found) == case.adapted
+
+
+@pytest.mark.parametrize("case", ROWS, ids=lambda case: case.name)
+def test_a_changed_request_does_not_learn_the_same_again(case):
+    changed, _ = revised(case.call, [lesson.change() for lesson in lessons(case)])
+    said = heard(case)
+    assert said is not None
+    again = taught(said, changed, Allowance(frozenset(case.also)), lambda lesson: lesson.entry not in case.adapted)
+    assert again == ()
+
+
+@pytest.mark.parametrize("case", NOTHING_ROWS, ids=lambda case: case.name)
+def test_these_teach_nothing(case):
+    assert lessons(case) == ()
+
+
+@pytest.mark.parametrize("case", [case for case in ROWS if case.also], ids=lambda case: case.name)
+def test_without_leave_what_is_asked_for_is_not_altered(case):
+    assert lessons(case, Allowance()) == ()
+
+
+@pytest.mark.parametrize(
+    "case", [case for case in STREAM_ROWS if "stream=" in case.adapted[0]], ids=lambda case: case.name
+)
+def test_where_the_operator_decided_about_streams_nothing_is_learned_of_them(case):
+    assert "stream=" not in "".join(lesson.entry for lesson in lessons(case, Allowance(may_stream=False)))
+
+
+def test_a_lesson_holds_as_long_as_its_kind_does():
+    stream = {case.name: lessons(case)[0] for case in STREAM_ROWS}
+    assert (stream["5 OpenAI"].ttl_s, stream["5 OpenAI"].by_credential) == (HOUR_S, False)
+    for name in ("6 OpenAI", "6 a relay keeps message and code", "6 OpenRouter nests it", "6 quoted without JSON"):
+        assert (stream[name].ttl_s, stream[name].by_credential) == (QUARTER_S, True)
+    batches = {case.name: lessons(case)[0].ttl_s for case in EMBEDDING_ROWS if "split" in case.adapted[0]}
+    assert batches.pop("18 OpenAI's tokens") == 0.0
+    assert set(batches.values()) == {DAY_S}
+    assert [lessons(case)[0].ttl_s for case in CHOICE_ROWS if case.name == "43"] == [0.0]
+
+
+def test_where_one_reading_is_barred_the_next_is_taken():
+    (case,) = [case for case in STREAM_ROWS if case.name == "9 DashScope's thinking"]
+    said = heard(case)
+    assert said is not None
+    (second,) = taught(said, case.call, Allowance(), lambda lesson: lesson.rule == "stream")
+    assert second.entry == "set=enable_thinking>false"
+
+
+def test_a_stream_that_needs_a_verified_account_has_one_reading_only():
+    said = heard(never("", openai(VERIFY, "stream", "unsupported_value")))
+    assert said is not None
+    assert next([lesson.by_credential for lesson in step] for step in steps(said)) == [True]
+    assert all(lesson.rule != "stream" for step in list(steps(said))[1:] for lesson in step)
+
+
+def test_dimensions_belong_to_embeddings_alone():
+    case = Case("", openai(unsupported("dimensions"), "dimensions", "unsupported_parameter"), {"dimensions": 5}, {}, ())
+    assert lessons(case) == ()
+
+
+def test_names_beyond_a_handful_are_not_listened_to():
+    names = ", ".join(f"n{at}" for at in range(40))
+    said = heard(never("", openai(f"Unsupported parameter(s): {names}")))
+    assert said is not None
+    (step,) = steps(said)
+    assert len(step) == 8
+
+
+@pytest.mark.parametrize(
+    ("text", "lesson", "is_contradicted"),
+    [
+        (unsupported("max_completion_tokens"), Lesson("rename", "max_tokens", "max_completion_tokens"), True),
+        (unsupported("temperature"), Lesson("rename", "max_tokens", "max_completion_tokens"), False),
+        ("This model only support stream mode", Lesson("stream", "synth"), True),
+        ("Unexpected message role.", Lesson("role", "system", "developer"), True),
+        ("Missing `reasoning_content` field", Lesson("drop", "messages[].reasoning_content"), True),
+        ("Missing `reasoning_content` field", Lesson("drop", "temperature"), False),
+    ],
+)
+def test_a_rejection_of_what_a_lesson_made_contradicts_it(text, lesson, is_contradicted):
+    said = heard(never("", openai(text), request=EVERYTHING))
+    assert said is not None
+    assert contradicts(said, lesson) is is_contradicted

@@ -1,0 +1,142 @@
+"""Declared rules: which model has which, and what they do together."""
+
+import json
+from typing import Any
+
+import pytest
+
+from gatepass.adapt.chain import adapt
+from gatepass.adapt.changes.change import Revision
+from gatepass.adapt.declared import Declared, changes_of
+from gatepass.config.model import Config
+from gatepass.config.models import Model
+from gatepass.errors import InvalidRequest
+from tests.unit.adapt.calls import EMBEDDINGS, TARGET, a_call
+
+
+def config(**blocks: Any) -> Config:
+    return Config.model_validate({"upstreams": {"chat": {"base_url": "https://h/v1"}}, **blocks})
+
+
+def model(**members: Any) -> Model:
+    return Model.model_validate({"upstream": "chat", **members})
+
+
+RULES: dict[str, Any] = {
+    "rename": {"max_tokens": "max_completion_tokens"},
+    "drop": ["temperature", "messages[].name"],
+    "default": {"seed": 7, "user": "é"},
+    "set": {"extra_body.think": False, "seed": 8},
+    "clamp": {"top_p": {"min": 0.1, "max": 1}},
+    "schema_in_words": True,
+    "roles": {"developer": "system"},
+    "replayed": "drop",
+    "text_content": True,
+    "empty_content": True,
+    "merge_roles": True,
+    "short_tool_ids": True,
+}
+
+
+def test_rules_are_made_in_their_order_and_named():
+    (revision,) = Declared.from_config(config(models={"m": model(rules=RULES, stream=False)})).rules("chat", "m")
+    body = {
+        "model": "m",
+        "stream": True,
+        "max_tokens": 5,
+        "temperature": 1,
+        "top_p": 0,
+        "response_format": {"type": "json_schema", "json_schema": {"schema": {}}},
+        "messages": [
+            {"role": "developer", "content": [{"type": "text", "text": "d"}]},
+            {"role": "user", "content": "a", "name": "n"},
+            {"role": "user", "content": "b"},
+            {"role": "assistant", "content": None, "reasoning": "r", "tool_calls": [{"id": "call_abc"}]},
+        ],
+    }
+    adapted = adapt(a_call(json.dumps(body).encode(), stream=True), TARGET, [revision])
+    words = "Answer with one JSON object that fits this JSON Schema, and with nothing else:\n{}"
+    assert json.loads(adapted.body) == {
+        "model": "m",
+        "stream": False,
+        "max_completion_tokens": 5,
+        "top_p": 0.1,
+        "response_format": {"type": "json_object"},
+        "seed": 8,
+        "user": "é",
+        "extra_body": {"think": False},
+        "messages": [
+            {"role": "system", "content": f"d\n\n{words}"},
+            {"role": "user", "content": "a\n\nb"},
+            {"role": "assistant", "content": "", "tool_calls": [{"id": "uCUSbrUmq"}]},
+        ],
+    }
+    assert not adapted.stream
+    assert adapted.adapted == (
+        *("stream=synth", "rename=max_tokens>max_completion_tokens", "drop=temperature", "drop=messages[].name"),
+        *("default=seed", "default=user", "set=extra_body.think", "set=seed", "clamp=top_p"),
+        *("response_format=json_object", "role=developer>system", "drop=replayed"),
+        *("content=empty", "roles=merged", "tool_ids=short"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("members", "entries"),
+    [
+        ({}, []),
+        ({"stream": "auto"}, []),
+        ({"stream": "native"}, []),
+        ({"stream": True}, []),
+        ({"stream": "emulate"}, ["stream=synth"]),
+        ({"stream": False}, ["stream=synth"]),
+        ({"stream": "aggregate"}, ["stream=aggregate"]),
+        ({"rules": {}}, []),
+        ({"rules": {"split": 16}}, ["split=16"]),
+        ({"rules": {"roles": {"system": "user"}}}, ["role=system>user"]),
+        ({"rules": {"replayed": "drop_but_reasoning"}}, ["drop=replayed"]),
+    ],
+)
+def test_a_setting_becomes_its_change(members, entries):
+    assert [change.entry for change in changes_of(model(**members))] == entries
+
+
+def test_the_entry_is_the_one_that_the_route_takes():
+    marks = {
+        name: model(rules={"drop": [mark]}) for name, mark in (("gpt", "a"), ("gpt*", "b"), ("g*", "c"), ("*", "d"))
+    }
+    declared = Declared.from_config(config(models=marks, operations={"embeddings": {"upstream": "chat"}}))
+
+    def drops(operation: str, name: str) -> list[str]:
+        rules = [rule for rule in declared.rules(operation, name) if isinstance(rule, Revision)]
+        return [change.entry for rule in rules for change in rule.changes]
+
+    assert drops("chat", "gpt") == ["drop=a"]
+    assert drops("chat", "gpt-4o") == ["drop=b"]
+    assert drops("chat", "gemini") == ["drop=c"]
+    assert drops("chat", "other") == ["drop=d"]
+    assert drops("embeddings", "gpt") == ["drop=a"]
+    assert drops("embeddings", "bge") == []
+    assert declared.model("chat", "other") == marks["*"]
+    assert declared.model("embeddings", "bge") is None
+    assert drops("chat", "*") == ["drop=d"]
+
+
+@pytest.mark.parametrize("takes_ids", [None, False, True])
+def test_token_ids_are_refused_unless_the_model_takes_them(takes_ids):
+    declared = Declared.from_config(config(models={"m": model(capabilities={"token_ids": takes_ids})}))
+    call = a_call(b'{"model":"m","input":[1,2]}', EMBEDDINGS)
+    if takes_ids:
+        assert adapt(call, TARGET, declared.rules("embeddings", "m")) is call
+    else:
+        with pytest.raises(InvalidRequest, match="token_ids: true"):
+            adapt(call, TARGET, declared.rules("embeddings", "m"))
+    with pytest.raises(InvalidRequest):
+        adapt(call, TARGET, declared.rules("embeddings", "other"))
+    assert declared.rules("chat", "m") == ()
+
+
+def test_a_model_without_rules_has_none():
+    declared = Declared.from_config(config(models={"m": model()}))
+    assert declared.rules("chat", "m") == declared.rules("chat", "other") == ()
+    assert declared.model("chat", "other") is None
+    assert Declared.from_config(config()).model("chat", "m") is None

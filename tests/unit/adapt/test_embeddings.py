@@ -1,0 +1,227 @@
+"""Embeddings in several requests, and vectors as they were asked for."""
+
+import json
+import struct
+from base64 import b64encode
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gatepass.adapt.embeddings import Asked, answer, split
+from gatepass.call import Call
+from gatepass.errors import UpstreamInvalid
+from tests.unit.adapt.calls import EMBEDDINGS, a_call
+from tests.unit.surface.json_texts import STRINGS, written
+
+FLOATS = Asked(2)
+ENTRY = {"object": "embedding", "index": 0, "embedding": [0.5, -1]}
+
+
+def call(inputs: Any, limit: int | None = None) -> Call:
+    return a_call(json.dumps({"model": "e", "input": inputs, "user": "é"}).encode(), EMBEDDINGS, max_inputs=limit)
+
+
+def vectors(*entries: dict[str, Any], **more: Any) -> bytes:
+    return json.dumps({"object": "list", "data": entries, "model": "e", **more}).encode()
+
+
+def entry(index: Any = None, embedding: Any = (0.5, -1), **more: Any) -> dict[str, Any]:
+    return {**({} if index is None else {"index": index}), "embedding": embedding, **more}
+
+
+def text(*numbers: float) -> str:
+    return b64encode(struct.pack(f"<{len(numbers)}f", *numbers)).decode()
+
+
+def fault(*replies: bytes, counts: Any = (1,), asked: Asked | None = None) -> str:
+    with pytest.raises(UpstreamInvalid) as caught:
+        answer(replies, counts, asked or Asked(1), "embed")
+    return caught.value.message
+
+
+# what is asked
+
+
+@pytest.mark.parametrize(
+    ("body", "asked"),
+    [
+        (b'{"input":"a"}', Asked(1)),
+        (b'{"input":["a","b"],"encoding_format": "base64"}', Asked(2, base64=True)),
+        (b'{"input":["a"],"encoding_format":"float","dimensions":256}', Asked(1, dimensions=256)),
+        (b'{"input":[1,2,3]}', Asked(1)),
+        (b'{"input":[[1],[2,3]],"dimensions":null}', Asked(2)),
+        (b'{"input":[],"dimensions":"256"}', Asked(0)),
+        (b"{}", Asked(1)),
+    ],
+)
+def test_a_request_tells_what_its_answer_is_to_be(body, asked):
+    assert Asked.of(body) == asked
+
+
+# splitting
+
+
+def inputs(parts: tuple[Call, ...]) -> list[Any]:
+    return [json.loads(part.body)["input"] for part in parts]
+
+
+def test_inputs_are_split_in_order_and_the_rest_stays_by_the_byte():
+    whole = call(["a", "b", "c", "d", "e"], 2)
+    parts = split(whole)
+    assert inputs(parts) == [["a", "b"], ["c", "d"], ["e"]]
+    assert parts[2].body == whole.body.replace(b'["a", "b", "c", "d", "e"]', b'["e"]')
+    assert {part.max_inputs for part in parts} == {None}
+
+
+def test_a_limit_of_one_sends_plain_strings():
+    assert inputs(split(call(["a", "b"], 1))) == ["a", "b"]
+    assert inputs(split(call(["a"], 1))) == ["a"]
+    assert inputs(split(call([[1, 2], [3]], 1))) == [[1, 2], [3]]
+
+
+@pytest.mark.parametrize(
+    ("given_inputs", "limit"), [(["a", "b"], None), (["a", "b"], 2), ("a", 1), ([1, 2, 3], 1), ([], 1), (None, 1)]
+)
+def test_what_fits_is_the_same_call(given_inputs, limit):
+    whole = call(given_inputs, limit)
+    assert split(whole) == (whole,)
+    assert split(whole)[0] is whole
+
+
+def test_a_body_without_inputs_is_the_same_call():
+    whole = a_call(b'{"model":"e"}', EMBEDDINGS, max_inputs=1)
+    assert split(whole) == (whole,)
+
+
+@given(st.data(), st.lists(STRINGS, min_size=1, max_size=8), st.integers(1, 5))
+@settings(deadline=None, max_examples=100)
+def test_parts_hold_all_inputs_once_and_none_too_many(data, texts, limit):
+    body = data.draw(written({"a": texts, "input": texts, "model": "e"})).encode()
+    parts = split(a_call(body, EMBEDDINGS, max_inputs=limit))
+    listed = [part if isinstance(part, list) else [part] for part in inputs(parts)]
+    assert [one for part in listed for one in part] == json.loads(body)["input"]
+    assert max(len(part) for part in listed) <= limit
+    assert all(json.loads(part.body)["a"] == json.loads(body)["a"] for part in parts)
+
+
+# one answer
+
+
+def test_a_lone_answer_that_is_right_is_the_same_object():
+    reply = vectors(entry(0), entry(1), usage={"prompt_tokens": 2})
+    assert answer([reply], [2], Asked(2), "embed") is reply
+    assert answer([reply], [2], Asked(2, dimensions=2), "embed") is reply
+    encoded = vectors(entry(0, text(0.5, -1)))
+    assert answer([encoded], [1], Asked(1, base64=True), "embed") is encoded
+
+
+def test_answers_are_joined_in_order_with_their_places_and_the_sum_of_their_usage():
+    first = vectors(
+        entry(0, [1]), entry(1, [2]), usage={"prompt_tokens": 3, "total_tokens": 3, "details": {"x": 1}}, id="one"
+    )
+    second = vectors(entry(0, [3], extra=True), usage={"prompt_tokens": 4, "total_tokens": 4.5, "details": {"x": 2}})
+    assert json.loads(answer([first, second], [2, 1], Asked(3), "embed")) == {
+        "object": "list",
+        "data": [entry(0, [1]), entry(1, [2]), entry(2, [3], extra=True)],
+        "model": "e",
+        "id": "one",
+        "usage": {"prompt_tokens": 7, "total_tokens": 7.5, "details": {"x": 3}},
+    }
+
+
+def test_usage_that_is_none_is_no_sum():
+    mixed = [vectors(entry(0), usage=None), vectors(entry(0), usage={"prompt_tokens": 2, "tier": "a", "b": True})]
+    joined = json.loads(answer(mixed, [1, 1], Asked(2), "embed"))
+    assert joined["usage"] == {"prompt_tokens": 2, "tier": "a", "b": True}
+    assert json.loads(answer([vectors(entry(0), usage=None)] * 2, [1, 1], Asked(2), "embed"))["usage"] is None
+    assert "usage" not in json.loads(answer([vectors(entry(0))] * 2, [1, 1], Asked(2), "embed"))
+
+
+def test_vectors_out_of_order_are_put_in_order():
+    reply = vectors(entry(2, [2]), entry(0, [0]), entry(1, [1]))
+    joined = json.loads(answer([reply], [3], Asked(3), "embed"))
+    assert joined["data"] == [entry(0, [0]), entry(1, [1]), entry(2, [2])]
+
+
+@pytest.mark.parametrize("places", [(None, None), (0, 0), (5, 6), (0, None), ("a", 1)])
+def test_places_that_are_none_are_counted(places):
+    reply = vectors(*(entry(place, [at]) for at, place in enumerate(places)))
+    assert json.loads(answer([reply], [2], Asked(2), "embed"))["data"] == [entry(0, [0]), entry(1, [1])]
+
+
+def test_numbers_become_base64_where_that_was_asked_for():
+    reply = vectors(entry(0, [0.1, -2, 3e-5]))
+    joined = json.loads(answer([reply], [1], Asked(1, base64=True), "embed"))
+    assert joined["data"] == [entry(0, text(0.1, -2, 3e-5))]
+
+
+def test_base64_becomes_numbers_where_those_were_asked_for():
+    reply = vectors(entry(0, text(0.5, -2)))
+    assert json.loads(answer([reply], [1], Asked(1), "embed"))["data"] == [entry(0, [0.5, -2])]
+
+
+@pytest.mark.parametrize("byteorder", ["little", "big"])
+def test_bytes_are_swapped_on_a_machine_of_the_other_order(monkeypatch, byteorder):
+    monkeypatch.setattr("gatepass.adapt.embeddings.sys.byteorder", byteorder)
+    joined = json.loads(answer([vectors(entry(0, [0.5]))], [1], Asked(1, base64=True), "embed"))
+    order = "<" if byteorder == "little" else ">"
+    assert joined["data"][0]["embedding"] == b64encode(struct.pack(f"{order}f", 0.5)).decode()
+
+
+@given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1, max_size=20))
+@settings(deadline=None)
+def test_there_and_back_is_the_same_vector(numbers):
+    there = answer([vectors(entry(0, numbers))], [1], Asked(1, base64=True), "embed")
+    back = json.loads(answer([there], [1], Asked(1), "embed"))
+    assert back["data"][0]["embedding"] == numbers
+
+
+# all or nothing
+
+
+def test_an_answer_with_too_few_vectors_is_none():
+    told = fault(vectors(entry(0)), counts=[2])
+    assert told == "The embeddings of the upstream 'embed' are invalid: there are 1 for 2 inputs."
+    assert "there are 0 for 1 inputs" in fault(vectors())
+
+
+def test_a_vector_of_another_length_than_was_asked_for_would_poison_an_index():
+    for vector in ([0.5, 1], text(0.5, 1)):
+        told = fault(vectors(entry(0, vector)), asked=Asked(1, dimensions=256))
+        assert "asks for 256 dimensions and a vector has 2" in told
+
+
+@pytest.mark.parametrize(
+    ("reply", "told"),
+    [
+        (b"[]", "the reply is no JSON object"),
+        (b"{", "the reply is no JSON object"),
+        (b'{"data":{}}', 'no list "data"'),
+        (b'{"data":[1]}', 'no list "data"'),
+        (b"{}", 'no list "data"'),
+        (vectors({"index": 0}), "one has no vector"),
+        (vectors(entry(0, None)), "one has no vector"),
+        (vectors(entry(0, [])), "one is an empty vector"),
+        (vectors(entry(0, "")), "one is an empty vector"),
+        (vectors(entry(0, "no base64!")), "no base64"),
+        (vectors(entry(0, "é")), "no base64"),
+        (vectors(entry(0, b64encode(b"abc").decode())), "something else than float32"),
+        (vectors(entry(0, text(float("nan")))), "not finite"),
+        (vectors(entry(0, text(float("inf")))), "not finite"),
+    ],
+)
+def test_what_is_no_answer_is_told_so(reply, told):
+    assert told in fault(reply)
+
+
+@pytest.mark.parametrize(
+    ("vector", "told"), [([1, None], "no number"), ([1e39], "beyond float32"), ([-1e39], "beyond float32")]
+)
+def test_numbers_that_have_no_base64_are_told_so(vector, told):
+    assert told in fault(vectors(entry(0, vector)), asked=Asked(1, base64=True))
+
+
+def test_one_part_that_fails_fails_all():
+    assert "there are 2 for 1 inputs" in fault(vectors(entry(0)), vectors(entry(0), entry(1)), counts=[1, 1])

@@ -1,0 +1,507 @@
+"""Playbooks of requests to upstreams that refuse: what is learned, when, and what the client sees."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gatepass.adapt.learning import MOST_STEPS, Learner
+from gatepass.adapt.lesson import DAY_S, HOUR_S, QUARTER_S, Lesson
+from gatepass.adapt.memory import REFUTED_S, Subject
+from gatepass.adapt.teaching.allowance import Allowance
+from gatepass.call import Call
+from tests.unit.adapt.calls import CHAT, EMBEDDINGS, MODELS, a_call
+from tests.unit.adapt.rejections import FILTERED, NOTHING_ROWS, ROWS, STREAM, USE, VERIFY, openai, pydantic, unsupported
+from tests.unit.adapt.upstreams import NO_STREAM, O3, Refusal, Upstream, always, ask, converse, refused, without
+
+O3_MINI = [
+    NO_STREAM,
+    without("max_tokens", USE),
+    without("temperature"),
+    without("parallel_tool_calls"),
+]
+
+
+def chat(*, stream: bool = False, **members: Any) -> Call:
+    body = {"model": "o3-mini", "messages": [{"role": "user", "content": "hi"}], **members}
+    return a_call(json.dumps({**body, "stream": True} if stream else body).encode(), CHAT, stream=stream)
+
+
+def embed(*inputs: str, **members: Any) -> Call:
+    return a_call(json.dumps({"model": "e", "input": inputs, **members}).encode(), EMBEDDINGS)
+
+
+def lessons(learner: Learner, subject: Subject = O3) -> list[str]:
+    return [lesson.entry for _, lesson in learner.memory.of(subject)]
+
+
+# learning
+
+
+def test_a_refused_stream_is_learned_and_gone_by():
+    learner, upstream = Learner(), Upstream([NO_STREAM])
+    first = ask(learner, upstream, chat(stream=True))
+    assert (first.error, first.call.stream, first.call.adapted) == (None, False, ("stream=synth",))
+    assert first.told == [("learned", "stream=synth")]
+    assert first.learning.news[0].evidence == STREAM
+    assert learner.crowd.candidates(O3, 0.0) == []
+    second = ask(learner, upstream, chat(stream=True), 5.0)
+    assert (second.error, second.call.adapted, second.told) == (None, ("stream=synth",), [])
+    assert [body["stream"] for body in upstream.seen] == [True, False, False]
+
+
+def test_what_a_lesson_does_not_concern_is_the_same_call():
+    learner, upstream = Learner(), Upstream([NO_STREAM])
+    ask(learner, upstream, chat(stream=True))
+    call = chat()
+    assert ask(learner, upstream, call).call is call
+    (learned,) = learner.memory.learned(0.0, 0.0)
+    assert learned.uses == 1
+
+
+def test_three_changes_of_one_request_are_learned_together():
+    learner, upstream = Learner(), Upstream(O3_MINI)
+    call = chat(temperature=0.2, max_tokens=5, parallel_tool_calls=False)
+    outcome = ask(learner, upstream, call)
+    assert outcome.error is None
+    assert len(upstream.seen) == 4
+    expected = ("rename=max_tokens>max_completion_tokens", "drop=temperature", "drop=parallel_tool_calls")
+    assert outcome.call.adapted == expected
+    assert lessons(learner) == list(expected)
+
+
+def test_a_fourth_change_is_one_too_many():
+    learner, upstream = Learner(), Upstream(O3_MINI)
+    call = chat(stream=True, temperature=0.2, max_tokens=5, parallel_tool_calls=False)
+    outcome = ask(learner, upstream, call)
+    assert outcome.error is not None
+    assert outcome.error.message == STREAM
+    assert len(upstream.seen) == 1 + MOST_STEPS
+    assert outcome.learning.tried == ("stream=synth", "rename=max_tokens>max_completion_tokens", "drop=temperature")
+    assert lessons(learner) == []
+
+
+def test_several_members_of_one_sentence_are_one_step():
+    names = ["seed", "top_k", "top_p", "user", "store"]
+    body = {"message": f"Validation: Unsupported parameter(s): {', '.join(names)}", "code": 400}
+    upstream = Upstream([Refusal(lambda seen: any(name in seen for name in names), body)])
+    outcome = ask(Learner(), upstream, chat(seed=1, top_k=1, top_p=1, user=1, store=1))
+    assert (outcome.error, len(upstream.seen)) == (None, 2)
+
+
+def test_a_lesson_of_one_model_is_none_of_another():
+    learner, upstream = Learner(), Upstream([NO_STREAM])
+    ask(learner, upstream, chat(stream=True))
+    for other in (Subject("chat", "gpt", "chat"), Subject("azure", "o3-mini", "chat"), Subject("chat", "o3-mini", "x")):
+        assert lessons(learner, other) == []
+
+
+def test_an_unverified_account_is_a_matter_of_its_credential_and_of_minutes():
+    learner = Learner()
+    refusal = Refusal(NO_STREAM.concerns, openai(VERIFY, "stream", "unsupported_value"))
+    ask(learner, Upstream([refusal]), chat(stream=True))
+    assert lessons(learner) == ["stream=synth"]
+    assert lessons(learner, Subject("chat", "o3-mini", "chat", "other")) == []
+    probing = Upstream()
+    assert ask(learner, probing, chat(stream=True), QUARTER_S - 1).call.adapted == ("stream=synth",)
+    assert ask(learner, probing, chat(stream=True), QUARTER_S).told == [("healed", "stream=synth")]
+
+
+# what is not learned
+
+
+@pytest.mark.parametrize("case", NOTHING_ROWS, ids=lambda case: case.name)
+def test_the_first_word_of_these_is_the_last(case):
+    learner, upstream = Learner(), Upstream([Refusal(lambda _: True, case.body, case.status)])
+    outcome = ask(learner, upstream, case.call)
+    assert outcome.error is not None
+    assert outcome.error.http_status == case.status
+    assert (len(upstream.seen), lessons(learner), outcome.learning.tried) == (1, [], ())
+
+
+def test_where_learning_is_off_nothing_happens():
+    learner, upstream = Learner(), Upstream([NO_STREAM])
+    call = chat(stream=True)
+    outcome = ask(learner, upstream, call, mode="off")
+    assert outcome.error is not None
+    assert (outcome.call, len(upstream.seen)) == (call, 1)
+    assert learner.memory.learned(0.0, 0.0) == []
+
+
+def test_where_it_only_observes_it_shows_what_it_saw():
+    learner, upstream = Learner(), Upstream([NO_STREAM])
+    ask(learner, upstream, chat(stream=True))
+    for at in range(2):
+        outcome = ask(learner, upstream, chat(stream=True), mode="observe", subject=Subject("u", "m", "chat"))
+        assert outcome.error is not None
+        assert outcome.call.adapted == ()
+        assert outcome.told == ([("observed", "stream=synth")] if at == 0 else [])
+    seen = [one for one in learner.memory.learned(0.0, 0.0) if one.state == "observed"]
+    assert [(one.lesson.entry, one.uses, one.subject.upstream) for one in seen] == [("stream=synth", 2, "u")]
+
+
+def test_what_the_operator_decided_about_streams_is_not_overruled():
+    learner, upstream = Learner(), Upstream([NO_STREAM])
+    ask(learner, upstream, chat(stream=True))
+    outcome = ask(learner, upstream, chat(stream=True), allowance=Allowance(may_stream=False))
+    assert outcome.error is not None
+    assert outcome.call.adapted == ()
+
+
+def test_a_request_without_a_body_passes():
+    call = a_call(b"", MODELS)
+    outcome = ask(Learner(), Upstream(), chat(), mode="on")
+    assert outcome.learning.plan(call, 0.0) is call
+    assert outcome.learning.wait_s(call, 0.0) == 0.0
+
+
+# when it fails
+
+
+def test_the_first_error_comes_back_and_is_not_tried_again_for_a_minute():
+    learner, upstream = Learner(), Upstream([NO_STREAM, always(openai("Something else."))])
+    first = ask(learner, upstream, chat(stream=True))
+    assert first.error is not None
+    assert first.error.message == STREAM
+    assert first.told == [("failed", "stream=synth")]
+    assert first.learning.tried == ("stream=synth",)
+    again = ask(learner, upstream, chat(stream=True), REFUTED_S - 1)
+    assert again.error is not None
+    assert again.error.message == STREAM
+    assert len(upstream.seen) == 3
+    upstream.refusals.pop()
+    assert ask(learner, upstream, chat(stream=True), REFUTED_S).error is None
+
+
+@pytest.mark.parametrize("status", [500, 502, 503])
+def test_a_failure_of_the_server_after_a_change_brings_the_first_error_back(status):
+    learner, upstream = Learner(), Upstream([NO_STREAM, always({"error": "boom"}, status)])
+    outcome = ask(learner, upstream, chat(stream=True))
+    assert outcome.error is not None
+    assert outcome.error.message == STREAM
+    assert lessons(learner) == []
+
+
+def test_a_connection_that_breaks_after_a_change_brings_the_first_error_back():
+    learner = Learner()
+    broken = refused(always({"error": "closed"}, 502))
+    with learner.at(O3, CHAT.surface) as learning:
+        learning.plan(chat(stream=True), 0.0)
+        first = refused(NO_STREAM)
+        assert learning.teach(400, complaint(NO_STREAM), first, 0.0)
+        learning.plan(chat(stream=True), 0.0)
+        assert not learning.teach(None, None, broken, 0.0)
+        assert learning.failed(None, None, broken, 0.0) is first
+
+
+def complaint(refusal: Refusal) -> Any:
+    from gatepass.upstream.complaint import read_complaint
+
+    return read_complaint(refusal.body, refused=True)
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (401, openai("No.")),
+        (429, openai("Slow down.")),
+        (400, openai(FILTERED, "prompt", "content_filter")),
+        (400, openai("Too long.", code="context_length_exceeded")),
+    ],
+)
+def test_an_answer_about_something_else_is_passed_on_and_the_trial_goes_on(status, body):
+    learner, upstream = Learner(), Upstream([NO_STREAM, always(body, status)])
+    outcome = ask(learner, upstream, chat(stream=True))
+    assert outcome.error is not None
+    assert outcome.error.http_status == status
+    assert outcome.error.message == body["error"]["message"]
+    assert (outcome.told, lessons(learner)) == ([], [])
+    next_one = ask(learner, Upstream([NO_STREAM]), chat(stream=True), 5.0)
+    assert (next_one.call.adapted, next_one.told) == (("stream=synth",), [("learned", "stream=synth")])
+
+
+def test_a_trial_that_nobody_holds_ends_after_a_minute():
+    learner, upstream = Learner(), Upstream([NO_STREAM, always(openai("Slow down."), 429)])
+    ask(learner, upstream, chat(stream=True))
+    assert ask(learner, Upstream(), chat(stream=True), 61.0).call.adapted == ()
+
+
+def test_who_follows_a_trial_that_fails_goes_back_to_its_own_words():
+    learner = Learner()
+    ask(learner, Upstream([NO_STREAM, always(openai("Slow down."), 429)]), chat(stream=True))
+    upstream = Upstream([NO_STREAM, always(openai("Something else."))])
+    outcome = ask(learner, upstream, chat(stream=True), 5.0)
+    assert [body["stream"] for body in upstream.seen] == [False, True]
+    assert outcome.error is not None
+    assert outcome.error.message == STREAM
+    assert (outcome.learning.tried, lessons(learner)) == ((), [])
+
+
+# loops
+
+
+def test_nothing_is_undone_in_the_request_that_did_it():
+    learner = Learner()
+    upstream = Upstream([without("max_tokens", USE), without("max_completion_tokens")])
+    outcome = ask(learner, upstream, chat(max_tokens=5))
+    assert len(upstream.seen) == 2
+    assert outcome.error is not None
+    assert outcome.error.message == unsupported("max_tokens", USE)
+
+
+def test_a_lesson_that_the_upstream_no_longer_takes_is_forgotten_at_once():
+    learner = Learner()
+    ask(learner, Upstream([without("max_tokens", USE)]), chat(max_tokens=5))
+    changed = Upstream([without("max_completion_tokens")])
+    outcome = ask(learner, changed, chat(max_tokens=5))
+    assert (outcome.error, outcome.call.adapted) == (None, ())
+    assert outcome.told == [("healed", "rename=max_tokens>max_completion_tokens")]
+    assert lessons(learner) == []
+
+
+def test_an_upstream_that_takes_neither_name_is_asked_twice_at_most():
+    learner = Learner()
+    ask(learner, Upstream([without("max_tokens", USE)]), chat(max_tokens=5))
+    neither = Upstream([without("max_completion_tokens"), without("max_tokens", USE)])
+    outcome = ask(learner, neither, chat(max_tokens=5))
+    assert outcome.error is not None
+    assert outcome.error.message == unsupported("max_tokens", USE)
+    assert len(neither.seen) == 2
+
+
+def test_reasoning_that_is_missed_comes_back():
+    learner = Learner()
+    messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "reasoning_content": "r"}]
+    place = ["messages", 1, "assistant", "reasoning_content"]
+    refuses = Refusal(lambda body: "reasoning_content" in body["messages"][1], pydantic(place), 422)
+    ask(learner, Upstream([refuses]), chat(messages=messages))
+    assert lessons(learner) == ["drop=messages[].reasoning_content"]
+    missed = openai("The `reasoning_content` in the thinking mode must be passed back to the API.")
+    wants = Upstream([Refusal(lambda body: "reasoning_content" not in body["messages"][1], missed)])
+    outcome = ask(learner, wants, chat(messages=messages))
+    assert (outcome.error, lessons(learner)) == (None, [])
+
+
+def test_roles_go_one_step_further_where_the_operator_lets_them():
+    refusals = [
+        Refusal(
+            lambda body, role=role: any(turn["role"] == role for turn in body["messages"]),  # type: ignore[misc]
+            openai(f"Unsupported value: 'messages[0].role' does not support '{role}' with this model."),
+        )
+        for role in ("system", "developer")
+    ]
+    call = chat(messages=[{"role": "system", "content": "s"}, {"role": "user", "content": "u"}])
+    outcome = ask(Learner(), Upstream(refusals), call, allowance=Allowance(frozenset(["system_into_user"])))
+    assert json.loads(outcome.call.body)["messages"] == [{"role": "user", "content": "s\n\nu"}]
+    assert ask(Learner(), Upstream(refusals), call).error is not None
+
+
+# time
+
+
+def test_after_its_time_one_request_sees_whether_a_lesson_is_still_needed():
+    learner, upstream = Learner(), Upstream([NO_STREAM])
+    ask(learner, upstream, chat(stream=True))
+    upstream.seen.clear()
+    probe = ask(learner, upstream, chat(stream=True), HOUR_S)
+    assert (probe.error, probe.told) == (None, [("renewed", "stream=synth")])
+    assert [body["stream"] for body in upstream.seen] == [True, False]
+    upstream.seen.clear()
+    ask(learner, upstream, chat(stream=True), 2 * HOUR_S - 1)
+    assert [body["stream"] for body in upstream.seen] == [False]
+
+
+def test_a_model_that_was_mended_heals():
+    learner = Learner()
+    ask(learner, Upstream([NO_STREAM]), chat(stream=True))
+    mended = Upstream()
+    probe = ask(learner, mended, chat(stream=True), HOUR_S)
+    assert (probe.call.adapted, probe.told) == ((), [("healed", "stream=synth")])
+    assert ask(learner, mended, chat(stream=True), HOUR_S).call.adapted == ()
+
+
+def test_while_one_probes_the_others_keep_the_lesson():
+    learner, upstream = Learner(), Upstream([NO_STREAM])
+    ask(learner, upstream, chat(stream=True))
+    with learner.at(O3, CHAT.surface) as prober:
+        assert prober.plan(chat(stream=True), HOUR_S).adapted == ()
+        for _ in range(20):
+            assert ask(learner, upstream, chat(stream=True), HOUR_S).call.adapted == ("stream=synth",)
+        converse(prober, Upstream(), chat(stream=True), HOUR_S)
+    assert lessons(learner) == []
+
+
+def test_a_probe_that_is_cut_short_leaves_its_place_to_the_next():
+    learner = Learner()
+    ask(learner, Upstream([NO_STREAM]), chat(stream=True))
+    with learner.at(O3, CHAT.surface) as gone:
+        gone.plan(chat(stream=True), HOUR_S)
+    with learner.at(O3, CHAT.surface) as prober:
+        assert prober.plan(chat(stream=True), HOUR_S).adapted == ()
+
+
+def test_only_a_request_that_a_lesson_concerns_probes_it():
+    learner = Learner()
+    ask(learner, Upstream([NO_STREAM]), chat(stream=True))
+    assert ask(learner, Upstream(), chat(), HOUR_S).told == []
+    assert lessons(learner) == ["stream=synth"]
+
+
+def test_lessons_are_probed_one_at_a_time():
+    learner, upstream = Learner(), Upstream(O3_MINI)
+    ask(learner, upstream, chat(temperature=1, max_tokens=5, parallel_tool_calls=True))
+    upstream.seen.clear()
+    probe = ask(learner, upstream, chat(temperature=1, max_tokens=5, parallel_tool_calls=True), HOUR_S)
+    assert (probe.error, len(upstream.seen)) == (None, 2)
+    assert len(probe.told) == 1
+
+
+def test_a_probe_that_is_refused_in_other_words_takes_the_lesson_back():
+    learner = Learner()
+    ask(learner, Upstream([NO_STREAM]), chat(stream=True))
+    other = Upstream([Refusal(NO_STREAM.concerns, openai("Nope."))])
+    probe = ask(learner, other, chat(stream=True), HOUR_S)
+    assert (probe.error, probe.call.adapted, probe.told) == (None, ("stream=synth",), [("renewed", "stream=synth")])
+
+
+def test_a_probe_of_a_request_that_is_wrong_anyway_shows_its_own_error_and_says_nothing():
+    learner = Learner()
+    ask(learner, Upstream([NO_STREAM]), chat(stream=True))
+    wrong = Upstream([NO_STREAM, always(openai("You are wrong."))])
+    probe = ask(learner, wrong, chat(stream=True), HOUR_S)
+    assert probe.error is not None
+    assert (probe.error.message, probe.told, probe.learning.tried) == ("You are wrong.", [], ())
+    assert lessons(learner) == ["stream=synth"]
+    assert ask(learner, Upstream(), chat(stream=True), HOUR_S + 59).call.adapted == ("stream=synth",)
+    assert ask(learner, Upstream(), chat(stream=True), HOUR_S + 60).call.adapted == ()
+
+
+def test_a_lesson_that_is_gone_when_its_probe_ends_is_gone():
+    learner = Learner()
+    ask(learner, Upstream([NO_STREAM]), chat(stream=True))
+    with learner.at(O3, CHAT.surface) as prober:
+        prober.plan(chat(stream=True), HOUR_S)
+        for key, _ in learner.memory.of(O3):
+            learner.memory.forget(key)
+        prober.succeeded(HOUR_S)
+    assert (prober.news, lessons(learner)) == ([], [])
+
+
+def test_a_request_in_flight_takes_over_what_was_learned_meanwhile():
+    learner, upstream = Learner(), Upstream([NO_STREAM])
+    with learner.at(O3, CHAT.surface) as slow:
+        slow.plan(chat(stream=True), 0.0)
+        ask(learner, upstream, chat(stream=True))
+        assert slow.teach(400, complaint(NO_STREAM), refused(NO_STREAM), 1.0)
+        assert learner.crowd.candidates(O3, 1.0) == []
+        late = converse(slow, Upstream([always(openai("Wrong."))]), chat(stream=True), 1.0)
+    assert late.error is not None
+    assert late.error.message == "Wrong."
+    assert lessons(learner) == ["stream=synth"]
+
+
+# embeddings
+
+
+def limit(most: int) -> Upstream:
+    body = {"error": f"batch size 9 > maximum allowed batch size {most}", "error_type": "Validation"}
+    return Upstream([Refusal(lambda _: True, body, 413)])
+
+
+def test_a_batch_limit_is_learned_for_a_day():
+    learner = Learner()
+    with learner.at(O3, EMBEDDINGS.surface) as learning:
+        call = embed("a", "b", "c", "d", "e")
+        learning.plan(call, 0.0)
+        refusal = limit(2).refusals[0]
+        assert learning.teach(413, complaint(refusal), refused(refusal), 0.0)
+        assert learning.plan(call, 0.0).max_inputs == 2
+        learning.succeeded(0.0)
+    assert ask(learner, Upstream(), embed("a", "b", "c"), DAY_S - 1).call.max_inputs == 2
+    assert ask(learner, Upstream(), embed("a", "b"), DAY_S - 1).call.max_inputs is None
+
+
+def test_a_smaller_limit_takes_the_place_of_one_that_is_known():
+    learner = Learner()
+    for most in (4, 2):
+        with learner.at(O3, EMBEDDINGS.surface) as learning:
+            learning.plan(embed("a", "b", "c", "d", "e"), 0.0)
+            refusal = limit(most).refusals[0]
+            assert learning.teach(413, complaint(refusal), refused(refusal), 0.0)
+            assert learning.plan(embed("a", "b", "c", "d", "e"), 0.0).max_inputs == most
+            learning.succeeded(0.0)
+    assert lessons(learner) == ["split=2"]
+
+
+def test_what_holds_for_one_request_alone_is_not_remembered():
+    learner = Learner()
+    body = openai("Requested 600000 tokens, max 300000 tokens per request", code="max_tokens_per_request")
+    refusal = Refusal(lambda _: True, body)
+    for succeeds in (True, False):
+        with learner.at(O3, EMBEDDINGS.surface) as learning:
+            call = embed("a", "b", "c", "d")
+            learning.plan(call, 0.0)
+            error = refused(refusal)
+            assert learning.teach(400, complaint(refusal), error, 0.0)
+            assert learning.plan(call, 0.0).max_inputs == 1
+            if succeeds:
+                learning.succeeded(0.0)
+            else:
+                assert learning.failed(400, complaint(refusal), refused(refusal), 0.0) is error
+    assert (lessons(learner), learner.memory.learned(0.0, 0.0)) == ([], [])
+
+
+# whatever comes
+
+
+ANSWERS = st.lists(st.sampled_from([*ROWS, *NOTHING_ROWS, None]), min_size=1, max_size=8)
+SENT = st.sampled_from([row for row in ROWS if not row.also])
+
+
+@given(st.lists(st.tuples(SENT, ANSWERS, st.sampled_from([0.0, 30.0, 4_000.0])), max_size=6))
+@settings(deadline=None, max_examples=200)
+def test_no_sequence_of_answers_loops_or_touches_what_was_said(exchanges):
+    learner, now_s = Learner(), 0.0
+    for case, answers, pause_s in exchanges:
+        now_s += pause_s
+        call, sent = case.call, 0
+        with learner.at(O3, call.operation.surface) as learning:
+            for answer in answers:
+                planned = learning.plan(call, now_s)
+                sent += 1
+                assert_same_words(call, planned)
+                if answer is None:
+                    learning.succeeded(now_s)
+                    break
+                refusal = Refusal(lambda _: True, answer.body, answer.status)
+                if not learning.teach(answer.status, answer.complaint, refused(refusal), now_s):
+                    learning.failed(answer.status, answer.complaint, refused(refusal), now_s)
+                    break
+        assert sent <= 1 + MOST_STEPS
+        entries = planned.adapted
+        assert len(set(entries)) == len(entries)
+        assert not {"stream=synth", "stream=aggregate"} <= set(entries)
+
+
+def assert_same_words(call: Call, planned: Call) -> None:
+    """The model, the inputs, and who says what, in whatever form."""
+    before, after = json.loads(call.body), json.loads(planned.body)
+    assert before["model"] == after["model"]
+    assert before.get("input") == after.get("input")
+    assert [words(turn) for turn in before.get("messages", [])] == [words(turn) for turn in after.get("messages", [])]
+
+
+def words(turn: dict[str, Any]) -> tuple[bool, str]:
+    content = turn.get("content") or ""
+    text = content if isinstance(content, str) else "\n\n".join(part.get("text", "?") for part in content)
+    return turn["role"] in ("system", "developer"), text
+
+
+def test_lessons_that_two_processes_learned_against_each_other_make_no_circle():
+    learner = Learner()
+    for there, back in (("max_tokens", "max_completion_tokens"), ("max_completion_tokens", "max_tokens")):
+        lesson = Lesson("rename", there, back)
+        learner.memory.commit((Subject("chat", "o3-mini", "chat"), lesson.key), lesson, "", 0.0)
+    assert lessons(learner) == ["rename=max_completion_tokens>max_tokens"]

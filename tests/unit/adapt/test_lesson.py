@@ -1,0 +1,116 @@
+"""Lessons: as changes, as rows, and against each other."""
+
+import pytest
+
+from gatepass.adapt.lesson import Lesson
+from tests.unit.adapt.rejections import ROWS
+
+LESSONS = (
+    Lesson("stream", "synth", ttl_s=900, by_credential=True),
+    Lesson("stream", "aggregate"),
+    Lesson("stream_options", "orphaned"),
+    Lesson("rename", "max_tokens", "max_completion_tokens"),
+    Lesson("drop", "messages[].name"),
+    Lesson("set", "enable_thinking", "false"),
+    Lesson("clamp", "max_tokens", "5"),
+    Lesson("response_format", "json_object"),
+    Lesson("role", "developer", "system"),
+    Lesson("role", "system", "user"),
+    Lesson("roles", "merged"),
+    Lesson("content", "text"),
+    Lesson("content", "empty"),
+    Lesson("tool_ids", "short"),
+    Lesson("split", "input", "16"),
+)
+
+
+def test_every_lesson_survives_as_a_row():
+    for lesson in LESSONS:
+        assert Lesson.of_row(lesson.as_row()) == lesson
+
+
+def test_lessons_are_made_in_an_order_in_which_each_sees_what_it_needs():
+    shuffled = [*LESSONS[8:], *LESSONS[:8]]
+    assert [lesson.rank for lesson in sorted(shuffled, key=lambda lesson: lesson.rank)] == [
+        lesson.rank for lesson in LESSONS
+    ]
+
+
+def test_the_entries_are_those_of_the_table():
+    seen = {entry for row in ROWS for entry in row.adapted}
+    assert {lesson.entry for lesson in LESSONS[:2]} <= seen
+    assert [lesson.entry for lesson in LESSONS[2:]] == [
+        "drop=stream_options",
+        "rename=max_tokens>max_completion_tokens",
+        "drop=messages[].name",
+        "set=enable_thinking>false",
+        "clamp=max_tokens",
+        "response_format=json_object",
+        "role=developer>system",
+        "role=system>user",
+        "roles=merged",
+        "content=text",
+        "content=empty",
+        "tool_ids=short",
+        "split=16",
+    ]
+    assert Lesson("split", "input", "64%", ttl_s=0).entry == "split=64%"
+
+
+ROW = Lesson("drop", "temperature").as_row()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"rule": "explode"},
+        {"rule": 5},
+        {"field": None},
+        {"field": "a b"},
+        {"field": "x" * 300},
+        {"to": 5},
+        {"to": "x"},
+        {"ttl_s": "3600"},
+        {"ttl_s": 0},
+        {"ttl_s": float("nan")},
+        {"ttl_s": 1e9},
+        {"by_credential": "no"},
+        {"rule": "split", "field": "input", "to": "0"},
+        {"rule": "split", "field": "input", "to": "x"},
+        {"rule": "split", "field": "input"},
+        {"rule": "rename", "to": "a b"},
+        {"rule": "set", "to": '{"a":1}'},
+        {"rule": "clamp", "to": "much"},
+        {"rule": "stream", "field": "sideways"},
+    ],
+)
+def test_a_row_that_is_no_lesson_is_refused(change):
+    with pytest.raises(ValueError, match=r"."):
+        Lesson.of_row({**ROW, **change})
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "is_reversed"),
+    [
+        (Lesson("rename", "a", "b"), Lesson("rename", "b", "a"), True),
+        (Lesson("rename", "a", "b"), Lesson("rename", "a", "b"), False),
+        (Lesson("role", "developer", "system"), Lesson("role", "system", "developer"), True),
+        (Lesson("role", "developer", "system"), Lesson("role", "system", "user"), False),
+        (Lesson("stream", "synth"), Lesson("stream", "aggregate"), True),
+        (Lesson("stream", "synth"), Lesson("stream", "synth"), False),
+        (Lesson("set", "a", "true"), Lesson("set", "a", "false"), True),
+        (Lesson("set", "a", "true"), Lesson("set", "b", "false"), False),
+        (Lesson("set", "a", '"x"'), Lesson("set", "a", '"x"'), False),
+        (Lesson("drop", "a"), Lesson("set", "a", "true"), False),
+        (Lesson("content", "text"), Lesson("content", "empty"), False),
+    ],
+)
+def test_lessons_that_undo_each_other_are_known(one, other, is_reversed):
+    assert one.reverses(other) is is_reversed
+    assert other.reverses(one) is is_reversed
+
+
+def test_one_lesson_about_streams_takes_the_place_of_the_other():
+    assert Lesson("stream", "synth").key == Lesson("stream", "aggregate").key
+    assert Lesson("role", "system", "user").key != Lesson("role", "system", "developer").key
+    assert Lesson("split", "input", "5").key == Lesson("split", "input", "9").key

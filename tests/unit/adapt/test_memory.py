@@ -1,0 +1,205 @@
+"""The memory of lessons: how long, how many, and what other processes read."""
+
+import json
+
+import pytest
+
+from gatepass.adapt.lesson import DAY_S, HOUR_S, Lesson
+from gatepass.adapt.memory import EVIDENCE_CHARS, REFUTED_S, Key, Learned, Memory, Subject
+
+O3 = Subject("chat", "o3-mini", "chat")
+OURS = Subject("chat", "o3-mini", "chat", "corp")
+SYNTH = Lesson("stream", "synth")
+VERIFIED = Lesson("stream", "synth", ttl_s=900, by_credential=True)
+DROP = Lesson("drop", "temperature")
+NOW_S, WALL_S = 1_000.0, 1_800_000_000.0
+
+
+def key(lesson: Lesson = SYNTH, subject: Subject = O3) -> Key:
+    return (subject.of(lesson), lesson.key)
+
+
+def known(memory: Memory, subject: Subject = OURS) -> list[Lesson]:
+    return [lesson for _, lesson in memory.of(subject)]
+
+
+def test_a_lesson_is_known_for_its_subject_alone():
+    memory = Memory()
+    assert memory.commit(key(), SYNTH, "no stream", NOW_S)
+    assert known(memory) == known(memory, O3) == [SYNTH]
+    for other in (Subject("azure", "o3-mini", "chat"), Subject("chat", "o3", "chat"), Subject("chat", "o3-mini", "x")):
+        assert known(memory, other) == []
+
+
+def test_a_lesson_about_an_account_is_known_for_its_credential_alone():
+    memory = Memory()
+    memory.commit(key(VERIFIED, OURS), VERIFIED, "verify", NOW_S)
+    assert known(memory) == [VERIFIED]
+    assert known(memory, O3) == known(memory, Subject("chat", "o3-mini", "chat", "other")) == []
+
+
+def test_a_lesson_is_news_once():
+    memory = Memory()
+    assert memory.commit(key(), SYNTH, "", NOW_S)
+    assert not memory.commit(key(), SYNTH, "", NOW_S + 5)
+    assert memory.commit(key(), Lesson("stream", "aggregate"), "", NOW_S)
+    assert known(memory) == [Lesson("stream", "aggregate")]
+
+
+def test_what_undoes_a_lesson_takes_its_place():
+    memory = Memory()
+    there, back = Lesson("rename", "a", "b"), Lesson("rename", "b", "a")
+    memory.commit(key(there), there, "", NOW_S)
+    memory.commit(key(back), back, "", NOW_S)
+    assert known(memory) == [back]
+
+
+def test_past_its_time_a_lesson_holds_on_and_is_due_for_one():
+    memory, one, other = Memory(), object(), object()
+    memory.commit(key(), SYNTH, "", NOW_S)
+    assert not memory.is_due(key(), NOW_S + HOUR_S - 1)
+    later_s = NOW_S + HOUR_S
+    assert memory.is_due(key(), later_s)
+    memory.claim(key(), one)
+    assert not memory.is_due(key(), later_s)
+    assert known(memory) == [SYNTH]
+    memory.release(key(), other, later_s)
+    assert not memory.is_due(key(), later_s)
+    memory.release(key(), one)
+    assert memory.is_due(key(), later_s)
+    memory.claim(key(), one)
+    memory.release(key(), one, later_s + 60)
+    assert not memory.is_due(key(), later_s + 59)
+    assert memory.is_due(key(), later_s + 60)
+
+
+def test_a_probe_renews_or_ends_a_lesson():
+    memory = Memory()
+    memory.commit(key(), SYNTH, "", NOW_S)
+    memory.claim(key(), object())
+    memory.renew(key(), NOW_S + HOUR_S)
+    assert not memory.is_due(key(), NOW_S + 2 * HOUR_S - 1)
+    assert memory.is_due(key(), NOW_S + 2 * HOUR_S)
+    memory.forget(key())
+    assert known(memory) == []
+    for vain in (memory.forget, memory.used):
+        vain(key())
+    memory.renew(key(), NOW_S)
+    memory.release(key(), object())
+    assert not memory.is_due(key(), NOW_S * 100)
+
+
+def test_what_failed_is_refuted_for_a_minute():
+    memory = Memory()
+    memory.refute(key(), NOW_S)
+    assert memory.is_refuted(key(), NOW_S + REFUTED_S - 0.1)
+    assert not memory.is_refuted(key(DROP), NOW_S)
+    assert not memory.is_refuted(key(), NOW_S + REFUTED_S)
+    assert not memory.is_refuted(key(), NOW_S)
+
+
+def drop(at: int) -> Lesson:
+    return Lesson("drop", f"field_{at}")
+
+
+def test_a_thousand_lessons_are_held_and_the_least_used_goes():
+    memory = Memory()
+    for at in range(1_000):
+        memory.commit(key(drop(at)), drop(at), "", NOW_S)
+    memory.used(key(drop(0)))
+    memory.commit(key(drop(1_000)), drop(1_000), "", NOW_S)
+    held = known(memory)
+    assert len(held) == 1_000
+    assert drop(0) in held
+    assert drop(1) not in held
+
+
+def test_everything_else_is_bounded_too():
+    memory = Memory(limit=3)
+    for at in range(10):
+        memory.refute(key(drop(at)), NOW_S)
+        memory.observe(key(drop(at)), drop(at), "", NOW_S)
+    assert [memory.is_refuted(key(drop(at)), NOW_S) for at in (6, 7, 8, 9)] == [False, True, True, True]
+    assert [one.lesson for one in memory.learned(NOW_S, WALL_S)] == [drop(7), drop(8), drop(9)]
+
+
+def test_what_was_only_seen_is_shown_and_not_gone_by():
+    memory = Memory()
+    assert memory.observe(key(), SYNTH, "e" * 1_000, NOW_S)
+    assert not memory.observe(key(), SYNTH, "e", NOW_S + 1)
+    assert known(memory) == []
+    (seen,) = memory.learned(NOW_S + 1, WALL_S + 1)
+    assert (seen.state, seen.uses, seen.evidence, seen.learned_at) == ("observed", 2, "e", WALL_S + 1)
+    assert memory.snapshot(NOW_S, WALL_S) == []
+    assert memory.learned(NOW_S + HOUR_S + 1, WALL_S) == []
+    assert memory.observe(key(), SYNTH, "e", NOW_S + HOUR_S + 1)
+    memory.commit(key(), SYNTH, "e" * 1_000, NOW_S + HOUR_S + 1)
+    (learned,) = memory.learned(NOW_S + HOUR_S + 1, WALL_S)
+    assert (learned.state, len(learned.evidence)) == ("learned", EVIDENCE_CHARS)
+
+
+def filled() -> Memory:
+    memory = Memory()
+    memory.commit(key(), SYNTH, "no stream", NOW_S)
+    memory.commit(key(VERIFIED, OURS), VERIFIED, "verify", NOW_S)
+    memory.used(key())
+    return memory
+
+
+def test_a_snapshot_is_plain_json_for_people_and_processes():
+    rows = json.loads(json.dumps(filled().snapshot(NOW_S + 100, WALL_S + 100)))
+    assert rows[1] == {
+        "upstream": "chat",
+        "model": "o3-mini",
+        "operation": "chat",
+        "credential": "",
+        "adapted": "stream=synth",
+        "state": "learned",
+        "evidence": "no stream",
+        "learned_at": WALL_S,
+        "expires_at": WALL_S + HOUR_S,
+        "uses": 1,
+        "lesson": {"rule": "stream", "field": "synth", "to": None, "ttl_s": HOUR_S, "by_credential": False},
+    }
+
+
+def test_another_process_takes_a_snapshot_over_on_its_own_clock():
+    rows = filled().snapshot(NOW_S, WALL_S)
+    memory = Memory()
+    memory.restore(rows, 5.0, WALL_S + 600)
+    assert {one.subject.credential: one.lesson for one in memory.learned(5.0, WALL_S + 600)} == {
+        "": SYNTH,
+        "corp": VERIFIED,
+    }
+    assert not memory.is_due(key(), 5.0 + HOUR_S - 601)
+    assert memory.is_due(key(), 5.0 + HOUR_S - 600)
+    assert memory.snapshot(5.0, WALL_S + 600) == rows
+
+
+def test_what_has_expired_or_is_older_is_not_taken_over():
+    memory = Memory()
+    memory.restore(filled().snapshot(NOW_S, WALL_S), 5.0, WALL_S + HOUR_S)
+    assert known(memory) == []
+    memory.commit(key(), SYNTH, "mine", 5.0)
+    memory.restore(filled().snapshot(NOW_S, WALL_S), 5.0, WALL_S + 10)
+    assert {one.lesson: one.evidence for one in memory.learned(5.0, WALL_S)} == {SYNTH: "mine", VERIFIED: "verify"}
+
+
+def test_a_row_from_the_far_future_lasts_no_longer_than_its_lesson():
+    (row,) = [row for row in filled().snapshot(NOW_S, WALL_S) if not row["credential"]]
+    memory = Memory()
+    memory.restore([{**row, "expires_at": WALL_S + 1_000 * DAY_S}], 0.0, WALL_S)
+    assert memory.is_due(key(), HOUR_S)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"upstream": 5}, {"lesson": None}, {"lesson": {}}, {"expires_at": "soon"}, {"uses": None}, {"state": "observed"}],
+)
+def test_a_row_that_is_none_is_passed_over(change):
+    rows = filled().snapshot(NOW_S, WALL_S)
+    memory = Memory()
+    memory.restore([{**rows[0], **change}, rows[1]], 0.0, WALL_S)
+    assert len(memory.learned(0.0, WALL_S)) == 1
+    with pytest.raises(ValueError, match=r"."):
+        Learned.of_row({**rows[0], **change})

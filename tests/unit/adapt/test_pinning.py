@@ -1,0 +1,105 @@
+"""What was learned, as configuration that does the same."""
+
+import json
+from typing import Any
+
+import pytest
+
+from gatepass.adapt.chain import adapt
+from gatepass.adapt.changes.change import revised
+from gatepass.adapt.declared import Declared
+from gatepass.adapt.memory import Learned, Subject
+from gatepass.adapt.pinning import NOTHING, as_config
+from gatepass.adapt.teaching.allowance import Allowance
+from gatepass.adapt.teaching.heard import Heard
+from gatepass.adapt.teaching.teacher import taught
+from gatepass.config.model import Config
+from gatepass.config.yaml_file import parse_yaml
+from tests.unit.adapt.calls import TARGET
+from tests.unit.adapt.rejections import ROWS, Case
+from tests.unit.adapt.test_lesson import LESSONS
+
+UPSTREAMS = {"upstreams": {"chat": {"base_url": "https://h/v1"}}}
+
+
+def learned(*lessons: Any, model: str = "o3-mini", evidence: str = "no") -> list[Learned]:
+    return [Learned(Subject("chat", model, "chat"), lesson, "learned", evidence, 0.0, 1.0) for lesson in lessons]
+
+
+def config(**models: Any) -> Config:
+    return Config.model_validate({**UPSTREAMS, "models": models})
+
+
+def read(text: str) -> Config:
+    return Config.model_validate({**UPSTREAMS, **parse_yaml("pins", text).tree})
+
+
+def test_the_yaml_is_for_people_too():
+    rows = learned(LESSONS[0], LESSONS[3], *LESSONS[4:6], evidence="Unsupported value:\n 'stream' …")
+    assert as_config(rows) == (
+        "models:\n"
+        '  "o3-mini":\n'
+        "    # stream=synth: Unsupported value: 'stream' …\n"
+        "    # rename=max_tokens>max_completion_tokens: Unsupported value: 'stream' …\n"
+        "    # drop=messages[].name: Unsupported value: 'stream' …\n"
+        "    # set=enable_thinking>false: Unsupported value: 'stream' …\n"
+        '    upstream: "chat"\n'
+        "    stream: emulate\n"
+        "    rules:\n"
+        '      rename: {"max_tokens": "max_completion_tokens"}\n'
+        '      drop: ["messages[].name"]\n'
+        '      set: {"enable_thinking": false}\n'
+    )
+
+
+def test_models_have_their_public_names():
+    known = config(
+        mini={"upstream": "chat", "name": "o3-mini"},
+        best={"targets": [{"upstream": "chat", "name": "x"}, {"upstream": "chat", "name": "o3-mini"}]},
+        other={"upstream": "chat"},
+    )
+    text = as_config(learned(LESSONS[0]), known)
+    assert [line for line in text.splitlines() if line.startswith('  "')] == [
+        '  "mini":   # add to the entry that is there',
+        '  "best":   # add to the entry that is there',
+    ]
+    assert "upstream:" not in text
+    assert '  "o3-mini":\n' in as_config(learned(LESSONS[0]), config(other={"upstream": "chat"}))
+
+
+def test_where_nothing_was_learned_that_is_said():
+    assert as_config([]) == as_config(learned(LESSONS[2])) == NOTHING
+
+
+def test_evidence_cannot_leave_its_comment():
+    text = as_config(learned(LESSONS[0], evidence="a\n  evil: true\r\n\u2028b" + "x" * 500))
+    assert set(read(text).models) == {"o3-mini"}
+    assert max(map(len, text.splitlines())) < 120
+
+
+def lesson_of(case: Case) -> tuple[Any, ...]:
+    said = Heard.of(case.call.operation.surface, case.status, case.complaint)
+    assert said is not None
+    return taught(said, case.call, Allowance(frozenset(case.also)), lambda _: False)
+
+
+PINNED = [case for case in ROWS if lesson_of(case)[0].ttl_s and lesson_of(case)[0].rule != "stream_options"]
+
+
+@pytest.mark.parametrize("case", PINNED, ids=lambda case: case.name)
+def test_a_pin_does_what_its_lesson_does(case):
+    lessons = lesson_of(case)
+    pinned = read(as_config(learned(*lessons, model="m")))
+    rules = Declared.from_config(pinned).rules(case.call.operation.name, "m")
+    by_lesson, _ = revised(case.call, [lesson.change() for lesson in lessons])
+    by_pin = adapt(case.call, TARGET, rules)
+    assert json.loads(by_pin.body) == json.loads(by_lesson.body)
+    assert (by_pin.stream, by_pin.max_inputs) == (by_lesson.stream, by_lesson.max_inputs)
+
+
+@pytest.mark.parametrize("name", ["audio", "function_call", "tool_calls"])
+def test_what_goes_only_where_it_is_empty_is_not_pinned_as_a_drop(name):
+    lesson = LESSONS[4].__class__("drop", f"messages[].{name}")
+    rules = read(as_config(learned(lesson))).models["o3-mini"].rules
+    assert rules is not None
+    assert (rules.drop, rules.replayed) == ([], "drop_but_reasoning")
