@@ -1,0 +1,206 @@
+"""A plain reply made of a stream: for an upstream that only streams, or did though it was not asked to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from operator import itemgetter
+from typing import Any
+
+from gatepass.call import Complaint
+from gatepass.errors import GatepassError, UpstreamInvalid
+from gatepass.relay import failure
+from gatepass.relay.aggregation.choice import Choice, TextChoice, new_choice
+from gatepass.relay.aggregation.gather import keep_last
+from gatepass.relay.chunk import CHAT, ENVELOPE, LEGACY, Object, Origin, envelope, json_text, unwrapped
+from gatepass.relay.event import parse_event, read_json, single_line_data
+from gatepass.relay.framing import split_events
+from gatepass.relay.usage import Usage
+
+MAX_CHOICES = 1024
+"""More are no answer to any request (OpenAI takes an `n` of 128), and each costs memory."""
+
+_KNOWN = frozenset({*ENVELOPE, "choices", "usage", "obfuscation"})
+"""`obfuscation` pads each event of OpenAI's by random letters; a plain reply has none."""
+
+
+class Aggregator:
+    """Takes the events of one stream, gives the `chat.completion` (or `text_completion`) that they are.
+
+    `failure` is set as soon as there will be no answer: the upstream's own error event in its own
+    words, an event that is no JSON, more than `limit_bytes` of events. `finish` raises it, and raises
+    `upstream_closed` for a stream that was cut: one with neither `[DONE]` nor a finish reason for each
+    of `choices`. No call after `failure` keeps anything.
+
+    `read_error` reads an upstream's error out of a JSON value, or returns None.
+    """
+
+    __slots__ = (
+        "_bytes_left",
+        "_choices",
+        "_choices_wanted",
+        "_envelope",
+        "_is_done",
+        "_is_over",
+        "_missing",
+        "_origin",
+        "_read_error",
+        "_rest",
+        "_upstream",
+        "_usage",
+        "failure",
+    )
+
+    def __init__(
+        self,
+        upstream: str,
+        limit_bytes: int,
+        read_error: Callable[[Any], Complaint | None],
+        origin: Origin,
+        *,
+        choices: int = 1,
+    ) -> None:
+        self.failure: GatepassError | None = None
+        self._upstream = upstream
+        self._bytes_left = limit_bytes
+        self._read_error = read_error
+        self._origin = origin
+        self._choices_wanted = choices
+        self._choices: dict[int, Choice] = {}
+        self._envelope: Object = {}
+        self._missing: tuple[str, ...] = ENVELOPE
+        self._rest: Object = {}
+        self._usage: Object | None = None
+        self._is_done = self._is_over = False
+
+    @property
+    def usage(self) -> Usage | None:
+        """The last usage that the upstream told."""
+        return None if self._usage is None else Usage.read(self._usage)
+
+    def feed(self, run: bytes) -> None:
+        """Take a run of whole events, of any line ends."""
+        if self._is_over:
+            return
+        self._bytes_left -= len(run)
+        if self._bytes_left < 0:
+            self._fail(_too_large(self._upstream))
+            return
+        if (data := single_line_data(run)) is not None:
+            self._add(data.strip(), b"")
+            return
+        for block in split_events(run):
+            self._take(block)
+
+    def finish(self, *, partial: bool = False) -> bytes:
+        """The reply as JSON; raises `failure`, or that there was no answer or only a part of one.
+
+        With `partial` a part is returned, and its finish reason is `length`.
+        """
+        if self.failure is None and not self._choices:
+            self.failure = failure.empty(self._upstream)
+        elif self.failure is None and not (partial or self._is_complete):
+            self.failure = failure.closed(self._upstream)
+        if self.failure is not None:
+            raise self.failure
+        try:
+            return json_text(self._document())
+        except ValueError:
+            raise failure.no_json(self._upstream) from None
+
+    @property
+    def _is_complete(self) -> bool:
+        if self._is_done:
+            return True
+        finished = [choice.has_finished for choice in self._choices.values()]
+        return len(finished) >= self._choices_wanted and all(finished)
+
+    def _fail(self, error: GatepassError) -> None:
+        self.failure = error
+        self._is_over = True
+        self._choices, self._rest = {}, {}
+
+    def _take(self, block: bytes) -> None:
+        """One event of several; after the last one that counts nothing is done."""
+        if self._is_over:
+            return
+        data, name = single_line_data(block), b""
+        if data is None:
+            event = parse_event(block)
+            data, name = event.data or b"", event.name
+        self._add(data.strip(), name)
+
+    def _add(self, data: bytes, name: bytes) -> None:
+        if not data or data.startswith(b":"):
+            return
+        if data == b"[DONE]":
+            self._is_done = self._is_over = True
+            return
+        try:
+            said = read_json(data)
+        except ValueError:
+            if name != b"error":
+                self._fail(failure.no_json(self._upstream))
+                return
+            said = data.decode("utf-8", "replace")
+        self._add_said(said, name)
+
+    def _add_said(self, said: Any, name: bytes) -> None:
+        fields = said if isinstance(said, dict) else {}
+        choices = fields.get("choices")
+        if name == b"error" or not choices or fields.get("error") or fields.get("object") == "error":
+            complaint = self._read_error(said)
+            if complaint is None and name == b"error":
+                complaint = self._read_error({"error": said}) or failure.UNREADABLE
+            if complaint is not None:
+                self._fail(failure.refusal(self._upstream, complaint))
+                return
+            fields = unwrapped(fields)
+            choices = fields.get("choices")
+        if isinstance(choices, list):
+            self._add_choices(choices)
+        self._add_rest(fields)
+
+    def _add_choices(self, choices: list[Any]) -> None:
+        for place, said in enumerate(choices):
+            if not isinstance(said, dict):
+                continue
+            index = said.get("index")
+            if type(index) is not int:
+                index = place
+            choice = self._choices.get(index)
+            if choice is None:
+                if len(self._choices) >= MAX_CHOICES:
+                    self._fail(_too_many(self._upstream))
+                    return
+                choice = self._choices[index] = new_choice(said)
+            choice.add(said)
+
+    def _add_rest(self, fields: Object) -> None:
+        usage = fields.get("usage")
+        if usage and isinstance(usage, dict):
+            self._usage = usage
+        for name in self._missing:
+            if fields.get(name):
+                self._envelope[name] = fields[name]
+                self._missing = tuple(other for other in ENVELOPE if other not in self._envelope)
+        if not (fields.keys() <= _KNOWN or self._is_over):
+            for name, value in fields.items():
+                if name not in _KNOWN:
+                    keep_last(self._rest, name, value)
+
+    def _document(self) -> Object:
+        is_text = any(isinstance(choice, TextChoice) for choice in self._choices.values())
+        head = envelope(self._envelope, self._origin, LEGACY if is_text else CHAT, "cmpl-" if is_text else "chatcmpl-")
+        cut_reason = None if self._is_complete else "length"
+        found = sorted(self._choices.items(), key=itemgetter(0))
+        choices = [choice.whole(index, self._origin, cut_reason) for index, choice in found]
+        usage: Object = {} if self._usage is None else {"usage": self._usage}
+        return {**head, "choices": choices, **usage, **self._rest}
+
+
+def _too_large(upstream: str) -> GatepassError:
+    return UpstreamInvalid("The upstream's answer is larger than limits.reply_bytes.", upstream=upstream)
+
+
+def _too_many(upstream: str) -> GatepassError:
+    return UpstreamInvalid("The upstream's stream has more choices than any request asks for.", upstream=upstream)

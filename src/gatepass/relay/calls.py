@@ -1,0 +1,119 @@
+"""Which tool call each piece belongs to: upstreams leave out the index, the id, or repeat them.
+
+Gemini's OpenAI endpoint leaves out `index` (openai/openai-python#2806), others send index 0 with every
+call, an id or a name with every piece, or an id that changes from piece to piece. Clients then crash,
+merge the calls or lose them all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from gatepass.relay.chunk import Object, text_of_id
+
+MAX_CALLS = 1024
+"""What comes beyond belongs to the last one: an upstream that opens calls for ever costs no memory."""
+
+KEY_CHARS = 256
+"""So much of an id tells it from others; relays put whole signatures behind it."""
+
+
+@dataclass(slots=True)
+class ToolCall:
+    """One call of a choice. `number` counts from 0 in the order of appearance; `id` is "" where none was
+    given, or only one that an earlier call has too."""
+
+    number: int
+    id: str
+    is_named: bool = False
+
+
+class Piece(NamedTuple):
+    """One entry of a `tool_calls` delta, and the call that it is of; `opens`: it is the first one."""
+
+    said: Object
+    call: ToolCall
+    opens: bool
+
+
+class Calls:
+    """The calls of one choice."""
+
+    __slots__ = ("_all", "_by_id", "_by_index")
+
+    def __init__(self) -> None:
+        self._all: list[ToolCall] = []
+        self._by_index: dict[int, ToolCall] = {}
+        self._by_id: dict[str, ToolCall] = {}
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def place(self, entries: list[Any]) -> list[Piece]:
+        """The entries of one delta, each with its call; what is no object is left out."""
+        pieces: list[Piece] = []
+        for said in entries:
+            if isinstance(said, dict):
+                pieces.append(self._piece(said, pieces))
+        return pieces
+
+    def _piece(self, said: Object, before: list[Piece]) -> Piece:
+        index, identity = said.get("index"), said.get("id")
+        if type(index) is not int or index < 0:
+            index = None
+        elif not identity and (call := self._by_index.get(index)) is not None and call.is_named:
+            return Piece(said, call, opens=False)  # what a flawless stream has most of
+        if type(identity) is not str:
+            identity = text_of_id(identity)
+        is_named, has_arguments = _content(said)
+        call = self._known(index, identity, is_named=is_named, has_arguments=has_arguments)
+        is_second = index is None and not identity and is_named and any(piece.call is call for piece in before)
+        if len(self._all) >= MAX_CALLS:
+            call = call or self._all[-1]
+        elif call is None or is_second:
+            return Piece(said, self._open(index, identity, is_named=is_named), opens=True)
+        if identity and not call.id:
+            call.id = identity
+            self._by_id.setdefault(identity[:KEY_CHARS], call)
+        if index is not None and len(self._by_index) < MAX_CALLS:
+            self._by_index.setdefault(index, call)
+        call.is_named = call.is_named or is_named
+        return Piece(said, call, opens=False)
+
+    def _known(self, index: int | None, identity: str, *, is_named: bool, has_arguments: bool) -> ToolCall | None:
+        """The call that a piece continues, None for the first of a new one.
+
+        An id tells more than an index, but two openers with one id and indices of their own are two
+        calls. A new id at an old index opens a call if a name comes with it or nothing at all; with
+        bare arguments it is the old call, whose id changes from piece to piece.
+        """
+        if (same := self._by_id.get(identity[:KEY_CHARS])) is not None:
+            return None if is_named and index is not None and index not in self._by_index else same
+        last = self._all[-1] if self._all else None
+        at = last if index is None else self._by_index.get(index)
+        if at is None or not identity:
+            return at
+        if at.id:
+            return at if has_arguments and not is_named else None
+        return None if at.is_named and is_named else at
+
+    def _open(self, index: int | None, identity: str, *, is_named: bool) -> ToolCall:
+        key = identity[:KEY_CHARS]
+        call = ToolCall(len(self._all), "" if key in self._by_id else identity, is_named)
+        self._all.append(call)
+        if identity:
+            self._by_id.setdefault(key, call)
+        if index is not None:
+            self._by_index[index] = call
+        return call
+
+
+def _content(said: Object) -> tuple[bool, bool]:
+    """Whether a piece holds a name, and whether it holds arguments."""
+    inner = said.get("function")
+    if not isinstance(inner, dict):
+        inner = said.get("custom")
+    if not isinstance(inner, dict):
+        return False, False
+    return bool(inner.get("name")), bool(inner.get("arguments") or inner.get("input"))

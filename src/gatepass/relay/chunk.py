@@ -1,0 +1,78 @@
+"""The chunks that a stream of completions is made of: their envelope, and how one is written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+Object = dict[str, Any]
+
+CHAT, CHAT_CHUNK, LEGACY = "chat.completion", "chat.completion.chunk", "text_completion"
+"""The `object` of a chat's plain reply, of its chunks, and of both for `/v1/completions`."""
+
+ENVELOPE = ("id", "object", "created", "model", "system_fingerprint", "service_tier")
+"""The members that every chunk of a stream repeats."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What stands in for what an upstream left out. `new_id("call_")` makes an id with that prefix,
+    `created_s` is seconds since the epoch, `model` the name that the client asked for."""
+
+    new_id: Callable[[str], str]
+    created_s: int
+    model: str
+
+
+def event(said: Any) -> bytes:
+    """`said` as one event of one data line; raises ValueError as `json_text` does."""
+    return b"data: %b\n\n" % json_text(said)
+
+
+def json_text(said: Any) -> bytes:
+    """Compact JSON in UTF-8 on one line; raises ValueError for what is nested too deep.
+
+    Half a surrogate pair, which upstreams send where their tokens cut a character in two, stays the
+    escape that it was: clients put the halves together.
+    """
+    try:
+        return msgspec.json.encode(said)
+    except UnicodeEncodeError:
+        return json.dumps(said, separators=(",", ":")).encode()
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+
+
+def envelope(said: Object, origin: Origin, object_name: str, id_prefix: str) -> Object:
+    """The envelope of the answer `said`, complete: what SDKs require is filled in by `origin`."""
+    created = said.get("created")
+    is_time = isinstance(created, int | float) and not isinstance(created, bool) and abs(created) < 1e15
+    told = {name: said[name] for name in ENVELOPE[4:] if name in said}
+    return {
+        "id": text_of_id(said.get("id")) or origin.new_id(id_prefix),
+        "object": object_name,
+        "created": int(created) if is_time and created else origin.created_s,
+        "model": said["model"] if isinstance(said.get("model"), str) and said["model"] else origin.model,
+        **told,
+    }
+
+
+def text_of_id(value: Any) -> str:
+    """An id as text; "" for what is none. Some upstreams count with numbers."""
+    if type(value) is int:
+        return str(value)
+    return value if isinstance(value, str) else ""
+
+
+def unwrapped(said: Object) -> Object:
+    """The chunk or completion inside `{"code": 0, "data": {…}}`, the form of corporate gateways; `said`
+    itself where there is none."""
+    if not said.get("choices"):
+        inside = said.get("data")
+        if isinstance(inside, dict) and "choices" in inside:
+            return inside
+    return said

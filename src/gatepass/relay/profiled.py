@@ -1,0 +1,97 @@
+"""A client's profile, as far as its replies are concerned."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from gatepass.config.profiles import KeepAlive, Profile
+from gatepass.relay.chunk import CHAT_CHUNK, Object, Origin, event, json_text
+from gatepass.relay.repair.wishes import Wishes
+
+COMMENT = b": keep-alive\n"
+USAGE, CONTENT = "repair=usage", "repair=content"
+
+_TOP: msgspec.json.Decoder[dict[str, msgspec.Raw]] = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_SPOKEN = ("tool_calls", "function_call", "refusal", "audio")
+
+
+def wishes_of(profile: Profile, include_usage: bool | None, *, cumulative: bool = False) -> Wishes:
+    """What the client wants of a stream: `include_usage` is what its request says, `cumulative` what is known of the
+    upstream."""
+    return Wishes(
+        include_usage=include_usage,
+        without_choices=profile.without_choices,
+        splits_finish=profile.splits_finish,
+        cumulative=cumulative,
+    )
+
+
+def keep_alive(form: KeepAlive, origin: Origin) -> bytes | None:
+    """The sign of life for a stream that waits, None for none.
+
+    A chunk without text is for clients whose parsers stumble over comments; its id is not the answer's.
+    """
+    if form == "off":
+        return None
+    if form == "comment":
+        return COMMENT
+    choice = {"index": 0, "delta": {"content": ""}, "finish_reason": None}
+    head = {"id": origin.new_id("chatcmpl-"), "object": CHAT_CHUNK, "created": origin.created_s, "model": origin.model}
+    return event({**head, "choices": [choice]})
+
+
+def mended_reply(body: bytes, profile: Profile) -> tuple[bytes, tuple[str, ...]]:
+    """A plain reply as the client needs it, and what was repaired; the same object where nothing was.
+
+    `body` is JSON that was judged. What is not repaired keeps its bytes, vectors above all.
+    """
+    if not (profile.whole_numbers or profile.content_text) or body.lstrip().startswith(b"["):
+        return body, ()
+    top: dict[str, Any] = {**_TOP.decode(body)}
+    adapted = [name for name, mend in ((USAGE, _mend_usage), (CONTENT, _mend_choices)) if mend(top, profile)]
+    return (msgspec.json.encode(top), tuple(adapted)) if adapted else (body, ())
+
+
+def _mend_usage(top: dict[str, Any], profile: Profile) -> bool:
+    if not profile.whole_numbers or not ("choices" in top or "data" in top):
+        return False
+    said: Any = msgspec.json.decode(top["usage"]) if "usage" in top else None
+    counted = _counted(said if isinstance(said, dict) else {}, is_chat="choices" in top)
+    if counted == said:
+        return False
+    top["usage"] = counted
+    return True
+
+
+def _counted(usage: Object, *, is_chat: bool) -> Object:
+    """Whole numbers in the three places that clients add up without a look; a lost total is the sum of the rest."""
+    names = ("prompt_tokens", "completion_tokens") if is_chat else ("prompt_tokens",)
+    parts = {name: _whole(usage.get(name)) for name in names}
+    total = usage.get("total_tokens")
+    return {**usage, **parts, "total_tokens": total if type(total) is int else sum(parts.values())}
+
+
+def _whole(count: Any) -> int:
+    return count if type(count) is int else 0
+
+
+def _mend_choices(top: dict[str, Any], profile: Profile) -> bool:
+    choices: Any = msgspec.json.decode(top["choices"]) if profile.content_text and "choices" in top else None
+    if not isinstance(choices, list):
+        return False
+    silent = [message for message in map(_message, choices) if message is not None]
+    for message in silent:
+        message["content"] = ""
+    if silent:
+        top["choices"] = msgspec.Raw(json_text(choices))
+    return bool(silent)
+
+
+def _message(choice: Any) -> Object | None:
+    """The message of a choice that says nothing and calls nothing."""
+    message = choice.get("message") if isinstance(choice, dict) else None
+    if not isinstance(message, dict) or message.get("content") is not None:
+        return None
+    return None if any(message.get(name) for name in _SPOKEN) else message

@@ -1,0 +1,33 @@
+"""`python -m tests.fuzz [--seconds 600] [--seed N]`"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import sys
+import time
+
+from tests.fuzz.campaign import Broken, fuzz, replay
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.fuzz", description="Fuzz the judge and the shapers of streams."
+    )
+    parser.add_argument("--seconds", type=float, default=600.0)
+    parser.add_argument("--seed", type=int, default=int(time.time()))
+    asked = parser.parse_args()
+    print(f"seed {asked.seed}, {asked.seconds:.0f} s", flush=True)
+    try:
+        replay()
+        report = fuzz(asked.seconds, asked.seed)
+    except Broken as broken:
+        print(f"broken: {broken}", file=sys.stderr)
+        return 1
+    print(report)
+    print(f"largest memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024} MiB")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,100 @@
+"""Inputs made of other inputs: bits and words changed, events repeated, dropped, swapped, spliced."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from random import Random
+
+from gatepass.relay.framing import split_events
+
+LONGEST_BYTES = 16_384
+
+VALUES = (
+    *(b"null", b"[]", b"{}", b'""', b"0", b"-1", b"true", b"1e400", b"NaN", b'"\\ud83d"', b"123456789012345678901"),
+    *(b'"stop"', b'"tool_calls"', b'"assistant"', b'"call_1"', b"[null]", b'[{"index":1}]', b'"text"', b'{"a":1}'),
+)
+WORDS = (
+    *VALUES,
+    *(b"\n", b"\r", b"\r\n", b"\n\n", b"data: [DONE]\n\n", b"data:", b": ping\n\n", b"event: error\n", b"id: 1\n"),
+    *(b"\xff", b"\0", b'"choices":[', b'"delta":null', b'"message":{}', b'"usage":{"total_tokens":1}', b'"error":"x"'),
+    *(b'"code":0,"data":', b'"index":0', b'"role":"assistant"', b'"finish_reason":""', b'"id":"x"', b'"name":"f"'),
+    *(b'"arguments":{}', b'"arguments":"{}"', b'"type":"ping"'),
+)
+
+
+def mutated(corpus: Sequence[bytes], random: Random) -> bytes:
+    """A new input, of `LONGEST_BYTES` at most."""
+    body = random.choice(corpus)
+    for _ in range(random.choice((1, 1, 2, 3, 8))):
+        body = random.choice(_CHANGES)(body, corpus, random)
+    return body[:LONGEST_BYTES]
+
+
+def _spot(body: bytes, random: Random, longest: int = 24) -> tuple[int, int]:
+    start = random.randint(0, len(body))
+    return start, min(len(body), start + random.randint(0, longest))
+
+
+def _word(body: bytes, _: Sequence[bytes], random: Random) -> bytes:
+    start, end = _spot(body, random)
+    return body[:start] + random.choice(WORDS) + body[end:]
+
+
+def _value(body: bytes, _: Sequence[bytes], random: Random) -> bytes:
+    """Another value behind a colon: the JSON often stays JSON."""
+    colons = [at for at, byte in enumerate(body) if byte == ord(":")]
+    if not colons:
+        return body
+    start = random.choice(colons) + 1
+    end = start
+    while end < len(body) and body[end] not in b",}]\n":
+        end += 1
+    return body[:start] + random.choice(VALUES) + body[end:]
+
+
+def _bits(body: bytes, _: Sequence[bytes], random: Random) -> bytes:
+    changed = bytearray(body)
+    for _each in range(random.randint(1, 4)):
+        if changed:
+            changed[random.randrange(len(changed))] = random.randrange(256)
+    return bytes(changed)
+
+
+def _cut(body: bytes, _: Sequence[bytes], random: Random) -> bytes:
+    start, end = _spot(body, random, 400)
+    return body[:start] + body[end:]
+
+
+def _repeat(body: bytes, _: Sequence[bytes], random: Random) -> bytes:
+    start, end = _spot(body, random, 400)
+    return body[:end] + body[start:end] * random.choice((1, 1, 2, 20)) + body[end:]
+
+
+def _events(body: bytes, corpus: Sequence[bytes], random: Random) -> bytes:
+    """Whole events dropped, repeated, swapped, or taken from another input."""
+    blocks = split_events(body)
+    other = split_events(random.choice(corpus))
+    for _each in range(random.randint(1, 3)):
+        at = random.randint(0, len(blocks))
+        kind = random.randrange(4)
+        if kind == 0:
+            del blocks[at : at + random.randint(1, 3)]
+        elif kind == 1 and other:
+            blocks.insert(at, random.choice(other))
+        elif kind == 2 and blocks:
+            blocks.insert(at, random.choice(blocks))
+        else:
+            random.shuffle(blocks)
+    return b"".join(blocks)
+
+
+def _splice(body: bytes, corpus: Sequence[bytes], random: Random) -> bytes:
+    other = random.choice(corpus)
+    return body[: random.randint(0, len(body))] + other[random.randint(0, len(other)) :]
+
+
+def _line_ends(body: bytes, _: Sequence[bytes], random: Random) -> bytes:
+    return body.replace(b"\n", random.choice((b"\r\n", b"\r", b"\n")))
+
+
+_CHANGES = (_word, _value, _value, _bits, _cut, _repeat, _events, _events, _splice, _line_ends)

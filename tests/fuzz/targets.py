@@ -1,0 +1,198 @@
+"""What is fuzzed: bytes go in, and whatever they are, promises hold. A broken one is an AssertionError."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import fields, is_dataclass
+from random import Random
+from typing import Any
+
+from gatepass.errors import GatepassError
+from gatepass.relay.aggregation.aggregator import Aggregator
+from gatepass.relay.event import read_json
+from gatepass.relay.framing import Framer, split_events
+from gatepass.relay.repair.repair import Repair
+from gatepass.relay.repair.wishes import NAMES, Wishes
+from gatepass.relay.stream import EventStream
+from gatepass.relay.synthesis import synthesise
+from tests.unit.relay.documents import origin
+from tests.unit.relay.streams import DONE, read_error
+
+LIMIT_BYTES = 1 << 16
+SOAKED_BYTES = 1 << 20
+KEPT_BYTES = 1 << 22
+"""What a shaper may hold after `SOAKED_BYTES` of anything: a constant, whatever came."""
+
+WISHES = (
+    Wishes(include_usage=True),
+    Wishes(include_usage=False, without_choices="drop", splits_finish=True),
+    Wishes(include_usage=None, without_choices="keep", one_id=True),
+    Wishes(include_usage=True, cumulative=True, splits_finish=True),
+)
+
+_LEFT_COMMENTS = re.compile(rb"(?:(?<![^\r\n]):[^\r\n]*(?:\r\n?|\n))+\Z")
+
+Target = Callable[[bytes, Random], None]
+
+
+def judged_repaired_and_joined(body: bytes, random: Random) -> None:
+    """The way of a stream: judge, repair, aggregation, in pieces of random sizes."""
+    stream = EventStream("chat", LIMIT_BYTES, read_error)
+    repair = Repair(random.choice(WISHES), origin())
+    aggregator = Aggregator("chat", LIMIT_BYTES, read_error, origin())
+    out = b""
+    for piece in _pieces(body, random):
+        shaped = repair.feed(stream.feed(piece))
+        aggregator.feed(shaped)
+        out += shaped
+    shaped = repair.feed(stream.finish()) + repair.finish()
+    aggregator.feed(shaped)
+    _are_whole(out + shaped)
+    assert set(repair.adapted) <= set(NAMES)
+    assert stream.done or DONE not in split_events(out + shaped)
+    _finish(aggregator, may_fail=stream.failure is not None or not stream.done or _is_no_text(out))
+
+
+def repaired_alike(body: bytes, random: Random) -> None:
+    """A repair alone gives the same bytes whatever runs its events come in, and nothing of a clean event changes."""
+    blocks = split_events(Framer(LIMIT_BYTES).feed(body))
+    wishes = random.choice(WISHES)
+    one, other = Repair(wishes, origin()), Repair(wishes, origin())
+    single = b"".join([*(one.feed(block) for block in blocks), one.finish()])
+    runs = list(_runs(blocks, random))
+    assert b"".join([*(other.feed(run) for run in runs), other.finish()]) == single
+    assert one.adapted == other.adapted
+    comments_overtake = wishes.cumulative
+    assert one.adapted or comments_overtake or single == b"".join(blocks)
+    assert one.finish() == b""
+    _are_whole(single)
+
+
+def joined_alike(body: bytes, random: Random) -> None:
+    """An aggregation gives the same reply, or the same error, whatever runs its events come in."""
+    blocks = split_events(Framer(LIMIT_BYTES).feed(body))
+    one, other = (Aggregator("chat", LIMIT_BYTES, read_error, origin()) for _ in range(2))
+    for block in blocks:
+        one.feed(block)
+    for run in _runs(blocks, random):
+        other.feed(run)
+    is_partial = random.random() < 0.5
+    assert _outcome(one, is_partial) == _outcome(other, is_partial)
+
+
+def synthesised(body: bytes, random: Random) -> None:
+    """Any document makes a stream of whole events, and that stream makes a reply again."""
+    try:
+        document = read_json(body)
+    except ValueError:
+        return
+    if not isinstance(document, dict):
+        return
+    try:
+        blocks = list(synthesise(document, random.random() < 0.5, origin(), random.choice([1, 7, 1 << 17])))
+    except ValueError:  # nested too deep
+        return
+    assert blocks[-1] == DONE
+    _are_whole(b"".join(blocks))
+    aggregator = Aggregator("chat", 1 << 26, read_error, origin())
+    for block in blocks:
+        aggregator.feed(block)
+    has_choices = len(blocks) > 2
+    _finish(aggregator, may_fail=not has_choices or aggregator.failure is not None)
+    assert has_choices is False or aggregator.failure is None or "error" in document
+
+
+def soaked(body: bytes, random: Random) -> None:
+    """What a repair holds does not grow with what it was fed."""
+    run = Framer(LIMIT_BYTES).feed(body)
+    repair = Repair(random.choice(WISHES), origin())
+    for number in range(SOAKED_BYTES // len(run) if run else 0):
+        repair.feed(run.replace(b"call_", b"c%d_" % number).replace(b'"index":0', b'"index":%d' % number))
+    assert kept_bytes(repair) < KEPT_BYTES
+
+
+TARGETS: tuple[tuple[Target, int], ...] = (
+    (judged_repaired_and_joined, 8),
+    (repaired_alike, 6),
+    (joined_alike, 4),
+    (synthesised, 3),
+    (soaked, 0),
+)
+"""Each with its share of the runs; `soaked` takes a second and runs once in a thousand."""
+
+
+def _pieces(body: bytes, random: Random) -> Iterator[bytes]:
+    sizes = random.choice([(1, 3), (1, 64), (64, 4096)])
+    at = 0
+    while at < len(body):
+        size = random.randint(*sizes)
+        yield body[at : at + size]
+        at += size
+
+
+def _runs(blocks: list[bytes], random: Random) -> Iterator[bytes]:
+    at = 0
+    while at < len(blocks):
+        size = random.randint(1, 5)
+        yield b"".join(blocks[at : at + size])
+        at += size
+
+
+def _are_whole(stream: bytes) -> None:
+    """Whole events, and behind them comment lines that the judge left of another."""
+    whole = _LEFT_COMMENTS.sub(b"", stream)
+    assert b"".join(split_events(whole)) == whole, "what goes on is whole events"
+
+
+def _is_no_text(out: bytes) -> bool:
+    """Whether there are bytes in it that no JSON text may hold. The judge lets them pass inside the text of an
+    event that it knows by heart."""
+    try:
+        out.decode()
+    except UnicodeDecodeError:
+        return True
+    return re.search(rb"[\x00-\x09\x0b\x0c\x0e-\x1f]", out) is not None
+
+
+def _finish(aggregator: Aggregator, *, may_fail: bool) -> None:
+    try:
+        reply = read_json(aggregator.finish())
+    except GatepassError:
+        assert may_fail
+        return
+    assert reply["choices"]
+    assert all(isinstance(choice["finish_reason"], str) for choice in reply["choices"])
+
+
+def _outcome(aggregator: Aggregator, is_partial: bool) -> Any:
+    try:
+        return aggregator.finish(partial=is_partial)
+    except GatepassError as error:
+        return error.public_code, error.message
+
+
+def kept_bytes(root: object) -> int:
+    """The memory of everything that can be reached from `root`, as far as it holds data."""
+    seen: set[int] = set()
+    waiting, total = [root], 0
+    while waiting:
+        one = waiting.pop()
+        if id(one) in seen or callable(one) or isinstance(one, type):
+            continue
+        seen.add(id(one))
+        total += sys.getsizeof(one)
+        waiting += _inside(one)
+    return total
+
+
+def _inside(one: Any) -> list[Any]:
+    if isinstance(one, dict):
+        return [*one.keys(), *one.values()]
+    if isinstance(one, list | tuple | set | frozenset):
+        return list(one)
+    if is_dataclass(one):
+        return [getattr(one, field.name) for field in fields(one)]
+    names = [name for kind in type(one).__mro__ for name in getattr(kind, "__slots__", ())]
+    return [getattr(one, name) for name in names if hasattr(one, name)] + list(getattr(one, "__dict__", {}).values())

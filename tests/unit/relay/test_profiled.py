@@ -1,0 +1,107 @@
+"""What a client's profile wants of its replies."""
+
+import json
+
+import pytest
+
+from gatepass.config.profiles import BUILT_IN, PLAIN, Profile
+from gatepass.relay.chunk import Origin
+from gatepass.relay.profiled import keep_alive, mended_reply, wishes_of
+from gatepass.relay.repair.wishes import Wishes
+
+ORIGIN = Origin(lambda prefix: prefix + "1", 7, "m")
+BOTH = Profile(whole_numbers=True, content_text=True)
+
+
+def test_a_profile_becomes_wishes():
+    assert wishes_of(PLAIN, False) == Wishes()
+    assert wishes_of(BUILT_IN["ragflow"], True) == Wishes(include_usage=True, splits_finish=True)
+    profile = Profile(without_choices="keep")
+    assert wishes_of(profile, None, cumulative=True) == Wishes(None, without_choices="keep", cumulative=True)
+
+
+def test_the_sign_of_life_has_the_form_that_the_client_takes():
+    assert keep_alive("comment", ORIGIN) == b": keep-alive\n"
+    assert keep_alive("off", ORIGIN) is None
+    sign = keep_alive("empty-delta", ORIGIN)
+    assert sign is not None
+    assert sign.endswith(b"\n\n")
+    assert json.loads(sign.removeprefix(b"data: ")) == {
+        "id": "chatcmpl-1",
+        "object": "chat.completion.chunk",
+        "created": 7,
+        "model": "m",
+        "choices": [{"index": 0, "delta": {"content": ""}, "finish_reason": None}],
+    }
+
+
+def chat(message, **more):
+    return json.dumps({"id": "1", "choices": [{"index": 0, "message": message}], **more}).encode()
+
+
+def vectors(**more):
+    return b'{"data":[{"index":0,"embedding":[0.10,1e-7]}],' + json.dumps(more).encode()[1:]
+
+
+@pytest.mark.parametrize(
+    ("body", "usage"),
+    [
+        (chat({"content": "a"}), {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}),
+        (chat({"content": "a"}, usage=None), {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}),
+        (
+            chat({"content": "a"}, usage={"prompt_tokens": 2, "completion_tokens": 3, "total_tokens": None, "x": {}}),
+            {"prompt_tokens": 2, "completion_tokens": 3, "total_tokens": 5, "x": {}},
+        ),
+        (
+            chat({"content": "a"}, usage={"prompt_tokens": "2", "completion_tokens": 3.0, "total_tokens": 9}),
+            {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 9},
+        ),
+        (vectors(model="e"), {"prompt_tokens": 0, "total_tokens": 0}),
+        (vectors(usage={"prompt_tokens": 4, "total_tokens": None}), {"prompt_tokens": 4, "total_tokens": 4}),
+    ],
+)
+def test_usage_is_whole_numbers_where_the_client_dies_without(body, usage):
+    told, adapted = mended_reply(body, BOTH)
+    assert json.loads(told) == {**json.loads(body), "usage": usage}
+    assert adapted == ("repair=usage",)
+
+
+def test_vectors_keep_their_bytes():
+    assert b'[{"index":0,"embedding":[0.10,1e-7]}]' in mended_reply(vectors(model="e"), BOTH)[0]
+
+
+GOOD = {"usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}}
+
+
+@pytest.mark.parametrize("message", [{"role": "assistant", "content": None}, {"role": "assistant", "tool_calls": []}])
+def test_an_answer_without_text_has_an_empty_one(message):
+    told, adapted = mended_reply(chat(message, **GOOD), BOTH)
+    assert json.loads(told)["choices"][0]["message"] == {**message, "content": ""}
+    assert adapted == ("repair=content",)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        chat({"content": "a"}, **GOOD),
+        chat({"content": None, "tool_calls": [{"id": "1"}]}, **GOOD),
+        chat({"content": None, "refusal": "no"}, **GOOD),
+        chat(None, **GOOD),
+        json.dumps({"choices": None, **GOOD}).encode(),
+        json.dumps({"choices": [1], **GOOD}).encode(),
+        b'{"results":[]}',
+        b'[{"index":0,"score":1}]',
+        b'{"text":"heard"}',
+    ],
+)
+def test_what_needs_nothing_is_the_same_object(body):
+    told, adapted = mended_reply(body, BOTH)
+    assert told is body
+    assert adapted == ()
+
+
+def test_other_clients_get_what_came():
+    body = chat({"content": None})
+    assert mended_reply(body, PLAIN)[0] is body
+    assert mended_reply(body, Profile(content_text=True))[1] == ("repair=content",)
+    assert mended_reply(body, Profile(whole_numbers=True))[1] == ("repair=usage",)
