@@ -5,50 +5,56 @@ from __future__ import annotations
 from dataclasses import replace
 
 from gatepass.call import Headers, Request, Response
-from gatepass.errors import Fault, GatepassError, Overloaded, TransportFault, UpstreamAuth, UpstreamError
+from gatepass.errors import Fault, GatepassError, Overloaded, TransportFault, UpstreamError
 from gatepass.gate import Gate, Hop
 from gatepass.observe.exchange import Exchange
 from gatepass.tokens import Token, TokenHolder, TokenReissued
 from gatepass.transport.seam import read_beginning, read_whole
 from gatepass.upstream.fault import upstream_error
+from gatepass.upstream.rejection import is_rejection, says_so
 from gatepass.upstream.wording import Mask
 
 REFUSAL_BYTES = 64 * 1024
 """As much of an error's body as is read."""
-
-UNAUTHORIZED = 401
+LOWEST_ERROR = 400
 
 
 async def send(gate: Gate, hop: Hop, request: Request, exchange: Exchange) -> Response:
     """The reply to `request`, sent with a valid token; whoever gets it closes it.
 
-    A 401 drops the token by its value, asks for one new token and sends once more: a second 401 is
-    returned as it came. Raises TokenUnavailable and UpstreamError.
+    A 401 (or what `rejection.statuses` adds) drops the token by its value, asks for one new token and
+    sends once more: a second one is returned as it came. Raises TokenUnavailable and UpstreamError.
     """
     exchange.token = token = await _token(gate, hop, exchange)
-    response = await _deliver(gate, hop, _authorized(hop, request, token), exchange)
-    if response.status != UNAUTHORIZED or hop.holder is None or token is None:
+    response = await _deliver(gate, hop, _authorized(gate, hop, request, token), exchange)
+    if hop.holder is None or token is None or exchange.renewed or not _is_rejected(hop, response):
         return response
     refusal = await refused(gate, hop, response, exchange)
     newer = await _newer(gate, hop, token, refusal, exchange)
-    return await _deliver(gate, hop, _authorized(hop, request, newer), exchange)
+    response = await _deliver(gate, hop, _authorized(gate, hop, request, newer), exchange)
+    if _is_rejected(hop, response):
+        hop.holder.rejected_again(hop.name)
+    return response
 
 
-async def renew(gate: Gate, hop: Hop, refusal: UpstreamAuth, exchange: Exchange) -> None:
-    """Have another token after a success turned out to be a refusal of the last one.
+async def renew(gate: Gate, hop: Hop, error: UpstreamError, exchange: Exchange) -> None:
+    """Have another token after a judged reply turned out to be a rejection of the last one.
 
-    Some gateways write it so: HTTP 200 with `{"code":401,"msg":"token expired"}`.
-    Raises `refusal` where the request has had its new token already, or there is none to be had.
+    Some gateways write it so: HTTP 200 with `{"code":401,"msg":"token expired"}`, or a login page.
+    Raises `error` where it is none, the request has had its new token already, or there is none to be had.
     """
-    if exchange.renewed or exchange.token is None:
-        raise refusal
-    await _newer(gate, hop, exchange.token, refusal, exchange)
+    if hop.holder is None or exchange.token is None or not is_rejection(error, hop.settings.rejection, hop.host):
+        raise error
+    if exchange.renewed:
+        hop.holder.rejected_again(hop.name)
+        raise error
+    await _newer(gate, hop, exchange.token, error, exchange)
 
 
 def accepted(hop: Hop, exchange: Exchange) -> None:
     """The upstream took the token: should it refuse it later, it is the token's end and not a wrong credential."""
     if hop.holder is not None and exchange.token is not None:
-        hop.holder.confirm(exchange.token)
+        hop.holder.confirm(exchange.token, hop.name)
 
 
 async def refused(gate: Gate, hop: Hop, response: Response, exchange: Exchange) -> GatepassError:
@@ -94,16 +100,17 @@ async def _token(gate: Gate, hop: Hop, exchange: Exchange) -> Token | None:
     return hop.holder.fresh() or await _waited(gate, hop.holder, exchange)
 
 
-def _authorized(hop: Hop, request: Request, token: Token | None) -> Request:
-    if token is None:
-        return request
-    headers = (*request.headers, hop.bearer.field(token.value))
-    return Request(request.method, request.url, headers, request.body, request.timeouts)
+def _is_rejected(hop: Hop, response: Response) -> bool:
+    return response.status >= LOWEST_ERROR and says_so(response.status, hop.settings.rejection)
+
+
+def _authorized(gate: Gate, hop: Hop, request: Request, token: Token | None) -> Request:
+    return hop.carrier.loaded(request, None if token is None else token.value, gate.clock.now())
 
 
 async def _newer(gate: Gate, hop: Hop, token: Token, refusal: GatepassError, exchange: Exchange) -> Token:
     """Another token than the one that was refused; raises the refusal where the issuer has no other."""
-    if hop.holder is None or not hop.holder.reject(token.text):
+    if hop.holder is None or not hop.holder.reject(token.text, hop.name):
         raise refusal
     try:
         newer = await _waited(gate, hop.holder, exchange, instead_of=token.text)

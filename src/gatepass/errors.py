@@ -235,7 +235,13 @@ class UpstreamEmpty(UpstreamError):
 
 
 class UpstreamRedirect(UpstreamError):
+    """`target` is where it led, for judging alone: it may hold a session, and nobody is told of it."""
+
     code, retryable = "upstream_redirect", False
+
+    def __init__(self, message: str, *, upstream: str, target: str | None = None) -> None:
+        super().__init__(message, upstream=upstream)
+        self.target = target
 
 
 class UpstreamTimeout(UpstreamError):

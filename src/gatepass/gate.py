@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
 from urllib.parse import urlsplit
 
 from gatepass.adapt.chain import BUILT_IN
@@ -17,6 +19,8 @@ from gatepass.adapt.rule import Rule
 from gatepass.admission.doors import Doors
 from gatepass.admission.keys import key_texts
 from gatepass.call import Timeouts
+from gatepass.config.clashes import carry_of
+from gatepass.config.credential.kinds import AnyCredential
 from gatepass.config.model import Config
 from gatepass.config.upstream import Upstream
 from gatepass.errors import Draining, Overloaded
@@ -24,12 +28,17 @@ from gatepass.observe.metrics import CredentialSample, Metrics
 from gatepass.observe.redaction import Redactor
 from gatepass.routing.table import RouteTable
 from gatepass.runtime import Clock, Leash, SystemClock, Tasks, sleep
+from gatepass.store.memory import MemoryStore
+from gatepass.store.seam import Store, StoreUnavailable
+from gatepass.store.snapshot import Snapshot
 from gatepass.tokens.holder import TokenHolder
+from gatepass.tokens.shared import SharedSource, is_shareable
+from gatepass.tokens.shared_keepsake import keepsake_for
 from gatepass.tokens.source import build_source
 from gatepass.transport.choice import open_transport
 from gatepass.transport.seam import Transport
 from gatepass.transport.tls import Trust
-from gatepass.upstream.authorize import Bearer
+from gatepass.upstream.authorize import Carrier
 from gatepass.upstream.dialect import Dialect, OpenaiDialect
 
 ISSUER_CONNECTIONS = 4
@@ -52,7 +61,7 @@ class Hop:
     transport: Transport
     holder: TokenHolder | None
     timeouts: Timeouts
-    bearer: Bearer = field(default_factory=Bearer)
+    carrier: Carrier = field(default_factory=Carrier)
 
     @property
     def host(self) -> str:
@@ -76,25 +85,24 @@ class Live:
         """How many requests are under way."""
         return len(self._leashes)
 
-    @contextmanager
-    def admitted(self) -> Iterator[Leash]:
-        """Holds a place for one request; raises Draining or Overloaded where there is none."""
+    def admit(self) -> Place:
+        """A place for one request, held by a `with` block; raises Draining or Overloaded where there is none."""
         if self.draining:
             raise Draining("gatepass is stopping. Send the request again: another instance takes it.", retry_after_s=1)
         if len(self._leashes) >= self._limit:
             raise Overloaded(
                 f"{self._limit} requests are under way, which is the limit (limits.connections).", retry_after_s=1
             )
-        leash = Leash()
+        return Place(self)
+
+    def enter(self, leash: Leash) -> None:
         self._leashes.add(leash)
         self._idle.clear()
-        try:
-            with leash:
-                yield leash
-        finally:
-            self._leashes.discard(leash)
-            if not self._leashes:
-                self._idle.set()
+
+    def leave(self, leash: Leash) -> None:
+        self._leashes.discard(leash)
+        if not self._leashes:
+            self._idle.set()
 
     async def drain(self, clock: Clock, bound_s: float) -> int:
         """Let what runs end by itself for `bound_s` or until `hurry`, then end the rest; returns how many that were."""
@@ -121,6 +129,25 @@ class Live:
         return self._idle.is_set()
 
 
+class Place(Leash):
+    """One of the requests under way, on its leash."""
+
+    def __init__(self, live: Live) -> None:
+        super().__init__()
+        self._live = live
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        self._live.enter(self)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._live.leave(self)
+        super().__exit__(kind, error, trace)
+
+
 @dataclass(frozen=True, slots=True)
 class Gate:
     """Everything a request needs, by reference."""
@@ -136,9 +163,12 @@ class Gate:
     transports: tuple[Transport, ...]
     metrics: Metrics
     live: Live
+    store: Store
+    snapshot: Snapshot
 
     def start(self) -> None:
         """Begin minting tokens, in the background: a dead issuer does not stop the start."""
+        self.snapshot.start()
         for holder in self.holders.values():
             holder.start()
 
@@ -155,11 +185,19 @@ class Gate:
         await self.live.tasks.aclose()
         for transport in self.transports:
             await transport.aclose()
+        await self.snapshot.aclose()
+        with suppress(StoreUnavailable):
+            await self.store.aclose()
 
 
-def build_gate(config: Config, clock: Clock | None = None) -> Gate:
-    """Wire one configuration. Opens nothing; raises OSError where a CA or certificate cannot be loaded."""
+def build_gate(config: Config, clock: Clock | None = None, store: Store | None = None) -> Gate:
+    """Wire one configuration. Opens nothing; raises OSError where a CA or certificate cannot be loaded.
+
+    `store` is what this process shares with others, and the Gate's to close; without one it shares nothing.
+    """
     clock = clock or SystemClock()
+    store = store or MemoryStore(clock)
+    snapshot = Snapshot(store, clock)
     redactor = Redactor()
     trust = Trust()
     issuers = {
@@ -167,19 +205,16 @@ def build_gate(config: Config, clock: Clock | None = None) -> Gate:
         for name, credential in config.credentials.items()
     }
     holders = {
-        name: TokenHolder(
-            name,
-            build_source(name, credential, issuers[name], clock),
-            clock,
-            redactor,
-            budget_s=credential.timeout_s + FETCH_GRACE_S,
-        )
+        name: _holder(name, credential, issuers[name], clock, redactor, store, snapshot)
         for name, credential in config.credentials.items()
     }
-    hops = {name: _hop(name, upstream, config, holders, trust) for name, upstream in config.upstreams.items()}
+    hops = {name: _hop(name, upstream, config, holders, trust, redactor) for name, upstream in config.upstreams.items()}
     for network in (hop.network for hop in (*config.upstreams.values(), *config.credentials.values())):
         if network.proxy_auth is not None:
             redactor.learn(network.proxy_auth.reveal().partition(":")[2], permanent=True)
+    for secret in () if config.store is None else (config.store.encryption_key, config.store.password):
+        if secret is not None:
+            redactor.learn(secret.reveal(), permanent=True)
     for key in config.access.keys:
         for text in key_texts(key):
             redactor.learn(text, permanent=True)
@@ -195,10 +230,33 @@ def build_gate(config: Config, clock: Clock | None = None) -> Gate:
         transports=(*issuers.values(), *(hop.transport for hop in hops.values())),
         metrics=Metrics(lambda: [_sample(name, holder) for name, holder in holders.items()]),
         live=Live(config.limits.connections),
+        store=store,
+        snapshot=snapshot,
     )
 
 
-def _hop(name: str, settings: Upstream, config: Config, holders: Mapping[str, TokenHolder], trust: Trust) -> Hop:
+def _holder(
+    name: str,
+    settings: AnyCredential,
+    issuer: Transport,
+    clock: Clock,
+    redactor: Redactor,
+    store: Store,
+    snapshot: Snapshot,
+) -> TokenHolder:
+    budget_s = settings.timeout_s + FETCH_GRACE_S
+    source = build_source(name, settings, issuer, clock, keepsake_for(settings, store, clock))
+    if not is_shareable(settings.type, store.reach):
+        return TokenHolder(name, source, clock, redactor, budget_s=budget_s)
+    shared = SharedSource(source, settings, store, clock)
+    holder = TokenHolder(name, shared, clock, redactor, budget_s=budget_s, refused=shared.rejected)
+    shared.join(snapshot, holder.offer)
+    return holder
+
+
+def _hop(
+    name: str, settings: Upstream, config: Config, holders: Mapping[str, TokenHolder], trust: Trust, redactor: Redactor
+) -> Hop:
     return Hop(
         name=name,
         settings=settings,
@@ -208,6 +266,7 @@ def _hop(name: str, settings: Upstream, config: Config, holders: Mapping[str, To
         ),
         holder=holders[settings.credential] if settings.credential else None,
         timeouts=settings.timeouts.value(),
+        carrier=Carrier(carry_of(settings, config), settings.headers, redactor),
     )
 
 

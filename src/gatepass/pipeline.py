@@ -19,9 +19,7 @@ from gatepass.errors import (
     GatepassError,
     InternalError,
     Overloaded,
-    ReceiveTimeout,
     TokenUnavailable,
-    UpstreamAuth,
     UpstreamError,
     UpstreamTimeout,
 )
@@ -63,7 +61,7 @@ async def handle(inbound: Inbound, gate: Gate, catalog: Catalog, client: Client)
     reply = Reply(client, exchange, gate.clock)
     gate.metrics.opened()
     try:
-        with gate.live.admitted() as leash:
+        with gate.live.admit() as leash:
             await _serve(Visit(inbound, gate, catalog, client, reply, exchange, leash))
     except ClientGone:
         exchange.client_gone = True
@@ -85,7 +83,7 @@ async def _serve(visit: Visit) -> None:
     exchange.operation = found.operation.name
     caller = gate.doors.admit(visit.inbound)
     exchange.caller = caller.name
-    body = await _body(visit)
+    body = await visit.client.body(gate.config.limits.body_bytes)
     exchange.bytes_in = len(body)
     unwatch = visit.client.watch(lambda: _left(visit))
     try:
@@ -95,19 +93,6 @@ async def _serve(visit: Visit) -> None:
             await _converse(visit, _decoded(visit, found, caller, body), caller)
     finally:
         unwatch()
-
-
-async def _body(visit: Visit) -> bytes:
-    limits = visit.gate.config.limits
-    bound = visit.gate.clock.call_later(limits.receive_s, lambda: visit.leash.pull(_slow_body(limits.receive_s)))
-    try:
-        return await visit.client.body(limits.body_bytes)
-    finally:
-        bound.cancel()
-
-
-def _slow_body(receive_s: float) -> ReceiveTimeout:
-    return ReceiveTimeout(f"The request body was not complete after {receive_s:g} s (limits.receive_s).")
 
 
 def _left(visit: Visit) -> None:
@@ -165,21 +150,22 @@ async def _attempt(visit: Visit, call: Call, target: Target) -> Whole | Begun:
     request = hop.dialect.encode(
         adapted, hop.settings.base_url, target.timeouts or hop.timeouts, tuple(hop.settings.forward_headers)
     )
-    try:
-        answer = await _ask(visit, adapted, hop, request)
-    except UpstreamAuth as refusal:
-        await renew(gate, hop, refusal, exchange)
-        answer = await _ask(visit, adapted, hop, request)
+    answer = await _ask(visit, adapted, hop, request)
     accepted(hop, exchange)
     return answer
 
 
 async def _ask(visit: Visit, call: Call, hop: Hop, request: Request) -> Whole | Begun:
+    """A judged answer; where it turned out to be a rejection of the token, the next one, to a new token."""
     gate, exchange = visit.gate, visit.exchange
-    response = await send(gate, hop, request, exchange)
-    said_id = header(response.headers, b"x-request-id")
-    exchange.upstream_request_id = said_id.decode("latin-1")[:100] if said_id is not None else None
-    return await judge(gate, call, hop, response, exchange)
+    try:
+        response = await send(gate, hop, request, exchange)
+        said_id = header(response.headers, b"x-request-id")
+        exchange.upstream_request_id = said_id.decode("latin-1")[:100] if said_id is not None else None
+        return await judge(gate, call, hop, response, exchange)
+    except UpstreamError as error:
+        await renew(gate, hop, error, exchange)
+    return await _ask(visit, call, hop, request)
 
 
 def _nothing_sent(error: GatepassError, tries: int) -> bool:

@@ -10,17 +10,22 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import secrets
 import signal
 import socket
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from gatepass.runtime import Tasks
+from gatepass.store.seal import KEY_BYTES
 
 LOG = logging.getLogger("gatepass.supervisor")
 
+STORE = "store"
+"""The folder of what the workers share, within the supervisor's own; encrypted with a key that only they have."""
 READY_S = 20.0
 LOOK_S = 0.05
 KILL_GRACE_S = 5.0
@@ -60,11 +65,13 @@ class Supervisor:
         self._workers: dict[int, Worker] = {}
         self._stopping = asyncio.Event()
         self._tasks = Tasks()
+        self._key = secrets.token_bytes(KEY_BYTES)
 
     async def run(self) -> None:
         """Returns when every worker has ended after a stop."""
         with tempfile.TemporaryDirectory(prefix="gatepass-") as folder:
             self._folder = Path(folder)
+            (self._folder / STORE).mkdir(mode=0o700)
             self._lifeline, held = os.pipe()  # its end tells the workers that their supervisor is gone
             loop = asyncio.get_running_loop()
             renewals: asyncio.Queue[None] = asyncio.Queue()
@@ -150,15 +157,15 @@ class Supervisor:
     async def _spawn(self) -> Worker:
         self._serial += 1
         name = f"worker-{self._serial}"
-        fds = (self._listening.fileno(), self._lifeline)
-        process = await asyncio.create_subprocess_exec(
-            *self._command,
-            *("--worker", name, "--listening-fd", str(fds[0]), "--lifeline-fd", str(fds[1])),
-            *("--peers", str(self._folder)),
-            stdin=asyncio.subprocess.DEVNULL,
-            pass_fds=fds,
-            process_group=0,  # Ctrl-C of a terminal is for the supervisor, which then tells the workers once
-        )
+        with _readable(self._key) as key:
+            fds = (self._listening.fileno(), self._lifeline, key)
+            process = await asyncio.create_subprocess_exec(
+                *self._command,
+                *("--worker", name, "--fds", *map(str, fds), "--peers", str(self._folder)),
+                stdin=asyncio.subprocess.DEVNULL,
+                pass_fds=fds,
+                process_group=0,  # Ctrl-C of a terminal is for the supervisor, which then tells the workers once
+            )
         LOG.info("worker_started", extra={"fields": {"worker": name, "pid": process.pid}})
         began_s = asyncio.get_running_loop().time()
         return Worker(name, process, self._folder / f"{name}.sock", began_s, asyncio.Event())
@@ -191,6 +198,18 @@ class Supervisor:
                 return True
             await asyncio.sleep(LOOK_S)
         return False
+
+
+@contextmanager
+def _readable(key: bytes) -> Iterator[int]:
+    """A descriptor from which `key` can be read once: arguments and environment of a process are for others to see."""
+    reading, writing = os.pipe()
+    try:
+        os.write(writing, key)
+        os.close(writing)
+        yield reading
+    finally:
+        os.close(reading)
 
 
 async def _exit(worker: Worker) -> None:

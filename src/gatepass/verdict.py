@@ -7,11 +7,12 @@ from functools import partial
 
 from gatepass.attempt import broken, refused, whole
 from gatepass.call import Call, Headers, Response, header
-from gatepass.errors import TransportFault
+from gatepass.errors import TransportFault, UpstreamError
 from gatepass.gate import Gate, Hop
 from gatepass.observe.exchange import Exchange
 from gatepass.relay.opening import Kind, Opening
 from gatepass.relay.stream import EventStream
+from gatepass.upstream.rejection import named
 
 LOWEST_ERROR = 400
 
@@ -44,6 +45,9 @@ async def judge(gate: Gate, call: Call, hop: Hop, response: Response, exchange: 
     case = _Case(gate, call, hop, response, exchange)
     try:
         return await case.decide()
+    except UpstreamError as error:
+        await response.aclose()
+        raise named(error, hop.settings.rejection) from error.__cause__
     except BaseException:
         await response.aclose()
         raise

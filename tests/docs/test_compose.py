@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from gatepass.config.credential.http_json import HttpJsonCredential, ReplyPaths
+from gatepass.config.credential.http_json import HttpJsonCredential
 from gatepass.config.credential.oauth2 import Oauth2Credential
+from gatepass.config.credential.reply import HttpReply
 from gatepass.config.environment import read_environment
 from gatepass.config.model import Config
 from gatepass.config.server import Server
@@ -101,7 +102,7 @@ def test_environment_is_a_configuration(tmp_path: Path) -> None:
     assert isinstance(login_there, HttpJsonCredential)
     assert (login_there.url, login_there.reply) == (
         "https://portal.corp.example/api/token",
-        ReplyPaths(token="data.token", expires_at="data.expireAt", unit="ms"),
+        HttpReply(token="data.token", expires_at="data.expireAt", unit="ms"),
     )
     assert {name: block.base_url for name, block in config.upstreams.items()} == {
         "chat": "https://llm.corp.example/v1",

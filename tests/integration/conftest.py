@@ -8,11 +8,11 @@ from collections.abc import Iterator
 
 import pytest
 
-COMPLAINERS = ("uvicorn.error", "asyncio")
+COMPLAINERS = ("uvicorn.error", "asyncio", "gatepass.serve")
 
 
 class _Complaints(logging.Handler):
-    """Keeps what uvicorn and asyncio log as errors: a broken application, an exception nobody retrieved."""
+    """Keeps what the server and the loop log as errors: a broken request, an exception nobody retrieved."""
 
     def __init__(self) -> None:
         super().__init__(logging.ERROR)

@@ -1,10 +1,12 @@
 import copy
+import dataclasses
 import json
 import pickle
+from typing import Any
 
 import pytest
 
-from gatepass.call import Secret, header
+from gatepass.call import Call, Operation, Secret, Surface, header
 
 
 def test_a_secret_prints_nowhere():
@@ -32,3 +34,24 @@ def test_header_gives_the_first_value_or_none():
     headers = ((b"a", b"1"), (b"b", b"2"), (b"a", b"3"))
     assert header(headers, b"a") == b"1"
     assert header(headers, b"c") is None
+
+
+def test_a_call_with_another_body_is_the_same_call_in_everything_else():
+    """Every field differs from its default, so that one that is forgotten shows."""
+    operation = Operation("chat", "POST", "/chat/completions", Surface.CHAT, "Answer")
+    values: dict[str, Any] = {
+        "id": "1",
+        "operation": operation,
+        "caller": "c",
+        "model": "m",
+        "body": b"a",
+        "headers": ((b"x", b"y"),),
+        "stream": True,
+        "choices": 2,
+        "adapted": ("a",),
+        "max_inputs": 3,
+    }
+    assert set(values) == {field.name for field in dataclasses.fields(Call)}
+    call = Call(**values)
+    assert call.with_body(b"b", "e", "f") == dataclasses.replace(call, body=b"b", adapted=("a", "e", "f"))
+    assert call.with_body(b"a") == call

@@ -17,6 +17,7 @@ from gatepass.cli.configuration import load_or_exit, refuse
 if TYPE_CHECKING:
     from gatepass.config.load import Loaded
     from gatepass.gate import Gate
+    from gatepass.store.choice import Inheritance
 
 CANNOT_BIND = 3
 
@@ -28,9 +29,8 @@ CANNOT_BIND = 3
 @click.option("--host", help="The address to listen on, instead of server.host.")
 @click.option("--port", type=click.IntRange(0, 65535), help="The port, instead of server.port; 0 picks a free one.")
 @click.option("--workers", type=click.IntRange(1, 64), help="How many processes serve, instead of server.workers.")
-@click.option("--worker", hidden=True, help="The name of this worker: set by the supervisor, as the next three are.")
-@click.option("--listening-fd", type=int, hidden=True)
-@click.option("--lifeline-fd", type=int, hidden=True)
+@click.option("--worker", hidden=True, help="The name of this worker: set by the supervisor, as the next two are.")
+@click.option("--fds", type=int, nargs=3, hidden=True, help="Inherited: listening socket, lifeline, key of the store.")
 @click.option("--peers", type=click.Path(path_type=Path), hidden=True)
 def serve(
     config_path: str | None,
@@ -38,16 +38,15 @@ def serve(
     port: int | None,
     workers: int | None,
     worker: str | None,
-    listening_fd: int | None,
-    lifeline_fd: int | None,
+    fds: tuple[int, int, int] | None,
     peers: Path | None,
 ) -> None:
     """Serve until SIGTERM or Ctrl-C, then let running streams finish."""
     # the kernel drops a SIGTERM for which pid 1 has no handler: a container stopped during the imports would stay
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     loaded = load_or_exit(config_path, host, port)
-    if worker is not None and listening_fd is not None and lifeline_fd is not None and peers is not None:
-        _work(loaded, socket.socket(fileno=listening_fd), lifeline_fd, peers, worker)
+    if worker is not None and fds is not None and peers is not None:
+        _work(loaded, fds, peers, worker)
         return
     listening = _listen(loaded)
     count = workers or loaded.config.server.workers
@@ -65,13 +64,20 @@ def _serve(loaded: Loaded, listening: socket.socket) -> None:
     Server(gate, _say_where).run(sockets=[listening])
 
 
-def _work(loaded: Loaded, listening: socket.socket, lifeline_fd: int, folder: Path, name: str) -> None:
+def _work(loaded: Loaded, fds: tuple[int, int, int], folder: Path, name: str) -> None:
     from gatepass.api.peers import Peers
+    from gatepass.api.status import status_of
     from gatepass.app import Server
+    from gatepass.store.choice import Inheritance
+    from gatepass.supervisor import STORE
 
-    gate = _gate(loaded)
-    server = Server(gate, lambda _: None, Peers(folder, name, gate.metrics.exposition), lifeline_fd)
-    server.run(sockets=[listening])
+    listening, lifeline, key = fds
+    with open(key, "rb") as pipe:
+        inheritance = Inheritance(folder / STORE, pipe.read())
+    gate = _gate(loaded, inheritance)
+    peers = Peers(folder, name, gate.metrics.exposition, lambda: status_of(gate))
+    server = Server(gate, lambda _: None, peers, lifeline)
+    server.run(sockets=[socket.socket(fileno=listening)])
 
 
 def _supervise(loaded: Loaded, listening: socket.socket, count: int, config_path: str | None) -> None:
@@ -92,12 +98,15 @@ def _supervise(loaded: Loaded, listening: socket.socket, count: int, config_path
     asyncio.run(supervisor.run())
 
 
-def _gate(loaded: Loaded) -> Gate:
+def _gate(loaded: Loaded, inheritance: Inheritance | None = None) -> Gate:
     from gatepass.gate import build_gate
     from gatepass.observe.log import configure
+    from gatepass.runtime import SystemClock
+    from gatepass.store.choice import open_store
 
+    clock = SystemClock()
     try:
-        gate = build_gate(loaded.config)
+        gate = build_gate(loaded.config, clock, open_store(loaded.config.store, inheritance, clock))
     except OSError as error:
         refuse(f"a certificate of the configuration cannot be loaded: {error}")
     configure(loaded.config.log.level, loaded.config.log.format, gate.redactor)

@@ -37,18 +37,6 @@ SecretText = Annotated[
     WithJsonSchema({"type": "string", "description": "a secret, best as ${NAME} or ${file:/path}"}),
 ]
 
-
-def _without_leaves(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_leaves(member) for key, member in value.items()}
-    if isinstance(value, list):
-        return [_without_leaves(item) for item in value]
-    return "(hidden)"
-
-
-SecretTree = Annotated[Any, PlainSerializer(_without_leaves)]
-"""Any JSON, whose texts may be secrets; it keeps its References, so that a rotated file is read again."""
-
 Url = Annotated[str, AfterValidator(checked_url)]
 ProxyUrl = Annotated[str, AfterValidator(checked_proxy_url)]
 BaseUrl = Annotated[str, AfterValidator(checked_base_url)]

@@ -1,4 +1,4 @@
-"""The files of each `network`: there to be read, and PEM that TLS can use."""
+"""The files of each `network` and credential: there to be read, and PEM that can be used."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path as FilePath
 from typing import Any
 
+from gatepass.config.oauth2_files import unusable_oauth2_files
 from gatepass.config.problem import Path
 from gatepass.config.tree import matches
 
 FILES = ("ca_file", "client_cert", "client_key")
+NETWORKS = (("upstreams", "*", "network"), ("credentials", "*", "network"), ("store", "network"))
 NO_CERTIFICATE = "holds no PEM certificate that can be read (-----BEGIN CERTIFICATE-----)"
 NO_KEY = "holds a certificate and no private key: name the key's file in client_key"
 FOREIGN_KEY = "holds no PEM private key that belongs to client_cert"
@@ -19,12 +21,13 @@ TOO_WEAK = "is too weak for the TLS library of this machine: take one with a lon
 
 
 def unusable_files(tree: Any) -> Iterator[tuple[Path, str]]:
-    """Each file of a `network` with which no connection could be made, and why: found at load, not at the start."""
-    for block in ("upstreams", "credentials"):
-        for path, network in matches(tree, (block, "*", "network")):
+    """Each file with which no connection could be made or no token had, and why: found at load, not at the start."""
+    for pattern in NETWORKS:
+        for path, network in matches(tree, pattern):
             files = {name: file for name in FILES if isinstance(file := _member(network, name), str)}
             for name, text in _faults(files):
                 yield (*path, name), text
+    yield from unusable_oauth2_files(tree)
 
 
 def _member(network: Any, name: str) -> Any:

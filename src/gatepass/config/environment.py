@@ -139,7 +139,7 @@ class _Reading:
     def _member(self, name: str, path: Path) -> None:
         found = given(self._values, name)
         if found is None:
-            if name in REQUIRED:
+            if name in REQUIRED and not (name == "TOKEN_URL" and "ISSUER" in self._values):
                 also = f" (or {PREFIX}{name}_FILE)" if name in SECRETS else ""
                 self._problem(path, f"is missing: set {PREFIX}{name}{also}")
         elif found.fault is not None:

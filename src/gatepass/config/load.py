@@ -10,10 +10,12 @@ from typing import Any
 from pydantic import ValidationError
 
 from gatepass.config.certificates import unusable_files
+from gatepass.config.clashes import clashes
 from gatepass.config.document import Document, read_document
 from gatepass.config.environment import read_environment, strangers
 from gatepass.config.links import dangling, dead_ends
 from gatepass.config.model import Config
+from gatepass.config.named import with_variables
 from gatepass.config.planned import not_built_yet
 from gatepass.config.problem import ConfigError, Origin, Path, Problem
 from gatepass.config.proxy import with_environment_proxies
@@ -70,7 +72,7 @@ def load(
 def _document(path: str | None, environment: Mapping[str, str], renamed: Sequence[Renamed]) -> Document:
     own = own_variables(environment)
     if name := path or own.get("CONFIG"):
-        return _resolved(with_new_names(read_document(name), renamed), environment)
+        return with_variables(_resolved(with_new_names(read_document(name), renamed), environment), environment)
     if "UPSTREAM_URL" in own:
         return read_environment(environment)
     text = f"there is none: name a file by --config or {PREFIX}CONFIG, or set {PREFIX}UPSTREAM_URL"
@@ -131,6 +133,7 @@ def _checked(document: Document) -> Config:
     except ValidationError as error:
         problems += _located(document, refusals(error, tree), known)
         raise ConfigError(problems) from None
+    problems += () if problems else _located(document, clashes(config), known)
     if problems:
         raise ConfigError(problems)
     return config

@@ -15,6 +15,7 @@ from gatepass.config.block import Block, Name
 from gatepass.config.credential.kinds import AnyCredential
 from gatepass.config.models import Model, OperationRoute
 from gatepass.config.server import Limits, Log, Server
+from gatepass.config.store import StoreSettings
 from gatepass.config.upstream import Upstream
 
 
@@ -35,5 +36,7 @@ class Config(Block):
     """Public model names or globs. An exact name beats the longest glob, which beats `*`."""
     access: Access = Access()
     """Who may come in."""
+    store: StoreSettings | None = None
+    """A server through which independent gatepass processes share; None: each for itself."""
     log: Log = Log()
     """What is written about each request."""

@@ -32,24 +32,14 @@ def _one_of(*values: str) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, str) and value in values
 
 
-_SOURCES = ("exec", "file", "env", "entra", "google", "aws_bedrock", "api_key")
-
 PLANNED = (
-    Planned(("store",), "a store that processes share"),
     Planned(("mcp",), "the MCP relay"),
     Planned(("profiles",), "caller profiles"),
-    Planned(
-        ("credentials", "*", "type"), "credentials of type {}", "use oauth2, http_json or static", _one_of(*_SOURCES)
-    ),
     Planned(("upstreams", "*", "dialect"), "the dialect {}", "use openai", _one_of("azure", "ragflow")),
     *(
         Planned(("operations", name), f"the operation {name}")
         for name in ("completions", "rerank", "responses", "messages", "audio")
     ),
-    Planned(("models", "*", "stream"), "streams made or undone by gatepass"),
-    Planned(("models", "*", "suggest"), "the hint at another model"),
-    Planned(("models", "*", "capabilities"), "declared capabilities"),
-    Planned(("models", "*", "rules"), "rules of a model"),
     Planned(("access", "keys", "*", "profile"), "the profile of a caller"),
     Planned(("access", "keys", "*", "limits"), "limits of a caller"),
 )

@@ -9,7 +9,10 @@ from typing import TypeVar
 from urllib.parse import unquote, urlsplit
 
 from gatepass.call import Secret
+from gatepass.config.credential.aws_bedrock import AwsBedrockCredential
 from gatepass.config.credential.base import Credential
+from gatepass.config.credential.entra import EntraCredential
+from gatepass.config.credential.google import GoogleCredential
 from gatepass.config.credential.http_json import HttpJsonCredential
 from gatepass.config.credential.oauth2 import Oauth2Credential
 from gatepass.config.model import Config
@@ -81,9 +84,15 @@ def _issuer_url(credential: Credential) -> str | None:
     """Where its tokens come from; None for a key that is fetched nowhere."""
     match credential:
         case Oauth2Credential():
-            return credential.token_url
+            return credential.endpoint
         case HttpJsonCredential():
             return credential.url
+        case EntraCredential():
+            return None if credential.managed_identity else credential.authority_host
+        case GoogleCredential():
+            return "https://oauth2.googleapis.com/token"
+        case AwsBedrockCredential():
+            return credential.sts
         case _:
             return None
 

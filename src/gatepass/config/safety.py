@@ -22,6 +22,13 @@ IN_PLAIN_SIGHT = (
     "would send a secret over plain HTTP to another machine: use https,"
     " or set allow_plain_http: true under {block} in a configuration file"
 )
+CARRIES_SECRETS = (
+    ("upstreams", "base_url"),
+    ("credentials", "token_url"),
+    ("credentials", "issuer"),
+    ("credentials", "url"),
+    ("credentials", "base_url"),
+)
 _VISIBLE = re.compile(r"[!-~]+\Z")
 
 
@@ -41,7 +48,7 @@ def _unguarded(tree: Any) -> Iterator[tuple[Path, str]]:
 
 
 def _in_plain_sight(tree: Any) -> Iterator[tuple[Path, str]]:
-    for block, name in (("upstreams", "base_url"), ("credentials", "token_url"), ("credentials", "url")):
+    for block, name in CARRIES_SECRETS:
         for path, url in matches(tree, (block, "*", name)):
             if isinstance(url, str) and _carries_secret(tree, path) and _is_readable(url):
                 yield path, IN_PLAIN_SIGHT.format(block=dotted(path[:2]))
@@ -51,7 +58,8 @@ def _carries_secret(tree: Any, path: Path) -> bool:
     """Whether what goes to the URL at `path` is secret, and nobody has said that this is fine."""
     block = lookup(tree, path[:-1])
     allowed = block.get("allow_plain_http") is True
-    return not allowed and (path[0] == "credentials" or block.get("credential") is not None)
+    holds_secret = block.get("credential") is not None or bool(block.get("headers"))
+    return not allowed and (path[0] == "credentials" or holds_secret)
 
 
 def _is_readable(url: str) -> bool:

@@ -6,17 +6,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from gatepass.config.block import HEADER_NAME, BaseUrl, Block, Name
+from gatepass.call import Secret
+from gatepass.config.block import HEADER_NAME, BaseUrl, Block, Name, SecretText
+from gatepass.config.carry import OWN_FIELDS, Carry, FieldName, checked_fields, unfit
 from gatepass.config.network import Network, TimeoutSettings
+from gatepass.config.rejection import Rejection
+from gatepass.config.rules import Learnable
 
-NEVER_FORWARDED = frozenset(
-    (
-        *("authorization", "x-api-key", "api-key", "cookie", "proxy-authorization", "proxy-authenticate"),
-        *("host", "connection", "proxy-connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"),
-        *("proxy-authentication-info", "expect"),
-        *("accept", "accept-encoding", "content-encoding", "content-length", "content-type"),
-    )
-)
+NEVER_FORWARDED = OWN_FIELDS - {"x-request-id"} | {"authorization", "x-api-key", "api-key", "cookie"}
 """Request headers that belong to one hop, to gatepass itself, or hold the client's key."""
 
 
@@ -27,6 +24,12 @@ class Upstream(Block):
     """The protocol that the upstream speaks."""
     credential: Name | None = None
     """A name under `credentials`; None sends no credential."""
+    carry: Carry | None = None
+    """How the token is shown to this upstream; None: as the credential says."""
+    headers: dict[FieldName, SecretText] = {}
+    """Headers to send with every request, beside the token; they replace a client's of the same name."""
+    rejection: Rejection = Rejection()
+    """How this upstream says, beside a 401, that it does not take the token."""
     network: Network = Network()
     """The way to this upstream."""
     timeouts: TimeoutSettings = TimeoutSettings()
@@ -35,6 +38,10 @@ class Upstream(Block):
     """Connections at once; None: as many as `limits.connections`."""
     forward_headers: list[Annotated[str, Field(pattern=HEADER_NAME)]] = []
     """Request headers of the client to send on, beside the built-in list."""
+    learn: Literal["off", "observe", "on"] = "on"
+    """What its rejections teach: nothing, what is then only shown, or what requests go by."""
+    learn_also: list[Learnable] = []
+    """Changes to learn although they alter what is asked for: members that may go, system_into_user, merge_roles."""
     repeat_stale: bool = True
     """Send a request again, once, when a reused connection closed without one byte of answer."""
     allow_plain_http: bool = False
@@ -47,3 +54,12 @@ class Upstream(Block):
         if refused:
             raise ValueError(f"{', '.join(refused)} never goes up: gatepass makes it itself, or it holds a key")
         return names
+
+    @field_validator("headers")
+    @classmethod
+    def _settable(cls, headers: dict[str, Secret]) -> dict[str, Secret]:
+        checked_fields(headers)
+        for name, value in headers.items():
+            if fault := unfit(value.reveal()):
+                raise ValueError(f"the value of {name} {fault}")
+        return headers

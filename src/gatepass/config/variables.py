@@ -15,6 +15,7 @@ SHARED = ("UPSTREAM_URL", "EMBEDDINGS_URL", "TOKEN_TYPE", "KEYS", "KEY_HASHES", 
 OF_TYPE: Mapping[str, Mapping[str, Path]] = {
     "oauth2": {
         "TOKEN_URL": ("token_url",),
+        "ISSUER": ("issuer",),
         "CLIENT_ID": ("client_id",),
         "CLIENT_SECRET": ("client_secret",),
         "SCOPE": ("scope",),

@@ -10,8 +10,12 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from gatepass.config.block import BASE_PATH, HASH, HEADER_NAME, NAME
+from gatepass.config.carry import FIELD_NAME, PARAMETER
+from gatepass.config.credential.exec import VARIABLE
+from gatepass.config.credential.kinds import KINDS
 from gatepass.config.problem import Path
 from gatepass.config.references import Reference
+from gatepass.config.rejection import CODE, HOST
 from gatepass.config.settings import did_you_mean, unknown_setting
 from gatepass.config.tree import lookup
 
@@ -19,6 +23,11 @@ _PATTERNS: Mapping[str, str] = {
     NAME: "a name is 1 to 63 letters, digits, dots, underscores or hyphens, the first a letter or digit",
     HASH: "expects sha256: and 64 hexadecimal digits in lower case, as `gatepass keys new` prints them",
     HEADER_NAME: "expects the name of a header: letters, digits and hyphens",
+    FIELD_NAME: "expects the name of a header: letters, digits, hyphens and underscores",
+    CODE: "expects a code as the upstream writes it: letters, digits and . _ : -",
+    HOST: "expects the name of a host, or a glob of one: *.sso.corp.example",
+    PARAMETER: "expects the name of a query parameter: letters, digits and . _ ~ -",
+    VARIABLE: "expects the name of an environment variable: letters, digits and underscores, no digit first",
     BASE_PATH: "expects segments that begin with a slash, none at the end: /llm",
 }
 _TYPES: Mapping[str, str] = {
@@ -34,7 +43,8 @@ _TYPES: Mapping[str, str] = {
 _OTHERS: Mapping[str, str] = {
     "finite_number": "expects a finite number",
     "missing": "is missing",
-    "union_tag_not_found": "is missing: oauth2, http_json or static",
+    "union_tag_not_found": f"is missing: {', '.join(KINDS)}",
+    "string_too_short": "is empty",
     "too_short": "is empty: at least one is needed",
 }
 _BOUNDS: Mapping[str, str] = {
@@ -66,7 +76,7 @@ def _path(detail: ErrorDetails) -> Path:
     """The way as the file has it: without the tag of the union's member and the mark of a key."""
     loc = detail["loc"]
     if loc[-1:] == ("[key]",):
-        return loc[:-1]
+        loc = loc[:-1]
     if detail["type"].startswith("union_tag"):
         return (*loc, "type")
     return loc[:2] + loc[3:] if loc[:1] == ("credentials",) else loc

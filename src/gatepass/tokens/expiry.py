@@ -12,7 +12,7 @@ from typing import Any
 import jwt
 
 from gatepass.call import Headers, header
-from gatepass.config.credential.http_json import Unit
+from gatepass.config.credential.reply import Unit
 from gatepass.tokens.life import WHOLE_SECOND_S
 
 EPOCH_S = 1e9
@@ -23,6 +23,8 @@ LONGEST_LIFE = 34_560_000
 DATE_LAG_S = 2.0
 """How far a `Date` may lie behind the clock it shows: its fraction of a second is cut off (RFC 9110 5.6.7),
 and there are servers that write it anew only once a second (uvicorn, `Server.on_tick`)."""
+MOST_SKEW_S = 600.0
+"""A file older than its own token by more than this has been dated back (a copy, an image), and shows no skew."""
 _LARGEST = 1e18
 _NUMBER = re.compile(r"[+-]?[0-9]{1,18}(\.[0-9]{1,18})?\Z")
 _ISO_DATE = re.compile(r"[0-9]{4}-?[0-9]{2}-?[0-9]{2}([T ]|\Z)")
@@ -138,10 +140,32 @@ def jwt_life_s(text: str, date_s: float | None, wall_s: float) -> float | None:
     return left_s if 0 < left_s < whole_s else whole_s
 
 
+def jwt_left_s(text: str, wall_s: float, written_s: float | None = None) -> float | None:
+    """What is left of a JWT that may have been made long ago, by our clock; zero or less where it has
+    expired, None where it tells no end.
+
+    Never more than `exp - iat`. `written_s` is when it came to this machine, by the same clock: a JWT
+    that is younger than its file shows that our clock is behind the issuer's, and by how much at least.
+    The other way round the file may be late or the clock ahead, and the shorter life counts.
+    """
+    claims = _claims(text) or {}
+    end_s, made_s = _instant(claims.get("exp")), _instant(claims.get("iat"))
+    if end_s is None:
+        return None
+    left_s = end_s - wall_s
+    if made_s is None:
+        return left_s
+    behind_s = 0.0 if written_s is None else made_s - written_s
+    if 0 < behind_s <= MOST_SKEW_S:
+        left_s -= behind_s
+    return min(left_s, end_s - made_s) if end_s > made_s else left_s
+
+
 def _instant(claim: Any) -> float | None:
+    """Epoch seconds; there are issuers that write milliseconds, which RFC 7519 2 knows nothing of."""
     if isinstance(claim, bool) or not isinstance(claim, int | float) or not 0 < claim < _LARGEST:
         return None
-    return float(claim)
+    return claim / 1000 if claim >= EPOCH_MS else float(claim)
 
 
 def _claims(text: str) -> dict[str, Any] | None:

@@ -50,13 +50,19 @@ class Pilot:
     async def _try(self, last: Token | None) -> Token:
         started_s = self.clock.now()
         self._signed_in_with = self.journal.learn(self.source.secrets())
-        self.journal.fetches += 1
+        is_found = False
         try:
             token = no_longer_than(await self.source.fetch(), last)
+            is_found = token.shared
             self._check_alive(token)
         except FetchFailure as failure:
             raise self.journal.failed(failure, self.clock.now() - started_s) from None
-        self.journal.minted(token, self.clock.now() - started_s)
+        finally:
+            self.journal.fetches += not is_found
+        if is_found:
+            self.journal.found(token)
+        else:
+            self.journal.minted(token, self.clock.now() - started_s)
         return token
 
     def _check_alive(self, token: Token) -> None:

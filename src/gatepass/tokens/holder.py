@@ -40,7 +40,8 @@ class TokenHolder:
     `start` wants a running loop; it begins to mint and returns. From then on a task of the
     holder's own refreshes the token ahead of its end and goes on trying after failures, without
     traffic too. All decisions are made on `clock.now()` at the moment of the call. `budget_s` is
-    how long a request waits at most; `chance` gives 0 to 1 for jitter.
+    how long a request waits at most; `chance` gives 0 to 1 for jitter. `refused` is told of each value that
+    an upstream refused, before it is fetched anew.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class TokenHolder:
         *,
         budget_s: float,
         observer: Observer | None = None,
+        refused: Callable[[str], object] = lambda _: None,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self.name = name
@@ -60,10 +62,10 @@ class TokenHolder:
         self._chance = chance
         self._journal = Journal(name, redactor, observer or Unobserved())
         self._pilot = Pilot(source, clock, self._journal, budget_s, chance)
+        self._refused = refused
         self._rejections = Rejections()
         self._waiters = Waiters(clock)
         self._token: Token | None = None
-        self._worked: Token | None = None
         self._last: Token | None = None
         self._expires_s = self._refresh_s = self._floor_s = -math.inf
         self._jitter = 0.0
@@ -120,30 +122,47 @@ class TokenHolder:
                 raise self._unavailable(now)
             await self._waiters.wait(patience_s)
 
-    def confirm(self, token: Token) -> None:
-        """The upstream took `token`: a rejection of it from now on means that it has ended, nothing worse."""
+    def confirm(self, token: Token, by: str = "") -> None:
+        """The upstream `by` took `token`: its rejection from now on means that it has ended, nothing worse."""
         if token is self._token:
-            self._worked = token
+            self._rejections.confirm(token, by)
 
-    def reject(self, value: str) -> bool:
-        """The upstream refused the token `value`: drop it, unless a newer one has taken its place.
+    def reject(self, value: str, by: str = "") -> bool:
+        """The upstream `by` refused the token `value`: drop it, unless a newer one has taken its place.
 
         True: ask `token(instead_of=value)` for another. False: there will be none, because the issuer
-        stands by this one or has been asked too often; show the upstream's own answer. A token that
-        was confirmed counts for none of that often: tokens for one use are rejected all day long.
+        stands by this one or has been asked too often for `by`; show the upstream's own answer. A token
+        that `by` had confirmed counts for none of that often: tokens for one use are rejected all day long.
         """
         token, now = self._token, self._clock.now()
         if token is None or token.text != value:
             return True
         if self._closed or self._rejections.resting(value, now):
             return False
-        if token is not self._worked and not self._rejections.grant(now):
+        if not self._rejections.grant(token, by, now):
             return False
         self._rejections.note(value)
-        self._token = self._worked = None
+        self._refused(value)
+        self._token = None
         self._expires_s = self._refresh_s = self._floor_s = -math.inf
         self._launch_if_due(now)
         return True
+
+    def offer(self, token: Token) -> bool:
+        """Another process has minted `token`: take it where it lives and is newer; True if so."""
+        last = self._last
+        is_newer = last is None or (token.text != last.text and token.born_s > last.born_s)
+        if self._closed or not is_newer or self._clock.now() >= token.expires_s:
+            return False
+        self._journal.found(token)
+        self._adopt(token)
+        self._waiters.wake()
+        self._rouse()
+        return True
+
+    def rejected_again(self, by: str = "") -> None:
+        """The upstream `by` refused the token too that came instead of a rejected one: that fetch was in vain."""
+        self._rejections.in_vain(by, self._clock.now())
 
     def status(self) -> Status:
         now, next_s = self._clock.now(), self._due_s()

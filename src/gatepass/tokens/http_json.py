@@ -2,35 +2,55 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+import secrets as randomness
+from base64 import b64encode
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
-from urllib.parse import urlencode
 
 from gatepass.call import Request, Secret
-from gatepass.config.credential.http_json import HttpJsonCredential
+from gatepass.config.credential.http_json import Basic, HttpJsonCredential
+from gatepass.config.credential.sign import MOMENTS, SIGNATURE, with_values
 from gatepass.config.references import Reference
 from gatepass.runtime import Clock
-from gatepass.tokens.failure import FetchFailure
-from gatepass.tokens.issuer import HEADERS, Issuer, bounds, host_of
+from gatepass.tokens.draft import Draft
+from gatepass.tokens.issuer import Issuer, bounds, host_of
 from gatepass.tokens.life import Token
 from gatepass.tokens.reading import Terms
 from gatepass.tokens.secret import revealed, secret_fields, secret_leaves
+from gatepass.tokens.signing import moments, signed
 from gatepass.transport.seam import Transport
+
+NONCE_BYTES = 16
+
+
+def fresh_nonce() -> str:
+    return randomness.token_hex(NONCE_BYTES)
 
 
 class HttpJsonSource:
-    def __init__(self, name: str, settings: HttpJsonCredential, transport: Transport, clock: Clock) -> None:
+    """`nonce` gives each signed request a text of its own."""
+
+    def __init__(
+        self,
+        name: str,
+        settings: HttpJsonCredential,
+        transport: Transport,
+        clock: Clock,
+        nonce: Callable[[], str] = fresh_nonce,
+    ) -> None:
         terms = Terms(
-            host_of(settings.url), settings.default_ttl_s, settings.max_ttl_s, settings.reply, plain_text=True
+            host_of(settings.url),
+            settings.default_ttl_s,
+            settings.max_ttl_s,
+            settings.reply,
+            plain_text=True,
+            header=settings.reply.header,
         )
         self._settings = settings
+        self._clock = clock
+        self._nonce = nonce
         self._issuer = Issuer(name, settings, terms, transport, clock)
-        fields = (settings.headers, settings.query, settings.form or {})
-        self._secrets = (
-            *(secret for each in fields for secret in secret_fields(each)),
-            *secret_leaves(settings.json_body),
-        )
+        self._secrets = tuple(secret for secret in _secrets(settings) if settings.sign is None or not _is_place(secret))
 
     def __repr__(self) -> str:
         return f"HttpJsonSource({self._issuer.name})"
@@ -42,39 +62,30 @@ class HttpJsonSource:
         return await self._issuer.mint(self._request(), self._secrets)
 
     def _request(self) -> Request:
-        settings = self._settings
-        kind, body = self._body()
-        headers = dict(HEADERS)
-        if kind is not None:
-            headers[b"content-type"] = kind
-        headers.update(_header(name, value) for name, value in settings.headers.items())
-        return Request(settings.method, self._url(), tuple(headers.items()), body, bounds(settings))
+        draft, sign = self._draft(), self._settings.sign
+        if sign is not None:
+            secret = revealed(sign.secret, "sign.secret")
+            draft = signed(draft, sign, secret, moments(self._clock.wall(), self._nonce()))
+        return draft.request(bounds(self._settings))
 
-    def _url(self) -> str:
-        url, query = self._settings.url, _values(self._settings.query, "query")
-        if not query:
-            return url
-        return f"{url}{'&' if '?' in url else '?'}{urlencode(query)}"
-
-    def _body(self) -> tuple[bytes | None, bytes]:
+    def _draft(self) -> Draft:
         settings = self._settings
-        if settings.form is not None:
-            return b"application/x-www-form-urlencoded", urlencode(_values(settings.form, "form")).encode()
-        if settings.json_body is None:
-            return None, b""
-        document = _resolved(settings.json_body)
-        return b"application/json", json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+        headers = _values(settings.headers, "headers")
+        if settings.basic is not None:
+            password = revealed(settings.basic.password, "basic.password")
+            headers["authorization"] = f"Basic {_pair(settings.basic, password)}"
+        return Draft(
+            settings.method,
+            settings.url,
+            headers,
+            _values(settings.query, "query"),
+            None if settings.form is None else _values(settings.form, "form"),
+            _resolved(settings.json_body),
+        )
 
 
 def _values(fields: Mapping[str, Secret], setting: str) -> dict[str, str]:
     return {name: revealed(value, f"{setting}.{name}") for name, value in fields.items()}
-
-
-def _header(name: str, value: Secret) -> tuple[bytes, bytes]:
-    text = revealed(value, f"headers.{name}")
-    if any(c in text for c in "\r\n\0"):
-        raise FetchFailure(f"headers.{name} holds a line break, which no header may", definite=True)
-    return name.lower().encode(), text.encode()
 
 
 def _resolved(document: Any) -> Any:
@@ -86,3 +97,28 @@ def _resolved(document: Any) -> Any:
     if isinstance(document, list | tuple):
         return [_resolved(child) for child in document]
     return document
+
+
+def _pair(basic: Basic, password: str) -> str:
+    """RFC 7617 2, as it stands: SAP's ids hold `!` and `|`, and are not taken form-encoded."""
+    return b64encode(f"{basic.username}:{password}".encode()).decode()
+
+
+def _secrets(settings: HttpJsonCredential) -> Iterator[Secret]:
+    """What is to be masked."""
+    for fields in (settings.headers, settings.query, settings.form or {}):
+        yield from secret_fields(fields)
+    yield from secret_leaves(settings.json_body)
+    if (basic := settings.basic) is not None:
+        yield from (basic.password, Secret(lambda: _pair(basic, basic.password.reveal())))
+    if settings.sign is not None:
+        yield settings.sign.secret
+
+
+def _is_place(secret: Secret) -> bool:
+    """Whether it is a `{nonce}` or the like, for which something else goes out each time: no secret."""
+    try:
+        text = secret.reveal()
+    except ValueError:
+        return False
+    return not with_values(text, dict.fromkeys((*MOMENTS, SIGNATURE), ""))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from gatepass.call import Request, Response, Secret, Timeouts
@@ -45,6 +45,17 @@ _LASTING = frozenset({Fault.TLS, Fault.TOO_LARGE})
 
 
 @dataclass(frozen=True, slots=True)
+class Heard:
+    """A reply and the moment in which it was asked for: Clock.now and Clock.wall. `mask` takes out of its
+    words what it may echo."""
+
+    reply: Reply
+    born_s: float
+    wall_s: float
+    mask: Mask = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Issuer:
     """The far end of a credential's fetches. `name` is the credential's, `terms` say how to read it."""
 
@@ -60,6 +71,13 @@ class Issuer:
         All of it, the last byte of the body included, is bounded by `timeout_s`. What the issuer
         echoes of `secrets` is masked.
         """
+        return self.token(await self.ask(request, secrets))
+
+    async def ask(self, request: Request, secrets: Iterable[Secret], by_s: float | None = None) -> Heard:
+        """Send `request`; whatever is answered is heard. Raises FetchFailure where nothing is.
+
+        `by_s` (Clock.now) bounds it where it is one step of several; without it `timeout_s` does.
+        """
         if crosses_network_in_plain(request.url) and not self.settings.allow_plain_http:
             raise FetchFailure(
                 f"{self.terms.issuer} is asked over plain HTTP, where the secret can be read on the way: "
@@ -70,13 +88,20 @@ class Issuer:
         for value in readable(secrets):
             own.learn(value or "", permanent=True)
         born_s, wall_s = self.clock.now(), self.clock.wall()
-        minted = read(await self._ask(request, own.mask), self.terms, wall_s, own.mask)
-        return Token(Secret(minted.text), born_s, minted.life_s, minted.kind, minted.told_by, minted.no_expiry_at)
+        limit_s = self.settings.timeout_s if by_s is None else by_s - born_s
+        return Heard(await self._answer(request, own.mask, limit_s), born_s, wall_s, own.mask)
 
-    async def _ask(self, request: Request, mask: Mask) -> Reply:
+    def token(self, heard: Heard) -> Token:
+        """The token of a reply; raises FetchFailure with the issuer's own words where there is none."""
+        minted = read(heard.reply, self.terms, heard.wall_s, heard.mask)
+        return Token(Secret(minted.text), heard.born_s, minted.life_s, minted.kind, minted.told_by, minted.no_expiry_at)
+
+    async def _answer(self, request: Request, mask: Mask, limit_s: float) -> Reply:
         late = FetchFailure(f"{self.terms.issuer} gave no whole answer within {self.settings.timeout_s:g} s")
+        if limit_s <= 0:
+            raise late
         try:
-            return await timeout(self.clock, self.settings.timeout_s, self._exchange(request), late)
+            return await timeout(self.clock, limit_s, self._exchange(request), late)
         except TransportFault as fault:
             words = (_WORDS[fault.fault].format(host=self.terms.issuer), folded(fault.detail, mask))
             raise FetchFailure(": ".join(filter(None, words)), quick=fault.fault not in _LASTING) from fault
@@ -95,7 +120,12 @@ async def _whole(response: Response) -> Reply:
 
 
 async def _beginning(response: Response) -> bytes:
-    """What comes of an error's text: its status says enough where the text does not arrive."""
+    """What comes of an error's text: its status says enough where the text does not arrive.
+
+    A redirect has said all in its head; its body may never end where no length tells the end.
+    """
+    if 300 <= response.status < 400:
+        return b""
     with suppress(TransportFault):
         return await read_beginning(response, REPLY_BYTES)
     return b""

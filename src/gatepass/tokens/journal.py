@@ -39,6 +39,11 @@ class Journal:
         self._note_expiry(token)
         self.observer.fetched(self.credential, took_s, token.life_s)
 
+    def found(self, token: Token) -> None:
+        """Another process minted it: no call of an issuer, and nothing to count."""
+        self.redactor.learn(token.text)
+        logger.debug("token_found", extra={"fields": {"credential": self.credential, "life_s": token.life_s}})
+
     def failed(self, failure: FetchFailure, took_s: float, bug: BaseException | None = None) -> FetchFailure:
         """Note one failed try; the failure as it may be shown. A `bug` brings its traceback along."""
         failure = failure.masked(self.redactor.mask)

@@ -105,12 +105,16 @@ def denial(document: Any, reply: Reply, wall_s: float, issuer: str, mask: Mask) 
     found = objection(document)
     if found is None:
         return None
-    words = _TOKENLIKE.sub(MASK, mask(found.words))
     return FetchFailure(
-        f"{REFUSED if found.definite else ''}{issuer} answered {reply.status} with an error: {folded(words, mask)}",
+        f"{REFUSED if found.definite else ''}{issuer} answered {reply.status} with an error: {quoted(found, mask)}",
         definite=found.definite,
         retry_after_s=retry_after_s(reply.headers, wall_s),
     )
+
+
+def quoted(found: Objection, mask: Mask) -> str:
+    """Its words, from a place where a token may stand: nothing that looks like one is quoted."""
+    return folded(_TOKENLIKE.sub(MASK, mask(found.words)), mask)
 
 
 def _objection_in(reply: Reply) -> Objection | None:

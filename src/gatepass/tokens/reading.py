@@ -2,52 +2,45 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from gatepass.config.credential.http_json import ReplyPaths
+from gatepass.call import header
+from gatepass.config.credential.reply import ReplyPaths
 from gatepass.tokens.bearer import bearer
-from gatepass.tokens.expiry import Life, Moment, announced, certain_s, date_of, is_jwt, jwt_life_s
+from gatepass.tokens.document import expiry_path, found_token, is_text, ordinary_names, told_life
+from gatepass.tokens.expiry import Life, Moment, certain_s, date_of, is_jwt, jwt_life_s
 from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.life import Kind, ToldBy
 from gatepass.tokens.objection import denial, denies, refusal
 from gatepass.tokens.reply import Mask, NotJson, Reply, document_of, folded, is_html, page_title
 
-TOKEN_NAMES = ("access_token", "accessToken", "token", "jwt", "value")
-LIFE_NAMES = ("expires_in", "expiresIn", "expire_in", "expireIn", "expires", "expire", "ttl", "expiresInSecs")
-MOMENT_NAMES = (
-    *("expires_on", "expiresOn", "expires_at", "expiresAt", "expire_at", "expireAt"),
-    *("expiration", "expirationTime", "expireTime", "expire_time"),
-    *("accessTokenExpiresAt", "expiry"),
-)
-ENVELOPES = ("data", "result", "response", "body", "token")
-"""Where in-house gateways put the token, after the root itself."""
-_ORDINARY_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}\Z")
-_NAMES_SHOWN = 8
-
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """How the replies of one issuer are read. `issuer` is its name for people: a host."""
+    """How the replies of one issuer are read. `issuer` is its name for people: a host, a program, a file.
+
+    `header` names the response header that holds the token, where the body does not.
+    """
 
     issuer: str
     default_ttl_s: float
     max_ttl_s: float
     paths: ReplyPaths = field(default_factory=ReplyPaths)
     plain_text: bool = False
+    header: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Minted:
-    """What a good reply holds. `life_s` counts from the start of the fetch and is above zero.
+    """What a good reply holds. `life_s` counts from the start of the fetch and is above zero; None is a
+    key that does not expire.
 
     `no_expiry_at` is the configured path that told no expiry where nothing else told one either.
     """
 
     text: str = field(repr=False)
-    life_s: float
+    life_s: float | None
     kind: Kind
     told_by: ToldBy
     no_expiry_at: str | None = None
@@ -61,20 +54,38 @@ def read(reply: Reply, terms: Terms, wall_s: float, mask: Mask) -> Minted:
     """
     if not 200 <= reply.status < 300:
         raise refusal(reply, wall_s, terms.issuer, mask)
-    if not reply.body.strip():
-        raise FetchFailure(f"{terms.issuer} answered {reply.status} with an empty body")
-    document = _document(reply, terms, mask)
+    found, document, home = _found(reply, terms, mask)
     if denies(document) and (failure := denial(document, reply, wall_s, terms.issuer, mask)):
         raise failure
-    found, home = _found_token(document, terms)
-    if found is None or not (isinstance(found, str) and found.strip()):
+    if not is_text(found):
         failure = denial(document, reply, wall_s, terms.issuer, mask)
         raise failure or FetchFailure(_no_token(document, found, terms))
     text = bearer(found, terms.issuer)
-    told = _announced(document, home, terms.paths)
+    told = told_life(document, home, terms.paths)
     life_s, told_by = _life(text, told, reply, terms, wall_s)
-    unheard = _expiry_path(terms.paths) if told is None and told_by is ToldBy.DEFAULT else None
+    unheard = expiry_path(terms.paths) if told is None and told_by is ToldBy.DEFAULT else None
     return Minted(text, life_s, Kind.JWT if is_jwt(text) else Kind.OPAQUE, told_by, unheard)
+
+
+def _found(reply: Reply, terms: Terms, mask: Mask) -> tuple[Any, Any, Any]:
+    """What stands where the token is looked for, the document, and the object that the token is a member of."""
+    if terms.header is not None and (value := header(reply.headers, terms.header.lower().encode())) is not None:
+        return value.decode("latin-1"), _document_beside(reply), None
+    if not reply.body.strip():
+        raise FetchFailure(f"{terms.issuer} answered {reply.status} with an empty body")
+    document = _document(reply, terms, mask)
+    if terms.header is not None:
+        return None, document, None
+    found, home = found_token(document, terms.paths, plain_text=terms.plain_text)
+    return found, document, home
+
+
+def _document_beside(reply: Reply) -> Any:
+    """The body beside a token in a header: it need not be a document."""
+    try:
+        return document_of(reply.text)
+    except NotJson:
+        return None
 
 
 def _document(reply: Reply, terms: Terms, mask: Mask) -> Any:
@@ -95,50 +106,14 @@ def _document(reply: Reply, terms: Terms, mask: Mask) -> Any:
     return text
 
 
-def _found_token(document: Any, terms: Terms) -> tuple[Any, Any]:
-    """What stands where the token is looked for, and the object that it is a member of."""
-    if (path := terms.paths.token) is not None:
-        return at(document, path), at(document, path.rpartition(".")[0]) if "." in path else document
-    if not isinstance(document, dict):
-        return (document if terms.plain_text else None), None
-    named = ((box[name], box) for box in _boxes(document) for name in TOKEN_NAMES if _is_text(box.get(name)))
-    return next(named, (None, None))
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and bool(value.strip())
-
-
 def _no_token(document: Any, found: Any, terms: Terms) -> str:
+    if terms.header is not None:
+        return f"{terms.issuer} answered without a token in its header {terms.header}"
     where = f" at {terms.paths.token}" if terms.paths.token else ""
     if found is not None and not isinstance(found, str | dict | list):
         return f"{terms.issuer} answered with a token{where} that is not text"
-    names = [name for name in document if _ORDINARY_NAME.match(name)] if isinstance(document, dict) else []
-    seen = f"; the reply has {', '.join(names[:_NAMES_SHOWN])}" if names else ""
-    return f"{terms.issuer} answered without a token{where}{seen}"
-
-
-def at(document: Any, path: str) -> Any:
-    """What stands at a dotted path (`data.token`, `items.0.token`), None where nothing does.
-
-    A member whose name holds the dots itself comes first.
-    """
-    if isinstance(document, dict) and path in document:
-        return document[path]
-    head, _, rest = path.partition(".")
-    child: Any = None
-    if isinstance(document, dict):
-        child = document.get(head)
-    elif isinstance(document, list) and head.isdecimal() and len(head) < 6 and int(head) < len(document):
-        child = document[int(head)]
-    return at(child, rest) if rest and child is not None else child if not rest else None
-
-
-def _boxes(document: Any) -> Iterator[dict[Any, Any]]:
-    """The objects in which names are looked for, in order: the root, then the envelopes."""
-    if isinstance(document, dict):
-        yield document
-        yield from (box for name in ENVELOPES if isinstance(box := document.get(name), dict))
+    names = ordinary_names(document)
+    return f"{terms.issuer} answered without a token{where}{f'; the reply has {names}' if names else ''}"
 
 
 def _life(text: str, told: Life | Moment | None, reply: Reply, terms: Terms, wall_s: float) -> tuple[float, ToldBy]:
@@ -162,18 +137,3 @@ def _life(text: str, told: Life | Moment | None, reply: Reply, terms: Terms, wal
     if told is None or told.seconds <= 0:
         return terms.default_ttl_s, ToldBy.DEFAULT
     return min(told.seconds, terms.max_ttl_s), ToldBy.REPLY
-
-
-def _announced(document: Any, home: Any, paths: ReplyPaths) -> Life | Moment | None:
-    """What the reply says of the life: at the configured path alone, else by the usual names, the token's
-    own object first.
-    """
-    if (configured := _expiry_path(paths)) is not None:
-        return announced(at(document, configured), paths.unit)
-    boxes = (*([home] if isinstance(home, dict) else []), *_boxes(document))
-    values = (box[name] for box in boxes for name in (*LIFE_NAMES, *MOMENT_NAMES) if name in box)
-    return next((told for value in values if (told := announced(value, paths.unit)) is not None), None)
-
-
-def _expiry_path(paths: ReplyPaths) -> str | None:
-    return paths.expires_in or paths.expires_at

@@ -5,14 +5,24 @@ from __future__ import annotations
 from typing import Protocol, assert_never
 
 from gatepass.call import Secret
+from gatepass.config.credential.api_key import ApiKeyCredential
+from gatepass.config.credential.aws_bedrock import AwsBedrockCredential
+from gatepass.config.credential.entra import EntraCredential
+from gatepass.config.credential.env import EnvCredential
+from gatepass.config.credential.exec import ExecCredential
+from gatepass.config.credential.file import FileCredential
+from gatepass.config.credential.google import GoogleCredential
 from gatepass.config.credential.http_json import HttpJsonCredential
 from gatepass.config.credential.kinds import AnyCredential
 from gatepass.config.credential.oauth2 import Oauth2Credential
 from gatepass.config.credential.static import StaticCredential
 from gatepass.runtime import Clock
+from gatepass.tokens.command import ExecSource
+from gatepass.tokens.environment import EnvSource
+from gatepass.tokens.file import FileSource
 from gatepass.tokens.http_json import HttpJsonSource
 from gatepass.tokens.life import Token
-from gatepass.tokens.oauth2 import Oauth2Source
+from gatepass.tokens.oauth2 import Keepsake, Oauth2Source
 from gatepass.tokens.static import StaticSource
 from gatepass.transport.seam import Transport
 
@@ -29,14 +39,49 @@ class TokenSource(Protocol):
         ...
 
 
-def build_source(name: str, settings: AnyCredential, transport: Transport, clock: Clock) -> TokenSource:
-    """The source that `credentials.NAME` describes. The transport stays its owner's to close."""
+def build_source(
+    name: str, settings: AnyCredential, transport: Transport, clock: Clock, keepsake: Keepsake | None = None
+) -> TokenSource:
+    """The source that `credentials.NAME` describes. The transport stays its owner's to close.
+
+    `keepsake` keeps what must outlive this process (refresh tokens) where processes share a place for it.
+    """
     match settings:
         case Oauth2Credential():
-            return Oauth2Source(name, settings, transport, clock)
+            return Oauth2Source(name, settings, transport, clock, keepsake)
         case HttpJsonCredential():
             return HttpJsonSource(name, settings, transport, clock)
-        case StaticCredential():
-            return StaticSource(name, settings, clock)
+        case StaticCredential() | ApiKeyCredential() | ExecCredential() | FileCredential() | EnvCredential():
+            return _local(name, settings, clock)
+        case EntraCredential():
+            from gatepass.tokens.vendor.entra import EntraSource  # vendors' libraries load where they are needed
+
+            return EntraSource(name, settings, transport, clock)
+        case GoogleCredential():
+            from gatepass.tokens.vendor.google import GoogleSource
+
+            return GoogleSource(name, settings, transport, clock)
+        case AwsBedrockCredential():
+            from gatepass.tokens.vendor.aws_bedrock import AwsBedrockSource
+
+            return AwsBedrockSource(name, settings, transport, clock)
         case _:  # pragma: no cover - mypy sees that nothing is left
             assert_never(settings)
+
+
+Local = StaticCredential | ApiKeyCredential | ExecCredential | FileCredential | EnvCredential
+
+
+def _local(name: str, settings: Local, clock: Clock) -> TokenSource:
+    """The sources that ask nobody over a network."""
+    match settings:
+        case StaticCredential():
+            return StaticSource(name, settings.token, "token", clock)
+        case ApiKeyCredential():
+            return StaticSource(name, settings.key, "key", clock)
+        case ExecCredential():
+            return ExecSource(name, settings, clock)
+        case FileCredential():
+            return FileSource(name, settings, clock)
+        case EnvCredential():
+            return EnvSource(name, settings, clock)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from gatepass.call import Secret
-from gatepass.config.credential.static import StaticCredential
 from gatepass.runtime import Clock
 from gatepass.tokens.bearer import bare
 from gatepass.tokens.failure import FetchFailure
@@ -12,9 +11,12 @@ from gatepass.tokens.secret import revealed
 
 
 class StaticSource:
-    def __init__(self, name: str, settings: StaticCredential, clock: Clock) -> None:
+    """`setting` is what the key is called in the configuration: `token` of static, `key` of api_key."""
+
+    def __init__(self, name: str, key: Secret, setting: str, clock: Clock) -> None:
         self._name = name
-        self._key = settings.token
+        self._key = key
+        self._setting = setting
         self._clock = clock
 
     def __repr__(self) -> str:
@@ -28,7 +30,9 @@ class StaticSource:
 
         Keys are no OAuth tokens: any visible ASCII goes (`1|abc` is a key).
         """
-        text = bare(revealed(self._key, "token"))
+        text = bare(revealed(self._key, self._setting))
         if not text or any(not "!" <= c <= "~" for c in text):
-            raise FetchFailure("token holds a space, a line break or a character beyond ASCII", definite=True)
+            raise FetchFailure(
+                f"{self._setting} holds a space, a line break or a character beyond ASCII", definite=True
+            )
         return Token(Secret(text), self._clock.now(), None, Kind.KEY, ToldBy.NOBODY)

@@ -40,12 +40,14 @@ def judge_head(upstream: str, status: int, headers: Headers, *, host: str = "") 
     None: read the body. A redirect is never followed; of its target only the host is named, for the
     rest may hold a session.
     """
+    if 200 <= status <= 299 or 400 <= status <= 599:
+        return None
     reply = Reply(upstream, status, headers, host=host)
     if 300 <= status <= 399:
-        return UpstreamRedirect(_redirect(reply), upstream=upstream)
-    if not 200 <= status <= 599:
-        return UpstreamInvalid(f"{reply.answered}, an invalid status for a final reply.", upstream=upstream)
-    return None
+        location = header(headers, b"location")
+        target = location.decode("latin-1").strip() if location is not None else None
+        return UpstreamRedirect(_redirect(reply), upstream=upstream, target=target)
+    return UpstreamInvalid(f"{reply.answered}, an invalid status for a final reply.", upstream=upstream)
 
 
 def _redirect(reply: Reply) -> str:

@@ -1,6 +1,7 @@
 """`gatepass serve --workers 2`, as a process with real signals."""
 
 import asyncio
+import json
 import os
 import re
 import signal
@@ -58,9 +59,15 @@ class Supervised:
 
 @asynccontextmanager
 async def supervised(folder: Path, upstream: str, **server: object) -> AsyncIterator[Supervised]:
+    settings = {"drain_timeout_s": 5, **server}
+    async with started(folder, {"server": settings, "upstreams": {"chat": {"base_url": f"{upstream}/v1"}}}) as running:
+        yield running
+
+
+@asynccontextmanager
+async def started(folder: Path, configuration: object) -> AsyncIterator[Supervised]:
     config = folder / "gatepass.json"
-    settings = ",".join(f'"{name}":{value}' for name, value in {"drain_timeout_s": 5, **server}.items())
-    config.write_text(f'{{"server":{{{settings}}},"upstreams":{{"chat":{{"base_url":"{upstream}/v1"}}}}}}')
+    config.write_text(json.dumps(configuration))
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GATEPASS_")}
     command = (sys.executable, "-m", "gatepass", "serve", "--config", str(config), "--port", "0", "--workers", "2")
     process = await asyncio.create_subprocess_exec(*command, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT, env=environment)
@@ -100,10 +107,21 @@ async def test_two_workers_serve_one_socket_and_show_one_set_of_metrics(tmp_path
         await running.pids()
         answers = [await ask(port) for _ in range(12)]
         metrics = (await ask(port, "/metrics", None)).body.decode()
+        status = await both_told(port)
         running.process.send_signal(signal.SIGTERM)
         assert await running.ended() == 0
+    one = {"ready": True, "draining": False, "under_way": 0, "credentials": {}}
+    assert status == {"workers": {"worker-1": one, "worker-2": one}}
     assert [answer.status for answer in answers] == [200] * 12
     assert 'gatepass_requests_total{operation="chat",outcome="ok"} 12.0' in metrics
+
+
+async def both_told(port: int):
+    """/status, once both workers are up."""
+    async with asyncio.timeout(BOUND_S):
+        while len((status := (await ask(port, "/status", None)).json())["workers"]) < 2:
+            await asyncio.sleep(0.05)
+    return status
 
 
 async def test_a_worker_that_dies_is_replaced(tmp_path):

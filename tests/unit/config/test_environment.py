@@ -46,6 +46,12 @@ def test_an_oauth2_credential_is_inferred_from_the_client_id():
     assert "topsecret" not in repr(document)
 
 
+def test_an_issuer_stands_in_the_place_of_its_token_endpoint():
+    document = read(ISSUER="https://sso", CLIENT_ID="me", CLIENT_SECRET="topsecret")
+    assert document.tree["credentials"]["token"]["issuer"] == "https://sso"
+    assert document.problems == ()
+
+
 def test_a_static_credential_is_inferred_from_the_token():
     document = read(TOKEN="abc", TOKEN_TYPE="static")
     assert document.tree["credentials"] == {"token": {"type": "static", "token": "abc"}}

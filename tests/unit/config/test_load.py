@@ -14,7 +14,7 @@ from gatepass.config.safety import IN_PLAIN_SIGHT
 
 ROOT = Path(__file__).parents[3]
 UNSET = "the environment variable {} is not set: set it, or write $$ for a plain dollar"
-LATER = "not built yet: credentials of type entra; use oauth2, http_json or static"
+LATER = "is missing: the preset ibm_iam signs in with it"
 AWAY = "the file /nowhere cannot be read: No such file or directory"
 HASH = "sha256:" + "a" * 64
 MINIMAL = "upstreams: {chat: {base_url: 'https://llm.example/v1'}}\n"
@@ -176,13 +176,13 @@ def test_everything_that_is_wrong_is_told_at_once_in_the_order_of_the_file(write
 server: {prot: 1}
 credentials:
   corp: {type: oauth2, token_url: "http://sso.example/t", client_id: x, client_secret: "${MISSING}"}
-  later: {type: entra, tenant: x}
+  later: {type: http_json, preset: ibm_iam}
 upstreams:
   chat: {base_url: "https://x", dialect: azure, credential: crop}
   chat: {base_url: 5}
   other: {base_url: "${URL}", network: {ca_file: /nowhere.pem}, credential: later}
 models:
-  gpt: {upstream: chatt, stream: auto}
+  gpt: {upstream: chatt, stream: atuo}
 access:
   keys: [{name: a, key: "${SHORT}", profile: x}]
 """
@@ -191,14 +191,14 @@ access:
         "gatepass.yaml:1: server.prot: is not a setting; did you mean port?",
         f"gatepass.yaml:3: credentials.corp.client_secret: {UNSET.format('MISSING')}",
         f"gatepass.yaml:3: credentials.corp.token_url: {IN_PLAIN_SIGHT.format(block='credentials.corp')}",
-        f"gatepass.yaml:4: credentials.later.type: {LATER}",
+        f"gatepass.yaml:4: credentials.later.apikey: {LATER}",
         "gatepass.yaml:6: upstreams.chat.dialect: not built yet: the dialect azure; use openai",
         "gatepass.yaml:6: upstreams.chat.credential: 'crop' is not a name under credentials; did you mean corp?",
         "gatepass.yaml:7: upstreams.chat: is written twice (first in line 6): keep one",
         "gatepass.yaml:8: upstreams.other.network.ca_file: cannot be read: No such file or directory",
         "gatepass.yaml:8: upstreams.other.base_url: expects http://host… or https://host…",
-        "gatepass.yaml:10: models.gpt.stream: not built yet: streams made or undone by gatepass; remove it",
         "gatepass.yaml:10: models.gpt.upstream: 'chatt' is not a name under upstreams; did you mean chat?",
+        "gatepass.yaml:10: models.gpt.stream: 'atuo' is not known here; did you mean auto?",
         "gatepass.yaml:12: access.keys[0].profile: not built yet: the profile of a caller; remove it",
         "gatepass.yaml:12: access.keys[0].key: is shorter than 16 characters: take one of `gatepass keys new`",
     ]

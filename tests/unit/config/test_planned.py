@@ -4,7 +4,7 @@ from gatepass.config.planned import PLANNED, not_built_yet
 from gatepass.config.references import Reference
 from gatepass.config.tree import replaced
 
-SAMPLES = {"workers": 2, "type": "entra", "dialect": "azure"}
+SAMPLES = {"workers": 2, "dialect": "azure"}
 
 
 def test_what_is_planned_is_refused_by_name_wherever_it_stands():
@@ -35,8 +35,3 @@ def test_a_value_by_reference_is_not_quoted():
     tree = {"upstreams": {"u": {"dialect": Reference.to_variable("WHICH", "azure")}}}
     ((_, told),) = not_built_yet(tree)
     assert told == "not built yet: the dialect ${WHICH}; use openai"
-
-
-@pytest.mark.parametrize("kind", ["exec", "file", "env", "entra", "google", "aws_bedrock", "api_key"])
-def test_each_source_of_the_plan_is_known(kind):
-    assert [path for path, _ in not_built_yet({"credentials": {"c": {"type": kind}}})] == [("credentials", "c", "type")]

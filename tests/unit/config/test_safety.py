@@ -26,6 +26,8 @@ def test_a_secret_over_plain_http_is_refused_where_it_leaves_the_machine():
             "bad": {"base_url": "http://llm.example/v1", "credential": "c"},
             "allowed": {"base_url": "http://llm.example/v1", "credential": "c", "allow_plain_http": True},
             "keyless": {"base_url": "http://llm.example/v1"},
+            "headers": {"base_url": "http://llm.example/v1", "headers": {"X-Key": "k"}},
+            "no headers": {"base_url": "http://llm.example/v1", "headers": {}},
             "near": {"base_url": "http://127.0.0.1:9/v1", "credential": "c"},
             "safe": {"base_url": "https://llm.example/v1", "credential": "c"},
             "broken": {"base_url": "http://[llm", "credential": "c"},
@@ -34,14 +36,17 @@ def test_a_secret_over_plain_http_is_refused_where_it_leaves_the_machine():
         },
         "credentials": {
             "oauth": {"token_url": "http://sso.example/token"},
+            "found": {"issuer": "http://sso.example"},
             "login": {"url": "http://portal.example/login"},
             "fine": {"url": "http://portal.example/login", "allow_plain_http": True},
         },
     }
     assert dict(open_doors(tree)) == {
         ("upstreams", "bad", "base_url"): IN_PLAIN_SIGHT.format(block="upstreams.bad"),
+        ("upstreams", "headers", "base_url"): IN_PLAIN_SIGHT.format(block="upstreams.headers"),
         ("upstreams", "truthy", "base_url"): IN_PLAIN_SIGHT.format(block="upstreams.truthy"),
         ("credentials", "oauth", "token_url"): IN_PLAIN_SIGHT.format(block="credentials.oauth"),
+        ("credentials", "found", "issuer"): IN_PLAIN_SIGHT.format(block="credentials.found"),
         ("credentials", "login", "url"): IN_PLAIN_SIGHT.format(block="credentials.login"),
     }
 

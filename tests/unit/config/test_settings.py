@@ -1,3 +1,4 @@
+from gatepass.config.credential.kinds import KINDS
 from gatepass.config.settings import all_settings, did_you_mean, pattern_of, unknown_setting
 
 
@@ -6,7 +7,7 @@ def test_every_setting_is_known_by_its_pattern():
     assert known["server", "port"].default == 8080
     assert known["upstreams", "*", "base_url"].required
     assert known["credentials", "*", "json"].members == {"http_json"}
-    assert known["credentials", "*", "timeout_s"].members == {"oauth2", "http_json", "static"}
+    assert known["credentials", "*", "timeout_s"].members == set(KINDS)
     assert known["models", "*", "targets", "*", "upstream"].required
     assert known["access", "keys", "*", "hash"].description
     assert known["upstreams", "*", "network"].is_block
@@ -31,11 +32,14 @@ def test_an_unknown_name_is_answered_with_the_nearest_one():
         return unknown_setting(path, tree)
 
     assert told("server", "prot") == "is not a setting; did you mean port?"
-    assert told("credentials", "c", "client_id") == "belongs to type oauth2, not to http_json"
+    assert told("credentials", "c", "client_auth") == "belongs to type oauth2, not to http_json"
     assert told("credentials", "c", "methode") == "is not a setting; did you mean method?"
-    shared = "timeout_s, default_ttl_s, max_ttl_s, network, allow_plain_http, type"
-    own = "url, method, headers, query, json, form, reply"
-    assert told("credentials", "c", "tocken_ur") == f"is not a setting; known here: {shared}, {own}"
+    shared = "timeout_s, default_ttl_s, max_ttl_s, network, allow_plain_http, carry, type"
+    own = "preset, url, method, headers, query, json, form, basic, sign, reply"
+    plain = "apikey, client_id, client_secret, username, password, domain, project, scope, base_url"
+    begin, _, names = told("credentials", "c", "tocken_ur").partition(": ")
+    assert begin == "is not a setting; known here"
+    assert sorted(names.split(", ")) == sorted(f"{shared}, {own}, {plain}".split(", "))
     assert told("drain_timeout_s") == "is not a setting here; did you mean server.drain_timeout_s?"
     assert told("log", "zzzzzz") == "is not a setting; known here: format, level, bodies"
 
@@ -54,5 +58,5 @@ def test_blocks_inside_a_credential_know_their_settings():
 
     assert told("reply", "tokn") == "is not a setting; did you mean token?"
     assert told("reply", "expires_inn") == "is not a setting; did you mean expires_in?"
-    assert told("reply", "zzzzzz") == "is not a setting; known here: token, expires_in, expires_at, unit"
+    assert told("reply", "zzzzzz") == "is not a setting; known here: token, expires_in, expires_at, unit, header"
     assert told("network", "prox") == "is not a setting; did you mean proxy?"

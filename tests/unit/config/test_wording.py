@@ -1,6 +1,7 @@
 import pytest
 from pydantic import ValidationError
 
+from gatepass.config.credential.kinds import KINDS
 from gatepass.config.model import Config
 from gatepass.config.problem import dotted
 from gatepass.config.references import Reference
@@ -105,9 +106,9 @@ def test_only_the_member_that_the_type_names_is_reported():
 @pytest.mark.parametrize(
     ("credential", "told"),
     [
-        ({}, {"credentials.c.type": "is missing: oauth2, http_json or static"}),
+        ({}, {"credentials.c.type": f"is missing: {', '.join(KINDS)}"}),
         ({"type": "statik"}, {"credentials.c.type": "'statik' is not known here; did you mean static?"}),
-        ({"type": SECRET}, {"credentials.c.type": "expects oauth2 or http_json or static"}),
+        ({"type": SECRET}, {"credentials.c.type": f"expects {' or '.join(KINDS)}"}),
         ({"type": "static"}, {"credentials.c.token": "is missing"}),
         (None, {"credentials.c": "holds nothing: fill it, or remove the line"}),
         (5, {"credentials.c": "expects a block of settings, not a number"}),

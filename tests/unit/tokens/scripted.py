@@ -21,6 +21,7 @@ from gatepass.errors import Fault, TransportFault
 from gatepass.observe.redaction import Redactor
 from gatepass.runtime import sleep
 from gatepass.tokens import FetchFailure, Token, TokenHolder, build_source
+from gatepass.transport.seam import pour
 from tests.unit.clock import DrivenClock, settle
 
 JSON: Headers = ((b"content-type", b"application/json"),)
@@ -83,6 +84,9 @@ class Reply:
             yield piece
         if answer.ends_with is not None:
             raise answer.ends_with
+
+    async def pour(self, take: Callable[[bytes], bool]) -> bool:
+        return await pour(self, take)
 
     async def aclose(self) -> None:
         self._issuer.open -= 1

@@ -12,6 +12,7 @@ from gatepass.tokens.expiry import (
     date_of,
     http_date,
     is_jwt,
+    jwt_left_s,
     jwt_life_s,
     retry_after_s,
 )
@@ -133,6 +134,27 @@ def test_a_jwt_that_tells_no_life(claims):
     text = signed(**claims)
     assert is_jwt(text)
     assert jwt_life_s(text, None, NOW) is None
+
+
+@pytest.mark.parametrize(
+    ("claims", "written_s", "left_s"),
+    [
+        ({"iat": NOW, "exp": NOW + 300}, None, 300.0),
+        ({"iat": NOW - 500, "exp": NOW - 200}, None, -200.0),
+        ({"iat": NOW + 50, "exp": NOW + 350}, None, 300.0),
+        ({"iat": NOW + 50, "exp": NOW + 350}, NOW, 300.0),
+        ({"iat": NOW + 50, "exp": NOW + 350}, NOW - 60, 240.0),
+        ({"iat": NOW + 50, "exp": NOW + 350}, NOW - 550, -250.0),
+        ({"iat": NOW + 50, "exp": NOW + 350}, NOW - 551, 300.0),
+        ({"iat": NOW - 50, "exp": NOW + 250}, NOW, 250.0),
+        ({"exp": NOW + 250}, NOW, 250.0),
+        ({"iat": NOW + 250, "exp": NOW + 250}, None, 250.0),
+        ({"iat": NOW}, NOW, None),
+        ({}, None, None),
+    ],
+)
+def test_what_is_left_of_a_jwt_that_may_be_old(claims, written_s, left_s):
+    assert jwt_left_s(signed(**claims), NOW, written_s) == left_s
 
 
 @pytest.mark.parametrize("text", ["opaque", "a.b.c", "..", "a.b.c.d.e", "e30.e30.", "W10.W10.W10", "." * 20_000])

@@ -1,17 +1,27 @@
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 from pathlib import Path
 
 import pytest
 
 from gatepass.call import Request, Secret, Timeouts
+from gatepass.config.credential.http_json import HttpJsonCredential
 from gatepass.config.references import resolve
 from gatepass.tokens import build_source
+from gatepass.tokens.issuer import HEADERS
 from tests.unit.clock import DrivenClock
 from tests.unit.tokens.scripted import Answer, ScriptedIssuer, answer, failure_of, http_json
 
+FORM = b"application/x-www-form-urlencoded"
+JSON_BODY = b"application/json"
 LOGIN = {"app_id": "bot", "n": [1, None, True]}
+
+
+def posted(url: str, kind: bytes | None, body: bytes, *headers: tuple[bytes, bytes]) -> Request:
+    kinds = () if kind is None else ((b"content-type", kind),)
+    return Request("POST", url, (*HEADERS, *kinds, *headers), body, Timeouts(5.0, 10.0, 10.0, 10.0))
 
 
 async def sent(**settings: object) -> Request:
@@ -131,3 +141,113 @@ def test_its_secrets_come_from_all_parts_of_the_request():
     form = build_source("login", http_json(form={"pin": Secret("123456")}), issuer, issuer.clock)
     assert [secret.reveal() for secret in form.secrets()] == ["123456"]
     assert repr(source) == "HttpJsonSource(login)"
+
+
+async def test_a_user_and_password_go_as_they_stand():
+    """RFC 7617 2: SAP's ids hold characters that RFC 6749 would have form-encoded."""
+    request = await sent(basic={"username": "sb-a!b1|c!d2", "password": "p:ä+/="}, form={"a": "b"})
+    pair = b64encode("sb-a!b1|c!d2:p:ä+/=".encode()).decode()
+    assert request.headers[-1] == (b"authorization", f"Basic {pair}".encode())
+    issuer = ScriptedIssuer(DrivenClock())
+    source = build_source("login", http_json(basic={"username": "u", "password": "p-secret"}), issuer, issuer.clock)
+    assert [secret.reveal() for secret in source.secrets()] == ["p-secret", b64encode(b"u:p-secret").decode()]
+
+
+PRESETS: dict[str, tuple[dict[str, str], Request, Answer, tuple[str, float]]] = {
+    "ibm_iam": (
+        {"apikey": "k&1"},
+        posted(
+            "https://iam.cloud.ibm.com/identity/token",
+            FORM,
+            b"grant_type=urn%3Aibm%3Aparams%3Aoauth%3Agrant-type%3Aapikey&apikey=k%261",
+        ),
+        answer({"access_token": "abc", "refresh_token": "no", "expires_in": 300, "expiration": 1_800_000_300}),
+        ("abc", 300.0),
+    ),
+    "baidu": (
+        {"client_id": "me", "client_secret": "s-secret"},
+        posted(
+            "https://aip.baidubce.com/oauth/2.0/token"
+            "?grant_type=client_credentials&client_id=me&client_secret=s-secret",
+            None,
+            b"",
+        ),
+        answer({"access_token": "24.abc.2592000.1.2-3", "expires_in": 2_592_000}),
+        ("24.abc.2592000.1.2-3", 3600.0),
+    ),
+    "huawei": (
+        {"username": "me", "password": "s-secret", "domain": "corp", "project": "cn-north-4"},
+        posted(
+            "https://iam.myhuaweicloud.com/v3/auth/tokens?nocatalog=true",
+            JSON_BODY,
+            b'{"auth":{"identity":{"methods":["password"],"password":{"user":{"name":"me","password":"s-secret",'
+            b'"domain":{"name":"corp"}}}},"scope":{"project":{"name":"cn-north-4"}}}}',
+        ),
+        answer(
+            {"token": {"expires_at": "2027-01-15T08:30:00.000000Z", "methods": ["password"], "roles": []}},
+            201,
+            (b"x-subject-token", b"MIIDkgYJKoZIhvcNAQcCoIIDgzCCA38CAQExDTALBglghkgBZQMEAgE="),
+        ),
+        ("MIIDkgYJKoZIhvcNAQcCoIIDgzCCA38CAQExDTALBglghkgBZQMEAgE=", 1800.0),
+    ),
+    "databricks": (
+        {"base_url": "https://dbc.example", "client_id": "me", "client_secret": "s-secret"},
+        posted(
+            "https://dbc.example/oidc/v1/token",
+            FORM,
+            b"grant_type=client_credentials&scope=all-apis",
+            (b"authorization", b"Basic bWU6cy1zZWNyZXQ="),
+        ),
+        answer({"access_token": "abc", "token_type": "Bearer", "expires_in": 3600}),
+        ("abc", 3600.0),
+    ),
+    "sap": (
+        {"base_url": "https://corp.example", "client_id": "me", "client_secret": "s-secret"},
+        posted(
+            "https://corp.example/oauth/token",
+            FORM,
+            b"grant_type=client_credentials",
+            (b"authorization", b"Basic bWU6cy1zZWNyZXQ="),
+        ),
+        answer({"access_token": "abc", "expires_in": 43_199, "scope": "x"}),
+        ("abc", 3600.0),
+    ),
+    "login": (
+        {"url": "https://portal.example/login", "username": "me", "password": "s-secret"},
+        posted("https://portal.example/login", JSON_BODY, b'{"username":"me","password":"s-secret"}'),
+        answer({"code": 0, "data": {"token": "abc", "expireTime": 1_800_000_060_000}}),
+        ("abc", 60.0),
+    ),
+}
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+async def test_each_preset_says_and_understands_what_its_issuer_does(preset):
+    given, request, reply, told = PRESETS[preset]
+    settings = HttpJsonCredential.model_validate({"type": "http_json", "preset": preset, **given})
+    issuer = ScriptedIssuer(DrivenClock(), reply)
+    token = await build_source(preset, settings, issuer, issuer.clock).fetch()
+    assert issuer.requests == [request]
+    assert (token.text, token.life_s) == told
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_each_preset_masks_what_it_signs_in_with(preset):
+    given = PRESETS[preset][0]
+    settings = HttpJsonCredential.model_validate({"type": "http_json", "preset": preset, **given})
+    issuer = ScriptedIssuer(DrivenClock())
+    secrets = {secret.reveal() for secret in build_source(preset, settings, issuer, issuer.clock).secrets()}
+    assert {given.get("apikey") or given.get("client_secret") or given.get("password")} <= secrets
+    assert not {"client_credentials", "true", "corp", "me"} & secrets or preset == "huawei"
+
+
+async def test_a_wrong_password_at_huawei_is_told_in_its_words():
+    given = PRESETS["huawei"][0]
+    settings = HttpJsonCredential.model_validate({"type": "http_json", "preset": "huawei", **given})
+    said = {"error": {"message": "The username or password is wrong.", "code": 401, "title": "Unauthorized"}}
+    issuer = ScriptedIssuer(DrivenClock(), answer(said, 401))
+    failure = await failure_of(build_source("hw", settings, issuer, issuer.clock).fetch())
+    assert (failure.reason, failure.definite) == (
+        "the issuer refused the client: iam.myhuaweicloud.com answered 401: 401: The username or password is wrong.",
+        True,
+    )

@@ -129,6 +129,33 @@ async def test_a_redirect_is_not_followed():
     assert (far.calls, far.open) == (1, 0)
 
 
+@pytest.mark.parametrize(
+    "endless",
+    [
+        {"pieces": [b"x"] * 60, "every_s": 1.0},
+        {"pieces": [b"x"], "ends_with": TransportFault(Fault.CLOSED, "eof")},
+    ],
+)
+async def test_a_redirect_whose_body_does_not_end_is_told_as_a_redirect_at_once(endless):
+    to = ((b"location", b"https://login.example/"),)
+    issuer, far = at(DrivenClock(), Answer(302, headers=to, **endless))
+    failure = await failure_of(issuer.mint(REQUEST, ()))
+    assert failure.reason.startswith("sso.example answered 302, a redirect to login.example: none is followed")
+    assert (far.bytes_read, far.open) == (0, 0)
+
+
+async def test_a_step_of_several_ends_with_the_time_of_the_whole():
+    clock = DrivenClock()
+    issuer, far = at(clock, Hang(), timeout_s=7.0)
+    asked = asyncio.create_task(failure_of(issuer.ask(REQUEST, (), by_s=1002.0)))
+    await clock.advance(1.9)
+    assert not asked.done()
+    await clock.advance(0.1)
+    assert (await asked).reason == "sso.example gave no whole answer within 7 s"
+    assert (await failure_of(issuer.ask(REQUEST, (), by_s=1002.0))).reason == (await asked).reason
+    assert far.calls == 1
+
+
 @pytest.mark.parametrize("url", ["http://sso.example/token", "http://10.0.0.7:8080/token"])
 async def test_a_secret_does_not_go_over_plain_http_unless_told(url):
     request = Request("POST", url)
@@ -175,7 +202,7 @@ async def test_a_cancelled_fetch_leaves_no_response_open_at_any_await(turn):
     def check() -> None:
         assert far.open == 0
 
-    assert await cancelled_at_each_await(begin, check) > 3
+    assert await cancelled_at_each_await(begin, check) > 2
 
 
 def test_bounds_of_the_phases_fit_into_the_whole():

@@ -8,11 +8,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gatepass.call import Secret
-from gatepass.config.credential.http_json import ReplyPaths
+from gatepass.config.credential.reply import ReplyPaths
 from gatepass.tokens.bearer import bearer
+from gatepass.tokens.document import LIFE_NAMES, MOMENT_NAMES, at
 from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.life import Kind, Token, ToldBy
-from gatepass.tokens.reading import LIFE_NAMES, MOMENT_NAMES, Minted, Terms, at, read
+from gatepass.tokens.reading import Minted, Terms, read
 from gatepass.tokens.reply import Reply
 from tests.unit.tokens.scripted import JSON, date, signed
 
@@ -29,7 +30,7 @@ def said(document: Any, *headers: tuple[bytes, bytes]) -> Reply:
     return Reply(200, (*JSON, *headers), json.dumps(document).encode())
 
 
-def minted(document: Any, how: Terms = LOGIN, *headers: tuple[bytes, bytes]) -> tuple[str, float, str]:
+def minted(document: Any, how: Terms = LOGIN, *headers: tuple[bytes, bytes]) -> tuple[str, float | None, str]:
     it = read(said(document, *headers), how, NOW, str)
     return it.text, it.life_s, it.told_by.value
 
@@ -379,6 +380,7 @@ def judged(reply: Reply, how: Terms) -> None:
         assert len(failure.reason) < 500  # noqa: PT017
         return
     assert bearer(it.text, "sso") == it.text
+    assert it.life_s is not None
     assert it.life_s > 0
     if it.told_by is not ToldBy.JWT:
         assert it.life_s <= 3600.0
@@ -404,7 +406,7 @@ def test_no_path_breaks_on_any_document(path, document):
 
 
 @settings(deadline=None)
-@given(st.floats(min_value=1e-3, allow_nan=False), st.floats(allow_nan=False))
+@given(st.floats(min_value=1e-3, max_value=1e11), st.floats(allow_nan=False))
 def test_a_jwt_life_is_never_beyond_its_own_claims(life_s, date_s):
     exp = NOW + life_s
     text = signed(iat=NOW, exp=exp)
@@ -414,3 +416,72 @@ def test_a_jwt_life_is_never_beyond_its_own_claims(life_s, date_s):
         raise AssertionError("a JWT with a life is a token") from None
     if it.told_by is ToldBy.JWT:
         assert it.life_s == exp - NOW
+
+
+HEADER = Terms(
+    "sso", 240.0, 3600.0, ReplyPaths(expires_at="token.expires_at"), plain_text=True, header="X-Subject-Token"
+)
+IN_HEADER = (b"x-subject-token", b"abc")
+
+
+@pytest.mark.parametrize(
+    ("reply", "expected"),
+    [
+        (
+            Reply(201, (*JSON, IN_HEADER), b'{"token": {"expires_at": "2027-01-15T08:05:00Z"}}'),
+            Minted("abc", 300.0, Kind.OPAQUE, ToldBy.REPLY),
+        ),
+        (Reply(204, (IN_HEADER,)), Minted("abc", 240.0, Kind.OPAQUE, ToldBy.DEFAULT, "token.expires_at")),
+        (Reply(200, (IN_HEADER,), b"<html>"), Minted("abc", 240.0, Kind.OPAQUE, ToldBy.DEFAULT, "token.expires_at")),
+    ],
+)
+def test_a_token_in_a_header(reply, expected):
+    assert read(reply, HEADER, NOW, str) == expected
+
+
+@pytest.mark.parametrize(
+    ("reply", "expected"),
+    [
+        (Reply(201, JSON, b'{"token": "no"}'), "sso answered without a token in its header X-Subject-Token"),
+        (
+            Reply(201, ((b"x-subject-token", b" "),), b"{}"),
+            "sso answered without a token in its header X-Subject-Token",
+        ),
+        (Reply(204), "sso answered 204 with an empty body"),
+        (
+            Reply(200, ((b"content-type", b"text/html"),), b"<html><title>Sign in"),
+            "sso answered 200 with an HTML page (Sign in) instead of a token",
+        ),
+        (
+            Reply(200, (*JSON, IN_HEADER), b'{"code": 401, "msg": "no"}'),
+            "the issuer refused the client: sso answered 200 with an error: 401: no",
+        ),
+        (
+            Reply(200, ((b"x-subject-token", "ä".encode()),), b"{}"),
+            "sso gave a token with characters that no bearer token may hold (RFC 6750 2.1)",
+        ),
+    ],
+)
+def test_a_token_that_is_not_in_its_header_is_told_in_words(reply, expected):
+    assert reason(reply, HEADER) == expected
+
+
+@pytest.mark.parametrize(
+    ("told", "life"),
+    [
+        *(({"expires_in": 300_000}, 3600.0), ({"expires_in": "300000"}, 3600.0), ({"ttl": 300_000_000}, 3600.0)),
+        *(({"expires_in": 1_800_000_300_000}, 300.0), ({"expires_in": 1_800_000_300}, 300.0)),
+        *(({"expires_at": 1_800_000_300_000}, 300.0), ({"expires_at": NOW + 1e8}, 3600.0)),
+        *(({"expires_in": "2027-01-15T08:05:00Z"}, 300.0), ({"expires_in": "Fri, 15 Jan 2027 08:05:00 GMT"}, 300.0)),
+        *(({"expires_in": 1e15}, 3600.0), ({"expires_in": 10**30}, 240.0), ({"expires_at": 300}, 300.0)),
+    ],
+)
+def test_a_life_that_cannot_be_believed_is_capped_or_read_as_what_it_must_be(told, life):
+    assert minted({"token": "abc", **told})[1] == life
+    text = signed(iat=NOW, exp=NOW + 300)
+    assert minted({"token": text, **told})[1] == 300.0
+
+
+def test_a_jwt_that_counts_milliseconds_is_no_token_of_three_days():
+    text = signed(iat=int(NOW * 1000), exp=int((NOW + 300) * 1000))
+    assert minted({"token": text}) == (text, 300.0, "jwt")

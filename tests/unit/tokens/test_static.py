@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from gatepass.call import Secret
+from gatepass.config.credential.api_key import ApiKeyCredential
 from gatepass.tokens import build_source
 from gatepass.tokens.life import Kind, ToldBy
 from tests.unit.clock import DrivenClock
@@ -32,3 +33,13 @@ def test_its_key_is_its_secret():
     it = source("sk-abc")
     assert [secret.reveal() for secret in it.secrets()] == ["sk-abc"]
     assert repr(it) == "StaticSource(key)"
+
+
+async def test_an_api_key_is_the_same_under_its_own_name():
+    issuer = ScriptedIssuer(DrivenClock())
+    settings = ApiKeyCredential.model_validate({"type": "api_key", "key": "1|abc"})
+    token = await build_source("key", settings, issuer, issuer.clock).fetch()
+    assert (token.text, token.life_s, token.kind) == ("1|abc", None, Kind.KEY)
+    bad = ApiKeyCredential.model_validate({"type": "api_key", "key": "a b"})
+    failure = await failure_of(build_source("key", bad, issuer, issuer.clock).fetch())
+    assert failure.reason == "key holds a space, a line break or a character beyond ASCII"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gatepass.config.block import Block, Seconds
+from gatepass.config.carry import BEARER, Carry
 from gatepass.config.network import Network
 
 
@@ -19,3 +20,15 @@ class Credential(Block):
     """The way to the issuer, which may differ from the upstream's."""
     allow_plain_http: bool = False
     """Send this credential's secret over plain HTTP beyond loopback."""
+    carry: Carry | None = None
+    """How its token is shown to upstreams; None: as is usual for this kind, mostly `Authorization: Bearer …`."""
+
+    @property
+    def usual_carry(self) -> Carry:
+        """How tokens of this kind are shown where `carry` says nothing; kinds with ways of their own override it."""
+        return BEARER
+
+    @property
+    def carried(self) -> Carry:
+        """How its token is shown where the upstream does not say otherwise."""
+        return self.carry or self.usual_carry

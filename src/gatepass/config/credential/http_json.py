@@ -2,40 +2,51 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import (
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_serializer,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails
 
-from gatepass.config.block import Block, SecretText, SecretTree, Url
+from gatepass.call import Secret
+from gatepass.config.block import BaseUrl, Block, SecretText, Url
 from gatepass.config.credential.base import Credential
+from gatepass.config.credential.preset import Fault, PresetName, expanded, preset_faults
+from gatepass.config.credential.reply import HttpReply
+from gatepass.config.credential.sign import Sign, is_place, names_in, unsigned
 
-Unit = Literal["s", "ms"]
+SHOWN = frozenset(("grant_type", "response_type", "scope", "accept", "content-type", "nocatalog"))
+"""Members that hold no secret whoever wrote them: `gatepass check` shows what a preset put there."""
 
 
-class ReplyPaths(Block):
-    """Where in the issuer's reply the token and its life stand, as dotted paths: `data.token`."""
+class Basic(Block):
+    username: str
+    """Who signs in."""
+    password: SecretText
+    """The proof, best by reference."""
 
-    token: str | None = None
-    """None looks for the usual names: access_token, accessToken, token, jwt, value."""
-    expires_in: str | None = None
-    """A life; exclusive with `expires_at`."""
-    expires_at: str | None = None
-    """A moment: epoch seconds or milliseconds, ISO 8601 or an HTTP date."""
-    unit: Unit | None = None
-    """The unit of the number; None infers it from its size."""
 
-    @model_validator(mode="after")
-    def _one_expiry(self) -> ReplyPaths:
-        if self.expires_in and self.expires_at:
-            raise ValueError("expires_in and expires_at exclude each other")
-        return self
+def _url_or_preset(schema: dict[str, Any]) -> None:
+    schema["required"] = [name for name in schema["required"] if name != "url"]
+    schema["anyOf"] = [{"required": ["url"]}, {"required": ["preset"]}]
 
 
 class HttpJsonCredential(Credential):
     """A login of your own: one HTTP request whose JSON (or plain text) reply holds a token."""
 
+    model_config = ConfigDict(json_schema_extra=_url_or_preset)
+
     type: Literal["http_json"]
     """Where the token comes from."""
+    preset: PresetName | None = None
+    """The shape of a known issuer's login, filled in from a few plain settings; what you write yourself stays."""
     url: Url
     """The login's URL."""
     method: Literal["GET", "POST", "PUT", "PATCH"] = "POST"
@@ -44,17 +55,125 @@ class HttpJsonCredential(Credential):
     """Headers to send."""
     query: dict[str, SecretText] = {}
     """Query parameters to put behind the URL; they appear in no log."""
-    json_body: Annotated[SecretTree, Field(alias="json", repr=False)] = None
+    json_body: Annotated[Any, Field(alias="json", repr=False)] = None  # keeps its References, to be read again
     """A JSON body; references inside it are resolved."""
     form: dict[str, SecretText] | None = None
     """A form body; exclusive with `json`."""
-    reply: ReplyPaths = ReplyPaths()
+    basic: Basic | None = None
+    """A user and password to send as `Authorization: Basic` (RFC 7617)."""
+    sign: Sign | None = None
+    """Sign each request by an HMAC."""
+    reply: HttpReply = HttpReply()
     """Where the token and its life stand in the reply."""
 
+    apikey: SecretText | None = None
+    """Of the preset `ibm_iam`."""
+    client_id: str | None = None
+    """Of the presets `baidu`, `databricks` and `sap`."""
+    client_secret: SecretText | None = None
+    """Of the presets `baidu`, `databricks` and `sap`."""
+    username: str | None = None
+    """Of the presets `huawei` and `login`."""
+    password: SecretText | None = None
+    """Of the presets `huawei` and `login`."""
+    domain: str | None = None
+    """Of the preset `huawei`: the account's name."""
+    project: str | None = None
+    """Of the preset `huawei`: the region's project, such as `cn-north-4`."""
+    scope: str | None = None
+    """Of the preset `databricks`; None is `all-apis`."""
+    base_url: BaseUrl | None = None
+    """Of the presets `databricks` (the workspace) and `sap` (the service key's `url`)."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expanded(cls, block: Any) -> Any:
+        if not isinstance(block, dict):
+            return block
+        if found := list(preset_faults(block)):
+            raise _told(cls.__name__, found)
+        return expanded(block)
+
     @model_validator(mode="after")
-    def _one_body(self) -> HttpJsonCredential:
+    def _one_body(self) -> Self:
         if self.json_body is not None and self.form is not None:
             raise ValueError("json and form exclude each other")
         if self.method == "GET" and (self.json_body is not None or self.form is not None):
             raise ValueError("a GET has no body: use query, or method: POST")
+        if self.basic is not None and "authorization" in map(str.lower, self.headers):
+            raise ValueError("basic and a header Authorization exclude each other")
         return self
+
+    @model_validator(mode="after")
+    def _signed(self) -> Self:
+        if self.sign is not None and (found := [("sign.text", text) for text in self._sign_faults(self.sign)]):
+            raise _told(type(self).__name__, found)
+        return self
+
+    def _sign_faults(self, sign: Sign) -> Iterator[str]:
+        bodies = [*_texts(self.form or {}), *_texts(self.json_body)]
+        signed = [*_texts(self.headers), *_texts(self.query), *bodies]
+        return unsigned(sign, self._members(), signed, bodies)
+
+    def _members(self) -> Iterator[str]:
+        """What `sign.text` may call by its name: members whose own text needs no signature."""
+        document = self.json_body if isinstance(self.json_body, Mapping) else {}
+        for block in (self.query, self.form or {}, document, self.headers):
+            yield from (name for name, value in block.items() if "signature" not in _names(value))
+
+    @field_serializer("headers", "query", "form", mode="wrap")
+    def _hidden(self, block: dict[str, Secret] | None, serialize: SerializerFunctionWrapHandler) -> Any:
+        if block is None:
+            return None
+        shown = {name: text for name, value in block.items() for text in _read(value) if _is_open(name, text)}
+        return {**serialize(block), **shown}
+
+    @field_serializer("json_body")
+    def _hidden_texts(self, document: Any) -> Any:
+        return None if document is None else _without_leaves(document)
+
+
+def _is_open(name: str, text: str) -> bool:
+    return name.lower() in SHOWN or is_place(text)
+
+
+def _without_leaves(document: Any) -> Any:
+    if isinstance(document, Mapping):
+        return {name: _without_leaves(child) for name, child in document.items()}
+    if isinstance(document, list | tuple):
+        return [_without_leaves(child) for child in document]
+    return document if isinstance(document, str) and is_place(document) else "(hidden)"
+
+
+def _texts(document: Any) -> Iterator[str]:
+    """Every text in a block of secrets or a JSON document, as far as it can be read."""
+    if isinstance(document, Secret):
+        yield from _read(document)
+    elif isinstance(document, str):
+        yield document
+    elif isinstance(document, Mapping):
+        for child in document.values():
+            yield from _texts(child)
+    elif isinstance(document, list | tuple):
+        for child in document:
+            yield from _texts(child)
+
+
+def _read(secret: Secret) -> Iterator[str]:
+    try:
+        yield secret.reveal()
+    except ValueError:
+        return
+
+
+def _names(value: Any) -> set[str]:
+    return {name for text in _texts(value) for name in names_in(text)}
+
+
+def _told(title: str, faults: list[Fault]) -> ValidationError:
+    """Each fault at its own setting."""
+    details = [
+        InitErrorDetails(type="value_error", loc=tuple(name.split(".")), input=None, ctx={"error": ValueError(text)})
+        for name, text in faults
+    ]
+    return ValidationError.from_exception_data(title, details)

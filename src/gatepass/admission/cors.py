@@ -1,0 +1,58 @@
+"""Which pages may call gatepass from a browser (the Fetch standard's CORS protocol). None, unless they are listed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+
+from gatepass.call import Headers, header
+
+METHODS = b"GET, POST, OPTIONS"
+MAX_AGE_S = b"600"
+EXPOSED = b"x-request-id, x-gatepass-adapted, x-gatepass-hop, retry-after, server-timing"
+"""Response headers that a page may read beside the harmless ones."""
+
+_NAMES = re.compile(rb"[A-Za-z0-9-]{1,64}(?:[ \t]*,[ \t]*[A-Za-z0-9-]{1,64}){0,63}\Z")
+_ALWAYS = b"authorization, content-type"
+
+
+def cors_headers(headers: Headers, origins: Collection[str]) -> Headers:
+    """What the response to a request with `headers` says to the browser; empty where its page may not read it.
+
+    No credentials are allowed: a key goes in a header, and no cookie is ever looked at.
+    """
+    origin = header(headers, b"origin")
+    if origin is None or not _allows(origin, origins):
+        return ()
+    return (
+        (b"access-control-allow-origin", origin),
+        (b"access-control-expose-headers", EXPOSED),
+        (b"vary", b"origin"),
+    )
+
+
+def preflight(method: str, headers: Headers, origins: Collection[str]) -> Headers | None:
+    """The headers of the 204 to a preflight; None where the request is none, or its page may not go on.
+
+    A preflight carries no key, so it can only be told by its path and its Origin.
+    """
+    allowed = cors_headers(headers, origins)
+    if method != "OPTIONS" or not allowed or header(headers, b"access-control-request-method") is None:
+        return None
+    wanted = header(headers, b"access-control-request-headers") or b""
+    names = wanted if _NAMES.match(wanted) is not None else _ALWAYS
+    private = header(headers, b"access-control-request-private-network") == b"true"
+    return (
+        allowed[0],
+        (b"access-control-allow-methods", METHODS),
+        (b"access-control-allow-headers", names),
+        (b"access-control-max-age", MAX_AGE_S),
+        *([(b"access-control-allow-private-network", b"true")] if private else []),
+        allowed[-1],
+    )
+
+
+def _allows(origin: bytes, origins: Collection[str]) -> bool:
+    """The text alone decides; `null`, which sandboxed frames send, is not every page's."""
+    text = origin.decode("latin-1")
+    return text in origins or ("*" in origins and text != "null")

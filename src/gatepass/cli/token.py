@@ -1,0 +1,177 @@
+"""`gatepass token`: mint one token, say what it is, and watch it being kept fresh."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import click
+
+from gatepass.cli.configuration import CHECK_FAILED, load_or_exit, refuse
+
+if TYPE_CHECKING:
+    from gatepass.config.carry import Carry
+    from gatepass.config.model import Config
+    from gatepass.gate import Gate
+    from gatepass.tokens import Status, Token, TokenHolder
+
+LOOK_S = 0.1
+LABEL_CHARS = 12
+FOUND_S = 1.0
+"""A token that is older than its fetch by this much was not minted by it."""
+
+
+@click.command()
+@click.argument("name")
+@click.option("--config", "path", metavar="FILE", help="The configuration; GATEPASS_CONFIG names it too.")
+@click.option("--watch", is_flag=True, help="Go on, and tell of each refresh as it happens, until Ctrl-C.")
+@click.option("--reveal", is_flag=True, help="Print the token itself too, as the last line.")
+def token(name: str, path: str | None, watch: bool, reveal: bool) -> None:
+    """Mint a token of the credential NAME and show what it is: its life, who told it, its safe claims.
+
+    This is a call to the issuer, as every minting is: where a new token ends the old one, a gatepass
+    that runs with this credential has to fetch again. With a store that processes share, the token
+    that lies there is shown instead, if it is good.
+
+    Exit codes: 0 minted, 1 no token could be had, 2 there is no such credential.
+    """
+    config = load_or_exit(path).config
+    if name not in config.credentials:
+        from gatepass.config.settings import did_you_mean
+
+        refuse(f"{name!r} is not a name under credentials{did_you_mean(name, list(config.credentials))}")
+    logging.getLogger("gatepass").addHandler(logging.NullHandler())  # or its warnings would stand between the lines
+    try:
+        minted = asyncio.run(_run(config, name, watch=watch, reveal=reveal))
+    except KeyboardInterrupt:
+        minted = watch
+    sys.exit(0 if minted else CHECK_FAILED)
+
+
+async def _run(config: Config, name: str, *, watch: bool, reveal: bool) -> bool:
+    """Whether a token was minted; with `watch` it only ends by being cancelled, and a failure is a line."""
+    from gatepass.gate import build_gate
+    from gatepass.runtime import SystemClock
+    from gatepass.store.choice import open_store
+
+    clock = SystemClock()
+    gate = build_gate(config, clock, open_store(config.store, None, clock))
+    holder = gate.holders[name]
+    gate.snapshot.start()
+    holder.start()
+    try:
+        minted = await _show(gate, name, holder, reveal=reveal)
+        if watch:
+            await _watch(gate, holder)
+        return minted
+    finally:
+        await gate.aclose()
+
+
+async def _show(gate: Gate, name: str, holder: TokenHolder, *, reveal: bool) -> bool:
+    from gatepass.errors import TokenUnavailable
+
+    began_s = gate.clock.now()
+    try:
+        minted = await holder.token()
+    except TokenUnavailable as error:
+        reason = holder.status().last_error or error.message
+        click.echo(f"FAIL credential:{name}: {reason}", err=True)
+        return False
+    took_s = gate.clock.now() - began_s
+    for label, text in report(gate.config, name, minted, holder.status(), took_s, gate.clock.wall()):
+        click.echo(f"{label:<{LABEL_CHARS}} {text}".rstrip())
+    if reveal:
+        click.echo(minted.text)
+    return True
+
+
+async def _watch(gate: Gate, holder: TokenHolder) -> None:
+    from gatepass.runtime import sleep
+
+    before = holder.status()
+    while True:
+        await sleep(gate.clock, LOOK_S)
+        after = holder.status()
+        for line in changes(before, after):
+            click.echo(f"{time.strftime('%H:%M:%S')} {line}")
+        before = after
+
+
+def report(
+    config: Config, name: str, token: Token, status: Status, took_s: float, wall_s: float
+) -> Iterator[tuple[str, str]]:
+    """What is known of `token`, as labels and texts; the token itself is not among them."""
+    from gatepass.config.credential.place import place_of
+    from gatepass.tokens.claims import safe_claims
+
+    credential = config.credentials[name]
+    yield "credential", f"{name} ({credential.type})"
+    yield "from", f"{place_of(credential)}, in {took_s:.2f} s"
+    yield "token", f"{token.kind.value}, {len(token.text)} characters"
+    if status.age_s is not None and status.age_s > took_s + FOUND_S:
+        yield "age", f"{status.age_s:.0f} s: another gatepass minted it, the store had it"
+    yield "life", _life(token)
+    yield from _future(status)
+    yield from (("carried as", text) for text in _carried(config, name))
+    yield from (("claim", f"{claim}: {value}") for claim, value in safe_claims(token.text, wall_s).items())
+
+
+def _life(token: Token) -> str:
+    from gatepass.tokens.life import ToldBy
+
+    told_by = {
+        ToldBy.JWT: "told by the token itself",
+        ToldBy.REPLY: "told by the issuer's reply",
+        ToldBy.DEFAULT: "default_ttl_s, for nothing tells it",
+        ToldBy.NOBODY: "for good: a key that does not expire",
+    }[token.told_by]
+    return told_by if token.life_s is None else f"{token.life_s:g} s, {told_by}"
+
+
+def _future(status: Status) -> Iterator[tuple[str, str]]:
+    if status.left_s is not None:
+        yield "sent for", f"{status.left_s:.0f} s more: not in its last moments"
+    if status.next_try_in_s is not None:
+        yield "refresh", f"in {status.next_try_in_s:.0f} s"
+
+
+def _carried(config: Config, name: str) -> Iterator[str]:
+    """How it is shown to the upstreams of the credential, those that agree on one line."""
+    from gatepass.config.clashes import carry_of
+
+    ways: dict[str, list[str]] = {}
+    for upstream, settings in config.upstreams.items():
+        if settings.credential == name:
+            ways.setdefault(_way(carry_of(settings, config)), []).append(upstream)
+    if not ways:
+        yield f"{_way(config.credentials[name].carried)}, to no upstream"
+    yield from (f"{way}, to {', '.join(upstreams)}" for way, upstreams in ways.items())
+
+
+def _way(carry: Carry) -> str:
+    fields = [f"{name}: {template}" for name, template in carry.templates.items()]
+    return " and ".join([*fields, *([f"?{carry.query}={{token}}"] if carry.query else [])])
+
+
+def changes(before: Status, after: Status) -> Iterator[str]:
+    """What has happened to a credential between two looks."""
+    if after.age_s is not None and (before.age_s is None or after.age_s < before.age_s):
+        kind = after.kind.value if after.kind is not None else "token"
+        yield f"minted: {kind}{_seconds(', sent for {} s', after.left_s)}{_next(after)}"
+    if after.failures > before.failures:
+        yield f"failed: {after.last_error}{_next(after)}"
+    if before.left_s and after.left_s == 0:
+        yield "expired: requests wait for the next token, or fail"
+
+
+def _next(status: Status) -> str:
+    return _seconds("; next try in {} s", status.next_try_in_s)
+
+
+def _seconds(text: str, seconds: float | None) -> str:
+    return "" if seconds is None else text.format(f"{seconds:.0f}")

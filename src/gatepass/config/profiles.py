@@ -1,0 +1,107 @@
+"""`profiles`: what a client needs beyond the plain API. Data only; adapt/, relay/ and admission/ act on it.
+
+A profile is chosen by the caller's key (`access.keys[].profile`) or by the path (`/for/NAME/v1/…`), which wins, since
+one key may serve several clients; never by guessing from a User-Agent or a body. Without either it is `plain`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Annotated, Literal, get_args
+
+from pydantic import Field
+
+from gatepass.config.block import Block
+from gatepass.config.rules import Place
+
+BuiltIn = Literal[
+    "plain",
+    "ragflow",
+    "librechat",
+    "dify",
+    "open_webui",
+    "cherry_studio",
+    "cline",
+    "continue",
+    "lobechat",
+    "n8n",
+    "opencode",
+    "vscode",
+]
+KeepAlive = Literal["comment", "empty-delta", "off"]
+Dialect = Literal["openai", "azure", "ragflow"]
+Origin = Annotated[str, Field(pattern=r"^(\*|[a-z][a-z0-9+.-]*://[a-z0-9.:\[\]-]+)$")]
+
+THINKING = ["chat_template_kwargs", "enable_thinking", "thinking", "do_sample"]
+"""RAGFlow puts these beside the messages; vLLM wants the first, Azure refuses them all."""
+
+
+class Profile(Block):
+    """What is done for a client. An entry under a built-in name changes that one; what it leaves out stays."""
+
+    like: BuiltIn | None = None
+    """The built-in profile to begin with; None: the one of the same name, else plain."""
+    drop: list[Place] = []
+    """Members to leave out of every request, beside drop_params and model_type, which nobody may send."""
+    drop_null: list[Place] = []
+    """Members to leave out where they are null."""
+    drop_for: dict[Dialect, list[Place]] = {}
+    """Members to leave out on the way to upstreams of a dialect."""
+    plain_tools: bool = False
+    """Send nothing in an entry of `tools` but `type` and `function`."""
+    keep_alive: KeepAlive = "comment"
+    """What a stream that waits is kept alive with: a comment line, a chunk without text, or nothing."""
+    whole_numbers: bool = False
+    """Put a `usage` of whole numbers into every plain reply, zeros where the upstream tells none."""
+    content_text: bool = False
+    """Put `""` in the place of `content: null` into plain replies that call no tool."""
+    splits_finish: bool = False
+    """Send a finish reason in a chunk without text."""
+    without_choices: Literal["move", "keep", "drop"] = "move"
+    """What becomes of chunks without choices that hold something else: into the next chunk, as it is, or left out."""
+    unwraps_keys: bool = False
+    """Take the key out of a JSON object that is sent in its place."""
+    typed_ids: bool = False
+    """List models under names that tell their type where their own does not."""
+    cors_origins: list[Origin] = []
+    """Pages that may call gatepass from a browser, such as https://chat.corp.example; `*` is every page."""
+
+
+PLAIN = Profile()
+
+BUILT_IN: Mapping[str, Profile] = MappingProxyType(
+    {
+        **dict.fromkeys(get_args(BuiltIn), PLAIN),
+        # rag/llm/chat_model.py and cv_model.py up to v0.27, and the Go client of internal/entity/models
+        "ragflow": Profile(
+            drop=["messages[].tool_calls[].index"],
+            drop_for={"azure": THINKING},
+            whole_numbers=True,
+            content_text=True,
+            splits_finish=True,
+            unwraps_keys=True,
+            typed_ids=True,
+        ),
+        # danny-avila/LibreChat#11189
+        "librechat": Profile(drop_null=["tools[].strict", "tools[].function.strict"]),
+        # its parser cuts at blank lines and throws away what begins with ":", the event behind our comment with it
+        # (dify-plugin-sdks, openai_compatible/llm.py)
+        "dify": Profile(keep_alive="empty-delta", whole_numbers=True),
+        # CherryHQ/cherry-studio#4726
+        "cherry_studio": Profile(plain_tools=True),
+        # continuedev/continue#13187: what arrives together with a comment is lost
+        "continue": Profile(keep_alive="empty-delta"),
+    }
+)
+"""The others need what every client gets, and so are plain: their names may stand in a configuration all the same."""
+
+
+def resolved(own: Mapping[str, Profile]) -> Mapping[str, Profile]:
+    """All profiles by name: the built-in ones, and an operator's `own`, each with what it begins with filled in."""
+    return MappingProxyType({**BUILT_IN, **{name: _begun(name, profile) for name, profile in own.items()}})
+
+
+def _begun(name: str, profile: Profile) -> Profile:
+    base = BUILT_IN[profile.like] if profile.like is not None else BUILT_IN.get(name, PLAIN)
+    return base.model_copy(update={field: getattr(profile, field) for field in profile.model_fields_set})

@@ -1,0 +1,145 @@
+"""The store of the workers of one supervisor: a folder that only their user may enter.
+
+One file per name, replaced as a whole, so that readers need no lock; writers take turns.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import math
+import os
+from collections.abc import AsyncIterator, Collection, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+from gatepass.runtime import Clock, sleep
+from gatepass.store.seam import Reach, Reading, StoreUnavailable
+
+FILE_MODE = 0o600
+TURN_S = 0.005
+"""Between two looks whether the lock is free; whoever holds it does so for microseconds, unless it was stopped."""
+_VALUE, _COUNTER, _LEASE = "value-", "counter-", "lease-"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What one file holds: `until_s` on a line of its own, then the content."""
+
+    until_s: float
+    content: bytes
+
+    @classmethod
+    def of(cls, data: bytes) -> Entry:
+        """What is no such file is one that is over."""
+        until, _, content = data.partition(b"\n")
+        try:
+            return cls(float(until), content)
+        except ValueError:
+            return cls(-math.inf, b"")
+
+    def __bytes__(self) -> bytes:
+        return f"{self.until_s!r}\n".encode() + self.content
+
+
+class FolderStore:
+    """`folder` is there, mode 0700. `clock.now()` is the same in all processes of a machine, so it is this store's."""
+
+    reach = Reach.MACHINE
+
+    def __init__(self, folder: Path, clock: Clock) -> None:
+        self._folder = folder
+        self._clock = clock
+
+    async def get(self, names: Collection[str]) -> Reading:
+        now = self._clock.now()
+        with _as_unavailable():
+            found = {name: entry.content for name in names if (entry := self._read(_VALUE, name, now)) is not None}
+        return Reading(found, now, now, now)
+
+    async def put(self, name: str, value: bytes, ttl_s: float) -> None:
+        async with self._turn() as now:
+            self._sweep(now)
+            self._write(_VALUE, name, Entry(now + ttl_s, value))
+
+    async def drop(self, name: str) -> None:
+        async with self._turn():
+            for kind in (_VALUE, _COUNTER):
+                self._path(kind, name).unlink(missing_ok=True)
+
+    async def count(self, name: str, ttl_s: float) -> int:
+        async with self._turn() as now:
+            before = self._read(_COUNTER, name, now) or Entry(now + ttl_s, b"0")
+            count = int(before.content) + 1
+            self._write(_COUNTER, name, Entry(before.until_s, str(count).encode()))
+            return count
+
+    async def lease(self, name: str, owner: str, ttl_s: float) -> bool:
+        async with self._turn() as now:
+            held = self._read(_LEASE, name, now)
+            if held is not None and held.content != owner.encode():
+                return False
+            self._write(_LEASE, name, Entry(now + ttl_s, owner.encode()))
+            return True
+
+    async def release(self, name: str, owner: str) -> None:
+        async with self._turn() as now:
+            held = self._read(_LEASE, name, now)
+            if held is not None and held.content == owner.encode():
+                self._path(_LEASE, name).unlink()
+
+    async def aclose(self) -> None:
+        """Nothing is open; the folder is its supervisor's to remove."""
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[float]:
+        """Holds the lock of all writers; gives the moment. The kernel frees it when its holder dies."""
+        with _as_unavailable():
+            lock = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
+            try:
+                while not _lock_at_once(lock):
+                    await sleep(self._clock, TURN_S)
+                yield self._clock.now()
+            finally:
+                os.close(lock)
+
+    def _path(self, kind: str, name: str) -> Path:
+        return self._folder / (kind + quote(name, safe=""))
+
+    def _read(self, kind: str, name: str, now: float) -> Entry | None:
+        try:
+            entry = Entry.of(self._path(kind, name).read_bytes())
+        except FileNotFoundError:
+            return None
+        return entry if now < entry.until_s else None
+
+    def _write(self, kind: str, name: str, entry: Entry) -> None:
+        """Readers see the old file or the new one. What a writer that died left of `new` is overwritten."""
+        new = self._folder / "new"
+        with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, FILE_MODE), "wb") as file:
+            file.write(bytes(entry))
+        new.replace(self._path(kind, name))
+
+    def _sweep(self, now: float) -> None:
+        """Old names (of a secret that was replaced, say) do not stay for ever."""
+        for kind in (_VALUE, _COUNTER, _LEASE):
+            for path in self._folder.glob(f"{kind}*"):
+                if now >= Entry.of(path.read_bytes()).until_s:
+                    path.unlink()
+
+
+def _lock_at_once(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+@contextmanager
+def _as_unavailable() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StoreUnavailable(f"the folder of the workers' store: {error.strerror}") from error

@@ -1,0 +1,78 @@
+"""The store of a process that shares with nobody."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Generic, TypeVar
+
+from gatepass.runtime import Clock
+from gatepass.store.seam import Reach, Reading
+
+V = TypeVar("V")
+
+
+class MemoryStore:
+    reach = Reach.PROCESS
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._values = _Shelf[bytes]()
+        self._counters = _Shelf[int]()
+        self._leases = _Shelf[str]()
+
+    async def get(self, names: Collection[str]) -> Reading:
+        now = self._clock.now()
+        found = {name: value for name in names if (value := self._values.get(name, now)) is not None}
+        return Reading(found, now, now, now)
+
+    async def put(self, name: str, value: bytes, ttl_s: float) -> None:
+        now = self._clock.now()
+        self._values.put(name, value, now + ttl_s, now)
+
+    async def drop(self, name: str) -> None:
+        self._values.drop(name)
+        self._counters.drop(name)
+
+    async def count(self, name: str, ttl_s: float) -> int:
+        now = self._clock.now()
+        before = self._counters.get(name, now)
+        if before is None:
+            self._counters.put(name, 1, now + ttl_s, now)
+            return 1
+        return self._counters.change(name, before + 1)
+
+    async def lease(self, name: str, owner: str, ttl_s: float) -> bool:
+        now = self._clock.now()
+        if self._leases.get(name, now) not in (None, owner):
+            return False
+        self._leases.put(name, owner, now + ttl_s, now)
+        return True
+
+    async def release(self, name: str, owner: str) -> None:
+        if self._leases.get(name, self._clock.now()) == owner:
+            self._leases.drop(name)
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
+
+
+class _Shelf(Generic[V]):
+    """Values that each have an end; what is past it is swept out when something new comes."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, tuple[V, float]] = {}
+
+    def get(self, name: str, now: float) -> V | None:
+        value, until_s = self._kept.get(name, (None, now))
+        return value if now < until_s else None
+
+    def put(self, name: str, value: V, until_s: float, now: float) -> None:
+        self._kept = {name: entry for name, entry in self._kept.items() if now < entry[1]}
+        self._kept[name] = (value, until_s)
+
+    def change(self, name: str, value: V) -> V:
+        self._kept[name] = (value, self._kept[name][1])
+        return value
+
+    def drop(self, name: str) -> None:
+        self._kept.pop(name, None)

@@ -1,0 +1,158 @@
+"""A Valkey or Redis server (6 or newer) as the store, through the Valkey project's own client (extra `valkey`).
+
+That client is imported here and nowhere else. Its own retries, health checks and timeouts are off:
+`guard.py` bounds each request as a whole, and a connection whose request was cut short is closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
+from typing import Any
+
+from valkey.asyncio import Valkey
+from valkey.asyncio.connection import Connection, ConnectionPool
+from valkey.credentials import CredentialProvider
+from valkey.exceptions import ValkeyError
+
+from gatepass.config.store import StoreNetwork, StoreSettings
+from gatepass.runtime import Clock
+from gatepass.store.seam import Reach, Reading, StoreUnavailable
+
+CONNECTIONS = 4
+CLOSING_S = 5.0
+REASON_CHARS = 200
+
+_COUNT = """
+local count = redis.call('INCR', KEYS[1])
+if count == 1 then redis.call('PEXPIRE', KEYS[1], ARGV[1]) end
+return count
+"""
+_LEASE = """
+local holder = redis.call('GET', KEYS[1])
+if holder and holder ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 1
+"""
+_RELEASE = """
+if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
+"""
+
+
+class ValkeyStore:
+    """Opens nothing before the first request. Raises OSError where a file of `network` cannot be loaded."""
+
+    reach = Reach.NETWORK
+
+    def __init__(self, settings: StoreSettings, clock: Clock) -> None:
+        self._prefix = settings.key_prefix
+        self._clock = clock
+        self._pool = ConnectionPool(_TlsConnection if settings.tls else Connection, **_connection(settings))
+        self._client = Valkey(connection_pool=self._pool)
+        self._free = asyncio.Semaphore(CONNECTIONS)
+
+    async def get(self, names: Collection[str]) -> Reading:
+        asked_s = self._clock.now()
+        async with self._asking(), self._client.pipeline(transaction=False) as pipe:
+            for name in names:
+                pipe.get(self._prefix + name)
+            pipe.time()
+            *values, at = await pipe.execute()
+        found = {name: value for name, value in zip(names, values, strict=True) if value is not None}
+        return Reading(found, _seconds(at), asked_s, self._clock.now())
+
+    async def put(self, name: str, value: bytes, ttl_s: float) -> None:
+        async with self._asking():
+            await self._client.set(self._prefix + name, value, px=_milliseconds(ttl_s))
+
+    async def drop(self, name: str) -> None:
+        async with self._asking():
+            await self._client.delete(self._prefix + name)
+
+    async def count(self, name: str, ttl_s: float) -> int:
+        return int(await self._run(_COUNT, name, _milliseconds(ttl_s)))
+
+    async def lease(self, name: str, owner: str, ttl_s: float) -> bool:
+        return bool(await self._run(_LEASE, name, owner, _milliseconds(ttl_s)))
+
+    async def release(self, name: str, owner: str) -> None:
+        await self._run(_RELEASE, name, owner)
+
+    async def aclose(self) -> None:
+        async with self._asking():
+            await self._pool.disconnect()
+
+    async def _run(self, script: str, name: str, *arguments: Any) -> Any:
+        """One script is one step of the server: nobody else comes between its commands."""
+        async with self._asking():
+            reply: Any = self._client.eval(script, 1, self._prefix + name, *arguments)
+            return await reply
+
+    @asynccontextmanager
+    async def _asking(self) -> AsyncIterator[None]:
+        async with self._free:
+            try:
+                yield
+            except (ValkeyError, OSError, ValueError) as error:
+                raise StoreUnavailable(f"{type(error).__name__}: {error}"[:REASON_CHARS]) from None
+
+
+class _TlsConnection(Connection):
+    """Over TLS with a context of ours: the client's own one leaves the host's name unchecked by default."""
+
+    def __init__(self, *, context: ssl.SSLContext, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._context = context
+
+    def _connection_arguments(self) -> dict[str, Any]:
+        return {"host": self.host, "port": self.port, "ssl": self._context}
+
+
+class _Password(CredentialProvider):
+    """Read anew for each connection: a file may have been rotated."""
+
+    def __init__(self, settings: StoreSettings) -> None:
+        self._settings = settings
+
+    def get_credentials(self) -> tuple[str] | tuple[str, str]:
+        password = "" if self._settings.password is None else self._settings.password.reveal()
+        return (password,) if self._settings.username is None else (self._settings.username, password)
+
+
+def _connection(settings: StoreSettings) -> dict[str, Any]:
+    """How each connection is made."""
+    made: dict[str, Any] = {
+        "host": settings.host,
+        "port": settings.port,
+        "db": settings.database,
+        "client_name": "gatepass",
+        "lib_name": None,
+        "lib_version": None,
+        "socket_connect_timeout": CLOSING_S,  # it bounds the closing of a connection too, which nobody else does
+    }
+    if settings.password is not None:
+        made["credential_provider"] = _Password(settings)
+    if settings.tls:
+        made["context"] = _context(settings.network)
+    return made
+
+
+def _context(network: StoreNetwork) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    if network.ca_file:
+        context.load_verify_locations(network.ca_file)
+    if network.client_cert:
+        context.load_cert_chain(network.client_cert, network.client_key)
+    return context
+
+
+def _milliseconds(seconds: float) -> int:
+    return max(1, round(seconds * 1000))
+
+
+def _seconds(at: Collection[Any]) -> float:
+    """TIME's answer: seconds and microseconds."""
+    whole, micro = at
+    return int(whole) + int(micro) / 1e6

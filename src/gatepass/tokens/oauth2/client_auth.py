@@ -1,0 +1,115 @@
+"""How the client proves to the token endpoint who it is (RFC 6749 2.3, RFC 7523, RFC 8705)."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import assert_never
+from urllib.parse import quote_plus
+
+from gatepass.call import Headers, Secret
+from gatepass.config.credential.oauth2 import Oauth2Credential
+from gatepass.config.references import read_file
+from gatepass.tokens.expiry import date_of
+from gatepass.tokens.issuer import Heard
+from gatepass.tokens.oauth2.assertion import TYPE, KeySigner, SecretSigner, Signer, claims
+from gatepass.tokens.oauth2.refusal import code_of
+from gatepass.tokens.secret import revealed
+
+SKEW_S = 20.0
+"""A difference of clocks from which on it is what an assertion may have been refused for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What a token request carries so that the issuer knows the client."""
+
+    headers: Headers = field(default=(), repr=False)
+    fields: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def secrets(self) -> tuple[Secret, ...]:
+        """What of it is made for this one request and known to nobody else yet."""
+        assertion = self.fields.get("client_assertion")
+        return () if assertion is None else (Secret(assertion),)
+
+
+class Client:
+    """The client of one credential. It learns how far the issuer's clock is ahead of ours, and no more."""
+
+    def __init__(self, settings: Oauth2Credential) -> None:
+        self._settings = settings
+        self._secret = settings.client_secret or Secret("")
+        self._key = _private_key(settings)
+        self._signer = _signer(settings, self._secret, self._key)
+        self._ahead_s = 0.0
+
+    def secrets(self) -> tuple[Secret, ...]:
+        """What it proves itself with, in each form in which it travels."""
+        if self._key is not None:
+            return (self._key,)
+        if self._settings.client_secret is None:
+            return ()
+        return (self._secret, Secret(lambda: _basic(self._settings.client_id, self._secret.reveal())))
+
+    def proof(self, token_url: str, wall_s: float) -> Proof:
+        """For one request to `token_url` at `wall_s` (Clock.wall); raises FetchFailure where a secret is away."""
+        settings = self._settings
+        named = {"client_id": settings.client_id}
+        match settings.client_auth:
+            case "basic":
+                pair = _basic(settings.client_id, revealed(self._secret, "client_secret"))
+                return Proof(((b"authorization", f"Basic {pair}".encode()),))
+            case "form":
+                return Proof(fields=named | {"client_secret": revealed(self._secret, "client_secret")})
+            case "secret_jwt" | "private_key_jwt":
+                said = claims(settings.client_id, self._audience(token_url), wall_s + self._ahead_s)
+                signed = {"client_assertion_type": TYPE, "client_assertion": self._signer.sign(said)}
+                return Proof(fields=named | signed)
+            case "mtls" | "none":
+                return Proof(fields=named)
+            case _:  # pragma: no cover - mypy sees that nothing is left
+                assert_never(settings.client_auth)
+
+    def heed(self, heard: Heard) -> bool:
+        """Whether an assertion may have been refused for its times alone: then the next is made by the issuer's clock.
+
+        With a clock of ours that is two minutes behind, every assertion has expired when it arrives.
+        """
+        date_s = date_of(heard.reply.headers)
+        if self._settings.client_auth not in ("secret_jwt", "private_key_jwt") or date_s is None:
+            return False
+        ahead_s = date_s - heard.wall_s
+        if not _unknown_client(heard) or abs(ahead_s - self._ahead_s) < SKEW_S:
+            return False
+        self._ahead_s = ahead_s
+        return True
+
+    def _audience(self, token_url: str) -> str:
+        match self._settings.assertion_audience:
+            case "token_url":
+                return token_url
+            case "issuer":
+                return self._settings.issuer or token_url
+            case own:
+                return own
+
+
+def _unknown_client(heard: Heard) -> bool:
+    return heard.reply.status == 401 or code_of(heard.reply) == "invalid_client"
+
+
+def _private_key(settings: Oauth2Credential) -> Secret | None:
+    """The PEM text of the key, read afresh at each look."""
+    file = settings.private_key_file
+    return settings.private_key if file is None else Secret(lambda: read_file(file))
+
+
+def _signer(settings: Oauth2Credential, secret: Secret, key: Secret | None) -> Signer:
+    return SecretSigner(secret) if key is None else KeySigner(settings, key)
+
+
+def _basic(client_id: str, secret: str) -> str:
+    """RFC 6749 2.3.1: both are form-encoded before they are joined."""
+    return b64encode(f"{quote_plus(client_id)}:{quote_plus(secret)}".encode()).decode()

@@ -1,0 +1,161 @@
+"""Where a refresh token is kept between its uses: each use may end it, so only the newest is of any worth."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from typing import Protocol
+
+from gatepass.config.references import UnresolvedReference, read_file
+from gatepass.runtime import Clock, sleep, timeout
+from gatepass.tokens.failure import FetchFailure
+
+LOOK_AGAIN_S = 0.05
+"""Between two looks at a lock that another process holds."""
+BUSY = "the refresh token is in use elsewhere, and was not free in time"
+
+
+class Keepsake(Protocol):
+    """Keeps one short text for one credential, for all who use it. Every failure is a FetchFailure."""
+
+    def turn(self, within_s: float) -> AbstractAsyncContextManager[None]:
+        """Keeps everybody else out from the look at the text until what replaces it is kept.
+
+        Two uses of one refresh token look like a theft, which ends the whole family of tokens
+        (RFC 9700 4.14.2). Fails where the turn does not come within `within_s` seconds.
+        """
+        ...
+
+    async def get(self) -> str | None:
+        """The text that was put last; None where there is none."""
+        ...
+
+    async def put(self, text: str) -> None:
+        """Keeps `text` in the place of what was there; when this returns, it is kept."""
+        ...
+
+
+class MemoryKeepsake:
+    """Keeps it in this process: lost at a restart, and unknown to other processes."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._lock = asyncio.Lock()
+        self._text: str | None = None
+
+    @asynccontextmanager
+    async def turn(self, within_s: float) -> AsyncIterator[None]:
+        await timeout(self._clock, within_s, self._lock.acquire(), FetchFailure(BUSY, quick=False))
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+    async def get(self) -> str | None:
+        return self._text
+
+    async def put(self, text: str) -> None:
+        self._text = text
+
+
+class FileKeepsake:
+    """Keeps it in a file of mode 0600, for all processes of this machine that name the same file.
+
+    A reader sees the old text or the new one, never a half, and the new one survives a crash: it is on
+    the disk before it takes the old one's place. The lock is a file beside it (`NAME.lock`), for the
+    file itself is another one after each change; it ends with the process that holds it.
+    """
+
+    def __init__(self, path: str, clock: Clock) -> None:
+        self._path = path
+        self._clock = clock
+
+    @asynccontextmanager
+    async def turn(self, within_s: float) -> AsyncIterator[None]:
+        by_s = self._clock.now() + within_s
+        lock = _lock_of(self._path)
+        try:
+            while not _locked(lock):
+                if self._clock.now() >= by_s:
+                    raise FetchFailure(BUSY, quick=False)
+                await sleep(self._clock, LOOK_AGAIN_S)
+            yield
+        finally:
+            os.close(lock)
+
+    async def get(self) -> str | None:
+        return _read(self._path)
+
+    async def put(self, text: str) -> None:
+        try:
+            await asyncio.get_running_loop().run_in_executor(None, _replace, self._path, text)
+        except OSError as error:
+            raise _failure("cannot be written", error) from None
+
+
+def _lock_of(path: str) -> int:
+    try:
+        return os.open(f"{os.path.realpath(path)}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise _failure("cannot be locked", error) from None
+
+
+def _locked(lock: int) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        raise _failure("cannot be locked", error) from None
+    return True
+
+
+def _read(path: str) -> str | None:
+    try:
+        os.stat(path)
+        return read_file(path)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise _failure("cannot be read", error) from None
+    except UnresolvedReference as error:
+        raise FetchFailure(f"refresh_token_file: {error}", quick=False) from None
+
+
+def _replace(path: str, text: str) -> None:
+    """All of `text` or nothing of it stands at `path`: a rename is atomic. What a link points to is replaced."""
+    path = os.path.realpath(path)
+    folder, name = os.path.split(path)
+    new = os.path.join(folder, f".{name}.{secrets.token_hex(8)}")
+    try:
+        _write(new, text.encode())
+        os.replace(new, path)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            os.unlink(new)
+        raise
+    _sync(folder)
+
+
+def _write(path: str, data: bytes) -> None:
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync(folder: str) -> None:
+    """Makes a rename last (fsync(2), Notes)."""
+    place = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(place)
+    finally:
+        os.close(place)
+
+
+def _failure(what: str, error: OSError) -> FetchFailure:
+    return FetchFailure(f"refresh_token_file {what}: {error.strerror}", quick=False)

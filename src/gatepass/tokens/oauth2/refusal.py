@@ -1,0 +1,33 @@
+"""The code of an issuer's refusal (RFC 6749 5.2), and what to do about it."""
+
+from __future__ import annotations
+
+from gatepass.tokens.failure import FetchFailure
+from gatepass.tokens.objection import denies, objection
+from gatepass.tokens.reply import NotJson, Reply, document_of
+
+DEAD_GRANT = frozenset({"invalid_grant", "bad_refresh_token", "unauthorized_client", "unsupported_grant_type"})
+"""Codes after which a refresh token is of no more use. GitHub says bad_refresh_token, in a reply of 200."""
+SIGN_IN_ANEW = "sign in anew, and put the refresh token that you get into refresh_token"
+
+
+def code_of(reply: Reply) -> str | None:
+    """The `error` of a reply that refuses; None where it gives a token, or no code."""
+    try:
+        document = document_of(reply.text)
+    except NotJson:
+        return None
+    if 200 <= reply.status < 300 and not denies(document):
+        return None
+    found = objection(document)
+    return found.code if found is not None else None
+
+
+def advised(failure: FetchFailure, advice: str) -> FetchFailure:
+    """The same failure with what to do about it."""
+    return FetchFailure(
+        f"{failure.reason.rstrip('.')}; {advice}",
+        definite=failure.definite,
+        quick=failure.quick,
+        retry_after_s=failure.retry_after_s,
+    )

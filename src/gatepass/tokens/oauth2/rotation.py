@@ -1,0 +1,182 @@
+"""The refresh token of one credential: each use may end it and give a new one, which is kept before anything else."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Any, TypeVar
+
+from gatepass.config.credential.oauth2 import Oauth2Credential
+from gatepass.runtime import Clock
+from gatepass.tokens.document import ENVELOPES
+from gatepass.tokens.failure import FetchFailure
+from gatepass.tokens.issuer import Heard
+from gatepass.tokens.oauth2.grant import Fields, refresh
+from gatepass.tokens.oauth2.keepsake import Keepsake, MemoryKeepsake
+from gatepass.tokens.oauth2.refusal import DEAD_GRANT, code_of
+from gatepass.tokens.reply import NotJson, Reply, document_of
+from gatepass.tokens.secret import revealed
+
+T = TypeVar("T")
+
+NAMES = ("refresh_token", "refreshToken")
+LAST_WORDS_S = 2.0
+"""How long a cancelled use may still take: its reply holds the only refresh token that lives from then on."""
+IN_MEMORY = "it is in memory alone: set refresh_token_file, or a restart begins with the first one again"
+logger = logging.getLogger("gatepass.tokens")
+
+Exchange = Callable[[Fields], Awaitable[Heard]]
+"""Sends the form of a grant to the token endpoint, with the proof of the client and the wishes."""
+
+
+def refresh_token_in(reply: Reply) -> str | None:
+    """The refresh token that a good reply gives, None where it gives none."""
+    try:
+        document = document_of(reply.text) if 200 <= reply.status < 300 else None
+    except NotJson:
+        return None
+    root = document if isinstance(document, dict) else {}
+    boxes = [root, *(box for name in ENVELOPES if isinstance(box := root.get(name), dict))]
+    found = (box[name] for box in boxes for name in NAMES if isinstance(box.get(name), str) and box[name])
+    return next(found, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What a Keepsake holds: a token, and whose it is. `recipe` None is a bare token that a person put there."""
+
+    token: str = field(repr=False)
+    recipe: str | None = None
+
+    def written(self) -> str:
+        return json.dumps({"refresh_token": self.token, "recipe": self.recipe})
+
+
+def kept_in(text: str | None) -> Kept | None:
+    """What `text` says; None where it says nothing."""
+    if text is None or not (text := text.strip()):
+        return None
+    if not text.startswith("{"):
+        return Kept(text)
+    try:
+        document = document_of(text)
+    except NotJson:
+        raise FetchFailure("refresh_token_file holds neither a refresh token nor JSON", quick=False) from None
+    token, recipe = document.get("refresh_token"), document.get("recipe")
+    return Kept(token, recipe if isinstance(recipe, str) else None) if isinstance(token, str) and token else None
+
+
+def recipe_of(settings: Oauth2Credential) -> str:
+    """Whose refresh tokens these are: the issuer's, the client's, the user's, and the first one's successors.
+
+    Neither scope nor key belongs to it: a change of those must not bring the first token back, which has
+    long ended.
+    """
+    first = settings.refresh_token
+    seed = None if first is None else revealed(first, "refresh_token")
+    parts = (settings.endpoint, settings.client_id, settings.username, seed)
+    return sha256(json.dumps(parts).encode()).hexdigest()
+
+
+class Rotation:
+    """Uses the newest refresh token there is. `is_last` says that nothing else signs in where it is dead."""
+
+    def __init__(self, name: str, settings: Oauth2Credential, keepsake: Keepsake, clock: Clock) -> None:
+        self._name = name
+        self._settings = settings
+        self._keepsake = keepsake
+        self._clock = clock
+        self._unkept: Kept | None = None
+        self._dead: str | None = None
+        self._is_told = False
+        self.is_last = settings.grant_type == "refresh_token"
+
+    async def renewed(self, exchange: Exchange, by_s: float) -> Heard | None:
+        """The reply to a use of the refresh token; None where there is none that is worth a try.
+
+        A refused one is tried once more where another process has put a newer one in its place meanwhile.
+        The reply may still refuse where `is_last`: then its words are what people need. Else where nobody can
+        say which token is the newest, none is used.
+        """
+        async with AsyncExitStack() as turn:
+            try:
+                await turn.enter_async_context(self._keepsake.turn(by_s - self._clock.now()))
+                token = await self._newest()
+            except FetchFailure as failure:
+                if self.is_last or self._clock.now() >= by_s:
+                    raise
+                self._warn("refresh_token_not_read", failure.reason)
+                return None
+            return None if token is None else await self._tried(token, exchange)
+
+    async def _tried(self, token: str, exchange: Exchange) -> Heard | None:
+        heard = None
+        while token != self._dead:
+            heard = await to_its_end(self._use(token, exchange), self._clock)
+            if code_of(heard.reply) not in DEAD_GRANT:
+                self._dead = None
+                return heard
+            self._dead, token = token, await self._newest() or token
+        if not self.is_last:
+            return None
+        self._dead = None
+        return heard
+
+    async def heed(self, heard: Heard) -> None:
+        """Keep the refresh token that the reply to another grant gives."""
+        if (token := refresh_token_in(heard.reply)) is not None:
+            await to_its_end(self._keep(token), self._clock)
+
+    async def _newest(self) -> str | None:
+        recipe = recipe_of(self._settings)
+        if self._unkept is not None and self._unkept.recipe == recipe:
+            return self._unkept.token
+        kept = kept_in(await self._keepsake.get())
+        if kept is not None and kept.recipe in (recipe, None):
+            return kept.token
+        first = self._settings.refresh_token
+        return None if first is None else revealed(first, "refresh_token")
+
+    async def _use(self, token: str, exchange: Exchange) -> Heard:
+        heard = await exchange(refresh(token))
+        newest = refresh_token_in(heard.reply) or token
+        if newest != token or self._unkept is not None:
+            await self._keep(newest)
+        return heard
+
+    async def _keep(self, token: str) -> None:
+        """Where it cannot be kept it is still used: to drop the only token that lives would help nobody."""
+        kept = Kept(token, recipe_of(self._settings))
+        self._unkept = kept
+        try:
+            await self._keepsake.put(kept.written())
+        except FetchFailure as failure:
+            self._warn("refresh_token_not_kept", failure.reason)
+            return
+        self._unkept = None
+        if isinstance(self._keepsake, MemoryKeepsake) and self.is_last and not self._is_told:
+            self._is_told = True
+            self._warn("refresh_token_not_kept", IN_MEMORY)
+
+    def _warn(self, event: str, reason: str) -> None:
+        logger.warning(event, extra={"fields": {"credential": self._name, "reason": reason}})
+
+
+async def to_its_end(work: Coroutine[Any, Any, T], clock: Clock) -> T:
+    """Await `work`, which a cancellation ends only after LAST_WORDS_S."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        timer = clock.call_later(LAST_WORDS_S, task.cancel)
+        try:
+            await asyncio.wait({task})
+        finally:
+            timer.cancel()
+            task.cancel()
+        raise

@@ -1,0 +1,121 @@
+"""The source of `type: oauth2`: a grant, with the client's proof, to the token endpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from urllib.parse import urlencode
+
+from gatepass.call import Headers, Request, Secret
+from gatepass.config.credential.oauth2 import SPELLINGS, Oauth2Credential
+from gatepass.runtime import Clock
+from gatepass.tokens.failure import FetchFailure
+from gatepass.tokens.issuer import HEADERS, Heard, Issuer, bounds, host_of
+from gatepass.tokens.life import Token
+from gatepass.tokens.oauth2.client_auth import Client, Proof
+from gatepass.tokens.oauth2.discovery import Discovery, Endpoint
+from gatepass.tokens.oauth2.grant import Fields, sign_in, wishes
+from gatepass.tokens.oauth2.keepsake import FileKeepsake, Keepsake, MemoryKeepsake
+from gatepass.tokens.oauth2.refusal import DEAD_GRANT, SIGN_IN_ANEW, advised, code_of
+from gatepass.tokens.oauth2.rotation import Rotation
+from gatepass.tokens.reading import Terms
+from gatepass.tokens.secret import secret_fields
+from gatepass.transport.seam import Transport
+
+FORM = (b"content-type", b"application/x-www-form-urlencoded")
+
+
+class Oauth2Source:
+    """Mints by one grant. Refresh tokens are kept in `refresh_token_file`, else in `keepsake`, else in memory."""
+
+    def __init__(
+        self,
+        name: str,
+        settings: Oauth2Credential,
+        transport: Transport,
+        clock: Clock,
+        keepsake: Keepsake | None = None,
+    ) -> None:
+        terms = Terms(host_of(settings.endpoint), settings.default_ttl_s, settings.max_ttl_s)
+        self._settings = settings
+        self._clock = clock
+        self._issuer = Issuer(name, settings, terms, transport, clock)
+        self._client = Client(settings)
+        self._discovery = Discovery(settings, self._issuer, clock) if settings.issuer is not None else None
+        kept = _keepsake(settings, clock, keepsake)
+        self._rotation = Rotation(name, settings, kept, clock) if settings.refreshes else None
+        own = (settings.password, settings.refresh_token)
+        self._secrets = (
+            *self._client.secrets(),
+            *(secret for secret in own if secret is not None),
+            *secret_fields(settings.extra),
+        )
+
+    def __repr__(self) -> str:
+        return f"Oauth2Source({self._issuer.name})"
+
+    def secrets(self) -> tuple[Secret, ...]:
+        return self._secrets
+
+    async def fetch(self) -> Token:
+        """A token of this moment; raises FetchFailure. All its steps together are bounded by `timeout_s`."""
+        by_s = self._clock.now() + self._settings.timeout_s
+        endpoint = Endpoint(self._settings.endpoint)
+        if self._discovery is None:
+            return await self._mint(endpoint, by_s)
+        endpoint = await self._discovery.endpoint(by_s)
+        try:
+            return await self._mint(endpoint, by_s)
+        except FetchFailure:
+            self._discovery.doubt()
+            raise
+
+    async def _mint(self, endpoint: Endpoint, by_s: float) -> Token:
+        async def exchange(grant: Fields) -> Heard:
+            return await self._exchange(endpoint, grant, by_s)
+
+        heard = await self._rotation.renewed(exchange, by_s) if self._rotation is not None else None
+        if heard is None:
+            heard = await exchange(sign_in(self._settings))
+            if self._rotation is not None:
+                await self._rotation.heed(heard)
+        try:
+            return self._at(endpoint).token(heard)
+        except FetchFailure as failure:
+            raise self._advised(failure, heard, endpoint) from None
+
+    async def _exchange(self, endpoint: Endpoint, grant: Fields, by_s: float) -> Heard:
+        heard = await self._ask(endpoint, grant, by_s)
+        return await self._ask(endpoint, grant, by_s) if self._client.heed(heard) else heard
+
+    async def _ask(self, endpoint: Endpoint, grant: Fields, by_s: float) -> Heard:
+        proof = self._client.proof(endpoint.token_url, self._clock.wall())
+        request = self._request(endpoint, grant, proof)
+        return await self._at(endpoint).ask(request, (*self._secrets, *proof.secrets, *_tokens(grant)), by_s)
+
+    def _request(self, endpoint: Endpoint, grant: Fields, proof: Proof) -> Request:
+        headers: Headers = (*HEADERS, FORM, *proof.headers)
+        form = urlencode({**grant, **proof.fields, **wishes(self._settings)}).encode()
+        return Request("POST", endpoint.token_url, headers, form, bounds(self._settings))
+
+    def _at(self, endpoint: Endpoint) -> Issuer:
+        return replace(self._issuer, terms=replace(self._issuer.terms, issuer=host_of(endpoint.token_url)))
+
+    def _advised(self, failure: FetchFailure, heard: Heard, endpoint: Endpoint) -> FetchFailure:
+        code, own = code_of(heard.reply), self._settings.client_auth
+        taken = [SPELLINGS.get(method, method) for method in endpoint.methods]
+        if code == "invalid_client" and taken and own not in taken:
+            return advised(failure, f"client_auth is {own}, and the issuer takes {', '.join(dict.fromkeys(taken))}")
+        if code in DEAD_GRANT and self._rotation is not None and self._rotation.is_last:
+            return advised(failure, SIGN_IN_ANEW)
+        return failure
+
+
+def _tokens(grant: Fields) -> Iterable[Secret]:
+    return (Secret(grant[name]) for name in ("refresh_token", "password") if name in grant)
+
+
+def _keepsake(settings: Oauth2Credential, clock: Clock, shared: Keepsake | None) -> Keepsake:
+    if settings.refresh_token_file is not None:
+        return FileKeepsake(settings.refresh_token_file, clock)
+    return shared or MemoryKeepsake(clock)

@@ -1,0 +1,92 @@
+"""What processes tell each other of a credential, as it lies in the store."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, field
+from typing import Self
+
+import msgspec
+
+from gatepass.call import Secret
+from gatepass.store.seam import Reading
+from gatepass.tokens.backoff import REFUSAL_LONGEST_S, REFUSAL_S, RETRY_AFTER_LONGEST_S
+from gatepass.tokens.failure import FetchFailure
+from gatepass.tokens.life import Kind, Token, ToldBy
+
+TRANSIENT_S = 1.0
+"""How long a failure that may pass speaks for the others too. They notice a recovery within 4 s all the same:
+who asks first tells them."""
+
+
+class _Record:
+    """Encodes itself; what another version wrote is as good as nothing."""
+
+    def encoded(self) -> bytes:
+        return msgspec.json.encode(self)
+
+    @classmethod
+    def decoded(cls, data: bytes | None) -> Self | None:
+        try:
+            return None if data is None else msgspec.json.decode(data, type=cls)
+        except msgspec.MsgspecError:
+            return None
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRecord(_Record):
+    """A token as its minter gives it on. `born_s` is a moment of the store; `id` tells two of them apart that
+    hold the same text."""
+
+    text: str = field(repr=False)
+    born_s: float
+    life_s: float
+    kind: Kind
+    told_by: ToldBy
+    no_expiry_at: str | None
+    id: str
+
+    @classmethod
+    def of(cls, token: Token, life_s: float, born_s: float) -> Self:
+        mark = secrets.token_hex(8)
+        return cls(token.text, born_s, life_s, token.kind, token.told_by, token.no_expiry_at, mark)
+
+    def token(self, reading: Reading) -> Token:
+        """The same token by this process's clock, its end never later than it really is."""
+        born_s = reading.here_s(self.born_s)
+        return Token(Secret(self.text), born_s, self.life_s, self.kind, self.told_by, self.no_expiry_at, shared=True)
+
+
+@dataclass(frozen=True, slots=True)
+class FailureRecord(_Record):
+    """A fetch that failed. Until `until_s`, a moment of the store like `at_s`, nobody but `owner` asks again."""
+
+    owner: str
+    reason: str
+    definite: bool
+    quick: bool
+    at_s: float
+    until_s: float
+
+    @classmethod
+    def of(cls, failure: FetchFailure, owner: str, at_s: float, refusals: int) -> Self:
+        """`refusals`: how often the issuer has said no by now, this time included."""
+        hold_s = max(hold(failure, refusals), TRANSIENT_S)
+        return cls(owner, failure.reason, failure.definite, failure.quick, at_s, at_s + hold_s)
+
+    def failure(self, now_s: float) -> FetchFailure:
+        """The same failure at the store's moment `now_s`, for somebody who has not asked."""
+        left_s = self.until_s - now_s
+        wish_s = left_s if left_s > TRANSIENT_S else None
+        return FetchFailure(self.reason, definite=self.definite, quick=self.quick, retry_after_s=wish_s)
+
+
+def hold(failure: FetchFailure, refusals: int) -> float:
+    """Seconds for which `failure` keeps every process from asking; 0 where it may pass at any moment.
+
+    As in one process: together they must not lock an account either.
+    """
+    wished_s = min(failure.retry_after_s or 0.0, RETRY_AFTER_LONGEST_S)
+    if not failure.definite:
+        return wished_s
+    return max(wished_s, min(REFUSAL_S * 2.0 ** min(refusals - 1, 10), REFUSAL_LONGEST_S))

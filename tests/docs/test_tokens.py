@@ -1,0 +1,521 @@
+"""Each recipe of docs/tokens.md loads as it stands there, and mints a token that its upstream takes.
+
+Names are resolved to servers of this test, which show certificates of those names: what runs is the
+recipe itself, its hosts and presets included, as `gatepass check --live` would run it.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import os
+import re
+import socket
+import ssl
+import stat
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, parse_qsl, urlsplit
+
+import jwt
+import pytest
+import trustme
+from ruamel.yaml import YAML
+
+from gatepass.cli import COMMANDS
+from gatepass.config.credential.kinds import KINDS
+from gatepass.config.credential.preset import PRESETS
+from gatepass.config.load import load
+from gatepass.doctor import diagnose
+from tests.integration.scripted import Dialogue, Received, Scripted, Send, reply
+from tests.unit.tokens import keys
+
+TEXT = (Path(__file__).parents[2] / "docs/tokens.md").read_text()
+RECIPES = {
+    heading: block
+    for heading, section in re.findall(r"^### (.+?)\n(.*?)(?=^##|\Z)", TEXT, re.MULTILINE | re.DOTALL)
+    for block in re.findall(r"^```yaml\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
+}
+MACHINE = ("/run/secrets/", "/var/run/secrets/", "/var/lib/gatepass/", "/usr/local/bin/")
+"""Folders of a machine for which the test has its own."""
+
+TOKEN = "the-token-of-the-recipe"
+SECRET = "a-long-secret-of-32-characters-xx"
+MINTED = {"access_token": TOKEN, "expires_in": 300, "token_type": "Bearer"}
+TENANT, CLIENT = "11111111-2222-3333-4444-555555555555", "66666666-7777-8888-9999-000000000000"
+GRANT = "client_credentials"
+UPSTREAM = "llm.corp.example"
+PORTS = {80: "plain", 443: "secure"}
+
+Asked = Callable[[Received], bytes]
+
+
+def form(request: Received) -> dict[str, str]:
+    assert request.header("content-type") == "application/x-www-form-urlencoded"
+    return dict(parse_qsl(request.body.decode(), keep_blank_values=True, strict_parsing=True))
+
+
+def basic(request: Received) -> str:
+    scheme, _, value = (request.header("authorization") or "").partition(" ")
+    assert scheme == "Basic"
+    return base64.b64decode(value).decode()
+
+
+def signed(assertion: str, key: str, algorithm: str, audience: str) -> dict[str, Any]:
+    claims: dict[str, Any] = jwt.decode(assertion, key, [algorithm], audience=audience)
+    return claims
+
+
+# --- what each issuer wants to be asked, and what it says ---------------------------------------------------------
+
+
+def secret_in_a_header(request: Received) -> bytes:
+    assert basic(request) == f"gatepass:{SECRET}"
+    assert form(request) in ({"grant_type": GRANT}, {"grant_type": GRANT, "scope": "llm.read llm.write"})
+    return reply(MINTED)
+
+
+def secret_in_the_form(request: Received) -> bytes:
+    assert form(request) == {
+        "grant_type": GRANT,
+        "client_id": "gatepass",
+        "client_secret": SECRET,
+        "audience": "https://llm.corp.example/",
+        "tenant": "research",
+    }
+    return reply(MINTED)
+
+
+def discovered(request: Received) -> bytes:
+    if request.method == "GET":
+        assert request.target == "/realms/llm/.well-known/openid-configuration"
+        issuer = "https://sso.corp.example/realms/llm"
+        return reply({"issuer": issuer, "token_endpoint": f"{issuer}/protocol/token"})
+    assert request.target == "/realms/llm/protocol/token"
+    return secret_in_a_header(request)
+
+
+def assertion_by_key(request: Received) -> bytes:
+    fields = form(request)
+    assert fields["client_assertion_type"] == "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+    assertion = fields["client_assertion"]
+    claims = signed(assertion, keys.public_pem("rsa"), "RS256", "https://sso.corp.example/oauth/token")
+    assert (claims["iss"], claims["sub"]) == ("gatepass", "gatepass")
+    assert jwt.get_unverified_header(assertion)["kid"] == "2026-01"
+    return reply(MINTED)
+
+
+def assertion_by_secret(request: Received) -> bytes:
+    signed(form(request)["client_assertion"], SECRET, "HS256", "https://sso.corp.example/oauth/token")
+    return reply(MINTED)
+
+
+def known_by_certificate(request: Received) -> bytes:
+    """Whoever gets here has shown a certificate."""
+    assert form(request) == {"grant_type": GRANT, "client_id": "gatepass"}
+    assert request.header("authorization") is None
+    return reply(MINTED)
+
+
+def refreshed(request: Received) -> bytes:
+    assert form(request) == {"grant_type": "refresh_token", "refresh_token": "first-refresh-token"}
+    return reply({**MINTED, "refresh_token": "second-refresh-token"})
+
+
+def password(request: Received) -> bytes:
+    said = {"grant_type": "password", "client_id": "gatepass", "username": "svc-llm", "password": SECRET}
+    assert form(request) == said
+    return reply(MINTED)
+
+
+def portal(request: Received) -> bytes:
+    assert (request.target, request.header("x-app")) == ("/api/token", "bot")
+    assert request.json() == {"app_id": "bot", "secret": SECRET}
+    return reply({"code": 0, "data": {"token": TOKEN, "expireAt": 4_102_444_800_000}})
+
+
+def by_hmac(request: Received) -> bytes:
+    said = request.json()
+    text = f"{said['app_id']}\n{said['timestamp']}\n{said['nonce']}"
+    assert request.header("x-signature") == hmac.new(SECRET.encode(), text.encode(), hashlib.sha256).hexdigest()
+    return reply({"token": TOKEN, "ttl": 300})
+
+
+def user_login(request: Received) -> bytes:
+    assert request.json() == {"username": "svc-llm", "password": SECRET}
+    return reply({"data": {"accessToken": TOKEN, "expiresIn": 300}})
+
+
+def ibm(request: Received) -> bytes:
+    assert request.target == "/identity/token"
+    assert form(request) == {"grant_type": "urn:ibm:params:oauth:grant-type:apikey", "apikey": SECRET}
+    return reply({**MINTED, "expires_in": 3600, "expiration": 4_102_444_800})
+
+
+def baidu(request: Received) -> bytes:
+    parts = urlsplit(request.target)
+    assert parts.path == "/oauth/2.0/token"
+    assert dict(parse_qsl(parts.query)) == {"grant_type": GRANT, "client_id": "an-api-key", "client_secret": SECRET}
+    return reply({**MINTED, "expires_in": 2_592_000})
+
+
+def huawei(request: Received) -> bytes:
+    assert request.target == "/v3/auth/tokens?nocatalog=true"
+    said = request.json()["auth"]
+    user = {"name": "svc-llm", "password": SECRET, "domain": {"name": "corp"}}
+    assert said["identity"] == {"methods": ["password"], "password": {"user": user}}
+    assert said["scope"] == {"project": {"name": "cn-north-4"}}
+    return reply({"token": {"expires_at": "2099-01-01T00:00:00.000000Z"}}, 201, x_subject_token=TOKEN)
+
+
+def databricks(request: Received) -> bytes:
+    assert (request.target, basic(request)) == ("/oidc/v1/token", f"a-client-id:{SECRET}")
+    assert form(request) == {"grant_type": GRANT, "scope": "all-apis"}
+    return reply({**MINTED, "expires_in": 3600})
+
+
+def sap(request: Received) -> bytes:
+    assert (request.target, basic(request)) == ("/oauth/token", f"a-client-id:{SECRET}")
+    assert form(request) == {"grant_type": GRANT}
+    return reply(MINTED)
+
+
+def entra(request: Received) -> bytes:
+    assert request.target == f"/{TENANT}/oauth2/v2.0/token"
+    fields = form(request)
+    assert fields["client_id"] == CLIENT
+    assert fields["scope"] == "https://cognitiveservices.azure.com/.default"
+    assert "client_secret" in fields or "client_assertion" in fields
+    if "client_secret" in fields:
+        assert fields["client_secret"] == SECRET
+    elif fields["client_assertion"].count(".") == 2:
+        audience = f"https://login.microsoftonline.com/{TENANT}/oauth2/v2.0/token"
+        [algorithm] = {jwt.get_unverified_header(fields["client_assertion"])["alg"]}
+        signed(fields["client_assertion"], keys.public_pem("rsa"), algorithm, audience)
+    else:
+        assert fields["client_assertion"] == "projected-token"
+    return reply(MINTED)
+
+
+def identity(request: Received) -> bytes:
+    parts = urlsplit(request.target)
+    assert (parts.path, request.header("x-identity-header")) == ("/msi/token", SECRET)
+    [resource] = parse_qs(parts.query)["resource"]
+    assert resource == "https://cognitiveservices.azure.com"
+    return reply({**MINTED, "expires_on": "4102444800", "resource": resource})
+
+
+def google_account(request: Received) -> bytes:
+    claims = signed(form(request)["assertion"], keys.public_pem("rsa"), "RS256", "https://oauth2.googleapis.com/token")
+    assert (claims["iss"], claims["scope"]) == ("svc@corp.example", "https://www.googleapis.com/auth/cloud-platform")
+    return reply(MINTED)
+
+
+def metadata(request: Received) -> bytes:
+    assert request.target.startswith("/computeMetadata/v1/instance/service-accounts/default/token?scopes=")
+    assert request.header("metadata-flavor") == "Google"
+    return reply(MINTED, metadata_flavor="Google")
+
+
+def sts(request: Received) -> bytes:
+    fields = dict(parse_qsl(request.body.decode()))
+    assert fields["Action"] == "AssumeRoleWithWebIdentity"
+    assert (fields["RoleArn"], fields["WebIdentityToken"]) == ("arn:aws:iam::1:role/llm", "projected-token")
+    made = {"AccessKeyId": "ASIA1", "SecretAccessKey": "s", "SessionToken": "t", "Expiration": "2099-01-01T00:00:00Z"}
+    inside = "".join(f"<{name}>{value}</{name}>" for name, value in made.items())
+    return reply(f"<R><Credentials>{inside}</Credentials></R>".encode(), content_type="text/xml")
+
+
+# --- what the upstream wants to see -------------------------------------------------------------------------------
+
+
+def header(name: str = "authorization", template: str = "Bearer {}", value: str = TOKEN) -> Callable[[Received], bool]:
+    return lambda request: request.header(name) == template.format(value)
+
+
+def parameter(name: str, value: str = TOKEN) -> Callable[[Received], bool]:
+    return lambda request: parse_qs(urlsplit(request.target).query).get(name) == [value]
+
+
+def bedrock_key(request: Received) -> bool:
+    return (request.header("authorization") or "").startswith("Bearer bedrock-api-key-")
+
+
+def several(request: Received) -> bool:
+    beside = request.header("ocp-apim-subscription-key") == SECRET
+    return beside and header()(request) and header("x-auth-token", "{}")(request)
+
+
+AS_A_BEARER = header()
+
+
+@dataclass(frozen=True)
+class Case:
+    """The world of a recipe: who is asked, what the upstream must see, which files and variables there are."""
+
+    issuer: Asked | None = None
+    host: str = "sso.corp.example"
+    taken: Callable[[Received], bool] = AS_A_BEARER
+    files: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict)
+    leaves: Mapping[str, str] = field(default_factory=dict)
+
+
+CORP = {"CORP_SECRET": SECRET}
+PORTAL = "portal.corp.example"
+SCRIPT = "#!/bin/sh\n"
+PRINTS = f'{SCRIPT}[ "$1 $2 $CORP_PIN" = "--for llm {SECRET}" ] && echo {TOKEN}\n'
+EXEC_CREDENTIAL = {
+    "apiVersion": "client.authentication.k8s.io/v1",
+    "kind": "ExecCredential",
+    "status": {"token": TOKEN, "expirationTimestamp": "2099-01-01T00:00:00Z"},
+}
+PLUGIN = f'{SCRIPT}[ "$1" = get-token ] && [ -n "$KUBERNETES_EXEC_INFO" ] && echo \'{json.dumps(EXEC_CREDENTIAL)}\'\n'
+AZURE_FILE = {"AZURE_TENANT_ID": TENANT, "AZURE_CLIENT_ID": CLIENT}
+PEM = keys.private_pem("rsa") + keys.certificate_pem("rsa")
+ACCOUNT = {
+    "type": "service_account",
+    "client_email": "svc@corp.example",
+    "project_id": "corp",
+    "private_key_id": "1",
+    "private_key": keys.private_pem("rsa"),
+    "token_uri": "https://oauth2.googleapis.com/token",
+}
+
+CASES = {
+    "Several headers, and an upstream that says 403": Case(
+        secret_in_a_header, taken=several, env={**CORP, "SUBSCRIPTION_KEY": SECRET}
+    ),
+    "Client credentials, the secret in a header": Case(secret_in_a_header, files={"/run/secrets/corp": f"{SECRET}\n"}),
+    "Client credentials, the secret in the form, for an audience": Case(secret_in_the_form, env=CORP),
+    "Discovery: the issuer's own document names the endpoint": Case(discovered, env=CORP),
+    "A signed assertion instead of the secret": Case(
+        assertion_by_key, files={"/run/secrets/corp.key": keys.private_pem("rsa")}
+    ),
+    "An assertion signed with the secret": Case(assertion_by_secret, env=CORP),
+    "A client certificate (mTLS, RFC 8705), and a private CA": Case(known_by_certificate, "mtls.corp.example"),
+    "A refresh token that changes with each use": Case(
+        refreshed,
+        files={"/var/lib/gatepass/": ""},
+        env={**CORP, "FIRST_REFRESH_TOKEN": "first-refresh-token"},
+        leaves={"/var/lib/gatepass/corp.refresh": "second-refresh-token"},
+    ),
+    "User and password": Case(password, files={"/run/secrets/svc-llm": SECRET}),
+    "A login of your own": Case(portal, PORTAL, env={"PORTAL_SECRET": SECRET}),
+    "A request that is signed by an HMAC": Case(by_hmac, PORTAL, env={"PORTAL_SECRET": SECRET}),
+    "Preset login: user and password as JSON": Case(user_login, PORTAL, env={"PORTAL_PASSWORD": SECRET}),
+    "Preset ibm_iam: IBM Cloud and watsonx": Case(ibm, "iam.cloud.ibm.com", env={"IBM_API_KEY": SECRET}),
+    "Preset baidu: the token in the query": Case(
+        baidu,
+        "aip.baidubce.com",
+        parameter("access_token"),
+        env={"BAIDU_API_KEY": "an-api-key", "BAIDU_SECRET_KEY": SECRET},
+    ),
+    "Preset huawei: a token in a header, both ways": Case(
+        huawei, "iam.myhuaweicloud.com", header("x-auth-token", "{}"), env={"HUAWEI_PASSWORD": SECRET}
+    ),
+    "Preset databricks: a service principal": Case(
+        databricks,
+        "corp.cloud.databricks.com",
+        env={"DATABRICKS_CLIENT_ID": "a-client-id", "DATABRICKS_CLIENT_SECRET": SECRET},
+    ),
+    "Preset sap: SAP AI Core": Case(
+        sap,
+        "corp.authentication.eu10.hana.ondemand.com",
+        lambda request: header()(request) and header("ai-resource-group", "default")(request),
+        env={"SAP_CLIENT_ID": "a-client-id", "SAP_CLIENT_SECRET": SECRET},
+    ),
+    "A program that prints a token": Case(files={"/usr/local/bin/corp-token": PRINTS}, env={"CORP_PIN": SECRET}),
+    "A kubectl plugin": Case(files={"/usr/local/bin/corp-login": PLUGIN}),
+    "A projected Kubernetes token": Case(files={"/var/run/secrets/tokens/llm": TOKEN}),
+    "A variable": Case(env={"LLM_TOKEN": TOKEN}),
+    "A key that does not expire": Case(files={"/run/secrets/llm-key": f"{TOKEN}\n"}),
+    "A key in a header of its own": Case(taken=header("x-api-key", "{}"), env={"LLM_KEY": TOKEN}),
+    "A key in a query parameter": Case(taken=parameter("key"), env={"LLM_KEY": TOKEN}),
+    "Entra ID: a client secret": Case(entra, "login.microsoftonline.com", env={"AZURE_CLIENT_SECRET": SECRET}),
+    "Entra ID: a certificate": Case(entra, "login.microsoftonline.com", files={"/run/secrets/azure.pem": PEM}),
+    "Entra ID: a workload identity (AKS)": Case(
+        entra,
+        "login.microsoftonline.com",
+        files={"/var/run/secrets/azure-token": "projected-token"},
+        env={**AZURE_FILE, "AZURE_FEDERATED_TOKEN_FILE": "/var/run/secrets/azure-token"},
+    ),
+    "Entra ID: a managed identity": Case(
+        identity,
+        "identity.corp.example",
+        env={"IDENTITY_ENDPOINT": "https://identity.corp.example/msi/token", "IDENTITY_HEADER": SECRET},
+    ),
+    "Google: a service account's key": Case(
+        google_account, "oauth2.googleapis.com", files={"/run/secrets/google.json": json.dumps(ACCOUNT)}
+    ),
+    "Google: what the machine has": Case(metadata, "metadata.google.internal"),
+    "Amazon Bedrock: AWS keys": Case(
+        taken=bedrock_key, env={"AWS_ACCESS_KEY_ID": "AKIA1", "AWS_SECRET_ACCESS_KEY": SECRET}
+    ),
+    "Amazon Bedrock: a role by web identity (EKS)": Case(
+        sts,
+        "sts.eu-central-1.amazonaws.com",
+        bedrock_key,
+        files={"/var/run/secrets/aws-token": "projected-token"},
+        env={
+            "AWS_WEB_IDENTITY_TOKEN_FILE": "/var/run/secrets/aws-token",
+            "AWS_ROLE_ARN": "arn:aws:iam::1:role/llm",
+        },
+    ),
+}
+
+
+# --- the world ----------------------------------------------------------------------------------------------------
+
+
+class Machine:
+    """Folders and variables of one machine, below a folder of the test."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def here(self, text: str) -> str:
+        for folder in MACHINE:
+            text = re.sub(rf"(?<![\w/]){folder}", f"{self.root}{folder}", text)
+        return text
+
+    def read(self, path: str) -> str:
+        return Path(f"{self.root}{path}").read_text()
+
+    def write(self, path: str, text: str) -> None:
+        file = Path(f"{self.root}{path}")
+        if path.endswith("/"):
+            file.mkdir(parents=True)
+            return
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+        if text.startswith(SCRIPT):
+            file.chmod(file.stat().st_mode | stat.S_IXUSR)
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture
+def machine(tmp_path, monkeypatch, authority) -> Machine:
+    made = Machine(tmp_path)
+    for name in list(os.environ):
+        if name.startswith(("GATEPASS_", "AZURE_", "AWS_", "GOOGLE_", "IDENTITY_", "MSI_", "CLOUDSDK_", "GCE_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    authority.cert_pem.write_to_path(tmp_path / "system-trust.pem")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "system-trust.pem"))
+    client = authority.issue_cert("gatepass.corp.example")
+    made.write("/run/secrets/corp-ca.pem", authority.cert_pem.bytes().decode())
+    made.write("/run/secrets/corp.pem", client.cert_chain_pems[0].bytes().decode())
+    made.write("/run/secrets/corp.key", client.private_key_pem.bytes().decode())
+    return made
+
+
+class World:
+    """The servers of a recipe, and what was asked of its issuer."""
+
+    def __init__(self, case: Case, authority: trustme.CA) -> None:
+        self.case = case
+        self.asked = 0
+        self.secure = Scripted(answer=self._answer, tls=_context(authority, UPSTREAM, case.host))
+        wanting = _context(authority, case.host)
+        wanting.verify_mode = ssl.CERT_REQUIRED
+        authority.configure_trust(wanting)
+        self.wanting = Scripted(answer=self._answer, tls=wanting)
+        self.plain = Scripted(answer=self._answer)
+
+    def _answer(self, request: Received) -> Dialogue:
+        host = request.header("host")
+        if host == UPSTREAM:
+            taken = self.case.taken(request)
+            return [Send(reply({"data": [{"id": "m"}]}) if taken else reply({"error": "who are you?"}, 401))]
+        assert (host, self.case.issuer is not None) == (self.case.host, True)
+        assert self.case.issuer is not None
+        self.asked += 1
+        return [Send(self.case.issuer(request))]
+
+    def port(self, host: str, port: int) -> int:
+        """Where a name leads: every one to this test, and none to a network."""
+        assert host in (UPSTREAM, self.case.host)
+        server = self.plain if port == 80 else self.wanting if host.startswith("mtls.") else self.secure
+        return urlsplit(server.url).port or 0
+
+
+def _context(authority: trustme.CA, *names: str) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert(*names).configure_cert(context)
+    return context
+
+
+@asynccontextmanager
+async def alive(world: World, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
+    resolve = socket.getaddrinfo
+
+    def resolved(host: Any, port: Any, *more: Any, **named: Any) -> Any:
+        if host == "127.0.0.1":
+            return resolve(host, port, *more, **named)
+        return resolve("127.0.0.1", world.port(host, int(port)), *more, **named)
+
+    async with AsyncExitStack() as stack:
+        for server in (world.secure, world.wanting, world.plain):
+            await stack.enter_async_context(server)
+        monkeypatch.setattr(socket, "getaddrinfo", resolved)
+        yield
+        monkeypatch.setattr(socket, "getaddrinfo", resolve)
+
+
+def whole(recipe: str) -> str:
+    """`recipe` with an upstream for its credential, where it leaves that to the first one of the page."""
+    if "upstreams:" in recipe:
+        return recipe
+    [name] = YAML(typ="safe").load(recipe)["credentials"]
+    return f"{recipe}upstreams:\n  chat: {{base_url: https://{UPSTREAM}/v1, credential: {name}}}\n"
+
+
+@pytest.mark.parametrize("heading", RECIPES)
+async def test_a_recipe_mints_a_token_that_its_upstream_takes(heading, machine, monkeypatch, authority):
+    case = CASES[heading]
+    for path, text in case.files.items():
+        machine.write(path, text)
+    for name, value in case.env.items():
+        monkeypatch.setenv(name, machine.here(value))
+    file = machine.root / "gatepass.yaml"
+    file.write_text(machine.here(whole(RECIPES[heading])))
+    config = load(str(file), os.environ).config
+    [name] = config.credentials
+    world = World(case, authority)
+    async with alive(world, monkeypatch):
+        found = [(check.hop, str(check.outcome), check.finding) async for check in diagnose(config)]
+    assert [(hop, outcome) for hop, outcome, _ in found] == [(f"credential:{name}", "ok"), ("upstream:chat", "ok")], (
+        found
+    )
+    assert found[1][2] == "answers, and took the token"
+    assert world.asked == (0 if case.issuer is None else 2 if case.issuer is discovered else 1)
+    for path, text in case.leaves.items():
+        assert text in machine.read(path)
+
+
+def test_each_recipe_has_its_case_and_each_case_its_recipe():
+    assert list(RECIPES) == list(CASES)
+    assert TEXT.count("```yaml") == len(RECIPES), "two recipes under one heading"
+
+
+def test_each_kind_and_each_preset_has_a_recipe():
+    blocks = [block for text in RECIPES.values() for block in YAML(typ="safe").load(text)["credentials"].values()]
+    assert {block["type"] for block in blocks} == set(KINDS)
+    assert {block["preset"] for block in blocks if "preset" in block} == set(PRESETS)
+
+
+def test_the_command_of_the_page_is_there_with_its_flags():
+    entry = COMMANDS["token"]
+    options = {flag for option in getattr(import_module(entry.module), entry.name).params for flag in option.opts}
+    assert set(re.findall(r"`(--[a-z]+)`", TEXT)) <= options

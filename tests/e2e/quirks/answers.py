@@ -1,0 +1,160 @@
+"""What an honest upstream answers, and the shapes in which the dishonest ones vary it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+TEXT = "The sky is blue: 蓝 – até já."
+PIECES = ("The sky ", "is blue: 蓝", " – até ", "já.")
+REASONING = "Look up."
+USAGE = {"prompt_tokens": 5, "completion_tokens": 4, "total_tokens": 9}
+CALLS = (("weather", '{"city": "Paris"}'), ("weather", '{"city": "Rome"}'))
+IDS = ("call_Paris0001", "call_Rome00002")
+FIRST = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1760000000, "model": "canned"}
+JSON, EVENTS, HTML = "application/json", "text/event-stream", "text/html; charset=utf-8"
+DONE = b"data: [DONE]\n\n"
+
+Document = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One request as the upstream got it. `remembered` is the model's own memory between requests."""
+
+    body: Document
+    token: str
+    remembered: dict[str, Any]
+
+    @property
+    def stream(self) -> bool:
+        return self.body.get("stream") is True
+
+    @property
+    def messages(self) -> list[Document]:
+        found: list[Document] = self.body.get("messages", [])
+        return found
+
+    @property
+    def wants_usage(self) -> bool:
+        return bool((self.body.get("stream_options") or {}).get("include_usage"))
+
+    @property
+    def wants_tools(self) -> bool:
+        return bool(self.body.get("tools"))
+
+    def has(self, *names: str) -> bool:
+        return any(name in self.body for name in names)
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    status: int = 200
+    kind: str | None = JSON
+    pieces: tuple[bytes, ...] = ()
+    headers: tuple[tuple[str, str], ...] = ()
+    cut: bool = False
+    """Of a stream: the connection closes in its midst."""
+
+
+Serve = Callable[[Asked], Reply]
+
+
+def written(document: Any) -> bytes:
+    return json.dumps(document, ensure_ascii=False).encode()
+
+
+def plain(document: Any, status: int = 200, **headers: str) -> Reply:
+    fields = tuple((name.replace("_", "-"), value) for name, value in headers.items())
+    return Reply(status, JSON, (written(document),), fields)
+
+
+def events(documents: Iterable[Any], *, done: bool = True) -> Reply:
+    framed = tuple(b"data: " + written(document) + b"\n\n" for document in documents)
+    return Reply(200, EVENTS, (*framed, DONE) if done else framed)
+
+
+def raw_events(*pieces: bytes) -> Reply:
+    return Reply(200, EVENTS, pieces)
+
+
+def error(message: str, param: str | None = None, code: str | None = None, kind: str = "invalid_request_error") -> Any:
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+def tool_calls() -> list[Document]:
+    return [
+        {"id": known, "type": "function", "function": {"name": name, "arguments": arguments}}
+        for known, (name, arguments) in zip(IDS, CALLS, strict=True)
+    ]
+
+
+def completion(asked: Asked, **message: Any) -> Document:
+    """A whole answer; a tools question gets tool calls, as a model told to use them would."""
+    said: Document = {"role": "assistant", "content": None if asked.wants_tools else TEXT}
+    if asked.wants_tools:
+        said["tool_calls"] = tool_calls()
+    finish = "tool_calls" if asked.wants_tools else "stop"
+    choice = {"index": 0, "message": said | message, "logprobs": None, "finish_reason": finish}
+    return FIRST | {"object": "chat.completion", "choices": [choice], "usage": USAGE}
+
+
+def chunk(delta: Mapping[str, Any] | None = None, finish: str | None = None, **others: Any) -> Document:
+    """One chunk of an answer; without a delta its finish."""
+    return FIRST | {"choices": [{"index": 0, "delta": delta or {}, "finish_reason": finish}]} | others
+
+
+def opened() -> Document:
+    return chunk({"role": "assistant", "content": ""})
+
+
+def texts(pieces: Iterable[str] = PIECES) -> list[Document]:
+    return [chunk({"content": piece}) for piece in pieces]
+
+
+def tool_chunks(**first: Any) -> list[Document]:
+    """Each call opened, then its arguments in two pieces."""
+    made: list[Document] = []
+    for index, call in enumerate(tool_calls()):
+        arguments = call["function"]["arguments"]
+        opener = {"index": index, **call, "function": {"name": call["function"]["name"], "arguments": ""}} | first
+        halves = (arguments[:6], arguments[6:])
+        made += [chunk({"tool_calls": [opener]})]
+        made += [chunk({"tool_calls": [{"index": index, "function": {"arguments": half}}]}) for half in halves]
+    return made
+
+
+def chunks(asked: Asked) -> list[Document]:
+    """An honest stream."""
+    inner = tool_chunks() if asked.wants_tools else texts()
+    made = [opened(), *inner, chunk(finish="tool_calls" if asked.wants_tools else "stop")]
+    return [*made, FIRST | {"choices": [], "usage": USAGE}] if asked.wants_usage else made
+
+
+def honest(asked: Asked) -> Reply:
+    return events(chunks(asked)) if asked.stream else plain(completion(asked))
+
+
+def streaming(documents: Callable[[Asked], Iterable[Any]], *, done: bool = True) -> Serve:
+    """Honest as a whole, and with the stream that `documents` makes."""
+    return lambda asked: events(documents(asked), done=done) if asked.stream else honest(asked)
+
+
+def framed(frame: Callable[[list[bytes]], Iterable[bytes]]) -> Serve:
+    """Honest chunks, framed by `frame` in a way of its own."""
+
+    def serve(asked: Asked) -> Reply:
+        return raw_events(*frame([written(said) for said in chunks(asked)])) if asked.stream else honest(asked)
+
+    return serve
+
+
+def always(reply: Reply) -> Serve:
+    return lambda asked: reply
+
+
+def refusing(when: Callable[[Asked], bool], document: Any, status: int = 400) -> Serve:
+    """Strict: `document` for what it does not take, an honest answer otherwise."""
+    return lambda asked: plain(document, status) if when(asked) else honest(asked)

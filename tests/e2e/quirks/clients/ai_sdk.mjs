@@ -1,0 +1,130 @@
+// The AI SDK with its openai-compatible provider on the rows: the same in and out as `openai_node.mjs` beside it.
+// `raw` reads the parts of the provider's own stream, `helper` is streamText.
+
+import { readFileSync } from 'node:fs';
+import process from 'node:process';
+
+import { createOpenAICompatible } from '@ai-sdk/openai-compatible';
+import { embedMany, generateText, jsonSchema, streamText, tool } from 'ai';
+
+const PARALLEL = 6;
+const PROMPT = 'What colour is the sky?';
+globalThis.AI_SDK_LOG_WARNINGS = false;
+
+function complaint(error) {
+  const inner = error?.lastError ?? error;
+  const told = inner?.data?.error ?? inner?.error ?? {};
+  return {
+    class: inner?.constructor?.name ?? typeof inner,
+    message: String(inner?.message ?? (typeof inner === 'string' ? inner : JSON.stringify(inner))),
+    status: inner?.statusCode ?? null,
+    code: told.code ?? null,
+    retry_after: inner?.responseHeaders?.['retry-after'] ?? null,
+    should_retry: inner?.responseHeaders?.['x-should-retry'] ?? null,
+  };
+}
+
+// The row's own request: the SDK's conversion of it is not what is measured.
+function provider(body) {
+  return createOpenAICompatible({
+    name: 'upstream',
+    baseURL: process.env.OPENAI_BASE_URL,
+    apiKey: process.env.OPENAI_API_KEY,
+    includeUsage: 'stream_options' in body,
+    transformRequestBody: (made) => ({ ...made, ...body }),
+  });
+}
+
+function tools(body) {
+  return Object.fromEntries(
+    (body.tools ?? []).map(({ function: about }) => [
+      about.name,
+      tool({ description: about.description, inputSchema: jsonSchema(about.parameters) }),
+    ]),
+  );
+}
+
+function counted(usage) {
+  if (usage?.totalTokens == null) return null;
+  return { prompt_tokens: usage.inputTokens, completion_tokens: usage.outputTokens, total_tokens: usage.totalTokens };
+}
+
+const FINISH = { 'tool-calls': 'tool_calls', 'content-filter': 'content_filter' };
+
+const ways = {
+  async plain(model, body, seen) {
+    const answer = await generateText({ model: provider(body)(model), prompt: PROMPT, tools: tools(body), maxRetries: 0 });
+    seen.text = answer.text;
+    seen.calls = answer.toolCalls.map((call) => [call.toolName, JSON.stringify(call.input)]);
+    seen.finish = FINISH[answer.finishReason] ?? answer.finishReason;
+    seen.usage = counted(answer.usage);
+  },
+  async raw(model, body, seen) {
+    const { stream } = await provider(body)(model).doStream({
+      prompt: [{ role: 'user', content: [{ type: 'text', text: PROMPT }] }],
+    });
+    for await (const part of stream) {
+      seen.chunks += 1;
+      if (part.type === 'text-delta') seen.text += part.delta;
+      if (part.type === 'tool-call') seen.calls.push([part.toolName, part.input]);
+      if (part.type === 'error') seen.error ??= complaint(part.error);
+      if (part.type === 'finish') {
+        const reason = part.finishReason?.unified ?? part.finishReason;
+        seen.finish = FINISH[reason] ?? reason;
+        const { inputTokens, outputTokens } = part.usage;
+        if (inputTokens?.total != null)
+          seen.usage = { total_tokens: inputTokens.total + outputTokens.total };
+      }
+    }
+  },
+  async helper(model, body, seen) {
+    const answer = streamText({
+      model: provider(body)(model), prompt: PROMPT, tools: tools(body), maxRetries: 0, onError: () => {},
+    });
+    for await (const part of answer.fullStream) {
+      seen.chunks += 1;
+      if (part.type === 'text-delta') seen.text += part.text;
+      if (part.type === 'tool-call') seen.calls.push([part.toolName, JSON.stringify(part.input)]);
+      if (part.type === 'error') seen.error ??= complaint(part.error);
+      if (part.type === 'finish') {
+        seen.finish = FINISH[part.finishReason] ?? part.finishReason;
+        seen.usage = counted(part.totalUsage);
+      }
+    }
+  },
+  async embed(model, { input, ...body }, seen) {
+    const upstream = createOpenAICompatible({
+      name: 'upstream',
+      baseURL: process.env.OPENAI_BASE_URL,
+      apiKey: process.env.OPENAI_API_KEY,
+    });
+    const options = { upstream: { dimensions: body.dimensions } };
+    const answer = await embedMany({
+      model: upstream.embeddingModel(model), values: input, maxRetries: 0, providerOptions: options,
+    });
+    seen.vectors = answer.embeddings;
+    seen.usage = { total_tokens: answer.usage.tokens };
+  },
+};
+
+async function one({ model, way, body }) {
+  const seen = { text: '', calls: [], usage: null, finish: null, role: null, chunks: 0, vectors: null, error: null };
+  try {
+    await ways[way](model, body, seen);
+  } catch (error) {
+    seen.error = complaint(error);
+  }
+  return seen;
+}
+
+const calls = JSON.parse(readFileSync(process.env.CALLS, 'utf8'));
+const results = new Array(calls.length);
+let next = 0;
+async function work() {
+  while (next < calls.length) {
+    const at = next++;
+    results[at] = await one(calls[at]);
+  }
+}
+await Promise.all(Array.from({ length: PARALLEL }, work));
+process.stdout.write(JSON.stringify(results));

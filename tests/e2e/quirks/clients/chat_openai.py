@@ -1,0 +1,94 @@
+"""LangChain's `ChatOpenAI` and `OpenAIEmbeddings` on the rows: the same in and out as `openai_python.py` beside it.
+
+`raw` is `.stream()`, `helper` is an `.invoke()` of a model that streams behind it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from langchain_openai import ChatOpenAI, OpenAIEmbeddings
+from openai_python import PARALLEL, TIMEOUT_S, Seen
+
+OWN = ("tools",)
+"""Members that go through LangChain's own door; the rest goes into the request as it is."""
+
+
+def chat(call: dict[str, Any], *, streaming: bool) -> Any:
+    extra = {name: value for name, value in call["body"].items() if name not in OWN}
+    model = ChatOpenAI(
+        model=call["model"],
+        max_retries=0,
+        timeout=TIMEOUT_S,
+        streaming=streaming,
+        stream_usage="stream_options" in call["body"],
+        use_responses_api=False,
+        extra_body=extra,  # the row's own messages: LangChain's conversion of them is not what is measured
+    )
+    return model.bind(tools=call["body"]["tools"]) if "tools" in call["body"] else model
+
+
+def note(message: Any, seen: Seen) -> None:
+    used = message.usage_metadata
+    seen.usage = used and {
+        "prompt_tokens": used["input_tokens"],
+        "completion_tokens": used["output_tokens"],
+        "total_tokens": used["total_tokens"],
+    }
+    seen.text = message.text if isinstance(message.text, str) else message.text()
+    seen.finish = message.response_metadata.get("finish_reason")
+    seen.calls = {at: [call["name"], json.dumps(call["args"])] for at, call in enumerate(message.tool_calls)}
+
+
+def plain(call: dict[str, Any], seen: Seen) -> None:
+    note(chat(call, streaming=False).invoke("What colour is the sky?"), seen)
+
+
+def raw(call: dict[str, Any], seen: Seen) -> None:
+    gathered = None
+    for chunk in chat(call, streaming=True).stream("What colour is the sky?"):
+        seen.chunks += 1
+        seen.text += chunk.text if isinstance(chunk.text, str) else chunk.text()
+        gathered = chunk if gathered is None else gathered + chunk
+    if gathered is not None:
+        note(gathered, seen)
+
+
+def helper(call: dict[str, Any], seen: Seen) -> None:
+    note(chat(call, streaming=True).invoke("What colour is the sky?"), seen)
+
+
+def embed(call: dict[str, Any], seen: Seen) -> None:
+    rest = {name: value for name, value in call["body"].items() if name != "input"}
+    model = OpenAIEmbeddings(
+        model=call["model"],
+        max_retries=0,
+        timeout=TIMEOUT_S,
+        check_embedding_ctx_length=False,  # with it LangChain sends token ids, and wants the network for its tokenizer
+        model_kwargs={"extra_body": rest},
+    )
+    seen.vectors = model.embed_documents(call["body"]["input"])
+
+
+WAYS = {"plain": plain, "raw": raw, "helper": helper, "embed": embed}
+
+
+def one(call: dict[str, Any]) -> dict[str, Any]:
+    seen, failed = Seen(), None
+    try:
+        WAYS[call["way"]](call, seen)
+    except Exception as error:  # noqa: BLE001 - whatever comes out of the client is the finding
+        failed = error
+    return seen.as_json(failed)
+
+
+def main() -> None:
+    with ThreadPoolExecutor(PARALLEL) as pool:
+        json.dump(list(pool.map(one, json.load(sys.stdin))), sys.stdout)
+
+
+if __name__ == "__main__":
+    main()

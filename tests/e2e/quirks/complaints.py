@@ -1,0 +1,164 @@
+"""Rows 34 to 38, 43, 45 and 49: errors in everybody's own shape, before and in the midst of a stream."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.e2e.quirks.answers import (
+    FIRST,
+    JSON,
+    Asked,
+    Reply,
+    Serve,
+    always,
+    chunk,
+    error,
+    events,
+    honest,
+    opened,
+    plain,
+    texts,
+    written,
+)
+from tests.e2e.quirks.row import STREAM, Answer, Failure, Row
+
+GNOMES = "The gnomes are on strike."
+
+SHAPES: dict[str, tuple[str, Any]] = {
+    "openai": ("OpenAI", error(GNOMES)),
+    "vllm": ("vLLM before 0.10.1, SGLang", {"object": "error", "message": GNOMES, "type": "BadRequestError",
+                                            "param": None, "code": 400}),
+    "mistral": ("Mistral", {"object": "error", "message": GNOMES, "type": "invalid_request_error", "param": None,
+                            "code": "1000"}),
+    "fastapi": ("FastAPI", {"detail": GNOMES}),
+    "fastapi-list": ("FastAPI, a list", {"detail": [{"type": "value_error", "loc": ["body", "n"], "msg": GNOMES}]}),
+    "lmstudio": ("LM Studio, Ollama", {"error": GNOMES}),
+    "gemini": ("Gemini, a list", [{"error": {"code": 400, "message": GNOMES, "status": "INVALID_ARGUMENT"}}]),
+    "google": ("Google", {"error": {"code": 400, "message": GNOMES, "status": "FAILED_PRECONDITION"}}),
+    "databricks": ("Databricks", {"error_code": "BAD_REQUEST", "message": GNOMES}),
+    "apim": ("API Management", {"statusCode": 400, "message": GNOMES}),
+    "kong": ("Kong", {"message": GNOMES}),
+    "cloudflare": ("Cloudflare", {"success": False, "errors": [{"code": 7003, "message": GNOMES}], "result": None}),
+    "cloudflare-error": ("Cloudflare, another", {"success": False, "error": [{"code": 7003, "message": GNOMES}]}),
+    "dashscope": ("DashScope", {"code": "InvalidParameter", "message": GNOMES, "request_id": "r"}),
+    "iflytek": ("iFlytek", {"header": {"code": 11200, "message": GNOMES, "sid": "s"}}),
+    "llamacpp": ("llama.cpp", {"error": {"code": 400, "message": GNOMES, "type": "invalid_request_error"}}),
+    "tgi": ("TGI", {"error": GNOMES, "error_type": "validation"}),
+    "ollama": ("Ollama /v1", {"error": {"message": GNOMES, "type": "api_error", "param": None, "code": None}}),
+    "sap": ("SAP", {"errorMessage": GNOMES, "errorCode": "X1", "statusCode": 400}),
+    "rfc6749": ("RFC 6749", {"error": "invalid_client", "error_description": GNOMES}),
+    "rfc9457": ("RFC 9457", {"title": "Bad Request", "detail": GNOMES, "status": 400}),
+    "ark": ("Volcengine Ark", {"error": {"code": "InvalidParameter", "message": GNOMES, "param": "model",
+                                         "type": "BadRequest"}}),
+    "envelope": ("`code` and `msg`", {"code": 40001, "msg": GNOMES, "data": None}),
+}  # fmt: skip
+EVENT_IN_400 = Reply(400, JSON, (b"data: " + written(error(GNOMES)) + b"\n\n",))
+
+FRAMES: dict[str, tuple[str, Any]] = {
+    "nested": ("`error` object", error(GNOMES, code="busy", kind="api_error")),
+    "flat": ('`{"object":"error"}`', {"object": "error", "message": GNOMES, "type": "X", "param": None, "code": 400}),
+    "code": ("`code` and `message`", {"code": 1234, "message": GNOMES}),
+    "string": ("`error` as a text", {"error": GNOMES}),
+    "openrouter": ("a chunk with `error` beside it", FIRST | {
+        "error": {"code": 502, "message": GNOMES},
+        "choices": [{"index": 0, "delta": {"content": ""}, "finish_reason": "error"}]}),
+}  # fmt: skip
+
+
+def midway(frame: Any) -> Serve:
+    def serve(asked: Asked) -> Reply:
+        return events([opened(), *texts(), frame]) if asked.stream else honest(asked)
+
+    return serve
+
+
+def cut_off(asked: Asked) -> Reply:
+    framed = [b"data: " + written(said) + b"\n\n" for said in (opened(), *texts())]
+    return Reply(200, "text/event-stream", tuple(framed), cut=True) if asked.stream else honest(asked)
+
+
+def limited(text: str, **headers: str) -> Serve:
+    return always(plain(error(text, code="429", kind="requests"), 429, **headers))
+
+
+FILTERED = {
+    "error": {
+        "message": "The response was filtered due to the prompt triggering Azure OpenAI's content management policy.",
+        "type": None,
+        "param": "prompt",
+        "code": "content_filter",
+        "status": 400,
+        "innererror": {"code": "ResponsibleAIPolicyViolation", "content_filter_result": {"hate": {"filtered": True}}},
+    }
+}
+NO_DEPLOYMENT = "The API deployment for this resource does not exist."
+NO_SUBSCRIPTION = (
+    "Access denied due to missing subscription key. Make sure to include subscription key when making requests to an"
+    " API."
+)
+TOO_LONG = "This model's maximum context length is 6048 tokens. However, your messages resulted in 9000 tokens."
+NO_TOOL_PARSER = '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set'
+
+
+def exceeded(status: int) -> Reply:
+    text = "the request exceeds the available context size"
+    about = {"code": 400, "message": text, "type": "exceed_context_size_error", "n_prompt_tokens": 9000, "n_ctx": 6048}
+    return plain({"error": about}, status)
+
+
+def filtered_stream(asked: Asked) -> Reply:
+    made = [opened(), *texts(), chunk(finish="content_filter")]
+    return events(made) if asked.stream else plain(FILTERED, 400)
+
+
+ROWS = (
+    *(Row(34, f"error-{name}", f"an error of {who}", always(plain(shape, 400)), Failure((400,), words=GNOMES))
+      for name, (who, shape) in SHAPES.items()),
+    Row(34, "error-event", "an event as the body of a 400", always(EVENT_IN_400), Failure((400,), words=GNOMES)),
+    *(Row(34, f"midway-{name}", f"in the midst of a stream: {who}", midway(frame), Failure(words=GNOMES), ways=STREAM)
+      for name, (who, frame) in FRAMES.items()),
+    Row(35, "limited-day", "429, `retry after 86400 seconds` in the text",
+        limited("Rate limit is exceeded. Please retry after 86400 seconds."),
+        Failure((429,), words="86400", retry_after="86400", should_retry="false")),
+    Row(35, "limited-seconds", "429, `Try again in 2 seconds.` in the text",
+        limited("Rate limit reached. Try again in 2 seconds."), Failure((429,), words="2 seconds", retry_after="2")),
+    Row(35, "limited-header", "429 with `retry-after`", limited("Too many gnomes.", retry_after="7"),
+        Failure((429,), words="Too many gnomes", retry_after="7")),
+    Row(36, "azure-deployment", "404 `DeploymentNotFound`",
+        always(plain(error(NO_DEPLOYMENT, code="DeploymentNotFound"), 404)),
+        Failure((404,), "DeploymentNotFound", NO_DEPLOYMENT)),
+    Row(36, "azure-path", "404 `Resource not found`",
+        always(plain({"error": {"code": "404", "message": "Resource not found"}}, 404)),
+        Failure((404,), words="Resource not found")),
+    Row(37, "apim-401", "401 of API Management: no subscription key",
+        always(plain({"statusCode": 401, "message": NO_SUBSCRIPTION}, 401)),
+        Failure((401,), "upstream_auth", "missing subscription key", should_retry="false")),
+    Row(37, "kong-401", "401 of Kong: no API key", always(plain({"message": "No API key found in request"}, 401)),
+        Failure((401,), "upstream_auth", "No API key found", should_retry="false")),
+    Row(38, "filtered", "400 of the content filter", always(plain(FILTERED, 400)),
+        Failure((400,), "content_filter", "content management policy")),
+    Row(38, "filtered-finish", "`finish_reason: content_filter`", filtered_stream, Answer(finish="content_filter"),
+        ways=("raw",)),
+    Row(43, "context-length", "400: the prompt is too long",
+        always(plain(error(TOO_LONG, "messages", "context_length_exceeded"), 400)),
+        Failure((400,), "context_length_exceeded", "maximum context length")),
+    Row(45, "no-tool-parser", "vLLM: tools are not switched on",
+        always(plain(error(NO_TOOL_PARSER, kind="BadRequestError"), 400)),
+        Failure((400,), words="tool choice requires")),
+    Row(45, "no-tools", "Ollama: `does not support tools`",
+        always(plain(error("registry.ollama.ai/library/canned does not support tools", kind="api_error"), 400)),
+        Failure((400,), words="does not support tools")),
+    Row(49, "databricks-tools", "Databricks: `Multiple tool calls are not supported.`",
+        always(plain({"error_code": "BAD_REQUEST", "message": "Multiple tool calls are not supported.\n"}, 400)),
+        Failure((400,), words="Multiple tool calls are not supported.")),
+    Row(49, "llamacpp-context-400", "llama.cpp: context exceeded, with 400", always(exceeded(400)),
+        Failure((400,), words="available context size")),
+    Row(49, "llamacpp-context-500", "the same with 500", always(exceeded(500)),
+        Failure((400, 500), words="available context size")),
+    Row(49, "llamacpp-context-200", "the same with 200", always(exceeded(200)),
+        Failure((400,), words="available context size")),
+    Row(47, "cut-off", "the connection closes in the midst of a stream", cut_off, Failure(), ways=STREAM),
+    Row(47, "truncated", "a stream that ends without finish and `[DONE]`",
+        lambda asked: events([opened(), *texts()], done=False) if asked.stream else honest(asked), Failure(),
+        ways=STREAM),
+)  # fmt: skip

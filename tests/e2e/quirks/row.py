@@ -1,0 +1,88 @@
+"""A row of the table: what an upstream does, what it is asked, and what a client is to get through gatepass."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from tests.e2e.quirks.answers import TEXT, Serve
+
+Way = Literal["plain", "raw", "helper", "embed"]
+"""A whole answer; a stream, event by event; a stream by the client's own helper; vectors."""
+CHAT: tuple[Way, ...] = ("plain", "raw", "helper")
+STREAM: tuple[Way, ...] = ("raw", "helper")
+PLAIN: tuple[Way, ...] = ("plain",)
+EMBED: tuple[Way, ...] = ("embed",)
+
+Route = Literal["main", "opted", "renewed", "ragflow", "cumulative"]
+"""Which of gatepass's upstreams serves the row: everything by default; with `learn_also`; with a token that can be
+renewed; by a dialect or a setting of its own."""
+
+GREETING = ({"role": "user", "content": "What colour is the sky?"},)
+DIMENSIONS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The right answer: text, tool calls (name and arguments), and usage where the row is about it."""
+
+    text: str = TEXT
+    calls: tuple[tuple[str, str], ...] = ()
+    finish: str = "stop"
+    total_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """The right error: an HTTP status, a code, words of the upstream, headers. What is None may be anything."""
+
+    statuses: tuple[int, ...] = ()
+    code: str | None = None
+    words: str | None = None
+    retry_after: str | None = None
+    should_retry: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Vectors:
+    """As many vectors as texts were sent, in order, each right."""
+
+
+Expected = Answer | Failure | Vectors
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    quirk: int
+    """The number in the list of quirks."""
+    model: str
+    says: str
+    serve: Serve
+    expected: Expected = Answer()
+    streamed: Expected | None = None
+    """Of the streams, where it differs."""
+    ways: tuple[Way, ...] = CHAT
+    body: Mapping[str, Any] = field(default_factory=dict)
+    messages: tuple[Mapping[str, Any], ...] = GREETING
+    texts: int = 3
+    """To embed."""
+    route: Route = "main"
+
+    def expects(self, way: Way) -> Expected:
+        return self.expected if way in ("plain", "embed") or self.streamed is None else self.streamed
+
+    def asked(self, way: Way) -> dict[str, Any]:
+        """The request's members beside its model."""
+        if way == "embed":
+            return {"input": [text_of(number) for number in range(self.texts)], **self.body}
+        return {"messages": [dict(said) for said in self.messages], **self.body}
+
+
+def text_of(number: int) -> str:
+    return f"text {number}"
+
+
+def vector_of(text: str) -> list[float]:
+    """What an honest upstream embeds `text` as; every number is a float32."""
+    return [float(text.rsplit(" ", 1)[-1]), 0.5, -0.25, 1.0]

@@ -1,0 +1,18 @@
+"""The whole table, in the order of the list of quirks; 0 is an upstream that has none."""
+
+from __future__ import annotations
+
+from tests.e2e.quirks import complaints, lies, refusals, streams, vectors
+from tests.e2e.quirks.answers import USAGE, honest
+from tests.e2e.quirks.row import EMBED, STREAM, Answer, Row, Vectors
+from tests.e2e.quirks.tools import ANSWERED, TOOLS
+
+CONTROL = (
+    Row(0, "honest", "an honest one", honest),
+    Row(0, "honest-tools", "the same with tool calls", honest, ANSWERED, body=TOOLS),
+    Row(0, "honest-usage", "the same, asked for usage", honest, Answer(total_tokens=USAGE["total_tokens"]),
+        ways=STREAM, body={"stream_options": {"include_usage": True}}),
+    Row(0, "honest-vectors", "the same with vectors", vectors.embedded, Vectors(), ways=EMBED, texts=40),
+)  # fmt: skip
+_ALL = (*CONTROL, *lies.ROWS, *refusals.ROWS, *streams.ROWS, *vectors.ROWS, *complaints.ROWS)
+ROWS = tuple(sorted(_ALL, key=lambda row: row.quirk))

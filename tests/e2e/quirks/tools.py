@@ -1,0 +1,18 @@
+"""The question that is answered by tool calls, and a conversation that holds some."""
+
+from __future__ import annotations
+
+from tests.e2e.quirks.answers import CALLS
+from tests.e2e.quirks.row import Answer
+
+PARAMETERS = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+TOOLS = {
+    "tools": [
+        {"type": "function", "function": {"name": "weather", "description": "Of a city.", "parameters": PARAMETERS}}
+    ]
+}
+ANSWERED = Answer("", CALLS, "tool_calls")
+ASKED = {"role": "user", "content": "How is the weather in Paris?"}
+CALL = {"id": "call_abc-1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Paris"}'}}
+TOLD = {"role": "tool", "tool_call_id": "call_abc-1", "content": "fine"}
+CONVERSATION = (ASKED, {"role": "assistant", "content": None, "tool_calls": [CALL]}, TOLD)

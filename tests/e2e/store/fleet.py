@@ -1,0 +1,199 @@
+"""Independent gatepass processes behind a client that knows them all, as a balancer does."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, Self
+
+from tests.e2e.process import Process
+from tests.e2e.servers import CLIENT_ID, CLIENT_SECRET, READY_S, RESOURCE, ROOT, SCOPE
+from tests.e2e.store.server import free_port
+
+BODY = json.dumps({"model": "m", "messages": [{"role": "user", "content": "hi"}]}).encode()
+JSON = {"content-type": "application/json"}
+ANSWER_S = 20.0
+PAUSE_S = 0.05
+LOOK_S = 0.05
+
+
+class Fleet:
+    """`count` processes, each on a port of its own; one that is killed is started again."""
+
+    def __init__(self, folder: Path, count: int, token_url: str, upstream: str, store: dict[str, Any]) -> None:
+        corp = {
+            "type": "oauth2",
+            "token_url": token_url,
+            "client_id": CLIENT_ID,
+            "client_secret": CLIENT_SECRET,
+            "scope": SCOPE,
+            "resource": RESOURCE,
+        }
+        chat = {"base_url": f"{upstream}/v1", "credential": "corp"}
+        configuration = {"credentials": {"corp": corp}, "upstreams": {"chat": chat}, "store": store}
+        self._config = folder / "gatepass.json"
+        self._config.write_text(json.dumps(configuration))
+        self.ports = [free_port() for _ in range(count)]
+        self._processes = [self._start(port) for port in self.ports]
+        self.kills = 0
+        self._stop = threading.Event()
+        self._keeper = threading.Thread(target=self._keep, daemon=True)
+
+    def __enter__(self) -> Self:
+        for process in self._processes:
+            process.wait_for("gatepass listening on", READY_S)
+        self._keeper.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._keeper.join()
+        for process in self._processes:
+            process.stop()
+
+    @property
+    def pids(self) -> list[int]:
+        return [process.pid for process in self._processes]
+
+    @property
+    def output(self) -> str:
+        return "\n\n".join(process.output for process in self._processes)
+
+    def alive(self, pid: int) -> bool:
+        return pid in self.pids and _runs(pid)
+
+    def kill(self, pid: int) -> None:
+        """With SIGKILL; another one takes its port at once."""
+        if self.alive(pid):
+            self.kills += 1
+            os.kill(pid, signal.SIGKILL)
+
+    def _keep(self) -> None:
+        while not self._stop.wait(LOOK_S):
+            for index, process in enumerate(self._processes):
+                if not _runs(process.pid):
+                    process.stop()
+                    self._processes[index] = self._start(self.ports[index])
+
+    def _start(self, port: int) -> Process:
+        plain = {name: value for name, value in os.environ.items() if not name.startswith("GATEPASS_")}
+        return Process(
+            [sys.executable, "-m", "gatepass", "serve", "--config", self._config, "--port", str(port)],
+            environment=plain | {"PYTHONPATH": str(ROOT / "src")},
+        )
+
+
+def _runs(pid: int) -> bool:
+    """Not so a zombie, which nobody has waited for yet."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@dataclass(slots=True)
+class Report:
+    """What clients saw. `moved` counts the attempts that a kill cut short or refused, sent to the next process."""
+
+    served: int = 0
+    moved: int = 0
+    lost: list[str] = field(default_factory=list)
+    slowest_s: float = 0.0
+
+
+class Clients:
+    """Threads that send requests one after another, to one process after another. A context: they run inside it."""
+
+    def __init__(self, ports: list[int], count: int) -> None:
+        self.report = Report()
+        self._ports = ports
+        self._stop = threading.Event()
+        self._lock = threading.Lock()
+        self._threads = [threading.Thread(target=self._run, args=(index,), daemon=True) for index in range(count)]
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(2 * ANSWER_S)
+
+    def _run(self, turn: int) -> None:
+        while not self._stop.wait(PAUSE_S):
+            turn += 1
+            began_s = time.monotonic()
+            outcome, moved = self._request(turn)
+            with self._lock:
+                self.report.moved += moved
+                self.report.slowest_s = max(self.report.slowest_s, time.monotonic() - began_s)
+                if outcome is None:
+                    self.report.served += 1
+                else:
+                    self.report.lost.append(outcome)
+
+    def _request(self, turn: int) -> tuple[str | None, int]:
+        """None where it was answered, else what went wrong; and how often it was sent to the next process."""
+        until_s, moved = time.monotonic() + ANSWER_S, 0
+        while time.monotonic() < until_s:
+            try:
+                status, body = _send(self._ports[(turn + moved) % len(self._ports)])
+            except (OSError, http.client.HTTPException):
+                moved += 1
+                time.sleep(PAUSE_S)
+                continue
+            return (None if status == 200 else f"{status} {body[:300]!r}"), moved
+        return "no process answered", moved
+
+
+def _send(port: int) -> tuple[int, bytes]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=ANSWER_S)
+    try:
+        connection.request("POST", "/v1/chat/completions", BODY, JSON)
+        reply = connection.getresponse()
+        return reply.status, reply.read()
+    finally:
+        connection.close()
+
+
+class _Model(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    answer = json.dumps(
+        {"choices": [{"index": 0, "message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}]}
+    ).encode()
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["content-length"]))
+        self.send_response(200)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(self.answer)))
+        self.end_headers()
+        self.wfile.write(self.answer)
+
+    def log_message(self, *_: object) -> None:
+        """Nobody reads it."""
+
+
+@contextmanager
+def answering() -> Iterator[str]:
+    """A server that answers every chat the same; gives its root."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Model)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()

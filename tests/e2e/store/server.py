@@ -1,0 +1,80 @@
+"""A real Valkey (or Redis) server on a port of its own, which can be killed and started again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from pathlib import Path
+from typing import Any, Self
+
+from valkey import Valkey
+
+from tests.e2e.process import Process
+from tests.e2e.servers import made
+
+PASSWORD = "password-of-the-store"
+ENCRYPTION_KEY = "a-key-for-what-lies-in-the-store-of-the-tests"
+READY_S = 10.0
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port: int = listening.getsockname()[1]
+    return port
+
+
+class StoreServer:
+    """Use as a context. Its memory is lost when it is killed; `dump` writes all of it to a file."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.port = free_port()
+        self._process = self._start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.stop()
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The `store` block for it."""
+        url = f"valkey://127.0.0.1:{self.port}/0"
+        return {"url": url, "password": PASSWORD, "encryption_key": ENCRYPTION_KEY}
+
+    def kill(self) -> None:
+        os.kill(self._process.pid, signal.SIGKILL)
+        self._process.stop()
+
+    def start(self) -> None:
+        self._process = self._start()
+
+    def empty(self) -> None:
+        with self._client() as client:
+            client.flushall()
+
+    def dump(self) -> bytes:
+        with self._client() as client:
+            client.save()
+        return (self._folder / "dump.rdb").read_bytes()
+
+    def _client(self) -> Valkey:
+        return Valkey(host="127.0.0.1", port=self.port, password=PASSWORD)
+
+    def _start(self) -> Process:
+        options = {
+            "port": str(self.port),
+            "bind": "127.0.0.1",
+            "requirepass": PASSWORD,
+            "save": "",
+            "dir": str(self._folder),
+            "rdbcompression": "no",
+        }
+        command: list[str | Path] = [made("store") / "server"]
+        for name, value in options.items():
+            command += [f"--{name}", value]
+        process = Process(command)
+        process.wait_for("Ready to accept connections", READY_S)
+        return process

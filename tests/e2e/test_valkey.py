@@ -1,0 +1,161 @@
+"""A real Valkey or Redis server, a real issuer, and gatepass processes that are killed and started again.
+
+STORE_SOAK_S=60 .venv/bin/pytest -s tests/e2e/test_valkey.py prints the figures of a minute.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from gatepass.config.store import StoreSettings
+from gatepass.runtime import SystemClock
+from gatepass.store.choice import open_store
+from tests.e2e.process import Process
+from tests.e2e.servers import (
+    CLIENT_ID,
+    CLIENT_SECRET,
+    HERE,
+    RESOURCE,
+    SCOPE,
+    CheckedServer,
+    Issuer,
+    listening,
+    node,
+    start_check,
+)
+from tests.e2e.store.fleet import Clients, Fleet, answering
+from tests.e2e.store.front import Front, standing
+from tests.e2e.store.server import StoreServer
+from tests.unit.store.contract import Shared, StoreContract
+
+LIFE_S = 5
+SOAK_S = float(os.environ.get("STORE_SOAK_S", "12"))
+DELAY_S = 0.3
+"""Of each token call: long enough to be killed in the middle of it."""
+KILL_EVERY_S = 3.0
+KILLED_IN_FETCH = 3
+"""Every third token call is the last thing that its process did."""
+LEAST_GAP_S = 0.6 * (LIFE_S - 1)
+"""Between two calls. Of a JWT's life, told in whole seconds, one may be over already."""
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> Iterator[StoreServer]:
+    with StoreServer(tmp_path_factory.mktemp("store")) as server:
+        yield server
+
+
+@dataclass(frozen=True)
+class Street:
+    fleet: Fleet
+    front: Front
+    check: CheckedServer
+
+
+def start_issuer() -> Process:
+    environment = {"CLIENT_ID": CLIENT_ID, "CLIENT_SECRET": CLIENT_SECRET, "RESOURCE": RESOURCE, "SCOPE": SCOPE}
+    return node("issuer", HERE / "issuer" / "server.mjs", environment | {"TOKEN_LIFE_S": str(LIFE_S)})
+
+
+@contextmanager
+def street(folder: Path, store: StoreServer, count: int) -> Iterator[Street]:
+    """An issuer whose tokens live 5 seconds, a server that checks them, and `count` gatepass processes."""
+    with ExitStack() as stack:
+        issuer = Issuer(listening(stack.enter_context(start_issuer())))
+        check = CheckedServer(listening(stack.enter_context(start_check(issuer, stack.enter_context(answering())))))
+        fleets: list[Fleet] = []
+        front = stack.enter_context(standing(Front(issuer.token_url, DELAY_S, lambda pid: fleets[0].alive(pid))))
+        fleets.append(Fleet(folder, count, front.url, check.url, store.settings))
+        yield Street(stack.enter_context(fleets[0]), front, check)
+        calls = [call for call in issuer.calls() if call.status == 200]
+        assert len(calls) == len(front.fetches), "the issuer counted as the front did"
+
+
+def kill_in_turn(fleet: Fleet, seconds: float) -> None:
+    until_s, turn = time.monotonic() + seconds, 0
+    while time.monotonic() + KILL_EVERY_S < until_s:
+        time.sleep(KILL_EVERY_S)
+        fleet.kill(fleet.pids[turn % len(fleet.pids)])
+        turn += 1
+    time.sleep(max(0.0, until_s - time.monotonic()))
+
+
+def test_four_processes_that_are_killed_all_the_time_lose_no_request_and_make_one_call_per_life(tmp_path, store):
+    store.empty()
+    with street(tmp_path, store, 4) as it:
+        in_fetch: list[int] = []
+
+        def meanwhile(pid: int | None, number: int) -> None:
+            if number % KILLED_IN_FETCH == 0 and pid is not None:
+                in_fetch.append(pid)
+                it.fleet.kill(pid)
+
+        it.front.meanwhile = meanwhile
+        with Clients(it.fleet.ports, 6) as clients:
+            kill_in_turn(it.fleet, SOAK_S)
+        time.sleep(DELAY_S)
+        tally, report = it.check.tally(), clients.report
+        answered = [fetch for fetch in it.front.fetches if fetch.answered]
+        gaps_s = [later.at_s - earlier.at_s for earlier, later in itertools.pairwise(answered)]
+        unanswered = len(it.front.fetches) - len(answered)
+        print(
+            f"\n4 gatepass processes, {SOAK_S:g} s, tokens of {LIFE_S} s: {it.fleet.kills} killed and started again, "
+            f"{len(in_fetch)} of them while they fetched a token. {report.served} requests served, "
+            f"{len(report.lost)} lost ({report.moved} attempts went on from a killed process to the next), "
+            f"{len(tally.refusals)} refused by the check; the slowest took {report.slowest_s:.1f} s. "
+            f"{len(tally.tokens)} tokens used, {len(it.front.fetches)} token calls, of which {unanswered} ended with "
+            f"their process: {len(answered) / max(1, len(tally.tokens)):.2f} calls per life."
+        )
+        assert report.lost == [], it.fleet.output
+        assert tally.refusals == []
+        assert report.served > 10 * SOAK_S
+        assert len(answered) <= len(tally.tokens) + 1, "at the end one may not have been used yet"
+        assert all(gap_s >= LEAST_GAP_S for gap_s in gaps_s), gaps_s
+        assert in_fetch, "nobody was killed in mid-fetch"
+
+
+def test_a_store_that_is_killed_and_comes_back_empty_costs_no_request(tmp_path, store):
+    store.empty()
+    with street(tmp_path, store, 2) as it, Clients(it.fleet.ports, 4) as clients:
+        time.sleep(1.0)
+        store.kill()
+        time.sleep(LIFE_S)
+        store.start()
+        alone = len(it.front.fetches)
+        time.sleep(LIFE_S)
+        assert clients.report.lost == [], it.fleet.output
+        assert it.check.tally().refusals == []
+        assert len(it.front.fetches) - alone <= 3
+        assert "store_unavailable" in it.fleet.output
+        assert "store_back" in it.fleet.output
+
+
+def test_a_dump_of_the_store_gives_no_token(tmp_path, store):
+    store.empty()
+    with street(tmp_path, store, 1) as it:
+        until_s = time.monotonic() + 5.0
+        while b"gatepass:token:" not in (dumped := store.dump()):
+            assert time.monotonic() < until_s, it.fleet.output
+            time.sleep(0.1)
+        assert b"eyJ" not in dumped, "a JWT begins so"
+        assert CLIENT_SECRET.encode() not in dumped
+
+
+class TestRealServer(StoreContract):
+    @pytest.fixture
+    async def shared(self, store):
+        store.empty()
+        settings = StoreSettings.model_validate({**store.settings, "timeout_s": 2.0})
+        here, there = (open_store(settings, None, SystemClock()) for _ in range(2))
+        yield Shared(here, there, asyncio.sleep)
+        await here.aclose()
+        await there.aclose()

@@ -1,0 +1,220 @@
+"""The Valkey store over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from contextlib import asynccontextmanager
+
+import pytest
+import trustme
+
+from gatepass.call import Secret
+from gatepass.config.store import StoreSettings
+from gatepass.runtime import SystemClock
+from gatepass.store.choice import open_store
+from gatepass.store.seam import Reach, StoreUnavailable
+from gatepass.store.valkey import ValkeyStore
+from tests.integration.gateway import descriptors
+from tests.integration.store.responder import Responder, responding
+from tests.unit.store.contract import Shared, StoreContract
+
+KEY = Secret("an-encryption-key-of-32-characters-and-more")
+
+
+def settings(responder: Responder, scheme: str = "valkey", **more) -> StoreSettings:
+    given = {"url": f"{scheme}://127.0.0.1:{responder.port}/0", "encryption_key": KEY, "timeout_s": 2.0}
+    return StoreSettings.model_validate({**given, **more})
+
+
+@asynccontextmanager
+async def opened(chosen: StoreSettings, count: int = 1):
+    stores = [open_store(chosen, None, SystemClock()) for _ in range(count)]
+    try:
+        yield stores
+    finally:
+        for store in stores:
+            await store.aclose()
+
+
+async def unavailable(work) -> str:
+    with pytest.raises(StoreUnavailable) as raised:
+        await work
+    return str(raised.value)
+
+
+class TestValkeyStore(StoreContract):
+    @pytest.fixture
+    async def shared(self):
+        async with responding() as responder, opened(settings(responder), 2) as (here, there):
+            yield Shared(here, there, asyncio.sleep)
+
+
+async def test_a_dump_of_the_server_holds_no_value_and_no_name():
+    async with responding() as responder, opened(settings(responder, key_prefix="mine:")) as (store,):
+        await store.put("token/the-recipe", b"the-token", 60.0)
+        await store.count("count/the-recipe", 60.0)
+        await store.lease("lease/the-recipe", "me", 60.0)
+        assert {key.partition(b":")[0] for key in responder.keys} == {b"mine"}
+        assert b"mine:token:" in responder.dump()
+        assert b"the-token" not in responder.dump()
+        assert b"the-recipe" not in responder.dump()
+        assert b"the-token" not in repr(responder.heard).encode()
+        assert store.reach is Reach.NETWORK
+
+
+async def test_it_signs_in_with_what_the_password_is_now_and_selects_its_database():
+    password = ["first"]
+    responder = Responder(password=b"first", user=b"gate")
+    async with responding(responder):
+        chosen = settings(responder, username="gate", password=Secret(lambda: password[0]))
+        chosen = chosen.model_copy(update={"url": f"redis://127.0.0.1:{responder.port}/3"})
+        async with opened(chosen) as (store,):
+            await store.put("value/one", b"x", 60.0)
+            assert [b"SELECT", b"3"] in responder.heard
+            responder.password, password[0] = b"second", "second"
+            responder.cut()
+            await asyncio.sleep(0.05)
+            assert (await store.get(["value/one"])).values == {"value/one": b"x"}
+
+
+async def test_a_wrong_password_and_none_are_told_in_the_servers_words_without_the_password():
+    async with responding(Responder(password=b"right-password")) as responder:
+        async with opened(settings(responder, password=Secret("wrong-password"))) as (store,):
+            said = await unavailable(store.get([]))
+        assert "invalid username-password pair" in said
+        assert "wrong-password" not in said
+        async with opened(settings(responder)) as (store,):
+            assert "Authentication required" in await unavailable(store.get([]))
+
+
+async def test_a_password_that_cannot_be_read_is_a_store_that_is_away():
+    def missing() -> str:
+        raise ValueError("the file /run/password cannot be read")
+
+    async with (
+        responding(Responder(password=b"x")) as responder,
+        opened(settings(responder, password=Secret(missing))) as (store,),
+    ):
+        assert "the file /run/password cannot be read" in await unavailable(store.get([]))
+
+
+@pytest.mark.parametrize(
+    ("mood", "words"),
+    [("rude", "Connection closed"), ("loading", "loading the dataset"), ("gibberish", "Protocol"), ("mute", "0.5 s")],
+)
+async def test_a_server_in_a_bad_mood_is_a_store_that_is_away_and_comes_back(mood, words):
+    async with responding() as responder, opened(settings(responder, timeout_s=0.5)) as (store,):
+        await store.put("value/one", b"x", 60.0)
+        responder.mood = mood
+        began_s = asyncio.get_running_loop().time()
+        assert words.lower() in (await unavailable(store.get(["value/one"]))).lower()
+        assert asyncio.get_running_loop().time() - began_s < 1.0
+        responder.mood = "well"
+        await asyncio.sleep(1.0)
+        assert (await store.get(["value/one"])).values == {"value/one": b"x"}
+
+
+async def test_nobody_listening_is_a_store_that_is_away():
+    responder = Responder()
+    async with responding(responder):
+        pass
+    async with opened(settings(responder)) as (store,):
+        assert "127.0.0.1" in await unavailable(store.get([]))
+
+
+async def test_a_restarted_server_is_noticed_by_nobody():
+    async with responding() as responder, opened(settings(responder)) as (store,):
+        await store.put("value/one", b"x", 60.0)
+        for _ in range(3):
+            responder.cut()
+            await asyncio.sleep(0.05)
+            assert (await store.get(["value/one"])).values == {"value/one": b"x"}
+
+
+async def test_a_request_that_is_cancelled_at_any_moment_mixes_up_no_answers():
+    async with responding() as responder, opened(settings(responder)) as (store,):
+        for index in range(20):
+            await store.put(f"value/{index}", b"%d" % index, 60.0)
+        for turns in range(40):
+            asking = [asyncio.create_task(store.get([f"value/{index}"])) for index in range(8)]
+            for _ in range(turns % 13):
+                await asyncio.sleep(0)
+            for task in asking[::2]:
+                task.cancel()
+            await asyncio.wait(asking)
+            for index, task in enumerate(asking):
+                if not task.cancelled():
+                    assert task.result().values == {f"value/{index}": b"%d" % index}
+        assert responder.open <= 4
+
+
+async def test_a_hundred_requests_at_once_take_four_connections():
+    async with responding() as responder, opened(settings(responder)) as (store,):
+        counts = await asyncio.gather(*(store.count("count/one", 60.0) for _ in range(100)))
+        assert sorted(counts) == list(range(1, 101))
+        assert responder.connections <= 4
+
+
+async def test_closing_leaves_nothing_open():
+    async with responding() as responder:
+        before = descriptors()
+        async with opened(settings(responder)) as (store,):
+            await asyncio.gather(*(store.get([]) for _ in range(4)))
+        async with asyncio.timeout(5):
+            while responder.open or descriptors() > before:
+                await asyncio.sleep(0.01)
+
+
+@pytest.fixture(scope="module")
+def authority():
+    return trustme.CA()
+
+
+def serving(authority: trustme.CA, name: str, *, wants_client: bool = False) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert(name).configure_cert(context)
+    if wants_client:
+        context.verify_mode = ssl.CERT_REQUIRED
+        authority.configure_trust(context)
+    return context
+
+
+@pytest.fixture
+def ca_file(authority, tmp_path):
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    return str(tmp_path / "ca.pem")
+
+
+async def test_tls_with_a_ca_of_ones_own(authority, ca_file):
+    async with responding(context=serving(authority, "127.0.0.1")) as responder:
+        chosen = settings(responder, "rediss", network={"ca_file": ca_file})
+        async with opened(chosen) as (store,):
+            await store.put("value/one", b"x", 60.0)
+            assert (await store.get(["value/one"])).values == {"value/one": b"x"}
+
+
+@pytest.mark.parametrize("name", ["127.0.0.1", "other.example"])
+async def test_an_unknown_ca_and_a_foreign_name_are_refused(authority, ca_file, name):
+    trusted = {"ca_file": ca_file} if name == "other.example" else {}
+    async with responding(context=serving(authority, name)) as responder:
+        async with opened(settings(responder, "valkeys", network=trusted)) as (store,):
+            assert "certificate" in (await unavailable(store.put("value/one", b"x", 60.0))).lower()
+        assert responder.heard == []
+
+
+async def test_a_client_certificate_is_shown(authority, ca_file, tmp_path):
+    mine = authority.issue_cert("gatepass.example")
+    mine.private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "client.pem"))
+    async with responding(context=serving(authority, "127.0.0.1", wants_client=True)) as responder:
+        network = {"ca_file": ca_file, "client_cert": str(tmp_path / "client.pem")}
+        async with opened(settings(responder, "valkeys", network=network)) as (store,):
+            await store.put("value/one", b"x", 60.0)
+        async with opened(settings(responder, "valkeys", network={"ca_file": ca_file})) as (store,):
+            await unavailable(store.put("value/one", b"x", 60.0))
+
+
+def test_a_file_that_cannot_be_loaded_is_told_when_the_store_is_opened():
+    chosen = settings(Responder(port=1), "valkeys", network={"ca_file": "/none.pem"})
+    with pytest.raises(OSError, match="No such file"):
+        ValkeyStore(chosen, SystemClock())

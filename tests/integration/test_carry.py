@@ -1,0 +1,154 @@
+"""A token arrives at the upstream in the way that is configured, and is shown nowhere else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from gatepass.upstream.authorize import REREAD_S
+from tests.integration.answers import COMPLETION
+from tests.integration.gateway import HELLO, JSON, gateway
+from tests.integration.scripted import Dialogue, Received, Rst, Scripted, Send, reply
+from tests.integration.test_secrets import assert_silent, logged
+from tests.unit.clock import DrivenClock
+
+TOKEN = "24.a/token+of~many=="
+SUBSCRIPTION = "0123456789abcdef-subscription"
+GOOD = [Send(reply(COMPLETION))]
+
+WAYS: dict[str, tuple[dict[str, Any] | None, dict[str, str], str]] = {
+    "nothing is said": (None, {"authorization": f"Bearer {TOKEN}"}, ""),
+    "a header": ({"headers": {"X-Auth-Token": "{token}"}}, {"x-auth-token": TOKEN}, ""),
+    "a template": ({"headers": {"Authorization": "Token {token}"}}, {"authorization": f"Token {TOKEN}"}, ""),
+    "two headers": (
+        {"headers": {"Authorization": "Bearer {token}", "X-Session": "s={token}"}},
+        {"authorization": f"Bearer {TOKEN}", "x-session": f"s={TOKEN}"},
+        "",
+    ),
+    "a cookie": ({"headers": {"Cookie": "session={token}"}}, {"cookie": f"session={TOKEN}"}, ""),
+    "a query": ({"query": "access_token"}, {}, f"?access_token={quote(TOKEN, safe='')}"),
+}
+CARRIERS = ("authorization", "x-auth-token", "x-session", "cookie", "api-key")
+
+
+def blocks(upstream: Scripted, carry: dict[str, Any] | None, **more: Any) -> dict[str, Any]:
+    credential = {"type": "static", "token": TOKEN, **({"carry": carry} if carry else {})}
+    chat = {"base_url": f"{upstream.url}/v1", "credential": "key", **more}
+    return {"credentials": {"key": credential}, "upstreams": {"chat": chat}}
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_token_arrives_as_it_is_configured(way):
+    carry, headers, query = WAYS[way]
+    async with Scripted(GOOD) as upstream, gateway(**blocks(upstream, carry)) as gate:
+        answers = [await gate.ask().answer() for _ in range(2)]
+        listed = await gate.ask(None, "/v1/models", method="GET").answer()
+    assert [answer.status for answer in answers] == [200, 200]
+    assert listed.status in (200, 502)
+    for request in upstream.received:
+        assert {name: value for name in CARRIERS if (value := request.header(name))} == headers
+    assert [request.target for request in upstream.received[:2]] == [f"/v1/chat/completions{query}"] * 2
+    assert upstream.received[2].target == f"/v1/models{query}"
+
+
+async def test_an_upstream_has_its_own_way_of_one_credential():
+    async with Scripted(GOOD) as upstream:
+        both = blocks(upstream, {"headers": {"api-key": "{token}"}})
+        both["upstreams"]["query"] = {**both["upstreams"]["chat"], "carry": {"query": "key"}}
+        both["models"] = {"m": {"upstream": "chat"}, "q": {"upstream": "query"}}
+        async with gateway(**both) as gate:
+            for model in ("m", "q"):
+                assert (await gate.ask({**HELLO, "model": model}).answer()).status == 200
+    first, second = upstream.received
+    assert (first.target, first.header("api-key")) == ("/v1/chat/completions", TOKEN)
+    assert (second.target, second.header("api-key")) == (f"/v1/chat/completions?key={quote(TOKEN, safe='')}", None)
+
+
+async def test_static_headers_arrive_beside_the_token_in_place_of_the_clients():
+    own = {"AI-Resource-Group": "default", "OpenAI-Organization": "ours", "User-Agent": "gatepass for corp"}
+    sent = {**JSON, "openai-organization": "mine", "user-agent": "sdk", "ai-resource-group": "stolen"}
+    async with Scripted(GOOD) as upstream:
+        config = blocks(upstream, None, headers=own, forward_headers=["AI-Resource-Group"])
+        async with gateway(**config) as gate:
+            assert (await gate.ask(headers=sent).answer()).status == 200
+    [request] = upstream.received
+    wanted = {name.lower(): value for name, value in own.items()} | {"authorization": f"Bearer {TOKEN}"}
+    assert [field for field in request.headers if field[0] in wanted] == [
+        *((name, wanted[name]) for name in ("ai-resource-group", "openai-organization", "user-agent")),
+        ("authorization", wanted["authorization"]),
+    ]
+
+
+async def test_static_headers_need_no_credential():
+    async with Scripted(GOOD) as upstream:
+        chat = {"base_url": f"{upstream.url}/v1", "headers": {"api-key": SUBSCRIPTION}}
+        async with gateway(upstreams={"chat": chat}) as gate:
+            assert (await gate.ask().answer()).status == 200
+    assert (upstream.received[0].header("api-key"), upstream.received[0].header("authorization")) == (
+        SUBSCRIPTION,
+        None,
+    )
+
+
+async def test_a_static_header_in_a_file_follows_it(tmp_path: Path):
+    file = tmp_path / "subscription"
+    file.write_text("first-subscription\n")
+    clock = DrivenClock()
+    async with Scripted(GOOD) as upstream:
+        from gatepass.config.references import Reference
+
+        key = Reference.to_file(str(file))
+        async with gateway(clock=clock, **blocks(upstream, None, headers={"Ocp-Apim-Subscription-Key": key})) as gate:
+            await gate.ask().answer()
+            file.write_text("second-subscription\n")
+            await clock.advance(REREAD_S)
+            await gate.ask().answer()
+            file.unlink()
+            await clock.advance(REREAD_S)
+            await gate.ask().answer()
+    shown = [request.header("ocp-apim-subscription-key") for request in upstream.received]
+    assert shown == ["first-subscription", "second-subscription", "second-subscription"]
+
+
+def heard(request: Received) -> str:
+    fields = "; ".join(f"{name}: {value}" for name, value in request.headers)
+    return f"{request.target} [{fields}] {quote(request.target, safe='')}"
+
+
+def echo(request: Received) -> Dialogue:
+    case = request.json().get("user") if request.body else "json"
+    text = heard(request)
+    if case == "reset":
+        return [Rst()]
+    if case == "moved":
+        return [Send(reply(b"", 302, location=f"https://sso.example{request.target}&next={quote(request.target)}"))]
+    if case == "page":
+        return [Send(reply(f"<html><title>{text}</title>".encode(), content_type="text/html"))]
+    return [Send(reply({"error": {"message": text, "code": text[-90:]}}, 401 if case == "refused" else 400))]
+
+
+@pytest.mark.parametrize("style", ["json", "text"])
+async def test_a_token_in_a_query_is_printed_nowhere_whoever_echoes_it(style):
+    log = {"format": style, "level": "debug", "bodies": True}
+    bodies = ""
+    async with Scripted(answer=echo) as upstream:
+        config = blocks(upstream, {"query": "access_token"}, headers={"Ocp-Apim-Subscription-Key": SUBSCRIPTION})
+        async with gateway(log=log, **config) as gate:
+            with logged(gate.gate) as out:
+                for case in ("json", "refused", "moved", "page", "reset"):
+                    for stream in (False, True):
+                        answer = await gate.ask({**HELLO, "user": case, "stream": stream}).answer()
+                        bodies += answer.body.decode() + str(answer.headers)
+                bodies += (await gate.ask(None, "/v1/models", method="GET").answer()).body.decode()
+                for page in ("/metrics", "/status"):
+                    bodies += (await gate.ask(None, page, method="GET").answer()).body.decode()
+                shown = repr(gate.gate) + repr(gate.gate.hops["chat"].carrier)
+    assert bodies.count("***") > 5
+    assert "/v1/chat/completions" in bodies
+    secrets = [TOKEN, quote(TOKEN, safe=""), quote(quote(TOKEN, safe=""), safe=""), SUBSCRIPTION]
+    for text, where in ((bodies, "an answer"), (out.getvalue(), "the log"), (shown, "a repr")):
+        assert_silent(text, secrets, where)
+    assert_silent(out.getvalue().lower(), [quote(TOKEN, safe="").lower()], "the log")

@@ -1,0 +1,227 @@
+"""In whatever form an upstream says that it does not take a token: one new token, one repeat, no storm."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import pytest
+
+from tests.integration.answers import COMPLETION, EVENTS
+from tests.integration.gateway import HELLO, Answer, Gateway, gateway
+from tests.integration.scripted import Dialogue, Received, Scripted, Send, Wait, event, head, reply, stream
+
+MANY = 500
+PAGE = b"<!doctype html><html><head><title>Sign in to Corp</title></head><body>no tokens here</body></html>"
+
+
+@dataclass(frozen=True)
+class Form:
+    """How an upstream says no, what must be configured for it, and what the client gets if it never says yes."""
+
+    said: bytes
+    rejection: Mapping[str, Any] = field(default_factory=dict)
+    status: int = 401
+    code: str = "upstream_auth"
+    streams: tuple[bool, ...] = (False, True)
+
+
+FORMS = {
+    "a 401": Form(reply({"error": {"message": "token expired", "type": "authentication_error"}}, 401)),
+    "a 403": Form(
+        reply({"error": {"message": "forbidden", "code": "denied"}}, 403), {"statuses": [403]}, 403, "denied"
+    ),
+    "a code in a 200": Form(reply({"code": "A0230", "msg": "the session is over"}), {"codes": ["A0230"]}),
+    "a number in a 400": Form(reply({"errorCode": 40101, "errorMessage": "no session"}, 400), {"codes": [40101]}, 400),
+    "Baidu's code in a 200": Form(reply({"error_code": 110, "error_msg": "Access token invalid or no longer valid"})),
+    "an HTML page": Form(reply(PAGE, content_type="text/html"), {}, 502, "upstream_html"),
+    "a redirect": Form(
+        head(302, location="https://sso.corp.example/login?session=secret", content_length="0"),
+        {},
+        502,
+        "upstream_redirect",
+    ),
+    "a redirect to a named host": Form(
+        head(307, location="https://www.corp.example/", content_length="0"),
+        {"login_hosts": ["www.*.example"]},
+        502,
+        "upstream_redirect",
+    ),
+    "a stream's first event": Form(
+        stream(event({"error": {"message": "token expired", "code": "token_expired"}})),
+        {},
+        401,
+        "token_expired",
+        (True,),
+    ),
+}
+CASES = [(form, streamed) for form in FORMS for streamed in FORMS[form].streams]
+
+
+class Firm:
+    """An issuer, and an upstream that takes the tokens in `good` (all that were minted, while it is None)."""
+
+    def __init__(self, form: Form) -> None:
+        self.form = form
+        self.minted: list[str] = []
+        self.revoked: set[str] = set()
+        self.takes_nothing = False
+        self.refuses = asyncio.Event()
+        self.refuses.set()
+        self.issuer = Scripted(answer=self._mint)
+        self.chat = Scripted(answer=self._serve)
+
+    async def __aenter__(self) -> Self:
+        await self.issuer.__aenter__()
+        await self.chat.__aenter__()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.chat.__aexit__(None)
+        await self.issuer.__aexit__(None)
+
+    def _mint(self, _: Received) -> Dialogue:
+        self.minted.append(f"token-number-{len(self.minted) + 1}")
+        return [Send(reply({"access_token": self.minted[-1], "expires_in": 3600}))]
+
+    def _serve(self, request: Received) -> Dialogue:
+        token = (request.header("authorization") or "").removeprefix("Bearer ")
+        if self.takes_nothing or token not in self.minted or token in self.revoked:
+            return [Wait(self.refuses), Send(self.form.said)]
+        return [Send(stream(*EVENTS) if request.json().get("stream") else reply(COMPLETION))]
+
+    def blocks(self, **more: Any) -> dict[str, Any]:
+        corp = {"type": "oauth2", "token_url": self.issuer.url, "client_id": "i", "client_secret": "a-long-secret"}
+        upstream = {"base_url": self.chat.url, "credential": "corp", "rejection": dict(self.form.rejection), **more}
+        return {"credentials": {"corp": corp}, "upstreams": {"chat": upstream}}
+
+    @property
+    def shown(self) -> list[str]:
+        """The number of each token that the upstream saw, in order."""
+        return [(request.header("authorization") or "").rpartition("-")[2] for request in self.chat.received]
+
+
+async def asked(gate: Gateway, streamed: bool = False) -> Answer:
+    return await gate.ask({**HELLO, "stream": streamed}).answer()
+
+
+@pytest.mark.parametrize(("form", "streamed"), CASES)
+async def test_a_rejection_is_one_new_token_and_one_repeat(form, streamed):
+    async with Firm(FORMS[form]) as firm, gateway(**firm.blocks()) as gate:
+        assert (await asked(gate)).status == 200
+        firm.revoked.add(firm.minted[0])
+        answer = await asked(gate, streamed)
+        assert (answer.status, answer.headers["x-gatepass-attempts"]) == (200, "2")
+        assert answer.body == b"".join(EVENTS) if streamed else answer.json() == COMPLETION
+        assert (firm.shown, len(firm.minted)) == (["1", "1", "2"], 2)
+
+
+@pytest.mark.parametrize(("form", "streamed"), CASES)
+async def test_five_hundred_rejections_at_once_are_one_token_call_and_no_failure(form, streamed):
+    async with Firm(FORMS[form]) as firm, gateway(**firm.blocks()) as gate:
+        assert (await asked(gate)).status == 200
+        firm.revoked.add(firm.minted[0])
+        firm.refuses.clear()
+        asking = [asyncio.create_task(asked(gate, streamed)) for _ in range(MANY)]
+        await firm.chat.requested(1 + MANY)
+        firm.refuses.set()
+        answers = await asyncio.gather(*asking)
+        assert [answer.status for answer in answers] == [200] * MANY
+        assert len(firm.minted) == 2
+        assert firm.shown == ["1"] * (1 + MANY) + ["2"] * MANY
+
+
+@pytest.mark.parametrize(("form", "streamed"), CASES)
+async def test_a_rejection_of_the_new_token_too_is_the_upstreams_own_answer(form, streamed):
+    wanted = FORMS[form]
+    async with Firm(wanted) as firm, gateway(**firm.blocks()) as gate:
+        firm.takes_nothing = True
+        answer = await asked(gate, streamed)
+        assert (answer.status, answer.error["code"]) == (wanted.status, wanted.code)
+        assert answer.headers["x-gatepass-hop"] == "upstream:chat"
+        assert firm.shown == ["1", "2"]
+        assert "secret" not in answer.body.decode()
+
+
+@pytest.mark.parametrize("form", FORMS)
+async def test_an_upstream_that_takes_no_token_is_no_storm_of_logins(form):
+    wanted = FORMS[form]
+    async with Firm(wanted) as firm, gateway(**firm.blocks()) as gate:
+        firm.takes_nothing = True
+        answers = [await asked(gate, wanted.streams[0]) for _ in range(20)]
+        assert {answer.status for answer in answers} == {wanted.status}
+        assert len(firm.minted) == 7
+        assert len(firm.chat.received) == 20 + 6
+
+
+@pytest.mark.parametrize("form", FORMS)
+async def test_a_token_that_worked_and_an_upstream_that_now_takes_none_are_no_storm_either(form):
+    wanted = FORMS[form]
+    async with Firm(wanted) as firm, gateway(**firm.blocks()) as gate:
+        assert (await asked(gate)).status == 200
+        firm.takes_nothing = True
+        for _ in range(20):
+            assert (await asked(gate, wanted.streams[0])).status == wanted.status
+        assert len(firm.minted) == 7
+
+
+@pytest.mark.parametrize("form", ["a 403", "a code in a 200", "a number in a 400"])
+async def test_what_is_not_configured_is_passed_on_and_costs_no_token(form):
+    firm = Firm(FORMS[form])
+    async with firm, gateway(**firm.blocks(rejection={})) as gate:
+        firm.takes_nothing = True
+        answers = [await asked(gate) for _ in range(3)]
+        assert {answer.status for answer in answers} == {502 if form == "a code in a 200" else FORMS[form].status}
+        assert firm.shown == ["1"] * 3
+
+
+@pytest.mark.parametrize(
+    ("form", "rejection"),
+    [
+        ("an HTML page", {"login_page": False}),
+        ("a redirect", {"login_page": False}),
+        ("a redirect", {"login_hosts": ["login.corp.example"]}),
+    ],
+)
+async def test_a_page_that_is_said_to_be_no_login_costs_no_token(form, rejection):
+    async with Firm(FORMS[form]) as firm, gateway(**firm.blocks(rejection=rejection)) as gate:
+        firm.takes_nothing = True
+        assert (await asked(gate)).error["code"] == FORMS[form].code
+        assert firm.shown == ["1"]
+
+
+async def test_a_redirect_that_says_only_that_the_url_is_wrong_costs_no_token():
+    wrong = Form(head(308, location="/v1/chat/completions/", content_length="0"))
+    async with Firm(wrong) as firm, gateway(**firm.blocks()) as gate:
+        firm.takes_nothing = True
+        assert (await asked(gate)).error["code"] == "upstream_redirect"
+        assert firm.shown == ["1"]
+
+
+async def test_a_rejection_in_one_form_and_then_in_another_is_one_repeat():
+    """A 401 for the first token and a login page for the second: the request went out twice, and no more."""
+    said = iter([reply({"error": "expired"}, 401), reply(PAGE, content_type="text/html")])
+    async with Firm(FORMS["a 401"]) as firm:
+        firm.chat = Scripted(answer=lambda _: [Send(next(said))])
+        async with firm.chat, gateway(**firm.blocks()) as gate:
+            answer = await asked(gate)
+            assert (answer.status, answer.error["code"]) == (502, "upstream_html")
+            assert len(firm.chat.received) == 2
+
+
+async def test_an_upstream_that_refuses_what_another_takes_costs_six_fetches_a_minute():
+    """One credential, two upstreams: each of the pairs below cost a fetch once."""
+    async with Firm(FORMS["a 401"]) as firm, Scripted([Send(FORMS["a 401"].said)]) as closed:
+        blocks = firm.blocks()
+        blocks["upstreams"]["closed"] = {"base_url": closed.url, "credential": "corp"}
+        blocks["models"] = {"m": {"upstream": "chat"}, "other": {"upstream": "closed"}}
+        async with gateway(**blocks) as gate:
+            for _ in range(20):
+                assert (await asked(gate)).status == 200
+                assert (await gate.ask({**HELLO, "model": "other"}).answer()).status == 401
+            assert len(firm.minted) == 7
+            firm.revoked.add(firm.minted[-1])
+            assert (await asked(gate)).status == 200
+            assert len(firm.minted) == 8

@@ -1,0 +1,125 @@
+"""/status: each credential as it stands."""
+
+from __future__ import annotations
+
+import asyncio
+
+from gatepass.admission.keys import hash_key
+from tests.integration.answers import COMPLETION
+from tests.integration.gateway import Gateway, gateway, until
+from tests.integration.scripted import Scripted, Send, reply
+from tests.unit.clock import DrivenClock
+
+KEY = "gp-a-key-that-opens-the-door"
+LOCKED = {"keys": [{"name": "ragflow", "hash": hash_key(KEY)}]}
+GOOD = [Send(reply(COMPLETION))]
+MINTED = [Send(reply({"access_token": "good-token-1", "expires_in": 300}))]
+SECRET = "a-long-client-secret"
+SAID = {"error": "invalid_client", "error_description": f"client i with {SECRET} is unknown"}
+REFUSED = [Send(reply(SAID, 401))]
+
+
+def blocks(issuer: Scripted, **more):
+    corp = {"type": "oauth2", "token_url": issuer.url, "client_id": "i", "client_secret": SECRET}
+    used = {"base_url": "http://127.0.0.1:9/v1", "credential": "corp"}
+    upstreams = {"chat": used, "embed": used, "open": {"base_url": "http://127.0.0.1:9/v1"}}
+    return {"credentials": {"corp": corp, **more}, "upstreams": upstreams, "models": {"*": {"upstream": "chat"}}}
+
+
+async def status(gate: Gateway, **headers: str):
+    return await gate.ask(None, "/status", method="GET", headers=headers).answer()
+
+
+async def test_a_credential_is_told_with_its_state_and_its_upstreams():
+    clock = DrivenClock()
+    spare = {"type": "static", "token": "a-key-of-its-own"}
+    async with Scripted(MINTED) as issuer, gateway(clock=clock, **blocks(issuer, spare=spare)) as gate:
+        await until(lambda: all(holder.usable for holder in gate.gate.holders.values()))
+        await clock.advance(100.0)
+        answer = await status(gate)
+    document = answer.json()
+    next_try_in_s = document["credentials"]["corp"].pop("next_try_in_s")
+    assert 125.0 <= next_try_in_s <= 140.0
+    assert (answer.status, answer.headers["content-type"]) == (200, "application/json")
+    assert document == {
+        "ready": True,
+        "draining": False,
+        "under_way": 0,
+        "credentials": {
+            "corp": {
+                "type": "oauth2",
+                "upstreams": ["chat", "embed"],
+                "state": "fresh",
+                "kind": "opaque",
+                "told_by": "reply",
+                "age_s": 100.0,
+                "left_s": 195.0,
+                "fetches": 1,
+                "failures": 0,
+                "last_error": None,
+                "failing": False,
+                "refreshing": False,
+            },
+            "spare": {
+                "type": "static",
+                "upstreams": [],
+                "state": "fresh",
+                "kind": "key",
+                "told_by": "nobody",
+                "age_s": 100.0,
+                "left_s": None,
+                "fetches": 1,
+                "failures": 0,
+                "last_error": None,
+                "failing": False,
+                "refreshing": False,
+                "next_try_in_s": None,
+            },
+        },
+    }
+    assert "good-token-1" not in answer.body.decode()
+
+
+async def test_a_failing_credential_tells_its_issuers_reason_without_the_secret():
+    async with Scripted(REFUSED) as issuer, gateway(**blocks(issuer)) as gate:
+        await until(lambda: gate.gate.holders["corp"].status().failing)
+        corp = (await status(gate)).json()["credentials"]["corp"]
+    shown = {name: corp[name] for name in ("state", "kind", "age_s", "left_s", "failures", "failing")}
+    assert shown == {"state": "none", "kind": None, "age_s": None, "left_s": None, "failures": 1, "failing": True}
+    assert corp["next_try_in_s"] > 0
+    assert "client i with *** is unknown" in corp["last_error"]
+    assert issuer.url.removeprefix("http://") in corp["last_error"]
+    assert SECRET not in str(corp)
+
+
+async def test_status_wants_a_key_even_where_the_metrics_are_open():
+    access = {**LOCKED, "metrics_open": True}
+    async with Scripted(MINTED) as issuer, gateway(access=access, **blocks(issuer)) as gate:
+        refused = await status(gate)
+        metrics = await gate.ask(None, "/metrics", method="GET", headers={}).answer()
+        shown = await status(gate, authorization=f"Bearer {KEY}")
+        other = await status(gate, **{"x-api-key": "not-the-key-at-all"})
+    assert (refused.status, refused.error["code"]) == (401, "invalid_api_key")
+    assert "credentials" not in refused.body.decode()
+    assert (metrics.status, shown.status, other.status) == (200, 200, 401)
+
+
+async def test_status_without_keys_is_for_this_machine_alone():
+    async with Scripted(MINTED) as issuer, gateway(**blocks(issuer)) as gate:
+        assert (await status(gate)).status == 200
+        refused = await status(gate, host="gatepass.corp.example")
+    assert (refused.status, refused.error["code"]) == (403, "forbidden_host")
+
+
+async def test_status_is_there_below_the_base_path_too():
+    async with Scripted(MINTED) as issuer, gateway(server={"base_path": "/llm"}, **blocks(issuer)) as gate:
+        answers = [await gate.ask(None, path, method="GET", headers={}).answer() for path in ("/status", "/llm/status")]
+    assert [answer.status for answer in answers] == [200, 200]
+
+
+async def test_status_answers_while_the_issuer_hangs():
+    async with Scripted(answer=lambda _: [Send(b"")]) as issuer, gateway(**blocks(issuer)) as gate:
+        await issuer.requested()
+        async with asyncio.timeout(5):
+            corp = (await status(gate)).json()["credentials"]["corp"]
+    assert (corp["state"], corp["refreshing"]) == ("none", True)

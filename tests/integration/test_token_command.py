@@ -1,0 +1,130 @@
+"""`gatepass token NAME` against an issuer on a real socket."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import signal
+import sys
+from asyncio.subprocess import DEVNULL, PIPE
+from pathlib import Path
+from typing import Any
+
+import jwt
+import pytest
+from click.testing import CliRunner, Result
+
+from gatepass.cli import main
+from tests.integration.scripted import Dialogue, Received, Rst, Scripted, Send, reply
+
+BOUND_S = 30.0
+SECRET = "a-long-client-secret"
+KEY = "a-key-of-a-test-that-is-long-enough-for-hs256"
+
+
+@pytest.fixture(autouse=True)
+def _no_environment(monkeypatch):
+    monkeypatch.delenv("GATEPASS_CONFIG", raising=False)
+
+
+def written(folder: Path, issuer: Scripted, **more: Any) -> str:
+    corp = {"type": "oauth2", "token_url": f"{issuer.url}/token", "client_id": "i", "client_secret": SECRET, **more}
+    upstreams = {"chat": {"base_url": "http://127.0.0.1:9/v1", "credential": "corp"}}
+    file = folder / "gatepass.json"
+    file.write_text(json.dumps({"credentials": {"corp": corp}, "upstreams": upstreams}))
+    return str(file)
+
+
+async def called(*arguments: str) -> Result:
+    return await asyncio.to_thread(CliRunner().invoke, main, ["token", *arguments])
+
+
+def said(*answers: Any) -> list[Dialogue]:
+    return [[Send(reply(*answer)) if isinstance(answer, tuple) else Send(reply(answer))] for answer in answers]
+
+
+async def test_a_token_is_described_and_not_shown(tmp_path):
+    text = jwt.encode({"iss": "https://sso", "iat": 1_760_000_000, "exp": 1_760_000_300}, KEY, algorithm="HS256")
+    async with Scripted(*said({"access_token": text, "expires_in": 9999})) as issuer:
+        result = await called("corp", "--config", written(tmp_path, issuer))
+    assert (result.exit_code, len(issuer.received)) == (0, 1)
+    shown = re.sub(r"[0-9.]+ s\b|\([^)]*ago\)", "…", result.output)
+    assert shown == (
+        f"credential   corp (oauth2)\nfrom         {issuer.url.removeprefix('http://')}, in …\n"
+        f"token        jwt, {len(text)} characters\nlife         …, told by the token itself\n"
+        "sent for     … more: not in its last moments\nrefresh      in …\n"
+        "carried as   Authorization: Bearer {token}, to chat\n"
+        "claim        iss: https://sso\n"
+        "claim        iat: 2025-10-09 08:53:20Z …\nclaim        exp: 2025-10-09 08:58:20Z …\n"
+    )
+    assert text not in result.output
+
+
+async def test_reveal_prints_the_token_as_the_last_line(tmp_path):
+    async with Scripted(*said({"access_token": "the-token-itself", "expires_in": 300})) as issuer:
+        file = written(tmp_path, issuer)
+        hidden, revealed = await called("corp", "--config", file), await called("corp", "--reveal", "--config", file)
+    assert "the-token-itself" not in hidden.output
+    assert revealed.output.splitlines()[-1] == "the-token-itself"
+
+
+async def test_a_failure_is_told_in_the_words_of_the_issuer_without_the_secret(tmp_path):
+    refusal = {"error": "invalid_client", "error_description": f"no client i with the secret {SECRET}"}
+    async with Scripted(*said((refusal, 401))) as issuer:
+        result = await called("corp", "--reveal", "--config", written(tmp_path, issuer))
+        host = issuer.url.removeprefix("http://")
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert result.stderr.startswith("FAIL credential:corp: ")
+    assert host in result.stderr
+    assert "invalid_client" in result.stderr
+    assert "no client i with the secret ***" in result.stderr
+    assert SECRET not in result.output
+
+
+async def test_an_issuer_that_is_not_there_is_told_by_its_host(tmp_path):
+    async with Scripted([Rst()]) as issuer:
+        result = await called("corp", "--config", written(tmp_path, issuer, timeout_s=2))
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert issuer.url.removeprefix("http://") in result.stderr
+    assert "Traceback" not in result.output
+
+
+async def watching(file: str) -> asyncio.subprocess.Process:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GATEPASS_")}
+    command = (sys.executable, "-m", "gatepass", "token", "corp", "--watch", "--config", file)
+    environment["PYTHONUNBUFFERED"] = "1"
+    return await asyncio.create_subprocess_exec(*command, stdin=DEVNULL, stdout=PIPE, stderr=PIPE, env=environment)
+
+
+async def test_watch_tells_of_each_refresh_until_ctrl_c(tmp_path):
+    serial = iter(range(1, 100))
+
+    def mint(_: Received) -> Dialogue:
+        number = next(serial)
+        if number == 3:
+            return [Send(reply({"error": "temporarily_unavailable"}, 503))]
+        return [Send(reply({"access_token": f"token-number-{number}", "expires_in": 2}))]
+
+    lines = []
+    async with Scripted(answer=mint) as issuer:
+        process = await watching(written(tmp_path, issuer))
+        assert process.stdout is not None
+        assert process.stderr is not None
+        try:
+            async with asyncio.timeout(BOUND_S):
+                while not lines or sum("minted" in line for line in lines) < 2:
+                    lines.append((await process.stdout.readline()).decode())
+                process.send_signal(signal.SIGINT)
+                rest, told = await process.communicate()
+        finally:
+            if process.returncode is None:
+                process.kill()
+    assert (process.returncode, told) == (0, b"")
+    printed = "".join(lines) + rest.decode()
+    assert lines[0] == "credential   corp (oauth2)\n"
+    assert re.search(r"^\d\d:\d\d:\d\d minted: opaque, sent for 2 s; next try in \d s$", printed, re.MULTILINE)
+    assert re.search(r"^\d\d:\d\d:\d\d failed: .*temporarily_unavailable.*$", printed, re.MULTILINE)
+    assert "token-number" not in printed

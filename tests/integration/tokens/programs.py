@@ -1,0 +1,81 @@
+"""Programs that print tokens, and what a test asks of the machine they ran on."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import uvloop
+
+T = TypeVar("T")
+
+LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
+    "asyncio": asyncio.new_event_loop,
+    "uvloop": uvloop.new_event_loop,
+}
+"""What gatepass runs on, and what it runs on elsewhere."""
+
+
+def on(loop: str, work: Coroutine[Any, Any, T]) -> T:
+    with asyncio.Runner(loop_factory=LOOPS[loop]) as runner:
+        return runner.run(work)
+
+
+def program(folder: Path, text: str, name: str = "get-token") -> str:
+    """A Python program of its own; its path."""
+    path = folder / name
+    path.write_text(f"#!{sys.executable} -IS\n{text}")
+    path.chmod(0o700)
+    return str(path)
+
+
+def descriptors() -> set[str]:
+    """The open files of this process, each as what it leads to."""
+    found = set()
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            found.add(f"{name} {os.readlink(f'/proc/self/fd/{name}')}")
+        except FileNotFoundError:  # the descriptor of the listing itself
+            continue
+    return found
+
+
+def children() -> list[str]:
+    """The processes that this one has started and not reaped, zombies among them."""
+    return [f"{pid} {state}" for pid, state, parent, _ in _processes() if parent == os.getpid()]
+
+
+def in_group(group: int) -> list[int]:
+    """The processes of a group that run."""
+    return [pid for pid, state, _, of in _processes() if of == group and state != "Z"]
+
+
+def _processes() -> Iterator[tuple[int, str, int, int]]:
+    """Each process: its id, state, parent and group (proc(5))."""
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, parent, group = stat.read_text().rpartition(")")[2].split()[:3]
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        yield int(stat.parent.name), state, int(parent), int(group)
+
+
+def lives(pid: int) -> bool:
+    """Whether a process runs; one that is dead and not reaped by its parent does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def until(true: Callable[[], Any], limit_s: float = 5.0) -> Any:
+    """Look again and again until `true()` is, at most `limit_s`; what it gave."""
+    end_s = time.monotonic() + limit_s
+    while not (found := true()) and time.monotonic() < end_s:
+        time.sleep(0.01)
+    return found

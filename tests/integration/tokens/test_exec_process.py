@@ -1,0 +1,141 @@
+"""Real programs, on both loops: bounded, killed with all that they started, reaped, and no descriptor left open."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from gatepass.runtime import SystemClock, timeout
+from gatepass.tokens.process import LINGER_S, STDERR_BYTES, Finished, run
+from tests.integration.tokens.programs import LOOPS, children, descriptors, in_group, lives, on, until
+
+ENVIRONMENT = {"PATH": os.environ["PATH"]}
+CLOCK = SystemClock()
+pytestmark = pytest.mark.parametrize("loop", LOOPS)
+
+
+async def shell(script: str, limit_bytes: int = 1000, complaints: bytearray | None = None) -> Finished:
+    return await run(
+        ["sh", "-c", script], ENVIRONMENT, limit_bytes, bytearray() if complaints is None else complaints, CLOCK
+    )
+
+
+def pid_in(file: Path) -> int:
+    return int(until(lambda: file.exists() and file.read_text().strip()))
+
+
+def test_a_program_has_its_output_its_complaints_and_its_code(loop):
+    complaints = bytearray()
+    assert on(loop, shell("echo out; echo bad >&2; exit 3", complaints=complaints)) == Finished(3, b"out\n")
+    assert complaints == b"bad\n"
+
+
+def test_it_has_no_input_and_no_more_environment_than_it_was_given(loop):
+    found = on(loop, run(["sh", "-c", "cat; env"], {**ENVIRONMENT, "A": "b c"}, 1000, bytearray(), CLOCK))
+    names = {line.partition("=")[0] for line in found.stdout.decode().splitlines()}
+    assert {"A", "PATH"} <= names <= {"A", "PATH", "PWD", "OLDPWD", "SHLVL", "_"}
+
+
+def test_no_shell_reads_the_arguments(loop):
+    found = on(loop, run(["printf", "%s|", "$HOME", "a b", "`id`", ";"], ENVIRONMENT, 1000, bytearray(), CLOCK))
+    assert found.stdout == b"$HOME|a b|`id`|;|"
+
+
+def test_an_endless_output_ends_with_the_programs_death(loop):
+    async def work() -> Finished:
+        return await timeout(CLOCK, 10.0, shell("yes", 1000), TimeoutError())
+
+    found = on(loop, work())
+    assert (found.cut, found.code, children()) == (True, -9, [])
+
+
+def test_as_much_as_the_limit_is_not_too_much(loop):
+    found = on(loop, shell("printf 1234567890", 10))
+    assert (found.cut, found.stdout) == (False, b"1234567890")
+
+
+def test_endless_complaints_are_heard_to_their_end(loop):
+    complaints = bytearray()
+    found = on(loop, shell("head -c 1000000 /dev/zero | tr '\\0' x >&2; echo last >&2", complaints=complaints))
+    assert found.code == 0
+    assert len(complaints) == STDERR_BYTES
+    assert complaints.endswith(b"xlast\n")
+
+
+def test_a_death_by_signal_is_a_negative_code(loop):
+    assert on(loop, shell("kill -TERM $$")).code == -15
+
+
+def test_what_a_program_leaves_in_the_background_holds_nobody_up(loop, tmp_path):
+    began_s = time.monotonic()
+    found = on(loop, shell(f"sleep 30 & echo $! > {tmp_path}/pid; echo out"))
+    assert (found.code, found.stdout) == (0, b"out\n")
+    assert LINGER_S <= time.monotonic() - began_s < LINGER_S + 3
+    os.kill(pid_in(tmp_path / "pid"), 9)
+
+
+def test_out_of_time_it_dies_with_all_that_it_started(loop, tmp_path):
+    async def work() -> None:
+        await timeout(CLOCK, 0.3, shell(f"sleep 60 & echo $! > {tmp_path}/pid; trap '' TERM; sleep 60"), TimeoutError())
+
+    with pytest.raises(TimeoutError):
+        on(loop, work())
+    assert until(lambda: not lives(pid_in(tmp_path / "pid")))
+    assert children() == []
+
+
+@pytest.mark.parametrize("turns", range(12))
+def test_cancelled_at_any_time_it_leaves_no_process_and_no_descriptor(loop, turns, tmp_path):
+    async def work() -> None:
+        await shell("true")  # what a loop opens for its first child, it keeps
+        before = descriptors()
+        task = asyncio.create_task(shell(f"echo $$ > {tmp_path}/pid; sleep 60"))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        if turns > 8:
+            await asyncio.to_thread(pid_in, tmp_path / "pid")
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await asyncio.sleep(0.05)
+        assert children() == []
+        if (tmp_path / "pid").exists() and (pid := (tmp_path / "pid").read_text()):
+            assert in_group(int(pid)) == []
+        assert {name for name in descriptors() - before if "pipe" in name or "socket" in name} == set()
+
+    on(loop, work())
+
+
+def test_a_hundred_runs_leave_nothing_open(loop):
+    async def work() -> None:
+        await shell("true")
+        before = descriptors()
+        for _ in range(25):
+            await asyncio.gather(*(shell("echo x; echo y >&2") for _ in range(4)))
+        await asyncio.sleep(0.05)
+        assert len(descriptors() - before) <= 1
+        assert children() == []
+
+    on(loop, work())
+
+
+@pytest.mark.parametrize(
+    ("command", "error"),
+    [
+        (["there-is-no-such-program"], FileNotFoundError),
+        (["./not-executable"], PermissionError),
+        (["/"], PermissionError),
+        (["ec\0ho"], ValueError),
+    ],
+)
+def test_what_cannot_be_started_says_so(loop, command, error, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "not-executable").write_text("#!/bin/sh\n")
+    with pytest.raises(error):
+        on(loop, run(command, ENVIRONMENT, 10, bytearray(), CLOCK))
+    with pytest.raises(ValueError, match="NUL"):
+        on(loop, run(["true"], {"A": "\0"}, 10, bytearray(), CLOCK))

@@ -1,0 +1,281 @@
+"""`type: file` with real files, on the driven clock: what is written is noticed, and by little work."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gatepass.config.credential.file import FileCredential
+from gatepass.observe.redaction import Redactor
+from gatepass.tokens import FetchFailure, Token, TokenHolder, TokenReissued
+from gatepass.tokens.file import FileSource
+from gatepass.tokens.holder import WATCH_S
+from gatepass.tokens.life import STALE_SHARE, Kind, ToldBy
+from gatepass.tokens.watched import SETTLED_S, WatchedFile, Written
+from tests.unit.clock import DrivenClock
+from tests.unit.tokens.scripted import signed
+
+
+class Writer:
+    """Somebody who keeps a token in a file, by the same clock as we."""
+
+    def __init__(self, path: Path, clock: DrivenClock) -> None:
+        self.path, self.clock = path, clock
+
+    def write(self, text: str, age_s: float = 0.0) -> str:
+        """In place of the old file, as a careful writer does it."""
+        new = self.path.with_name("new")
+        new.write_text(text)
+        self.date(new, age_s)
+        new.replace(self.path)
+        return text
+
+    def jwt(self, life_s: float, age_s: float = 0.0) -> str:
+        made_s = int(self.clock.wall() - age_s)
+        return self.write(signed(iat=made_s, exp=made_s + int(life_s), jti=os.urandom(4).hex()), age_s)
+
+    def date(self, path: Path, age_s: float = 0.0) -> None:
+        written_s = self.clock.wall() - age_s
+        os.utime(path, (written_s, written_s))
+
+
+@pytest.fixture
+def clock() -> DrivenClock:
+    return DrivenClock()
+
+
+@pytest.fixture
+def writer(tmp_path: Path, clock: DrivenClock) -> Writer:
+    return Writer(tmp_path / "token", clock)
+
+
+def source(writer: Writer, **more: Any) -> FileSource:
+    settings = FileCredential.model_validate({"type": "file", "path": str(writer.path), **more})
+    return FileSource("pod", settings, writer.clock)
+
+
+def holder(writer: Writer, **more: Any) -> TokenHolder:
+    it = TokenHolder("pod", source(writer, **more), writer.clock, Redactor(), budget_s=10.0, chance=lambda: 0.0)
+    it.start()
+    return it
+
+
+async def failure(it: FileSource) -> FetchFailure:
+    with pytest.raises(FetchFailure) as caught:
+        await it.fetch()
+    return caught.value
+
+
+def told(token: Token) -> tuple[str, float | None, Kind, ToldBy]:
+    return token.text, token.life_s, token.kind, token.told_by
+
+
+async def test_a_jwt_has_what_is_left_of_its_life(writer):
+    text = writer.jwt(600, age_s=200)
+    assert told(await source(writer).fetch()) == (text, 400.0, Kind.JWT, ToldBy.JWT)
+
+
+async def test_a_plain_key_has_no_end_and_json_may_tell_one(writer):
+    writer.write("1|abc\n")
+    assert told(await source(writer).fetch()) == ("1|abc", None, Kind.KEY, ToldBy.NOBODY)
+    writer.write(json.dumps({"a": {"token": "abc"}, "left": 300}), age_s=100)
+    it = source(writer, reply={"token": "a.token", "expires_in": "left"})
+    assert told(await it.fetch()) == ("abc", 200.0, Kind.OPAQUE, ToldBy.REPLY)
+
+
+async def test_what_is_wrong_with_the_file_is_told_by_its_name(writer, tmp_path):
+    it, name = source(writer), f"the file {writer.path}"
+    missing = await failure(it)
+    assert (missing.reason, missing.definite) == (f"{name} cannot be read: No such file or directory", False)
+    writer.write("")
+    assert (await failure(it)).reason == f"{name} is empty"
+    writer.write("x" * 70_000)
+    assert (await failure(it)).reason == f"{name} is larger than 65536 bytes: that is no token"
+    writer.path.unlink()
+    writer.path.mkdir()
+    assert (await failure(it)).reason == f"{writer.path} is no regular file"
+    writer.path.rmdir()
+    os.mkfifo(writer.path)
+    assert (await failure(it)).definite
+    writer.path.unlink()
+    text = writer.jwt(600)
+    assert (await it.fetch()).text == text
+
+
+async def test_a_file_that_is_being_written_is_looked_at_again_at_once(writer):
+    writer.write('{"token": "ab')
+    assert (await failure(source(writer))).quick
+    writer.write("")
+    assert (await failure(source(writer))).quick
+
+
+def test_an_unchanged_file_is_opened_once(writer, monkeypatch):
+    opened: list[str] = []
+    real = os.open
+
+    def counted(path: str, flags: int) -> int:
+        opened.append(path)
+        return real(path, flags)
+
+    monkeypatch.setattr(os, "open", counted)
+    writer.write("abc", age_s=60)
+    file = WatchedFile(str(writer.path), writer.clock.wall)
+    for _ in range(100):
+        assert file.read() == Written("abc", writer.clock.wall() - 60)
+        assert file.changes() == 1
+    assert opened.count(str(writer.path)) == 1
+    writer.write("def", age_s=60)
+    assert file.changes() == 2
+    assert opened.count(str(writer.path)) == 2
+    assert repr(file) == f"WatchedFile({writer.path})"
+
+
+async def test_a_second_change_within_a_tick_of_the_file_system_is_seen(writer, clock):
+    """Same inode, size, mtime: nothing tells the two apart, so a young file is read again."""
+    file = WatchedFile(str(writer.path), clock.wall)
+    writer.path.write_text("abc")
+    writer.date(writer.path)
+    assert file.read().text == "abc"
+    mark = os.stat(writer.path)
+    writer.path.write_text("def")
+    os.utime(writer.path, ns=(mark.st_atime_ns, mark.st_mtime_ns))
+    assert file.read().text == "def"
+    await clock.advance(SETTLED_S + 0.1)
+    assert (file.read().text, file.changes()) == ("def", 2)
+
+
+def test_a_touched_file_with_the_same_token_has_not_changed(writer):
+    file = WatchedFile(str(writer.path), writer.clock.wall)
+    writer.write("abc", age_s=60)
+    assert file.changes() == 1
+    writer.write("abc", age_s=30)
+    assert file.changes() == 1
+    writer.path.unlink()
+    assert file.changes() == 1
+
+
+def test_a_projected_token_is_followed_when_its_link_is_turned(tmp_path, clock):
+    """Kubernetes: token -> ..data/token, ..data -> ..2027_01_15; a new directory, then ..data is renamed over."""
+
+    def publish(name: str, text: str) -> None:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "token").write_text(text)
+        (tmp_path / "..data_tmp").symlink_to(name)
+        (tmp_path / "..data_tmp").replace(tmp_path / "..data")
+
+    (tmp_path / "token").symlink_to("..data/token")
+    publish("..2027_01", "first")
+    file = WatchedFile(str(tmp_path / "token"), clock.wall)
+    assert file.read().text == "first"
+    publish("..2027_02", "other")
+    assert (file.read().text, file.changes()) == ("other", 2)
+
+
+async def test_a_token_that_is_renewed_in_time_is_never_missed(writer, clock):
+    """A kubelet renews at 80 % of the life, and looks once a minute: 10 minutes, for 100 minutes."""
+    text = writer.jwt(600)
+    it = holder(writer)
+    await clock.advance(0.1)
+    for second in range(1, 6000):
+        if second % 540 == 0:
+            text = writer.jwt(600)
+        await clock.advance(1.0)
+        assert it.usable, f"second {second}"
+    assert (await it.token()).text == text
+    assert it.status().failures == 0
+    await it.aclose()
+
+
+async def test_a_change_long_before_is_picked_up_at_the_stale_point_at_the_latest(writer, clock):
+    writer.jwt(600)
+    it = holder(writer)
+    await clock.advance(10.0)
+    newer = writer.jwt(600)
+    await clock.advance(600 * STALE_SHARE - 10.0 + 1.0)
+    assert (await it.token()).text == newer
+    await it.aclose()
+
+
+async def test_an_expired_token_is_told_once_and_its_successor_noticed_at_once(writer, clock):
+    writer.jwt(600, age_s=700)
+    it = holder(writer)
+    await clock.advance(20.0)
+    status = it.status()
+    assert not it.usable
+    assert (status.failures, status.last_error) == (
+        1,
+        f"the file {writer.path} holds a token that expired 100 s ago",
+    )
+    text = writer.jwt(600)
+    await clock.advance(WATCH_S + 0.1)
+    assert (await it.token()).text == text
+    await it.aclose()
+
+
+async def test_a_token_that_ends_without_a_successor_is_never_sent_and_its_successor_is(writer, clock):
+    writer.jwt(60)
+    it = holder(writer)
+    for _ in range(54):
+        await clock.advance(1.0)
+        assert it.usable
+    await clock.advance(20.0)
+    assert not it.usable
+    text = writer.jwt(60)
+    await clock.advance(4.0)
+    assert (await it.token()).text == text
+    await it.aclose()
+
+
+async def test_a_key_is_replaced_within_two_seconds_and_stays_while_its_file_is_away(writer, clock):
+    writer.write("first-key")
+    it = holder(writer)
+    await clock.advance(100.0)
+    assert it.status().fetches == 1
+    writer.path.unlink()
+    await clock.advance(10.0)
+    assert (await it.token()).text == "first-key"
+    writer.write("other-key")
+    await clock.advance(WATCH_S + 0.1)
+    assert (await it.token()).text == "other-key"
+    assert it.status().fetches == 2
+    await it.aclose()
+
+
+async def test_a_rejected_token_is_read_again_and_found_the_same_or_another(writer, clock):
+    first = writer.jwt(600)
+    it = holder(writer)
+    await clock.advance(5.0)
+    second = writer.jwt(600)
+    assert it.reject(first)
+    assert (await it.token(instead_of=first)).text == second
+    await clock.advance(5.0)
+    assert it.reject(second)
+    with pytest.raises(TokenReissued):
+        await it.token(instead_of=second)
+    await it.aclose()
+
+
+async def test_tokens_that_have_passed_are_not_remembered_for_ever(writer, clock):
+    redactor = Redactor()
+    it = TokenHolder("pod", source(writer), clock, redactor, budget_s=10.0)
+    writer.jwt(60)
+    it.start()
+    for _ in range(100):
+        await clock.advance(45.0)
+        writer.jwt(60)
+    await clock.advance(20.0)
+    assert it.usable
+    assert len(redactor._permanent) == 0
+    assert len(redactor._passing) <= 64
+    await it.aclose()
+
+
+def test_it_prints_no_token(writer):
+    writer.write("abc-secret")
+    it = source(writer)
+    assert repr(it) == "FileSource(pod)"
+    assert [secret.reveal() for secret in it.secrets()] == ["1"]

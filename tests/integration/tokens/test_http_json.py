@@ -1,0 +1,191 @@
+"""Logins of every preset and signed ones over real sockets: from the issuer's reply to the upstream's header."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import time
+from base64 import b64encode
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gatepass.config.references import Reference
+from tests.integration.answers import COMPLETION
+from tests.integration.gateway import gateway
+from tests.integration.scripted import Dialogue, Received, Scripted, Send, reply
+from tests.integration.test_secrets import assert_silent, logged
+from tests.integration.tokens.programs import program
+
+SECRET = "s-secret-4711"
+TOKEN = "MIIDkgYJKoZIhvcNAQcCoIIDgzCCA38CAQExDTALBglghkgBZQMEAgE="
+GOOD = [Send(reply(COMPLETION))]
+OAUTH = [Send(reply({"access_token": TOKEN, "expires_in": 300, "scope": "x"}))]
+BASIC = "Basic " + b64encode(f"me:{SECRET}".encode()).decode()
+FORM = "application/x-www-form-urlencoded"
+CLIENT = {"client_id": "me", "client_secret": SECRET}
+
+PRESETS: dict[str, tuple[dict[str, Any], Dialogue, str, dict[str, str], tuple[str, str]]] = {
+    "ibm_iam": (
+        {"url": "{issuer}/identity/token", "apikey": SECRET},
+        OAUTH,
+        "/identity/token",
+        {"content-type": FORM},
+        ("authorization", f"Bearer {TOKEN}"),
+    ),
+    "huawei": (
+        {"url": "{issuer}/v3/auth/tokens", "username": "me", "password": SECRET, "domain": "corp"},
+        [Send(reply({"token": {"expires_at": "2100-01-01T00:00:00.000000Z"}}, 201, x_subject_token=TOKEN))],
+        "/v3/auth/tokens?nocatalog=true",
+        {"content-type": "application/json"},
+        ("x-auth-token", TOKEN),
+    ),
+    "databricks": (
+        {"base_url": "{issuer}", **CLIENT},
+        OAUTH,
+        "/oidc/v1/token",
+        {"authorization": BASIC},
+        ("authorization", f"Bearer {TOKEN}"),
+    ),
+    "sap": (
+        {"base_url": "{issuer}", **CLIENT},
+        OAUTH,
+        "/oauth/token",
+        {"authorization": BASIC},
+        ("authorization", f"Bearer {TOKEN}"),
+    ),
+    "login": (
+        {"url": "{issuer}/login", "username": "me", "password": SECRET},
+        [Send(reply({"code": 0, "data": {"token": TOKEN, "expireTime": 4_102_444_800_000}}))],
+        "/login",
+        {"content-type": "application/json"},
+        ("authorization", f"Bearer {TOKEN}"),
+    ),
+}
+
+
+def blocks(upstream: Scripted, **credential: Any) -> dict[str, Any]:
+    chat = {"base_url": f"{upstream.url}/v1", "credential": "corp"}
+    return {"credentials": {"corp": credential}, "upstreams": {"chat": chat}}
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+async def test_each_preset_signs_in_and_carries_its_token(preset):
+    given, answer, target, asks, (name, value) = PRESETS[preset]
+    async with Scripted(answer) as issuer, Scripted(GOOD) as upstream:
+        settings = {key: text.replace("{issuer}", issuer.url) for key, text in given.items()}
+        async with gateway(**blocks(upstream, type="http_json", preset=preset, **settings)) as gate:
+            with logged(gate.gate) as log:
+                answers = [await gate.ask().answer() for _ in range(3)]
+    assert [answer.status for answer in answers] == [200] * 3
+    assert [request.target for request in issuer.received] == [target]
+    assert {field: issuer.received[0].header(field) for field in asks} == asks
+    assert [request.header(name) for request in upstream.received] == [value] * 3
+    assert name == "authorization" or upstream.received[0].header("authorization") is None
+    assert "/v1/chat/completions" in log.getvalue()
+    assert_silent(log.getvalue(), [SECRET, TOKEN, BASIC], "the log")
+
+
+async def test_baidus_token_is_a_query_parameter():
+    async with Scripted(OAUTH) as issuer, Scripted(GOOD) as upstream:
+        settings = {"type": "http_json", "preset": "baidu", "url": f"{issuer.url}/oauth/2.0/token", **CLIENT}
+        async with gateway(**blocks(upstream, **settings)) as gate:
+            assert (await gate.ask().answer()).status == 200
+    assert issuer.received[0].target == (
+        f"/oauth/2.0/token?grant_type=client_credentials&client_id=me&client_secret={SECRET}"
+    )
+    assert upstream.received[0].target == f"/v1/chat/completions?access_token={TOKEN.replace('=', '%3D')}"
+
+
+async def test_an_issuer_that_checks_signature_time_and_nonce_is_satisfied():
+    seen: set[str] = set()
+
+    def check(request: Received) -> Dialogue:
+        said = request.json()
+        expected = hmac.new(
+            SECRET.encode(), f"{said['app_id']}\n{said['ts']}\n{request.header('x-nonce')}".encode(), hashlib.sha256
+        )
+        nonce = request.header("x-nonce") or ""
+        fine = (
+            request.header("x-sign") == f"v1={expected.hexdigest()}"
+            and abs(said["ts"] - time.time()) < 5
+            and nonce not in seen
+        )
+        seen.add(nonce)
+        body = {"access_token": f"token-{len(seen)}", "expires_in": 300} if fine else {"error": "invalid_signature"}
+        return [Send(reply(body, 200 if fine else 401))]
+
+    def upstream_of_one_use(request: Received) -> Dialogue:
+        first = request.header("authorization") == "Bearer token-1" and len(upstream.received) > 1
+        return [Send(reply({"error": {"message": "expired"}}, 401))] if first else GOOD
+
+    async with Scripted(answer=check) as issuer, Scripted(answer=upstream_of_one_use) as upstream:
+        settings = {
+            "type": "http_json",
+            "url": f"{issuer.url}/token",
+            "headers": {"X-Sign": "v1={signature}", "X-Nonce": "{nonce}"},
+            "json": {"app_id": "bot", "ts": "{timestamp:number}"},
+            "sign": {"secret": SECRET, "text": "{app_id}\n{ts}\n{X-Nonce}"},
+        }
+        async with gateway(**blocks(upstream, **settings)) as gate:
+            with logged(gate.gate) as log:
+                answers = [await gate.ask().answer() for _ in range(2)]
+    assert [answer.status for answer in answers] == [200, 200]
+    assert len(issuer.received) == len(seen) == 2
+    assert upstream.received[-1].header("authorization") == "Bearer token-2"
+    assert_silent(log.getvalue(), [SECRET, "token-1", "token-2"], "the log")
+
+
+@pytest.mark.parametrize("kind", ["exec", "file", "env", "api_key"])
+async def test_tokens_of_this_machine_arrive_too(kind, tmp_path: Path):
+    (tmp_path / "token").write_text(f"{TOKEN}\n")
+    settings: dict[str, dict[str, Any]] = {
+        "exec": {"command": [program(tmp_path, f"print('{TOKEN}')")]},
+        "file": {"path": str(tmp_path / "token")},
+        "env": {"variable": Reference.to_variable("CORP_TOKEN", TOKEN)},
+        "api_key": {"key": TOKEN, "header": "X-Key"},
+    }
+    async with (
+        Scripted(GOOD) as upstream,
+        gateway(**blocks(upstream, type=kind, **settings[kind])) as gate,
+    ):
+        answer = await gate.ask().answer()
+    assert answer.status == 200
+    field, value = ("x-key", TOKEN) if kind == "api_key" else ("authorization", f"Bearer {TOKEN}")
+    assert upstream.received[0].header(field) == value
+
+
+async def test_a_rejected_token_of_a_program_costs_one_run_and_no_request(tmp_path: Path):
+    counter = tmp_path / "runs"
+    path = program(
+        tmp_path,
+        f"import pathlib\nruns = pathlib.Path('{counter}')\n"
+        "count = int(runs.read_text()) + 1 if runs.exists() else 1\n"
+        "runs.write_text(str(count))\nprint(f'token-{count}')\n",
+    )
+
+    def takes_the_second(request: Received) -> Dialogue:
+        fine = request.header("authorization") == "Bearer token-2"
+        return GOOD if fine else [Send(reply({"error": {"message": "expired"}}, 401))]
+
+    async with (
+        Scripted(answer=takes_the_second) as upstream,
+        gateway(**blocks(upstream, type="exec", command=[path])) as gate,
+    ):
+        answer = await gate.ask().answer()
+    assert answer.status == 200
+    assert counter.read_text() == "2"
+
+
+async def test_a_program_that_fails_is_told_to_the_client_without_its_secret(tmp_path: Path):
+    path = program(tmp_path, "import sys\nsys.exit('no account for ' + sys.argv[1])")
+    secret = Reference.to_variable("PASSWORD", SECRET)
+    async with (
+        Scripted(GOOD) as upstream,
+        gateway(**blocks(upstream, type="exec", command=[path, secret])) as gate,
+    ):
+        answer = await gate.ask().answer()
+    assert (answer.status, answer.error["code"]) == (503, "token_unavailable")
+    assert "get-token ended with exit code 1: no account for ***" in answer.error["message"]
+    assert upstream.received == []

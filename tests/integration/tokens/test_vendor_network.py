@@ -1,0 +1,199 @@
+"""What a vendor's library asks goes through the hop's own proxy, trusts the hop's own CA, and goes no other way."""
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from gatepass.config.credential.kinds import AnyCredential
+from gatepass.config.load import load
+from gatepass.config.network import Network
+from gatepass.gate import build_gate
+from gatepass.runtime import SystemClock
+from gatepass.tokens.failure import FetchFailure
+from gatepass.tokens.source import TokenSource, build_source
+from gatepass.transport.choice import open_transport
+from gatepass.transport.tls import ssl_context
+from tests.integration.scripted import Scripted, Send, reply
+from tests.integration.tokens.cloud import ENTRA, GOOGLE, STS, Cloud, Wire
+from tests.unit.tokens.keys import certificate_pem, private_pem
+from tests.unit.tokens.vendor.accounts import AWS_KEYS, SECRET, bedrock, entra, google, service_account, user
+
+IMDS = "http://169.254.169.254:80/metadata/identity/oauth2/token"
+GCE = "http://metadata.google.internal:80/computeMetadata/v1/instance/service-accounts/default/token"
+ROLE = "arn:aws:iam::123456789012:role/bedrock"
+FROM_THE_ENVIRONMENT = ("IDENTITY_ENDPOINT", "IDENTITY_HEADER", "MSI_ENDPOINT", "GCE_METADATA_HOST", "CLOUDSDK_CONFIG")
+
+
+@pytest.fixture(scope="module")
+def hook() -> Wire:
+    return Wire()
+
+
+@pytest.fixture
+def wire(hook: Wire) -> Iterator[Wire]:
+    stop = hook.listen()
+    yield hook
+    stop()
+
+
+@pytest.fixture(autouse=True)
+def plain_machine(monkeypatch, tmp_path):
+    for name in (*FROM_THE_ENVIRONMENT, "GOOGLE_APPLICATION_CREDENTIALS", "AZURE_AUTHORITY_HOST"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+
+@pytest.fixture
+async def cloud(tmp_path) -> AsyncIterator[Cloud]:
+    async with Cloud(tmp_path) as here:
+        yield here
+
+
+@pytest.fixture
+def named(tmp_path) -> dict[str, AnyCredential]:
+    """Credentials by name, whose files are in a folder of this test."""
+    certificate, projected = tmp_path / "app.pem", tmp_path / "projected"
+    account, person = tmp_path / "account.json", tmp_path / "user.json"
+    certificate.write_text(private_pem("rsa") + certificate_pem("rsa"))
+    projected.write_text("projected-token-of-the-pod")
+    account.write_text(json.dumps(service_account()))
+    person.write_text(json.dumps(user()))
+
+    return {
+        "secret": entra(client_secret=SECRET),
+        "certificate": entra(certificate_file=str(certificate)),
+        "workload": entra(federated_token_file=str(projected)),
+        "managed": entra(managed_identity=True),
+        "service-account": google(credentials_file=str(account)),
+        "user": google(credentials_file=str(person)),
+        "metadata": google(),
+        "role": bedrock(**AWS_KEYS, role_arn=ROLE),
+        "web-identity": bedrock(role_arn=ROLE, web_identity_token_file=str(projected)),
+        "keys": bedrock(**AWS_KEYS),
+    }
+
+
+@asynccontextmanager
+async def minting(settings: AnyCredential, **network: str) -> AsyncIterator[TokenSource]:
+    way = Network.model_validate(network)
+    transport = open_transport(way, 4, ssl_context(way))
+    try:
+        yield build_source("corp", settings, transport, SystemClock())
+    finally:
+        await transport.aclose()
+
+
+def only_over(cloud: Cloud, wire: Wire) -> bool:
+    """Whether all connections led to the proxy (and from it to its servers), and no name was looked up."""
+    ports = {port for host, port, *_ in wire.connected if host == "127.0.0.1"}
+    return (
+        0 < len(ports) == len({address[:2] for address in wire.connected})
+        and ports <= cloud.ports
+        and (set(wire.resolved) <= {"127.0.0.1", b"127.0.0.1"})
+    )
+
+
+OVER_TLS = {
+    "secret": f"CONNECT {ENTRA}:443",
+    "certificate": f"CONNECT {ENTRA}:443",
+    "workload": f"CONNECT {ENTRA}:443",
+    "service-account": f"CONNECT {GOOGLE}:443",
+    "user": f"CONNECT {GOOGLE}:443",
+    "role": f"CONNECT {STS}:443",
+    "web-identity": f"CONNECT {STS}:443",
+}
+IN_PLAIN = {"managed": f"GET {IMDS}", "metadata": f"GET {GCE}"}
+
+
+async def test_a_way_around_the_proxy_would_be_heard(cloud, wire):
+    def past_everything(port: int) -> None:
+        socket.create_connection(("127.0.0.1", port), timeout=5).close()
+
+    async with Scripted([Send(reply(b""))]) as elsewhere:
+        await asyncio.to_thread(past_everything, int(elsewhere.url.rpartition(":")[2]))
+        await elsewhere.left()
+    assert not only_over(cloud, wire)
+
+
+@pytest.mark.parametrize("name", [*OVER_TLS, *IN_PLAIN])
+async def test_every_request_goes_through_the_hops_proxy_and_no_other_way(cloud, wire, named, name):
+    async with minting(named[name], **cloud.network) as source:
+        tokens = [await source.fetch() for _ in range(2)]
+    expected = [OVER_TLS[name]] if name in OVER_TLS else [IN_PLAIN[name]]
+    assert cloud.asked == expected, "the second fetch uses the connection of the first"
+    assert len(cloud.received) == 2, "every fetch is one request, and none is answered from a cache"
+    assert all(token.life_s and token.life_s <= 3_600 for token in tokens)
+    assert only_over(cloud, wire)
+
+
+async def test_a_key_that_is_signed_here_asks_nobody_at_all(cloud, wire, named):
+    async with minting(named["keys"], **cloud.network) as source:
+        assert (await source.fetch()).text.startswith("bedrock-api-key-")
+    assert (cloud.asked, cloud.received) == ([], [])
+    assert wire.connected == []
+
+
+@pytest.mark.parametrize("name", OVER_TLS)
+async def test_without_the_hops_ca_no_secret_is_sent(cloud, wire, named, name):
+    async with minting(named[name], proxy=cloud.proxy) as source:
+        with pytest.raises(FetchFailure, match=r"no TLS connection to .*network.ca_file adds a private CA"):
+            await source.fetch()
+    assert cloud.asked == [OVER_TLS[name]]
+    assert cloud.received == []
+    assert only_over(cloud, wire)
+
+
+@pytest.mark.parametrize("name", [*OVER_TLS, *IN_PLAIN])
+async def test_a_proxy_that_is_down_is_not_gone_around(cloud, wire, named, name):
+    async with Scripted([Send(reply(b""))]) as gone:
+        port = int(gone.url.rpartition(":")[2])
+    async with minting(named[name], proxy=f"http://127.0.0.1:{port}", ca_file=cloud.ca_file) as source:
+        with pytest.raises(FetchFailure, match="no connection to"):
+            await source.fetch()
+    assert {address[:2] for address in wire.connected} == {("127.0.0.1", port)}
+    assert cloud.received == []
+
+
+@pytest.mark.parametrize("name", [*OVER_TLS, *IN_PLAIN])
+async def test_a_proxy_of_the_environment_does_not_count(cloud, wire, named, name, monkeypatch):
+    async with Scripted([Send(reply(b"decoy"))]) as decoy:
+        for variable in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
+            monkeypatch.setenv(variable, decoy.url)
+        async with minting(named[name], **cloud.network) as source:
+            await source.fetch()
+        assert decoy.connections == 0
+    assert len(cloud.asked) == 1
+
+
+async def test_a_managed_identity_at_loopback_wants_no_permission(cloud, wire, named, monkeypatch):
+    answer = json.dumps({"access_token": "t", "expires_on": "4000000000", "resource": "r"}).encode()
+    async with Scripted([Send(reply(answer, content_type="application/json"))]) as agent:
+        monkeypatch.setenv("IDENTITY_ENDPOINT", f"{agent.url}/msi/token")
+        monkeypatch.setenv("IDENTITY_HEADER", "proof-of-the-app-service")
+        async with minting(named["managed"]) as source:
+            assert (await source.fetch()).text == "t"
+        assert agent.received[0].header("x-identity-header") == "proof-of-the-app-service"
+        assert agent.received[0].target.startswith("/msi/token?api-version=2019-08-01&resource=https://cognitive")
+
+
+async def test_a_configuration_leads_there_too(cloud, wire, tmp_path):
+    credential = {"type": "entra", "tenant_id": "t", "client_id": "c", "client_secret": "${PROOF}"}
+    document = {
+        "credentials": {"azure": {**credential, "network": cloud.network}},
+        "upstreams": {"chat": {"base_url": "https://llm.example/v1", "credential": "azure"}},
+    }
+    path = tmp_path / "gatepass.json"
+    path.write_text(json.dumps(document))
+    gate = build_gate(load(str(path), {"PROOF": SECRET}).config)
+    gate.start()
+    try:
+        assert (await gate.holders["azure"].token()).text == "token-1"
+    finally:
+        await gate.aclose()
+    assert cloud.asked == [f"CONNECT {ENTRA}:443"]
+    assert f"client_secret={SECRET}".encode() in cloud.received[0].body
+    assert only_over(cloud, wire)

@@ -1,0 +1,55 @@
+"""What one worker tells another, on a socket in their supervisor's folder."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from pathlib import Path
+
+from gatepass.api.peers import Peers
+
+FIRST = b"# HELP gatepass_x_total X\n# TYPE gatepass_x_total counter\ngatepass_x_total 1.0\n"
+
+
+def worker(folder: Path, name: str) -> Peers:
+    return Peers(folder, name, lambda: FIRST, lambda: {"ready": True, "name": name})
+
+
+async def told(folder: Path, said: bytes) -> bytes:
+    reader, writer = await asyncio.open_unix_connection(folder / "worker-1.sock")
+    writer.write(said)
+    if not said.endswith(b"\n"):
+        writer.write_eof()
+    try:
+        async with asyncio.timeout(10):
+            return await reader.read(-1)
+    except ConnectionResetError:
+        return b""
+    finally:
+        writer.close()
+
+
+async def test_each_worker_is_told_by_its_name_and_metrics_are_added_up(tmp_path):
+    async with aclosing(worker(tmp_path, "worker-1")) as one, aclosing(worker(tmp_path, "worker-2")) as two:
+        await one.open()
+        await two.open()
+        statuses, exposition = await one.statuses(), await two.exposition()
+    assert statuses == {name: {"ready": True, "name": name} for name in ("worker-1", "worker-2")}
+    assert b"gatepass_x_total 2.0" in exposition
+
+
+async def test_a_worker_that_does_not_answer_is_left_out(tmp_path):
+    (tmp_path / "worker-2.sock").touch()
+    async with aclosing(worker(tmp_path, "worker-1")) as one:
+        await one.open()
+        assert list(await one.statuses()) == ["worker-1"]
+        assert b"gatepass_x_total 1.0" in await one.exposition()
+
+
+async def test_a_page_that_nobody_has_and_a_line_that_is_none_are_answered_with_nothing(tmp_path):
+    async with aclosing(worker(tmp_path, "worker-1")) as one:
+        await one.open()
+        assert await told(tmp_path, b"status\n") == b'{"ready": true, "name": "worker-1"}'
+        assert await told(tmp_path, b"metrics\n") == FIRST
+        for said in (b"secrets\n", b"\n", b"", b"\xff\n", b"x" * 100_000 + b"\n"):
+            assert await told(tmp_path, said) == b""

@@ -1,0 +1,72 @@
+"""Which pages may call gatepass."""
+
+import pytest
+
+from gatepass.admission.cors import EXPOSED, METHODS, cors_headers, preflight
+
+CHAT = "https://chat.corp.example"
+ASKED = ((b"access-control-request-method", b"POST"), (b"access-control-request-headers", b"authorization,x-a"))
+
+
+def of(origin: str, *more):
+    return ((b"host", b"gw"), (b"origin", origin.encode()), *more)
+
+
+def test_a_listed_page_may_read_the_answer():
+    assert cors_headers(of(CHAT), [CHAT]) == (
+        (b"access-control-allow-origin", CHAT.encode()),
+        (b"access-control-expose-headers", EXPOSED),
+        (b"vary", b"origin"),
+    )
+
+
+def test_every_page_may_where_all_are_listed_and_is_named():
+    assert cors_headers(of("https://any.example"), ["*"])[0] == (
+        b"access-control-allow-origin",
+        b"https://any.example",
+    )
+
+
+@pytest.mark.parametrize(
+    ("headers", "origins"),
+    [
+        (of(CHAT), []),
+        (((b"host", b"gw"),), [CHAT]),
+        (of("https://chat.corp.example.evil"), [CHAT]),
+        (of("http://chat.corp.example"), [CHAT]),
+        (of("https://chat.corp.example:8443"), [CHAT]),
+        (of("HTTPS://CHAT.CORP.EXAMPLE"), [CHAT]),
+        (of("null"), ["*"]),
+        (of("*"), [CHAT]),
+    ],
+)
+def test_another_page_is_told_nothing(headers, origins):
+    assert cors_headers(headers, origins) == ()
+    assert preflight("OPTIONS", (*headers, *ASKED), origins) is None
+
+
+def test_a_preflight_is_answered_with_what_it_asked_for():
+    assert preflight("OPTIONS", of(CHAT, *ASKED), [CHAT]) == (
+        (b"access-control-allow-origin", CHAT.encode()),
+        (b"access-control-allow-methods", METHODS),
+        (b"access-control-allow-headers", b"authorization,x-a"),
+        (b"access-control-max-age", b"600"),
+        (b"vary", b"origin"),
+    )
+
+
+@pytest.mark.parametrize("names", [b"", b"a b", b"x\r\ny: z", b"a," * 100, b"*"])
+def test_header_names_that_are_none_are_not_repeated(names):
+    asked = ((b"access-control-request-method", b"POST"), (b"access-control-request-headers", names))
+    told = dict(preflight("OPTIONS", of(CHAT, *asked), [CHAT]))
+    assert told[b"access-control-allow-headers"] == b"authorization, content-type"
+
+
+def test_a_page_of_the_internet_may_reach_this_machine_where_it_is_listed():
+    told = preflight("OPTIONS", of(CHAT, *ASKED, (b"access-control-request-private-network", b"true")), [CHAT])
+    assert (b"access-control-allow-private-network", b"true") in told
+
+
+@pytest.mark.parametrize(("method", "asked"), [("POST", ASKED), ("OPTIONS", ())])
+def test_what_is_no_preflight_is_none(method, asked):
+    assert preflight(method, of(CHAT, *asked), [CHAT]) is None

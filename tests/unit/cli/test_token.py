@@ -1,0 +1,160 @@
+"""The lines of `gatepass token`; tests/integration/test_token_command.py runs it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import jwt
+import pytest
+from click.testing import CliRunner
+
+from gatepass.call import Secret
+from gatepass.cli import main
+from gatepass.cli.token import changes, report
+from gatepass.config.model import Config
+from gatepass.tokens import Status, Token
+from gatepass.tokens.life import Freshness, Kind, ToldBy
+
+NOW_S = 1_760_000_000.0
+CORP = {
+    "type": "oauth2",
+    "token_url": "https://sso.corp.example/oauth/token?x=1",
+    "client_id": "i",
+    "client_secret": "s",
+}
+FRESH = Status(
+    credential="corp",
+    state=Freshness.FRESH,
+    kind=Kind.OPAQUE,
+    told_by=ToldBy.REPLY,
+    age_s=0.4,
+    left_s=284.6,
+    fetches=1,
+    failures=0,
+    last_error=None,
+    failing=False,
+    refreshing=False,
+    next_try_in_s=232.4,
+)
+NOTHING = replace(FRESH, state="none", kind=None, told_by=None, age_s=None, left_s=None, fetches=0)
+
+
+def config(**upstreams: Any) -> Config:
+    used = {"chat": {"base_url": "https://llm.example/v1", "credential": "corp"}, **upstreams}
+    return Config.model_validate({"credentials": {"corp": CORP}, "upstreams": used})
+
+
+def lines(token: Token, status: Status = FRESH, settings: Config | None = None) -> list[tuple[str, str]]:
+    return list(report(settings or config(), "corp", token, status, 0.123, NOW_S))
+
+
+def test_an_opaque_token_is_told_by_its_life():
+    assert lines(Token(Secret("opaque-token"), 0.0, 300.0)) == [
+        ("credential", "corp (oauth2)"),
+        ("from", "sso.corp.example, in 0.12 s"),
+        ("token", "opaque, 12 characters"),
+        ("life", "300 s, told by the issuer's reply"),
+        ("sent for", "285 s more: not in its last moments"),
+        ("refresh", "in 232 s"),
+        ("carried as", "Authorization: Bearer {token}, to chat"),
+    ]
+
+
+def test_a_jwt_shows_its_safe_claims_and_never_itself():
+    text = jwt.encode({"iss": "https://sso", "email": "me@corp.example", "exp": NOW_S}, "k" * 32, algorithm="HS256")
+    told = lines(Token(Secret(text), 0.0, 300.0, Kind.JWT, ToldBy.JWT))
+    assert told[3] == ("life", "300 s, told by the token itself")
+    assert told[-2:] == [("claim", "iss: https://sso"), ("claim", "exp: 2025-10-09 08:53:20Z (in 0 s)")]
+    assert text not in str(told)
+    assert "me@corp.example" not in str(told)
+
+
+@pytest.mark.parametrize(
+    ("token", "said"),
+    [
+        (Token(Secret("t"), 0.0, 240.0, told_by=ToldBy.DEFAULT), "240 s, default_ttl_s, for nothing tells it"),
+        (Token(Secret("t"), 0.0, None, Kind.KEY, ToldBy.NOBODY), "for good: a key that does not expire"),
+    ],
+)
+def test_a_life_that_nobody_told_is_said_to_be_so(token, said):
+    assert ("life", said) in lines(token)
+
+
+def test_a_token_out_of_the_store_is_said_to_be_so():
+    told = lines(Token(Secret("opaque-token"), 0.0, 300.0), replace(FRESH, age_s=100.4))
+    assert told[3] == ("age", "100 s: another gatepass minted it, the store had it")
+
+
+def test_a_key_has_no_future_to_tell():
+    key = Token(Secret("t"), 0.0, None, Kind.KEY, ToldBy.NOBODY)
+    labels = [label for label, _ in lines(key, replace(FRESH, left_s=None, next_try_in_s=None))]
+    assert labels == ["credential", "from", "token", "life", "carried as"]
+
+
+def test_each_way_of_carrying_is_told_with_its_upstreams():
+    other = {"base_url": "https://other.example/v1", "credential": "corp"}
+    settings = config(
+        embed=other,
+        query={**other, "carry": {"query": "access_token"}},
+        both={**other, "carry": {"headers": {"X-A": "{token}", "X-B": "v={token}"}, "query": "key"}},
+        keyless={"base_url": "https://other.example/v1"},
+    )
+    assert [
+        text for label, text in lines(Token(Secret("t"), 0.0, 300.0), FRESH, settings) if label == "carried as"
+    ] == [
+        "Authorization: Bearer {token}, to chat, embed",
+        "?access_token={token}, to query",
+        "X-A: {token} and X-B: v={token} and ?key={token}, to both",
+    ]
+
+
+def test_a_credential_without_an_upstream_tells_its_own_way():
+    settings = config(chat={"base_url": "https://llm.example/v1"})
+    told = lines(Token(Secret("t"), 0.0, 300.0), FRESH, settings)
+    assert told[-1] == ("carried as", "Authorization: Bearer {token}, to no upstream")
+
+
+def test_nothing_new_is_no_line():
+    assert list(changes(FRESH, replace(FRESH, age_s=0.5, left_s=284.5))) == []
+    assert list(changes(NOTHING, NOTHING)) == []
+
+
+def test_a_newer_token_is_a_line():
+    newer = replace(FRESH, kind=Kind.JWT, age_s=0.1, left_s=285.0, fetches=2, next_try_in_s=240.0)
+    assert list(changes(replace(FRESH, age_s=240.0), newer)) == ["minted: jwt, sent for 285 s; next try in 240 s"]
+    assert list(changes(NOTHING, newer)) == ["minted: jwt, sent for 285 s; next try in 240 s"]
+
+
+def test_a_key_that_was_replaced_is_a_line():
+    key = replace(FRESH, kind=Kind.KEY, left_s=None, next_try_in_s=None)
+    assert list(changes(replace(key, age_s=9.0), key)) == ["minted: key"]
+
+
+def test_a_failure_is_a_line_with_the_sources_reason():
+    failed = replace(FRESH, failures=1, last_error="sso.corp.example answered 503", failing=True, next_try_in_s=2.6)
+    assert list(changes(FRESH, failed)) == ["failed: sso.corp.example answered 503; next try in 3 s"]
+
+
+def test_the_end_of_a_token_is_a_line_once():
+    ended = replace(FRESH, state=Freshness.EXPIRED, left_s=0.0)
+    assert list(changes(FRESH, ended)) == ["expired: requests wait for the next token, or fail"]
+    assert list(changes(ended, ended)) == []
+
+
+def test_an_unknown_name_is_answered_with_the_nearest_one(tmp_path, monkeypatch):
+    monkeypatch.delenv("GATEPASS_CONFIG", raising=False)
+    file = tmp_path / "gatepass.json"
+    file.write_text(
+        '{"credentials": {"corp": {"type": "static", "token": "k"}}, "upstreams": {"u": {"base_url": "https://x"}}}'
+    )
+    result = CliRunner().invoke(main, ["token", "crop", "--config", str(file)])
+    assert (result.exit_code, result.output) == (2, "'crop' is not a name under credentials; did you mean corp?\n")
+
+
+def test_a_configuration_without_credentials_says_so(tmp_path, monkeypatch):
+    monkeypatch.delenv("GATEPASS_CONFIG", raising=False)
+    file = tmp_path / "gatepass.json"
+    file.write_text('{"upstreams": {"u": {"base_url": "https://x"}}}')
+    result = CliRunner().invoke(main, ["token", "corp", "--config", str(file)])
+    assert (result.exit_code, result.output) == (2, "'corp' is not a name under credentials\n")

@@ -1,0 +1,23 @@
+"""A credential that is refused, as a person is told of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from gatepass.config.model import Config
+from gatepass.config.problem import dotted
+from gatepass.config.wording import refusals
+
+
+def refused(**block: Any) -> dict[str, str]:
+    """What is said of `credentials.c`, by the setting within it."""
+    tree = {"upstreams": {"u": {"base_url": "https://x"}}, "credentials": {"c": block}}
+    with pytest.raises(ValidationError) as caught:
+        Config.model_validate(tree)
+    return {
+        dotted(path).removeprefix("credentials.c").removeprefix("."): text
+        for path, text in refusals(caught.value, tree)
+    }

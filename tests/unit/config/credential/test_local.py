@@ -1,0 +1,107 @@
+"""The kinds whose tokens come from this machine: exec, file, env, api_key."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+from gatepass.call import Secret
+from gatepass.config.carry import BEARER, Carry
+from gatepass.config.credential.api_key import ApiKeyCredential
+from gatepass.config.credential.env import EnvCredential, Variable
+from gatepass.config.credential.exec import ExecCredential
+from gatepass.config.credential.file import FileCredential
+from gatepass.config.references import Reference
+from tests.unit.config.credential.refused import refused
+
+KEY = Reference.to_variable("KEY", "top-secret-value")
+NOWHERE = "says nothing here: gatepass asks nobody (a program finds its own way, by its env)"
+HEADER = "expects the name of a header: letters, digits, hyphens and underscores"
+
+
+def api_key(**more: object) -> ApiKeyCredential:
+    return ApiKeyCredential.model_validate({"type": "api_key", "key": KEY, **more})
+
+
+@pytest.mark.parametrize(
+    ("settings", "carry"),
+    [
+        ({}, Carry(headers={"api-key": "{token}"})),
+        ({"header": "X-Key"}, Carry(headers={"X-Key": "{token}"})),
+        ({"query": "key"}, Carry(query="key")),
+        ({"header": "X-Key", "query": "key"}, Carry(headers={"X-Key": "{token}"}, query="key")),
+        ({"carry": {"headers": {"X-K": "k={token}"}}}, Carry(headers={"X-K": "k={token}"})),
+    ],
+)
+def test_an_api_key_stands_where_it_is_told(settings, carry):
+    assert api_key(**settings).carried == carry
+
+
+def test_other_local_tokens_are_bearers():
+    assert FileCredential(type="file", path="/t").carried == BEARER
+
+
+@pytest.mark.parametrize(
+    ("block", "told"),
+    [
+        (
+            {"type": "api_key", "key": "k", "header": "X-K", "carry": {"query": "t"}},
+            {"": "carry says where the key goes: remove header and query"},
+        ),
+        ({"type": "api_key", "key": "k", "header": "a b"}, {"header": HEADER}),
+        ({"type": "api_key", "key": "k", "query": "a b"}, {"query": None}),
+        ({"type": "api_key"}, {"key": "is missing"}),
+        ({"type": "exec", "command": []}, {"command": "is empty: at least one is needed"}),
+        ({"type": "exec", "command": "get-token"}, {"command": "expects a list, not a text"}),
+        ({"type": "exec", "command": ["sleep", 5]}, {"command[1]": "expects a text: put quotes around it"}),
+        (
+            {"type": "exec", "command": ["x"], "env": {"A-B": "x"}},
+            {"env.A-B": "expects the name of an environment variable: letters, digits and underscores, no digit first"},
+        ),
+        ({"type": "exec", "command": ["x"], "network": {"proxy": "http://p:1"}}, {"network": NOWHERE}),
+        ({"type": "file", "path": "x", "reply": {"header": "X"}}, {"reply.header": None}),
+        ({"type": "file", "path": ""}, {"path": "is empty"}),
+        (
+            {"type": "env", "variable": "NAME"},
+            {"variable": "expects the name of an environment variable that is set and not empty"},
+        ),
+    ],
+)
+def test_what_makes_no_sense_is_refused_at_its_setting(block, told):
+    found = refused(**block)
+    assert set(found) == set(told)
+    assert [found[name] for name, text in told.items() if text] == [text for text in told.values() if text]
+
+
+def test_a_network_that_says_nothing_may_be_written():
+    assert FileCredential.model_validate({"type": "file", "path": "/t", "network": {"from_env": False}}).path == "/t"
+
+
+def test_a_header_that_nobody_may_set_is_refused():
+    with pytest.raises(ValidationError, match="belongs to one hop"):
+        api_key(header="Host")
+
+
+def test_arguments_are_shown_and_those_by_reference_hidden():
+    settings = ExecCredential.model_validate({"type": "exec", "command": ["login", KEY], "env": {"A": "b-secret"}})
+    assert settings.model_dump(mode="json")["command"] == ["login", "(hidden)"]
+    assert "secret" not in f"{settings!r}{settings.model_dump()}"
+    assert isinstance(settings.command[1], Secret)
+
+
+def test_a_program_gets_of_our_environment_what_is_named_and_set(monkeypatch):
+    monkeypatch.setenv("PATH", "/bin")
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("OTHER", "x")
+    monkeypatch.delenv("MISSING", raising=False)
+    settings = {"type": "exec", "command": ["x"]}
+    assert ExecCredential.model_validate(settings).inherited() == {"PATH": "/bin", "HOME": "/home/me"}
+    assert ExecCredential.model_validate({**settings, "inherit": ["OTHER", "MISSING"]}).inherited() == {"OTHER": "x"}
+
+
+def test_a_variable_is_shown_by_its_name():
+    settings = EnvCredential.model_validate({"type": "env", "variable": KEY})
+    assert settings.model_dump(mode="json")["variable"] == "KEY"
+    assert settings.variable.reveal() == "top-secret-value"
+    assert "top-secret" not in f"{settings!r}{settings.model_dump()}"
+    assert EnvCredential(type="env", variable=Variable("X", "v")).variable.name == "X"

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from gatepass.config.credential.http_json import HttpJsonCredential
+from gatepass.config.credential.sign import is_place, names_in, with_values, with_values_in
+from gatepass.config.references import Reference
+from tests.unit.config.credential.refused import refused
+
+URL = {"type": "http_json", "url": "https://portal.example/login"}
+KNOWN = "{body}, {body_sha256}, {method}, {nonce}, {path}, {time}, {timestamp}, {timestamp_ms}"
+
+
+def sign(text: str = "{timestamp}", **more: Any) -> dict[str, Any]:
+    return {"secret": "hmac-secret", "text": text, **more}
+
+
+def told(**block: Any) -> str:
+    return refused(**URL, **block)["sign.text"]
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("{a}\n{b.c}{X-D}", ["a", "b.c", "X-D"]),
+        ('{"a": "{b}"}', ["b"]),
+        ("{} {1} {a b} {-}", []),
+        ("{timestamp:number}", []),
+    ],
+)
+def test_a_name_in_braces_is_a_place(text, names):
+    assert names_in(text) == names
+
+
+def test_what_stands_in_a_place_is_not_searched_again():
+    assert with_values("{a}{b}{c}", {"a": "{b}", "b": "{a}"}) == "{b}{a}{c}"
+
+
+def test_a_json_body_is_filled_at_every_depth_and_a_time_may_be_a_number():
+    document = {"a": ["{timestamp}", "{timestamp:number}", {"b": "x{nonce}"}], "n": 5, "t": ("{timestamp_ms:number}",)}
+    values = {"timestamp": "18", "timestamp_ms": "18000", "nonce": "n"}
+    assert with_values_in(document, values, str) == {"a": ["18", 18, {"b": "xn"}], "n": 5, "t": [18000]}
+    assert with_values_in("{timestamp:number}", {}, str) == "{timestamp:number}"
+
+
+@pytest.mark.parametrize(
+    ("text", "open_"),
+    [
+        *(("{nonce}", True), ("{signature}", True), ("{timestamp:number}", True), ("{time}", True)),
+        *(("{secret}", False), ("x{nonce}", False), ("{nonce}{nonce}", False), ("", False)),
+    ],
+)
+def test_a_place_alone_is_no_secret(text, open_):
+    assert is_place(text) is open_
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        {"json": {"app_id": "x", "sign": "{signature}"}, "sign": sign("{app_id}\n{timestamp}\n{nonce}")},
+        {"query": {"k": "x", "s": "{signature}"}, "sign": sign("{k}{method}{path}")},
+        {"form": {"k": "x"}, "headers": {"X-App": "y", "X-Sign": "v1={signature}"}, "sign": sign("{X-App}{k}{body}")},
+        {"json": {"a": [{"b": "{signature}"}]}, "sign": sign("{time}")},
+    ],
+)
+def test_a_signed_request_may_name_all_that_it_sends(block):
+    HttpJsonCredential.model_validate({**URL, **block})
+
+
+@pytest.mark.parametrize(
+    ("block", "text"),
+    [
+        (
+            {"json": {"s": "{signature}"}, "sign": sign("{app}{timestamp}{app}")},
+            f"knows no {{app}}: no member of query, form, json or headers, and none of {KNOWN}",
+        ),
+        (
+            {"json": {"app": "{signature}"}, "sign": sign("{app}")},
+            f"knows no {{app}}: no member of query, form, json or headers, and none of {KNOWN}",
+        ),
+        ({"json": {"s": "{signature}"}, "sign": sign("{signature}")}, "holds {signature}, which is made from it"),
+        (
+            {"json": {"s": "{signatur}"}, "sign": sign()},
+            "is signed for nothing: put {signature} into headers, query, form or json",
+        ),
+        (
+            {"json": [{"s": "{signature}"}], "sign": sign("{body_sha256}")},
+            "signs a body that holds {signature}: let it go into headers or query",
+        ),
+        ({"json": {"s": "{signature}"}, "sign": sign("")}, "is empty"),
+    ],
+)
+def test_a_signature_that_cannot_work_is_refused(block, text):
+    assert told(**block) == text
+
+
+def test_a_secret_that_cannot_be_read_while_it_is_replaced_is_no_fault_of_the_signature(tmp_path):
+    file = tmp_path / "key"
+    file.write_text("value")
+    key = Reference.to_file(str(file))
+    file.unlink()
+    block = {"headers": {"X-Key": key, "X-Sign": "{signature}"}, "json": ["x"], "sign": sign()}
+    HttpJsonCredential.model_validate({**URL, **block})
+
+
+def test_the_algorithm_is_one_of_three_and_the_secret_prints_nowhere():
+    assert refused(**URL, sign={**sign(), "algorithm": "md5"})["sign.algorithm"].startswith("'md5' is not known here")
+    block = {"json": {"s": "{signature}"}, "sign": sign()}
+    settings = HttpJsonCredential.model_validate({**URL, **block})
+    assert "hmac-secret" not in f"{settings!r}{settings.model_dump()}{settings.model_dump_json()}"

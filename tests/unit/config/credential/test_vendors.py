@@ -1,0 +1,154 @@
+"""The settings of `entra`, `google` and `aws_bedrock`: what goes together, and what must be installed."""
+
+import json
+import sys
+
+import pytest
+
+from gatepass.config.load import load
+from gatepass.config.problem import ConfigError
+from gatepass.config.proxy import with_environment_proxies
+
+ENTRA = {"type": "entra", "tenant_id": "corp.example", "client_id": "app-1"}
+GOOGLE = {"type": "google"}
+BEDROCK = {"type": "aws_bedrock", "region": "us-east-1"}
+KEYS = {"access_key_id": "AKIDEXAMPLE", "secret_access_key": "wJalrXUtnFEMI"}
+ROLE = "arn:aws:iam::123456789012:role/x"
+
+
+@pytest.fixture
+def loaded(tmp_path):
+    def read(credential, environment=None):
+        path = tmp_path / "gatepass.json"
+        upstream = {"base_url": "https://llm.example/v1", "credential": "c"}
+        path.write_text(json.dumps({"credentials": {"c": credential}, "upstreams": {"u": upstream}}))
+        return load(str(path), environment or {}).config
+
+    return read
+
+
+@pytest.fixture
+def told(loaded):
+    def problems(credential):
+        with pytest.raises(ConfigError) as caught:
+            loaded(credential)
+        return [str(problem).partition(": ")[2] for problem in caught.value.problems]
+
+    return problems
+
+
+@pytest.mark.parametrize(
+    "credential",
+    [
+        {**ENTRA, "client_secret": "x"},
+        {**ENTRA, "certificate_file": "/app.pem", "certificate_password": "x"},
+        {**ENTRA, "federated_token_file": "/token"},
+        {"type": "entra", "managed_identity": True},
+        {"type": "entra", "managed_identity": True, "client_id": "id-2"},
+        {**ENTRA, "client_secret": "x", "authority_host": "https://login.microsoftonline.us", "scope": "s"},
+        GOOGLE,
+        {**GOOGLE, "credentials_file": "/key.json", "scope": "a b"},
+        {**BEDROCK, **KEYS},
+        {**BEDROCK, **KEYS, "session_token": "x", "key_life_s": 43_200},
+        {**BEDROCK, **KEYS, "role_arn": ROLE, "external_id": "x"},
+        {**BEDROCK, "profile": "work", "profiles_file": "/credentials"},
+        {**BEDROCK, "web_identity_token_file": "/token", "role_arn": ROLE, "sts_url": "https://sts.example/"},
+    ],
+)
+def test_whole_blocks_are_taken(loaded, credential):
+    assert loaded(credential).credentials["c"].type == credential["type"]
+
+
+PROOFS = "expects exactly one of client_secret, certificate_file, federated_token_file, managed_identity"
+
+
+@pytest.mark.parametrize(
+    ("credential", "fault"),
+    [
+        (ENTRA, PROOFS),
+        ({**ENTRA, "client_secret": "x", "certificate_file": "y"}, PROOFS),
+        ({**ENTRA, "client_secret": "x", "managed_identity": True}, PROOFS),
+        ({"type": "entra", "client_secret": "x"}, "client_secret needs tenant_id and client_id beside it"),
+        ({**ENTRA, "managed_identity": True}, "managed_identity has a tenant of its own: remove tenant_id"),
+        (
+            {**ENTRA, "client_secret": "x", "certificate_password": "y"},
+            "certificate_password needs certificate_file beside it",
+        ),
+        (
+            {**ENTRA, "client_secret": "x", "authority_host": "http://127.0.0.1"},
+            "expects https://host…: Microsoft's library asks no other",
+        ),
+        (
+            {**ENTRA, "client_secret": "x", "tenant_id": "a/b"},
+            "expects a directory's id or domain: letters, digits, dots and hyphens",
+        ),
+        ({**BEDROCK, "access_key_id": "x"}, "access_key_id and secret_access_key need each other"),
+        ({**BEDROCK, "secret_access_key": "x"}, "access_key_id and secret_access_key need each other"),
+        (
+            {**BEDROCK, **KEYS, "profile": "x"},
+            "access_key_id, profile and web_identity_token_file exclude each other",
+        ),
+        (
+            {**BEDROCK, "profile": "x"},
+            "profile and profiles_file need each other: the file is mostly ~/.aws/credentials",
+        ),
+        (
+            {**BEDROCK, "profile": "x", "profiles_file": "z", "session_token": "y"},
+            "session_token needs access_key_id beside it",
+        ),
+        ({**BEDROCK, "web_identity_token_file": "/token"}, "web_identity_token_file needs role_arn beside it"),
+        (
+            {**BEDROCK, **KEYS, "external_id": "x"},
+            "external_id needs role_arn beside it, and keys or a profile",
+        ),
+        (
+            {**BEDROCK, "web_identity_token_file": "/token", "role_arn": ROLE, "external_id": "x"},
+            "external_id needs role_arn beside it, and keys or a profile",
+        ),
+        ({**BEDROCK, **KEYS, "region": "Us East"}, "expects the name of a region, such as us-east-1"),
+        ({**BEDROCK, **KEYS, "key_life_s": 43_201}, "expects 43200 or less"),
+        ({**BEDROCK, **KEYS, "key_life_s": 59}, "expects 60 or more"),
+    ],
+)
+def test_what_does_not_go_together_is_told(told, credential, fault):
+    assert [problem.partition(": ")[2] for problem in told(credential)] == [fault]
+
+
+def test_bedrock_without_keys_names_what_it_takes_and_what_it_refuses(told):
+    (fault,) = told(BEDROCK)
+    for name in ("${AWS_ACCESS_KEY_ID}", "profile", "web_identity_token_file", "instance", "SSO", "credential_process"):
+        assert name in fault
+
+
+@pytest.mark.parametrize(
+    ("credential", "module", "extra"),
+    [
+        ({**ENTRA, "client_secret": "x"}, "azure.identity", "entra"),
+        ({**ENTRA, "client_secret": "x"}, "azure", "entra"),
+        (GOOGLE, "google.auth", "google"),
+        ({**BEDROCK, **KEYS}, "botocore", "aws"),
+    ],
+)
+def test_a_missing_extra_is_named_at_load(monkeypatch, told, credential, module, extra):
+    for name in [name for name in sys.modules if name.partition(".")[0] == module.partition(".")[0]]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, module, None)
+    kind = credential["type"]
+    assert told(credential) == [
+        f"credentials.c.type: {kind} needs a library that is not installed: pip install 'gatepass[{extra}]'"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("credential", "proxy"),
+    [
+        ({**ENTRA, "client_secret": "x"}, "http://p:1"),
+        ({"type": "entra", "managed_identity": True}, None),
+        (GOOGLE, "http://p:1"),
+        ({**BEDROCK, **KEYS}, "http://p:1"),
+    ],
+)
+def test_the_environments_proxy_counts_for_who_is_asked_over_the_network(loaded, credential, proxy):
+    environment = {"HTTPS_PROXY": "http://p:1", "HTTP_PROXY": "http://p:2"}
+    config = loaded({**credential, "network": {"from_env": True}})
+    assert with_environment_proxies(config, environment).credentials["c"].network.proxy == proxy

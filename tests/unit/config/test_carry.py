@@ -1,0 +1,84 @@
+import pytest
+from pydantic import ValidationError
+
+from gatepass.config.carry import BEARER, Carry
+from gatepass.config.credential.static import StaticCredential
+
+FIXED = "holds no {token}: that is where the token goes; a fixed value belongs under upstreams"
+UNFIT = "begins or ends with a space, or holds a line break or a character beyond ASCII"
+
+
+def refused(**settings):
+    with pytest.raises(ValidationError) as caught:
+        Carry.model_validate(settings)
+    [detail] = caught.value.errors()
+    return ".".join(map(str, detail["loc"])), str(detail.get("ctx", {}).get("error") or detail["type"])
+
+
+def test_token_is_a_bearer_where_nothing_is_said():
+    assert Carry() == BEARER
+    assert BEARER.templates == {"Authorization": "Bearer {token}"}
+
+
+def test_what_is_said_replaces_the_bearer():
+    assert Carry(headers={"api-key": "{token}"}).templates == {"api-key": "{token}"}
+    assert Carry(query="access_token").templates == {}
+    both = Carry(headers={"X_Token": "{token}"}, query="key")
+    assert (both.templates, both.query) == ({"X_Token": "{token}"}, "key")
+
+
+@pytest.mark.parametrize(
+    ("template", "told"),
+    [
+        ("", FIXED),
+        ("Bearer", FIXED),
+        ("Bearer {Token}", FIXED),
+        ("{token}:{secret}", "knows no placeholder but {token}"),
+        ("Bearer {token} ", UNFIT),
+        ("Bearer\n{token}", UNFIT),
+        ("Bêarer {token}", UNFIT),
+    ],
+)
+def test_template_that_no_header_could_hold_is_refused(template, told):
+    assert refused(headers={"Authorization": template}) == ("headers.Authorization", told)
+
+
+@pytest.mark.parametrize(
+    "name", ["Host", "Content-Length", "connection", "Proxy-Authorization", "X-Request-Id", "X-Gatepass-Hop"]
+)
+def test_header_of_one_hop_carries_no_token(name):
+    told = f"{name.lower()} belongs to one hop or is gatepass's own: it cannot be set"
+    assert refused(headers={name: "{token}"}) == ("", told)
+
+
+def test_header_that_is_named_twice_is_refused():
+    told = "x-key stands there twice: header names have no case"
+    assert refused(headers={"X-Key": "{token}", "x-key": "{token}"}) == ("", told)
+
+
+def test_token_must_go_somewhere():
+    assert refused(headers={}) == ("", "carries the token nowhere: name a header or a query parameter")
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a&b", "a=b", "é"])
+def test_parameter_must_need_no_escape(name):
+    assert refused(query=name) == ("query", "string_pattern_mismatch")
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a:b", "é"])
+def test_header_must_be_a_token_of_http(name):
+    assert refused(headers={name: "{token}"})[1] == "string_pattern_mismatch"
+
+
+def test_credential_carries_as_it_says_or_as_its_kind_does():
+    class Own(StaticCredential):
+        @property
+        def usual_carry(self):
+            return Carry(headers={"api-key": "{token}"})
+
+    said = Carry(query="key")
+    plain, own = ({"type": "static", "token": "abc"}, {"type": "static", "token": "abc", "carry": {"query": "key"}})
+    assert StaticCredential.model_validate(plain).carried is BEARER
+    assert StaticCredential.model_validate(own).carried == said
+    assert Own.model_validate(plain).carried == Carry(headers={"api-key": "{token}"})
+    assert Own.model_validate(own).carried == said

@@ -1,0 +1,85 @@
+import pytest
+
+from gatepass.config.carry import BEARER, Carry
+from gatepass.config.clashes import TWICE, carry_of, clashes
+from gatepass.config.load import load
+from gatepass.config.model import Config
+from gatepass.config.problem import ConfigError, dotted
+
+KEY = {"type": "static", "token": "abc"}
+
+
+def config(upstream, credential=KEY):
+    base = {"base_url": "https://llm.example/v1", "credential": "key", **upstream}
+    return Config.model_validate({"credentials": {"key": credential}, "upstreams": {"chat": base}})
+
+
+def test_upstream_says_how_a_token_is_carried_before_the_credential_does():
+    said, own = {"headers": {"X-Key": "{token}"}}, {"query": "key"}
+    assert carry_of((it := config({})).upstreams["chat"], it) is BEARER
+    assert carry_of((it := config({}, {**KEY, "carry": said})).upstreams["chat"], it) == Carry(**said)
+    assert carry_of((it := config({"carry": own}, {**KEY, "carry": said})).upstreams["chat"], it) == Carry(**own)
+
+
+def test_static_header_beside_the_token_is_fine():
+    assert list(clashes(config({"headers": {"Ocp-Apim-Subscription-Key": "k", "api-key": "k"}}))) == []
+    assert list(clashes(config({"headers": {"Authorization": "k"}, "carry": {"query": "key"}}))) == []
+    assert list(clashes(config({"headers": {"Authorization": "k"}, "credential": None}))) == []
+
+
+@pytest.mark.parametrize(
+    ("header", "carry"), [("authorization", None), ("X-KEY", {"headers": {"x-key": "{token}"}, "query": "key"})]
+)
+def test_static_header_of_the_tokens_name_is_refused(header, carry):
+    found = clashes(config({"headers": {header: "k"}, "carry": carry}))
+    assert list(found) == [(("upstreams", "chat", "headers", header), TWICE.format(header))]
+
+
+FILE = """
+credentials:
+  key: {type: static, token: abc, carry: {headers: {"a b": "{token}"}}}
+upstreams:
+  chat:
+    base_url: https://llm.example/v1
+    credential: key
+    carry: {query: "a b"}
+    headers: {X-Y: "${EMPTY}"}
+    rejection: {statuses: [302], codes: ["a b", 1], login_hosts: ["https://sso"], login_page: "no"}
+"""
+TOLD = {
+    "credentials.key.carry.headers.a b": "expects the name of a header: letters, digits, hyphens and underscores",
+    "upstreams.chat.carry.query": "expects the name of a query parameter: letters, digits and . _ ~ -",
+    "upstreams.chat.headers.X-Y": "${EMPTY} is empty",
+    "upstreams.chat.rejection.statuses[0]": "expects 400 or more",
+    "upstreams.chat.rejection.codes[0]": "expects a code as the upstream writes it: letters, digits and . _ : -",
+    "upstreams.chat.rejection.login_hosts[0]": "expects the name of a host, or a glob of one: *.sso.corp.example",
+    "upstreams.chat.rejection.login_page": "expects true or false; in YAML 1.2 no is a text",
+}
+
+
+def told(tmp_path, text, **environment):
+    file = tmp_path / "gatepass.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load(str(file), environment)
+    return {dotted(problem.path): (problem.text, problem.origin) for problem in caught.value.problems}
+
+
+def test_what_is_wrong_is_told_in_words_at_its_line(tmp_path):
+    found = told(tmp_path, FILE, EMPTY="")
+    assert {path: text for path, (text, _) in found.items()} == TOLD
+
+
+def test_a_clash_is_told_at_the_static_header(tmp_path):
+    text = """
+credentials: {key: {type: api_key, key: abc}}
+upstreams:
+  chat:
+    base_url: https://llm.example/v1
+    credential: key
+    headers:
+      Api-Key: abc
+"""
+    [(path, (said, origin))] = told(tmp_path, text).items()
+    assert (path, said) == ("upstreams.chat.headers.Api-Key", TWICE.format("Api-Key"))
+    assert str(origin).endswith("8")

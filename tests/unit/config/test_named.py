@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import pytest
+
+from gatepass.config.credential.env import EnvCredential
+from gatepass.config.load import load
+from gatepass.config.problem import ConfigError
+
+TEXT = """\
+upstreams: {{u: {{base_url: "https://x/v1", credential: c}}}}
+credentials:
+  c: {{type: {type}, variable: {variable}}}
+"""
+
+
+def loaded(tmp_path, environment, variable="CORP_TOKEN", kind="env"):
+    path = tmp_path / "f.yaml"
+    path.write_text(TEXT.format(type=kind, variable=variable))
+    return load(str(path), environment)
+
+
+def test_a_named_variable_has_its_value_from_the_environment_of_the_start(tmp_path):
+    found = loaded(tmp_path, {"CORP_TOKEN": "top-secret"})
+    credential = found.config.credentials["c"]
+    assert isinstance(credential, EnvCredential)
+    assert (credential.variable.name, credential.variable.reveal()) == ("CORP_TOKEN", "top-secret")
+    assert found.origin(("credentials", "c", "variable")) == f"{tmp_path}/f.yaml:3, environment CORP_TOKEN"
+
+
+@pytest.mark.parametrize(
+    ("environment", "variable", "told"),
+    [
+        ({}, "CORP_TOKEN", "the environment variable CORP_TOKEN is not set, or is empty"),
+        ({"CORP_TOKEN": ""}, "CORP_TOKEN", "the environment variable CORP_TOKEN is not set, or is empty"),
+        ({}, "sk-this-is-the-token-itself", "the environment variable is not set, or is empty"),
+        ({"T": "top-secret"}, '"${T}"', "expects a variable's name alone, without ${…}"),
+        ({}, "5", "expects the name of an environment variable that is set and not empty"),
+    ],
+)
+def test_a_variable_that_is_not_there_is_told_once_and_at_its_line(tmp_path, environment, variable, told):
+    with pytest.raises(ConfigError) as caught:
+        loaded(tmp_path, environment, variable)
+    assert str(caught.value) == f"{tmp_path}/f.yaml:3: credentials.c.variable: {told}"
+
+
+def test_a_variable_of_another_kind_of_credential_is_none(tmp_path):
+    with pytest.raises(ConfigError, match=r"credentials\.c\.variable: belongs to type env, not to static"):
+        loaded(tmp_path, {"CORP_TOKEN": "x"}, kind="static")

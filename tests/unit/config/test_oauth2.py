@@ -1,0 +1,226 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from gatepass.call import Secret
+from gatepass.config.credential.oauth2 import ClientAuth, Oauth2Credential
+from gatepass.config.load import load
+from gatepass.config.problem import ConfigError
+
+SECRET = Secret("s3cr3t-of-the-client")
+PUBLIC = {"client_secret": None, "client_auth": "none", "grant_type": "refresh_token", "refresh_token": SECRET}
+SIGNED = {"client_secret": None, "client_auth": "private_key_jwt", "private_key_file": "/key.pem"}
+CERTIFIED = {"client_secret": None, "client_auth": "mtls", "network": {"client_cert": "/c.pem"}}
+FOUND = {"token_url": None, "issuer": "https://sso.example"}
+LOGIN = {"grant_type": "password", "username": "bot", "password": SECRET}
+
+
+def built(**settings: Any) -> Oauth2Credential:
+    given = {"type": "oauth2", "token_url": "https://sso.example/token", "client_id": "me", "client_secret": SECRET}
+    return Oauth2Credential.model_validate({**given, **settings})
+
+
+def faults(**settings: Any) -> dict[str, str]:
+    try:
+        built(**settings)
+    except ValidationError as error:
+        return {".".join(map(str, fault["loc"])): str(fault["ctx"]["error"]) for fault in error.errors()}
+    return {}
+
+
+@pytest.mark.parametrize(
+    ("written", "method"),
+    [
+        *((name, name) for name in ("basic", "form", "secret_jwt", "private_key_jwt", "mtls", "none")),
+        ("client_secret_basic", "basic"),
+        ("client_secret_post", "form"),
+        ("client_secret_jwt", "secret_jwt"),
+        ("tls_client_auth", "mtls"),
+        ("self_signed_tls_client_auth", "mtls"),
+    ],
+)
+def test_oauths_own_names_are_spellings_of_ours(written, method):
+    kinds: TypeAdapter[str] = TypeAdapter(ClientAuth)
+    assert kinds.validate_python(written) == method
+    assert written in kinds.json_schema()["enum"]
+
+
+@pytest.mark.parametrize("written", ["Basic", "private_key", "", None, 5, ["basic"]])
+def test_other_names_are_none(written):
+    with pytest.raises(ValidationError):
+        TypeAdapter(ClientAuth).validate_python(written)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        FOUND,
+        {"client_auth": "form", "extra": {"tenant": SECRET}},
+        {"client_auth": "secret_jwt", "assertion_audience": "https://sso.example"},
+        {**SIGNED, "key_id": "k", "certificate_file": "/c.pem", "algorithm": "PS256"},
+        {**SIGNED, **FOUND, "assertion_audience": "issuer"},
+        {**SIGNED, "private_key_file": None, "private_key": SECRET},
+        CERTIFIED,
+        PUBLIC,
+        {**PUBLIC, "refresh_token": None, "refresh_token_file": "/var/lib/refresh"},
+        {"client_secret": None, "client_auth": "none", "extra": {"grant_type": SECRET, "apikey": SECRET}},
+        LOGIN,
+        {**LOGIN, "client_secret": None, "client_auth": "none", "refresh_token": SECRET},
+        {"refresh_token": SECRET, "refresh_token_file": "/var/lib/refresh"},
+        {"extra": {"client_id": SECRET, "client_secret": SECRET, "scope": SECRET, "refresh_token": SECRET}},
+    ],
+)
+def test_what_can_be_is_taken(settings):
+    assert faults(**settings) == {}
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"token_url": None}, {"token_url": "is missing (or issuer, whose own document names it)"}),
+        ({"issuer": "https://sso.example"}, {"issuer": "stands beside token_url: keep one of them"}),
+        (
+            {**FOUND, "issuer": "https://sso.example/.well-known/openid-configuration"},
+            {"issuer": "names its document: let it end before /.well-known/"},
+        ),
+        (
+            {**FOUND, "issuer": "https://sso.example?x=1"},
+            {"issuer": "holds a query: an issuer's name has none (RFC 8414 2)"},
+        ),
+        (
+            {**SIGNED, "assertion_audience": "issuer"},
+            {"assertion_audience": "is issuer, and there is none: write the audience itself"},
+        ),
+        (
+            {"assertion_audience": "https://x"},
+            {"assertion_audience": "says nothing with client_auth: basic, which signs nothing"},
+        ),
+    ],
+)
+def test_where_to_ask_and_for_whom_is_said_once(settings, told):
+    assert faults(**settings) == told
+
+
+@pytest.mark.parametrize("method", ["basic", "form", "secret_jwt"])
+def test_a_secret_is_wanted_where_it_is_the_proof(method):
+    text = f"is missing: client_auth: {method} proves the client by it"
+    assert faults(client_auth=method, client_secret=None) == {"client_secret": text}
+
+
+@pytest.mark.parametrize("settings", [SIGNED, CERTIFIED, PUBLIC])
+def test_a_secret_is_refused_where_it_is_not_the_proof(settings):
+    text = f"says nothing with client_auth: {settings['client_auth']}: remove it"
+    assert faults(**{**settings, "client_secret": SECRET}) == {"client_secret": text}
+
+
+def test_certificates_want_one_and_tls():
+    assert faults(**{**CERTIFIED, "network": {}}) == {
+        "client_auth": "is mtls, which wants a certificate: set network.client_cert"
+    }
+    plain = "is mtls, and there is no certificate in plain HTTP: use https"
+    assert faults(**CERTIFIED, token_url="http://127.0.0.1/t") == {"client_auth": plain}
+    assert faults(**CERTIFIED, token_url=None, issuer="http://127.0.0.1") == {"client_auth": plain}
+
+
+def test_a_public_client_has_no_client_credentials():
+    assert faults(client_auth="none", client_secret=None) == {
+        "client_auth": "is none, and the client_credentials grant is for clients that prove who they are"
+    }
+
+
+def test_a_key_is_named_once_and_only_where_it_signs():
+    assert faults(**{**SIGNED, "private_key_file": None}) == {
+        "private_key_file": "is missing: client_auth: private_key_jwt signs with a private key"
+    }
+    assert faults(**SIGNED, private_key=SECRET) == {"private_key": "stands beside private_key_file: keep one of them"}
+    stray = "belongs to client_auth: private_key_jwt"
+    given = {"private_key": SECRET, "private_key_file": "/k", "key_id": "k", "certificate_file": "/c"}
+    assert faults(**given, algorithm="RS256") == dict.fromkeys((*given, "algorithm"), stray)
+
+
+def test_each_grant_has_what_it_signs_in_with():
+    assert faults(grant_type="password") == {
+        "username": "is missing: grant_type: password signs in with it",
+        "password": "is missing: grant_type: password signs in with it",
+    }
+    assert faults(username="bot", password=SECRET) == {
+        "username": "belongs to grant_type: password",
+        "password": "belongs to grant_type: password",
+    }
+    assert faults(grant_type="refresh_token") == {
+        "refresh_token": "is missing (or refresh_token_file, which holds one)"
+    }
+
+
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        ({"scope": "a"}, "scope"),
+        ({"audience": "a"}, "audience"),
+        ({"resource": "a"}, "resource"),
+        ({"client_auth": "form"}, "client_id"),
+        ({"client_auth": "form"}, "client_secret"),
+        ({"client_auth": "secret_jwt"}, "client_assertion"),
+        (SIGNED, "client_assertion_type"),
+        (CERTIFIED, "client_id"),
+        (PUBLIC, "refresh_token"),
+        ({"refresh_token_file": "/x"}, "grant_type"),
+        ({"grant_type": "client_credentials"}, "grant_type"),
+        (LOGIN, "password"),
+        (LOGIN, "username"),
+    ],
+)
+def test_no_field_of_a_form_is_filled_twice(settings, name):
+    told = {"extra": f"holds {name}, which gatepass fills itself: remove it"}
+    assert faults(**settings, extra={name: SECRET}) == told
+
+
+def test_an_empty_client_is_none():
+    with pytest.raises(ValidationError, match="at least 1 character"):
+        built(client_id="")
+
+
+@pytest.mark.parametrize(
+    ("settings", "refreshes"),
+    [
+        ({}, False),
+        (LOGIN, True),
+        (PUBLIC, True),
+        ({"refresh_token": SECRET}, True),
+        ({"refresh_token_file": "/x"}, True),
+    ],
+)
+def test_refresh_tokens_are_used_where_the_configuration_has_a_place_for_them(settings, refreshes):
+    assert built(**settings).refreshes is refreshes
+
+
+def test_no_secret_is_printed():
+    held = built(**LOGIN, refresh_token=SECRET, client_auth="form", extra={"x": SECRET})
+    assert SECRET.reveal() not in f"{held!r}{held}{held.model_dump_json()}"
+
+
+def test_each_fault_is_told_at_its_line(tmp_path):
+    file = tmp_path / "gatepass.yaml"
+    file.write_text(
+        "upstreams: {chat: {base_url: https://llm.example/v1, credential: corp}}\n"
+        "credentials:\n"
+        "  corp:\n"
+        "    type: oauth2\n"
+        "    client_id: me\n"
+        "    client_auth: private_key_jwt\n"
+        "    client_secret: ${SECRET}\n"
+        "    username: bot\n"
+    )
+    with pytest.raises(ConfigError) as caught:
+        load(str(file), {"SECRET": "s3cr3t-of-the-client"})
+    told = [str(problem).removeprefix(f"{file}:") for problem in caught.value.problems]
+    assert told == [
+        "3: credentials.corp.token_url: is missing (or issuer, whose own document names it)",
+        "3: credentials.corp.private_key_file: is missing: client_auth: private_key_jwt signs with a private key",
+        "7: credentials.corp.client_secret: says nothing with client_auth: private_key_jwt: remove it",
+        "8: credentials.corp.username: belongs to grant_type: password",
+    ]

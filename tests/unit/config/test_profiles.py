@@ -1,0 +1,61 @@
+"""Profiles of clients: the built-in ones, and an operator's changes of them."""
+
+from typing import get_args
+
+import pytest
+from pydantic import ValidationError
+
+from gatepass.adapt.place import Place
+from gatepass.config.profiles import BUILT_IN, PLAIN, BuiltIn, Profile, resolved
+
+
+def test_every_built_in_name_has_its_profile_and_no_other():
+    assert set(BUILT_IN) == set(get_args(BuiltIn))
+
+
+def test_places_of_the_built_in_ones_are_places():
+    for profile in BUILT_IN.values():
+        for place in (*profile.drop, *profile.drop_null, *(each for one in profile.drop_for.values() for each in one)):
+            assert str(Place.parse(place)) == place
+
+
+def test_no_built_in_profile_opens_gatepass_to_pages():
+    assert [name for name, profile in BUILT_IN.items() if profile.cors_origins] == []
+
+
+def test_what_an_entry_leaves_out_stays_as_the_built_in_one_has_it():
+    found = resolved({"ragflow": Profile(keep_alive="off"), "lobechat": Profile(cors_origins=["https://chat.corp"])})
+    assert found["ragflow"] == BUILT_IN["ragflow"].model_copy(update={"keep_alive": "off"})
+    assert found["lobechat"] == Profile(cors_origins=["https://chat.corp"])
+    assert found["dify"] is BUILT_IN["dify"]
+
+
+def test_what_an_entry_says_replaces_lists_too():
+    assert resolved({"ragflow": Profile(drop=[])})["ragflow"].drop == []
+
+
+def test_an_entry_of_another_name_begins_with_what_it_is_like():
+    found = resolved({"intranet": Profile(like="cherry_studio", whole_numbers=True), "bare": Profile()})
+    assert found["intranet"] == Profile(like="cherry_studio", plain_tools=True, whole_numbers=True)
+    assert found["bare"] == PLAIN
+
+
+def test_an_entry_may_begin_with_another_than_its_name():
+    assert not resolved({"ragflow": Profile(like="plain")})["ragflow"].unwraps_keys
+
+
+@pytest.mark.parametrize("origin", ["*", "https://chat.corp.example", "http://localhost:3210", "app://obsidian.md"])
+def test_an_origin_is_scheme_and_host(origin):
+    assert Profile(cors_origins=[origin]).cors_origins == [origin]
+
+
+@pytest.mark.parametrize("origin", ["", "null", "chat.corp.example", "https://a/", "https://A", "https://*.corp", "**"])
+def test_what_is_no_origin_is_refused(origin):
+    with pytest.raises(ValidationError):
+        Profile(cors_origins=[origin])
+
+
+@pytest.mark.parametrize("fields", [{"drop": ["model"]}, {"drop": ["a b"]}, {"like": "ragflw"}, {"new": 1}])
+def test_what_no_profile_has_is_refused(fields):
+    with pytest.raises(ValidationError):
+        Profile(**fields)

@@ -1,0 +1,33 @@
+import pytest
+from pydantic import ValidationError
+
+from gatepass.config.rejection import Rejection
+
+
+def test_login_pages_count_and_nothing_else_beside_a_401():
+    usual = Rejection()
+    assert (usual.statuses, usual.codes, usual.login_page, usual.login_hosts) == ([], [], True, None)
+
+
+def test_codes_are_texts_however_they_are_written():
+    assert Rejection.model_validate({"codes": ["A0230", 40101, "110"]}).codes == ["A0230", "40101", "110"]
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"statuses": [200]},
+        {"statuses": [302]},
+        {"statuses": [600]},
+        {"statuses": ["403"]},
+        {"codes": [True]},
+        {"codes": [1.5]},
+        {"codes": [""]},
+        {"codes": ["two words"]},
+        {"login_hosts": ["https://sso.corp.example/"]},
+        {"login_page": "yes"},
+    ],
+)
+def test_what_could_never_match_is_refused(bad):
+    with pytest.raises(ValidationError):
+        Rejection.model_validate(bad)

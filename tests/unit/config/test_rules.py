@@ -1,0 +1,123 @@
+"""Rules and capabilities of a model, as people write them."""
+
+import pytest
+from pydantic import ValidationError
+
+from gatepass.adapt.place import Place
+from gatepass.adapt.teaching.allowance import NEVER, OPT_IN, SAFE, SAFE_IN_MESSAGES
+from gatepass.config.model import Config
+from gatepass.config.problem import dotted
+from gatepass.config.references import Reference
+from gatepass.config.rules import NOT_LEARNED
+from gatepass.config.wording import refusals
+
+BASE = {"upstreams": {"u": {"base_url": "https://x"}}}
+
+
+def tree(**members):
+    return {**BASE, "models": {"m": {"upstream": "u", **members}}}
+
+
+def model(**members):
+    return Config.model_validate(tree(**members)).models["m"]
+
+
+def said(whole):
+    with pytest.raises(ValidationError) as caught:
+        Config.model_validate(whole)
+    return {dotted(place): text for place, text in refusals(caught.value, whole)}
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        (True, "native"),
+        (False, "emulate"),
+        ("auto", "auto"),
+        ("native", "native"),
+        ("emulate", "emulate"),
+        ("aggregate", "aggregate"),
+    ],
+)
+def test_stream_is_written_in_words_or_as_true_and_false(written, meant):
+    assert model(stream=written).stream == meant
+
+
+def test_stream_is_nothing_else():
+    assert said(tree(stream="nativ")) == {"models.m.stream": "'nativ' is not known here; did you mean native?"}
+    assert said(tree(stream=None)) == {"models.m.stream": "holds nothing: fill it, or remove the line"}
+    assert model().stream == "auto"
+
+
+@pytest.mark.parametrize(
+    ("rules", "told"),
+    [
+        ({"drop": ["a b"]}, {"drop[0]": "expects the name of a member, such as temperature, metadata.user or"}),
+        ({"drop": ["messages"]}, {"drop[0]": "is not for a rule: gatepass takes no conversation away"}),
+        ({"set": {"stream": True}}, {"set.stream": "is not for a rule: whether the upstream streams is `stream`"}),
+        ({"set": {"model": "x"}}, {"set.model": "is not for a rule: the model's name is `name` of its entry"}),
+        ({"drop": ["messages[].content"]}, {"drop[0]": "is not for a rule: content is changed by"}),
+        ({"rename": {"a": "b.c"}}, {"rename.a": "expects the new name alone"}),
+        ({"rename": {"a": "model"}}, {"rename.a": "is not for a rule: the model's name"}),
+        ({"clamp": {"a": {}}}, {"clamp.a": "expects min, max or both"}),
+        ({"clamp": {"a": {"min": 2, "max": 1}}}, {"clamp.a": "expects a min that is not above max"}),
+        ({"split": 0}, {"split": "expects more than 0"}),
+        ({"roles": {"developer": "sytem"}}, {"roles.developer": "'sytem' is not known here; did you mean system?"}),
+        ({"replayed": "dorp"}, {"replayed": "'dorp' is not known here; did you mean drop?"}),
+        ({"dorp": []}, {"dorp": "is not a setting; did you mean drop?"}),
+    ],
+)
+def test_a_rule_that_cannot_be_is_told_at_its_place(rules, told):
+    ((place, text),) = said(tree(rules=rules)).items()
+    ((expected, beginning),) = told.items()
+    assert place == f"models.m.rules.{expected}"
+    assert text.startswith(beginning)
+
+
+def test_values_are_any_json():
+    rules = model(rules={"set": {"a": {"b": [1, None]}}, "default": {"c.d": "x"}}).rules
+    assert (rules.set, rules.default) == ({"a": {"b": [1, None]}}, {"c.d": "x"})
+
+
+def test_a_value_by_reference_is_sent_and_not_printed():
+    secret = Reference.to_variable("S", "topsecret")
+    rules = model(rules={"set": {"a": {"b": [secret, 1]}}, "default": {"c": secret}}).rules
+    assert rules.set == {"a": {"b": ["topsecret", 1]}}
+    assert "topsecret" not in repr(rules.model_dump(mode="json"))
+    assert rules.model_dump(mode="json")["set"] == {"a": {"b": ["(hidden)", 1]}}
+
+
+@pytest.mark.parametrize("place", ["temperature", "a.b", "messages[].name", "messages[].tool_calls[].index", "X-y.z"])
+def test_what_is_a_place_here_is_one_there(place):
+    assert model(rules={"drop": [place]}).rules.drop == [str(Place.parse(place))]
+
+
+def test_what_may_be_learned_besides_has_a_name():
+    names = sorted(OPT_IN)
+    upstream = {"base_url": "https://x", "learn": "observe", "learn_also": [*names, "my_own", "messages[].own"]}
+    assert Config.model_validate({"upstreams": {"u": upstream}}).upstreams["u"].learn_also[:-2] == names
+    for name in ("model", "messages", "input", "stream", "messages[].content", "messages[].role", "a b"):
+        told = said({"upstreams": {"u": {**upstream, "learn_also": [name]}}})
+        assert told["upstreams.u.learn_also[0]"].startswith("is not to be learned")
+
+
+def test_the_lists_of_what_may_be_learned_do_not_meet():
+    assert NOT_LEARNED == NEVER
+    assert not (SAFE | SAFE_IN_MESSAGES | OPT_IN) & NEVER
+    assert not SAFE & OPT_IN
+    for name in (*SAFE, *SAFE_IN_MESSAGES, *OPT_IN):
+        Place.parse(name)
+
+
+def test_capabilities_are_said_or_unknown():
+    said_of_it = model(capabilities={"vision": False, "context_length": 128_000}).capabilities
+    assert said_of_it.model_dump(exclude_none=True) == {"vision": False, "context_length": 128_000}
+    assert model().capabilities.model_dump(exclude_none=True) == {}
+
+
+def test_the_schema_knows_how_stream_is_written():
+    schema = Config.model_json_schema()
+    assert schema["$defs"]["Model"]["properties"]["stream"]["enum"] == [
+        *("auto", "native", "emulate", "aggregate"),
+        *(True, False),
+    ]

@@ -1,0 +1,108 @@
+from importlib import util
+
+import pytest
+from pydantic import ValidationError
+
+from gatepass.call import Secret
+from gatepass.config.store import StoreSettings
+
+KEY = Secret("k" * 32)
+
+
+def store(**settings):
+    return StoreSettings.model_validate({"url": "valkey://127.0.0.1", "encryption_key": KEY, **settings})
+
+
+def refusal(**settings) -> str:
+    with pytest.raises(ValidationError) as raised:
+        store(**settings)
+    (error,) = raised.value.errors()
+    return error["msg"]
+
+
+@pytest.mark.parametrize(
+    ("url", "parts"),
+    [
+        ("valkey://store.example", ("store.example", 6379, 0, False)),
+        ("valkey://store.example:7000/", ("store.example", 7000, 0, False)),
+        ("redis://store.example:7000/15", ("store.example", 7000, 15, False)),
+        ("valkeys://store.example/2", ("store.example", 6379, 2, True)),
+        ("rediss://[::1]:6380/0", ("::1", 6380, 0, True)),
+    ],
+)
+def test_a_url_says_where_which_and_how(url, parts):
+    made = store(url=url)
+    assert (made.host, made.port, made.database, made.tls) == parts
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("http://store.example", "store.example:6379", "valkey://", "valkey:///0", "valkey://store.example:0"),
+        *("valkey://store.example/zero", "valkey://store.example/0/1", "valkey://store.example?db=1", "valkey://a b"),
+        *("valkey://store.example#x", "unix:///run/valkey.sock", ""),
+    ],
+)
+def test_what_is_no_such_url_is_refused(url):
+    assert "expects valkey://host:6379/0" in refusal(url=url)
+
+
+def test_a_malformed_url_is_refused():
+    assert "host or port is malformed" in refusal(url="valkey://store.example:port")
+
+
+def test_a_password_in_the_url_is_refused_without_being_quoted():
+    told = refusal(url="valkey://me:pa55word@store.example")
+    assert "store.password" in told
+    assert "pa55word" not in told
+
+
+def test_a_short_key_is_refused():
+    told = refusal(encryption_key=Secret("k" * 31))
+    assert "shorter than 32 characters: `openssl rand -hex 32`" in told
+
+
+def test_without_a_key_nothing_is_shared_with_anybody():
+    with pytest.raises(ValidationError, match="encryption_key"):
+        StoreSettings.model_validate({"url": "valkey://127.0.0.1"})
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"username": "me"}, "username needs password"),
+        ({"network": {"ca_file": "/ca.pem"}}, "write valkeys://"),
+        ({"url": "valkeys://store.example", "network": {"client_key": "/k.pem"}}, "client_key needs client_cert"),
+        ({"url": "valkey://store.example", "password": Secret("x")}, "plain TCP to another machine"),
+        ({"key_prefix": "a b"}, "String should match pattern"),
+        ({"timeout_s": 0.0}, "greater than 0"),
+        ({"timeout_s": 60.0}, "less than or equal to 5"),
+    ],
+)
+def test_what_does_not_fit_together_is_refused(settings, told):
+    assert told in refusal(**settings)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"url": "valkey://127.0.0.1", "password": Secret("x")},
+        {"url": "valkey://store.example", "password": Secret("x"), "allow_plain_tcp": True},
+        {"url": "valkeys://store.example", "password": Secret("x"), "username": "me"},
+        {"url": "valkey://store.example"},
+    ],
+)
+def test_a_password_goes_over_loopback_over_tls_or_where_it_is_allowed(settings):
+    assert store(**settings).host
+
+
+def test_without_its_library_it_says_what_to_install(monkeypatch):
+    real = util.find_spec
+    monkeypatch.setattr(
+        "gatepass.config.credential.extra.find_spec", lambda name: None if name == "valkey" else real(name)
+    )
+    assert "pip install 'gatepass[valkey]'" in refusal()
+
+
+def test_it_prints_no_secret():
+    assert "kkk" not in repr(store(password=Secret("hidden"))) + str(store().model_dump())

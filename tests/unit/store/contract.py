@@ -1,0 +1,97 @@
+"""What every store promises, whatever it is made of. A module of its own tests each against this."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from gatepass.store.seam import Store
+
+BRIEF_S = 0.25
+LONG_S = 60.0
+
+
+@dataclass(frozen=True)
+class Shared:
+    """One store as two processes see it, and the passing of time."""
+
+    here: Store
+    there: Store
+    elapse: Callable[[float], Awaitable[None]]
+
+
+class StoreContract:
+    async def test_what_nobody_put_is_not_there(self, shared: Shared):
+        assert (await shared.here.get(["value/none"])).values == {}
+        assert (await shared.here.get([])).values == {}
+
+    async def test_one_process_finds_what_another_put(self, shared: Shared):
+        data = bytes(range(256)) * 256
+        await shared.here.put("value/one", data, LONG_S)
+        await shared.here.put("value/two", b"", LONG_S)
+        reading = await shared.there.get(["value/one", "value/two", "value/three"])
+        assert reading.values == {"value/one": data, "value/two": b""}
+
+    async def test_the_last_put_counts(self, shared: Shared):
+        await shared.here.put("value/one", b"old", LONG_S)
+        await shared.there.put("value/one", b"new", LONG_S)
+        assert (await shared.here.get(["value/one"])).values == {"value/one": b"new"}
+
+    async def test_a_value_is_gone_after_its_end(self, shared: Shared):
+        await shared.here.put("value/brief", b"x", BRIEF_S)
+        await shared.here.put("value/long", b"x", LONG_S)
+        await shared.elapse(BRIEF_S + 0.1)
+        assert (await shared.there.get(["value/brief", "value/long"])).values == {"value/long": b"x"}
+
+    async def test_its_moments_are_the_same_for_all_and_go_on(self, shared: Shared):
+        first = await shared.here.get([])
+        await shared.elapse(BRIEF_S)
+        second = await shared.there.get([])
+        assert BRIEF_S <= second.at_s - first.at_s < BRIEF_S + 2.0
+        assert first.asked_s <= first.answered_s <= second.asked_s <= second.answered_s
+
+    async def test_dropped_values_and_counters_are_gone(self, shared: Shared):
+        await shared.here.put("value/one", b"x", LONG_S)
+        await shared.here.count("count/one", LONG_S)
+        for name in ("value/one", "count/one", "value/none"):
+            await shared.there.drop(name)
+        assert (await shared.here.get(["value/one"])).values == {}
+        assert await shared.here.count("count/one", LONG_S) == 1
+
+    async def test_all_count_together(self, shared: Shared):
+        counts = [await store.count("count/one", LONG_S) for store in (shared.here, shared.there, shared.here)]
+        assert counts == [1, 2, 3]
+        assert await shared.here.count("count/two", LONG_S) == 1
+
+    async def test_a_counter_begins_anew_some_time_after_its_beginning_however_often_it_counts(self, shared: Shared):
+        await shared.here.count("count/one", BRIEF_S)
+        await shared.elapse(BRIEF_S / 2)
+        assert await shared.here.count("count/one", BRIEF_S) == 2
+        await shared.elapse(BRIEF_S / 2 + 0.05)
+        assert await shared.here.count("count/one", BRIEF_S) == 1
+
+    async def test_one_has_a_lease_until_it_gives_it_back(self, shared: Shared):
+        assert await shared.here.lease("lease/one", "a", LONG_S)
+        assert not await shared.there.lease("lease/one", "b", LONG_S)
+        await shared.here.release("lease/one", "a")
+        assert await shared.there.lease("lease/one", "b", LONG_S)
+
+    async def test_another_ones_lease_cannot_be_given_back(self, shared: Shared):
+        assert await shared.here.lease("lease/one", "a", LONG_S)
+        await shared.there.release("lease/one", "b")
+        await shared.there.release("lease/none", "b")
+        assert not await shared.there.lease("lease/one", "b", LONG_S)
+
+    async def test_the_lease_of_one_who_died_ends_by_itself(self, shared: Shared):
+        assert await shared.here.lease("lease/one", "a", BRIEF_S)
+        await shared.elapse(BRIEF_S + 0.1)
+        assert await shared.there.lease("lease/one", "b", LONG_S)
+        await shared.here.release("lease/one", "a")
+        assert not await shared.here.lease("lease/one", "a", LONG_S)
+
+    async def test_its_owner_prolongs_a_lease(self, shared: Shared):
+        assert await shared.here.lease("lease/one", "a", BRIEF_S)
+        await shared.elapse(BRIEF_S / 2)
+        assert await shared.here.lease("lease/one", "a", LONG_S)
+        await shared.elapse(BRIEF_S)
+        assert not await shared.there.lease("lease/one", "b", LONG_S)

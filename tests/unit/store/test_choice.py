@@ -1,0 +1,48 @@
+import pytest
+
+from gatepass.call import Secret
+from gatepass.config.store import StoreSettings
+from gatepass.store.choice import Inheritance, open_store
+from gatepass.store.memory import MemoryStore
+from gatepass.store.seam import Reach
+from tests.unit.clock import DrivenClock
+from tests.unit.store.contract import Shared, StoreContract
+
+SETTINGS = StoreSettings(url="valkey://127.0.0.1", encryption_key=Secret("k" * 32))
+
+
+@pytest.fixture
+def inheritance(tmp_path):
+    return Inheritance(tmp_path, b"k" * 32)
+
+
+class TestStoreOfWorkers(StoreContract):
+    @pytest.fixture
+    def shared(self, inheritance):
+        clock = DrivenClock()
+        here, there = (open_store(None, inheritance, clock) for _ in range(2))
+        return Shared(here, there, clock.advance)
+
+
+async def test_workers_share_a_folder_that_says_nothing_without_the_key(tmp_path, inheritance):
+    clock = DrivenClock()
+    await open_store(None, inheritance, clock).put("token/the-recipe", b"the-token", 60.0)
+    written = b"".join(str(file).encode() + file.read_bytes() for file in tmp_path.iterdir())
+    assert b"the-token" not in written
+    assert b"the-recipe" not in written
+    other = open_store(None, Inheritance(tmp_path, b"x" * 32), clock)
+    assert (await other.get(["token/the-recipe"])).values == {}
+
+
+async def test_one_process_alone_has_memory():
+    assert isinstance(open_store(None, None, DrivenClock()), MemoryStore)
+
+
+async def test_a_configured_server_is_for_workers_too_and_is_not_asked_yet(tmp_path, inheritance):
+    store = open_store(SETTINGS, inheritance, DrivenClock())
+    assert store.reach is Reach.NETWORK
+    await store.aclose()
+
+
+def test_an_inheritance_does_not_print_its_key(inheritance):
+    assert "kkk" not in repr(inheritance)

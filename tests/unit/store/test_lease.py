@@ -1,0 +1,96 @@
+import asyncio
+
+import pytest
+
+from gatepass.store.lease import Lease
+from gatepass.store.memory import MemoryStore
+from gatepass.store.seam import StoreUnavailable
+from tests.unit.clock import DrivenClock, settle
+
+
+class Ailing(MemoryStore):
+    down = False
+
+    async def lease(self, name, owner, ttl_s):
+        if self.down:
+            raise StoreUnavailable("gone")
+        return await super().lease(name, owner, ttl_s)
+
+    async def release(self, name, owner):
+        if self.down:
+            raise StoreUnavailable("gone")
+        await super().release(name, owner)
+
+
+@pytest.fixture
+def clock():
+    return DrivenClock()
+
+
+@pytest.fixture
+def store(clock):
+    return Ailing(clock)
+
+
+@pytest.fixture
+def mine(store, clock):
+    return Lease(store, clock, "lease/one", "me", 2.0)
+
+
+@pytest.fixture
+def theirs(store, clock):
+    return Lease(store, clock, "lease/one", "they", 2.0)
+
+
+async def test_it_is_kept_as_long_as_the_work_takes(clock, mine, theirs):
+    assert await mine.take()
+    async with mine.prolonged():
+        await clock.advance(60.0)
+        assert not await theirs.take()
+    await clock.advance(2.0)
+    assert await theirs.take()
+
+
+async def test_it_is_prolonged_no_longer_than_is_said(clock, mine, theirs):
+    assert await mine.take()
+    async with mine.prolonged(3.0):
+        await clock.advance(4.9)
+        assert not await theirs.take()
+        await clock.advance(0.1)
+        assert await theirs.take()
+
+
+async def test_a_store_that_is_away_for_a_moment_does_not_end_it(clock, store, mine, theirs):
+    assert await mine.take()
+    async with mine.prolonged():
+        store.down = True
+        await clock.advance(1.4)
+        store.down = False
+        await clock.advance(10.0)
+        assert not await theirs.take()
+
+
+async def test_giving_it_back_to_a_store_that_is_away_is_no_error(store, clock, mine, theirs):
+    assert await mine.take()
+    store.down = True
+    await mine.give_back()
+    store.down = False
+    assert not await theirs.take()
+    await clock.advance(2.0)
+    assert await theirs.take()
+
+
+async def test_nothing_prolongs_it_when_the_work_was_cancelled(clock, mine, theirs):
+    async def work():
+        assert await mine.take()
+        async with mine.prolonged():
+            await asyncio.Event().wait()
+
+    working = asyncio.create_task(work())
+    await clock.advance(5.0)
+    working.cancel()
+    await asyncio.wait({working})
+    await settle()
+    assert len(asyncio.all_tasks()) == 1
+    await clock.advance(2.0)
+    assert await theirs.take()

@@ -1,0 +1,13 @@
+from gatepass.store.seam import Reading
+
+READING = Reading({}, at_s=5000.0, asked_s=100.0, answered_s=100.5)
+
+
+def test_a_moment_of_the_store_is_never_put_too_late_on_our_clock():
+    assert READING.here_s(5000.0) == 100.0
+    assert READING.here_s(4900.0) == 0.0
+
+
+def test_a_moment_of_ours_is_never_put_too_late_on_the_stores_clock():
+    assert READING.there_s(100.5) == 5000.0
+    assert READING.there_s(110.5) == 5010.0

@@ -1,0 +1,112 @@
+from collections.abc import Callable
+
+import pytest
+
+from gatepass.store.memory import MemoryStore
+from gatepass.store.seam import StoreUnavailable
+from gatepass.store.snapshot import SYNC_S, Snapshot
+from tests.unit.clock import DrivenClock
+
+
+class Counted(MemoryStore):
+    def __init__(self, clock):
+        super().__init__(clock)
+        self.asked: list[tuple[str, ...]] = []
+        self.down = False
+
+    async def get(self, names):
+        self.asked.append(tuple(names))
+        if self.down:
+            raise StoreUnavailable("gone")
+        return await super().get(names)
+
+
+@pytest.fixture
+def clock():
+    return DrivenClock()
+
+
+@pytest.fixture
+def store(clock):
+    return Counted(clock)
+
+
+@pytest.fixture
+async def snapshot(store, clock):
+    following = Snapshot(store, clock)
+    following.start()
+    yield following
+    await following.aclose()
+
+
+async def test_who_follows_a_name_is_told_of_each_new_value_once(clock, store, snapshot):
+    told = []
+    snapshot.follow("value/one", lambda value, reading: told.append((value, reading.at_s)))
+    await store.put("value/one", b"first", 60.0)
+    await clock.advance(3 * SYNC_S)
+    await store.put("value/one", b"second", 60.0)
+    await clock.advance(3 * SYNC_S)
+    assert told == [(b"first", 1000.0 + SYNC_S), (b"second", 1000.0 + 4 * SYNC_S)]
+
+
+async def test_all_names_cost_one_request(clock, store, snapshot):
+    for name in ("value/one", "value/two", "value/one"):
+        snapshot.follow(name, lambda value, reading: None)
+    await clock.advance(SYNC_S)
+    assert store.asked == [("value/one", "value/two")]
+
+
+async def test_a_store_that_nobody_follows_is_not_asked(clock, store, snapshot):
+    leave = snapshot.follow("value/one", lambda value, reading: None)
+    leave()
+    await clock.advance(5.0)
+    assert store.asked == []
+
+
+async def test_who_leaves_is_not_told_and_the_others_are(clock, store, snapshot):
+    told = []
+    snapshot.follow("value/one", lambda value, reading: told.append(("stays", value)))
+    leave = snapshot.follow("value/one", lambda value, reading: told.append(("leaves", value)))
+    leave()
+    await store.put("value/one", b"x", 60.0)
+    await clock.advance(SYNC_S)
+    assert told == [("stays", b"x")]
+
+
+async def test_who_comes_later_is_told_what_is_there(clock, store, snapshot):
+    await store.put("value/one", b"x", 60.0)
+    told = []
+    leave = snapshot.follow("value/one", lambda value, reading: told.append("first"))
+    await clock.advance(SYNC_S)
+    leave()
+    snapshot.follow("value/one", lambda value, reading: told.append("second"))
+    await clock.advance(SYNC_S)
+    assert told == ["first", "second"]
+
+
+async def test_who_leaves_while_others_are_told_is_no_trouble(clock, store, snapshot):
+    told = []
+    leaves: list[Callable[[], None]] = []
+
+    def tell(value, reading):
+        told.append(value)
+        for leave in leaves:
+            leave()
+
+    for name in ("value/one", "value/two"):
+        leaves.append(snapshot.follow(name, tell))
+        await store.put(name, b"x", 60.0)
+    await clock.advance(SYNC_S)
+    assert told == [b"x"]
+
+
+async def test_it_goes_on_when_the_store_is_back(clock, store, snapshot):
+    told = []
+    snapshot.follow("value/one", lambda value, reading: told.append(value))
+    store.down = True
+    await store.put("value/one", b"x", 60.0)
+    await clock.advance(5.0)
+    assert told == []
+    store.down = False
+    await clock.advance(SYNC_S)
+    assert told == [b"x"]

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import jwt
+import pytest
+
+from gatepass.tokens.claims import LONGEST_CHARS, SAFE, safe_claims
+
+NOW_S = 1_760_000_000.0
+KEY = "a-key-of-a-test-that-is-long-enough-for-hs256"
+
+
+def signed(**claims: object) -> str:
+    return jwt.encode(claims, KEY, algorithm="HS256")
+
+
+def test_safe_claims_are_shown_in_their_order_and_no_others():
+    claims = {name: f"the {name}" for name in ("tid", "scp", "azp", "appid", "client_id", "sub", "aud", "iss", "scope")}
+    private = {"email": "someone@corp.example", "name": "Some One", "groups": ["a"], "jti": "1", "act": {}}
+    shown = safe_claims(signed(**private, **claims), NOW_S)
+    assert shown == claims
+    assert list(shown) == [name for name in SAFE if name in claims]
+
+
+def test_moments_are_told_in_utc_and_from_this_machines_clock():
+    token = signed(iat=int(NOW_S) - 3, nbf=int(NOW_S), exp=int(NOW_S) + 300)
+    assert safe_claims(token, NOW_S) == {
+        "iat": "2025-10-09 08:53:17Z (3 s ago)",
+        "nbf": "2025-10-09 08:53:20Z (in 0 s)",
+        "exp": "2025-10-09 08:58:20Z (in 300 s)",
+    }
+
+
+@pytest.mark.parametrize(
+    ("moment", "shown"),
+    [
+        (10**18, str(10**18)),
+        (-(10**30), str(-(10**30))),
+        (True, "true"),
+        ("soon", "soon"),
+        (None, "null"),
+        ([1], "[1]"),
+    ],
+)
+def test_a_moment_that_is_none_is_shown_as_it_is(moment, shown):
+    assert safe_claims(signed(exp=moment), NOW_S) == {"exp": shown}
+
+
+def test_lists_are_shown_as_json_and_what_is_long_is_cut():
+    shown = safe_claims(signed(aud=["a", "b"], scope="x" * 1000), NOW_S)
+    assert shown == {"aud": '["a", "b"]', "scope": "x" * LONGEST_CHARS + "…"}
+
+
+def test_no_claim_writes_to_the_terminal_what_is_no_text():
+    assert safe_claims(signed(iss="a\x1b[2Jb\nc"), NOW_S) == {"iss": "a?[2Jb?c"}
+
+
+@pytest.mark.parametrize("text", ["", "opaque", "a.b.c", "a.b", "eyJ.eyJ.sig", "."])
+def test_what_is_no_jwt_has_no_claims(text):
+    assert safe_claims(text, NOW_S) == {}

@@ -1,0 +1,294 @@
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+
+from gatepass.call import Secret
+from gatepass.config.credential.exec import ExecCredential
+from gatepass.config.references import Reference, resolve
+from gatepass.runtime import Clock, sleep
+from gatepass.tokens import Token, TokenHolder, build_source
+from gatepass.tokens.command import ExecSource
+from gatepass.tokens.life import Kind, ToldBy
+from gatepass.tokens.process import Finished
+from tests.unit.clock import DrivenClock, settle
+from tests.unit.tokens.scripted import ScriptedIssuer, cancelled_at_each_await, failure_of, signed
+
+KEY = Reference.to_variable("KEY", "top-secret-value")
+
+
+class Program:
+    """What stands for a process: it ends as it is told to, after `takes_s`."""
+
+    def __init__(self, *ends: Finished | Exception, takes_s: float = 0.0, stderr: str = "") -> None:
+        self.ends = list(ends)
+        self.stderr = stderr.encode()
+        self.takes_s = takes_s
+        self.runs: list[tuple[Sequence[str], Mapping[str, str], int]] = []
+        self.running = 0
+
+    async def __call__(
+        self,
+        arguments: Sequence[str],
+        environment: Mapping[str, str],
+        limit_bytes: int,
+        complaints: bytearray,
+        clock: Clock,
+    ) -> Finished:
+        self.runs.append((arguments, dict(environment), limit_bytes))
+        self.running += 1
+        complaints += self.stderr
+        try:
+            if self.takes_s:
+                await sleep(clock, self.takes_s)
+            end = self.ends.pop(0) if len(self.ends) > 1 else self.ends[0]
+            if isinstance(end, Exception):
+                raise end
+            return end
+        finally:
+            self.running -= 1
+
+
+def printed(document: Any) -> Finished:
+    text = document if isinstance(document, str) else json.dumps(document)
+    return Finished(0, text.encode())
+
+
+def failing(code: int, stderr: str) -> Program:
+    return Program(Finished(code), stderr=stderr)
+
+
+def settings(**more: Any) -> ExecCredential:
+    return ExecCredential.model_validate({"type": "exec", "command": ["/opt/bin/get-token"], "inherit": [], **more})
+
+
+def source(program: Program, clock: DrivenClock | None = None, **more: Any) -> ExecSource:
+    return ExecSource("corp", settings(**more), clock or DrivenClock(), program)
+
+
+async def fetched(output: Any, **more: Any) -> Token:
+    return await source(Program(printed(output)), **more).fetch()
+
+
+async def test_bare_output_is_a_token():
+    token = await fetched("abc\n")
+    assert (token.text, token.born_s, token.life_s, token.kind) == ("abc", 1000.0, 240.0, Kind.OPAQUE)
+
+
+async def test_its_life_counts_from_the_start_of_the_run():
+    clock = DrivenClock()
+    program = Program(printed({"token": "abc", "expires_in": 300}), takes_s=4.0)
+    fetch = asyncio.create_task(source(program, clock).fetch())
+    await clock.advance(4.0)
+    token = await fetch
+    assert (token.born_s, token.life_s, token.told_by) == (1000.0, 300.0, ToldBy.REPLY)
+
+
+async def test_json_by_paths_and_a_jwt_by_its_own_word():
+    assert (await fetched({"a": {"t": "abc"}, "u": 9}, reply={"token": "a.t", "expires_in": "u"})).life_s == 9.0
+    now = DrivenClock().wall()
+    text = signed(iat=now - 200, exp=now + 100)
+    token = await fetched(text)
+    assert (token.text, token.life_s, token.kind) == (text, 100.0, Kind.JWT)
+
+
+async def test_as_kubectl_does_it():
+    status = {"token": "abc", "expirationTimestamp": "2027-01-15T08:10:00Z"}
+    program = Program(printed({"kind": "ExecCredential", "status": status}))
+    token = await source(program, exec_credential="v1beta1").fetch()
+    assert (token.text, token.life_s) == ("abc", 600.0)
+    info = {
+        "apiVersion": "client.authentication.k8s.io/v1beta1",
+        "kind": "ExecCredential",
+        "spec": {"interactive": False},
+    }
+    assert json.loads(program.runs[0][1]["KUBERNETES_EXEC_INFO"]) == info
+
+
+async def test_where_kubectls_form_is_asked_for_another_is_refused():
+    failure = await failure_of(source(Program(printed({"token": "abc"})), exec_credential="v1").fetch())
+    assert failure.reason == "what get-token prints holds no token at status.token; it has token"
+
+
+async def test_it_gets_its_arguments_and_its_own_environment_alone(monkeypatch):
+    monkeypatch.setenv("PATH", "/bin")
+    monkeypatch.setenv("LEAK", "x")
+    program = Program(printed("abc"))
+    command = ["get-token", "--key", KEY, "a b; rm $HOME"]
+    await source(program, command=command, env={"REGION": "eu", "PASSWORD": KEY}, inherit=["PATH", "NOT_SET"]).fetch()
+    assert program.runs == [
+        (
+            ["get-token", "--key", "top-secret-value", "a b; rm $HOME"],
+            {"PATH": "/bin", "REGION": "eu", "PASSWORD": "top-secret-value"},
+            64 * 1024,
+        )
+    ]
+
+
+async def test_its_secrets_are_read_at_every_run(tmp_path):
+    file = tmp_path / "key"
+    file.write_text("first-secret\n")
+    reference = resolve(f"${{file:{file}}}", {})
+    program = Program(printed("abc"))
+    it = source(program, command=["x", reference], env={"KEY": reference})
+    await it.fetch()
+    file.write_text("second-secret\n")
+    await it.fetch()
+    assert [(run[0][1], run[1]["KEY"]) for run in program.runs] == [("first-secret",) * 2, ("second-secret",) * 2]
+    assert [secret.reveal() for secret in it.secrets()] == ["second-secret"] * 2
+    file.unlink()
+    assert (await failure_of(it.fetch())).reason == (
+        f"command[1]: the file {file} cannot be read: No such file or directory"
+    )
+
+
+@pytest.mark.parametrize(
+    ("program", "reason", "definite"),
+    [
+        (failing(1, ""), "get-token ended with exit code 1", False),
+        (failing(1, "a\nno route to host\n\n"), "get-token ended with exit code 1: no route to host", False),
+        (failing(2, "x" * 300), f"get-token ended with exit code 2: {'x' * 199}…", False),
+        (failing(77, "no"), "the issuer refused the client: get-token ended with exit code 77: no", True),
+        (
+            failing(1, "AADSTS7000215: Invalid client secret"),
+            "the issuer refused the client: get-token ended with exit code 1: AADSTS7000215: Invalid client secret",
+            True,
+        ),
+        (
+            failing(1, "HTTP 401\ntry again"),
+            "the issuer refused the client: get-token ended with exit code 1: try again",
+            True,
+        ),
+        (failing(1, "wrong: top-secret-value!"), "get-token ended with exit code 1: wrong: ***!", False),
+        (
+            failing(1, f"got {signed(exp=1)} and died"),
+            "get-token ended with exit code 1: got *** and died",
+            False,
+        ),
+        (failing(-9, ""), "get-token was killed by SIGKILL", False),
+        (failing(-200, ""), "get-token was killed by signal 200", False),
+        (Program(printed(""), stderr="warning"), "what get-token prints is empty", False),
+        (
+            Program(printed("a b")),
+            "what get-token prints gave a token with characters that no bearer token may hold (RFC 6750 2.1)",
+            False,
+        ),
+        (Program(printed("{")), "what get-token prints begins like JSON and is none", False),
+        (Program(Finished(-9, cut=True)), "get-token printed more than 65536 bytes", False),
+    ],
+)
+async def test_a_failure_says_what_went_wrong_and_keeps_secrets(program, reason, definite):
+    failure = await failure_of(source(program, env={"K": KEY}).fetch())
+    assert (failure.reason, failure.definite) == (reason, definite)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *("invalid_client", "invalid_grant: x", "HTTP 403", "Unauthorized", "login incorrect", "Access Denied"),
+        *("wrong password", "Invalid credentials", "bad api key", "authentication failed", "Incorrect username or x"),
+    ],
+)
+async def test_words_that_mean_a_wrong_password_back_off(words):
+    assert (await failure_of(source(failing(1, words)).fetch())).definite
+
+
+@pytest.mark.parametrize("words", ["connection refused", "HTTP 4011", "timeout", "temporary failure", "error 503"])
+async def test_words_that_mean_an_outage_do_not(words):
+    assert not (await failure_of(source(failing(1, words)).fetch())).definite
+
+
+@pytest.mark.parametrize(
+    ("error", "reason", "definite"),
+    [
+        (
+            FileNotFoundError(2, "No such file or directory"),
+            "get-token cannot be started: No such file or directory",
+            False,
+        ),
+        (OSError(), "get-token cannot be started: refused by the system", False),
+        (ValueError(), "get-token: a NUL in its arguments or environment", True),
+    ],
+)
+async def test_a_program_that_does_not_start_says_why(error, reason, definite):
+    failure = await failure_of(source(Program(error)).fetch())
+    assert (failure.reason, failure.definite, failure.quick) == (reason, definite, error.__class__ is ValueError)
+
+
+async def test_the_whole_run_is_bounded():
+    clock = DrivenClock()
+    program = Program(printed("abc"), takes_s=100.0, stderr="open https://login.example/device and type A-B\n")
+    fetch = asyncio.create_task(failure_of(source(program, clock, timeout_s=3.0).fetch()))
+    await clock.advance(2.9)
+    assert program.running == 1
+    await clock.advance(0.1)
+    failure = await fetch
+    assert failure.reason == (
+        "get-token did not end within 3 s, and was killed: open https://login.example/device and type A-B"
+    )
+    assert not failure.quick
+    assert program.running == 0
+
+
+async def test_a_cancelled_fetch_leaves_nothing_running():
+    clock = DrivenClock()
+    program = Program(printed("abc"))
+
+    def check() -> None:
+        assert program.running == 0
+
+    assert await cancelled_at_each_await(source(program, clock).fetch, check) > 0
+
+
+async def test_a_program_by_reference_has_no_name():
+    failure = await failure_of(source(failing(1, ""), command=[KEY]).fetch())
+    assert failure.reason == "the program ended with exit code 1"
+
+
+def test_it_prints_no_secret():
+    it = source(Program(printed("abc")), command=["x", KEY], env={"SCOPE": "all", "PASSWORD": Secret("p-secret")})
+    assert repr(it) == "ExecSource(corp)"
+    assert [secret.reveal() for secret in it.secrets()] == ["top-secret-value", "p-secret"]
+    assert isinstance(build_source("corp", settings(), ScriptedIssuer(DrivenClock()), DrivenClock()), ExecSource)
+
+
+async def test_an_hour_of_five_minute_tokens_is_one_run_for_each_life():
+    clock = DrivenClock()
+
+    class Mint(Program):
+        async def __call__(self, *_: Any) -> Finished:
+            self.runs.append(_[:3])
+            return printed({"token": f"t{len(self.runs)}", "expires_in": 300})
+
+    program = Mint()
+    holder = _holder(source(program, clock), clock)
+    holder.start()
+    for _ in range(720):
+        await clock.advance(5.0)
+        assert holder.usable
+    await holder.aclose()
+    assert len(program.runs) == 1 + 3600 // 240
+
+
+async def test_a_refusal_is_not_repeated_every_two_seconds():
+    clock = DrivenClock()
+    program = failing(1, "invalid_grant: wrong password")
+    holder = _holder(source(program, clock), clock)
+    holder.start()
+    await clock.advance(25.0)
+    assert len(program.runs) == 1
+    program.ends = [printed("abc")]
+    await clock.advance(10.0)
+    assert holder.usable
+    await holder.aclose()
+    await settle()
+
+
+def _holder(it: ExecSource, clock: DrivenClock) -> TokenHolder:
+    from gatepass.observe.redaction import Redactor
+
+    return TokenHolder("corp", it, clock, Redactor(), budget_s=10.0, chance=lambda: 0.0)

@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import pytest
+
+from gatepass.config.credential.env import EnvCredential
+from gatepass.config.references import Reference
+from gatepass.tokens import build_source
+from gatepass.tokens.life import Kind, ToldBy
+from tests.unit.clock import DrivenClock
+from tests.unit.tokens.scripted import ScriptedIssuer, failure_of, signed
+
+NOW = DrivenClock().wall()
+
+
+def source(value: str):
+    issuer = ScriptedIssuer(DrivenClock())
+    settings = EnvCredential.model_validate({"type": "env", "variable": Reference.to_variable("CORP_TOKEN", value)})
+    return build_source("corp", settings, issuer, issuer.clock)
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ("sk-abc", ("sk-abc", None, Kind.KEY, ToldBy.NOBODY)),
+        ("Bearer 1|abc\n", ("1|abc", None, Kind.KEY, ToldBy.NOBODY)),
+        (signed(iat=NOW - 60, exp=NOW + 240), (signed(iat=NOW - 60, exp=NOW + 240), 240.0, Kind.JWT, ToldBy.JWT)),
+    ],
+)
+async def test_a_variable_holds_a_key_or_a_jwt_with_its_end(value, told):
+    token = await source(value).fetch()
+    assert (token.text, token.life_s, token.kind, token.told_by) == told
+    assert token.born_s == 1000.0
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (signed(exp=NOW - 9), "the environment variable CORP_TOKEN holds a token that expired 9 s ago"),
+        ("a b", "the environment variable CORP_TOKEN holds a space, a line break or a character beyond ASCII"),
+    ],
+)
+async def test_what_can_never_become_a_token_is_refused_for_good(value, reason):
+    failure = await failure_of(source(value).fetch())
+    assert (failure.reason, failure.definite) == (reason, True)
+
+
+def test_its_value_is_its_secret():
+    it = source("sk-abc")
+    assert [secret.reveal() for secret in it.secrets()] == ["sk-abc"]
+    assert repr(it) == "EnvSource(corp)"

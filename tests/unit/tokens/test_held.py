@@ -1,0 +1,199 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gatepass.config.credential.reply import ReplyPaths
+from gatepass.tokens.failure import FetchFailure
+from gatepass.tokens.held import Moments, read_document, read_key
+from gatepass.tokens.life import Kind, ToldBy
+from gatepass.tokens.reading import Minted, Terms
+from tests.unit.tokens.scripted import signed
+
+NOW = 1_800_000_000.0
+RUN = Moments(NOW)
+FILE = Moments(NOW, NOW - 60)
+UNTIL = "2027-01-15T08:05:00Z"
+
+
+def terms(**paths: Any) -> Terms:
+    return Terms("the file t", 240.0, 3600.0, ReplyPaths(**paths), plain_text=True)
+
+
+def read(document: Any, at_s: Moments = RUN, **paths: Any) -> Minted:
+    text = document if isinstance(document, str) else json.dumps(document)
+    return read_document(text, terms(**paths), at_s, str)
+
+
+def failure(document: Any, at_s: Moments = RUN, **paths: Any) -> FetchFailure:
+    with pytest.raises(FetchFailure) as caught:
+        read(document, at_s, **paths)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("document", "paths", "minted"),
+    [
+        ("abc\n", {}, Minted("abc", 240.0, Kind.OPAQUE, ToldBy.DEFAULT)),
+        ("Bearer abc", {}, Minted("abc", 240.0, Kind.OPAQUE, ToldBy.DEFAULT)),
+        ('"abc"', {}, Minted("abc", 240.0, Kind.OPAQUE, ToldBy.DEFAULT)),
+        ({"access_token": "abc", "expires_in": 300}, {}, Minted("abc", 300.0, Kind.OPAQUE, ToldBy.REPLY)),
+        ({"accessToken": "abc", "expiresOn": UNTIL}, {}, Minted("abc", 300.0, Kind.OPAQUE, ToldBy.REPLY)),
+        (
+            {"a": {"b": "abc"}, "c": 9},
+            {"token": "a.b", "expires_in": "c"},
+            Minted("abc", 9.0, Kind.OPAQUE, ToldBy.REPLY),
+        ),
+        ({"token": "abc"}, {"expires_in": "c"}, Minted("abc", 240.0, Kind.OPAQUE, ToldBy.DEFAULT, "c")),
+        ({"token": "abc", "expires_in": 300_000}, {}, Minted("abc", 3600.0, Kind.OPAQUE, ToldBy.REPLY)),
+        ({"token": "abc", "expires_in": 300_000}, {"unit": "ms"}, Minted("abc", 300.0, Kind.OPAQUE, ToldBy.REPLY)),
+    ],
+)
+def test_what_a_program_prints(document, paths, minted):
+    assert read(document, **paths) == minted
+
+
+def test_kubectls_exec_credential_is_known_by_its_kind():
+    status = {"token": "k8s-aws-v1.abc", "expirationTimestamp": UNTIL}
+    document = {"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential", "status": status}
+    assert read(document) == Minted("k8s-aws-v1.abc", 300.0, Kind.OPAQUE, ToldBy.REPLY)
+    del status["expirationTimestamp"]
+    assert read(document) == Minted("k8s-aws-v1.abc", 240.0, Kind.OPAQUE, ToldBy.DEFAULT, "status.expirationTimestamp")
+
+
+@pytest.mark.parametrize(
+    ("claims", "at_s", "left_s"),
+    [
+        ({"iat": NOW, "exp": NOW + 300}, RUN, 300.0),
+        ({"iat": NOW - 240, "exp": NOW + 60}, RUN, 60.0),
+        ({"exp": NOW + 60}, RUN, 60.0),
+        ({"iat": NOW + 120, "exp": NOW + 420}, RUN, 300.0),
+        ({"iat": (NOW - 240) * 1000, "exp": (NOW + 60) * 1000}, RUN, 60.0),
+        ({"iat": NOW - 60, "exp": NOW + 540}, FILE, 540.0),
+        ({"iat": NOW + 60, "exp": NOW + 660}, FILE, 540.0),
+        ({"iat": NOW - 180, "exp": NOW + 420}, FILE, 420.0),
+        ({"iat": NOW + 6000, "exp": NOW + 6600}, FILE, 600.0),
+    ],
+)
+def test_a_jwt_may_be_old_and_the_rest_of_its_life_counts(claims, at_s, left_s):
+    """With FILE, written a minute ago: by a clock that is right, two minutes slow, two fast, and dated back."""
+    assert read({"token": signed(**claims), "expires_in": 9999}, at_s).life_s == left_s
+    if at_s.watched:
+        assert read_key(signed(**claims), "it", at_s).life_s == left_s
+
+
+@pytest.mark.parametrize("document", [{"token": "abc", "expires_in": 50}, {"token": "abc", "expires_at": NOW - 10}])
+def test_a_life_in_a_file_began_when_the_file_was_written(document):
+    assert failure(document, FILE).reason == "the file t holds a token that expired 10 s ago"
+
+
+def test_a_file_from_the_future_is_as_old_as_now():
+    assert read({"token": "abc", "expires_in": 50}, Moments(NOW, NOW + 500)).life_s == 50.0
+
+
+def test_a_file_without_a_told_life_counts_until_it_changes():
+    assert read({"token": "abc"}, FILE) == Minted("abc", None, Kind.OPAQUE, ToldBy.NOBODY)
+    assert read_key("abc\n", "it", FILE) == Minted("abc", None, Kind.KEY, ToldBy.NOBODY)
+    assert read({"token": "abc"}, FILE, expires_in="c") == Minted("abc", 240.0, Kind.OPAQUE, ToldBy.DEFAULT, "c")
+
+
+@pytest.mark.parametrize(("at_s", "definite"), [(RUN, False), (FILE, True)])
+def test_an_expired_token_is_a_failure_and_final_where_a_change_is_noticed(at_s, definite):
+    told = failure({"token": signed(iat=NOW - 400, exp=NOW - 100)}, at_s)
+    assert (told.reason, told.definite, told.quick) == (
+        "the file t holds a token that expired 100 s ago",
+        definite,
+        False,
+    )
+    assert failure({"token": "abc", "expires_at": NOW - 100}, at_s).definite is definite
+
+
+@pytest.mark.parametrize(
+    ("document", "paths", "reason"),
+    [
+        ("", {}, "the file t is empty"),
+        (" \n", {}, "the file t is empty"),
+        ("{", {}, "the file t begins like JSON and is none"),
+        ("abc", {"token": "a.b"}, "the file t is no JSON, so nothing stands at a.b"),
+        ({"a": 1}, {}, "the file t holds no token; it has a"),
+        ([], {}, "the file t holds no token"),
+        ({"a": 1}, {"token": "a.b"}, "the file t holds no token at a.b; it has a"),
+        ({"a": 1}, {"token": "a"}, "the file t holds a token at a that is not text"),
+        ({"error": "busy", "token": "abc"}, {}, "the file t holds an error: busy"),
+        ({"code": 1, "msg": "no"}, {}, "the file t holds an error: 1: no"),
+        ("a b", {}, "the file t gave a token with characters that no bearer token may hold (RFC 6750 2.1)"),
+        ("null", {}, "the file t gave 'null' where a token is expected"),
+    ],
+)
+def test_what_is_no_token_is_told_in_words(document, paths, reason):
+    assert failure(document, **paths).reason == reason
+
+
+def test_an_error_object_quotes_nothing_that_looks_like_a_token():
+    told = failure({"error": "invalid_client", "message": "eyJhbGciOiJIUzI1NiJ9.eyJleHAiOjF9.c2ln"})
+    assert (told.reason, told.definite) == (
+        "the issuer refused the client: the file t holds an error: invalid_client: ***",
+        True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "reason", "definite"),
+    [
+        ("", "it is empty", False),
+        ("Bearer ", "it is empty", False),
+        ("a b", "it holds a space, a line break or a character beyond ASCII", True),
+        ("schlüssel", "it holds a space, a line break or a character beyond ASCII", True),
+        (signed(exp=NOW - 5), "it holds a token that expired 5 s ago", True),
+    ],
+)
+def test_what_is_no_key_is_told_in_words(text, reason, definite):
+    with pytest.raises(FetchFailure) as caught:
+        read_key(text, "it", RUN)
+    assert (caught.value.reason, caught.value.definite) == (reason, definite)
+
+
+def test_a_key_may_hold_any_visible_ascii_and_a_jwt_without_an_end_has_none():
+    assert read_key(" 1|abc\n", "it", RUN) == Minted("1|abc", None, Kind.KEY, ToldBy.NOBODY)
+    text = signed(sub="me")
+    assert read_key(text, "it", RUN) == Minted(text, None, Kind.JWT, ToldBy.NOBODY)
+
+
+@settings(deadline=None)
+@given(
+    st.text(max_size=60) | st.binary(max_size=60).map(lambda b: b.decode("utf-8", "replace")),
+    st.sampled_from([RUN, FILE]),
+)
+def test_no_text_breaks_the_reading(text, at_s):
+    for reading in (lambda: read(text, at_s), lambda: read_key(text, "it", at_s)):
+        try:
+            it = reading()
+        except FetchFailure as told:
+            assert told.reason.isprintable()  # noqa: PT017
+        else:
+            assert it.life_s is None or it.life_s > 0
+
+
+@settings(deadline=None)
+@given(
+    iat=st.integers(-5_000, 5_000),
+    life_s=st.integers(1, 10_000),
+    skew_s=st.integers(-120, 120),
+    late_s=st.integers(0, 200),
+    age_s=st.integers(0, 12_000),
+)
+def test_no_skew_and_no_late_file_makes_a_token_outlive_itself(iat, life_s, skew_s, late_s, age_s):
+    """The issuer's clock is right; ours is `skew_s` off. The file was written `late_s` after the JWT was made."""
+    made_s = NOW + iat
+    written_s, wall_s = made_s + late_s + skew_s, made_s + late_s + skew_s + age_s
+    true_left_s = life_s - late_s - age_s
+    try:
+        found = read_key(signed(iat=made_s, exp=made_s + life_s), "it", Moments(wall_s, written_s))
+    except FetchFailure:
+        return
+    assert found.life_s is not None
+    assert found.life_s <= max(true_left_s, 0) + min(late_s, -min(skew_s, 0))

@@ -1,0 +1,242 @@
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+from urllib.parse import parse_qs
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives import hashes
+from jwt.types import Options
+
+from gatepass.call import Request, Secret
+from gatepass.tokens import build_source
+from gatepass.tokens.oauth2.assertion import BACKDATED_S, LIFE_S
+from tests.unit.clock import DrivenClock
+from tests.unit.tokens.keys import certificate, certificate_pem, private_pem, public_pem
+from tests.unit.tokens.scripted import Mint, ScriptedIssuer, answer, date, failure_of, oauth2, refused
+
+TOKEN_URL = "https://sso.example/token"
+WALL_S = 1_800_000_000
+LONG = "a-secret-of-the-client-that-is-long-enough"
+TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+
+
+def signing(kind: str = "rsa", **settings: object):
+    """A credential that signs with a key of its own."""
+    given = {"client_auth": "private_key_jwt", "client_secret": None, "private_key": Secret(private_pem(kind))}
+    return oauth2(**{**given, **settings})
+
+
+def form(request: Request) -> dict[str, str]:
+    return {name: values[0] for name, values in parse_qs(request.body.decode()).items()}
+
+
+def verified(request: Request, key: str, algorithm: str, audience: str = TOKEN_URL) -> dict[str, object]:
+    """The claims of a request's assertion, its signature and audience verified."""
+    unchecked: Options = {"verify_exp": False, "verify_iat": False, "verify_nbf": False}
+    return jwt.decode(
+        form(request)["client_assertion"], key, algorithms=[algorithm], audience=audience, options=unchecked
+    )
+
+
+async def asked(settings, *turns, times: int = 1) -> list[Request]:
+    issuer = ScriptedIssuer(DrivenClock(), *turns)
+    source = build_source("corp", settings, issuer, issuer.clock)
+    for _ in range(times):
+        await source.fetch()
+    return issuer.requests
+
+
+@pytest.mark.parametrize(
+    ("kind", "wanted", "signed"),
+    [
+        ("rsa", None, "RS256"),
+        ("rsa", "RS256", "RS256"),
+        ("rsa", "PS256", "PS256"),
+        ("p256", None, "ES256"),
+        ("p256", "ES256", "ES256"),
+    ],
+)
+async def test_a_key_signs_what_its_public_half_verifies(kind, wanted, signed):
+    [request] = await asked(signing(kind, algorithm=wanted, key_id="key-7"))
+    sent = form(request)
+    assert jwt.get_unverified_header(sent["client_assertion"]) == {"alg": signed, "typ": "JWT", "kid": "key-7"}
+    claims = verified(request, public_pem(kind), signed)
+    assert claims.pop("jti")
+    assert claims == {
+        "iss": "me",
+        "sub": "me",
+        "aud": TOKEN_URL,
+        "iat": WALL_S - BACKDATED_S,
+        "nbf": WALL_S - BACKDATED_S,
+        "exp": WALL_S - BACKDATED_S + LIFE_S,
+    }
+    del sent["client_assertion"]
+    assert sent == {"grant_type": "client_credentials", "client_id": "me", "client_assertion_type": TYPE}
+    assert b"authorization" not in dict(request.headers)
+
+
+async def test_a_signature_of_another_key_would_not_verify():
+    [request] = await asked(signing("rsa"))
+    with pytest.raises(jwt.InvalidSignatureError):
+        verified(request, public_pem("other-rsa"), "RS256")
+
+
+async def test_a_secret_signs_with_hs256():
+    [request] = await asked(oauth2(client_auth="client_secret_jwt", client_secret=Secret(LONG)))
+    assert verified(request, LONG, "HS256")["iss"] == "me"
+    assert "client_secret" not in form(request)
+
+
+async def test_no_two_assertions_are_the_same():
+    requests = await asked(signing(), times=3)
+    assert len({str(verified(request, public_pem("rsa"), "RS256")["jti"]) for request in requests}) == 3
+
+
+@pytest.mark.parametrize(
+    ("settings", "audience"),
+    [
+        ({}, TOKEN_URL),
+        ({"assertion_audience": "https://audience.example/realm"}, "https://audience.example/realm"),
+    ],
+)
+async def test_an_assertion_is_for_whom_the_configuration_names(settings, audience):
+    [request] = await asked(signing(**settings))
+    assert verified(request, public_pem("rsa"), "RS256", audience)["aud"] == audience
+
+
+async def test_the_certificate_is_named_by_its_thumbprint(tmp_path: Path):
+    file = tmp_path / "cert.pem"
+    file.write_text(f"subject=me\n{certificate_pem('rsa')}{certificate_pem('other-rsa')}")
+    [request] = await asked(signing(certificate_file=str(file)))
+    told = jwt.get_unverified_header(form(request)["client_assertion"])["x5t#S256"]
+    digest = certificate("rsa").fingerprint(hashes.SHA256())
+    assert base64.urlsafe_b64decode(f"{told}=") == digest
+
+
+async def test_a_key_file_is_read_again_when_it_changes(tmp_path: Path):
+    file = tmp_path / "key.pem"
+    file.write_text(private_pem("rsa"))
+    issuer = ScriptedIssuer(DrivenClock())
+    settings = signing(private_key=None, private_key_file=str(file))
+    source = build_source("corp", settings, issuer, issuer.clock)
+    before = [secret.reveal() for secret in source.secrets()]
+    await source.fetch()
+    await source.fetch()
+    file.write_text(private_pem("p256"))
+    await source.fetch()
+    assert verified(issuer.requests[0], public_pem("rsa"), "RS256")
+    assert verified(issuer.requests[1], public_pem("rsa"), "RS256")
+    assert verified(issuer.requests[2], public_pem("p256"), "ES256")
+    assert [secret.reveal() for secret in source.secrets()] != before, "a changed key is worth a new try"
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"private_key": Secret("no key")}, "private_key holds no PEM private key that can be read"),
+        ({"private_key": Secret(private_pem("p384"))}, "private_key holds a key that is neither RSA nor"),
+        ({"private_key": None, "private_key_file": "/nowhere/key"}, "private_key: the file /nowhere/key cannot be"),
+        ({"algorithm": "ES256"}, "algorithm is ES256, which the key cannot sign with: it can RS256 and PS256"),
+        ({"certificate_file": "/nowhere/cert"}, "certificate_file: the file /nowhere/cert cannot be read"),
+        ({"certificate_file": __file__}, "certificate_file holds no PEM certificate"),
+    ],
+)
+async def test_a_key_that_has_become_useless_is_a_failure_and_no_call(change, reason):
+    issuer = ScriptedIssuer(DrivenClock())
+    failure = await failure_of(build_source("corp", signing(**change), issuer, issuer.clock).fetch())
+    assert failure.reason.startswith(reason)
+    assert (failure.definite, failure.quick, issuer.calls) == (False, False, 0)
+
+
+@pytest.mark.parametrize(
+    ("secret", "reason"),
+    [
+        ("too-short", "client_secret is shorter than 32 bytes"),
+        (public_pem("rsa"), "client_secret The specified key is an asymmetric key"),
+    ],
+)
+async def test_a_secret_that_cannot_sign_is_a_failure_and_no_call(secret, reason):
+    issuer = ScriptedIssuer(DrivenClock())
+    settings = oauth2(client_auth="secret_jwt", client_secret=Secret(secret))
+    failure = await failure_of(build_source("corp", settings, issuer, issuer.clock).fetch())
+    assert failure.reason.startswith(reason)
+    assert issuer.calls == 0
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"client_auth": "mtls", "network": {"client_cert": "/c.pem"}},
+        {"client_auth": "none", "grant_type": "refresh_token", "refresh_token": Secret("refresh-1")},
+    ],
+)
+async def test_who_proves_itself_elsewhere_or_not_at_all_only_names_itself(settings):
+    [request] = await asked(oauth2(client_secret=None, **settings))
+    sent = form(request)
+    assert sent["client_id"] == "me"
+    assert not {"client_secret", "client_assertion"} & set(sent)
+    assert b"authorization" not in dict(request.headers)
+
+
+async def test_an_assertion_that_is_echoed_is_masked():
+    echo: list[str] = []
+
+    class Echoing(ScriptedIssuer):
+        async def send(self, request):
+            echo.append(form(request)["client_assertion"])
+            self.turns.append(answer({"error": "invalid_client", "error_description": echo[-1]}, 401))
+            return await super().send(request)
+
+    issuer = Echoing(DrivenClock())
+    failure = await failure_of(build_source("corp", signing(), issuer, issuer.clock).fetch())
+    assert failure.reason.endswith("invalid_client: ***")
+    assert echo[0] not in failure.reason
+
+
+@pytest.mark.parametrize("ahead_s", [-120, 120])
+async def test_an_assertion_refused_for_its_times_is_made_anew_by_the_issuers_clock(ahead_s):
+    clocks = date(WALL_S + ahead_s)
+    requests = await asked(signing(), refused("invalid_client", 401, clocks), Mint(), Mint(), times=2)
+    times = [verified(request, public_pem("rsa"), "RS256")["exp"] for request in requests]
+    right_s = WALL_S + ahead_s - BACKDATED_S + LIFE_S
+    assert times == [WALL_S - BACKDATED_S + LIFE_S, right_s, right_s]
+
+
+async def test_a_clock_that_was_put_right_is_found_out_again():
+    clock = DrivenClock()
+    issuer = ScriptedIssuer(clock, refused("invalid_client", 400, date(WALL_S + 120)), Mint())
+    source = build_source("corp", signing(), issuer, clock)
+    await source.fetch()
+    clock.jump_wall(120)
+    issuer.turns.extend([refused("invalid_client", 400, date(WALL_S + 120)), Mint()])
+    await source.fetch()
+    times = [verified(request, public_pem("rsa"), "RS256")["exp"] for request in issuer.requests]
+    start_s = WALL_S - BACKDATED_S + LIFE_S
+    assert times == [start_s, start_s + 120, start_s + 240, start_s + 120]
+
+
+@pytest.mark.parametrize(
+    ("settings", "turn"),
+    [
+        (signing(), refused("invalid_client", 401, date(WALL_S + 15))),
+        (signing(), refused("invalid_client", 401)),
+        (signing(), refused("invalid_scope", 400, date(WALL_S + 120))),
+        (signing(), answer({"busy": True}, 503, date(WALL_S + 120))),
+        (oauth2(), refused("invalid_client", 401, date(WALL_S + 120))),
+    ],
+    ids=["clocks agree", "no clock", "another reason", "not refused", "no assertion"],
+)
+async def test_a_refusal_that_clocks_do_not_explain_is_asked_once(settings, turn):
+    issuer = ScriptedIssuer(DrivenClock(), otherwise=turn)
+    await failure_of(build_source("corp", settings, issuer, issuer.clock).fetch())
+    assert issuer.calls == 1
+
+
+async def test_a_client_that_is_refused_by_the_issuers_clock_too_is_refused():
+    issuer = ScriptedIssuer(DrivenClock(), otherwise=refused("invalid_client", 401, date(WALL_S + 120)))
+    source = build_source("corp", signing(), issuer, issuer.clock)
+    assert (await failure_of(source.fetch())).definite
+    await failure_of(source.fetch())
+    assert issuer.calls == 3, "the second fetch has the right clock already"

@@ -1,0 +1,312 @@
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import Any
+
+import jwt
+import pytest
+
+from gatepass.call import Secret
+from gatepass.errors import Fault
+from gatepass.tokens import FetchFailure, build_source
+from gatepass.tokens.oauth2.discovery import REREAD_S, TTL_S, Endpoint, endpoint_in, places
+from tests.unit.clock import DrivenClock
+from tests.unit.tokens.keys import private_pem, public_pem
+from tests.unit.tokens.scripted import (
+    Answer,
+    Broken,
+    Hang,
+    Mint,
+    ScriptedIssuer,
+    answer,
+    cancelled_at_each_await,
+    failure_of,
+    oauth2,
+    refused,
+)
+from tests.unit.tokens.test_oauth2_client_auth import form
+
+ISSUER = "https://sso.example/realms/corp"
+TOKEN_URL = "https://sso.example/realms/corp/token"
+DOCUMENT = {"issuer": ISSUER, "token_endpoint": TOKEN_URL}
+FIRST, SECOND = places(ISSUER)
+
+
+def found(**settings: Any):
+    return oauth2(**{"token_url": None, "issuer": ISSUER, **settings})
+
+
+def at(*turns: Any, otherwise: Any = None, **settings: Any):
+    issuer = ScriptedIssuer(DrivenClock(), *turns, otherwise=otherwise)
+    return issuer, build_source("corp", found(**settings), issuer, issuer.clock)
+
+
+def asked(issuer: ScriptedIssuer) -> list[str]:
+    return [f"{request.method} {request.url}" for request in issuer.requests]
+
+
+def unmasked(text: str) -> str:
+    return text
+
+
+@pytest.mark.parametrize(
+    ("issuer", "first", "second"),
+    [
+        ("https://a.example", "https://a.example/.well-known/openid-configuration", "https://a.example{}"),
+        ("https://a.example/", "https://a.example/.well-known/openid-configuration", "https://a.example{}"),
+        (
+            "https://a.example:8/b/c",
+            "https://a.example:8/b/c/.well-known/openid-configuration",
+            "https://a.example:8{}/b/c",
+        ),
+        ("https://a.example/b/", "https://a.example/b/.well-known/openid-configuration", "https://a.example{}/b"),
+    ],
+)
+def test_a_document_may_stand_in_two_places(issuer, first, second):
+    assert places(issuer) == (first, second.format("/.well-known/oauth-authorization-server"))
+
+
+async def test_the_document_names_the_token_endpoint():
+    issuer, source = at(answer(DOCUMENT), Mint())
+    assert (await source.fetch()).text == "token-1"
+    assert asked(issuer) == [f"GET {FIRST}", f"POST {TOKEN_URL}"]
+    assert issuer.requests[0].body == b""
+    assert dict(issuer.requests[0].headers)[b"accept"] == b"application/json"
+
+
+@pytest.mark.parametrize("first", [answer({}, 404), Answer(200, b"<html>", ()), answer("no", 500), Answer(302)])
+async def test_the_other_place_is_looked_at_where_the_first_has_no_document(first):
+    issuer, source = at(first, answer(DOCUMENT), Mint())
+    await source.fetch()
+    assert asked(issuer) == [f"GET {FIRST}", f"GET {SECOND}", f"POST {TOKEN_URL}"]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "reason"),
+    [
+        (
+            answer({"error": "no"}, 404),
+            answer({}, 404),
+            f"no discovery document of {ISSUER}: sso.example answered 404: no",
+        ),
+        (
+            answer({"error": "x"}, 403),
+            answer({}, 404),
+            f"no discovery document of {ISSUER}: sso.example answered 403: x",
+        ),
+        (Answer(200, b"<html>", ()), answer({}, 404), f"the discovery document of {ISSUER} is not JSON"),
+        (
+            Answer(302, b"", ((b"location", b"https://evil.example/"),)),
+            answer({}, 404),
+            f"no discovery document of {ISSUER}: sso.example answered 302, a redirect to evil.example: none",
+        ),
+        (
+            Answer(pieces=[b" " * 1024] * 80),
+            None,
+            "the reply of sso.example is no token: the reply is larger than 65536",
+        ),
+        (Broken(Fault.CONNECT), None, "no connection to sso.example: refused"),
+    ],
+)
+async def test_without_a_document_there_is_no_token_and_its_words_say_why(first, second, reason):
+    issuer, source = at(first, *([second] if second else []))
+    failure = await failure_of(source.fetch())
+    assert failure.reason.startswith(reason)
+    assert failure.definite is False
+    assert all(request.method == "GET" and not request.body for request in issuer.requests)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"issuer": "https://evil.example"}, "names another issuer, https://evil.example: write issuer exactly as it"),
+        ({"issuer": f"{ISSUER}/"}, f"names another issuer, {ISSUER}/: write issuer exactly as it does"),
+        ({"issuer": None}, "names another issuer, None"),
+        ({"token_endpoint": None}, "names no token_endpoint"),
+        ({"token_endpoint": 5}, "names no token_endpoint"),
+        ({"token_endpoint": "http://sso.example/token"}, "names a token_endpoint that is plain HTTP"),
+        ({"token_endpoint": "http://127.0.0.1:9/token"}, "names a token_endpoint that is plain HTTP"),
+        ({"token_endpoint": "ftp://sso.example/"}, "names a token_endpoint that expects http://host"),
+        ({"token_endpoint": "https://me:pw@sso.example/"}, "names a token_endpoint that holds a user name"),
+    ],
+)
+async def test_no_secret_goes_where_a_wrong_document_points(change, reason):
+    issuer, source = at(answer({**DOCUMENT, **change}))
+    failure = await failure_of(source.fetch())
+    assert failure.reason.startswith(f"the discovery document of {ISSUER} {reason}")
+    assert (failure.quick, issuer.calls) == (False, 1)
+
+
+def test_a_document_that_is_no_object_is_refused():
+    with pytest.raises(FetchFailure, match="is no JSON object"):
+        endpoint_in([DOCUMENT], ISSUER, unmasked, mtls=False)
+
+
+def test_an_issuer_on_loopback_may_be_plain_but_not_with_certificates():
+    document = {"issuer": "http://127.0.0.1:9", "token_endpoint": "http://127.0.0.1:9/token"}
+    assert endpoint_in(document, "http://127.0.0.1:9", unmasked, mtls=False) == Endpoint("http://127.0.0.1:9/token")
+    with pytest.raises(FetchFailure, match="is plain HTTP"):
+        endpoint_in(document, "http://127.0.0.1:9", unmasked, mtls=True)
+
+
+async def test_a_plain_endpoint_of_a_plain_issuer_beyond_loopback_gets_no_secret():
+    plain = {"issuer": "http://127.0.0.1:9", "token_endpoint": "http://sso.example/token"}
+    issuer, source = at(answer(plain), issuer="http://127.0.0.1:9")
+    failure = await failure_of(source.fetch())
+    assert "sso.example is asked over plain HTTP" in failure.reason
+    assert issuer.calls == 1
+
+
+@pytest.mark.parametrize(
+    ("aliases", "mtls", "plain"),
+    [
+        ({"token_endpoint": "https://mtls.sso.example/token"}, "https://mtls.sso.example/token", TOKEN_URL),
+        ({"revocation_endpoint": "https://x"}, TOKEN_URL, TOKEN_URL),
+        ("nonsense", TOKEN_URL, TOKEN_URL),
+    ],
+)
+def test_certificates_go_to_the_alias_where_there_is_one(aliases, mtls, plain):
+    document = {**DOCUMENT, "mtls_endpoint_aliases": aliases}
+    assert endpoint_in(document, ISSUER, unmasked, mtls=True).token_url == mtls
+    assert endpoint_in(document, ISSUER, unmasked, mtls=False).token_url == plain
+
+
+@pytest.mark.parametrize(
+    ("told", "methods"),
+    [
+        (["client_secret_basic", "private_key_jwt"], ("client_secret_basic", "private_key_jwt")),
+        (["<b>", 5, None, "none", "x" * 50], ("none",)),
+        (["a"] * 9, ("a",) * 8),
+        ("client_secret_basic", ()),
+        (None, ()),
+    ],
+)
+def test_what_the_issuer_says_it_takes_is_read_as_names_alone(told, methods):
+    document = {**DOCUMENT, "token_endpoint_auth_methods_supported": told}
+    assert endpoint_in(document, ISSUER, unmasked, mtls=False).methods == methods
+
+
+@pytest.mark.parametrize(
+    ("methods", "turn", "advice"),
+    [
+        (["private_key_jwt", "client_secret_basic", "client_secret_basic"], refused(), "private_key_jwt, basic"),
+        (["client_secret_post"], refused(), None),
+        (["private_key_jwt"], refused("invalid_scope", 400), None),
+        ([], refused(), None),
+    ],
+)
+async def test_a_refused_client_hears_what_the_issuer_takes_instead(methods, turn, advice):
+    _, source = at(answer({**DOCUMENT, "token_endpoint_auth_methods_supported": methods}), turn)
+    failure = await failure_of(source.fetch())
+    assert failure.definite
+    told = failure.reason.partition("; ")[2]
+    assert told == (f"client_auth is form, and the issuer takes {advice}" if advice else "")
+
+
+async def test_assertions_are_for_the_issuer_where_that_is_wanted():
+    for audience, expected in (("issuer", ISSUER), ("token_url", TOKEN_URL)):
+        issuer, source = at(
+            answer(DOCUMENT),
+            Mint(),
+            client_secret=None,
+            client_auth="private_key_jwt",
+            private_key=Secret(private_pem("rsa")),
+            assertion_audience=audience,
+        )
+        await source.fetch()
+        said = jwt.decode(
+            form(issuer.requests[1])["client_assertion"],
+            public_pem("rsa"),
+            algorithms=["RS256"],
+            audience=expected,
+            options={"verify_exp": False, "verify_iat": False, "verify_nbf": False},
+        )
+        assert said["aud"] == expected
+
+
+async def test_the_document_is_read_once_within_its_time_and_anew_after_it():
+    issuer, source = at(
+        answer(DOCUMENT), Mint(), Mint(), answer({**DOCUMENT, "token_endpoint": f"{TOKEN_URL}2"}), Mint()
+    )
+    await source.fetch()
+    await issuer.clock.advance(TTL_S - 1)
+    await source.fetch()
+    await issuer.clock.advance(1)
+    await source.fetch()
+    assert asked(issuer) == [
+        *(f"GET {FIRST}", f"POST {TOKEN_URL}", f"POST {TOKEN_URL}"),
+        *(f"GET {FIRST}", f"POST {TOKEN_URL}2"),
+    ]
+
+
+async def test_after_a_failed_fetch_the_document_is_read_again_but_not_with_every_try():
+    issuer, source = at(answer(DOCUMENT), otherwise=answer({"error": "gone"}, 404))
+    await failure_of(source.fetch())
+    await failure_of(source.fetch())
+    assert asked(issuer)[1:] == [f"POST {TOKEN_URL}"] * 2
+    await issuer.clock.advance(REREAD_S)
+    issuer.turns.extend([answer({**DOCUMENT, "token_endpoint": f"{TOKEN_URL}2"}), Mint()])
+    await source.fetch()
+    assert asked(issuer)[3:] == [f"GET {FIRST}", f"POST {TOKEN_URL}2"]
+
+
+@pytest.mark.parametrize("turn", [Broken(Fault.CLOSED), answer({**DOCUMENT, "issuer": "https://evil.example"})])
+async def test_a_document_that_was_good_outlives_an_outage_of_its_place(turn):
+    issuer, source = at(answer(DOCUMENT), Mint())
+    await source.fetch()
+    await issuer.clock.advance(TTL_S)
+    issuer.turns.extend([turn, Mint()])
+    assert (await source.fetch()).text == "token-2"
+    assert (await source.fetch()).text == "token-3"
+    assert asked(issuer)[2:] == [f"GET {FIRST}", f"POST {TOKEN_URL}", f"POST {TOKEN_URL}"]
+    await issuer.clock.advance(REREAD_S)
+    issuer.turns.extend([answer(DOCUMENT), Mint()])
+    await source.fetch()
+    assert asked(issuer)[5:] == [f"GET {FIRST}", f"POST {TOKEN_URL}"]
+
+
+async def test_a_place_that_hangs_leaves_half_of_the_time_to_the_known_endpoint():
+    issuer, source = at(answer(DOCUMENT), Mint(), timeout_s=8.0)
+    await source.fetch()
+    await issuer.clock.advance(TTL_S)
+    issuer.turns.extend([Hang(), Mint()])
+    fetched = asyncio.create_task(source.fetch())
+    await issuer.clock.advance(3.9)
+    assert not fetched.done()
+    await issuer.clock.advance(0.1)
+    assert (await fetched).text == "token-2"
+
+
+@pytest.mark.parametrize(
+    "turns", [[Hang()], [answer({}, 404, delay_s=4.0), Hang()], [answer(DOCUMENT, delay_s=5.0), Hang()]]
+)
+async def test_discovery_and_fetch_together_are_bounded_by_the_time_of_the_whole(turns):
+    issuer, source = at(*turns, timeout_s=7.0)
+    fetched = asyncio.create_task(failure_of(source.fetch()))
+    await issuer.clock.advance(6.9)
+    assert not fetched.done()
+    await issuer.clock.advance(0.1)
+    assert (await fetched).reason == "sso.example gave no whole answer within 7 s"
+    assert issuer.open == 0
+
+
+async def test_what_fails_at_the_endpoint_is_told_by_the_endpoints_host():
+    _, source = at(answer({**DOCUMENT, "token_endpoint": "https://tokens.example/t"}), answer({"error": "boom"}, 500))
+    assert (await failure_of(source.fetch())).reason == "tokens.example answered 500: boom"
+
+
+async def test_a_cancelled_discovery_leaves_nothing_open_and_the_next_fetch_looks():
+    issuer = ScriptedIssuer(DrivenClock())
+    source = build_source("corp", found(), issuer, issuer.clock)
+
+    async def begin() -> None:
+        issuer.turns.clear()
+        issuer.turns.extend([answer(DOCUMENT), Mint()])
+        with suppress(FetchFailure):
+            await source.fetch()
+
+    def check() -> None:
+        assert issuer.open == 0
+
+    assert await cancelled_at_each_await(begin, check) > 2

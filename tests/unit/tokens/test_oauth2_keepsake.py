@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from gatepass.tokens import FetchFailure
+from gatepass.tokens.oauth2 import FileKeepsake, Keepsake, MemoryKeepsake
+from gatepass.tokens.oauth2.keepsake import BUSY
+from tests.unit.clock import DrivenClock, settle
+from tests.unit.tokens.scripted import failure_of
+
+
+@pytest.fixture(params=["memory", "file"])
+def keepsakes(request, tmp_path):
+    """What makes the keepsake of one process, and of others where they can share it."""
+    clock = DrivenClock()
+    memory = MemoryKeepsake(clock)
+
+    def make() -> Keepsake:
+        return memory if request.param == "memory" else FileKeepsake(str(tmp_path / "refresh"), clock)
+
+    return clock, make
+
+
+async def test_what_was_put_last_is_there(keepsakes):
+    _, make = keepsakes
+    assert await make().get() is None
+    for text in ("one", "two"):
+        await make().put(text)
+        assert await make().get() == text
+
+
+async def test_nobody_else_has_a_turn_until_the_first_one_is_over(keepsakes):
+    clock, make = keepsakes
+    told: list[str] = []
+
+    async def take(name: str, end: asyncio.Event) -> None:
+        async with make().turn(10.0):
+            told.append(f"{name} in")
+            await end.wait()
+            told.append(f"{name} out")
+
+    first, second = asyncio.Event(), asyncio.Event()
+    second.set()
+    tasks = [asyncio.create_task(take("first", first)), asyncio.create_task(take("second", second))]
+    await clock.advance(1.0)
+    assert told == ["first in"]
+    first.set()
+    await clock.advance(1.0)
+    assert told == ["first in", "first out", "second in", "second out"]
+    await asyncio.gather(*tasks)
+
+
+async def test_a_turn_that_does_not_come_in_time_is_a_failure(keepsakes):
+    clock, make = keepsakes
+
+    async def take() -> None:
+        async with make().turn(2.0):
+            raise AssertionError("it was somebody else's turn")
+
+    async with make().turn(1.0):
+        waiting = asyncio.create_task(failure_of(take()))
+        await clock.advance(1.9)
+        assert not waiting.done()
+        await clock.advance(0.2)
+        failure = await waiting
+    assert (failure.reason, failure.quick) == (BUSY, False)
+    async with make().turn(0.5):
+        pass
+
+
+async def test_a_turn_is_over_whatever_ends_it(keepsakes):
+    clock, make = keepsakes
+
+    async def take() -> None:
+        async with make().turn(1.0):
+            await asyncio.Event().wait()
+
+    held = asyncio.create_task(take())
+    await settle()
+    waiting = asyncio.create_task(take())
+    await settle()
+    for task in (waiting, held):
+        task.cancel()
+        await asyncio.wait({task})
+    with pytest.raises(ZeroDivisionError):
+        async with make().turn(1.0):
+            raise ZeroDivisionError
+    async with make().turn(1.0):
+        pass
+    await clock.advance(0.0)
+
+
+async def test_a_file_is_replaced_as_a_whole_and_is_the_owners_alone(tmp_path: Path):
+    file = tmp_path / "refresh"
+    file.write_text("by-hand\n")
+    file.chmod(0o644)
+    before = file.open()
+    keepsake = FileKeepsake(str(file), DrivenClock())
+    assert await keepsake.get() == "by-hand"
+    async with keepsake.turn(1.0):
+        await keepsake.put("new")
+    assert before.read() == "by-hand\n", "who had it open still reads all of the old text"
+    before.close()
+    assert (file.read_text(), stat.S_IMODE(file.stat().st_mode)) == ("new", 0o600)
+    assert sorted(os.listdir(tmp_path)) == ["refresh", "refresh.lock"]
+    assert stat.S_IMODE((tmp_path / "refresh.lock").stat().st_mode) == 0o600
+
+
+async def test_a_file_is_on_the_disk_before_it_takes_the_place_of_the_old_one(tmp_path: Path, monkeypatch):
+    done: list[str] = []
+    sync, replace = os.fsync, os.replace
+
+    def fsync(descriptor: int) -> None:
+        done.append("directory" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "text")
+        sync(descriptor)
+
+    def renamed(old: str, new: str) -> None:
+        done.append("rename")
+        replace(old, new)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", renamed)
+    await FileKeepsake(str(tmp_path / "refresh"), DrivenClock()).put("new")
+    assert done == ["text", "rename", "directory"]
+
+
+async def test_what_a_link_points_to_is_replaced_and_locked(tmp_path: Path):
+    (tmp_path / "real").mkdir()
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "real" / "refresh")
+    keepsake = FileKeepsake(str(link), DrivenClock())
+    async with keepsake.turn(1.0):
+        await keepsake.put("new")
+    assert link.is_symlink()
+    assert sorted(os.listdir(tmp_path / "real")) == ["refresh", "refresh.lock"]
+
+
+async def test_a_write_that_fails_leaves_the_old_text_and_nothing_else(tmp_path: Path, monkeypatch):
+    file = tmp_path / "refresh"
+    file.write_text("old")
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    failure = await failure_of(FileKeepsake(str(file), DrivenClock()).put("new"))
+    assert failure.reason == "refresh_token_file cannot be written: No space left on device"
+    assert (file.read_text(), os.listdir(tmp_path)) == ("old", ["refresh"])
+
+
+async def test_a_directory_that_is_not_there_is_told(tmp_path: Path):
+    keepsake = FileKeepsake(str(tmp_path / "nowhere" / "refresh"), DrivenClock())
+    for work, what in ((keepsake.put("x"), "written"), (keepsake.turn(1.0).__aenter__(), "locked")):
+        with pytest.raises(FetchFailure, match=f"refresh_token_file cannot be {what}: No such file or directory"):
+            await work
+    assert await keepsake.get() is None
+
+
+@pytest.mark.parametrize(
+    ("place", "reason"),
+    [
+        ("file/refresh", "refresh_token_file cannot be read: Not a directory"),
+        ("folder", "refresh_token_file: the file .*/folder cannot be read: Is a directory"),
+    ],
+)
+async def test_a_file_that_cannot_be_read_is_not_taken_for_none(tmp_path: Path, place, reason):
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(FetchFailure, match=reason):
+        await FileKeepsake(str(tmp_path / place), DrivenClock()).get()
+
+
+async def test_a_lock_that_the_file_system_refuses_is_told(tmp_path: Path, monkeypatch):
+    def refuse(descriptor: int, operation: int) -> None:
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with pytest.raises(FetchFailure, match="refresh_token_file cannot be locked: No locks available"):
+        await FileKeepsake(str(tmp_path / "refresh"), DrivenClock()).turn(1.0).__aenter__()

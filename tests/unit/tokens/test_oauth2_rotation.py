@@ -1,0 +1,500 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs
+
+import pytest
+
+from gatepass.call import Secret
+from gatepass.errors import Fault
+from gatepass.tokens import FetchFailure, Token
+from gatepass.tokens.oauth2 import FileKeepsake, MemoryKeepsake, Oauth2Source, rotation
+from gatepass.tokens.oauth2.rotation import LAST_WORDS_S, kept_in, recipe_of, refresh_token_in
+from gatepass.tokens.reply import Reply
+from tests.unit.clock import DrivenClock, settle
+from tests.unit.tokens.scripted import (
+    Answer,
+    Broken,
+    Hang,
+    Kept,
+    Mint,
+    ScriptedIssuer,
+    answer,
+    failure_of,
+    oauth2,
+    refused,
+)
+
+FIRST = "refresh-token-1"
+
+
+def rotating(number: int, **more: Any) -> Mint:
+    return Mint(more={"refresh_token": f"refresh-token-{number}"}, **more)
+
+
+def refreshing(**settings: Any):
+    given = {"grant_type": "refresh_token", "refresh_token": Secret(FIRST)}
+    return oauth2(**{**given, **settings})
+
+
+def logging_in(**settings: Any):
+    return oauth2(grant_type="password", username="bot", password=Secret("pass-word-1"), **settings)
+
+
+class Stage:
+    """A source over a scripted issuer; `again` is the same after a restart."""
+
+    def __init__(self, settings: Any, *turns: Any, keepsake: Any = None, otherwise: Any = None) -> None:
+        self.clock = DrivenClock()
+        self.issuer = ScriptedIssuer(self.clock, *turns, otherwise=otherwise)
+        self.settings, self.keepsake = settings, keepsake
+        self.source = self.again()
+
+    def again(self, settings: Any = None) -> Oauth2Source:
+        self.source = Oauth2Source("corp", settings or self.settings, self.issuer, self.clock, self.keepsake)
+        return self.source
+
+    @property
+    def shown(self) -> list[str]:
+        """What each request signed in with."""
+        forms = [parse_qs(request.body.decode()) for request in self.issuer.requests]
+        return [form.get("refresh_token", form["grant_type"])[0] for form in forms]
+
+
+class Spy:
+    """A Keepsake in which a test sees and breaks everything."""
+
+    def __init__(self, text: str | None = None) -> None:
+        self.text = text
+        self.log: list[str] = []
+        self.broken: str | None = None
+        self.gate: asyncio.Event | None = None
+        self._memory = MemoryKeepsake(DrivenClock())
+
+    def turn(self, within_s: float):
+        self.log.append(f"turn within {within_s:g} s")
+        return self._memory.turn(within_s)
+
+    async def get(self) -> str | None:
+        return self.text
+
+    async def put(self, text: str) -> None:
+        if self.gate is not None:
+            await self.gate.wait()
+        if self.broken:
+            raise FetchFailure(self.broken)
+        self.text = text
+        self.log.append(f"put {json.loads(text)['refresh_token']}")
+
+
+async def test_a_refresh_token_is_used_and_its_successor_after_it():
+    stage = Stage(refreshing(scope="a b"), rotating(2), rotating(3), Mint())
+    tokens = [await stage.source.fetch() for _ in range(4)]
+    assert [token.text for token in tokens] == ["token-1", "token-2", "token-3", "token-4"]
+    assert stage.shown == [FIRST, "refresh-token-2", "refresh-token-3", "refresh-token-3"]
+    assert stage.issuer.requests[0].body == (
+        b"grant_type=refresh_token&refresh_token=refresh-token-1"
+        b"&client_id=me&client_secret=s3cr3t-of-the-client&scope=a+b"
+    )
+
+
+async def test_a_new_refresh_token_is_kept_before_the_access_token_is_given_away():
+    spy = Spy()
+    spy.gate = asyncio.Event()
+    stage = Stage(refreshing(), rotating(2), keepsake=spy)
+    fetched = asyncio.create_task(stage.source.fetch())
+    await settle()
+    assert stage.issuer.calls == 1
+    assert not fetched.done()
+    spy.gate.set()
+    assert isinstance(await fetched, Token)
+    assert spy.log == ["turn within 10 s", "put refresh-token-2"]
+
+
+async def test_a_new_refresh_token_is_kept_from_a_reply_without_an_access_token_too():
+    spy = Spy()
+    stage = Stage(refreshing(), answer({"refresh_token": "refresh-token-2"}), keepsake=spy)
+    await failure_of(stage.source.fetch())
+    assert spy.log[1:] == ["put refresh-token-2"]
+
+
+async def test_the_same_refresh_token_again_is_not_written_again():
+    spy = Spy()
+    stage = Stage(refreshing(), rotating(1), Mint(), keepsake=spy)
+    await stage.source.fetch()
+    await stage.source.fetch()
+    assert spy.log == ["turn within 10 s"] * 2
+
+
+async def test_a_file_carries_the_newest_over_a_restart(tmp_path: Path):
+    file = tmp_path / "refresh"
+    stage = Stage(refreshing(refresh_token_file=str(file)), rotating(2), rotating(3))
+    await stage.source.fetch()
+    await stage.again().fetch()
+    await stage.again().fetch()
+    assert stage.shown == [FIRST, "refresh-token-2", "refresh-token-3"]
+    assert json.loads(file.read_text())["refresh_token"] == "refresh-token-3"
+
+
+async def test_a_file_of_its_own_wins_over_a_place_that_others_share(tmp_path: Path):
+    spy = Spy()
+    stage = Stage(refreshing(refresh_token_file=str(tmp_path / "refresh")), rotating(2), keepsake=spy)
+    await stage.source.fetch()
+    assert (spy.log, (tmp_path / "refresh").exists()) == ([], True)
+
+
+async def test_without_a_file_a_restart_begins_with_the_first_one_and_a_warning_says_so(caplog):
+    stage = Stage(refreshing(), rotating(2), rotating(3), Mint())
+    with caplog.at_level(logging.WARNING, "gatepass.tokens"):
+        await stage.source.fetch()
+        await stage.source.fetch()
+    [record] = caplog.records
+    assert record.message == "refresh_token_not_kept"
+    assert record.fields["credential"] == "corp"
+    assert "refresh_token_file" in record.fields["reason"]
+    assert "refresh-token" not in record.getMessage() + str(record.fields)
+    await stage.again().fetch()
+    assert stage.shown[-1] == FIRST
+
+
+async def test_who_can_sign_in_again_is_not_warned_of_memory(caplog):
+    stage = Stage(logging_in(), rotating(2), rotating(3))
+    await stage.source.fetch()
+    await stage.source.fetch()
+    assert caplog.records == []
+
+
+async def test_a_file_written_by_hand_begins_the_chain(tmp_path: Path):
+    file = tmp_path / "refresh"
+    file.write_text("by-hand-1\n")
+    stage = Stage(refreshing(refresh_token=None, refresh_token_file=str(file)), rotating(2))
+    await stage.source.fetch()
+    await stage.again().fetch()
+    assert stage.shown == ["by-hand-1", "refresh-token-2"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"token_url": "https://other.example/token"},
+        {"client_id": "you"},
+        {"refresh_token": Secret("refresh-token-of-a-new-login")},
+    ],
+)
+async def test_a_kept_token_is_never_shown_for_another_recipe(tmp_path: Path, change):
+    place = {"refresh_token_file": str(tmp_path / "refresh")}
+    stage = Stage(refreshing(**place), rotating(2))
+    await stage.source.fetch()
+    await stage.again(refreshing(**place, **change)).fetch()
+    assert stage.shown[1] == change.get("refresh_token", Secret(FIRST)).reveal()
+
+
+@pytest.mark.parametrize("change", [{"scope": "more"}, {"audience": "https://x"}, {"client_secret": Secret("rotated")}])
+async def test_a_change_of_wishes_or_proof_does_not_bring_a_dead_token_back(tmp_path: Path, change):
+    place = {"refresh_token_file": str(tmp_path / "refresh")}
+    stage = Stage(refreshing(**place), rotating(2))
+    await stage.source.fetch()
+    await stage.again(refreshing(**place, **change)).fetch()
+    assert stage.shown[1] == "refresh-token-2"
+
+
+async def test_another_user_is_another_recipe(tmp_path: Path):
+    assert recipe_of(logging_in()) != recipe_of(logging_in().model_copy(update={"username": "other"}))
+    assert FIRST not in recipe_of(refreshing())
+
+
+async def test_a_dead_refresh_token_is_told_with_what_to_do():
+    stage = Stage(refreshing(), otherwise=refused("invalid_grant", 400))
+    for _ in range(2):
+        failure = await failure_of(stage.source.fetch())
+        assert failure.definite
+        assert failure.reason == (
+            "the issuer refused the client: sso.example answered 400: invalid_grant: No; sign in anew, and put the "
+            "refresh token that you get into refresh_token"
+        )
+    assert stage.shown == [FIRST, FIRST], "one try for each fetch, so that a mistake of the issuer's heals"
+
+
+async def test_without_any_refresh_token_nothing_is_asked(tmp_path: Path):
+    stage = Stage(refreshing(refresh_token=None, refresh_token_file=str(tmp_path / "refresh")))
+    failure = await failure_of(stage.source.fetch())
+    assert (failure.definite, stage.issuer.calls) == (True, 0)
+    assert failure.reason.startswith("there is no refresh token to begin with")
+
+
+@pytest.mark.parametrize(
+    ("settings", "grant"),
+    [
+        (oauth2(refresh_token=Secret(FIRST)), "client_credentials"),
+        (logging_in(refresh_token=Secret(FIRST)), "password"),
+    ],
+    ids=["client_credentials", "password"],
+)
+@pytest.mark.parametrize(
+    "no",
+    [
+        refused("invalid_grant", 400),
+        refused("unauthorized_client", 400),
+        refused("unsupported_grant_type", 400),
+        answer({"error": "bad_refresh_token", "error_description": "expired"}),
+    ],
+    ids=["invalid_grant", "unauthorized", "unsupported", "bad_refresh_token in 200"],
+)
+async def test_a_dead_refresh_token_falls_back_to_signing_in_and_is_not_tried_again(settings, grant, no):
+    stage = Stage(settings, no, Mint(), Mint(), rotating(7), Mint())
+    tokens = [await stage.source.fetch() for _ in range(4)]
+    assert [token.text for token in tokens] == ["token-1", "token-2", "token-3", "token-4"]
+    assert stage.shown == [FIRST, grant, grant, grant, "refresh-token-7"]
+
+
+@pytest.mark.parametrize(
+    "turn",
+    [
+        refused("invalid_client"),
+        answer({"error": "busy"}, 503),
+        Broken(Fault.CLOSED),
+        answer({}, 429),
+        answer({"access_token": "null"}),
+    ],
+)
+async def test_other_failures_of_a_refresh_cause_no_login(turn):
+    stage = Stage(logging_in(refresh_token=Secret(FIRST)), otherwise=turn)
+    await failure_of(stage.source.fetch())
+    assert stage.shown == [FIRST]
+
+
+async def test_a_login_gives_the_refresh_token_that_the_next_fetch_uses():
+    stage = Stage(logging_in(), rotating(2), rotating(3), refused("invalid_grant", 400), rotating(4), Mint())
+    for _ in range(4):
+        await stage.source.fetch()
+    assert stage.shown == ["password", "refresh-token-2", "refresh-token-3", "password", "refresh-token-4"]
+    form = parse_qs(stage.issuer.requests[0].body.decode())
+    assert (form["username"], form["password"]) == (["bot"], ["pass-word-1"])
+
+
+async def test_client_credentials_alone_use_no_refresh_token():
+    stage = Stage(oauth2(), rotating(2), rotating(3))
+    await stage.source.fetch()
+    await stage.source.fetch()
+    assert stage.shown == ["client_credentials"] * 2
+
+
+async def test_a_refused_token_that_another_process_has_replaced_meanwhile_is_not_the_end():
+    spy = Spy()
+
+    class Racing(ScriptedIssuer):
+        async def send(self, request):
+            reply = await super().send(request)
+            spy.text = rotation.Kept("refresh-token-9", recipe_of(stage.settings)).written()
+            return reply
+
+    stage = Stage(refreshing(), keepsake=spy)
+    stage.issuer = Racing(stage.clock, refused("invalid_grant", 400), rotating(10))
+    assert (await stage.again().fetch()).text == "token-1"
+    assert stage.shown == [FIRST, "refresh-token-9"]
+
+
+async def test_two_fetches_at_once_use_one_refresh_token_after_the_other():
+    stage = Stage(refreshing(), rotating(2), rotating(3))
+    await asyncio.gather(stage.source.fetch(), stage.source.fetch())
+    assert stage.shown == [FIRST, "refresh-token-2"]
+
+
+async def test_each_life_of_a_held_token_uses_the_refresh_token_of_the_life_before():
+    clock = DrivenClock()
+    issuer = ScriptedIssuer(clock, *(rotating(number, life=60) for number in (2, 3, 4)))
+    async with Kept(clock, issuer, refreshing()) as kept:
+        for number in (1, 2, 3):
+            assert (await kept.holder.token()).text == f"token-{number}"
+            await clock.advance(50.0)
+    forms = [parse_qs(request.body.decode()) for request in issuer.requests]
+    assert [form["refresh_token"] for form in forms[:3]] == [[FIRST], ["refresh-token-2"], ["refresh-token-3"]]
+
+
+@pytest.mark.parametrize("build", [refreshing, logging_in])
+async def test_a_turn_that_never_comes_is_a_failure_within_the_time_of_the_whole(tmp_path: Path, build):
+    place = str(tmp_path / "refresh")
+    stage = Stage(build(refresh_token_file=place, timeout_s=7.0))
+    async with FileKeepsake(place, stage.clock).turn(1.0):
+        waiting = asyncio.create_task(failure_of(stage.source.fetch()))
+        await stage.clock.advance(6.9)
+        assert not waiting.done()
+        await stage.clock.advance(0.2)
+        assert "in use elsewhere" in (await waiting).reason
+    assert stage.issuer.calls == 0
+
+
+async def test_a_token_that_cannot_be_kept_is_used_on_and_kept_as_soon_as_that_goes(caplog):
+    spy = Spy()
+    spy.broken = "the disk is full"
+    stage = Stage(refreshing(), rotating(2), Mint(), Mint(), keepsake=spy)
+    with caplog.at_level(logging.WARNING, "gatepass.tokens"):
+        assert (await stage.source.fetch()).text == "token-1"
+        await stage.source.fetch()
+        spy.broken = None
+        await stage.source.fetch()
+        await stage.source.fetch()
+    assert [record.fields["reason"] for record in caplog.records] == ["the disk is full"] * 2
+    assert stage.shown == [FIRST, *["refresh-token-2"] * 3]
+    assert [line for line in spy.log if line.startswith("put")] == ["put refresh-token-2"]
+
+
+async def test_a_keepsake_that_cannot_be_read_brings_no_older_token_back():
+    class Unreadable(Spy):
+        async def get(self):
+            raise FetchFailure("cannot be read")
+
+    stage = Stage(refreshing(), keepsake=Unreadable())
+    assert (await failure_of(stage.source.fetch())).reason == "cannot be read"
+    assert stage.issuer.calls == 0
+
+
+async def test_who_can_sign_in_again_does_so_where_nobody_can_say_which_token_is_the_newest(caplog):
+    class Unreadable(Spy):
+        async def get(self):
+            raise FetchFailure("cannot be read")
+
+    stage = Stage(logging_in(refresh_token=Secret(FIRST)), Mint(), keepsake=Unreadable())
+    with caplog.at_level(logging.WARNING, "gatepass.tokens"):
+        assert (await stage.source.fetch()).text == "token-1"
+    assert stage.shown == ["password"]
+    [record] = caplog.records
+    assert (record.message, record.fields) == (
+        "refresh_token_not_read",
+        {"credential": "corp", "reason": "cannot be read"},
+    )
+
+
+@pytest.mark.parametrize(
+    "turn",
+    [
+        refused("invalid_request", 400),
+        answer({"error": "invalid_grant", "error_description": f"{FIRST} has expired"}, 400),
+        Answer(500, FIRST.encode()),
+    ],
+)
+async def test_a_refresh_token_that_is_echoed_is_masked(turn):
+    stage = Stage(refreshing(refresh_token=Secret("refresh-token-0")), rotating(1), turn)
+    await stage.source.fetch()
+    failure = await failure_of(stage.source.fetch())
+    assert FIRST not in failure.reason
+    assert stage.shown[1] == FIRST
+
+
+async def test_what_it_signs_in_with_is_known_but_not_every_successor():
+    stage = Stage(logging_in(refresh_token=Secret(FIRST)), rotating(2))
+    before = [secret.reveal() for secret in stage.source.secrets()]
+    await stage.source.fetch()
+    assert [secret.reveal() for secret in stage.source.secrets()] == before
+    assert {"pass-word-1", FIRST} <= set(before)
+
+
+async def test_a_use_that_is_cancelled_still_keeps_what_its_reply_brings():
+    spy = Spy()
+    stage = Stage(refreshing(), rotating(2, delay_s=1.0), keepsake=spy)
+    fetched = asyncio.create_task(stage.source.fetch())
+    await stage.clock.advance(0.5)
+    fetched.cancel()
+    await settle()
+    assert not fetched.done()
+    await stage.clock.advance(0.5)
+    assert fetched.cancelled()
+    assert spy.log[1:] == ["put refresh-token-2"]
+    assert (stage.issuer.open, stage.issuer.under_way) == (0, 0)
+
+
+async def test_a_cancelled_use_ends_soon_where_no_reply_comes():
+    stage = Stage(refreshing(), Hang(), Mint())
+    fetched = asyncio.create_task(stage.source.fetch())
+    await settle()
+    fetched.cancel()
+    await stage.clock.advance(LAST_WORDS_S - 0.1)
+    assert not fetched.done()
+    await stage.clock.advance(0.2)
+    assert fetched.cancelled()
+    assert (stage.issuer.open, stage.issuer.under_way) == (0, 0)
+    assert (await stage.source.fetch()).text == "token-1", "its turn is over"
+
+
+async def test_a_use_that_is_cancelled_twice_ends_at_once():
+    stage = Stage(refreshing(), Hang())
+    fetched = asyncio.create_task(stage.source.fetch())
+    await settle()
+    for _ in range(2):
+        fetched.cancel()
+        await settle()
+    assert fetched.cancelled()
+    assert (stage.issuer.open, stage.issuer.under_way) == (0, 0)
+
+
+async def test_a_cancelled_use_that_fails_is_only_cancelled():
+    stage = Stage(refreshing(), Broken(Fault.CLOSED, delay_s=1.0))
+    fetched = asyncio.create_task(stage.source.fetch())
+    await settle()
+    fetched.cancel()
+    await stage.clock.advance(1.0)
+    assert fetched.cancelled()
+
+
+async def test_at_each_await_a_cancelled_fetch_loses_no_refresh_token_that_the_issuer_gave():
+    for turns in range(60):
+        spy = Spy()
+        stage = Stage(refreshing(), rotating(2), keepsake=spy)
+        task = asyncio.create_task(stage.source.fetch())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait({task})
+        await settle(5)
+        assert (stage.issuer.open, stage.issuer.under_way) == (0, 0)
+        if stage.issuer.minted:
+            assert spy.log[-1] == "put refresh-token-2"
+        if not task.cancelled():
+            assert turns > 5
+            return
+    raise AssertionError("the fetch never came to its end")
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        (None, None),
+        ("  \n", None),
+        ("bare-token\n", rotation.Kept("bare-token")),
+        ('{"refresh_token": "kept-token", "recipe": "r"}', rotation.Kept("kept-token", "r")),
+        ('{"refresh_token": "kept-token"}', rotation.Kept("kept-token")),
+        ('{"refresh_token": "kept-token", "recipe": 5}', rotation.Kept("kept-token")),
+        ('{"refresh_token": ""}', None),
+        ('{"recipe": "r"}', None),
+    ],
+)
+def test_what_is_kept_is_read(text, kept):
+    assert kept_in(text) == kept
+    if kept is not None:
+        assert kept_in(kept.written()) == kept
+        assert kept.token not in repr(kept)
+
+
+def test_half_a_text_is_told():
+    with pytest.raises(FetchFailure, match="neither a refresh token nor JSON"):
+        kept_in('{"refresh_token": "t')
+
+
+@pytest.mark.parametrize(
+    ("reply", "token"),
+    [
+        (Reply(200, (), b'{"refresh_token": "a", "data": {"refresh_token": "b"}}'), "a"),
+        (Reply(200, (), b'{"data": {"refreshToken": "b"}}'), "b"),
+        (Reply(200, (), b'{"refresh_token": ""}'), None),
+        (Reply(200, (), b'{"refresh_token": null}'), None),
+        (Reply(200, (), b'["refresh_token"]'), None),
+        (Reply(200, (), b"<html>"), None),
+        (Reply(400, (), b'{"refresh_token": "a"}'), None),
+    ],
+)
+def test_a_refresh_token_is_found_in_a_good_reply_alone(reply, token):
+    assert refresh_token_in(reply) == token

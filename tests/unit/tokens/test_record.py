@@ -1,0 +1,69 @@
+import pytest
+
+from gatepass.call import Secret
+from gatepass.store.seam import Reading
+from gatepass.tokens.failure import FetchFailure
+from gatepass.tokens.life import Kind, Token, ToldBy
+from gatepass.tokens.record import FailureRecord, TokenRecord, hold
+
+READING = Reading({}, at_s=5000.0, asked_s=100.0, answered_s=100.2)
+TOKEN = Token(Secret("abc"), 90.0, 300.0, Kind.JWT, ToldBy.JWT, "data.expires")
+
+
+def test_a_token_is_the_same_after_the_way_through_the_store():
+    record = TokenRecord.of(TOKEN, 300.0, 4990.0)
+    back = TokenRecord.decoded(record.encoded())
+    assert back == record
+    token = back.token(READING)
+    assert token.text == "abc"
+    assert (token.life_s, token.kind, token.told_by) == (300.0, Kind.JWT, ToldBy.JWT)
+    assert (token.born_s, token.no_expiry_at, token.shared) == (90.0, "data.expires", True)
+
+
+def test_the_same_token_told_twice_is_two_records():
+    assert TokenRecord.of(TOKEN, 300.0, 1.0) != TokenRecord.of(TOKEN, 300.0, 1.0)
+
+
+def test_a_record_does_not_print_its_token():
+    assert "abc" not in repr(TokenRecord.of(TOKEN, 300.0, 1.0))
+
+
+@pytest.mark.parametrize(
+    "data", [None, b"", b"{", b"[]", b"{}", b'{"text":1}', b"\xff", b'{"text":"x","born_s":1,"life_s":1,"kind":"new"}']
+)
+def test_what_another_version_wrote_is_nothing(data):
+    assert TokenRecord.decoded(data) is None
+    assert FailureRecord.decoded(data) is None
+
+
+def test_a_failure_is_told_with_what_is_left_of_its_hold():
+    failure = FetchFailure("no", definite=True, quick=False)
+    record = FailureRecord.decoded(FailureRecord.of(failure, "me", 1000.0, 2).encoded())
+    assert record is not None
+    assert (record.owner, record.at_s, record.until_s) == ("me", 1000.0, 1060.0)
+    told = record.failure(1020.0)
+    assert (told.reason, told.definite, told.quick, told.retry_after_s) == ("no", True, False, 40.0)
+
+
+def test_a_failure_that_may_pass_asks_nobody_to_wait():
+    record = FailureRecord.of(FetchFailure("oh"), "me", 1000.0, 0)
+    assert record.until_s == 1001.0
+    assert record.failure(1000.5).retry_after_s is None
+
+
+@pytest.mark.parametrize(
+    ("failure", "refusals", "held_s"),
+    [
+        (FetchFailure("oh"), 0, 0.0),
+        (FetchFailure("oh", retry_after_s=20.0), 0, 20.0),
+        (FetchFailure("oh", retry_after_s=1e9), 0, 3600.0),
+        (FetchFailure("no", definite=True), 1, 30.0),
+        (FetchFailure("no", definite=True), 2, 60.0),
+        (FetchFailure("no", definite=True), 4, 240.0),
+        (FetchFailure("no", definite=True), 5, 300.0),
+        (FetchFailure("no", definite=True), 10_000, 300.0),
+        (FetchFailure("no", definite=True, retry_after_s=50.0), 1, 50.0),
+    ],
+)
+def test_all_are_held_back_together_as_one_would_be(failure, refusals, held_s):
+    assert hold(failure, refusals) == held_s

@@ -1,0 +1,529 @@
+"""Several processes are one towards an issuer."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from itertools import count
+
+import pytest
+
+from gatepass.call import Secret
+from gatepass.errors import TokenUnavailable
+from gatepass.store.memory import MemoryStore
+from gatepass.store.seam import Reach
+from gatepass.tokens import build_source
+from gatepass.tokens.shared import SharedSource, is_shareable
+from tests.unit.clock import DrivenClock, settle
+from tests.unit.tokens.fleet import BOUND_S, Fleet, Upstream
+from tests.unit.tokens.scripted import (
+    Broken,
+    Hang,
+    Mint,
+    ScriptedIssuer,
+    Turn,
+    cancelled_at_each_await,
+    failure_of,
+    oauth2,
+    refused,
+    signed,
+)
+
+KINDS = ("oauth2", "http_json", "exec", "entra", "google", "aws_bedrock", "static", "api_key", "env", "file")
+
+
+def scripted(*turns: Turn, otherwise: Turn | None = None) -> ScriptedIssuer:
+    return ScriptedIssuer(DrivenClock(), *turns, otherwise=otherwise)
+
+
+async def test_a_start_of_four_costs_one_call():
+    async with Fleet(scripted(otherwise=Mint(delay_s=1.0))) as fleet:
+        await fleet.clock.advance(1.5)
+        assert fleet.texts == ["token-1"] * 4
+        assert fleet.issuer.calls == 1
+
+
+@pytest.mark.parametrize(("life", "jitter"), [(5, 0.0), (60, 0.5), (300, 1.0)])
+async def test_five_minutes_of_three_cost_one_call_per_life(life, jitter):
+    async with Fleet(scripted(otherwise=Mint(life)), count=3, jitter=jitter) as fleet:
+        for _ in range(60):
+            await fleet.clock.advance(5.0)
+            assert None not in fleet.texts
+        share = 0.8 - 0.05 * jitter
+        assert fleet.issuer.calls == 1 + int(300 / (life * share))
+        assert [replica.holder.status().failures for replica in fleet.replicas] == [0] * 3
+
+
+async def test_what_was_found_is_no_call_in_anybodys_count():
+    async with Fleet(scripted()) as fleet:
+        await fleet.clock.advance(1.0)
+        assert sorted(replica.holder.status().fetches for replica in fleet.replicas) == [0, 0, 0, 1]
+        assert sum(len(replica.listener.heard) for replica in fleet.replicas) == 1
+
+
+async def test_what_was_found_is_masked_like_what_was_minted():
+    async with Fleet(scripted()) as fleet:
+        await fleet.clock.advance(1.0)
+        assert {replica.redactor.mask("it said token-1") for replica in fleet.replicas} == {"it said ***"}
+
+
+@pytest.mark.parametrize("delay_s", [0.0, 0.05, 0.1])
+async def test_clocks_that_differ_by_minutes_and_a_slow_store_make_no_token_older_or_younger(delay_s):
+    """By each process's own clock the token ends when it really ends, or a little before."""
+    issuer = scripted(otherwise=Mint(300, delay_s=0.5))
+    async with Fleet(issuer, ahead_s=(0.0, 120.0, -120.0, 5e8)) as fleet:
+        for replica in fleet.replicas:
+            replica.wire.delay_s = delay_s
+        await fleet.clock.advance(100.0)
+        late = await fleet.join(ahead_s=-3600.0)
+        late.wire.delay_s = delay_s
+        await fleet.clock.advance(2.0)
+        true_end_s = issuer.started_s[0] + 300
+        for replica in fleet.replicas:
+            token = replica.holder.fresh()
+            assert token is not None
+            by_the_tests_clock_s = token.end_s - replica.clock._ahead_s
+            assert true_end_s - 3 * delay_s - 1e-6 <= by_the_tests_clock_s <= true_end_s + 1e-6
+        assert issuer.calls == 1
+
+
+async def test_who_comes_later_has_the_token_at_once_without_a_call():
+    async with Fleet(scripted(otherwise=Mint(300)), count=1) as fleet:
+        await fleet.clock.advance(100.0)
+        late = await fleet.join()
+        assert (late.text, fleet.issuer.calls) == ("token-1", 1)
+        status = late.holder.status()
+        assert status.age_s == pytest.approx(100.0, abs=0.1)
+        assert status.next_try_in_s == pytest.approx(140.0, abs=0.1)
+
+
+async def test_a_newer_token_reaches_everybody_within_a_second():
+    async with Fleet(scripted(otherwise=Mint(300)), count=3) as fleet:
+        await fleet.clock.advance(10.0)
+        first = fleet.replicas[0]
+        assert first.holder.reject("token-1")
+        await settle()
+        assert fleet.texts == ["token-2", "token-1", "token-1"]
+        await fleet.clock.advance(1.0)
+        assert fleet.texts == ["token-2"] * 3
+        assert fleet.issuer.calls == 2
+
+
+async def test_a_leader_that_dies_in_mid_fetch_costs_the_others_two_seconds():
+    async with Fleet(scripted(Mint(delay_s=5.0), otherwise=Mint(delay_s=0.1))) as fleet:
+        await settle()
+        leader = next(replica for replica in fleet.replicas if replica.source._leads.total())
+        asked = [asyncio.create_task(replica.holder.token()) for replica in fleet.replicas if replica is not leader]
+        await fleet.clock.advance(0.5)
+        await fleet.kill(leader)
+        await fleet.clock.advance(2.5)
+        assert [task.result().text for task in asked] == ["token-1"] * 3
+        assert (fleet.issuer.calls, fleet.issuer.minted) == (2, ["token-1"])
+
+
+async def test_a_leader_that_dies_while_it_waits_for_others_matters_to_nobody():
+    async with Fleet(scripted(otherwise=Mint(delay_s=1.0))) as fleet:
+        await settle()
+        waiting = next(replica for replica in fleet.replicas if not replica.source._leads.total())
+        await fleet.kill(waiting)
+        await fleet.clock.advance(1.5)
+        assert fleet.texts == ["token-1"] * 3
+        assert fleet.issuer.calls == 1
+
+
+async def test_a_slow_fetch_is_waited_for():
+    async with Fleet(scripted(otherwise=Mint(delay_s=4.5))) as fleet:
+        await fleet.clock.advance(5.0)
+        assert fleet.texts == ["token-1"] * 4
+        assert fleet.issuer.calls == 1
+
+
+async def test_a_process_that_cannot_reach_the_issuer_holds_the_others_up_for_five_seconds_at_most():
+    async with Fleet(scripted(Hang()), count=2) as fleet:
+        await fleet.clock.advance(5.5)
+        assert fleet.texts == ["token-1"] * 2
+        assert fleet.issuer.calls == 2
+        await fleet.clock.advance(60.0)
+        assert fleet.issuer.calls == 2
+
+
+async def test_the_second_try_of_a_process_in_an_outage_does_not_wait_for_its_first():
+    """The first one hangs; the second meets the recovery, and everybody has the token from it."""
+    async with Fleet(scripted(*[Broken()] * 4, Hang(), otherwise=Mint()), count=1) as fleet:
+        await fleet.clock.advance(10.0)
+        assert fleet.texts == ["token-1"]
+        late = await fleet.join()
+        assert late.text == "token-1"
+
+
+async def test_a_store_that_is_down_leaves_each_to_itself_and_when_it_is_back_they_share_again():
+    async with Fleet(scripted(otherwise=Mint(300))) as fleet:
+        for replica in fleet.replicas:
+            replica.wire.state = "down"
+        await fleet.clock.advance(1.0)
+        assert None not in fleet.texts
+        assert fleet.issuer.calls == 4
+        for replica in fleet.replicas:
+            replica.wire.state = "up"
+        await fleet.clock.advance(260.0)
+        assert fleet.issuer.calls == 5
+        assert len(set(fleet.texts)) == 1
+
+
+@pytest.mark.parametrize("state", ["down", "hung"])
+async def test_the_token_is_kept_while_the_store_is_away(state):
+    async with Fleet(scripted(otherwise=Mint(300))) as fleet:
+        await fleet.clock.advance(10.0)
+        for replica in fleet.replicas:
+            replica.wire.state = state
+        await fleet.clock.advance(200.0)
+        assert fleet.texts == ["token-1"] * 4
+        assert fleet.issuer.calls == 1
+        await fleet.clock.advance(300.0)
+        assert None not in fleet.texts
+
+
+@pytest.mark.parametrize("state", ["down", "hung"])
+async def test_a_request_waits_for_a_store_that_is_away_no_longer_than_its_bound(state):
+    async with Fleet(scripted(), count=1) as fleet:
+        fleet.replicas[0].wire.state = state
+        asked = asyncio.create_task(fleet.replicas[0].holder.token())
+        await fleet.clock.advance(BOUND_S + 0.01)
+        assert asked.result().text == "token-1"
+
+
+@pytest.mark.parametrize("state", ["down", "hung"])
+async def test_a_store_that_goes_away_at_any_request_costs_no_token(state):
+    """With the n-th request of the leader the store is gone for everybody; then with the n+1-th …"""
+    for number in count(1):
+        issuer = scripted(otherwise=Mint(300, delay_s=0.1))
+        async with Fleet(issuer, count=3) as fleet:
+            reached: list[int] = []
+
+            def gone(request, fleet=fleet, number=number, reached=reached):
+                if request == number:
+                    reached.append(request)
+                    for replica in fleet.replicas:
+                        replica.wire.state = state
+
+            fleet.replicas[0].wire.at_request = gone
+            await fleet.clock.advance(1.0)
+            assert None not in fleet.texts
+            assert issuer.calls <= 3
+            if not reached:
+                break
+    assert number > 5, "the store was asked"
+
+
+async def test_a_fetch_that_is_cancelled_at_any_await_frees_the_lease_and_leaves_nothing_behind():
+    clock = DrivenClock()
+    store = MemoryStore(clock)
+    issuer = ScriptedIssuer(clock, otherwise=Mint(0.0001))
+    fetched = []
+
+    async def begin():
+        settings = oauth2()
+        source = SharedSource(build_source("corp", settings, issuer, clock), settings, store, clock)
+        fetched.append(await source.fetch())
+
+    def check():
+        assert store._leases._kept == {}
+        assert issuer.under_way == 0
+        assert len(asyncio.all_tasks()) == 1
+
+    turns = await cancelled_at_each_await(begin, check)
+    assert turns > 3
+    assert len(fetched) == 1
+
+
+async def test_where_a_new_token_ends_the_old_one_no_request_is_lost_and_few_are_repeated():
+    issuer = scripted(otherwise=Mint(60))
+    upstream = Upstream(issuer)
+    async with Fleet(issuer) as fleet:
+        await fleet.clock.advance(1.0)
+        for _ in range(1500):
+            await fleet.clock.advance(0.1)
+            for replica in fleet.replicas:
+                assert await upstream.serve(replica) is not None
+        assert (upstream.lost, upstream.served) == (0, 6_000)
+        lives = issuer.calls
+        assert lives == pytest.approx(151 / 48, abs=1)
+        assert upstream.refused <= 3 * lives
+
+
+async def test_four_hundred_refusals_at_once_cost_one_call():
+    issuer = scripted(otherwise=Mint(300))
+    async with Fleet(issuer) as fleet:
+        await fleet.clock.advance(10.0)
+        answered = asyncio.Event()
+
+        async def request(replica):
+            token = await replica.holder.token()
+            await answered.wait()
+            assert replica.holder.reject(token.text)
+            return (await replica.holder.token(instead_of=token.text)).text
+
+        requests = [asyncio.create_task(request(replica)) for replica in fleet.replicas for _ in range(100)]
+        await settle()
+        answered.set()
+        await fleet.clock.advance(2.0)
+        assert {task.result() for task in requests} == {"token-2"}
+        assert issuer.calls == 2
+
+
+async def test_a_rejected_value_is_not_taken_from_the_store():
+    async with Fleet(scripted(Mint(text="a"), Mint(text="b")), count=1) as fleet:
+        await fleet.clock.advance(10.0)
+        late = await fleet.join()
+        assert late.text == "a"
+        assert late.holder.reject("a")
+        await settle()
+        assert late.text == "b"
+        assert fleet.issuer.calls == 2
+
+
+async def test_a_value_that_was_minted_again_before_it_was_rejected_is_not_taken_either():
+    """Both hold what was minted first; one fetches the same again; the other's is refused: only a new one helps."""
+    async with Fleet(scripted(Mint(100, "a"), Mint(100, "a"), Mint(100, "b")), count=2) as fleet:
+        await fleet.clock.advance(10.0)
+        first, second = fleet.replicas
+        assert (await first.source.fetch()).text == "a"
+        await fleet.clock.advance(1.0)
+        assert second.holder.reject("a")
+        await fleet.clock.advance(1.0)
+        assert second.text == "b"
+        assert fleet.issuer.calls == 3
+
+
+async def test_a_value_that_was_minted_again_after_it_was_rejected_is_what_the_issuer_says():
+    async with Fleet(scripted(otherwise=Mint(300, "same")), count=2) as fleet:
+        first, second = fleet.replicas
+        await fleet.clock.advance(10.0)
+        assert first.holder.reject("same")
+        assert second.holder.reject("same")
+        await fleet.clock.advance(1.0)
+        assert fleet.texts == ["same"] * 2
+        assert fleet.issuer.calls == 2
+        assert not first.holder.reject("same")
+        assert not second.holder.reject("same")
+
+
+async def test_an_issuer_that_gives_the_same_token_until_its_end_is_asked_as_often_as_by_one():
+    async def calls(replicas):
+        issuer = scripted(otherwise=Mint(300, "same"))
+        async with Fleet(issuer, count=replicas) as fleet:
+            await fleet.clock.advance(310.0)
+            assert fleet.texts == ["same"] * replicas
+        return issuer.calls
+
+    assert await calls(4) <= await calls(1) + 2
+
+
+async def test_a_wrong_secret_is_shown_to_the_issuer_as_seldom_as_by_one_process():
+    async with Fleet(scripted(otherwise=refused())) as fleet:
+        await fleet.clock.advance(29.0)
+        assert fleet.issuer.calls == 1
+        assert {replica.holder.status().last_error for replica in fleet.replicas} == {
+            fleet.replicas[0].holder.status().last_error
+        }
+        assert "invalid_client" in str(fleet.replicas[3].holder.status().last_error)
+        await fleet.clock.advance(300.0)
+        assert fleet.issuer.calls <= 4
+
+
+async def test_who_starts_while_the_secret_is_wrong_does_not_ask():
+    async with Fleet(scripted(otherwise=refused()), count=1) as fleet:
+        await fleet.clock.advance(5.0)
+        late = await fleet.join()
+        with pytest.raises(TokenUnavailable, match="invalid_client") as raised:
+            await late.holder.token()
+        assert fleet.issuer.calls == 1
+        assert 20 < (raised.value.retry_after_s or 0) <= 30
+
+
+async def test_a_secret_that_was_mended_in_one_place_helps_everybody_who_has_it():
+    secret = ["wrong"]
+    issuer = scripted()
+    issuer.accepts = "right"
+    async with Fleet(issuer, settings=oauth2(client_secret=Secret(lambda: secret[0]))) as fleet:
+        await fleet.clock.advance(10.0)
+        assert issuer.calls == 1
+        secret[0] = "right"
+        await fleet.clock.advance(4.0)
+        assert fleet.texts == ["token-1"] * 4
+        assert issuer.calls == 2
+
+
+async def test_after_a_recovery_the_refusals_are_counted_anew():
+    issuer = scripted(refused(), Mint(60), refused(), Mint(60), otherwise=Hang())
+    async with Fleet(issuer, count=2) as fleet:
+        await fleet.clock.advance(40.0)
+        assert fleet.texts == ["token-1"] * 2
+        await fleet.clock.advance(48.5)  # its refresh is refused; half a minute later it is not
+        assert issuer.calls == 3
+        await fleet.clock.advance(32.0)
+        assert fleet.texts == ["token-2"] * 2
+        assert issuer.calls == 4
+
+
+async def test_the_issuers_wish_to_wait_is_everybodys():
+    async with Fleet(scripted(refused("slow_down", 429, (b"retry-after", b"20")))) as fleet:
+        await fleet.clock.advance(19.0)
+        assert fleet.issuer.calls == 1
+        await fleet.clock.advance(3.0)
+        assert fleet.texts == ["token-1"] * 4
+        assert fleet.issuer.calls == 2
+
+
+async def test_an_outage_costs_the_issuer_little_more_than_one_process_does_and_its_end_is_noticed_by_all():
+    async def calls(replicas):
+        issuer = scripted(otherwise=Broken())
+        async with Fleet(issuer, count=replicas, jitter=0.3) as fleet:
+            await fleet.clock.advance(60.0)
+            while_down = issuer.calls
+            issuer.otherwise = Mint()
+            await fleet.clock.advance(4.0)
+            assert None not in fleet.texts
+            assert issuer.calls == while_down + 1
+        return while_down
+
+    alone = await calls(1)
+    assert await calls(4) <= 2 * alone
+
+
+async def test_who_waited_for_a_fetch_that_failed_has_failed_with_it():
+    async with Fleet(scripted(Broken(delay_s=1.0), otherwise=Mint(delay_s=0.5)), count=4) as fleet:
+        await fleet.clock.advance(1.1)
+        assert fleet.issuer.calls == 1
+        await fleet.clock.advance(3.0)
+        assert fleet.texts == ["token-1"] * 4
+        assert fleet.issuer.calls == 2
+
+
+async def test_another_recipe_has_another_token():
+    async with Fleet(scripted(), count=2) as fleet:
+        await fleet.clock.advance(1.0)
+        other = await fleet.join(oauth2(scope="more"))
+        same = await fleet.join()
+        await fleet.clock.advance(1.0)
+        assert (other.text, same.text) == ("token-2", "token-1")
+
+
+async def test_a_changed_secret_asks_anew_and_leaves_the_others_what_they_have():
+    secret = ["old-secret"]
+    async with Fleet(scripted(otherwise=Mint(100)), count=2) as fleet:
+        changing = await fleet.join(oauth2(client_secret=Secret(lambda: secret[0])))
+        await fleet.clock.advance(1.0)
+        assert fleet.issuer.calls == 2
+        secret[0] = "new-secret"
+        await fleet.clock.advance(80.0)
+        assert fleet.issuer.calls == 4
+        assert changing.text not in (fleet.replicas[0].text, "token-1", "token-2")
+        assert len(changing.snapshot._followed) == 1
+
+
+async def test_a_secret_that_cannot_be_read_is_told_in_the_sources_own_words():
+    def missing():
+        raise ValueError("the file /run/secret cannot be read")
+
+    clock = DrivenClock()
+    issuer = ScriptedIssuer(clock)
+    async with Fleet(issuer, count=1, settings=oauth2(client_secret=Secret(missing))) as fleet:
+        failure = await failure_of(fleet.replicas[0].source.fetch())
+        assert "client_secret: the file /run/secret cannot be read" in failure.reason
+        assert fleet.replicas[0].wire.requests == []
+
+
+async def test_a_token_that_is_dead_on_arrival_is_given_to_nobody():
+    async with Fleet(scripted(otherwise=Mint(1, delay_s=2.0)), count=2) as fleet:
+        await fleet.clock.advance(3.0)
+        assert ("put", "token") not in [request for each in fleet.replicas for request in each.wire.requests]
+
+
+async def test_what_another_version_wrote_is_as_good_as_nothing():
+    async with Fleet(scripted(), count=0) as fleet:
+        replica = await fleet.join()
+        names = replica.source._names
+        assert names is not None
+        await fleet.store.put(names.token, b'{"something":"else"}', 60.0)
+        await fleet.store.put(names.failure, b"{", 60.0)
+        late = await fleet.join()
+        assert late.text == "token-2"
+
+
+async def test_a_jwt_keeps_what_is_known_of_it():
+    text = signed(iat=1_800_000_000, exp=1_800_000_300)
+    async with Fleet(scripted(otherwise=Mint(None, text)), count=2) as fleet:
+        await fleet.clock.advance(1.0)
+        first, second = (replica.holder.status() for replica in fleet.replicas)
+        assert (first.kind, first.told_by) == (second.kind, second.told_by)
+        assert first.left_s == pytest.approx(second.left_s, abs=0.2)
+
+
+async def test_an_offered_token_that_is_older_the_same_or_dead_is_not_taken():
+    async with Fleet(scripted(otherwise=Mint(300)), count=1) as fleet:
+        await fleet.clock.advance(10.0)
+        (replica,) = fleet.replicas
+        held = replica.holder.fresh()
+        assert held is not None
+        assert not replica.holder.offer(replace(held, born_s=held.born_s + 1))
+        assert not replica.holder.offer(replace(held, value=Secret("older"), born_s=held.born_s - 1))
+        assert not replica.holder.offer(replace(held, value=Secret("dead"), born_s=held.born_s + 1, life_s=2.0))
+        assert replica.text == "token-1"
+        assert replica.holder.offer(replace(held, value=Secret("newer"), born_s=held.born_s + 1))
+        assert replica.text == "newer"
+        await replica.aclose()
+        assert not replica.holder.offer(replace(held, value=Secret("newest"), born_s=held.born_s + 2))
+
+
+async def test_who_waits_in_an_outage_is_served_by_the_process_that_could_mint():
+    async with Fleet(scripted(*[Broken()] * 4), count=1) as fleet:
+        await fleet.clock.advance(1.0)
+        (waiting,) = fleet.replicas
+        asked = asyncio.create_task(waiting.holder.token())
+        await fleet.clock.advance(0.5)
+        assert not asked.done() or asked.exception()
+        await fleet.clock.advance(5.0)
+        assert waiting.text == "token-1"
+
+
+def test_tokens_go_no_farther_than_their_recipe_is_whole():
+    far = {kind for kind in KINDS if is_shareable(kind, Reach.NETWORK)}
+    near = {kind for kind in KINDS if is_shareable(kind, Reach.MACHINE)}
+    assert far == {"oauth2", "http_json"}
+    assert near == {*far, "exec", "entra", "google", "aws_bedrock"}
+    assert not any(is_shareable(kind, Reach.PROCESS) for kind in KINDS)
+
+
+def test_it_shows_no_secret():
+    clock = DrivenClock()
+    settings = oauth2()
+    source = build_source("corp", settings, ScriptedIssuer(clock), clock)
+    shared = SharedSource(source, settings, MemoryStore(clock), clock)
+    assert repr(shared) == "SharedSource(Oauth2Source(corp))"
+    assert shared.secrets() == source.secrets()
+
+
+async def test_who_waits_for_others_in_vain_says_so_after_its_time():
+    async with Fleet(scripted(otherwise=Hang()), count=4) as fleet:
+        await fleet.clock.advance(10.5)
+        errors = [str(replica.holder.status().last_error) for replica in fleet.replicas]
+        assert "another gatepass process asks for this token, and has none after 10 s" in errors
+        assert "sso.example gave no whole answer within 10 s" in errors
+
+
+async def test_a_failure_of_one_that_was_given_up_is_nobody_elses():
+    async with Fleet(scripted(Broken(delay_s=7.0), otherwise=Mint(delay_s=4.0)), count=2) as fleet:
+        await fleet.clock.advance(8.0)
+        assert ("put", "token-failure") not in [request for each in fleet.replicas for request in each.wire.requests]
+        await fleet.clock.advance(2.0)
+        assert fleet.texts == ["token-1"] * 2
+        assert fleet.issuer.calls == 2
+
+
+async def test_only_the_last_rejected_values_are_remembered():
+    async with Fleet(scripted(), count=1) as fleet:
+        (replica,) = fleet.replicas
+        for number in range(100):
+            replica.source.rejected(f"value-{number}")
+        assert list(replica.source._rejected) == [f"value-{number}" for number in range(92, 100)]

@@ -1,0 +1,166 @@
+"""Refresh tokens that several processes use, each of which ends with its use."""
+
+from __future__ import annotations
+
+import asyncio
+from urllib.parse import parse_qs
+
+import pytest
+
+from gatepass.call import Secret
+from gatepass.store.memory import MemoryStore
+from gatepass.store.seam import Reach
+from gatepass.tokens import build_source
+from gatepass.tokens.shared_keepsake import StoreKeepsake, keepsake_for
+from tests.unit.clock import DrivenClock, settle
+from tests.unit.tokens.fleet import OwnClock, Wire
+from tests.unit.tokens.scripted import Reply, ScriptedIssuer, answer, failure_of, http_json, oauth2, refused
+
+
+def refreshing(**settings):
+    return oauth2(grant_type="refresh_token", refresh_token=Secret("refresh-0"), **settings)
+
+
+class Rotating(ScriptedIssuer):
+    """Each refresh token is good for one use; a second use of one ends them all."""
+
+    def __init__(self, clock):
+        super().__init__(clock)
+        self.current: str | None = "refresh-0"
+        self.thefts = 0
+
+    async def _send(self, request):
+        used = parse_qs(request.body.decode())["refresh_token"][0]
+        self.requests.append(request)
+        await asyncio.sleep(0)
+        if used != self.current:
+            self.current = None
+            self.thefts += 1
+            return Reply(self, refused("invalid_grant", 400))
+        self.current = f"refresh-{len(self.requests)}"
+        return Reply(self, answer({"access_token": "a", "expires_in": 60, "refresh_token": self.current}))
+
+
+@pytest.fixture
+def clock():
+    return DrivenClock()
+
+
+@pytest.fixture
+def store(clock):
+    return MemoryStore(clock)
+
+
+def wired(store, clock):
+    return Wire(store, OwnClock(clock, 0.0))
+
+
+async def test_a_text_is_kept_for_all_with_the_same_refresh_tokens(clock, store):
+    here = StoreKeepsake(refreshing(), store, clock)
+    there = StoreKeepsake(refreshing(scope="another"), store, clock)
+    other = StoreKeepsake(refreshing(client_id="another"), store, clock)
+    assert await here.get() is None
+    await here.put("the newest ✓")
+    assert await there.get() == "the newest ✓"
+    assert await other.get() is None
+
+
+async def test_turns_exclude_each_other_in_one_process_and_in_two(clock, store):
+    one, two = (StoreKeepsake(refreshing(), store, clock) for _ in range(2))
+    inside, most = 0, 0
+
+    async def use(keepsake):
+        nonlocal inside, most
+        async with keepsake.turn(60.0):
+            inside += 1
+            most = max(most, inside)
+            event = asyncio.Event()
+            clock.call_later(5.0, event.set)
+            await event.wait()
+            inside -= 1
+
+    using = [asyncio.create_task(use(keepsake)) for keepsake in (one, one, two, two)]
+    await clock.advance(21.0)
+    assert all(task.done() for task in using)
+    assert most == 1
+
+
+async def test_a_turn_that_does_not_come_in_time_is_told_of(clock, store):
+    one, two = (StoreKeepsake(refreshing(), store, clock) for _ in range(2))
+    async with one.turn(1.0):
+        waiting = asyncio.create_task(two.turn(1.0).__aenter__())
+        await clock.advance(1.1)
+        failure = await failure_of(lambda: waiting.result())
+        assert "in use elsewhere" in failure.reason
+        assert not failure.quick
+
+
+async def test_the_turn_of_one_who_died_ends_by_itself(clock, store):
+    dead = wired(store, clock)
+    turn = StoreKeepsake(refreshing(), dead, clock).turn(1.0)
+    await turn.__aenter__()
+    dead.state = "down"
+    living = asyncio.create_task(StoreKeepsake(refreshing(), store, clock).turn(5.0).__aenter__())
+    await clock.advance(1.0)
+    assert not living.done()
+    await clock.advance(1.5)
+    assert living.done()
+    await turn.__aexit__(None, None, None)
+
+
+@pytest.mark.parametrize("state", ["down"])
+async def test_without_the_store_no_refresh_token_is_used(clock, store, state):
+    wire = wired(store, clock)
+    wire.state = state
+    keepsake = StoreKeepsake(refreshing(), wire, clock)
+    for work in (keepsake.get(), keepsake.put("x"), keepsake.turn(1.0).__aenter__()):
+        failure = await failure_of(work)
+        assert failure.reason == (
+            "the refresh token is in the store, and the store is away: "
+            "two uses of one token would end them all (no connection)"
+        )
+        assert not failure.quick
+
+
+async def test_a_cancelled_turn_is_free_for_the_next(clock, store):
+    keepsake = StoreKeepsake(refreshing(), store, clock)
+
+    async def use():
+        async with keepsake.turn(1.0):
+            await asyncio.Event().wait()
+
+    using = asyncio.create_task(use())
+    await settle()
+    using.cancel()
+    await asyncio.wait({using})
+    async with keepsake.turn(0.0):
+        pass
+    assert len(asyncio.all_tasks()) == 1
+
+
+async def test_four_processes_use_each_refresh_token_once(clock, store):
+    issuer = Rotating(clock)
+    sources = [
+        build_source("corp", refreshing(), issuer, clock, StoreKeepsake(refreshing(), store, clock)) for _ in range(4)
+    ]
+    fetching = [asyncio.create_task(source.fetch()) for source in sources for _ in range(2)]
+    await clock.advance(5.0)
+    assert {task.result().text for task in fetching} == {"a"}
+    assert (issuer.thefts, len(issuer.requests)) == (0, 8)
+
+
+async def test_who_starts_later_goes_on_with_the_newest(clock, store):
+    issuer = Rotating(clock)
+    for _ in range(3):
+        keepsake = StoreKeepsake(refreshing(), store, clock)
+        assert (await build_source("corp", refreshing(), issuer, clock, keepsake).fetch()).text == "a"
+    assert issuer.thefts == 0
+
+
+def test_only_refresh_tokens_that_are_shared_have_a_keepsake(clock, store):
+    far = wired(store, clock)
+    assert isinstance(keepsake_for(refreshing(), far, clock), StoreKeepsake)
+    assert keepsake_for(oauth2(), far, clock) is None
+    assert keepsake_for(http_json(), far, clock) is None
+    assert store.reach is Reach.PROCESS
+    assert keepsake_for(refreshing(), store, clock) is None

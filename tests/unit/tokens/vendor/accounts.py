@@ -1,0 +1,61 @@
+"""Credentials of three vendors, made up, and the settings that name them."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from gatepass.config.credential.aws_bedrock import AwsBedrockCredential
+from gatepass.config.credential.entra import EntraCredential
+from gatepass.config.credential.google import GoogleCredential
+from tests.unit.clock import DrivenClock
+from tests.unit.tokens.keys import private_pem
+
+SECRET = "s3cr3t-of~the.application"
+AWS_KEYS = {"access_key_id": "AKIDEXAMPLE", "secret_access_key": "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"}
+
+
+def present() -> DrivenClock:
+    """A clock that shows the machine's own date, by which the libraries count."""
+    return DrivenClock(wall=time.time())
+
+
+def entra(**settings: Any) -> EntraCredential:
+    principal = {} if settings.get("managed_identity") else {"tenant_id": "corp.example", "client_id": "app-1"}
+    return EntraCredential.model_validate({"type": "entra", **principal, **settings})
+
+
+def google(**settings: Any) -> GoogleCredential:
+    return GoogleCredential.model_validate({"type": "google", **settings})
+
+
+def bedrock(**settings: Any) -> AwsBedrockCredential:
+    return AwsBedrockCredential.model_validate({"type": "aws_bedrock", "region": "us-east-1", **settings})
+
+
+def service_account(**members: Any) -> dict[str, Any]:
+    return {
+        "type": "service_account",
+        "client_email": "bot@project.iam.gserviceaccount.com",
+        "private_key_id": "key-1",
+        "private_key": private_pem("rsa"),
+        "token_uri": "https://oauth2.googleapis.com/token",
+        **members,
+    }
+
+
+def user() -> dict[str, Any]:
+    return {
+        "type": "authorized_user",
+        "client_id": "client-1",
+        "client_secret": SECRET,
+        "refresh_token": "1//refresh-token-of-the-user",
+    }
+
+
+def file_of(folder: Path, document: Any) -> str:
+    path = folder / "credentials.json"
+    path.write_text(document if isinstance(document, str) else json.dumps(document))
+    return str(path)

@@ -1,0 +1,181 @@
+import asyncio
+import logging
+import time
+from base64 import b64decode
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from gatepass.call import Secret
+from gatepass.tokens.life import Kind, ToldBy
+from gatepass.tokens.secret import readable
+from gatepass.tokens.source import build_source
+from tests.unit.tokens.scripted import Answer, Broken, Hang, ScriptedIssuer, failure_of
+from tests.unit.tokens.vendor.accounts import AWS_KEYS, bedrock, present
+from tests.unit.tokens.vendor.test_sts import ROLE, form, refused
+
+SECRET = AWS_KEYS["secret_access_key"]
+PROFILES = "[work]\naws_access_key_id=AKIDWORK\naws_secret_access_key=secret-of-work\naws_session_token=token-of-work"
+
+
+def source(issuer, **settings):
+    return build_source("aws", bedrock(**settings), issuer, issuer.clock)
+
+
+def granted(ends_s: float) -> Answer:
+    end = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(ends_s))
+    return Answer(
+        200,
+        f"<Credentials><AccessKeyId>ASIASESSION</AccessKeyId><SecretAccessKey>secret-of-session</SecretAccessKey>"
+        f"<SessionToken>token-of-session</SessionToken><Expiration>{end}</Expiration></Credentials>".encode(),
+    )
+
+
+def signed(token) -> dict[str, str]:
+    """The query of the request that a key stands for."""
+    url = b64decode(token.text.removeprefix("bedrock-api-key-")).decode()
+    return {name: value for name, (value,) in parse_qs(urlsplit(f"//{url}").query).items()}
+
+
+async def test_a_key_is_signed_here_and_nobody_is_asked():
+    issuer = ScriptedIssuer(present())
+    token = await source(issuer, **AWS_KEYS, key_life_s=1_800.0).fetch()
+    told = signed(token)
+    assert told["X-Amz-Credential"].startswith("AKIDEXAMPLE/")
+    assert "/us-east-1/bedrock/aws4_request" in told["X-Amz-Credential"]
+    assert (told["X-Amz-Expires"], told["Action"], told["Version"]) == ("1800", "CallWithBearerToken", "1")
+    assert (token.born_s, token.life_s, token.kind, token.told_by) == (1_000, 1_800, Kind.OPAQUE, ToldBy.REPLY)
+    assert issuer.calls == 0
+
+
+async def test_temporary_keys_bring_their_session():
+    issuer = ScriptedIssuer(present())
+    token = await source(issuer, **AWS_KEYS, session_token="token-of-session").fetch()
+    assert signed(token)["X-Amz-Security-Token"] == "token-of-session"
+
+
+async def test_keys_of_a_profile_are_read_anew_each_time(tmp_path):
+    path = tmp_path / "credentials"
+    path.write_text(PROFILES)
+    minting = source(ScriptedIssuer(present()), profile="work", profiles_file=str(path))
+    token = await minting.fetch()
+    assert signed(token)["X-Amz-Credential"].startswith("AKIDWORK/")
+    assert signed(token)["X-Amz-Security-Token"] == "token-of-work"
+    path.write_text(PROFILES.replace("AKIDWORK", "AKIDNEXT"))
+    assert signed(await minting.fetch())["X-Amz-Credential"].startswith("AKIDNEXT/")
+
+
+async def test_a_profile_that_cannot_be_used_is_told(tmp_path):
+    path = tmp_path / "credentials"
+    minting = source(ScriptedIssuer(present()), profile="work", profiles_file=str(path))
+    assert (await failure_of(minting.fetch())).reason == (
+        f"profiles_file: the file {path} cannot be read: No such file or directory"
+    )
+    path.write_text("[work]\ncredential_process = /bin/keys")
+    failure = await failure_of(minting.fetch())
+    assert failure.reason == (
+        f"profiles_file: {path} has a profile work that wants credential_process, which would go past `network`: "
+        "use role_arn"
+    )
+    assert (failure.quick, failure.definite) == (False, False)
+
+
+async def test_a_web_identity_becomes_a_session_and_a_key_that_ends_with_it(tmp_path):
+    path = tmp_path / "token"
+    path.write_text("projected-token-of-the-pod\n")
+    issuer = ScriptedIssuer(clock := present(), granted(clock.wall() + 900))
+    token = await source(issuer, role_arn=ROLE, web_identity_token_file=str(path)).fetch()
+    asked = issuer.requests[0]
+    assert (asked.method, asked.url) == ("POST", "https://sts.us-east-1.amazonaws.com/")
+    assert b"authorization" not in dict(asked.headers)
+    told = form(asked.body)
+    assert (told["Action"], told["WebIdentityToken"]) == ("AssumeRoleWithWebIdentity", "projected-token-of-the-pod")
+    assert (told["RoleArn"], told["RoleSessionName"]) == (ROLE, "gatepass")
+    assert signed(token)["X-Amz-Security-Token"] == "token-of-session"
+    assert token.life_s == pytest.approx(900, abs=1)
+
+
+async def test_a_role_is_assumed_with_the_own_keys():
+    issuer = ScriptedIssuer(clock := present(), granted(clock.wall() + 3_600))
+    settings = {"role_arn": ROLE, "external_id": "theirs", "sts_url": "https://sts.corp.example/"}
+    token = await source(issuer, **AWS_KEYS, **settings, key_life_s=600.0).fetch()
+    asked = issuer.requests[0]
+    assert asked.url == "https://sts.corp.example/"
+    assert b"Credential=AKIDEXAMPLE/" in dict(asked.headers)[b"authorization"]
+    assert (form(asked.body)["Action"], form(asked.body)["ExternalId"]) == ("AssumeRole", "theirs")
+    assert signed(token)["X-Amz-Credential"].startswith("ASIASESSION/")
+    assert token.life_s == 600
+
+
+async def test_china_has_an_sts_of_its_own():
+    issuer = ScriptedIssuer(clock := present(), granted(clock.wall() + 3_600))
+    await source(issuer, **AWS_KEYS, role_arn=ROLE, region="cn-north-1").fetch()
+    assert issuer.requests[0].url == "https://sts.cn-north-1.amazonaws.com.cn/"
+
+
+async def test_a_session_that_has_ended_signs_nothing():
+    issuer = ScriptedIssuer(clock := present(), granted(clock.wall() - 1))
+    failure = await failure_of(source(issuer, **AWS_KEYS, role_arn=ROLE).fetch())
+    assert failure.reason == "STS gave a session that has ended already: is this machine's clock right?"
+
+
+async def test_a_refusal_of_sts_is_told_masked(tmp_path):
+    path = tmp_path / "token"
+    path.write_text("projected-token-of-the-pod")
+    no = Answer(403, refused("AccessDenied", "projected-token-of-the-pod may not"))
+    issuer = ScriptedIssuer(present(), no, Broken(detail="no way"))
+    minting = source(issuer, role_arn=ROLE, web_identity_token_file=str(path))
+    failure = await failure_of(minting.fetch())
+    told = "the issuer refused the client: sts.us-east-1.amazonaws.com answered 403: AccessDenied: *** may not"
+    assert (failure.reason, failure.definite) == (told, True)
+    assert (await failure_of(minting.fetch())).reason == "no connection to sts.us-east-1.amazonaws.com: no way"
+    path.unlink()
+    told = f"web_identity_token_file: the file {path} cannot be read: No such file or directory"
+    assert (await failure_of(minting.fetch())).reason == told
+    assert issuer.calls == 2
+
+
+@pytest.mark.parametrize("empty", ["access_key_id", "secret_access_key", "session_token"])
+async def test_keys_that_are_empty_now_sign_nothing(empty):
+    keys = {**AWS_KEYS, "session_token": "token-of-mine", empty: Secret(lambda: "")}
+    failure = await failure_of(source(ScriptedIssuer(present()), **keys).fetch())
+    assert (failure.reason, failure.quick) == (f"{empty} is empty", False)
+
+
+async def test_a_silent_sts_is_left_in_time():
+    issuer = ScriptedIssuer(clock := present(), otherwise=Hang())
+    minting = source(issuer, **AWS_KEYS, role_arn=ROLE, timeout_s=3.0)
+    task = asyncio.create_task(failure_of(minting.fetch()))
+    await clock.advance(3)
+    assert (await task).reason == "sts.us-east-1.amazonaws.com gave no whole answer within 3 s"
+    assert issuer.under_way == 0
+
+
+async def test_nothing_that_is_secret_is_logged_at_any_level(caplog):
+    caplog.set_level(logging.DEBUG)
+    issuer = ScriptedIssuer(clock := present(), granted(clock.wall() + 900))
+    logging.getLogger("elsewhere").debug("the capture works")
+    token = await source(issuer, **AWS_KEYS, role_arn=ROLE, session_token="token-of-mine").fetch()
+    assert "the capture works" in caplog.text
+    assert [record.name for record in caplog.records if record.name.startswith(("botocore", "urllib3"))] == []
+    secrets = (SECRET, token.text, "token-of-mine", "token-of-session", "secret-of-session", "Signature")
+    assert not [secret for secret in secrets if secret in caplog.text]
+
+
+def test_secrets_are_what_it_signs_in_with_as_it_stands_now(tmp_path):
+    issuer, path = ScriptedIssuer(present()), tmp_path / "file"
+    assert readable(source(issuer, **AWS_KEYS, session_token="s").secrets()) == (SECRET, "s")
+    profile = source(issuer, profile="work", profiles_file=str(path))
+    assert readable(profile.secrets()) == (None, None)
+    path.write_text(PROFILES)
+    assert readable(profile.secrets()) == ("secret-of-work", "token-of-work")
+    path.write_text(PROFILES.rpartition("\n")[0])
+    assert readable(profile.secrets()) == ("secret-of-work", "")
+    web = source(issuer, role_arn=ROLE, web_identity_token_file=str(path))
+    path.write_text("projected\n")
+    assert readable(web.secrets()) == ("projected",)
+
+
+def test_a_process_without_a_home_can_be_built(monkeypatch):
+    monkeypatch.delenv("HOME", raising=False)
+    assert repr(source(ScriptedIssuer(present()), **AWS_KEYS)) == "AwsBedrockSource(aws)"

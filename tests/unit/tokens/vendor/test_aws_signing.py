@@ -1,0 +1,46 @@
+from datetime import datetime
+
+import botocore.auth
+import pytest
+
+from gatepass.tokens.vendor.aws_signing import bedrock_key, signed_headers
+from gatepass.tokens.vendor.sts import Keys
+
+KEYS = Keys("AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY")
+SESSION = Keys(KEYS.access_key_id, KEYS.secret_access_key, "session/token+of=it")
+OF_AWS = (
+    "bedrock-api-key-YmVkcm9jay5hbWF6b25hd3MuY29tLz9BY3Rpb249Q2FsbFdpdGhCZWFyZXJUb2tlbiZYLUFtei1BbGdvcml0aG09QVdTNC1I"
+    "TUFDLVNIQTI1NiZYLUFtei1DcmVkZW50aWFsPUFLSURFWEFNUExFJTJGMjAyNjAxMDIlMkZ1cy13ZXN0LTIlMkZiZWRyb2NrJTJGYXdzNF9yZXF1"
+    "ZXN0JlgtQW16LURhdGU9MjAyNjAxMDJUMDMwNDA1WiZYLUFtei1FeHBpcmVzPTcyMDAmWC1BbXotU2lnbmVkSGVhZGVycz1ob3N0JlgtQW16LVNp"
+    "Z25hdHVyZT05Zjc3YWQyMzUyNTM2ZTMwZmZjMGRlYWJjYmRjNmZhZWRhZTk3NzViYWI3NWVlMDE2ZDM3ZjQ4MjBhYWEyYmZkJlZlcnNpb249MQ=="
+)
+OF_AWS_IN_A_SESSION = (
+    "bedrock-api-key-YmVkcm9jay5hbWF6b25hd3MuY29tLz9BY3Rpb249Q2FsbFdpdGhCZWFyZXJUb2tlbiZYLUFtei1BbGdvcml0aG09QVdTNC1I"
+    "TUFDLVNIQTI1NiZYLUFtei1DcmVkZW50aWFsPUFLSURFWEFNUExFJTJGMjAyNjAxMDIlMkZ1cy13ZXN0LTIlMkZiZWRyb2NrJTJGYXdzNF9yZXF1"
+    "ZXN0JlgtQW16LURhdGU9MjAyNjAxMDJUMDMwNDA1WiZYLUFtei1FeHBpcmVzPTcyMDAmWC1BbXotU2lnbmVkSGVhZGVycz1ob3N0JlgtQW16LVNl"
+    "Y3VyaXR5LVRva2VuPXNlc3Npb24lMkZ0b2tlbiUyQm9mJTNEaXQmWC1BbXotU2lnbmF0dXJlPTE2ZGNiNmYxNTViMTMyNjZkMDA3ZDA3MzJkMjFl"
+    "OWYxMmNjMzI2YmZiNTAxYjZkNjZhODJjMTg0YzMzMGNlMWUmVmVyc2lvbj0x"
+)
+"""What aws-bedrock-token-generator 1.1.0 gives for us-west-2 and two hours, at 2026-01-02 03:04:05 UTC."""
+
+
+@pytest.fixture(autouse=True)
+def moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(botocore.auth, "get_current_datetime", lambda: datetime(2026, 1, 2, 3, 4, 5))
+
+
+@pytest.mark.parametrize(("keys", "expected"), [(KEYS, OF_AWS), (SESSION, OF_AWS_IN_A_SESSION)])
+def test_a_key_is_the_very_one_that_awss_own_generator_makes(keys, expected):
+    assert bedrock_key(keys, "us-west-2", 7_200.0) == expected
+
+
+def test_a_request_to_sts_is_signed_with_its_session():
+    headers = signed_headers(SESSION, "us-west-2", "https://sts.example/", b"Action=AssumeRole", {"content-type": "x"})
+    assert headers["content-type"] == "x"
+    assert headers["X-Amz-Date"] == "20260102T030405Z"
+    assert headers["X-Amz-Security-Token"] == "session/token+of=it"
+    scope = "Credential=AKIDEXAMPLE/20260102/us-west-2/sts/aws4_request"
+    signed = "SignedHeaders=content-type;host;x-amz-date;x-amz-security-token"
+    assert headers["Authorization"].startswith(f"AWS4-HMAC-SHA256 {scope}, {signed}, Signature=")
+    others = signed_headers(SESSION, "us-west-2", "https://sts.example/", b"Action=Other", {"content-type": "x"})
+    assert others["Authorization"] != headers["Authorization"]

@@ -1,0 +1,378 @@
+import asyncio
+import logging
+import time
+from base64 import urlsafe_b64decode
+from typing import Any
+from urllib.parse import parse_qs
+
+import jwt
+import pytest
+from azure.core import rest
+from azure.core.pipeline import transport as pipeline
+from cryptography.hazmat.primitives.asymmetric import padding
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, pkcs12
+
+from gatepass.errors import Fault
+from gatepass.tokens.life import Kind, ToldBy
+from gatepass.tokens.secret import readable
+from gatepass.tokens.source import build_source
+from gatepass.tokens.vendor.azure_transport import AzureTransport
+from tests.unit.tokens.keys import certificate, certificate_pem, key, private_pem
+from tests.unit.tokens.scripted import (
+    Answer,
+    Broken,
+    Hang,
+    Mint,
+    ScriptedIssuer,
+    answer,
+    cancelled_at_each_await,
+    date,
+    failure_of,
+    refused,
+    signed,
+)
+from tests.unit.tokens.vendor.accounts import SECRET, entra, present
+from tests.unit.tokens.vendor.test_errand import errand
+
+TOKEN_URL = "https://login.microsoftonline.com/corp.example/oauth2/v2.0/token"
+SCOPE = "https://cognitiveservices.azure.com/.default"
+IDENTITY = ("IDENTITY_ENDPOINT", "IDENTITY_HEADER", "IMDS_ENDPOINT", "MSI_ENDPOINT", "MSI_SECRET", "AZURE_CLIENT_ID")
+
+
+@pytest.fixture(autouse=True)
+def plain_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No identity of this machine's own reaches azure-identity."""
+    for name in (*IDENTITY, "AZURE_FEDERATED_TOKEN_FILE", "AZURE_AUTHORITY_HOST", "IDENTITY_SERVER_THUMBPRINT"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def source(issuer, **settings):
+    return build_source("corp", entra(**settings), issuer, issuer.clock)
+
+
+def form(issuer):
+    return {name: value for name, (value,) in parse_qs(issuer.requests[-1].body.decode()).items()}
+
+
+async def test_a_client_secret_is_exchanged_at_the_tenants_endpoint():
+    issuer = ScriptedIssuer(present(), Mint(life=3_599, text="the-token"))
+    token = await source(issuer, client_secret=SECRET).fetch()
+    assert (token.text, token.born_s, token.life_s) == ("the-token", 1_000.0, 3_599.0)
+    assert (token.kind, token.told_by) == (Kind.OPAQUE, ToldBy.REPLY)
+    assert (issuer.requests[-1].method, issuer.requests[-1].url) == ("POST", TOKEN_URL)
+    assert form(issuer) == {
+        "grant_type": "client_credentials",
+        "client_id": "app-1",
+        "client_secret": SECRET,
+        "scope": SCOPE,
+    }
+
+
+async def test_authority_and_scope_are_configured():
+    issuer = ScriptedIssuer(present())
+    await source(
+        issuer,
+        client_secret=SECRET,
+        authority_host="https://login.microsoftonline.us/",
+        scope="https://ai.azure.com/.default",
+    ).fetch()
+    assert issuer.requests[-1].url == "https://login.microsoftonline.us/corp.example/oauth2/v2.0/token"
+    assert form(issuer)["scope"] == "https://ai.azure.com/.default"
+
+
+async def test_every_fetch_mints():
+    issuer = ScriptedIssuer(present(), otherwise=Mint(life=86_400))
+    minting = source(issuer, client_secret=SECRET)
+    assert [(await minting.fetch()).text for _ in range(3)] == ["token-1", "token-2", "token-3"]
+
+
+async def test_one_fetch_is_one_request_however_it_fails():
+    for status in (408, 429, 500, 503):
+        issuer = ScriptedIssuer(present(), otherwise=answer({}, status, (b"retry-after", b"1")))
+        await failure_of(source(issuer, client_secret=SECRET).fetch())
+        assert issuer.calls == 1
+
+
+@pytest.mark.parametrize("locked", [False, True], ids=["plain", "pass-phrase"])
+async def test_a_certificate_signs_the_assertion(tmp_path, locked):
+    path = tmp_path / "app.pem"
+    path.write_text(private_pem("rsa", b"phrase" if locked else None) + certificate_pem("rsa"))
+    more = {"certificate_password": "phrase"} if locked else {}
+    issuer = ScriptedIssuer(present())
+    minting = source(issuer, certificate_file=str(path), **more)
+    assert (await minting.fetch()).text == "token-1"
+    sent = form(issuer)
+    assertion = sent.pop("client_assertion")
+    assert sent == {
+        "grant_type": "client_credentials",
+        "client_id": "app-1",
+        "client_assertion_type": "urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
+        "scope": SCOPE,
+    }
+    claims = jwt.decode(assertion, options={"verify_signature": False})
+    assert (claims["iss"], claims["sub"], claims["aud"]) == ("app-1", "app-1", TOKEN_URL)
+    body, _, signature = assertion.rpartition(".")
+    salted = padding.PSS(padding.MGF1(SHA256()), padding.PSS.AUTO)
+    padded = signature + "=" * (-len(signature) % 4)
+    key("rsa").public_key().verify(urlsafe_b64decode(padded), body.encode(), salted, SHA256())
+
+
+async def test_a_certificate_may_be_a_pkcs12_file(tmp_path):
+    path = tmp_path / "app.pfx"
+    lock = BestAvailableEncryption(b"phrase")
+    path.write_bytes(pkcs12.serialize_key_and_certificates(b"me", key("rsa"), certificate("rsa"), None, lock))
+    issuer = ScriptedIssuer(present())
+    await source(issuer, certificate_file=str(path), certificate_password="phrase").fetch()
+    assert "client_assertion" in form(issuer)
+
+
+async def test_a_certificate_that_cannot_be_used_is_told_without_a_request(tmp_path):
+    issuer, path = ScriptedIssuer(present()), tmp_path / "app.pem"
+    minting = source(issuer, certificate_file=str(path))
+    missing = await failure_of(minting.fetch())
+    assert missing.reason == f"certificate_file: {path} cannot be read: No such file or directory"
+    path.write_text("no certificate")
+    failure = await failure_of(minting.fetch())
+    assert failure.reason.startswith(f"certificate_file: {path} holds no certificate with its key that can be read")
+    assert (failure.quick, failure.definite) == (False, False)
+    assert issuer.calls == 0
+
+
+async def test_a_workload_identity_shows_the_projected_token_as_it_stands(tmp_path):
+    path = tmp_path / "token"
+    issuer = ScriptedIssuer(present())
+    minting = source(issuer, federated_token_file=str(path))
+    for text in ("projected-token-1", "projected-token-2"):
+        path.write_text(text + "\n")
+        await minting.fetch()
+        assert form(issuer)["client_assertion"] == text
+    path.unlink()
+    failure = await failure_of(minting.fetch())
+    told = f"federated_token_file: the file {path} cannot be read: No such file or directory"
+    assert (failure.reason, failure.quick, issuer.calls) == (told, False, 2)
+
+
+async def test_a_managed_identity_asks_the_machines_own_metadata_server():
+    issuer = ScriptedIssuer(present(), answer({"access_token": "t", "expires_in": "1000", "resource": "r"}))
+    token = await source(issuer, managed_identity=True).fetch()
+    assert (token.text, token.life_s) == ("t", 1_000)
+    asked = issuer.requests[-1]
+    assert asked.url == (
+        "http://169.254.169.254/metadata/identity/oauth2/token"
+        "?api-version=2018-02-01&resource=https://cognitiveservices.azure.com"
+    )
+    assert (asked.method, dict(asked.headers)[b"metadata"], asked.body) == ("GET", b"true", b"")
+
+
+async def test_a_user_assigned_identity_is_named():
+    issuer = ScriptedIssuer(present(), answer({"access_token": "t", "expires_in": "1000", "resource": "r"}))
+    await source(issuer, managed_identity=True, client_id="id-2").fetch()
+    assert "client_id=id-2" in issuer.requests[-1].url
+
+
+async def test_an_app_service_identity_shows_its_header(monkeypatch):
+    monkeypatch.setenv("IDENTITY_ENDPOINT", "http://169.254.129.6:8081/msi/token")
+    monkeypatch.setenv("IDENTITY_HEADER", "proof-of-the-app-service")
+    ends_s = int(time.time()) + 86_400
+    issuer = ScriptedIssuer(
+        present(),
+        answer({"access_token": "t", "expires_on": str(ends_s), "resource": "r", "token_type": "Bearer"}),
+        answer({"statusCode": 400, "message": "proof-of-the-app-service is stale"}, 400),
+    )
+    minting = source(issuer, managed_identity=True)
+    assert (await minting.fetch()).text == "t"
+    assert issuer.requests[-1].url.startswith("http://169.254.129.6:8081/msi/token?")
+    assert dict(issuer.requests[-1].headers)[b"x-identity-header"] == b"proof-of-the-app-service"
+    assert (await failure_of(minting.fetch())).reason == (
+        "the issuer refused the client: 169.254.129.6:8081 answered 400: *** is stale"
+    )
+
+
+async def test_an_identity_endpoint_beyond_this_machine_is_not_asked_in_plain(monkeypatch):
+    monkeypatch.setenv("IDENTITY_ENDPOINT", "http://10.1.2.3/msi/token")
+    monkeypatch.setenv("IDENTITY_HEADER", "proof-of-the-app-service")
+    issuer = ScriptedIssuer(present())
+    failure = await failure_of(source(issuer, managed_identity=True).fetch())
+    assert "10.1.2.3 is asked over plain HTTP" in failure.reason
+    assert issuer.calls == 0
+
+
+async def test_a_token_out_of_the_metadata_servers_cache_lives_only_what_is_left():
+    now_s = time.time()
+    old = signed(iat=int(now_s) - 80_000, exp=int(now_s) + 6_400)
+    reply = {"access_token": old, "expires_in": "6400", "expires_on": str(int(now_s) + 6_400), "resource": "r"}
+    issuer = ScriptedIssuer(present(), answer(reply))
+    token = await source(issuer, managed_identity=True).fetch()
+    assert token.life_s == pytest.approx(6_400, abs=2)
+
+
+async def test_clocks_that_differ_leave_the_life_as_the_issuer_tells_it():
+    theirs_s = time.time() - 120
+    made = signed(iat=int(theirs_s), exp=int(theirs_s) + 300)
+    issuer = ScriptedIssuer(present(), answer({"access_token": made, "expires_in": 300}, 200, date(theirs_s)))
+    assert (await source(issuer, client_secret=SECRET).fetch()).life_s == pytest.approx(300, abs=1)
+
+
+@pytest.mark.parametrize(
+    ("turn", "told", "definite"),
+    [
+        (
+            answer({"error": "invalid_client", "error_description": f"AADSTS: {SECRET} is off"}, 401),
+            "the issuer refused the client: login.microsoftonline.com answered 401: invalid_client: AADSTS: *** is off",
+            True,
+        ),
+        (
+            refused("invalid_scope", 400),
+            "the issuer refused the client: login.microsoftonline.com answered 400: invalid_scope: No.",
+            True,
+        ),
+        (
+            answer({"error": "temporarily_unavailable"}, 503),
+            "login.microsoftonline.com answered 503: temporarily_unavailable",
+            False,
+        ),
+        (
+            Answer(500, b"<html><title>Down</title>", ((b"content-type", b"text/html"),)),
+            "login.microsoftonline.com answered 500: an HTML page, Down",
+            False,
+        ),
+        (
+            Answer(302, b"", ((b"location", b"https://elsewhere.example/x"),)),
+            None,
+            False,
+        ),
+        (Answer(200, b""), "login.microsoftonline.com answered 200 with an empty body", False),
+        (Answer(200, b"{"), "login.microsoftonline.com answered 200 with a body that is not JSON", False),
+        (answer([1]), "login.microsoftonline.com answered without a token", False),
+        (answer({"hi": 1}), "login.microsoftonline.com answered without a token; the reply has hi", False),
+        (answer({"access_token": None, "expires_in": 1}), None, False),
+        (answer({"access_token": "t", "expires_in": "soon"}), None, False),
+        (answer({"access_token": "t"}), None, False),
+        (answer({"access_token": "a\r\nb", "expires_in": 300}), None, False),
+        (Broken(), "no connection to login.microsoftonline.com: refused", False),
+        (
+            Broken(Fault.TLS, "unknown CA"),
+            "no TLS connection to login.microsoftonline.com (network.ca_file adds a private CA): unknown CA",
+            False,
+        ),
+    ],
+)
+async def test_each_failure_is_told_in_the_words_of_its_source(turn, told, definite):
+    issuer = ScriptedIssuer(present(), turn)
+    failure = await failure_of(source(issuer, client_secret=SECRET).fetch())
+    assert SECRET not in failure.reason
+    assert failure.definite is definite
+    assert issuer.calls == 1
+    if told is not None:
+        assert failure.reason == told
+    else:
+        assert "login.microsoftonline.com" in failure.reason or "no bearer token" in failure.reason
+
+
+async def test_the_metadata_servers_no_is_told_too():
+    issuer = ScriptedIssuer(
+        present(),
+        answer({"error": "invalid_request", "error_description": "Identity not found"}, 400),
+        Broken(Fault.CONNECT, "no route"),
+    )
+    minting = source(issuer, managed_identity=True)
+    assert (await failure_of(minting.fetch())).reason == (
+        "the issuer refused the client: 169.254.169.254 answered 400: invalid_request: Identity not found"
+    )
+    assert (await failure_of(minting.fetch())).reason == "no connection to 169.254.169.254: no route"
+
+
+async def test_a_wish_to_wait_is_passed_on():
+    issuer = ScriptedIssuer(present(), answer({}, 429, (b"retry-after", b"17")))
+    failure = await failure_of(source(issuer, client_secret=SECRET).fetch())
+    assert (failure.retry_after_s, failure.quick) == (17, False)
+
+
+async def test_a_silent_issuer_is_left_in_time():
+    issuer = ScriptedIssuer(clock := present(), otherwise=Hang())
+    task = asyncio.create_task(failure_of(source(issuer, client_secret=SECRET, timeout_s=4.0).fetch()))
+    await clock.advance(4)
+    assert (await task).reason == "login.microsoftonline.com gave no whole answer within 4 s"
+    assert issuer.under_way == 0
+
+
+async def test_cancelled_at_any_await_it_leaves_nothing_open():
+    issuer = ScriptedIssuer(present())
+    minting = source(issuer, client_secret=SECRET)
+
+    def nothing_is_open() -> None:
+        assert (issuer.open, issuer.under_way) == (0, 0)
+
+    assert await cancelled_at_each_await(minting.fetch, nothing_is_open) > 2
+
+
+async def test_nothing_that_is_secret_is_logged_at_any_level(caplog):
+    caplog.set_level(logging.DEBUG)
+    words = answer({"error": "invalid_client", "error_description": f"not {SECRET}"}, 401)
+    issuer = ScriptedIssuer(present(), Mint(text="a-token-nobody-reads"), words)
+    minting = source(issuer, client_secret=SECRET)
+    logging.getLogger("elsewhere").debug("the capture works")
+    await minting.fetch()
+    await failure_of(minting.fetch())
+    assert "the capture works" in caplog.text
+    assert [record.name for record in caplog.records if record.name.startswith(("azure", "msal"))] == []
+    assert not [secret for secret in (SECRET, "a-token-nobody-reads") if secret in caplog.text]
+
+
+async def test_secrets_are_what_it_signs_in_with_as_it_stands_now(tmp_path):
+    issuer, path = ScriptedIssuer(present()), tmp_path / "file"
+    assert readable(source(issuer, client_secret=SECRET).secrets()) == (SECRET,)
+    assert source(issuer, managed_identity=True).secrets() == ()
+    workload = source(issuer, federated_token_file=str(path))
+    assert readable(workload.secrets()) == (None,)
+    path.write_text("projected\n")
+    assert readable(workload.secrets()) == ("projected",)
+    certified = source(issuer, certificate_file=str(path), certificate_password="phrase")
+    before = readable(certified.secrets())
+    path.write_bytes(b"\x00\xff")
+    after = readable(certified.secrets())
+    assert before[0] == after[0] == "phrase"
+    assert before[1] != after[1]
+    path.unlink()
+    assert readable(certified.secrets()) == ("phrase", None)
+
+
+def test_it_prints_its_name_alone():
+    assert repr(source(ScriptedIssuer(present()), client_secret=SECRET)) == "EntraSource(corp)"
+
+
+@pytest.mark.parametrize("older", [False, True], ids=["rest", "pipeline"])
+async def test_the_adapter_speaks_azure_cores_language(older):
+    issuer = ScriptedIssuer(present(), Answer(200, b"\xef\xbb\xbf{}", ((b"content-type", b"application/json"),)))
+    async with AzureTransport(errand(issuer)) as transport:
+        await transport.open()
+        for data in ({"a": "b c"}, "text", b"bytes", None):
+            response = await transport.send(azure_request(data, older))
+            if issuer.calls == 1:
+                assert (response.status_code, response.text(), response.body()) == (200, "{}", b"\xef\xbb\xbf{}")
+                assert (response.headers["Content-Type"], response.content_type) == ("application/json",) * 2
+    assert [request.body for request in issuer.requests] == [b"a=b+c", b"text", b"bytes", b""]
+
+
+def azure_request(data: Any, older: bool) -> Any:
+    if not older:
+        form = isinstance(data, dict)
+        return rest.HttpRequest(
+            "POST", "https://x.example/", data=data if form else None, content=None if form else data
+        )
+    request = pipeline.HttpRequest("POST", "https://x.example/")
+    request.data = data
+    return request
+
+
+async def test_an_arc_machines_challenge_that_cannot_be_met_says_why(monkeypatch):
+    monkeypatch.setenv("IDENTITY_ENDPOINT", "http://127.0.0.1:40342/metadata/identity/oauth2/token")
+    monkeypatch.setenv("IMDS_ENDPOINT", "http://127.0.0.1:40342")
+    issuer = ScriptedIssuer(present(), answer({}, 401, (b"www-authenticate", b"Basic realm=/etc/hostname")))
+    failure = await failure_of(source(issuer, managed_identity=True).fetch())
+    assert failure.reason.startswith(
+        "the issuer refused the client: 127.0.0.1:40342 answered 401: {} (azure-identity: "
+    )
+    assert "key file path is invalid" in failure.reason
+    assert issuer.calls == 1

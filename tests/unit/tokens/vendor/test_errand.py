@@ -1,0 +1,238 @@
+import asyncio
+from email.utils import formatdate
+
+import pytest
+
+from gatepass.call import Secret
+from gatepass.errors import Fault
+from gatepass.tokens.life import Kind, ToldBy
+from gatepass.tokens.vendor.errand import GRACE_S, Errand, Hop
+from tests.unit.clock import settle
+from tests.unit.tokens.scripted import Answer, Broken, Hang, Mint, ScriptedIssuer, answer, failure_of, signed
+from tests.unit.tokens.vendor.accounts import entra, present
+
+URL = "https://issuer.example/token?x=1"
+IMDS = "http://169.254.169.254/metadata/token"
+
+
+def errand(issuer, settings=None, metadata=None):
+    settings = settings or entra(client_secret="a-secret-of-theirs")
+    return Errand(
+        Hop("corp", settings, issuer, issuer.clock, metadata), "some-library", (Secret("a-secret-of-theirs"),)
+    )
+
+
+async def test_requests_go_over_the_hops_transport_with_our_framing():
+    issuer = ScriptedIssuer(present())
+    given = {"Content-Type": "text/plain", "Host": "elsewhere", "Content-Length": "9", "User-Agent": "theirs"}
+    reply = await errand(issuer).ask("POST", URL, {**given, "Accept-Encoding": "gzip", "X-Count": 3}, b"body")
+    assert reply.status == 200
+    (asked,) = issuer.requests
+    assert (asked.method, asked.url, asked.body) == ("POST", URL, b"body")
+    assert dict(asked.headers) == {
+        b"accept": b"application/json",
+        b"accept-encoding": b"identity",
+        b"user-agent": b"theirs",
+        b"content-type": b"text/plain",
+        b"x-count": b"3",
+    }
+
+
+async def test_an_error_reply_is_the_librarys_to_judge():
+    issuer = ScriptedIssuer(present(), Answer(418, b"teapot"))
+    reply = await errand(issuer).ask("GET", URL, {})
+    assert (reply.status, reply.body) == (418, b"teapot")
+
+
+@pytest.mark.parametrize(
+    ("url", "metadata", "goes"),
+    [
+        ("http://issuer.example/", None, False),
+        ("http://issuer.example/", frozenset({"issuer.example"}), True),
+        ("http://issuer.example/", frozenset(), False),
+        (IMDS, None, False),
+        (IMDS, frozenset(), True),
+        ("http://169.254.131.2:8081/msi", frozenset(), True),
+        ("http://10.0.0.1/msi", frozenset(), False),
+        ("http://127.0.0.1:9/msi", None, True),
+        ("http://[fe80::1]/msi", frozenset(), True),
+    ],
+)
+async def test_plain_http_leads_to_loopback_and_metadata_servers_only(url, metadata, goes):
+    issuer = ScriptedIssuer(present())
+    work = errand(issuer, metadata=metadata).ask("GET", url, {})
+    if goes:
+        await work
+    else:
+        failure = await failure_of(work)
+        assert "plain HTTP" in failure.reason
+        assert "credentials.corp.allow_plain_http: true" in failure.reason
+    assert issuer.calls == int(goes)
+
+
+@pytest.mark.parametrize(("method", "body"), [("POST", b""), ("GET", b"client_secret=x")])
+async def test_nothing_is_sent_to_a_metadata_server_but_a_question(method, body):
+    issuer = ScriptedIssuer(present())
+    await failure_of(errand(issuer, metadata=frozenset()).ask(method, IMDS, {}, body))
+    assert issuer.calls == 0
+
+
+async def test_plain_http_may_be_allowed():
+    issuer = ScriptedIssuer(present())
+    settings = entra(client_secret="a-secret-of-theirs", allow_plain_http=True)
+    await errand(issuer, settings).ask("POST", "http://issuer.example/", {}, b"x")
+    assert issuer.calls == 1
+
+
+async def test_all_requests_share_one_time_limit():
+    issuer = ScriptedIssuer(clock := present(), Mint(delay_s=6), otherwise=Hang())
+    work = errand(issuer)
+
+    async def two() -> None:
+        for _ in range(2):
+            await work.ask("GET", URL, {})
+
+    task = asyncio.create_task(failure_of(work.run(two())))
+    await clock.advance(9.9)
+    assert not task.done()
+    await clock.advance(0.2)
+    assert (await task).reason == "issuer.example gave no whole answer within 10 s"
+    assert issuer.under_way == 0
+
+
+async def test_a_library_that_dawdles_by_itself_is_ended():
+    issuer = ScriptedIssuer(clock := present())
+    task = asyncio.create_task(failure_of(errand(issuer).run(asyncio.Event().wait())))
+    await clock.advance(10 + GRACE_S)
+    assert (await task).reason == "some-library brought no token within 10 s"
+
+
+async def test_the_last_reply_tells_the_life_of_the_token_in_it():
+    issuer = ScriptedIssuer(clock := present(), Mint(life="299", text="abc", delay_s=3))
+    work = errand(issuer)
+    task = asyncio.create_task(work.ask("GET", URL, {}))
+    await clock.advance(3)
+    await task
+    token = work.made("abc", clock.wall() + 299)
+    assert (token.text, token.born_s, token.life_s, token.told_by) == ("abc", 1_000.0, 299.0, ToldBy.REPLY)
+
+
+async def test_the_library_shortens_a_life_and_never_prolongs_it():
+    made_s = (clock := present()).wall() - 3_000
+    cached = signed(iat=int(made_s), exp=int(made_s) + 3_600)
+    issuer = ScriptedIssuer(clock, otherwise=answer({"access_token": cached}))
+    work = errand(issuer)
+    await work.ask("GET", URL, {})
+    assert work.made(cached, made_s + 3_600).life_s == pytest.approx(600)
+    assert work.made(cached, made_s + 9_000).life_s == 3_600
+    assert work.made(cached, None).life_s == 3_600
+    assert work.made(cached, clock.wall() - 5).life_s == 3_600  # our clock is wrong: the token is new to us
+
+
+async def test_seconds_that_a_library_cuts_off_do_not_count():
+    issuer = ScriptedIssuer(clock := present(), Mint(life=300, text="abc"))
+    work = errand(issuer)
+    await work.ask("GET", URL, {})
+    assert work.made("abc", int(clock.wall()) + 300).life_s == 300
+
+
+async def test_clocks_that_differ_do_no_harm_to_a_jwt():
+    now_s = (clock := present()).wall() + 7_200
+    theirs = signed(iat=int(now_s), exp=int(now_s) + 300)
+    date = (b"date", formatdate(now_s, usegmt=True).encode())
+    issuer = ScriptedIssuer(clock, otherwise=answer({"access_token": theirs}, 200, date))
+    work = errand(issuer)
+    await work.ask("GET", URL, {})
+    assert work.made(theirs, now_s + 300).life_s == pytest.approx(300, abs=1)
+
+
+async def test_a_token_that_nobody_answered_tells_its_own_life():
+    issuer = ScriptedIssuer(clock := present(), Mint())
+    work = errand(issuer)
+    own = signed(iat=int(clock.wall()), exp=int(clock.wall()) + 3_600)
+    assert (work.made(own, None).kind, work.made(own, None).life_s) == (Kind.JWT, 3_600)
+    assert (work.made("opaque", None).life_s, work.made("opaque", None).told_by) == (240, ToldBy.DEFAULT)
+    assert work.made("opaque", clock.wall() + 100).life_s == 100
+    await work.ask("GET", URL, {})
+    assert work.made("another-than-answered", None).told_by is ToldBy.DEFAULT
+
+
+async def test_what_the_library_calls_a_token_must_be_one():
+    assert "no bearer token" in (await failure_of(lambda: errand(ScriptedIssuer(present())).made("a b", None))).reason
+
+
+async def test_a_failure_of_the_transport_beats_the_librarys_words():
+    issuer = ScriptedIssuer(present(), Broken(Fault.TLS, "self-signed certificate"))
+    work = errand(issuer)
+    await failure_of(work.ask("GET", URL, {}))
+    told = "no TLS connection to issuer.example (network.ca_file adds a private CA): self-signed certificate"
+    assert work.failed("no response from the endpoint").reason == told
+    assert (await failure_of(work.answered)).reason == told
+
+
+async def test_the_issuers_words_beat_the_librarys():
+    refusal = answer({"error": "invalid_client", "error_description": "a-secret-of-theirs is wrong"}, 401)
+    work = errand(ScriptedIssuer(present(), refusal))
+    await work.ask("GET", URL, {})
+    failure = work.failed("something is not right")
+    told = "the issuer refused the client: issuer.example answered 401: invalid_client: *** is wrong"
+    assert (failure.reason, failure.definite) == (told, True)
+
+
+async def test_beside_a_challenge_the_library_says_why_it_could_not_meet_it():
+    refusal = answer({}, 401, (b"www-authenticate", b"Basic realm=/etc/passwd"))
+    work = errand(ScriptedIssuer(present(), refusal))
+    await work.ask("GET", URL, {})
+    assert work.failed("The key file path is invalid").reason == (
+        "the issuer refused the client: issuer.example answered 401: {} (some-library: The key file path is invalid)"
+    )
+
+
+async def test_a_good_reply_that_the_library_does_not_take_is_not_quoted():
+    work = errand(ScriptedIssuer(present(), Mint(text="token-in-full")))
+    await work.ask("GET", URL, {})
+    told = "some-library makes nothing of what issuer.example answered"
+    assert work.failed("Unexpected response {'access_token': 'token-in-full'}").reason == told
+
+
+async def test_without_a_reply_the_librarys_words_count_masked_and_short():
+    work = errand(ScriptedIssuer(present()))
+    failure = work.failed("cannot use\na-secret-of-theirs " + "x" * 500)
+    assert failure.reason.startswith("some-library: cannot use *** xxx")
+    assert len(failure.reason) < 230
+    assert (failure.quick, failure.definite) == (False, False)
+    assert (await failure_of(work.answered)).reason == "some-library asked nobody"
+
+
+@pytest.mark.parametrize(
+    ("headers", "body"),
+    [
+        ({"Authorization": "Bearer proof-of-this-request"}, b""),
+        ({"X-IDENTITY-HEADER": "proof-of-this-request"}, b""),
+        ({}, b"client_assertion=proof-of-this-request&scope=x"),
+        ({}, b"WebIdentityToken=proof-of-this-request"),
+    ],
+)
+async def test_an_echo_of_what_the_library_made_up_to_sign_in_is_masked(headers, body):
+    work = errand(ScriptedIssuer(present(), answer({"error": "proof-of-this-request is bad"}, 400), Mint()))
+    await work.ask("POST", URL, headers, body)
+    assert "answered 400: *** is bad" in work.failed("").reason
+    await work.ask("POST", URL, {})
+    assert work.mask("proof-of-this-request") == "***"
+
+
+async def test_a_cancelled_errand_leaves_nothing_open():
+    issuer = ScriptedIssuer(present(), otherwise=Hang())
+    work = errand(issuer)
+    task = asyncio.create_task(work.run(work.ask("GET", URL, {})))
+    await settle()
+    assert issuer.under_way == 1
+    task.cancel()
+    await asyncio.wait({task})
+    assert task.cancelled()
+    assert (issuer.under_way, issuer.open) == (0, 0)
+
+
+def test_an_errand_prints_no_secret():
+    work = errand(ScriptedIssuer(present()))
+    assert "a-secret-of-theirs" not in repr(work)

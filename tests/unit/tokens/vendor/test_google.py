@@ -1,0 +1,392 @@
+import asyncio
+import json
+import logging
+import threading
+import time
+from urllib.parse import parse_qs
+
+import jwt
+import pytest
+
+from gatepass.errors import Fault
+from gatepass.runtime import SystemClock
+from gatepass.tokens.failure import FetchFailure
+from gatepass.tokens.life import ToldBy
+from gatepass.tokens.secret import readable
+from gatepass.tokens.vendor.google import GoogleSource
+from gatepass.tokens.vendor.google_account import Accounts
+from gatepass.tokens.vendor.google_request import GIVEN_UP, GoogleRequest
+from tests.unit.tokens.keys import private_pem, public_pem
+from tests.unit.tokens.scripted import Answer, Broken, Hang, Mint, ScriptedIssuer, answer, failure_of, refused
+from tests.unit.tokens.vendor.accounts import SECRET, file_of, google, present, service_account, user
+from tests.unit.tokens.vendor.test_errand import errand
+
+TOKEN_URL = "https://oauth2.googleapis.com/token"
+SCOPE = "https://www.googleapis.com/auth/cloud-platform"
+PERSON = "https://iamcredentials.googleapis.com/v1/projects/-/serviceAccounts/bot@x.iam.gserviceaccount.com"
+FEDERATED = {
+    "type": "external_account",
+    "audience": "//iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/p/providers/q",
+    "subject_token_type": "urn:ietf:params:oauth:token-type:jwt",
+    "token_url": "https://sts.googleapis.com/v1/token",
+}
+
+
+def source(issuer, environment=None, **settings):
+    return GoogleSource("corp", google(**settings), issuer, issuer.clock, environment or {})
+
+
+def form(issuer, number=-1):
+    return {name: value for name, (value,) in parse_qs(issuer.requests[number].body.decode()).items()}
+
+
+async def test_a_service_account_signs_for_its_scopes(tmp_path):
+    issuer = ScriptedIssuer(present(), Mint(life=3_599, text="ya29.token"))
+    token = await source(issuer, credentials_file=file_of(tmp_path, service_account())).fetch()
+    assert (token.text, token.born_s, token.life_s, token.told_by) == ("ya29.token", 1_000.0, 3_599, ToldBy.REPLY)
+    assert (issuer.requests[0].method, issuer.requests[0].url) == ("POST", TOKEN_URL)
+    sent = form(issuer)
+    assert sent["grant_type"] == "urn:ietf:params:oauth:grant-type:jwt-bearer"
+    claims = jwt.decode(sent["assertion"], public_pem("rsa"), algorithms=["RS256"], audience=TOKEN_URL)
+    assert (claims["iss"], claims["scope"]) == ("bot@project.iam.gserviceaccount.com", SCOPE)
+
+
+async def test_scopes_are_configured(tmp_path):
+    issuer = ScriptedIssuer(present())
+    await source(issuer, credentials_file=file_of(tmp_path, service_account()), scope="https://a https://b").fetch()
+    assert jwt.decode(form(issuer)["assertion"], options={"verify_signature": False})["scope"] == "https://a https://b"
+
+
+async def test_every_fetch_mints_and_reads_the_file_anew(tmp_path):
+    issuer = ScriptedIssuer(present())
+    minting = source(issuer, credentials_file=file_of(tmp_path, service_account()))
+    assert [(await minting.fetch()).text for _ in range(2)] == ["token-1", "token-2"]
+    file_of(tmp_path, service_account(token_uri="https://elsewhere.example/token"))
+    await minting.fetch()
+    assert issuer.requests[-1].url == "https://elsewhere.example/token"
+
+
+def test_a_key_is_parsed_once_and_each_fetch_has_an_object_of_its_own():
+    accounts, document = Accounts(), service_account()
+    first, second = (accounts.of(dict(document), ["a"], "file") for _ in range(2))
+    assert first is not second
+    assert first.signer is second.signer  # type: ignore[attr-defined]
+    changed = accounts.of({**document, "private_key": private_pem("other-rsa")}, ["a"], "file")
+    assert changed.signer is not first.signer  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("url", "goes"),
+    [
+        ("https://tokens.corp.example/token", True),
+        ("http://127.0.0.1:8123/token", True),
+        ("http://tokens.corp.example/token", False),
+        ("http://169.254.169.254/token", False),
+        ("ftp://tokens.corp.example/token", True),  # the transport refuses it
+    ],
+)
+async def test_the_files_own_token_uri_counts_where_nobody_can_read_along(tmp_path, url, goes):
+    issuer = ScriptedIssuer(present())
+    work = source(issuer, credentials_file=file_of(tmp_path, service_account(token_uri=url))).fetch()
+    if goes:
+        await work
+        assert issuer.requests[0].url == url
+    else:
+        assert "plain HTTP" in (await failure_of(work)).reason
+        assert issuer.calls == 0
+
+
+async def test_a_users_refresh_token_is_exchanged(tmp_path):
+    issuer = ScriptedIssuer(present())
+    await source(issuer, credentials_file=file_of(tmp_path, user())).fetch()
+    assert issuer.requests[0].url == TOKEN_URL
+    assert form(issuer) == {
+        "grant_type": "refresh_token",
+        "client_id": "client-1",
+        "client_secret": SECRET,
+        "refresh_token": "1//refresh-token-of-the-user",
+    }
+
+
+async def test_an_impersonated_account_is_asked_for_with_the_own_token(tmp_path):
+    document = {
+        "type": "impersonated_service_account",
+        "service_account_impersonation_url": f"{PERSON}:generateAccessToken",
+        "source_credentials": user(),
+    }
+    ends = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 1_800))
+    issuer = ScriptedIssuer(present(), Mint(text="own-token"), answer({"accessToken": "theirs", "expireTime": ends}))
+    token = await source(issuer, credentials_file=file_of(tmp_path, document)).fetch()
+    assert token.text == "theirs"
+    assert token.life_s == pytest.approx(1_800, abs=2)
+    asked = issuer.requests[1]
+    assert (asked.url, dict(asked.headers)[b"authorization"]) == (f"{PERSON}:generateAccessToken", b"Bearer own-token")
+    assert json.loads(asked.body)["scope"] == [SCOPE]
+
+
+async def test_federated_credentials_exchange_a_projected_token(tmp_path):
+    projected = tmp_path / "projected"
+    projected.write_text("projected-token-of-the-pod")
+    document = {**FEDERATED, "credential_source": {"file": str(projected)}}
+    issuer = ScriptedIssuer(present(), Mint(life=3_600), refused("invalid_grant", 400))
+    minting = source(issuer, credentials_file=file_of(tmp_path, document))
+    token = await minting.fetch()
+    assert (token.text, token.life_s) == ("token-1", 3_600)
+    assert form(issuer)["subject_token"] == "projected-token-of-the-pod"
+    assert (await failure_of(minting.fetch())).reason == (
+        "the issuer refused the client: sts.googleapis.com answered 400: invalid_grant: No."
+    )
+
+
+async def test_federated_credentials_may_fetch_their_proof(tmp_path):
+    place = {"url": "http://169.254.169.254/proof", "headers": {"Metadata": "true"}}
+    document = {**FEDERATED, "credential_source": place}
+    issuer = ScriptedIssuer(present(), Answer(200, b"proof-of-the-machine"))
+    await source(issuer, credentials_file=file_of(tmp_path, document)).fetch()
+    assert issuer.requests[0].url == "http://169.254.169.254/proof"
+    assert dict(issuer.requests[0].headers)[b"metadata"] == b"true"
+    assert form(issuer)["subject_token"] == "proof-of-the-machine"
+
+
+@pytest.mark.parametrize(
+    ("member", "value", "told"),
+    [
+        ("executable", {"command": "/bin/true"}, "takes its proof from a program: run it with a source of type exec"),
+        ("certificate", {"use_default_certificate_config": True}, "takes its proof from a client certificate"),
+        ("environment_id", "aws1", "takes its proof from AWS keys of the machine"),
+    ],
+)
+async def test_proofs_that_go_past_the_network_are_refused_by_name(tmp_path, member, value, told):
+    issuer = ScriptedIssuer(present())
+    path = file_of(tmp_path, {**FEDERATED, "credential_source": {member: value}})
+    failure = await failure_of(source(issuer, credentials_file=path).fetch())
+    assert failure.reason.startswith(f"{path} {told}")
+    assert (failure.quick, issuer.calls) == (False, 0)
+
+
+@pytest.mark.parametrize(
+    ("document", "told"),
+    [
+        ("{", "the file {} is not JSON"),
+        ("[" * 100_000, "the file {} is larger than 65536 bytes: that is no secret"),
+        ("[" * 60_000, "the file {} is not JSON"),
+        ("[]", "the file {} holds no JSON object"),
+        ({"type": "gdch_service_account"}, "{} holds no credentials of a type that is taken: service_account"),
+        ({}, "{} holds no credentials of a type that is taken: service_account"),
+        ({"type": "service_account"}, "google-auth: "),
+        (service_account(private_key="no key"), "google-auth: "),
+        ({"type": "authorized_user"}, "google-auth: "),
+        ({"type": "impersonated_service_account"}, "google-auth: "),
+        ({"type": "external_account"}, "google-auth: "),
+        ({**FEDERATED, "credential_source": "x"}, "google-auth: "),
+        ({**FEDERATED, "credential_source": {"file": "/nowhere"}}, "google-auth: "),
+    ],
+)
+async def test_a_file_with_faults_is_told_without_a_request(tmp_path, document, told):
+    issuer, path = ScriptedIssuer(present()), file_of(tmp_path, document)
+    failure = await failure_of(source(issuer, credentials_file=path).fetch())
+    assert told.format(path) in failure.reason
+    assert (failure.quick, failure.definite, issuer.calls) == (False, False, 0)
+
+
+async def test_a_file_that_is_missing_is_named(tmp_path):
+    failure = await failure_of(source(ScriptedIssuer(present()), credentials_file="/nowhere.json").fetch())
+    assert failure.reason == "credentials_file: the file /nowhere.json cannot be read: No such file or directory"
+
+
+@pytest.mark.parametrize(
+    ("turn", "told", "definite"),
+    [
+        (refused("invalid_grant", 400), "the issuer refused the client: {} answered 400: invalid_grant: No.", True),
+        (answer({"error": "x"}, 503), "{} answered 503: x", False),
+        (answer({}, 429), "{} answered 429: {{}}", False),
+        (
+            Answer(200, b"<html>", ((b"content-type", b"text/html"),)),
+            "{} answered 200 with an HTML page instead",
+            False,
+        ),
+        (answer({"hi": 1}), "{} answered without a token; the reply has hi", False),
+        (answer({"access_token": "t", "expires_in": "soon"}), "google-auth makes nothing of what {} answered", False),
+        (answer({"access_token": None, "expires_in": 9}), "{} answered without a token", False),
+        (answer({"access_token": 5, "expires_in": 9}), "{} answered without a token", False),
+        (Broken(), "no connection to {}: refused", False),
+        (Broken(Fault.PROXY, "407"), "the proxy on the way to {} refuses: 407", False),
+    ],
+)
+async def test_each_failure_is_told_in_the_words_of_its_source_after_one_request(tmp_path, turn, told, definite):
+    issuer = ScriptedIssuer(present(), otherwise=turn)
+    failure = await failure_of(source(issuer, credentials_file=file_of(tmp_path, service_account())).fetch())
+    assert failure.reason.startswith(told.format("oauth2.googleapis.com"))
+    assert (failure.definite, issuer.calls) == (definite, 1)
+
+
+async def test_application_default_credentials_are_looked_for_in_googles_order(tmp_path):
+    issuer = ScriptedIssuer(present())
+    named, usual = tmp_path / "named.json", tmp_path / "home" / ".config" / "gcloud"
+    usual.mkdir(parents=True)
+    home = {"HOME": str(tmp_path / "home")}
+    document = service_account(token_uri="https://{}.example/token")
+
+    async def asked(environment: dict[str, str]) -> str:
+        await source(issuer, environment).fetch()
+        return issuer.requests[-1].url.partition("?")[0]
+
+    metadata = "http://metadata.google.internal/computeMetadata/v1/instance/service-accounts/default/token"
+    assert await asked(home) == metadata
+    assert await asked({}) == metadata
+    (usual / "application_default_credentials.json").write_text(json.dumps(document).replace("{}", "usual"))
+    assert await asked(home) == "https://usual.example/token"
+    named.write_text(json.dumps(document).replace("{}", "named"))
+    assert await asked({**home, "GOOGLE_APPLICATION_CREDENTIALS": str(named)}) == "https://named.example/token"
+    moved = {"CLOUDSDK_CONFIG": str(usual)}
+    assert await asked(moved) == "https://usual.example/token"
+
+
+async def test_the_metadata_server_gives_the_machines_own_token():
+    issuer = ScriptedIssuer(present(), Mint(life=1_799, text="ya29.machine"))
+    token = await source(issuer, {"GCE_METADATA_HOST": "127.0.0.1:8080"}, scope="https://a https://b").fetch()
+    assert (token.text, token.life_s) == ("ya29.machine", 1_799)
+    asked = issuer.requests[0]
+    assert asked.url == (
+        "http://127.0.0.1:8080/computeMetadata/v1/instance/service-accounts/default/token"
+        "?scopes=https%3A%2F%2Fa%2Chttps%3A%2F%2Fb"
+    )
+    assert (asked.method, dict(asked.headers)[b"metadata-flavor"]) == ("GET", b"Google")
+
+
+async def test_without_credentials_and_a_metadata_server_it_is_told_what_was_looked_for():
+    issuer = ScriptedIssuer(present(), Broken(Fault.DNS, "unknown"), Answer(404, b"no such account"))
+    minting = source(issuer)
+    looked = (
+        " (asked because there is no credentials_file, no GOOGLE_APPLICATION_CREDENTIALS, and no file of "
+        "`gcloud auth application-default login`)"
+    )
+    said = (await failure_of(minting.fetch())).reason
+    assert said == f"the name metadata.google.internal cannot be resolved: unknown{looked}"
+    assert (await failure_of(minting.fetch())).reason == (
+        f"metadata.google.internal answered 404: no such account{looked}"
+    )
+
+
+async def test_a_metadata_host_elsewhere_is_not_asked_in_plain():
+    issuer = ScriptedIssuer(present())
+    failure = await failure_of(source(issuer, {"GCE_METADATA_HOST": "metadata.attacker.example"}).fetch())
+    assert "plain HTTP" in failure.reason
+    assert issuer.calls == 0
+
+
+async def under_way(issuer):
+    async with asyncio.timeout(10):
+        while not issuer.under_way:
+            await asyncio.sleep(0.001)
+
+
+async def no_thread_waits():
+    async with asyncio.timeout(10):
+        while any(thread.name.startswith("asyncio_") and _is_busy(thread) for thread in threading.enumerate()):
+            await asyncio.sleep(0.001)
+
+
+def _is_busy(thread: threading.Thread) -> bool:
+    import sys
+
+    frame = sys._current_frames().get(thread.ident or 0)
+    while frame is not None:
+        if frame.f_code.co_name == "_refreshed":
+            return True
+        frame = frame.f_back
+    return False
+
+
+async def test_a_silent_issuer_is_left_in_time_and_no_thread_stays(tmp_path):
+    issuer = ScriptedIssuer(clock := present(), otherwise=Hang())
+    minting = source(issuer, credentials_file=file_of(tmp_path, service_account()), timeout_s=4.0)
+    task = asyncio.create_task(failure_of(minting.fetch()))
+    await under_way(issuer)
+    await clock.advance(4)
+    assert (await task).reason == "oauth2.googleapis.com gave no whole answer within 4 s"
+    await no_thread_waits()
+    assert (issuer.under_way, issuer.calls) == (0, 1)
+
+
+async def test_cancelled_in_a_request_it_leaves_nothing_open_and_asks_no_more(tmp_path):
+    document = {
+        "type": "impersonated_service_account",
+        "service_account_impersonation_url": f"{PERSON}:generateAccessToken",
+        "source_credentials": user(),
+    }
+    issuer = ScriptedIssuer(present(), Hang())
+    task = asyncio.create_task(source(issuer, credentials_file=file_of(tmp_path, document)).fetch())
+    await under_way(issuer)
+    task.cancel()
+    await asyncio.wait({task})
+    assert task.cancelled()
+    await no_thread_waits()
+    assert (issuer.under_way, issuer.calls) == (0, 1)
+
+
+async def test_cancelled_before_its_first_request_it_asks_nobody(tmp_path):
+    issuer = ScriptedIssuer(present())
+    minting = source(issuer, credentials_file=file_of(tmp_path, service_account()))
+    task = asyncio.create_task(minting.fetch())
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait({task})
+    await no_thread_waits()
+    await asyncio.sleep(0)
+    assert (task.cancelled(), issuer.calls) == (True, 0)
+
+
+async def test_a_request_that_is_given_up_is_not_begun():
+    issuer = ScriptedIssuer(present())
+    request = GoogleRequest(errand(issuer))
+    request.close()
+    with pytest.raises(FetchFailure, match=GIVEN_UP):
+        await asyncio.to_thread(request, "https://x.example/")
+    assert issuer.calls == 0
+
+
+async def test_the_adapter_speaks_google_auths_language():
+    issuer = ScriptedIssuer(present(), Answer(201, b"\x00", ((b"x-a", b"b"),)))
+    response = await asyncio.to_thread(GoogleRequest(errand(issuer)), "https://x.example/", timeout=3)
+    assert (response.status, response.headers, response.data) == (201, {"x-a": "b"}, b"\x00")
+
+
+async def test_the_loop_goes_on_while_google_auth_works(tmp_path):
+    issuer = ScriptedIssuer(SystemClock())  # type: ignore[arg-type]  # no timer of it is driven here
+    minting = source(issuer, credentials_file=file_of(tmp_path, service_account()))
+    turns, done = 0, asyncio.create_task(minting.fetch())
+    while not done.done():
+        turns += 1
+        await asyncio.sleep(0)
+    assert (await done).text == "token-1"
+    assert turns > 20
+
+
+async def test_nothing_that_is_secret_is_logged_at_any_level(tmp_path, caplog):
+    caplog.set_level(logging.DEBUG)
+    words = answer({"error": f"not {SECRET}"}, 400)
+    issuer = ScriptedIssuer(present(), Mint(text="a-token-nobody-reads"), words, Broken())
+    minting = source(issuer, credentials_file=file_of(tmp_path, user()))
+    logging.getLogger("elsewhere").debug("the capture works")
+    await minting.fetch()
+    assert SECRET not in (await failure_of(minting.fetch())).reason
+    await failure_of(minting.fetch())
+    assert "the capture works" in caplog.text
+    assert [record.name for record in caplog.records if record.name.startswith("google")] == []
+    assert not [secret for secret in (SECRET, "a-token-nobody-reads", "1//refresh") if secret in caplog.text]
+
+
+def test_secrets_are_the_files_as_it_stands_now(tmp_path):
+    issuer = ScriptedIssuer(present())
+    minting = source(issuer, credentials_file=file_of(tmp_path, service_account()))
+    assert readable(minting.secrets()) == (private_pem("rsa"),)
+    file_of(tmp_path, {"type": "impersonated_service_account", "source_credentials": user()})
+    assert readable(minting.secrets()) == (SECRET, "1//refresh-token-of-the-user")
+    file_of(tmp_path, "{")
+    assert minting.secrets() == ()
+    assert source(issuer).secrets() == ()
+
+
+def test_it_prints_its_name_alone():
+    assert repr(source(ScriptedIssuer(present()))) == "GoogleSource(corp)"

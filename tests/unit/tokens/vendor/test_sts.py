@@ -1,0 +1,84 @@
+from urllib.parse import parse_qs
+
+import pytest
+
+from gatepass.tokens.reply import Reply
+from gatepass.tokens.vendor.sts import Keys, role_form, session
+from tests.unit.tokens.scripted import failure_of
+
+ROLE = "arn:aws:iam::123456789012:role/bedrock"
+GRANTED = """<AssumeRoleResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><AssumeRoleResult><Credentials>
+<AccessKeyId>ASIAEXAMPLE</AccessKeyId><SecretAccessKey>secret/of+session</SecretAccessKey>
+<SessionToken>token/of+session==</SessionToken><Expiration>2026-01-02T03:04:05Z</Expiration>
+</Credentials></AssumeRoleResult></AssumeRoleResponse>"""
+
+
+def refused(code: str, message: str = "No.") -> bytes:
+    return f"<ErrorResponse><Error><Code>{code}</Code><Message>{message}</Message></Error></ErrorResponse>".encode()
+
+
+def form(body: bytes) -> dict[str, str]:
+    return {name: value for name, (value,) in parse_qs(body.decode()).items()}
+
+
+def same(text: str) -> str:
+    return text
+
+
+@pytest.mark.parametrize(("life_s", "asked"), [(60.0, "900"), (1_800.0, "1800"), (43_200.0, "3600")])
+def test_a_role_is_asked_for_as_long_as_any_role_gives(life_s, asked):
+    assert form(role_form(ROLE, "gatepass", life_s, {"ExternalId": "x"})) == {
+        "Action": "AssumeRole",
+        "Version": "2011-06-15",
+        "RoleArn": ROLE,
+        "RoleSessionName": "gatepass",
+        "DurationSeconds": asked,
+        "ExternalId": "x",
+    }
+
+
+def test_a_web_identity_is_an_action_of_its_own():
+    told = form(role_form(ROLE, "gatepass", 900, {"WebIdentityToken": "jwt"}))
+    assert (told["Action"], told["WebIdentityToken"]) == ("AssumeRoleWithWebIdentity", "jwt")
+
+
+def test_a_session_is_read():
+    keys = session(Reply(200, (), GRANTED.encode()), "sts.example", same)
+    assert keys == Keys("ASIAEXAMPLE", "secret/of+session", "token/of+session==", 1_767_323_045.0)
+    assert "secret/of" not in repr(keys)
+    assert "token/of" not in repr(keys)
+
+
+def test_an_end_that_is_no_date_is_no_end():
+    reply = Reply(200, (), GRANTED.replace("2026-01-02T03:04:05Z", "soon").encode())
+    assert session(reply, "sts.example", same).ends_s is None
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", GRANTED.replace("SessionToken", "Other").encode()])
+async def test_a_reply_without_keys_is_not_quoted(body):
+    failure = await failure_of(lambda: session(Reply(200, (), body), "sts.example", same))
+    assert failure.reason == "sts.example answered 200 without a session's keys"
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "told", "definite", "quick"),
+    [
+        (
+            403,
+            refused("AccessDenied", "User: secret-one is not allowed"),
+            "the issuer refused the client: sts.example answered 403: AccessDenied: User: *** is not allowed",
+            True,
+            True,
+        ),
+        (400, refused("Throttling"), "sts.example answered 400: Throttling: No.", False, True),
+        (400, refused("IDPCommunicationError"), "sts.example answered 400: IDPCommunicationError: No.", False, True),
+        (429, b"", "sts.example answered 429", False, False),
+        (503, b"busy", "sts.example answered 503: busy", False, True),
+    ],
+)
+async def test_a_refusal_is_told_in_its_own_words(status, body, told, definite, quick):
+    def mask(text: str) -> str:
+        return text.replace("secret-one", "***")
+
+    failure = await failure_of(lambda: session(Reply(status, (), body), "sts.example", mask))
+    assert (failure.reason, failure.definite, failure.quick) == (told, definite, quick)
