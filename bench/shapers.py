@@ -18,9 +18,10 @@ from typing import Any
 from gatepass.call import Complaint
 from gatepass.relay.aggregation.aggregator import Aggregator
 from gatepass.relay.chunk import Object, Origin, event
+from gatepass.relay.event import DONE
 from gatepass.relay.repair.repair import Repair
 from gatepass.relay.repair.wishes import Wishes
-from gatepass.relay.stream import DONE, EventStream
+from gatepass.relay.stream import EventStream
 from gatepass.relay.synthesis import synthesise
 
 EVENTS = 512

@@ -12,7 +12,7 @@ import msgspec
 
 from gatepass.admission.doors import may_use
 from gatepass.attempt import refused, send, whole
-from gatepass.call import Call, Request, Surface
+from gatepass.call import Call, Request, Surface, Target
 from gatepass.config.access import AccessKey
 from gatepass.errors import GatepassError, ModelNotFound, UpstreamInvalid, UpstreamTimeout
 from gatepass.gate import Gate, Hop
@@ -64,7 +64,7 @@ class Catalog:
 
     async def _visible(self, caller: AccessKey, exchange: Exchange) -> list[Entry]:
         listing = self._gate.routes.listing()
-        wanted = dict.fromkeys(upstream for upstream, _ in listing.open_upstreams)
+        wanted = {upstream: None for upstream, _ in listing.open_upstreams if self._has_list(upstream)}
         await asyncio.gather(*(self._refresh(name) for name in wanted))
         models = {name: _own_entry(name) for name in listing.names}
         for upstream, pattern in listing.open_upstreams:
@@ -75,6 +75,10 @@ class Catalog:
             raise failed[0]
         exchange.upstream = ",".join(wanted) or None
         return [entry for entry in models.values() if may_use(caller, entry["id"])]
+
+    def _has_list(self, upstream: str) -> bool:
+        """Of Azure's deployments and RAGFlow's assistants there is none: those are asked by their configured names."""
+        return self._gate.hops[upstream].dialect.lists_models
 
     def _models_of(self, upstream: str) -> Iterable[Entry]:
         known = self._known.get(upstream)
@@ -118,10 +122,9 @@ async def fetch_models(gate: Gate, hop: Hop) -> tuple[Entry, ...]:
         if response.status != 200:
             await response.aclose()
     body = await whole(gate, hop, response, LIST_BYTES)
-    error = hop.dialect.judge_document(
+    judged = hop.dialect.judge_document(
         hop.name,
         Surface.MODELS,
-        False,
         response.status,
         response.headers,
         body,
@@ -129,16 +132,16 @@ async def fetch_models(gate: Gate, hop: Hop) -> tuple[Entry, ...]:
         wall_s=gate.clock.wall(),
         mask=gate.redactor.mask,
     )
-    if error is not None:
-        raise error
-    return _entries(hop, body)
+    if isinstance(judged, GatepassError):
+        raise judged
+    return _entries(hop, judged)
 
 
 def model_list_request(hop: Hop) -> Request:
-    """GET {base_url}/models: bills nothing, so it also serves to try a hop."""
+    """What lists the upstream's models, or RAGFlow's assistants; it bills nothing, so it also serves to try a hop."""
     models = next(operation for operation in OPERATIONS if operation.name == "models")
     call = Call(id="gatepass", operation=models, caller="gatepass", model="", body=b"", headers=())
-    return hop.dialect.encode(call, hop.settings.base_url, hop.timeouts)
+    return hop.dialect.encode(call, Target(hop.name), hop.settings.base_url, hop.timeouts)
 
 
 def _entries(hop: Hop, body: bytes) -> tuple[Entry, ...]:

@@ -10,10 +10,12 @@ from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
+from urllib.parse import urlsplit
 
 from gatepass.adapt.chain import adapt
 from gatepass.attempt import send
-from gatepass.call import Call, Operation, Target, Timeouts
+from gatepass.call import Call, Operation, Target
+from gatepass.catalog import model_list_request
 from gatepass.config.model import Config
 from gatepass.errors import (
     GatepassError,
@@ -119,17 +121,17 @@ def _life(token: Token) -> str:
 
 
 async def _list(gate: Gate, hop: Hop) -> Check:
-    """GET {base_url}/models, which generates nothing and bills nothing; then once more as a stranger."""
+    """`model_list_request`, which generates nothing and bills nothing; then once more as a stranger."""
     bound = _Bound(gate.clock.now(), HOP_S)
-    call = _call(_operation("models"))
+    call, target = _call(_operation("models")), Target(hop.name)
     try:
-        await _asked(gate, hop, call, hop.timeouts, bound)
+        await _asked(gate, hop, call, target, bound)
     except GatepassError as error:
         return _unlisted(hop, error)
     if hop.holder is None:
         return Check(_place(hop), Outcome.WORKS, "answers; it gets no credential")
     try:
-        await _asked(gate, replace(hop, holder=None), call, hop.timeouts, bound)
+        await _asked(gate, replace(hop, holder=None), call, target, bound)
     except GatepassError as error:
         if _turns_away(error):
             return Check(_place(hop), Outcome.WORKS, "answers, and took the token")
@@ -148,9 +150,13 @@ def _unlisted(hop: Hop, error: GatepassError) -> Check:
     return Check(
         _place(hop),
         Outcome.UNPROVEN,
-        f"answers, but GET /models is {error.http_status}: it has no model list, or base_url is wrong,"
+        f"answers, but {_shown(hop)} is {error.http_status}: it has no model list, or base_url is wrong,"
         f" so neither base_url nor the token is proven: {PROVE}",
     )
+
+
+def _shown(hop: Hop) -> str:
+    return f"GET {urlsplit(model_list_request(hop).url).path}"
 
 
 def _turns_away(error: GatepassError) -> bool:
@@ -202,37 +208,38 @@ def _bodies(trial: Trial) -> list[Mapping[str, Any]]:
 
 async def _answer(gate: Gate, hop: Hop, trying: _Try) -> Check:
     bound = _Bound(gate.clock.now(), ANSWER_S)
-    timeouts = trying.target.timeouts or hop.timeouts
     try:
-        status = await _first_taken(gate, hop, trying, timeouts, bound)
+        status = await _first_taken(gate, hop, trying, bound)
     except GatepassError as error:
         said = f"{error.http_status} {error.public_code} after {bound.used_s(gate.clock):.2f} s: {error.message}"
         return Check(error.hop, Outcome.FAILS, f"{trying.what}: {said}")
     return Check(_place(hop), Outcome.WORKS, f"{trying.what}: {status} in {bound.used_s(gate.clock):.2f} s")
 
 
-async def _first_taken(gate: Gate, hop: Hop, trying: _Try, timeouts: Timeouts, bound: _Bound) -> int:
-    *first, last = (adapt(call, trying.target, gate.rules) for call in trying.calls)
+async def _first_taken(gate: Gate, hop: Hop, trying: _Try, bound: _Bound) -> int:
+    target = trying.target
+    *first, last = (adapt(call, target, (*gate.rules_for(call), *hop.dialect.rules)) for call in trying.calls)
     for call in first:
         try:
-            return await _asked(gate, hop, call, timeouts, bound)
+            return await _asked(gate, hop, call, target, bound)
         except UpstreamRefusal as refusal:
             if refusal.http_status >= 500 or "max_tokens" not in f"{refusal.param} {refusal.message}":
                 raise
-    return await _asked(gate, hop, last, timeouts, bound)
+    return await _asked(gate, hop, last, target, bound)
 
 
-async def _asked(gate: Gate, hop: Hop, call: Call, timeouts: Timeouts, bound: _Bound) -> int:
+async def _asked(gate: Gate, hop: Hop, call: Call, target: Target, bound: _Bound) -> int:
     """The status of a good answer, had by the street's own pieces; raises the error that it really is."""
     said = f"{hop.host} gave no whole answer within {bound.bound_s:g} s, the bound of this check."
     late = UpstreamTimeout(said, upstream=hop.name, phase="total")
     left_s = bound.bound_s - bound.used_s(gate.clock)
-    return await timeout(gate.clock, left_s, _judged(gate, hop, call, timeouts), late)
+    return await timeout(gate.clock, left_s, _judged(gate, hop, call, target), late)
 
 
-async def _judged(gate: Gate, hop: Hop, call: Call, timeouts: Timeouts) -> int:
+async def _judged(gate: Gate, hop: Hop, call: Call, target: Target) -> int:
     exchange = Exchange.silent()
-    response = await send(gate, hop, hop.dialect.encode(call, hop.settings.base_url, timeouts), exchange)
+    timeouts = target.timeouts or hop.timeouts
+    response = await send(gate, hop, hop.dialect.encode(call, target, hop.settings.base_url, timeouts), exchange)
     await judge(gate, call, hop, response, exchange)
     return response.status
 

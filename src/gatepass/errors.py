@@ -262,7 +262,8 @@ class UpstreamRefusal(UpstreamError):
     """The upstream's own error, with its status, its text and what else it said of it.
 
     `fields` are the members of the client-visible error object that the upstream chose (`type`,
-    `param`, `code`), `raw` what it said in a shape of its own, size-capped.
+    `param`, `code`), `raw` what it said in a shape of its own, size-capped. `complaint` is the Complaint that
+    it was read from, before anything was added to its words: what lessons are learned from.
     """
 
     code = "upstream_error"
@@ -278,8 +279,10 @@ class UpstreamRefusal(UpstreamError):
         param: str | None = None,
         retry_after_s: float | None = None,
         raw: Any = None,
+        complaint: Any = None,
     ) -> None:
         super().__init__(message, upstream=upstream, param=param, retry_after_s=retry_after_s)
+        self.complaint = complaint
         self.upstream_status = status
         self.kind = kind
         self.upstream_code = upstream_code

@@ -15,10 +15,12 @@ from typing import Self
 from urllib.parse import urlsplit
 
 from gatepass.adapt.chain import BUILT_IN
+from gatepass.adapt.declared import Declared
+from gatepass.adapt.learning import Learner
 from gatepass.adapt.rule import Rule
 from gatepass.admission.doors import Doors
 from gatepass.admission.keys import key_texts
-from gatepass.call import Timeouts
+from gatepass.call import Call, Timeouts
 from gatepass.config.clashes import carry_of
 from gatepass.config.credential.kinds import AnyCredential
 from gatepass.config.model import Config
@@ -26,6 +28,7 @@ from gatepass.config.upstream import Upstream
 from gatepass.errors import Draining, Overloaded
 from gatepass.observe.metrics import CredentialSample, Metrics
 from gatepass.observe.redaction import Redactor
+from gatepass.relay.shaping import Plain, Shaping, shaping_of
 from gatepass.routing.table import RouteTable
 from gatepass.runtime import Clock, Leash, SystemClock, Tasks, sleep
 from gatepass.store.memory import MemoryStore
@@ -39,7 +42,8 @@ from gatepass.transport.choice import open_transport
 from gatepass.transport.seam import Transport
 from gatepass.transport.tls import Trust
 from gatepass.upstream.authorize import Carrier
-from gatepass.upstream.dialect import Dialect, OpenaiDialect
+from gatepass.upstream.choice import dialect_of
+from gatepass.upstream.dialect import Dialect
 
 ISSUER_CONNECTIONS = 4
 """A credential has one fetch under way; the rest are connections that are still closing."""
@@ -62,6 +66,7 @@ class Hop:
     holder: TokenHolder | None
     timeouts: Timeouts
     carrier: Carrier = field(default_factory=Carrier)
+    shaping: Shaping = field(default_factory=Plain)
 
     @property
     def host(self) -> str:
@@ -158,6 +163,8 @@ class Gate:
     doors: Doors
     routes: RouteTable
     rules: tuple[Rule, ...]
+    declared: Declared
+    learner: Learner
     hops: Mapping[str, Hop]
     holders: Mapping[str, TokenHolder]
     transports: tuple[Transport, ...]
@@ -165,6 +172,11 @@ class Gate:
     live: Live
     store: Store
     snapshot: Snapshot
+
+    def rules_for(self, call: Call) -> tuple[Rule, ...]:
+        """The rules that `call` goes through before any lesson: the built-in ones, then its model's own."""
+        declared = self.declared.rules(call.operation.name, call.model)
+        return (*self.rules, *declared) if declared else self.rules
 
     def start(self) -> None:
         """Begin minting tokens, in the background: a dead issuer does not stop the start."""
@@ -225,6 +237,8 @@ def build_gate(config: Config, clock: Clock | None = None, store: Store | None =
         doors=Doors(config),
         routes=RouteTable.from_config(config),
         rules=BUILT_IN,
+        declared=Declared.from_config(config),
+        learner=Learner(),
         hops=hops,
         holders=holders,
         transports=(*issuers.values(), *(hop.transport for hop in hops.values())),
@@ -260,13 +274,14 @@ def _hop(
     return Hop(
         name=name,
         settings=settings,
-        dialect=OpenaiDialect(),
+        dialect=dialect_of(settings),
         transport=open_transport(
             settings.network, settings.max_connections or config.limits.connections, trust.of(settings.network)
         ),
         holder=holders[settings.credential] if settings.credential else None,
         timeouts=settings.timeouts.value(),
         carrier=Carrier(carry_of(settings, config), settings.headers, redactor),
+        shaping=shaping_of(settings.dialect),
     )
 
 

@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from gatepass.adapt.chain import adapt
+from gatepass.adapt.turn import my_turn
 from gatepass.admission.doors import permit
 from gatepass.attempt import accepted, renew, send
 from gatepass.call import Call, Client, Inbound, Request, Surface, Target, header
@@ -24,18 +25,25 @@ from gatepass.errors import (
     UpstreamTimeout,
 )
 from gatepass.gate import Gate, Hop
+from gatepass.heartbeat import Heartbeat
+from gatepass.lessons import given_up, learning_at, taught, tell
 from gatepass.observe.exchange import BODY_LOG_CHARS, Exchange
 from gatepass.observe.log import emit
+from gatepass.parts import embedded
 from gatepass.relaying import relay
 from gatepass.reply import Reply
 from gatepass.runtime import Leash, Timer
 from gatepass.surface.decode import decode
 from gatepass.surface.operations import Match, match
-from gatepass.verdict import Begun, Whole, judge
+from gatepass.verdict import Answer, judge
 
 ACCESS_LOG = logging.getLogger("gatepass.access")
 BODY_LOG = logging.getLogger("gatepass.bodies")
 SERVER_ERROR = 500
+HOLD_S = 5.0
+"""How long the head of a stream is held back for an upstream that answers whole: its errors keep their status."""
+COMMENT_EVERY_S = 12.0
+"""Proxies give up on a connection that is silent for 60 s, clients of few lines sooner (nginx: proxy_read_timeout)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +57,7 @@ class Visit:
     reply: Reply
     exchange: Exchange
     leash: Leash
+    heartbeat: Heartbeat
 
 
 async def handle(inbound: Inbound, gate: Gate, catalog: Catalog, client: Client) -> None:
@@ -62,7 +71,8 @@ async def handle(inbound: Inbound, gate: Gate, catalog: Catalog, client: Client)
     gate.metrics.opened()
     try:
         with gate.live.admit() as leash:
-            await _serve(Visit(inbound, gate, catalog, client, reply, exchange, leash))
+            heartbeat = Heartbeat(reply, gate.clock, HOLD_S, COMMENT_EVERY_S)
+            await _serve(Visit(inbound, gate, catalog, client, reply, exchange, leash, heartbeat))
     except ClientGone:
         exchange.client_gone = True
     except GatepassError as error:
@@ -122,13 +132,15 @@ async def _converse(visit: Visit, call: Call, caller: AccessKey) -> None:
     bound = _bound_total(visit, targets[0])
     try:
         answer = await _answer(visit, call, targets)
+        visit.heartbeat.stop()
         await relay(answer, visit.reply, visit.exchange)
     finally:
+        visit.heartbeat.stop()
         if bound is not None:
             bound.cancel()
 
 
-async def _answer(visit: Visit, call: Call, targets: tuple[Target, ...]) -> Whole | Begun:
+async def _answer(visit: Visit, call: Call, targets: tuple[Target, ...]) -> Answer:
     """Try the targets in order, as long as not one byte of the request was written to the last one."""
     for target in targets[:-1]:
         tried = visit.exchange.attempts
@@ -140,24 +152,50 @@ async def _answer(visit: Visit, call: Call, targets: tuple[Target, ...]) -> Whol
     return await _attempt(visit, call, targets[-1])
 
 
-async def _attempt(visit: Visit, call: Call, target: Target) -> Whole | Begun:
-    """adapt ─► encode ─► authorize ─► send ─► judge, at one target."""
+async def _attempt(visit: Visit, call: Call, target: Target) -> Answer:
+    """adapt ─► encode ─► authorize ─► send ─► judge, at one target; again for as long as a refusal teaches."""
     gate, exchange = visit.gate, visit.exchange
     hop = gate.hops[target.upstream]
     exchange.upstream, exchange.upstream_model = hop.name, target.model
-    adapted = adapt(call, target, gate.rules)
-    exchange.adapted = adapted.adapted
-    request = hop.dialect.encode(
-        adapted, hop.settings.base_url, target.timeouts or hop.timeouts, tuple(hop.settings.forward_headers)
-    )
-    answer = await _ask(visit, adapted, hop, request)
-    accepted(hop, exchange)
-    return answer
+    base = adapt(call, target, gate.rules_for(call))
+    with learning_at(gate, hop, target, call) as learning:
+        await my_turn(learning, base, gate.clock)
+        while True:
+            adapted = adapt(learning.plan(base, gate.clock.now()), target, hop.dialect.rules)
+            exchange.adapted = adapted.adapted
+            if call.stream and not adapted.stream:
+                visit.heartbeat.start()
+            try:
+                answer = await _asked(visit, call, adapted, hop, target)
+            except UpstreamError as error:
+                if taught(gate, learning, error):
+                    continue
+                shown = given_up(gate, learning, adapted, error)
+                tell(gate, learning, exchange)
+                raise shown from error.__cause__
+            learning.succeeded(gate.clock.now())
+            tell(gate, learning, exchange)
+            accepted(hop, exchange)
+            return answer
 
 
-async def _ask(visit: Visit, call: Call, hop: Hop, request: Request) -> Whole | Begun:
+async def _asked(visit: Visit, call: Call, adapted: Call, hop: Hop, target: Target) -> Answer:
+    """The judged answer to `adapted`, which is what `hop` is sent for the client's own `call`."""
+
+    async def ask(part: Call, exchange: Exchange) -> Answer:
+        request = hop.dialect.encode(
+            part, target, hop.settings.base_url, target.timeouts or hop.timeouts, tuple(hop.settings.forward_headers)
+        )
+        return await _ask(visit, call, hop, request, exchange)
+
+    if call.operation.surface is not Surface.EMBEDDINGS:
+        return await ask(adapted, visit.exchange)
+    return await embedded(call, adapted, hop.name, visit.exchange, ask)
+
+
+async def _ask(visit: Visit, call: Call, hop: Hop, request: Request, exchange: Exchange) -> Answer:
     """A judged answer; where it turned out to be a rejection of the token, the next one, to a new token."""
-    gate, exchange = visit.gate, visit.exchange
+    gate = visit.gate
     try:
         response = await send(gate, hop, request, exchange)
         said_id = header(response.headers, b"x-request-id")
@@ -165,7 +203,7 @@ async def _ask(visit: Visit, call: Call, hop: Hop, request: Request) -> Whole | 
         return await judge(gate, call, hop, response, exchange)
     except UpstreamError as error:
         await renew(gate, hop, error, exchange)
-    return await _ask(visit, call, hop, request)
+    return await _ask(visit, call, hop, request, exchange)
 
 
 def _nothing_sent(error: GatepassError, tries: int) -> bool:

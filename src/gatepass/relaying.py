@@ -11,7 +11,7 @@ from gatepass.relay.stream import EventStream
 from gatepass.relay.usage import as_fields, usage_of
 from gatepass.reply import Reply
 from gatepass.upstream.fault import upstream_error
-from gatepass.verdict import Begun, Whole
+from gatepass.verdict import Answer, Begun, Whole
 
 TAIL_S = 1.0
 """How long an upstream may take to end its body after `[DONE]`, so that its connection can be used again."""
@@ -19,19 +19,36 @@ TAIL_S = 1.0
 OK = 200
 
 
-async def relay(answer: Whole | Begun, reply: Reply, exchange: Exchange) -> None:
+async def relay(answer: Answer, reply: Reply, exchange: Exchange) -> None:
     """Write `answer` to the client; raises what broke it off, for the stream's error event."""
+    if isinstance(answer, Begun):
+        await _stream(answer, reply, exchange)
+        return
+    exchange.usage = as_fields(usage_of(answer.body))
+    exchange.adapted = _with(exchange.adapted, answer.adapted)
     if isinstance(answer, Whole):
-        exchange.usage = as_fields(usage_of(answer.body))
         await reply.whole(answer.status, answer.headers, answer.body)
         return
+    exchange.events = answer.events.count(b"\n\n") - 1
+    reply.begin_stream(OK, answer.headers)
+    await reply.events(answer.events, last=True)
+
+
+async def _stream(begun: Begun, reply: Reply, exchange: Exchange) -> None:
     try:
-        exchange.adapted = (*exchange.adapted, *answer.events.adapted)
-        reply.begin_stream(OK, answer.hop.dialect.relay_headers(answer.response.headers))
-        await _pump(answer, reply, exchange)
+        exchange.adapted = _with(exchange.adapted, begun.events.adapted)
+        reply.begin_stream(OK, begun.hop.dialect.relay_headers(begun.response.headers))
+        await _pump(begun, reply, exchange)
     finally:
-        _note(answer, exchange)
-        await answer.response.aclose()
+        exchange.events = begun.events.events
+        exchange.usage = as_fields(begun.events.usage)
+        exchange.adapted = _with(exchange.adapted, begun.events.adapted)
+        await begun.response.aclose()
+
+
+def _with(adapted: tuple[str, ...], more: tuple[str, ...]) -> tuple[str, ...]:
+    """Both, in order, each name once."""
+    return tuple(dict.fromkeys((*adapted, *more))) if more else adapted
 
 
 async def _pump(begun: Begun, reply: Reply, exchange: Exchange) -> None:
@@ -95,9 +112,3 @@ async def _read_tail(response: Response) -> None:
                 pass
     except (TimeoutError, TransportFault):
         return  # then it is closed instead
-
-
-def _note(begun: Begun, exchange: Exchange) -> None:
-    exchange.events = begun.events.events
-    exchange.usage = as_fields(begun.events.usage)
-    exchange.adapted = tuple(dict.fromkeys((*exchange.adapted, *begun.events.adapted)))

@@ -40,6 +40,9 @@ class Reply:
         await self._write(body, last=True)
 
     def begin_stream(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        """Write the head of a stream, unless comments of our own have brought it out already."""
+        if self.begun:
+            return
         kept = [field for field in headers if field[0] not in _STREAM_FIELDS]
         self._begin(status, [*kept, *STREAM_HEADERS])
 
@@ -57,6 +60,11 @@ class Reply:
         self._mark_first_byte()
         self._exchange.bytes_out += len(data)
         return True
+
+    def comment(self, line: bytes) -> None:
+        """Send one comment line to a begun stream, where the client takes it at once: it is no part of an answer."""
+        if self._client.offer(line):
+            self._exchange.bytes_out += len(line)
 
     async def fail(self, error: GatepassError) -> None:
         """Tell the client of `error`: as the response itself, or as the last event of a begun stream."""
@@ -88,6 +96,8 @@ def _own_headers(exchange: Exchange) -> Fields:
     own = [(b"x-request-id", exchange.inbound.id.encode("latin-1")), (b"server-timing", _server_timing(exchange))]
     if exchange.adapted:
         own.append((b"x-gatepass-adapted", ", ".join(exchange.adapted).encode("latin-1", "replace")))
+    if exchange.tried and exchange.error is not None:
+        own.append((b"x-gatepass-tried", ", ".join(exchange.tried).encode("latin-1", "replace")))
     if exchange.attempts > 1:
         own.append((b"x-gatepass-attempts", str(exchange.attempts).encode()))
     return own

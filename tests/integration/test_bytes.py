@@ -27,7 +27,7 @@ from tests.integration.scripted import (
     stream,
 )
 
-STREAMED = {**HELLO, "stream": True}
+STREAMED = {**HELLO, "stream": True, "stream_options": {"include_usage": True}}
 DONE = event("[DONE]")
 
 
@@ -47,10 +47,17 @@ CONTENT = ["Grüße, 世界 😀", 'quotes " and \\ and\n\ndata: [DONE]\n\n', " 
 TALK = [
     delta(role="assistant", content=""),
     *(delta(content=text) for text in CONTENT),
-    delta(tool_calls=[{"index": 1, "id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{}"}}]),
-    delta(finish="stop"),
+    delta(tool_calls=[{"index": 0, "id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{}"}}]),
+    delta(finish="tool_calls"),
     event(
-        {"id": "chatcmpl-1", "choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 3, "total_tokens": 4}}
+        {
+            "id": "chatcmpl-1",
+            "object": "chat.completion.chunk",
+            "created": 1,
+            "model": "m",
+            "choices": [],
+            "usage": {"prompt_tokens": 1, "completion_tokens": 3, "total_tokens": 4},
+        }
     ),
     DONE,
 ]
@@ -67,7 +74,7 @@ def sha256(data: bytes) -> str:
 
 @pytest.mark.parametrize("piece_bytes", [1, 2, 3, 7, 64, 1_000, 4_096, 65_536])
 async def test_a_stream_in_tcp_pieces_of_any_size_has_the_same_hash(piece_bytes):
-    events = TALK if piece_bytes < 64 else [*TALK[:-1], *[delta(content="x" * 3_000)] * 60, delta(finish="stop"), DONE]
+    events = TALK if piece_bytes < 64 else [*TALK[:-3], *[delta(content="x" * 3_000)] * 60, *TALK[-3:]]
     sent = stream(*events)
     async with Scripted([Send(sent, piece_bytes)]) as upstream, gateway(upstream=upstream.url) as gate:
         answer = await gate.ask(STREAMED).answer()

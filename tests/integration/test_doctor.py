@@ -162,7 +162,7 @@ async def test_an_upstream_without_a_model_list_is_not_proven(status):
     assert hop == Check(
         "upstream:chat",
         UNPROVEN,
-        f"answers, but GET /models is {status}: it has no model list, or base_url is wrong,"
+        f"answers, but GET /v1/models is {status}: it has no model list, or base_url is wrong,"
         f" so neither base_url nor the token is proven: {PROVE}",
     )
 

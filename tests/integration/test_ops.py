@@ -32,7 +32,7 @@ from tests.integration.scripted import (
 )
 from tests.unit.clock import DrivenClock
 
-STREAMED = {**HELLO, "stream": True}
+STREAMED = {**HELLO, "stream": True, "stream_options": {"include_usage": True}}
 KEY = "gp-a-key-that-opens-the-door"
 LOCKED = {"keys": [{"name": "ragflow", "hash": hash_key(KEY)}]}
 GOOD = [Send(reply(COMPLETION))]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from gatepass.adapt.changes.always import StreamOptions, Vectors
 from gatepass.adapt.images import Images
 from gatepass.adapt.model_name import ModelName
 from gatepass.adapt.rule import Rule
 from gatepass.adapt.strays import Strays
 from gatepass.call import Call, Target
 
-BUILT_IN: tuple[Rule, ...] = (Images(), Strays(), ModelName())
+BUILT_IN: tuple[Rule, ...] = (Images(), Strays(), StreamOptions(), Vectors(), ModelName())
 
 
 def adapt(call: Call, target: Target, rules: Iterable[Rule]) -> Call:

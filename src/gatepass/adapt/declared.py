@@ -49,12 +49,12 @@ class Declared:
         return None if name is None else self._models[name]
 
     def rules(self, operation: str, model: str) -> tuple[Rule, ...]:
-        """The Rules of that entry; none where it changes nothing. Embeddings of token ids are refused unless it says
-        that the model takes them."""
+        """The Rules of that entry; none where it changes nothing. Embeddings of token ids are refused where it says
+        that the model takes none."""
         name = self._entry(operation, model)
         entry = self._models[name] if name is not None else None
-        takes_ids = entry is not None and entry.capabilities.token_ids
-        texts: tuple[Rule, ...] = (TextsOnly(),) if operation == Surface.EMBEDDINGS and not takes_ids else ()
+        refuses_ids = entry is not None and entry.capabilities.token_ids is False
+        texts: tuple[Rule, ...] = (TextsOnly(),) if operation == Surface.EMBEDDINGS and refuses_ids else ()
         revision = self._revisions.get(name) if name is not None else None
         return texts if revision is None else (*texts, revision)
 

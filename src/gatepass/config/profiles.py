@@ -60,6 +60,8 @@ class Profile(Block):
     """Send a finish reason in a chunk without text."""
     without_choices: Literal["move", "keep", "drop"] = "move"
     """What becomes of chunks without choices that hold something else: into the next chunk, as it is, or left out."""
+    line_bytes: Annotated[int, Field(ge=65_536)] | None = None
+    """The longest line of a stream: a longer chunk is cut into several; None: any."""
     unwraps_keys: bool = False
     """Take the key out of a JSON object that is sent in its place."""
     typed_ids: bool = False
@@ -80,6 +82,7 @@ BUILT_IN: Mapping[str, Profile] = MappingProxyType(
             whole_numbers=True,
             content_text=True,
             splits_finish=True,
+            line_bytes=1_000_000,
             unwraps_keys=True,
             typed_ids=True,
         ),

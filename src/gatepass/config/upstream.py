@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from gatepass.call import Secret
 from gatepass.config.block import HEADER_NAME, BaseUrl, Block, Name, SecretText
 from gatepass.config.carry import OWN_FIELDS, Carry, FieldName, checked_fields, unfit
+from gatepass.config.dialects import Azure, DialectName, Ragflow, misplaced
 from gatepass.config.network import Network, TimeoutSettings
 from gatepass.config.rejection import Rejection
 from gatepass.config.rules import Learnable
@@ -20,8 +21,12 @@ NEVER_FORWARDED = OWN_FIELDS - {"x-request-id"} | {"authorization", "x-api-key",
 class Upstream(Block):
     base_url: BaseUrl
     """Up to and with the version, such as `https://llm.corp.example/v1`."""
-    dialect: Literal["openai"] = "openai"
+    dialect: DialectName = "openai"
     """The protocol that the upstream speaks."""
+    azure: Azure | None = None
+    """What only `dialect: azure` wants to know."""
+    ragflow: Ragflow | None = None
+    """What only `dialect: ragflow` wants to know."""
     credential: Name | None = None
     """A name under `credentials`; None sends no credential."""
     carry: Carry | None = None
@@ -46,6 +51,19 @@ class Upstream(Block):
     """Send a request again, once, when a reused connection closed without one byte of answer."""
     allow_plain_http: bool = False
     """Send the credential over plain HTTP beyond loopback."""
+
+    @field_validator("azure", "ragflow")
+    @classmethod
+    def _of_its_dialect(cls, block: Block | None, info: ValidationInfo) -> Block | None:
+        if block is not None and info.data.get("dialect", info.field_name) != info.field_name:
+            raise ValueError(f"says nothing to dialect: {info.data['dialect']}; remove it, or set {info.field_name}")
+        return block
+
+    @model_validator(mode="after")
+    def _reachable(self) -> Self:
+        if fault := misplaced(self.dialect, self.base_url, self.azure):
+            raise ValueError(fault)
+        return self
 
     @field_validator("forward_headers")
     @classmethod

@@ -30,6 +30,8 @@ class Exchange:
     renewed: bool = False
     repeated_stale: bool = False
     adapted: tuple[str, ...] = ()
+    tried: tuple[str, ...] = ()
+    """What was tried in vain to make the upstream take the request."""
     status: int | None = None
     bytes_in: int = 0
     bytes_out: int = 0
@@ -52,6 +54,18 @@ class Exchange:
     def silent(cls) -> Self:
         """For a request of gatepass's own that no client waits for and no access line tells of."""
         return cls(Inbound("", "", "", (), "", 0.0))
+
+    def share(self) -> Exchange:
+        """The story of one of several requests that are sent for this one, to be taken back."""
+        return Exchange(self.inbound, upstream=self.upstream, upstream_model=self.upstream_model, token=self.token)
+
+    def take_back(self, share: Exchange) -> None:
+        self.attempts += share.attempts
+        self.renewed = self.renewed or share.renewed
+        self.repeated_stale = self.repeated_stale or share.repeated_stale
+        self.token_wait_s = max(self.token_wait_s, share.token_wait_s)
+        self.token = share.token
+        self.upstream_request_id = share.upstream_request_id
 
     @property
     def outcome(self) -> str:
@@ -90,6 +104,7 @@ class Exchange:
             "renewed": self.renewed or None,
             "repeated_stale": self.repeated_stale or None,
             "adapted": list(self.adapted) or None,
+            "tried": list(self.tried) or None,
             "duration_s": _rounded(self.ended_s),
             "ttft_s": _rounded(self.first_byte_s),
             "token_wait_s": _rounded(self.token_wait_s) or None,

@@ -48,6 +48,11 @@ class Metrics:
             "Requests sent again because a reused connection closed without an answer",
             ("upstream",),
         )
+        self._lessons = Counts(
+            "gatepass_lessons_total",
+            "What rejections taught: learned, observed, renewed, healed, failed",
+            ("upstream", "event"),
+        )
         self._errors = Counts("gatepass_errors_total", "Errors by code and by the hop that failed", ("code", "hop"))
         self._duration = Times(
             "gatepass_request_duration_seconds",
@@ -63,7 +68,9 @@ class Metrics:
         )
         self._bytes = Counts("gatepass_client_bytes_total", "Body bytes on the first hop", ("direction",))
         self._in_flight = Level("gatepass_requests_in_flight", "Requests under way")
-        counts = (self._requests, self._attempts, self._renewals, self._stale, self._errors, self._bytes)
+        counts = (
+            *(self._requests, self._attempts, self._renewals, self._stale, self._lessons, self._errors, self._bytes),
+        )
         for family in (*counts, self._duration, self._ttft, self._in_flight, _Credentials(credentials)):
             self._registry.register(family)
 
@@ -91,6 +98,9 @@ class Metrics:
 
     def repeated_stale(self, upstream: str) -> None:
         self._stale.add((upstream,))
+
+    def lesson(self, upstream: str, event: str) -> None:
+        self._lessons.add((upstream, event))
 
     def exposition(self) -> bytes:
         return generate_latest(self._registry)

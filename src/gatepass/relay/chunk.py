@@ -76,3 +76,10 @@ def unwrapped(said: Object) -> Object:
         if isinstance(inside, dict) and "choices" in inside:
             return inside
     return said
+
+
+def is_chunk(said: Object) -> bool:
+    """Whether this is a chunk, choices or not."""
+    name = said.get("object")
+    is_named = isinstance(name, str) and name.startswith((CHAT, LEGACY))
+    return is_named or "choices" in said or isinstance(said.get("usage"), dict)

@@ -9,6 +9,9 @@ from typing import Any
 
 import msgspec
 
+DONE = b"data: [DONE]\n\n"
+"""What ends a stream of OpenAI's."""
+
 _LINE = re.compile(rb"([^\r\n]*+)(?>\r\n?|\n)")
 _KEPT = (b"event", b"id", b"retry")
 _CR = 13

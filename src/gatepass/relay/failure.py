@@ -55,6 +55,7 @@ def refusal(upstream: str, complaint: Complaint) -> GatepassError:
         upstream_code=complaint.code,
         param=complaint.param,
         raw=complaint.raw,
+        complaint=complaint,
     )
 
 

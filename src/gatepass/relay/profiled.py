@@ -9,6 +9,8 @@ import msgspec
 from gatepass.config.profiles import KeepAlive, Profile
 from gatepass.relay.chunk import CHAT_CHUNK, Object, Origin, event, json_text
 from gatepass.relay.repair.wishes import Wishes
+from gatepass.relay.shaper import Shaper
+from gatepass.relay.short_lines import ShortLines
 
 COMMENT = b": keep-alive\n"
 USAGE, CONTENT = "repair=usage", "repair=content"
@@ -26,6 +28,11 @@ def wishes_of(profile: Profile, include_usage: bool | None, *, cumulative: bool 
         splits_finish=profile.splits_finish,
         cumulative=cumulative,
     )
+
+
+def shapers_of(profile: Profile) -> tuple[Shaper, ...]:
+    """New shapers for one stream, to stand behind the repair of it: none for most clients."""
+    return () if profile.line_bytes is None else (ShortLines(profile.line_bytes),)
 
 
 def keep_alive(form: KeepAlive, origin: Origin) -> bytes | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Protocol
 
 
 class Shaper(Protocol):
@@ -25,26 +25,6 @@ class Shaper(Protocol):
 
     def finish(self) -> bytes:
         """No more comes: what was still held, b"" if nothing."""
-        ...
-
-
-class Mender(Shaper, Protocol):
-    """A shaper that the judge of a stream asks event by event, with the data parsed already: then no
-    event is parsed twice, and those that the judge's Template knows are not looked at at all.
-
-    The judge learns an event by heart only where `is_idle` is true after it.
-    """
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether an event that differs from the last one in its text alone needs no repair."""
-        ...
-
-    def shape(self, block: bytes, said: dict[str, Any]) -> bytes:
-        """What goes on in the place of `block`, the event whose data is `said`; may change `said`.
-
-        `block` itself comes back where nothing is to be repaired.
-        """
         ...
 
 

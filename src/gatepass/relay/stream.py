@@ -8,9 +8,12 @@ from typing import Any
 from gatepass.call import Complaint
 from gatepass.errors import GatepassError
 from gatepass.relay import failure
-from gatepass.relay.event import Event, is_json, parse_event, read_json, single_line_data
+from gatepass.relay.chunk import unwrapped
+from gatepass.relay.event import DONE, Event, is_json, parse_event, read_json, single_line_data
 from gatepass.relay.framing import Framer, split_events
 from gatepass.relay.progress import Progress
+from gatepass.relay.repair.repair import Repair
+from gatepass.relay.shaper import Shaper
 from gatepass.relay.template import Template
 from gatepass.relay.usage import Usage
 
@@ -23,7 +26,6 @@ a block of comments loses its blank line, for openai-python makes an empty event
 comment, are left out, for they kill clients too; a last event without its blank line gets one, for
 clients drop it; `[DONE]` is added to a stream that is finished without it."""
 
-DONE = b"data: [DONE]\n\n"
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -46,6 +48,7 @@ class EventStream:
 
     __slots__ = (
         "_adapted",
+        "_before",
         "_choices",
         "_done_is_required",
         "_framer",
@@ -54,6 +57,7 @@ class EventStream:
         "_is_over",
         "_progress",
         "_read_error",
+        "_repair",
         "_template",
         "_upstream",
         "done",
@@ -71,6 +75,8 @@ class EventStream:
         done_is_required: bool = True,
         *,
         choices: int = 1,
+        before: Shaper | None = None,
+        repair: Repair | None = None,
     ) -> None:
         self.failure: GatepassError | None = None
         self.done = self.has_answered = self.has_told = False
@@ -79,6 +85,8 @@ class EventStream:
         self._read_error = read_error
         self._done_is_required = done_is_required
         self._choices = choices
+        self._before = before
+        self._repair = repair
         self._framer = Framer(event_limit_bytes)
         self._progress = Progress()
         self._adapted: list[str] = []
@@ -88,7 +96,8 @@ class EventStream:
     @property
     def adapted(self) -> tuple[str, ...]:
         """The names of what was changed, in the order in which it first was."""
-        return tuple(self._adapted)
+        shapers = [shaper.adapted for shaper in (self._before, self._repair) if shaper is not None]
+        return tuple(dict.fromkeys((*self._adapted, *(name for names in shapers for name in names))))
 
     @property
     def usage(self) -> Usage | None:
@@ -100,6 +109,8 @@ class EventStream:
         if self._is_over:
             return b""
         run = self._framer.feed(piece)
+        if self._before is not None and run:
+            run = self._before.feed(run)
         if count := self._template.count(run):
             self.events += count
         elif run:
@@ -115,6 +126,8 @@ class EventStream:
             return b""
         tail = self._framer.tail
         last = self._judge_tail(tail) if tail.strip() else b""
+        if self._before is not None and (held := self._before.finish()):
+            last += self._judge_run(held)
         return last + self._end(was_cut=bool(tail.strip()) and not last)
 
     def broken(self, error: GatepassError) -> None:
@@ -127,12 +140,12 @@ class EventStream:
         if self._done_is_required and self._progress.is_complete(self._choices):
             self._adapt(ADDED_DONE)
             self.done = self._is_over = True
-            return DONE
+            return self._last_words() + DONE
         if self._done_is_required or was_cut or not self.events:
             is_empty = not (was_cut or self._progress.has_choices)
             self._fail((failure.empty if is_empty else failure.closed)(self._upstream))
         self._is_over = True
-        return b""
+        return self._last_words()
 
     def _fail(self, error: GatepassError) -> None:
         if not self._is_over:
@@ -150,7 +163,7 @@ class EventStream:
         data = parse_event(block.removeprefix(_BOM)).data or b""
         if not (is_json(data) or data.strip() == b"[DONE]"):
             return b""
-        last = self._judge_run(block)
+        last = self._judge_run(block if self._before is None else self._before.feed(block))
         if last and not is_whole:
             self._adapt(LAST_EVENT)
         return last
@@ -218,7 +231,11 @@ class EventStream:
             self._fail(failure.empty(self._upstream))
             return b""
         self.done = self._is_over = True
-        return block
+        return self._last_words() + block
+
+    def _last_words(self) -> bytes:
+        """What a repair had held back, such as the usage that the client asked for."""
+        return b"" if self._repair is None else self._repair.finish()
 
     def _judge_said(self, block: bytes, said: Any, name: bytes) -> bytes:
         """Judge one JSON value. What has no choices and is no error (a ping) goes on as it is."""
@@ -228,16 +245,25 @@ class EventStream:
             complaint = self._read_error(said)
             if complaint is not None or name == b"error":
                 return self._judge_error(block, said, complaint)
+        return self._judge_chunk(block, said)
+
+    def _judge_chunk(self, block: bytes, said: Any) -> bytes:
+        fields = unwrapped(said) if isinstance(said, dict) else {}
+        choices = fields.get("choices")
         if not isinstance(choices, list):
             choices = None
-        elif choices and self._progress.is_strange(choices):
+        elif choices and self._repair is None and self._progress.is_strange(choices):
             self._fail(failure.strange(self._upstream))
             return b""
         self.events += 1
-        self.has_answered = self.has_answered or choices is not None
-        if self._progress.note(fields, choices or []):
+        self.has_answered = self.has_answered or bool(choices)
+        is_plain = self._progress.note(fields, choices or [])  # before the repair, which may move the usage
+        shaped = block
+        if self._repair is not None and isinstance(said, dict):
+            shaped = self._repair.shape(block, said)
+        if is_plain and (self._repair is None or self._repair.is_idle):
             self._template.learn(block, self.events)
-        return block
+        return shaped
 
     def _judge_error(self, block: bytes, said: Any, complaint: Complaint | None) -> bytes:
         """End with the upstream's error. What only its name gives away as one is read as if it were
@@ -245,4 +271,4 @@ class EventStream:
         complaint = complaint or self._read_error({"error": said}) or failure.UNREADABLE
         self._fail(failure.refusal(self._upstream, complaint))
         self.has_told = failure.is_understood(said, complaint)
-        return block if self.has_told else b""
+        return self._last_words() + (block if self.has_told else b"")

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from gatepass.relay.chunk import CHAT_CHUNK, ENVELOPE, LEGACY, Object, Origin, envelope, event, json_text, text_of_id
-from gatepass.relay.stream import DONE
+from gatepass.relay.event import DONE
 
 PIECE_CHARS = 131_072
 """Longer texts are cut: RAGFlow's Go client gives up on a line of 1 MiB (`bufio.Scanner`), and JSON may

@@ -74,6 +74,11 @@ class FailureRecord(_Record):
         hold_s = max(hold(failure, refusals), TRANSIENT_S)
         return cls(owner, failure.reason, failure.definite, failure.quick, at_s, at_s + hold_s)
 
+    def speaks_for(self, process: str, now_s: float) -> bool:
+        """Whether `process` has failed as well at the store's moment `now_s`, without asking: it would hear the same.
+        Its own failures are its own affair."""
+        return self.owner != process and now_s < self.until_s
+
     def failure(self, now_s: float) -> FetchFailure:
         """The same failure at the store's moment `now_s`, for somebody who has not asked."""
         left_s = self.until_s - now_s

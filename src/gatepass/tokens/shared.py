@@ -28,6 +28,8 @@ REFUSALS_TTL_S = 900.0
 """An issuer's refusals are counted together within this."""
 PROLONGED_S = 3.0
 """A fetch that takes longer than this and a lease's length is not waited for: another process tries its luck."""
+FAILURE_KEPT_S = 60.0
+"""How long a failure is kept beyond its hold: who fetches well then sees that there is something to forget."""
 REJECTED_KEPT = 8
 _UNANSWERED = "another gatepass process asks for this token, and has none after {:g} s"
 _WHOLE_IN_CONFIGURATION = frozenset({"oauth2", "http_json"})
@@ -104,22 +106,27 @@ class SharedSource:
             self._rejected.popitem(last=False)
 
     async def fetch(self) -> Token:
-        try:
-            names = self._follow(Names.of(recipe(self._settings)))
-        except (ValueError, OSError):
-            return await self._source.fetch()  # what cannot be read now, it tells in its own words
+        names = self._names_now()
+        if names is None:
+            return await self._source.fetch()  # what cannot be read it tells in its own words
+        self._follow(names)
         try:
             return await self._together(names)
         except StoreUnavailable:
             return self._note(await self._source.fetch(), None)
 
-    def _follow(self, names: Names) -> Names:
+    def _names_now(self) -> Names | None:
+        try:
+            return Names.of(recipe(self._settings))
+        except (ValueError, OSError):
+            return None
+
+    def _follow(self, names: Names) -> None:
         if names != self._names:
             self._leave()
             self._names, self._held, self._born_s = names, None, -math.inf
             if self._snapshot is not None:
                 self._leave = self._snapshot.follow(names.token, self._hear)
-        return names
 
     def _hear(self, value: bytes, reading: Reading) -> None:
         found = self._newer(value, reading)
@@ -128,26 +135,21 @@ class SharedSource:
 
     async def _together(self, names: Names) -> Token:
         """What the store has, or gets while we wait, or what we mint for all."""
-        until_s, wait_s, first_s = self._clock.now() + self._settings.timeout_s, POLL_S, math.inf
+        until_s, wait_s = self._clock.now() + self._settings.timeout_s, POLL_S
         while True:
             async with self._leading(names) as lease:
                 reading = await self._store.get((names.token, names.failure))
                 if (found := self._newer(reading.values.get(names.token), reading)) is not None:
                     return self._note(found[1], found[0].id)
                 failed = FailureRecord.decoded(reading.values.get(names.failure))
-                if failed is not None and self._speaks_for_us(failed, reading.at_s, first_s):
+                if failed is not None and failed.speaks_for(self._owner, reading.at_s):
                     raise failed.failure(reading.at_s)
                 if lease is not None:
                     return await self._mint(names, lease, reading)
             if self._clock.now() >= until_s:
                 raise FetchFailure(_UNANSWERED.format(self._settings.timeout_s), quick=False)
-            first_s = min(first_s, reading.at_s)
             await sleep(self._clock, wait_s)
             wait_s = min(wait_s * 1.5, POLL_LONGEST_S)
-
-    def _speaks_for_us(self, failed: FailureRecord, now_s: float, waiting_since_s: float) -> bool:
-        """We waited for just that fetch; or it is not long ago, and somebody else's."""
-        return failed.at_s > waiting_since_s or (failed.owner != self._owner and now_s < failed.until_s)
 
     @asynccontextmanager
     async def _leading(self, names: Names) -> AsyncIterator[Lease | None]:
@@ -158,11 +160,13 @@ class SharedSource:
         for ever.
         """
         lease = Lease(self._store, self._clock, names.lease, self._owner, self._lease_s)
+        is_second = self._leads[names.lease] > 0
         is_ours, leads = True, False  # a request of the store that is cut short may have been heard
         try:
-            is_ours = self._leads[names.lease] > 0 or await lease.take()
+            is_ours = is_second or await lease.take()
             self._leads[names.lease] += (leads := is_ours)
-            yield lease if is_ours else None
+            async with lease.prolonged(PROLONGED_S if is_ours and not is_second else 0.0):
+                yield lease if is_ours else None
         finally:
             self._leads[names.lease] -= leads
             if is_ours and not self._leads[names.lease]:
@@ -170,8 +174,7 @@ class SharedSource:
 
     async def _mint(self, names: Names, lease: Lease, reading: Reading) -> Token:
         try:
-            async with lease.prolonged(PROLONGED_S):
-                token = await self._source.fetch()
+            token = await self._source.fetch()
         except FetchFailure as failure:
             with suppress(StoreUnavailable):
                 await self._tell_failure(names, lease, reading, failure)
@@ -182,9 +185,10 @@ class SharedSource:
         return token
 
     async def _tell_token(self, names: Names, lease: Lease, reading: Reading, token: Token) -> None:
-        """Where the lease was lost meanwhile, somebody else has minted a newer one, or will."""
+        """Where the lease was lost meanwhile, somebody else has minted a newer one, or will; where a secret
+        has changed meanwhile, the token is another recipe's."""
         left_s = token.expires_s - self._clock.now()
-        if token.life_s is None or left_s <= 0 or not await lease.take():
+        if token.life_s is None or left_s <= 0 or self._names_now() != names or not await lease.take():
             return
         record = TokenRecord.of(token, token.life_s, reading.there_s(token.born_s))
         self._note(token, record.id)
@@ -198,7 +202,7 @@ class SharedSource:
             return
         refusals = await self._store.count(names.refusals, REFUSALS_TTL_S) if failure.definite else 0
         record = FailureRecord.of(failure, self._owner, reading.there_s(self._clock.now()), refusals)
-        await self._store.put(names.failure, record.encoded(), record.until_s - record.at_s)
+        await self._store.put(names.failure, record.encoded(), record.until_s - record.at_s + FAILURE_KEPT_S)
 
     def _newer(self, value: bytes | None, reading: Reading) -> tuple[TokenRecord, Token] | None:
         """What the store has, where it lives, is newer than what we handed out, and was not rejected since."""

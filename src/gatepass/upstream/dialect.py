@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 from urllib.parse import urlsplit
 
-from gatepass.call import Call, Complaint, Headers, Operation, Request, Surface, Timeouts, header
+from gatepass.call import Call, Complaint, Headers, Operation, Request, Surface, Target, Timeouts, header
 from gatepass.errors import GatepassError, UpstreamError
 from gatepass.upstream import judge
 from gatepass.upstream.complaint import read_complaint
@@ -16,11 +16,30 @@ from gatepass.upstream.headers import forwarded, relayed
 from gatepass.upstream.wording import Mask, unmasked
 
 
+class Constraint(Protocol):
+    """A change that the protocol itself wants of a call: a Rule of adapt/, told by its shape."""
+
+    @property
+    def name(self) -> str: ...
+
+    def apply(self, call: Call, target: Target) -> Call: ...
+
+
 class Dialect(Protocol):
     """What a dialect decides. Nothing here does I/O; `judge.py` and `complaint.py` hold the promises."""
 
+    @property
+    def rules(self) -> tuple[Constraint, ...]:
+        """Changes that run after all others, for whatever these leave must fit."""
+        ...
+
+    @property
+    def lists_models(self) -> bool:
+        """Whether the upstream's own list holds the names by which its models are asked."""
+        ...
+
     def encode(
-        self, call: Call, base_url: str, timeouts: Timeouts, forward_headers: Collection[str] = ()
+        self, call: Call, target: Target, base_url: str, timeouts: Timeouts, forward_headers: Collection[str] = ()
     ) -> Request: ...
 
     def relay_headers(self, headers: Headers) -> list[tuple[bytes, bytes]]: ...
@@ -45,7 +64,6 @@ class Dialect(Protocol):
         self,
         upstream: str,
         surface: Surface,
-        stream: bool,
         status: int,
         headers: Headers,
         body: bytes,
@@ -53,26 +71,26 @@ class Dialect(Protocol):
         host: str = "",
         wall_s: float = 0.0,
         mask: Mask = unmasked,
-    ) -> GatepassError | None: ...
+    ) -> bytes | GatepassError: ...
 
 
 @dataclass(frozen=True, slots=True)
 class OpenaiDialect:
     """The OpenAI API as its clients send it: the body goes on as it is."""
 
-    def encode(self, call: Call, base_url: str, timeouts: Timeouts, forward_headers: Collection[str] = ()) -> Request:
-        """`call` as a request to `base_url`, without its credential (`authorize.bearer` makes that).
+    lists_models: ClassVar[bool] = True
+    rules: tuple[Constraint, ...] = ()
 
-        Only a call with a method that has a body sends one: RAGFlow's Go client puts `{}` into a GET.
-        """
-        has_body = call.operation.method != "GET"
-        return Request(
-            method=call.operation.method,
-            url=operation_url(base_url, call.operation),
-            headers=_headers(call, forward_headers, has_body=has_body),
-            body=call.body if has_body else b"",
-            timeouts=timeouts,
-        )
+    def encode(
+        self,
+        call: Call,
+        target: Target,  # noqa: ARG002 - the Dialect's signature; OpenAI's body names the model
+        base_url: str,
+        timeouts: Timeouts,
+        forward_headers: Collection[str] = (),
+    ) -> Request:
+        """`call` as a request to `base_url`, without its credential (`authorize.Carrier` adds that)."""
+        return written(call, operation_url(base_url, call.operation), timeouts, forward_headers)
 
     def relay_headers(self, headers: Headers) -> list[tuple[bytes, bytes]]:
         return relayed(headers)
@@ -83,8 +101,19 @@ class OpenaiDialect:
     judge_document = staticmethod(judge.judge_document)
 
 
+def written(call: Call, url: str, timeouts: Timeouts, forward_headers: Collection[str]) -> Request:
+    """`call` as a request to `url`.
+
+    Only a call with a method that has a body sends one: RAGFlow's Go client puts `{}` into a GET.
+    """
+    method = call.operation.method
+    has_body = method != "GET"
+    headers = _headers(call, forward_headers, has_body=has_body)
+    return Request(method, url, headers, call.body if has_body else b"", timeouts)
+
+
 def operation_url(base_url: str, operation: Operation) -> str:
-    """`base_url` with the operation's path behind its own; its query stays (Azure's `api-version`)."""
+    """`base_url` with the operation's path behind its own; its query stays."""
     return _below(base_url, operation.path)
 
 

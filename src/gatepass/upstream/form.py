@@ -33,6 +33,8 @@ _ENVELOPE: msgspec.json.Decoder[Any] = msgspec.json.Decoder(
     msgspec.defstruct("Envelope", [(name, msgspec.Raw, msgspec.Raw()) for name in MEMBERS])
 )
 
+_TOP: msgspec.json.Decoder[dict[str, msgspec.Raw]] = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
 
 def content_type(headers: Headers) -> str:
     """The media type in lower case without parameters; of two headers the one that says event stream.
@@ -136,6 +138,15 @@ def is_plain_success(body: bytes, wanted: str) -> bool:
         return False
     has_objects = _has_objects(memoryview(getattr(found, wanted)))
     return has_objects and not told and bytes(memoryview(found.object)[:9]) != b'"error"'
+
+
+def member(body: bytes, name: str) -> bytes | None:
+    """The value of the top-level member `name` of a JSON object, byte for byte; None where there is none."""
+    try:
+        found = _TOP.decode(body.removeprefix(BOM)).get(name)
+    except (ValueError, RecursionError):
+        return None
+    return None if found is None else bytes(found)
 
 
 def _has_objects(raw: memoryview) -> bool:

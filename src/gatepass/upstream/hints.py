@@ -23,38 +23,53 @@ def _hint(pattern: str, advice: str, status: int | None = None) -> Hint:
 
 HINTS = (
     _hint(
-        r"'?stream'? does not support true",
-        "This model cannot stream: set stream to false in the client, for gatepass does not yet turn"
-        " a whole reply into a stream.",
-    ),
-    _hint(
-        r"must be verified to stream",
-        "Without that verification this model answers only as a whole: set stream to false in the client.",
+        r"'?stream'? does not support true|must be verified to stream",
+        "This model answers only as a whole: gatepass makes a stream of that with upstreams.{upstream}.learn: on, or"
+        " with stream: emulate in the model's entry under models.",
     ),
     _hint(
         r"missing subscription key",
-        "The gateway (Azure API Management) wants a header of its own beside the token: let the client send"
-        " Ocp-Apim-Subscription-Key and name it in upstreams.{upstream}.forward_headers.",
+        "The gateway (Azure API Management) wants the header Ocp-Apim-Subscription-Key: put it under"
+        " upstreams.{upstream}.headers, or let upstreams.{upstream}.carry put the token there.",
     ),
     _hint(
         r"no api key found in request",
-        "The gateway (Kong) wants a header of its own: let the client send apikey and name it in"
-        " upstreams.{upstream}.forward_headers.",
+        "The gateway (Kong) wants a header of its own, mostly apikey: put it under upstreams.{upstream}.headers, or let"
+        " upstreams.{upstream}.carry put the token there.",
     ),
     _hint(
         r"API deployment for this resource does not exist|DeploymentNotFound",
-        "Azure wants the name of a deployment as the model: set `name` of this model under `models`.",
+        "Azure wants the name of a deployment for the model: set `name` of this model under `models` to it.",
         404,
     ),
     _hint(
         r"^resource not found\.?$",
-        "The path may be wrong: for Azure upstreams.{upstream}.base_url is"
-        " https://RESOURCE.openai.azure.com/openai/v1, which needs no api-version.",
+        "The path may be wrong: for Azure set upstreams.{upstream}.dialect: azure, which builds it, and let"
+        " upstreams.{upstream}.base_url end at the resource, such as https://RESOURCE.openai.azure.com.",
         404,
     ),
     _hint(
         r"api version not supported",
-        "Azure's v1 API needs no api-version: let upstreams.{upstream}.base_url end in /openai/v1.",
+        "Set upstreams.{upstream}.azure.api_version to a version that Azure has, such as 2024-10-21, or remove it: the"
+        " v1 API needs none.",
+    ),
+    _hint(
+        r"invalid subscription key or wrong API endpoint",
+        "Azure's keys belong to one resource: compare upstreams.{upstream}.base_url with the endpoint beside the key.",
+    ),
+    _hint(
+        r"access token is missing, invalid, audience is incorrect",
+        "Azure's classic API takes a key in the header api-key alone (a credential of type: api_key), and of Entra a"
+        " token for https://cognitiveservices.azure.com/.default.",
+    ),
+    _hint(
+        r"^you don't own the (chat|agent)",
+        "RAGFlow has no such assistant for the owner of this token: set `name` of this model under `models` to its id,"
+        " for an agent to agent:ID.",
+    ),
+    _hint(
+        r"^`llm_id` .+ doesn't exist",
+        "RAGFlow takes no model's name from outside: set upstreams.{upstream}.dialect: ragflow, which sends none.",
     ),
     _hint(
         r"/v\d+/v\d+/|(/chat/completions|/embeddings|/models).{0,200}\1",

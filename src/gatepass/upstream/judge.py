@@ -7,6 +7,7 @@ of these into an empty answer without an exception.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
@@ -116,6 +117,7 @@ def _refusal(reply: Reply, complaint: Complaint) -> UpstreamRefusal:
         param=complaint.param,
         retry_after_s=retry_after_s(status, reply.headers, complaint.message, reply.wall_s),
         raw=complaint.raw,
+        complaint=complaint,
     )
 
 
@@ -126,7 +128,6 @@ def _status(status: int, complaint: Complaint) -> int:
 def judge_document(
     upstream: str,
     surface: Surface,
-    stream: bool,
     status: int,
     headers: Headers,
     body: bytes,
@@ -134,22 +135,22 @@ def judge_document(
     host: str = "",
     wall_s: float = 0.0,
     mask: Mask = unmasked,
-) -> GatepassError | None:
-    """What is wrong with a whole reply of status 200 to 299; None where it is what was asked for.
+) -> bytes | GatepassError:
+    """The document that a whole reply of status 200 to 299 is, or the error that it really is.
 
-    `stream` says that the client asked for one: then every whole reply is an error, a good completion
-    too. A good reply costs one pass over its bytes.
+    The very same bytes come back, unless the answer was wrapped: then what was inside. A good reply
+    costs one pass over its bytes.
     """
-    if not stream and form.is_plain_success(body, "choices" if surface is Surface.CHAT else "data"):
-        return None
+    if form.is_plain_success(body, "choices" if surface is Surface.CHAT else "data"):
+        return body
     reply = Reply(upstream, status, headers, body, host, wall_s, mask)
     if form.is_blank(body):
         return UpstreamEmpty(f"{reply.answered} with an empty body.", upstream=upstream)
     if form.is_html(headers, body):
         return UpstreamHtml(_login(reply), upstream=upstream)
     if form.is_event_stream(headers, body):
-        return _events(reply, stream)
-    return _judge_json(reply, surface, stream)
+        return _events(reply)
+    return _judge_json(reply, surface)
 
 
 def _login(reply: Reply) -> str:
@@ -159,21 +160,15 @@ def _login(reply: Reply) -> str:
     )
 
 
-def _events(reply: Reply, stream: bool) -> GatepassError:
+def _events(reply: Reply) -> GatepassError:
     event = form.first_event(reply.body)
     complaint = None if event is None else read_complaint(_document(event), mask=reply.mask)
     if complaint is not None:
         return _refusal(reply, complaint)
-    return _invalid(reply, "with events that could not be read as a stream" if stream else _UNASKED)
+    return _invalid(reply, "with a stream of events, which is no answer to this request")
 
 
-_UNASKED = (
-    "with a stream of events although none was asked for: set stream to true in the client, for gatepass"
-    " does not yet join events into one reply"
-)
-
-
-def _judge_json(reply: Reply, surface: Surface, stream: bool) -> GatepassError | None:
+def _judge_json(reply: Reply, surface: Surface, *, may_be_wrapped: bool = True) -> bytes | GatepassError:
     try:
         document = form.parse(reply.body)
     except ValueError as error:
@@ -181,20 +176,31 @@ def _judge_json(reply: Reply, surface: Surface, stream: bool) -> GatepassError |
     complaint = read_complaint(document, mask=reply.mask)
     if complaint is not None:
         return _refusal(reply, complaint)
-    fault = _fault_of_shape(document, surface, stream, reply.mask)
+    if may_be_wrapped and (inside := _unwrapped(document, reply.body, surface)) is not None:
+        return _judge_json(replace(reply, body=inside), surface, may_be_wrapped=False)
+    fault = _fault_of_shape(document, surface, reply.mask)
     if fault is not None:
         return _invalid(reply, fault)
     missing = _EMPTY.get(surface)
     if missing is not None and not document[_WANTED[surface]]:
         return UpstreamEmpty(f"{reply.answered} without a {missing}.", upstream=reply.upstream)
-    return None
+    return reply.body
 
 
 _WANTED: Mapping[Surface, str] = MappingProxyType({Surface.CHAT: "choices", Surface.EMBEDDINGS: "data"})
 _EMPTY: Mapping[Surface, str] = MappingProxyType({Surface.CHAT: "choice", Surface.EMBEDDINGS: "vector"})
 
 
-def _fault_of_shape(document: Any, surface: Surface, stream: bool, mask: Mask) -> str | None:
+def _unwrapped(document: Any, body: bytes, surface: Surface) -> bytes | None:
+    """The answer inside `{"code": 0, "data": {…}}`, in which corporate gateways put it; None where there is none."""
+    wanted = _WANTED.get(surface)
+    inside = document.get("data") if isinstance(document, dict) else None
+    if wanted is None or not isinstance(inside, dict) or isinstance(document.get(wanted), list):
+        return None
+    return form.member(body, "data") if len(body) > form.WHOLE_BYTES or isinstance(inside.get(wanted), list) else None
+
+
+def _fault_of_shape(document: Any, surface: Surface, mask: Mask) -> str | None:
     wanted = _WANTED.get(surface)
     if wanted is None:
         return None if isinstance(document, dict | list) else "with JSON that is neither an object nor a list"
@@ -202,22 +208,13 @@ def _fault_of_shape(document: Any, surface: Surface, stream: bool, mask: Mask) -
         return "with JSON that is no object"
     entries = document.get(wanted)
     if isinstance(entries, list):
-        return _UNSTREAMED if stream else _fault_of_entries(entries, wanted)
-    inside = document.get("data")
-    if isinstance(inside, dict) and isinstance(inside.get(wanted), list):
-        return f'with its reply wrapped in "data" ({_members(document, mask)}), which gatepass does not yet unwrap'
+        return _fault_of_entries(entries, wanted)
     return f'with JSON that has no list "{wanted}" ({_members(document, mask)})'
 
 
 def _fault_of_entries(entries: list[Any], wanted: str) -> str | None:
     holds_objects = not entries or isinstance(entries[0], dict)
     return None if holds_objects else f'with a list "{wanted}" that holds no objects'
-
-
-_UNSTREAMED = (
-    "with one whole reply although a stream was asked for: it does not stream this model. Set stream to false"
-    " in the client, for gatepass does not yet turn a whole reply into a stream"
-)
 
 
 def _members(document: dict[Any, Any], mask: Mask) -> str:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import msgspec
 
 from gatepass.call import Call, Surface, Target
-from gatepass.errors import InvalidImage
+from gatepass.errors import InvalidImage, ModelNotFound
 from gatepass.upstream.ragflow_path import Paths, assistant
 
 PLACEHOLDER = b'"model"'
@@ -37,6 +37,8 @@ class RagflowBody:
       with the entry `drop=images`.
     * LIFTED members go into `extra_body`; entry `extra_body=NAME,NAME`.
     * An agent is named in the body where its path does not name it.
+
+    Whatever is no chat gets ModelNotFound: RAGFlow has no route for it.
     """
 
     images: Images = "refuse"
@@ -45,7 +47,7 @@ class RagflowBody:
 
     def apply(self, call: Call, target: Target) -> Call:
         if call.operation.surface is not Surface.CHAT:
-            return call
+            raise _unserved(call, target)
         asked = assistant(target.model or call.model)
         members = _OBJECT.decode(call.body)
         members["model"] = msgspec.Raw(PLACEHOLDER)
@@ -99,6 +101,15 @@ class RagflowBody:
                 )
             dropped = True
         return "\n".join(texts), dropped
+
+
+def _unserved(call: Call, target: Target) -> ModelNotFound:
+    operation = call.operation.name
+    return ModelNotFound(
+        f'The upstream "{target.upstream}" is RAGFlow, which answers chats and nothing else: for {operation} let'
+        f" operations.{operation}, or the entry of this model under models, name another upstream.",
+        param="model",
+    )
 
 
 def _lift(members: dict[str, msgspec.Raw]) -> list[str]:

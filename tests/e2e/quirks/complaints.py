@@ -146,7 +146,7 @@ ROWS = (
         always(plain(error(NO_TOOL_PARSER, kind="BadRequestError"), 400)),
         Failure((400,), words="tool choice requires")),
     Row(45, "no-tools", "Ollama: `does not support tools`",
-        always(plain(error("registry.ollama.ai/library/canned does not support tools", kind="api_error"), 400)),
+        always(plain(error("canned:latest does not support tools", kind="api_error"), 400)),
         Failure((400,), words="does not support tools")),
     Row(49, "databricks-tools", "Databricks: `Multiple tool calls are not supported.`",
         always(plain({"error_code": "BAD_REQUEST", "message": "Multiple tool calls are not supported.\n"}, 400)),

@@ -344,7 +344,7 @@ CHOICES = (
     Row(43, "room", "has less room than `max_tokens` (vLLM)", refusing(
         lambda asked: asked.body.get("max_tokens", 0) > 5480, {
             "object": "error", "message": CLAMPED, "type": "BadRequestError", "param": None, "code": 400}),
-        body={"max_tokens": 6048}, route="opted"),
+        body={"max_tokens": 6048}, route="opted", is_lasting=False),
 )  # fmt: skip
 
 ROWS = (

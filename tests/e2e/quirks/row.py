@@ -68,6 +68,8 @@ class Row:
     texts: int = 3
     """To embed."""
     route: Route = "main"
+    is_lasting: bool = True
+    """Whether what gatepass learns of it holds for later requests; else each costs one more."""
 
     def expects(self, way: Way) -> Expected:
         return self.expected if way in ("plain", "embed") or self.streamed is None else self.streamed

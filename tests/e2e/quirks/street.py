@@ -42,11 +42,11 @@ class Client:
 
 
 CLIENTS = (
-    Client("openai-python 3", "python-client", "openai_python.py"),
-    Client("openai-python 2", "python-openai2", "openai_python.py"),
-    Client("openai-node 6", "node-client", "openai_node.mjs", is_node=True),
-    Client("langchain-openai", "python-langchain", "chat_openai.py"),
-    Client("AI SDK", "node-ai-sdk", "ai_sdk.mjs", is_node=True),
+    Client("openai-python 3", "python-client", "ask_openai.py"),
+    Client("openai-python 2", "python-openai2", "ask_openai.py"),
+    Client("openai-node 6", "node-client", "ask_openai.mjs", is_node=True),
+    Client("langchain-openai", "python-langchain", "ask_langchain.py"),
+    Client("AI SDK", "node-ai-sdk", "ask_ai_sdk.mjs", is_node=True),
 )
 CANNOT_ASK = {
     ("langchain-openai", "token-ids"),
@@ -97,17 +97,21 @@ def upstream() -> Iterator[str]:
 
 
 def configuration(url: str) -> Config:
-    """Three ways to the upstream, by the rows' own wishes."""
+    """The ways to the upstream, by the rows' own wishes. Each row about tokens has tokens of its own."""
     opted = ["tool_choice", "response_format", "max_tokens", "system_into_user", "merge_roles"]
-    routed = {row.model: {"upstream": row.route} for row in ROWS if row.route in ("opted", "renewed")}
+    renewed = [row.model for row in ROWS if row.route == "renewed"]
     return {
-        "credentials": {"minted": {"type": "http_json", "url": f"{url}/token"}},
+        "credentials": {model: {"type": "http_json", "url": f"{url}/token"} for model in renewed},
         "upstreams": {
             "main": {"base_url": f"{url}/v1"},
             "opted": {"base_url": f"{url}/v1", "learn_also": opted},
-            "renewed": {"base_url": f"{url}/v1", "credential": "minted"},
+            **{model: {"base_url": f"{url}/v1", "credential": model} for model in renewed},
         },
-        "models": {"*": {"upstream": "main"}, **routed},
+        "models": {
+            "*": {"upstream": "main"},
+            **{row.model: {"upstream": "opted"} for row in ROWS if row.route == "opted"},
+            **{model: {"upstream": model} for model in renewed},
+        },
     }
 
 

@@ -178,7 +178,7 @@ credentials:
   corp: {type: oauth2, token_url: "http://sso.example/t", client_id: x, client_secret: "${MISSING}"}
   later: {type: http_json, preset: ibm_iam}
 upstreams:
-  chat: {base_url: "https://x", dialect: azure, credential: crop}
+  chat: {base_url: "https://x", dialect: azur, credential: crop}
   chat: {base_url: 5}
   other: {base_url: "${URL}", network: {ca_file: /nowhere.pem}, credential: later}
 models:
@@ -192,8 +192,8 @@ access:
         f"gatepass.yaml:3: credentials.corp.client_secret: {UNSET.format('MISSING')}",
         f"gatepass.yaml:3: credentials.corp.token_url: {IN_PLAIN_SIGHT.format(block='credentials.corp')}",
         f"gatepass.yaml:4: credentials.later.apikey: {LATER}",
-        "gatepass.yaml:6: upstreams.chat.dialect: not built yet: the dialect azure; use openai",
         "gatepass.yaml:6: upstreams.chat.credential: 'crop' is not a name under credentials; did you mean corp?",
+        "gatepass.yaml:6: upstreams.chat.dialect: 'azur' is not known here; did you mean azure?",
         "gatepass.yaml:7: upstreams.chat: is written twice (first in line 6): keep one",
         "gatepass.yaml:8: upstreams.other.network.ca_file: cannot be read: No such file or directory",
         "gatepass.yaml:8: upstreams.other.base_url: expects http://host… or https://host…",

@@ -6,7 +6,7 @@ import pytest
 
 from gatepass.config.profiles import BUILT_IN, PLAIN, Profile
 from gatepass.relay.chunk import Origin
-from gatepass.relay.profiled import keep_alive, mended_reply, wishes_of
+from gatepass.relay.profiled import keep_alive, mended_reply, shapers_of, wishes_of
 from gatepass.relay.repair.wishes import Wishes
 
 ORIGIN = Origin(lambda prefix: prefix + "1", 7, "m")
@@ -33,6 +33,13 @@ def test_the_sign_of_life_has_the_form_that_the_client_takes():
         "model": "m",
         "choices": [{"index": 0, "delta": {"content": ""}, "finish_reason": None}],
     }
+
+
+def test_lines_are_cut_for_the_client_that_takes_no_long_ones():
+    (shaper,) = shapers_of(BUILT_IN["ragflow"])
+    long = b'data: {"choices":[{"index":0,"delta":{"content":"%b"}}]}\n\n' % (b"x" * 2**20)
+    assert max(map(len, shaper.feed(long).splitlines())) < 2**20
+    assert shapers_of(PLAIN) == ()
 
 
 def chat(message, **more):

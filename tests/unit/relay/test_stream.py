@@ -261,10 +261,10 @@ def test_json_without_choices_goes_on_and_is_no_answer(ping):
     assert (out, stream.has_answered, stream.failure) == (data(ping), False, None)
 
 
-def test_event_with_an_empty_list_of_choices_is_an_answer_without_a_choice():
+def test_event_with_an_empty_list_of_choices_goes_on_and_is_no_answer_yet():
     azure = data(chunk(None, prompt_filter_results=[{"prompt_index": 0}]))
     out, stream = relayed(azure)
-    assert (out, stream.has_answered) == (azure, True)
+    assert (out, stream.has_answered) == (azure, False)
     assert stream.finish() == b""
     assert code(stream) == "upstream_empty"
 

@@ -54,7 +54,7 @@ async def test_a_writer_waits_for_its_turn_and_readers_do_not(folder, clock):
     store = FolderStore(folder, clock)
     await store.put("value/one", b"old", 60.0)
     with (folder / "lock").open() as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        fcntl.flock(lock, fcntl.LOCK_SH)
         putting = asyncio.create_task(store.put("value/one", b"new", 60.0))
         await clock.advance(1.0)
         assert not putting.done()

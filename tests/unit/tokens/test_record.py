@@ -67,3 +67,10 @@ def test_a_failure_that_may_pass_asks_nobody_to_wait():
 )
 def test_all_are_held_back_together_as_one_would_be(failure, refusals, held_s):
     assert hold(failure, refusals) == held_s
+
+
+def test_a_failure_speaks_for_the_others_until_its_hold_ends():
+    record = FailureRecord.of(FetchFailure("no", definite=True), "me", 1000.0, 1)
+    assert record.speaks_for("they", 1029.0)
+    assert not record.speaks_for("they", 1030.0)
+    assert not record.speaks_for("me", 1001.0)

@@ -10,9 +10,10 @@ import pytest
 
 from gatepass.call import Secret
 from gatepass.errors import TokenUnavailable
+from gatepass.runtime import sleep
 from gatepass.store.memory import MemoryStore
 from gatepass.store.seam import Reach
-from gatepass.tokens import build_source
+from gatepass.tokens import FetchFailure, Token, build_source
 from gatepass.tokens.shared import SharedSource, is_shareable
 from tests.unit.clock import DrivenClock, settle
 from tests.unit.tokens.fleet import BOUND_S, Fleet, Upstream
@@ -359,6 +360,7 @@ async def test_after_a_recovery_the_refusals_are_counted_anew():
     async with Fleet(issuer, count=2) as fleet:
         await fleet.clock.advance(40.0)
         assert fleet.texts == ["token-1"] * 2
+        assert fleet.store._counters._kept == {}
         await fleet.clock.advance(48.5)  # its refresh is refused; half a minute later it is not
         assert issuer.calls == 3
         await fleet.clock.advance(32.0)
@@ -527,3 +529,149 @@ async def test_only_the_last_rejected_values_are_remembered():
         for number in range(100):
             replica.source.rejected(f"value-{number}")
         assert list(replica.source._rejected) == [f"value-{number}" for number in range(92, 100)]
+
+
+async def test_what_it_has_from_the_store_it_does_not_take_for_newer_later():
+    """The same record seems younger when the way to the store has become faster."""
+    async with Fleet(scripted(otherwise=Mint(300)), count=1) as fleet:
+        await fleet.clock.advance(100.0)
+        late = fleet._made(0.0)
+        fleet.replicas.append(late)
+        late.wire.delay_s = 0.1
+        late.start()
+        await fleet.clock.advance(1.0)
+        assert late.text == "token-1"
+        late.wire.delay_s = 0.0
+        await fleet.kill(fleet.replicas[0])
+        await fleet.clock.advance(140.0)
+        assert (late.text, fleet.issuer.calls) == ("token-2", 2)
+
+
+async def test_what_was_heard_of_is_not_fetched_again():
+    async with Fleet(scripted(otherwise=Mint(300)), count=2) as fleet:
+        first, second = fleet.replicas
+        await fleet.clock.advance(10.0)
+        assert first.holder.reject("token-1")
+        await fleet.clock.advance(1.0)
+        assert fleet.texts == ["token-2"] * 2
+        await fleet.kill(first)
+        await fleet.clock.advance(240.0)
+        assert (second.text, fleet.issuer.calls) == ("token-3", 3)
+
+
+async def test_a_dead_token_in_the_store_is_passed_over_without_a_failure():
+    async with Fleet(scripted(otherwise=Mint(300)), count=1) as fleet:
+        await fleet.clock.advance(1.0)
+        (first,) = fleet.replicas
+        names = first.source._names
+        assert names is not None
+        value, _ = fleet.store._values._kept[names.token]
+        await fleet.kill(first)
+        await fleet.clock.advance(299.0)
+        await fleet.store.put(names.token, value, 60.0)
+        late = await fleet.join()
+        assert (late.text, late.holder.status().failures) == ("token-2", 0)
+
+
+class Unreachable:
+    """A source of a process that has lost its way to the issuer."""
+
+    def __init__(self, clock):
+        self._clock = clock
+
+    def secrets(self):
+        return ()
+
+    async def fetch(self):
+        await sleep(self._clock, 10.0)
+        raise FetchFailure("no way")
+
+
+async def test_a_process_that_never_reaches_the_issuer_does_not_keep_the_others_from_it():
+    async with Fleet(scripted(), count=1) as fleet:
+        (lost,) = fleet.replicas
+        lost.source._source = Unreachable(fleet.clock)
+        await fleet.clock.advance(30.0)
+        late = await fleet.join()
+        await fleet.clock.advance(6.0)
+        assert late.text == "token-1"
+        assert lost.text == "token-1"
+
+
+async def test_who_was_given_up_does_not_put_its_token_over_what_is_to_come():
+    async with Fleet(scripted(Mint(delay_s=6.0), Mint(delay_s=3.0)), count=3) as fleet:
+        await fleet.clock.advance(6.5)
+        assert sorted(fleet.texts, key=str) == [None, None, "token-1"]
+        await fleet.clock.advance(2.5)
+        assert fleet.texts == ["token-2"] * 3
+        assert fleet.issuer.calls == 2
+
+
+async def test_processes_that_start_again_and_again_do_not_lock_an_account():
+    async with Fleet(scripted(otherwise=refused())) as fleet:
+        for _ in range(25):
+            await fleet.clock.advance(20.0)
+            await fleet.kill(fleet.replicas[0])
+            await fleet.join()
+        assert fleet.issuer.calls <= 6
+
+
+async def test_a_leader_that_dies_costs_less_than_the_whole_time_where_that_is_short():
+    settings = oauth2(timeout_s=1.0)
+    async with Fleet(scripted(Hang()), count=2, settings=settings) as fleet:
+        await settle()
+        leader = next(replica for replica in fleet.replicas if replica.source._leads.total())
+        await fleet.kill(leader)
+        asked = asyncio.create_task(fleet.replicas[0].holder.token())
+        await fleet.clock.advance(0.8)
+        assert asked.result().text == "token-1"
+
+
+async def test_a_store_that_goes_away_during_a_fetch_that_fails_causes_no_second_one():
+    async with Fleet(scripted(Broken(delay_s=0.5)), count=1) as fleet:
+        await fleet.clock.advance(0.2)
+        fleet.replicas[0].wire.state = "down"
+        await fleet.clock.advance(0.4)
+        assert fleet.issuer.calls == 1
+
+
+async def test_who_waits_is_served_with_what_is_offered():
+    async with Fleet(scripted(otherwise=Hang()), count=1) as fleet:
+        (replica,) = fleet.replicas
+        asked = asyncio.create_task(replica.holder.token())
+        await settle()
+        assert replica.holder.offer(Token(Secret("from-elsewhere"), replica.clock.now(), 60.0))
+        await settle()
+        assert asked.result().text == "from-elsewhere"
+        assert fleet.issuer.under_way == 0
+
+
+async def test_who_changes_to_a_recipe_that_others_have_takes_what_they_have_though_it_is_older():
+    secret = ["old-secret"]
+    settings = oauth2(client_secret=Secret(lambda: secret[0]))
+    async with Fleet(scripted(otherwise=Mint(100)), count=0, settings=settings) as fleet:
+        assert (await fleet.join(oauth2(client_secret=Secret("new-secret")))).text == "token-1"
+        await fleet.clock.advance(50.0)
+        changing = await fleet.join()
+        assert changing.text == "token-2"
+        secret[0] = "new-secret"
+        assert (await changing.source.fetch()).text == "token-1"
+        assert fleet.issuer.calls == 2
+
+
+async def test_a_token_that_was_minted_with_a_secret_that_came_meanwhile_is_not_told_as_the_old_ones():
+    secret = ["old-secret"]
+    settings = oauth2(client_secret=Secret(lambda: secret[0]))
+    async with Fleet(scripted(), count=0, settings=settings) as fleet:
+        replica = fleet._made(0.0)
+        fleet.replicas.append(replica)
+
+        def rotates(request: int) -> None:
+            secret[0] = "new-secret"
+
+        replica.wire.at_request = rotates
+        replica.start()
+        await settle()
+        assert b"new-secret" in fleet.issuer.requests[0].body
+        assert replica.text == "token-1"
+        assert fleet.store._values._kept == {}

@@ -16,11 +16,26 @@ APIM = (
 DEPLOYMENT = (
     "The API deployment for this resource does not exist. If you created the deployment within the last 5 minutes"
 )
-NO_STREAM = (
-    " This model cannot stream: set stream to false in the client, for gatepass does not yet turn a whole reply"
-    " into a stream."
+WHOLE = (
+    " This model answers only as a whole: gatepass makes a stream of that with upstreams.chat.learn: on, or with"
+    " stream: emulate in the model's entry under models."
 )
-UNVERIFIED = " Without that verification this model answers only as a whole: set stream to false in the client."
+RESOURCE = (
+    ". The path may be wrong: for Azure set upstreams.chat.dialect: azure, which builds it, and let"
+    " upstreams.chat.base_url end at the resource, such as https://RESOURCE.openai.azure.com."
+)
+VERSION = (
+    ". Set upstreams.chat.azure.api_version to a version that Azure has, such as 2024-10-21, or remove it: the v1 API"
+    " needs none."
+)
+WRONG_KEY = (
+    "Access denied due to invalid subscription key or wrong API endpoint. Make sure to provide a valid key for an"
+    " active subscription and use a correct regional API endpoint for your resource."
+)
+AUDIENCE = (
+    "Unauthorized. Access token is missing, invalid, audience is incorrect (https://cognitiveservices.azure.com), or"
+    " have expired."
+)
 DOUBLED = (
     " Part of the path is doubled: upstreams.chat.base_url ends with the version, such as https://host/v1, and not"
     " with the operation."
@@ -31,44 +46,61 @@ PATH = " The path may be wrong: upstreams.chat.base_url ends with the version, s
 @pytest.mark.parametrize(
     ("status", "message", "hint"),
     [
-        (400, STREAM + " Only the default (false) value is supported.", NO_STREAM),
-        (400, STREAM + " Supported values are: false.", NO_STREAM),
-        (502, "stream does not support true with this model.", NO_STREAM),
-        (400, VERIFY, UNVERIFIED),
+        (400, STREAM + " Only the default (false) value is supported.", WHOLE),
+        (400, STREAM + " Supported values are: false.", WHOLE),
+        (502, "stream does not support true with this model.", WHOLE),
+        (400, VERIFY, WHOLE),
         (400, "Your organization must be verified to use the model.", ""),
         (
             401,
             APIM,
             (
-                " The gateway (Azure API Management) wants a header of its own beside the token: let the client send"
-                " Ocp-Apim-Subscription-Key and name it in upstreams.chat.forward_headers."
+                " The gateway (Azure API Management) wants the header Ocp-Apim-Subscription-Key: put it under"
+                " upstreams.chat.headers, or let upstreams.chat.carry put the token there."
             ),
         ),
         (
             401,
             "No API key found in request",
             (
-                ". The gateway (Kong) wants a header of its own: let the client send apikey and name it in"
-                " upstreams.chat.forward_headers."
+                ". The gateway (Kong) wants a header of its own, mostly apikey: put it under upstreams.chat.headers, or"
+                " let upstreams.chat.carry put the token there."
             ),
         ),
         (
             404,
             DEPLOYMENT,
-            ". Azure wants the name of a deployment as the model: set `name` of this model under `models`.",
+            ". Azure wants the name of a deployment for the model: set `name` of this model under `models` to it.",
+        ),
+        (400, DEPLOYMENT, ""),
+        (404, "Resource not found", RESOURCE),
+        (400, "API version not supported", VERSION),
+        (404, "API version not supported", VERSION),
+        (
+            401,
+            WRONG_KEY,
+            " Azure's keys belong to one resource: compare upstreams.chat.base_url with the endpoint beside the key.",
+        ),
+        (
+            401,
+            AUDIENCE,
+            (
+                " Azure's classic API takes a key in the header api-key alone (a credential of type: api_key), and of"
+                " Entra a token for https://cognitiveservices.azure.com/.default."
+            ),
         ),
         (
             404,
-            "Resource not found",
+            "You don't own the chat 2e3b",
             (
-                ". The path may be wrong: for Azure upstreams.chat.base_url is"
-                " https://RESOURCE.openai.azure.com/openai/v1, which needs no api-version."
+                ". RAGFlow has no such assistant for the owner of this token: set `name` of this model under `models`"
+                " to its id, for an agent to agent:ID."
             ),
         ),
         (
             400,
-            "API version not supported",
-            ". Azure's v1 API needs no api-version: let upstreams.chat.base_url end in /openai/v1.",
+            "`llm_id` gpt-4 doesn't exist",
+            ". RAGFlow takes no model's name from outside: set upstreams.chat.dialect: ragflow, which sends none.",
         ),
         (404, "Invalid URL (POST /v1/v1/chat/completions)", "." + DOUBLED),
         (404, "Cannot POST /v1/chat/completions/chat/completions.", DOUBLED),

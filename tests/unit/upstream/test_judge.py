@@ -31,8 +31,8 @@ STREAM_TEXT = (
     "Unsupported value: 'stream' does not support true with this model. Only the default (false) value is supported."
 )
 NO_STREAM = (
-    " This model cannot stream: set stream to false in the client, for gatepass does not yet turn a whole reply"
-    " into a stream."
+    " This model answers only as a whole: gatepass makes a stream of that with upstreams.chat.learn: on, or with"
+    " stream: emulate in the model's entry under models."
 )
 UNSTREAMED = (
     'The upstream "chat" answered 200 OK with one whole reply although a stream was asked for: it does not stream this'
@@ -164,8 +164,8 @@ def test_missing_subscription_key_is_told_with_advice():
         401,
         "upstream_auth",
         f'The upstream "chat" does not accept the credential that gatepass sends: {APIM_TEXT} The gateway (Azure API'
-        " Management) wants a header of its own beside the token: let the client send Ocp-Apim-Subscription-Key and"
-        " name it in upstreams.chat.forward_headers.",
+        " Management) wants the header Ocp-Apim-Subscription-Key: put it under upstreams.chat.headers, or let"
+        " upstreams.chat.carry put the token there.",
         kind="authentication_error",
         raw=body,
     )

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from gatepass.call import Call, Operation, Surface, Target
-from gatepass.errors import InvalidImage
+from gatepass.errors import InvalidImage, ModelNotFound
 from gatepass.upstream.ragflow_body import RagflowBody
 
 CHAT = Operation("chat", "POST", "/chat/completions", Surface.CHAT, "")
@@ -85,6 +85,11 @@ def test_an_agent_is_named_in_the_body_where_its_path_does_not():
     assert "agent_id" not in sent(BODY, target="agent:77", rule=RagflowBody(paths="old"))[0]
 
 
-def test_other_operations_are_left_alone():
-    given = call({"model": "m", "input": "x"}, operation=EMBEDDINGS)
-    assert RagflowBody().apply(given, Target("rag", "i")) is given
+def test_what_is_no_chat_is_refused_with_what_to_configure():
+    with pytest.raises(ModelNotFound) as caught:
+        RagflowBody().apply(call({"model": "m", "input": "x"}, operation=EMBEDDINGS), Target("rag", "i"))
+    assert caught.value.message == (
+        'The upstream "rag" is RAGFlow, which answers chats and nothing else: for embeddings let operations.embeddings,'
+        " or the entry of this model under models, name another upstream."
+    )
+    assert (caught.value.http_status, caught.value.param) == (404, "model")

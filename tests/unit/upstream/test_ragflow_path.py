@@ -1,6 +1,7 @@
 import pytest
 
-from gatepass.upstream.ragflow_path import Assistant, assistant, chat_url
+from gatepass.errors import ModelNotFound
+from gatepass.upstream.ragflow_path import Assistant, assistant, chat_url, list_url
 
 
 @pytest.mark.parametrize(
@@ -38,3 +39,16 @@ def test_a_prefix_of_the_servers_own_stays():
         chat_url("https://h/tools/rag", assistant("i"), "old")
         == "https://h/tools/rag/api/v1/chats_openai/i/chat/completions"
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "paths"), [("..", "current"), (".", "old"), ("agent:..", "old"), ("chat:", "current")]
+)
+def test_an_id_is_no_step_through_the_path(name, paths):
+    with pytest.raises(ModelNotFound, match="no model of the name"):
+        chat_url("http://rag", assistant(name), paths)
+
+
+@pytest.mark.parametrize("base", ["http://rag:9380", "http://rag:9380/api/v1"])
+def test_assistants_are_listed_at_one_path_in_every_version(base):
+    assert list_url(base) == "http://rag:9380/api/v1/chats?page=1&page_size=1"

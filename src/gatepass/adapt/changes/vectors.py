@@ -15,8 +15,8 @@ _MAYBE_IDS = re.compile(rb'"input"[ \t\r\n]*:[ \t\r\n]*' + _IDS_FIRST.pattern)
 """Tells at the price of one search that there are none: every embeddings call is looked at."""
 _IDS = (
     "`input` holds token ids, which mean something only to the tokenizer that made them. Send texts"
-    " (LangChain: check_embedding_ctx_length=False), or, where the model behind is known to take ids of that"
-    " tokenizer, set capabilities.token_ids: true for it in gatepass."
+    " (LangChain: check_embedding_ctx_length=False). The configuration says of this model that it takes none"
+    " (capabilities.token_ids: false)."
 )
 
 
@@ -66,21 +66,22 @@ class SplitShare:
 
 
 class TextsOnly:
-    """Rule "texts": refuses token ids in an embeddings call. vLLM takes them for its own tokenizer's, and the
-    vectors would be wrong without a word; LM Studio and others refuse them in unclear ones. Raises InvalidRequest."""
+    """Rule "texts": refuses token ids in an embeddings call, where the model is declared to take none. vLLM takes
+    any for its own tokenizer's, and the vectors would be wrong without a word. Raises InvalidRequest."""
 
     name = "texts"
 
     def apply(self, call: Call, target: Target) -> Call:
         del target
-        if call.operation.surface is Surface.EMBEDDINGS and has_token_ids(call.body):
+        if has_token_ids(call):
             raise InvalidRequest(_IDS, param="input")
         return call
 
 
-def has_token_ids(body: bytes) -> bool:
-    """Whether `input` is a list of numbers, or of such lists."""
-    if _MAYBE_IDS.search(body) is None:
+def has_token_ids(call: Call) -> bool:
+    """Whether the `input` of an embeddings call is a list of numbers, or of such lists."""
+    body = call.body
+    if call.operation.surface is not Surface.EMBEDDINGS or _MAYBE_IDS.search(body) is None:
         return False
     inputs = [member.value for member in Walk(body).members() if member.name == "input"]
     return bool(inputs) and _IDS_FIRST.match(body, inputs[-1]) is not None

@@ -11,7 +11,7 @@ from gatepass.errors import GatepassError, UpstreamInvalid
 from gatepass.relay import failure
 from gatepass.relay.aggregation.choice import Choice, TextChoice, new_choice
 from gatepass.relay.aggregation.gather import keep_last
-from gatepass.relay.chunk import CHAT, ENVELOPE, LEGACY, Object, Origin, envelope, json_text, unwrapped
+from gatepass.relay.chunk import CHAT, ENVELOPE, LEGACY, Object, Origin, envelope, is_chunk, json_text, unwrapped
 from gatepass.relay.event import parse_event, read_json, single_line_data
 from gatepass.relay.framing import split_events
 from gatepass.relay.usage import Usage
@@ -156,6 +156,8 @@ class Aggregator:
                 return
             fields = unwrapped(fields)
             choices = fields.get("choices")
+            if not is_chunk(fields):
+                return
         if isinstance(choices, list):
             self._add_choices(choices)
         self._add_rest(fields)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from gatepass.relay.chunk import CHAT, ENVELOPE, LEGACY, Object
+from gatepass.relay.chunk import CHAT, ENVELOPE, Object
 from gatepass.relay.repair import wishes as names
 from gatepass.relay.repair.tools import Note
 
@@ -76,13 +76,6 @@ class Extras:
         for name, value in held.items():
             chunk.setdefault(name, value)
         return True
-
-
-def is_chunk(said: Object) -> bool:
-    """Whether this is a chunk, choices or not."""
-    name = said.get("object")
-    is_named = isinstance(name, str) and name.startswith((CHAT, LEGACY))
-    return is_named or "choices" in said or isinstance(said.get("usage"), dict)
 
 
 def is_ping(said: Object) -> bool:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 
-from gatepass.relay.chunk import CHAT_CHUNK, Object, Origin, event, unwrapped
+from gatepass.relay.chunk import CHAT_CHUNK, Object, Origin, event, is_chunk, unwrapped
 from gatepass.relay.event import parse_event, read_json, single_line_data
 from gatepass.relay.framing import split_events
 from gatepass.relay.repair import wishes as names
 from gatepass.relay.repair.choice import ChoiceRepair
 from gatepass.relay.repair.cumulative import Item, Suffixes
-from gatepass.relay.repair.envelope import Envelope, Extras, is_chunk, is_ping, is_whole
+from gatepass.relay.repair.envelope import Envelope, Extras, is_ping, is_whole
 from gatepass.relay.repair.split import split_finish
 from gatepass.relay.repair.usage import UsageRepair
 from gatepass.relay.repair.wishes import Wishes
@@ -182,7 +182,7 @@ class Repair:
             return b"".join([event(part) for part in parts]) if self._has_changed else block
         has_changed, items = self._has_changed, list[Item]()
         for part in parts:
-            items += self._suffixes.feed(Item(block, part, has_changed))
+            items += self._suffixes.feed(Item(block if part is parts[0] else b"", part, has_changed))
         return _written(items)
 
     def _streamed(self, document: Object) -> bytes:
@@ -238,4 +238,14 @@ def _parted(run: bytes) -> tuple[list[bytes], bytes]:
 
 
 def _written(items: list[Item]) -> bytes:
-    return b"".join([event(item.said) if item.has_changed else item.block for item in items])
+    return b"".join([_event(item) for item in items])
+
+
+def _event(item: Item) -> bytes:
+    """The event anew, or as it came where it is nested too deep to be written."""
+    if not item.has_changed:
+        return item.block
+    try:
+        return event(item.said)
+    except ValueError:
+        return item.block

@@ -163,7 +163,21 @@ def test_unknown_members_survive_with_their_last_value_and_padding_does_not():
     assert said == reply(message("a"), citations=["u"], prompt_filter_results=[{"prompt_index": 0}])
 
 
-@pytest.mark.parametrize("odd", [{}, {"choices": None}, {"choices": "x"}, {"choices": [None, 7]}, [], 3, None, "x"])
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {},
+        {"code": 0, "data": {}},
+        {"type": "status", "text": "x"},
+        {"choices": None},
+        {"choices": "x"},
+        {"choices": [None, 7]},
+        [],
+        3,
+        None,
+        "x",
+    ],
+)
 def test_chunks_without_choices_say_nothing(odd):
     assert aggregated(data(odd), text("a"), data(odd), STOP, DONE) == reply(message("a"))
 

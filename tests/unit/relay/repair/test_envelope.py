@@ -9,7 +9,7 @@ from tests.unit.relay.streams import chunk
 EMPTY = ("repair=choices",)
 FILTER = [{"prompt_index": 0, "content_filter_results": {"hate": {"filtered": False}}}]
 AZURE_FIRST = {"id": "", "object": "", "created": 0, "model": "", "choices": [], "prompt_filter_results": FILTER}
-"""Azure's first chunk, as mckaywrigley/chatbot-ui, AbanteAI/mentat#429 and microsoft/autogen#6465 met it."""
+"""Azure's first chunk (mentat#429, autogen#6465)."""
 
 
 # --- choices --------------------------------------------------------------------------------------

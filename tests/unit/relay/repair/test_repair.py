@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gatepass.relay.repair import wishes
-from gatepass.relay.shaper import Chain, Mender, Shaper
+from gatepass.relay.shaper import Chain, Shaper
 from tests.unit.relay.documents import clean_streams, events, fed
 from tests.unit.relay.repair.streams import ROLE, STOP, USAGE, new_repair, said
 from tests.unit.relay.streams import DONE, REALISTIC, chunk, data, new_stream, pieces, text, with_line_ends
@@ -181,6 +181,15 @@ def test_chunk_nested_too_deep_to_be_written_passes_as_it_is():
     assert outs == {True, False}
 
 
+def test_what_is_nested_too_deep_never_breaks_the_end():
+    deep: list[object] = []
+    for _ in range(5000):
+        deep = [deep]
+    repair = new_repair()
+    repair._extras._held["x"] = deep
+    assert repair.finish() == b""
+
+
 def test_finish_gives_what_is_held_once():
     repair = new_repair(include_usage=True)
     repair.feed(data(ROLE | {"usage": USAGE}))
@@ -194,13 +203,13 @@ def test_stream_without_an_envelope_still_gets_its_usage():
     assert said(repair.finish()) == [{"object": "chat.completion.chunk", "choices": [], "usage": USAGE}]
 
 
-def test_repair_is_a_shaper_and_one_that_the_judge_can_ask():
+def test_repair_is_a_shaper_and_can_be_asked_about_one_parsed_event():
     shaper: Shaper = new_repair()
-    mender: Mender = new_repair()
+    asked = new_repair()
     chain = Chain([shaper])
     assert said(chain.feed(data(chunk({"content": "a"}, "")))) == [chunk({"content": "a"})]
     assert chain.adapted == ("repair=finish",)
     event, broken = text("a"), data(chunk({"content": "a"}, ""))
-    assert (mender.shape(event, chunk({"content": "a"})) is event, mender.is_idle) == (True, True)
-    assert (mender.shape(broken, chunk({"content": "a"}, "")), mender.is_idle) == (event, False)
-    assert mender.finish() + DONE == DONE
+    assert (asked.shape(event, chunk({"content": "a"})) is event, asked.is_idle) == (True, True)
+    assert (asked.shape(broken, chunk({"content": "a"}, "")), asked.is_idle) == (event, False)
+    assert asked.finish() + DONE == DONE

@@ -1,17 +1,18 @@
-"""LangChain's `ChatOpenAI` and `OpenAIEmbeddings` on the rows: the same in and out as `openai_python.py` beside it.
+"""LangChain's `ChatOpenAI` and `OpenAIEmbeddings` on the rows: the same in and out as `ask_openai.py` beside it.
 
 `raw` is `.stream()`, `helper` is an `.invoke()` of a model that streams behind it.
 """
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from langchain_openai import ChatOpenAI, OpenAIEmbeddings
-from openai_python import PARALLEL, TIMEOUT_S, Seen
+from ask_openai import PARALLEL, STUCK_S, TIMEOUT_S, Seen  # type: ignore[import-not-found] # beside this script
+from langchain_openai import ChatOpenAI, OpenAIEmbeddings  # type: ignore[import-not-found] # its own environment
 
 OWN = ("tools",)
 """Members that go through LangChain's own door; the rest goes into the request as it is."""
@@ -82,10 +83,12 @@ def one(call: dict[str, Any]) -> dict[str, Any]:
         WAYS[call["way"]](call, seen)
     except Exception as error:  # noqa: BLE001 - whatever comes out of the client is the finding
         failed = error
-    return seen.as_json(failed)
+    result: dict[str, Any] = seen.as_json(failed)
+    return result
 
 
 def main() -> None:
+    faulthandler.dump_traceback_later(STUCK_S, exit=True)
     with ThreadPoolExecutor(PARALLEL) as pool:
         json.dump(list(pool.map(one, json.load(sys.stdin))), sys.stdout)
 

@@ -1,4 +1,4 @@
-// The AI SDK with its openai-compatible provider on the rows: the same in and out as `openai_node.mjs` beside it.
+// The AI SDK with its openai-compatible provider on the rows: the same in and out as `ask_openai.mjs` beside it.
 // `raw` reads the parts of the provider's own stream, `helper` is streamText.
 
 import { readFileSync } from 'node:fs';

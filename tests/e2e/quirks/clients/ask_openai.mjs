@@ -1,4 +1,4 @@
-// The `openai` client for Node on the rows: the same in and out as `openai_python.py` beside it. The calls are read
+// The `openai` client for Node on the rows: the same in and out as `ask_openai.py` beside it. The calls are read
 // from the file that CALLS names: stdin holds this script.
 
 import { readFileSync } from 'node:fs';

@@ -6,6 +6,7 @@ OPENAI_BASE_URL and OPENAI_API_KEY are all it is told. A call is `{"model", "way
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,8 @@ from openai import OpenAI
 
 PARALLEL = 6
 TIMEOUT_S = 20.0
+STUCK_S = 90.0
+"""After so long it says where it stands, and ends."""
 
 
 def complaint(error: BaseException) -> dict[str, Any]:
@@ -67,18 +70,27 @@ def whole(answer: Any, seen: Seen) -> None:
 
 
 def raw(client: OpenAI, model: str, body: dict[str, Any], seen: Seen) -> None:
-    """As people write the loop; tool calls by their index."""
+    """As people write the loop; tool calls by their index.
+
+    The stream is closed in any case: one that an exception leaves behind is closed by the garbage collector, which
+    may run while the same thread holds the lock of httpcore's pool, and then waits for that lock for ever.
+    """
     messages, rest = split(body)
-    for chunk in client.chat.completions.create(model=model, messages=messages, stream=True, extra_body=rest):
-        seen.chunks += 1
-        seen.usage = chunk.usage.model_dump() if chunk.usage else seen.usage
-        for choice in chunk.choices or ():
-            seen.finish = choice.finish_reason or seen.finish
-            seen.text += choice.delta.content or ""
-            for call in choice.delta.tool_calls or ():
-                known = seen.calls.setdefault(call.index, ["", ""])
-                known[0] += call.function.name or ""
-                known[1] += call.function.arguments or ""
+    with client.chat.completions.create(model=model, messages=messages, stream=True, extra_body=rest) as stream:
+        for chunk in stream:
+            note(chunk, seen)
+
+
+def note(chunk: Any, seen: Seen) -> None:
+    seen.chunks += 1
+    seen.usage = chunk.usage.model_dump() if chunk.usage else seen.usage
+    for choice in chunk.choices or ():
+        seen.finish = choice.finish_reason or seen.finish
+        seen.text += choice.delta.content or ""
+        for call in choice.delta.tool_calls or ():
+            known = seen.calls.setdefault(call.index, ["", ""])
+            known[0] += call.function.name or ""
+            known[1] += call.function.arguments or ""
 
 
 def helper(client: OpenAI, model: str, body: dict[str, Any], seen: Seen) -> None:
@@ -92,7 +104,7 @@ def helper(client: OpenAI, model: str, body: dict[str, Any], seen: Seen) -> None
 def embed(client: OpenAI, model: str, body: dict[str, Any], seen: Seen) -> None:
     rest = {name: value for name, value in body.items() if name != "input"}
     answer = client.embeddings.create(model=model, input=body["input"], extra_body=rest)
-    seen.usage = answer.usage and answer.usage.model_dump()
+    seen.usage = answer.usage.model_dump() if answer.usage is not None else None  # type: ignore[redundant-expr] # it may
     seen.vectors = [entry.embedding for entry in answer.data]
 
 
@@ -109,6 +121,7 @@ def one(client: OpenAI, call: dict[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
+    faulthandler.dump_traceback_later(STUCK_S, exit=True)
     with OpenAI(max_retries=0, timeout=TIMEOUT_S) as client, ThreadPoolExecutor(PARALLEL) as pool:
         json.dump(list(pool.map(lambda call: one(client, call), json.load(sys.stdin))), sys.stdout)
 

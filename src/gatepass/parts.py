@@ -1,0 +1,53 @@
+"""An embeddings call as the upstream can take it: in several requests where its batches are small, one reply back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from gatepass.adapt.embeddings import PARALLEL, Asked, answer, split
+from gatepass.call import Call
+from gatepass.observe.exchange import Exchange
+from gatepass.verdict import Answer, Whole
+
+Ask = Callable[[Call, Exchange], Awaitable[Answer]]
+
+
+async def embedded(wanted: Call, adapted: Call, upstream: str, exchange: Exchange, ask: Ask) -> Whole:
+    """The vectors that `wanted`, the client's own call, asked for: all of them or an error.
+
+    `adapted` goes out in as many requests as it has to, PARALLEL at a time; the first that fails ends the
+    others, and its error is raised.
+    """
+    parts = split(adapted)
+    answers = [await ask(parts[0], exchange)] if len(parts) == 1 else await _all(parts, exchange, ask)
+    replies = [_held(each) for each in answers]
+    counts = [Asked.of(part.body).count for part in parts]
+    body = answer([reply.body for reply in replies], counts, Asked.of(wanted.body), upstream)
+    return Whole(replies[0].status, replies[0].headers, body, replies[0].adapted)
+
+
+def _held(answer: Answer) -> Whole:
+    if not isinstance(answer, Whole):
+        raise TypeError("only chats are streamed")
+    return answer
+
+
+async def _all(parts: tuple[Call, ...], exchange: Exchange, ask: Ask) -> list[Answer]:
+    """The replies in the order of `parts`."""
+    room = asyncio.Semaphore(PARALLEL)
+    shares = [exchange.share() for _ in parts]
+
+    async def one(part: Call, share: Exchange) -> Answer:
+        async with room:
+            return await ask(part, share)
+
+    tasks = [asyncio.create_task(one(*pair), name="embeddings part") for pair in zip(parts, shares, strict=True)]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        for share in shares:
+            exchange.take_back(share)

@@ -1,0 +1,39 @@
+"""Azure OpenAI, which keeps a model behind a deployment of its own name."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import ClassVar
+
+from gatepass.call import Call, Request, Surface, Target, Timeouts
+from gatepass.config.dialects import Azure
+from gatepass.upstream.azure_path import azure_url
+from gatepass.upstream.dialect import OpenaiDialect, written
+
+
+@dataclass(frozen=True, slots=True)
+class AzureDialect(OpenaiDialect):
+    """Deployments by their path with a dated `api_version`, by the body's `model` without one (the v1 API).
+
+    The classic API reads no `model` of the body. Its replies need no reading of their own: chunks
+    without choices are what relay/ mends for every upstream. Its model list holds what could be
+    deployed in the region, not what is.
+    """
+
+    lists_models: ClassVar[bool] = False
+    settings: Azure = field(default_factory=Azure)
+    deployment: str = ""
+    """What `base_url` names, for models without a `name`; "": the client's own word."""
+
+    def encode(
+        self, call: Call, target: Target, base_url: str, timeouts: Timeouts, forward_headers: Collection[str] = ()
+    ) -> Request:
+        """As OpenaiDialect's; raises ModelNotFound for a model that no deployment can be called by."""
+        operation = call.operation
+        deployment = "" if operation.surface is Surface.MODELS else target.model or self.deployment or call.model
+        return written(call, _url(base_url, deployment, operation.path, self.settings), timeouts, forward_headers)
+
+
+_url = lru_cache(maxsize=1024)(azure_url)  # taking a URL apart costs 10 µs; a model has 512 characters at most

@@ -1,0 +1,21 @@
+"""The one place that chooses between the dialects."""
+
+from __future__ import annotations
+
+from gatepass.config.dialects import Azure, Ragflow
+from gatepass.config.upstream import Upstream
+from gatepass.upstream.azure import AzureDialect
+from gatepass.upstream.azure_path import deployment_of
+from gatepass.upstream.dialect import Dialect, OpenaiDialect
+from gatepass.upstream.ragflow import RagflowDialect
+from gatepass.upstream.ragflow_body import RagflowBody
+
+
+def dialect_of(settings: Upstream) -> Dialect:
+    """The protocol that `settings` say an upstream speaks."""
+    if settings.dialect == "azure":
+        return AzureDialect(settings=settings.azure or Azure(), deployment=deployment_of(settings.base_url))
+    if settings.dialect == "ragflow":
+        ragflow = settings.ragflow or Ragflow()
+        return RagflowDialect((RagflowBody(ragflow.images, ragflow.paths),), paths=ragflow.paths)
+    return OpenaiDialect()

@@ -1,0 +1,52 @@
+"""Each client has its page, and what the pages say of profiles is so."""
+
+import re
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from gatepass.config.profiles import BUILT_IN, PLAIN, Profile, resolved
+
+DOCS = Path(__file__).parents[2] / "docs"
+INDEX = (DOCS / "clients" / "README.md").read_text()
+PAGES = {"ragflow": DOCS / "ragflow.md", **{page.stem: page for page in DOCS.glob("clients/[!R]*.md")}}
+
+
+def test_every_profile_of_a_client_has_its_page_and_every_page_its_profile():
+    assert set(PAGES) == set(BUILT_IN) - {"plain"}
+
+
+def test_every_page_is_in_the_index():
+    linked = {(DOCS / "clients" / link).resolve() for link in re.findall(r"\]\(([^)]+\.md)\)", INDEX)}
+    assert linked == {page.resolve() for page in PAGES.values()}
+
+
+@pytest.mark.parametrize("name", sorted(PAGES))
+def test_a_page_tells_whether_its_profile_is_needed(name):
+    text = PAGES[name].read_text()
+    if BUILT_IN[name] == PLAIN:
+        assert f"`{name}` exists as a name" in text or "no profile is needed" in text
+    else:
+        assert f"profile: {name}" in text
+
+
+@pytest.mark.parametrize("name", sorted(PAGES))
+def test_a_page_says_that_the_client_was_not_run(name):
+    assert "not tried here" in PAGES[name].read_text().replace("\n", " ")
+
+
+@pytest.mark.parametrize("page", [*PAGES.values(), DOCS / "clients" / "README.md"], ids=lambda page: page.name)
+def test_the_profiles_that_a_page_shows_can_be_configured(page):
+    for block in re.findall(r"```yaml\n(.*?)```", page.read_text(), re.DOTALL):
+        shown = YAML(typ="safe").load(block)
+        own = {name: Profile.model_validate(fields) for name, fields in shown.get("profiles", {}).items()}
+        named = {key["profile"] for key in shown.get("access", {}).get("keys", []) if "profile" in key}
+        assert named <= set(resolved(own))
+        assert own or named
+
+
+@pytest.mark.parametrize("page", PAGES.values(), ids=lambda page: page.name)
+def test_every_link_leads_somewhere(page):
+    links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text())
+    assert [link for link in links if not (page.parent / link).exists()] == []

@@ -1,0 +1,138 @@
+"""One Azure OpenAI resource, strict about paths, versions, deployments and keys, in the words that it uses.
+
+Sources: Azure/azure-sdk documentation of both APIs; the 404 texts as quoted in BerriAI/litellm#8572 and
+chatboxai/chatbox#646; the content filter's body as in openai/openai-dotnet#55.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from tests.integration.answers import COMPLETION, DONE, VECTORS, delta
+from tests.integration.scripted import Dialogue, Received, Send, event, reply, stream
+
+KEY, TOKEN = "azure-key-0123456789", "entra-token-0123456789"
+VERSIONS = ("2024-10-21", "2025-01-01-preview")
+PATH = re.compile(r"/openai/(?:v1|deployments/(?P<deployment>[^/]+))(?P<operation>/[a-z/]+)\Z")
+NOT_FOUND = {"error": {"code": "404", "message": "Resource not found"}}
+NO_VERSION = {"error": {"code": "404", "message": "API version not supported"}}
+NO_DEPLOYMENT = {
+    "error": {
+        "code": "DeploymentNotFound",
+        "message": (
+            "The API deployment for this resource does not exist. If you created the deployment within the last 5"
+            " minutes, please wait a moment and try again."
+        ),
+    }
+}
+NO_ACCESS = {
+    "error": {
+        "code": "401",
+        "message": (
+            "Access denied due to invalid subscription key or wrong API endpoint. Make sure to provide a valid key for"
+            " an active subscription and use a correct regional API endpoint for your resource."
+        ),
+    }
+}
+FILTERED: dict[str, Any] = {
+    "error": {
+        "message": (
+            "The response was filtered due to the prompt triggering Azure OpenAI's content management policy. Please"
+            " modify your prompt and retry."
+        ),
+        "type": None,
+        "param": "prompt",
+        "code": "content_filter",
+        "status": 400,
+        "innererror": {
+            "code": "ResponsibleAIPolicyViolation",
+            "content_filter_result": {"violence": {"filtered": True, "severity": "high"}},
+        },
+    }
+}
+BUSY = {
+    "error": {
+        "code": "429",
+        "message": (
+            "Requests to the ChatCompletions_Create Operation under Azure OpenAI API version 2024-10-21 have exceeded"
+            " call rate limit of your current OpenAI S0 pricing tier. Please retry after 86400 seconds."
+        ),
+    }
+}
+PROMPT_FILTER = {
+    "choices": [],
+    "created": 0,
+    "id": "",
+    "model": "",
+    "object": "",
+    "prompt_filter_results": [{"prompt_index": 0, "content_filter_results": {}}],
+}
+OFFSETS = {
+    "id": "",
+    "object": "",
+    "created": 0,
+    "model": "",
+    "choices": [
+        {
+            "index": 0,
+            "finish_reason": None,
+            "content_filter_results": {},
+            "content_filter_offsets": {"check_offset": 44, "start_offset": 44, "end_offset": 198},
+        }
+    ],
+}
+ANSWERED = (
+    event(PROMPT_FILTER),
+    delta(role="assistant", content=""),
+    delta(content="Hel"),
+    delta(content="lo"),
+    delta("stop"),
+    event(OFFSETS),
+    DONE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """`deployments` by name; what the user says ("filter me", "too much") makes it refuse."""
+
+    deployments: tuple[str, ...] = ("prod-gpt", "embed-small")
+
+    def answer(self, request: Received) -> Dialogue:
+        return [Send(self._answered(request))]
+
+    def _answered(self, request: Received) -> bytes:
+        parts = urlsplit(request.target)
+        found = PATH.match(parts.path)
+        versions = parse_qs(parts.query).get("api-version", [])
+        if found is None and parts.path != "/openai/models":
+            return reply(NOT_FOUND, 404)
+        is_classic = found is None or found["deployment"] is not None
+        if is_classic and not versions:
+            return reply(NOT_FOUND, 404)
+        if not set(versions) <= set(VERSIONS if is_classic else ("preview",)):
+            return reply(NO_VERSION, 404)
+        if not self._may(request):
+            return reply(NO_ACCESS, 401)
+        if request.method == "GET":
+            return reply({"object": "list", "data": [{"id": "a-base-model", "object": "model"}]})
+        assert found is not None
+        said = request.json()
+        if (unquote(found["deployment"]) if is_classic else said["model"]) not in self.deployments:
+            return reply(NO_DEPLOYMENT, 404)
+        return reply(VECTORS) if found["operation"] == "/embeddings" else _chat(said)
+
+    def _may(self, request: Received) -> bool:
+        return request.header("api-key") == KEY or request.header("authorization") == f"Bearer {TOKEN}"
+
+
+def _chat(said: Any) -> bytes:
+    words = said["messages"][-1]["content"]
+    if words == "filter me":
+        return reply(FILTERED, 400)
+    if words == "too much":
+        return reply(BUSY, 429)
+    return stream(*ANSWERED) if said.get("stream") else reply(COMPLETION)

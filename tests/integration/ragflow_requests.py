@@ -1,0 +1,638 @@
+"""Every kind of request that RAGFlow makes, as values: what goes over the wire, and how RAGFlow reads the answer.
+
+Source: infiniflow/ragflow, tags v0.20.5 to v0.27.0 and commit b1b8cd6235 (August 2026), rag/llm/*.py and
+internal/entity/models/*.go. Bodies are written as its clients write them: openai-python compact and in the order of
+its parameters, `requests` with blanks and ASCII alone, Go with its members sorted. Each row is one request at the path
+that RAGFlow makes of a base URL; `version` says who sends it.
+
+The replies are those of `strict_azure.py`; what `Reads` means is in `ragflow_readers.py`.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import struct
+import wave
+import zlib
+from base64 import b64encode
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Any
+
+KEY = "gp-0123456789abcdef0123456789abcdef"
+CHAT_MODEL, VECTOR_MODEL, RANK_MODEL, EAR_MODEL, VOICE_MODEL = "gpt-4o", "text-embedding-3-small", "rr", "w-1", "tts-1"
+
+VERIFY_S = 10.0
+"""LLM_TIMEOUT_SECONDS of "add model" (api/apps/services/provider_api_service.py)."""
+RERANK_S, SPEECH_S, GO_HEAD_S = 30.0, 60.0, 120.0
+
+
+class Reads(StrEnum):
+    CHAT = "chat"
+    CHAT_STREAM = "chat stream"
+    TOOLS = "tools"
+    TOOLS_STREAM = "tools stream"
+    TOTALS_STREAM = "stream with totals"
+    VISION = "vision"
+    VISION_STREAM = "vision stream"
+    VECTORS = "vectors"
+    PACKED_VECTORS = "vectors, base64 allowed"
+    RANKS = "results[]"
+    RANKS_TEI = "[]"
+    TRANSCRIPT = "text"
+    SPEECH = "audio"
+    MODELS = "data[].id"
+    GO_CHAT = "Go chat"
+    GO_STREAM = "Go stream"
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """One request. `within_s`: RAGFlow gives up then. `base`: the base URL behind this path, below the host.
+
+    `strays` are the members that a strict upstream refuses and gatepass is to take out.
+    """
+
+    what: str
+    version: str
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    body: bytes = field(repr=False)
+    reads: Reads
+    within_s: float = 600.0
+    base: str = "/v1"
+    strays: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return f"{self.what} [{self.version}] {self.method} {self.path}"
+
+    def asking(self, model: str) -> Replay:
+        """The same request of another chat model."""
+        return replace(self, body=self.body.replace(f'"{CHAT_MODEL}"'.encode(), f'"{model}"'.encode()))
+
+
+# --- how each client writes ---------------------------------------------------------------------------
+
+
+def by_sdk(said: Any) -> bytes:
+    """httpx under openai-python and cohere: compact, UTF-8."""
+    return json.dumps(said, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def by_requests(said: Any) -> bytes:
+    return json.dumps(said).encode()
+
+
+def by_go(said: Any) -> bytes:
+    """encoding/json of a map: members sorted, `<`, `>` and `&` in escapes."""
+    text = json.dumps(said, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+    for sign in "<>&":
+        text = text.replace(sign, f"\\u{ord(sign):04x}")
+    return text.encode()
+
+
+_BEARER = {"authorization": f"Bearer {KEY}"}
+SDK: Mapping[str, str] = MappingProxyType(
+    {
+        "accept": "application/json",
+        "content-type": "application/json",
+        "user-agent": "AsyncOpenAI/Python 2.41.0",
+        "x-stainless-lang": "python",
+        "x-stainless-package-version": "2.41.0",
+        "x-stainless-os": "Linux",
+        "x-stainless-arch": "x64",
+        "x-stainless-runtime": "CPython",
+        "x-stainless-runtime-version": "3.12.10",
+        "x-stainless-async": "async:asyncio",
+        "x-stainless-retry-count": "0",
+        "x-stainless-read-timeout": "600",
+        **_BEARER,
+    }
+)
+REQUESTS: Mapping[str, str] = MappingProxyType(
+    {"user-agent": "python-requests/2.32.4", "accept": "*/*", "content-type": "application/json", **_BEARER}
+)
+COHERE: Mapping[str, str] = MappingProxyType(
+    {
+        "x-fern-language": "Python",
+        "x-fern-sdk-name": "cohere",
+        "x-fern-sdk-version": "5.6.2",
+        "content-type": "application/json",
+        **_BEARER,
+    }
+)
+LITELLM = SDK
+"""LiteLLM 1.84 sends by openai-python."""
+AIOHTTP: Mapping[str, str] = MappingProxyType({"accept": "*/*", "user-agent": "Python/3.12 aiohttp/3.12", **_BEARER})
+GO: Mapping[str, str] = MappingProxyType(
+    {"user-agent": "Go-http-client/1.1", "content-type": "application/json", **_BEARER}
+)
+GO_STREAM: Mapping[str, str] = MappingProxyType({**GO, "accept": "text/event-stream"})
+
+# --- what it talks about --------------------------------------------------------------------------------
+
+USER = {"role": "user", "content": "Hi"}
+DIALOG = [{"role": "system", "content": "Answer from the knowledge base.\n<é>"}, {"role": "user", "content": "Hi?"}]
+TOOLS = [
+    {
+        "type": "function",
+        "function": {
+            "name": name,
+            "description": f"Calls {name}.",
+            "parameters": {"type": "object", "properties": {"q": {"type": "string"}}, "required": ["q"]},
+        },
+    }
+    for name in ("search", "lookup")
+]
+HINT = {"role": "user", "content": "Search and look up."}
+
+
+def _called(*indices: int | None) -> list[dict[str, Any]]:
+    """The messages of a second round: RAGFlow repeats `index` with each call, null where it did not stream."""
+    calls = [
+        {
+            "index": index,
+            "id": f"call_{number}",
+            "function": {"name": name, "arguments": '{"q":"x"}'},
+            "type": "function",
+        }
+        for number, (index, name) in enumerate(zip(indices, ("search", "lookup"), strict=True))
+    ]
+    results = [{"role": "tool", "tool_call_id": f"call_{number}", "content": "found"} for number in range(2)]
+    return [HINT, {"role": "assistant", "content": None, "tool_calls": calls}, *results]
+
+
+def png(side: int = 100) -> bytes:
+    """A white square: the test image of "add model" is one of 100 by 100."""
+    rows = b"".join(b"\0" + b"\xff" * (3 * side) for _ in range(side))
+    head = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in ((b"IHDR", head), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    )
+
+
+PICTURE = f"data:image/png;base64,{b64encode(png()).decode()}"
+SEEN = {
+    "role": "user",
+    "content": [
+        {"type": "text", "text": "Please describe the content of this picture."},
+        {"type": "image_url", "image_url": {"url": PICTURE}},
+    ],
+}
+
+
+def silence() -> bytes:
+    """Half a second at 16 kHz, which "add model" has transcribed."""
+    file = io.BytesIO()
+    with wave.open(file, "wb") as sound:
+        sound.setnchannels(1)
+        sound.setsampwidth(2)
+        sound.setframerate(16_000)
+        sound.writeframes(bytes(16_000))
+    return file.getvalue()
+
+
+BOUNDARY = "6f1c3c2b9d0e4a7f8b5a2d1e0c9f8e7d"
+
+
+def form(model: str, audio: bytes) -> bytes:
+    """A multipart form: the fields first, then the file."""
+    part = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="'
+    return b"".join(
+        (
+            f'{part}model"\r\n\r\n{model}\r\n'.encode(),
+            f'{part}file"; filename="silence.wav"\r\nContent-Type: audio/x-wav\r\n\r\n'.encode(),
+            audio,
+            f"\r\n--{BOUNDARY}--\r\n".encode(),
+        )
+    )
+
+
+def _multipart(headers: Mapping[str, str]) -> Mapping[str, str]:
+    return {**headers, "content-type": f"multipart/form-data; boundary={BOUNDARY}"}
+
+
+# --- the rows -------------------------------------------------------------------------------------------
+
+CHAT, V1_CHAT = "/chat/completions", "/v1/chat/completions"
+
+
+def _chat(what: str, version: str, said: Mapping[str, Any], reads: Reads, **fields: Any) -> Replay:
+    fields = {"path": V1_CHAT, "headers": SDK, **fields}
+    return Replay(what, version, "POST", body=by_sdk(said), reads=reads, **fields)
+
+
+CHATS = (
+    _chat(
+        "verify chat",
+        "v0.26.1 to v0.27.0, HEAD",
+        {"messages": [USER], "model": CHAT_MODEL, "stream": True, "temperature": 0.9},
+        Reads.CHAT_STREAM,
+        within_s=VERIFY_S,
+    ),
+    _chat(
+        "verify chat",
+        "v0.24.0",
+        {
+            "messages": [{"role": "user", "content": "Hello! How are you doing!"}],
+            "model": CHAT_MODEL,
+            "temperature": 0.9,
+        },
+        Reads.CHAT,
+        within_s=VERIFY_S,
+    ),
+    _chat(
+        "verify chat, base without /v1",
+        "v0.20.5",
+        {
+            "messages": [{"role": "user", "content": "Hello! How are you doing!"}],
+            "model": CHAT_MODEL,
+            "temperature": 0.9,
+        },
+        Reads.CHAT,
+        path=CHAT,
+        base="",
+        within_s=VERIFY_S,
+    ),
+    _chat(
+        "chat stream",
+        "v0.20.5 to HEAD",
+        {"messages": DIALOG, "model": CHAT_MODEL, "stream": True, "temperature": 0.1, "top_p": 0.3},
+        Reads.CHAT_STREAM,
+    ),
+    _chat(
+        "chat stream, base with /v1 twice",
+        "v0.20.5 to HEAD",
+        {"messages": DIALOG, "model": CHAT_MODEL, "stream": True},
+        Reads.CHAT_STREAM,
+        path="/v1/v1/chat/completions",
+        base="/v1/v1",
+    ),
+    _chat(
+        "chat with every setting of the dialog",
+        "v0.26.1 to HEAD",
+        {
+            "messages": DIALOG,
+            "model": CHAT_MODEL,
+            "frequency_penalty": 0.7,
+            "presence_penalty": 0.4,
+            "temperature": 0.1,
+            "top_p": 0.3,
+        },
+        Reads.CHAT,
+    ),
+    _chat(
+        "chat of a model called qwen3",
+        "v0.26.1 to HEAD",
+        {"messages": [USER], "model": CHAT_MODEL, "temperature": 0.1, "enable_thinking": False},
+        Reads.CHAT,
+        strays=("enable_thinking",),
+    ),
+    _chat(
+        "chat with a leaked model_type",
+        "before the fix of #15427",
+        {"messages": [USER], "model": CHAT_MODEL, "temperature": 0.1, "model_type": "chat"},
+        Reads.CHAT,
+        strays=("model_type",),
+    ),
+    _chat(
+        "tools, first round, stream",
+        "v0.20.5 to HEAD",
+        {"messages": [HINT], "model": CHAT_MODEL, "stream": True, "tool_choice": "auto", "tools": TOOLS},
+        Reads.TOOLS_STREAM,
+    ),
+    _chat(
+        "tools, second round, stream",
+        "v0.20.5 to HEAD",
+        {"messages": _called(0, 1), "model": CHAT_MODEL, "stream": True, "tool_choice": "auto", "tools": TOOLS},
+        Reads.CHAT_STREAM,
+        strays=("messages[1].tool_calls[0].index",),
+    ),
+    _chat(
+        "tools, first round",
+        "v0.20.5 to HEAD",
+        {"messages": [HINT], "model": CHAT_MODEL, "tool_choice": "auto", "tools": TOOLS},
+        Reads.TOOLS,
+    ),
+    _chat(
+        "tools, second round",
+        "v0.20.5 to HEAD",
+        {"messages": _called(None, None), "model": CHAT_MODEL, "tool_choice": "auto", "tools": TOOLS},
+        Reads.CHAT,
+        strays=("messages[1].tool_calls[0].index",),
+    ),
+)
+
+LITELLM_CHATS = (
+    _chat(
+        "chat stream of the provider OpenAI",
+        "HEAD (LiteLLM 1.84.0)",
+        {
+            "messages": DIALOG,
+            "model": CHAT_MODEL,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            "temperature": 0.1,
+        },
+        Reads.TOTALS_STREAM,
+        headers=LITELLM,
+    ),
+    _chat(
+        "images beside the messages",
+        "v0.26.1 to HEAD (LiteLLM)",
+        {"messages": [USER], "model": CHAT_MODEL, "temperature": 0.1, "images": [PICTURE]},
+        Reads.CHAT,
+        headers=LITELLM,
+        strays=("images",),
+    ),
+    _chat(
+        "chat_template_kwargs beside the messages",
+        "v0.26.1 to HEAD (LiteLLM)",
+        {"messages": [USER], "model": CHAT_MODEL, "chat_template_kwargs": {"enable_thinking": False}},
+        Reads.CHAT,
+        headers=LITELLM,
+        strays=("chat_template_kwargs",),
+    ),
+)
+
+VISION = (
+    _chat(
+        "verify vision", "v0.20.5 to HEAD", {"messages": [SEEN], "model": CHAT_MODEL}, Reads.VISION, within_s=VERIFY_S
+    ),
+    _chat(
+        "vision stream",
+        "v0.24.0 to HEAD",
+        {"messages": [SEEN], "model": CHAT_MODEL, "stream": True},
+        Reads.VISION_STREAM,
+    ),
+)
+
+
+def _embed(what: str, version: str, said: Mapping[str, Any], **fields: Any) -> Replay:
+    fields = {"path": "/v1/embeddings", "headers": SDK, "reads": Reads.VECTORS, **fields}
+    return Replay(what, version, "POST", body=by_sdk(said), **fields)
+
+
+BATCH = [f"Chunk {number} of a document, é." for number in range(16)]
+
+EMBEDDINGS = (
+    _embed(
+        "verify embedding",
+        "v0.21.1 to v0.27.0, HEAD (#18584)",
+        {
+            "input": ["Test if the api key is available"],
+            "model": VECTOR_MODEL,
+            "encoding_format": "float",
+            "drop_params": True,
+        },
+        within_s=VERIFY_S,
+        strays=("drop_params",),
+    ),
+    _embed(
+        "embeddings, a full batch",
+        "v0.21.1 to v0.27.0, HEAD",
+        {"input": BATCH, "model": VECTOR_MODEL, "encoding_format": "float", "drop_params": True},
+        strays=("drop_params",),
+    ),
+    _embed(
+        "embeddings, base http://h/v1/",
+        "v0.20.5, v0.24.0",
+        {"input": BATCH, "model": VECTOR_MODEL, "encoding_format": "float"},
+        path="/v1/v1/embeddings",
+        base="/v1/",
+    ),
+    _embed(
+        "embeddings of LocalAI, LM-Studio and Xinference",
+        "v0.20.5 to HEAD",
+        {"input": BATCH[:2], "model": VECTOR_MODEL, "encoding_format": "base64"},
+        reads=Reads.PACKED_VECTORS,
+    ),
+)
+
+QUESTION = {"model": RANK_MODEL, "query": "What's the weather?", "documents": ["Is it sunny today?"]}
+DOCUMENTS = ["Rain.", "Is it sunny today?", "é"]
+
+
+def _rank(what: str, version: str, path: str, body: bytes, reads: Reads = Reads.RANKS, **fields: Any) -> Replay:
+    fields = {"headers": REQUESTS, "within_s": RERANK_S, **fields}
+    return Replay(what, version, "POST", path, body=body, reads=reads, **fields)
+
+
+RERANKS = (
+    _rank(
+        "verify rerank, OpenAI-API-Compatible",
+        "v0.21.1 to HEAD",
+        "/v1/rerank",
+        by_requests({**QUESTION, "top_n": 1}),
+        within_s=VERIFY_S,
+    ),
+    _rank(
+        "rerank, OpenAI-API-Compatible, base without /v1",
+        "v0.20.5 to HEAD",
+        "/rerank",
+        by_requests({**QUESTION, "documents": DOCUMENTS, "top_n": 3}),
+        base="",
+    ),
+    _rank(
+        "rerank, VLLM (the Cohere SDK)",
+        "HEAD (cohere 5.6.2)",
+        "/v1/rerank",
+        by_sdk({**QUESTION, "documents": DOCUMENTS, "top_n": 3, "return_documents": False}),
+        headers=COHERE,
+    ),
+    _rank(
+        "rerank, LocalAI",
+        "v0.20.5 to HEAD",
+        "/rerank",
+        by_requests({**QUESTION, "documents": DOCUMENTS, "top_n": 3}),
+    ),
+    _rank(
+        "rerank, GPUStack",
+        "v0.20.5 to HEAD",
+        "/v1/v1/rerank",
+        by_requests({**QUESTION, "documents": DOCUMENTS, "top_n": 3}),
+    ),
+    _rank(
+        "rerank, Xinference",
+        "v0.20.5 to HEAD",
+        "/v1/rerank",
+        by_requests(
+            {
+                "model": RANK_MODEL,
+                "query": "What's the weather?",
+                "return_documents": "true",
+                "return_len": "true",
+                "documents": DOCUMENTS,
+            }
+        ),
+        strays=("return_len",),
+    ),
+    _rank(
+        "rerank, HuggingFace",
+        "v0.20.5 to HEAD",
+        "/rerank",
+        by_requests(
+            {"query": "What's the weather?", "texts": DOCUMENTS, "raw_scores": False, "truncate": True},
+        ),
+        Reads.RANKS_TEI,
+        base="",
+        strays=("texts",),
+    ),
+    _rank(
+        "rerank at the root of the API",
+        "HEAD (Go)",
+        "/v1/",
+        by_go({**QUESTION, "documents": DOCUMENTS, "top_n": 3}),
+        headers=GO,
+    ),
+)
+
+AUDIO = (
+    Replay(
+        "verify speech to text",
+        "HEAD (classes OpenAI, New API, FunASR)",
+        "POST",
+        "/v1/audio/transcriptions",
+        _multipart(SDK),
+        form(EAR_MODEL, silence()),
+        Reads.TRANSCRIPT,
+        VERIFY_S,
+    ),
+    Replay(
+        "speech to text",
+        "HEAD (Go)",
+        "POST",
+        "/audio/transcriptions",
+        _multipart(GO),
+        form(EAR_MODEL, silence()),
+        Reads.TRANSCRIPT,
+        GO_HEAD_S,
+        "",
+    ),
+    Replay(
+        "verify text to speech",
+        "HEAD (classes OpenAI, New API)",
+        "POST",
+        "/v1/audio/speech",
+        REQUESTS,
+        by_requests({"model": VOICE_MODEL, "voice": "alloy", "input": "Hello~ RAGFlower!"}),
+        Reads.SPEECH,
+        VERIFY_S,
+    ),
+    Replay(
+        "text to speech of Xinference and GPUStack",
+        "v0.20.5 to HEAD",
+        "POST",
+        "/v1/v1/audio/speech",
+        REQUESTS,
+        by_requests({"model": VOICE_MODEL, "voice": "alloy", "input": "Hello~ RAGFlower!"}),
+        Reads.SPEECH,
+        SPEECH_S,
+    ),
+    Replay(
+        "text to speech",
+        "HEAD (Go)",
+        "POST",
+        "/audio/speech",
+        GO,
+        by_go({"model": VOICE_MODEL, "voice": "alloy", "input": "Hello~ RAGFlower!"}),
+        Reads.SPEECH,
+        GO_HEAD_S,
+        "",
+    ),
+)
+
+MODELS = (
+    Replay("model list", "HEAD", "GET", "/v1/models", AIOHTTP, b"", Reads.MODELS, VERIFY_S),
+    Replay("model list", "HEAD (Go)", "GET", "/models", GO, b"{}", Reads.MODELS, VERIFY_S, ""),
+    Replay("model list", "HEAD (Go)", "GET", "/v1/models", GO, b"{}", Reads.MODELS, VERIFY_S),
+    Replay(
+        "model list with a JSON object for a key",
+        "before the fix of #17757",
+        "GET",
+        "/v1/models",
+        {**AIOHTTP, "authorization": "Bearer " + json.dumps({"api_key": KEY, "is_tools": True})},
+        b"",
+        Reads.MODELS,
+        VERIFY_S,
+    ),
+)
+
+
+def _go(what: str, path: str, said: Mapping[str, Any], reads: Reads, **fields: Any) -> Replay:
+    fields = {"headers": GO, "within_s": GO_HEAD_S, **fields}
+    return Replay(what, "HEAD (Go)", "POST", path, body=by_go(said), reads=reads, **fields)
+
+
+GO_CALLS = (
+    _go(
+        "chat stream",
+        V1_CHAT,
+        {
+            "messages": DIALOG,
+            "model": CHAT_MODEL,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            "temperature": 0.1,
+            "max_tokens": 512,
+        },
+        Reads.GO_STREAM,
+        headers=GO_STREAM,
+    ),
+    _go(
+        "chat stream with thinking, base without /v1",
+        CHAT,
+        {
+            "messages": DIALOG,
+            "model": CHAT_MODEL,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            "thinking": {"type": "disabled"},
+            "do_sample": True,
+        },
+        Reads.GO_STREAM,
+        headers=GO_STREAM,
+        base="",
+        strays=("do_sample", "thinking"),
+    ),
+    _go(
+        "tools, stream",
+        V1_CHAT,
+        {
+            "messages": [HINT],
+            "model": CHAT_MODEL,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            "tools": TOOLS,
+            "tool_choice": "auto",
+        },
+        Reads.TOOLS_STREAM,
+        headers=GO_STREAM,
+    ),
+    _go("chat", V1_CHAT, {"messages": DIALOG, "model": CHAT_MODEL, "stream": False}, Reads.GO_CHAT, within_s=300.0),
+    _go("embeddings", "/v1/embeddings", {"input": BATCH[:3], "model": VECTOR_MODEL}, Reads.VECTORS),
+    _go(
+        "embeddings, base without /v1, shortened",
+        "/embeddings",
+        {"input": BATCH[:3], "model": VECTOR_MODEL, "dimensions": 2},
+        Reads.VECTORS,
+        base="",
+    ),
+)
+
+ALL: tuple[Replay, ...] = (
+    *CHATS,
+    *LITELLM_CHATS,
+    *VISION,
+    *EMBEDDINGS,
+    *RERANKS,
+    *AUDIO,
+    *MODELS,
+    *GO_CALLS,
+)

@@ -1,0 +1,337 @@
+"""An upstream that refuses whatever its API does not know, in Azure's words, and streams as Azure does.
+
+The texts are those that operators were shown (the thread is named where there is one). Use it as the
+`answer` of a Scripted upstream::
+
+    async with Scripted(answer=StrictAzure().answer) as upstream: ...
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Literal
+
+from tests.integration.scripted import Dialogue, Received, Send, event, reply, stream
+
+TEXT = "It works. é"
+CALLS = (("search", {"q": "x"}), ("lookup", {"q": "y"}))
+HEARD, SPOKEN = "you", b"ID3\x04spoken"
+USAGE = {"prompt_tokens": 9, "completion_tokens": 3, "total_tokens": 12}
+
+CHAT_MEMBERS = frozenset(
+    (
+        *("model", "messages", "stream", "stream_options", "temperature", "top_p", "n", "stop", "max_tokens"),
+        *("max_completion_tokens", "presence_penalty", "frequency_penalty", "logit_bias", "user", "seed", "tools"),
+        *("tool_choice", "parallel_tool_calls", "response_format", "logprobs", "top_logprobs", "functions"),
+        *("function_call", "reasoning_effort", "store", "metadata", "modalities", "data_sources"),
+    )
+)
+VECTOR_MEMBERS = frozenset(("model", "input", "encoding_format", "dimensions", "user", "input_type"))
+SPEECH_MEMBERS = frozenset(("model", "input", "voice", "response_format", "speed", "instructions"))
+RANK_MEMBERS = frozenset(("model", "query", "documents", "top_n", "return_documents"))
+TEI_MEMBERS = frozenset(("model", "query", "texts", "raw_scores", "return_text", "truncate", "truncation_direction"))
+NESTED = MappingProxyType(
+    {
+        "messages[]": frozenset(("role", "content", "name", "tool_calls", "tool_call_id", "function_call", "refusal")),
+        "messages[].tool_calls[]": frozenset(("id", "type", "function")),
+        "messages[].tool_calls[].function": frozenset(("name", "arguments")),
+        "tools[]": frozenset(("type", "function")),
+        "tools[].function": frozenset(("name", "description", "parameters", "strict")),
+        "stream_options": frozenset(("include_usage",)),
+    }
+)
+"""What may stand inside, place by place."""
+MOST_INPUTS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """A model and what it does not take: `fixed` members in o3-mini's words, `only_default` in gpt-5's."""
+
+    name: str
+    fixed: frozenset[str] = frozenset()
+    only_default: frozenset[str] = frozenset()
+    streams: bool = True
+    whole: bool = True
+
+
+_O_SERIES = frozenset(
+    ("temperature", "top_p", "presence_penalty", "frequency_penalty", "logprobs", "logit_bias", "parallel_tool_calls")
+)
+DEPLOYMENTS = (
+    Deployment("gpt-4o"),
+    Deployment("o3-mini", fixed=_O_SERIES),
+    Deployment("gpt-5", only_default=frozenset(("temperature", "top_p"))),
+    Deployment("o1", fixed=_O_SERIES, streams=False),
+    Deployment("stream-only", whole=False),
+)
+INSTEAD = MappingProxyType({"max_tokens": "max_completion_tokens"})
+
+
+class Refused(Exception):
+    def __init__(self, message: str, *, status: int = 400, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        kind = "invalid_request_error"
+        self.status = status
+        self.body = {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+@dataclass(slots=True)
+class StrictAzure:
+    """`token`: what each request is to show as its bearer; None: whatever. `ranks`: how its reranker is asked.
+
+    `refusals` holds the text of each refusal, in order.
+    """
+
+    token: str | None = None
+    base: str = "/v1"
+    ranks: Literal["jina", "tei"] = "jina"
+    refusals: list[str] = field(default_factory=list)
+
+    def answer(self, request: Received) -> Dialogue:
+        try:
+            return [Send(self._answered(request))]
+        except Refused as refused:
+            self.refusals.append(str(refused))
+            return [Send(reply(refused.body, refused.status))]
+
+    def _answered(self, request: Received) -> bytes:
+        if self.token is not None and request.header("authorization") != f"Bearer {self.token}":
+            raise Refused("Unauthorized. Access token is missing, invalid, or expired.", status=401, code="401")
+        path = request.target.partition("?")[0]
+        handler = _HANDLERS.get((request.method, path.removeprefix(self.base)))
+        if handler is None or not path.startswith(self.base):
+            raise Refused("Resource not found", status=404, code="404")
+        if request.method == "GET" and request.body:
+            raise Refused("A GET request must not have a body.")
+        return handler(self, request)
+
+    def models(self, _: Received) -> bytes:
+        listed = [{"id": one.name, "object": "model", "created": 1, "owned_by": "azure"} for one in DEPLOYMENTS]
+        return reply({"object": "list", "data": listed})
+
+    # --- chat ---------------------------------------------------------------------------------------------
+
+    def chat(self, request: Received) -> bytes:
+        said = _json(request)
+        _check_members(said, CHAT_MEMBERS)
+        deployment = next((one for one in DEPLOYMENTS if one.name == said.get("model")), None)
+        if deployment is None:
+            told = "The API deployment for this resource does not exist."
+            raise Refused(told, status=404, code="DeploymentNotFound")
+        _check_deployment(said, deployment)
+        _check_nested(said)
+        _check_messages(said)
+        message = _message(said)
+        return _streamed(said, message) if said.get("stream") else _whole(said, message)
+
+    # --- the rest -----------------------------------------------------------------------------------------
+
+    def embeddings(self, request: Received) -> bytes:
+        said = _json(request)
+        _check_members(said, VECTOR_MEMBERS)
+        inputs = said.get("input")
+        inputs = inputs if isinstance(inputs, list) else [inputs]
+        if len(inputs) > MOST_INPUTS:
+            raise Refused(f"Too many inputs. The max number of inputs is {MOST_INPUTS}.")
+        if said.get("encoding_format", "float") != "float":
+            raise Refused("base64 encoding is not currently supported", param="encoding_format")
+        vectors = [vector(text, said.get("dimensions", 3)) for text in inputs]
+        data = [{"object": "embedding", "index": index, "embedding": one} for index, one in enumerate(vectors)]
+        usage = {"prompt_tokens": len(inputs), "total_tokens": len(inputs)}
+        return reply({"object": "list", "data": data, "model": said["model"], "usage": usage})
+
+    def rerank(self, request: Received) -> bytes:
+        said = _json(request)
+        known, name = (TEI_MEMBERS, "texts") if self.ranks == "tei" else (RANK_MEMBERS, "documents")
+        _check_ranked(said, known, name)
+        order = sorted(((score(text), index) for index, text in enumerate(said[name])), reverse=True)
+        if self.ranks == "tei":
+            return reply([{"index": index, "score": value} for value, index in order])
+        results = [{"index": index, "relevance_score": value} for value, index in order[: said.get("top_n") or None]]
+        return reply({"model": said["model"], "results": results, "usage": {"total_tokens": 5}})
+
+    def transcribe(self, request: Received) -> bytes:
+        kind = request.header("content-type") or ""
+        boundary = kind.partition("boundary=")[2].encode()
+        if not boundary or not request.body.rstrip().endswith(b"--" + boundary + b"--"):
+            raise Refused("The request has no multipart form.")
+        fields = re.findall(rb'form-data; name="(\w+)"', request.body)
+        if sorted(fields) != [b"file", b"model"] or b"RIFF" not in request.body:
+            raise Refused("Unrecognized form field, or no audio.", param="file")
+        return reply({"text": HEARD})
+
+    def speak(self, request: Received) -> bytes:
+        _check_members(_json(request), SPEECH_MEMBERS)
+        return reply(SPOKEN, content_type="audio/mpeg")
+
+
+_Handler = Callable[[StrictAzure, Received], bytes]
+_HANDLERS: Mapping[tuple[str, str], _Handler] = MappingProxyType(
+    {
+        ("GET", "/models"): StrictAzure.models,
+        ("POST", "/chat/completions"): StrictAzure.chat,
+        ("POST", "/embeddings"): StrictAzure.embeddings,
+        ("POST", "/rerank"): StrictAzure.rerank,
+        ("POST", "/audio/transcriptions"): StrictAzure.transcribe,
+        ("POST", "/audio/speech"): StrictAzure.speak,
+    }
+)
+
+
+def vector(text: str, dimensions: int) -> list[float]:
+    """Numbers that tell texts apart, exact in float32."""
+    return [len(text) + place / 4 for place in range(dimensions)]
+
+
+def score(text: str) -> float:
+    return len(text) / 64
+
+
+# --- what it refuses ------------------------------------------------------------------------------------
+
+
+def _json(request: Received) -> dict[str, Any]:
+    if request.header("content-type") != "application/json":
+        raise Refused("Expected content-type application/json.", status=415)
+    said: dict[str, Any] = request.json()
+    return said
+
+
+def _check_members(said: Mapping[str, Any], known: frozenset[str]) -> None:
+    strays = [name for name in said if name not in known]
+    if strays:
+        raise Refused(f"Unrecognized request argument supplied: {strays[0]}")
+
+
+def _check_nested(said: Any) -> None:
+    for place, where, inner in _objects(said, "", ""):
+        strays = [name for name in inner if name not in NESTED.get(place, frozenset(inner))]
+        if strays:
+            param = f"{where}.{strays[0]}"
+            raise Refused(f"Unknown parameter: '{param}'.", param=param, code="unknown_parameter")
+
+
+def _objects(said: Any, place: str, where: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Every object below: its place in general (`tools[]`), in particular (`tools[0]`), itself."""
+    if isinstance(said, dict):
+        yield place, where, said
+        for name, value in said.items():
+            yield from _objects(value, f"{place}.{name}".lstrip("."), f"{where}.{name}".lstrip("."))
+    elif isinstance(said, list):
+        for index, value in enumerate(said):
+            yield from _objects(value, f"{place}[]", f"{where}[{index}]")
+
+
+def _check_deployment(said: Mapping[str, Any], deployment: Deployment) -> None:
+    for name in said:
+        if name in deployment.fixed or (deployment.fixed and name in INSTEAD):
+            told = f"Unsupported parameter: '{name}' is not supported with this model."
+            told += f" Use '{INSTEAD[name]}' instead." if name in INSTEAD else ""
+            raise Refused(told, param=name, code="unsupported_parameter")
+        if name in deployment.only_default and said[name] != 1:
+            told = (
+                f"Unsupported value: '{name}' does not support {said[name]} with this model."
+                " Only the default (1) value is supported."
+            )
+            raise Refused(told, param=name, code="unsupported_value")
+    if said.get("stream") and not deployment.streams:
+        told = (
+            "Unsupported value: 'stream' does not support true with this model."
+            " Only the default (false) value is supported."
+        )
+        raise Refused(told, param="stream", code="unsupported_value")
+    if not said.get("stream") and not deployment.whole:
+        # infiniflow/ragflow#5912, DashScope's words
+        told = "This model only support stream mode, please enable the stream parameter to access the model. "
+        raise Refused(told, code="invalid_parameter_error")
+    if "stream_options" in said and not said.get("stream"):
+        told = "The 'stream_options' parameter is only allowed when 'stream' is enabled."
+        raise Refused(told, param="stream_options")
+
+
+def _check_messages(said: Mapping[str, Any]) -> None:
+    for index, message in enumerate(said["messages"]):
+        if message.get("content") is None and not message.get("tool_calls"):
+            param = f"messages.[{index}].content"
+            raise Refused("Invalid value for 'content': expected a string, got null.", param=param)
+        parts = message["content"] if isinstance(message.get("content"), list) else []
+        urls = [part["image_url"]["url"] for part in parts if part["type"] == "image_url"]
+        if not all(re.match(r"https?://|data:image/[a-z]+;base64,", url) for url in urls):
+            # infiniflow/ragflow#9438
+            raise Refused("Image url should be a valid url or data:image/TYPE;base64")
+
+
+def _check_ranked(said: Mapping[str, Any], known: frozenset[str], name: str) -> None:
+    """As FastAPI does: 422 with a list."""
+    faults = [("extra_forbidden", "Extra inputs are not permitted", stray) for stray in said if stray not in known]
+    faults += [("missing", "Field required", needed) for needed in ("query", name) if needed not in said]
+    flags = ("return_documents", "raw_scores", "return_text", "truncate")
+    faults += [
+        ("bool_type", "Input should be a valid boolean", flag) for flag in flags if isinstance(said.get(flag), str)
+    ]
+    if faults:
+        refused = Refused(faults[0][1], status=422)
+        refused.body = {"detail": [{"type": kind, "loc": ["body", at], "msg": told} for kind, told, at in faults]}  # type: ignore[dict-item]
+        raise refused
+
+
+# --- what it says ---------------------------------------------------------------------------------------
+
+
+def _message(said: Mapping[str, Any]) -> dict[str, Any]:
+    """Two calls in parallel where there are tools and none was called yet; else a text."""
+    if not said.get("tools") or any(message["role"] == "tool" for message in said["messages"]):
+        return {"role": "assistant", "content": TEXT}
+    calls = [
+        {"id": f"call_{number}", "type": "function", "function": {"name": name, "arguments": json.dumps(arguments)}}
+        for number, (name, arguments) in enumerate(CALLS)
+    ]
+    return {"role": "assistant", "content": None, "tool_calls": calls}
+
+
+def _finish(message: Mapping[str, Any]) -> str:
+    return "tool_calls" if message.get("tool_calls") else "stop"
+
+
+def _head(said: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    return {"id": "chatcmpl-1", "object": kind, "created": 1, "model": said["model"]}
+
+
+def _whole(said: Mapping[str, Any], message: Mapping[str, Any]) -> bytes:
+    choice = {"index": 0, "message": message, "finish_reason": _finish(message), "content_filter_results": {}}
+    filtered = [{"prompt_index": 0, "content_filter_results": {}}]
+    head = _head(said, "chat.completion")
+    return reply({**head, "choices": [choice], "usage": USAGE, "prompt_filter_results": filtered})
+
+
+def _streamed(said: Mapping[str, Any], message: Mapping[str, Any]) -> bytes:
+    """The first chunk has no choices but filter results, which RAGFlow's vision class dies of."""
+    empty = {"id": "", "object": "", "created": 0, "model": "", "choices": []}
+    filtered = {**empty, "prompt_filter_results": [{"prompt_index": 0, "content_filter_results": {}}]}
+    head = _head(said, "chat.completion.chunk")
+    asked = (said.get("stream_options") or {}).get("include_usage")
+    none = {"usage": None} if asked else {}
+    choices = [
+        *({"index": 0, "delta": delta, "finish_reason": None} for delta in _deltas(message)),
+        {"index": 0, "delta": {}, "finish_reason": _finish(message)},
+    ]
+    events = [event(filtered), *(event({**head, "choices": [choice], **none}) for choice in choices)]
+    if asked:
+        events.append(event({**head, "choices": [], "usage": USAGE}))
+    return stream(*events, event("[DONE]"))
+
+
+def _deltas(message: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    yield {"role": "assistant", "content": None if message.get("tool_calls") else ""}
+    for index, call in enumerate(message.get("tool_calls", ())):
+        function = call["function"]
+        yield {"tool_calls": [{**call, "index": index, "function": {**function, "arguments": ""}}]}
+        for piece in (function["arguments"][:3], function["arguments"][3:]):
+            yield {"tool_calls": [{"index": index, "function": {"arguments": piece}}]}
+    text = message["content"] or ""
+    yield from ({"content": text[at : at + 4]} for at in range(0, len(text), 4))

@@ -1,0 +1,220 @@
+"""Azure's deployments behind gatepass: both of its APIs, both ways in, and each of its 404s with what to change."""
+
+from __future__ import annotations
+
+import json
+from contextlib import aclosing
+from typing import Any
+
+import pytest
+
+from gatepass.config.model import Config
+from gatepass.doctor import Check, Outcome, Trial, diagnose
+from tests.integration.answers import COMPLETION, VECTORS
+from tests.integration.azure_resource import BUSY, FILTERED, KEY, NO_DEPLOYMENT, TOKEN, Resource
+from tests.integration.gateway import Answer, gateway
+from tests.integration.scripted import Scripted
+
+CLASSIC = {"api_version": "2024-10-21"}
+MODELS = {"gpt-4o": {"upstream": "az", "name": "prod-gpt"}, "vectors": {"upstream": "az", "name": "embed-small"}}
+CREDENTIALS = {"key": {"type": "api_key", "key": KEY}, "entra": {"type": "static", "token": TOKEN}}
+
+
+def blocks(
+    upstream: Scripted,
+    azure: dict[str, Any] | None = None,
+    *,
+    base: str = "",
+    credential: str = "key",
+    dialect: str = "azure",
+    models: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    hop = {"base_url": upstream.url + base, "dialect": dialect, "credential": credential}
+    return {
+        "upstreams": {"az": hop | ({"azure": azure} if azure is not None else {})},
+        "credentials": CREDENTIALS,
+        "models": MODELS if models is None else models,
+    }
+
+
+def chat(words: str = "hi", model: str = "gpt-4o", **members: Any) -> dict[str, Any]:
+    return {"model": model, "messages": [{"role": "user", "content": words}], **members}
+
+
+async def asked(config: dict[str, Any], body: Any, path: str = "/v1/chat/completions") -> Answer:
+    async with gateway(**config) as gate:
+        return await gate.ask(body, path).answer()
+
+
+@pytest.mark.parametrize(
+    ("azure", "target"),
+    [
+        (CLASSIC, "/openai/deployments/prod-gpt/chat/completions?api-version=2024-10-21"),
+        (None, "/openai/v1/chat/completions"),
+        ({"api_version": "preview"}, "/openai/v1/chat/completions?api-version=preview"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("credential", "shown"), [("key", ("api-key", KEY)), ("entra", ("authorization", f"Bearer {TOKEN}"))]
+)
+async def test_a_chat_reaches_its_deployment_by_key_or_token(azure, target, credential, shown):
+    async with Scripted(answer=Resource().answer) as upstream:
+        answer = await asked(blocks(upstream, azure, credential=credential), chat())
+    assert (answer.status, answer.json()) == (200, COMPLETION)
+    (request,) = upstream.received
+    assert (request.method, request.target, request.json()["model"]) == ("POST", target, "prod-gpt")
+    ways_in = [(name, value) for name, value in request.headers if name in ("api-key", "authorization")]
+    assert ways_in == [shown]
+
+
+@pytest.mark.parametrize("azure", [CLASSIC, None])
+async def test_embeddings_have_a_deployment_of_their_own(azure):
+    async with Scripted(answer=Resource().answer) as upstream:
+        answer = await asked(blocks(upstream, azure), {"model": "vectors", "input": "hi"}, "/v1/embeddings")
+    assert (answer.status, answer.json()["data"]) == (200, VECTORS["data"])
+
+
+@pytest.mark.parametrize("azure", [CLASSIC, None])
+@pytest.mark.parametrize("base", ["/openai", "/openai/v1", "/v1", "/openai/deployments"])
+async def test_the_base_may_end_where_people_end_it(base, azure):
+    async with Scripted(answer=Resource().answer) as upstream:
+        assert (await asked(blocks(upstream, azure, base=base), chat())).status == 200
+
+
+async def test_a_base_that_names_a_deployment_needs_no_alias():
+    async with Scripted(answer=Resource().answer) as upstream:
+        config = blocks(upstream, CLASSIC, base="/openai/deployments/prod-gpt", models={})
+        assert (await asked(config, chat(model="whatever"))).status == 200
+    assert upstream.received[0].target.startswith("/openai/deployments/prod-gpt/chat/")
+
+
+async def test_a_stream_with_odd_chunks_at_both_ends_is_read_by_everybody():
+    async with Scripted(answer=Resource().answer) as upstream:
+        answer = await asked(blocks(upstream, CLASSIC), chat(stream=True))
+    assert (answer.status, answer.whole, answer.events[-1]) == (200, True, "[DONE]")
+    chunks = [json.loads(data) for data in answer.events[:-1]]
+    assert all("error" not in chunk and isinstance(chunk["choices"], list) for chunk in chunks)
+    deltas = [choice["delta"] for chunk in chunks for choice in chunk["choices"]]
+    assert "".join(delta.get("content") or "" for delta in deltas) == "Hello"
+
+
+NO_NAME = "set `name` of this model under `models` to it."
+WRONG_PATH = (
+    "Resource not found. The path may be wrong: for Azure set upstreams.az.dialect: azure, which builds it, and let"
+    " upstreams.az.base_url end at the resource, such as https://RESOURCE.openai.azure.com."
+)
+WRONG_VERSION = (
+    "API version not supported. Set upstreams.az.azure.api_version to a version that Azure has, such as 2024-10-21, or"
+    " remove it: the v1 API needs none."
+)
+
+
+@pytest.mark.parametrize("azure", [CLASSIC, None])
+async def test_a_missing_deployment_is_told_with_the_setting_that_names_it(azure):
+    models = {"gpt-4o": {"upstream": "az"}}
+    async with Scripted(answer=Resource().answer) as upstream:
+        answer = await asked(blocks(upstream, azure, models=models), chat())
+    assert (answer.status, answer.error["code"]) == (404, "DeploymentNotFound")
+    assert answer.error["message"].startswith(NO_DEPLOYMENT["error"]["message"])
+    assert answer.error["message"].endswith(NO_NAME)
+    assert len(upstream.received) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dialect": "openai", "base": "/v1"}, WRONG_PATH),
+        ({"base": "/somewhere/else"}, WRONG_PATH),
+        ({"azure": {"api_version": "2019-01-01"}}, WRONG_VERSION),
+        ({"azure": {"api_version": "latest"}}, WRONG_VERSION),
+    ],
+)
+async def test_a_wrong_path_or_version_is_told_with_the_setting_to_change(options, message):
+    async with Scripted(answer=Resource().answer) as upstream:
+        answer = await asked(blocks(upstream, **options), chat())
+    assert (answer.status, answer.error["message"]) == (404, message)
+
+
+async def test_a_key_of_another_resource_is_told_as_such():
+    async with Scripted(answer=Resource().answer) as upstream:
+        config = blocks(upstream) | {"credentials": {"key": {"type": "api_key", "key": "another-key-0123456789"}}}
+        answer = await asked(config, chat())
+    assert (answer.status, answer.error["code"]) == (401, "upstream_auth")
+    assert answer.error["message"].endswith("compare upstreams.az.base_url with the endpoint beside the key.")
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_the_content_filters_refusal_passes_as_it_is_and_once(stream):
+    async with Scripted(answer=Resource().answer) as upstream:
+        answer = await asked(blocks(upstream, CLASSIC), chat("filter me", stream=stream))
+    own = FILTERED["error"]
+    assert answer.status == 400
+    found = {name: answer.json()["error"][name] for name in ("message", "type", "param", "code", "upstream")}
+    assert found == {
+        "message": own["message"],
+        "type": "invalid_request_error",
+        "param": "prompt",
+        "code": "content_filter",
+        "upstream": own,
+    }
+    assert len(upstream.received) == 1
+
+
+async def test_a_wait_that_only_the_text_names_is_told_to_the_client():
+    async with Scripted(answer=Resource().answer) as upstream:
+        answer = await asked(blocks(upstream, CLASSIC), chat("too much"))
+    assert (answer.status, answer.error["message"]) == (429, BUSY["error"]["message"])
+    assert (answer.headers["retry-after"], answer.headers["x-should-retry"]) == ("86400", "false")
+
+
+@pytest.mark.parametrize("azure", [CLASSIC, None])
+async def test_the_configured_names_are_the_list_and_azures_own_is_never_asked_for(azure):
+    models = {**MODELS, "gpt-*": {"upstream": "az"}}
+    async with (
+        Scripted(answer=Resource().answer) as upstream,
+        gateway(**blocks(upstream, azure, models=models)) as gate,
+    ):
+        answer = await gate.ask(None, "/v1/models", method="GET").answer()
+    assert [model["id"] for model in answer.json()["data"]] == ["gpt-4o", "vectors"]
+    assert upstream.connections == 0
+
+
+async def test_no_client_leads_a_request_out_of_the_deployments():
+    models = {"*": {"upstream": "az"}}
+    async with (
+        Scripted(answer=Resource().answer) as upstream,
+        gateway(**blocks(upstream, CLASSIC, models=models)) as gate,
+    ):
+        for model in ("..", "."):
+            answer = await gate.ask(chat(model=model)).answer()
+            assert (answer.status, answer.error["code"], answer.error["param"]) == (404, "model_not_found", "model")
+        assert upstream.connections == 0
+        answer = await gate.ask(chat(model="../../evil?x=y#")).answer()
+    assert (answer.status, answer.error["code"]) == (404, "DeploymentNotFound")
+    (request,) = upstream.received
+    assert request.target.startswith("/openai/deployments/..%2F..%2Fevil%3Fx%3Dy%23/chat/completions?")
+
+
+async def found(config: dict[str, Any], trial: Trial | None = None) -> list[Check]:
+    async with aclosing(diagnose(Config.model_validate(config), trial)) as checks:
+        return [check async for check in checks if check.hop.startswith("upstream:")]
+
+
+@pytest.mark.parametrize(
+    ("azure", "target"), [(CLASSIC, "/openai/models?api-version=2024-10-21"), (None, "/openai/v1/models")]
+)
+async def test_a_check_proves_the_key_by_azures_list(azure, target):
+    async with Scripted(answer=Resource().answer) as upstream:
+        assert await found(blocks(upstream, azure)) == [
+            Check("upstream:az", Outcome.WORKS, "answers, and took the token")
+        ]
+    assert {request.target for request in upstream.received} == {target}
+
+
+async def test_a_check_with_a_model_proves_its_deployment():
+    async with Scripted(answer=Resource().answer) as upstream:
+        (works,) = await found(blocks(upstream, CLASSIC), Trial("chat", "gpt-4o"))
+        models = {"gpt-4o": {"upstream": "az", "name": "gone"}}
+        (fails,) = await found(blocks(upstream, CLASSIC, models=models), Trial("chat", "gpt-4o"))
+    assert works.outcome is Outcome.WORKS
+    assert (fails.outcome, fails.finding.endswith(NO_NAME)) == (Outcome.FAILS, True)

@@ -1,0 +1,63 @@
+import pytest
+
+from gatepass.call import Call, Operation, Request, Surface, Target, Timeouts
+from gatepass.config.dialects import Azure
+from gatepass.upstream.azure import AzureDialect
+from gatepass.upstream.dialect import Dialect
+
+CHAT = Operation("chat", "POST", "/chat/completions", Surface.CHAT, "")
+EMBEDDINGS = Operation("embeddings", "POST", "/embeddings", Surface.EMBEDDINGS, "")
+MODELS = Operation("models", "GET", "/models", Surface.MODELS, "")
+BASE = "https://r.openai.azure.com"
+CLASSIC = Azure(api_version="2024-10-21")
+TIMEOUTS = Timeouts(1.0, 2.0, 3.0, 4.0)
+
+
+def call(operation=CHAT, model="gpt-4o"):
+    return Call("gp-1", operation, "me", model, b'{"model":"m"}', ((b"api-key", b"the client's"), (b"x-y", b"z")))
+
+
+def url(settings=CLASSIC, operation=CHAT, target=None, deployment=""):
+    dialect = AzureDialect(settings=settings, deployment=deployment)
+    return dialect.encode(call(operation), Target("az", target), BASE, TIMEOUTS).url
+
+
+def test_a_call_is_written_as_for_every_upstream_but_for_its_url():
+    dialect: Dialect = AzureDialect(settings=CLASSIC)
+    assert dialect.encode(call(), Target("az", "prod"), BASE, TIMEOUTS, ["X-Y"]) == Request(
+        "POST",
+        "https://r.openai.azure.com/openai/deployments/prod/chat/completions?api-version=2024-10-21",
+        (
+            (b"x-y", b"z"),
+            (b"accept", b"application/json"),
+            (b"accept-encoding", b"identity"),
+            (b"content-type", b"application/json"),
+            (b"user-agent", b"gatepass"),
+            (b"x-request-id", b"gp-1"),
+        ),
+        b'{"model":"m"}',
+        TIMEOUTS,
+    )
+
+
+@pytest.mark.parametrize(
+    ("target", "base_names", "deployment"),
+    [("prod", "other", "prod"), (None, "other", "other"), (None, "", "gpt-4o")],
+)
+def test_the_route_names_the_deployment_then_the_base_then_the_client(target, base_names, deployment):
+    assert f"/deployments/{deployment}/" in url(target=target, deployment=base_names)
+
+
+def test_the_v1_api_has_one_path_for_all_deployments():
+    assert url(Azure(), target="prod") == f"{BASE}/openai/v1/chat/completions"
+    assert url(Azure(), EMBEDDINGS) == f"{BASE}/openai/v1/embeddings"
+
+
+def test_the_list_names_no_deployment_and_is_not_shown():
+    assert url(operation=MODELS, deployment="prod") == f"{BASE}/openai/models?api-version=2024-10-21"
+    assert url(Azure(), MODELS) == f"{BASE}/openai/v1/models"
+    assert not AzureDialect.lists_models
+
+
+def test_nothing_more_is_changed_in_a_body():
+    assert AzureDialect().rules == ()

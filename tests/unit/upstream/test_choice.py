@@ -1,0 +1,33 @@
+import pytest
+
+from gatepass.config.dialects import Azure
+from gatepass.config.upstream import Upstream
+from gatepass.upstream.azure import AzureDialect
+from gatepass.upstream.choice import dialect_of
+from gatepass.upstream.dialect import OpenaiDialect
+from gatepass.upstream.ragflow import RagflowDialect
+from gatepass.upstream.ragflow_body import RagflowBody
+
+BASE = "https://h.example"
+CLASSIC = {"api_version": "2024-10-21"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "dialect"),
+    [
+        ({}, OpenaiDialect()),
+        ({"dialect": "azure"}, AzureDialect()),
+        ({"dialect": "azure", "azure": CLASSIC}, AzureDialect(settings=Azure(api_version="2024-10-21"))),
+        (
+            {"dialect": "azure", "azure": CLASSIC, "base_url": f"{BASE}/openai/deployments/d"},
+            AzureDialect(settings=Azure(api_version="2024-10-21"), deployment="d"),
+        ),
+        ({"dialect": "ragflow"}, RagflowDialect((RagflowBody(),))),
+        (
+            {"dialect": "ragflow", "ragflow": {"paths": "old", "images": "drop"}},
+            RagflowDialect((RagflowBody("drop", "old"),), paths="old"),
+        ),
+    ],
+)
+def test_the_dialect_is_what_the_upstream_says(settings, dialect):
+    assert dialect_of(Upstream.model_validate({"base_url": BASE, **settings})) == dialect
