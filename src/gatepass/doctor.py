@@ -18,6 +18,7 @@ from gatepass.call import Call, Operation, Target
 from gatepass.catalog import model_list_request
 from gatepass.config.model import Config
 from gatepass.errors import (
+    CallerError,
     GatepassError,
     TokenUnavailable,
     UpstreamHtml,
@@ -212,7 +213,8 @@ async def _answer(gate: Gate, hop: Hop, trying: _Try) -> Check:
         status = await _first_taken(gate, hop, trying, bound)
     except GatepassError as error:
         said = f"{error.http_status} {error.public_code} after {bound.used_s(gate.clock):.2f} s: {error.message}"
-        return Check(error.hop, Outcome.FAILS, f"{trying.what}: {said}")
+        where = _place(hop) if isinstance(error, CallerError) else error.hop
+        return Check(where, Outcome.FAILS, f"{trying.what}: {said}")
     return Check(_place(hop), Outcome.WORKS, f"{trying.what}: {status} in {bound.used_s(gate.clock):.2f} s")
 
 

@@ -241,7 +241,7 @@ class Corporation:
         """Drive the clock to the moment when the next token is asked for, and no further."""
         holder = gate.gate.holders["login"]
         before = holder.status().fetches
-        while holder.status().fetches == before:
+        while holder.status().fetches == before and not holder.status().refreshing:
             await self.clock.advance(1)
 
     def used(self, host: Scripted) -> list[str]:

@@ -17,7 +17,7 @@ class Server(Block):
     base_path: Annotated[str, Field(pattern=BASE_PATH)] = ""
     """A prefix in front of every path, such as `/llm`."""
     workers: Annotated[int, Field(ge=1, le=64)] = 1
-    """Processes that serve. More than one is not built yet."""
+    """Processes that serve on one socket; they share tokens, see `store`."""
     drain_timeout_s: Annotated[float, Field(ge=0)] = 25.0
     """Seconds that running streams may go on after SIGTERM."""
 

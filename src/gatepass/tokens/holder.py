@@ -258,10 +258,10 @@ class TokenHolder:
                 timer.cancel()
 
     def _watches_secret(self) -> bool:
-        """Whether a change of the secret matters now: the issuer refused it, or it is the key itself."""
+        """Whether a change of the secret matters now: the issuer refused it, or what is held came by the old one."""
         if self._setback is not None:
             return self._setback.definite
-        return self._token is not None and self._token.life_s is None and not self._runs
+        return self._token is not None and not self._runs
 
     def _heed_changed_secret(self, now: float) -> None:
         self._refresh_s = now

@@ -1,0 +1,273 @@
+"""RAGFlow's assistants and agents behind gatepass, in three versions: what any OpenAI client is shown of them."""
+
+from __future__ import annotations
+
+import json
+from contextlib import aclosing
+from typing import Any, get_args
+
+import pytest
+
+from gatepass.config.model import Config
+from gatepass.doctor import PROVE, Check, Outcome, Trial, diagnose
+from tests.integration.gateway import Answer, gateway
+from tests.integration.ragflow_server import AGENT, ANSWER, BOOM, CHAT, CHUNK, KEY, THOUGHT, USAGE, Ragflow, Version
+from tests.integration.scripted import Scripted, Send, reply
+
+VERSIONS = get_args(Version)
+GENERATIONS = [
+    ("v0.24.0", "old"),
+    ("v0.25.6", "old"),
+    ("v0.25.6", "current"),
+    ("v0.27.0", "old"),
+    ("v0.27.0", "current"),
+]
+MODELS = {
+    "handbook": {"upstream": "rag", "name": CHAT},
+    "desk": {"upstream": "rag", "name": f"agent:{AGENT}"},
+    "gone": {"upstream": "rag", "name": "0000"},
+    "fired": {"upstream": "rag", "name": "agent:0000"},
+}
+PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+
+
+def blocks(upstream: Scripted, paths: str = "current", *, token: str = KEY, **more: Any) -> dict[str, Any]:
+    hop = {"base_url": upstream.url, "dialect": "ragflow", "credential": "key", "ragflow": {"paths": paths}}
+    return {
+        "upstreams": {"rag": hop},
+        "credentials": {"key": {"type": "static", "token": token}},
+        "models": MODELS,
+        **more,
+    }
+
+
+def chat(words: Any = "hi", model: str = "handbook", **members: Any) -> dict[str, Any]:
+    return {"model": model, "messages": [{"role": "user", "content": words}], **members}
+
+
+def paths_of(version: str) -> str:
+    return "old" if version == "v0.24.0" else "current"
+
+
+async def asked(server: Ragflow, body: Any, paths: str | None = None) -> Answer:
+    async with Scripted(answer=server.answer) as upstream:
+        config = blocks(upstream, paths or paths_of(server.version))
+        async with gateway(**config) as gate:
+            return await gate.ask(body).answer()
+
+
+def chunks(answer: Answer) -> list[dict[str, Any]]:
+    assert (answer.status, answer.whole, answer.events[-1]) == (200, True, "[DONE]")
+    return [json.loads(data) for data in answer.events[:-1]]
+
+
+def said(found: list[dict[str, Any]], member: str = "content") -> str:
+    return "".join(choice["delta"].get(member) or "" for one in found for choice in one["choices"])
+
+
+def finishes(found: list[dict[str, Any]]) -> list[str]:
+    return [reason for one in found for choice in one["choices"] if (reason := choice.get("finish_reason"))]
+
+
+@pytest.mark.parametrize("model", ["handbook", "desk"])
+@pytest.mark.parametrize(("version", "paths"), GENERATIONS)
+async def test_a_plain_answer_is_a_completion_of_its_own(version, paths, model):
+    server = Ragflow(version)
+    answer = await asked(server, chat(model=model), paths)
+    found = answer.json()
+    assert (answer.status, found["object"], found["choices"][0]["message"]["content"]) == (
+        200,
+        "chat.completion",
+        ANSWER,
+    )
+    assert CHAT not in found["id"]
+    assert found["created"] > 0
+    assert found["usage"]["total_tokens"] == USAGE["total_tokens"]
+    assert server.bodies[0]["stream"] is False
+    assert server.bodies[0]["model"] == "model"
+
+
+@pytest.mark.parametrize("model", ["handbook", "desk"])
+@pytest.mark.parametrize(("version", "paths"), GENERATIONS)
+async def test_a_stream_holds_the_answer_once_under_one_id_and_ends_well(version, paths, model):
+    answer = await asked(Ragflow(version), chat(model=model, stream=True), paths)
+    found = chunks(answer)
+    assert said(found) == ANSWER
+    assert len({one["id"] for one in found}) == 1
+    assert CHAT not in found[0]["id"]
+    assert all(isinstance(one["created"], int) and one["object"] == "chat.completion.chunk" for one in found)
+    assert finishes(found) == ["stop"]
+    assert answer.headers["content-type"].count("text/event-stream") == 1
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_thoughts_are_told_apart_from_the_answer(version):
+    assert said(chunks(await asked(Ragflow(version), chat(stream=True))), "reasoning_content") == THOUGHT
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize(("model", "exact"), [("handbook", USAGE["total_tokens"]), ("desk", None)])
+async def test_usage_comes_once_and_of_agents_as_an_estimate(version, model, exact):
+    options = {"include_usage": True}
+    found = chunks(await asked(Ragflow(version), chat(model=model, stream=True, stream_options=options)))
+    told = [one["usage"] for one in found if one.get("usage")]
+    assert len(told) == 1
+    assert told[0]["total_tokens"] == (exact or -(-len(ANSWER) // 4))
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_every_sdk_can_ask_for_references_and_gets_them(version):
+    answer = await asked(Ragflow(version), chat(reference=True))
+    assert answer.json()["choices"][0]["message"]["reference"] == [CHUNK]
+    assert "extra_body=reference" in answer.headers["x-gatepass-adapted"]
+    found = chunks(await asked(Ragflow(version), chat(reference=True, stream=True)))
+    assert [CHUNK] in [choice["delta"].get("reference") for one in found for choice in one["choices"]]
+    assert said(found) == ANSWER
+
+
+@pytest.mark.parametrize("model", ["handbook", "desk"])
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_a_list_of_parts_is_sent_as_one_text(version, model):
+    server = Ragflow(version)
+    parts = [{"type": "text", "text": "Say"}, {"type": "text", "text": "hi"}]
+    answer = await asked(server, chat(parts, model))
+    assert (answer.status, server.bodies[0]["messages"][0]["content"]) == (200, "Say\nhi")
+    assert "content=text" in answer.headers["x-gatepass-adapted"]
+
+
+async def test_a_picture_is_refused_before_anything_is_sent_or_left_out_by_configuration():
+    parts = [{"type": "text", "text": "What?"}, PICTURE]
+    server = Ragflow()
+    async with Scripted(answer=server.answer) as upstream:
+        async with gateway(**blocks(upstream)) as gate:
+            answer = await gate.ask(chat(parts)).answer()
+        assert (answer.status, answer.error["code"], answer.error["param"]) == (
+            400,
+            "invalid_image",
+            "messages[0].content[1]",
+        )
+        assert upstream.connections == 0
+        config = blocks(upstream)
+        config["upstreams"]["rag"]["ragflow"]["images"] = "drop"
+        async with gateway(**config) as gate:
+            answer = await gate.ask(chat(parts)).answer()
+    assert (answer.status, server.bodies[0]["messages"][0]["content"]) == (200, "What?")
+    assert "drop=images" in answer.headers["x-gatepass-adapted"]
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize(
+    ("body", "status", "code", "begins"),
+    [
+        (chat(model="gone"), 404, "102", "You don't own the chat 0000. RAGFlow has no such assistant"),
+        (chat(model="fired"), 404, "102", "Agent not found."),
+        (chat() | {"messages": []}, 400, "102", "You have to provide messages."),
+        (chat() | {"messages": [{"role": "assistant", "content": "x"}]}, 400, "102", "The last content of this"),
+        (chat(extra_body=7), 400, "102", "extra_body must be an object."),
+    ],
+)
+async def test_an_error_in_a_200_has_a_true_status(body, status, code, begins, stream):
+    answer = await asked(Ragflow(), body | {"stream": stream})
+    assert (answer.status, answer.headers["content-type"].partition(";")[0]) == (status, "application/json")
+    assert (answer.error["code"], answer.error["hop"]) == (code, "upstream:rag")
+    assert answer.error["message"].startswith(begins)
+
+
+@pytest.mark.parametrize(("code", "status"), [(100, 502), (105, 502), (106, 503), (108, 403), (417, 417), (9999, 502)])
+async def test_a_code_becomes_the_status_that_it_means(code, status):
+    said = [Send(reply({"code": code, "message": "so it is"}))]
+    async with Scripted(said) as upstream, gateway(**blocks(upstream)) as gate:
+        answer = await gate.ask(chat()).answer()
+    assert (answer.status, answer.error["code"]) == (status, str(code))
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_an_exception_in_the_middle_of_a_stream_is_an_error_event(version):
+    answer = await asked(Ragflow(version), chat(BOOM, stream=True))
+    assert answer.status == 200
+    assert "**ERROR**" not in answer.body.decode()
+    assert answer.error["message"].startswith("boom")
+    assert "[DONE]" not in answer.events[:-1]
+
+
+async def test_an_exception_of_a_plain_answer_is_a_502():
+    answer = await asked(Ragflow(), chat(BOOM))
+    assert (answer.status, answer.error["code"]) == (502, "100")
+
+
+@pytest.mark.parametrize(("version", "status"), [("v0.24.0", 403), ("v0.25.6", 401), ("v0.27.0", 401)])
+async def test_a_wrong_token_is_told_as_such(version, status):
+    async with Scripted(answer=Ragflow(version).answer) as upstream:
+        config = blocks(upstream, paths_of(version), token="ragflow-wrong-0123456789")
+        async with gateway(**config) as gate:
+            answer = await gate.ask(chat()).answer()
+    assert answer.status == status
+
+
+async def test_paths_of_another_generation_are_a_404():
+    answer = await asked(Ragflow("v0.24.0"), chat(), "current")
+    assert (answer.status, answer.error["hop"]) == (404, "upstream:rag")
+
+
+async def test_embeddings_are_refused_with_what_to_configure():
+    async with Scripted(answer=Ragflow().answer) as upstream, gateway(**blocks(upstream)) as gate:
+        answer = await gate.ask({"model": "handbook", "input": "hi"}, "/v1/embeddings").answer()
+        assert upstream.connections == 0
+    assert (answer.status, answer.error["code"], answer.error["param"]) == (404, "model_not_found", "model")
+    assert "let operations.embeddings" in answer.error["message"]
+
+
+async def test_the_configured_names_are_the_list_and_ragflow_is_never_asked():
+    models = {**MODELS, "*": {"upstream": "rag"}}
+    async with Scripted(answer=Ragflow().answer) as upstream:
+        async with gateway(**blocks(upstream) | {"models": models}) as gate:
+            answer = await gate.ask(None, "/v1/models", method="GET").answer()
+        assert [model["id"] for model in answer.json()["data"]] == list(MODELS)
+        assert upstream.connections == 0
+
+
+async def test_without_an_alias_the_model_is_the_id_and_leads_nowhere_else():
+    async with Scripted(answer=Ragflow().answer) as upstream, gateway(**blocks(upstream) | {"models": {}}) as gate:
+        known = await gate.ask(chat(model=f"agent:{AGENT}")).answer()
+        tricky = await gate.ask(chat(model="../../../x?y")).answer()
+        step = await gate.ask(chat(model="..")).answer()
+    assert (known.status, tricky.status, step.status) == (200, 404, 404)
+    assert upstream.received[1].target == "/api/v1/openai/..%2F..%2F..%2Fx%3Fy/chat/completions"
+    assert len(upstream.received) == 2
+
+
+async def found(config: dict[str, Any], trial: Trial | None = None) -> list[Check]:
+    async with aclosing(diagnose(Config.model_validate(config), trial)) as checks:
+        return [check async for check in checks if check.hop.startswith("upstream:")]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_a_check_proves_the_token_without_generating_anything(version):
+    async with Scripted(answer=Ragflow(version).answer) as upstream:
+        assert await found(blocks(upstream)) == [Check("upstream:rag", Outcome.WORKS, "answers, and took the token")]
+        (wrong,) = await found(blocks(upstream, token="ragflow-wrong-0123456789"))
+    assert wrong.outcome is Outcome.FAILS
+    assert {request.target for request in upstream.received} == {"/api/v1/chats?page=1&page_size=1"}
+
+
+async def test_a_check_of_what_is_no_ragflow_says_what_was_asked():
+    async with Scripted([Send(reply({"detail": "Not Found"}, 404))]) as upstream:
+        assert await found(blocks(upstream)) == [
+            Check(
+                "upstream:rag",
+                Outcome.UNPROVEN,
+                "answers, but GET /api/v1/chats is 404: it has no model list, or base_url is wrong, so neither base_url"
+                f" nor the token is proven: {PROVE}",
+            )
+        ]
+
+
+async def test_a_check_with_a_model_asks_its_assistant():
+    server = Ragflow()
+    async with Scripted(answer=server.answer) as upstream:
+        (works,) = await found(blocks(upstream), Trial("chat", "handbook"))
+        (fails,) = await found(blocks(upstream), Trial("chat", "gone"))
+        (refused,) = await found(blocks(upstream), Trial("embeddings", "handbook"))
+    assert [check.outcome for check in (works, fails, refused)] == [Outcome.WORKS, Outcome.FAILS, Outcome.FAILS]
+    assert server.bodies[0]["model"] == "model"
+    assert "answers chats and nothing else" in refused.finding
