@@ -8,7 +8,7 @@ PYTHONS ?= python3.11 python3.12 python3.13
 UV     := $(shell command -v uv 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types layers unit integration docs e2e startup pythons lock clean
+.PHONY: help setup demo test lint types layers unit integration docs e2e stress token-matrix fuzz startup pythons lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -58,6 +58,15 @@ e2e: setup ## Real servers, Node clients, the container image (E2E_CONTAINER=ski
 	tests/e2e/setup.sh
 	$(if $(filter skip,$(E2E_CONTAINER)),,tests/e2e/container/setup.sh)
 	$(BIN)/pytest tests/e2e
+
+token-matrix: setup ## Every fault of an issuer against every state of a token, on a driven clock: half a minute
+	$(BIN)/python -W ignore -m tests.stress.token_matrix 2>/dev/null
+
+fuzz: setup ## Ten minutes of mutated streams through the judge and the shapers
+	$(BIN)/python -m tests.fuzz --seconds 600 $(FUZZ)
+
+stress: token-matrix ## What CI runs of the long ones: the matrix, a minute of the fuzzer
+	$(BIN)/python -m tests.fuzz --seconds 60 $(FUZZ)
 
 startup: setup ## Print import time, time to ready and idle memory
 	$(BIN)/python tests/e2e/startup.py

@@ -20,6 +20,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from gatepass import __version__
+from gatepass.allocator import keep_freed_pages
 from gatepass.api.connection import ClientConnection, Reception, Serve
 from gatepass.api.openai import Operations
 from gatepass.api.ops import ops_routes
@@ -40,6 +41,10 @@ HANDOVER_S = 0.5
 """How long a worker still serves what it had accepted before it left the socket to the others: no 503 for that."""
 FORCED_STOP_S = 3
 """After the drain: how long uvicorn waits for connections that are still closing."""
+
+COLLECT_AFTER = 10_000
+"""Containers more than at the last collection; 64 requests under way hold 6,000. Python's own 700 has each ebb and
+flow of requests walked through, 2.6 % of all work, for cycles that they do not make."""
 
 NO_TELEMETRY = {"tracing": False, "metrics": False, "logs": False, "operation_spans": False, "auto_configure": False}
 """FastAPI's own telemetry records exception texts and reads exporters from the environment by default."""
@@ -145,6 +150,8 @@ class Server(uvicorn.Server):
         await super().startup(sockets=sockets)
         gc.collect()
         gc.freeze()  # what stands now stands for good: a collection need not walk it again (25 µs a request)
+        gc.set_threshold(COLLECT_AFTER)
+        keep_freed_pages()
         for listening in sockets or []:
             self._announce(url_of(listening))
         if self._peers is not None:

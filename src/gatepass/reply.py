@@ -35,7 +35,7 @@ class Reply:
     async def whole(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
         """Send a complete response."""
         self._begin(status, [*headers], len(body))
-        self._mark_first_byte()
+        self._exchange.first_byte_s = self._exchange.head_s
         self.ended = True
         await self._write(body, last=True)
 

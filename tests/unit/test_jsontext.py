@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 
 from gatepass.errors import InvalidRequest
 from gatepass.jsontext import (
-    BLOCK_BYTES,
+    MOST_PART_BYTES,
+    NAME_BYTES,
+    PART_BYTES,
     SMALL_BYTES,
     Edit,
     Walk,
@@ -132,20 +134,29 @@ def test_a_value_beside_a_large_string_is_found():
 
 @pytest.mark.parametrize("spelled", [b'"images"', b'"im\\u0061ges"', b'"\\u0069mages"', b'"image\\u0073"'])
 def test_a_name_is_mentioned_wherever_it_stands_in_a_large_text(spelled):
-    """The text is thinned out by blocks: the name comes to lie before, on and behind their borders."""
-    names = (b'"images"',)
-    size = SMALL_BYTES + 3 * BLOCK_BYTES
-    for at in range(SMALL_BYTES - len(spelled) - 4, SMALL_BYTES + 4):
-        text = b"{" + b" " * (at - 1) + spelled + b":0" + b" " * (size - at - len(spelled)) + b"}"
-        assert text.startswith(spelled, at)
+    """A text is thinned out in parts that begin with a quote: the name comes to lie on all of their borders."""
+    names, rest = (b'"images"',), b':0,"z":"' + b"z" * SMALL_BYTES + b'"}'
+    for length in range(PART_BYTES + NAME_BYTES + len(spelled)):
+        text = b'{"a":"' + b"a" * length + b'",' + spelled + rest
         assert mentions(text, names)
         assert not mentions(text.replace(spelled, b'"imagos"'), names)
 
 
-def test_mentions_are_counted_in_all_blocks():
-    many = b'{"model":{"model":"' + b"x" * 3 * BLOCK_BYTES + b'"},"a":"' + b"y" * SMALL_BYTES + b'","model":""}'
+@pytest.mark.parametrize("spelled", [b'"images"', b'"im\\u0061ges"', b'"' + b"\\u0069" * 14 + b'"'])
+def test_a_name_is_mentioned_wherever_it_stands_among_short_strings(spelled):
+    """Parts grow there, and end before a quote."""
+    short = b'"b","b\'",' * (2 * MOST_PART_BYTES // 10)
+    for at in range(0, len(short), 10):
+        text = b"[" + short[:at] + spelled + b"," + short[at:] + b"0]"
+        for shift in (b"", b" ", b"   ", b" " * 7):
+            assert mentions(shift + text, (b'"images"',))
+    assert not mentions(b"[" + short + b"0]", (b'"images"',))
+
+
+def test_mentions_are_counted_in_all_parts():
+    many = b'{"model":{"model":"' + b"x" * 3 * PART_BYTES + b'"},"a":"' + b"y" * SMALL_BYTES + b'","model":""}'
     assert occurrences(many, (b'"model"', b'"stream"')) == [3, 0]
-    assert occurrences(many + b"\\u006d", (b'"model"',)) is None
+    assert occurrences(many + b'"\\u006d"', (b'"model"',)) is None
 
 
 @pytest.mark.parametrize("escape", [b"\\u00e9", b"\\u0041", b"\\u0060", b"\\u000a", b"\\u002f", b"\\u007f", b"\\u0030"])

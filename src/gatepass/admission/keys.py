@@ -7,7 +7,7 @@ import hmac
 import logging
 import math
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gatepass.call import Headers
@@ -25,7 +25,7 @@ LOOK_AGAIN_S = 1.0
 """How often a file that holds keys is looked at, at most."""
 
 _HASH_PREFIX = "sha256:"
-_BARE_HEADERS = (b"x-api-key", b"api-key")
+_KEY_HEADERS = frozenset((b"authorization", b"x-api-key", b"api-key"))
 
 
 def new_key() -> tuple[str, str]:
@@ -141,18 +141,16 @@ def presented_key(headers: Headers) -> str | None:
     Raises InvalidApiKey where two differ, and where Authorization is not of the scheme Bearer: a key
     must not be looked at in one header and overlooked in another (the class of CVE-2026-45339).
     """
-    shown = dict.fromkeys(key for key in _shown(headers) if key)
-    if len(shown) > 1:
-        raise InvalidApiKey("The request shows two API keys that differ. Send one, as `Authorization: Bearer <key>`.")
-    return next(iter(shown), None)
-
-
-def _shown(headers: Headers) -> Iterator[str]:
+    found: str | None = None
     for name, value in headers:
-        if name == b"authorization":
-            yield _bearer(value)
-        elif name in _BARE_HEADERS:
-            yield value.strip().decode("latin-1")
+        if name in _KEY_HEADERS:
+            key = _bearer(value) if name == b"authorization" else value.strip().decode("latin-1")
+            if found is not None and key and key != found:
+                raise InvalidApiKey(
+                    "The request shows two API keys that differ. Send one, as `Authorization: Bearer <key>`."
+                )
+            found = found or key or None
+    return found
 
 
 def _bearer(value: bytes) -> str:

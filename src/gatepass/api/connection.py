@@ -333,8 +333,11 @@ class ClientConnection(asyncio.Protocol):
             raise httptools.HttpParserError("too many header fields")
 
     def on_headers_complete(self) -> None:
-        self._check_size()
-        parser = cast(httptools.HttpRequestParser, self._parser)
+        parser = self._parser
+        if parser is None:
+            return
+        if self._first_bytes + self._head_bytes > HEAD_BYTES:
+            self._check_size()
         version = parser.get_http_version()
         turn = Turn(
             self,
@@ -358,11 +361,9 @@ class ClientConnection(asyncio.Protocol):
 
     def _check_size(self) -> None:
         """Counted only where a head can be too large at all, by the pieces in which it came."""
-        if self._first_bytes + self._head_bytes > HEAD_BYTES:
-            size_bytes = len(self._target) + sum(len(name) + len(value) for name, value in self._fields)
-            if size_bytes > HEAD_BYTES:
-                self._refusal = _large_head()
-                raise httptools.HttpParserError("too large a head")
+        if len(self._target) + sum(len(name) + len(value) for name, value in self._fields) > HEAD_BYTES:
+            self._refusal = _large_head()
+            raise httptools.HttpParserError("too large a head")
 
     def on_body(self, body: bytes) -> None:
         if self._receiving is not None:

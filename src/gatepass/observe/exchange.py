@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, Self
+
+import msgspec
 
 from gatepass.call import Inbound
 from gatepass.errors import GatepassError
@@ -15,8 +16,7 @@ BODY_KEPT_CHARS = BODY_LOG_CHARS + 16 * 1024
 """More than is logged: a secret that begins before the cut is known by its value only where all of it is here."""
 
 
-@dataclass(slots=True)
-class Exchange:
+class Exchange(msgspec.Struct):
     """Times are seconds since the request arrived. Only `observe` reads it, only the street writes it."""
 
     inbound: Inbound
@@ -45,10 +45,10 @@ class Exchange:
     upstream_request_id: str | None = None
     error: GatepassError | None = None
     client_gone: bool = False
-    token: Any = field(default=None, repr=False)
+    token: Any = None
     """The Token of the last attempt, for whoever has to drop it."""
     keeps_bodies: bool = False
-    bodies: dict[str, str] = field(default_factory=dict)
+    bodies: dict[str, str] = {}
 
     @classmethod
     def silent(cls) -> Self:

@@ -37,7 +37,7 @@ class Line(logging.Formatter):
         }
         if not record.name.startswith(ROOT):
             fields["logger"] = record.name
-        fields.update(getattr(record, "fields", {}))
+        fields |= getattr(record, "fields", {})
         if record.exc_info:
             fields["trace"] = self.formatException(record.exc_info)
         return self._redactor.mask(self._write(fields))
@@ -52,7 +52,7 @@ class Line(logging.Formatter):
 
 def configure(level: str, style: str, redactor: Redactor, stream: TextIO | None = None) -> None:
     """Send every logger of the process through one masked handler on stderr."""
-    handler = logging.StreamHandler(stream or sys.stderr)
+    handler = _Sink(stream or sys.stderr)
     handler.setFormatter(Line(redactor, style))
     root = logging.getLogger()
     for old in list(root.handlers):
@@ -63,6 +63,21 @@ def configure(level: str, style: str, redactor: Redactor, stream: TextIO | None 
     # the standard library's own switches ("Optimization" in its logging HOWTO): nothing here shows these
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging._srcfile = None  # noqa: SLF001 - as the HOWTO says
+
+
+class _Sink(logging.StreamHandler[TextIO]):
+    """logging's own asks for filters, of which there are none, and takes its lock twice for each line."""
+
+    def handle(self, record: logging.LogRecord) -> bool:
+        self.acquire()
+        try:
+            self.emit(record)
+        finally:
+            self.release()
+        return True
+
+    def flush(self) -> None:
+        self.stream.flush()
 
 
 def emit(logger: logging.Logger, level: int, event: str, fields: Mapping[str, Any]) -> None:
@@ -86,9 +101,12 @@ class _Told(logging.LogRecord):
 _UNTOLD: Mapping[str, Any] = vars(logging.makeLogRecord({"filename": "log.py", "module": "log"}))
 
 
+_JSON = msgspec.json.Encoder(enc_hook=str)
+
+
 def _as_json(fields: Mapping[str, Any]) -> str:
     try:
-        return msgspec.json.encode(fields, enc_hook=str).decode()
+        return _JSON.encode(fields).decode()
     except UnicodeEncodeError:  # half a surrogate pair, which clients do send
         return json.dumps(fields, separators=(",", ":"), default=str)
 

@@ -25,9 +25,17 @@ SHOWN_CHARS = 200
 _MODEL = "{model}"
 
 
-def _by_path() -> Mapping[str, Operation]:
+@dataclass(frozen=True, slots=True)
+class Match:
+    """What a path and a method ask for; `model` is the id in `/models/{id}`, slashes included."""
+
+    operation: Operation
+    model: str | None = None
+
+
+def _by_path() -> Mapping[str, Match]:
     fixed = (operation for operation in OPERATIONS if not operation.path.endswith(_MODEL))
-    return MappingProxyType({prefix + operation.path: operation for operation in fixed for prefix in PREFIXES})
+    return MappingProxyType({prefix + operation.path: Match(operation) for operation in fixed for prefix in PREFIXES})
 
 
 def _by_stem() -> tuple[tuple[str, Operation], ...]:
@@ -39,14 +47,6 @@ def _by_stem() -> tuple[tuple[str, Operation], ...]:
 
 _BY_PATH = _by_path()
 _BY_STEM = _by_stem()
-
-
-@dataclass(frozen=True, slots=True)
-class Match:
-    """What a path and a method ask for; `model` is the id in `/models/{id}`, slashes included."""
-
-    operation: Operation
-    model: str | None = None
 
 
 def match(method: str, path: str, base_path: str = "") -> Match:
@@ -77,8 +77,8 @@ def openapi_paths(base_path: str = "") -> dict[str, Any]:
 
 
 def _find(path: str) -> Match | None:
-    if (operation := _BY_PATH.get(path)) is not None:
-        return Match(operation)
+    if (found := _BY_PATH.get(path)) is not None:
+        return found
     for stem, operation in _BY_STEM:
         if path.startswith(stem) and (model := path[len(stem) :].rstrip("/")):
             return Match(operation, model)

@@ -100,5 +100,5 @@ class Decoded:
 
 def decoded(response: Response, coding: bytes | None) -> Response:
     """`response` itself where `coding`, its content-encoding, is none; raises as `decoder_of` does."""
-    decoder = decoder_of(coding)
+    decoder = decoder_of(coding) if coding is not None else None
     return response if decoder is None else Decoded(response, decoder)

@@ -17,7 +17,6 @@ FIELDS = 100
 
 _PORTS = {"http": 80, "https": 443}
 _BODIED = frozenset(("POST", "PUT", "PATCH"))
-_FRAMING = frozenset((b"content-length", b"transfer-encoding"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +49,8 @@ def request_fields(request: Request, place: Place) -> list[tuple[bytes, bytes]]:
     end its own line: a value with a line break in it would be a second field, or a second request.
     """
     fields = list(request.headers)
-    names = {name for name, _ in fields}
-    if names & _FRAMING:
+    names = dict(fields)
+    if b"content-length" in names or b"transfer-encoding" in names:
         raise TransportFault(Fault.INVALID, "the request frames its own body", sent=False)
     if b"host" not in names:
         fields.insert(0, (b"host", place.authority))
@@ -62,15 +61,15 @@ def request_fields(request: Request, place: Place) -> list[tuple[bytes, bytes]]:
 
 def request_head(request: Request, place: Place) -> bytes:
     """The bytes of the head, its empty line included. Raises as `request_fields` does."""
-    fields = request_fields(request, place)
     lines = [
-        b"%b %b HTTP/1.1\r\n" % (request.method.encode(), place.target),
-        *[b"%b: %b\r\n" % each for each in fields],
+        b"%b %b HTTP/1.1" % (request.method.encode(), place.target),
+        *map(b": ".join, request_fields(request, place)),
+        b"\r\n",
     ]
-    head = b"".join(lines)
-    if head.count(b"\n") != len(lines) or head.count(b"\r") != len(lines) or b"\0" in head:
+    head, breaks = b"\r\n".join(lines), len(lines)
+    if head.count(b"\n") != breaks or head.count(b"\r") != breaks or b"\0" in head:
         raise TransportFault(Fault.INVALID, "a header field of the request holds a line break", sent=False)
-    return head + b"\r\n"
+    return head
 
 
 def objection(headers: Headers, named: Mapping[bytes, bytes]) -> str | None:

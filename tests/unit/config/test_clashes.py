@@ -83,3 +83,16 @@ upstreams:
     [(path, (said, origin))] = told(tmp_path, text).items()
     assert (path, said) == ("upstreams.chat.headers.Api-Key", TWICE.format("Api-Key"))
     assert str(origin).endswith("8")
+
+
+def test_operation_that_ragflow_does_not_know_is_refused_at_load():
+    rag = {"base_url": "http://rag.example:9380", "dialect": "ragflow"}
+
+    def told(operation):
+        given = {"upstreams": {"rag": rag}, "operations": {operation: {"upstream": "rag"}}}
+        return [(dotted(path), text) for path, text in clashes(Config.model_validate(given))]
+
+    assert told("embeddings") == [
+        ("operations.embeddings.upstream", "rag is RAGFlow, which answers chats and nothing else")
+    ]
+    assert told("chat") == []
