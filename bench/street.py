@@ -43,9 +43,9 @@ REPLY = (
     b'"message":{"role":"assistant","content":"' + b"x" * 700 + b'"},"logprobs":null,"finish_reason":"stop"}],'
     b'"usage":{"prompt_tokens":18,"completion_tokens":246,"total_tokens":264}}'
 )
-VECTOR = b'{"object":"embedding","index":0,"embedding":[' + b",".join([b"-0.0123456789"] * 1536) + b"]}"
+VECTOR = b'{"object":"embedding","index":%d,"embedding":[' + b",".join([b"-0.0123456789"] * 1536) + b"]}"
 VECTORS = (
-    b'{"object":"list","data":[' + b",".join([VECTOR] * 16) + b'],"model":"bench",'
+    b'{"object":"list","data":[' + b",".join([VECTOR % place for place in range(16)]) + b'],"model":"bench",'
     b'"usage":{"prompt_tokens":16000,"total_tokens":16000}}'
 )
 EVENT = (

@@ -29,6 +29,9 @@ async def send(gate: Gate, hop: Hop, request: Request, exchange: Exchange) -> Re
     response = await _deliver(gate, hop, _authorized(gate, hop, request, token), exchange)
     if hop.holder is None or token is None or exchange.renewed or not _is_rejected(hop, response):
         return response
+    if not _can_be_sent_again(request):
+        hop.holder.reject(token.text, hop.name)
+        return response
     refusal = await refused(gate, hop, response, exchange)
     newer = await _newer(gate, hop, token, refusal, exchange)
     response = await _deliver(gate, hop, _authorized(gate, hop, request, newer), exchange)
@@ -37,8 +40,8 @@ async def send(gate: Gate, hop: Hop, request: Request, exchange: Exchange) -> Re
     return response
 
 
-async def renew(gate: Gate, hop: Hop, error: UpstreamError, exchange: Exchange) -> None:
-    """Have another token after a judged reply turned out to be a rejection of the last one.
+async def renew(gate: Gate, hop: Hop, error: UpstreamError, exchange: Exchange, request: Request) -> None:
+    """Have another token for `request` after a judged reply turned out to be a rejection of the last one.
 
     Some gateways write it so: HTTP 200 with `{"code":401,"msg":"token expired"}`, or a login page.
     Raises `error` where it is none, the request has had its new token already, or there is none to be had.
@@ -47,6 +50,9 @@ async def renew(gate: Gate, hop: Hop, error: UpstreamError, exchange: Exchange) 
         raise error
     if exchange.renewed:
         hop.holder.rejected_again(hop.name)
+        raise error
+    if not _can_be_sent_again(request):
+        hop.holder.reject(exchange.token.text, hop.name)
         raise error
     await _newer(gate, hop, exchange.token, error, exchange)
 
@@ -100,6 +106,10 @@ async def _token(gate: Gate, hop: Hop, exchange: Exchange) -> Token | None:
     return hop.holder.fresh() or await _waited(gate, hop.holder, exchange)
 
 
+def _can_be_sent_again(request: Request) -> bool:
+    return request.upload is None or request.upload.again()
+
+
 def _is_rejected(hop: Hop, response: Response) -> bool:
     return response.status >= LOWEST_ERROR and says_so(response.status, hop.settings.rejection)
 
@@ -137,7 +147,8 @@ async def _deliver(gate: Gate, hop: Hop, request: Request, exchange: Exchange) -
     except TransportFault as fault:
         if fault.fault is Fault.TIMEOUT_POOL:
             raise _pool_busy(hop) from fault
-        if not (fault.stale and hop.settings.repeat_stale) or exchange.repeated_stale:
+        is_final = exchange.repeated_stale or not _can_be_sent_again(request)
+        if is_final or not (fault.stale and hop.settings.repeat_stale):
             raise broken(gate, hop, fault) from fault
     exchange.repeated_stale = True
     gate.metrics.repeated_stale(hop.name)

@@ -51,7 +51,10 @@ class Surface(StrEnum):
 
     CHAT = "chat"
     EMBEDDINGS = "embeddings"
+    RERANK = "rerank"
+    RESPONSES = "responses"
     MODELS = "models"
+    RAW = "raw"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,12 @@ class Operation:
     surface: Surface
     summary: str
     repeatable: bool = False
+    takes_form: bool = False
+    """Its body may be a multipart form, which passes through as it comes."""
+    names_model: bool = True
+    """Its requests are about a model."""
+    is_download: bool = False
+    """Its reply is a file, whatever its content type says: nothing in it is judged."""
 
 
 class Inbound(msgspec.Struct, frozen=True, gc=False):
@@ -75,6 +84,7 @@ class Inbound(msgspec.Struct, frozen=True, gc=False):
     headers: Headers
     peer: str
     arrived_s: float
+    query: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +142,23 @@ class Timeouts:
     total_s: float | None = None
 
 
+class Upload(Protocol):
+    """A request body on its way through: `length_bytes` where the client announced it, pieces as they come.
+
+    Reading raises BodyTooLarge, ReceiveTimeout, ClientGone and InvalidRequest.
+    """
+
+    @property
+    def length_bytes(self) -> int | None: ...
+    def __aiter__(self) -> AsyncIterator[bytes]: ...
+    def again(self) -> bool:
+        """Whether it can be read from its beginning once more; the next `aiter` does."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What goes over the second hop (or to an issuer)."""
+    """What goes over the second hop (or to an issuer). `upload` stands in the place of `body`."""
 
     method: str
     url: str
@@ -143,6 +167,7 @@ class Request:
     timeouts: Timeouts = field(default_factory=Timeouts)
     fresh: bool = False
     """Wants a new connection: for the one repeat after a kept one turned out to be dead."""
+    upload: Upload | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +211,11 @@ class Client(Protocol):
 
     async def body(self, limit_bytes: int) -> bytes:
         """The whole request body; raises BodyTooLarge, ReceiveTimeout, ClientGone."""
+        ...
+
+    async def piece(self, limit_bytes: int) -> bytes:
+        """The next bytes of a request body that is not held, b"" at its end; in the place of `body`, and raises as it
+        does. Nobody reads ahead far: the client sends as fast as they are taken."""
         ...
 
     def start(self, status: int, headers: list[tuple[bytes, bytes]], length_bytes: int | None = None) -> None:

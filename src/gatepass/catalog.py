@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
 import msgspec
 
+from gatepass.adapt.marking import marks
+from gatepass.adapt.memory import Learned
+from gatepass.adapt.typed_ids import untyped
 from gatepass.admission.doors import may_use
 from gatepass.attempt import refused, send, whole
 from gatepass.call import Call, Request, Surface, Target
 from gatepass.config.access import AccessKey
 from gatepass.errors import GatepassError, ModelNotFound, UpstreamInvalid, UpstreamTimeout
 from gatepass.gate import Gate, Hop
+from gatepass.model_kinds import Kinds
 from gatepass.observe.exchange import Exchange
 from gatepass.runtime import timeout
 from gatepass.surface.operations import OPERATIONS
@@ -45,19 +49,27 @@ class Catalog:
 
     def __init__(self, gate: Gate) -> None:
         self._gate = gate
+        self._kinds = Kinds(gate.config)
         self._known: dict[str, _Known] = {}
         self._flights: dict[str, asyncio.Task[None]] = {}
         self._errors: dict[str, GatepassError] = {}
 
-    async def listing(self, caller: AccessKey, exchange: Exchange) -> bytes:
-        """The body of GET /v1/models. Raises the upstream's error only where there is nothing at all to show."""
-        return msgspec.json.encode({"object": "list", "data": await self._visible(caller, exchange)})
+    async def listing(self, caller: AccessKey, exchange: Exchange, *, is_typed: bool = False) -> bytes:
+        """The body of GET /v1/models; `is_typed`: by names that tell each model's type.
 
-    async def entry(self, model: str, caller: AccessKey, exchange: Exchange) -> bytes:
+        Raises the upstream's error only where there is nothing at all to show.
+        """
+        entries = await self._visible(caller, exchange)
+        if is_typed:
+            entries = [{**entry, "id": self._kinds.typed(entry["id"], self._listing(entry["id"]))} for entry in entries]
+        return msgspec.json.encode({"object": "list", "data": entries})
+
+    async def entry(self, model: str, caller: AccessKey, exchange: Exchange, *, is_typed: bool = False) -> bytes:
         """The body of GET /v1/models/{id}; raises ModelNotFound."""
+        name = untyped(model) if is_typed else model
         for known in await self._visible(caller, exchange):
-            if known["id"] == model:
-                return msgspec.json.encode(known)
+            if known["id"] == name:
+                return msgspec.json.encode({**known, "id": model})
         raise ModelNotFound(
             f"The model {model[:100]!r} is not listed here. GET /v1/models shows what is.", param="model"
         )
@@ -74,7 +86,37 @@ class Catalog:
         if not models and (failed := [self._errors[name] for name in wanted if name in self._errors]):
             raise failed[0]
         exchange.upstream = ",".join(wanted) or None
-        return [entry for entry in models.values() if may_use(caller, entry["id"])]
+        return self._marked(entry for entry in models.values() if may_use(caller, entry["id"]))
+
+    def _marked(self, entries: Iterable[Entry]) -> list[Entry]:
+        """The entries with what is declared and learned of each model."""
+        wall_s = self._gate.clock.wall()
+        known: dict[tuple[str, str, str], list[Learned]] = {}
+        for one in self._gate.learner.memory.learned(self._gate.clock.now(), wall_s):
+            if one.state == "learned":
+                known.setdefault((one.subject.operation, one.subject.upstream, one.subject.model), []).append(one)
+        return [{**entry, **self._marks(entry["id"], known, wall_s)} for entry in entries]
+
+    def _marks(self, model: str, known: Mapping[tuple[str, str, str], list[Learned]], wall_s: float) -> Entry:
+        declared = self._gate.declared
+        entry = declared.model("chat", model) or declared.model("embeddings", model)
+        learned = [
+            one
+            for operation in dict.fromkeys(operation for operation, _, _ in known)
+            for target in self._targets(operation, model)
+            for one in known.get((operation, target.upstream, target.model or model), ())
+        ]
+        return marks(entry, learned, wall_s)
+
+    def _targets(self, operation: str, model: str) -> tuple[Target, ...]:
+        try:
+            return self._gate.routes.resolve(operation, model)
+        except ModelNotFound:
+            return ()
+
+    def _listing(self, model: str) -> list[str]:
+        """The upstreams whose own lists have `model`."""
+        return [name for name, known in self._known.items() if any(entry["id"] == model for entry in known.models)]
 
     def _has_list(self, upstream: str) -> bool:
         """Of Azure's deployments and RAGFlow's assistants there is none: those are asked by their configured names."""

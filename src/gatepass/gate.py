@@ -17,7 +17,9 @@ from urllib.parse import urlsplit
 from gatepass.adapt.chain import BUILT_IN
 from gatepass.adapt.declared import Declared
 from gatepass.adapt.learning import Learner
+from gatepass.adapt.profile import Prepared, prepared
 from gatepass.adapt.rule import Rule
+from gatepass.adapt.sharing import SharedLessons, shared_names
 from gatepass.admission.doors import Doors
 from gatepass.admission.keys import key_texts
 from gatepass.call import Call, Timeouts
@@ -164,7 +166,11 @@ class Gate:
     routes: RouteTable
     rules: tuple[Rule, ...]
     declared: Declared
+    profiles: Mapping[str, Prepared]
+    has_pages: bool
+    """Whether a profile lets pages of other origins in."""
     learner: Learner
+    lessons: SharedLessons
     hops: Mapping[str, Hop]
     holders: Mapping[str, TokenHolder]
     transports: tuple[Transport, ...]
@@ -181,6 +187,7 @@ class Gate:
     def start(self) -> None:
         """Begin minting tokens, in the background: a dead issuer does not stop the start."""
         self.snapshot.start()
+        self.lessons.start()
         for holder in self.holders.values():
             holder.start()
 
@@ -197,6 +204,7 @@ class Gate:
         await self.live.tasks.aclose()
         for transport in self.transports:
             await transport.aclose()
+        await self.lessons.aclose()
         await self.snapshot.aclose()
         with suppress(StoreUnavailable):
             await self.store.aclose()
@@ -210,6 +218,7 @@ def build_gate(config: Config, clock: Clock | None = None, store: Store | None =
     clock = clock or SystemClock()
     store = store or MemoryStore(clock)
     snapshot = Snapshot(store, clock)
+    learner = Learner()
     redactor = Redactor()
     trust = Trust()
     issuers = {
@@ -238,7 +247,10 @@ def build_gate(config: Config, clock: Clock | None = None, store: Store | None =
         routes=RouteTable.from_config(config),
         rules=BUILT_IN,
         declared=Declared.from_config(config),
-        learner=Learner(),
+        profiles=prepared(config.profiles),
+        has_pages=any(profile.cors_origins for profile in config.profiles.values()),
+        learner=learner,
+        lessons=SharedLessons(learner.memory, shared_names(config, store.reach), store, snapshot, clock),
         hops=hops,
         holders=holders,
         transports=(*issuers.values(), *(hop.transport for hop in hops.values())),

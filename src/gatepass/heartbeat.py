@@ -13,11 +13,13 @@ OK = 200
 
 class Heartbeat:
     """Holds the head back for `hold_s`, so that an error that comes till then keeps its true status; then
-    commits the 200 and writes a comment every `every_s`, which resets the read timeouts on the way.
+    commits the 200 and writes `sign` every `every_s`, which resets the read timeouts on the way.
 
     It writes from timers, never from a task of its own, and only what the client takes at once: a client
     that does not read is not kept awake by more bytes. `stop` before anything else is written.
     """
+
+    __slots__ = ("_clock", "_every_s", "_hold_s", "_reply", "_sign", "_timer")
 
     def __init__(self, reply: Reply, clock: Clock, hold_s: float, every_s: float) -> None:
         self._reply = reply
@@ -25,10 +27,12 @@ class Heartbeat:
         self._hold_s = hold_s
         self._every_s = every_s
         self._timer: Timer | None = None
+        self._sign = COMMENT
 
-    def start(self) -> None:
+    def start(self, sign: bytes = COMMENT) -> None:
         """Begin to count; a second call changes nothing, for the wait is one over all attempts."""
         if self._timer is None:
+            self._sign = sign
             self._timer = self._clock.call_later(self._hold_s, self._beat)
 
     def stop(self) -> None:
@@ -38,5 +42,5 @@ class Heartbeat:
     def _beat(self) -> None:
         if not self._reply.begun:
             self._reply.begin_stream(OK, ())
-        self._reply.comment(COMMENT)
+        self._reply.comment(self._sign)
         self._timer = self._clock.call_later(self._every_s, self._beat)

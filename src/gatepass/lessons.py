@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
+from types import TracebackType
+from typing import Self
 
-from gatepass.adapt.learning import Learning
 from gatepass.adapt.changes.vectors import has_token_ids
+from gatepass.adapt.learning import Learning
 from gatepass.adapt.memory import Subject
 from gatepass.adapt.teaching.advice import advice
 from gatepass.adapt.teaching.allowance import Allowance
 from gatepass.adapt.teaching.heard import Heard
+from gatepass.adapt.turn import my_turn
 from gatepass.call import Call, Complaint, Target
 from gatepass.errors import UpstreamEmpty, UpstreamError, UpstreamRefusal
 from gatepass.gate import Gate, Hop
@@ -19,69 +22,123 @@ from gatepass.upstream.hints import sentence
 
 LOG = logging.getLogger("gatepass.lessons")
 
-TOKEN_IDS = (
+IDS_ADVICE = (
     "The request holds token ids, which mean something only to the tokenizer that made them: send texts"
     " (LangChain: check_embedding_ctx_length=False)."
 )
 
 
-def learning_at(gate: Gate, hop: Hop, target: Target, call: Call) -> Learning:
-    """What `call` learns at `target`; a context that frees its places in every case."""
-    settings = hop.settings
-    subject = Subject(hop.name, target.model or call.model, call.operation.name, settings.credential or "")
-    entry = gate.declared.model(call.operation.name, call.model)
-    may_stream = entry is None or entry.stream == "auto"
-    allowance = Allowance(frozenset(settings.learn_also), may_stream=may_stream)
-    return gate.learner.at(subject, call.operation.surface, settings.learn, allowance)
+class Pupil:
+    """One request at one target, and what it learns there: a context, which frees its places in every case.
 
+    `base` is the request before any lesson. Where its model has been heard of and nothing was learned of it,
+    it goes as it is: a Learning is made by the first refusal.
+    """
 
-def taught(gate: Gate, learning: Learning, error: UpstreamError) -> bool:
-    """Whether `error` taught something that is worth another try."""
-    return learning.teach(_status(error), _complaint(error), error, gate.clock.now())
+    __slots__ = ("_base", "_exchange", "_gate", "_hop", "_learning", "_subject")
 
+    def __init__(self, gate: Gate, hop: Hop, target: Target, base: Call, exchange: Exchange) -> None:
+        self._gate = gate
+        self._hop = hop
+        self._base = base
+        self._exchange = exchange
+        credential = hop.settings.credential or ""
+        self._subject = Subject(hop.name, target.model or base.model, base.operation.name, credential)
+        self._learning = None if self._is_settled() else self._made()
 
-def given_up(gate: Gate, learning: Learning, sent: Call, error: UpstreamError) -> UpstreamError:
-    """The error to show: the first one where something was tried in vain, with advice where gatepass has some."""
-    shown = learning.failed(_status(error), _complaint(error), error, gate.clock.now())
-    if not isinstance(shown, UpstreamError):  # it came from here, as an UpstreamError
-        return error
-    told = _advice(gate, learning, sent, error)
-    if told:
-        shown.message = f"{sentence(shown.message)} {told}"
-    return shown
+    def __enter__(self) -> Self:
+        return self
 
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._learning is not None:
+            self._learning.__exit__(kind, error, trace)
+            self._tell(self._learning)
 
-def _advice(gate: Gate, learning: Learning, sent: Call, error: UpstreamError) -> str:
-    if isinstance(error, UpstreamRefusal | UpstreamEmpty) and has_token_ids(sent):
-        return TOKEN_IDS
-    heard = Heard.of(sent.operation.surface, _status(error), _complaint(error))
-    if heard is None:
-        return ""
-    entry = gate.declared.model(sent.operation.name, sent.model)
-    return advice(
-        heard,
-        sent,
-        learning.allowance,
-        upstream=learning.subject.upstream,
-        is_on=learning.mode == "on",
-        suggest=None if entry is None else entry.suggest,
-    )
+    async def my_turn(self) -> None:
+        """Returns when the request may go: at once, nearly always (see adapt/crowd.py)."""
+        if self._learning is not None:
+            await my_turn(self._learning, self._base, self._gate.clock)
 
+    def plan(self) -> Call:
+        """The request with the lessons that hold, the same object where none concerns it."""
+        learning = self._learning
+        return self._base if learning is None else learning.plan(self._base, self._gate.clock.now())
 
-def tell(gate: Gate, learning: Learning, exchange: Exchange) -> None:
-    """Log what was learned, and note on the exchange what was tried."""
-    exchange.tried = learning.tried
-    for news in learning.news:
-        gate.metrics.lesson(news.subject.upstream, news.event)
-        fields = {
-            "id": exchange.inbound.id,
-            "upstream": news.subject.upstream,
-            "model": news.subject.model,
-            "operation": news.subject.operation,
-            "adapted": news.adapted,
-            "evidence": news.evidence or None,
-        }
-        emit(LOG, logging.INFO, f"lesson_{news.event}", fields)
+    def taught(self, error: UpstreamError) -> bool:
+        """Whether `error` taught something that is worth another try."""
+        return self._heard().teach(_status(error), _complaint(error), error, self._gate.clock.now())
+
+    def succeeded(self) -> None:
+        """The upstream has taken the request as it was planned last."""
+        self._exchange.tried = ()
+        if self._learning is not None:
+            self._learning.succeeded(self._gate.clock.now())
+
+    def given_up(self, sent: Call, error: UpstreamError) -> UpstreamError:
+        """The error to show after `error` to `sent`: the first one where something was tried in vain, with advice
+        where gatepass has some."""
+        learning = self._heard()
+        shown = learning.failed(_status(error), _complaint(error), error, self._gate.clock.now())
+        exchange = self._exchange
+        exchange.tried = learning.tried
+        if shown is not error:  # the first one, to a request without all that
+            exchange.adapted = tuple(entry for entry in exchange.adapted if entry not in exchange.tried)
+        if not isinstance(shown, UpstreamError):
+            return error  # cannot be: what it keeps came from `taught`
+        if told := self._advice(learning, sent, shown):
+            shown.message = f"{sentence(shown.message)} {told}"
+        return shown
+
+    def _is_settled(self) -> bool:
+        if self._hop.settings.learn != "on":
+            return True
+        gate = self._gate
+        return gate.learner.is_settled(self._subject, stream=self._base.stream, now_s=gate.clock.now())
+
+    def _made(self) -> Learning:
+        settings, call = self._hop.settings, self._base
+        entry = self._gate.declared.model(call.operation.name, call.model)
+        may_stream = entry is None or entry.stream == "auto"
+        allowance = Allowance(frozenset(settings.learn_also), may_stream=may_stream)
+        return self._gate.learner.at(self._subject, call.operation.surface, settings.learn, allowance)
+
+    def _heard(self) -> Learning:
+        """The Learning, made now where the request went out without one."""
+        if self._learning is None:
+            self._learning = self._made()
+            self._learning.sent(self._base)
+        return self._learning
+
+    def _advice(self, learning: Learning, sent: Call, error: UpstreamError) -> str:
+        if isinstance(error, UpstreamRefusal | UpstreamEmpty) and has_token_ids(sent):
+            return IDS_ADVICE
+        heard = Heard.of(sent.operation.surface, _status(error), _complaint(error))
+        if heard is None:
+            return ""
+        entry = self._gate.declared.model(sent.operation.name, sent.model)
+        return advice(
+            heard,
+            sent,
+            learning.allowance,
+            upstream=learning.subject.upstream,
+            is_on=learning.mode == "on",
+            suggest=None if entry is None else entry.suggest,
+        )
+
+    def _tell(self, learning: Learning) -> None:
+        for news in learning.news:
+            self._gate.metrics.lesson(news.subject.upstream, news.event)
+            fields = {
+                "id": self._exchange.inbound.id,
+                "upstream": news.subject.upstream,
+                "model": news.subject.model,
+                "operation": news.subject.operation,
+                "adapted": news.adapted,
+                "evidence": news.evidence or None,
+            }
+            emit(LOG, logging.INFO, f"lesson_{news.event}", fields)
 
 
 def _status(error: UpstreamError) -> int | None:

@@ -22,8 +22,9 @@ async def embedded(wanted: Call, adapted: Call, upstream: str, exchange: Exchang
     parts = split(adapted)
     answers = [await ask(parts[0], exchange)] if len(parts) == 1 else await _all(parts, exchange, ask)
     replies = [_held(each) for each in answers]
-    counts = [Asked.of(part.body).count for part in parts]
-    body = answer([reply.body for reply in replies], counts, Asked.of(wanted.body), upstream)
+    asked = Asked.of(wanted.body)
+    counts = [asked.count] if len(parts) == 1 else [Asked.of(part.body).count for part in parts]
+    body = answer([reply.body for reply in replies], counts, asked, upstream)
     return Whole(replies[0].status, replies[0].headers, body, replies[0].adapted)
 
 

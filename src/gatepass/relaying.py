@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-
-from gatepass.call import Response
+from gatepass.call import Response, header
 from gatepass.errors import TransportFault
 from gatepass.observe.exchange import Exchange
 from gatepass.relay.stream import EventStream
 from gatepass.relay.usage import as_fields, usage_of
 from gatepass.reply import Reply
 from gatepass.upstream.fault import upstream_error
-from gatepass.verdict import Answer, Begun, Whole
-
-TAIL_S = 1.0
-"""How long an upstream may take to end its body after `[DONE]`, so that its connection can be used again."""
+from gatepass.verdict import Answer, Begun, Passed, Whole, read_tail
 
 OK = 200
 
@@ -23,6 +18,9 @@ async def relay(answer: Answer, reply: Reply, exchange: Exchange) -> None:
     """Write `answer` to the client; raises what broke it off, for the stream's error event."""
     if isinstance(answer, Begun):
         await _stream(answer, reply, exchange)
+        return
+    if isinstance(answer, Passed):
+        await _pass(answer, reply, exchange)
         return
     exchange.usage = as_fields(usage_of(answer.body))
     exchange.adapted = _with(exchange.adapted, answer.adapted)
@@ -44,6 +42,37 @@ async def _stream(begun: Begun, reply: Reply, exchange: Exchange) -> None:
         exchange.usage = as_fields(begun.events.usage)
         exchange.adapted = _with(exchange.adapted, begun.events.adapted)
         await begun.response.aclose()
+
+
+async def _pass(passed: Passed, reply: Reply, exchange: Exchange) -> None:
+    """Piece by piece, as fast as the client takes them; a failure leaves the response unfinished."""
+    hop, response = passed.hop, passed.response
+    held: list[bytes] = []
+
+    def take(piece: bytes) -> bool:
+        exchange.keep_body("reply", piece)
+        if reply.offer(piece):
+            return True
+        held.append(piece)
+        return False
+
+    try:
+        reply.begin_raw(response.status, hop.dialect.relay_headers(response.headers), _length_bytes(response))
+        while not await response.pour(take):
+            await reply.events(b"".join(held))
+            held.clear()
+        await reply.events(b"".join(held), last=True)
+    except TransportFault as fault:
+        raise upstream_error(fault, hop.name, hop.settings.base_url) from fault
+    finally:
+        await response.aclose()
+
+
+def _length_bytes(response: Response) -> int | None:
+    """What the upstream announced, where its body is not coded otherwise than it goes on."""
+    length = header(response.headers, b"content-length")
+    is_coded = header(response.headers, b"content-encoding") not in (None, b"identity")
+    return int(length) if length is not None and length.isdigit() and not is_coded else None
 
 
 def _with(adapted: tuple[str, ...], more: tuple[str, ...]) -> tuple[str, ...]:
@@ -68,7 +97,7 @@ async def _pump(begun: Begun, reply: Reply, exchange: Exchange) -> None:
         await reply.events(outlet.held, last=events.has_told)
         raise events.failure
     await reply.events(outlet.held, last=True)
-    await _read_tail(begun.response)
+    await read_tail(begun.response)
 
 
 class _Outlet:
@@ -102,13 +131,3 @@ class _Outlet:
         ready, self.held = self.held, b""
         if ready:
             await self._reply.events(ready)
-
-
-async def _read_tail(response: Response) -> None:
-    """Nothing but the body's own end is expected after `[DONE]`; a connection read to it can be reused."""
-    try:
-        async with asyncio.timeout(TAIL_S):
-            async for _ in response:
-                pass
-    except (TimeoutError, TransportFault):
-        return  # then it is closed instead

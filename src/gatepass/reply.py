@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
-from gatepass.call import Client
+from gatepass.call import Client, Headers
 from gatepass.errors import GatepassError
 from gatepass.observe.exchange import Exchange
 from gatepass.runtime import Clock
@@ -29,6 +29,11 @@ class Reply:
         self._client = client
         self._exchange = exchange
         self._clock = clock
+        self.more: Headers = ()
+        """Fields for whatever response it becomes: what a browser's page may read."""
+        self.last_word: Callable[[GatepassError], bytes] = stream_error
+        """How a begun stream is told of an error, in the protocol that the client speaks."""
+        self._is_raw = False
         self.begun = False
         self.ended = False
 
@@ -46,6 +51,11 @@ class Reply:
         kept = [field for field in headers if field[0] not in _STREAM_FIELDS]
         self._begin(status, [*kept, *STREAM_HEADERS])
 
+    def begin_raw(self, status: int, headers: Iterable[tuple[bytes, bytes]], length_bytes: int | None) -> None:
+        """Write the head of what is no stream of events: an error behind it can only break the connection."""
+        self._is_raw = True
+        self._begin(status, [*headers], length_bytes)
+
     async def events(self, data: bytes, *, last: bool = False) -> None:
         """Send a run of whole events."""
         if data:
@@ -62,17 +72,20 @@ class Reply:
         return True
 
     def comment(self, line: bytes) -> None:
-        """Send one comment line to a begun stream, where the client takes it at once: it is no part of an answer."""
+        """Send a sign of life to a begun stream, where the client takes it at once: it is no part of an answer."""
         if self._client.offer(line):
             self._exchange.bytes_out += len(line)
 
     async def fail(self, error: GatepassError) -> None:
-        """Tell the client of `error`: as the response itself, or as the last event of a begun stream."""
+        """Tell the client of `error`: as the response itself, or as the last event of a begun stream.
+
+        A begun raw response stays unfinished, and the connection breaks off with it.
+        """
         self._exchange.error = error
-        if self.ended:
+        if self.ended or self._is_raw:
             return
         if self.begun:
-            await self.events(stream_error(error), last=True)
+            await self.events(self.last_word(error), last=True)
             return
         await self.whole(error.http_status, [*error_headers(error), *error.relayed], error_body(error))
 
@@ -81,7 +94,7 @@ class Reply:
         exchange = self._exchange
         exchange.status = status
         exchange.head_s = self._clock.now() - exchange.inbound.arrived_s
-        self._client.start(status, [*headers, *_own_headers(exchange)], length_bytes)
+        self._client.start(status, [*headers, *self.more, *_own_headers(exchange)], length_bytes)
 
     async def _write(self, data: bytes, *, last: bool) -> None:
         self._exchange.bytes_out += len(data)

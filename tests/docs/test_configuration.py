@@ -11,7 +11,7 @@ from gatepass.config.variables import NAMES, SECRETS
 TEXT = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text()
 ROWS = dict(re.findall(r"^\| `([a-z_.\[\]NAME]+)` \| (`[^`]*`|required) \| .+ \| .*\|$", TEXT, re.MULTILINE))
 VARIABLES = set(re.findall(r"^\| `GATEPASS_([A-Z_]+)` \|", TEXT, re.MULTILINE))
-SHARED_BLOCKS = ("network", "timeouts", "carry")
+SHARED_BLOCKS = ("network", "timeouts", "carry", "rules")
 
 
 def name(setting: Setting) -> str:
@@ -19,7 +19,8 @@ def name(setting: Setting) -> str:
     pattern = setting.pattern
     for block in SHARED_BLOCKS:
         if block in pattern[:-1]:
-            return f"{block}.{pattern[-1]}"
+            rest = pattern[pattern.index(block) + 1 :]
+            return ".".join([block, *("NAME" if part == "*" else part for part in rest)])
     parts = [
         "[]" if part == "*" and pattern[index - 1] in ("keys", "targets") else "NAME" if part == "*" else part
         for index, part in enumerate(pattern)
@@ -38,7 +39,7 @@ def default(setting: Setting) -> str:
 
 def test_every_setting_is_documented_with_its_default_and_nothing_else_is():
     leaves = {name(setting): default(setting) for setting in all_settings().values() if not setting.is_block}
-    lists = {"access.keys": "`[]`", "models.NAME.targets": "`null`", "models.NAME.timeouts": "`null`"}
+    lists = {"access.keys": "`[]`", "models.NAME.targets": "`null`", "models.NAME.timeouts": "`null`", "operations.NAME.timeouts": "`null`"}
     assert {**leaves, **lists} == ROWS
 
 

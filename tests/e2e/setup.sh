@@ -74,6 +74,16 @@ part python-openai2 python_packages "$here/requirements-openai2.txt" &
 python_openai2=$!
 part python-langchain python_packages "$here/requirements-langchain.txt" &
 python_langchain=$!
+part python-openai1 python_packages "$here/requirements-openai1.txt" &
+python_openai1=$!
+part python-litellm python_packages "$here/requirements-litellm.txt" &
+python_litellm=$!
+part python-llama-index python_packages "$here/requirements-llama-index.txt" &
+python_llama_index=$!
+part python-agents python_packages "$here/requirements-agents.txt" &
+python_agents=$!
+part python-cohere python_packages "$here/requirements-cohere.txt" &
+python_cohere=$!
 part node-ai-sdk node_packages "$here/quirks/ai_sdk/package.json" "$here/quirks/ai_sdk/package-lock.json" &
 node_ai_sdk=$!
 part store store_server "$here/store/fetch.sh" &
@@ -88,6 +98,11 @@ wait $python_client
 wait $python_django
 wait $python_openai2
 wait $python_langchain
+wait $python_openai1
+wait $python_litellm
+wait $python_llama_index
+wait $python_agents
+wait $python_cohere
 wait $node_ai_sdk
 wait $store
 wait $python_gatepass

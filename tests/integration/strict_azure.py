@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal
@@ -28,6 +28,13 @@ CHAT_MEMBERS = frozenset(
         *("max_completion_tokens", "presence_penalty", "frequency_penalty", "logit_bias", "user", "seed", "tools"),
         *("tool_choice", "parallel_tool_calls", "response_format", "logprobs", "top_logprobs", "functions"),
         *("function_call", "reasoning_effort", "store", "metadata", "modalities", "data_sources"),
+    )
+)
+COMPLETION_MEMBERS = frozenset(
+    (
+        *("model", "prompt", "suffix", "stream", "stream_options", "temperature", "top_p", "n", "stop", "max_tokens"),
+        *("max_completion_tokens", "presence_penalty", "frequency_penalty", "logit_bias", "user", "seed", "logprobs"),
+        *("echo", "best_of"),
     )
 )
 VECTOR_MEMBERS = frozenset(("model", "input", "encoding_format", "dimensions", "user", "input_type"))
@@ -84,12 +91,15 @@ class Refused(Exception):
 class StrictAzure:
     """`token`: what each request is to show as its bearer; None: whatever. `ranks`: how its reranker is asked.
 
+    `says` makes the message that answers a chat, of the request's members; it may raise Refused.
     `refusals` holds the text of each refusal, in order.
     """
 
     token: str | None = None
     base: str = "/v1"
     ranks: Literal["jina", "tei"] = "jina"
+    deployments: Sequence[Deployment] = DEPLOYMENTS
+    says: Callable[[Mapping[str, Any]], dict[str, Any]] = field(default=lambda said: _message(said))
     refusals: list[str] = field(default_factory=list)
 
     def answer(self, request: Received) -> Dialogue:
@@ -111,7 +121,7 @@ class StrictAzure:
         return handler(self, request)
 
     def models(self, _: Received) -> bytes:
-        listed = [{"id": one.name, "object": "model", "created": 1, "owned_by": "azure"} for one in DEPLOYMENTS]
+        listed = [{"id": one.name, "object": "model", "created": 1, "owned_by": "azure"} for one in self.deployments]
         return reply({"object": "list", "data": listed})
 
     # --- chat ---------------------------------------------------------------------------------------------
@@ -119,15 +129,33 @@ class StrictAzure:
     def chat(self, request: Received) -> bytes:
         said = _json(request)
         _check_members(said, CHAT_MEMBERS)
-        deployment = next((one for one in DEPLOYMENTS if one.name == said.get("model")), None)
-        if deployment is None:
-            told = "The API deployment for this resource does not exist."
-            raise Refused(told, status=404, code="DeploymentNotFound")
-        _check_deployment(said, deployment)
+        _check_deployment(said, self._deployment(said))
         _check_nested(said)
         _check_messages(said)
-        message = _message(said)
+        message = self.says(said)
         return _streamed(said, message) if said.get("stream") else _whole(said, message)
+
+    def complete(self, request: Received) -> bytes:
+        said = _json(request)
+        _check_members(said, COMPLETION_MEMBERS)
+        _check_deployment(said, self._deployment(said))
+        if not isinstance(said.get("prompt"), str):
+            raise Refused("Invalid type for 'prompt': expected a string.", param="prompt")
+        head = _head(said, "text_completion")
+        pieces = _text_choices(TEXT) if said.get("stream") else [{"index": 0, "text": TEXT, "finish_reason": "stop"}]
+        made = [{**head, "choices": [{**choice, "logprobs": None}]} for choice in pieces]
+        if not said.get("stream"):
+            return reply({**made[0], "usage": USAGE})
+        asked = (said.get("stream_options") or {}).get("include_usage")
+        counted = [{**head, "choices": [], "usage": USAGE}] if asked else []
+        return stream(*map(event, [*made, *counted]), event("[DONE]"))
+
+    def _deployment(self, said: Mapping[str, Any]) -> Deployment:
+        found = next((one for one in self.deployments if one.name == said.get("model")), None)
+        if found is None:
+            told = "The API deployment for this resource does not exist."
+            raise Refused(told, status=404, code="DeploymentNotFound")
+        return found
 
     # --- the rest -----------------------------------------------------------------------------------------
 
@@ -175,6 +203,7 @@ _HANDLERS: Mapping[tuple[str, str], _Handler] = MappingProxyType(
     {
         ("GET", "/models"): StrictAzure.models,
         ("POST", "/chat/completions"): StrictAzure.chat,
+        ("POST", "/completions"): StrictAzure.complete,
         ("POST", "/embeddings"): StrictAzure.embeddings,
         ("POST", "/rerank"): StrictAzure.rerank,
         ("POST", "/audio/transcriptions"): StrictAzure.transcribe,
@@ -335,3 +364,9 @@ def _deltas(message: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             yield {"tool_calls": [{"index": index, "function": {"arguments": piece}}]}
     text = message["content"] or ""
     yield from ({"content": text[at : at + 4]} for at in range(0, len(text), 4))
+
+
+def _text_choices(text: str) -> list[dict[str, Any]]:
+    """A text completion's choices, piece by piece."""
+    made = [{"index": 0, "text": text[at : at + 4], "finish_reason": None} for at in range(0, len(text), 4)]
+    return [*made, {"index": 0, "text": "", "finish_reason": "stop"}]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pytest
 import pytest_asyncio
 
-from tests.integration.answers import COMPLETION, DONE, EVENTS, delta
+from tests.integration.answers import COMPLETION, DONE, delta
 from tests.integration.gateway import HELLO, gateway
 from tests.integration.ragflow import REPLAYED, classify
 from tests.integration.scripted import (
@@ -120,7 +120,15 @@ PLAIN = {
         "upstream_timeout_total",
         timeouts=(("total_s", 0.4),),
     ),
-    "events-unasked": Fault([Send(stream(*EVENTS))], 502, "upstream_invalid", heals=False),
+    "events-unasked-and-cut": Fault([Send(stream(FIRST))], 502, "upstream_closed"),
+    "events-unasked-and-broken-off": Fault([*begin_stream(), Send(chunk(FIRST)), Rst()], 502, "upstream_closed"),
+    "events-unasked-without-an-answer": Fault([Send(stream(DONE))], 502, "upstream_empty"),
+    "events-unasked-and-an-error": Fault(
+        [Send(stream(FIRST, event({"error": {"message": "busy", "type": "rate_limit_error", "code": "slow"}})))],
+        429,
+        "slow",
+        words="busy",
+    ),
     "broken-gzip": Fault(
         [Send(reply(gzip.compress(json.dumps(COMPLETION).encode())[:-12], content_encoding="gzip"))],
         502,
@@ -132,8 +140,8 @@ STREAM = {
     "done-only": Fault([Send(stream(DONE))], 502, "upstream_empty"),
     "comments-and-done": Fault([Send(stream(b": hello\n\n" + DONE))], 502, "upstream_empty"),
     "no-event": Fault([Send(stream())], 502, "upstream_empty"),
-    "whole-reply": Fault([Send(reply(COMPLETION))], 502, "upstream_invalid", heals=False, words="stream to false"),
-    "whole-reply-as-event": Fault([Send(stream(event(COMPLETION), DONE))], 502, "upstream_invalid", heals=False),
+    "whole-reply-of-nothing": Fault([Send(reply({**COMPLETION, "choices": []}))], 502, "upstream_empty"),
+    "whole-reply-cut": Fault([Send(reply(COMPLETION)[:-9]), Fin()], 502, "upstream_closed"),
     "error-first": Fault(
         [Send(stream(event({"error": {"message": "busy", "type": "rate_limit_error", "code": "slow"}})))], 429, "slow"
     ),

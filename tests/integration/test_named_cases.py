@@ -433,7 +433,7 @@ async def test_ragflows_error_in_a_200_has_its_status_and_its_words(ragflow, cas
 
 
 async def test_ragflows_own_streams_come_through():
-    """Its chunks have no blank after the colon, `[DONE]` too, and two content types."""
+    """Its chunks have no blank after the colon, `[DONE]` too, and two content types; its role in every chunk goes."""
     lines = (
         b'data:{"id":"chatcmpl-8a1f0c","choices":[{"delta":{"content":"hi","role":"assistant","function_call":null,'
         b'"tool_calls":null,"reasoning_content":null},"finish_reason":null,"index":0,"logprobs":null}],'
@@ -446,7 +446,14 @@ async def test_ragflows_own_streams_come_through():
     raw = b"HTTP/1.1 200 OK\r\n" + two + b"content-length: %d\r\n\r\n" % len(lines) + lines
     async with Scripted([Send(raw)]) as upstream, gateway(upstream=upstream.url) as gate:
         answer = await gate.ask({**HELLO, "stream": True}).answer()
-    assert (answer.status, answer.body) == (200, lines)
+    first, last, done = lines.split(b"\n\n")[:3]
+    assert answer.status == 200
+    assert answer.body.startswith(first + b"\n\n")
+    assert answer.body.endswith(done + b"\n\n")
+    expected = json.loads(last.removeprefix(b"data:"))
+    expected["choices"][0]["delta"] = {"content": None}
+    expected |= {"object": "chat.completion.chunk", "created": 1755, "model": "model"}
+    assert json.loads(answer.events[1]) == expected
     assert answer.headers["content-type"] == "text/event-stream; charset=utf-8"
 
 
@@ -463,8 +470,12 @@ NO_STREAM = {
 }
 
 
-async def test_a_refused_stream_is_an_honest_400_that_says_what_to_do():
-    async with Scripted([Send(reply({"error": NO_STREAM}, 400))]) as upstream, gateway(upstream=upstream.url) as gate:
+@pytest.mark.parametrize("learn", ["off", "observe"])
+async def test_a_refused_stream_is_an_honest_400_that_says_what_to_do(learn):
+    async with (
+        Scripted([Send(reply({"error": NO_STREAM}, 400))]) as upstream,
+        gateway(upstreams={"chat": {"base_url": f"{upstream.url}/v1", "learn": learn}}) as gate,
+    ):
         answer = await gate.ask({**HELLO, "stream": True}, CHAT).answer()
     error = answer.error
     assert (answer.status, answer.headers["content-type"]) == (400, "application/json")
@@ -475,7 +486,8 @@ async def test_a_refused_stream_is_an_honest_400_that_says_what_to_do():
         "hop": "upstream:chat",
     }
     assert error["message"].startswith(NO_STREAM["message"])
-    assert "set stream to false in the client" in error["message"]
+    assert "upstreams.chat.learn: on" in error["message"]
+    assert "x-gatepass-tried" not in answer.headers
     assert len(upstream.received) == 1
     assert classify(f"Error code: 400 - {json.dumps(answer.json())}") not in REPLAYED
 

@@ -55,6 +55,10 @@ class Crowd:
         scout = self._scouts.setdefault(way, who) if left_s > 0 else who
         return 0.0 if scout == who else left_s
 
+    def is_calm(self, way: Way, now_s: float) -> bool:
+        """Whether nobody waits there and nothing is on trial, now and for long: the model has been heard of lately."""
+        return not self._trials and self._known.get(way, 0.0) > now_s + KNOWN_S / 2
+
     def candidates(self, subject: Subject, now_s: float) -> list[tuple[Key, Candidate]]:
         """The lessons on trial for `subject`."""
         return list(self._of(subject, now_s).items())
@@ -97,18 +101,18 @@ class Crowd:
 
     def listen(self, subject: Subject, callback: Callable[[], object]) -> Callable[[], None]:
         """Calls `callback` whenever `wait_s` may have another answer; gives what ends that."""
-        listeners = self._listeners.setdefault(_plain(subject), set())
+        listeners = self._listeners.setdefault(subject.plain, set())
         listeners.add(callback)
 
         def end() -> None:
             listeners.discard(callback)
-            if not listeners and self._listeners.get(_plain(subject)) is listeners:
-                del self._listeners[_plain(subject)]
+            if not listeners and self._listeners.get(subject.plain) is listeners:
+                del self._listeners[subject.plain]
 
         return end
 
     def tell(self, subject: Subject) -> None:
-        for callback in list(self._listeners.get(_plain(subject), ())):
+        for callback in list(self._listeners.get(subject.plain, ())):
             callback()
 
     def _of(self, subject: Subject, now_s: float) -> dict[Key, Candidate]:
@@ -121,9 +125,5 @@ class Crowd:
         return {key: trial for key, trial in self._trials.items() if _is_about(key, subject)}
 
 
-def _plain(subject: Subject) -> Subject:
-    return Subject(subject.upstream, subject.model, subject.operation)
-
-
 def _is_about(key: Key, subject: Subject) -> bool:
-    return key[0] in (subject, _plain(subject))
+    return key[0] in (subject, subject.plain)

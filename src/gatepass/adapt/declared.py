@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from types import MappingProxyType
 
 from gatepass.adapt.changes.change import Change, Revision
@@ -20,43 +21,59 @@ from gatepass.adapt.place import Place
 from gatepass.adapt.rule import Rule
 from gatepass.call import Surface
 from gatepass.config.model import Config
-from gatepass.config.models import Model
+from gatepass.config.models import Model, OperationRoute
 from gatepass.config.rules import Rules
 
 NAME = "rules"
 ANY = "*"
 _GLOB_SIGNS = "*?["
+NAMES = 1024
+"""Of models whose entry is remembered: clients choose them (and surface/decode.py how long they may be)."""
+
+Choice = tuple[Model | None, tuple[Rule, ...]]
 
 
 class Declared:
-    """The entry of `models` that serves each model, and its rules; chosen as the route is (routing/table.py)."""
+    """The entry of `models` that serves each model, and its rules, or the rules of the operation's own upstream;
+    chosen as the route is (routing/table.py)."""
 
-    def __init__(self, models: Mapping[str, Model], operations: frozenset[str]) -> None:
+    def __init__(self, models: Mapping[str, Model], operations: Mapping[str, OperationRoute]) -> None:
         self._models = models
         self._operations = operations
         globs = [name for name in models if name != ANY and any(sign in name for sign in _GLOB_SIGNS)]
         self._globs = sorted(globs, key=lambda name: (-len(name), name))
         made = {name: Revision(NAME, tuple(changes_of(model))) for name, model in models.items()}
         self._revisions = MappingProxyType({name: revision for name, revision in made.items() if revision.changes})
+        own = {name: Revision(NAME, tuple(_of_rules(route.rules))) for name, route in operations.items()}
+        self._own = MappingProxyType({name: (revision,) for name, revision in own.items() if revision.changes})
+        self._chosen = lru_cache(maxsize=NAMES)(self._choice)
 
     @classmethod
     def from_config(cls, config: Config) -> Declared:
-        return cls(config.models, frozenset(config.operations))
+        return cls(config.models, {str(name): route for name, route in config.operations.items()})
 
     def model(self, operation: str, model: str) -> Model | None:
         """The entry that serves `model`, None where an operation's own upstream does."""
-        name = self._entry(operation, model)
-        return None if name is None else self._models[name]
+        return self._chosen(operation, model)[0]
 
     def rules(self, operation: str, model: str) -> tuple[Rule, ...]:
         """The Rules of that entry; none where it changes nothing. Embeddings of token ids are refused where it says
         that the model takes none."""
+        return self._chosen(operation, model)[1]
+
+    @property
+    def remembered(self) -> int:
+        """Models whose entry need not be sought again: NAMES at most."""
+        return self._chosen.cache_info().currsize
+
+    def _choice(self, operation: str, model: str) -> Choice:
         name = self._entry(operation, model)
-        entry = self._models[name] if name is not None else None
-        refuses_ids = entry is not None and entry.capabilities.token_ids is False
+        if name is None:
+            return None, self._own.get(operation, ())
+        entry, revision = self._models[name], self._revisions.get(name)
+        refuses_ids = entry.capabilities.token_ids is False
         texts: tuple[Rule, ...] = (TextsOnly(),) if operation == Surface.EMBEDDINGS and refuses_ids else ()
-        revision = self._revisions.get(name) if name is not None else None
-        return texts if revision is None else (*texts, revision)
+        return entry, texts if revision is None else (*texts, revision)
 
     def _entry(self, operation: str, model: str) -> str | None:
         if model in self._models and model not in self._globs and model != ANY:
@@ -73,9 +90,13 @@ def changes_of(model: Model) -> Iterator[Change]:
         yield Unstreamed()
     elif model.stream == "aggregate":
         yield Streamed()
-    if model.rules is not None:
-        yield from _of_members(model.rules)
-        yield from _of_messages(model.rules)
+    yield from _of_rules(model.rules)
+
+
+def _of_rules(rules: Rules | None) -> Iterator[Change]:
+    if rules is not None:
+        yield from _of_members(rules)
+        yield from _of_messages(rules)
 
 
 def _of_members(rules: Rules) -> Iterator[Change]:

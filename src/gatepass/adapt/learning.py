@@ -65,6 +65,11 @@ class Learner:
         self.memory = Memory()
         self.crowd = Crowd()
 
+    def is_settled(self, subject: Subject, *, stream: bool, now_s: float) -> bool:
+        """Whether a request to `subject` has nothing to go by and nobody to wait for: it goes as it is, and a
+        Learning is of no use before it is refused."""
+        return self.crowd.is_calm((subject, stream), now_s) and not self.memory.knows(subject)
+
     def at(self, subject: Subject, surface: Surface, mode: Mode = "on", allowance: Allowance | None = None) -> Learning:
         """What a request to `subject` learns; to be used as a context, which frees its places in every case."""
         return Learning(self, subject, surface, mode, allowance or Allowance())
@@ -121,6 +126,10 @@ class Learning:
         self._sent, made = revised(call, changes.values()) if changes else (call, [])
         self._used = [key for key, change in changes.items() if change in made]
         return self._sent
+
+    def sent(self, call: Call) -> None:
+        """`call` went out as it is, for it `is_settled`: what `plan` would have noted."""
+        self._stream, self._sent, self._applied = call.stream, call, {}
 
     def teach(self, status: int | None, complaint: Complaint | None, error: GatepassError, now_s: float) -> bool:
         """Whether the request is worth another try, planned anew, after `error`: a refusal with `status` that

@@ -1,7 +1,7 @@
 """What is remembered of lessons: those that hold, those that were only seen, those that failed just now.
 
-No I/O and no clock: `now_s` is `Clock.now()`, `wall_s` seconds since the epoch, for rows alone, which other
-processes read.
+No I/O and no clock: `now_s` is `Clock.now()`; `wall_s` is the same moment by a clock that other readers of the
+rows have too: seconds since the epoch for people, the store's own clock for other processes.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from gatepass.adapt.lesson import Lesson
 
@@ -19,9 +19,11 @@ REFUTED_S = 60.0
 EVIDENCE_CHARS = 300
 
 
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """What a lesson is about. `credential` names the one in use, for the lessons that depend on it."""
+class Subject(NamedTuple):
+    """What a lesson is about. `credential` names the one in use, for the lessons that depend on it.
+
+    A tuple, for every request is looked up by it: a dataclass takes four times as long to make and to hash.
+    """
 
     upstream: str
     model: str
@@ -30,7 +32,12 @@ class Subject:
 
     def of(self, lesson: Lesson) -> Subject:
         """The subject without what does not matter to `lesson`."""
-        return self if lesson.by_credential else Subject(self.upstream, self.model, self.operation)
+        return self if lesson.by_credential else self.plain
+
+    @property
+    def plain(self) -> Subject:
+        """The subject without its credential."""
+        return self._replace(credential="") if self.credential else self
 
 
 Key = tuple[Subject, tuple[str, str]]
@@ -38,7 +45,7 @@ Key = tuple[Subject, tuple[str, str]]
 
 @dataclass(frozen=True, slots=True)
 class Learned:
-    """One lesson with its evidence, for people and for the Store. Times are seconds since the epoch.
+    """One lesson with its evidence, for people and for the Store. Times are seconds of `wall_s`.
 
     `state` is `learned`, or `observed` where it was only seen and is not applied.
     """
@@ -50,6 +57,10 @@ class Learned:
     learned_at: float
     expires_at: float
     uses: int = 0
+
+    @property
+    def key(self) -> Key:
+        return (self.subject, self.lesson.key)
 
     def as_row(self) -> dict[str, Any]:
         """Plain JSON; the evidence is the upstream's own sentence, secrets masked, cut."""
@@ -100,9 +111,11 @@ class Memory:
     """The lessons of one process. What was used last stays longest, and there are LIMIT of them at most.
 
     A lesson past its time still holds, but `claim` gives it to one request at a time to go without it.
+    `changes` grows whenever a lesson is learned, renewed, taken over or forgotten.
     """
 
     def __init__(self, limit: int = LIMIT) -> None:
+        self.changes = 0
         self._limit = limit
         self._kept: OrderedDict[Key, _Kept] = OrderedDict()
         self._subjects: dict[Subject, dict[Key, _Kept]] = {}
@@ -111,9 +124,14 @@ class Memory:
 
     def of(self, subject: Subject) -> list[tuple[Key, Lesson]]:
         """The lessons that hold for `subject`, with their keys."""
-        plain = Subject(subject.upstream, subject.model, subject.operation)
+        plain = subject.plain
         subjects = (plain, subject) if subject != plain else (plain,)
         return [(key, kept.lesson) for one in subjects for key, kept in self._subjects.get(one, {}).items()]
+
+    def knows(self, subject: Subject) -> bool:
+        """Whether any lesson holds for `subject`."""
+        subjects = self._subjects
+        return bool(subjects) and (subject in subjects or subject.plain in subjects)
 
     def lesson(self, key: Key) -> Lesson | None:
         kept = self._kept.get(key)
@@ -132,9 +150,11 @@ class Memory:
         """A probe has shown that the lesson is still needed."""
         if (kept := self._kept.get(key)) is not None:
             kept.due_s, kept.prober = now_s + kept.lesson.ttl_s, None
+            self.changes += 1
 
     def forget(self, key: Key) -> None:
         if self._kept.pop(key, None) is not None:
+            self.changes += 1
             of_subject = self._subjects[key[0]]
             del of_subject[key]
             if not of_subject:
@@ -198,14 +218,18 @@ class Memory:
                 one = Learned.of_row(row)
             except ValueError:
                 continue
-            key = (one.subject, one.lesson.key)
-            due_s = min(one.expires_at - wall_s, one.lesson.ttl_s) + now_s
-            known = self._kept.get(key)
-            if due_s > now_s and (known is None or known.due_s < due_s):
-                uses = max(one.uses, known.uses if known is not None else 0)
-                self._keep(key, _Kept(one.lesson, one.evidence, one.learned_at - wall_s + now_s, due_s, uses))
+            self.adopt(one, now_s, wall_s)
+
+    def adopt(self, one: Learned, now_s: float, wall_s: float) -> None:
+        """Take over what another process has learned, where it holds, and longer than what is known here."""
+        due_s = min(one.expires_at - wall_s, one.lesson.ttl_s) + now_s
+        known = self._kept.get(one.key)
+        if due_s > now_s and (known is None or known.due_s < due_s):
+            uses = max(one.uses, known.uses if known is not None else 0)
+            self._keep(one.key, _Kept(one.lesson, one.evidence, one.learned_at - wall_s + now_s, due_s, uses))
 
     def _keep(self, key: Key, kept: _Kept) -> None:
+        self.changes += 1
         for other, one in list(self._subjects.get(key[0], {}).items()):
             if kept.lesson.reverses(one.lesson):
                 self.forget(other)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import get_args
 
 from gatepass.adapt.changes.change import Change, Revision
 from gatepass.adapt.changes.members import Drop
 from gatepass.adapt.draft import Draft, ObjectDraft
 from gatepass.adapt.place import Place
 from gatepass.adapt.typed_ids import UntypedModel
-from gatepass.config.profiles import Dialect, Profile
+from gatepass.config.profiles import Dialect, Profile, resolved
 
 NAME = "profile"
 KNOWN = frozenset(("type", "function"))
@@ -30,6 +32,25 @@ class PlainTools:
         tools = draft.top.array("tools")
         found = [] if tools is None else [tool for tool in tools.objects() if tool.kind("function") == "{"]
         return sum(_stripped(tool) for tool in found) > 0
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A profile ready for requests: the Rules that it makes for each dialect, made once."""
+
+    name: str
+    settings: Profile
+    rules: Mapping[Dialect, tuple[Revision, ...]]
+
+
+def prepared(own: Mapping[str, Profile]) -> Mapping[str, Prepared]:
+    """All profiles by name, the built-in ones and an operator's `own`."""
+    return MappingProxyType(
+        {
+            name: Prepared(name, profile, {dialect: rules_of(profile, dialect) for dialect in get_args(Dialect)})
+            for name, profile in resolved(own).items()
+        }
+    )
 
 
 def rules_of(profile: Profile, dialect: Dialect) -> tuple[Revision, ...]:

@@ -6,16 +6,21 @@ import re
 from fnmatch import fnmatchcase
 from urllib.parse import urlsplit
 
+from gatepass.admission.json_key import unwrapped_key
 from gatepass.admission.keys import KeyRing, presented_key
 from gatepass.call import Headers, Inbound, header
 from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
+from gatepass.config.profiles import resolved
 from gatepass.config.url import is_loopback
 from gatepass.errors import ForbiddenHost, ForbiddenOrigin, InvalidApiKey, ModelNotAllowed, UnsupportedMediaType
 
 _HOST = re.compile(rb"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<name>[A-Za-z0-9.-]+))(?::[0-9]{1,5})?")
 
-LOCAL = AccessKey.model_construct(name="local", hash=None, key=None, models=None)
+_OWN_PAGES = (None, b"none", b"same-origin")
+"""Values of Sec-Fetch-Site (the Fetch Metadata standard) by which no other page has sent a request."""
+
+LOCAL = AccessKey.model_construct(name="local", hash=None, key=None, models=None, profile=None)
 """The caller of a gatepass without keys, which serves this machine alone."""
 
 
@@ -24,26 +29,55 @@ class Doors:
 
     def __init__(self, config: Config) -> None:
         self._ring = KeyRing(config.access.keys)
+        self._profiles = resolved(config.profiles)
         self.wants_key = bool(config.access.keys)
 
-    def admit(self, inbound: Inbound) -> AccessKey:
-        """The caller behind `inbound`; raises InvalidApiKey, ForbiddenHost, ForbiddenOrigin, UnsupportedMediaType."""
+    def admit(self, inbound: Inbound, in_path: str | None = None, *, takes_form: bool = False) -> AccessKey:
+        """The caller behind `inbound`; `in_path` is the profile that its path names, `takes_form` whether its
+        operation takes a multipart form.
+
+        Raises InvalidApiKey, ForbiddenHost, ForbiddenOrigin, UnsupportedMediaType.
+        """
         if not self.wants_key:
-            check_local(inbound)
+            check_local(inbound, takes_form=takes_form)
             return LOCAL
         presented = presented_key(inbound.headers)
         if presented is None:
             raise InvalidApiKey("No API key came with the request. Send it as `Authorization: Bearer <key>`.")
-        caller = self._ring.find(presented, inbound.arrived_s)
+        caller = self._ring.find(presented, inbound.arrived_s) or self._wrapped(presented, inbound.arrived_s, in_path)
         if caller is None:
             raise InvalidApiKey("This API key is not known to gatepass. Check the client's API key setting.")
         return caller
 
+    def check_page(self, inbound: Inbound) -> None:
+        """Raises ForbiddenHost and ForbiddenOrigin where no page of that origin may get any answer, with or without
+        a key: a gatepass without keys opens to none by a profile."""
+        if not self.wants_key:
+            check_host_and_origin(inbound)
 
-def check_local(inbound: Inbound) -> None:
+    def _wrapped(self, presented: str, now: float, in_path: str | None) -> AccessKey | None:
+        """The caller whose key stands inside a JSON object, where its profile takes it out of there."""
+        key = unwrapped_key(presented)
+        caller = None if key is None else self._ring.find(key, now)
+        if caller is None:
+            return None
+        profile = self._profiles.get(in_path if in_path is not None else caller.profile or "plain")
+        return caller if profile is not None and profile.unwraps_keys else None
+
+
+def check_local(inbound: Inbound, *, takes_form: bool = False) -> None:
     """Without keys a web page must not be able to use this gateway: not by another name of this
     machine (DNS rebinding, the class of CVE-2025-66416), not from a foreign origin, and not by the
     forms and plain-text posts that browsers send without asking first."""
+    check_host_and_origin(inbound)
+    kind = _media_type(inbound.headers)
+    if takes_form and kind == b"multipart/form-data" and header(inbound.headers, b"sec-fetch-site") in _OWN_PAGES:
+        return  # no browser sends one for another page without saying so: its Origin was looked at
+    if inbound.method == "POST" and kind != b"application/json":
+        raise UnsupportedMediaType("Send the body as `content-type: application/json`.")
+
+
+def check_host_and_origin(inbound: Inbound) -> None:
     hosts = [value for name, value in inbound.headers if name == b"host"]
     if len(hosts) != 1 or not is_loopback(_host_of(hosts[0])):
         raise ForbiddenHost(
@@ -51,12 +85,12 @@ def check_local(inbound: Inbound) -> None:
         )
     if any(name == b"origin" and not is_loopback(_origin_host(value)) for name, value in inbound.headers):
         raise ForbiddenOrigin("Without keys gatepass serves no pages of other origins. Set access.keys to open it.")
-    if inbound.method == "POST" and _media_type(inbound.headers) != b"application/json":
-        raise UnsupportedMediaType("Send the body as `content-type: application/json`.")
 
 
 def permit(caller: AccessKey, model: str) -> None:
     """Raises ModelNotAllowed where the caller's key does not cover `model`."""
+    if not model and not may_use(caller, model):
+        raise ModelNotAllowed(f"The caller {caller.name!r} may use some models only, and the request names none.")
     if not may_use(caller, model):
         raise ModelNotAllowed(f"The caller {caller.name!r} may not use the model {model!r}.", param="model")
 

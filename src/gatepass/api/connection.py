@@ -181,6 +181,16 @@ class ClientConnection(asyncio.Protocol):
         if not self._transport.is_closing():
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
+    def hold(self) -> None:
+        self._pause_reading()
+        self._awaited = None
+        self._deadline.lift()
+
+    def flow(self) -> None:
+        if self._reading_paused:
+            self._resume_reading()
+            self._bound()
+
     def send(self, pieces: list[bytes]) -> None:
         if self._transport.is_closing():
             return
@@ -250,13 +260,21 @@ class ClientConnection(asyncio.Protocol):
         if self._in_head:
             self._await(Awaited.HEAD, self._limits.receive_s)
         elif self._receiving is not None:
-            if self._awaited is not Awaited.REST:
+            if self._receiving.is_passed_on:
+                self._bound_piece()
+            elif self._awaited is not Awaited.REST:
                 self._await(Awaited.BODY, self._limits.receive_s)
         elif self._serving is None:
             self._await(Awaited.NEXT, self._keep_alive_s)
         else:
             self._awaited = None
             self._deadline.lift()
+
+    def _bound_piece(self) -> None:
+        """Of a body that is passed on each piece has its time, where the next one is wanted."""
+        if self._awaited is not Awaited.REST and not self._reading_paused:
+            self._awaited = Awaited.BODY
+            self._deadline.set(self._limits.receive_s)
 
     def _await(self, what: Awaited, bound_s: float) -> None:
         if self._awaited is not what:

@@ -31,7 +31,8 @@ class Operations:
     def serve(self, turn: Turn) -> Awaitable[None]:
         gate = self._gate
         name = given_id(turn.headers) or self._ids.new()
-        inbound = Inbound(name, turn.method, turn.path, turn.headers, turn.peer, gate.clock.now())
+        query = turn.target.partition(b"?")[2]
+        inbound = Inbound(name, turn.method, turn.path, turn.headers, turn.peer, gate.clock.now(), query)
         return handle(inbound, gate, self._catalog, turn)
 
 

@@ -6,6 +6,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from gatepass.api.learned import lessons_of, merged, pinned, shown
 from gatepass.api.peers import Peers
 from gatepass.api.status import status_of
 from gatepass.call import Inbound
@@ -18,7 +19,7 @@ UNREADY = 503
 
 
 def ops_routes(gate: Gate, peers: Peers | None = None) -> list[Route]:
-    """/healthz, /readyz, /metrics and /status (both of all `peers`), at the root and below `server.base_path`."""
+    """/healthz, /readyz, /metrics, /status and /learned (of all `peers`), at the root and below `server.base_path`."""
 
     async def healthz(_: Request) -> Response:
         return JSONResponse({"status": "ok"})
@@ -40,7 +41,16 @@ def ops_routes(gate: Gate, peers: Peers | None = None) -> list[Route]:
             return refused
         return JSONResponse(status_of(gate) if peers is None else {"workers": await peers.statuses()})
 
-    endpoints = {"/healthz": healthz, "/readyz": readyz, "/metrics": metrics, "/status": status}
+    async def learned(request: Request) -> Response:
+        """Wants a key as well: it quotes what upstreams say. `?as=config` is the YAML that pins it."""
+        if refused := _refused(request, gate):
+            return refused
+        rows = merged([lessons_of(gate)] if peers is None else await peers.learned())
+        if request.query_params.get("as") == "config":
+            return Response(pinned(rows, gate.config), media_type="application/yaml")
+        return JSONResponse({"lessons": shown(rows, gate.clock.wall())})
+
+    endpoints = {"/healthz": healthz, "/readyz": readyz, "/metrics": metrics, "/status": status, "/learned": learned}
     prefixes = dict.fromkeys(("", gate.config.server.base_path))
     return [
         Route(prefix + path, endpoint, methods=["GET"]) for prefix in prefixes for path, endpoint in endpoints.items()

@@ -16,7 +16,10 @@ LOG = logging.getLogger("gatepass.peers")
 ASK_S = 1.0
 """A worker that does not answer within this is left out."""
 PAGE_BYTES = 8 * 1024 * 1024
-METRICS, STATUS = "metrics", "status"
+METRICS, STATUS, LEARNED = "metrics", "status", "learned"
+
+
+Rows = list[dict[str, Any]]
 
 
 class Peers:
@@ -26,13 +29,19 @@ class Peers:
     """
 
     def __init__(
-        self, folder: Path, name: str, exposition: Callable[[], bytes], status: Callable[[], Mapping[str, Any]]
+        self,
+        folder: Path,
+        name: str,
+        exposition: Callable[[], bytes],
+        status: Callable[[], Mapping[str, Any]],
+        learned: Callable[[], Rows],
     ) -> None:
         self._folder = folder
         self._socket = folder / f"{name}.sock"
         self._pages: Mapping[str, Callable[[], bytes]] = {
             METRICS: exposition,
             STATUS: lambda: json.dumps(status()).encode(),
+            LEARNED: lambda: json.dumps(learned()).encode(),
         }
         self._server: asyncio.Server | None = None
 
@@ -51,6 +60,10 @@ class Peers:
     async def statuses(self) -> dict[str, Any]:
         """Each worker's status by its name."""
         return {name: json.loads(page) for name, page in (await self._asked(STATUS)).items()}
+
+    async def learned(self) -> list[Rows]:
+        """Each worker's lessons."""
+        return [json.loads(page) for page in (await self._asked(LEARNED)).values()]
 
     async def _asked(self, page: str) -> dict[str, bytes]:
         paths = sorted(self._folder.glob("*.sock"))

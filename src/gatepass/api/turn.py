@@ -16,6 +16,9 @@ Fields = Iterable[tuple[bytes, bytes]]
 JOINED_BYTES = 64 * 1024
 """A piece up to this size goes out in one with what frames it: a copy is cheaper than a system call's second buffer."""
 
+AHEAD_BYTES = 256 * 1024
+"""Reading stops while more than this of a body that is passed on is here and nobody takes it."""
+
 _BODILESS = frozenset((204, 304))
 _STATUS_LINES = MappingProxyType(
     {status.value: b"HTTP/1.1 %d %b\r\n" % (status.value, status.phrase.encode()) for status in HTTPStatus}
@@ -31,6 +34,14 @@ class Line(Protocol):
 
     def go_on(self) -> None:
         """Tell the client that its body is wanted (RFC 9110 10.1.1)."""
+        ...
+
+    def hold(self) -> None:
+        """Read no more of the body for now."""
+        ...
+
+    def flow(self) -> None:
+        """Read on."""
         ...
 
     def send(self, pieces: list[bytes]) -> None: ...
@@ -58,7 +69,7 @@ class Turn:
     __slots__ = (
         *("method", "path", "target", "version", "headers", "peer", "persists", "is_whole", "has_begun", "has_ended"),
         *("_line", "_pieces", "_size_bytes", "_limit_bytes", "_waiter", "_fault", "_head", "_left"),
-        *("_is_asked_for", "_is_chunked", "_is_bodiless", "is_gone", "task"),
+        *("_is_asked_for", "_is_chunked", "_is_bodiless", "is_gone", "task", "is_passed_on", "_taken_bytes"),
     )
 
     def __init__(
@@ -81,7 +92,8 @@ class Turn:
         self._left: Callable[[], None] | None = None
         self.task: asyncio.Task[None] | None = None
         self._is_asked_for = True
-        self.is_gone = self._is_chunked = self._is_bodiless = False
+        self.is_gone = self._is_chunked = self._is_bodiless = self.is_passed_on = False
+        self._taken_bytes = 0
 
     # the connection calls these
 
@@ -96,6 +108,8 @@ class Turn:
         self._size_bytes += len(piece)
         if self._size_bytes > self._limit_bytes:
             self._wake()
+            if self.is_passed_on and self._size_bytes - self._taken_bytes > AHEAD_BYTES:
+                self._line.hold()
 
     def complete(self) -> None:
         self.is_whole = True
@@ -135,10 +149,36 @@ class Turn:
         pieces, self._pieces = self._pieces, []
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
+    async def piece(self, limit_bytes: int) -> bytes:
+        if not self.is_passed_on:
+            self._pass_on(limit_bytes)
+        while not (self._pieces or self.is_whole) and self._fault is None:
+            self._line.flow()
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+        if self._size_bytes > limit_bytes:
+            raise _too_large(limit_bytes, "limits.upload_bytes")
+        pieces, self._pieces = self._pieces, []
+        if not pieces and not self.is_whole and self._fault is not None:
+            raise self._fault
+        self._taken_bytes = self._size_bytes
+        return b"".join(pieces)
+
+    def _pass_on(self, limit_bytes: int) -> None:
+        """The body is taken as it comes: every piece of it wakes who waits."""
+        if _announced_bytes(self.headers) > limit_bytes:
+            raise _too_large(limit_bytes, "limits.upload_bytes")
+        self.is_passed_on, self._limit_bytes = True, 0
+        if not self._is_asked_for:
+            self._is_asked_for = True
+            self._line.go_on()
+
     def start(self, status: int, headers: Fields, length_bytes: int | None = None) -> None:
         self.has_begun = True
         if not self._is_asked_for:
             self.persists = False  # whether the body that was never asked for comes all the same, nobody can know
+        if self.is_passed_on and not self.is_whole:
+            self.persists = False  # nobody takes the rest of it
         line = _STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
         framing = self._framed(status, length_bytes)
         self._head = b"".join((line, self._line.common_fields(), framing, header_lines(headers), b"\r\n"))
@@ -223,5 +263,5 @@ def _announced_bytes(headers: Headers) -> int:
     return int(value)
 
 
-def _too_large(limit_bytes: int) -> BodyTooLarge:
-    return BodyTooLarge(f"The request body is larger than {limit_bytes} bytes (limits.body_bytes).")
+def _too_large(limit_bytes: int, setting: str = "limits.body_bytes") -> BodyTooLarge:
+    return BodyTooLarge(f"The request body is larger than {limit_bytes} bytes ({setting}).")

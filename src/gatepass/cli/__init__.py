@@ -24,6 +24,7 @@ COMMANDS: Mapping[str, Entry] = {
     "serve": Entry("gatepass.cli.serve", "serve", "Serve the OpenAI API in front of the configured upstreams."),
     "check": Entry("gatepass.cli.check", "check", "Show the effective configuration, a route, or try every hop."),
     "token": Entry("gatepass.cli.token", "token", "Mint a token, say what it is, watch it being kept fresh."),
+    "learned": Entry("gatepass.cli.learned", "learned", "List what a running gatepass learned of its upstreams."),
     "keys": Entry("gatepass.cli.keys", "keys", "Make keys for clients."),
     "schema": Entry("gatepass.cli.schema", "schema", "Print the JSON Schema of the configuration, for editors."),
     "demo": Entry("gatepass.demo.command", "demo", "Play the main job on this machine, without a network."),

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from gatepass.config.model import Config
     from gatepass.doctor import Trial
 
-OPERATIONS = ("chat", "embeddings")
+OPERATIONS = ("chat", "completions", "embeddings", "rerank")
 OF_CHAT = frozenset(("images",))
 """Built-in rules that no other operation concerns."""
 

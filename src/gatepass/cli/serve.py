@@ -65,6 +65,7 @@ def _serve(loaded: Loaded, listening: socket.socket) -> None:
 
 
 def _work(loaded: Loaded, fds: tuple[int, int, int], folder: Path, name: str) -> None:
+    from gatepass.api.learned import lessons_of
     from gatepass.api.peers import Peers
     from gatepass.api.status import status_of
     from gatepass.app import Server
@@ -75,7 +76,7 @@ def _work(loaded: Loaded, fds: tuple[int, int, int], folder: Path, name: str) ->
     with open(key, "rb") as pipe:
         inheritance = Inheritance(folder / STORE, pipe.read())
     gate = _gate(loaded, inheritance)
-    peers = Peers(folder, name, gate.metrics.exposition, lambda: status_of(gate))
+    peers = Peers(folder, name, gate.metrics.exposition, lambda: status_of(gate), lambda: lessons_of(gate))
     server = Server(gate, lambda _: None, peers, lifeline)
     server.run(sockets=[socket.socket(fileno=listening)])
 

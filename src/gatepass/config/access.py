@@ -24,6 +24,8 @@ class AccessKey(Block):
     """The key itself, by reference only: `${NAME}` or `${file:/path}`. A file may hold several, one per line."""
     models: list[str] | None = None
     """The public model names (or globs) this key may use; None: all."""
+    profile: Name | None = None
+    """What this caller's client needs: a built-in profile or one of `profiles`; None: the plain API."""
 
     @field_validator("key", mode="before")
     @classmethod

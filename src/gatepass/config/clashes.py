@@ -22,9 +22,12 @@ def carry_of(upstream: Upstream, config: Config) -> Carry:
 def clashes(config: Config) -> Iterator[tuple[Path, str]]:
     """Each operation that RAGFlow does not know, and each static header that carries the token too, with what to
     tell of it."""
-    for name, route in config.operations.items():
-        if name not in ("chat", "models") and config.upstreams[route.upstream].dialect == "ragflow":
-            yield ("operations", name, "upstream"), f"{route.upstream} is RAGFlow, which answers chats and nothing else"
+    for operation, route in config.operations.items():
+        if operation not in ("chat", "models") and config.upstreams[route.upstream].dialect == "ragflow":
+            yield (
+                ("operations", operation, "upstream"),
+                f"{route.upstream} is RAGFlow, which answers chats and nothing else",
+            )
     for name, upstream in config.upstreams.items():
         if upstream.credential is not None:
             carried = {field.lower() for field in carry_of(upstream, config).templates}

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from gatepass.config.problem import Path
+from gatepass.config.profiles import BUILT_IN
 from gatepass.config.references import Reference
 from gatepass.config.settings import did_you_mean
 from gatepass.config.tree import Pattern, lookup, matches
@@ -19,7 +20,7 @@ LINKS: tuple[tuple[Pattern, str], ...] = (
 )
 """Where a name is used, and the block that must hold it."""
 
-WITH_MODELS = ("chat", "embeddings")
+WITH_MODELS = ("chat", "completions", "embeddings", "rerank", "responses")
 """Operations whose requests name a model."""
 NO_WAY = (
     'no model leads anywhere: with several upstreams add models (`models: {{"*": {{upstream: {first}}}}}`'
@@ -55,6 +56,11 @@ def dangling(tree: Any) -> Iterator[tuple[Path, str]]:
         for path, value in matches(tree, pattern):
             if isinstance(value, str) and value not in names:
                 yield path, _unknown(value, block, names)
+    own = lookup(tree, ("profiles",))
+    profiles = sorted({*BUILT_IN, *(str(name) for name in own)} if isinstance(own, dict) else BUILT_IN)
+    for path, value in matches(tree, ("access", "keys", "*", "profile")):
+        if isinstance(value, str) and value not in profiles:
+            yield path, _unknown(value, "profiles", profiles)
 
 
 def _unknown(value: str, block: str, names: list[str]) -> str:

@@ -6,14 +6,15 @@ secret have the type `Secret`; `references.py` says how `${ENV}` and `${file:…
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 
 from gatepass.config.access import Access
 from gatepass.config.block import Block, Name
 from gatepass.config.credential.kinds import AnyCredential
-from gatepass.config.models import Model, OperationRoute
+from gatepass.config.models import Model, OperationName, OperationRoute
+from gatepass.config.profiles import Profile
 from gatepass.config.server import Limits, Log, Server
 from gatepass.config.store import StoreSettings
 from gatepass.config.upstream import Upstream
@@ -30,10 +31,12 @@ class Config(Block):
     """Where tokens come from, by name."""
     upstreams: Annotated[dict[Name, Upstream], Field(min_length=1)]
     """The servers behind gatepass, by name; at least one."""
-    operations: dict[Literal["chat", "embeddings", "models"], OperationRoute] = {}
+    operations: dict[OperationName, OperationRoute] = {}
     """Where models go that no entry of `models` names, per operation."""
     models: dict[str, Model] = {}
     """Public model names or globs. An exact name beats the longest glob, which beats `*`."""
+    profiles: dict[Name, Profile] = {}
+    """What clients need beyond the plain API, by name."""
     access: Access = Access()
     """Who may come in."""
     store: StoreSettings | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -10,10 +10,32 @@ from gatepass.config.block import Block, Name
 from gatepass.config.network import TimeoutSettings
 from gatepass.config.rules import Capabilities, Rules, Stream
 
+OperationName = Literal[
+    "chat",
+    "completions",
+    "embeddings",
+    "rerank",
+    "responses",
+    "transcriptions",
+    "translations",
+    "speech",
+    "images",
+    "moderations",
+    "files",
+    "batches",
+    "models",
+]
+
 
 class OperationRoute(Block):
     upstream: Name
     """A name under `upstreams`."""
+    model: str | None = None
+    """The model of requests that name none, as Text Embeddings Inference's clients do; None: they go without."""
+    timeouts: TimeoutSettings | None = None
+    """Replaces the upstream's for this operation."""
+    rules: Rules | None = None
+    """What is changed on the way to it."""
 
 
 class ModelTarget(Block):

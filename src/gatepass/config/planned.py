@@ -21,12 +21,7 @@ class Planned:
 
 PLANNED = (
     Planned(("mcp",), "the MCP relay"),
-    Planned(("profiles",), "caller profiles"),
-    *(
-        Planned(("operations", name), f"the operation {name}")
-        for name in ("completions", "rerank", "responses", "messages", "audio")
-    ),
-    Planned(("access", "keys", "*", "profile"), "the profile of a caller"),
+    Planned(("operations", "messages"), "the operation messages"),
     Planned(("access", "keys", "*", "limits"), "limits of a caller"),
 )
 

@@ -145,4 +145,4 @@ class Capabilities(Block):
     dimensions: Annotated[int, Field(gt=0)] | None = None
     """The length of an embedding."""
     token_ids: bool | None = None
-    """Takes token ids instead of texts for embeddings, made with its own tokenizer."""
+    """Takes token ids instead of texts for embeddings, made with its own tokenizer; False refuses them."""

@@ -25,6 +25,8 @@ class Server(Block):
 class Limits(Block):
     body_bytes: Bytes = 32 * MIB
     """The largest request body."""
+    upload_bytes: Bytes = 512 * MIB
+    """The largest multipart form, which passes through and is not held."""
     reply_bytes: Bytes = 64 * MIB
     """The largest plain reply of an upstream; it is held whole to be judged."""
     event_bytes: Bytes = 32 * MIB

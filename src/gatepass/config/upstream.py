@@ -12,6 +12,8 @@ from gatepass.config.carry import OWN_FIELDS, Carry, FieldName, checked_fields, 
 from gatepass.config.dialects import Azure, DialectName, Ragflow, misplaced
 from gatepass.config.network import Network, TimeoutSettings
 from gatepass.config.rejection import Rejection
+from gatepass.config.repair import Repair
+from gatepass.config.rerank import RerankShape
 from gatepass.config.rules import Learnable
 
 NEVER_FORWARDED = OWN_FIELDS - {"x-request-id"} | {"authorization", "x-api-key", "api-key", "cookie"}
@@ -39,6 +41,8 @@ class Upstream(Block):
     """The way to this upstream."""
     timeouts: TimeoutSettings = TimeoutSettings()
     """How long to wait for it."""
+    rerank_shape: RerankShape = "jina"
+    """How its reranker is asked."""
     max_connections: Annotated[int, Field(gt=0)] | None = None
     """Connections at once; None: as many as `limits.connections`."""
     forward_headers: list[Annotated[str, Field(pattern=HEADER_NAME)]] = []
@@ -47,6 +51,8 @@ class Upstream(Block):
     """What its rejections teach: nothing, what is then only shown, or what requests go by."""
     learn_also: list[Learnable] = []
     """Changes to learn although they alter what is asked for: members that may go, system_into_user, merge_roles."""
+    repair: Repair = Repair()
+    """What is mended in its streams, beside what is always."""
     repeat_stale: bool = True
     """Send a request again, once, when a reused connection closed without one byte of answer."""
     allow_plain_http: bool = False

@@ -7,8 +7,7 @@ from typing import Any
 import msgspec
 
 from gatepass.config.profiles import KeepAlive, Profile
-from gatepass.relay.chunk import CHAT_CHUNK, Object, Origin, event, json_text
-from gatepass.relay.repair.wishes import Wishes
+from gatepass.relay.chunk import CHAT_CHUNK, LEGACY, Object, Origin, event, json_text
 from gatepass.relay.shaper import Shaper
 from gatepass.relay.short_lines import ShortLines
 
@@ -19,33 +18,25 @@ _TOP: msgspec.json.Decoder[dict[str, msgspec.Raw]] = msgspec.json.Decoder(dict[s
 _SPOKEN = ("tool_calls", "function_call", "refusal", "audio")
 
 
-def wishes_of(profile: Profile, include_usage: bool | None, *, cumulative: bool = False) -> Wishes:
-    """What the client wants of a stream: `include_usage` is what its request says, `cumulative` what is known of the
-    upstream."""
-    return Wishes(
-        include_usage=include_usage,
-        without_choices=profile.without_choices,
-        splits_finish=profile.splits_finish,
-        cumulative=cumulative,
-    )
+def after_of(profile: Profile) -> Shaper | None:
+    """A new shaper for one stream, to stand behind the repair of it: None for most clients."""
+    return None if profile.line_bytes is None else ShortLines(profile.line_bytes)
 
 
-def shapers_of(profile: Profile) -> tuple[Shaper, ...]:
-    """New shapers for one stream, to stand behind the repair of it: none for most clients."""
-    return () if profile.line_bytes is None else (ShortLines(profile.line_bytes),)
-
-
-def keep_alive(form: KeepAlive, origin: Origin) -> bytes | None:
+def keep_alive(form: KeepAlive, origin: Origin, *, is_text: bool = False) -> bytes | None:
     """The sign of life for a stream that waits, None for none.
 
-    A chunk without text is for clients whose parsers stumble over comments; its id is not the answer's.
+    A chunk without text is for clients whose parsers stumble over comments; its id is not the answer's. `is_text`:
+    the stream is one of `/v1/completions`.
     """
     if form == "off":
         return None
     if form == "comment":
         return COMMENT
-    choice = {"index": 0, "delta": {"content": ""}, "finish_reason": None}
-    head = {"id": origin.new_id("chatcmpl-"), "object": CHAT_CHUNK, "created": origin.created_s, "model": origin.model}
+    said: Object = {"text": "", "logprobs": None} if is_text else {"delta": {"content": ""}}
+    choice = {"index": 0, **said, "finish_reason": None}
+    kind, prefix = (LEGACY, "cmpl-") if is_text else (CHAT_CHUNK, "chatcmpl-")
+    head = {"id": origin.new_id(prefix), "object": kind, "created": origin.created_s, "model": origin.model}
     return event({**head, "choices": [choice]})
 
 
@@ -56,6 +47,13 @@ def mended_reply(body: bytes, profile: Profile) -> tuple[bytes, tuple[str, ...]]
     """
     if not (profile.whole_numbers or profile.content_text) or body.lstrip().startswith(b"["):
         return body, ()
+    try:
+        return _mended(body, profile)
+    except (ValueError, RecursionError):
+        return body, ()  # JSON as Python reads it: NaN, half a surrogate pair
+
+
+def _mended(body: bytes, profile: Profile) -> tuple[bytes, tuple[str, ...]]:
     top: dict[str, Any] = {**_TOP.decode(body)}
     adapted = [name for name, mend in ((USAGE, _mend_usage), (CONTENT, _mend_choices)) if mend(top, profile)]
     return (msgspec.json.encode(top), tuple(adapted)) if adapted else (body, ())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from gatepass.relay import ragflow
 from gatepass.relay.chunk import Origin
@@ -11,6 +11,11 @@ from gatepass.relay.shaper import Shaper
 
 
 class Shaping(Protocol):
+    @property
+    def is_plain(self) -> bool:
+        """Whether nothing needs anything: then neither of the two is worth asking."""
+        ...
+
     def stream(self, origin: Origin, *, wants_usage: bool) -> Shaper | None:
         """A new shaper for one stream, None where its events are judged as they come."""
         ...
@@ -24,6 +29,8 @@ class Shaping(Protocol):
 class Plain:
     """OpenAI's own protocol, and Azure's: nothing."""
 
+    is_plain: ClassVar[bool] = True
+
     def stream(self, origin: Origin, *, wants_usage: bool) -> Shaper | None:
         del origin, wants_usage
         return None
@@ -36,6 +43,8 @@ class Plain:
 @dataclass(frozen=True, slots=True)
 class Ragflow:
     """See relay/ragflow.py."""
+
+    is_plain: ClassVar[bool] = False
 
     def stream(self, origin: Origin, *, wants_usage: bool) -> Shaper | None:
         return ragflow.RagflowStream(origin, wants_usage=wants_usage)

@@ -44,10 +44,13 @@ class EventStream:
 
     `read_error` reads an upstream's error out of a JSON value, or returns None. `choices` is how many
     the call asked for. Without `done_is_required` a body that ended whole is finished as it is.
+
+    `before` shapes what comes before it is judged, `after` what leaves, for the client's sake: it holds nothing back.
     """
 
     __slots__ = (
         "_adapted",
+        "_after",
         "_before",
         "_choices",
         "_done_is_required",
@@ -77,6 +80,7 @@ class EventStream:
         choices: int = 1,
         before: Shaper | None = None,
         repair: Repair | None = None,
+        after: Shaper | None = None,
     ) -> None:
         self.failure: GatepassError | None = None
         self.done = self.has_answered = self.has_told = False
@@ -87,6 +91,7 @@ class EventStream:
         self._choices = choices
         self._before = before
         self._repair = repair
+        self._after = after
         self._framer = Framer(event_limit_bytes)
         self._progress = Progress()
         self._adapted: list[str] = []
@@ -96,7 +101,8 @@ class EventStream:
     @property
     def adapted(self) -> tuple[str, ...]:
         """The names of what was changed, in the order in which it first was."""
-        shapers = [shaper.adapted for shaper in (self._before, self._repair) if shaper is not None]
+        parts = (self._before, self._repair, self._after)
+        shapers = [shaper.adapted for shaper in parts if shaper is not None]
         return tuple(dict.fromkeys((*self._adapted, *(name for names in shapers for name in names))))
 
     @property
@@ -117,7 +123,7 @@ class EventStream:
             run = self._judge_run(run)
         if self._framer.overflowed:
             self._fail(failure.too_large(self._upstream))
-        return run
+        return run if self._after is None or not run else self._after.feed(run)
 
     def finish(self) -> bytes:
         """The upstream's body has ended whole: the last bytes for the client. Sets `done` or `failure`;
@@ -128,7 +134,8 @@ class EventStream:
         last = self._judge_tail(tail) if tail.strip() else b""
         if self._before is not None and (held := self._before.finish()):
             last += self._judge_run(held)
-        return last + self._end(was_cut=bool(tail.strip()) and not last)
+        last += self._end(was_cut=bool(tail.strip()) and not last)
+        return last if self._after is None or not last else self._after.feed(last)
 
     def broken(self, error: GatepassError) -> None:
         """The body broke off, as `error` says: a failure, unless `[DONE]` had already come whole."""

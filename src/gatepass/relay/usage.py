@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import msgspec
 
@@ -14,12 +14,15 @@ _NAME = b'"usage"'
 _USAGE = re.compile(rb'"usage"\s*:\s*(\{(?:[^{}"]|"[^"\\]*"|\{[^{}]*\})*\})')
 
 
+Count = Annotated[int, msgspec.Meta(ge=0)] | None
+
+
 class Usage(msgspec.Struct, frozen=True, gc=False):
     """The counts of a `usage` object; None for what is missing or no whole number."""
 
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    total_tokens: int | None = None
+    prompt_tokens: Count = None
+    completion_tokens: Count = None
+    total_tokens: Count = None
 
     @classmethod
     def read(cls, said: Mapping[str, Any]) -> Self:
@@ -34,10 +37,20 @@ def usage_of(body: bytes) -> Usage | None:
     if found is None:
         return None
     try:
-        said = msgspec.json.decode(found[1])
+        return _COUNTS.decode(found[1])
+    except msgspec.DecodeError:
+        return _read(found[1])
+
+
+_COUNTS = msgspec.json.Decoder(Usage)
+
+
+def _read(text: bytes) -> Usage | None:
+    """Where not all that is said are counts."""
+    try:
+        return Usage.read(msgspec.json.decode(text))
     except msgspec.DecodeError:
         return None
-    return Usage.read(said)
 
 
 def as_fields(usage: Usage | None) -> dict[str, int | None] | None:

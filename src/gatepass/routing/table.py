@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from types import MappingProxyType
 
 from gatepass.call import Target, Timeouts
 from gatepass.config.model import Config
-from gatepass.config.models import Model
+from gatepass.config.models import Model, OperationRoute
 from gatepass.config.upstream import Upstream
 from gatepass.errors import ModelNotFound
 
@@ -38,18 +39,21 @@ class RouteTable:
         globs: tuple[tuple[str, tuple[Target, ...]], ...],
         operations: Mapping[str, tuple[Target, ...]],
         catch_all: tuple[Target, ...],
+        unnamed: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self._exact = exact
         self._globs = globs
         self._operations = operations
         self._catch_all = catch_all
+        self._unnamed = unnamed
 
     @classmethod
     def from_config(cls, config: Config) -> RouteTable:
         patterns = {name: model for name, model in config.models.items() if _is_glob(name)}
         globs = sorted(patterns.keys() - {ANY}, key=lambda name: (-len(name), name))
         operations: dict[str, tuple[Target, ...]] = {
-            name: (Target(route.upstream),) for name, route in config.operations.items()
+            name: (Target(route.upstream, timeouts=_timeouts(route, config.upstreams[route.upstream])),)
+            for name, route in config.operations.items()
         }
         catch_all: tuple[Target, ...] = ()
         if ANY in patterns:
@@ -61,10 +65,15 @@ class RouteTable:
             tuple((name, _targets(patterns[name], config)) for name in globs),
             operations,
             catch_all,
+            {name: route.model for name, route in config.operations.items() if route.model is not None},
         )
 
+    def model_without_name(self, operation: str) -> str:
+        """The model of a request of `operation` that names none; "" where it goes on without one."""
+        return self._unnamed.get(operation, "")
+
     def resolve(self, operation: str, model: str) -> tuple[Target, ...]:
-        """The targets of `model` in order, at least one; raises ModelNotFound."""
+        """The targets of `model` in order, at least one; "" is none. Raises ModelNotFound."""
         if (found := self._exact.get(model)) is not None:
             return found
         for pattern, targets in self._globs:
@@ -82,6 +91,8 @@ class RouteTable:
         return Listing(tuple(self._exact), tuple(dict.fromkeys(listed)))
 
     def _unknown(self, model: str) -> str:
+        if not model:
+            return "The request names no model, and no entry of `operations` says where such ones go."
         known = [*self._exact, *(pattern for pattern, _ in self._globs)]
         shown = ", ".join(known[:NAMED_IN_ERROR]) + (", …" if len(known) > NAMED_IN_ERROR else "")
         return f"The model {model[:100]!r} is not configured here. Configured: {shown or 'none for this operation'}."
@@ -98,8 +109,8 @@ def _targets(model: Model, config: Config) -> tuple[Target, ...]:
     )
 
 
-def _timeouts(model: Model, upstream: Upstream) -> Timeouts | None:
-    """The upstream's, with what the model sets of its own in their place."""
+def _timeouts(model: Model | OperationRoute, upstream: Upstream) -> Timeouts | None:
+    """The upstream's, with what the model or the operation sets of its own in their place."""
     if model.timeouts is None:
         return None
     own = {name: getattr(model.timeouts, name) for name in model.timeouts.model_fields_set}

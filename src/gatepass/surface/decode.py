@@ -18,11 +18,12 @@ _COUNT = re.compile(rb"[1-9][0-9]{0,2}")
 _STREAM = {None: False, b"null": False, b"false": False, b"true": True}
 
 
-def decode(inbound: Inbound, operation: Operation, body: bytes, caller: str) -> Call:
+def decode(inbound: Inbound, operation: Operation, body: bytes, caller: str, default_model: str | None = None) -> Call:
     """The Call that `inbound` and its whole `body` stand for. Its body is `body` itself.
 
     Its headers are all that may go upstream at all (see `safe_headers`): whoever encodes the request
-    for an upstream picks from them. Raises UnsupportedEncoding, InvalidJson and InvalidRequest.
+    for an upstream picks from them. `default_model` is for a body that names none; without one it must.
+    Raises UnsupportedEncoding, InvalidJson and InvalidRequest.
     """
     check_encoding(inbound.headers)
     document = Document.read(body)
@@ -30,12 +31,18 @@ def decode(inbound: Inbound, operation: Operation, body: bytes, caller: str) -> 
         id=inbound.id,
         operation=operation,
         caller=caller,
-        model=_model(document.model),
+        model=_model(document.model, default_model),
         body=body,
         headers=safe_headers(inbound.headers),
         stream=_stream(document.stream),
         choices=_choices(document.n),
     )
+
+
+def without_body(inbound: Inbound, operation: Operation, caller: str, model: str) -> Call:
+    """The Call of a request whose body gatepass does not read; `model` is "" where there is none."""
+    headers = safe_headers(inbound.headers)
+    return Call(id=inbound.id, operation=operation, caller=caller, model=model, body=b"", headers=headers)
 
 
 def check_encoding(headers: Headers) -> None:
@@ -46,12 +53,18 @@ def check_encoding(headers: Headers) -> None:
             raise UnsupportedEncoding(f"A request body with content-encoding {shown!r} is not read; send it plain.")
 
 
-def _model(raw: bytes | None) -> str:
+def _model(raw: bytes | None, default: str | None) -> str:
     if raw is None:
+        if default is not None:
+            return default
         raise InvalidRequest("The body names no `model`.", param="model")
     if not raw.startswith(b'"'):
         raise InvalidRequest("`model` must be a string.", param="model")
-    model = string(raw)
+    return checked_model(string(raw))
+
+
+def checked_model(model: str) -> str:
+    """`model` itself; raises InvalidRequest for what is no name."""
     if not model:
         raise InvalidRequest("`model` is empty.", param="model")
     if len(model) > MAX_MODEL_CHARS:

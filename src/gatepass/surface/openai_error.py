@@ -98,6 +98,14 @@ def stream_error(error: GatepassError) -> bytes:
     return b"data: " + _json(_envelope(error, message, kind, said)) + b"\n\n"
 
 
+def response_error(error: GatepassError) -> bytes:
+    """The same for a stream of the Responses API: its own `error` event, in which openai-python's older reader of
+    streams finds the `error` that it raises, too."""
+    said = json.loads(stream_error(error).removeprefix(b"data: "))
+    told = {"type": "error", **{name: said["error"].get(name) for name in ("code", "message", "param")}, **said}
+    return b"event: error\ndata: " + _json(told) + b"\n\n"
+
+
 def stream_message(error: GatepassError) -> str:
     """The sentence for a stream that has begun: a fixed one for each code, without names of upstreams.
 

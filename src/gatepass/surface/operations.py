@@ -2,17 +2,44 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
 from gatepass.call import Operation, Surface
 from gatepass.errors import MethodNotAllowed, UnknownPath
 
+_RAW = (
+    Operation("transcriptions", "POST", "/audio/transcriptions", Surface.RAW, "Write down speech", takes_form=True),
+    Operation("translations", "POST", "/audio/translations", Surface.RAW, "Translate speech", takes_form=True),
+    Operation("speech", "POST", "/audio/speech", Surface.RAW, "Speak a text"),
+    Operation("images", "POST", "/images/generations", Surface.RAW, "Draw a picture"),
+    Operation("images", "POST", "/images/edits", Surface.RAW, "Change a picture", takes_form=True),
+    Operation("images", "POST", "/images/variations", Surface.RAW, "Vary a picture", takes_form=True),
+    Operation("moderations", "POST", "/moderations", Surface.RAW, "Judge a text"),
+    Operation("files", "POST", "/files", Surface.RAW, "Store a file", takes_form=True, names_model=False),
+    Operation("files", "GET", "/files", Surface.RAW, "List the files", names_model=False),
+    Operation("files", "GET", "/files/{id}", Surface.RAW, "Describe one file", names_model=False),
+    Operation("files", "DELETE", "/files/{id}", Surface.RAW, "Delete one file", names_model=False),
+    Operation(
+        "files", "GET", "/files/{id}/content", Surface.RAW, "Fetch one file", names_model=False, is_download=True
+    ),
+    Operation("batches", "POST", "/batches", Surface.RAW, "Begin a batch", names_model=False),
+    Operation("batches", "GET", "/batches", Surface.RAW, "List the batches", names_model=False),
+    Operation("batches", "GET", "/batches/{id}", Surface.RAW, "Describe one batch", names_model=False),
+    Operation("batches", "POST", "/batches/{id}/cancel", Surface.RAW, "End one batch", names_model=False),
+)
+"""What passes through as it is."""
+
 OPERATIONS = (
     Operation("chat", "POST", "/chat/completions", Surface.CHAT, "Answer a conversation"),
+    Operation("completions", "POST", "/completions", Surface.CHAT, "Go on with a text"),
     Operation("embeddings", "POST", "/embeddings", Surface.EMBEDDINGS, "Turn texts into vectors", repeatable=True),
+    Operation("rerank", "POST", "/rerank", Surface.RERANK, "Order documents by a question", repeatable=True),
+    Operation("responses", "POST", "/responses", Surface.RESPONSES, "Answer by the Responses API"),
+    *_RAW,
     Operation("models", "GET", "/models", Surface.MODELS, "List the models", repeatable=True),
     Operation("model", "GET", "/models/{model}", Surface.MODELS, "Describe one model", repeatable=True),
 )
@@ -22,20 +49,29 @@ PREFIXES = ("/v1", "", "/v1/v1")
 
 SHOWN_CHARS = 200
 
-_MODEL = "{model}"
+_MODEL, _ID = "{model}", "{id}"
 
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """What a path and a method ask for; `model` is the id in `/models/{id}`, slashes included."""
+    """What a path and a method ask for; `model` is the id in `/models/{id}`, slashes included.
+
+    `at_root`: at the root of the API, where a body says whether it is meant for the reranker.
+    """
 
     operation: Operation
     model: str | None = None
+    at_root: bool = False
 
 
-def _by_path() -> Mapping[str, Match]:
-    fixed = (operation for operation in OPERATIONS if not operation.path.endswith(_MODEL))
-    return MappingProxyType({prefix + operation.path: Match(operation) for operation in fixed for prefix in PREFIXES})
+def _fixed() -> Mapping[str, Mapping[str, Match]]:
+    """By path, then by method."""
+    found: dict[str, dict[str, Match]] = {}
+    for operation in OPERATIONS:
+        if "{" not in operation.path:
+            for prefix in PREFIXES:
+                found.setdefault(prefix + operation.path, {})[operation.method] = Match(operation)
+    return MappingProxyType(found)
 
 
 def _by_stem() -> tuple[tuple[str, Operation], ...]:
@@ -45,8 +81,14 @@ def _by_stem() -> tuple[tuple[str, Operation], ...]:
     )
 
 
-_BY_PATH = _by_path()
+_RERANK = next(operation for operation in OPERATIONS if operation.surface is Surface.RERANK)
+_ROOTS = frozenset(("", *PREFIXES))
+_BY_PATH = _fixed()
 _BY_STEM = _by_stem()
+_WITH_ID = tuple(operation for operation in OPERATIONS if _ID in operation.path)
+_SEGMENTS = re.compile(
+    r"(?P<prefix>/v1/v1|/v1|)/(?P<name>[a-z]+)/(?P<id>[A-Za-z0-9_-][A-Za-z0-9_.-]{0,255})(?P<rest>/[a-z]+)?\Z"
+)
 
 
 def match(method: str, path: str, base_path: str = "") -> Match:
@@ -58,46 +100,69 @@ def match(method: str, path: str, base_path: str = "") -> Match:
     """
     if base_path:
         if not path.startswith(base_path):
-            raise _unknown(path, base_path)
+            raise nothing_at(path, base_path)
         path = path[len(base_path) :]
     found = _find(path) or _find(path.rstrip("/"))
+    if found is None and method == "POST" and path.rstrip("/") in _ROOTS:
+        return Match(_RERANK, at_root=True)
     if found is None:
-        raise _unknown(base_path + path, base_path)
-    if method != found.operation.method and not (method == "HEAD" and found.operation.method == "GET"):
-        raise _not_allowed(method, found.operation)
-    return found
+        raise nothing_at(base_path + path, base_path)
+    matched = found.get("GET" if method == "HEAD" else method)
+    if matched is None:
+        raise _not_allowed(method, tuple(one.operation for one in found.values()))
+    return matched
+
+
+def nothing_at(path: str, base_path: str = "") -> UnknownPath:
+    """The error for a `path` at which nothing is."""
+    served = ", ".join(
+        f"{operation.method} {base_path}{PREFIXES[0]}{operation.path}"
+        for operation in OPERATIONS
+        if _ID not in operation.path
+    )
+    return UnknownPath(f"There is nothing at {path[:SHOWN_CHARS]}. gatepass serves {served}.")
 
 
 def openapi_paths(base_path: str = "") -> dict[str, Any]:
     """The `paths` of an OpenAPI document: each operation at its first path."""
-    return {
-        base_path + PREFIXES[0] + operation.path: {operation.method.lower(): _openapi_operation(operation)}
-        for operation in OPERATIONS
-    }
+    paths: dict[str, Any] = {}
+    for operation in OPERATIONS:
+        place = paths.setdefault(base_path + PREFIXES[0] + operation.path, {})
+        place[operation.method.lower()] = _openapi_operation(operation)
+    return paths
 
 
-def _find(path: str) -> Match | None:
+def _find(path: str) -> Mapping[str, Match] | None:
+    """What is at `path`, by method."""
     if (found := _BY_PATH.get(path)) is not None:
         return found
     for stem, operation in _BY_STEM:
         if path.startswith(stem) and (model := path[len(stem) :].rstrip("/")):
-            return Match(operation, model)
-    return None
+            return {operation.method: Match(operation, model)}
+    return _with_id(path)
 
 
-def _unknown(path: str, base_path: str) -> UnknownPath:
-    served = ", ".join(f"{operation.method} {base_path}{PREFIXES[0]}{operation.path}" for operation in OPERATIONS)
-    return UnknownPath(f"There is nothing at {path[:SHOWN_CHARS]}. gatepass serves {served}.")
+def _with_id(path: str) -> Mapping[str, Match] | None:
+    """The operations of one file or batch; the id is a plain word, which changes nothing of the path around it."""
+    parts = _SEGMENTS.match(path)
+    if parts is None:
+        return None
+    shape = f"/{parts['name']}/{_ID}{parts['rest'] or ''}"
+    own = f"/{parts['name']}/{parts['id']}{parts['rest'] or ''}"
+    found = {row.method: Match(replace(row, path=own)) for row in _WITH_ID if row.path == shape}
+    return found or None
 
 
-def _not_allowed(method: str, operation: Operation) -> MethodNotAllowed:
-    allow = "GET, HEAD" if operation.method == "GET" else operation.method
-    return MethodNotAllowed(f"{method[:20]} is not possible at {operation.path}; use {operation.method}.", allow=allow)
+def _not_allowed(method: str, operations: tuple[Operation, ...]) -> MethodNotAllowed:
+    methods = [operation.method for operation in operations]
+    allow = ", ".join("GET, HEAD" if name == "GET" else name for name in methods)
+    told = " or ".join(methods)
+    return MethodNotAllowed(f"{method[:20]} is not possible at {operations[0].path}; use {told}.", allow=allow)
 
 
 def _openapi_operation(operation: Operation) -> dict[str, Any]:
     described: dict[str, Any] = {
-        "operationId": operation.name,
+        "operationId": _operation_id(operation),
         "summary": operation.summary,
         "responses": {
             "200": {"description": "The upstream's answer", "content": _contents(operation)},
@@ -105,12 +170,22 @@ def _openapi_operation(operation: Operation) -> dict[str, Any]:
         },
     }
     if operation.method == "POST":
-        described["requestBody"] = {"required": True, "content": _REQUEST}
-    if operation.path.endswith(_MODEL):
-        described["parameters"] = [{"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}]
+        described["requestBody"] = {"required": True, "content": _FORM if operation.takes_form else _REQUEST}
+    for name in ("model", "id"):
+        if f"{{{name}}}" in operation.path:
+            described["parameters"] = [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}}]
     return described
 
 
+def _operation_id(operation: Operation) -> str:
+    """Its name, where only one row has that."""
+    rows = [row for row in OPERATIONS if row.name == operation.name]
+    if rows == [operation]:
+        return operation.name
+    return "_".join([operation.method.lower(), *re.findall(r"[a-z]+", operation.path)])
+
+
+_FORM = {"multipart/form-data": {"schema": {"type": "object"}}}
 _JSON = {"application/json": {"schema": {"type": "object"}}}
 _REQUEST = {
     "application/json": {
@@ -125,6 +200,6 @@ _REQUEST = {
 
 
 def _contents(operation: Operation) -> dict[str, Any]:
-    if operation.surface is Surface.CHAT:
+    if operation.surface in (Surface.CHAT, Surface.RESPONSES):
         return {**_JSON, "text/event-stream": {"schema": {"type": "string"}}}
     return _JSON

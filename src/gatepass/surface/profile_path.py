@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TypeVar
 
-from gatepass.config.profiles import Profile
 from gatepass.errors import UnknownPath
 
 PREFIX = "/for/"
@@ -22,7 +22,10 @@ def split_profile(path: str, base_path: str = "") -> tuple[str | None, str]:
     return name, f"{base_path}/{rest}"
 
 
-def chosen(profiles: Mapping[str, Profile], in_path: str | None, of_key: str | None) -> Profile:
+T = TypeVar("T")
+
+
+def chosen(profiles: Mapping[str, T], in_path: str | None, of_key: str | None) -> T:
     """The profile of a request: the path's, else the key's, else `plain`. Raises UnknownPath for a path's name that
     is none; a key's is checked with the configuration."""
     name = in_path if in_path is not None else of_key or "plain"

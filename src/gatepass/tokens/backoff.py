@@ -14,6 +14,8 @@ PROBE_JITTER_S = 1.0
 """Between two tries of an outage: a recovery is noticed within 4 s."""
 REFUSAL_S = 30.0
 REFUSAL_LONGEST_S = 300.0
+DOUBT_LONGEST_S = 60.0
+"""As REFUSAL_LONGEST_S, where nobody knows whether it was a refusal: an outage is noticed to be over within this."""
 RETRY_AFTER_LONGEST_S = 3600.0
 """An issuer's wish beyond this is taken for a mistake."""
 
@@ -22,13 +24,16 @@ RETRY_AFTER_LONGEST_S = 3600.0
 class Setback:
     """What the failures since the last token mean for the next try.
 
-    `definite` is the last one's, `refusals` counts the definite ones.
+    `definite`: the last one holds us back, as a no or as an unclear error that is not the first.
+    `refusals` counts those that do, `doubts` the unclear ones.
     """
 
     reason: str
     definite: bool
     refusals: int
     next_try_s: float
+    doubts: int = 0
+    longest_s: float = REFUSAL_LONGEST_S
 
 
 def quick_wait_s(tries: int, failure: FetchFailure, jitter: float) -> float | None:
@@ -43,31 +48,36 @@ def quick_wait_s(tries: int, failure: FetchFailure, jitter: float) -> float | No
 
 def setback(before: Setback | None, failure: FetchFailure, now: float, jitter: float) -> Setback:
     """The state after one more failure."""
-    refusals = (before.refusals if before else 0) + failure.definite
-    if failure.definite:
-        next_s = now + _refusal_s(refusals)
+    doubts = (before.doubts if before else 0) + failure.unclear
+    holds = failure.definite or (failure.unclear and doubts > 1)
+    refusals = (before.refusals if before else 0) + holds
+    longest_s = DOUBT_LONGEST_S if failure.unclear else REFUSAL_LONGEST_S
+    if holds:
+        next_s = now + hold_s(refusals, longest_s)
     elif before and not before.definite:
         next_s = before.next_try_s
     else:
         next_s = now + _probe_s(jitter)
     wished_s = min(failure.retry_after_s or 0.0, RETRY_AFTER_LONGEST_S)
-    return Setback(failure.reason, failure.definite, refusals, max(next_s, now + wished_s))
+    return Setback(failure.reason, holds, refusals, max(next_s, now + wished_s), doubts, longest_s)
 
 
 def probing(state: Setback, now: float, jitter: float) -> Setback:
     """The state when a try starts at `now`: the one after it is planned, should this one hang."""
-    return replace(state, next_try_s=now + (_refusal_s(state.refusals) if state.definite else _probe_s(jitter)))
+    wait_s = hold_s(state.refusals, state.longest_s) if state.definite else _probe_s(jitter)
+    return replace(state, next_try_s=now + wait_s)
 
 
 def at_once(state: Setback, now: float) -> Setback:
     """The state when what was refused has changed: a new secret deserves a try of its own."""
-    return replace(state, refusals=0, next_try_s=now)
+    return replace(state, refusals=0, doubts=0, next_try_s=now)
+
+
+def hold_s(refusals: int, longest_s: float = REFUSAL_LONGEST_S) -> float:
+    """Seconds to leave the issuer alone after the last of so many refusals in a row."""
+    doublings = min(max(refusals - 1, 0), 10)
+    return min(REFUSAL_S * 2.0**doublings, longest_s)
 
 
 def _probe_s(jitter: float) -> float:
     return PROBE_S + PROBE_JITTER_S * jitter
-
-
-def _refusal_s(refusals: int) -> float:
-    doublings = min(max(refusals - 1, 0), 10)
-    return min(REFUSAL_S * 2.0**doublings, REFUSAL_LONGEST_S)

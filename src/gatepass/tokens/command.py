@@ -20,18 +20,14 @@ from gatepass.tokens.process import Finished, run
 from gatepass.tokens.reading import Terms
 from gatepass.tokens.reply import REPLY_BYTES, Mask, folded
 from gatepass.tokens.secret import readable, revealed, secret_fields
+from gatepass.tokens.wording import says_no
 
 KUBERNETES = "client.authentication.k8s.io"
 EXEC_INFO = "KUBERNETES_EXEC_INFO"
 EX_NOPERM = 77
 """By sysexits.h "permission denied": a program's way to say that asking again soon is of no use."""
-_REFUSAL = re.compile(
-    rf"\b({'|'.join(sorted(DEFINITE_CODES))})\b|\b40[13]\b|\bunauthori[sz]ed\b|\bforbidden\b|\bAADSTS[0-9]+\b"
-    r"|\b(wrong|bad|invalid|incorrect)\W+(user ?name|password|credentials?|client|secret|api ?key)\b"
-    r"|\b(authentication|authori[sz]ation|login) (failed|denied|incorrect)\b|\baccess denied\b",
-    re.IGNORECASE,
-)
-"""What programs say when a password is wrong: asked every two seconds, its account would soon be locked."""
+_REFUSAL = re.compile(rf"\b({'|'.join(sorted(DEFINITE_CODES))})\b")
+"""What programs hand on of an issuer: its code. Asked every two seconds, an account would soon be locked."""
 _JWT = re.compile(r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_.-]+")
 
 Runner = Callable[[Sequence[str], Mapping[str, str], int, bytearray, Clock], Awaitable[Finished]]
@@ -102,7 +98,9 @@ class ExecSource:
     def _terms(self) -> Terms:
         settings = self._settings
         paths = settings.reply if settings.exec_credential is None else EXEC_CREDENTIAL
-        return Terms(f"what {self._program} prints", settings.default_ttl_s, settings.max_ttl_s, paths)
+        name = f"what {self._program} prints"
+        own = self._name if settings.exec_credential is None else ""
+        return Terms(name, settings.default_ttl_s, settings.max_ttl_s, paths, credential=own)
 
 
 def _exec_info(version: str) -> str:
@@ -112,10 +110,14 @@ def _exec_info(version: str) -> str:
 
 
 def _failed(program: str, code: int, complaints: bytearray, mask: Mask) -> FetchFailure:
-    definite = code == EX_NOPERM or bool(_REFUSAL.search(_text(complaints)))
+    definite = code == EX_NOPERM or _is_refusal(mask(_text(complaints)))
     how = f"ended with exit code {code}" if code > 0 else f"was killed by {_signal(-code)}"
     words = _with_words(f"{REFUSED if definite else ''}{program} {how}", complaints, mask)
     return FetchFailure(words, definite=definite, quick=False)
+
+
+def _is_refusal(complaints: str) -> bool:
+    return _REFUSAL.search(complaints) is not None or any(says_no(line) for line in complaints.splitlines())
 
 
 def _with_words(how: str, complaints: bytearray, mask: Mask) -> str:

@@ -68,9 +68,21 @@ def expiry_path(paths: ReplyPaths) -> str | None:
 
 
 def ordinary_names(document: Any) -> str:
-    """The first names of an object, for people; names that could be values are left out."""
+    """The first names of an object, for people, with those of the objects in it: `code, data (token, ttl)`.
+
+    Names that could be values are left out.
+    """
+    return ", ".join(f"{name}{_inner(document[name])}" for name in _ordinary(document))
+
+
+def _inner(value: Any) -> str:
+    names = ", ".join(_ordinary(value))
+    return f" ({names})" if names else ""
+
+
+def _ordinary(document: Any) -> list[str]:
     names = [name for name in document if _ORDINARY_NAME.match(name)] if isinstance(document, dict) else []
-    return ", ".join(names[:_NAMES_SHOWN])
+    return names[:_NAMES_SHOWN]
 
 
 def _boxes(document: Any) -> Iterator[dict[Any, Any]]:

@@ -11,24 +11,40 @@ class FetchFailure(Exception):
     """One try of a source failed. `reason` is for people: it names the issuer and holds no secret.
 
     `definite`: the issuer understood and said no (a wrong secret), so asking again soon only risks
-    a locked account. `quick`: another try within the same second can help. `retry_after_s` is the
-    issuer's own wish.
+    a locked account. `unclear`: it answered as it does when all is well, with an error whose words
+    are not known: it may be one or the other. `quick`: another try within the same second can help.
+    `retry_after_s` is the issuer's own wish.
     """
 
     def __init__(
-        self, reason: str, *, definite: bool = False, quick: bool = True, retry_after_s: float | None = None
+        self,
+        reason: str,
+        *,
+        definite: bool = False,
+        unclear: bool = False,
+        quick: bool = True,
+        retry_after_s: float | None = None,
     ) -> None:
         super().__init__(reason)
         self.reason = reason
         self.definite = definite
-        self.quick = quick
+        self.unclear = unclear and not definite
+        self.quick = quick and not self.unclear
         self.retry_after_s = retry_after_s
+
+    def worded(self, reason: str) -> FetchFailure:
+        """The same failure in other words."""
+        return FetchFailure(
+            reason,
+            definite=self.definite,
+            unclear=self.unclear,
+            quick=self.quick,
+            retry_after_s=self.retry_after_s,
+        )
 
     def masked(self, mask: Callable[[str], str]) -> FetchFailure:
         """The same failure with secrets taken out of its reason."""
-        return FetchFailure(
-            mask(self.reason), definite=self.definite, quick=self.quick, retry_after_s=self.retry_after_s
-        )
+        return self.worded(mask(self.reason))
 
 
 class TokenReissued(TokenUnavailable):

@@ -19,7 +19,12 @@ class FileSource:
         self._file = WatchedFile(settings.path, clock.wall)
         self._clock = clock
         self._terms = Terms(
-            f"the file {settings.path}", settings.default_ttl_s, settings.max_ttl_s, settings.reply, plain_text=True
+            f"the file {settings.path}",
+            settings.default_ttl_s,
+            settings.max_ttl_s,
+            settings.reply,
+            plain_text=True,
+            credential=name,
         )
         self._mark = Secret(lambda: str(self._file.changes() % _MARKS))
 

@@ -13,6 +13,7 @@ from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.life import Kind, ToldBy
 from gatepass.tokens.objection import REFUSED, denies, objection, quoted
 from gatepass.tokens.reading import Minted, Terms
+from gatepass.tokens.remedy import names_its_place
 from gatepass.tokens.reply import Mask, NotJson, document_of
 
 EXEC_CREDENTIAL = ReplyPaths(token="status.token", expires_at="status.expirationTimestamp")  # noqa: S106
@@ -42,7 +43,7 @@ def read_document(text: str, terms: Terms, at_s: Moments, mask: Mask) -> Minted:
     """
     document = _document(text, terms)
     if _kind(document) == "ExecCredential":
-        terms = replace(terms, paths=EXEC_CREDENTIAL)
+        terms = replace(terms, paths=EXEC_CREDENTIAL, credential="")
     found, home = found_token(document, terms.paths, plain_text=True)
     if denies(document) or not is_text(found):
         raise _refusal(document, terms, mask) or FetchFailure(_no_token(document, found, terms))
@@ -98,7 +99,8 @@ def _refusal(document: Any, terms: Terms, mask: Mask) -> FetchFailure | None:
     if found is None:
         return None
     refused = REFUSED if found.definite else ""
-    return FetchFailure(f"{refused}{terms.issuer} holds an error: {quoted(found, mask)}", definite=found.definite)
+    words = f"{refused}{terms.issuer} holds an error: {quoted(found, mask)}"
+    return FetchFailure(words, definite=found.definite, unclear=not found.passing)
 
 
 def _no_token(document: Any, found: Any, terms: Terms) -> str:
@@ -106,7 +108,9 @@ def _no_token(document: Any, found: Any, terms: Terms) -> str:
     if found is not None and not isinstance(found, str | dict | list):
         return f"{terms.issuer} holds a token{where} that is not text"
     names = ordinary_names(document)
-    return f"{terms.issuer} holds no token{where}{f'; it has {names}' if names else ''}"
+    if not names:
+        return f"{terms.issuer} holds no token{where}"
+    return f"{terms.issuer} holds no token{where}; it has {names}{names_its_place(terms.credential)}"
 
 
 def _left(token: str, told: Life | Moment | None, terms: Terms, at_s: Moments) -> tuple[float | None, ToldBy]:

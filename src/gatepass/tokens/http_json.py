@@ -45,6 +45,9 @@ class HttpJsonSource:
             settings.reply,
             plain_text=True,
             header=settings.reply.header,
+            credential=name,
+            address="url",
+            by_login=True,
         )
         self._settings = settings
         self._clock = clock

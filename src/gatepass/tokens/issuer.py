@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -16,6 +18,7 @@ from gatepass.runtime import Clock, timeout
 from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.life import Token
 from gatepass.tokens.reading import Terms, read
+from gatepass.tokens.remedy import look_at_the_way_to
 from gatepass.tokens.reply import REPLY_BYTES, Mask, Reply, folded
 from gatepass.tokens.secret import readable
 from gatepass.transport.seam import Transport, read_beginning, read_whole
@@ -42,6 +45,8 @@ _WORDS = {
 }
 _LASTING = frozenset({Fault.TLS, Fault.TOO_LARGE})
 """Faults that another try within a second does not mend."""
+_UNREACHABLE = frozenset({Fault.DNS, Fault.CONNECT, Fault.TIMEOUT_CONNECT})
+_ERRNO = re.compile(r"\[Errno ([0-9]{1,3})\]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +108,9 @@ class Issuer:
         try:
             return await timeout(self.clock, limit_s, self._exchange(request), late)
         except TransportFault as fault:
-            words = (_WORDS[fault.fault].format(host=self.terms.issuer), folded(fault.detail, mask))
-            raise FetchFailure(": ".join(filter(None, words)), quick=fault.fault not in _LASTING) from fault
+            words = (_WORDS[fault.fault].format(host=self.terms.issuer), folded(plain(fault.detail), mask))
+            advice = look_at_the_way_to(self.terms.credential, self.terms.address) if fault.fault in _UNREACHABLE else ""
+            raise FetchFailure(": ".join(filter(None, words)) + advice, quick=fault.fault not in _LASTING) from fault
 
     async def _exchange(self, request: Request) -> Reply:
         response = await self.transport.send(request)
@@ -129,6 +135,18 @@ async def _beginning(response: Response) -> bytes:
     with suppress(TransportFault):
         return await read_beginning(response, REPLY_BYTES)
     return b""
+
+
+def plain(detail: str) -> str:
+    """`detail` in the system's words, without its numbers and without the address, which has been named.
+
+    Of asyncio's `[Errno 111] Connect call failed ('127.0.0.1', 80)` (`asyncio/selector_events.py`) nothing else is
+    of use; for a name with several addresses it says so once for each.
+    """
+    if "Connect call failed" not in detail:
+        return re.sub(r"\[Errno -?[0-9]{1,3}\] ", "", detail)
+    causes = dict.fromkeys(os.strerror(int(number)).lower() for number in _ERRNO.findall(detail))
+    return ", ".join(causes)
 
 
 def bounds(settings: Credential) -> Timeouts:

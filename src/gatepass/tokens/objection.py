@@ -12,6 +12,7 @@ from gatepass.observe.redaction import MASK
 from gatepass.tokens.expiry import retry_after_s
 from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.reply import Mask, NotJson, Reply, document_of, folded, is_html, page_title
+from gatepass.tokens.wording import says_later, says_no
 
 CODE_NAMES = ("error", "code", "errcode", "errorCode", "error_code")
 TEXT_NAMES = (
@@ -19,6 +20,10 @@ TEXT_NAMES = (
     *("detail", "description", "title", "reason"),
 )
 DEFINITE_STATUSES = frozenset({400, 401, 403, 422})
+MISDIRECTED = frozenset({404, 405, 410})
+"""Where the URL is the configuration's own, it is wrong. A metadata server says 404 and 410 while it starts."""
+CROWDED = frozenset({408, 425, 429})
+SERVER_ERROR = 500
 DEFINITE_CODES = frozenset(
     {
         *("invalid_request", "invalid_client", "invalid_grant", "unauthorized_client"),  # RFC 6749 5.2
@@ -50,10 +55,29 @@ class Objection:
 
     @property
     def definite(self) -> bool:
-        """Whether the code is one that a later try cannot change. In-house logins write 401 as 40101 or 10401."""
+        """Whether a later try cannot end differently, by the code or else by the words.
+
+        In-house logins write 401 as 40101 or 10401, and a wrong password as 500 or as a number of their own.
+        """
         if self.code in DEFINITE_CODES or _status_in(self.code) in DEFINITE_STATUSES:
             return True
-        return self.code is not None and bool(_REFUSED.match(self.code))
+        if self.code in PASSING_CODES or _status_in(self.code) in CROWDED:
+            return False
+        return (self.code is not None and bool(_REFUSED.match(self.code))) or says_no(self._text)
+
+    @property
+    def passing(self) -> bool:
+        """Whether it tells of an outage."""
+        if self.definite:
+            return False
+        status = _status_in(self.code)
+        by_code = self.code in PASSING_CODES or status in CROWDED or (status or 0) >= SERVER_ERROR
+        return by_code or says_later(self._text)
+
+    @property
+    def _text(self) -> str:
+        """Its words without a code that is a number: 401 in 1401 says nothing."""
+        return self.text or "" if self.code is None or self.code.isdecimal() else f"{self.code} {self.text or ''}"
 
 
 def objection(document: Any) -> Objection | None:
@@ -82,16 +106,14 @@ def denies(document: Any) -> bool:
     return (_status_in(_first(document, ("code", "errcode"))) or 0) >= 400
 
 
-def refusal(reply: Reply, wall_s: float, issuer: str, mask: Mask) -> FetchFailure:
-    """The failure that a reply beyond 2xx stands for."""
+def refusal(reply: Reply, wall_s: float, issuer: str, mask: Mask, *, misdirected: bool = False) -> FetchFailure:
+    """The failure that a reply beyond 2xx stands for. `misdirected`: a 404 says that the URL is wrong."""
     wish_s = retry_after_s(reply.headers, wall_s)
     if 300 <= reply.status < 400:
         return FetchFailure(_redirected(reply, issuer), quick=False, retry_after_s=wish_s)
     found = _objection_in(reply)
     words = folded(found.words if found else _excerpt(reply), mask)
-    definite = reply.status in DEFINITE_STATUSES or (found is not None and found.code in DEFINITE_CODES)
-    if found is not None and found.code in PASSING_CODES:
-        definite = False
+    definite = _is_definite(reply.status, found) or (misdirected and reply.status in MISDIRECTED)
     return FetchFailure(
         f"{REFUSED if definite else ''}{issuer} answered {reply.status}{': ' if words else ''}{words}",
         definite=definite,
@@ -108,6 +130,7 @@ def denial(document: Any, reply: Reply, wall_s: float, issuer: str, mask: Mask) 
     return FetchFailure(
         f"{REFUSED if found.definite else ''}{issuer} answered {reply.status} with an error: {quoted(found, mask)}",
         definite=found.definite,
+        unclear=not found.passing,
         retry_after_s=retry_after_s(reply.headers, wall_s),
     )
 
@@ -115,6 +138,16 @@ def denial(document: Any, reply: Reply, wall_s: float, issuer: str, mask: Mask) 
 def quoted(found: Objection, mask: Mask) -> str:
     """Its words, from a place where a token may stand: nothing that looks like one is quoted."""
     return folded(_TOKENLIKE.sub(MASK, mask(found.words)), mask)
+
+
+def _is_definite(status: int, found: Objection | None) -> bool:
+    """A login that breaks over a wrong password says 500 and what is wrong; a gateway before it knows nothing."""
+    if found is None:
+        return status in DEFINITE_STATUSES
+    if found.code in PASSING_CODES:
+        return False
+    speaks = status <= SERVER_ERROR and status not in CROWDED and says_no(found.text or "")
+    return status in DEFINITE_STATUSES or found.code in DEFINITE_CODES or speaks
 
 
 def _objection_in(reply: Reply) -> Objection | None:

@@ -12,7 +12,8 @@ from gatepass.tokens.document import expiry_path, found_token, is_text, ordinary
 from gatepass.tokens.expiry import Life, Moment, certain_s, date_of, is_jwt, jwt_life_s
 from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.life import Kind, ToldBy
-from gatepass.tokens.objection import denial, denies, refusal
+from gatepass.tokens.objection import MISDIRECTED, denial, denies, refusal
+from gatepass.tokens.remedy import look_at, names_its_place
 from gatepass.tokens.reply import Mask, NotJson, Reply, document_of, folded, is_html, page_title
 
 
@@ -20,7 +21,9 @@ from gatepass.tokens.reply import Mask, NotJson, Reply, document_of, folded, is_
 class Terms:
     """How the replies of one issuer are read. `issuer` is its name for people: a host, a program, a file.
 
-    `header` names the response header that holds the token, where the body does not.
+    `header` names the response header that holds the token, where the body does not. `credential` and
+    `address` name the settings to look at: the block under `credentials`, and that of the URL in it, where the
+    URL is the configuration's own. `by_login`: the reply is a login's, which says no in any words.
     """
 
     issuer: str
@@ -29,6 +32,9 @@ class Terms:
     paths: ReplyPaths = field(default_factory=ReplyPaths)
     plain_text: bool = False
     header: str | None = None
+    credential: str = ""
+    address: str | None = None
+    by_login: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,18 +59,27 @@ def read(reply: Reply, terms: Terms, wall_s: float, mask: Mask) -> Minted:
     members of an error object: it might hold a token in a place where nobody looks for one.
     """
     if not 200 <= reply.status < 300:
-        raise refusal(reply, wall_s, terms.issuer, mask)
+        raise _refused(reply, terms, wall_s, mask)
     found, document, home = _found(reply, terms, mask)
     if denies(document) and (failure := denial(document, reply, wall_s, terms.issuer, mask)):
         raise failure
     if not is_text(found):
         failure = denial(document, reply, wall_s, terms.issuer, mask)
-        raise failure or FetchFailure(_no_token(document, found, terms))
+        raise failure or FetchFailure(_no_token(document, found, terms), unclear=terms.by_login)
     text = bearer(found, terms.issuer)
     told = told_life(document, home, terms.paths)
     life_s, told_by = _life(text, told, reply, terms, wall_s)
     unheard = expiry_path(terms.paths) if told is None and told_by is ToldBy.DEFAULT else None
     return Minted(text, life_s, Kind.JWT if is_jwt(text) else Kind.OPAQUE, told_by, unheard)
+
+
+def _refused(reply: Reply, terms: Terms, wall_s: float, mask: Mask) -> FetchFailure:
+    """Beyond 2xx: a URL of the configuration that nobody knows there will not be known a second later."""
+    misdirected = terms.address is not None and reply.status in MISDIRECTED
+    failure = refusal(reply, wall_s, terms.issuer, mask, misdirected=misdirected)
+    if not misdirected and not is_html(reply):
+        return failure
+    return failure.worded(f"{failure.reason}{look_at(terms.credential, terms.address)}")
 
 
 def _found(reply: Reply, terms: Terms, mask: Mask) -> tuple[Any, Any, Any]:
@@ -100,7 +115,8 @@ def _document(reply: Reply, terms: Terms, mask: Mask) -> Any:
     if is_html(reply):
         title = page_title(text)
         named = f" ({folded(title, mask)})" if title else ""
-        raise FetchFailure(f"{terms.issuer} answered {reply.status} with an HTML page{named} instead of a token")
+        page = f"{terms.issuer} answered {reply.status} with an HTML page{named} instead of a token"
+        raise FetchFailure(page + look_at(terms.credential, terms.address))
     if not terms.plain_text:
         raise FetchFailure(f"{terms.issuer} answered {reply.status} with a body that is not JSON")
     return text
@@ -113,7 +129,10 @@ def _no_token(document: Any, found: Any, terms: Terms) -> str:
     if found is not None and not isinstance(found, str | dict | list):
         return f"{terms.issuer} answered with a token{where} that is not text"
     names = ordinary_names(document)
-    return f"{terms.issuer} answered without a token{where}{f'; the reply has {names}' if names else ''}"
+    if not names:
+        return f"{terms.issuer} answered without a token{where}"
+    place = names_its_place(terms.credential) if terms.by_login else ""
+    return f"{terms.issuer} answered without a token{where}; the reply has {names}{place}"
 
 
 def _life(text: str, told: Life | Moment | None, reply: Reply, terms: Terms, wall_s: float) -> tuple[float, ToldBy]:

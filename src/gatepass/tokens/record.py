@@ -10,7 +10,7 @@ import msgspec
 
 from gatepass.call import Secret
 from gatepass.store.seam import Reading
-from gatepass.tokens.backoff import REFUSAL_LONGEST_S, REFUSAL_S, RETRY_AFTER_LONGEST_S
+from gatepass.tokens.backoff import DOUBT_LONGEST_S, RETRY_AFTER_LONGEST_S, hold_s
 from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.life import Kind, Token, ToldBy
 
@@ -67,12 +67,13 @@ class FailureRecord(_Record):
     quick: bool
     at_s: float
     until_s: float
+    unclear: bool = False
 
     @classmethod
     def of(cls, failure: FetchFailure, owner: str, at_s: float, refusals: int) -> Self:
-        """`refusals`: how often the issuer has said no by now, this time included."""
-        hold_s = max(hold(failure, refusals), TRANSIENT_S)
-        return cls(owner, failure.reason, failure.definite, failure.quick, at_s, at_s + hold_s)
+        """`refusals`: how often the issuer has said no, or what may be one, by now, this time included."""
+        until_s = at_s + max(hold(failure, refusals), TRANSIENT_S)
+        return cls(owner, failure.reason, failure.definite, failure.quick, at_s, until_s, failure.unclear)
 
     def speaks_for(self, process: str, now_s: float) -> bool:
         """Whether `process` has failed as well at the store's moment `now_s`, without asking: it would hear the same.
@@ -83,7 +84,9 @@ class FailureRecord(_Record):
         """The same failure at the store's moment `now_s`, for somebody who has not asked."""
         left_s = self.until_s - now_s
         wish_s = left_s if left_s > TRANSIENT_S else None
-        return FetchFailure(self.reason, definite=self.definite, quick=self.quick, retry_after_s=wish_s)
+        return FetchFailure(
+            self.reason, definite=self.definite, unclear=self.unclear, quick=self.quick, retry_after_s=wish_s
+        )
 
 
 def hold(failure: FetchFailure, refusals: int) -> float:
@@ -92,6 +95,6 @@ def hold(failure: FetchFailure, refusals: int) -> float:
     As in one process: together they must not lock an account either.
     """
     wished_s = min(failure.retry_after_s or 0.0, RETRY_AFTER_LONGEST_S)
-    if not failure.definite:
-        return wished_s
-    return max(wished_s, min(REFUSAL_S * 2.0 ** min(refusals - 1, 10), REFUSAL_LONGEST_S))
+    if failure.unclear and refusals > 1:
+        return max(wished_s, hold_s(refusals - 1, DOUBT_LONGEST_S))
+    return max(wished_s, hold_s(refusals)) if failure.definite else wished_s

@@ -200,7 +200,8 @@ class SharedSource:
     async def _tell_failure(self, names: Names, lease: Lease, reading: Reading, failure: FetchFailure) -> None:
         if not await lease.take():
             return
-        refusals = await self._store.count(names.refusals, REFUSALS_TTL_S) if failure.definite else 0
+        counts = failure.definite or failure.unclear
+        refusals = await self._store.count(names.refusals, REFUSALS_TTL_S) if counts else 0
         record = FailureRecord.of(failure, self._owner, reading.there_s(self._clock.now()), refusals)
         await self._store.put(names.failure, record.encoded(), record.until_s - record.at_s + FAILURE_KEPT_S)
 

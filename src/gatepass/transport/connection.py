@@ -12,7 +12,7 @@ from typing import Protocol, cast
 
 import httptools
 
-from gatepass.call import Timeouts
+from gatepass.call import Timeouts, Upload
 from gatepass.errors import Fault, TransportFault
 from gatepass.transport.deadline import Deadline
 from gatepass.transport.head import FIELDS, HEAD_BYTES, objection
@@ -81,7 +81,7 @@ class Connection(asyncio.BufferedProtocol):
         """Whether it was never dialed."""
         return self.made_s is None and not self._killed
 
-    async def ask(self, head: bytes, body: bytes, bounds: Timeouts, *, to_head: bool = False) -> Incoming:
+    async def ask(self, head: bytes, body: bytes | Upload, bounds: Timeouts, *, to_head: bool = False) -> Incoming:
         """Send a request; returns when the head of its reply is here. Raises TransportFault.
 
         `to_head`: the method is HEAD, so there is no body, whatever length the reply claims. A reply
@@ -92,7 +92,10 @@ class Connection(asyncio.BufferedProtocol):
         self._to_head = to_head
         self.deadline.set(bounds.first_byte_s)
         try:
-            if len(body) <= JOINED_BYTES:
+            if not isinstance(body, bytes):
+                await self._pass_on(transport, reply, head, body)
+                self.deadline.set(bounds.first_byte_s)
+            elif len(body) <= JOINED_BYTES:
                 transport.write(head + body)
             else:
                 await self._write(transport, reply, head, body)
@@ -139,6 +142,21 @@ class Connection(asyncio.BufferedProtocol):
             if reply.status or not self.open:  # uvloop raises where asyncio ignores a write to what is closing
                 return
             transport.write(view[start : start + SLICE_BYTES])
+        self._unsent = False
+
+    async def _pass_on(self, transport: asyncio.Transport, reply: Incoming, head: bytes, body: Upload) -> None:
+        """Write an upload, piece by piece as it comes; a reply before its end is an error that wants no more of it."""
+        self._unsent = True
+        is_chunked = body.length_bytes is None
+        transport.write(head)
+        async for piece in body:
+            while self._writing_paused and not (reply.status or reply.ended):
+                await reply.changed()
+            if reply.status or not self.open:
+                return
+            transport.write(b"%x\r\n%b\r\n" % (len(piece), piece) if is_chunked else piece)
+        if is_chunked:
+            transport.write(b"0\r\n\r\n")
         self._unsent = False
 
     def _late(self) -> None:

@@ -54,7 +54,11 @@ def request_fields(request: Request, place: Place) -> list[tuple[bytes, bytes]]:
         raise TransportFault(Fault.INVALID, "the request frames its own body", sent=False)
     if b"host" not in names:
         fields.insert(0, (b"host", place.authority))
-    if request.body or request.method in _BODIED:
+    if request.upload is not None:
+        size = request.upload.length_bytes
+        framing = (b"transfer-encoding", b"chunked") if size is None else (b"content-length", b"%d" % size)
+        fields.append(framing)
+    elif request.body or request.method in _BODIED:
         fields.append((b"content-length", b"%d" % len(request.body)))
     return fields
 

@@ -41,7 +41,7 @@ class LeanTransport:
         head = request_head(request, place)
         bounds = request.timeouts
         connection = (not request.fresh and pool.idle()) or await pool.take(bounds.connect_s, fresh=request.fresh)
-        reply = await connection.ask(head, request.body, bounds, to_head=request.method == "HEAD")
+        reply = await connection.ask(head, request.upload or request.body, bounds, to_head=request.method == "HEAD")
         try:
             return decoded(reply, reply.named.get(b"content-encoding"))
         except TransportFault:

@@ -167,7 +167,7 @@ def _foreign(request: Request, trail: _Trail) -> httpcore2.Request:
         request.method,
         httpcore2.URL(scheme=scheme, host=place.host.encode(), port=place.port, target=place.target),
         headers=request_fields(request, place),
-        content=request.body,
+        content=request.upload or request.body,
         extensions={"timeout": times, "trace": trail},
     )
 

@@ -35,18 +35,17 @@ async def read_whole(response: Response, limit_bytes: int, beginning: bytes = b"
     The caller closes the response.
     """
     pieces = [beginning] if beginning else []
-    size = len(beginning)
-    _check_size(size, limit_bytes)
-    async for piece in response:
-        size += len(piece)
-        _check_size(size, limit_bytes)
+    left_bytes = limit_bytes - len(beginning)
+
+    def take(piece: bytes) -> bool:
+        nonlocal left_bytes
+        left_bytes -= len(piece)
         pieces.append(piece)
-    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        return left_bytes >= 0
 
-
-def _check_size(size_bytes: int, limit_bytes: int) -> None:
-    if size_bytes > limit_bytes:
+    if left_bytes < 0 or not await response.pour(take):
         raise TransportFault(Fault.TOO_LARGE, f"the reply is larger than {limit_bytes} bytes")
+    return b"".join(pieces)
 
 
 async def read_beginning(response: Response, limit_bytes: int) -> bytes:

@@ -71,7 +71,8 @@ class Carrier:
         if self._replaced:
             kept = tuple(field for field in kept if field[0] not in self._replaced)
         url = f"{request.url}{'&' if '?' in request.url else '?'}{self._parameter}" if self._parameter else request.url
-        return Request(request.method, url, (*kept, *self._fields), request.body, request.timeouts)
+        fields = (*kept, *self._fields)
+        return Request(request.method, url, fields, request.body, request.timeouts, upload=request.upload)
 
     def _prepare(self, token: Secret | None) -> None:
         fields, parameter = self._static_fields, ""

@@ -32,7 +32,8 @@ class AzureDialect(OpenaiDialect):
     ) -> Request:
         """As OpenaiDialect's; raises ModelNotFound for a model that no deployment can be called by."""
         operation = call.operation
-        deployment = "" if operation.surface is Surface.MODELS else target.model or self.deployment or call.model
+        has_none = operation.surface is Surface.MODELS or not operation.names_model
+        deployment = "" if has_none else target.model or self.deployment or call.model
         return written(call, _url(base_url, deployment, operation.path, self.settings), timeouts, forward_headers)
 
 

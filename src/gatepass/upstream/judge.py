@@ -202,6 +202,9 @@ def _unwrapped(document: Any, body: bytes, surface: Surface) -> bytes | None:
 
 def _fault_of_shape(document: Any, surface: Surface, mask: Mask) -> str | None:
     wanted = _WANTED.get(surface)
+    if surface is Surface.RESPONSES and isinstance(document, dict):
+        is_one = document.get("object") == "response" or "output" in document
+        return None if is_one else f"with JSON that is no response ({_members(document, mask)})"
     if wanted is None:
         return None if isinstance(document, dict | list) else "with JSON that is neither an object nor a list"
     if not isinstance(document, dict):

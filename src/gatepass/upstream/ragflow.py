@@ -30,7 +30,7 @@ class RagflowDialect(OpenaiDialect):
         return written(call, self._url(call, target, base_url), timeouts, forward_headers)
 
     def _url(self, call: Call, target: Target, base_url: str) -> str:
-        if call.operation.surface is Surface.CHAT:
+        if call.operation.name == "chat":
             return _chat_url(base_url, target.model or call.model, self.paths)
         if call.operation.surface is Surface.MODELS:
             return list_url(base_url)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from gatepass.call import Call, Surface, Target
+from gatepass.call import Call, Target
 from gatepass.errors import InvalidImage, ModelNotFound
 from gatepass.upstream.ragflow_path import Paths, assistant
 
@@ -46,7 +46,7 @@ class RagflowBody:
     name = "ragflow"
 
     def apply(self, call: Call, target: Target) -> Call:
-        if call.operation.surface is not Surface.CHAT:
+        if call.operation.name != "chat":
             raise _unserved(call, target)
         asked = assistant(target.model or call.model)
         members = _OBJECT.decode(call.body)

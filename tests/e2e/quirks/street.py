@@ -121,8 +121,8 @@ def by_ragflow(config: Config, url: str) -> None:
 
 
 def by_cumulative(config: Config, url: str) -> None:
-    del url
-    config["models"]["cumulative"] = {"upstream": "main", "repair": {"cumulative": True}}
+    config["upstreams"]["cumulative"] = {"base_url": f"{url}/v1", "repair": {"cumulative": True}}
+    config["models"]["cumulative"] = {"upstream": "cumulative"}
 
 
 SPECIAL: tuple[Callable[[Config, str], None], ...] = (by_ragflow, by_cumulative)

@@ -12,7 +12,7 @@ FIRST = b"# HELP gatepass_x_total X\n# TYPE gatepass_x_total counter\ngatepass_x
 
 
 def worker(folder: Path, name: str) -> Peers:
-    return Peers(folder, name, lambda: FIRST, lambda: {"ready": True, "name": name})
+    return Peers(folder, name, lambda: FIRST, lambda: {"ready": True, "name": name}, lambda: [{"adapted": name}])
 
 
 async def told(folder: Path, said: bytes) -> bytes:
@@ -33,9 +33,10 @@ async def test_each_worker_is_told_by_its_name_and_metrics_are_added_up(tmp_path
     async with aclosing(worker(tmp_path, "worker-1")) as one, aclosing(worker(tmp_path, "worker-2")) as two:
         await one.open()
         await two.open()
-        statuses, exposition = await one.statuses(), await two.exposition()
+        statuses, exposition, learned = await one.statuses(), await two.exposition(), await two.learned()
     assert statuses == {name: {"ready": True, "name": name} for name in ("worker-1", "worker-2")}
     assert b"gatepass_x_total 2.0" in exposition
+    assert learned == [[{"adapted": "worker-1"}], [{"adapted": "worker-2"}]]
 
 
 async def test_a_worker_that_does_not_answer_is_left_out(tmp_path):

@@ -239,6 +239,39 @@ MEMBER_ROWS = (
         }.items()
     ),
     *(
+        Case(
+            f"13 the family, {name}",
+            body,
+            {"temperature": 0.1, "top_p": 0.3, "presence_penalty": 0.4, "frequency_penalty": 0.7, "min_p": 0, "n": 1},
+            dict.fromkeys(("temperature", "top_p", "presence_penalty", "frequency_penalty", "min_p")),
+            *(("drop=temperature", "drop=top_p", "drop=presence_penalty", "drop=frequency_penalty", "drop=min_p"),),
+        )
+        for name, body in {
+            "by its code": openai(unsupported("top_p"), "top_p", "unsupported_parameter"),
+            "in words alone": openai(unsupported("presence_penalty")),
+            "by a value": openai(
+                "Unsupported value: 'temperature' does not support 0.1 with this model. Only the default (1) value is"
+                " supported.",
+                "temperature",
+                "unsupported_value",
+            ),
+        }.items()
+    ),
+    *(
+        Case(f"13 one of the family, {name}", body, {"temperature": 2, "top_p": 0.3}, {"temperature": None}, entries)
+        for name, body, entries in (
+            ("its value alone", openai("invalid temperature: only 1 is allowed"), ("drop=temperature",)),
+            ("unknown here", openai("Unknown parameter: 'temperature'.", "temperature"), ("drop=temperature",)),
+        )
+    ),
+    Case(
+        "do_sample",
+        openai("Unknown parameter: 'do_sample'."),
+        {"do_sample": True},
+        {"do_sample": None},
+        ("drop=do_sample",),
+    ),
+    *(
         Case(f"14 {name}", body, {"seed": 1}, {"seed": None}, ("drop=seed",), status=status)
         for name, status, body in (
             ("OpenAI's code", 400, openai("Unknown parameter: 'seed'.", "seed", "unknown_parameter")),

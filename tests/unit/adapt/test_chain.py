@@ -20,7 +20,7 @@ PNG = b64encode(b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 4).decode()
 
 
 def test_the_rules_stand_in_their_order():
-    assert [rule.name for rule in BUILT_IN] == ["images", "strays", "model"]
+    assert [rule.name for rule in BUILT_IN] == ["images", "strays", "stream_options", "vectors", "model"]
 
 
 def test_each_rule_sees_what_the_one_before_made():

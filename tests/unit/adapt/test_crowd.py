@@ -37,6 +37,19 @@ def test_a_model_that_has_spoken_makes_nobody_wait_for_an_hour():
     assert crowd.wait_s("c", WAY, KNOWN_S, KNOWN_S) == WAIT_S
 
 
+def test_a_model_that_has_spoken_lately_and_has_nothing_on_trial_is_calm():
+    crowd = Crowd()
+    assert not crowd.is_calm(WAY, 0.0)
+    crowd.spoke("a", WAY, 0.0)
+    assert crowd.is_calm(WAY, KNOWN_S / 2 - 1)
+    assert not crowd.is_calm(WAY, KNOWN_S / 2), "so that it speaks again before its time is over"
+    assert not crowd.is_calm(OTHER_WAY, 0.0)
+    crowd.propose(KEY, SYNTH, "", "a", 0.0)
+    assert not crowd.is_calm(WAY, 0.0)
+    crowd.settle(KEY)
+    assert crowd.is_calm(WAY, 0.0)
+
+
 def test_streams_and_whole_replies_are_scouted_apart():
     crowd = Crowd()
     crowd.wait_s("a", WAY, 0.0, 0.0)

@@ -7,7 +7,7 @@ import pytest
 
 from gatepass.adapt.chain import adapt
 from gatepass.adapt.changes.change import Revision
-from gatepass.adapt.declared import Declared, changes_of
+from gatepass.adapt.declared import NAMES, Declared, changes_of
 from gatepass.config.model import Config
 from gatepass.config.models import Model
 from gatepass.errors import InvalidRequest
@@ -121,18 +121,30 @@ def test_the_entry_is_the_one_that_the_route_takes():
     assert drops("chat", "*") == ["drop=d"]
 
 
-@pytest.mark.parametrize("takes_ids", [None, False, True])
-def test_token_ids_are_refused_unless_the_model_takes_them(takes_ids):
+@pytest.mark.parametrize("takes_ids", [None, True])
+def test_token_ids_go_up_as_they_are(takes_ids):
     declared = Declared.from_config(config(models={"m": model(capabilities={"token_ids": takes_ids})}))
     call = a_call(b'{"model":"m","input":[1,2]}', EMBEDDINGS)
-    if takes_ids:
-        assert adapt(call, TARGET, declared.rules("embeddings", "m")) is call
-    else:
-        with pytest.raises(InvalidRequest, match="token_ids: true"):
-            adapt(call, TARGET, declared.rules("embeddings", "m"))
-    with pytest.raises(InvalidRequest):
-        adapt(call, TARGET, declared.rules("embeddings", "other"))
-    assert declared.rules("chat", "m") == ()
+    for name in ("m", "other"):
+        assert adapt(call, TARGET, declared.rules("embeddings", name)) is call
+
+
+def test_token_ids_are_refused_where_the_model_is_declared_to_take_none():
+    entry = model(capabilities={"token_ids": False}, rules={"drop": ["user"]})
+    declared = Declared.from_config(config(models={"m": entry, "*": model()}))
+    call = a_call(b'{"model":"m","input":[1,2],"user":"u"}', EMBEDDINGS)
+    with pytest.raises(InvalidRequest, match="token_ids: false"):
+        adapt(call, TARGET, declared.rules("embeddings", "m"))
+    assert adapt(call, TARGET, declared.rules("embeddings", "other")) is call
+    assert [rule.name for rule in declared.rules("embeddings", "m")] == ["texts", "rules"]
+    assert [rule.name for rule in declared.rules("chat", "m")] == ["rules"]
+
+
+def test_models_by_the_thousand_cost_no_memory():
+    declared = Declared.from_config(config(models={"*": model(rules={"drop": ["user"]})}))
+    for number in range(3 * NAMES):
+        assert declared.rules("chat", f"m{number}") == declared.rules("chat", "*")
+    assert declared.remembered == NAMES
 
 
 def test_a_model_without_rules_has_none():

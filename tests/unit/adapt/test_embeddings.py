@@ -225,3 +225,28 @@ def test_numbers_that_have_no_base64_are_told_so(vector, told):
 
 def test_one_part_that_fails_fails_all():
     assert "there are 2 for 1 inputs" in fault(vectors(entry(0)), vectors(entry(0), entry(1)), counts=[1, 1])
+
+
+@pytest.mark.parametrize(
+    ("listed", "asked"),
+    [
+        ([entry(0), entry(1)], Asked(2)),
+        ([entry(0, more=1), entry(1)], Asked(2, dimensions=2)),
+        ([entry(0, [])], None),
+        ([entry(0), entry(1)], Asked(2, dimensions=3)),
+    ],
+)
+def test_a_reply_that_is_right_is_told_in_one_pass_and_any_other_is_not(listed, asked):
+    for indent in (None, 2):
+        reply = json.dumps({"data": listed, "usage": {"total_tokens": 1}}, indent=indent).encode()
+        if asked is None or asked.dimensions == 3:
+            assert fault(reply, counts=(len(listed),), asked=asked)
+        else:
+            assert answer([reply], [len(listed)], asked, "embed") is reply
+
+
+@pytest.mark.parametrize("blank", [b"", b" ", b"\n" * 40])
+def test_a_vector_of_blanks_is_an_empty_one(blank):
+    assert "empty vector" in fault(b'{"data":[{"index":0,"embedding":[%b]}]}' % blank)
+    reply = b'{"data":[{"index":0,"embedding":[%b0.5]}]}' % blank
+    assert answer([reply], [1], Asked(1), "embed") is reply

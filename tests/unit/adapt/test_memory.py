@@ -31,6 +31,18 @@ def test_a_lesson_is_known_for_its_subject_alone():
         assert known(memory, other) == []
 
 
+def test_what_is_known_is_told_without_looking_at_it():
+    memory = Memory()
+    assert not memory.knows(OURS)
+    memory.commit(key(), SYNTH, "", NOW_S)
+    assert memory.knows(OURS)
+    assert memory.knows(O3)
+    memory.forget(key())
+    memory.commit(key(VERIFIED, OURS), VERIFIED, "", NOW_S)
+    assert memory.knows(OURS)
+    assert not memory.knows(O3)
+
+
 def test_a_lesson_about_an_account_is_known_for_its_credential_alone():
     memory = Memory()
     memory.commit(key(VERIFIED, OURS), VERIFIED, "verify", NOW_S)

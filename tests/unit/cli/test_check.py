@@ -102,8 +102,10 @@ def test_the_route_and_what_is_changed_on_it_are_shown_in_order(check):
         "  1. surface: chat",
         "  2. built-in rule: images",
         "  3. built-in rule: strays",
-        "  4. built-in rule: model",
-        "  5. dialect: openai",
+        "  4. built-in rule: stream_options",
+        "  5. built-in rule: vectors",
+        "  6. built-in rule: model",
+        "  7. dialect: openai",
     ]
 
 

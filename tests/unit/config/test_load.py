@@ -184,7 +184,7 @@ upstreams:
 models:
   gpt: {upstream: chatt, stream: atuo}
 access:
-  keys: [{name: a, key: "${SHORT}", profile: x}]
+  keys: [{name: a, key: "${SHORT}", profile: dif}]
 """
     )
     assert refused(path, {"SHORT": "abc", "URL": "ftp://topsecret"}).splitlines() == [
@@ -199,7 +199,7 @@ access:
         "gatepass.yaml:8: upstreams.other.base_url: expects http://host… or https://host…",
         "gatepass.yaml:10: models.gpt.upstream: 'chatt' is not a name under upstreams; did you mean chat?",
         "gatepass.yaml:10: models.gpt.stream: 'atuo' is not known here; did you mean auto?",
-        "gatepass.yaml:12: access.keys[0].profile: not built yet: the profile of a caller; remove it",
+        "gatepass.yaml:12: access.keys[0].profile: 'dif' is not a name under profiles; did you mean dify?",
         "gatepass.yaml:12: access.keys[0].key: is shorter than 16 characters: take one of `gatepass keys new`",
     ]
 

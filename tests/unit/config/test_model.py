@@ -51,7 +51,7 @@ def test_one_upstream_is_enough():
         {"models": {"m": {"name": "x", "targets": [{"upstream": "u"}]}}},
         {"access": {"keys": [{"name": "a"}]}},
         {"access": {"keys": [{"name": "a", "key": "in-plain-text-00"}]}},
-        {"operations": {"rerank": {"upstream": "u"}}},
+        {"operations": {"messages": {"upstream": "u"}}},
     ],
 )
 def test_what_makes_no_sense_is_refused(blocks):

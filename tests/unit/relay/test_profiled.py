@@ -6,18 +6,10 @@ import pytest
 
 from gatepass.config.profiles import BUILT_IN, PLAIN, Profile
 from gatepass.relay.chunk import Origin
-from gatepass.relay.profiled import keep_alive, mended_reply, shapers_of, wishes_of
-from gatepass.relay.repair.wishes import Wishes
+from gatepass.relay.profiled import after_of, keep_alive, mended_reply
 
 ORIGIN = Origin(lambda prefix: prefix + "1", 7, "m")
 BOTH = Profile(whole_numbers=True, content_text=True)
-
-
-def test_a_profile_becomes_wishes():
-    assert wishes_of(PLAIN, False) == Wishes()
-    assert wishes_of(BUILT_IN["ragflow"], True) == Wishes(include_usage=True, splits_finish=True)
-    profile = Profile(without_choices="keep")
-    assert wishes_of(profile, None, cumulative=True) == Wishes(None, without_choices="keep", cumulative=True)
 
 
 def test_the_sign_of_life_has_the_form_that_the_client_takes():
@@ -35,11 +27,27 @@ def test_the_sign_of_life_has_the_form_that_the_client_takes():
     }
 
 
+def test_the_sign_of_life_in_a_stream_of_completions_is_a_piece_of_text():
+    sign = keep_alive("empty-delta", ORIGIN, is_text=True) or b""
+    said = json.loads(sign.removeprefix(b"data: "))
+    assert (said["object"], said["choices"]) == (
+        "text_completion",
+        [{"index": 0, "text": "", "logprobs": None, "finish_reason": None}],
+    )
+
+
+@pytest.mark.parametrize("content", [rb'"\ud83d"', b"NaN"])
+def test_json_that_only_python_reads_is_left_as_it_is(content):
+    body = b'{"choices":[{"index":0,"message":{"content":null,"x":%b}}]}' % content
+    assert mended_reply(body, BOTH) == (body, ())
+
+
 def test_lines_are_cut_for_the_client_that_takes_no_long_ones():
-    (shaper,) = shapers_of(BUILT_IN["ragflow"])
+    shaper = after_of(BUILT_IN["ragflow"])
+    assert shaper is not None
     long = b'data: {"choices":[{"index":0,"delta":{"content":"%b"}}]}\n\n' % (b"x" * 2**20)
     assert max(map(len, shaper.feed(long).splitlines())) < 2**20
-    assert shapers_of(PLAIN) == ()
+    assert after_of(PLAIN) is None
 
 
 def chat(message, **more):

@@ -20,6 +20,8 @@ def test_counts_are_whole_numbers_or_missing():
             Usage(5, None, 5),
         ),
         (b'{"choices":[{"message":{"content":"\\"usage\\":{\\"total_tokens\\":9}"}}]}', None),
+        (b'{"usage":{"prompt_tokens":-1,"completion_tokens":"2","total_tokens":3}}', Usage(None, None, 3)),
+        (b'{"usage":{"prompt_tokens":true,"completion_tokens":1.5,"total_tokens":3}}', Usage(None, None, 3)),
         (b'{"usage":null}', None),
         (b'{"usage":{"total_tokens":1,}}', None),
         (b'{"usage":{"total_tokens":1}' + b" " * 5_000 + b"}", None),

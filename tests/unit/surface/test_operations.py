@@ -1,11 +1,25 @@
 """Which path is which operation."""
 
+from dataclasses import replace
+
 import pytest
 
 from gatepass.errors import MethodNotAllowed, UnknownPath
 from gatepass.surface.operations import OPERATIONS, Match, match, openapi_paths
 
-CHAT, EMBEDDINGS, MODELS, MODEL = OPERATIONS
+BY_NAME = {operation.name: operation for operation in OPERATIONS}
+CHAT, COMPLETIONS, EMBEDDINGS, RERANK, RESPONSES, MODELS, MODEL = (
+    BY_NAME[name] for name in ("chat", "completions", "embeddings", "rerank", "responses", "models", "model")
+)
+
+
+def row(method, path):
+    (found,) = (operation for operation in OPERATIONS if (operation.method, operation.path) == (method, path))
+    return found
+
+
+def one_of(method, path, filled):
+    return Match(replace(row(method, path), path=filled))
 
 
 @pytest.mark.parametrize("base_path", ["", "/llm", "/a/b"])
@@ -15,7 +29,18 @@ CHAT, EMBEDDINGS, MODELS, MODEL = OPERATIONS
     ("method", "path", "found"),
     [
         ("POST", "/chat/completions", Match(CHAT)),
+        ("POST", "/completions", Match(COMPLETIONS)),
         ("POST", "/embeddings", Match(EMBEDDINGS)),
+        ("POST", "/rerank", Match(RERANK)),
+        ("POST", "/responses", Match(RESPONSES)),
+        ("POST", "/audio/transcriptions", Match(row("POST", "/audio/transcriptions"))),
+        ("POST", "/audio/speech", Match(row("POST", "/audio/speech"))),
+        ("POST", "/files", Match(row("POST", "/files"))),
+        ("GET", "/files", Match(row("GET", "/files"))),
+        ("GET", "/files/file-a_1.b", one_of("GET", "/files/{id}", "/files/file-a_1.b")),
+        ("DELETE", "/files/file-1", one_of("DELETE", "/files/{id}", "/files/file-1")),
+        ("GET", "/files/file-1/content", one_of("GET", "/files/{id}/content", "/files/file-1/content")),
+        ("POST", "/batches/b1/cancel", one_of("POST", "/batches/{id}/cancel", "/batches/b1/cancel")),
         ("GET", "/models", Match(MODELS)),
         ("HEAD", "/models", Match(MODELS)),
         ("GET", "/models/gpt-4o", Match(MODEL, "gpt-4o")),
@@ -31,7 +56,7 @@ def test_an_operation_is_found_under_each_of_its_paths(base_path, prefix, slashe
 @pytest.mark.parametrize(
     "path",
     [
-        *("/", "", "/v1", "/v1/", "/v1/completions", "/v2/chat/completions", "/v1/v1/v1/models", "/chat"),
+        *("/v1/complete", "/v1/v1/v1", "/v2/chat/completions", "/v1/v1/v1/models", "/chat"),
         *(
             "/v1/chat/completions/x",
             "//v1/models",
@@ -45,10 +70,28 @@ def test_an_operation_is_found_under_each_of_its_paths(base_path, prefix, slashe
 def test_any_other_path_is_unknown(path):
     with pytest.raises(UnknownPath) as caught:
         match("POST", path)
-    assert caught.value.message == (
-        f"There is nothing at {path}. gatepass serves POST /v1/chat/completions, POST /v1/embeddings, "
-        "GET /v1/models, GET /v1/models/{model}."
-    )
+    told = caught.value.message
+    assert told.startswith(f"There is nothing at {path}. gatepass serves POST /v1/chat/completions, POST /v1/compl")
+    assert told.endswith("GET /v1/models, GET /v1/models/{model}.")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/v1/files/..", "/v1/files/../models", "/v1/files/a/b/content", "/v1/files/a%2Fb", "/v1/files/a?b"),
+        *("/v1/files/a/contents", "/v1/batches/é", "/v1/files/" + "x" * 257, "/v2/files/a"),
+    ],
+)
+def test_an_id_is_one_plain_word(path):
+    with pytest.raises(UnknownPath):
+        match("GET", path)
+
+
+@pytest.mark.parametrize("path", ["", "/", "/v1", "/v1/", "/v1/v1//"])
+def test_the_root_of_the_api_may_be_the_rerankers(path):
+    assert match("POST", "/llm" + path, "/llm") == Match(RERANK, at_root=True)
+    with pytest.raises(UnknownPath):
+        match("GET", path)
 
 
 @pytest.mark.parametrize("path", ["/v1/models", "/ll/v1/models", "/llmx/v1/models", "/llm", "/llm/"])
@@ -61,7 +104,7 @@ def test_what_is_not_below_the_base_path_is_unknown(path):
 def test_a_long_unknown_path_is_cut_in_the_message():
     with pytest.raises(UnknownPath) as caught:
         match("GET", "/" + "x" * 100_000)
-    assert len(caught.value.message) < 500
+    assert len(caught.value.message) < 1500
 
 
 @pytest.mark.parametrize(
@@ -71,6 +114,8 @@ def test_a_long_unknown_path_is_cut_in_the_message():
         ("HEAD", "/v1/embeddings", "POST"),
         ("OPTIONS", "/chat/completions/", "POST"),
         ("POST", "/v1/models", "GET, HEAD"),
+        ("PATCH", "/v1/files", "POST, GET, HEAD"),
+        ("POST", "/v1/files/f", "GET, HEAD, DELETE"),
         ("DELETE", "/v1/v1/models/a/b", "GET, HEAD"),
         ("get", "/v1/models", "GET, HEAD"),
     ],
@@ -82,24 +127,23 @@ def test_a_wrong_method_is_told_the_right_one(method, path, allow):
 
 
 def test_only_what_may_be_sent_twice_is_repeatable():
-    assert [operation.name for operation in OPERATIONS if operation.repeatable] == ["embeddings", "models", "model"]
+    assert [operation.name for operation in OPERATIONS if operation.repeatable] == [
+        "embeddings",
+        "rerank",
+        "models",
+        "model",
+    ]
 
 
 def test_the_openapi_fragment_has_each_operation_once():
     paths = openapi_paths("/llm")
-    assert {(path, method) for path, methods in paths.items() for method in methods} == {
-        ("/llm/v1/chat/completions", "post"),
-        ("/llm/v1/embeddings", "post"),
-        ("/llm/v1/models", "get"),
-        ("/llm/v1/models/{model}", "get"),
-    }
-    operations = [operation for methods in paths.values() for operation in methods.values()]
-    assert [operation["operationId"] for operation in operations] == ["chat", "embeddings", "models", "model"]
-    assert [("requestBody" in operation, "parameters" in operation) for operation in operations] == [
-        (True, False),
-        (True, False),
-        (False, False),
-        (False, True),
-    ]
-    streams = ["text/event-stream" in operation["responses"]["200"]["content"] for operation in operations]
-    assert streams == [True, False, False, False]
+    listed = {(path, method) for path, methods in paths.items() for method in methods}
+    assert listed == {("/llm/v1" + operation.path, operation.method.lower()) for operation in OPERATIONS}
+    ids = [operation["operationId"] for methods in paths.values() for operation in methods.values()]
+    assert len(set(ids)) == len(OPERATIONS)
+    assert {"chat", "embeddings", "get_files_id_content", "post_batches_id_cancel"} < set(ids)
+    assert "parameters" in paths["/llm/v1/files/{id}"]["delete"]
+    assert "multipart/form-data" in paths["/llm/v1/files"]["post"]["requestBody"]["content"]
+    assert "application/json" in paths["/llm/v1/rerank"]["post"]["requestBody"]["content"]
+    streamed = [path for path in paths if "text/event-stream" in str(paths[path])]
+    assert streamed == ["/llm/v1/chat/completions", "/llm/v1/completions", "/llm/v1/responses"]

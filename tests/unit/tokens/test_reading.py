@@ -284,7 +284,10 @@ def test_a_token_without_life_is_a_failure(life):
             said({"error": "invalid_client", "error_description": "No"}),
             "the issuer refused the client: sso answered 200 with an error: invalid_client: No",
         ),
-        (said({"code": 10001, "msg": "wrong app"}), "sso answered 200 with an error: 10001: wrong app"),
+        (
+            said({"code": 10001, "msg": "wrong app"}),
+            "the issuer refused the client: sso answered 200 with an error: 10001: wrong app",
+        ),
         (
             said({"code": 401, "token": "abc", "msg": "no"}),
             "the issuer refused the client: sso answered 200 with an error: 401: no",

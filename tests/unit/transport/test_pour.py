@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 
@@ -10,7 +11,7 @@ from gatepass.call import Timeouts
 from gatepass.errors import Fault, TransportFault
 from gatepass.transport.coding import Decoded, decoded
 from gatepass.transport.incoming import Incoming
-from gatepass.transport.seam import pour
+from gatepass.transport.seam import pour, read_whole
 from tests.unit.transport.loop import advance, rest
 from tests.unit.transport.wire import Wire
 
@@ -171,3 +172,47 @@ async def test_a_coded_reply_pours_what_it_decodes():
     reply, taker = Decoded(Pieces(), Plain()), Taker(b"B")
     assert (await reply.pour(taker), taker.taken) == (False, [b"A", b"B"])
     assert (await reply.pour(taker), taker.taken) == (True, [b"A", b"B", b"C"])
+
+
+class Body:
+    """A Response of these pieces."""
+
+    status, headers = 200, ()
+
+    def __init__(self, *pieces: bytes) -> None:
+        self._pieces = iter(pieces)
+
+    def __aiter__(self):
+        return self
+
+    async def __anext__(self) -> bytes:
+        for piece in self._pieces:
+            return piece
+        raise StopAsyncIteration
+
+    async def pour(self, take: Callable[[bytes], bool]) -> bool:
+        return await pour(self, take)
+
+    async def aclose(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("pieces", [(), (b"abc",), (b"a", b"bc"), (b"a", b"b", b"c")])
+async def test_a_whole_body_is_all_pieces_behind_its_beginning(pieces):
+    whole = b"".join(pieces)
+    assert await read_whole(Body(*pieces), len(whole)) == whole
+    assert await read_whole(Body(*pieces), len(whole) + 2, b"01") == b"01" + whole
+
+
+@pytest.mark.parametrize(
+    ("beginning", "pieces"), [(b"", (b"abcd",)), (b"", (b"ab", b"cd")), (b"ab", (b"cd",)), (b"abcd", ())]
+)
+async def test_a_body_beyond_the_limit_is_read_no_further(beginning, pieces):
+    with pytest.raises(TransportFault) as raised:
+        await read_whole(Body(*pieces, b"never read"), 3, beginning)
+    assert raised.value.fault is Fault.TOO_LARGE
+
+
+async def test_a_whole_body_in_one_piece_is_not_copied():
+    piece = b"abc"
+    assert await read_whole(Body(piece), 3) is piece

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from gatepass.call import Surface
 from gatepass.errors import (
+    GatepassError,
     UpstreamAuth,
     UpstreamEmpty,
     UpstreamHtml,
@@ -34,9 +35,9 @@ NO_STREAM = (
     " This model answers only as a whole: gatepass makes a stream of that with upstreams.chat.learn: on, or with"
     " stream: emulate in the model's entry under models."
 )
-UNSTREAMED = (
-    'The upstream "chat" answered 200 OK with one whole reply although a stream was asked for: it does not stream this'
-    " model. Set stream to false in the client, for gatepass does not yet turn a whole reply into a stream."
+NO_ASSISTANT = (
+    "RAGFlow has no such assistant for the owner of this token: set `name` of this model under `models` to its id, for"
+    " an agent to agent:ID."
 )
 APIM_TEXT = (
     "Access denied due to missing subscription key."
@@ -61,9 +62,19 @@ def refusal(status, body, headers=JSON, **more):
     return said(judge_refusal("chat", status, headers, data, **more))
 
 
-def document(body, headers=JSON, *, surface=Surface.CHAT, stream=False, status=200, **more):
+def judged(body, headers=JSON, *, surface=Surface.CHAT, **more):
+    """The document itself, or the error."""
+    return judge_document("chat", surface, 200, headers, body, **more)
+
+
+def document(body, headers=JSON, *, surface=Surface.CHAT, **more):
+    """What the error tells; None for a good reply, which is the same object then."""
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return said(judge_document("chat", surface, stream, status, headers, data, **more))
+    found = judged(data, headers, surface=surface, **more)
+    if isinstance(found, bytes):
+        assert found is data
+        return None
+    return said(found)
 
 
 def told(error_class, status, code, message, **more):
@@ -319,18 +330,16 @@ def test_good_reply_is_fine_whatever_its_label(body, surface, headers):
     assert document(body, headers, surface=surface) is None
 
 
-@pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("body", [b"", b"\n\n  \r\n", b"\xef\xbb\xbf"])
-def test_empty_body_is_an_error(body, stream):
-    assert document(body, stream=stream, host="h") == told(
+def test_empty_body_is_an_error(body):
+    assert document(body, host="h") == told(
         UpstreamEmpty, 502, "upstream_empty", 'The upstream "chat" (h) answered 200 OK with an empty body.'
     )
 
 
-@pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("headers", [HTML, JSON, EVENTS, ()])
-def test_login_page_is_an_error(headers, stream):
-    assert document(LOGIN, headers, stream=stream, host="h") == told(
+def test_login_page_is_an_error(headers):
+    assert document(LOGIN, headers, host="h") == told(
         UpstreamHtml,
         502,
         "upstream_html",
@@ -347,7 +356,7 @@ LIES = {
     ),
     "ragflow of somebody else": (
         {"code": 102, "message": "You don't own the chat 1"},
-        told(UpstreamRefusal, 404, "102", "You don't own the chat 1", kind="invalid_request_error"),
+        told(UpstreamRefusal, 404, "102", f"You don't own the chat 1. {NO_ASSISTANT}", kind="invalid_request_error"),
     ),
     "ragflow exception": (
         {"code": 100, "data": None, "message": "ValueError('x')"},
@@ -419,36 +428,55 @@ LIES = {
 }
 
 
-@pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("surface", Surface)
 @pytest.mark.parametrize(("body", "expected"), LIES.values(), ids=LIES)
-def test_error_in_a_200_gets_its_true_status(body, expected, surface, stream):
-    assert document(body, surface=surface, stream=stream) == expected
+def test_error_in_a_200_gets_its_true_status(body, expected, surface):
+    assert document(body, surface=surface) == expected
 
 
 def test_label_of_an_event_stream_hides_no_error():
-    assert document({"code": 102, "message": "no"}, EVENTS, stream=True)["code"] == "102"
+    assert document({"code": 102, "message": "no"}, EVENTS)["code"] == "102"
 
 
 @pytest.mark.parametrize("headers", [JSON, EVENTS])
-def test_whole_completion_is_no_stream(headers):
-    assert document(COMPLETION, headers, stream=True) == invalid(UNSTREAMED)
-
-
-@pytest.mark.parametrize("headers", [JSON, EVENTS])
-def test_stream_nobody_asked_for_is_an_error(headers):
+def test_events_are_no_document(headers):
     body = b'data: {"choices":[{"delta":{"content":"hi"}}]}\n\ndata: [DONE]\n\n'
-    assert document(body, headers) == invalid(
-        'The upstream "chat" answered 200 OK with a stream of events although none was asked for: set stream to true'
-        " in the client, for gatepass does not yet join events into one reply."
-    )
-    assert document(b": ping\n\n", headers)["code"] == "upstream_invalid"
+    for events in (body, b": ping\n\n", b"data: {}"):
+        assert document(events, headers) == invalid(
+            'The upstream "chat" answered 200 OK with a stream of events, which is no answer to this request.'
+        )
 
 
-def test_events_that_the_relay_could_not_take_are_no_success():
-    assert document(b"data: {}", stream=True) == invalid(
-        'The upstream "chat" answered 200 OK with events that could not be read as a stream.'
-    )
+WRAPPED = [
+    (b' {"code": 0, "msg": "ok", "data" : %b , "trace": 1}', Surface.CHAT, COMPLETION),
+    (b'{"code":"200","message":"success","data":%b}', Surface.EMBEDDINGS, VECTORS),
+    (b'{"success":true,"data":%b}', Surface.CHAT, {**COMPLETION, "x": "x" * form.WHOLE_BYTES}),
+    (b'\xef\xbb\xbf{"data":%b}', Surface.CHAT, COMPLETION),
+]
+
+
+@pytest.mark.parametrize(("envelope", "surface", "inside"), WRAPPED)
+def test_an_answer_is_taken_out_of_its_envelope_byte_for_byte(envelope, surface, inside):
+    document = json.dumps(inside, indent=1).encode()
+    assert judged(envelope % document, surface=surface) == document
+
+
+@pytest.mark.parametrize(
+    ("body", "surface", "expected"),
+    [
+        ({"code": 0, "data": {"choices": []}}, Surface.CHAT, "upstream_empty"),
+        ({"code": 0, "data": {"data": []}}, Surface.EMBEDDINGS, "upstream_empty"),
+        ({"code": 0, "data": {"choices": [], "error": "boom"}}, Surface.CHAT, "upstream_error"),
+        ({"code": 0, "data": {"data": COMPLETION}}, Surface.CHAT, "upstream_invalid"),
+        ({"code": 0, "data": {"text": "hi"}}, Surface.CHAT, "upstream_invalid"),
+        ({"code": 0, "data": None}, Surface.CHAT, "upstream_invalid"),
+        ({"code": 500, "message": "boom", "data": COMPLETION}, Surface.CHAT, "500"),
+        ({"code": 0, "data": COMPLETION}, Surface.MODELS, None),
+    ],
+)
+def test_what_is_in_the_envelope_is_judged_too(body, surface, expected):
+    found = document(body, surface=surface)
+    assert (None if found is None else found["code"]) == expected
 
 
 @pytest.mark.parametrize(
@@ -463,11 +491,6 @@ def test_events_that_the_relay_could_not_take_are_no_success():
             {f"n{n}": 1 for n in range(9)},
             Surface.EMBEDDINGS,
             'with JSON that has no list "data" (it has n0, n1, n2, n3, n4, n5, n6, n7, …)',
-        ),
-        (
-            {"code": 0, "msg": "ok", "data": COMPLETION},
-            Surface.CHAT,
-            'with its reply wrapped in "data" (it has code, msg, data), which gatepass does not yet unwrap',
         ),
         ([1], Surface.CHAT, "with JSON that is no object"),
         (b"7", Surface.EMBEDDINGS, "with JSON that is no object"),
@@ -485,9 +508,8 @@ def test_events_that_the_relay_could_not_take_are_no_success():
         ),
     ],
 )
-@pytest.mark.parametrize("stream", [False, True])
-def test_reply_without_the_wanted_list_is_an_error(body, surface, what, stream):
-    assert document(body, surface=surface, stream=stream) == invalid(f'The upstream "chat" answered 200 OK {what}.')
+def test_reply_without_the_wanted_list_is_an_error(body, surface, what):
+    assert document(body, surface=surface) == invalid(f'The upstream "chat" answered 200 OK {what}.')
 
 
 @pytest.mark.parametrize(
@@ -513,12 +535,11 @@ def test_list_without_an_object_is_an_error(entries, surface, wanted):
     )
 
 
-@pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("surface", Surface)
 @pytest.mark.parametrize("wanted", ["choices", "data"])
-def test_error_beside_an_empty_list_gets_its_true_status(wanted, surface, stream):
+def test_error_beside_an_empty_list_gets_its_true_status(wanted, surface):
     body = {wanted: [], "code": 102, "message": "boom"}
-    assert document(body, surface=surface, stream=stream) == told(
+    assert document(body, surface=surface) == told(
         UpstreamRefusal, 400, "102", "boom", kind="invalid_request_error", raw=body
     )
 
@@ -529,12 +550,11 @@ def test_reply_cut_anywhere_never_looks_finished(body, surface):
     assert [cut for cut in range(len(whole)) if document(whole[:cut], surface=surface) is None] == []
 
 
-@given(st.binary() | st.text().map(str.encode), st.sampled_from([JSON, HTML, EVENTS, ()]), st.booleans())
-def test_any_bytes_are_judged_without_a_crash(body, headers, stream):
+@given(st.binary() | st.text().map(str.encode), st.sampled_from([JSON, HTML, EVENTS, ()]))
+def test_any_bytes_are_judged_without_a_crash(body, headers):
     for surface in Surface:
-        error = judge_document("chat", surface, stream, 200, headers, body)
-        assert error is None or 400 <= error.http_status <= 599
-        assert error is not None or not stream or surface is Surface.MODELS
+        found = judged(body, headers, surface=surface)
+        assert found is body or 400 <= found.http_status <= 599
     refused = judge_refusal("chat", 400, headers, body)
     assert refused.http_status == 400
     assert refused.message
@@ -578,23 +598,22 @@ def test_any_pieces_of_errors_are_judged_without_a_crash(body, status, headers):
     assert len(error.message) < 3000
     error.message.encode()
     for surface in Surface:
-        judge_document("chat", surface, False, 200, headers, body)
+        judged(body, headers, surface=surface)
 
 
 def test_texts_of_our_own_are_no_wrong_credential_to_ragflow():
     errors = [
         judge_head("chat", 302, ()),
         judge_head("chat", 999, ()),
-        judge_document("chat", Surface.CHAT, False, 200, HTML, LOGIN),
-        judge_document("chat", Surface.CHAT, True, 200, JSON, b""),
-        judge_document("chat", Surface.CHAT, True, 200, JSON, b'{"choices":[]}'),
-        judge_document("chat", Surface.CHAT, False, 200, EVENTS, b"data: {}\n\n"),
-        judge_document("chat", Surface.CHAT, False, 200, JSON, b"{}"),
-        judge_document("chat", Surface.CHAT, False, 200, JSON, b'{"choices":[]}'),
-        judge_document("chat", Surface.CHAT, False, 200, JSON, b'{"choices":[null]}'),
-        judge_document("chat", Surface.CHAT, False, 200, JSON, b'{"data":{"choices":[]}}'),
-        judge_document("chat", Surface.CHAT, False, 200, JSON, b"x"),
+        judge_document("chat", Surface.CHAT, 200, HTML, LOGIN),
+        judge_document("chat", Surface.CHAT, 200, JSON, b""),
+        judge_document("chat", Surface.CHAT, 200, EVENTS, b"data: {}\n\n"),
+        judge_document("chat", Surface.CHAT, 200, JSON, b"{}"),
+        judge_document("chat", Surface.CHAT, 200, JSON, b'{"choices":[]}'),
+        judge_document("chat", Surface.CHAT, 200, JSON, b'{"choices":[null]}'),
+        judge_document("chat", Surface.CHAT, 200, JSON, b'{"data":{"choices":[]}}'),
+        judge_document("chat", Surface.CHAT, 200, JSON, b"x"),
     ]
-    messages = [error.message for error in errors if error is not None]
+    messages = [error.message for error in errors if isinstance(error, GatepassError)]
     assert len(messages) == len(errors)
     assert [message for message in messages if re.search("auth|key|forbidden", message.lower())] == []

@@ -11,7 +11,7 @@ from gatepass.call import Surface
 
 SAFE = frozenset(
     (
-        *("drop_params", "model_type", "temperature", "top_p", "top_k", "min_p"),
+        *("drop_params", "model_type", "temperature", "top_p", "top_k", "min_p", "do_sample"),
         *("presence_penalty", "frequency_penalty", "repetition_penalty", "logit_bias", "seed"),
         *("user", "store", "metadata", "service_tier", "parallel_tool_calls", "stream_options"),
         *("reasoning_effort", "reasoning", "thinking", "enable_thinking", "thinking_budget"),

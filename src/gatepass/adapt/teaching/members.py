@@ -43,19 +43,28 @@ _VALUES = (
     re.compile(r"invalid (\w+): only "),
     re.compile(r"(?<![A-Za-z0-9_])([A-Za-z0-9_]++)\s*参数非法"),
 )
+SAMPLING = ("temperature", "top_p", "presence_penalty", "frequency_penalty", "top_k", "min_p")
+"""Reasoning models take none of these, and refuse them one by one: RAGFlow's dialogs send four, which are more
+than a request is sent again for."""
+_FAMILY = frozenset(SAMPLING)
+_NOT_HERE = re.compile(r"with this model\b")
 _WORD = re.compile(r"[\w.]+")
 _HINT = re.compile(r"Use '([^']+)' instead")
 
 
 def members(heard: Heard) -> Iterator[tuple[Lesson, ...]]:
-    """For unknown members one step that deals with all of them: no request would do without one of the others."""
+    """For unknown members one step that deals with all of them: no request would do without one of the others.
+
+    One for all of SAMPLING, too, where one of them is refused as a matter of the model and not of its value's form.
+    """
     unknown = [place for place in dict.fromkeys(_unknown(heard)) if place.partition("[")[0] not in ("", "stream")]
+    wrong = [place for place in dict.fromkeys(_wrong_values(heard)) if place not in NEVER and place not in RENAMES]
+    if _NOT_HERE.search(heard.text) is not None and not _FAMILY.isdisjoint((*unknown, *wrong)):
+        yield tuple(Lesson("drop", place) for place in SAMPLING)
     if unknown:
         hint = _HINT.search(heard.text)
         yield tuple(_of_unknown(place, hint[1] if hint is not None else None) for place in unknown[:MOST_NAMES])
-    for place in dict.fromkeys(_wrong_values(heard)):
-        if place not in NEVER and place not in RENAMES:
-            yield (Lesson("drop", place),)
+    yield from ((Lesson("drop", place),) for place in wrong)
 
 
 def _of_unknown(place: str, hint: str | None) -> Lesson:

@@ -83,7 +83,7 @@ class Aggregator:
             return
         self._bytes_left -= len(run)
         if self._bytes_left < 0:
-            self._fail(_too_large(self._upstream))
+            self.fail(_too_large(self._upstream))
             return
         if (data := single_line_data(run)) is not None:
             self._add(data.strip(), b"")
@@ -108,13 +108,19 @@ class Aggregator:
             raise failure.no_json(self._upstream) from None
 
     @property
+    def is_over(self) -> bool:
+        """Whether nothing that may come matters any more: `[DONE]` was here, or there is a failure."""
+        return self._is_over
+
+    @property
     def _is_complete(self) -> bool:
         if self._is_done:
             return True
         finished = [choice.has_finished for choice in self._choices.values()]
         return len(finished) >= self._choices_wanted and all(finished)
 
-    def _fail(self, error: GatepassError) -> None:
+    def fail(self, error: GatepassError) -> None:
+        """There will be no answer: `error` says why."""
         self.failure = error
         self._is_over = True
         self._choices, self._rest = {}, {}
@@ -139,7 +145,7 @@ class Aggregator:
             said = read_json(data)
         except ValueError:
             if name != b"error":
-                self._fail(failure.no_json(self._upstream))
+                self.fail(failure.no_json(self._upstream))
                 return
             said = data.decode("utf-8", "replace")
         self._add_said(said, name)
@@ -152,7 +158,7 @@ class Aggregator:
             if complaint is None and name == b"error":
                 complaint = self._read_error({"error": said}) or failure.UNREADABLE
             if complaint is not None:
-                self._fail(failure.refusal(self._upstream, complaint))
+                self.fail(failure.refusal(self._upstream, complaint))
                 return
             fields = unwrapped(fields)
             choices = fields.get("choices")
@@ -172,7 +178,7 @@ class Aggregator:
             choice = self._choices.get(index)
             if choice is None:
                 if len(self._choices) >= MAX_CHOICES:
-                    self._fail(_too_many(self._upstream))
+                    self.fail(_too_many(self._upstream))
                     return
                 choice = self._choices[index] = new_choice(said)
             choice.add(said)

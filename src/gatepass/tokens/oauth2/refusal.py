@@ -25,9 +25,4 @@ def code_of(reply: Reply) -> str | None:
 
 def advised(failure: FetchFailure, advice: str) -> FetchFailure:
     """The same failure with what to do about it."""
-    return FetchFailure(
-        f"{failure.reason.rstrip('.')}; {advice}",
-        definite=failure.definite,
-        quick=failure.quick,
-        retry_after_s=failure.retry_after_s,
-    )
+    return failure.worded(f"{failure.reason.rstrip('.')}; {advice}")

@@ -36,7 +36,10 @@ class Oauth2Source:
         clock: Clock,
         keepsake: Keepsake | None = None,
     ) -> None:
-        terms = Terms(host_of(settings.endpoint), settings.default_ttl_s, settings.max_ttl_s)
+        address = "token_url" if settings.issuer is None else None
+        terms = Terms(
+            host_of(settings.endpoint), settings.default_ttl_s, settings.max_ttl_s, credential=name, address=address
+        )
         self._settings = settings
         self._clock = clock
         self._issuer = Issuer(name, settings, terms, transport, clock)

@@ -67,7 +67,8 @@ def test_a_conversation_has_no_inputs():
     ],
 )
 def test_token_ids_are_told_from_texts(body, has):
-    assert has_token_ids(body) is has
+    assert has_token_ids(a_call(body, EMBEDDINGS)) is has
+    assert has_token_ids(a_call(body, CHAT)) is False
 
 
 def test_token_ids_are_refused_with_what_to_do():

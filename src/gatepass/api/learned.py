@@ -1,0 +1,55 @@
+"""What /learned tells: what the upstreams' rejections have taught, with the evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from gatepass.adapt.memory import Learned
+from gatepass.adapt.pinning import as_config
+from gatepass.config.model import Config
+from gatepass.gate import Gate
+
+Row = dict[str, Any]
+
+_SUBJECT = ("upstream", "model", "operation", "credential", "adapted", "state")
+"""What tells two rows apart."""
+
+
+def lessons_of(gate: Gate) -> list[Row]:
+    """The rows of one process, plain JSON (`Learned.as_row`); moments are seconds since the epoch."""
+    return [one.as_row() for one in gate.learner.memory.learned(gate.clock.now(), gate.clock.wall())]
+
+
+def merged(pages: Iterable[Sequence[Row]]) -> list[Row]:
+    """The rows of several processes as one list: uses added up, from the first learning to the last end."""
+    found: dict[tuple[str, ...], Row] = {}
+    for row in (row for page in pages for row in page):
+        key = tuple(row[name] for name in _SUBJECT)
+        found[key] = _together(found[key], row) if key in found else row
+    return [found[key] for key in sorted(found)]
+
+
+def _together(one: Row, other: Row) -> Row:
+    later = max(one, other, key=lambda row: float(row["expires_at"]))
+    learned_at = min(one["learned_at"], other["learned_at"])
+    return {**later, "learned_at": learned_at, "uses": one["uses"] + other["uses"]}
+
+
+def shown(rows: Iterable[Row], wall_s: float) -> list[Row]:
+    """For people and programs: ages instead of moments. `expires_in_s` 0: the next request goes without it, to see."""
+    return [
+        {
+            **{name: row[name] for name in _SUBJECT},
+            "evidence": row["evidence"],
+            "age_s": max(0, round(wall_s - row["learned_at"])),
+            "expires_in_s": max(0, round(row["expires_at"] - wall_s)),
+            "uses": row["uses"],
+        }
+        for row in rows
+    ]
+
+
+def pinned(rows: Iterable[Row], config: Config) -> str:
+    """YAML that makes what was learned permanent; what was only observed has never been tried, so it is left."""
+    return as_config((Learned.of_row(row) for row in rows if row["state"] == "learned"), config)

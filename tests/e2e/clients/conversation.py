@@ -1,0 +1,149 @@
+"""What the strict upstream says: a text, what it sees in a picture, and a sum that takes ten rounds of parallel calls.
+
+Its answers depend on all that was sent before: a call whose arguments were put together wrongly, a result that got
+lost, or a picture that did not arrive is refused, and no answer can be right by chance.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from tests.integration.strict_azure import TEXT, Refused
+
+QUESTION = "What colour is the sky? 蓝"
+PICTURE = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
+"""A PNG of one point."""
+SEEN = f"A picture of {len(base64.b64decode(PICTURE))} bytes, and the sky is 蓝."
+ROUNDS = 10
+PARAMETERS = {
+    "type": "object",
+    "properties": {"a": {"type": "integer"}, "b": {"type": "integer"}, "note": {"type": "string"}},
+    "required": ["a", "b", "note"],
+}
+TOOL = {"name": "add", "description": "The sum of two numbers.", "parameters": PARAMETERS}
+
+Call = dict[str, Any]
+Message = dict[str, Any]
+
+
+def calls_of(number: int, total: int) -> list[Call]:
+    """The calls of round `number`, two or three: they take up the total of the rounds before."""
+    return [
+        {
+            "id": f"call_{number}_{place}",
+            "name": TOOL["name"],
+            "arguments": {"a": total, "b": 10 * number + place, "note": f'é蓝 "{place}" \\'},
+        }
+        for place in range(2 + number % 2)
+    ]
+
+
+def added(calls: list[Call]) -> int:
+    """The total after `calls`, kept short."""
+    total: int = sum(call["arguments"]["a"] + call["arguments"]["b"] for call in calls)
+    return total % 1000
+
+
+def whole() -> tuple[list[Call], str]:
+    """Every call of the conversation in order, and its last words."""
+    made: list[Call] = []
+    total = 0
+    for number in range(ROUNDS):
+        calls = calls_of(number, total)
+        made += calls
+        total = added(calls)
+    return made, ended(total)
+
+
+def ended(total: int) -> str:
+    return f"The sum is {total}: 蓝."
+
+
+def message(said: Mapping[str, Any]) -> Message:
+    """The answer to a chat; raises Refused where the conversation is not as it must have come about."""
+    messages = said["messages"]
+    if not any(QUESTION in text for text in _texts(messages)):
+        raise Refused("The question got lost.", param="messages")
+    if said.get("tools"):
+        return _next_round(said, messages)
+    pictures = _pictures(messages)
+    if any(url != f"data:image/png;base64,{PICTURE}" for url in pictures):
+        raise Refused("The picture is not the one that was sent.", param="messages")
+    return {"role": "assistant", "content": SEEN if pictures else TEXT}
+
+
+def _next_round(said: Mapping[str, Any], messages: list[Message]) -> Message:
+    if [tool["function"]["name"] for tool in said["tools"]] != [TOOL["name"]]:
+        raise Refused("The tool got lost.", param="tools")
+    number, total = _replayed(messages)
+    if number == ROUNDS:
+        return {"role": "assistant", "content": ended(total)}
+    return {"role": "assistant", "content": None, "tool_calls": [_as_sent(call) for call in calls_of(number, total)]}
+
+
+def _as_sent(call: Call) -> dict[str, Any]:
+    arguments = json.dumps(call["arguments"], ensure_ascii=False)
+    return {"id": call["id"], "type": "function", "function": {"name": call["name"], "arguments": arguments}}
+
+
+def _replayed(messages: list[Message]) -> tuple[int, int]:
+    """How many rounds were played, and their total."""
+    number, total = 0, 0
+    for at, one in enumerate(messages):
+        if one["role"] == "assistant" and one.get("tool_calls"):
+            calls = calls_of(number, total)
+            _check_calls(one["tool_calls"], calls)
+            _check_results(messages[at + 1 : at + 1 + len(calls)], calls)
+            number, total = number + 1, added(calls)
+    return number, total
+
+
+def _check_calls(sent: list[dict[str, Any]], calls: list[Call]) -> None:
+    found = [
+        {"id": call["id"], "name": call["function"]["name"], "arguments": _parsed(call["function"]["arguments"])}
+        for call in sent
+    ]
+    if found != calls:
+        raise Refused(f"These calls were never made: {found}, but {calls}.", param="messages")
+
+
+def _check_results(following: list[Message], calls: list[Call]) -> None:
+    results = {one.get("tool_call_id"): one.get("content") for one in following if one["role"] == "tool"}
+    if set(results) != {call["id"] for call in calls}:
+        told = "An assistant message with 'tool_calls' must be followed by tool messages responding to each"
+        raise Refused(f"{told} 'tool_call_id'.", param="messages")
+    for call in calls:
+        right = call["arguments"]["a"] + call["arguments"]["b"]
+        if _number(results[call["id"]]) != right:
+            raise Refused(f"{results[call['id']]!r} is not {right}, the result of {call}.", param="messages")
+
+
+def _number(content: Any) -> int | None:
+    """The first number of a result; clients wrap it each in their own way."""
+    found = re.search(r"\d+", content if isinstance(content, str) else json.dumps(content))
+    return None if found is None else int(found[0])
+
+
+def _parsed(arguments: str) -> Any:
+    try:
+        return json.loads(arguments)
+    except ValueError:
+        return arguments
+
+
+def _parts(messages: list[Message]) -> Iterator[dict[str, Any]]:
+    for one in messages:
+        content = one.get("content")
+        yield from content if isinstance(content, list) else ({"type": "text", "text": content or ""},)
+
+
+def _texts(messages: list[Message]) -> list[str]:
+    return [part["text"] for part in _parts(messages) if part["type"] == "text"]
+
+
+def _pictures(messages: list[Message]) -> list[str]:
+    return [part["image_url"]["url"] for part in _parts(messages) if part["type"] == "image_url"]

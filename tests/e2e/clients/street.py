@@ -1,0 +1,191 @@
+"""The strict upstream, a gatepass in front of it, and the real clients: straight, and through gatepass."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tests.e2e.clients.case import Case, Kind, cases
+from tests.e2e.clients.upstream import TOKEN
+from tests.e2e.clients.verdict import Seen, judged
+from tests.e2e.process import Process
+from tests.e2e.quirks.verdict import Mark, Verdict
+from tests.e2e.servers import KEY, ROOT, listening, made
+
+RUNNERS = Path(__file__).parent / "runners"
+CLIENT_S = 120.0
+FOREIGN = ("OPENAI_", "LANGCHAIN_", "LANGSMITH_", "LITELLM_", "CO_", "COHERE_", "GATEPASS_")
+"""Beginnings of variables that would tell a client something else."""
+CHATS: tuple[Kind, ...] = ("chat", "tools", "picture", "stray", "rounds")
+VECTORS: tuple[Kind, ...] = ("embed", "embed_many")
+LATER: tuple[Kind, ...] = ("responses", "hear", "speak", "draw", "moderate", "files")
+"""Asked for with `--later` alone, until gatepass has these operations."""
+EVERYTHING: tuple[Kind, ...] = ("models", "completions", *CHATS, *VECTORS, *LATER)
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    title: str
+    made: str
+    """Its part of .e2e/."""
+    runner: str
+    package: str
+    """Whose version stands in the table."""
+    kinds: tuple[Kind, ...] = EVERYTHING
+    arguments: tuple[str, ...] = ()
+    shows: frozenset[str] = frozenset(("finish", "total"))
+    """What else can be seen of an answer: why it ended, how many tokens it took."""
+
+    def now(self) -> Client:
+        """Without what gatepass does not have yet."""
+        return replace(self, kinds=tuple(kind for kind in self.kinds if kind not in LATER))
+
+    @property
+    def is_node(self) -> bool:
+        return self.runner.endswith(".mjs")
+
+    def command(self) -> list[str | Path]:
+        if self.is_node:
+            return ["node", "--input-type=module", "-"]
+        return [made(self.made) / "bin" / "python", RUNNERS / self.runner, *self.arguments]
+
+    def version(self) -> str:
+        if self.is_node:
+            package = made(self.made) / "node_modules" / self.package / "package.json"
+            return str(json.loads(package.read_text(encoding="utf-8"))["version"])
+        asked = f"import importlib.metadata as m; print(m.version({self.package!r}))"
+        return subprocess.check_output([made(self.made) / "bin" / "python", "-c", asked], text=True).strip()
+
+
+ALL = (
+    Client("openai for Python, 3", "python-client", "try_openai.py", "openai"),
+    Client("openai for Python, 2", "python-openai2", "try_openai.py", "openai"),
+    Client("openai for Python, 1", "python-openai1", "try_openai.py", "openai"),
+    Client("openai for Node", "node-client", "try_openai.mjs", "openai"),
+    Client("AI SDK, openai-compatible", "node-ai-sdk", "try_ai_sdk.mjs", "@ai-sdk/openai-compatible",
+           ("completions", *CHATS, *VECTORS)),
+    Client("langchain-openai", "python-langchain", "try_langchain.py", "langchain-openai",
+           (*CHATS, *VECTORS, "responses")),
+    Client("LlamaIndex, OpenAILike", "python-llama-index", "try_llama_index.py", "llama-index-llms-openai-like",
+           (*CHATS, *VECTORS), shows=frozenset()),
+    Client("openai-agents with MCP", "python-agents", "try_agents.py", "openai-agents", (*CHATS, "responses"),
+           shows=frozenset(("total",))),
+    Client("LiteLLM", "python-litellm", "try_litellm.py", "litellm", (*CHATS, *VECTORS, "rerank")),
+    Client("Cohere, v1", "python-cohere", "try_cohere.py", "cohere", ("rerank",), ("v1",)),
+    Client("Cohere, v2", "python-cohere", "try_cohere.py", "cohere", ("rerank",), ("v2",)),
+)  # fmt: skip
+CLIENTS = tuple(client.now() for client in ALL)
+
+Sights = Mapping[Case, Seen]
+Verdicts = Mapping[Case, Verdict]
+
+
+def run(client: Client, url: str, key: str, asked: Sequence[Case]) -> Sights:
+    """Let `client` play `asked`. Raises AssertionError with its stderr where it fails itself."""
+    told = json.dumps([case.asked() for case in asked])
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as listed:
+        listed.write(told)
+        listed.flush()
+        plain = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
+        own = {"OPENAI_BASE_URL": f"{url}/v1", "OPENAI_API_KEY": key, "NO_PROXY": "127.0.0.1", "CASES": listed.name}
+        done = subprocess.run(
+            [str(part) for part in client.command()],
+            env=plain | own,
+            cwd=made(client.made) if client.is_node else None,
+            input=(RUNNERS / client.runner).read_bytes() if client.is_node else told.encode(),
+            timeout=CLIENT_S,
+            capture_output=True,
+            check=False,
+        )
+    assert done.returncode == 0, f"{client.title}:\n{done.stderr.decode()[-4000:]}"
+    return dict(zip(asked, json.loads(done.stdout), strict=True))
+
+
+@contextmanager
+def upstream() -> Iterator[str]:
+    with Process([sys.executable, "-m", "tests.e2e.clients.upstream"], folder=ROOT) as process:
+        yield listening(process)
+
+
+def configuration(url: str) -> str:
+    """Nothing about the models: what each does not take is gatepass's to find out."""
+    hashed = hashlib.sha256(KEY.encode()).hexdigest()
+    return json.dumps(
+        {
+            "credentials": {"fixed": {"type": "static", "token": TOKEN}},
+            "upstreams": {"strict": {"base_url": f"{url}/v1", "credential": "fixed"}},
+            "models": {"*": {"upstream": "strict"}},
+            "access": {"keys": [{"name": "clients", "hash": f"sha256:{hashed}"}]},
+        }
+    )
+
+
+@contextmanager
+def gatepass(folder: Path, url: str) -> Iterator[str]:
+    path = folder / "gatepass.json"
+    path.write_text(configuration(url), encoding="utf-8")
+    python = made("python-gatepass") / "bin" / "python"
+    command: list[str | Path] = [python, "-m", "gatepass", "serve", "--config", path, "--port", "0"]
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("GATEPASS_")}
+    with Process(command, environment=plain | {"PYTHONPATH": str(ROOT / "src")}) as process:
+        try:
+            yield listening(process)
+        finally:
+            (folder / "gatepass.log").write_text(process.output, encoding="utf-8")
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One column: what every client saw of its cases, and what is to be thought of that, by its title."""
+
+    seen: dict[str, Sights]
+    verdicts: dict[str, Verdicts]
+
+    def count(self, mark: Mark) -> int:
+        return sum(verdict.mark is mark for verdicts in self.verdicts.values() for verdict in verdicts.values())
+
+    def wrong(self, title: str) -> list[str]:
+        """What went wrong with a client, and why."""
+        return [
+            f"{case.kind} {case.model} {'streamed' if case.streams else 'whole'}: {verdict.mark} {verdict.why}"
+            for case, verdict in self.verdicts[title].items()
+            if verdict.mark is not Mark.RIGHT
+        ]
+
+
+Enter = Callable[[], AbstractContextManager[str]]
+
+
+def _column(enter: Enter, key: str, clients: Sequence[Client]) -> Side:
+    seen: dict[str, Sights] = {}
+    for client in clients:
+        with enter() as url:
+            seen[client.title] = run(client, url, key, cases(*client.kinds))
+    shows = {client.title: client.shows for client in clients}
+    return Side(
+        seen,
+        {
+            title: {case: judged(case, one, shows[title]) for case, one in sights.items()}
+            for title, sights in seen.items()
+        },
+    )
+
+
+def measured(folder: Path, clients: Sequence[Client] = CLIENTS) -> tuple[Side, Side]:
+    """Both columns. Straight the clients show the upstream's token, through gatepass their key.
+
+    Each client meets a gatepass that has learned nothing yet.
+    """
+    with upstream() as bare, upstream() as behind, ThreadPoolExecutor(2) as pool:
+        raw = pool.submit(_column, lambda: nullcontext(bare), TOKEN, clients)
+        through = pool.submit(_column, lambda: gatepass(folder, behind), KEY, clients)
+        return raw.result(), through.result()

@@ -1,0 +1,75 @@
+"""Real clients from PyPI and npm, each in an environment of its own, through gatepass over a strict upstream.
+
+The upstream refuses what it does not know, and its models refuse streams, temperatures, or answers that are no
+streams. `python -m tests.e2e.clients --write` puts the table into docs/compatibility.md.
+"""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.e2e.clients.case import Case, cases
+from tests.e2e.clients.conversation import ROUNDS, calls_of
+from tests.e2e.clients.street import CLIENTS, Side, measured
+from tests.e2e.clients.table import shown, text
+from tests.e2e.clients.upstream import PLAIN
+from tests.e2e.quirks.verdict import Mark
+
+CHECKED = [client.title for client in CLIENTS if client.runner == "try_openai.py"]
+"""Those that hold every answer against the types of OpenAI's SDK."""
+
+
+@pytest.fixture(scope="module")
+def sides(tmp_path_factory: pytest.TempPathFactory) -> tuple[Side, Side]:
+    return measured(tmp_path_factory.mktemp("clients"))
+
+
+@pytest.fixture(scope="module")
+def raw(sides: tuple[Side, Side]) -> Side:
+    """Straight at the upstream."""
+    return sides[0]
+
+
+@pytest.fixture(scope="module")
+def through(sides: tuple[Side, Side]) -> Side:
+    return sides[1]
+
+
+@pytest.mark.parametrize("title", [client.title for client in CLIENTS])
+def test_every_client_gets_what_it_asks_for(through: Side, title: str):
+    assert through.wrong(title) == []
+
+
+@pytest.mark.parametrize("title", [client.title for client in CLIENTS if "chat" in client.kinds])
+def test_straight_only_the_model_that_takes_all_answers_whole(raw: Side, title: str):
+    whole = {case: verdict for case, verdict in raw.verdicts[title].items() if case.kind == "chat" and not case.streams}
+    assert [case for case, verdict in whole.items() if verdict.mark is Mark.RIGHT] == [Case("chat", PLAIN)]
+
+
+@pytest.mark.parametrize("title", CHECKED)
+def test_every_answer_and_chunk_is_valid_by_the_types_of_the_sdk(through: Side, title: str):
+    seen = through.seen[title].values()
+    assert [fault for one in seen for fault in one["invalid"]] == []
+    assert min(one["checked"] for one in seen) > 0
+
+
+@pytest.mark.parametrize("title", CHECKED)
+def test_straight_not_every_chunk_is_valid(raw: Side, title: str):
+    assert any(one["invalid"] for one in raw.seen[title].values())
+
+
+def test_ten_rounds_of_parallel_calls_are_the_same_plain_emulated_and_aggregated(through: Side):
+    told = [
+        json.dumps([seen[case]["calls"], seen[case]["text"]])
+        for client in CLIENTS
+        if "rounds" in client.kinds and (seen := through.seen[client.title])
+        for case in cases("rounds")
+    ]
+    assert len(set(told)) == 1
+    assert len(json.loads(told[0])[0]) == sum(len(calls_of(number, 0)) for number in range(ROUNDS))
+
+
+def test_the_page_shows_this_very_table(raw: Side, through: Side):
+    assert shown() == text(CLIENTS, raw, through).strip("\n"), "run python -m tests.e2e.clients --write"

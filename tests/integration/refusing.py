@@ -1,0 +1,61 @@
+"""An upstream that refuses what it is told to, in OpenAI's words, and answers everything else as it was asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.integration.answers import COMPLETION, EVENTS
+from tests.integration.scripted import Dialogue, Received, Send, reply, stream
+
+Body = dict[str, Any]
+
+NO_STREAM = "Unsupported value: 'stream' does not support true with this model. Supported values are: false."
+ONLY_STREAM = "This model only support stream mode, please enable the stream parameter to access the model. "
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """`status` and an error for each request that it `concerns`."""
+
+    concerns: Callable[[Body], bool]
+    message: str
+    param: str | None = None
+    code: str | None = None
+    status: int = 400
+
+    @property
+    def dialogue(self) -> Dialogue:
+        error = {"message": self.message, "type": "invalid_request_error", "param": self.param, "code": self.code}
+        return [Send(reply({"error": error}, self.status))]
+
+
+@dataclass(slots=True)
+class Refusing:
+    """`Scripted(answer=Refusing(...))`; what it `refuses` may change while it serves."""
+
+    refuses: list[Refusal] = field(default_factory=list)
+
+    def __call__(self, request: Received) -> Dialogue:
+        body = request.json()
+        refusal = next((one for one in self.refuses if one.concerns(body)), None)
+        if refusal is not None:
+            return refusal.dialogue
+        return [Send(stream(*EVENTS) if body.get("stream") else reply(COMPLETION))]
+
+
+def no_stream() -> Refusal:
+    return Refusal(lambda body: bool(body.get("stream")), NO_STREAM, "stream", "unsupported_value")
+
+
+def only_stream() -> Refusal:
+    return Refusal(lambda body: not body.get("stream"), ONLY_STREAM, None, "invalid_parameter_error")
+
+
+def without(name: str, text: str = "Unsupported parameter: '{}' is not supported with this model.") -> Refusal:
+    return Refusal(lambda body: name in body, text.format(name), name, "unsupported_parameter")
+
+
+def always(message: str, status: int = 400, code: str | None = None) -> Refusal:
+    return Refusal(lambda _: True, message, None, code, status)

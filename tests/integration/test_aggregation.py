@@ -1,0 +1,175 @@
+"""A whole reply made of a stream: of one that was asked for in its place, and of one that nobody asked for."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from tests.integration.answers import COMPLETION, DONE, EVENTS, delta
+from tests.integration.gateway import HELLO, gateway
+from tests.integration.scripted import Fin, Hold, Pause, Rst, Scripted, Send, begin_stream, chunk, event, reply, stream
+
+MODELS = {"m": {"upstream": "chat", "stream": "aggregate"}}
+USAGE = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
+
+
+def serving(upstream, **blocks):
+    return gateway(upstream=upstream.url, **{"models": MODELS, **blocks})
+
+
+def tool(index: int | None, **fields: Any) -> bytes:
+    place = {} if index is None else {"index": index}
+    return delta(tool_calls=[{**place, **fields}])
+
+
+async def test_the_upstream_is_asked_for_a_stream_and_the_client_gets_one_reply():
+    first = event({"id": "x", "model": "m-1", "choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}]})
+    usage = event({"id": "x", "choices": [], "usage": USAGE})
+    events = (first, delta(content="he"), delta(content="llo"), delta("stop"), usage, DONE)
+    dialogue = [Send(stream(*events, x_ratelimit_remaining_tokens="9"))]
+    async with Scripted(dialogue) as upstream, serving(upstream) as gate:
+        answer = await gate.ask({"messages": HELLO["messages"], "model": "m", "stream": False}).answer()
+    sent = upstream.received[0]
+    assert (sent.json()["stream"], sent.json()["stream_options"]) == (True, {"include_usage": True})
+    assert sent.header("accept") == "text/event-stream"
+    assert (answer.status, answer.headers["content-type"]) == (200, "application/json")
+    assert answer.headers["x-gatepass-adapted"] == "stream=aggregate"
+    assert answer.headers["x-ratelimit-remaining-tokens"] == "9"
+    said = answer.json()
+    message = {"role": "assistant", "content": "hello", "refusal": None}
+    assert said["choices"] == [{"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}]
+    assert (said["id"], said["object"], said["model"], said["usage"]) == ("x", "chat.completion", "m-1", USAGE)
+
+
+async def test_tool_calls_are_put_together():
+    events = (
+        tool(0, id="a", type="function", function={"name": "look", "arguments": ""}),
+        tool(0, function={"arguments": '{"x":'}),
+        tool(0, function={"arguments": "1}"}),
+        tool(None, id="b", type="function", function={"name": "go", "arguments": "{}"}),
+        delta("stop"),
+        DONE,
+    )
+    async with Scripted([Send(stream(*events))]) as upstream, serving(upstream) as gate:
+        answer = await gate.ask(HELLO).answer()
+    (choice,) = answer.json()["choices"]
+    assert choice["finish_reason"] == "tool_calls"
+    assert choice["message"]["content"] is None
+    assert choice["message"]["tool_calls"] == [
+        {"id": "a", "type": "function", "function": {"name": "look", "arguments": '{"x":1}'}},
+        {"id": "b", "type": "function", "function": {"name": "go", "arguments": "{}"}},
+    ]
+
+
+BAD: dict[str, tuple[list[Any], int, str]] = {
+    "ends without a reason": ([Send(stream(delta(content="one")))], 502, "upstream_closed"),
+    "is broken off": ([*begin_stream(), Send(chunk(delta(content="one"))), Rst()], 502, "upstream_closed"),
+    "is closed": ([*begin_stream(), Send(chunk(delta(content="one"))), Fin()], 502, "upstream_closed"),
+    "is empty": ([Send(stream())], 502, "upstream_empty"),
+    "has only [DONE]": ([Send(stream(DONE))], 502, "upstream_empty"),
+    "holds an error": (
+        [Send(stream(delta(content="one"), event({"error": {"message": "busy", "code": 429}}), DONE))],
+        429,
+        "429",
+    ),
+    "holds a foreign error": (
+        [Send(stream(delta(content="one"), event({"code": 500001, "msg": "INVOKE_MODEL_ERROR"})))],
+        502,
+        "500001",
+    ),
+    "is no JSON": ([Send(stream(delta(content="one"), event("oops")))], 502, "upstream_invalid"),
+    "falls silent": ([*begin_stream(), Send(chunk(delta(content="one"))), Hold()], 504, "upstream_timeout_idle"),
+    "is too large": (
+        [Send(stream(*[delta(content="x" * 1000)] * 200, delta("stop"), DONE))],
+        502,
+        "upstream_invalid",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+async def test_a_stream_that_is_no_answer_is_an_error_with_its_true_status(case):
+    moves, status, code = BAD[case]
+    async with Scripted(moves) as upstream:
+        upstreams = {"chat": {"base_url": f"{upstream.url}/v1", "timeouts": {"idle_s": 0.3}}}
+        async with gateway(upstreams=upstreams, models=MODELS, limits={"reply_bytes": 100_000}) as gate:
+            answer = await gate.ask(HELLO).answer()
+    assert (answer.status, answer.error["code"]) == (status, code)
+    assert answer.headers["content-type"] == "application/json"
+    assert len(upstream.received) == 1
+
+
+async def test_a_client_that_wants_the_stream_gets_it_byte_for_byte():
+    async with Scripted([Send(stream(*EVENTS))]) as upstream, serving(upstream) as gate:
+        answer = await gate.ask({**HELLO, "stream": True}).answer()
+    assert (answer.status, answer.body) == (200, b"".join(EVENTS))
+    assert "x-gatepass-adapted" not in answer.headers
+
+
+@pytest.mark.parametrize("kind", ["text/event-stream", "text/plain", "application/json"])
+async def test_a_stream_that_nobody_asked_for_becomes_one_reply(kind):
+    lines = b"\xef\xbb\xbf" + b"".join(EVENTS).replace(b"\n", b"\r\n") + b"\r\n"
+    dialogue = [Send(stream(lines, content_type=kind))]
+    async with Scripted(dialogue) as upstream, gateway(upstream=upstream.url) as gate:
+        answer = await gate.ask(HELLO).answer()
+    assert "stream" not in upstream.received[0].json()
+    assert (answer.status, answer.json()["choices"][0]["message"]["content"]) == (200, "hi")
+    assert answer.headers["x-gatepass-adapted"] == "stream=aggregate"
+    assert len(upstream.received) == 1
+
+
+async def test_wrapped_chunks_are_unwrapped():
+    wrapped = [event({"code": 0, "data": json.loads(one[6:])}) for one in EVENTS[:-1]]
+    async with Scripted([Send(stream(*wrapped, DONE))]) as upstream, gateway(upstream=upstream.url) as gate:
+        answer = await gate.ask(HELLO).answer()
+    assert (answer.status, answer.json()["choices"][0]["message"]["content"]) == (200, "hi")
+
+
+async def test_cumulative_texts_are_cut_down_where_the_upstream_is_known_for_them():
+    texts = ["The answer", "The answer is", "The answer is forty", "The answer is forty-two."]
+    events = [*(delta(content=text) for text in texts), delta("stop"), DONE]
+    async with Scripted([Send(stream(*events))]) as upstream:
+        upstreams = {"chat": {"base_url": f"{upstream.url}/v1", "repair": {"cumulative": True}}}
+        async with gateway(upstreams=upstreams, models=MODELS) as gate:
+            answer = await gate.ask(HELLO).answer()
+    assert answer.json()["choices"][0]["message"]["content"] == texts[-1]
+
+
+@pytest.mark.parametrize("kind", ["text/event-stream", "text/plain"])
+async def test_a_document_that_is_labelled_a_stream_is_one_all_the_same(kind):
+    async with Scripted([Send(reply(COMPLETION, content_type=kind))]) as upstream, serving(upstream) as gate:
+        answer = await gate.ask(HELLO).answer()
+    assert (answer.status, answer.json()) == (200, COMPLETION)
+    assert answer.headers["content-type"] == kind
+
+
+async def test_after_done_and_after_an_error_nothing_is_waited_for():
+    """Two upstreams that leave their bodies open for ever: the one is done, the other has said why not."""
+    error = event({"error": {"message": "busy", "code": 429}})
+    for events, status in ((EVENTS, 200), ((delta(content="one"), error), 429)):
+        moves = [*begin_stream(), *(Send(chunk(one)) for one in events), Hold()]
+        async with Scripted(moves) as upstream, serving(upstream) as gate:
+            async with asyncio.timeout(3):
+                answer = await gate.ask(HELLO).answer()
+            await upstream.left()
+        assert answer.status == status
+
+
+async def test_a_connection_whose_stream_was_read_to_its_end_is_used_again():
+    async with Scripted([Send(stream(*EVENTS))]) as upstream, serving(upstream) as gate:
+        for _ in range(3):
+            assert (await gate.ask(HELLO).answer()).status == 200
+        assert upstream.connections == 1
+
+
+async def test_a_client_that_leaves_ends_the_stream_within_a_second():
+    moves = [*begin_stream(), *[Send(chunk(delta(content="one"))), Pause(0.05)] * 100, Hold()]
+    async with Scripted(moves) as upstream, serving(upstream) as gate:
+        async with gate.ask(HELLO):
+            await upstream.requested()
+            await asyncio.sleep(0.1)
+        async with asyncio.timeout(1):
+            await upstream.left()

@@ -1,0 +1,218 @@
+"""Embeddings in several requests: split, in order, all or nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from base64 import b64decode
+from struct import unpack
+from typing import Any
+
+import pytest
+
+from gatepass.adapt.embeddings import PARALLEL
+from tests.integration.gateway import gateway, until
+from tests.integration.scripted import Hold, Pause, Scripted, Send, Wait, reply
+
+PATH = "/v1/embeddings"
+LIMIT = 4
+TOO_MANY = "batch size {} > maximum allowed batch size 4"
+
+
+def embedded(inputs: list[str], **more: Any) -> Any:
+    """An honest reply: the vector of "7" is [7.0, 0.5], and the `index` counts from 0 in each request."""
+    data = [{"object": "embedding", "index": at, "embedding": [float(text), 0.5]} for at, text in enumerate(inputs)]
+    usage = {"prompt_tokens": len(inputs), "total_tokens": len(inputs)}
+    return {"object": "list", "data": data, "model": "e-1", "usage": usage, **more}
+
+
+def limited(request):
+    inputs = request.json()["input"]
+    if len(inputs) > LIMIT:
+        return [Send(reply({"error": {"message": TOO_MANY.format(len(inputs))}}, 413))]
+    return [Send(reply(embedded(inputs)))]
+
+
+def asked(count: int, **more: Any) -> Any:
+    return {"model": "e", "input": [str(number) for number in range(count)], **more}
+
+
+def numbers(answer) -> list[float]:
+    data = answer.json()["data"]
+    assert [entry["index"] for entry in data] == list(range(len(data)))
+    return [entry["embedding"][0] for entry in data]
+
+
+async def test_a_limit_that_is_told_is_learned_and_gone_by():
+    async with Scripted(answer=limited) as upstream, gateway(upstream=upstream.url) as gate:
+        first = await gate.ask(asked(10), PATH).answer()
+        upstream.received.clear()
+        second = await gate.ask(asked(9), PATH).answer()
+        third = await gate.ask(asked(LIMIT), PATH).answer()
+    assert (first.status, numbers(first)) == (200, list(map(float, range(10))))
+    assert first.json()["usage"] == {"prompt_tokens": 10, "total_tokens": 10}
+    assert first.headers["x-gatepass-adapted"] == "split=4"
+    assert first.headers["x-gatepass-attempts"] == "4"
+    assert (numbers(second), numbers(third)) == ([*map(float, range(9))], [*map(float, range(4))])
+    sizes = sorted(len(request.json()["input"]) for request in upstream.received)
+    assert sizes == [1, 4, 4, 4]
+    assert "x-gatepass-adapted" not in third.headers
+
+
+async def test_a_declared_split_asks_for_no_refusal():
+    models = {"e": {"upstream": "chat", "rules": {"split": 3}}}
+    async with Scripted(answer=limited) as upstream, gateway(upstream=upstream.url, models=models) as gate:
+        answer = await gate.ask(asked(8, encoding_format="base64", user="u"), PATH).answer()
+    vectors = [unpack("<2f", b64decode(entry["embedding"])) for entry in answer.json()["data"]]
+    assert vectors == [(float(number), 0.5) for number in range(8)]
+    bodies = [request.json() for request in upstream.received]
+    assert sorted(len(body["input"]) for body in bodies) == [2, 3, 3]
+    assert {(body["encoding_format"], body["user"], body["model"]) for body in bodies} == {("float", "u", "e")}
+
+
+async def test_parts_go_out_a_few_at_a_time_and_come_back_in_order():
+    go = [asyncio.Event() for _ in range(8)]
+
+    def serve(request):
+        inputs = request.json()["input"]
+        number = int(inputs) if isinstance(inputs, str) else int(inputs[0])
+        return [Wait(go[number]), Send(reply(embedded([str(number)])))]
+
+    models = {"e": {"upstream": "chat", "rules": {"split": 1}}}
+    async with (
+        Scripted(answer=serve) as upstream,
+        gateway(upstream=upstream.url, models=models) as gate,
+        gate.ask(asked(8), PATH) as ask,
+    ):
+        await upstream.requested(PARALLEL)
+        await asyncio.sleep(0.05)
+        assert len(upstream.received) == PARALLEL
+        for event in reversed(go):
+            event.set()
+        answer = await ask.answer()
+    assert [isinstance(request.json()["input"], str) for request in upstream.received] == [True] * 8
+    assert numbers(answer) == list(map(float, range(8)))
+
+
+FAILING: dict[str, tuple[int, Any, int, str]] = {
+    "500": (500, {"error": {"message": "boom"}}, 500, "upstream_error"),
+    "429": (429, {"error": {"message": "slow down", "code": "busy"}}, 429, "busy"),
+    "an error in a 200": (200, {"code": 102, "message": "no"}, 400, "102"),
+    "a page": (200, b"<html><title>x</title></html>", 502, "upstream_html"),
+}
+
+
+@pytest.mark.parametrize("case", FAILING)
+async def test_one_part_that_fails_ends_all_and_nothing_of_it_is_answered(case):
+    status, body, shown, code = FAILING[case]
+
+    def serve(request):
+        if request.json()["input"][0] != "3":
+            return [Hold()]
+        return [Pause(0.1), Send(reply(body, status, retry_after="7"))]
+
+    models = {"e": {"upstream": "chat", "rules": {"split": 3}}}
+    async with Scripted(answer=serve) as upstream, gateway(upstream=upstream.url, models=models) as gate:
+        answer = await gate.ask(asked(12), PATH).answer()
+        await until(lambda: upstream.open <= 1)
+        assert gate.gate.live.busy == 0
+    assert (answer.status, answer.error["code"]) == (shown, code)
+    if status == 429:
+        assert answer.headers["retry-after"] == "7"
+
+
+UNFIT = {
+    "a vector less": embedded(["1", "2"]),
+    "a vector more": embedded(["1", "2", "3", "4"]),
+    "an empty vector": {"data": [{"index": at, "embedding": []} for at in range(3)]},
+    "no vector": {"data": [{"index": at} for at in range(3)]},
+    "no numbers": {"data": [{"index": at, "embedding": "????"} for at in range(3)]},
+}
+
+
+@pytest.mark.parametrize("case", UNFIT)
+async def test_one_part_whose_vectors_do_not_fit_spoils_all(case):
+    def serve(request):
+        inputs = request.json()["input"]
+        return [Send(reply(UNFIT[case] if inputs[0] == "3" else embedded(inputs)))]
+
+    models = {"e": {"upstream": "chat", "rules": {"split": 3}}}
+    async with Scripted(answer=serve) as upstream, gateway(upstream=upstream.url, models=models) as gate:
+        answer = await gate.ask(asked(6), PATH).answer()
+    assert (answer.status, answer.error["code"]) == (502, "upstream_invalid")
+
+
+async def test_a_token_that_ends_between_two_parts_is_renewed_once_for_all():
+    tokens = iter(["tok-first-1", "tok-second-2", "tok-third-3"])
+    together = asyncio.Event()
+
+    def mint(_):
+        return [Send(reply({"access_token": next(tokens), "expires_in": 300}))]
+
+    def serve(request):
+        if request.header("authorization") == "Bearer tok-first-1":
+            if len(upstream.received) == PARALLEL:
+                together.set()
+            return [Wait(together), Send(reply(b"", 401))]
+        return [Send(reply(embedded(request.json()["input"])))]
+
+    async with Scripted(answer=mint) as issuer, Scripted(answer=serve) as upstream:
+        credential = {"type": "oauth2", "token_url": issuer.url, "client_id": "i", "client_secret": "a-long-secret"}
+        upstreams = {"chat": {"base_url": upstream.url, "credential": "corp"}}
+        models = {"e": {"upstream": "chat", "rules": {"split": 2}}}
+        async with gateway(upstreams=upstreams, credentials={"corp": credential}, models=models) as gate:
+            answer = await gate.ask(asked(12), PATH).answer()
+            minted = len(issuer.received)
+    assert (answer.status, numbers(answer)) == (200, list(map(float, range(12))))
+    assert minted == 2
+    assert len(upstream.received) == 6 + PARALLEL
+
+
+async def test_a_client_that_leaves_ends_every_part_within_a_second():
+    models = {"e": {"upstream": "chat", "rules": {"split": 1}}}
+    async with Scripted([Hold()]) as upstream, gateway(upstream=upstream.url, models=models) as gate:
+        async with gate.ask(asked(8), PATH):
+            await upstream.requested(PARALLEL)
+        async with asyncio.timeout(1):
+            await upstream.left()
+        assert (upstream.connections, len(upstream.received)) == (PARALLEL, PARALLEL)
+
+
+async def test_a_refusal_of_one_part_teaches_for_all():
+    """The first try is split already, and each part is refused for a member of all."""
+    refused = "Unsupported parameter: 'user' is not supported with this model."
+
+    def serve(request):
+        body = request.json()
+        if "user" in body:
+            error = {"message": refused, "param": "user", "code": "unsupported_parameter"}
+            return [Send(reply({"error": error}, 400))]
+        return [Send(reply(embedded(body["input"])))]
+
+    models = {"e": {"upstream": "chat", "rules": {"split": 5}}}
+    async with Scripted(answer=serve) as upstream, gateway(upstream=upstream.url, models=models) as gate:
+        answer = await gate.ask(asked(10, user="u"), PATH).answer()
+    assert numbers(answer) == list(map(float, range(10)))
+    assert answer.headers["x-gatepass-adapted"] == "split=5, drop=user"
+
+
+async def test_numbers_become_base64_and_base64_numbers_as_the_client_asked():
+    plain = embedded(["1", "2"])
+    packed = json.loads(json.dumps(plain))
+    for entry in packed["data"]:
+        entry["embedding"] = {1.0: "AACAPwAAAD8=", 2.0: "AAAAQAAAAD8="}[entry["embedding"][0]]
+    asking = {"model": "e", "input": ["1", "2"]}
+    for said in (plain, packed):
+        async with Scripted([Send(reply(said))]) as upstream, gateway(upstream=upstream.url) as gate:
+            floats = await gate.ask(asking, PATH).answer()
+            base64 = await gate.ask({**asking, "encoding_format": "base64"}, PATH).answer()
+        assert (floats.json()["data"], base64.json()["data"]) == (plain["data"], packed["data"])
+        assert upstream.received[1].json()["encoding_format"] == "float"
+
+
+async def test_a_good_reply_comes_byte_for_byte():
+    body = json.dumps(embedded(["1", "2"]), indent=1).encode()
+    async with Scripted([Send(reply(body))]) as upstream, gateway(upstream=upstream.url) as gate:
+        answer = await gate.ask(asked(2), PATH).answer()
+    assert (answer.status, answer.body) == (200, body)
+    assert "x-gatepass-adapted" not in answer.headers

@@ -1,0 +1,251 @@
+"""A stream made of a whole reply, while the client waits: true statuses first, then signs of life, then the answer."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+
+import pytest
+
+from gatepass.pipeline import COMMENT_EVERY_S, HOLD_S
+from tests.integration.answers import COMPLETION
+from tests.integration.gateway import HELLO, gateway, until
+from tests.integration.scripted import Fin, Hold, Rst, Scripted, Send, Wait, head, reply
+from tests.unit.clock import DrivenClock, settle
+
+STREAMED = {**HELLO, "stream": True}
+MODELS = {"m": {"upstream": "chat", "stream": "emulate"}}
+COMMENT = b": keep-alive\n"
+BUSY = {"error": {"message": "slow down", "type": "rate_limit_error", "param": None, "code": "busy"}}
+
+
+def one_at(upstream, clock, **blocks):
+    return gateway(upstream=upstream.url, clock=clock, models=MODELS, **blocks)
+
+
+async def comments(ask, clock, count):
+    """Let time go by until `count` signs of life have come."""
+    await clock.advance(HOLD_S)
+    await ask.head()
+    for number in range(1, count + 1):
+        await ask.until(COMMENT * number)
+        if number < count:
+            await clock.advance(COMMENT_EVERY_S)
+    assert ask.body == COMMENT * count
+
+
+def text_of(events):
+    chunks = [json.loads(event) for event in events if event != "[DONE]"]
+    return "".join(choice["delta"].get("content") or "" for chunk in chunks for choice in chunk["choices"])
+
+
+async def test_a_model_that_does_not_stream_is_asked_for_a_whole_reply():
+    async with Scripted([Send(reply(COMPLETION))]) as upstream, one_at(upstream, None) as gate:
+        answer = await gate.ask(STREAMED).answer()
+        plain = await gate.ask(HELLO).answer()
+    assert (answer.status, text_of(answer.events), answer.events[-1]) == (200, "hi", "[DONE]")
+    assert answer.headers["content-type"] == "text/event-stream; charset=utf-8"
+    assert answer.headers["x-accel-buffering"] == "no"
+    assert (plain.status, plain.json()) == (200, COMPLETION)
+    assert [request.json().get("stream") for request in upstream.received] == [False, None]
+    assert upstream.received[0].header("accept") == "application/json"
+
+
+@pytest.mark.parametrize("status", [400, 404, 429, 500, 503])
+async def test_within_the_hold_an_error_keeps_its_status(status):
+    go, clock = asyncio.Event(), DrivenClock()
+    dialogue = [Wait(go), Send(reply(BUSY, status, retry_after="7"))]
+    async with (
+        Scripted(dialogue) as upstream,
+        one_at(upstream, clock) as gate,
+        gate.ask(STREAMED) as ask,
+    ):
+        await upstream.requested()
+        await clock.advance(HOLD_S - 0.1)
+        go.set()
+        answer = await ask.answer()
+    assert (answer.status, answer.headers["content-type"]) == (status, "application/json")
+    assert (answer.error["code"], len(upstream.received)) == ("busy", 1)
+    if status in (429, 503):
+        assert answer.headers["retry-after"] == "7"
+
+
+async def test_after_the_hold_comments_keep_the_line_and_then_comes_the_answer():
+    go, clock = asyncio.Event(), DrivenClock()
+    async with (
+        Scripted([Wait(go), Send(reply(COMPLETION))]) as upstream,
+        one_at(upstream, clock) as gate,
+        gate.ask(STREAMED) as ask,
+    ):
+        await upstream.requested()
+        await comments(ask, clock, 4)
+        assert (ask.status, ask.received["content-type"]) == (200, "text/event-stream; charset=utf-8")
+        assert ask.received["x-gatepass-adapted"] == "stream=synth"
+        go.set()
+        answer = await ask.answer()
+        assert clock.now() == 1_000.0 + HOLD_S + 3 * COMMENT_EVERY_S
+        await clock.advance(10 * COMMENT_EVERY_S)
+    assert (text_of(answer.events), answer.events[-1], answer.whole) == ("hi", "[DONE]", True)
+    assert answer.body.startswith(COMMENT * 4 + b"data: ")
+    assert answer.body.count(COMMENT) == 4
+
+
+LATE = {
+    "refusal": ([Send(reply(BUSY, 429))], "busy"),
+    "page": ([Send(reply(b"<html><title>x</title></html>", content_type="text/html"))], "upstream_html"),
+    "nothing": ([Send(reply(b""))], "upstream_empty"),
+    "cut": ([Send(reply(COMPLETION)[:-9]), Fin()], "upstream_closed"),
+    "reset": ([Send(head(200, content_length="50")), Rst()], "upstream_closed"),
+    "error in a 200": ([Send(reply({"code": 102, "message": "no"}))], "102"),
+}
+
+
+@pytest.mark.parametrize("case", LATE)
+async def test_an_error_after_the_head_is_the_streams_last_event(case):
+    go, clock = asyncio.Event(), DrivenClock()
+    moves, code = LATE[case]
+    async with (
+        Scripted([Wait(go), *moves]) as upstream,
+        one_at(upstream, clock) as gate,
+        gate.ask(STREAMED) as ask,
+    ):
+        await upstream.requested()
+        await comments(ask, clock, 2)
+        go.set()
+        answer = await ask.answer()
+    assert (answer.status, answer.whole, answer.error["code"]) == (200, True, code)
+    assert answer.events == [json.dumps({"error": answer.error}, separators=(",", ":"), ensure_ascii=False)]
+    assert answer.body.startswith(COMMENT * 2 + b"data: ")
+
+
+async def test_while_only_comments_went_out_a_refusal_still_teaches():
+    go, clock = asyncio.Event(), DrivenClock()
+    words = "Unsupported parameter: 'temperature' is not supported with this model."
+    refusal = {"error": {"message": words, "param": "temperature", "code": "unsupported_parameter"}}
+    dialogues = ([Wait(go), Send(reply(refusal, 400))], [Send(reply(COMPLETION))])
+    async with (
+        Scripted(*dialogues) as upstream,
+        one_at(upstream, clock) as gate,
+        gate.ask({**STREAMED, "temperature": 0.2}) as ask,
+    ):
+        await upstream.requested()
+        await comments(ask, clock, 1)
+        go.set()
+        answer = await ask.answer()
+    assert ["temperature" in request.json() for request in upstream.received] == [True, False]
+    assert (text_of(answer.events), answer.events[-1]) == ("hi", "[DONE]")
+
+
+async def test_while_only_comments_went_out_an_expired_token_is_renewed():
+    go, clock = asyncio.Event(), DrivenClock()
+    tokens = iter(["tok-first-1", "tok-second-2", "tok-third-3"])
+
+    def mint(_):
+        return [Send(reply({"access_token": next(tokens), "expires_in": 300}))]
+
+    def serve(request):
+        expired = request.header("authorization") == "Bearer tok-first-1"
+        return [Wait(go), Send(reply(b"", 401))] if expired else [Send(reply(COMPLETION))]
+
+    async with Scripted(answer=mint) as issuer, Scripted(answer=serve) as upstream:
+        credential = {"type": "oauth2", "token_url": issuer.url, "client_id": "i", "client_secret": "a-long-secret"}
+        upstreams = {"chat": {"base_url": upstream.url, "credential": "corp"}}
+        async with (
+            gateway(upstreams=upstreams, credentials={"corp": credential}, models=MODELS, clock=clock) as gate,
+            gate.ask(STREAMED) as ask,
+        ):
+            await upstream.requested()
+            await comments(ask, clock, 2)
+            go.set()
+            answer = await ask.answer()
+    assert (text_of(answer.events), len(upstream.received)) == ("hi", 2)
+
+
+async def test_while_only_comments_went_out_the_next_target_may_answer():
+    clock = DrivenClock()
+    models = {"m": {"targets": [{"upstream": "first"}, {"upstream": "second"}], "stream": "emulate"}}
+    async with Scripted([Hold()]) as issuer, Scripted([Send(reply(COMPLETION))]) as upstream:
+        slow = {"type": "oauth2", "token_url": issuer.url, "client_id": "i", "client_secret": "a-long-secret"}
+        upstreams = {
+            "first": {"base_url": f"{upstream.url}/first", "credential": "slow"},
+            "second": {"base_url": f"{upstream.url}/second"},
+        }
+        async with (
+            gateway(upstreams=upstreams, credentials={"slow": slow}, models=models, clock=clock) as gate,
+            gate.ask(STREAMED) as ask,
+        ):
+            await until(lambda: gate.gate.live.busy == 1)
+            await settle()
+            await comments(ask, clock, 1)
+            await clock.advance(30)
+            answer = await ask.answer()
+    assert [request.target for request in upstream.received] == ["/second/chat/completions"]
+    assert (text_of(answer.events), answer.events[-1]) == ("hi", "[DONE]")
+
+
+@pytest.mark.parametrize("count", [0, 2], ids=["held", "with comments"])
+async def test_a_client_that_leaves_ends_the_upstreams_work_within_a_second(count):
+    clock = DrivenClock()
+    async with Scripted([Hold()]) as upstream, one_at(upstream, clock) as gate:
+        async with gate.ask(STREAMED) as ask:
+            await upstream.requested()
+            if count:
+                await comments(ask, clock, count)
+        left = time.monotonic()
+        await upstream.left()
+        assert time.monotonic() - left < 1
+        await until(lambda: gate.gate.live.busy == 0)
+        await clock.advance(10 * COMMENT_EVERY_S)
+
+
+async def test_a_client_that_leaves_in_the_middle_of_the_reply_ends_it_too():
+    clock = DrivenClock()
+    async with Scripted([Send(reply(COMPLETION)[:-9]), Hold()]) as upstream, one_at(upstream, clock) as gate:
+        async with gate.ask(STREAMED) as ask:
+            await upstream.requested()
+            await comments(ask, clock, 1)
+        async with asyncio.timeout(1):
+            await upstream.left()
+
+
+async def test_a_whole_reply_is_bounded_after_the_head_as_before():
+    go, clock = asyncio.Event(), DrivenClock()
+    large = reply({**COMPLETION, "x": "a" * 200_000})
+    async with (
+        Scripted([Wait(go), Send(large)]) as upstream,
+        one_at(upstream, clock, limits={"reply_bytes": 100_000}) as gate,
+    ):
+        async with gate.ask(STREAMED) as ask:
+            await upstream.requested()
+            await comments(ask, clock, 1)
+            go.set()
+            answer = await ask.answer()
+        assert (answer.status, answer.error["code"]) == (200, "upstream_invalid")
+        await upstream.left()
+
+
+async def test_a_client_that_asked_for_no_stream_gets_no_comments():
+    go, clock = asyncio.Event(), DrivenClock()
+    async with (
+        Scripted([Wait(go), Send(reply(BUSY, 503))]) as upstream,
+        one_at(upstream, clock) as gate,
+        gate.ask(HELLO) as ask,
+    ):
+        await upstream.requested()
+        await clock.advance(100)
+        go.set()
+        answer = await ask.answer()
+    assert (answer.status, answer.error["code"]) == (503, "busy")
+
+
+async def test_a_whole_reply_that_nobody_expected_becomes_a_stream_too():
+    """`stream: auto`: the upstream was asked for a stream, and answers with one whole document all the same."""
+    for moves in ([Send(reply(COMPLETION))], [Send(reply({"code": 0, "msg": "ok", "data": COMPLETION}))]):
+        async with Scripted(moves) as upstream, gateway(upstream=upstream.url) as gate:
+            answer = await gate.ask({**STREAMED, "stream_options": {"include_usage": True}}).answer()
+        assert upstream.received[0].json()["stream"] is True
+        assert (answer.status, text_of(answer.events), answer.events[-1]) == (200, "hi", "[DONE]")
+        assert answer.headers["x-gatepass-adapted"].startswith("stream=synth")
+        assert json.loads(answer.events[-2])["usage"] == COMPLETION["usage"]
+        assert len(upstream.received) == 1

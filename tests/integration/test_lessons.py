@@ -1,0 +1,296 @@
+"""What rejections teach, on real sockets: what goes up, what comes back, and what it costs."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from contextlib import AsyncExitStack
+
+import pytest
+
+from gatepass.adapt.learning import MOST_STEPS
+from gatepass.adapt.lesson import HOUR_S
+from gatepass.adapt.memory import REFUTED_S
+from tests.integration.answers import COMPLETION, DONE, VECTORS
+from tests.integration.gateway import HELLO, gateway
+from tests.integration.refusing import (
+    NO_STREAM,
+    ONLY_STREAM,
+    Refusal,
+    Refusing,
+    always,
+    no_stream,
+    only_stream,
+    without,
+)
+from tests.integration.scripted import Scripted, Send, reply
+from tests.unit.clock import DrivenClock
+
+STREAMED = {**HELLO, "stream": True}
+EMBED = {"model": "e", "input": "hi"}
+BURST, A_HANDFUL = 200, 5
+
+
+def lessons(gate):
+    return [one.lesson.entry for one in gate.gate.learner.memory.learned(0.0, 0.0) if one.state == "learned"]
+
+
+def counted(gate, event):
+    text = gate.gate.metrics.exposition().decode()
+    return f'gatepass_lessons_total{{event="{event}",upstream="chat"}} 1.0' in text
+
+
+async def test_a_refused_stream_comes_as_one_and_is_learned(caplog):
+    caplog.set_level(logging.INFO, "gatepass.lessons")
+    options = {**STREAMED, "stream_options": {"include_usage": True}}
+    async with Scripted(answer=Refusing([no_stream()])) as upstream, gateway(upstream=upstream.url) as gate:
+        answers = [await gate.ask(options).answer() for _ in range(2)]
+        assert lessons(gate) == ["stream=synth"]
+        assert counted(gate, "learned")
+    for answer, attempts in zip(answers, ("2", None), strict=True):
+        assert (answer.status, answer.headers["content-type"]) == (200, "text/event-stream; charset=utf-8")
+        assert answer.headers["x-gatepass-adapted"] == "stream=synth"
+        assert answer.headers.get("x-gatepass-attempts") == attempts
+        assert "x-gatepass-tried" not in answer.headers
+        assert answer.events[-1] == "[DONE]"
+        chunks = [json.loads(event) for event in answer.events[:-1]]
+        said = [choice["delta"].get("content") for chunk in chunks for choice in chunk["choices"]]
+        assert "".join(text or "" for text in said) == "hi"
+        assert chunks[-1]["usage"] == COMPLETION["usage"]
+    sent = [request.json() for request in upstream.received]
+    assert [body["stream"] for body in sent] == [True, False, False]
+    assert ["stream_options" in body for body in sent] == [True, False, False]
+    (line,) = [record for record in caplog.records if record.getMessage() == "lesson_learned"]
+    assert NO_STREAM in str(line.__dict__)
+
+
+async def test_a_model_that_only_streams_answers_as_a_whole():
+    async with Scripted(answer=Refusing([only_stream()])) as upstream, gateway(upstream=upstream.url) as gate:
+        answer = await gate.ask(HELLO).answer()
+    assert (answer.status, answer.headers["content-type"]) == (200, "application/json")
+    assert answer.json()["choices"][0]["message"]["content"] == "hi"
+    assert answer.headers["x-gatepass-adapted"] == "stream=aggregate"
+    assert upstream.received[1].json()["stream_options"] == {"include_usage": True}
+
+
+async def test_members_for_sampling_are_one_step_together():
+    settings = {"temperature": 0.1, "top_p": 0.3, "presence_penalty": 0.4, "frequency_penalty": 0.7}
+    refuses = [*map(without, settings), without("max_tokens", "Unsupported parameter: '{}' is not supported.")]
+    async with Scripted(answer=Refusing(refuses)) as upstream, gateway(upstream=upstream.url) as gate:
+        answer = await gate.ask({**HELLO, **settings, "max_tokens": 5}).answer()
+    drops = "drop=temperature, drop=top_p, drop=presence_penalty, drop=frequency_penalty"
+    assert (answer.status, answer.headers["x-gatepass-adapted"]) == (
+        200,
+        f"rename=max_tokens>max_completion_tokens, {drops}",
+    )
+    assert len(upstream.received) == 3
+
+
+async def test_more_than_three_changes_are_not_tried():
+    names = ["seed", "user", "store", "metadata", "verbosity"]
+    upstream_of = Refusing([without(name) for name in names])
+    async with Scripted(answer=upstream_of) as upstream, gateway(upstream=upstream.url) as gate:
+        answer = await gate.ask({**HELLO, **dict.fromkeys(names, "x")}).answer()
+        assert lessons(gate) == []
+    assert len(upstream.received) == 1 + MOST_STEPS
+    assert (answer.status, answer.error["param"]) == (400, "seed")
+    assert answer.headers["x-gatepass-tried"] == "drop=seed, drop=user, drop=store"
+    assert "x-gatepass-adapted" not in answer.headers
+
+
+@pytest.mark.parametrize("then", [always("Something else."), always("boom", 500)], ids=["400", "500"])
+async def test_what_helps_nothing_brings_the_first_error_and_costs_nothing_for_a_minute(then):
+    clock, upstream_of = DrivenClock(), Refusing([no_stream(), then])
+    async with Scripted(answer=upstream_of) as upstream, gateway(upstream=upstream.url, clock=clock) as gate:
+        first = await gate.ask(STREAMED).answer()
+        assert (first.status, first.error["param"]) == (400, "stream")
+        assert first.error["message"].startswith(NO_STREAM)
+        assert first.headers["x-gatepass-tried"] == "stream=synth"
+        assert counted(gate, "failed")
+        again = await gate.ask(STREAMED).answer()
+        assert (again.status, len(upstream.received)) == (400, 3)
+        assert "x-gatepass-tried" not in again.headers
+        upstream_of.refuses.pop()
+        await clock.advance(REFUTED_S)
+        assert (await gate.ask(STREAMED).answer()).status == 200
+        assert lessons(gate) == ["stream=synth"]
+
+
+NEVER = {
+    "401": (401, None),
+    "403": (403, None),
+    "404": (404, None),
+    "408": (408, None),
+    "429": (429, None),
+    "500": (500, None),
+    "503": (503, None),
+    "filter": (400, "content_filter"),
+    "length": (400, "context_length_exceeded"),
+    "quota": (400, "insufficient_quota"),
+    "model": (400, "model_not_found"),
+}
+
+
+@pytest.mark.parametrize("case", NEVER)
+async def test_nothing_is_learned_from(case):
+    status, code = NEVER[case]
+    upstream_of = Refusing([always(NO_STREAM, status, code)])
+    async with Scripted(answer=upstream_of) as upstream, gateway(upstream=upstream.url) as gate:
+        answer = await gate.ask(STREAMED).answer()
+        assert (answer.status, len(upstream.received), lessons(gate)) == (status, 1, [])
+    assert "x-gatepass-tried" not in answer.headers
+
+
+@pytest.mark.parametrize("mode", ["off", "observe"])
+async def test_where_nothing_is_gone_by_the_first_word_is_the_last(mode):
+    async with (
+        Scripted(answer=Refusing([no_stream()])) as upstream,
+        gateway(upstreams={"chat": {"base_url": f"{upstream.url}/v1", "learn": mode}}) as gate,
+    ):
+        answers = [await gate.ask(STREAMED).answer() for _ in range(2)]
+        seen = [(one.state, one.lesson.entry) for one in gate.gate.learner.memory.learned(0.0, 0.0)]
+    assert [answer.status for answer in answers] == [400, 400]
+    assert len(upstream.received) == 2
+    assert seen == ([("observed", "stream=synth")] if mode == "observe" else [])
+
+
+async def test_what_a_model_says_of_its_stream_is_not_overruled():
+    async with Scripted(answer=Refusing([no_stream()])) as upstream:
+        models = {"m": {"upstream": "chat", "stream": True, "suggest": "gpt-4o"}}
+        async with gateway(upstream=upstream.url, models=models) as gate:
+            answer = await gate.ask(STREAMED).answer()
+    assert (answer.status, len(upstream.received)) == (400, 1)
+    assert "The model 'gpt-4o' may do what was asked for." in answer.error["message"]
+
+
+async def test_after_an_hour_one_request_sees_whether_it_is_still_so():
+    clock, upstream_of = DrivenClock(), Refusing([no_stream()])
+    async with Scripted(answer=upstream_of) as upstream, gateway(upstream=upstream.url, clock=clock) as gate:
+        await gate.ask(STREAMED).answer()
+        await clock.advance(HOUR_S + 1)
+        upstream.received.clear()
+        answers = await asyncio.gather(*(gate.ask(STREAMED).answer() for _ in range(5)))
+        assert {answer.status for answer in answers} == {200}
+        assert sorted(request.json()["stream"] for request in upstream.received) == [False] * 5 + [True]
+        assert counted(gate, "renewed")
+        upstream_of.refuses.clear()
+        await clock.advance(HOUR_S + 1)
+        assert "x-gatepass-adapted" not in (await gate.ask(STREAMED).answer()).headers
+        assert lessons(gate) == []
+        assert counted(gate, "healed")
+
+
+async def test_a_burst_to_a_model_that_refuses_streams_costs_a_handful_of_calls(capsys):
+    async with Scripted(answer=Refusing([no_stream()])) as upstream, gateway(upstream=upstream.url) as gate:
+        answers = await asyncio.gather(*(gate.ask(STREAMED).answer() for _ in range(BURST)))
+    extra = len(upstream.received) - BURST
+    with capsys.disabled():
+        print(f"\n{BURST} requests at once to a model that refuses stream: {extra} extra upstream calls")
+    assert {answer.status for answer in answers} == {200}
+    assert {answer.events[-1] for answer in answers} == {"[DONE]"}
+    assert extra <= A_HANDFUL
+
+
+async def test_a_burst_to_a_model_that_takes_everything_costs_no_call_more():
+    async with Scripted(answer=Refusing()) as upstream, gateway(upstream=upstream.url) as gate:
+        answers = await asyncio.gather(*(gate.ask(STREAMED).answer() for _ in range(BURST)))
+    assert ({answer.status for answer in answers}, len(upstream.received)) == ({200}, BURST)
+
+
+async def test_a_burst_to_a_known_model_that_begins_to_refuse_is_answered():
+    """Nobody waits for anybody then: each may meet the refusal once."""
+    upstream_of = Refusing()
+    async with Scripted(answer=upstream_of) as upstream, gateway(upstream=upstream.url) as gate:
+        assert (await gate.ask(STREAMED).answer()).status == 200
+        upstream_of.refuses.append(no_stream())
+        answers = await asyncio.gather(*(gate.ask(STREAMED).answer() for _ in range(20)))
+        assert {answer.status for answer in answers} == {200}
+        assert len(upstream.received) <= 1 + 2 * 20
+        before = len(upstream.received)
+        await gate.ask(STREAMED).answer()
+        assert len(upstream.received) == before + 1
+
+
+async def test_a_client_that_leaves_while_it_waits_for_the_scout_lets_the_others_go_on():
+    async with (
+        Scripted(answer=Refusing([no_stream()])) as upstream,
+        gateway(upstream=upstream.url) as gate,
+        AsyncExitStack() as leaving,
+        AsyncExitStack() as staying,
+    ):
+        for _ in range(5):
+            await leaving.enter_async_context(gate.ask(STREAMED))
+        staying_on = [await staying.enter_async_context(gate.ask(STREAMED)) for _ in range(5)]
+        await leaving.aclose()
+        answers = [await ask.answer() for ask in staying_on]
+    assert {answer.status for answer in answers} == {200}
+    assert len(upstream.received) <= 10 + A_HANDFUL
+
+
+NO_DIMENSIONS = (
+    'Model "e" does not support matryoshka representation, changing output dimensions will lead to poor results.'
+)
+
+
+@pytest.mark.parametrize(("wanted", "status"), [(2, 200), (3, 400)])
+async def test_dimensions_are_left_out_only_where_the_vectors_have_them(wanted, status):
+    refusal = Refusal(lambda body: "dimensions" in body, NO_DIMENSIONS)
+
+    def answer(request):
+        return refusal.dialogue if refusal.concerns(request.json()) else [Send(reply(VECTORS))]
+
+    async with Scripted(answer=answer) as upstream, gateway(upstream=upstream.url) as gate:
+        found = await gate.ask({**EMBED, "dimensions": wanted}, "/v1/embeddings").answer()
+        learned = lessons(gate)
+    assert (found.status, len(upstream.received)) == (status, 2)
+    if status == 200:
+        assert (found.json()["data"], learned) == (VECTORS["data"], ["drop=dimensions"])
+        return
+    assert found.error["message"].startswith(NO_DIMENSIONS)
+    assert (found.headers["x-gatepass-tried"], learned) == ("drop=dimensions", [])
+
+
+@pytest.mark.parametrize("declared", [None, False])
+async def test_token_ids_go_up_and_a_refusal_says_what_to_do(declared):
+    refusal = always("'input' field must be a string or an array of strings")
+    models = {} if declared is None else {"e": {"upstream": "chat", "capabilities": {"token_ids": declared}}}
+    async with Scripted(answer=Refusing([refusal])) as upstream, gateway(upstream=upstream.url, models=models) as gate:
+        answer = await gate.ask({"model": "e", "input": [[1, 2]]}, "/v1/embeddings").answer()
+    assert answer.status == 400
+    assert "check_embedding_ctx_length=False" in answer.error["message"]
+    assert len(upstream.received) == (1 if declared is None else 0)
+
+
+async def test_an_expired_token_between_two_tries_is_renewed_and_what_was_learned_stays():
+    tokens = iter(["tok-first-1", "tok-second-2", "tok-third-3"])
+    asked = []
+
+    def serve(request):
+        body = request.json()
+        asked.append((request.header("authorization"), body["stream"]))
+        if body["stream"]:
+            return no_stream().dialogue
+        if request.header("authorization") == "Bearer tok-first-1":
+            return always("token expired", 401).dialogue
+        return [Send(reply(COMPLETION))]
+
+    def mint(_):
+        return [Send(reply({"access_token": next(tokens), "expires_in": 300}))]
+
+    async with Scripted(answer=mint) as issuer, Scripted(answer=serve) as upstream:
+        credential = {"type": "oauth2", "token_url": issuer.url, "client_id": "i", "client_secret": "a-long-secret"}
+        upstreams = {"chat": {"base_url": upstream.url, "credential": "corp"}}
+        async with gateway(upstreams=upstreams, credentials={"corp": credential}) as gate:
+            answer = await gate.ask(STREAMED).answer()
+            assert lessons(gate) == ["stream=synth"]
+    assert (answer.status, answer.body.endswith(DONE)) == (200, True)
+    first, second = "Bearer tok-first-1", "Bearer tok-second-2"
+    assert asked == [(first, True), (first, False), (second, False)]
+
+
+async def test_a_model_that_refuses_both_ways_is_asked_once_in_each():
+    refuses = Refusing([no_stream(), always(ONLY_STREAM)])
+    async with Scripted(answer=refuses) as upstream, gateway(upstream=upstream.url) as gate:
+        answer = await gate.ask(STREAMED).answer()
+    assert (answer.status, answer.error["param"], len(upstream.received)) == (400, "stream", 2)

@@ -1,0 +1,159 @@
+"""What stands beside chats and vectors: texts to go on with, and rankings."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.integration.gateway import JSON, gateway
+from tests.integration.scripted import Scripted, Send, event, reply, stream
+from tests.integration.strict_azure import StrictAzure
+
+TEXT = {"id": "cmpl-1", "object": "text_completion", "created": 1, "model": "m"}
+ASKED = {"model": "m", "prompt": "Say"}
+PATHS = ("/v1/completions", "/completions", "/v1/v1/completions/")
+
+
+def text(said: str, finish: str | None = "stop", **more: Any) -> dict[str, Any]:
+    return {**TEXT, "choices": [{"text": said, "index": 0, "logprobs": None, "finish_reason": finish}], **more}
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_a_text_is_gone_on_with(path):
+    async with Scripted(answer=lambda _: [Send(reply(text("this")))]) as upstream, gateway(upstream=upstream.url) as gp:
+        answer = await gp.ask(ASKED, path).answer()
+    assert answer.json() == text("this")
+    (received,) = upstream.received
+    assert (received.target, received.json()) == ("/v1/completions", ASKED)
+
+
+async def test_a_stream_of_a_text_passes_byte_for_byte():
+    events = [event(text("th", None)), event(text("is", None)), event(text("")), event("[DONE]")]
+    async with (
+        Scripted(answer=lambda _: [Send(stream(*events))]) as upstream,
+        gateway(upstream=upstream.url) as gp,
+    ):
+        answer = await gp.ask({**ASKED, "stream": True}, PATHS[0]).answer()
+    assert answer.body == b"".join(events).replace(b'"[DONE]"', b"[DONE]")
+    assert "x-gatepass-adapted" not in answer.headers
+
+
+async def test_a_text_that_comes_whole_becomes_a_stream_and_the_reverse():
+    models = {"whole": {"upstream": "chat", "stream": "emulate"}, "streamed": {"upstream": "chat"}}
+    events = [event(text("th", None)), event(text("is")), event("[DONE]")]
+
+    def answer(request):
+        return [Send(reply(text("this")) if request.json()["model"] == "whole" else stream(*events))]
+
+    async with Scripted(answer=answer) as upstream, gateway(upstream=upstream.url, models=models) as gp:
+        made = await gp.ask({**ASKED, "model": "whole", "stream": True}, PATHS[0]).answer()
+        gathered = await gp.ask({**ASKED, "model": "streamed"}, PATHS[0]).answer()
+    chunks = [json.loads(data) for data in made.events[:-1]]
+    assert {chunk["object"] for chunk in chunks} == {"text_completion"}
+    assert "".join(chunk["choices"][0]["text"] for chunk in chunks) == "this"
+    assert (made.events[-1], chunks[-1]["choices"][0]["finish_reason"]) == ("[DONE]", "stop")
+    assert gathered.json()["choices"][0]["text"] == "this"
+
+
+async def test_a_stream_of_a_text_that_is_cut_does_not_look_finished():
+    async with (
+        Scripted(answer=lambda _: [Send(stream(event(text("th", None))))]) as upstream,
+        gateway(upstream=upstream.url) as gp,
+    ):
+        answer = await gp.ask({**ASKED, "stream": True}, PATHS[0]).answer()
+    assert answer.error["code"] == "upstream_closed"
+
+
+DOCUMENTS = ["Rain.", "Is it sunny today?", "é"]
+COHERE = {"model": "rr", "query": "Sun?", "documents": DOCUMENTS}
+TEI = {"query": "Sun?", "texts": DOCUMENTS}
+
+
+@pytest.mark.parametrize("shape", ["jina", "tei"])
+@pytest.mark.parametrize("asked", [COHERE, {**TEI, "model": "rr"}], ids=["cohere", "tei"])
+async def test_a_question_in_one_shape_is_answered_over_an_upstream_of_another(shape, asked):
+    azure = StrictAzure(ranks=shape)
+    async with Scripted(answer=azure.answer) as upstream:
+        upstreams = {"ranks": {"base_url": f"{upstream.url}/v1", "rerank_shape": shape}}
+        async with gateway(upstreams=upstreams) as gp:
+            answer = await gp.ask(asked, "/v1/rerank").answer()
+    assert azure.refusals == []
+    said = answer.json()
+    listed = said if "texts" in asked else said["results"]
+    assert {entry["index"] for entry in listed} == {0, 1, 2}
+    assert set(listed[0]) == {"index", "score" if "texts" in asked else "relevance_score"}
+
+
+async def test_the_best_ones_and_their_documents_come_where_the_upstream_knows_neither():
+    azure = StrictAzure(ranks="tei")
+    async with Scripted(answer=azure.answer) as upstream:
+        upstreams = {"ranks": {"base_url": f"{upstream.url}/v1", "rerank_shape": "tei"}}
+        async with gateway(upstreams=upstreams) as gp:
+            answer = await gp.ask({**COHERE, "top_n": 1, "return_documents": True}, "/v1/rerank").answer()
+    (best,) = answer.json()["results"]
+    assert (best["index"], best["document"]) == (1, {"text": DOCUMENTS[1]})
+    assert "rerank=tei" in answer.headers["x-gatepass-adapted"]
+
+
+async def test_a_question_without_a_model_goes_to_the_operations_own():
+    async with Scripted(answer=StrictAzure().answer) as upstream:
+        upstreams = {"chat": {"base_url": f"{upstream.url}/nowhere"}, "ranks": {"base_url": f"{upstream.url}/v1"}}
+        operations = {"rerank": {"upstream": "ranks", "model": "rr"}}
+        async with gateway(upstreams=upstreams, operations=operations, models={"*": {"upstream": "chat"}}) as gp:
+            answer = await gp.ask(TEI, "/rerank").answer()
+    assert answer.status == 200
+    assert upstream.received[0].json()["model"] == "rr"
+
+
+async def test_a_question_without_a_model_that_nothing_serves_is_told_so():
+    models = {"rr": {"upstream": "chat"}}
+    async with (
+        Scripted(answer=StrictAzure().answer) as upstream,
+        gateway(upstream=upstream.url, models=models) as gp,
+    ):
+        answer = await gp.ask(TEI, "/rerank").answer()
+    assert (answer.status, answer.error["code"]) == (404, "model_not_found")
+    assert "operations" in answer.error["message"]
+
+
+@pytest.mark.parametrize("path", ["/", "/v1/", "/v1/v1/"])
+async def test_the_root_of_the_api_takes_questions_and_nothing_else(path):
+    async with Scripted(answer=StrictAzure().answer) as upstream, gateway(upstream=upstream.url) as gp:
+        question = await gp.ask(COHERE, path).answer()
+        other = await gp.ask({"model": "m", "messages": []}, path).answer()
+    assert [result["index"] for result in question.json()["results"]] == [1, 0, 2]
+    assert (other.status, other.error["code"]) == (404, "unknown_path")
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [({"model": "rr", "documents": ["a"]}, "query"), ({**COHERE, "documents": []}, "documents")],
+)
+async def test_a_question_that_is_none_never_goes_upstream(body, param):
+    async with Scripted(answer=StrictAzure().answer) as upstream, gateway(upstream=upstream.url) as gp:
+        answer = await gp.ask(body, "/v1/rerank").answer()
+    assert (answer.status, answer.error["param"], upstream.received) == (400, param, [])
+
+
+@pytest.mark.parametrize("said", [{"results": []}, {"results": [{"index": 9, "relevance_score": 1}]}, {"ok": True}])
+async def test_a_reply_that_ranks_nothing_is_an_error_and_never_zeros(said):
+    async with Scripted(answer=lambda _: [Send(reply(said))]) as upstream, gateway(upstream=upstream.url) as gp:
+        answer = await gp.ask(COHERE, "/v1/rerank", headers=JSON).answer()
+    assert (answer.status, answer.error["code"]) == (502, "upstream_invalid")
+
+
+async def test_an_operations_own_rules_and_bounds_count_for_what_no_model_names():
+    operations = {"rerank": {"upstream": "chat", "rules": {"drop": ["user"]}, "timeouts": {"first_byte_s": 7}}}
+    models = {"*": {"upstream": "chat"}, "own": {"upstream": "chat"}}
+    async with (
+        Scripted(answer=StrictAzure().answer) as upstream,
+        gateway(upstream=upstream.url, operations=operations, models=models) as gp,
+    ):
+        await gp.ask({**COHERE, "user": "u"}, "/v1/rerank").answer()
+        await gp.ask({**COHERE, "user": "u", "model": "own"}, "/v1/rerank").answer()
+        (target,) = gp.gate.routes.resolve("rerank", "rr")
+    assert ["user" in request.json() for request in upstream.received[:2]] == [False, True]
+    assert target.timeouts is not None
+    assert target.timeouts.first_byte_s == 7

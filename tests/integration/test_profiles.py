@@ -1,0 +1,194 @@
+"""What a client's profile changes on the way, chosen by its key or by its path."""
+
+from __future__ import annotations
+
+import json
+from contextlib import asynccontextmanager
+from hashlib import sha256
+from typing import Any
+
+import pytest
+
+from tests.integration.gateway import CHAT, HELLO, JSON, gateway
+from tests.integration.scripted import Dialogue, Pause, Received, Scripted, Send, event, reply, stream
+
+KEYS = {name: f"gp-0123456789abcdef-{name}" for name in ("ragflow", "librechat", "dify", "none", "lobechat")}
+PAGE = "https://chat.corp.example"
+CHUNK = {"id": "1", "object": "chat.completion.chunk", "created": 1, "model": "m"}
+STRICT_NULL = {"type": "function", "strict": None, "function": {"name": "f", "parameters": {}}}
+
+
+def access(*, profiles: bool = True) -> dict[str, Any]:
+    def entry(name: str, key: str) -> dict[str, Any]:
+        own = {"profile": name} if profiles and name != "none" else {}
+        return {"name": name, "hash": f"sha256:{sha256(key.encode()).hexdigest()}", **own}
+
+    return {"keys": [entry(name, key) for name, key in KEYS.items()]}
+
+
+def by(name: str, **more: str) -> dict[str, str]:
+    return {**JSON, "authorization": f"Bearer {KEYS[name]}", **more}
+
+
+def whole(message: Any, **more: Any) -> bytes:
+    return reply({**CHUNK, "object": "chat.completion", "choices": [{"index": 0, "message": message}], **more})
+
+
+@asynccontextmanager
+async def serving(answer: bytes, **blocks: Any):
+    async with (
+        Scripted(answer=lambda _: [Send(answer)]) as upstream,
+        gateway(upstream=upstream.url, access=access(), **blocks) as gatepass,
+    ):
+        yield upstream, gatepass
+
+
+async def test_a_profile_changes_the_requests_of_its_key_and_no_others():
+    body = {**HELLO, "tools": [STRICT_NULL]}
+    async with serving(whole({"role": "assistant", "content": "a"})) as (upstream, gatepass):
+        for name in ("librechat", "none"):
+            await gatepass.ask(body, headers=by(name)).answer()
+        await gatepass.ask(body, "/for/librechat" + CHAT, headers=by("none")).answer()
+        await gatepass.ask(body, "/for/plain" + CHAT, headers=by("librechat")).answer()
+    has_strict = ["strict" in request.json()["tools"][0] for request in upstream.received]
+    assert has_strict == [False, True, False, True]
+
+
+async def test_a_path_with_a_profile_that_is_none_tells_which_there_are():
+    async with serving(whole({})) as (_, gatepass):
+        answer = await gatepass.ask(path="/for/ragflwo" + CHAT, headers=by("none")).answer()
+    assert (answer.status, answer.error["code"]) == (404, "unknown_path")
+    assert "'ragflwo'" in answer.error["message"]
+    assert "ragflow" in answer.error["message"]
+
+
+async def test_an_entry_of_the_configuration_changes_a_built_in_profile():
+    profiles = {"librechat": {"drop": ["seed"]}}
+    async with serving(whole({"content": "a"}), profiles=profiles) as (upstream, gatepass):
+        await gatepass.ask({**HELLO, "seed": 1, "tools": [STRICT_NULL]}, headers=by("librechat")).answer()
+    (request,) = upstream.received
+    assert "seed" not in request.json()
+    assert "strict" not in request.json()["tools"][0]
+
+
+async def test_a_plain_reply_has_the_numbers_and_the_text_that_ragflow_reads():
+    async with serving(whole({"role": "assistant", "content": None})) as (_, gatepass):
+        mended = await gatepass.ask(headers=by("ragflow")).answer()
+        plain = await gatepass.ask(headers=by("none")).answer()
+    assert mended.json()["usage"] == {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
+    assert mended.json()["choices"][0]["message"]["content"] == ""
+    assert mended.headers["x-gatepass-adapted"] == "repair=usage, repair=content"
+    assert "usage" not in plain.json()
+    assert "x-gatepass-adapted" not in plain.headers
+
+
+async def test_ragflow_gets_no_line_of_a_mebibyte_and_an_end_of_its_own():
+    long = {**CHUNK, "choices": [{"index": 0, "delta": {"content": "x" * 2**21}, "finish_reason": "stop"}]}
+    async with serving(stream(event(long), event("[DONE]"))) as (_, gatepass):
+        answer = await gatepass.ask({**HELLO, "stream": True}, headers=by("ragflow")).answer()
+    chunks = [json.loads(data) for data in answer.events[:-1]]
+    assert max(map(len, answer.body.splitlines())) < 2**20
+    assert "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks) == "x" * 2**21
+    assert [chunk["choices"][0]["finish_reason"] for chunk in chunks][-1] == "stop"
+    assert chunks[-1]["choices"][0]["delta"] == {}
+    assert answer.events[-1] == "[DONE]"
+
+
+@pytest.mark.parametrize("presented", [KEYS["ragflow"], KEYS["dify"]])
+async def test_a_key_inside_a_json_object_opens_where_its_profile_takes_it_out(presented):
+    headers = {**JSON, "authorization": "Bearer " + json.dumps({"api_key": presented, "is_tools": True})}
+    async with serving(whole({"content": "a"})) as (_, gatepass):
+        by_key = await gatepass.ask(headers=headers).answer()
+        by_path = await gatepass.ask(path="/for/ragflow" + CHAT, headers=headers).answer()
+        not_by_path = await gatepass.ask(path="/for/dify" + CHAT, headers=headers).answer()
+    assert by_key.status == (200 if presented == KEYS["ragflow"] else 401)
+    assert (by_path.status, not_by_path.status) == (200, 401)
+
+
+async def test_models_are_listed_and_understood_by_names_that_tell_their_type():
+    blocks = {
+        "models": {
+            "vectors": {"upstream": "chat", "capabilities": {"dimensions": 3}},
+            "talker": {"upstream": "chat", "capabilities": {"vision": True}},
+            "plain": {"upstream": "chat"},
+        }
+    }
+    async with serving(whole({"content": "a"}), **blocks) as (upstream, gatepass):
+        listed = await gatepass.ask(None, "/v1/models", method="GET", headers=by("ragflow")).answer()
+        others = await gatepass.ask(None, "/v1/models", method="GET", headers=by("none")).answer()
+        one = await gatepass.ask(None, "/v1/models/talker___vision", method="GET", headers=by("ragflow")).answer()
+        await gatepass.ask({**HELLO, "model": "talker___vision"}, headers=by("ragflow")).answer()
+        unknown = await gatepass.ask({**HELLO, "model": "talker___vision"}, headers=by("none")).answer()
+    assert [entry["id"] for entry in listed.json()["data"]] == ["vectors___embedding", "talker___vision", "plain"]
+    assert [entry["id"] for entry in others.json()["data"]] == ["vectors", "talker", "plain"]
+    assert one.json()["id"] == "talker___vision"
+    assert [request.json()["model"] for request in upstream.received] == ["talker"]
+    assert unknown.status == 404
+
+
+@pytest.mark.parametrize(("name", "signs"), [("none", b": keep-alive"), ("dify", b'"delta":{"content":""}')])
+async def test_a_stream_that_waits_is_kept_alive_in_the_form_that_the_client_takes(name, signs, monkeypatch):
+    monkeypatch.setattr("gatepass.pipeline.HOLD_S", 0.05)
+    models = {"m": {"upstream": "chat", "stream": "emulate"}}
+
+    def slow(_: Received) -> Dialogue:
+        return [Pause(0.3), Send(whole({"role": "assistant", "content": "done"}))]
+
+    async with (
+        Scripted(answer=slow) as upstream,
+        gateway(upstream=upstream.url, access=access(), models=models) as gatepass,
+        gatepass.ask({**HELLO, "stream": True}, headers=by(name)) as ask,
+    ):
+        await ask.head()
+        assert signs in await ask.piece()
+        answer = await ask.answer()
+    assert b"done" in answer.body
+    assert (b": keep-alive" in answer.body) == (name == "none")
+
+
+LISTED = {"lobechat": {"cors_origins": [PAGE]}}
+ASKS = {
+    "origin": PAGE,
+    "access-control-request-method": "POST",
+    "access-control-request-headers": "authorization, content-type",
+}
+
+
+async def test_a_listed_page_is_let_in_and_reads_errors_too():
+    path = "/for/lobechat" + CHAT
+    async with serving(whole({"content": "a"}), profiles=LISTED) as (_, gatepass):
+        asked = await gatepass.ask(None, path, method="OPTIONS", headers=ASKS).answer()
+        good = await gatepass.ask(path=path, headers=by("none", origin=PAGE)).answer()
+        by_key = await gatepass.ask(headers=by("lobechat", origin=PAGE)).answer()
+        refused = await gatepass.ask(path=path, headers={**JSON, "origin": PAGE}).answer()
+    assert (asked.status, asked.headers["access-control-allow-origin"]) == (204, PAGE)
+    assert asked.headers["access-control-allow-headers"] == "authorization, content-type"
+    for answer, status in ((good, 200), (by_key, 200), (refused, 401)):
+        assert (answer.status, answer.headers["access-control-allow-origin"]) == (status, PAGE)
+
+
+@pytest.mark.parametrize(
+    ("path", "origin"),
+    [(CHAT, PAGE), ("/for/lobechat" + CHAT, "https://other.example"), ("/for/dify" + CHAT, PAGE)],
+)
+async def test_no_other_page_is(path, origin):
+    async with serving(whole({"content": "a"}), profiles=LISTED) as (_, gatepass):
+        asked = await gatepass.ask(None, path, method="OPTIONS", headers={**ASKS, "origin": origin}).answer()
+        answer = await gatepass.ask(path=path, headers=by("none", origin=origin)).answer()
+    assert asked.status == 405
+    assert not any(name.startswith("access-control") for name in (*asked.headers, *answer.headers))
+
+
+async def test_without_keys_no_foreign_page_is_let_in_by_a_profile():
+    path = "/for/lobechat" + CHAT
+    profiles = {"lobechat": {"cors_origins": [PAGE, "http://localhost:3000"]}}
+    async with (
+        Scripted(answer=lambda _: [Send(whole({"content": "a"}))]) as upstream,
+        gateway(upstream=upstream.url, profiles=profiles) as gatepass,
+    ):
+        foreign = await gatepass.ask(None, path, method="OPTIONS", headers=ASKS).answer()
+        own = await gatepass.ask(
+            None, path, method="OPTIONS", headers={**ASKS, "origin": "http://localhost:3000"}
+        ).answer()
+    assert (foreign.status, foreign.error["code"]) == (403, "forbidden_origin")
+    assert own.status == 204

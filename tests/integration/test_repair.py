@@ -1,0 +1,151 @@
+"""Streams that are valid enough to be misread: what reaches the client, and that a good one pays for none of it."""
+
+from __future__ import annotations
+
+import json
+import tracemalloc
+from typing import Any
+
+import pytest
+
+from tests.integration.answers import DONE, EVENTS, delta
+from tests.integration.gateway import HELLO, gateway
+from tests.integration.scripted import Scripted, Send, begin_stream, chunk, event, stream
+
+STREAMED = {**HELLO, "stream": True}
+WITH_USAGE = {**STREAMED, "stream_options": {"include_usage": True}}
+USAGE = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
+MIB = 1024 * 1024
+
+
+def piece(**fields: Any) -> dict[str, Any]:
+    head = {"id": "x", "object": "chat.completion.chunk", "created": 1, "model": "m"}
+    return {**head, "choices": [{"index": 0, "delta": fields, "finish_reason": None}]}
+
+
+async def streamed(*events: bytes, asked: Any = STREAMED, repair: Any = None) -> Any:
+    async with Scripted([Send(stream(*events))]) as upstream:
+        settings = {} if repair is None else {"repair": repair}
+        async with gateway(upstreams={"chat": {"base_url": f"{upstream.url}/v1", **settings}}) as gate:
+            return await gate.ask(asked).answer()
+
+
+def said(answer: Any) -> list[Any]:
+    return [event if event == "[DONE]" else json.loads(event) for event in answer.events]
+
+
+async def test_wrapped_events_are_unwrapped():
+    wrapped = [event({"code": 0, "msg": "ok", "data": json.loads(one[6:])}) for one in EVENTS[:-1]]
+    answer = await streamed(*wrapped, DONE)
+    assert answer.status == 200
+    assert said(answer) == [*(json.loads(one[6:]) for one in EVENTS[:-1]), "[DONE]"]
+    assert "repair=wrapped" in answer.headers["x-gatepass-adapted"]
+
+
+async def test_a_stream_with_only_done_is_an_error_with_a_status():
+    answer = await streamed(DONE)
+    assert (answer.status, answer.error["code"]) == (502, "upstream_empty")
+
+
+async def test_done_is_added_to_a_finished_stream_and_to_no_other():
+    finished, cut = await streamed(*EVENTS[:-1]), await streamed(EVENTS[0])
+    assert finished.body == b"".join(EVENTS)
+    assert (cut.error["code"], "[DONE]" in cut.events) == ("upstream_closed", False)
+
+
+async def test_a_whole_completion_in_one_event_becomes_its_chunks():
+    choice = {"index": 0, "message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}
+    whole = {"id": "x", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice], "usage": USAGE}
+    answer = await streamed(event(whole), DONE, asked=WITH_USAGE)
+    events = said(answer)
+    assert [one["object"] for one in events[:-1]] == ["chat.completion.chunk"] * len(events[:-1])
+    texts = [choice["delta"].get("content") or "" for one in events[:-1] for choice in one["choices"]]
+    assert ("".join(texts), events[-2]["usage"], events[-1]) == ("hi", USAGE, "[DONE]")
+
+
+async def test_tool_calls_get_the_index_that_they_lack():
+    calls = [
+        {"id": "a", "type": "function", "function": {"name": "look", "arguments": "{}"}},
+        {"id": "b", "type": "function", "function": {"name": "go", "arguments": "{}"}},
+    ]
+    answer = await streamed(*(event(piece(tool_calls=[call])) for call in calls), delta("stop"), DONE)
+    found = [one["choices"][0]["delta"]["tool_calls"][0] for one in said(answer)[:2]]
+    assert [(call["index"], call["id"]) for call in found] == [(0, "a"), (1, "b")]
+    assert said(answer)[2]["choices"][0]["finish_reason"] == "tool_calls"
+
+
+@pytest.mark.parametrize(("asked", "usages"), [(STREAMED, []), (WITH_USAGE, [USAGE])])
+async def test_usage_in_every_chunk_is_told_once_to_who_asked(asked, usages):
+    events = [event({**piece(content=text), "usage": USAGE}) for text in "abc"]
+    answer = await streamed(*events, delta("stop"), DONE, asked=asked)
+    assert [one["usage"] for one in said(answer)[:-1] if one.get("usage")] == usages
+    assert said(answer)[-1] == "[DONE]"
+
+
+EMPTY = event({"id": "", "object": "", "created": 0, "model": "", "choices": [], "prompt_filter_results": [{"p": 1}]})
+
+
+@pytest.mark.parametrize(("wish", "place"), [("move", "next"), ("keep", "first"), ("drop", "nowhere")])
+async def test_extras_without_choices_go_where_the_configuration_says(wish, place):
+    events = (EMPTY, *(event(piece(content=text)) for text in "ab"), delta("stop"), DONE)
+    answer = await streamed(*events, repair={"without_choices": wish})
+    has = ["prompt_filter_results" in one for one in said(answer)[:-1]]
+    first = said(answer)[0]
+    assert has.count(True) == (0 if place == "nowhere" else 1)
+    assert bool(first["choices"]) is (place != "first")
+    assert has[0] is (place != "nowhere")
+
+
+async def test_one_id_is_given_where_the_configuration_says_so():
+    events = [event({**piece(content=text), "id": f"id-{text}"}) for text in "abc"]
+    plain = await streamed(*events, delta("stop"), DONE)
+    mended = await streamed(*events, delta("stop"), DONE, repair={"one_id": True})
+    assert [one["id"] for one in said(plain)[:3]] == ["id-a", "id-b", "id-c"]
+    assert {one["id"] for one in said(mended)[:-1]} == {"id-a"}
+
+
+TEXTS = ["The answer", "The answer is", "The answer is forty", "The answer is forty-two."]
+
+
+@pytest.mark.parametrize("cumulative", [False, True])
+async def test_cumulative_texts_are_cut_down_by_configuration_alone(cumulative):
+    events = [event(piece(content=text)) for text in TEXTS]
+    answer = await streamed(*events, delta("stop"), DONE, repair={"cumulative": cumulative})
+    texts = [one["choices"][0]["delta"].get("content", "") for one in said(answer)[:-1]]
+    assert "".join(texts) == (TEXTS[-1] if cumulative else "".join(TEXTS))
+
+
+LOOKING = {"cumulative": True, "one_id": True}
+
+
+@pytest.mark.parametrize("ends", [b"\n", b"\r\n", b"\r"], ids=["LF", "CRLF", "CR"])
+@pytest.mark.parametrize("blank", [b"data: ", b"data:"], ids=["with a blank", "without"])
+@pytest.mark.parametrize("repair", [None, LOOKING], ids=["", "looking"])
+async def test_a_clean_stream_comes_through_byte_for_byte(ends, blank, repair):
+    last = piece()
+    last["choices"][0]["finish_reason"] = "stop"
+    texts = [piece(content=f"w{number} ") for number in range(20)]
+    whole = b"".join([*map(event, [piece(role="assistant", content=""), *texts, last]), DONE])
+    lines = (b": hello\n" + whole).replace(b"data: ", blank).replace(b"\n", ends)
+    for size in (1, 7, 1000):
+        pieces = [lines[at : at + size] for at in range(0, len(lines), size)]
+        assert (await streamed(*pieces, repair=repair)).body == lines
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+async def test_a_line_of_64_mib_is_refused_within_bounds(is_first):
+    before = [] if is_first else [Send(chunk(EVENTS[0]))]
+    block = chunk(b"a" * MIB)
+    moves = [*begin_stream(), *before, Send(chunk(b'data: {"x":"')), *[Send(block)] * 64, Send(chunk(b'"}\n\n'))]
+    async with Scripted(moves, send_buffer_bytes=65_536) as upstream, gateway(upstream=upstream.url) as gate:
+        tracemalloc.start()
+        try:
+            answer = await gate.ask(STREAMED).answer()
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        await upstream.left()
+        assert upstream.sent_bytes < 40 * MIB
+    assert answer.error["code"] == "upstream_invalid"
+    assert (answer.status, answer.whole) == (502 if is_first else 200, True)
+    assert peak < 3 * 32 * MIB

@@ -1,0 +1,174 @@
+"""What ties a Learning to the gate: what a known model costs, what is told, which error is shown."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import Any
+
+import pytest
+
+from gatepass.adapt.crowd import KNOWN_S
+from gatepass.adapt.lesson import Lesson
+from gatepass.adapt.memory import Subject
+from gatepass.call import Call, Complaint, Target
+from gatepass.config.model import Config
+from gatepass.errors import UpstreamClosed, UpstreamEmpty, UpstreamError, UpstreamRefusal
+from gatepass.gate import Gate, build_gate
+from gatepass.lessons import Pupil
+from gatepass.observe.exchange import Exchange
+from tests.unit.adapt.calls import CHAT, EMBEDDINGS, a_call
+from tests.unit.clock import DrivenClock
+
+NO_STREAM = "Unsupported value: 'stream' does not support true with this model. Supported values are: false."
+TARGET = Target("chat", "o1")
+
+
+def a_gate(**settings: Any) -> Gate:
+    model = {"upstream": "chat", "name": "o1", "suggest": "gpt-4o"}
+    upstreams = {"chat": {"base_url": "https://h/v1", **settings}}
+    return build_gate(Config.model_validate({"upstreams": upstreams, "models": {"m": model}}), DrivenClock())
+
+
+def a_chat(**members: Any) -> Call:
+    body = {"model": "m", "messages": [], "stream": True, **members}
+    return a_call(json.dumps(body).encode(), CHAT, stream=body["stream"])
+
+
+def refusal(message: str = NO_STREAM, status: int = 400, **more: Any) -> UpstreamRefusal:
+    said = Complaint(message, **more)
+    return UpstreamRefusal(message, upstream="chat", status=status, upstream_code=said.code, complaint=said)
+
+
+class Street:
+    """Asks as the pipeline does, and remembers the exchange."""
+
+    def __init__(self, gate: Gate) -> None:
+        self.gate = gate
+        self.exchange = Exchange.silent()
+        self.sent: list[Call] = []
+
+    async def ask(self, call: Call, *answers: UpstreamError | None) -> UpstreamError | None:
+        """`answers` to one try after the other; what the client sees in the end."""
+        self.exchange, self.sent = Exchange.silent(), []
+        said = iter(answers)
+        with Pupil(self.gate, self.gate.hops["chat"], TARGET, call, self.exchange) as pupil:
+            await pupil.my_turn()
+            while True:
+                self.sent.append(pupil.plan())
+                self.exchange.adapted = self.sent[-1].adapted
+                error = next(said)
+                if error is None:
+                    pupil.succeeded()
+                    return None
+                if not pupil.taught(error):
+                    return pupil.given_up(self.sent[-1], error)
+
+
+@pytest.fixture
+def street() -> Street:
+    return Street(a_gate())
+
+
+def events(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.name == "gatepass.lessons"]
+
+
+async def test_a_known_model_without_a_lesson_costs_nothing_and_is_sent_as_it_is(street):
+    call = a_chat()
+    assert await street.ask(call, None) is None
+    subject = Subject("chat", "o1", "chat")
+    assert street.gate.learner.is_settled(subject, stream=True, now_s=street.gate.clock.now())
+    assert not street.gate.learner.is_settled(subject, stream=False, now_s=street.gate.clock.now())
+    assert await street.ask(call, None) is None
+    assert street.sent == [call]
+    assert street.sent[0] is call
+
+
+async def test_who_goes_on_asking_is_known_for_good(street):
+    call, clock = a_chat(), street.gate.clock
+    for _ in range(10):
+        await street.ask(call, None)
+        await clock.advance(KNOWN_S * 0.4)
+        assert (
+            street.gate.learner.crowd.wait_s("somebody", (Subject("chat", "o1", "chat"), True), 0.0, clock.now()) == 0
+        )
+
+
+async def test_a_known_model_that_begins_to_refuse_teaches_all_the_same(street, caplog):
+    caplog.set_level(logging.INFO, "gatepass.lessons")
+    await street.ask(a_chat(), None)
+    assert await street.ask(a_chat(), refusal(), None) is None
+    assert [call.adapted for call in street.sent] == [(), ("stream=synth",)]
+    assert events(caplog) == ["lesson_learned"]
+    assert street.exchange.tried == ()
+    assert b'gatepass_lessons_total{event="learned",upstream="chat"} 1.0' in street.gate.metrics.exposition()
+    await street.ask(a_chat(), None)
+    assert street.sent[0].adapted == ("stream=synth",)
+
+
+async def test_what_another_request_has_learned_meanwhile_is_taken_over(street, caplog):
+    caplog.set_level(logging.INFO, "gatepass.lessons")
+    await street.ask(a_chat(), None)
+    call, hop = a_chat(), street.gate.hops["chat"]
+    with Pupil(street.gate, hop, TARGET, call, street.exchange) as pupil:
+        assert pupil.plan() is call
+        await Street(street.gate).ask(a_chat(), refusal(), None)
+        assert pupil.taught(refusal())
+        assert pupil.plan().adapted == ("stream=synth",)
+        pupil.succeeded()
+    assert events(caplog) == ["lesson_learned"]
+
+
+async def test_the_first_error_is_shown_and_what_was_tried_in_vain(street, caplog):
+    caplog.set_level(logging.INFO, "gatepass.lessons")
+    first = refusal()
+    assert await street.ask(a_chat(), first, UpstreamClosed("gone", upstream="chat")) is first
+    assert (street.exchange.tried, street.exchange.adapted) == (("stream=synth",), ())
+    assert events(caplog) == ["lesson_failed"]
+
+
+async def test_an_error_about_something_else_is_the_one_that_is_shown(street):
+    other = refusal("slow down", 429)
+    assert await street.ask(a_chat(), refusal(), other) is other
+    assert street.exchange.adapted == ("stream=synth",)
+
+
+async def test_what_is_learned_off_is_said_to_be(street):
+    off = Street(a_gate(learn="off"))
+    shown = await off.ask(a_chat(), refusal())
+    assert shown is not None
+    assert shown.message == (
+        f"{NO_STREAM} gatepass can adapt such requests (stream=synth): set upstreams.chat.learn to on."
+        " The model 'gpt-4o' may do what was asked for."
+    )
+    assert off.exchange.tried == ()
+
+
+async def test_observing_tells_and_changes_nothing(caplog):
+    caplog.set_level(logging.INFO, "gatepass.lessons")
+    street = Street(a_gate(learn="observe"))
+    for _ in range(2):
+        assert await street.ask(a_chat(), refusal()) is not None
+    assert events(caplog) == ["lesson_observed"]
+
+
+async def test_token_ids_that_are_refused_or_come_to_nothing_get_advice(street):
+    call = a_call(b'{"model":"m","input":[1,2]}', EMBEDDINGS)
+    for error in (refusal("`input` must be a string"), UpstreamEmpty("nothing", upstream="chat")):
+        shown = await street.ask(call, error)
+        assert shown is error
+        assert "check_embedding_ctx_length=False" in shown.message
+    closed = UpstreamClosed("gone", upstream="chat")
+    assert await street.ask(call, closed) is closed
+    assert closed.message == "gone"
+
+
+async def test_a_lesson_that_does_not_concern_a_request_leaves_it_as_it_is(street):
+    lesson = Lesson("drop", "temperature")
+    street.gate.learner.memory.commit((Subject("chat", "o1", "chat"), lesson.key), lesson, "", 1_000.0)
+    call = a_chat()
+    await street.ask(call, None)
+    assert street.sent[0] is call
+    await street.ask(a_chat(temperature=0.5), None)
+    assert street.sent[0].adapted == ("drop=temperature",)
