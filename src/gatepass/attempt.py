@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from gatepass.call import Headers, Request, Response
 from gatepass.errors import Fault, GatepassError, Overloaded, TransportFault, UpstreamError

@@ -1,12 +1,13 @@
 """The plain, frozen values that all layers share.
 
 What every request makes is a msgspec struct: one is made in 50 ns, a frozen dataclass of ten fields in 730.
+`msgspec.structs.replace` copies one with changes.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
@@ -87,8 +88,7 @@ class Inbound(msgspec.Struct, frozen=True, gc=False):
     query: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(msgspec.Struct, frozen=True, gc=False):
     """One decoded client request. `body` is the client's bytes until a named rule changes them."""
 
     id: str
@@ -104,7 +104,7 @@ class Call:
     """At most so many inputs of an embeddings call in one request (see adapt/embeddings.py); None: as they came."""
 
     def with_body(self, body: bytes, *entries: str) -> Call:
-        """The same call with another body; `entries` join `adapted`. `dataclasses.replace` takes five times as long."""
+        """The same call with another body; `entries` join `adapted`."""
         return Call(
             self.id,
             self.operation,
@@ -156,15 +156,14 @@ class Upload(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(msgspec.Struct, frozen=True, gc=False):
     """What goes over the second hop (or to an issuer). `upload` stands in the place of `body`."""
 
     method: str
     url: str
     headers: Headers = ()
     body: bytes = b""
-    timeouts: Timeouts = field(default_factory=Timeouts)
+    timeouts: Timeouts = Timeouts()
     fresh: bool = False
     """Wants a new connection: for the one repeat after a kept one turned out to be dead."""
     upload: Upload | None = None

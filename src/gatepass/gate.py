@@ -84,7 +84,7 @@ class Live:
         self._limit = limit
         self._leashes: set[Leash] = set()
         self._idle = asyncio.Event()
-        self._idle.set()
+        """Set while a drain finds nothing under way."""
         self._hurried = asyncio.Event()
 
     @property
@@ -104,16 +104,17 @@ class Live:
 
     def enter(self, leash: Leash) -> None:
         self._leashes.add(leash)
-        self._idle.clear()
 
     def leave(self, leash: Leash) -> None:
         self._leashes.discard(leash)
-        if not self._leashes:
+        if self.draining and not self._leashes:
             self._idle.set()
 
     async def drain(self, clock: Clock, bound_s: float) -> int:
         """Let what runs end by itself for `bound_s` or until `hurry`, then end the rest; returns how many that were."""
         self.draining = True
+        if not self._leashes:
+            self._idle.set()
         if await self._idle_within(clock, bound_s, self._hurried):
             return 0
         rest = list(self._leashes)

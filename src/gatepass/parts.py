@@ -22,6 +22,8 @@ async def embedded(wanted: Call, adapted: Call, upstream: str, exchange: Exchang
     parts = split(adapted)
     answers = [await ask(parts[0], exchange)] if len(parts) == 1 else await _all(parts, exchange, ask)
     replies = [_held(each) for each in answers]
+    if len(replies) == 1 and replies[0].is_right:
+        return replies[0]
     asked = Asked.of(wanted.body)
     counts = [asked.count] if len(parts) == 1 else [Asked.of(part.body).count for part in parts]
     body = answer([reply.body for reply in replies], counts, asked, upstream)

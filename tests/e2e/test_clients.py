@@ -42,6 +42,10 @@ def test_every_client_gets_what_it_asks_for(through: Side, title: str):
     assert through.wrong(title) == []
 
 
+def test_gatepass_meets_nothing_that_it_did_not_expect(through: Side):
+    assert [trace for traces in through.traces.values() for trace in traces] == []
+
+
 @pytest.mark.parametrize("title", [client.title for client in CLIENTS if "chat" in client.kinds])
 def test_straight_only_the_model_that_takes_all_answers_whole(raw: Side, title: str):
     whole = {case: verdict for case, verdict in raw.verdicts[title].items() if case.kind == "chat" and not case.streams}

@@ -1,9 +1,9 @@
 import copy
-import dataclasses
 import json
 import pickle
 from typing import Any
 
+import msgspec
 import pytest
 
 from gatepass.call import Call, Operation, Secret, Surface, header
@@ -51,7 +51,7 @@ def test_a_call_with_another_body_is_the_same_call_in_everything_else():
         "adapted": ("a",),
         "max_inputs": 3,
     }
-    assert set(values) == {field.name for field in dataclasses.fields(Call)}
+    assert set(values) == set(Call.__struct_fields__)
     call = Call(**values)
-    assert call.with_body(b"b", "e", "f") == dataclasses.replace(call, body=b"b", adapted=("a", "e", "f"))
+    assert call.with_body(b"b", "e", "f") == msgspec.structs.replace(call, body=b"b", adapted=("a", "e", "f"))
     assert call.with_body(b"a") == call

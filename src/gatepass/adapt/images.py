@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+from msgspec.structs import replace
 
 from gatepass.adapt.image import image_part, kind_at, refused
 from gatepass.call import Call, Surface, Target

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from gatepass.call import Call, Target
 from gatepass.jsontext import Walk, edited, mentions, removals

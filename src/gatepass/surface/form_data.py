@@ -13,7 +13,7 @@ HEAD_BYTES = 16 * 1024
 MODEL_BYTES = 4 * 1024
 
 _BOUNDARY = re.compile(
-    rb'multipart/form-data[^\r\n]*?;[ \t]*boundary=(?:"([^"\r\n]{1,70})"|([^\s;"]{1,70}))', re.IGNORECASE
+    rb'multipart/form-data[^\r\n]*?;[ \t]*boundary=(?:"([^"\r\n]{1,70})"|([^\s;"]{1,70})(?=[\s;]|\Z))', re.IGNORECASE
 )
 _NAME = re.compile(rb'content-disposition:[^\r\n]*?;[ \t]*name\*?=(?:"([^"\r\n]*)"|([^\s;"]*))', re.IGNORECASE)
 
@@ -41,13 +41,16 @@ class FormScan:
         self._has_named = False
         self._in_model = False
         self._in_head = False
+        self._is_over = False
 
     def feed(self, piece: bytes) -> None:
+        if self._is_over:
+            return
         data = self._rest + piece
         used = 0
         while (step := self._step(data, used)) is not None:
             used = step
-        keep = used if self._in_head or self._in_model else max(used, len(data) - len(self._line) + 1)
+        keep = used if self._in_head or self._in_model else max(used, len(data) - len(self._line) - 1)
         self._at += keep
         self._rest = data[keep:]
         if self._in_head and len(self._rest) > HEAD_BYTES:
@@ -57,6 +60,8 @@ class FormScan:
 
     def _step(self, data: bytes, used: int) -> int | None:
         """How far `data` is understood after one more step; None where that wants more of it."""
+        if self._is_over:
+            return None
         if self._in_head:
             end = data.find(b"\r\n\r\n", used)
             if end < 0:
@@ -64,8 +69,8 @@ class FormScan:
             self._in_head = False
             self._in_model = self._is_model(data[used : end + 2])
             return end + 4
-        end = data.find(self._line, used)
-        if end < 0:
+        end = self._delimiter(data, used)
+        if end is None:
             return None
         if self._in_model:
             self._in_model = False
@@ -74,9 +79,22 @@ class FormScan:
         self._in_head = True
         return end + len(self._line)
 
+    def _delimiter(self, data: bytes, used: int) -> int | None:
+        """Where the next delimiter begins; what only begins like one is none."""
+        while (end := data.find(self._line, used)) >= 0:
+            at = end + len(self._line)
+            behind = data[at : at + 2]
+            if len(behind) < 2:
+                return None
+            self._is_over = behind == b"--"
+            if self._is_over or behind == b"\r\n" or behind[:1] in (b" ", b"\t"):
+                return end
+            used = end + 1
+        return None
+
     def _is_model(self, head: bytes) -> bool:
-        found = _NAME.search(head)
-        if found is None or (found[1] or found[2]) != b"model":
+        names = [found[1] or found[2] for found in _NAME.finditer(head)]
+        if b"model" not in names:
             return False
         if self._has_named:
             raise InvalidRequest("The form holds `model` twice; send it once.", param="model")

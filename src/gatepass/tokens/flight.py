@@ -56,7 +56,8 @@ class Pilot:
             is_found = token.shared
             self._check_alive(token)
         except FetchFailure as failure:
-            raise self.journal.failed(failure, self.clock.now() - started_s) from None
+            now = self.clock.now()
+            raise self.journal.failed(failure, now - started_s, now) from None
         finally:
             self.journal.fetches += not is_found
         if is_found:

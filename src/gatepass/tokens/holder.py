@@ -165,13 +165,14 @@ class TokenHolder:
         self._rejections.in_vain(by, self._clock.now())
 
     def status(self) -> Status:
-        now, next_s = self._clock.now(), self._due_s()
+        now, next_s, error_s = self._clock.now(), self._due_s(), self._journal.last_error_s
         return Status(
             credential=self.name,
             **asdict(sight(self._token, now, self._jitter)),
             fetches=self._journal.fetches,
             failures=self._journal.failures,
             last_error=self._journal.last_error,
+            last_error_age_s=None if error_s is None else now - error_s,
             failing=self._setback is not None,
             refreshing=bool(self._runs),
             next_try_in_s=max(0.0, next_s - now) if math.isfinite(next_s) else None,
@@ -225,7 +226,7 @@ class TokenHolder:
             failure = error
         else:
             failure = FetchFailure(f"the source broke ({type(error).__name__}): a bug", quick=False)
-            failure = self._journal.failed(failure, 0.0, bug=error)
+            failure = self._journal.failed(failure, 0.0, self._clock.now(), bug=error)
         self._setback = setback(self._setback, failure, self._clock.now(), self._chance())
 
     def _patience_s(self) -> float:

@@ -109,7 +109,9 @@ class Issuer:
             return await timeout(self.clock, limit_s, self._exchange(request), late)
         except TransportFault as fault:
             words = (_WORDS[fault.fault].format(host=self.terms.issuer), folded(plain(fault.detail), mask))
-            advice = look_at_the_way_to(self.terms.credential, self.terms.address) if fault.fault in _UNREACHABLE else ""
+            advice = (
+                look_at_the_way_to(self.terms.credential, self.terms.address) if fault.fault in _UNREACHABLE else ""
+            )
             raise FetchFailure(": ".join(filter(None, words)) + advice, quick=fault.fault not in _LASTING) from fault
 
     async def _exchange(self, request: Request) -> Reply:

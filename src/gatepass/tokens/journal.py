@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from gatepass.call import Secret
 from gatepass.observe.redaction import Redactor
 from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.life import Token
+from gatepass.tokens.repetition import Repetitions
 from gatepass.tokens.secret import readable
 from gatepass.tokens.status import Observer
 
@@ -23,7 +24,9 @@ class Journal:
     fetches: int = 0
     failures: int = 0
     last_error: str | None = None
+    last_error_s: float | None = None
     no_expiry_at: str | None = None
+    repetitions: Repetitions = field(default_factory=Repetitions)
 
     def learn(self, secrets: tuple[Secret, ...]) -> int:
         """Mask what a source signs in with, as it stands now; the result changes when it does."""
@@ -34,6 +37,7 @@ class Journal:
 
     def minted(self, token: Token, took_s: float) -> None:
         self.redactor.learn(token.text, permanent=token.life_s is None)
+        self.repetitions.forget()
         fields = {"life_s": token.life_s, "kind": token.kind.value, "told_by": token.told_by.value}
         logger.info("token_fetched", extra={"fields": self._fields(took_s) | fields})
         self._note_expiry(token)
@@ -42,15 +46,23 @@ class Journal:
     def found(self, token: Token) -> None:
         """Another process minted it: no call of an issuer, and nothing to count."""
         self.redactor.learn(token.text)
+        self.repetitions.forget()
         logger.debug("token_found", extra={"fields": {"credential": self.credential, "life_s": token.life_s}})
 
-    def failed(self, failure: FetchFailure, took_s: float, bug: BaseException | None = None) -> FetchFailure:
-        """Note one failed try; the failure as it may be shown. A `bug` brings its traceback along."""
+    def failed(
+        self, failure: FetchFailure, took_s: float, now: float, bug: BaseException | None = None
+    ) -> FetchFailure:
+        """Note one failed try at `now`; the failure as it may be shown. A `bug` brings its traceback along.
+
+        What is said already is said again once a minute, with the number of times.
+        """
         failure = failure.masked(self.redactor.mask)
         self.failures += 1
-        self.last_error = failure.reason
+        self.last_error, self.last_error_s = failure.reason, now
+        times = self.repetitions.times(failure.reason, now)
         fields = self._fields(took_s) | {"reason": failure.reason, "definite": failure.definite}
-        logger.warning("token_fetch_failed", extra={"fields": fields}, exc_info=bug)
+        if times is not None:
+            logger.warning("token_fetch_failed", extra={"fields": fields | {"times": times}}, exc_info=bug)
         self.observer.failed(self.credential, took_s, failure.reason)
         return failure
 

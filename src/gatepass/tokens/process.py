@@ -37,7 +37,9 @@ async def run(
 
     The last STDERR_BYTES of its stderr stand in `complaints` as they come. It has no input, and a session
     and process group of its own, which is killed as a whole where this is cancelled or more than
-    `limit_bytes` come out. It is reaped and its pipes are closed in every case.
+    `limit_bytes` come out, and in the end, with what is left of it: a program that means to leave
+    something behind gives it a session of its own (setsid(1)), and nobody ends that. It is reaped and
+    its pipes are closed in every case.
     """
     if any("\0" in text for text in (*arguments, *environment.values())):  # uvloop would cut them there
         raise ValueError("a NUL in an argument or variable")
@@ -80,7 +82,9 @@ async def _done(start: asyncio.Future[Any]) -> None:
 
 async def _end(transport: asyncio.SubprocessTransport, output: _Output, clock: Clock) -> None:
     try:
-        if not output.exited.is_set():
+        if output.exited.is_set():
+            _kill_rest(transport.get_pid())
+        else:
             _kill_group(transport.get_pid())
             await _until(output.exited, REAP_S, clock)
     finally:
@@ -127,7 +131,19 @@ async def _until(event: asyncio.Event, limit_s: float, clock: Clock) -> None:
         timer.cancel()
 
 
+def _kill_rest(pid: int) -> None:
+    """Kill what a program left in its group when it ended.
+
+    It has been reaped, but no new process gets the number of a group that has members (Linux, `kernel/pid.c`:
+    a number is free when nothing refers to it). So a process of that number means that the group is over.
+    """
+    try:
+        os.getpgid(pid)
+    except ProcessLookupError:
+        _kill_group(pid)
+
+
 def _kill_group(pid: int) -> None:
-    """Kill the program and what it started. Not reaped yet, so that `pid` is nobody else's."""
+    """Kill a group: the program, where it is not reaped yet, and what it started."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, signal.SIGKILL)

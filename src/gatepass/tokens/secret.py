@@ -14,12 +14,22 @@ _PUBLIC = frozenset(
     {
         *("granttype", "responsetype", "clientid", "scope", "audience", "resource", "tokentype"),
         *("user", "username", "account", "tenant", "tenantid", "appid", "realm", "language"),
+        *("name", "domain", "project", "region", "service", "method", "methods", "type", "kind", "version", "locale"),
         *("accept", "acceptlanguage", "acceptencoding", "contenttype", "useragent", "xrequestedwith"),
     }
 )
 """Members that hold no secret. Their values are ordinary words (`password`, `application/json`)
 that must not be masked wherever they occur."""
 _SECRETIVE = re.compile(r"secret|passw|pwd|token|key|credential|assertion|auth|sign|cookie|pin$", re.IGNORECASE)
+_WORD = re.compile(
+    r"password|(authorization|device)_code|client_credentials|refresh_token|urn:ietf:[a-z0-9:_-]+"
+    r"|https?://[^/?#@\s]+[^?#@\s]*|(application|text|multipart)/[a-z0-9.+-]+",
+    re.IGNORECASE,
+)
+"""Values that are public in whatever member they stand: grants, addresses, media types."""
+LONG_CHARS = 8
+"""A text of a body that is shorter is masked only where its name, or a reference, makes it a secret: an ordinary
+word would be masked wherever it occurs."""
 _SCHEMES = frozenset({"authorization", "proxy-authorization"})
 
 
@@ -63,7 +73,8 @@ def _beyond_scheme(secret: Secret) -> Secret:
 
 
 def secret_leaves(document: Any, name: str = "") -> Iterator[Secret]:
-    """The strings of a JSON body that are to be masked: references, and what is called a secret."""
+    """The strings of a JSON body that are to be masked: references, what is called a secret, and whatever is
+    long enough to be one and not plainly public."""
     if isinstance(document, Mapping):
         for key, child in document.items():
             yield from secret_leaves(child, str(key))
@@ -73,8 +84,12 @@ def secret_leaves(document: Any, name: str = "") -> Iterator[Secret]:
     elif isinstance(document, Reference):
         if not _is_public(name):
             yield Secret(document.read)
-    elif isinstance(document, str) and _SECRETIVE.search(name) and not _is_public(name):
+    elif isinstance(document, str) and not _is_public(name) and _may_be_secret(name, document):
         yield Secret(document)
+
+
+def _may_be_secret(name: str, text: str) -> bool:
+    return _SECRETIVE.search(name) is not None or (len(text) >= LONG_CHARS and not _WORD.fullmatch(text))
 
 
 def _is_public(name: str) -> bool:

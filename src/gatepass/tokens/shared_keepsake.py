@@ -38,6 +38,11 @@ class StoreKeepsake:
         self._store = store
         self._clock = clock
 
+    @property
+    def lasts(self) -> bool:
+        """The store of a supervisor's workers ends with it."""
+        return self._store.reach is Reach.NETWORK
+
     @asynccontextmanager
     async def turn(self, within_s: float) -> AsyncIterator[None]:
         lease = Lease(self._store, self._clock, self._name("refresh-turn"), secrets.token_hex(8))

@@ -11,7 +11,8 @@ from gatepass.tokens.life import Freshness, Kind, Token, ToldBy, freshness
 @dataclass(frozen=True, slots=True)
 class Status:
     """One credential at one moment. `left_s` runs until the token is not sent any more; None for a
-    key that does not expire and where nothing is held. `fetches` counts every try."""
+    key that does not expire and where nothing is held. `fetches` counts every try. `last_error` stays
+    after it has passed: `failing` says whether it is over."""
 
     credential: str
     state: Freshness | Literal["none"]
@@ -22,6 +23,7 @@ class Status:
     fetches: int
     failures: int
     last_error: str | None
+    last_error_age_s: float | None
     failing: bool
     refreshing: bool
     next_try_in_s: float | None

@@ -1,10 +1,16 @@
-"""The trust of one hop."""
+"""The trust of one hop, and what it shows of itself."""
 
 from __future__ import annotations
 
+import os
 import ssl
+from contextlib import suppress
+from typing import Any
 
 from gatepass.config.network import Network
+
+Mark = tuple[int, int, int, int]
+"""By what a change of a file is seen: device, inode, size, mtime in nanoseconds."""
 
 
 class Trust:
@@ -26,9 +32,56 @@ def ssl_context(network: Network) -> ssl.SSLContext:
     Raises OSError (ssl.SSLError is one) where a file is missing or is no PEM.
     """
     context = ssl.create_default_context()
+    if network.client_cert:
+        context = _presenting(network.client_cert, network.client_key, context)
     context.set_alpn_protocols(["http/1.1"])
     if network.ca_file:
         context.load_verify_locations(network.ca_file)
-    if network.client_cert:
-        context.load_cert_chain(network.client_cert, network.client_key)
     return context
+
+
+class PresentingContext(ssl.SSLContext):
+    """Shows a certificate that is renewed on the disk: each new connection shows what stands there then.
+
+    asyncio, uvloop and anyio begin every connection with `wrap_bio`.
+    """
+
+    _cert: str
+    _key: str | None
+    _marks: tuple[Mark, ...] | None = None
+
+    def present(self, cert: str, key: str | None) -> None:
+        """Show `cert` from now on; raises OSError where it, or its key, cannot be read."""
+        self._cert, self._key = cert, key
+        marks = self._found()
+        self.load_cert_chain(cert, key)
+        self._marks = marks
+
+    def wrap_bio(self, *given: Any, **named: Any) -> ssl.SSLObject:
+        with suppress(OSError):  # half of a pair has been replaced: the next connection looks again
+            if self._found() != self._marks:
+                self._renew()
+        return super().wrap_bio(*given, **named)
+
+    def _renew(self) -> None:
+        """A pair that does not match would leave this context without any: another one tries it."""
+        marks, self._marks = self._found(), None
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(self._cert, self._key)
+        self.load_cert_chain(self._cert, self._key)
+        self._marks = marks
+
+    def _found(self) -> tuple[Mark, ...]:
+        return tuple(_mark(os.stat(path)) for path in (self._cert, self._key) if path is not None)
+
+
+def _presenting(cert: str, key: str | None, like: ssl.SSLContext) -> PresentingContext:
+    """With the system's trust, and as strict as `like`."""
+    context = PresentingContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.verify_flags = like.verify_flags
+    context.load_default_certs()
+    context.present(cert, key)
+    return context
+
+
+def _mark(status: os.stat_result) -> Mark:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns

@@ -70,10 +70,18 @@ def relayed(headers: Headers) -> list[tuple[bytes, bytes]]:
 
 
 def _content_type(kinds: Sequence[bytes]) -> bytes:
+    if len(kinds) == 1:
+        return kinds[0]
     streams = [kind for kind in kinds if kind.strip().lower().startswith(b"text/event-stream")]
     return (streams or kinds)[0]
 
 
 def _named_by_connection(headers: Headers) -> frozenset[bytes]:
-    lists = [value for name, value in headers if name == b"connection"]
-    return frozenset([token.strip().lower() for value in lists for token in value.split(b",")])
+    named = _NOTHING
+    for name, value in headers:
+        if name == b"connection":
+            named |= {token.strip().lower() for token in value.split(b",")}
+    return named
+
+
+_NOTHING = frozenset[bytes]()

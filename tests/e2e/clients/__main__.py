@@ -1,8 +1,7 @@
 """Measure the table of clients and print it: `python -m tests.e2e.clients [--write] [WORD …]`.
 
 `--write` puts it into docs/compatibility.md. Words choose the clients whose title holds one of them. What went wrong
-through gatepass goes to stderr, with the reason; with `--straight` what went wrong without it, too. `--later` also asks
-for operations that gatepass does not have yet.
+through gatepass goes to stderr, with the reason; with `--straight` what went wrong without it, too.
 """
 
 from __future__ import annotations
@@ -13,19 +12,19 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.e2e.clients.street import ALL, CLIENTS, Side, measured
+from tests.e2e.clients.street import CLIENTS, Side, measured
 from tests.e2e.clients.table import text, write
 
 
 def complaints(side: Side) -> Iterator[str]:
     for title in side.seen:
         yield from (f"{title}: {told}" for told in side.wrong(title))
+        yield from (f"{title}: {trace}" for trace in dict.fromkeys(side.traces[title]))
 
 
 def main(arguments: list[str]) -> None:
     words = [word for word in arguments if not word.startswith("--")]
-    known = ALL if "--later" in arguments else CLIENTS
-    clients = [client for client in known if not words or any(word in client.title for word in words)]
+    clients = [client for client in CLIENTS if not words or any(word in client.title for word in words)]
     began_s = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         raw, through = measured(Path(folder), clients)

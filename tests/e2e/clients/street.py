@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.e2e.clients.case import Case, Kind, cases
@@ -27,9 +27,8 @@ FOREIGN = ("OPENAI_", "LANGCHAIN_", "LANGSMITH_", "LITELLM_", "CO_", "COHERE_", 
 """Beginnings of variables that would tell a client something else."""
 CHATS: tuple[Kind, ...] = ("chat", "tools", "picture", "stray", "rounds")
 VECTORS: tuple[Kind, ...] = ("embed", "embed_many")
-LATER: tuple[Kind, ...] = ("responses", "hear", "speak", "draw", "moderate", "files")
-"""Asked for with `--later` alone, until gatepass has these operations."""
-EVERYTHING: tuple[Kind, ...] = ("models", "completions", *CHATS, *VECTORS, *LATER)
+MEDIA: tuple[Kind, ...] = ("hear", "speak", "draw", "moderate", "files")
+EVERYTHING: tuple[Kind, ...] = ("models", "completions", "responses", *CHATS, *VECTORS, *MEDIA)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +43,6 @@ class Client:
     arguments: tuple[str, ...] = ()
     shows: frozenset[str] = frozenset(("finish", "total"))
     """What else can be seen of an answer: why it ended, how many tokens it took."""
-
-    def now(self) -> Client:
-        """Without what gatepass does not have yet."""
-        return replace(self, kinds=tuple(kind for kind in self.kinds if kind not in LATER))
 
     @property
     def is_node(self) -> bool:
@@ -66,7 +61,7 @@ class Client:
         return subprocess.check_output([made(self.made) / "bin" / "python", "-c", asked], text=True).strip()
 
 
-ALL = (
+CLIENTS = (
     Client("openai for Python, 3", "python-client", "try_openai.py", "openai"),
     Client("openai for Python, 2", "python-openai2", "try_openai.py", "openai"),
     Client("openai for Python, 1", "python-openai1", "try_openai.py", "openai"),
@@ -83,8 +78,6 @@ ALL = (
     Client("Cohere, v1", "python-cohere", "try_cohere.py", "cohere", ("rerank",), ("v1",)),
     Client("Cohere, v2", "python-cohere", "try_cohere.py", "cohere", ("rerank",), ("v2",)),
 )  # fmt: skip
-CLIENTS = tuple(client.now() for client in ALL)
-
 Sights = Mapping[Case, Seen]
 Verdicts = Mapping[Case, Verdict]
 
@@ -129,18 +122,29 @@ def configuration(url: str) -> str:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Entrance:
+    """Where clients go in, and what is logged there."""
+
+    url: str
+    process: Process | None = None
+
+    def traces(self) -> list[str]:
+        """Each exception that nobody expected."""
+        lines = self.process.output.splitlines() if self.process else []
+        logged = [json.loads(line) for line in lines if line.startswith("{")]
+        return [line["trace"] for line in logged if line["event"] == "request_failed"]
+
+
 @contextmanager
-def gatepass(folder: Path, url: str) -> Iterator[str]:
+def gatepass(folder: Path, url: str) -> Iterator[Entrance]:
     path = folder / "gatepass.json"
     path.write_text(configuration(url), encoding="utf-8")
     python = made("python-gatepass") / "bin" / "python"
     command: list[str | Path] = [python, "-m", "gatepass", "serve", "--config", path, "--port", "0"]
     plain = {name: value for name, value in os.environ.items() if not name.startswith("GATEPASS_")}
     with Process(command, environment=plain | {"PYTHONPATH": str(ROOT / "src")}) as process:
-        try:
-            yield listening(process)
-        finally:
-            (folder / "gatepass.log").write_text(process.output, encoding="utf-8")
+        yield Entrance(listening(process), process)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +153,7 @@ class Side:
 
     seen: dict[str, Sights]
     verdicts: dict[str, Verdicts]
+    traces: dict[str, list[str]]
 
     def count(self, mark: Mark) -> int:
         return sum(verdict.mark is mark for verdicts in self.verdicts.values() for verdict in verdicts.values())
@@ -162,14 +167,16 @@ class Side:
         ]
 
 
-Enter = Callable[[], AbstractContextManager[str]]
+Enter = Callable[[], AbstractContextManager[Entrance]]
 
 
 def _column(enter: Enter, key: str, clients: Sequence[Client]) -> Side:
     seen: dict[str, Sights] = {}
+    traces: dict[str, list[str]] = {}
     for client in clients:
-        with enter() as url:
-            seen[client.title] = run(client, url, key, cases(*client.kinds))
+        with enter() as entrance:
+            seen[client.title] = run(client, entrance.url, key, cases(*client.kinds))
+            traces[client.title] = entrance.traces()
     shows = {client.title: client.shows for client in clients}
     return Side(
         seen,
@@ -177,6 +184,7 @@ def _column(enter: Enter, key: str, clients: Sequence[Client]) -> Side:
             title: {case: judged(case, one, shows[title]) for case, one in sights.items()}
             for title, sights in seen.items()
         },
+        traces,
     )
 
 
@@ -186,6 +194,6 @@ def measured(folder: Path, clients: Sequence[Client] = CLIENTS) -> tuple[Side, S
     Each client meets a gatepass that has learned nothing yet.
     """
     with upstream() as bare, upstream() as behind, ThreadPoolExecutor(2) as pool:
-        raw = pool.submit(_column, lambda: nullcontext(bare), TOKEN, clients)
+        raw = pool.submit(_column, lambda: nullcontext(Entrance(bare)), TOKEN, clients)
         through = pool.submit(_column, lambda: gatepass(folder, behind), KEY, clients)
         return raw.result(), through.result()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import time
 from pathlib import Path
 
@@ -75,7 +76,28 @@ def test_what_a_program_leaves_in_the_background_holds_nobody_up(loop, tmp_path)
     found = on(loop, shell(f"sleep 30 & echo $! > {tmp_path}/pid; echo out"))
     assert (found.code, found.stdout) == (0, b"out\n")
     assert LINGER_S <= time.monotonic() - began_s < LINGER_S + 3
-    os.kill(pid_in(tmp_path / "pid"), 9)
+    assert until(lambda: not lives(pid_in(tmp_path / "pid")))
+
+
+def test_what_a_program_leaves_behind_ends_with_its_run(loop, tmp_path):
+    found = on(loop, shell(f"sleep 30 >/dev/null 2>&1 & echo $! > {tmp_path}/pid; echo out"))
+    assert (found.code, found.stdout) == (0, b"out\n")
+    assert until(lambda: not lives(pid_in(tmp_path / "pid")))
+
+
+def test_what_a_program_gave_a_session_of_its_own_lives_on(loop, tmp_path):
+    on(loop, shell(f"setsid sh -c 'echo $$ > {tmp_path}/pid; exec sleep 30' >/dev/null 2>&1 &"))
+    pid = pid_in(tmp_path / "pid")
+    time.sleep(0.2)
+    assert lives(pid)
+    os.kill(pid, 9)
+
+
+def test_no_descriptor_of_gatepass_is_a_programs(loop, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as listening, open(tmp_path / "x", "w") as file:
+        assert not (listening.get_inheritable() or os.get_inheritable(file.fileno()))
+        found = on(loop, shell("ls /proc/self/fd"))
+    assert found.stdout.split() == [b"0", b"1", b"2", b"3"]  # the last is that of the listing itself
 
 
 def test_out_of_time_it_dies_with_all_that_it_started(loop, tmp_path):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gatepass.adapt.embeddings import Asked, answer, split
+from gatepass.adapt.embeddings import Asked, answer, is_right, split
 from gatepass.call import Call
 from gatepass.errors import UpstreamInvalid
 from tests.unit.adapt.calls import EMBEDDINGS, a_call
@@ -228,25 +228,56 @@ def test_one_part_that_fails_fails_all():
 
 
 @pytest.mark.parametrize(
-    ("listed", "asked"),
+    ("listed", "asked", "expected"),
     [
-        ([entry(0), entry(1)], Asked(2)),
-        ([entry(0, more=1), entry(1)], Asked(2, dimensions=2)),
-        ([entry(0, [])], None),
-        ([entry(0), entry(1)], Asked(2, dimensions=3)),
+        ([entry(0), entry(1)], Asked(2), True),
+        ([entry(0, more=1), entry(1)], Asked(2, dimensions=2), True),
+        ([entry(0), entry(1)], Asked(2, dimensions=3), False),
+        ([entry(0), entry(1)], Asked(2, base64=True), False),
+        ([entry(0), entry(1)], Asked(3), False),
+        ([entry(1), entry(0)], Asked(2), False),
+        ([entry(0), entry(0)], Asked(2), False),
+        ([entry(0), entry()], Asked(2), False),
+        ([entry(0, [])], Asked(1), False),
+        ([entry(0, text(0.5))], Asked(1), False),
+        ([entry("0")], Asked(1), False),
+        ([{"index": 0}], Asked(1), False),
+        ([None], Asked(1), False),
+        ([], Asked(0), True),
     ],
 )
-def test_a_reply_that_is_right_is_told_in_one_pass_and_any_other_is_not(listed, asked):
+def test_a_reply_that_is_right_is_told_in_one_pass(listed, asked, expected):
     for indent in (None, 2):
-        reply = json.dumps({"data": listed, "usage": {"total_tokens": 1}}, indent=indent).encode()
-        if asked is None or asked.dimensions == 3:
-            assert fault(reply, counts=(len(listed),), asked=asked)
-        else:
-            assert answer([reply], [len(listed)], asked, "embed") is reply
+        reply = json.dumps({"object": "list", "data": listed, "model": "e"}, indent=indent).encode()
+        assert is_right(reply, asked) is expected
+        if expected:
+            assert answer([reply], [asked.count], asked, "embed") is reply
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        vectors(entry(0), error={"message": "boom"}),
+        vectors(entry(0), error="boom"),
+        vectors(entry(0), object="error"),
+        b"[" * 100_000,
+        b"",
+        b"null",
+        vectors(entry(0))[:-1],
+    ],
+)
+def test_what_says_that_it_is_an_error_or_is_cut_is_not_right(reply):
+    assert not is_right(reply, Asked(1))
+
+
+def test_an_error_of_null_is_none():
+    assert is_right(vectors(entry(0), error=None), Asked(1))
 
 
 @pytest.mark.parametrize("blank", [b"", b" ", b"\n" * 40])
 def test_a_vector_of_blanks_is_an_empty_one(blank):
-    assert "empty vector" in fault(b'{"data":[{"index":0,"embedding":[%b]}]}' % blank)
+    reply = b'{"data":[{"index":0,"embedding":[%b]}]}' % blank
+    assert "empty vector" in fault(reply)
+    assert not is_right(reply, Asked(1))
     reply = b'{"data":[{"index":0,"embedding":[%b0.5]}]}' % blank
     assert answer([reply], [1], Asked(1), "embed") is reply

@@ -33,6 +33,7 @@ FRESH = Status(
     fetches=1,
     failures=0,
     last_error=None,
+    last_error_age_s=None,
     failing=False,
     refreshing=False,
     next_try_in_s=232.4,

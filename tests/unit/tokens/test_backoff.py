@@ -74,3 +74,31 @@ def test_retry_after_is_obeyed_up_to_an_hour(wish_s, next_s):
 
 def test_refusals_without_end_do_not_overflow():
     assert setback(Setback("no", True, 10**6, 0.0), REFUSED, 0.0, 0.0).next_try_s == 300.0
+
+
+UNCLEAR = FetchFailure("?", unclear=True)
+
+
+def test_an_unclear_error_is_tried_once_soon_and_then_as_rarely_as_a_refusal_up_to_a_minute():
+    state, now, waits = None, 0.0, []
+    for _ in range(5):
+        state = setback(state, UNCLEAR, now, 0.0)
+        waits.append(state.next_try_s - now)
+        now = state.next_try_s
+        assert probing(state, now, 0.0).next_try_s == now + waits[-1]
+    assert waits == [2, 30, 60, 60, 60]
+
+
+def test_an_unclear_error_is_no_quick_try():
+    assert quick_wait_s(1, UNCLEAR, 0.0) is None
+
+
+def test_an_outage_between_two_unclear_errors_does_not_make_the_second_the_first():
+    state = setback(setback(None, UNCLEAR, 0.0, 0.0), DOWN, 2.0, 0.0)
+    assert not state.definite
+    assert setback(state, UNCLEAR, 4.0, 0.0).next_try_s == 34.0
+
+
+def test_a_changed_secret_ends_the_doubt_too():
+    state = at_once(setback(setback(None, UNCLEAR, 0.0, 0.0), UNCLEAR, 2.0, 0.0), 5.0)
+    assert setback(state, UNCLEAR, 5.0, 0.0).next_try_s <= 8.0

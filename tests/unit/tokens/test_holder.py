@@ -28,6 +28,8 @@ from tests.unit.tokens.scripted import (
     static,
 )
 
+DOWN = "no connection to sso.example: refused; check credentials.corp.token_url and its network.proxy"
+
 
 def kept(*turns: Turn, otherwise: Turn | None = None, settings: object = None, jitter: float = 0.0) -> Kept:
     clock = DrivenClock()
@@ -316,7 +318,7 @@ async def test_a_failure_that_may_pass_promises_nothing_of_the_secret():
         await it.clock.advance(3.0)
         with pytest.raises(TokenUnavailable) as caught:
             await it.holder.token()
-        assert caught.value.message == "no token for credential corp: no connection to sso.example: refused"
+        assert caught.value.message == f"no token for credential corp: {DOWN}"
 
 
 async def test_each_waiter_gets_an_error_of_its_own():
@@ -339,6 +341,7 @@ async def test_status_of_a_fresh_a_stale_and_an_expired_token():
             fetches=1,
             failures=0,
             last_error=None,
+            last_error_age_s=None,
             failing=False,
             refreshing=False,
             next_try_in_s=140.0,
@@ -349,7 +352,7 @@ async def test_status_of_a_fresh_a_stale_and_an_expired_token():
         assert (stale.refreshing, stale.next_try_in_s) == (True, None)
         await it.clock.advance(1.0)
         assert it.holder.status().failing
-        assert it.holder.status().last_error == "no connection to sso.example: refused"
+        assert (it.holder.status().last_error, it.holder.status().last_error_age_s) == (DOWN, 0.0)
         await it.clock.advance(60.0)
         expired = it.holder.status()
         assert (expired.state, expired.left_s) == (Freshness.EXPIRED, 0.0)
@@ -405,19 +408,39 @@ async def test_events_are_told_to_the_observer_and_to_the_log(caplog):
     caplog.set_level(logging.INFO, logger="gatepass.tokens")
     async with kept(Broken(), Mint(delay_s=1.5)) as it:
         await it.clock.advance(2.0)
-        reason = "no connection to sso.example: refused"
-        assert it.listener.heard == [("failed", "corp", reason), ("fetched", "corp", 300.0)]
+        assert it.listener.heard == [("failed", "corp", DOWN), ("fetched", "corp", 300.0)]
     records = [(record.name, record.levelname, record.getMessage(), record.fields) for record in caplog.records]
     assert records == [
         (
             *("gatepass.tokens", "WARNING", "token_fetch_failed"),
-            {"credential": "corp", "took_s": 0.0, "reason": reason, "definite": False},
+            {"credential": "corp", "took_s": 0.0, "reason": DOWN, "definite": False, "times": 1},
         ),
         (
             *("gatepass.tokens", "INFO", "token_fetched"),
             {"credential": "corp", "took_s": 1.5, "life_s": 300.0, "kind": "opaque", "told_by": "reply"},
         ),
     ]
+
+
+async def test_an_outage_is_told_at_once_and_then_once_a_minute_with_a_count(caplog):
+    async with kept(otherwise=Broken()) as it:
+        await it.clock.advance(150.0)
+        failures = it.holder.status().failures
+        told = [record.fields["times"] for record in caplog.records]
+        assert (len(told), told[0]) == (3, 1)
+        assert failures - 30 <= sum(told) <= failures
+        it.issuer.otherwise = Mint(300.0)
+        await it.clock.advance(4.0)
+        it.issuer.otherwise = Broken()
+        await it.clock.advance(250.0)
+        assert [record.fields["times"] for record in caplog.records][3:] == [1]
+
+
+async def test_the_last_error_has_an_age_that_goes_on_after_the_recovery():
+    async with kept(Broken(), Mint()) as it:
+        await it.clock.advance(100.0)
+        status = it.holder.status()
+        assert (status.last_error, status.last_error_age_s, status.failing) == (DOWN, 100.0, False)
 
 
 async def test_an_expiry_that_is_not_at_its_path_is_told_once_per_change(caplog):

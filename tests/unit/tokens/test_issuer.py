@@ -8,8 +8,9 @@ import pytest
 from gatepass.call import Request, Secret
 from gatepass.errors import Fault, TransportFault
 from gatepass.tokens.failure import FetchFailure
-from gatepass.tokens.issuer import Issuer, bounds, host_of
+from gatepass.tokens.issuer import Issuer, bounds, host_of, plain
 from gatepass.tokens.reading import Terms
+from gatepass.tokens.source import build_source
 from tests.unit.clock import DrivenClock
 from tests.unit.tokens.scripted import (
     JSON,
@@ -23,6 +24,7 @@ from tests.unit.tokens.scripted import (
     answer,
     cancelled_at_each_await,
     failure_of,
+    http_json,
     oauth2,
 )
 
@@ -43,6 +45,44 @@ async def test_a_token_is_born_when_its_fetch_starts():
     await clock.advance(3.0)
     token = await fetched
     assert (token.text, token.born_s, token.life_s) == ("token-1", 1000.0, 300.0)
+
+
+@pytest.mark.parametrize(
+    ("detail", "told"),
+    [
+        ("[Errno 111] Connect call failed ('127.0.0.1', 18900)", "connection refused"),
+        (
+            "Multiple exceptions: [Errno 111] Connect call failed ('::1', 9, 0, 0),"
+            " [Errno 111] Connect call failed ('127.0.0.1', 9)",
+            "connection refused",
+        ),
+        (
+            "Multiple exceptions: [Errno 101] Connect call failed ('::1', 9, 0, 0),"
+            " [Errno 111] Connect call failed ('127.0.0.1', 9)",
+            "network is unreachable, connection refused",
+        ),
+        ("[Errno -2] Name or service not known", "Name or service not known"),
+        ("certificate verify failed", "certificate verify failed"),
+        ("", ""),
+    ],
+)
+def test_a_connection_that_fails_is_told_in_the_systems_words(detail, told):
+    assert plain(detail) == told
+
+
+@pytest.mark.parametrize(
+    ("credential", "names"),
+    [
+        ("portal", "credentials.portal.url"),
+        ("token", "credentials.token.url (GATEPASS_TOKEN_URL)"),
+    ],
+)
+async def test_where_nobody_answers_the_setting_of_the_address_is_named(credential, names):
+    issuer = ScriptedIssuer(DrivenClock(), otherwise=Broken(Fault.DNS))
+    failure = await failure_of(build_source(credential, http_json(), issuer, issuer.clock).fetch())
+    assert failure.reason == (
+        f"the name portal.example cannot be resolved: refused; check {names} and its network.proxy"
+    )
 
 
 @pytest.mark.parametrize(

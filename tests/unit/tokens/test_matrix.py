@@ -202,8 +202,7 @@ async def test_t5_retry_after_reaches_the_caller():
         ("garbage", "sso.example answered 200 with a body that is not JSON"),
         (
             "html",
-            "sso.example answered 200 with an HTML page (Sign in) instead of a token;"
-            " check credentials.corp.token_url",
+            "sso.example answered 200 with an HTML page (Sign in) instead of a token; check credentials.corp.token_url",
         ),
         ("empty", "sso.example answered 200 with an empty body"),
         ("null", "sso.example answered without a token; the reply has access_token, expires_in"),

@@ -81,6 +81,28 @@ def test_what_may_be_a_success_is_not_denied(document):
     assert not denies(document)
 
 
+@pytest.mark.parametrize(
+    ("document", "definite", "passing"),
+    [
+        ({"code": 1001, "msg": "wrong app secret"}, True, False),
+        ({"code": 500, "msg": "wrong password"}, True, False),
+        ({"success": False, "errorMessage": "invalid user name or password"}, True, False),
+        ({"code": 1002, "message": "用户名或密码错误"}, True, False),
+        ({"code": 429, "msg": "login failed"}, False, True),
+        ({"error": "temporarily_unavailable", "msg": "login failed"}, False, True),
+        ({"code": 500, "msg": "x"}, False, True),
+        ({"code": 1, "msg": "系统繁忙，请稍后重试"}, False, True),
+        ({"error": "unauthorized"}, True, False),
+        ({"code": 1401, "msg": "x"}, False, False),
+        ({"code": 1}, False, False),
+    ],
+)
+def test_an_error_in_a_200_is_weighed_by_its_code_and_its_words(document, definite, passing):
+    found = objection(document)
+    assert found is not None
+    assert (found.definite, found.passing) == (definite, passing)
+
+
 def test_an_objection_in_a_2xx_never_quotes_what_may_be_the_token():
     document = {"message": "here it is: eyJhbGciOiJIUzI1NiJ9.eyJleHAiOjF9.c2ln"}
     failure = denial(document, Reply(200), NOW, "sso", str)
@@ -102,6 +124,9 @@ def said(status: int, document: object, *headers: tuple[bytes, bytes]) -> Reply:
         (said(502, b"<html><p>bad gateway"), "sso answered 502: an HTML page", False),
         (said(500, b"stack\n  trace"), "sso answered 500: stack trace", False),
         (said(404, {"msg": "no route"}), "sso answered 404: no route", False),
+        (said(500, {"message": "用户名或密码错误"}), REFUSED + "sso answered 500: 用户名或密码错误", True),
+        (said(500, {"message": "Internal Server Error"}), "sso answered 500: Internal Server Error", False),
+        (said(502, {"message": "wrong password"}), "sso answered 502: wrong password", False),
         (said(503, {"error": "invalid_client"}), REFUSED + "sso answered 503: invalid_client", True),
         (said(400, {"error": "temporarily_unavailable"}), "sso answered 400: temporarily_unavailable", False),
     ],

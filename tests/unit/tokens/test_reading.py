@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -26,8 +27,8 @@ def terms(**paths: Any) -> Terms:
     return Terms("sso", 240.0, 3600.0, ReplyPaths(**paths), plain_text=True)
 
 
-def said(document: Any, *headers: tuple[bytes, bytes]) -> Reply:
-    return Reply(200, (*JSON, *headers), json.dumps(document).encode())
+def said(document: Any, *headers: tuple[bytes, bytes], status: int = 200) -> Reply:
+    return Reply(status, (*JSON, *headers), json.dumps(document).encode())
 
 
 def minted(document: Any, how: Terms = LOGIN, *headers: tuple[bytes, bytes]) -> tuple[str, float | None, str]:
@@ -315,6 +316,61 @@ def test_a_configured_path_is_named_when_nothing_stands_there():
         "sso answered without a token at data.token; the reply has data"
     )
     assert reason(said({"n": 5}), terms(token="n")) == "sso answered with a token at n that is not text"
+
+
+@pytest.mark.parametrize(
+    ("credential", "names"),
+    [
+        ("portal", "credentials.portal.reply.token names its place"),
+        ("token", "credentials.token.reply.token (GATEPASS_TOKEN_PATH) names its place"),
+    ],
+)
+def test_a_token_in_a_place_of_its_own_is_told_with_the_names_around_it_and_the_setting(credential, names):
+    login = replace(LOGIN, credential=credential, address="url", by_login=True)
+    reply = said({"code": 0, "payload": {"jeton": "abc", "ttl": 5, "a b": 1}, "list": [{"x": 1}]})
+    with pytest.raises(FetchFailure) as caught:
+        read(reply, login, NOW, str)
+    assert caught.value.reason == (
+        f"sso answered without a token; the reply has code, payload (jeton, ttl), list; {names}"
+    )
+
+
+@pytest.mark.parametrize("status", [404, 405, 410])
+def test_an_address_that_nobody_knows_is_a_mistake_of_the_configuration(status):
+    login = replace(LOGIN, credential="portal", address="url", by_login=True)
+    with pytest.raises(FetchFailure) as caught:
+        read(said({"msg": "no such app"}, status=status), login, NOW, str)
+    assert (caught.value.reason, caught.value.definite) == (
+        f"the issuer refused the client: sso answered {status}: no such app; check credentials.portal.url",
+        True,
+    )
+    with pytest.raises(FetchFailure) as caught:
+        read(said({"msg": "starting"}, status=status), OAUTH2, NOW, str)
+    assert not caught.value.definite
+
+
+def test_a_page_where_a_token_was_due_names_the_address():
+    login = replace(LOGIN, credential="portal", address="url", by_login=True)
+    for reply in (Reply(200, (), b"<html>"), Reply(502, (), b"<html>")):
+        with pytest.raises(FetchFailure) as caught:
+            read(reply, login, NOW, str)
+        assert caught.value.reason.endswith("; check credentials.portal.url")
+
+
+def test_an_error_in_a_200_that_nobody_understands_is_unclear_and_not_tried_again_at_once():
+    login = replace(LOGIN, by_login=True)
+    for document, unclear in (
+        ({"code": 1001, "msg": "E-4711"}, True),
+        ({"success": False}, True),
+        ({"status": 1, "info": "?"}, True),
+        ({"code": 10001, "msg": "system busy"}, False),
+        ({"code": 503, "msg": "x"}, False),
+        ({"code": 1001, "msg": "wrong app secret"}, False),
+    ):
+        with pytest.raises(FetchFailure) as caught:
+            read(said(document), login, NOW, str)
+        assert caught.value.unclear is unclear
+        assert caught.value.quick is not unclear
 
 
 def test_plain_text_is_a_token_for_a_login_alone():

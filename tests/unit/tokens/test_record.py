@@ -63,10 +63,20 @@ def test_a_failure_that_may_pass_asks_nobody_to_wait():
         (FetchFailure("no", definite=True), 5, 300.0),
         (FetchFailure("no", definite=True), 10_000, 300.0),
         (FetchFailure("no", definite=True, retry_after_s=50.0), 1, 50.0),
+        (FetchFailure("?", unclear=True), 1, 0.0),
+        (FetchFailure("?", unclear=True), 2, 30.0),
+        (FetchFailure("?", unclear=True), 9, 60.0),
     ],
 )
 def test_all_are_held_back_together_as_one_would_be(failure, refusals, held_s):
     assert hold(failure, refusals) == held_s
+
+
+def test_a_doubt_is_told_on_as_one():
+    record = FailureRecord.decoded(FailureRecord.of(FetchFailure("?", unclear=True), "me", 1000.0, 2).encoded())
+    assert record is not None
+    assert record.until_s == 1030.0
+    assert record.failure(1010.0).unclear
 
 
 def test_a_failure_speaks_for_the_others_until_its_hold_ends():

@@ -58,3 +58,21 @@ def test_the_leaves_of_a_body_are_secret_by_reference_or_by_name():
         "token_type": "jwt",
     }
     assert values(secret_leaves(body)) == ["p", "literal", "k"]
+
+
+def test_any_long_text_of_a_body_is_a_secret_where_it_is_not_plainly_public():
+    body = {
+        "ticket": "plain-ticket-value-1234",
+        "nested": {"code": ["otp-seed-abcdefgh"]},
+        "short": "1234567",
+        "project": "cn-north-4-of-a-public-cloud",
+        "grant": "client_credentials",
+        "methods": ["password"],
+        "way": "password",
+        "for": "https://llm.corp.example/v1",
+        "as": "application/json",
+        "hook": "https://user:pass@corp.example/x",
+        "base64": "abcdefgh/ijklmnop",
+    }
+    found = ["plain-ticket-value-1234", "otp-seed-abcdefgh", "https://user:pass@corp.example/x", "abcdefgh/ijklmnop"]
+    assert values(secret_leaves(body)) == found

@@ -29,6 +29,6 @@ class Vectors:
 
     def apply(self, call: Call, target: Target) -> Call:
         del target
-        if call.operation.surface is not Surface.EMBEDDINGS or b'"base64"' not in call.body:
+        if call.operation.surface is not Surface.EMBEDDINGS or not mentions(call.body, (b'"base64"',)):
             return call
         return revised(call, [FloatVectors()])[0]

@@ -22,6 +22,11 @@ BUSY = "the refresh token is in use elsewhere, and was not free in time"
 class Keepsake(Protocol):
     """Keeps one short text for one credential, for all who use it. Every failure is a FetchFailure."""
 
+    @property
+    def lasts(self) -> bool:
+        """Whether the text is still there after a restart."""
+        ...
+
     def turn(self, within_s: float) -> AbstractAsyncContextManager[None]:
         """Keeps everybody else out from the look at the text until what replaces it is kept.
 
@@ -41,6 +46,8 @@ class Keepsake(Protocol):
 
 class MemoryKeepsake:
     """Keeps it in this process: lost at a restart, and unknown to other processes."""
+
+    lasts = False
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -69,6 +76,8 @@ class FileKeepsake:
     the disk before it takes the old one's place. The lock is a file beside it (`NAME.lock`), for the
     file itself is another one after each change; it ends with the process that holds it.
     """
+
+    lasts = True
 
     def __init__(self, path: str, clock: Clock) -> None:
         self._path = path

@@ -17,8 +17,9 @@ from gatepass.tokens.document import ENVELOPES
 from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.issuer import Heard
 from gatepass.tokens.oauth2.grant import Fields, refresh
-from gatepass.tokens.oauth2.keepsake import Keepsake, MemoryKeepsake
+from gatepass.tokens.oauth2.keepsake import Keepsake
 from gatepass.tokens.oauth2.refusal import DEAD_GRANT, code_of
+from gatepass.tokens.recipe import recipe
 from gatepass.tokens.reply import NotJson, Reply, document_of
 from gatepass.tokens.secret import revealed
 
@@ -27,7 +28,7 @@ T = TypeVar("T")
 NAMES = ("refresh_token", "refreshToken")
 LAST_WORDS_S = 2.0
 """How long a cancelled use may still take: its reply holds the only refresh token that lives from then on."""
-IN_MEMORY = "it is in memory alone: set refresh_token_file, or a restart begins with the first one again"
+UNTIL_A_RESTART = "it ends with this gatepass: set refresh_token_file, or a restart begins with the first one again"
 logger = logging.getLogger("gatepass.tokens")
 
 Exchange = Callable[[Fields], Awaitable[Heard]]
@@ -48,13 +49,17 @@ def refresh_token_in(reply: Reply) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """What a Keepsake holds: a token, and whose it is. `recipe` None is a bare token that a person put there."""
+    """What a Keepsake holds: a token, and whose it is. `recipe` None is a bare token that a person put there.
+
+    `account` is the recipe without the token that the chain began with.
+    """
 
     token: str = field(repr=False)
     recipe: str | None = None
+    account: str | None = None
 
     def written(self) -> str:
-        return json.dumps({"refresh_token": self.token, "recipe": self.recipe})
+        return json.dumps({"refresh_token": self.token, "recipe": self.recipe, "account": self.account})
 
 
 def kept_in(text: str | None) -> Kept | None:
@@ -67,19 +72,34 @@ def kept_in(text: str | None) -> Kept | None:
         document = document_of(text)
     except NotJson:
         raise FetchFailure("refresh_token_file holds neither a refresh token nor JSON", quick=False) from None
-    token, recipe = document.get("refresh_token"), document.get("recipe")
-    return Kept(token, recipe if isinstance(recipe, str) else None) if isinstance(token, str) and token else None
+    token, marks = document.get("refresh_token"), (document.get("recipe"), document.get("account"))
+    whose = (mark if isinstance(mark, str) else None for mark in marks)
+    return Kept(token, *whose) if isinstance(token, str) and token else None
 
 
 def recipe_of(settings: Oauth2Credential) -> str:
-    """Whose refresh tokens these are: the issuer's, the client's, the user's, and the first one's successors.
+    """Whose refresh tokens these are.
 
-    Neither scope nor key belongs to it: a change of those must not bring the first token back, which has
-    long ended.
+    Where a new login is a fetch like any other, the whole recipe tells it: a field of any name may choose the
+    account that is signed in to (`extra.tenant`). Where a person gave the first token, that one is the login, and
+    neither wishes nor proof belong to it: a change of those must not bring it back, which has long ended.
+    Raises FetchFailure where a secret cannot be read.
     """
-    first = settings.refresh_token
-    seed = None if first is None else revealed(first, "refresh_token")
-    parts = (settings.endpoint, settings.client_id, settings.username, seed)
+    if settings.grant_type == "refresh_token":
+        first = settings.refresh_token
+        return _digest(account_of(settings), None if first is None else revealed(first, "refresh_token"))
+    try:
+        return recipe(settings)
+    except (ValueError, OSError) as error:
+        raise FetchFailure(f"a secret cannot be read: {error}", quick=False) from None
+
+
+def account_of(settings: Oauth2Credential) -> str:
+    """By which client, and of which issuer, a refresh token may be used."""
+    return _digest(settings.endpoint, settings.client_id)
+
+
+def _digest(*parts: str | None) -> str:
     return sha256(json.dumps(parts).encode()).hexdigest()
 
 
@@ -133,14 +153,19 @@ class Rotation:
             await to_its_end(self._keep(token), self._clock)
 
     async def _newest(self) -> str | None:
-        recipe = recipe_of(self._settings)
-        if self._unkept is not None and self._unkept.recipe == recipe:
+        own = recipe_of(self._settings)
+        if self._unkept is not None and self._unkept.recipe == own:
             return self._unkept.token
         kept = kept_in(await self._keepsake.get())
-        if kept is not None and kept.recipe in (recipe, None):
+        if kept is not None and (kept.recipe in (own, None) or self._goes_on(kept)):
+            self._is_told = True
             return kept.token
         first = self._settings.refresh_token
         return None if first is None else revealed(first, "refresh_token")
+
+    def _goes_on(self, kept: Kept) -> bool:
+        """Whether a chain whose first token has left the configuration is this credential's all the same."""
+        return self.is_last and self._settings.refresh_token is None and kept.account == account_of(self._settings)
 
     async def _use(self, token: str, exchange: Exchange) -> Heard:
         heard = await exchange(refresh(token))
@@ -151,7 +176,7 @@ class Rotation:
 
     async def _keep(self, token: str) -> None:
         """Where it cannot be kept it is still used: to drop the only token that lives would help nobody."""
-        kept = Kept(token, recipe_of(self._settings))
+        kept = Kept(token, recipe_of(self._settings), account_of(self._settings))
         self._unkept = kept
         try:
             await self._keepsake.put(kept.written())
@@ -159,9 +184,9 @@ class Rotation:
             self._warn("refresh_token_not_kept", failure.reason)
             return
         self._unkept = None
-        if isinstance(self._keepsake, MemoryKeepsake) and self.is_last and not self._is_told:
+        if self.is_last and not self._keepsake.lasts and not self._is_told:
             self._is_told = True
-            self._warn("refresh_token_not_kept", IN_MEMORY)
+            self._warn("refresh_token_not_kept", UNTIL_A_RESTART)
 
     def _warn(self, event: str, reason: str) -> None:
         logger.warning(event, extra={"fields": {"credential": self._name, "reason": reason}})

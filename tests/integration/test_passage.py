@@ -1,0 +1,354 @@
+"""What passes through: forms and files, in both directions, not held."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from hashlib import sha256
+from typing import Any
+
+import pytest
+
+from gatepass.upload import KEPT_BYTES
+from tests.integration.gateway import JSON, gateway, until
+from tests.integration.scripted import Hold, Pause, Rst, Scripted, Send, event, head, reply, stream
+
+KEY = "gp-0123456789abcdef"
+MARK = "b-1"
+FORM = {"content-type": f"multipart/form-data; boundary={MARK}"}
+TRANSCRIPT = {"text": "you"}
+
+
+def form(audio: bytes = b"RIFF", *, model: str | None = "w-1", first: bool = True) -> bytes:
+    part = f'--{MARK}\r\nContent-Disposition: form-data; name="'
+    named = f'{part}model"\r\n\r\n{model}\r\n'.encode() if model else b""
+    file = f'{part}file"; filename="a.wav"\r\n\r\n'.encode() + audio + b"\r\n"
+    return b"".join((named, file) if first else (file, named)) + f"--{MARK}--\r\n".encode()
+
+
+def static(name: str = "corp") -> dict[str, Any]:
+    return {name: {"type": "static", "token": "s3cret-token-0123"}}
+
+
+@pytest.mark.parametrize("path", ["/v1/audio/transcriptions", "/audio/transcriptions", "/v1/v1/audio/transcriptions/"])
+async def test_a_form_arrives_byte_for_byte(path):
+    async with Scripted(answer=lambda _: [Send(reply(TRANSCRIPT))]) as upstream, gateway(upstream=upstream.url) as gp:
+        answer = await gp.ask(form(), path, headers=FORM).answer()
+    assert answer.json() == TRANSCRIPT
+    (received,) = upstream.received
+    assert (received.method, received.target, received.body) == ("POST", "/v1/audio/transcriptions", form())
+    assert received.header("content-type") == FORM["content-type"]
+    assert received.header("content-length") == str(len(form()))
+
+
+@pytest.mark.parametrize("first", [True, False])
+async def test_its_model_is_found_and_renamed_wherever_it_stands(first):
+    models = {"w-1": {"upstream": "chat", "name": "whisper-large"}}
+    async with (
+        Scripted(answer=lambda _: [Send(reply(TRANSCRIPT))]) as upstream,
+        gateway(upstream=upstream.url, models=models) as gp,
+    ):
+        answer = await gp.ask(form(first=first), "/v1/audio/transcriptions", headers=FORM).answer()
+    assert answer.status == 200
+    assert upstream.received[0].body == form(first=first, model="whisper-large")
+
+
+async def test_a_form_without_a_model_goes_where_its_operation_says():
+    async with Scripted(answer=lambda _: [Send(reply(TRANSCRIPT))]) as upstream:
+        upstreams = {name: {"base_url": f"{upstream.url}/{name}"} for name in ("chat", "ears")}
+        operations = {"transcriptions": {"upstream": "ears"}}
+        async with gateway(upstreams=upstreams, operations=operations, models={"m": {"upstream": "chat"}}) as gp:
+            answer = await gp.ask(form(model=None), "/v1/audio/transcriptions", headers=FORM).answer()
+            nowhere = await gp.ask(form(model=None), "/v1/audio/translations", headers=FORM).answer()
+    assert answer.status == 200
+    assert upstream.received[0].target == "/ears/audio/transcriptions"
+    assert (nowhere.status, nowhere.error["code"]) == (404, "model_not_found")
+
+
+async def test_a_key_for_some_models_wants_one_of_them_named():
+    keys = [{"name": "a", "hash": f"sha256:{sha256(KEY.encode()).hexdigest()}", "models": ["w-*"]}]
+    headers = {**FORM, "authorization": f"Bearer {KEY}"}
+    async with (
+        Scripted(answer=lambda _: [Send(reply(TRANSCRIPT))]) as upstream,
+        gateway(upstream=upstream.url, access={"keys": keys}) as gp,
+    ):
+        statuses = [
+            (await gp.ask(form(model=model), "/v1/audio/transcriptions", headers=headers).answer()).status
+            for model in ("w-1", "x", None)
+        ]
+        files = await gp.ask(None, "/v1/files", method="GET", headers=headers).answer()
+    assert statuses == [200, 403, 403]
+    assert (files.status, files.error["code"]) == (403, "model_not_allowed")
+
+
+async def test_a_large_upload_is_on_its_way_before_it_is_complete_and_is_not_held():
+    audio = bytes(8 * 2**20)
+    async with (
+        Scripted(answer=lambda _: [Send(reply(TRANSCRIPT))]) as upstream,
+        gateway(upstream=upstream.url, limits={"body_bytes": 1000}) as gp,
+    ):
+        reader, writer = await asyncio.open_connection("127.0.0.1", gp.port)
+        data = form(audio)
+        writer.write(
+            f"POST /v1/audio/transcriptions HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(data)}\r\n"
+            f"content-type: {FORM['content-type']}\r\n\r\n".encode()
+        )
+        half = len(data) // 2
+        writer.write(data[:half])
+        await until(lambda: upstream.connections == 1)
+        writer.write(data[half:])
+        assert b"200" in await reader.readline()
+        writer.close()
+    assert upstream.received[0].body == data
+
+
+async def test_an_upload_without_a_length_goes_on_in_chunks():
+    async with Scripted(answer=lambda _: [Send(reply(TRANSCRIPT))]) as upstream, gateway(upstream=upstream.url) as gp:
+        reader, writer = await asyncio.open_connection("127.0.0.1", gp.port)
+        writer.write(
+            f"POST /v1/audio/transcriptions HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n"
+            f"content-type: {FORM['content-type']}\r\n\r\n".encode()
+        )
+        for piece in (form()[:30], form()[30:]):
+            writer.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+        writer.write(b"0\r\n\r\n")
+        assert b"200" in await reader.readline()
+        writer.close()
+    assert upstream.received[0].header("transfer-encoding") == "chunked"
+    assert upstream.received[0].body == form()
+
+
+@pytest.mark.parametrize(("size", "statuses"), [(100, [200]), (3 * KEPT_BYTES, [401])])
+async def test_after_a_401_a_form_is_sent_again_where_all_of_it_is_still_here(size, statuses, tmp_path):
+    token = tmp_path / "token"
+    token.write_text("first-token-0123")
+
+    def answer(request):
+        if request.header("authorization") == "Bearer second-token-0123":
+            return [Send(reply(TRANSCRIPT))]
+        token.write_text("second-token-0123")
+        return [Send(reply({"error": {"message": "token expired"}}, 401))]
+
+    async with Scripted(answer=answer) as upstream:
+        upstreams = {"chat": {"base_url": f"{upstream.url}/v1", "credential": "corp"}}
+        credentials = {"corp": {"type": "file", "path": str(token)}}
+        async with gateway(upstreams=upstreams, credentials=credentials) as gp:
+            first = await gp.ask(form(bytes(size)), "/v1/audio/transcriptions", headers=FORM).answer()
+            second = await gp.ask(form(bytes(size)), "/v1/audio/transcriptions", headers=FORM).answer()
+    assert [first.status] == statuses
+    assert second.status == 200  # with the new token, whatever became of the first
+    assert all(request.body == form(bytes(size)) for request in upstream.received)
+
+
+@pytest.mark.parametrize("length", [True, False])
+async def test_an_upload_beyond_its_bound_is_413(length):
+    async with (
+        Scripted(answer=lambda _: [Send(reply(TRANSCRIPT))]) as upstream,
+        gateway(upstream=upstream.url, limits={"upload_bytes": 1000}) as gp,
+    ):
+        data = form(bytes(2000))
+        headers = FORM if length else {**FORM, "transfer-encoding": "chunked", "content-length": ""}
+        if not length:
+            data = b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data)
+            reader, writer = await asyncio.open_connection("127.0.0.1", gp.port)
+            lines = f"POST /v1/files HTTP/1.1\r\nhost: localhost\r\ncontent-type: {headers['content-type']}\r\n"
+            writer.write(f"{lines}transfer-encoding: chunked\r\n\r\n".encode() + data)
+            assert b"413" in await reader.readline()
+            writer.close()
+            return
+        answer = await gp.ask(data, "/v1/files", headers=headers).answer()
+    assert (answer.status, answer.error["code"]) == (413, "body_too_large")
+    assert upstream.received == []
+
+
+async def test_a_client_that_leaves_in_the_middle_of_its_upload_closes_the_upstream():
+    async with Scripted(answer=lambda _: [Hold()]) as upstream, gateway(upstream=upstream.url) as gp:
+        _, writer = await asyncio.open_connection("127.0.0.1", gp.port)
+        writer.write(
+            f"POST /v1/files HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9000000\r\n"
+            f"content-type: {FORM['content-type']}\r\n\r\n".encode()
+        )
+        writer.write(form(bytes(3 * KEPT_BYTES)))
+        await until(lambda: upstream.open == 1)
+        writer.transport.abort()
+        await until(lambda: upstream.open == 0)
+        await until(lambda: gp.gate.live.busy == 0)
+
+
+async def test_a_form_is_no_json_and_a_page_sends_none():
+    async with Scripted(answer=lambda _: [Send(reply(TRANSCRIPT))]) as upstream, gateway(upstream=upstream.url) as gp:
+        told = await gp.ask({"model": "w"}, "/v1/audio/transcriptions", headers=JSON).answer()
+        page = await gp.ask(
+            form(), "/v1/audio/transcriptions", headers={**FORM, "sec-fetch-site": "cross-site"}
+        ).answer()
+        chat = await gp.ask(form(), headers=FORM).answer()
+    assert [answer.status for answer in (told, page, chat)] == [415, 415, 415]
+    assert upstream.received == []
+
+
+SOUND = b"ID3\x04" + bytes(range(256)) * 3000
+
+
+async def test_speech_passes_as_it_comes_with_its_length():
+    def answer(_):
+        return [Send(head(200, content_type="audio/mpeg", content_length=str(len(SOUND))) + SOUND[:9]),
+                Pause(0.1), Send(SOUND[9:])]  # fmt: skip
+
+    async with Scripted(answer=answer) as upstream, gateway(upstream=upstream.url) as gp:
+        body = {"model": "tts", "voice": "a", "input": "Hello"}
+        async with gp.ask(body, "/v1/audio/speech") as ask:
+            await ask.head()
+            answered = await ask.answer()
+    assert (answered.status, answered.body) == (200, SOUND)
+    assert answered.headers["content-type"] == "audio/mpeg"
+    assert answered.headers["content-length"] == str(len(SOUND))
+    assert upstream.received[0].json() == body
+
+
+async def test_speech_that_breaks_off_breaks_the_connection():
+    def answer(_):
+        return [
+            Send(head(200, content_type="audio/mpeg", transfer_encoding="chunked") + b"5\r\nhello\r\n"),
+            Pause(0.05),
+            Rst(),
+        ]
+
+    async with Scripted(answer=answer) as upstream, gateway(upstream=upstream.url) as gp:
+        answered = await gp.ask({"model": "tts", "input": "a"}, "/v1/audio/speech").answer()
+    assert (answered.status, answered.whole) == (200, False)
+    assert b"error" not in answered.body
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "code"),
+    [
+        (reply({"error": {"message": "no such voice"}}, 400), 400, "upstream_error"),
+        (reply({"error": {"message": "no such voice", "code": "x"}}), 502, "x"),
+        (reply(b"<html><title>Log in</title></html>", content_type="text/html"), 502, "upstream_html"),
+        (reply(b"", content_type="application/json"), 502, "upstream_empty"),
+    ],
+)
+async def test_an_error_in_whatever_form_is_one(answer, status, code):
+    async with Scripted(answer=lambda _: [Send(answer)]) as upstream, gateway(upstream=upstream.url) as gp:
+        answered = await gp.ask({"model": "tts", "input": "a"}, "/v1/audio/speech").answer()
+    assert answered.status == status
+    assert answered.error["code"] == code or status == 400
+
+
+async def test_pictures_and_judgements_go_where_their_models_do():
+    async with Scripted(answer=lambda _: [Send(reply({"data": [{"b64_json": "eA=="}]}))]) as upstream:
+        upstreams = {name: {"base_url": f"{upstream.url}/{name}"} for name in ("chat", "draw", "judge")}
+        operations = {"images": {"upstream": "draw"}, "moderations": {"upstream": "judge"}}
+        async with gateway(upstreams=upstreams, operations=operations) as gp:
+            for path, body in (
+                ("/v1/images/generations", {"model": "d", "prompt": "x"}),
+                ("/images/generations", {"prompt": "x"}),
+                ("/v1/moderations", {"input": "x"}),
+            ):
+                assert (await gp.ask(body, path).answer()).json() == {"data": [{"b64_json": "eA=="}]}
+    assert [request.target for request in upstream.received] == [
+        *("/draw/images/generations", "/draw/images/generations", "/judge/moderations")
+    ]
+
+
+async def test_files_and_batches_pass_with_the_credential_and_what_may_be_asked_of_lists():
+    async with Scripted(answer=lambda _: [Send(reply({"id": "file-1", "object": "file"}))]) as upstream:
+        upstreams = {"chat": {"base_url": f"{upstream.url}/v1?v=2", "credential": "corp"}}
+        async with gateway(upstreams=upstreams, credentials=static()) as gp:
+            asked = [
+                ("POST", "/v1/files", form(), FORM),
+                ("GET", "/v1/files?limit=2&api_key=mine&after=file-0", None, {}),
+                ("GET", "/files/file-1", None, {}),
+                ("DELETE", "/v1/files/file-1", None, {}),
+                ("POST", "/v1/batches", {"input_file_id": "file-1"}, JSON),
+                ("POST", "/v1/batches/b-1/cancel", b"", JSON),
+            ]
+            for method, path, body, headers in asked:
+                answer = await gp.ask(body, path, method=method, headers=headers).answer()
+                assert answer.status == 200, (path, answer.body)
+    assert [(request.method, request.target) for request in upstream.received] == [
+        ("POST", "/v1/files?v=2"),
+        ("GET", "/v1/files?v=2&limit=2&after=file-0"),
+        ("GET", "/v1/files/file-1?v=2"),
+        ("DELETE", "/v1/files/file-1?v=2"),
+        ("POST", "/v1/batches?v=2"),
+        ("POST", "/v1/batches/b-1/cancel?v=2"),
+    ]
+    assert {request.header("authorization") for request in upstream.received} == {"Bearer s3cret-token-0123"}
+
+
+async def test_the_content_of_a_file_is_nobodys_to_judge():
+    lines = b'{"error": {"message": "of one line"}}\n' * 3
+    async with (
+        Scripted(answer=lambda _: [Send(reply(lines, content_type="application/json"))]) as upstream,
+        gateway(upstream=upstream.url) as gp,
+    ):
+        answer = await gp.ask(None, "/v1/files/file-1/content", method="GET", headers={}).answer()
+    assert (answer.status, answer.body) == (200, lines)
+
+
+EVENTS = [
+    b'event: response.created\ndata: {"type":"response.created","response":{"id":"r","output":[]}}\n\n',
+    b'event: response.output_text.delta\ndata: {"type":"response.output_text.delta","delta":"Hi"}\n\n',
+    b'event: response.completed\ndata: {"type":"response.completed","response":{"id":"r","status":"completed"}}\n\n',
+]
+ASKED = {"model": "m", "input": "Hi", "stream": True}
+
+
+@pytest.mark.parametrize("path", ["/v1/responses", "/responses", "/v1/v1/responses"])
+async def test_a_stream_of_responses_passes_byte_for_byte(path):
+    async with Scripted(answer=lambda _: [Send(stream(*EVENTS))]) as upstream, gateway(upstream=upstream.url) as gp:
+        answer = await gp.ask(ASKED, path).answer()
+    assert (answer.status, answer.body, answer.whole) == (200, b"".join(EVENTS), True)
+    assert upstream.received[0].target == "/v1/responses"
+    assert upstream.received[0].header("accept") == "text/event-stream"
+
+
+async def test_a_response_comes_whole_where_it_was_asked_for_so():
+    said = {"id": "r", "object": "response", "status": "completed", "output": [], "error": None}
+    async with Scripted(answer=lambda _: [Send(reply(said))]) as upstream, gateway(upstream=upstream.url) as gp:
+        answer = await gp.ask({"model": "m", "input": "Hi"}, "/v1/responses").answer()
+    assert answer.json() == said
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        stream(b'event: error\ndata: {"type":"error","code":"x","message":"no quota left"}\n\n'),
+        reply({"error": {"message": "no quota left"}}, 429),
+        reply({"object": "response", "output": [], "error": {"message": "no quota left"}}),
+    ],
+)
+async def test_what_fails_before_anything_was_said_has_a_status(answer):
+    async with Scripted(answer=lambda _: [Send(answer)]) as upstream, gateway(upstream=upstream.url) as gp:
+        answered = await gp.ask(ASKED, "/v1/responses").answer()
+    assert answered.status >= 400
+    assert "no quota left" in answered.error["message"]
+
+
+@pytest.mark.parametrize("end", [Rst(), Send(b"")])
+async def test_a_stream_of_responses_that_breaks_ends_in_the_event_that_its_clients_read(end):
+    def answer(_):
+        begun = stream(EVENTS[0], end=b"")
+        return [Send(begun), Pause(0.05), Rst()]
+
+    async with Scripted(answer=answer) as upstream, gateway(upstream=upstream.url) as gp:
+        answered = await gp.ask(ASKED, "/v1/responses").answer()
+    said = json.loads(answered.events[-1])
+    assert b"event: error\n" in answered.body
+    assert (said["type"], said["code"], said["error"]["code"]) == ("error", "upstream_closed", "upstream_closed")
+
+
+async def test_a_document_is_no_stream_of_responses_and_a_page_no_response():
+    answers = iter([reply({"object": "response", "output": []}), reply({"choices": []})])
+    async with Scripted(answer=lambda _: [Send(next(answers))]) as upstream, gateway(upstream=upstream.url) as gp:
+        streamed = await gp.ask(ASKED, "/v1/responses").answer()
+        other = await gp.ask({**ASKED, "stream": False}, "/v1/responses").answer()
+    assert (streamed.error["code"], other.error["code"]) == ("upstream_invalid", "upstream_invalid")
+
+
+async def test_a_transcript_that_is_streamed_passes_event_by_event():
+    events = [event({"type": "transcript.text.delta", "delta": "yo"}), event({"type": "transcript.text.done"})]
+    async with Scripted(answer=lambda _: [Send(stream(*events))]) as upstream, gateway(upstream=upstream.url) as gp:
+        answer = await gp.ask(form(), "/v1/audio/transcriptions", headers=FORM).answer()
+    assert answer.body == b"".join(events)
