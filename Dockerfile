@@ -1,4 +1,5 @@
 # Build: docker build -t gatepass .     Behind a mirror: --build-arg BASE=… --build-arg PIP_INDEX_URL=…
+# With sources of tokens that want a vendor's library: --build-arg EXTRAS=entra,google (aws, crypto and valkey too)
 # Plain Dockerfile on purpose (no heredocs, no COPY --link): older buildah and kaniko build it too.
 ARG BASE=docker.io/library/python:3.13-slim
 
@@ -6,11 +7,16 @@ FROM ${BASE} AS build
 ARG PIP_INDEX_URL
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /build
-COPY requirements/build.txt requirements/runtime.txt requirements/
+COPY requirements/ requirements/
 RUN python -m venv backend \
  && python -m venv --without-pip /app \
  && backend/bin/pip install --require-hashes --only-binary :all: -r requirements/build.txt \
  && backend/bin/pip --python /app/bin/python install --no-compile --require-hashes --only-binary :all: -r requirements/runtime.txt
+ARG EXTRAS=
+RUN for extra in $(echo "$EXTRAS" | tr ',' ' '); do \
+      backend/bin/pip --python /app/bin/python install --no-compile --require-hashes --only-binary :all: \
+        -r "requirements/extra-$extra.txt" || exit 1; \
+    done
 COPY LICENSE README.md pyproject.toml ./
 COPY src src
 # Bytecode that no timestamp can outdate: the root is read-only at run time, so a stale file would be compiled at every start.

@@ -2,41 +2,47 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from functools import partial
+
 from msgspec.structs import replace
 
 from gatepass.call import Headers, Request, Response
 from gatepass.errors import Fault, GatepassError, Overloaded, TransportFault, UpstreamError
 from gatepass.gate import Gate, Hop
 from gatepass.observe.exchange import Exchange
-from gatepass.tokens import Token, TokenHolder, TokenReissued
-from gatepass.transport.seam import read_beginning, read_whole
+from gatepass.runtime import timeout
+from gatepass.tokens import Token, TokenHolder, TokenReissued, User
+from gatepass.transport.seam import read_whole
 from gatepass.upstream.fault import upstream_error
 from gatepass.upstream.rejection import is_rejection, says_so
 from gatepass.upstream.wording import Mask
 
 REFUSAL_BYTES = 64 * 1024
 """As much of an error's body as is read."""
+REJECTION_S = 1.0
+"""How long the body of a rejection is waited for: its status has said all, and others wait for the new token."""
 LOWEST_ERROR = 400
 
 
 async def send(gate: Gate, hop: Hop, request: Request, exchange: Exchange) -> Response:
-    """The reply to `request`, sent with a valid token; whoever gets it closes it.
+    """The reply to `request`, sent with the token of the moment in which it is written; whoever gets it closes it.
 
     A 401 (or what `rejection.statuses` adds) drops the token by its value, asks for one new token and
     sends once more: a second one is returned as it came. Raises TokenUnavailable and UpstreamError.
     """
-    exchange.token = token = await _token(gate, hop, exchange)
-    response = await _deliver(gate, hop, _authorized(gate, hop, request, token), exchange)
+    response = await _sent(gate, hop, request, exchange)
+    token: Token | None = exchange.token
     if hop.holder is None or token is None or exchange.renewed or not _is_rejected(hop, response):
         return response
     if not _can_be_sent_again(request):
-        hop.holder.reject(token.text, hop.name)
+        hop.holder.reject(token.text, _user(hop, exchange))
         return response
-    refusal = await refused(gate, hop, response, exchange)
-    newer = await _newer(gate, hop, token, refusal, exchange)
-    response = await _deliver(gate, hop, _authorized(gate, hop, request, newer), exchange)
+    refusal = await refused(gate, hop, response, exchange, within_s=REJECTION_S)
+    await _await_newer(gate, hop, token, refusal, exchange)
+    response = await _sent(gate, hop, request, exchange)
     if _is_rejected(hop, response):
-        hop.holder.rejected_again(hop.name)
+        hop.holder.rejected_again(_user(hop, exchange))
     return response
 
 
@@ -49,24 +55,26 @@ async def renew(gate: Gate, hop: Hop, error: UpstreamError, exchange: Exchange, 
     if hop.holder is None or exchange.token is None or not is_rejection(error, hop.settings.rejection, hop.host):
         raise error
     if exchange.renewed:
-        hop.holder.rejected_again(hop.name)
+        hop.holder.rejected_again(_user(hop, exchange))
         raise error
     if not _can_be_sent_again(request):
-        hop.holder.reject(exchange.token.text, hop.name)
+        hop.holder.reject(exchange.token.text, _user(hop, exchange))
         raise error
-    await _newer(gate, hop, exchange.token, error, exchange)
+    await _await_newer(gate, hop, exchange.token, error, exchange)
 
 
 def accepted(hop: Hop, exchange: Exchange) -> None:
     """The upstream took the token: should it refuse it later, it is the token's end and not a wrong credential."""
     if hop.holder is not None and exchange.token is not None:
-        hop.holder.confirm(exchange.token, hop.name)
+        hop.holder.confirm(exchange.token, _user(hop, exchange))
 
 
-async def refused(gate: Gate, hop: Hop, response: Response, exchange: Exchange) -> GatepassError:
-    """The error that a reply of 400 and above stands for; closes the reply."""
+async def refused(
+    gate: Gate, hop: Hop, response: Response, exchange: Exchange, within_s: float | None = None
+) -> GatepassError:
+    """The error that a reply of 400 and above stands for, read from what came of it `within_s`; closes the reply."""
     try:
-        body = await read_beginning(response, REFUSAL_BYTES)
+        body = await _beginning(gate, response, within_s)
     except TransportFault as fault:
         return broken(gate, hop, fault)
     finally:
@@ -100,10 +108,24 @@ async def whole(gate: Gate, hop: Hop, response: Response, limit_bytes: int, begi
         await response.aclose()
 
 
-async def _token(gate: Gate, hop: Hop, exchange: Exchange) -> Token | None:
-    if hop.holder is None:
-        return None
-    return hop.holder.fresh() or await _waited(gate, hop.holder, exchange)
+class _Outdated(Exception):
+    """The token ended while its request waited for a connection, and no other is here."""
+
+
+def _user(hop: Hop, exchange: Exchange) -> User:
+    return User(hop.name, exchange.upstream_model or exchange.model or "")
+
+
+async def _sent(gate: Gate, hop: Hop, request: Request, exchange: Exchange) -> Response:
+    """The reply to `request`, which waits for a token, and for a connection, until it has both at one moment."""
+    while True:
+        if hop.holder is not None:
+            by = _user(hop, exchange)
+            exchange.token = hop.holder.fresh(by) or await _waited(gate, hop.holder, by, exchange)
+        try:
+            return await _deliver(gate, hop, request, exchange)
+        except _Outdated:
+            exchange.attempts -= 1
 
 
 def _can_be_sent_again(request: Request) -> bool:
@@ -114,27 +136,61 @@ def _is_rejected(hop: Hop, response: Response) -> bool:
     return response.status >= LOWEST_ERROR and says_so(response.status, hop.settings.rejection)
 
 
-def _authorized(gate: Gate, hop: Hop, request: Request, token: Token | None) -> Request:
-    return hop.carrier.loaded(request, None if token is None else token.value, gate.clock.now())
+def _authorized(gate: Gate, hop: Hop, request: Request, exchange: Exchange) -> Request:
+    token: Token | None = exchange.token
+    if hop.holder is None or token is None:
+        return hop.carrier.loaded(request, None, gate.clock.now())
+    anew = partial(_authorized_anew, gate, hop, hop.holder, request, exchange)
+    return hop.carrier.loaded(request, token.value, gate.clock.now(), anew)
 
 
-async def _newer(gate: Gate, hop: Hop, token: Token, refusal: GatepassError, exchange: Exchange) -> Token:
-    """Another token than the one that was refused; raises the refusal where the issuer has no other."""
-    if hop.holder is None or not hop.holder.reject(token.text, hop.name):
+def _authorized_anew(gate: Gate, hop: Hop, holder: TokenHolder, request: Request, exchange: Exchange) -> Request | None:
+    """`request` with another token, where this moment has another; raises _Outdated where it has none."""
+    token = holder.fresh(_user(hop, exchange))
+    if token is None:
+        raise _Outdated
+    if token is exchange.token:
+        return None
+    exchange.token = token
+    return hop.carrier.loaded(request, token.value, gate.clock.now())
+
+
+async def _await_newer(gate: Gate, hop: Hop, token: Token, refusal: GatepassError, exchange: Exchange) -> None:
+    """Wait for another token than the one that was refused; raises the refusal where the issuer has no other."""
+    by = _user(hop, exchange)
+    if hop.holder is None or not hop.holder.reject(token.text, by):
         raise refusal
     try:
-        newer = await _waited(gate, hop.holder, exchange, instead_of=token.text)
+        exchange.token = await _waited(gate, hop.holder, by, exchange, instead_of=token.text)
     except TokenReissued:
         raise refusal from None
-    exchange.token, exchange.renewed = newer, True
+    exchange.renewed = True
     gate.metrics.renewed(hop.name)
-    return newer
 
 
-async def _waited(gate: Gate, holder: TokenHolder, exchange: Exchange, instead_of: str | None = None) -> Token:
+async def _beginning(gate: Gate, response: Response, within_s: float | None) -> bytes:
+    """As much of a body as is read of an error, and as has come `within_s`."""
+    pieces: list[bytes] = []
+    size_bytes = 0
+
+    def take(piece: bytes) -> bool:
+        nonlocal size_bytes
+        pieces.append(piece)
+        size_bytes += len(piece)
+        return size_bytes < REFUSAL_BYTES
+
+    with suppress(TimeoutError):
+        reading = response.pour(take)
+        await (reading if within_s is None else timeout(gate.clock, within_s, reading, TimeoutError()))
+    return b"".join(pieces)[:REFUSAL_BYTES]
+
+
+async def _waited(
+    gate: Gate, holder: TokenHolder, by: User, exchange: Exchange, instead_of: str | None = None
+) -> Token:
     began_s = gate.clock.now()
     try:
-        return await holder.token(instead_of)
+        return await holder.token(instead_of, by)
     finally:
         exchange.token_wait_s += gate.clock.now() - began_s
 
@@ -143,7 +199,7 @@ async def _deliver(gate: Gate, hop: Hop, request: Request, exchange: Exchange) -
     exchange.attempts += 1
     gate.metrics.attempted(hop.name)
     try:
-        return await hop.transport.send(request)
+        return await hop.transport.send(_authorized(gate, hop, request, exchange))
     except TransportFault as fault:
         if fault.fault is Fault.TIMEOUT_POOL:
             raise _pool_busy(hop) from fault
@@ -152,7 +208,7 @@ async def _deliver(gate: Gate, hop: Hop, request: Request, exchange: Exchange) -
             raise broken(gate, hop, fault) from fault
     exchange.repeated_stale = True
     gate.metrics.repeated_stale(hop.name)
-    return await _deliver(gate, hop, replace(request, fresh=True), exchange)
+    return await _sent(gate, hop, replace(request, fresh=True), exchange)
 
 
 def _pool_busy(hop: Hop) -> Overloaded:

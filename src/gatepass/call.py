@@ -167,6 +167,9 @@ class Request(msgspec.Struct, frozen=True, gc=False):
     fresh: bool = False
     """Wants a new connection: for the one repeat after a kept one turned out to be dead."""
     upload: Upload | None = None
+    anew: Callable[[], Request | None] | None = None
+    """Asked by whoever had to wait for a connection, before the first byte: the same request with the credential
+    of this moment, None where it is still the same. What it raises keeps the request from being sent."""
 
 
 @dataclass(frozen=True, slots=True)

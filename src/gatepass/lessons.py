@@ -87,6 +87,8 @@ class Pupil:
             exchange.adapted = tuple(entry for entry in exchange.adapted if entry not in exchange.tried)
         if not isinstance(shown, UpstreamError):
             return error  # cannot be: what it keeps came from `taught`
+        if isinstance(shown, UpstreamEmpty) and has_token_ids(sent):
+            return _not_read(shown, self._hop.name)
         if told := self._advice(learning, sent, shown):
             shown.message = f"{sentence(shown.message)} {told}"
         return shown
@@ -112,7 +114,7 @@ class Pupil:
         return self._learning
 
     def _advice(self, learning: Learning, sent: Call, error: UpstreamError) -> str:
-        if isinstance(error, UpstreamRefusal | UpstreamEmpty) and has_token_ids(sent):
+        if isinstance(error, UpstreamRefusal) and has_token_ids(sent):
             return IDS_ADVICE
         heard = Heard.of(sent.operation.surface, _status(error), _complaint(error))
         if heard is None:
@@ -139,6 +141,18 @@ class Pupil:
                 "evidence": news.evidence or None,
             }
             emit(LOG, logging.INFO, f"lesson_{news.event}", fields)
+
+
+def _not_read(error: UpstreamEmpty, upstream: str) -> UpstreamRefusal:
+    """No vectors for token ids (OpenRouter answers so): a repeat changes nothing, and the client can mend it."""
+    return UpstreamRefusal(
+        f"{sentence(error.message)} {IDS_ADVICE}",
+        upstream=upstream,
+        status=400,
+        kind="invalid_request_error",
+        upstream_code=error.code,
+        param="input",
+    )
 
 
 def _status(error: UpstreamError) -> int | None:

@@ -33,6 +33,12 @@ KILL_GRACE_S = 5.0
 SHORT_LIFE_S = 10.0
 """A worker that dies earlier is started again with a growing pause."""
 LONGEST_PAUSE_S = 30.0
+SHARED_MEMORY = "/dev/shm"  # noqa: S108 - the folder in it is made by mkdtemp, mode 0700
+"""Where a container with a read-only root can still write: a tmpfs of its own."""
+
+
+class NoFolder(Exception):
+    """There is no place for what the workers share: their sockets, and the tokens that one fetches for all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +74,8 @@ class Supervisor:
         self._key = secrets.token_bytes(KEY_BYTES)
 
     async def run(self) -> None:
-        """Returns when every worker has ended after a stop."""
-        with tempfile.TemporaryDirectory(prefix="gatepass-") as folder:
+        """Returns when every worker has ended after a stop; raises NoFolder before the first is started."""
+        with own_folder() as folder:
             self._folder = Path(folder)
             (self._folder / STORE).mkdir(mode=0o700)
             self._lifeline, held = os.pipe()  # its end tells the workers that their supervisor is gone
@@ -198,6 +204,30 @@ class Supervisor:
                 return True
             await asyncio.sleep(LOOK_S)
         return False
+
+
+def own_folder(shared_memory: str = SHARED_MEMORY) -> tempfile.TemporaryDirectory[str]:
+    """A folder that goes with its block, mode 0700: where TMPDIR says, or /tmp and its like, or in `shared_memory`.
+
+    Raises NoFolder, with what to do, where none of them can be written to.
+    """
+    try:
+        return tempfile.TemporaryDirectory(prefix="gatepass-")
+    except FileNotFoundError:  # what tempfile raises where no folder is usable, a read-only root included
+        pass
+    except OSError as error:
+        raise NoFolder(_no_folder(tempfile.gettempdir(), error)) from error
+    try:
+        return tempfile.TemporaryDirectory(prefix="gatepass-", dir=shared_memory)
+    except OSError as error:
+        raise NoFolder(_no_folder(f"the usual folders and {shared_memory}", error)) from error
+
+
+def _no_folder(places: str, error: OSError) -> str:
+    return (
+        f"several workers share a folder, and none can be made in {places} ({error.strerror}):"
+        " mount a tmpfs on /tmp, name a folder in TMPDIR, or set server.workers: 1"
+    )
 
 
 @contextmanager

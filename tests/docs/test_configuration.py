@@ -39,7 +39,12 @@ def default(setting: Setting) -> str:
 
 def test_every_setting_is_documented_with_its_default_and_nothing_else_is():
     leaves = {name(setting): default(setting) for setting in all_settings().values() if not setting.is_block}
-    lists = {"access.keys": "`[]`", "models.NAME.targets": "`null`", "models.NAME.timeouts": "`null`", "operations.NAME.timeouts": "`null`"}
+    lists = {
+        "access.keys": "`[]`",
+        "models.NAME.targets": "`null`",
+        "models.NAME.timeouts": "`null`",
+        "operations.NAME.timeouts": "`null`",
+    }
     assert {**leaves, **lists} == ROWS
 
 

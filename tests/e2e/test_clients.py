@@ -54,9 +54,9 @@ def test_straight_only_the_model_that_takes_all_answers_whole(raw: Side, title: 
 
 @pytest.mark.parametrize("title", CHECKED)
 def test_every_answer_and_chunk_is_valid_by_the_types_of_the_sdk(through: Side, title: str):
-    seen = through.seen[title].values()
-    assert [fault for one in seen for fault in one["invalid"]] == []
-    assert min(one["checked"] for one in seen) > 0
+    seen = through.seen[title]
+    assert [fault for one in seen.values() for fault in one["invalid"]] == []
+    assert [case.kind for case, one in seen.items() if not one["checked"]] == ["speak"], "speech is bytes"
 
 
 @pytest.mark.parametrize("title", CHECKED)

@@ -10,7 +10,20 @@ import pytest
 
 from tests.integration.answers import COMPLETION, DONE, EVENTS, delta
 from tests.integration.gateway import HELLO, gateway
-from tests.integration.scripted import Fin, Hold, Pause, Rst, Scripted, Send, begin_stream, chunk, event, reply, stream
+from tests.integration.scripted import (
+    Dialogue,
+    Fin,
+    Hold,
+    Pause,
+    Rst,
+    Scripted,
+    Send,
+    begin_stream,
+    chunk,
+    event,
+    reply,
+    stream,
+)
 
 MODELS = {"m": {"upstream": "chat", "stream": "aggregate"}}
 USAGE = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
@@ -150,7 +163,7 @@ async def test_after_done_and_after_an_error_nothing_is_waited_for():
     """Two upstreams that leave their bodies open for ever: the one is done, the other has said why not."""
     error = event({"error": {"message": "busy", "code": 429}})
     for events, status in ((EVENTS, 200), ((delta(content="one"), error), 429)):
-        moves = [*begin_stream(), *(Send(chunk(one)) for one in events), Hold()]
+        moves: Dialogue = [*begin_stream(), *(Send(chunk(one)) for one in events), Hold()]
         async with Scripted(moves) as upstream, serving(upstream) as gate:
             async with asyncio.timeout(3):
                 answer = await gate.ask(HELLO).answer()
@@ -166,7 +179,8 @@ async def test_a_connection_whose_stream_was_read_to_its_end_is_used_again():
 
 
 async def test_a_client_that_leaves_ends_the_stream_within_a_second():
-    moves = [*begin_stream(), *[Send(chunk(delta(content="one"))), Pause(0.05)] * 100, Hold()]
+    slowly: Dialogue = [Send(chunk(delta(content="one"))), Pause(0.05)]
+    moves: Dialogue = [*begin_stream(), *[move for _ in range(100) for move in slowly], Hold()]
     async with Scripted(moves) as upstream, serving(upstream) as gate:
         async with gate.ask(HELLO):
             await upstream.requested()

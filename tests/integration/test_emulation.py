@@ -11,7 +11,7 @@ import pytest
 from gatepass.pipeline import COMMENT_EVERY_S, HOLD_S
 from tests.integration.answers import COMPLETION
 from tests.integration.gateway import HELLO, gateway, until
-from tests.integration.scripted import Fin, Hold, Rst, Scripted, Send, Wait, head, reply
+from tests.integration.scripted import Dialogue, Fin, Hold, Rst, Scripted, Send, Wait, head, reply
 from tests.unit.clock import DrivenClock, settle
 
 STREAMED = {**HELLO, "stream": True}
@@ -55,7 +55,7 @@ async def test_a_model_that_does_not_stream_is_asked_for_a_whole_reply():
 @pytest.mark.parametrize("status", [400, 404, 429, 500, 503])
 async def test_within_the_hold_an_error_keeps_its_status(status):
     go, clock = asyncio.Event(), DrivenClock()
-    dialogue = [Wait(go), Send(reply(BUSY, status, retry_after="7"))]
+    dialogue: Dialogue = [Wait(go), Send(reply(BUSY, status, retry_after="7"))]
     async with (
         Scripted(dialogue) as upstream,
         one_at(upstream, clock) as gate,
@@ -91,7 +91,7 @@ async def test_after_the_hold_comments_keep_the_line_and_then_comes_the_answer()
     assert answer.body.count(COMMENT) == 4
 
 
-LATE = {
+LATE: dict[str, tuple[Dialogue, str]] = {
     "refusal": ([Send(reply(BUSY, 429))], "busy"),
     "page": ([Send(reply(b"<html><title>x</title></html>", content_type="text/html"))], "upstream_html"),
     "nothing": ([Send(reply(b""))], "upstream_empty"),
@@ -123,7 +123,7 @@ async def test_while_only_comments_went_out_a_refusal_still_teaches():
     go, clock = asyncio.Event(), DrivenClock()
     words = "Unsupported parameter: 'temperature' is not supported with this model."
     refusal = {"error": {"message": words, "param": "temperature", "code": "unsupported_parameter"}}
-    dialogues = ([Wait(go), Send(reply(refusal, 400))], [Send(reply(COMPLETION))])
+    dialogues: tuple[Dialogue, Dialogue] = ([Wait(go), Send(reply(refusal, 400))], [Send(reply(COMPLETION))])
     async with (
         Scripted(*dialogues) as upstream,
         one_at(upstream, clock) as gate,

@@ -11,7 +11,20 @@ import pytest
 
 from tests.integration.answers import COMPLETION, EVENTS
 from tests.integration.gateway import HELLO, Answer, Gateway, gateway
-from tests.integration.scripted import Dialogue, Received, Scripted, Send, Wait, event, head, reply, stream
+from tests.integration.scripted import (
+    Dialogue,
+    Fin,
+    Hold,
+    Pause,
+    Received,
+    Scripted,
+    Send,
+    Wait,
+    event,
+    head,
+    reply,
+    stream,
+)
 
 MANY = 500
 PAGE = b"<!doctype html><html><head><title>Sign in to Corp</title></head><body>no tokens here</body></html>"
@@ -67,7 +80,11 @@ class Firm:
         self.form = form
         self.minted: list[str] = []
         self.revoked: set[str] = set()
-        self.takes_nothing = False
+        self.takes_nothing = self.hangs = False
+        self.forbidden: str | None = None
+        self.only: str | None = None
+        self.life_s = 3600
+        self.ends_s: dict[str, float] = {}
         self.refuses = asyncio.Event()
         self.refuses.set()
         self.issuer = Scripted(answer=self._mint)
@@ -83,12 +100,16 @@ class Firm:
         await self.issuer.__aexit__(None)
 
     def _mint(self, _: Received) -> Dialogue:
-        self.minted.append(f"token-number-{len(self.minted) + 1}")
-        return [Send(reply({"access_token": self.minted[-1], "expires_in": 3600}))]
+        if self.hangs:
+            return [Hold()]
+        self.minted.append(self.only or f"token-number-{len(self.minted) + 1}")
+        self.ends_s[self.minted[-1]] = time.monotonic() + self.life_s
+        return [Send(reply({"access_token": self.minted[-1], "expires_in": self.life_s}))]
 
     def _serve(self, request: Received) -> Dialogue:
         token = (request.header("authorization") or "").removeprefix("Bearer ")
-        if self.takes_nothing or token not in self.minted or token in self.revoked:
+        is_forbidden = self.forbidden is not None and request.json()["model"] == self.forbidden
+        if is_forbidden or self.takes_nothing or token not in self.minted or token in self.revoked:
             return [Wait(self.refuses), Send(self.form.said)]
         return [Send(stream(*EVENTS) if request.json().get("stream") else reply(COMPLETION))]
 
@@ -225,3 +246,101 @@ async def test_an_upstream_that_refuses_what_another_takes_costs_six_fetches_a_m
             firm.revoked.add(firm.minted[-1])
             assert (await asked(gate)).status == 200
             assert len(firm.minted) == 8
+
+
+async def test_an_upstream_that_refuses_every_second_request_is_one_fetch_a_second():
+    """400 requests were 400 token calls once: each token had worked before it was refused."""
+    turn = 0
+
+    def flapping(_: Received) -> Dialogue:
+        nonlocal turn
+        turn += 1
+        return [Send(reply(COMPLETION) if turn % 2 else FORMS["a 401"].said)]
+
+    async with Firm(FORMS["a 401"]) as firm, Scripted(answer=flapping) as chat:
+        firm.chat = chat
+        async with gateway(**firm.blocks()) as gate:
+            began_s = gate.gate.clock.now()
+            statuses = {(await asked(gate)).status for _ in range(60)}
+            took_s = gate.gate.clock.now() - began_s
+            assert statuses == {200, 401}
+            assert len(firm.minted) <= 2 + int(took_s)
+
+
+async def test_a_token_that_one_upstream_refused_serves_another_while_the_issuer_hangs():
+    async with Firm(FORMS["a 401"]) as firm, Scripted([Send(FORMS["a 401"].said)]) as closed:
+        blocks = firm.blocks()
+        blocks["upstreams"]["closed"] = {"base_url": closed.url, "credential": "corp"}
+        blocks["models"] = {"m": {"upstream": "chat"}, "other": {"upstream": "closed"}}
+        async with gateway(**blocks) as gate:
+            assert (await asked(gate)).status == 200
+            firm.hangs = True
+            refused = asyncio.create_task(gate.ask({**HELLO, "model": "other"}).answer())
+            await firm.issuer.requested(2)
+            began_s = gate.gate.clock.now()
+            assert [(await asked(gate)).status for _ in range(5)] == [200] * 5
+            assert gate.gate.clock.now() - began_s < 2.0
+            assert gate.gate.ready
+            refused.cancel()
+            assert len(closed.received) == 1
+
+
+async def test_a_model_that_is_always_refused_keeps_no_other_from_being_healed():
+    async with Firm(FORMS["a 401"]) as firm, gateway(**firm.blocks()) as gate:
+        firm.forbidden = "forbidden"
+        for _ in range(10):
+            assert (await gate.ask({**HELLO, "model": "forbidden"}).answer()).status == 401
+            assert (await asked(gate)).status == 200
+        assert len(firm.minted) == 7
+        firm.revoked.add(firm.minted[-1])
+        assert (await asked(gate)).status == 200
+        assert len(firm.minted) == 8
+
+
+async def test_a_rejection_whose_body_never_comes_holds_up_no_renewal():
+    stalled = [Send(head(401, content_length="500") + b"{"), Hold()]
+    async with Firm(FORMS["a 401"]) as firm:
+        firm.chat = Scripted(stalled, [Send(reply(COMPLETION))])
+        async with firm.chat, gateway(**firm.blocks()) as gate:
+            began_s = gate.gate.clock.now()
+            assert (await asked(gate)).status == 200
+            assert 0.9 < gate.gate.clock.now() - began_s < 3.0
+            assert firm.shown == ["1", "2"]
+
+
+async def test_what_came_of_a_stalled_rejection_is_told_where_there_is_no_other_token():
+    said = b'{"error": {"message": "no such client here"}}'
+    stalled = [Send(head(401, content_type="application/json", content_length="500") + said), Hold()]
+    async with Firm(FORMS["a 401"]) as firm:
+        firm.only = "the-only-token"
+        firm.chat = Scripted(stalled)
+        async with firm.chat, gateway(**firm.blocks()) as gate:
+            answer = await asked(gate)
+            assert (answer.status, answer.error["message"]) == (401, "no such client here")
+
+
+async def test_a_token_that_ended_while_its_request_waited_for_a_connection_is_not_sent():
+    async with Firm(FORMS["a 401"]) as firm:
+        firm.life_s = 2
+        firm.chat = Scripted(
+            [Send(reply(COMPLETION))], [Pause(1.5), Send(reply(COMPLETION))], [Pause(0.5), Send(reply(COMPLETION))]
+        )
+        async with firm.chat, gateway(**firm.blocks(max_connections=1)) as gate:
+            assert (await asked(gate)).status == 200
+            await asyncio.sleep(0.6)
+            answers = await asyncio.gather(*(asked(gate) for _ in range(3)))
+            assert [answer.status for answer in answers] == [200] * 3
+            assert firm.dead_shown() == []
+
+
+async def test_a_request_that_is_repeated_after_its_token_ended_goes_with_another():
+    async with Firm(FORMS["a 401"]) as firm:
+        firm.life_s = 2
+        firm.chat = Scripted([Send(reply(COMPLETION))], [Pause(2.2), Fin()], [Send(reply(COMPLETION))])
+        async with firm.chat, gateway(**firm.blocks()) as gate:
+            answers = [await asked(gate) for _ in range(2)]
+            assert [answer.status for answer in answers] == [200] * 2
+            assert answers[1].headers["x-gatepass-attempts"] == "2"
+            assert firm.shown[:2] == ["1", "1"]
+            assert firm.shown[2] != "1"
+            assert firm.dead_shown() == []

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from tests.integration.answers import COMPLETION, DONE, EVENTS, delta
+from tests.integration.answers import COMPLETION, DONE, EVENTS, VECTORS, delta
 from tests.integration.gateway import HELLO, gateway
 from tests.integration.scripted import Hold, Scripted, Send, Wait, begin_stream, chunk, event, head, reply, stream
 
@@ -283,3 +283,31 @@ async def test_a_stream_as_a_whole_may_be_larger_than_any_limit():
     async with Scripted([Send(stream(*events))]) as upstream, gateway(upstream=upstream.url, limits=LIMITS) as gate:
         answer = await gate.ask(STREAMED).answer()
     assert (answer.status, answer.body) == (200, b"".join(events))
+
+
+# --- answers in an envelope ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("envelope", [{"code": 0, "msg": "ok"}, {"code": "200", "success": True}, {}])
+async def test_an_answer_in_an_envelope_is_taken_out(envelope):
+    inside = json.dumps(COMPLETION, indent=1).encode()
+    wrapped = json.dumps({**envelope, "data": 0}).encode().replace(b'"data": 0', b'"data": ' + inside)
+    async with Scripted([Send(reply(wrapped))]) as upstream, gateway(upstream=upstream.url) as gate:
+        answer = await gate.ask().answer()
+    assert (answer.status, answer.body) == (200, inside)
+    assert answer.headers["x-gatepass-adapted"] == "unwrap=data"
+
+
+async def test_vectors_in_an_envelope_are_taken_out():
+    wrapped = {"code": 0, "data": VECTORS}
+    async with Scripted([Send(reply(wrapped))]) as upstream, gateway(upstream=upstream.url) as gate:
+        answer = await gate.ask({"model": "e", "input": "hi"}, "/v1/embeddings").answer()
+    assert (answer.status, answer.json()["data"]) == (200, VECTORS["data"])
+    assert answer.headers["x-gatepass-adapted"] == "unwrap=data"
+
+
+async def test_an_envelope_of_a_failure_is_one():
+    wrapped = {"code": 500, "message": "no capacity", "data": None}
+    async with Scripted([Send(reply(wrapped))]) as upstream, gateway(upstream=upstream.url) as gate:
+        answer = await gate.ask().answer()
+    assert (answer.status, answer.error["message"]) == (500, "no capacity")

@@ -54,7 +54,7 @@ async def test_a_token_is_described_and_not_shown(tmp_path):
     assert shown == (
         f"credential   corp (oauth2)\nfrom         {issuer.url.removeprefix('http://')}, in …\n"
         f"token        jwt, {len(text)} characters\nlife         …, told by the token itself\n"
-        "sent for     … more: not in its last moments\nrefresh      in …\n"
+        "sent for     … more; not in its last …, or it might end on the way\nrefresh      in …\n"
         "carried as   Authorization: Bearer {token}, to chat\n"
         "claim        iss: https://sso\n"
         "claim        iat: 2025-10-09 08:53:20Z …\nclaim        exp: 2025-10-09 08:58:20Z …\n"
@@ -97,6 +97,19 @@ async def watching(file: str) -> asyncio.subprocess.Process:
     command = (sys.executable, "-m", "gatepass", "token", "corp", "--watch", "--config", file)
     environment["PYTHONUNBUFFERED"] = "1"
     return await asyncio.create_subprocess_exec(*command, stdin=DEVNULL, stdout=PIPE, stderr=PIPE, env=environment)
+
+
+async def test_watch_tells_a_first_refusal_with_its_time_and_the_next_try(tmp_path):
+    async with Scripted(answer=lambda _: [Send(reply({"error": "invalid_client"}, 401))]) as issuer:
+        process = await watching(written(tmp_path, issuer))
+        assert process.stdout is not None
+        try:
+            async with asyncio.timeout(BOUND_S):
+                line = (await process.stdout.readline()).decode()
+        finally:
+            process.kill()
+            await process.communicate()
+    assert re.search(r"^\d\d:\d\d:\d\d failed: the issuer refused the client: .*; next try in 30 s\n$", line)
 
 
 async def test_watch_tells_of_each_refresh_until_ctrl_c(tmp_path):

@@ -14,7 +14,9 @@ from tests.locks import REQUIREMENTS, Pin, environment, read, text
 MOST_PACKAGES = 24
 """Without extras, gatepass itself included: people choose it because they can read what it brings."""
 
-LOCKS = ("runtime", "build", "dev")
+EXTRAS = ("crypto", "entra", "google", "aws", "valkey")
+"""What the image takes beside, by the build argument of that name."""
+LOCKS = ("runtime", "build", "dev", *(f"extra-{name}" for name in EXTRAS))
 PLATFORMS = [(python, machine) for python in ("3.11", "3.12", "3.13") for machine in ("x86_64", "aarch64")]
 PROJECT = tomllib.loads((REQUIREMENTS.parent / "pyproject.toml").read_text())
 
@@ -57,7 +59,10 @@ def test_locks_name_no_index_and_no_place_of_a_machine(lock: str) -> None:
 def test_locks_fulfil_what_the_project_asks_for() -> None:
     assert unmet(PROJECT["project"]["dependencies"], "runtime") == []
     assert unmet(PROJECT["build-system"]["requires"], "build") == []
-    demo = PROJECT["project"]["optional-dependencies"]["demo"]
+    optional = PROJECT["project"]["optional-dependencies"]
+    for name in EXTRAS:
+        assert unmet([*PROJECT["project"]["dependencies"], *optional[name]], f"extra-{name}") == []
+    demo = optional["demo"]
     assert unmet([*PROJECT["dependency-groups"]["dev"], *demo], "dev") == []
 
 
@@ -66,7 +71,15 @@ def test_runtime_lock_holds_nothing_for_development() -> None:
     assert development & set(by_name(read("runtime"))) == set()
 
 
-@pytest.mark.parametrize("part", ["runtime", "build"])
+def test_the_image_takes_every_extra_by_its_lock() -> None:
+    optional = PROJECT["project"]["optional-dependencies"]
+    assert set(EXTRAS) == set(optional) - {"demo", "all"}
+    assert sorted(optional["all"]) == [f"gatepass[{','.join(sorted(EXTRAS))}]"]
+    image = (REQUIREMENTS.parent / "Dockerfile").read_text()
+    assert '-r "requirements/extra-$extra.txt"' in image
+
+
+@pytest.mark.parametrize("part", [lock for lock in LOCKS if lock != "dev"])
 def test_development_runs_on_the_very_same_versions(part: str) -> None:
     whole = by_name(read("dev"))
     assert {name: whole[name].version for name in by_name(read(part)) if name in whole} == {

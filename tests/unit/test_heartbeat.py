@@ -26,6 +26,9 @@ class Client:
     async def body(self, limit_bytes: int) -> bytes:
         raise NotImplementedError
 
+    async def piece(self, limit_bytes: int) -> bytes:
+        raise NotImplementedError
+
     def start(self, status: int, headers: list[tuple[bytes, bytes]], length_bytes: int | None = None) -> None:
         self.status = status
 

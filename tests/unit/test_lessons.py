@@ -155,10 +155,13 @@ async def test_observing_tells_and_changes_nothing(caplog):
 
 async def test_token_ids_that_are_refused_or_come_to_nothing_get_advice(street):
     call = a_call(b'{"model":"m","input":[1,2]}', EMBEDDINGS)
-    for error in (refusal("`input` must be a string"), UpstreamEmpty("nothing", upstream="chat")):
-        shown = await street.ask(call, error)
-        assert shown is error
-        assert "check_embedding_ctx_length=False" in shown.message
+    error = refusal("`input` must be a string")
+    assert await street.ask(call, error) is error
+    assert "check_embedding_ctx_length=False" in error.message
+    shown = await street.ask(call, UpstreamEmpty("It answered without a vector.", upstream="chat"))
+    assert isinstance(shown, UpstreamRefusal)
+    assert (shown.http_status, shown.public_code, shown.param) == (400, "upstream_empty", "input")
+    assert shown.message.startswith("It answered without a vector. The request holds token ids")
     closed = UpstreamClosed("gone", upstream="chat")
     assert await street.ask(call, closed) is closed
     assert closed.message == "gone"

@@ -29,9 +29,10 @@ OF_CHAT = frozenset(("images",))
 @click.option("--model", help="Show where this model's requests go, and what is changed on the way.")
 @click.option("--key", "caller", metavar="NAME", help="As this caller: the name of an entry of access.keys.")
 @click.option("--operation", type=click.Choice(OPERATIONS), default="chat", show_default=True, help="With --model.")
+@click.option("--all", "every", is_flag=True, help="Show the defaults too.")
 @click.option("--live", is_flag=True, help="Mint each token and call each upstream; with --model for real.")
-def check(path: str | None, model: str | None, caller: str | None, operation: str, live: bool) -> None:
-    """Check the configuration and show it as it counts, secrets hidden, each value with its origin.
+def check(path: str | None, model: str | None, caller: str | None, operation: str, every: bool, live: bool) -> None:
+    """Check the configuration and show what was set as it counts, secrets hidden, each value with its origin.
 
     --live sends GET /models to each upstream, with the token and without. Where that proves nothing
     (????) add --model M: its route then gets one tiny real call, which may be billed.
@@ -41,20 +42,37 @@ def check(path: str | None, model: str | None, caller: str | None, operation: st
     if caller is not None and model is None:
         raise click.UsageError("--key wants --model beside it.")
     loaded = load_or_exit(path)
+    for warning in idle(loaded.config):
+        click.echo(f"warning: {warning}", err=True)
     fine = True
     if model is not None:
         fine = _show_route(loaded.config, operation, model, caller)
     elif not live:
-        _show(loaded)
+        _show(loaded, every=every)
     if live:
         fine = _try_hops(loaded.config, _trial(operation, model) if fine else None) and fine
     sys.exit(0 if fine else CHECK_FAILED)
 
 
-def _show(loaded: Loaded) -> None:
+def _show(loaded: Loaded, *, every: bool) -> None:
     from gatepass.config.effective import effective
 
-    click.echo(effective(loaded))
+    shown = effective(loaded, every=every)
+    click.echo(shown.text)
+    hidden = "" if every else f"; {shown.left_out} defaults are left out, --all shows them"
+    click.echo(f"# can be used: {summary(loaded.config)}{hidden}")
+
+
+def summary(config: Config) -> str:
+    """What it consists of, counted."""
+    named = (("upstream", config.upstreams), ("credential", config.credentials), ("key", config.access.keys))
+    return ", ".join(f"{len(found)} {name}{'' if len(found) == 1 else 's'}" for name, found in named)
+
+
+def idle(config: Config) -> Iterator[str]:
+    """What is kept fresh for nobody."""
+    used = {upstream.credential for upstream in config.upstreams.values()}
+    yield from (f"credentials.{name}: no upstream names it" for name in config.credentials if name not in used)
 
 
 def _show_route(config: Config, operation: str, model: str, caller: str | None) -> bool:

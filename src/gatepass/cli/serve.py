@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import socket
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,6 +46,7 @@ def serve(
     """Serve until SIGTERM or Ctrl-C, then let running streams finish."""
     # the kernel drops a SIGTERM for which pid 1 has no handler: a container stopped during the imports would stay
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    _keep_descriptors()
     loaded = load_or_exit(config_path, host, port)
     if worker is not None and fds is not None and peers is not None:
         _work(loaded, fds, peers, worker)
@@ -54,6 +57,18 @@ def serve(
         _serve(loaded, listening)
     else:
         _supervise(loaded, listening, count, config_path)
+
+
+def _keep_descriptors() -> None:
+    """No program of an `exec` credential inherits the listening socket or the supervisor's lifeline: one that
+    outlives its gatepass would hold the port, and keep the workers from seeing that their supervisor is gone.
+
+    uvloop closes nothing in its children but what is marked so.
+    """
+    for name in os.listdir("/dev/fd"):
+        with suppress(OSError):  # that of the listing itself is closed by now
+            if (descriptor := int(name)) > sys.stderr.fileno():
+                os.set_inheritable(descriptor, False)
 
 
 def _serve(loaded: Loaded, listening: socket.socket) -> None:
@@ -87,7 +102,7 @@ def _supervise(loaded: Loaded, listening: socket.socket, count: int, config_path
     from gatepass.listening import url_of
     from gatepass.observe.log import configure
     from gatepass.observe.redaction import Redactor
-    from gatepass.supervisor import Supervisor
+    from gatepass.supervisor import NoFolder, Supervisor
 
     configure(loaded.config.log.level, loaded.config.log.format, Redactor())
     _announce(loaded)
@@ -96,7 +111,10 @@ def _supervise(loaded: Loaded, listening: socket.socket, count: int, config_path
         command += ["--config", config_path]
     server = loaded.config.server
     supervisor = Supervisor(command, listening, count, server.drain_timeout_s, lambda: _say_where(url_of(listening)))
-    asyncio.run(supervisor.run())
+    try:
+        asyncio.run(supervisor.run())
+    except NoFolder as error:
+        refuse(str(error))
 
 
 def _gate(loaded: Loaded, inheritance: Inheritance | None = None) -> Gate:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import click
@@ -15,6 +15,7 @@ from gatepass.cli.configuration import CHECK_FAILED, load_or_exit, refuse
 
 if TYPE_CHECKING:
     from gatepass.config.carry import Carry
+    from gatepass.config.credential.kinds import AnyCredential
     from gatepass.config.model import Config
     from gatepass.gate import Gate
     from gatepass.tokens import Status, Token, TokenHolder
@@ -23,15 +24,28 @@ LOOK_S = 0.1
 LABEL_CHARS = 12
 FOUND_S = 1.0
 """A token that is older than its fetch by this much was not minted by it."""
+ASKS_NOBODY = frozenset({"static", "api_key", "env", "file"})
+"""Types of credential whose fetch takes no time that is worth a word."""
+WHOLE_FROM_S = 10.0
+"""From here on a number of seconds is told without its fractions."""
+ISSUER = "the issuer's reply"
+TOLD_BY: Mapping[str, str] = {
+    "exec": "what the program printed",
+    "file": "the file",
+    "aws_bedrock": "key_life_s, with which it was signed",
+}
+"""Where the life of a token stands that no issuer replied with, by the type of its credential."""
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", required=False)
 @click.option("--config", "path", metavar="FILE", help="The configuration; GATEPASS_CONFIG names it too.")
 @click.option("--watch", is_flag=True, help="Go on, and tell of each refresh as it happens, until Ctrl-C.")
 @click.option("--reveal", is_flag=True, help="Print the token itself too, as the last line.")
-def token(name: str, path: str | None, watch: bool, reveal: bool) -> None:
+def token(name: str | None, path: str | None, watch: bool, reveal: bool) -> None:
     """Mint a token of the credential NAME and show what it is: its life, who told it, its safe claims.
+
+    Without NAME the only credential is taken; where there are several, their names are listed.
 
     This is a call to the issuer, as every minting is: where a new token ends the old one, a gatepass
     that runs with this credential has to fetch again. With a store that processes share, the token
@@ -40,16 +54,27 @@ def token(name: str, path: str | None, watch: bool, reveal: bool) -> None:
     Exit codes: 0 minted, 1 no token could be had, 2 there is no such credential.
     """
     config = load_or_exit(path).config
-    if name not in config.credentials:
-        from gatepass.config.settings import did_you_mean
-
-        refuse(f"{name!r} is not a name under credentials{did_you_mean(name, list(config.credentials))}")
+    name = _named(config, name)
     logging.getLogger("gatepass").addHandler(logging.NullHandler())  # or its warnings would stand between the lines
     try:
         minted = asyncio.run(_run(config, name, watch=watch, reveal=reveal))
     except KeyboardInterrupt:
         minted = watch
     sys.exit(0 if minted else CHECK_FAILED)
+
+
+def _named(config: Config, name: str | None) -> str:
+    """The credential that is meant; exits with 2 where there is none, or no telling which."""
+    from gatepass.config.settings import did_you_mean
+
+    names = list(config.credentials)
+    if name is None:
+        if len(names) != 1:
+            refuse(f"which credential? there is {', '.join(names) or 'none'}")
+        return names[0]
+    if name not in names:
+        refuse(f"{name!r} is not a name under credentials{did_you_mean(name, names)}")
+    return name
 
 
 async def _run(config: Config, name: str, *, watch: bool, reveal: bool) -> bool:
@@ -64,7 +89,7 @@ async def _run(config: Config, name: str, *, watch: bool, reveal: bool) -> bool:
     gate.snapshot.start()
     holder.start()
     try:
-        minted = await _show(gate, name, holder, reveal=reveal)
+        minted = await _show(gate, name, holder, reveal=reveal, watch=watch)
         if watch:
             await _watch(gate, holder)
         return minted
@@ -72,15 +97,19 @@ async def _run(config: Config, name: str, *, watch: bool, reveal: bool) -> bool:
         await gate.aclose()
 
 
-async def _show(gate: Gate, name: str, holder: TokenHolder, *, reveal: bool) -> bool:
+async def _show(gate: Gate, name: str, holder: TokenHolder, *, reveal: bool, watch: bool) -> bool:
     from gatepass.errors import TokenUnavailable
 
     began_s = gate.clock.now()
     try:
         minted = await holder.token()
     except TokenUnavailable as error:
-        reason = holder.status().last_error or error.message
-        click.echo(f"FAIL credential:{name}: {reason}", err=True)
+        status = holder.status()
+        reason = status.last_error or error.message
+        if watch:
+            _tell(f"failed: {reason}{_next(status)}")
+        else:
+            click.echo(f"FAIL credential:{name}: {reason}", err=True)
         return False
     took_s = gate.clock.now() - began_s
     for label, text in report(gate.config, name, minted, holder.status(), took_s, gate.clock.wall()):
@@ -98,8 +127,12 @@ async def _watch(gate: Gate, holder: TokenHolder) -> None:
         await sleep(gate.clock, LOOK_S)
         after = holder.status()
         for line in changes(before, after):
-            click.echo(f"{time.strftime('%H:%M:%S')} {line}")
+            _tell(line)
         before = after
+
+
+def _tell(line: str) -> None:
+    click.echo(f"{time.strftime('%H:%M:%S')} {line}")
 
 
 def report(
@@ -111,31 +144,46 @@ def report(
 
     credential = config.credentials[name]
     yield "credential", f"{name} ({credential.type})"
-    yield "from", f"{place_of(credential)}, in {took_s:.2f} s"
-    yield "token", f"{token.kind.value}, {len(token.text)} characters"
+    took = "" if credential.type in ASKS_NOBODY else f", in {took_s:.2f} s"
+    yield "from", f"{place_of(credential)}{took}"
+    yield "token", f"{_kind(credential, token)}, {len(token.text)} characters"
     if status.age_s is not None and status.age_s > took_s + FOUND_S:
         yield "age", f"{status.age_s:.0f} s: another gatepass minted it, the store had it"
-    yield "life", _life(token)
-    yield from _future(status)
+    yield "life", _life(credential, token)
+    yield from _future(token, status)
     yield from (("carried as", text) for text in _carried(config, name))
     yield from (("claim", f"{claim}: {value}") for claim, value in safe_claims(token.text, wall_s).items())
 
 
-def _life(token: Token) -> str:
+def _kind(credential: AnyCredential, token: Token) -> str:
+    """A text in a file is followed, whatever it is: only where nobody changes it is it a key."""
+    return "opaque" if credential.type == "file" and token.life_s is None else token.kind.value
+
+
+def _life(credential: AnyCredential, token: Token) -> str:
     from gatepass.tokens.life import ToldBy
 
+    if token.life_s is None:
+        is_file = credential.type == "file"
+        return "until the file changes: nothing tells its end" if is_file else "for good: a key that does not expire"
     told_by = {
         ToldBy.JWT: "told by the token itself",
-        ToldBy.REPLY: "told by the issuer's reply",
+        ToldBy.REPLY: f"told by {TOLD_BY.get(credential.type, ISSUER)}",
         ToldBy.DEFAULT: "default_ttl_s, for nothing tells it",
-        ToldBy.NOBODY: "for good: a key that does not expire",
+        ToldBy.NOBODY: "told by nobody",
     }[token.told_by]
-    return told_by if token.life_s is None else f"{token.life_s:g} s, {told_by}"
+    return f"{_rounded(token.life_s)} s, {told_by}"
 
 
-def _future(status: Status) -> Iterator[tuple[str, str]]:
-    if status.left_s is not None:
-        yield "sent for", f"{status.left_s:.0f} s more: not in its last moments"
+def _rounded(seconds: float) -> str:
+    """Cut off, never up: no token lives longer than is said."""
+    return f"{int(seconds)}" if seconds >= WHOLE_FROM_S else f"{int(seconds * 10) / 10:g}"
+
+
+def _future(token: Token, status: Status) -> Iterator[tuple[str, str]]:
+    if status.left_s is not None and token.life_s is not None:
+        kept_s = _rounded(token.end_s - token.expires_s)
+        yield "sent for", f"{status.left_s:.0f} s more; not in its last {kept_s} s, or it might end on the way"
     if status.next_try_in_s is not None:
         yield "refresh", f"in {status.next_try_in_s:.0f} s"
 
@@ -149,7 +197,7 @@ def _carried(config: Config, name: str) -> Iterator[str]:
         if settings.credential == name:
             ways.setdefault(_way(carry_of(settings, config)), []).append(upstream)
     if not ways:
-        yield f"{_way(config.credentials[name].carried)}, to no upstream"
+        yield f"{_way(config.credentials[name].carried)}; no upstream names it"
     yield from (f"{way}, to {', '.join(upstreams)}" for way, upstreams in ways.items())
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
+from gatepass.config.credential.preset import PRESETS
 from gatepass.config.load import Loaded
 from gatepass.config.problem import Path
-from gatepass.config.tree import children
+from gatepass.config.tree import children, lookup
 
 _PLAIN = re.compile(r"[A-Za-z/(][A-Za-z0-9 _./:@()+,=-]*(?<! )\Z")
 _NOT_TEXT = frozenset(("null", "true", "false", "yes", "no", "on", "off"))
@@ -17,26 +19,64 @@ _QUERY = re.compile(r"(?<=://)([^?]*)\?.*")
 INDENT = "  "
 
 
-def effective(loaded: Loaded) -> str:
-    """YAML with a comment behind each value: its line, its variable, or `default`. A `type` comes first."""
+DEFAULT = "default"
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """The configuration as text, and how many values were left out because nobody set them."""
+
+    text: str
+    left_out: int
+
+
+def effective(loaded: Loaded, *, every: bool = False) -> Shown:
+    """YAML with a comment behind each value that was set: its line, its variable, its preset. A `type` comes first.
+
+    With `every` those that nobody set are there too, marked `default`.
+    """
     tree = loaded.config.model_dump(mode="json", by_alias=True)
-    return "\n".join(_block(loaded, tree, ()))
+    origins = {path: origin_of(loaded, tree, path) for path in _places(tree, ())}
+    shown = {path for path, origin in origins.items() if every or origin != DEFAULT}
+    blocks = {path[:end] for path in shown for end in range(len(path) + 1)}
+    lines = _block(tree, (), {path: origins.get(path, "") for path in shown | blocks})
+    return Shown("\n".join(lines), len(origins) - len(shown))
 
 
-def _block(loaded: Loaded, node: Any, path: Path) -> Iterator[str]:
+def origin_of(loaded: Loaded, tree: Any, path: Path) -> str:
+    """Where the value at `path` comes from, what a preset filled in included."""
+    origin = loaded.origin(path)
+    if origin != DEFAULT or len(path) < 3 or path[0] != "credentials" or lookup(tree, path) is None:
+        return origin
+    name = lookup(tree, (*path[:2], "preset"))
+    filled = lookup(PRESETS[name].settings, path[2:]) if name in PRESETS else None
+    return DEFAULT if filled is None else f"preset {name}"
+
+
+def _places(node: Any, path: Path) -> Iterator[Path]:
+    """Every value that is shown on a line: leaves, and blocks that hold nothing."""
+    if not (isinstance(node, dict | list) and node):
+        yield path
+        return
+    for key, value in children(node):
+        yield from _places(value, (*path, key))
+
+
+def _block(node: Any, path: Path, origins: Mapping[Path, str]) -> Iterator[str]:
+    """The members of `node` that have an origin; a block's is the empty text."""
     for key, value in sorted(children(node), key=lambda member: member[0] != "type"):
-        place = (*path, key)
-        mark = "-" if isinstance(node, list) else f"{_scalar(key)}:"
-        yield from _member(loaded, mark, value, place)
+        if (place := (*path, key)) in origins:
+            mark = "-" if isinstance(node, list) else f"{_scalar(key)}:"
+            yield from _member(mark, value, place, origins)
 
 
-def _member(loaded: Loaded, mark: str, value: Any, place: Path) -> Iterator[str]:
+def _member(mark: str, value: Any, place: Path, origins: Mapping[Path, str]) -> Iterator[str]:
     indent = INDENT * (len(place) - 1)
     if isinstance(value, dict | list) and value:
         yield f"{indent}{mark}"
-        yield from _block(loaded, value, place)
+        yield from _block(value, place, origins)
     else:
-        yield f"{indent}{mark} {_scalar(value)}  # {loaded.origin(place)}"
+        yield f"{indent}{mark} {_scalar(value)}  # {origins[place]}"
 
 
 def _scalar(value: Any) -> str:

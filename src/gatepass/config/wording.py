@@ -52,6 +52,8 @@ _BOUNDS: Mapping[str, str] = {
     "greater_than_equal": "expects {ge:g} or more",
     "less_than_equal": "expects {le:g} or less",
 }
+_LISTS: Mapping[str, str] = {"command": "[program, argument]"}
+"""The form of a list, by its setting."""
 _UNITS: Mapping[str, str] = {"_s": " of seconds", "_bytes": " of bytes"}
 """What a number counts, by the end of its setting's name."""
 _UNQUOTED: Mapping[str, re.Pattern[str]] = {
@@ -112,7 +114,7 @@ def _type(kind: str, value: Any, path: Path, otherwise: str) -> str:
     if isinstance(value, Reference):
         return f"{text}, and a reference always stands for a text: write the value itself"
     if isinstance(value, str):
-        return f"{text}{_not_a_text(kind, value)}"
+        return f"{text}{_not_a_text(kind, value, path)}"
     quotable = kind == "string_type" and isinstance(value, int | float)
     return f"{text}, not {_shape(kind, value)}{': put quotes around it' if quotable else ''}"
 
@@ -123,7 +125,9 @@ def _unit(kind: str, path: Path) -> str:
     return next((unit for end, unit in _UNITS.items() if str(path[-1]).endswith(end)), "")
 
 
-def _not_a_text(kind: str, value: str) -> str:
+def _not_a_text(kind: str, value: str, path: Path) -> str:
+    if kind == "list_type":
+        return f", not a text: write {_LISTS.get(str(path[-1]), '[one, two]')}"
     if kind == "bool_type" and value.lower() in _YAML_1_1:
         return f"; in YAML 1.2 {value} is a text"
     would_do = kind in _UNQUOTED and _UNQUOTED[kind].match(value)

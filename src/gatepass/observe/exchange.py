@@ -57,7 +57,13 @@ class Exchange(msgspec.Struct):
 
     def share(self) -> Exchange:
         """The story of one of several requests that are sent for this one, to be taken back."""
-        return Exchange(self.inbound, upstream=self.upstream, upstream_model=self.upstream_model, token=self.token)
+        return Exchange(
+            self.inbound,
+            model=self.model,
+            upstream=self.upstream,
+            upstream_model=self.upstream_model,
+            token=self.token,
+        )
 
     def take_back(self, share: Exchange) -> None:
         self.attempts += share.attempts

@@ -69,15 +69,15 @@ class FormScan:
             self._in_head = False
             self._in_model = self._is_model(data[used : end + 2])
             return end + 4
-        end = self._delimiter(data, used)
-        if end is None:
+        place = self._delimiter(data, used)
+        if place is None:
             return None
         if self._in_model:
             self._in_model = False
-            self.model = checked_model(_text(data[used:end]))
-            self.span = (self._at + used, self._at + end)
+            self.model = checked_model(_text(data[used:place]))
+            self.span = (self._at + used, self._at + place)
         self._in_head = True
-        return end + len(self._line)
+        return place + len(self._line)
 
     def _delimiter(self, data: bytes, used: int) -> int | None:
         """Where the next delimiter begins; what only begins like one is none."""

@@ -64,6 +64,10 @@ class Match:
     at_root: bool = False
 
 
+COHERE_V2 = "/v2/rerank"
+"""Cohere's `ClientV2` asks nothing else; the answer has the members of both of its versions."""
+
+
 def _fixed() -> Mapping[str, Mapping[str, Match]]:
     """By path, then by method."""
     found: dict[str, dict[str, Match]] = {}
@@ -71,6 +75,8 @@ def _fixed() -> Mapping[str, Mapping[str, Match]]:
         if "{" not in operation.path:
             for prefix in PREFIXES:
                 found.setdefault(prefix + operation.path, {})[operation.method] = Match(operation)
+        if operation.surface is Surface.RERANK:
+            found[COHERE_V2] = {operation.method: Match(operation)}
     return MappingProxyType(found)
 
 

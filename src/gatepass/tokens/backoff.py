@@ -24,7 +24,7 @@ RETRY_AFTER_LONGEST_S = 3600.0
 class Setback:
     """What the failures since the last token mean for the next try.
 
-    `definite`: the last one holds us back, as a no or as an unclear error that is not the first.
+    `definite`: the last one holds us back, as a no or as an unclear error that had its free tries.
     `refusals` counts those that do, `doubts` the unclear ones.
     """
 
@@ -49,7 +49,7 @@ def quick_wait_s(tries: int, failure: FetchFailure, jitter: float) -> float | No
 def setback(before: Setback | None, failure: FetchFailure, now: float, jitter: float) -> Setback:
     """The state after one more failure."""
     doubts = (before.doubts if before else 0) + failure.unclear
-    holds = failure.definite or (failure.unclear and doubts > 1)
+    holds = failure.definite or (failure.unclear and doubts > failure.free_tries)
     refusals = (before.refusals if before else 0) + holds
     longest_s = DOUBT_LONGEST_S if failure.unclear else REFUSAL_LONGEST_S
     if holds:

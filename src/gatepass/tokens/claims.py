@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,6 +14,12 @@ SAFE = ("iss", "aud", "sub", "client_id", "azp", "appid", "tid", "scope", "scp",
 """The claims that are shown, in this order. All others may be private: names, mail addresses, groups."""
 MOMENTS = frozenset(("iat", "nbf", "exp"))
 LONGEST_CHARS = 200
+CLIENTS = ("client_id", "azp", "appid", "cid")
+"""Claims that name the client (RFC 9068 2.2, OpenID Connect Core 2, Entra, Okta)."""
+_MACHINE = re.compile(
+    r"[0-9a-f]{8}(-?[0-9a-f]{4}){3}-?[0-9a-f]{12}|system:serviceaccount:[^@\s]+|[^@\s]+@clients", re.IGNORECASE
+)
+"""Subjects that are no person's name: a UUID, a Kubernetes service account, a client of Auth0."""
 
 
 def safe_claims(text: str, wall_s: float) -> dict[str, str]:
@@ -23,7 +31,18 @@ def safe_claims(text: str, wall_s: float) -> dict[str, str]:
         claims = jwt.decode(text, options={"verify_signature": False})
     except (jwt.PyJWTError, ValueError, RecursionError):
         return {}
-    return {name: _words(name, claims[name], wall_s) for name in SAFE if name in claims}
+    shown = {name: _words(name, claims[name], wall_s) for name in SAFE if name in claims}
+    return shown | {"sub": _subject(claims)} if "sub" in shown else shown
+
+
+def _subject(claims: Mapping[str, Any]) -> str:
+    """The subject where it is plainly a client; of anything else, a person's name or mail perhaps, its length."""
+    subject = claims["sub"]
+    if not isinstance(subject, str):
+        return "not shown"
+    if _MACHINE.fullmatch(subject) or subject in [claims.get(name) for name in CLIENTS]:
+        return _words("sub", subject, 0.0)
+    return f"not shown, {len(subject)} characters: it may be a person's name"
 
 
 def _words(name: str, value: Any, wall_s: float) -> str:

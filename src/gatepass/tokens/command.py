@@ -15,7 +15,7 @@ from gatepass.runtime import Clock, timeout
 from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.held import EXEC_CREDENTIAL, Moments, read_document
 from gatepass.tokens.life import Token
-from gatepass.tokens.objection import DEFINITE_CODES, REFUSED
+from gatepass.tokens.objection import DEFINITE_CODES, REFUSED, without_tokens
 from gatepass.tokens.process import Finished, run
 from gatepass.tokens.reading import Terms
 from gatepass.tokens.reply import REPLY_BYTES, Mask, folded
@@ -74,7 +74,9 @@ class ExecSource:
             how = f"{self._program} did not end within {limit_s:g} s, and was killed"
             raise FetchFailure(_with_words(how, complaints, mask), quick=False) from None
         except OSError as error:
-            reason = f"{self._program} cannot be started: {error.strerror or 'refused by the system'}"
+            reason = (
+                f"{_shown(self._settings.command[0])} cannot be started: {error.strerror or 'refused by the system'}"
+            )
             raise FetchFailure(reason, quick=False) from None
         except ValueError:
             raise FetchFailure(f"{self._program}: a NUL in its arguments or environment", definite=True) from None
@@ -123,7 +125,7 @@ def _is_refusal(complaints: str) -> bool:
 def _with_words(how: str, complaints: bytearray, mask: Mask) -> str:
     """`how` and the last line of the complaints, masked and cut."""
     lines = [line for line in _text(complaints).splitlines() if line.strip()]
-    return f"{how}: {folded(_JWT.sub(MASK, mask(lines[-1])), mask)}" if lines else how
+    return f"{how}: {folded(without_tokens(_JWT.sub(MASK, mask(lines[-1]))), mask)}" if lines else how
 
 
 def _signal(number: int) -> str:

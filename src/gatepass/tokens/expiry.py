@@ -13,7 +13,7 @@ import jwt
 
 from gatepass.call import Headers, header
 from gatepass.config.credential.reply import Unit
-from gatepass.tokens.life import WHOLE_SECOND_S
+from gatepass.tokens.life import LONGEST_S, WHOLE_SECOND_S
 
 EPOCH_S = 1e9
 """From here on a number of seconds is a moment (after 2001), not a life (31 years)."""
@@ -126,18 +126,50 @@ def jwt_life_s(text: str, date_s: float | None, wall_s: float) -> float | None:
     issuer's clock, or else by ours. Nothing is verified: that is the upstream's business.
     The life is up to a whole second too long, which every JWT is cut by (`life.WHOLE_SECOND_S`).
     """
+    span = jwt_span(text)
+    if span is None:
+        return None
+    if span.made_s is None:
+        left_s = span.end_s - wall_s
+        if date_s is not None:
+            left_s = certain_s(span.end_s, date_s, DATE_LAG_S - WHOLE_SECOND_S)
+        return left_s if left_s > 0 else None
+    whole_s = span.end_s - span.made_s
+    if whole_s <= 0:
+        return None
+    left_s = whole_s if date_s is None else span.end_s - date_s
+    return left_s if 0 < left_s < whole_s else whole_s
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """What a JWT tells of its own times, in epoch seconds by its issuer's clock. `is_guess`: it said something
+    else, which can hardly have been meant."""
+
+    made_s: float | None
+    end_s: float
+    is_guess: bool = False
+
+
+def jwt_span(text: str) -> Span | None:
+    """None where `text` is no JWT with an `exp`. A life that was counted in milliseconds is put right."""
     claims = _claims(text) or {}
     end_s, made_s = _instant(claims.get("exp")), _instant(claims.get("iat"))
     if end_s is None:
         return None
-    if made_s is None:
-        left_s = end_s - wall_s if date_s is None else certain_s(end_s, date_s, DATE_LAG_S - WHOLE_SECOND_S)
-        return left_s if left_s > 0 else None
-    whole_s = end_s - made_s
-    if whole_s <= 0:
-        return None
-    left_s = whole_s if date_s is None else end_s - date_s
-    return left_s if 0 < left_s < whole_s else whole_s
+    if made_s is None or not _counted_in_ms(end_s - made_s):
+        return Span(made_s, end_s)
+    return Span(made_s, made_s + (end_s - made_s) / 1000, is_guess=True)
+
+
+def _counted_in_ms(life_s: float) -> bool:
+    """Whether `exp - iat` looks like milliseconds: beyond a day, and no number of days.
+
+    `300000` may mean three days and a half as well: then a newer one is asked for too often, and no harm is done.
+    """
+    if life_s <= LONGEST_S:
+        return False
+    return life_s > LONGEST_LIFE or (life_s % LONGEST_S != 0 and life_s % 1000 == 0)
 
 
 def jwt_left_s(text: str, wall_s: float, written_s: float | None = None) -> float | None:

@@ -12,7 +12,8 @@ class FetchFailure(Exception):
 
     `definite`: the issuer understood and said no (a wrong secret), so asking again soon only risks
     a locked account. `unclear`: it answered as it does when all is well, with an error whose words
-    are not known: it may be one or the other. `quick`: another try within the same second can help.
+    are not known: it may be one or the other, and `free_tries` of them in a row are taken for an outage.
+    `quick`: another try within the same second can help.
     `retry_after_s` is the issuer's own wish.
     """
 
@@ -24,6 +25,7 @@ class FetchFailure(Exception):
         unclear: bool = False,
         quick: bool = True,
         retry_after_s: float | None = None,
+        free_tries: int = 1,
     ) -> None:
         super().__init__(reason)
         self.reason = reason
@@ -31,6 +33,7 @@ class FetchFailure(Exception):
         self.unclear = unclear and not definite
         self.quick = quick and not self.unclear
         self.retry_after_s = retry_after_s
+        self.free_tries = free_tries
 
     def worded(self, reason: str) -> FetchFailure:
         """The same failure in other words."""
@@ -40,6 +43,7 @@ class FetchFailure(Exception):
             unclear=self.unclear,
             quick=self.quick,
             retry_after_s=self.retry_after_s,
+            free_tries=self.free_tries,
         )
 
     def masked(self, mask: Callable[[str], str]) -> FetchFailure:

@@ -10,7 +10,7 @@ from gatepass.tokens.bearer import bare, bearer
 from gatepass.tokens.document import at, expiry_path, found_token, is_text, ordinary_names, told_life
 from gatepass.tokens.expiry import Life, Moment, is_jwt, jwt_left_s
 from gatepass.tokens.failure import FetchFailure
-from gatepass.tokens.life import Kind, ToldBy
+from gatepass.tokens.life import Kind, ToldBy, cut_off_s
 from gatepass.tokens.objection import REFUSED, denies, objection, quoted
 from gatepass.tokens.reading import Minted, Terms
 from gatepass.tokens.remedy import names_its_place
@@ -114,14 +114,16 @@ def _no_token(document: Any, found: Any, terms: Terms) -> str:
 
 
 def _left(token: str, told: Life | Moment | None, terms: Terms, at_s: Moments) -> tuple[float | None, ToldBy]:
-    """How long the token lives from now on and who says so: a JWT's own word beats the document's, which is
-    believed up to `max_ttl_s`.
+    """How long the token lives from now on and who says so: the earlier end of a JWT's own and the document's,
+    which alone is believed up to `max_ttl_s`.
     """
-    left_s, told_by = jwt_left_s(token, at_s.wall_s, at_s.written_s), ToldBy.JWT
-    if left_s is None:
-        if told is None:
-            return _untold(terms, at_s)
-        left_s, told_by = min(_told_left_s(told, at_s), terms.max_ttl_s), ToldBy.REPLY
+    own_s = jwt_left_s(token, at_s.wall_s, at_s.written_s)
+    told_s = None if told is None else _told_left_s(told, at_s)
+    if own_s is None and told_s is None:
+        return _untold(terms, at_s)
+    left_s, told_by = own_s or 0.0, ToldBy.JWT
+    if told_s is not None and (own_s is None or told_s < own_s - cut_off_s(own_s)):
+        left_s, told_by = told_s if own_s is not None else min(told_s, terms.max_ttl_s), ToldBy.REPLY
     if left_s <= 0:
         raise _expired(terms.issuer, left_s, definite=at_s.watched)
     return left_s, told_by

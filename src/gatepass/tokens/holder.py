@@ -16,7 +16,7 @@ from gatepass.tokens.failure import FetchFailure, TokenReissued
 from gatepass.tokens.flight import Pilot
 from gatepass.tokens.journal import Journal
 from gatepass.tokens.life import SPACING_S, Token, issued_again, refresh_s
-from gatepass.tokens.rejection import Rejections
+from gatepass.tokens.rejection import ANYBODY, USERS, Rejections, User
 from gatepass.tokens.source import TokenSource
 from gatepass.tokens.status import Observer, Status, Unobserved, sight
 from gatepass.tokens.waiters import Waiters
@@ -64,6 +64,7 @@ class TokenHolder:
         self._pilot = Pilot(source, clock, self._journal, budget_s, chance)
         self._refused = refused
         self._rejections = Rejections()
+        self._refusers: set[User] = set()
         self._waiters = Waiters(clock)
         self._token: Token | None = None
         self._last: Token | None = None
@@ -94,16 +95,19 @@ class TokenHolder:
             await self._tasks.aclose()
         self._waiters.wake()
 
-    def fresh(self) -> Token | None:
-        """The token, where a valid one is held; never waits."""
-        return self._token if self._clock.now() < self._expires_s else None
+    def fresh(self, by: User = ANYBODY) -> Token | None:
+        """The token, where a valid one is held that `by` has not refused; never waits."""
+        if self._clock.now() >= self._expires_s or (self._refusers and by in self._refusers):
+            return None
+        return self._token
 
     @property
     def usable(self) -> bool:
-        return self.fresh() is not None
+        """Whether a valid token is held, and not all that is known of it is that it was refused."""
+        return self._clock.now() < self._expires_s and not self._is_refused()
 
-    async def token(self, instead_of: str | None = None) -> Token:
-        """A valid token: at once where one is held, else from the flight that all share.
+    async def token(self, instead_of: str | None = None, by: User = ANYBODY) -> Token:
+        """A valid token for `by`: at once where one is held, else from the flight that all share.
 
         Waits `budget_s` (and GRACE_S) at most, OUTAGE_WAIT_S while the issuer is failing. Raises
         TokenUnavailable with the issuer's reason; after `reject(value)` pass the value as
@@ -111,7 +115,7 @@ class TokenHolder:
         """
         arrived_s = self._clock.now()
         while True:
-            if (token := self.fresh()) is not None:
+            if (token := self.fresh(by)) is not None:
                 if instead_of is not None and token.text == instead_of:
                     raise TokenReissued("the issuer gave the token again that was refused", credential=self.name)
                 return token
@@ -122,29 +126,31 @@ class TokenHolder:
                 raise self._unavailable(now)
             await self._waiters.wait(patience_s)
 
-    def confirm(self, token: Token, by: str = "") -> None:
-        """The upstream `by` took `token`: its rejection from now on means that it has ended, nothing worse."""
+    def confirm(self, token: Token, by: User = ANYBODY) -> None:
+        """`by` took `token`: its rejection from now on means that it has ended, nothing worse."""
         if token is self._token:
-            self._rejections.confirm(token, by)
+            self._rejections.confirm(token, by, self._clock.now())
 
-    def reject(self, value: str, by: str = "") -> bool:
-        """The upstream `by` refused the token `value`: drop it, unless a newer one has taken its place.
+    def reject(self, value: str, by: User = ANYBODY) -> bool:
+        """`by` refused the token `value`: give it to `by` no more, and fetch another. Those who have not
+        refused it go on with it until its successor is here.
 
-        True: ask `token(instead_of=value)` for another. False: there will be none, because the issuer
-        stands by this one or has been asked too often for `by`; show the upstream's own answer. A token
-        that `by` had confirmed counts for none of that often: tokens for one use are rejected all day long.
+        True: ask `token(instead_of=value, by=by)` for another. False: there will be none, because the
+        issuer stands by this one or has been asked too often for `by` (see Rejections): show the
+        upstream's own answer.
         """
         token, now = self._token, self._clock.now()
-        if token is None or token.text != value:
+        if token is None or token.text != value or by in self._refusers:
             return True
-        if self._closed or self._rejections.resting(value, now):
+        if self._closed or self._rejections.resting(value, now) or len(self._refusers) >= USERS:
             return False
-        if not self._rejections.grant(token, by, now):
-            return False
-        self._rejections.note(value)
-        self._refused(value)
-        self._token = None
-        self._expires_s = self._refresh_s = self._floor_s = -math.inf
+        if not self._refusers:
+            if not self._rejections.grant(token, by, now):
+                return False
+            self._rejections.note(value)
+            self._refused(value)
+            self._refresh_s = self._floor_s = -math.inf
+        self._refusers.add(by)
         self._launch_if_due(now)
         return True
 
@@ -160,15 +166,15 @@ class TokenHolder:
         self._rouse()
         return True
 
-    def rejected_again(self, by: str = "") -> None:
-        """The upstream `by` refused the token too that came instead of a rejected one: that fetch was in vain."""
+    def rejected_again(self, by: User = ANYBODY) -> None:
+        """`by` refused the token too that came instead of a rejected one: that fetch was in vain."""
         self._rejections.in_vain(by, self._clock.now())
 
     def status(self) -> Status:
         now, next_s, error_s = self._clock.now(), self._due_s(), self._journal.last_error_s
         return Status(
             credential=self.name,
-            **asdict(sight(self._token, now, self._jitter)),
+            **asdict(sight(None if self._is_refused() else self._token, now, self._jitter)),
             fetches=self._journal.fetches,
             failures=self._journal.failures,
             last_error=self._journal.last_error,
@@ -177,6 +183,9 @@ class TokenHolder:
             refreshing=bool(self._runs),
             next_try_in_s=max(0.0, next_s - now) if math.isfinite(next_s) else None,
         )
+
+    def _is_refused(self) -> bool:
+        return bool(self._refusers) and not self._rejections.is_taken(self._token, self._refusers)
 
     def _due_s(self) -> float:
         """When the next fetch is to start."""
@@ -218,6 +227,7 @@ class TokenHolder:
         self._refresh_s = refresh_s(token, again=issued_again(token, self._last), now=now, jitter=self._jitter)
         self._floor_s = token.born_s + SPACING_S
         self._token, self._expires_s, self._last = token, token.expires_s, token
+        self._refusers = set()
         self._setback = None
         self._rejections.minted(token.text, now)
 

@@ -46,6 +46,8 @@ _WORDS = {
 _LASTING = frozenset({Fault.TLS, Fault.TOO_LARGE})
 """Faults that another try within a second does not mend."""
 _UNREACHABLE = frozenset({Fault.DNS, Fault.CONNECT, Fault.TIMEOUT_CONNECT})
+WRONG_PROXY_AUTH = "407 "
+"""Begins what httpcore2 says of a proxy that wants another password: asked on, its account would be locked."""
 _ERRNO = re.compile(r"\[Errno ([0-9]{1,3})\]")
 
 
@@ -112,7 +114,11 @@ class Issuer:
             advice = (
                 look_at_the_way_to(self.terms.credential, self.terms.address) if fault.fault in _UNREACHABLE else ""
             )
-            raise FetchFailure(": ".join(filter(None, words)) + advice, quick=fault.fault not in _LASTING) from fault
+            raise FetchFailure(
+                ": ".join(filter(None, words)) + advice,
+                definite=fault.fault is Fault.PROXY and fault.detail.startswith(WRONG_PROXY_AUTH),
+                quick=fault.fault not in _LASTING,
+            ) from fault
 
     async def _exchange(self, request: Request) -> Reply:
         response = await self.transport.send(request)

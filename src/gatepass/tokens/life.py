@@ -17,6 +17,9 @@ MARGIN_S = 5.0
 WHOLE_SECOND_S = 1.0
 """A JWT's times are whole seconds, cut off: one made late in a second dies up to that much before
 `born_s + (exp - iat)`. Of very short lives a quarter is given, for the whole would leave nothing."""
+LONGEST_S = 86_400.0
+"""A JWT that says to live longer is believed about its end, which a rejection may correct; a newer one is asked
+for after a day all the same."""
 SPACING_S = 1.0
 """Between the starts of two fetches that went well, however short the lives are."""
 
@@ -73,15 +76,21 @@ class Token:
         """The moment from which it is not sent any more."""
         if self.life_s is None:
             return math.inf
-        cut_s = min(WHOLE_SECOND_S, self.life_s / 4) if self.told_by is ToldBy.JWT else 0.0
+        cut_s = cut_off_s(self.life_s) if self.told_by is ToldBy.JWT else 0.0
         return self.end_s - cut_s - min(MARGIN_S, MARGIN_SHARE * self.life_s)
+
+
+def cut_off_s(life_s: float) -> float:
+    """How much earlier than a JWT's times say it may die."""
+    return min(WHOLE_SECOND_S, life_s / 4)
 
 
 def stale_s(token: Token, jitter: float) -> float:
     """The moment from which a newer one is wanted; `jitter` is 0 to 1."""
     if token.life_s is None:
         return math.inf
-    return token.born_s + token.life_s * (STALE_SHARE - JITTER_SHARE * jitter)
+    life_s = min(token.life_s, LONGEST_S) if token.told_by is ToldBy.JWT else token.life_s
+    return token.born_s + life_s * (STALE_SHARE - JITTER_SHARE * jitter)
 
 
 def freshness(token: Token, now: float, jitter: float) -> Freshness:

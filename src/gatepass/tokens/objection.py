@@ -12,7 +12,7 @@ from gatepass.observe.redaction import MASK
 from gatepass.tokens.expiry import retry_after_s
 from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.reply import Mask, NotJson, Reply, document_of, folded, is_html, page_title
-from gatepass.tokens.wording import says_later, says_no
+from gatepass.tokens.wording import says_later, says_no, says_wrong
 
 CODE_NAMES = ("error", "code", "errcode", "errorCode", "error_code")
 TEXT_NAMES = (
@@ -20,6 +20,14 @@ TEXT_NAMES = (
     *("detail", "description", "title", "reason"),
 )
 DEFINITE_STATUSES = frozenset({400, 401, 403, 422})
+"""With which an issuer refuses a client. What stands before it (a proxy, a firewall, a mesh) uses them too."""
+UNKNOWN_CLIENT = 401
+WRONG_PROXY_AUTH = 407
+UNCLEAR_TRIES = 5
+"""So many refusals that nobody explains are taken for an outage: more, and a wrong password locks its account."""
+OUTAGE_WISH_S = 3.0
+"""The longest `Retry-After` that is obeyed in an outage: its end is noticed within 4 s."""
+TOO_MANY = 429
 MISDIRECTED = frozenset({404, 405, 410})
 """Where the URL is the configuration's own, it is wrong. A metadata server says 404 and 410 while it starts."""
 CROWDED = frozenset({408, 425, 429})
@@ -35,9 +43,12 @@ PASSING_CODES = frozenset({"temporarily_unavailable", "server_error", "slow_down
 """Of a server that is busy (RFC 6749 4.1.2.1, RFC 8628 3.5), whatever status it chose."""
 REFUSED = "the issuer refused the client: "
 """Begins every reason that waiting does not mend."""
+LONGEST_SENTENCE = 1000
 _FINE = re.compile(r"0+\Z|200\d{0,3}\Z")
 """Codes of in-house gateways for "all is well"."""
 _REFUSED = re.compile(r"[0-9]{2,3}(401|403)\Z")
+_PATH = re.compile(r"/{1,2}([A-Za-z._-]{1,20}/)*[A-Za-z._-]{1,20}")
+"""A file or an address, without which a complaint says nothing. A token of this shape has no digit in 24 characters."""
 _TOKENLIKE = re.compile(r"[A-Za-z0-9\-._~+/=]{24,}")
 """What a 2xx reply says might be the token itself, in a member that is called `message`."""
 
@@ -59,11 +70,22 @@ class Objection:
 
         In-house logins write 401 as 40101 or 10401, and a wrong password as 500 or as a number of their own.
         """
-        if self.code in DEFINITE_CODES or _status_in(self.code) in DEFINITE_STATUSES:
+        if self.is_code_definite:
             return True
         if self.code in PASSING_CODES or _status_in(self.code) in CROWDED:
             return False
-        return (self.code is not None and bool(_REFUSED.match(self.code))) or says_no(self._text)
+        return says_no(self._text)
+
+    @property
+    def is_code_definite(self) -> bool:
+        if self.code in DEFINITE_CODES or _status_in(self.code) in DEFINITE_STATUSES:
+            return True
+        return self.code is not None and bool(_REFUSED.match(self.code)) and _status_in(self.code) not in CROWDED
+
+    @property
+    def names_credentials(self) -> bool:
+        """Whether it speaks of what was signed in with: `INVALID_PASSWORD` does as well as a sentence."""
+        return says_wrong(self._text.replace("_", " "))
 
     @property
     def passing(self) -> bool:
@@ -108,17 +130,20 @@ def denies(document: Any) -> bool:
 
 def refusal(reply: Reply, wall_s: float, issuer: str, mask: Mask, *, misdirected: bool = False) -> FetchFailure:
     """The failure that a reply beyond 2xx stands for. `misdirected`: a 404 says that the URL is wrong."""
-    wish_s = retry_after_s(reply.headers, wall_s)
     if 300 <= reply.status < 400:
-        return FetchFailure(_redirected(reply, issuer), quick=False, retry_after_s=wish_s)
+        return FetchFailure(_redirected(reply, issuer), quick=False, retry_after_s=_wish_s(reply, wall_s))
+    if reply.status == WRONG_PROXY_AUTH:
+        return FetchFailure(f"the proxy on the way to {issuer} refuses: 407", definite=True)
     found = _objection_in(reply)
     words = folded(found.words if found else _excerpt(reply), mask)
-    definite = _is_definite(reply.status, found) or (misdirected and reply.status in MISDIRECTED)
+    definite = _is_definite(reply, found) or (misdirected and reply.status in MISDIRECTED)
     return FetchFailure(
         f"{REFUSED if definite else ''}{issuer} answered {reply.status}{': ' if words else ''}{words}",
         definite=definite,
-        quick=reply.status != 429,
-        retry_after_s=wish_s,
+        unclear=_is_unclear(reply, found),
+        quick=reply.status != TOO_MANY and (found is not None or reply.status not in DEFINITE_STATUSES),
+        retry_after_s=_wish_s(reply, wall_s, is_long=definite or reply.status == TOO_MANY),
+        free_tries=UNCLEAR_TRIES,
     )
 
 
@@ -131,23 +156,53 @@ def denial(document: Any, reply: Reply, wall_s: float, issuer: str, mask: Mask) 
         f"{REFUSED if found.definite else ''}{issuer} answered {reply.status} with an error: {quoted(found, mask)}",
         definite=found.definite,
         unclear=not found.passing,
-        retry_after_s=retry_after_s(reply.headers, wall_s),
+        retry_after_s=_wish_s(reply, wall_s, is_long=found.definite or _status_in(found.code) == TOO_MANY),
     )
 
 
 def quoted(found: Objection, mask: Mask) -> str:
     """Its words, from a place where a token may stand: nothing that looks like one is quoted."""
-    return folded(_TOKENLIKE.sub(MASK, mask(found.words)), mask)
+    return folded(without_tokens(mask(found.words)), mask)
 
 
-def _is_definite(status: int, found: Objection | None) -> bool:
-    """A login that breaks over a wrong password says 500 and what is wrong; a gateway before it knows nothing."""
+def without_tokens(words: str) -> str:
+    """`words` from where a token may stand that nobody knows: what looks like one is masked, paths are not."""
+    return _TOKENLIKE.sub(lambda found: found[0] if _PATH.fullmatch(found[0]) else MASK, words)
+
+
+def _is_definite(reply: Reply, found: Objection | None) -> bool:
+    """Whether it is the issuer itself that speaks, and says no.
+
+    A status alone is no word of its: proxies and firewalls before it send the same, with a page, a line of text or
+    nothing (Envoy's "RBAC: access denied"), and no account counts that. A login that breaks over a wrong password
+    says 500 and what is wrong; a gateway before it knows nothing. A 401 that asks for other credentials by
+    `WWW-Authenticate` (RFC 9110 15.5.2) has looked at those it got.
+    """
+    status = reply.status
+    if status == UNKNOWN_CLIENT and header(reply.headers, b"www-authenticate") is not None:
+        return found is None or found.code not in PASSING_CODES
     if found is None:
-        return status in DEFINITE_STATUSES
+        return status in DEFINITE_STATUSES and not is_html(reply) and says_wrong(_excerpt(reply)[:LONGEST_SENTENCE])
     if found.code in PASSING_CODES:
         return False
+    if status in DEFINITE_STATUSES:
+        return status == UNKNOWN_CLIENT or found.is_code_definite or found.names_credentials
     speaks = status <= SERVER_ERROR and status not in CROWDED and says_no(found.text or "")
-    return status in DEFINITE_STATUSES or found.code in DEFINITE_CODES or speaks
+    return found.code in DEFINITE_CODES or speaks
+
+
+def _is_unclear(reply: Reply, found: Objection | None) -> bool:
+    """Whether it may be a no all the same: an error object in words that nobody knows, or a 401 without a page."""
+    if found is not None:
+        return reply.status in DEFINITE_STATUSES and not found.passing
+    return reply.status == UNKNOWN_CLIENT and not is_html(reply)
+
+
+def _wish_s(reply: Reply, wall_s: float, *, is_long: bool = False) -> float | None:
+    """How long the issuer wants to be left alone. A server that is away for an hour is asked all the same:
+    many write a number there that nobody has thought about, and the end of the outage is to be noticed."""
+    wish_s = retry_after_s(reply.headers, wall_s)
+    return wish_s if wish_s is None or is_long else min(wish_s, OUTAGE_WISH_S)
 
 
 def _objection_in(reply: Reply) -> Objection | None:

@@ -9,9 +9,9 @@ from gatepass.call import header
 from gatepass.config.credential.reply import ReplyPaths
 from gatepass.tokens.bearer import bearer
 from gatepass.tokens.document import expiry_path, found_token, is_text, ordinary_names, told_life
-from gatepass.tokens.expiry import Life, Moment, certain_s, date_of, is_jwt, jwt_life_s
+from gatepass.tokens.expiry import Life, Moment, certain_s, date_of, is_jwt, jwt_life_s, jwt_span
 from gatepass.tokens.failure import FetchFailure
-from gatepass.tokens.life import Kind, ToldBy
+from gatepass.tokens.life import Kind, ToldBy, cut_off_s
 from gatepass.tokens.objection import MISDIRECTED, denial, denies, refusal
 from gatepass.tokens.remedy import look_at, names_its_place
 from gatepass.tokens.reply import Mask, NotJson, Reply, document_of, folded, is_html, page_title
@@ -138,8 +138,8 @@ def _no_token(document: Any, found: Any, terms: Terms) -> str:
 def _life(text: str, told: Life | Moment | None, reply: Reply, terms: Terms, wall_s: float) -> tuple[float, ToldBy]:
     """How long the token lives and who says so.
 
-    A JWT's own word beats the reply's. The reply's is believed up to `max_ttl_s`: a life of
-    five minutes that is announced as 300000 must not become three days. A moment that has passed
+    Of a JWT's own end and the reply's the earlier counts. The reply's alone is believed up to
+    `max_ttl_s`: a life of five minutes that is announced as 300000 must not become three days. A moment that has passed
     on a token just made means that the clocks differ: then the default holds, and a 401 corrects.
     Where the issuer's `Date` frees a moment from that difference, only what is certain counts.
     """
@@ -150,9 +150,25 @@ def _life(text: str, told: Life | Moment | None, reply: Reply, terms: Terms, wal
         )
     own_s = jwt_life_s(text, date_s, wall_s)
     if own_s is not None:
-        return own_s, ToldBy.JWT
+        return _earlier(text, own_s, told)
     if isinstance(told, Moment):
         told = Life(told.epoch_s - wall_s if date_s is None else certain_s(told.epoch_s, date_s))
     if told is None or told.seconds <= 0:
         return terms.default_ttl_s, ToldBy.DEFAULT
     return min(told.seconds, terms.max_ttl_s), ToldBy.REPLY
+
+
+def _earlier(text: str, own_s: float, told: Life | Moment | None) -> tuple[float, ToldBy]:
+    """What is left of a JWT of which `own_s` is left by its own word, where its reply may have told an earlier end.
+
+    A moment is compared with the JWT's own, both on the issuer's clock: no difference between clocks comes in.
+    A life that is only guessed is not held against the JWT when it comes again (`no_longer_than`).
+    """
+    span, told_s = jwt_span(text), None
+    if isinstance(told, Life):
+        told_s = told.seconds
+    elif told is not None and span is not None:
+        told_s = own_s - (span.end_s - told.epoch_s)
+    if told_s is not None and 0 < told_s < own_s - cut_off_s(own_s):
+        return told_s, ToldBy.REPLY
+    return own_s, ToldBy.REPLY if span is not None and span.is_guess else ToldBy.JWT

@@ -68,12 +68,14 @@ class FailureRecord(_Record):
     at_s: float
     until_s: float
     unclear: bool = False
+    free_tries: int = 1
 
     @classmethod
     def of(cls, failure: FetchFailure, owner: str, at_s: float, refusals: int) -> Self:
         """`refusals`: how often the issuer has said no, or what may be one, by now, this time included."""
         until_s = at_s + max(hold(failure, refusals), TRANSIENT_S)
-        return cls(owner, failure.reason, failure.definite, failure.quick, at_s, until_s, failure.unclear)
+        kind = (failure.definite, failure.quick)
+        return cls(owner, failure.reason, *kind, at_s, until_s, failure.unclear, failure.free_tries)
 
     def speaks_for(self, process: str, now_s: float) -> bool:
         """Whether `process` has failed as well at the store's moment `now_s`, without asking: it would hear the same.
@@ -85,7 +87,12 @@ class FailureRecord(_Record):
         left_s = self.until_s - now_s
         wish_s = left_s if left_s > TRANSIENT_S else None
         return FetchFailure(
-            self.reason, definite=self.definite, unclear=self.unclear, quick=self.quick, retry_after_s=wish_s
+            self.reason,
+            definite=self.definite,
+            unclear=self.unclear,
+            quick=self.quick,
+            retry_after_s=wish_s,
+            free_tries=self.free_tries,
         )
 
 
@@ -95,6 +102,6 @@ def hold(failure: FetchFailure, refusals: int) -> float:
     As in one process: together they must not lock an account either.
     """
     wished_s = min(failure.retry_after_s or 0.0, RETRY_AFTER_LONGEST_S)
-    if failure.unclear and refusals > 1:
-        return max(wished_s, hold_s(refusals - 1, DOUBT_LONGEST_S))
+    if failure.unclear and refusals > failure.free_tries:
+        return max(wished_s, hold_s(refusals - failure.free_tries, DOUBT_LONGEST_S))
     return max(wished_s, hold_s(refusals)) if failure.definite else wished_s

@@ -10,11 +10,14 @@ _PROOF = (
     r"|api ?keys?|app(?:lication)?[ _]?(?:id|key)|client_?id|app|pin|signatures?|identity"
 )
 _NOT_SO = (
-    r"(?:is |are |was |were |has |been )*(?:wrong|bad|incorrect|invalid|mismatch(?:ed)?|unknown|locked|disabled|expired"
-    r"|error|not found|(?:does|do) not (?:match|exist)|doesn'?t (?:match|exist)|not (?:correct|valid|match(?:ed)?|exist))"
+    r"(?:is |are |was |were |has |been )*(?:wrong|bad|incorrect|invalid|mismatch(?:ed)?|unknown|locked|disabled"
+    r"|expired|error|not found|(?:(?:does|do) not|doesn'?t) (?:match|exist)|not (?:correct|valid|match(?:ed)?|exist))"
 )
 _PROOF_ZH = r"用户名?|账号|帐号|账户|帐户|密码|口令|密钥|秘钥|密匙|凭证|凭据|签名|应用|客户端|身份"
-_NOT_SO_ZH = r"错误|错|不正确|不对|不匹配|不符|不一致|无效|非法|有误|不存在|未找到|已?被?(?:锁定|锁|禁用|停用|冻结)|已?过期|已?失效"
+_NOT_SO_ZH = (
+    r"错|不正确|不对|不匹配|不符|不一致|无效|非法|有误|不存在|未找到"
+    r"|已?被?(?:锁|禁用|停用|冻结)|已?过期|已?失效"
+)
 _CREDENTIALS = re.compile(
     rf"\b(?:{_WRONG})\W+(?:\w+\W+){{0,2}}?(?:{_PROOF})\b"
     rf"|\b(?:{_PROOF})\W+{_NOT_SO}\b"
@@ -46,6 +49,11 @@ def says_no(text: str) -> bool:
     if _CREDENTIALS.search(text):
         return True
     return _DENIAL.search(text) is not None and _PASSING.search(text) is None
+
+
+def says_wrong(text: str) -> bool:
+    """Whether `text` names what is wrong of what was signed in with, as only the issuer itself can know."""
+    return _CREDENTIALS.search(text) is not None
 
 
 def says_later(text: str) -> bool:

@@ -40,7 +40,11 @@ class LeanTransport:
         place, pool = self._ways.get(request.url) or self._way(request.url)
         head = request_head(request, place)
         bounds = request.timeouts
-        connection = (not request.fresh and pool.idle()) or await pool.take(bounds.connect_s, fresh=request.fresh)
+        connection = None if request.fresh else pool.idle()
+        if connection is None:
+            connection = await pool.take(bounds.connect_s, fresh=request.fresh)
+            if request.anew is not None:
+                head = self._head_anew(request.anew, pool, connection) or head
         reply = await connection.ask(head, request.upload or request.body, bounds, to_head=request.method == "HEAD")
         try:
             return decoded(reply, reply.named.get(b"content-encoding"))
@@ -53,6 +57,18 @@ class LeanTransport:
         for pool in self._pools.values():
             pool.close()
         await asyncio.sleep(0)  # the loop closes the sockets in its next turn
+
+    def _head_anew(self, anew: Callable[[], Request | None], pool: Pool, connection: Connection) -> bytes | None:
+        """The head as it is after the wait for `connection`, where it has changed."""
+        try:
+            request = anew()
+            if request is None:
+                return None
+            place, _ = self._ways.get(request.url) or self._way(request.url)
+            return request_head(request, place)
+        except BaseException:
+            pool.give_back(connection)
+            raise
 
     def _way(self, url: str) -> tuple[Place, Pool]:
         place = place_of(url)

@@ -114,7 +114,7 @@ class Pool:
             return await waiter
         except BaseException:
             if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
-                self._give_back(waiter.result())  # cancelled in the moment between its turn and waking up
+                self.give_back(waiter.result())  # cancelled in the moment between its turn and waking up
             raise
         finally:
             bound.cancel()
@@ -127,7 +127,8 @@ class Pool:
                 return waiter
         return None
 
-    def _give_back(self, connection: Connection) -> None:
+    def give_back(self, connection: Connection) -> None:
+        """What was taken and is not used after all."""
         if connection.new:
             self._drop(connection)
         elif connection.open:

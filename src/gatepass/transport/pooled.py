@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, Protocol, Self, cast
 
 import httpcore2
@@ -34,6 +34,7 @@ _FAILED = (
 """All that httpcore2 raises: its errors have no root."""
 
 SWITCHING = 101
+CONNECT = b"CONNECT"
 
 
 class PooledTransport:
@@ -55,7 +56,7 @@ class PooledTransport:
         self._pool = _proxied(network.proxy, network, limits) if network.proxy else _direct(limits)
 
     async def send(self, request: Request) -> Response:
-        trail = _Trail()
+        trail = _Trail(request)
         bounds = request.timeouts
         # httpcore2 bounds each read, so a head that dribbles would never time out: the outer bound ends it
         outer_s = 3 * bounds.connect_s + bounds.first_byte_s
@@ -125,19 +126,22 @@ class _Stream(Protocol):
 
 
 class _Trail:
-    """What happened on the way to a reply, told by httpcore2's trace."""
+    """What happened on the way to a reply, told by httpcore2's trace; in the end the credential is put on anew."""
 
-    __slots__ = ("connected", "secured", "sent")
+    __slots__ = ("_request", "connected", "secured", "sent")
 
-    def __init__(self) -> None:
+    def __init__(self, request: Request) -> None:
+        self._request = request
         self.connected = self.secured = self.sent = False
 
-    async def __call__(self, event: str, _: Any) -> None:
+    async def __call__(self, event: str, told: Mapping[str, Any]) -> None:
         if event == "connection.connect_tcp.started":
             self.connected = True
         elif event == "connection.start_tls.started":
             self.secured = True
         elif event == "http11.send_request_headers.started":
+            if self._request.anew is not None and told["request"].method != CONNECT:
+                _put_on(told["request"], self._request, self._request.anew())
             self.sent = True
 
 
@@ -170,6 +174,18 @@ def _foreign(request: Request, trail: _Trail) -> httpcore2.Request:
         content=request.upload or request.body,
         extensions={"timeout": times, "trace": trail},
     )
+
+
+def _put_on(foreign: httpcore2.Request, before: Request, anew: Request | None) -> None:
+    """Make `foreign`, which was made of `before` and is not written yet, what `anew` is. A proxy's own fields in
+    front of it stay, and so does what makes its target a whole URL."""
+    if anew is None:
+        return
+    was, now = place_of(before.url), place_of(anew.url)
+    request_head(anew, now)
+    theirs = len(foreign.headers) - len(request_fields(before, was))
+    foreign.headers = [*foreign.headers[:theirs], *request_fields(anew, now)]
+    foreign.url.target = foreign.url.target.removesuffix(was.target) + now.target
 
 
 def _judged(response: PooledResponse) -> Response:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from urllib.parse import quote
 
@@ -56,8 +56,11 @@ class Carrier:
     def __repr__(self) -> str:
         return "Carrier(hidden)"
 
-    def loaded(self, request: Request, token: Secret | None, now: float) -> Request:
-        """`request` with `token`, where there is one, and the static headers, in place of its own of these names.
+    def loaded(
+        self, request: Request, token: Secret | None, now: float, anew: Callable[[], Request | None] | None = None
+    ) -> Request:
+        """`request` with `token`, where there is one, and the static headers, in place of its own of these names;
+        `anew` as in Request.
 
         Raises ValueError, without the token in it, for one that no field can hold.
         """
@@ -72,7 +75,7 @@ class Carrier:
             kept = tuple(field for field in kept if field[0] not in self._replaced)
         url = f"{request.url}{'&' if '?' in request.url else '?'}{self._parameter}" if self._parameter else request.url
         fields = (*kept, *self._fields)
-        return Request(request.method, url, fields, request.body, request.timeouts, upload=request.upload)
+        return Request(request.method, url, fields, request.body, request.timeouts, request.fresh, request.upload, anew)
 
     def _prepare(self, token: Secret | None) -> None:
         fields, parameter = self._static_fields, ""

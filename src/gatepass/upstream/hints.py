@@ -72,6 +72,15 @@ HINTS = (
         "RAGFlow takes no model's name from outside: set upstreams.{upstream}.dialect: ragflow, which sends none.",
     ),
     _hint(
+        r"\b(?:token|jwt|bearer|credentials?|session)\b.{0,60}\b(?:refused|invalid|expired?|missing|rejected|revoked"
+        r"|wrong|denied|not (?:valid|found|recogni[sz]ed|accepted))\b"
+        r"|\b(?:invalid|expired|bad|wrong|missing|unknown|revoked|no)\W+(?:\w+\W+){0,2}(?:token|jwt|bearer|credentials?)\b"
+        r"|(?:token|令牌|凭证|登录).{0,10}(?:无效|过期|失效|错误|不存在|不合法)",
+        "If that means the token, add upstreams.{upstream}.rejection.statuses: [403], which renews it (where it stands"
+        " there, a new token was refused too).",
+        403,
+    ),
+    _hint(
         r"/v\d+/v\d+/|(/chat/completions|/embeddings|/models).{0,200}\1",
         "Part of the path is doubled: upstreams.{upstream}.base_url ends with the version, such as"
         " https://host/v1, and not with the operation.",

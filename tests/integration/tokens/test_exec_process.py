@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 import time
 from pathlib import Path
 
@@ -91,13 +90,6 @@ def test_what_a_program_gave_a_session_of_its_own_lives_on(loop, tmp_path):
     time.sleep(0.2)
     assert lives(pid)
     os.kill(pid, 9)
-
-
-def test_no_descriptor_of_gatepass_is_a_programs(loop, tmp_path):
-    with socket.create_server(("127.0.0.1", 0)) as listening, open(tmp_path / "x", "w") as file:
-        assert not (listening.get_inheritable() or os.get_inheritable(file.fileno()))
-        found = on(loop, shell("ls /proc/self/fd"))
-    assert found.stdout.split() == [b"0", b"1", b"2", b"3"]  # the last is that of the listing itself
 
 
 def test_out_of_time_it_dies_with_all_that_it_started(loop, tmp_path):

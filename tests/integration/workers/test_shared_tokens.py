@@ -19,6 +19,12 @@ async def ask_for(port: int, seconds: float) -> list[int]:
     return statuses
 
 
+def listening_at(port: int) -> str:
+    """The socket as /proc/PID/fd shows it (proc_net_tcp(5): the local address, and the inode)."""
+    sockets = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()]
+    return next(f"socket:[{each[9]}]" for each in sockets if each[1].endswith(f":{port:04X}") and each[3] == "0A")
+
+
 def arguments(pid: int) -> list[str]:
     return Path(f"/proc/{pid}/cmdline").read_text().split("\0")
 
@@ -49,6 +55,37 @@ async def test_where_a_new_token_ends_the_old_one_two_workers_lose_no_request(tm
         took_s = asyncio.get_running_loop().time() - issuer.calls[0]
         assert set(statuses) == {200}
         assert len(issuer.calls) <= 1 + took_s / (2.0 * 0.75)
+
+
+async def test_no_program_inherits_the_socket_or_the_lifeline_of_a_worker(tmp_path):
+    program, listing = tmp_path / "get-token", tmp_path / "listing"
+    program.write_text(f"#!/bin/sh\nls -l /proc/$$/fd >{listing}.new; mv {listing}.new {listing}; echo a-token-1\n")
+    program.chmod(0o700)
+    settings = {
+        "credentials": {"corp": {"type": "exec", "command": [str(program)]}},
+        "upstreams": {"chat": {"base_url": "http://127.0.0.1:9/v1", "credential": "corp"}},
+    }
+    async with started(tmp_path, settings) as running:
+        socket = listening_at(await running.port)
+        async with asyncio.timeout(10):
+            while not listing.exists():
+                await asyncio.sleep(0.05)
+    led = [line.partition(" -> ")[2] for line in listing.read_text().splitlines() if " -> " in line]
+    assert len(led) > 3
+    assert [target for target in led if target == socket or target.startswith("pipe:")] == []
+
+
+async def test_a_refresh_token_that_ends_with_the_workers_is_warned_of_once(tmp_path):
+    async with minting(life_s=1.0, refresh_token="refresh-token-1") as issuer:
+        settings = issuer.configuration()
+        settings["credentials"]["corp"] |= {"grant_type": "refresh_token", "refresh_token": "refresh-token-1"}
+        async with started(tmp_path, settings) as running:
+            port = await running.port
+            await running.pids()
+            assert set(await ask_for(port, 2.5)) == {200}
+            assert len(issuer.calls) > 1
+            assert issuer.refused == []
+    assert len([line for line in running.lines if "refresh_token_not_kept" in line]) == 1
 
 
 async def test_what_the_workers_share_is_for_their_user_alone_and_useless_without_their_key(tmp_path):

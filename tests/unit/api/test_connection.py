@@ -10,7 +10,7 @@ import pytest
 from uvicorn.server import ServerState
 
 from gatepass.api.connection import BODY_GRACE_S, HEAD_BYTES, HEADER_FIELDS, LINGER_S
-from gatepass.api.turn import Turn
+from gatepass.api.turn import AHEAD_BYTES, Turn
 from gatepass.errors import ClientGone, GatepassError
 from tests.unit.api.visitor import DATE, KEEP_ALIVE_S, Visitor, asked
 from tests.unit.transport.loop import advance, driven, rest
@@ -404,3 +404,110 @@ async def test_a_stop_closes_what_is_idle_and_lets_the_rest_end():
     assert (busy.transport.closing, busy.statuses) == (True, [200])
     assert (ahead.transport.closing, ahead.statuses) == (True, [200, 200])
     assert busy.heard.count(b"connection: close") == ahead.heard.count(b"connection: close") == 1
+
+
+class Passing:
+    """Takes a body as it comes, one piece each time the test says so."""
+
+    def __init__(self) -> None:
+        self.pieces: list[bytes] = []
+        self.raised: list[BaseException] = []
+        self.wanted = asyncio.Semaphore(0)
+
+    async def __call__(self, turn: Turn) -> None:
+        try:
+            while True:
+                await self.wanted.acquire()
+                piece = await turn.piece(LIMIT_BYTES)
+                self.pieces.append(piece)
+                if not piece:
+                    break
+            turn.start(200, [], 2)
+            await turn.write(b"ok", last=True)
+        except (GatepassError, ClientGone) as error:
+            self.raised.append(error)
+            turn.start(413, [], 0)
+            await turn.write(b"", last=True)
+
+    async def want(self, count: int = 1) -> None:
+        for _ in range(count):
+            self.wanted.release()
+        await rest()
+
+
+async def test_a_body_that_is_passed_on_comes_in_pieces_and_the_next_request_is_served():
+    passing = Passing()
+    visitor = Visitor(passing)
+    raw = asked(b"hello, you")
+    await passing.want(9)
+    await visited(visitor, raw[:-5], raw[-5:-2], raw[-2:])
+    assert (passing.pieces, visitor.statuses) == ([b"hello", b", y", b"ou", b""], [200])
+    await visited(visitor, asked(b"again"))
+    assert (passing.pieces[4:], visitor.statuses) == ([b"again", b""], [200, 200])
+
+
+async def test_a_body_that_nobody_takes_is_read_no_further_and_runs_into_no_deadline():
+    passing = Passing()
+    visitor = Visitor(passing)
+    raw = asked(bytes(LIMIT_BYTES))
+    await passing.want()
+    await visited(visitor, raw[:100], raw[100 : AHEAD_BYTES + 200])
+    assert not visitor.transport.reading
+    await advance(10 * RECEIVE_S)
+    assert not visitor.transport.closing
+    await passing.want(2)
+    assert visitor.transport.reading
+    await passing.want(9)
+    await visited(visitor, raw[AHEAD_BYTES + 200 :])
+    assert (sum(map(len, passing.pieces)), visitor.statuses) == (LIMIT_BYTES, [200])
+
+
+async def test_each_piece_of_a_body_that_is_passed_on_has_its_time():
+    passing = Passing()
+    visitor = Visitor(passing)
+    raw = asked(b"hello, you")
+    await passing.want(9)
+    for at in range(len(raw) - 10, len(raw) - 2):
+        await visited(visitor, raw[at : at + 1] if at > len(raw) - 10 else raw[: at + 1])
+        await advance(RECEIVE_S - 1)
+    assert passing.raised == []
+    await advance(2)
+    assert [error.code for error in passing.raised if isinstance(error, GatepassError)] == ["receive_timeout"]
+    assert visitor.statuses == [413]
+    await advance(LINGER_S)
+    assert visitor.transport.closing
+
+
+async def test_a_body_that_is_passed_on_is_bounded_and_its_rest_is_nobodys():
+    passing = Passing()
+    visitor = Visitor(passing)
+    await passing.want(9)
+    await visited(visitor, b"POST / HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n")
+    await visited(visitor, b"f4241\r\n" + bytes(LIMIT_BYTES + 1) + b"\r\n")
+    assert [error.code for error in passing.raised if isinstance(error, GatepassError)] == ["body_too_large"]
+    assert visitor.transport.ended
+    announced = Visitor(passing)
+    await visited(announced, asked(bytes(LIMIT_BYTES + 1))[:200])
+    assert announced.statuses == [413]
+
+
+async def test_a_client_that_leaves_while_its_body_is_passed_on_is_told_to_the_street():
+    passing = Passing()
+    visitor = Visitor(passing)
+    await passing.want(9)
+    await visited(visitor, asked(b"hello")[:-1])
+    visitor.connection.connection_lost(None)
+    await rest()
+    assert isinstance(passing.raised[0], ClientGone)
+
+
+async def test_a_client_that_expects_is_told_to_go_on_when_its_body_is_passed_on():
+    passing = Passing()
+    visitor = Visitor(passing)
+    raw = asked(b"hello", "expect: 100-continue")
+    await visited(visitor, raw[:-5])
+    assert visitor.heard == b""
+    await passing.want(2)
+    assert visitor.heard == b"HTTP/1.1 100 Continue\r\n\r\n"
+    await visited(visitor, raw[-5:])
+    assert passing.pieces == [b"hello", b""]

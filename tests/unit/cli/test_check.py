@@ -66,6 +66,27 @@ def test_the_effective_configuration_is_shown(check, tmp_path):
     assert f"    base_url: https://llm.example/v1  # {tmp_path}/f.yaml:2\n" in result.output
 
 
+def test_defaults_are_shown_on_demand_and_counted_in_the_last_line(check):
+    some, every = check(), check("--all")
+    assert "# default" not in some.stdout
+    left_out = every.stdout.count("  # default\n")
+    counted = "# can be used: 2 upstreams, 0 credentials, 2 keys"
+    assert some.stdout.splitlines()[-1] == f"{counted}; {left_out} defaults are left out, --all shows them"
+    assert every.stdout.splitlines()[-1] == counted
+
+
+def test_a_credential_that_no_upstream_names_is_warned_of(tmp_path):
+    (tmp_path / "f.yaml").write_text(
+        "upstreams: {a: {base_url: 'https://x/v1', credential: used}}\n"
+        "credentials: {used: {type: static, token: k-1}, idle: {type: static, token: k-2}}\n"
+    )
+    result = CliRunner().invoke(main, ["check", "--config", str(tmp_path / "f.yaml")])
+    assert result.exit_code == 0
+    assert "warning: credentials.idle: no upstream names it" in result.stderr.splitlines()
+    assert "credentials.used" not in result.stderr
+    assert result.stdout.splitlines()[-1].startswith("# can be used: 1 upstream, 2 credentials, 0 keys; ")
+
+
 def test_warnings_go_to_stderr(check):
     result = check(environment={"HTTPS_PROXY": "http://p:1"})
     assert result.exit_code == 0

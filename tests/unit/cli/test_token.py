@@ -56,7 +56,7 @@ def test_an_opaque_token_is_told_by_its_life():
         ("from", "sso.corp.example, in 0.12 s"),
         ("token", "opaque, 12 characters"),
         ("life", "300 s, told by the issuer's reply"),
-        ("sent for", "285 s more: not in its last moments"),
+        ("sent for", "285 s more; not in its last 5 s, or it might end on the way"),
         ("refresh", "in 232 s"),
         ("carried as", "Authorization: Bearer {token}, to chat"),
     ]
@@ -80,6 +80,47 @@ def test_a_jwt_shows_its_safe_claims_and_never_itself():
 )
 def test_a_life_that_nobody_told_is_said_to_be_so(token, said):
     assert ("life", said) in lines(token)
+
+
+def of_type(**settings: Any) -> Config:
+    return Config.model_validate({"credentials": {"corp": settings}, "upstreams": {"u": {"base_url": "https://x"}}})
+
+
+@pytest.mark.parametrize(
+    ("settings", "token", "said"),
+    [
+        (
+            {"type": "exec", "command": ["mint"]},
+            Token(Secret("t"), 0.0, 298.642),
+            "298 s, told by what the program printed",
+        ),
+        ({"type": "file", "path": "/t"}, Token(Secret("t"), 0.0, 60.0), "60 s, told by the file"),
+        (
+            {"type": "aws_bedrock", "region": "eu-central-1", "profile": "p", "profiles_file": "/c"},
+            Token(Secret("t"), 0.0, 900.0),
+            "900 s, told by key_life_s, with which it was signed",
+        ),
+        (
+            {"type": "file", "path": "/t"},
+            Token(Secret("t"), 0.0, None, Kind.KEY, ToldBy.NOBODY),
+            "until the file changes: nothing tells its end",
+        ),
+        (CORP, Token(Secret("t"), 0.0, 5.96), "5.9 s, told by the issuer's reply"),
+    ],
+)
+def test_who_told_the_life_is_named_as_what_it_is(settings, token, said):
+    assert ("life", said) in lines(token, settings=of_type(**settings))
+
+
+def test_an_opaque_text_in_a_file_is_no_key():
+    key = Token(Secret("t"), 0.0, None, Kind.KEY, ToldBy.NOBODY)
+    assert ("token", "opaque, 1 characters") in lines(key, settings=of_type(type="file", path="/t"))
+    assert ("token", "key, 1 characters") in lines(key)
+
+
+def test_what_asks_nobody_takes_no_time():
+    told = lines(Token(Secret("t"), 0.0, 60.0), settings=of_type(type="file", path="/t"))
+    assert told[1] == ("from", "the file /t")
 
 
 def test_a_token_out_of_the_store_is_said_to_be_so():
@@ -113,7 +154,7 @@ def test_each_way_of_carrying_is_told_with_its_upstreams():
 def test_a_credential_without_an_upstream_tells_its_own_way():
     settings = config(chat={"base_url": "https://llm.example/v1"})
     told = lines(Token(Secret("t"), 0.0, 300.0), FRESH, settings)
-    assert told[-1] == ("carried as", "Authorization: Bearer {token}, to no upstream")
+    assert told[-1] == ("carried as", "Authorization: Bearer {token}; no upstream names it")
 
 
 def test_nothing_new_is_no_line():
@@ -159,3 +200,18 @@ def test_a_configuration_without_credentials_says_so(tmp_path, monkeypatch):
     file.write_text('{"upstreams": {"u": {"base_url": "https://x"}}}')
     result = CliRunner().invoke(main, ["token", "corp", "--config", str(file)])
     assert (result.exit_code, result.output) == (2, "'corp' is not a name under credentials\n")
+
+
+def test_without_a_name_the_only_credential_is_meant_and_of_several_the_names_are_told(tmp_path, monkeypatch):
+    monkeypatch.delenv("GATEPASS_CONFIG", raising=False)
+    file = tmp_path / "gatepass.yaml"
+    upstreams = "upstreams: {u: {base_url: 'https://x', credential: corp}}\n"
+    file.write_text(upstreams + "credentials: {corp: {type: static, token: k-1}}\n")
+    alone = CliRunner().invoke(main, ["token", "--config", str(file)])
+    assert (alone.exit_code, alone.output.splitlines()[0]) == (0, "credential   corp (static)")
+    file.write_text(upstreams + "credentials: {corp: {type: static, token: k-1}, b: {type: static, token: k-2}}\n")
+    several = CliRunner().invoke(main, ["token", "--config", str(file)])
+    assert (several.exit_code, several.stderr.splitlines()[-1]) == (2, "which credential? there is corp, b")
+    file.write_text("upstreams: {u: {base_url: 'https://x'}}\n")
+    none = CliRunner().invoke(main, ["token", "--config", str(file)])
+    assert (none.exit_code, none.stderr.splitlines()[-1]) == (2, "which credential? there is none")

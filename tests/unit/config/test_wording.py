@@ -49,6 +49,7 @@ def said(path, value):
         (("server", "host"), ["h"], "expects a text, not a list"),
         (("server", "base_path"), "llm", "expects segments that begin with a slash, none at the end: /llm"),
         (("access", "keys"), {}, "expects a list, not a block"),
+        (("access", "keys"), "k", "expects a list, not a text: write [one, two]"),
         (("access", "keys"), None, "holds nothing: fill it, or remove the line"),
         (("server",), None, "holds nothing: fill it, or remove the line"),
         (("server",), "x", "expects a block of settings, not a text"),

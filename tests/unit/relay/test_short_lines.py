@@ -1,6 +1,7 @@
 """Long chunks cut into short ones."""
 
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -19,7 +20,7 @@ def chunk(delta, finish=None, **more):
     return {**HEAD, "choices": [{"index": 0, "delta": delta, "finish_reason": finish}], **more}
 
 
-def told(block: bytes) -> list[dict]:
+def told(block: bytes) -> list[dict[str, Any]]:
     return [json.loads(part.removeprefix(b"data: ")) for part in block.split(b"\n\n") if part.startswith(b"data: ")]
 
 

@@ -58,14 +58,13 @@ def test_every_clean_stream_is_unchanged_in_pieces_of_any_size(draw):
 
 def test_event_that_was_known_by_heart_is_not_shown_to_the_repair():
     class Counting(Repair):
-        __slots__ = ("shown",)
+        shown = 0
 
         def shape(self, block, said):
             self.shown += 1
             return super().shape(block, said)
 
     repair = Counting(Wishes(), origin())
-    repair.shown = 0
     stream = EventStream("chat", LIMIT_BYTES, read_error, repair=repair)
     for number in range(100):
         stream.feed(text(f"word {number}"))

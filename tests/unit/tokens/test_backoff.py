@@ -89,6 +89,16 @@ def test_an_unclear_error_is_tried_once_soon_and_then_as_rarely_as_a_refusal_up_
     assert waits == [2, 30, 60, 60, 60]
 
 
+def test_free_tries_are_spent_as_in_an_outage():
+    state, now, waits = None, 0.0, []
+    for _ in range(5):
+        state = setback(state, FetchFailure("?", unclear=True, free_tries=3), now, 0.0)
+        waits.append(state.next_try_s - now)
+        now = state.next_try_s
+        state = probing(state, now, 0.0)
+    assert waits == [2, 2, 2, 30, 60]
+
+
 def test_an_unclear_error_is_no_quick_try():
     assert quick_wait_s(1, UNCLEAR, 0.0) is None
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from base64 import urlsafe_b64encode
+
 import jwt
 import pytest
 
@@ -14,11 +16,36 @@ def signed(**claims: object) -> str:
 
 
 def test_safe_claims_are_shown_in_their_order_and_no_others():
-    claims = {name: f"the {name}" for name in ("tid", "scp", "azp", "appid", "client_id", "sub", "aud", "iss", "scope")}
+    claims = {name: f"the {name}" for name in ("tid", "scp", "azp", "appid", "client_id", "aud", "iss", "scope")}
     private = {"email": "someone@corp.example", "name": "Some One", "groups": ["a"], "jti": "1", "act": {}}
     shown = safe_claims(signed(**private, **claims), NOW_S)
     assert shown == claims
     assert list(shown) == [name for name in SAFE if name in claims]
+
+
+@pytest.mark.parametrize(
+    ("claims", "shown"),
+    [
+        ({"sub": "bot", "azp": "bot"}, "bot"),
+        ({"sub": "bot", "cid": "bot"}, "bot"),
+        ({"sub": "6ba7b810-9dad-11d1-80b4-00c04fd430c8"}, "6ba7b810-9dad-11d1-80b4-00c04fd430c8"),
+        ({"sub": "system:serviceaccount:llm:gatepass"}, "system:serviceaccount:llm:gatepass"),
+        ({"sub": "abcDEF@clients"}, "abcDEF@clients"),
+        ({"sub": "alice.smith@corp.example"}, "not shown, 24 characters: it may be a person's name"),
+        ({"sub": "alice.smith", "azp": "bot"}, "not shown, 11 characters: it may be a person's name"),
+    ],
+)
+def test_a_subject_is_shown_where_it_is_plainly_a_client(claims, shown):
+    assert safe_claims(signed(**claims), NOW_S)["sub"] == shown
+
+
+def test_a_subject_that_is_no_text_is_not_shown():
+    text = b64(b'{"alg":"HS256"}') + "." + b64(b'{"sub":{"name":"Alice"}}') + ".c2ln"
+    assert "Alice" not in str(safe_claims(text, NOW_S))
+
+
+def b64(data: bytes) -> str:
+    return urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
 def test_moments_are_told_in_utc_and_from_this_machines_clock():

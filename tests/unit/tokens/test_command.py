@@ -151,7 +151,23 @@ async def test_its_secrets_are_read_at_every_run(tmp_path):
     [
         (failing(1, ""), "get-token ended with exit code 1", False),
         (failing(1, "a\nno route to host\n\n"), "get-token ended with exit code 1: no route to host", False),
-        (failing(2, "x" * 300), f"get-token ended with exit code 2: {'x' * 199}…", False),
+        (failing(2, "oh no " * 50), f"get-token ended with exit code 2: {('oh no ' * 50)[:199]}…", False),
+        (
+            failing(3, "got access_token=opaque8f3k2l1q9z7x5v3b1n but cannot write cache"),
+            "get-token ended with exit code 3: got *** but cannot write cache",
+            False,
+        ),
+        (
+            failing(3, '{"refresh_token":"0.AXoAopaque8f3k2l1q9z7x5v3b1n","err":"x"}'),
+            'get-token ended with exit code 3: {"refresh_token":"***","err":"x"}',
+            False,
+        ),
+        (
+            failing(3, "no /usr/local/share/corp-login/config.yaml for https://sso.corp.example/oauth/token"),
+            "get-token ended with exit code 3: no /usr/local/share/corp-login/config.yaml for "
+            "https://sso.corp.example/oauth/token",
+            False,
+        ),
         (failing(77, "no"), "the issuer refused the client: get-token ended with exit code 77: no", True),
         (
             failing(1, "AADSTS7000215: Invalid client secret"),
@@ -207,10 +223,10 @@ async def test_words_that_mean_an_outage_do_not(words):
     [
         (
             FileNotFoundError(2, "No such file or directory"),
-            "get-token cannot be started: No such file or directory",
+            "/opt/bin/get-token cannot be started: No such file or directory",
             False,
         ),
-        (OSError(), "get-token cannot be started: refused by the system", False),
+        (OSError(), "/opt/bin/get-token cannot be started: refused by the system", False),
         (ValueError(), "get-token: a NUL in its arguments or environment", True),
     ],
 )

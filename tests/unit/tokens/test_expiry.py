@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from gatepass.tokens.expiry import (
     Life,
     Moment,
+    Span,
     announced,
     certain_s,
     date_of,
@@ -14,6 +15,7 @@ from gatepass.tokens.expiry import (
     is_jwt,
     jwt_left_s,
     jwt_life_s,
+    jwt_span,
     retry_after_s,
 )
 from tests.unit.tokens.scripted import date, signed
@@ -155,6 +157,26 @@ def test_a_jwt_that_tells_no_life(claims):
 )
 def test_what_is_left_of_a_jwt_that_may_be_old(claims, written_s, left_s):
     assert jwt_left_s(signed(**claims), NOW, written_s) == left_s
+
+
+@pytest.mark.parametrize(
+    ("said_s", "meant_s"),
+    [
+        *((300, 300), (86_400, 86_400), (86_401, 86_401), (129_600, 129_600), (604_800, 604_800)),
+        *((2_592_000, 2_592_000), (31_536_000, 31_536_000)),
+        *((300_000, 300), (900_000, 900), (3_600_000, 3600), (86_400_000, 86_400), (315_360_000, 315_360)),
+    ],
+)
+def test_a_jwts_life_that_can_only_be_milliseconds_is_put_right(said_s, meant_s):
+    text = signed(iat=NOW, exp=NOW + said_s)
+    assert jwt_life_s(text, None, NOW) == meant_s
+    assert jwt_life_s(text, NOW + 60, NOW) == meant_s - 60
+    assert jwt_span(text) == Span(NOW, NOW + meant_s, is_guess=said_s != meant_s)
+
+
+def test_a_jwt_without_iat_is_no_guess():
+    assert jwt_span(signed(exp=NOW + 300_000)) == Span(None, NOW + 300_000)
+    assert jwt_span(signed(iat=NOW)) is None
 
 
 @pytest.mark.parametrize("text", ["opaque", "a.b.c", "..", "a.b.c.d.e", "e30.e30.", "W10.W10.W10", "." * 20_000])

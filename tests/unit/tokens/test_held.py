@@ -95,6 +95,27 @@ def test_a_file_from_the_future_is_as_old_as_now():
     assert read({"token": "abc", "expires_in": 50}, Moments(NOW, NOW + 500)).life_s == 50.0
 
 
+@pytest.mark.parametrize(
+    ("own_s", "told", "left_s", "told_by"),
+    [
+        (3600, {"expires_in": 300}, 300.0, ToldBy.REPLY),
+        (3600, {"expires_at": NOW + 300}, 300.0, ToldBy.REPLY),
+        (300, {"expires_in": 3600}, 300.0, ToldBy.JWT),
+        (300, {"expires_at": NOW + 300}, 300.0, ToldBy.JWT),
+        (300, {}, 300.0, ToldBy.JWT),
+        (9000, {"expires_in": 8000}, 8000.0, ToldBy.REPLY),
+    ],
+)
+def test_of_a_jwts_end_and_its_documents_the_earlier_counts(own_s, told, left_s, told_by):
+    text = signed(iat=NOW, exp=NOW + own_s)
+    assert read({"token": text, **told}) == Minted(text, left_s, Kind.JWT, told_by)
+
+
+def test_a_jwt_that_its_document_says_is_over_is_over():
+    text = signed(iat=NOW, exp=NOW + 3600)
+    assert "expired 10 s ago" in failure({"token": text, "expires_at": NOW - 10}).reason
+
+
 def test_a_file_without_a_told_life_counts_until_it_changes():
     assert read({"token": "abc"}, FILE) == Minted("abc", None, Kind.OPAQUE, ToldBy.NOBODY)
     assert read_key("abc\n", "it", FILE) == Minted("abc", None, Kind.KEY, ToldBy.NOBODY)

@@ -52,13 +52,11 @@ async def test_a_token_is_born_when_its_fetch_starts():
     [
         ("[Errno 111] Connect call failed ('127.0.0.1', 18900)", "connection refused"),
         (
-            "Multiple exceptions: [Errno 111] Connect call failed ('::1', 9, 0, 0),"
-            " [Errno 111] Connect call failed ('127.0.0.1', 9)",
+            "Multiple exceptions: [Errno 111] Connect call failed ('::1', 9), [Errno 111] Connect call failed ('b', 9)",
             "connection refused",
         ),
         (
-            "Multiple exceptions: [Errno 101] Connect call failed ('::1', 9, 0, 0),"
-            " [Errno 111] Connect call failed ('127.0.0.1', 9)",
+            "Multiple exceptions: [Errno 101] Connect call failed ('::1', 9), [Errno 111] Connect call failed ('b', 9)",
             "network is unreachable, connection refused",
         ),
         ("[Errno -2] Name or service not known", "Name or service not known"),
@@ -107,6 +105,17 @@ async def test_every_fault_of_the_way_is_told_in_words(fault, reason, quick):
     assert (failure.reason, failure.quick, failure.definite) == (reason, quick, False)
 
 
+async def test_a_wrong_proxy_password_is_not_tried_again_and_again():
+    issuer, _ = at(DrivenClock(), Broken(Fault.PROXY, "407 Proxy Authentication Required"))
+    failure = await failure_of(issuer.mint(REQUEST, ()))
+    assert (failure.reason, failure.definite) == (
+        "the proxy on the way to sso.example refuses: 407 Proxy Authentication Required",
+        True,
+    )
+    issuer, _ = at(DrivenClock(), Broken(Fault.PROXY, "403 Forbidden"))
+    assert not (await failure_of(issuer.mint(REQUEST, ()))).definite
+
+
 async def test_a_fault_without_detail_has_no_loose_colon():
     issuer, _ = at(DrivenClock(), Broken(Fault.CLOSED, ""))
     assert (await failure_of(issuer.mint(REQUEST, ()))).reason == "sso.example closed the connection"
@@ -151,7 +160,7 @@ async def test_a_large_error_keeps_its_status():
 async def test_an_error_whose_text_breaks_off_keeps_its_status():
     issuer, _ = at(DrivenClock(), Answer(401, pieces=[b"x"], ends_with=TransportFault(Fault.CLOSED, "eof")))
     failure = await failure_of(issuer.mint(REQUEST, ()))
-    assert (failure.reason, failure.definite) == ("the issuer refused the client: sso.example answered 401", True)
+    assert (failure.reason, failure.definite, failure.unclear) == ("sso.example answered 401", False, True)
 
 
 async def test_a_token_that_breaks_off_is_none():

@@ -44,6 +44,13 @@ def test_jitter_makes_stale_earlier_by_5_percent_of_the_life_at_most():
     assert [stale_s(token(100), jitter) for jitter in (0.0, 0.5, 1.0)] == [180.0, 177.5, 175.0]
 
 
+def test_a_newer_jwt_is_asked_for_after_a_day_however_long_it_says_to_live():
+    week = token(7 * 86_400, born_s=0.0, told_by=ToldBy.JWT)
+    assert (stale_s(week, 0.0), week.expires_s) == (0.8 * 86_400, 7 * 86_400 - 6.0)
+    assert refresh_s(week, again=False, now=0.0, jitter=0.0) == 0.8 * 86_400
+    assert stale_s(token(7 * 86_400, born_s=0.0), 0.0) == 483_840.0
+
+
 def test_a_key_never_becomes_stale():
     key = token(None)
     assert (key.end_s, key.expires_s, stale_s(key, 1.0)) == (math.inf,) * 3

@@ -55,11 +55,17 @@ FAULTS: dict[str, Turn] = {
     "redirect": Answer(302, b"", ((b"location", b"https://login.example/"),)),
     "huge": Answer(pieces=[b"x" * 65_537]),
     "dead": answer({"access_token": "dead", "expires_in": 0}),
+    "400 of a proxy": Answer(400, b"", ()),
+    "401 of a proxy": Answer(401, HTML.body, HTML.headers),
+    "403 of a proxy": Answer(403, HTML.body, HTML.headers),
+    "403 of a mesh": Answer(403, b"RBAC: access denied", ((b"content-type", b"text/plain"),)),
+    "503 for an hour": answer({}, 503, (b"retry-after", b"3600")),
 }
 REFUSALS: dict[str, Turn] = {
     "invalid_client": refused(),
-    "400": answer({}, 400),
-    "403": answer({"message": "blocked"}, 403),
+    "401": answer({"message": "blocked"}, 401),
+    "401 with a challenge": Answer(401, b"", ((b"www-authenticate", b"Basic"),)),
+    "407": Answer(407, b"", ()),
 }
 everything = pytest.mark.parametrize("fault", [*FAULTS, *REFUSALS])
 passing = pytest.mark.parametrize("fault", FAULTS)
@@ -188,8 +194,21 @@ async def test_t5_retry_after_is_obeyed_by_all_who_wait():
         assert it.holder.usable
 
 
+@pytest.mark.parametrize("turn", [Answer(401, b"Unauthorized", ()), answer({"message": "blocked"}, 403)])
+async def test_a_refusal_that_nobody_explains_passes_for_an_outage_five_times(turn):
+    async with holding(otherwise=turn, jitter=1.0) as it:
+        await it.clock.advance(11.0)
+        assert it.issuer.calls == 4
+        it.issuer.otherwise = Mint()
+        await it.clock.advance(4.0)
+        assert it.holder.usable
+    async with holding(otherwise=turn) as it:
+        await it.clock.advance(600.0)
+        assert it.issuer.calls <= 5 + 1 + 600 / 60
+
+
 async def test_t5_retry_after_reaches_the_caller():
-    async with holding(otherwise=answer({}, 503, (b"retry-after", b"20"))) as it:
+    async with holding(otherwise=answer({}, 429, (b"retry-after", b"20"))) as it:
         await it.clock.advance(5.0)
         with pytest.raises(TokenUnavailable) as caught:
             await it.holder.token()

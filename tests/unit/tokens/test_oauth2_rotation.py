@@ -68,6 +68,8 @@ class Stage:
 class Spy:
     """A Keepsake in which a test sees and breaks everything."""
 
+    lasts = True
+
     def __init__(self, text: str | None = None) -> None:
         self.text = text
         self.log: list[str] = []
@@ -161,6 +163,19 @@ async def test_without_a_file_a_restart_begins_with_the_first_one_and_a_warning_
     assert stage.shown[-1] == FIRST
 
 
+async def test_a_place_that_ends_with_gatepass_is_warned_of_once_by_all_who_share_it(caplog):
+    spy = Spy()
+    spy.lasts = False
+    stage = Stage(refreshing(), rotating(2), rotating(3), rotating(4), keepsake=spy)
+    with caplog.at_level(logging.WARNING, "gatepass.tokens"):
+        await stage.source.fetch()
+        await stage.source.fetch()
+        await stage.again().fetch()  # another worker
+    [record] = caplog.records
+    assert (record.message, "refresh_token_file" in record.fields["reason"]) == ("refresh_token_not_kept", True)
+    assert stage.shown == [FIRST, "refresh-token-2", "refresh-token-3"]
+
+
 async def test_who_can_sign_in_again_is_not_warned_of_memory(caplog):
     stage = Stage(logging_in(), rotating(2), rotating(3))
     await stage.source.fetch()
@@ -202,9 +217,89 @@ async def test_a_change_of_wishes_or_proof_does_not_bring_a_dead_token_back(tmp_
     assert stage.shown[1] == "refresh-token-2"
 
 
-async def test_another_user_is_another_recipe(tmp_path: Path):
-    assert recipe_of(logging_in()) != recipe_of(logging_in().model_copy(update={"username": "other"}))
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"extra": {"tenant": Secret("B")}}, {"audience": "https://x"}, {"resource": "https://x"}, {"scope": "more"}),
+        *({"username": "other"}, {"password": Secret("another")}, {"client_secret": Secret("rotated")}),
+    ],
+    ids=lambda change: next(iter(change)),
+)
+async def test_who_signs_in_otherwise_has_other_refresh_tokens(tmp_path: Path, change):
+    place = {"refresh_token_file": str(tmp_path / "refresh"), "extra": {"tenant": Secret("A")}}
+    stage = Stage(logging_in(**place), rotating(2), rotating(3), rotating(4))
+    await stage.source.fetch()
+    changed = stage.settings.model_copy(update=change)
+    assert recipe_of(changed) != recipe_of(stage.settings)
+    await stage.again(changed).fetch()
+    await stage.again(changed).fetch()
+    assert stage.shown == ["password", "password", "refresh-token-3"]
     assert FIRST not in recipe_of(refreshing())
+
+
+async def test_a_first_token_that_has_left_the_configuration_does_not_end_its_chain(tmp_path: Path):
+    place = {"refresh_token_file": str(tmp_path / "refresh")}
+    stage = Stage(refreshing(**place), rotating(2), rotating(3), rotating(4))
+    await stage.source.fetch()
+    await stage.again(refreshing(refresh_token=None, **place)).fetch()
+    await stage.again(refreshing(refresh_token=None, **place)).fetch()
+    assert stage.shown == [FIRST, "refresh-token-2", "refresh-token-3"]
+
+
+@pytest.mark.parametrize("change", [{"token_url": "https://other.example/token"}, {"client_id": "you"}])
+async def test_a_chain_without_its_first_token_is_never_shown_to_another_issuer_or_client(tmp_path: Path, change):
+    place = {"refresh_token_file": str(tmp_path / "refresh")}
+    stage = Stage(refreshing(**place), rotating(2))
+    await stage.source.fetch()
+    await failure_of(stage.again(refreshing(refresh_token=None, **place, **change)).fetch())
+    assert stage.shown == [FIRST]
+
+
+async def test_a_file_of_another_client_is_told_of_and_not_passed_over_in_silence(tmp_path: Path):
+    place = {"refresh_token_file": str(tmp_path / "refresh")}
+    stage = Stage(refreshing(**place), rotating(2))
+    await stage.source.fetch()
+    failure = await failure_of(stage.again(refreshing(refresh_token=None, client_id="you", **place)).fetch())
+    assert failure.definite
+    assert failure.reason == (
+        "what was kept is the refresh token of another client or issuer, and there is none to begin with: sign in anew,"
+        " and put the refresh token that you get into refresh_token_file, as the file's only text"
+    )
+
+
+async def test_a_refresh_token_put_into_the_file_by_hand_is_tried_at_once(tmp_path: Path):
+    file = tmp_path / "refresh"
+    settings = refreshing(refresh_token=None, refresh_token_file=str(file))
+    file.write_text("spent")
+    clock = DrivenClock()
+    issuer = ScriptedIssuer(clock, refused("invalid_grant", 400), rotating(2), otherwise=rotating(3))
+    async with Kept(clock, issuer, settings) as it:
+        for _ in range(50):
+            await asyncio.sleep(0.002)  # the lock and the file are the system's
+            await settle()
+        assert it.holder.status().last_error == (
+            "the issuer refused the client: sso.example answered 400: invalid_grant: No; sign in anew, and put the"
+            " refresh token that you get into refresh_token_file, as the file's only text"
+        )
+        file.write_text("of a new login")
+        for _ in range(50):
+            await clock.advance(0.1)
+            await asyncio.sleep(0.002)
+        assert it.holder.usable
+        for _ in range(100):
+            await clock.advance(0.1)
+            await asyncio.sleep(0.001)
+        assert issuer.calls == 2, "what gatepass writes itself is no news"
+        assert "refresh-token-2" in file.read_text()
+
+
+async def test_a_secret_that_cannot_be_read_is_a_failure_of_the_fetch(tmp_path: Path):
+    def gone() -> str:
+        raise ValueError("the file /run/secrets/x cannot be read")
+
+    stage = Stage(logging_in(client_secret=Secret(gone), refresh_token_file=str(tmp_path / "refresh")))
+    failure = await failure_of(stage.source.fetch())
+    assert ("/run/secrets/x cannot be read" in failure.reason, failure.definite) == (True, False)
 
 
 async def test_a_dead_refresh_token_is_told_with_what_to_do():
@@ -466,6 +561,10 @@ async def test_at_each_await_a_cancelled_fetch_loses_no_refresh_token_that_the_i
         ("  \n", None),
         ("bare-token\n", rotation.Kept("bare-token")),
         ('{"refresh_token": "kept-token", "recipe": "r"}', rotation.Kept("kept-token", "r")),
+        (
+            '{"refresh_token": "kept-token", "recipe": "r", "account": "a"}',
+            rotation.Kept("kept-token", "r", "a"),
+        ),
         ('{"refresh_token": "kept-token"}', rotation.Kept("kept-token")),
         ('{"refresh_token": "kept-token", "recipe": 5}', rotation.Kept("kept-token")),
         ('{"refresh_token": ""}', None),

@@ -4,7 +4,17 @@ import json
 
 import pytest
 
-from gatepass.tokens.objection import REFUSED, Objection, denial, denies, objection, refusal
+from gatepass.tokens.objection import (
+    OUTAGE_WISH_S,
+    REFUSED,
+    UNCLEAR_TRIES,
+    Objection,
+    denial,
+    denies,
+    objection,
+    refusal,
+    without_tokens,
+)
 from gatepass.tokens.reply import Reply
 
 NOW = 1_800_000_000.0
@@ -119,8 +129,10 @@ def said(status: int, document: object, *headers: tuple[bytes, bytes]) -> Reply:
     ("reply", "reason", "definite"),
     [
         (said(401, {"error": "invalid_client"}), REFUSED + "sso answered 401: invalid_client", True),
-        (said(400, b""), REFUSED + "sso answered 400", True),
-        (said(403, b"<html><title>Sign in</title>"), REFUSED + "sso answered 403: an HTML page, Sign in", True),
+        (said(401, {"msg": "no"}), REFUSED + "sso answered 401: no", True),
+        (said(403, {"code": 40302, "msg": "no"}), REFUSED + "sso answered 403: 40302: no", True),
+        (said(400, {"code": "INVALID_PASSWORD"}), REFUSED + "sso answered 400: INVALID_PASSWORD", True),
+        (said(407, b"<html>"), "the proxy on the way to sso refuses: 407", True),
         (said(502, b"<html><p>bad gateway"), "sso answered 502: an HTML page", False),
         (said(500, b"stack\n  trace"), "sso answered 500: stack trace", False),
         (said(404, {"msg": "no route"}), "sso answered 404: no route", False),
@@ -134,6 +146,80 @@ def said(status: int, document: object, *headers: tuple[bytes, bytes]) -> Reply:
 def test_a_refusal_has_the_issuers_words_and_weight(reply, reason, definite):
     failure = refusal(reply, NOW, "sso", str)
     assert (failure.reason, failure.definite, failure.quick) == (reason, definite, True)
+
+
+@pytest.mark.parametrize(
+    ("reply", "reason"),
+    [
+        (said(400, b"wrong client secret"), REFUSED + "sso answered 400: wrong client secret"),
+        (said(401, b"<html>", (b"www-authenticate", b"Basic")), REFUSED + "sso answered 401: an HTML page"),
+    ],
+)
+def test_a_refusal_is_known_by_a_plain_line_and_by_a_challenge(reply, reason):
+    failure = refusal(reply, NOW, "sso", str)
+    assert (failure.reason, failure.definite) == (reason, True)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        *(said(status, b"") for status in (400, 403, 422)),
+        *(said(status, b"<html><title>Wrong password</title>") for status in (400, 401, 403, 422)),
+        *(said(status, b"RBAC: access denied") for status in (400, 403)),
+        said(403, {}),
+        said(400, {"msg": "system busy"}),
+        said(401, {"error": "temporarily_unavailable"}, (b"www-authenticate", b"Bearer")),
+    ],
+)
+def test_a_status_alone_is_no_word_of_the_issuer(reply):
+    failure = refusal(reply, NOW, "sso", str)
+    assert (failure.definite, failure.unclear) == (False, False)
+
+
+@pytest.mark.parametrize("reply", [said(401, b""), said(401, b"Unauthorized"), said(403, {"message": "Forbidden"})])
+def test_a_no_that_names_no_reason_is_unclear(reply):
+    failure = refusal(reply, NOW, "sso", str)
+    assert (failure.definite, failure.unclear, failure.free_tries) == (False, True, UNCLEAR_TRIES)
+
+
+@pytest.mark.parametrize(
+    ("reply", "wish_s"),
+    [
+        (said(503, b"", (b"retry-after", b"3600")), OUTAGE_WISH_S),
+        (said(503, b"", (b"retry-after", b"1")), 1.0),
+        (said(403, b"", (b"retry-after", b"3600")), OUTAGE_WISH_S),
+        (said(302, b"", (b"retry-after", b"3600")), OUTAGE_WISH_S),
+        (said(429, b"", (b"retry-after", b"3600")), 3600.0),
+        (said(403, {"error": "access_denied"}, (b"retry-after", b"900")), 900.0),
+        (said(500, b""), None),
+    ],
+)
+def test_a_wish_is_obeyed_where_it_is_about_us(reply, wish_s):
+    assert refusal(reply, NOW, "sso", str).retry_after_s == wish_s
+
+
+@pytest.mark.parametrize(
+    ("document", "wish_s"), [({"code": 40101}, 900.0), ({"code": 42901}, 900.0), ({"code": 10001}, OUTAGE_WISH_S)]
+)
+def test_a_wish_inside_a_200_is_obeyed_alike(document, wish_s):
+    failure = denial(document, said(200, document, (b"retry-after", b"900")), NOW, "sso", str)
+    assert failure is not None
+    assert failure.retry_after_s == wish_s
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        ("opaque8f3k2l1q9z7x5v3b1n", "***"),
+        ("token=opaque8f3k2l1q9z7x5v", "***"),
+        ("/9j8aB/cdefghijklmnopqrstuvw", "***"),
+        ("/usr/lib/corp-login/helpers/token.py", "/usr/lib/corp-login/helpers/token.py"),
+        ("/abcdefghijklmnopqrstuvwxyzabcdef", "***"),
+        ("short", "short"),
+    ],
+)
+def test_what_looks_like_a_token_is_masked_and_a_path_is_not(words, shown):
+    assert without_tokens(f"x {words} y") == f"x {shown} y"
 
 
 def test_a_refusal_masks_what_it_quotes():

@@ -240,10 +240,34 @@ def test_a_moment_that_has_passed_means_skew_and_the_default_holds():
     assert minted({"token": "abc", "expires_at": NOW - 120}) == ("abc", 240.0, "default_ttl_s")
 
 
-def test_a_jwts_own_word_beats_the_replys():
+def test_a_jwts_own_end_counts_where_the_replys_is_later_or_the_same():
     text = signed(iat=NOW + 500, exp=NOW + 800)
-    for announced in (300_000, 60, 3600, None):
+    for announced in (300_000, 300, 299.5, 3600, None):
         assert minted({"token": text, "expires_in": announced}) == (text, 300.0, "jwt")
+
+
+def test_a_replys_end_counts_where_the_jwts_own_is_later():
+    """A session that ends before its JWT does; or a JWT out of a cache, told with the rest of its life."""
+    assert minted({"token": (text := signed(iat=NOW, exp=NOW + 3600)), "expires_in": 3}) == (text, 3.0, "reply")
+    assert minted({"token": (text := signed(iat=NOW - 297, exp=NOW + 3)), "expires_in": 3}) == (text, 3.0, "reply")
+    assert minted({"token": (text := signed(iat=NOW, exp=NOW + 9000)), "expires_in": 8000}) == (text, 8000.0, "reply")
+    assert minted({"token": (text := signed(exp=NOW + 300)), "expires_at": NOW + 60}) == (text, 60.0, "reply")
+
+
+@pytest.mark.parametrize("skew_s", [-86_400, -120, 0, 120, 86_400])
+def test_a_moment_beside_a_jwt_is_read_by_the_issuers_clock(skew_s):
+    text = signed(iat=NOW + skew_s, exp=NOW + skew_s + 300)
+    told = {"token": text, "expires_at": NOW + skew_s + 200}
+    assert minted(told) == (text, 200.0, "reply")
+    assert minted(told, LOGIN, date(NOW + skew_s)) == (text, 200.0, "reply")
+    assert minted({"token": text, "expires_at": NOW + skew_s + 300}) == (text, 300.0, "jwt")
+    assert minted({"token": text, "expires_at": NOW + skew_s - 10}) == (text, 300.0, "jwt")
+
+
+def test_a_jwts_life_in_milliseconds_is_put_right_and_is_a_guess():
+    assert minted({"token": (text := signed(iat=NOW, exp=NOW + 300_000))}) == (text, 300.0, "reply")
+    assert minted({"token": text, "expires_at": NOW + 300_000}) == (text, 300.0, "reply")
+    assert minted({"token": text, "expires_in": 60}) == (text, 60.0, "reply")
 
 
 def test_a_jwts_own_word_is_believed_beyond_the_cap():

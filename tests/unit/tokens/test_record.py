@@ -66,6 +66,8 @@ def test_a_failure_that_may_pass_asks_nobody_to_wait():
         (FetchFailure("?", unclear=True), 1, 0.0),
         (FetchFailure("?", unclear=True), 2, 30.0),
         (FetchFailure("?", unclear=True), 9, 60.0),
+        (FetchFailure("?", unclear=True, free_tries=5), 5, 0.0),
+        (FetchFailure("?", unclear=True, free_tries=5), 6, 30.0),
     ],
 )
 def test_all_are_held_back_together_as_one_would_be(failure, refusals, held_s):
@@ -77,6 +79,13 @@ def test_a_doubt_is_told_on_as_one():
     assert record is not None
     assert record.until_s == 1030.0
     assert record.failure(1010.0).unclear
+
+
+def test_the_free_tries_of_a_doubt_are_told_on():
+    doubt = FetchFailure("?", unclear=True, free_tries=5)
+    record = FailureRecord.decoded(FailureRecord.of(doubt, "me", 1000.0, 1).encoded())
+    assert record is not None
+    assert record.failure(1000.5).free_tries == 5
 
 
 def test_a_failure_speaks_for_the_others_until_its_hold_ends():

@@ -65,6 +65,22 @@ async def test_a_text_is_kept_for_all_with_the_same_refresh_tokens(clock, store)
     assert await other.get() is None
 
 
+async def test_credentials_that_sign_in_to_different_accounts_share_no_refresh_token(clock, store):
+    def tenant(name):
+        login = {"grant_type": "password", "username": "svc", "password": Secret("a-password")}
+        return StoreKeepsake(oauth2(**login, extra={"tenant": Secret(name)}), store, clock)
+
+    await tenant("A").put("of A")
+    assert (await tenant("A").get(), await tenant("B").get()) == ("of A", None)
+
+
+@pytest.mark.parametrize(("reach", "lasts"), [(Reach.MACHINE, False), (Reach.NETWORK, True)])
+async def test_the_workers_own_store_does_not_outlive_them(clock, store, reach, lasts):
+    wire = wired(store, clock)
+    wire.reach = reach
+    assert StoreKeepsake(refreshing(), wire, clock).lasts is lasts
+
+
 async def test_turns_exclude_each_other_in_one_process_and_in_two(clock, store):
     one, two = (StoreKeepsake(refreshing(), store, clock) for _ in range(2))
     inside, most = 0, 0

@@ -42,6 +42,11 @@ DOUBLED = (
 )
 PATH = " The path may be wrong: upstreams.chat.base_url ends with the version, such as https://host/v1."
 
+REJECTION = (
+    " If that means the token, add upstreams.chat.rejection.statuses: [403], which renews it (where it stands there, a"
+    " new token was refused too)."
+)
+
 
 @pytest.mark.parametrize(
     ("status", "message", "hint"),
@@ -104,6 +109,14 @@ PATH = " The path may be wrong: upstreams.chat.base_url ends with the version, s
         ),
         (404, "Invalid URL (POST /v1/v1/chat/completions)", "." + DOUBLED),
         (404, "Cannot POST /v1/chat/completions/chat/completions.", DOUBLED),
+        (403, "token refused", "." + REJECTION),
+        (403, "token invalid", "." + REJECTION),
+        (403, "The access token has expired.", REJECTION),
+        (403, "invalid bearer token", "." + REJECTION),
+        (403, "token无效", "." + REJECTION),
+        (403, "You have no access to this model", ""),
+        (403, "The prompt has too many tokens", ""),
+        (401, "token refused", ""),
         (404, "Not Found", "." + PATH),
         (404, "404 page not found", "." + PATH),
         (404, "The model `gpt-9` does not exist", ""),

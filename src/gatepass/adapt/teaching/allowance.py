@@ -26,11 +26,12 @@ SAFE_IN_MESSAGES = frozenset(
     f"messages[].{name}"
     for name in (
         *("reasoning_content", "reasoning", "name", "annotations", "refusal", "audio", "function_call"),
-        *("tool_calls", "metadata", "status", "id", "timestamp", "timestamps", "tool_calls[].index"),
+        *("provider_specific_fields", "tool_calls[].provider_specific_fields", "tool_calls"),
+        *("metadata", "status", "id", "timestamp", "timestamps", "tool_calls[].index"),
     )
 )
 """RAGFlow and Open WebUI put members of their own into messages (litellm#30882); RAGFlow sends an answer's
-`index` of a tool call back."""
+`index` of a tool call back, LiteLLM its own `provider_specific_fields`."""
 
 NEVER = frozenset(("model", "messages", "input", "stream", "role", "content"))
 """No configuration lets a rejection drop one of these."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from gatepass.config.credential.oauth2 import Oauth2Credential
 from gatepass.tokens.failure import FetchFailure
+from gatepass.tokens.oauth2.refusal import sign_in_anew
 from gatepass.tokens.secret import revealed
 
 Fields = Mapping[str, str]
@@ -18,11 +19,7 @@ def sign_in(settings: Oauth2Credential) -> Fields:
     if settings.username is not None and settings.password is not None:
         password = revealed(settings.password, "password")
         return {"grant_type": "password", "username": settings.username, "password": password}
-    raise FetchFailure(
-        "there is no refresh token to begin with: sign in by hand, and put the refresh token that you get"
-        " into refresh_token or its file",
-        definite=True,
-    )
+    raise FetchFailure(f"there is no refresh token to begin with: {sign_in_anew(settings)}", definite=True)
 
 
 def refresh(token: str) -> Fields:

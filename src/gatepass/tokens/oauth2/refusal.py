@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from gatepass.config.credential.oauth2 import Oauth2Credential
 from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.objection import denies, objection
 from gatepass.tokens.reply import NotJson, Reply, document_of
 
 DEAD_GRANT = frozenset({"invalid_grant", "bad_refresh_token", "unauthorized_client", "unsupported_grant_type"})
 """Codes after which a refresh token is of no more use. GitHub says bad_refresh_token, in a reply of 200."""
-SIGN_IN_ANEW = "sign in anew, and put the refresh token that you get into refresh_token"
+
+
+def sign_in_anew(settings: Oauth2Credential) -> str:
+    """What a person has to do, and where what comes of it belongs: what stands in the file counts first."""
+    place = "refresh_token" if settings.refresh_token_file is None else "refresh_token_file, as the file's only text"
+    return f"sign in anew, and put the refresh token that you get into {place}"
 
 
 def code_of(reply: Reply) -> str | None:

@@ -18,7 +18,7 @@ from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.issuer import Heard
 from gatepass.tokens.oauth2.grant import Fields, refresh
 from gatepass.tokens.oauth2.keepsake import Keepsake
-from gatepass.tokens.oauth2.refusal import DEAD_GRANT, code_of
+from gatepass.tokens.oauth2.refusal import DEAD_GRANT, code_of, sign_in_anew
 from gatepass.tokens.recipe import recipe
 from gatepass.tokens.reply import NotJson, Reply, document_of
 from gatepass.tokens.secret import revealed
@@ -29,6 +29,7 @@ NAMES = ("refresh_token", "refreshToken")
 LAST_WORDS_S = 2.0
 """How long a cancelled use may still take: its reply holds the only refresh token that lives from then on."""
 UNTIL_A_RESTART = "it ends with this gatepass: set refresh_token_file, or a restart begins with the first one again"
+ANOTHERS = "what was kept is the refresh token of another client or issuer, and there is none to begin with"
 logger = logging.getLogger("gatepass.tokens")
 
 Exchange = Callable[[Fields], Awaitable[Heard]]
@@ -161,6 +162,8 @@ class Rotation:
             self._is_told = True
             return kept.token
         first = self._settings.refresh_token
+        if first is None and kept is not None and self.is_last:
+            raise FetchFailure(f"{ANOTHERS}: {sign_in_anew(self._settings)}", definite=True)
         return None if first is None else revealed(first, "refresh_token")
 
     def _goes_on(self, kept: Kept) -> bool:

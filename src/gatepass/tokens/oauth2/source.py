@@ -15,8 +15,9 @@ from gatepass.tokens.life import Token
 from gatepass.tokens.oauth2.client_auth import Client, Proof
 from gatepass.tokens.oauth2.discovery import Discovery, Endpoint
 from gatepass.tokens.oauth2.grant import Fields, sign_in, wishes
+from gatepass.tokens.oauth2.handwriting import Handwriting
 from gatepass.tokens.oauth2.keepsake import FileKeepsake, Keepsake, MemoryKeepsake
-from gatepass.tokens.oauth2.refusal import DEAD_GRANT, SIGN_IN_ANEW, advised, code_of
+from gatepass.tokens.oauth2.refusal import DEAD_GRANT, advised, code_of, sign_in_anew
 from gatepass.tokens.oauth2.rotation import Rotation
 from gatepass.tokens.reading import Terms
 from gatepass.tokens.secret import secret_fields
@@ -53,12 +54,15 @@ class Oauth2Source:
             *(secret for secret in own if secret is not None),
             *secret_fields(settings.extra),
         )
+        file = settings.refresh_token_file
+        self._marks = () if file is None else (Handwriting(file, clock.wall).mark(),)
 
     def __repr__(self) -> str:
         return f"Oauth2Source({self._issuer.name})"
 
     def secrets(self) -> tuple[Secret, ...]:
-        return self._secrets
+        """With a mark of what a person has put into `refresh_token_file`: that is worth a try at once."""
+        return (*self._secrets, *self._marks)
 
     async def fetch(self) -> Token:
         """A token of this moment; raises FetchFailure. All its steps together are bounded by `timeout_s`."""
@@ -110,7 +114,7 @@ class Oauth2Source:
         if code == "invalid_client" and taken and own not in taken:
             return advised(failure, f"client_auth is {own}, and the issuer takes {', '.join(dict.fromkeys(taken))}")
         if code in DEAD_GRANT and self._rotation is not None and self._rotation.is_last:
-            return advised(failure, SIGN_IN_ANEW)
+            return advised(failure, sign_in_anew(self._settings))
         return failure
 
 

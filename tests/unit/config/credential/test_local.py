@@ -52,7 +52,10 @@ def test_other_local_tokens_are_bearers():
         ({"type": "api_key", "key": "k", "query": "a b"}, {"query": None}),
         ({"type": "api_key"}, {"key": "is missing"}),
         ({"type": "exec", "command": []}, {"command": "is empty: at least one is needed"}),
-        ({"type": "exec", "command": "get-token"}, {"command": "expects a list, not a text"}),
+        (
+            {"type": "exec", "command": "get-token"},
+            {"command": "expects a list, not a text: write [program, argument]"},
+        ),
         ({"type": "exec", "command": ["sleep", 5]}, {"command[1]": "expects a text: put quotes around it"}),
         (
             {"type": "exec", "command": ["x"], "env": {"A-B": "x"}},

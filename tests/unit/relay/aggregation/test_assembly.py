@@ -24,7 +24,8 @@ def assembly(limit_bytes: int = LIMIT_BYTES, shapers=()) -> Assembly:
 
 
 def content(one: Assembly) -> str:
-    return json.loads(one.finish())["choices"][0]["message"]["content"]
+    said: str = json.loads(one.finish())["choices"][0]["message"]["content"]
+    return said
 
 
 @pytest.mark.parametrize("ends", [b"\n", b"\r\n", b"\r"], ids=["LF", "CRLF", "CR"])

@@ -184,9 +184,7 @@ async def test_an_app_service_identity_shows_its_header(monkeypatch):
     assert (await minting.fetch()).text == "t"
     assert issuer.requests[-1].url.startswith("http://169.254.129.6:8081/msi/token?")
     assert dict(issuer.requests[-1].headers)[b"x-identity-header"] == b"proof-of-the-app-service"
-    assert (await failure_of(minting.fetch())).reason == (
-        "the issuer refused the client: 169.254.129.6:8081 answered 400: *** is stale"
-    )
+    assert (await failure_of(minting.fetch())).reason == "169.254.129.6:8081 answered 400: *** is stale"
 
 
 async def test_an_identity_endpoint_beyond_this_machine_is_not_asked_in_plain(monkeypatch):

@@ -1,0 +1,156 @@
+"""A request that has to wait for its connection is sent as it is to be by then, or not at all."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable
+
+import pytest
+import trustme
+
+from gatepass.call import Request
+from gatepass.transport.seam import read_whole
+from tests.integration.scripted import Received, Scripted, Send, Wait, reply
+from tests.integration.transport.hand import BOUNDS, LEAN, Hand, Kind
+from tests.integration.transport.test_proxy import Tunnel, through
+
+OK = reply(b"fine")
+
+
+class _TooLate(Exception):
+    pass
+
+
+def request(
+    url: str, token: str, anew: Callable[[], Request | None] | None = None, *, method: str = "POST", query: str = ""
+) -> Request:
+    fields = ((b"accept", b"a/b"), (b"authorization", token.encode()))
+    return Request(method, f"{url}/v1/x{query}", fields, b"{}" if method == "POST" else b"", BOUNDS, anew=anew)
+
+
+async def whole(hand: Hand, sent: Request) -> bytes:
+    response = await hand.transport.send(sent)
+    try:
+        return await read_whole(response, 1000)
+    finally:
+        await response.aclose()
+
+
+def shown(upstream: Scripted) -> list[tuple[str | None, str, bytes]]:
+    return [(one.header("authorization"), one.target, one.body) for one in upstream.received]
+
+
+class Moment:
+    """What holds at the moment: each request that waited asks once, at least."""
+
+    def __init__(self, url: str, query: str = "") -> None:
+        self.url, self.query = url, query
+        self.token: str | None = "first"
+        self.asked = 0
+
+    def anew(self) -> Request | None:
+        self.asked += 1
+        if self.token is None:
+            raise _TooLate
+        return None if self.token == "first" else request(self.url, self.token, query=self.query)
+
+
+@pytest.mark.parametrize("query", ["", "?key=1"])
+async def test_who_waited_for_a_connection_shows_the_token_of_the_moment(kind: Kind, query: str):
+    go_on = asyncio.Event()
+    async with Scripted([Wait(go_on), Send(OK)], [Send(OK)]) as upstream, kind.open(max_connections=1) as hand:
+        now = Moment(upstream.url, query)
+        first = asyncio.create_task(whole(hand, request(upstream.url, "first")))
+        await upstream.requested(1)
+        second = asyncio.create_task(whole(hand, request(upstream.url, "first", now.anew)))
+        await asyncio.sleep(0.02)
+        assert now.asked == 0
+        now.token = "second"
+        go_on.set()
+        assert await asyncio.gather(first, second) == [b"fine", b"fine"]
+        assert shown(upstream) == [("first", "/v1/x", b"{}"), ("second", f"/v1/x{query}", b"{}")]
+        assert now.asked == 1
+
+
+async def test_who_waited_and_has_no_token_any_more_sends_nothing_and_harms_no_slot(kind: Kind):
+    go_on = asyncio.Event()
+    async with Scripted([Wait(go_on), Send(OK)], [Send(OK)]) as upstream, kind.open(max_connections=1) as hand:
+        now = Moment(upstream.url)
+        first = asyncio.create_task(whole(hand, request(upstream.url, "first")))
+        await upstream.requested(1)
+        late = [asyncio.create_task(whole(hand, request(upstream.url, "first", now.anew))) for _ in range(3)]
+        await asyncio.sleep(0.02)
+        now.token = None
+        go_on.set()
+        outcomes = await asyncio.gather(first, *late, return_exceptions=True)
+        assert [type(outcome) for outcome in outcomes] == [bytes, *[_TooLate] * 3]
+        assert [await whole(hand, request(upstream.url, "third")) for _ in range(3)] == [b"fine"] * 3
+        assert [token for token, _, _ in shown(upstream)] == ["first", "third", "third", "third"]
+
+
+async def test_a_token_that_holds_is_sent_as_it_was(kind: Kind):
+    async with Scripted([Send(OK)]) as upstream, kind.open() as hand:
+        now = Moment(upstream.url)
+        for _ in range(2):
+            await whole(hand, request(upstream.url, "first", now.anew))
+        assert shown(upstream) == [("first", "/v1/x", b"{}")] * 2
+
+
+async def test_a_request_that_finds_a_connection_free_is_not_made_anew():
+    async with Scripted([Send(OK)]) as upstream, LEAN.open() as hand:
+        now = Moment(upstream.url)
+        for _ in range(3):
+            await whole(hand, request(upstream.url, "first", now.anew))
+        assert now.asked == 1
+
+
+async def test_a_connection_that_was_dialed_for_nothing_serves_the_next():
+    async with Scripted([Send(OK)]) as upstream, LEAN.open() as hand:
+        now = Moment(upstream.url)
+        now.token = None
+        with pytest.raises(_TooLate):
+            await whole(hand, request(upstream.url, "first", now.anew))
+        await whole(hand, request(upstream.url, "second"))
+        assert [one.connection for one in upstream.received] == [1]
+
+
+async def test_through_a_proxy_its_own_fields_and_whole_urls_stay():
+    async with Scripted([Send(OK)]) as proxy, through(proxy.url, "user:pass word") as hand:
+        now = Moment("http://llm.example", "?key=2")
+        now.token = "second"
+        await whole(hand, request("http://llm.example", "first", now.anew, query="?key=1"))
+        await whole(hand, request("http://llm.example", "second", query="?key=2"))
+        one, other = proxy.received
+        assert _without_connection(one) == _without_connection(other)
+        assert (one.target, one.header("authorization")) == ("http://llm.example:80/v1/x?key=2", "second")
+        assert one.header("proxy-authorization") is not None
+
+
+async def test_through_a_tunnel_the_proxy_is_asked_as_ever(tunnel_context: tuple[ssl.SSLContext, ssl.SSLContext]):
+    theirs, ours = tunnel_context
+    tunnel = Tunnel()
+    async with (
+        Scripted([Send(OK)], tls=theirs) as upstream,
+        tunnel.open() as proxy,
+        through(proxy, context=ours) as hand,
+    ):
+        now = Moment(upstream.url)
+        now.token = "second"
+        await whole(hand, request(upstream.url, "first", now.anew))
+        assert [token for token, _, _ in shown(upstream)] == ["second"]
+    assert [head.split()[0] for head in tunnel.asked] == ["CONNECT"]
+    assert "second" not in tunnel.asked[0]
+
+
+@pytest.fixture
+def tunnel_context() -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    authority = trustme.CA()
+    theirs, ours = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
+    authority.issue_cert("127.0.0.1", "localhost").configure_cert(theirs)
+    authority.configure_trust(ours)
+    return theirs, ours
+
+
+def _without_connection(one: Received) -> tuple[object, ...]:
+    return one.method, one.target, one.headers, one.body

@@ -1,0 +1,121 @@
+"""A body that is handed on as it comes, on real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import cast
+
+import pytest
+
+from gatepass.call import Request
+from gatepass.errors import ClientGone, TransportFault
+from gatepass.transport.seam import read_whole
+from tests.integration.gateway import until
+from tests.integration.scripted import Rst, Scripted, Send, reply
+from tests.integration.transport.hand import BOUNDS, LIMIT_BYTES, Hand, Kind
+
+OK = reply(b"fine")
+
+
+@dataclass
+class Pieces:
+    """An Upload of these; it stops and waits at None, and raises what is an error."""
+
+    pieces: tuple[bytes | BaseException | None, ...]
+    length_bytes: int | None = None
+    taken: int = 0
+    go_on: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def again(self) -> bool:
+        return False
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for piece in self.pieces:
+            if piece is None:
+                await self.go_on.wait()
+            elif isinstance(piece, BaseException):
+                raise piece
+            else:
+                self.taken += 1
+                yield piece
+
+
+class Deaf(asyncio.Protocol):
+    """Takes nothing; `hang_up` ends it."""
+
+    def __init__(self, made: list[Deaf]) -> None:
+        made.append(self)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's own class is none
+        self._transport.pause_reading()
+
+    def hang_up(self) -> None:
+        self._transport.abort()
+
+
+async def ask(hand: Hand, url: str, upload: Pieces) -> bytes:
+    async with asyncio.timeout(20):
+        response = await hand.transport.send(Request("POST", url, (), b"", BOUNDS, upload=upload))
+        try:
+            return await read_whole(response, LIMIT_BYTES)
+        finally:
+            await response.aclose()
+
+
+@pytest.mark.parametrize("length_bytes", [6, None])
+async def test_an_upload_goes_out_in_its_framing_and_the_connection_is_used_again(kind: Kind, length_bytes: int | None):
+    async with Scripted([Send(OK)]) as upstream, kind.open() as hand:
+        for _ in range(2):
+            assert await ask(hand, upstream.url, Pieces((b"abc", b"d", b"ef"), length_bytes)) == b"fine"
+    framing = ("transfer-encoding", "chunked") if length_bytes is None else ("content-length", "6")
+    assert [request.body for request in upstream.received] == [b"abcdef"] * 2
+    assert framing in upstream.received[0].headers
+    assert upstream.connections == 1
+
+
+async def test_what_is_here_is_sent_before_the_rest_is(kind: Kind):
+    upload = Pieces((b"abc", None, b"def"), 6)
+    async with Scripted([Send(OK)]) as upstream, kind.open() as hand:
+        asking = asyncio.create_task(ask(hand, upstream.url, upload))
+        await until(lambda: upload.taken == 1 and upstream.open == 1)
+        upload.go_on.set()
+        assert await asking == b"fine"
+    assert upstream.received[0].body == b"abcdef"
+
+
+async def test_a_client_that_leaves_ends_the_request_and_its_connection(kind: Kind):
+    async with Scripted([Send(OK)]) as upstream, kind.open() as hand:
+        with pytest.raises(ClientGone):
+            await ask(hand, upstream.url, Pieces((b"abc", ClientGone()), 6))
+        await until(lambda: upstream.open == 0)
+        assert await ask(hand, upstream.url, Pieces((b"abc",), 3)) == b"fine"
+    assert [request.body for request in upstream.received] == [b"abc"]
+
+
+async def test_an_upload_into_a_connection_that_dies_is_a_fault_of_what_was_sent(kind: Kind):
+    pieces = tuple(bytes(2**18) for _ in range(64))
+    async with Scripted([Rst()], speaks_first=True) as upstream, kind.open() as hand:
+        with pytest.raises(TransportFault):
+            await ask(hand, upstream.url, Pieces(pieces, 2**24))
+
+
+async def test_an_upload_waits_for_an_upstream_that_takes_nothing(kind: Kind):
+    """The kernel takes some megabytes; the rest stays where it comes from."""
+    upload = Pieces(tuple(bytes(2**18) for _ in range(400)), 400 * 2**18)
+    made: list[Deaf] = []
+    listener = await asyncio.get_running_loop().create_server(lambda: Deaf(made), "127.0.0.1", 0)
+    port = listener.sockets[0].getsockname()[1]
+    async with kind.open() as hand:
+        asking = asyncio.create_task(ask(hand, f"http://127.0.0.1:{port}", upload))
+        await until(lambda: upload.taken > 0)
+        await asyncio.sleep(0.3)
+        assert upload.taken < 200
+        asking.cancel()
+        await asyncio.wait([asking])
+    listener.close()
+    for one in made:
+        one.hang_up()
+    await asyncio.sleep(0.01)
