@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from bench.bar import NOT_MEASURED_YET, Figures, Result
+from bench.bar import Figures, Result
 from bench.machine import BUSY
 from bench.report import Table, bar_table, footprint_table, load_table, miss, number, wanted
 from bench.series import Outcome
@@ -22,7 +22,7 @@ def markdown(
     """The page; `document` is what the JSON file holds."""
     names = list(outcomes)
     lines = [*_head(document), *_against(outcomes, document), "", "## The bar", "", *_bar_words(results), ""]
-    lines += [*_grid(bar_table(results)), "", NOT_MEASURED_YET, "", "## The figures", "", *READING]
+    lines += [*_grid(bar_table(results)), "", "## The figures", "", *READING]
     for workload in workloads:
         table = load_table(figures, workload, names)
         if len(table) > 1:

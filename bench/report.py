@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bench.bar import NOT_MEASURED_YET, Figures, Result
+from bench.bar import Figures, Result
 from bench.sample import Sample
 from bench.series import Outcome
 from bench.workloads import Workload
@@ -29,7 +29,7 @@ STREAM = (
     *ALL,
 )
 BYTES = (Column("MB/s", "mb_s"), *CHAT)
-COLUMNS = {"burst": STREAM, "repaired": STREAM, "paced": STREAM, "embeddings": BYTES}
+COLUMNS = {"burst": STREAM, "repaired": STREAM, "emulated": STREAM, "paced": STREAM, "embeddings": BYTES}
 LAST = (Column("MB", "memory_mb"), Column("errors", "errors"))
 
 FOOTPRINT = (("ready s", "ready_s", 2), ("idle MB", "idle_mb", 1), ("KiB a slow stream", "stream_kib", 1))
@@ -60,7 +60,7 @@ def report(
         parts += [f"\n{workload.name}: {workload.says}", *aligned(table)] if len(table) > 1 else []
     parts += ["\nfresh processes", *aligned(footprint_table(figures, list(outcomes)))]
     known = [result for result in results if result.value is not None]
-    parts += ["\nthe bar", *aligned(bar_table(known)), "", NOT_MEASURED_YET]
+    parts += ["\nthe bar", *aligned(bar_table(known))]
     parts += [f"{len(results) - len(known)} of {len(results)} promises are not part of this run"] * (known != results)
     parts += [f"not measured: {name}: {one.absent}" for name, one in outcomes.items() if one.absent]
     return "\n".join(parts)

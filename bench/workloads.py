@@ -20,6 +20,7 @@ LEAN = ("direct", "nginx", "gatepass")
 events of 500 streams are more than one core's work for openai-forward and LiteLLM."""
 
 TEXT = "The quick brown fox jumps over the lazy dog. "
+BURST_EVENTS = 200
 IMAGE_BYTES = 3 * 1024 * 1024
 """4 MiB once it is base64."""
 
@@ -70,6 +71,20 @@ WORKLOADS = (
         "mixed",
         32,
         ("nginx", "gatepass"),
+    ),
+    Workload(
+        "emulated-8",
+        "streams that gatepass makes of whole replies with 100 tool calls, 8 at a time",
+        "wide",
+        8,
+        ("gatepass",),
+    ),
+    Workload(
+        "aggregated-8",
+        f"whole replies that gatepass makes of streams of {BURST_EVENTS} events, 8 at a time",
+        "whole",
+        8,
+        ("gatepass",),
     ),
     paced(50, 500, 1.0, EVERYBODY, "paced-100"),
     paced(500, 1000, 1.5, LEAN, "paced-100"),
@@ -136,6 +151,8 @@ def _bodies() -> Mapping[str, Any]:
         "chat": _chat("bench-chat", text[:800]),
         "burst": _chat("bench-burst-200", text[:800], stream=True),
         "mixed": _chat("bench-mixed-200", text[:800], stream=True),
+        "wide": _chat("bench-wide", text[:800], stream=True),
+        "whole": _chat(f"bench-whole-{BURST_EVENTS}", text[:800]),
         "paced-100": _chat("bench-pace-100-50", text[:800], stream=True),
         "paced-120": _chat("bench-pace-120-50", text[:800], stream=True),
         "slow": _chat("bench-pace-8-1000", text[:800], stream=True),

@@ -9,6 +9,8 @@
  *        model "...mixed-N..."     the same with an `id:` line in each event and comment-only blocks between
  *                                  them: what openai-python dies of, so a gateway has to rewrite it
  *        model "...pace-N-MS..."   N SSE events, one every MS milliseconds
+ *        model "...wide..."        JSON with 100 tool calls, Content-Length: some 200 events where a gateway
+ *                                  makes a stream of it
  *        any other model           1 KB JSON, Content-Length
  *   GET  /__stats                  counters, and what the last request showed: its authorization, its model
  *   GET  other                     {"object":"list","data":[]}
@@ -45,8 +47,8 @@ typedef struct conn {
 static conn *wheel[WHEEL];
 static long n_paced;
 static int ep;
-static char chat[4096], emb[1 << 20], listing[512];
-static size_t chat_len, emb_len, listing_len;
+static char chat[4096], wide[65536], emb[1 << 20], listing[512];
+static size_t chat_len, wide_len, emb_len, listing_len;
 static struct { long req, burst, pace, emb, chat, img_ok, img_bad, abort, conns, open, bad; char auth[1024], model[128]; } st;
 
 static uint64_t now_ns(void) { struct timespec t; clock_gettime(CLOCK_MONOTONIC, &t); return t.tv_sec * 1000000000ull + t.tv_nsec; }
@@ -209,6 +211,7 @@ static int next_request(conn *c) {
         if (m && *m != 'p') { st.burst++; c->n = atoi(m + 6); c->i = -1; c->tlen = c->toff = 0; c->state = BURST; }
         else if (m) { char *q; st.pace++; c->n = strtol(m + 5, &q, 10); c->every = strtol(q + 1, NULL, 10); c->i = -1; c->tlen = c->toff = 0;
                       c->due = now_ns(); c->state = PACE; }
+        else if (strstr(st.model, "wide")) { st.chat++; reply(c, wide, wide_len); }
         else { st.chat++; reply(c, chat, chat_len); }
     }
     size_t used = c->head + total;
@@ -237,6 +240,12 @@ int main(int argc, char **argv) {
     static const char H[] = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\nConnection: keep-alive\r\n"
         "x-request-id: req-0123456789abcdef\r\nopenai-processing-ms: 12\r\nopenai-version: 2020-10-01\r\n\r\n";
     chat_len = sprintf(chat, H, k); memcpy(chat + chat_len, b, k); chat_len += k;
+    k = sprintf(b, "{\"id\":\"chatcmpl-bench0000\",\"object\":\"chat.completion\",\"created\":1740062666,\"model\":\"bench\",\"choices\":[{\"index\":0,"
+        "\"message\":{\"role\":\"assistant\",\"content\":null,\"tool_calls\":[");
+    for (int i = 0; i < 100; i++)
+        k += sprintf(b + k, "%s{\"id\":\"call_%024d\",\"type\":\"function\",\"function\":{\"name\":\"look_up\",\"arguments\":\"{\\\"city\\\":\\\"number %d\\\"}\"}}", i ? "," : "", i, i);
+    k += sprintf(b + k, "]},\"logprobs\":null,\"finish_reason\":\"tool_calls\"}],\"usage\":{\"prompt_tokens\":18,\"completion_tokens\":246,\"total_tokens\":264}}");
+    wide_len = sprintf(wide, H, k); memcpy(wide + wide_len, b, k); wide_len += k;
     unsigned s = 12345; k = sprintf(b, "{\"object\":\"list\",\"data\":[");
     for (int i = 0; i < 16; i++) {
         k += sprintf(b + k, "%s{\"object\":\"embedding\",\"index\":%d,\"embedding\":[", i ? "," : "", i);

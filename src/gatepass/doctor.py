@@ -16,6 +16,7 @@ from gatepass.adapt.chain import adapt
 from gatepass.attempt import send
 from gatepass.call import Call, Operation, Target
 from gatepass.catalog import model_list_request
+from gatepass.config.keeping import ALONE, is_alone
 from gatepass.config.model import Config
 from gatepass.errors import (
     CallerError,
@@ -28,7 +29,8 @@ from gatepass.errors import (
 )
 from gatepass.gate import Gate, Hop, build_gate
 from gatepass.observe.exchange import Exchange
-from gatepass.runtime import Clock, timeout
+from gatepass.runtime import Clock, SystemClock, timeout
+from gatepass.store.choice import open_store
 from gatepass.surface.operations import OPERATIONS
 from gatepass.tokens import Token, TokenHolder
 from gatepass.tokens.life import ToldBy
@@ -78,21 +80,22 @@ async def diagnose(
 ) -> AsyncGenerator[Check, None]:
     """All checks of one configuration, each as soon as it is known, credentials first.
 
-    An upstream whose credential failed is not tried. The upstreams of a trial's route get its call, the
+    An upstream whose credential failed is not tried, nor is a credential that ends by a try. The upstreams of a trial's route get its call, the
     others a GET /models. Raises ModelNotFound where a trial leads nowhere.
     """
-    gate = build_gate(config, clock)
-    gate.start()
-    failed: set[str | None] = set()
+    clock = clock or SystemClock()
+    gate = build_gate(config, clock, open_store(config.store, None, clock))
+    _start(gate)
+    without: dict[str | None, str] = {}
     try:
         for name, holder in gate.holders.items():
             check = await _credential(gate, name, holder)
-            if check.outcome is Outcome.FAILS:
-                failed.add(name)
+            if check.outcome is not Outcome.WORKS:
+                without[name] = "failed" if check.outcome is Outcome.FAILS else "was not tried"
             yield check
         for hop in gate.hops.values():
-            if hop.settings.credential in failed:
-                yield Check(_place(hop), Outcome.SKIPPED, "its credential failed")
+            if (end := without.get(hop.settings.credential)) is not None:
+                yield Check(_place(hop), Outcome.SKIPPED, f"its credential {end}")
                 continue
             tries = _tries(gate, hop, trial)
             for trying in tries:
@@ -103,7 +106,18 @@ async def diagnose(
         await gate.aclose()
 
 
+def _start(gate: Gate) -> None:
+    """As the gate does it itself, but for holders whose first fetch would cost somebody else his login."""
+    gate.snapshot.start()
+    gate.lessons.start()
+    for name, holder in gate.holders.items():
+        if not is_alone(gate.config, name):
+            holder.start()
+
+
 async def _credential(gate: Gate, name: str, holder: TokenHolder) -> Check:
+    if is_alone(gate.config, name):
+        return Check(f"credential:{name}", Outcome.SKIPPED, ALONE)
     late = TokenUnavailable(f"no token within {HOP_S:g} s, the bound of this check", credential=name)
     try:
         token = await timeout(gate.clock, HOP_S, holder.token(), late)

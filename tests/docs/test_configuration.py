@@ -48,6 +48,22 @@ def test_every_setting_is_documented_with_its_default_and_nothing_else_is():
     assert {**leaves, **lists} == ROWS
 
 
+def anchor(heading: str) -> str:
+    """As GitHub makes it: lower case, without punctuation, hyphens for spaces."""
+    return re.sub(r"[^a-z0-9_ -]", "", heading.lower()).replace(" ", "-")
+
+
+def test_the_contents_name_every_section_and_every_link_within_the_page_leads_somewhere():
+    headings = re.findall(r"^(#+) (.+)$", TEXT, re.MULTILINE)
+    anchors = {anchor(heading) for _, heading in headings}
+    linked = re.findall(r"\]\(#([^)]+)\)", TEXT)
+    assert [link for link in linked if link not in anchors] == []
+    contents = set(re.findall(r"\]\(#([^)]+)\)", TEXT.partition("\n## ")[0]))
+    assert {anchor(heading) for depth, heading in headings if depth == "##"} <= contents
+    sections = [heading for depth, heading in headings if depth == "##"]
+    assert sections[:2] == ["The file", "Without a file"]
+
+
 def test_every_block_has_a_heading():
     headings = re.findall(r"^#+ (.+)$", TEXT, re.MULTILINE)
     for block in (

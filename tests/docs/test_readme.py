@@ -1,5 +1,6 @@
 """What README.md and the other pages tell people to type exists, and its configuration loads."""
 
+import json
 import os
 import re
 import subprocess
@@ -10,6 +11,8 @@ import pytest
 
 from gatepass.cli import COMMANDS
 from gatepass.config.load import load
+from gatepass.tokens.objection import denial
+from gatepass.tokens.reply import Reply, document_of
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -69,7 +72,20 @@ def test_the_environment_of_the_readme_is_a_configuration(tmp_path):
 
 
 def test_the_error_of_the_readme_has_the_shape_that_gatepass_writes():
-    assert re.search(r'"code": "token_unavailable", "hop": "credential:token"', README)
+    (block,) = blocks("json")
+    error = json.loads(block)["error"]
+    assert (error.pop("code"), error.pop("hop"), error.pop("type")) == (
+        *("token_unavailable", "credential:token"),
+        "server_error",
+    )
+    said = Reply(200, ((b"content-type", b"application/json"),), b'{"code": 1001, "msg": "wrong app secret"}')
+    failure = denial(document_of(said.text), said, 0.0, "portal.corp.example", str)
+    assert failure is not None
+    assert failure.definite
+    assert error.pop("message") == (
+        f"no token for credential token: {failure.reason}; tried again in 27 s or when the secret changes"
+    )
+    assert error == {"param": None}
 
 
 def test_help_names_every_command():

@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from gatepass.cli import main
+from gatepass.config.keeping import ALONE
 from gatepass.config.model import Config
 from gatepass.doctor import PROVE, Check, Outcome, Trial, diagnose
 from gatepass.errors import ModelNotFound
@@ -210,6 +211,27 @@ async def test_a_silent_issuer_is_waited_for_ten_seconds_and_its_upstream_is_ski
         Check("upstream:chat", SKIPPED, "its credential failed"),
     ]
     assert upstream.connections == 0
+
+
+async def test_a_refresh_token_that_is_kept_nowhere_is_not_used_up():
+    async with Scripted(MINTED) as issuer, Scripted(answer=strict) as upstream:
+        blocks = one(upstream, oauth2(issuer.url))
+        blocks["credentials"]["c"] |= {"grant_type": "refresh_token", "refresh_token": "refresh-token-1"}
+        assert await found(blocks) == [
+            Check("credential:c", SKIPPED, ALONE),
+            Check("upstream:chat", SKIPPED, "its credential was not tried"),
+        ]
+    assert (issuer.connections, upstream.connections) == (0, 0)
+
+
+async def test_a_refresh_token_of_a_store_is_looked_for_there_and_nowhere_else():
+    async with Scripted(MINTED) as issuer, Scripted(answer=strict) as upstream:
+        store = {"url": "redis://127.0.0.1:9", "encryption_key": "k" * 32}
+        blocks = one(upstream, oauth2(issuer.url), store=store)
+        blocks["credentials"]["c"] |= {"grant_type": "refresh_token", "refresh_token": "refresh-token-1"}
+        credential, _ = await found(blocks, clock=Hurried())
+    assert (credential.outcome, issuer.connections) == (FAILS, 0)
+    assert "the refresh token is in the store, and the store is away" in credential.finding
 
 
 async def test_an_issuer_that_falls_silent_is_told_with_the_reason_that_it_gave_before():

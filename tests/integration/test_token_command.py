@@ -92,6 +92,32 @@ async def test_an_issuer_that_is_not_there_is_told_by_its_host(tmp_path):
     assert "Traceback" not in result.output
 
 
+async def test_a_refresh_token_that_is_kept_nowhere_is_used_only_by_force(tmp_path):
+    settings = {"grant_type": "refresh_token", "refresh_token": "refresh-token-1"}
+    async with Scripted(*said({"access_token": "the-token-itself", "expires_in": 300})) as issuer:
+        file = written(tmp_path, issuer, **settings)
+        refused = await called("corp", "--config", file)
+        calls = len(issuer.received)
+        forced = await called("corp", "--force", "--config", file)
+    assert (refused.exit_code, refused.stdout, calls) == (2, "", 0)
+    assert refused.stderr.startswith(
+        "credentials.corp: its refresh token is kept nowhere but in the gatepass that runs"
+    )
+    assert "refresh_token_file" in refused.stderr
+    assert "--force" in refused.stderr
+    assert (forced.exit_code, len(issuer.received)) == (0, 1)
+
+
+async def test_a_refresh_token_with_a_file_goes_through_it(tmp_path):
+    kept = tmp_path / "corp.refresh"
+    settings = {"grant_type": "refresh_token", "refresh_token": "refresh-token-1", "refresh_token_file": str(kept)}
+    minted = {"access_token": "the-token-itself", "expires_in": 300, "refresh_token": "refresh-token-2"}
+    async with Scripted(*said(minted)) as issuer:
+        result = await called("corp", "--config", written(tmp_path, issuer, **settings))
+    assert result.exit_code == 0
+    assert json.loads(kept.read_text())["refresh_token"] == "refresh-token-2"
+
+
 async def watching(file: str) -> asyncio.subprocess.Process:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GATEPASS_")}
     command = (sys.executable, "-m", "gatepass", "token", "corp", "--watch", "--config", file)

@@ -5,10 +5,11 @@ driven time, under one load; then the issuer is well again. What counts is what 
 
 * `lost, valid`: requests that failed or had to wait although a valid token was held. Must be 0.
 * `no token`: requests that were told 503, because the token had ended before the issuer came back.
-* `calls`: fetches that reached the issuer, in the fault and the minute after it.
+* `calls`: fetches that reached the issuer, in the fault and the two minutes after it.
 * `dead sent`: tokens handed out that had ended, or that the issuer never made. Must be 0.
 * `back`: driven seconds from the issuer's return until a token is held again. Must be at most 4 where
-  waiting helps; a refusal of the client (a wrong secret) rests longer, so as not to lock the account.
+  waiting helps; a refusal of the client (a wrong secret), and what may be one, rests longer, so as not to
+  lock the account.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from tests.unit.tokens.scripted import JSON, Answer, Broken, Hang, Kept, Mint, S
 
 OUTAGE_S = 60.0
 TURN_S = 0.5
-AFTERWARDS_S = 60.0
+AFTERWARDS_S = 130.0
 BACK_WITHIN_S = 4.0
 
 FAULTS: dict[str, Turn] = {
@@ -43,10 +44,13 @@ FAULTS: dict[str, Turn] = {
     "redirect": Answer(302, b"", ((b"location", b"https://login.example/"),)),
     "dead on arrival": answer({"access_token": "dead", "expires_in": 0}),
     "same token again": Mint(300, text="token-1"),
-    "error in a 200": Answer(200, b'{"code":10001,"msg":"busy"}', JSON),
+    "busy, in a 200": Answer(200, b'{"code":10001,"msg":"busy"}', JSON),
+    "unclear, in a 200": Answer(200, b'{"code":10001,"msg":"E-4711"}', JSON),
+    "wrong password, in a 200": Answer(200, b'{"code":1001,"msg":"wrong app secret"}', JSON),
+    "404": answer({"msg": "no such app"}, 404),
     "invalid_client": answer({"error": "invalid_client"}, 401),
 }
-DEFINITE = frozenset({"invalid_client"})
+DEFINITE = frozenset({"invalid_client", "unclear, in a 200", "wrong password, in a 200", "404"})
 """Faults after which the issuer is left alone for longer than BACK_WITHIN_S on purpose."""
 AGES: dict[str, float | None] = {"none yet": None, "fresh": 0.1, "stale": 0.85, "ended": 1.0}
 """States of the token when the fault begins, as the share of its life that has passed."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from gatepass.cli.configuration import CHECK_FAILED, load_or_exit, refuse
 
 if TYPE_CHECKING:
     from gatepass.config.access import AccessKey
+    from gatepass.config.dialects import DialectName
     from gatepass.config.load import Loaded
     from gatepass.config.model import Config
     from gatepass.doctor import Trial
@@ -92,8 +93,9 @@ def _route(config: Config, operation: str, model: str, caller: str | None) -> It
     from gatepass.admission.doors import permit
     from gatepass.routing.table import RouteTable
 
-    if caller is not None:
-        permit(_caller(config, caller), model)
+    key = None if caller is None else _caller(config, caller)
+    if key is not None:
+        permit(key, model)
     targets = RouteTable.from_config(config).resolve(operation, model)
     yield f"{operation} with the model {model}, as {caller or 'any caller'}"
     yield "route, in order:"
@@ -101,15 +103,22 @@ def _route(config: Config, operation: str, model: str, caller: str | None) -> It
         yield f"  {number}. upstream {target.upstream}, as {target.model or model}"
     yield "adaptation, in order (what shapes the reply runs the other way):"
     dialects = dict.fromkeys(config.upstreams[target.upstream].dialect for target in targets)
-    for number, step in enumerate(_adaptation(operation, dialects), 1):
+    for number, step in enumerate(_adaptation(config, operation, dialects, key), 1):
         yield f"  {number}. {step}"
 
 
-def _adaptation(operation: str, dialects: Iterable[str]) -> Iterator[str]:
-    """The fixed order of every request's adaptation, as far as it is built."""
+def _adaptation(
+    config: Config, operation: str, dialects: Collection[DialectName], key: AccessKey | None
+) -> Iterator[str]:
+    """The fixed order of every request's adaptation, as far as it is built. A path may name another profile."""
     from gatepass.adapt.chain import BUILT_IN
+    from gatepass.adapt.profile import prepared
 
     yield f"surface: {operation}"
+    profile = prepared(config.profiles)[(key.profile if key is not None else None) or "plain"]
+    rules = [rule for dialect in dialects for rule in profile.rules[dialect]]
+    for entry in dict.fromkeys(change.entry for rule in rules for change in rule.changes):
+        yield f"profile {profile.name}: {entry}"
     for rule in BUILT_IN:
         if operation == "chat" or rule.name not in OF_CHAT:
             yield f"built-in rule: {rule.name}"

@@ -42,19 +42,23 @@ TOLD_BY: Mapping[str, str] = {
 @click.option("--config", "path", metavar="FILE", help="The configuration; GATEPASS_CONFIG names it too.")
 @click.option("--watch", is_flag=True, help="Go on, and tell of each refresh as it happens, until Ctrl-C.")
 @click.option("--reveal", is_flag=True, help="Print the token itself too, as the last line.")
-def token(name: str | None, path: str | None, watch: bool, reveal: bool) -> None:
+@click.option("--force", is_flag=True, help="Use up a refresh token that is kept nowhere.")
+def token(name: str | None, path: str | None, watch: bool, reveal: bool, force: bool) -> None:
     """Mint a token of the credential NAME and show what it is: its life, who told it, its safe claims.
 
     Without NAME the only credential is taken; where there are several, their names are listed.
 
     This is a call to the issuer, as every minting is: where a new token ends the old one, a gatepass
     that runs with this credential has to fetch again. With a store that processes share, the token
-    that lies there is shown instead, if it is good.
+    that lies there is shown instead, if it is good. A refresh token that is kept nowhere but in the
+    gatepass that runs is not touched: it would end there.
 
-    Exit codes: 0 minted, 1 no token could be had, 2 there is no such credential.
+    Exit codes: 0 minted, 1 no token could be had, 2 there is no such credential, or it is not to be touched.
     """
     config = load_or_exit(path).config
     name = _named(config, name)
+    if not force:
+        _leave_alone(config, name)
     logging.getLogger("gatepass").addHandler(logging.NullHandler())  # or its warnings would stand between the lines
     try:
         minted = asyncio.run(_run(config, name, watch=watch, reveal=reveal))
@@ -75,6 +79,17 @@ def _named(config: Config, name: str | None) -> str:
     if name not in names:
         refuse(f"{name!r} is not a name under credentials{did_you_mean(name, names)}")
     return name
+
+
+def _leave_alone(config: Config, name: str) -> None:
+    """Exit with 2 where a look at the token would cost the running gatepass its login."""
+    from gatepass.config.keeping import ALONE, is_alone
+
+    if is_alone(config, name):
+        refuse(
+            f"credentials.{name}: {ALONE}. Where no gatepass runs with it, --force uses it all the same, "
+            "and what comes after it is lost."
+        )
 
 
 async def _run(config: Config, name: str, *, watch: bool, reveal: bool) -> bool:

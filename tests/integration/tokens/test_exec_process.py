@@ -85,7 +85,9 @@ def test_what_a_program_leaves_behind_ends_with_its_run(loop, tmp_path):
 
 
 def test_what_a_program_gave_a_session_of_its_own_lives_on(loop, tmp_path):
-    on(loop, shell(f"setsid sh -c 'echo $$ > {tmp_path}/pid; exec sleep 30' >/dev/null 2>&1 &"))
+    it = f"{tmp_path}/pid"
+    leave = f"setsid sh -c 'echo $$ > {it}; exec sleep 30' >/dev/null 2>&1 &"
+    on(loop, shell(f"{leave} while [ ! -s {it} ]; do sleep 0.02; done"))
     pid = pid_in(tmp_path / "pid")
     time.sleep(0.2)
     assert lives(pid)

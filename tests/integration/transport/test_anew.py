@@ -68,7 +68,7 @@ async def test_who_waited_for_a_connection_shows_the_token_of_the_moment(kind: K
         assert now.asked == 0
         now.token = "second"
         go_on.set()
-        assert await asyncio.gather(first, second) == [b"fine", b"fine"]
+        assert [await first, await second] == [b"fine"] * 2
         assert shown(upstream) == [("first", "/v1/x", b"{}"), ("second", f"/v1/x{query}", b"{}")]
         assert now.asked == 1
 

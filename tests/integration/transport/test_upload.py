@@ -50,7 +50,7 @@ class Deaf(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's own class is none
-        self._transport.pause_reading()
+        asyncio.get_running_loop().call_soon(self._transport.pause_reading)  # uvloop begins to read behind this call
 
     def hang_up(self) -> None:
         self._transport.abort()
@@ -108,14 +108,17 @@ async def test_an_upload_waits_for_an_upstream_that_takes_nothing(kind: Kind):
     made: list[Deaf] = []
     listener = await asyncio.get_running_loop().create_server(lambda: Deaf(made), "127.0.0.1", 0)
     port = listener.sockets[0].getsockname()[1]
-    async with kind.open() as hand:
-        asking = asyncio.create_task(ask(hand, f"http://127.0.0.1:{port}", upload))
-        await until(lambda: upload.taken > 0)
-        await asyncio.sleep(0.3)
-        assert upload.taken < 200
-        asking.cancel()
-        await asyncio.wait([asking])
-    listener.close()
-    for one in made:
-        one.hang_up()
-    await asyncio.sleep(0.01)
+    try:
+        async with kind.open() as hand:
+            asking = asyncio.create_task(ask(hand, f"http://127.0.0.1:{port}", upload))
+            await until(lambda: upload.taken > 0)
+            await asyncio.sleep(0.3)
+            taken = upload.taken
+            asking.cancel()
+            await asyncio.wait([asking])
+    finally:
+        listener.close()
+        for one in made:
+            one.hang_up()
+        await asyncio.sleep(0.01)
+    assert taken < 200

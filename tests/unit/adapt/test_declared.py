@@ -152,3 +152,15 @@ def test_a_model_without_rules_has_none():
     assert declared.rules("chat", "m") == declared.rules("chat", "other") == ()
     assert declared.model("chat", "other") is None
     assert Declared.from_config(config()).model("chat", "m") is None
+
+
+def test_an_operations_own_rules_are_for_what_no_entry_of_models_serves():
+    found = Declared.from_config(
+        config(
+            models={"own": {"upstream": "chat"}, "*": {"upstream": "chat", "rules": {"drop": ["seed"]}}},
+            operations={"rerank": {"upstream": "chat", "rules": {"drop": ["user"]}}, "chat": {"upstream": "chat"}},
+        )
+    )
+    assert [rule.name for rule in found.rules("rerank", "x")] == ["rules"]
+    assert found.rules("rerank", "x") != found.rules("embeddings", "x")
+    assert (found.rules("rerank", "own"), found.rules("chat", "x"), found.model("rerank", "x")) == ((), (), None)

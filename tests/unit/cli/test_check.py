@@ -233,3 +233,15 @@ def test_a_file_that_is_no_certificate_is_refused_with_its_setting(tmp_path):
         result = CliRunner().invoke(main, [command, "--config", str(tmp_path / "f.yaml")])
         assert (result.exit_code, result.stdout) == (2, "")
         assert result.stderr.startswith(f"{tmp_path}/f.yaml:1: upstreams.chat.network.ca_file: holds no PEM")
+
+
+def test_what_a_callers_profile_changes_is_shown_in_its_place(tmp_path):
+    (tmp_path / "p.yaml").write_text(FILE.replace("name: bot,", "name: bot, profile: librechat,"))
+    result = CliRunner().invoke(
+        main, ["check", "--config", str(tmp_path / "p.yaml"), "--model", "gpt-4o", "--key", "bot"]
+    )
+    assert result.output.splitlines()[5:8] == [
+        "  1. surface: chat",
+        "  2. profile librechat: drop=tools[].strict",
+        "  3. profile librechat: drop=tools[].function.strict",
+    ]

@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -6,8 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gatepass.config.credential.http_json import HttpJsonCredential
+from gatepass.config.credential.kinds import KINDS
 from gatepass.config.credential.static import StaticCredential
 from gatepass.config.load import load
+from gatepass.config.model import Config
 from gatepass.config.problem import ConfigError
 from gatepass.config.renamed import Renamed
 from gatepass.config.safety import IN_PLAIN_SIGHT
@@ -45,6 +48,22 @@ def test_the_example_is_a_configuration(monkeypatch):
     login = loaded.config.credentials["login"]
     assert isinstance(login, HttpJsonCredential)
     assert login.json_body == {"app_id": "bot", "secret": "b"}
+
+
+def test_the_example_holds_every_block_and_all_of_it_is_a_configuration(write):
+    """What is commented out (`#name:`, without a space) loads as well, together with the rest."""
+    text = re.sub(r"(?m)^( *)#(?=[^ #\n])", r"\1", (ROOT / "config.example.yaml").read_text())
+    secrets = ("CORP_SECRET", "PORTAL_SECRET", "LIBRECHAT_KEY", "LIBRECHAT_KEY_2", "LLM_KEY", "STORE_PASSWORD")
+    environment = {name: f"0123456789-{name}" for name in secrets} | {"STORE_KEY": "k" * 32}
+    config = load(write(text), environment).config
+    assert config.model_fields_set == set(Config.model_fields)
+    assert {credential.type for credential in config.credentials.values()} == set(KINDS)
+    assert {upstream.dialect for upstream in config.upstreams.values()} == {"openai", "azure", "ragflow"}
+    written = {name for upstream in config.upstreams.values() for name in upstream.model_fields_set}
+    assert {"carry", "headers", "rejection", "network", "timeouts", "learn", "repair", "azure", "ragflow"} <= written
+    assert {"rules", "capabilities", "targets", "stream"} <= {
+        name for model in config.models.values() for name in model.model_fields_set
+    }
 
 
 def test_a_small_file_is_enough(write):

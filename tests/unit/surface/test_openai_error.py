@@ -34,6 +34,7 @@ from gatepass.surface.openai_error import (
     error_body,
     error_headers,
     error_object,
+    response_error,
     stream_error,
     stream_message,
 )
@@ -307,3 +308,17 @@ def test_a_refusal_without_a_word_gets_a_sentence():
 def test_what_the_upstream_said_stays_beside_the_sentence():
     inner = json.loads(stream_error(refusal(503, "busy server", raw={"busy": True}))[6:])["error"]
     assert inner["upstream"] == {"busy": True}
+
+
+def test_a_stream_of_the_responses_api_ends_in_its_own_error_event():
+    block = response_error(UpstreamClosed("It broke.", upstream="chat"))
+    name, data = block.decode().splitlines()[:2]
+    said = json.loads(data.removeprefix("data: "))
+    assert (name, block[-2:]) == ("event: error", b"\n\n")
+    assert said["error"] == json.loads(stream_error(UpstreamClosed("It broke.", upstream="chat"))[6:])["error"]
+    assert {key: said[key] for key in ("type", "code", "message", "param")} == {
+        "type": "error",
+        "code": "upstream_closed",
+        "message": said["error"]["message"],
+        "param": None,
+    }

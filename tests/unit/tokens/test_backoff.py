@@ -112,3 +112,13 @@ def test_an_outage_between_two_unclear_errors_does_not_make_the_second_the_first
 def test_a_changed_secret_ends_the_doubt_too():
     state = at_once(setback(setback(None, UNCLEAR, 0.0, 0.0), UNCLEAR, 2.0, 0.0), 5.0)
     assert setback(state, UNCLEAR, 5.0, 0.0).next_try_s <= 8.0
+
+
+@pytest.mark.parametrize(("failure", "first_hour", "later"), [(REFUSED, 15, 12), (UNCLEAR, 62, 60)])
+def test_an_hour_of_no_is_as_many_tries_as_docs_tokens_md_says(failure, first_hour, later):
+    state, now, tries = None, 0.0, []
+    while now < 7200.0:
+        tries.append(now)
+        state = setback(state, failure, now, 0.0)
+        now = state.next_try_s
+    assert (sum(moment < 3600 for moment in tries), sum(moment >= 3600 for moment in tries)) == (first_hour, later)

@@ -163,9 +163,8 @@ async def test_its_secrets_are_read_at_every_run(tmp_path):
             False,
         ),
         (
-            failing(3, "no /usr/local/share/corp-login/config.yaml for https://sso.corp.example/oauth/token"),
-            "get-token ended with exit code 3: no /usr/local/share/corp-login/config.yaml for "
-            "https://sso.corp.example/oauth/token",
+            failing(3, "no /usr/local/share/corp-login/x.yaml for https://sso.corp.example/oauth/token"),
+            "get-token ended with exit code 3: no /usr/local/share/corp-login/x.yaml for https://sso.corp.example/oauth/token",
             False,
         ),
         (failing(77, "no"), "the issuer refused the client: get-token ended with exit code 77: no", True),

@@ -9,10 +9,11 @@ import pytest
 from gatepass.call import Request, Secret, Timeouts
 from gatepass.config.credential.http_json import HttpJsonCredential
 from gatepass.config.references import resolve
+from gatepass.errors import TokenUnavailable
 from gatepass.tokens import build_source
 from gatepass.tokens.issuer import HEADERS
 from tests.unit.clock import DrivenClock
-from tests.unit.tokens.scripted import Answer, ScriptedIssuer, answer, failure_of, http_json
+from tests.unit.tokens.scripted import Answer, Kept, Mint, ScriptedIssuer, answer, failure_of, http_json
 
 FORM = b"application/x-www-form-urlencoded"
 JSON_BODY = b"application/json"
@@ -239,6 +240,54 @@ def test_each_preset_masks_what_it_signs_in_with(preset):
     secrets = {secret.reveal() for secret in build_source(preset, settings, issuer, issuer.clock).secrets()}
     assert {given.get("apikey") or given.get("client_secret") or given.get("password")} <= secrets
     assert not {"client_credentials", "true", "corp", "me"} & secrets or preset == "huawei"
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        answer({"code": 1001, "msg": "wrong app secret"}),
+        answer({"code": 500, "msg": "wrong password"}),
+        answer({"success": False, "errorMessage": "invalid user name or password"}),
+        answer({"code": 1002, "message": "用户名或密码错误"}),
+        answer({"message": "用户名或密码错误"}, 500),
+        answer({"msg": "no such app"}, 404),
+    ],
+)
+async def test_a_login_that_says_no_in_its_own_way_is_asked_15_times_in_an_hour(reply):
+    clock = DrivenClock()
+    issuer = ScriptedIssuer(clock, otherwise=reply)
+    async with Kept(clock, issuer, http_json(json=LOGIN)) as it:
+        for _ in range(60):
+            await clock.advance(59.99)
+        assert issuer.calls == 15
+        with pytest.raises(TokenUnavailable, match="tried again in"):
+            await it.holder.token()
+
+
+@pytest.mark.parametrize(
+    "reply", [answer({"code": 1001, "msg": "E-4711"}), answer({"success": False}), answer({"status": 1, "info": "?"})]
+)
+async def test_a_login_that_nobody_understands_is_asked_once_a_minute(reply):
+    clock = DrivenClock()
+    issuer = ScriptedIssuer(clock, otherwise=reply)
+    async with Kept(clock, issuer, http_json(json=LOGIN)) as it:
+        for _ in range(60):
+            await clock.advance(59.99)
+        assert issuer.calls == 62
+        issuer.otherwise = Mint()
+        await clock.advance(60.0)
+        assert it.holder.usable
+
+
+@pytest.mark.parametrize("reply", [answer({"code": 1, "msg": "系统繁忙"}), answer({"code": 503, "msg": "x"})])
+async def test_a_login_that_is_busy_is_noticed_to_be_back_within_4_seconds(reply):
+    clock = DrivenClock()
+    issuer = ScriptedIssuer(clock, otherwise=reply)
+    async with Kept(clock, issuer, http_json(json=LOGIN)) as it:
+        await clock.advance(100.0)
+        issuer.otherwise = Mint()
+        await clock.advance(4.0)
+        assert it.holder.usable
 
 
 async def test_a_wrong_password_at_huawei_is_told_in_its_words():

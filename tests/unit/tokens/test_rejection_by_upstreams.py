@@ -140,12 +140,11 @@ async def test_a_token_that_all_who_used_it_refused_is_not_usable_and_not_shown(
         first = await taken(it.holder, CHAT)
         assert it.holder.reject(first, CHAT)
         await settle()
-        assert not it.holder.usable
-        assert (it.holder.status().state, it.holder.status().left_s) == ("none", None)
+        status = it.holder.status()
+        assert (it.holder.usable, status.state, status.left_s) == (False, "none", None)
         assert await outcomes([_task(it.holder.token(by=CHAT))]) == ["TokenUnavailable"]
         await it.clock.advance(31.0)
-        assert it.holder.usable
-        assert it.holder.status().state == "fresh"
+        assert (it.holder.usable, it.holder.status().state) == (True, "fresh")
 
 
 async def test_a_token_is_not_given_past_its_end_to_those_who_did_not_refuse_it():

@@ -23,6 +23,7 @@ from tests.unit.tokens.scripted import (
     Mint,
     ScriptedIssuer,
     Turn,
+    answer,
     cancelled_at_each_await,
     failure_of,
     oauth2,
@@ -353,6 +354,17 @@ async def test_a_secret_that_was_mended_in_one_place_helps_everybody_who_has_it(
         await fleet.clock.advance(4.0)
         assert fleet.texts == ["token-1"] * 4
         assert issuer.calls == 2
+
+
+async def test_four_replicas_ask_an_issuer_that_nobody_understands_little_more_often_than_one_would():
+    async with Fleet(scripted(otherwise=answer({"code": 1001, "msg": "E-4711"}))) as fleet:
+        for _ in range(360):
+            await fleet.clock.advance(10.0)
+        assert 55 <= fleet.issuer.calls <= 65
+        fleet.issuer.otherwise = Mint()
+        await fleet.clock.advance(90.0)
+        assert len(set(fleet.texts)) == 1
+        assert None not in fleet.texts
 
 
 async def test_after_a_recovery_the_refusals_are_counted_anew():

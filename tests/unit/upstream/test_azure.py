@@ -61,3 +61,8 @@ def test_the_list_names_no_deployment_and_is_not_shown():
 
 def test_nothing_more_is_changed_in_a_body():
     assert AzureDialect().rules == ()
+
+
+def test_what_names_no_model_names_no_deployment():
+    files = Operation("files", "GET", "/files", Surface.RAW, "", names_model=False)
+    assert url(operation=files, deployment="base") == f"{BASE}/openai/files?api-version=2024-10-21"

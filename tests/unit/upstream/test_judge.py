@@ -617,3 +617,18 @@ def test_texts_of_our_own_are_no_wrong_credential_to_ragflow():
     messages = [error.message for error in errors if isinstance(error, GatepassError)]
     assert len(messages) == len(errors)
     assert [message for message in messages if re.search("auth|key|forbidden", message.lower())] == []
+
+
+@pytest.mark.parametrize(
+    ("said", "is_one"),
+    [
+        ({"object": "response", "output": [], "error": None}, True),
+        ({"output": []}, True),
+        ({"id": "1"}, False),
+        ({"object": "response", "error": {"message": "no"}}, False),
+        ({"choices": []}, False),
+    ],
+)
+def test_a_response_is_one_by_its_name_or_its_output(said, is_one):
+    found = document(said, surface=Surface.RESPONSES)
+    assert (found is None) == is_one

@@ -1,0 +1,89 @@
+"""A form between two connections: its beginning is kept, the rest is not."""
+
+import pytest
+
+from gatepass.observe.exchange import Exchange
+from gatepass.upload import KEPT_BYTES, Form
+
+PART = b'--b\r\nContent-Disposition: form-data; name="%b"\r\n\r\n%b\r\n'
+END = b"--b--\r\n"
+LONG = bytes(KEPT_BYTES)
+
+
+class Sender:
+    """A client whose body comes in these pieces."""
+
+    def __init__(self, *pieces):
+        self.pieces = [*pieces]
+
+    async def piece(self, limit_bytes):
+        assert limit_bytes == 9
+        return self.pieces.pop(0) if self.pieces else b""
+
+
+def form(*pieces):
+    exchange = Exchange.silent()
+    return Form(Sender(*pieces), exchange, 9, b"b", sum(map(len, pieces))), exchange
+
+
+async def sent(upload):
+    return b"".join([piece async for piece in upload])
+
+
+async def test_a_form_is_read_until_its_model_is_known_and_no_further():
+    one, exchange = form(PART % (b"model", b"w"), PART % (b"file", b"x"), END)
+    await one.begin()
+    assert (one.model, exchange.bytes_in) == ("w", len(PART % (b"model", b"w")) + len(PART % (b"file", b"x")))
+    upload = one.as_model(None)
+    assert upload.length_bytes == len(PART % (b"model", b"w") + PART % (b"file", b"x") + END)
+    assert await sent(upload) == PART % (b"model", b"w") + PART % (b"file", b"x") + END
+    assert exchange.bytes_in == upload.length_bytes
+
+
+@pytest.mark.parametrize("name", ["whisper-large", "w", "v"])
+async def test_another_name_stands_in_the_place_of_the_models_and_in_the_length(name):
+    one, _ = form(PART % (b"model", b"w"), PART % (b"file", b"x"), END)
+    await one.begin()
+    upload = one.as_model(name)
+    whole = await sent(upload)
+    assert whole == PART % (b"model", name.encode()) + PART % (b"file", b"x") + END
+    assert upload.length_bytes == len(whole)
+
+
+async def test_what_was_kept_can_be_sent_again_in_the_middle_too():
+    one, _ = form(PART % (b"model", b"w"), PART % (b"file", b"x"), PART % (b"last", b"y"), END)
+    await one.begin()
+    upload = one.as_model("v")
+    async for _ in upload:
+        break
+    assert upload.again()
+    first = await sent(upload)
+    assert upload.again()
+    assert (
+        await sent(upload) == first == PART % (b"model", b"v") + PART % (b"file", b"x") + PART % (b"last", b"y") + END
+    )
+
+
+async def test_a_long_form_is_sent_once_and_let_go():
+    pieces = (PART % (b"model", b"w"), PART[:-2] % (b"file", LONG), LONG, b"\r\n", END)
+    one, _ = form(*pieces)
+    await one.begin()
+    upload = one.as_model("v")
+    assert upload.again()
+    assert len(await sent(upload)) == upload.length_bytes == sum(map(len, pieces))
+    assert not upload.again()
+    assert one._kept == []
+
+
+async def test_a_model_behind_the_first_mebibyte_is_not_waited_for():
+    one, exchange = form(PART[:-2] % (b"file", LONG), LONG, b"\r\n", PART % (b"model", b"w"), END)
+    await one.begin()
+    assert (one.model, exchange.bytes_in < 2 * KEPT_BYTES) == (None, True)
+    upload = one.as_model("v")
+    assert (await sent(upload)).endswith(PART % (b"model", b"w") + END)
+
+
+async def test_a_form_of_unknown_length_stays_one():
+    one = Form(Sender(PART % (b"model", b"w"), END), Exchange.silent(), 9, b"b", None)
+    await one.begin()
+    assert one.as_model("v").length_bytes is None

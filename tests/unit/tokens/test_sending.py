@@ -1,0 +1,316 @@
+"""No sequence of events shows an upstream a token that is dead, foreign, or refused by it: by the issuer's own word,
+at the moment in which the request is written. Two credentials, three upstreams, through the street's own `send`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from gatepass.attempt import accepted, send
+from gatepass.call import Headers, Request, header
+from gatepass.config.model import Config
+from gatepass.errors import Fault, TokenUnavailable, TransportFault, UpstreamError
+from gatepass.gate import Gate, Hop, build_gate
+from gatepass.observe.exchange import Exchange
+from gatepass.runtime import sleep
+from gatepass.tokens import User
+from gatepass.transport.seam import pour
+from tests.unit.clock import DrivenClock, settle
+from tests.unit.tokens.scripted import JSON, Answer, Broken, Hang, Kept, Mint, ScriptedIssuer, Turn, refused, signed
+
+MARGIN_S = 7.0
+"""More than a token is held back before its end: until then it must be used."""
+FORBIDDEN = "forbidden"
+UPSTREAMS = {"chat": "corp", "embed": "corp", "other": "firm"}
+"""And the credential of each."""
+
+
+@dataclass(frozen=True)
+class Signed(Mint):
+    """A JWT that says to live `own_s`, of which `age_s` have passed; it really lives as long as its reply says."""
+
+    own_s: float = 3600.0
+    age_s: float = 0.0
+    lives_s: float | None = None
+
+
+class Issuer(ScriptedIssuer):
+    """Knows when each of its tokens ends."""
+
+    def __init__(self, clock: DrivenClock, name: str) -> None:
+        super().__init__(clock)
+        self.name = name
+        self.ends_s: dict[str, float] = {}
+        self.revoked: set[str] = set()
+
+    def _mint(self, turn: Mint) -> Answer:
+        lives_s = float(turn.life or 240.0)
+        text = turn.text or f"{self.name}-{len(self.minted) + 1}"
+        if isinstance(turn, Signed):
+            made_s = int(self.clock.wall()) - turn.age_s
+            text = signed(iat=made_s, exp=made_s + turn.own_s, jti=text)
+            lives_s = turn.lives_s or min(lives_s, made_s + turn.own_s - self.clock.wall())
+        self.ends_s[text] = self.clock.now() + lives_s
+        self.revoked.discard(text)
+        return super()._mint(replace(turn, text=text))
+
+
+class Reply:
+    """What an upstream says; the body of a refusal may never come to its end."""
+
+    def __init__(self, status: int, body: bytes = b"{}", *, stalls: bool = False) -> None:
+        self.status, self.headers, self._body, self._stalls = status, JSON, body, stalls
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield self._body
+        if self._stalls:
+            await asyncio.Event().wait()
+
+    async def pour(self, take: Callable[[bytes], bool]) -> bool:
+        return await pour(self, take)
+
+    async def aclose(self) -> None:
+        await asyncio.sleep(0)
+
+
+@dataclass
+class Upstream:
+    """A transport and what is behind it. A request waits `busy_s` for its connection; a kept one may turn out dead
+    after `stale_s`. Every token that is written is checked.
+    """
+
+    name: str
+    clock: DrivenClock
+    issuer: Issuer
+    busy_s: float = 0.0
+    stale_s: float | None = None
+    stalls: bool = False
+    came: int = 0
+    dropped: set[tuple[User, str]] = field(default_factory=set)
+
+    async def send(self, request: Request) -> Reply:
+        self.came += 1
+        if self.busy_s or request.fresh:
+            await sleep(self.clock, self.busy_s or 0.5)
+            if request.anew is not None:
+                request = request.anew() or request
+        text = self._check(request.headers)
+        if self.stale_s is not None and not request.fresh:
+            await sleep(self.clock, self.stale_s)
+            raise TransportFault(Fault.CLOSED, "reset", stale=True)
+        await asyncio.sleep(0)
+        if text in self.issuer.revoked or header(request.headers, b"x-model") == FORBIDDEN.encode():
+            return Reply(401, b'{"error": {"message": "no"}}', stalls=self.stalls)
+        return Reply(200)
+
+    async def aclose(self) -> None: ...
+
+    def _check(self, headers: Headers) -> str:
+        text = (header(headers, b"authorization") or b"").decode().removeprefix("Bearer ")
+        assert text in self.issuer.minted, f"{self.name} was shown a foreign token"
+        assert self.clock.now() < self.issuer.ends_s[text], f"{self.name} was shown a dead token"
+        by = User(self.name, (header(headers, b"x-model") or b"").decode())
+        assert (by, text) not in self.dropped, f"{self.name} was shown again what it had refused"
+        return text
+
+
+class Street:
+    """Requests of several models to several upstreams."""
+
+    def __init__(self) -> None:
+        self.clock = DrivenClock()
+        self.issuers = {name: Issuer(self.clock, name) for name in ("corp", "firm")}
+        self.kept = {name: Kept(self.clock, issuer, name=name) for name, issuer in self.issuers.items()}
+        self.upstreams = {
+            name: Upstream(name, self.clock, self.issuers[credential]) for name, credential in UPSTREAMS.items()
+        }
+        self.gate = _gate(self.clock)
+        self.hops = {name: self._hop(name, credential) for name, credential in UPSTREAMS.items()}
+        self.asked: list[asyncio.Task[int]] = []
+        self.served: defaultdict[User, set[str]] = defaultdict(set)
+
+    def _hop(self, name: str, credential: str) -> Hop:
+        upstream, holder = self.upstreams[name], self.kept[credential].holder
+        plain = holder.reject
+
+        def reject(value: str, by: User) -> bool:
+            if verdict := plain(value, by):
+                self.upstreams[by.upstream].dropped.add((by, value))
+            return verdict
+
+        holder.reject = reject  # type: ignore[method-assign, assignment]
+        return replace(self.gate.hops[name], transport=upstream, holder=holder)
+
+    async def ask(self, name: str, model: str) -> int:
+        """The status that one request comes to."""
+        hop, by = self.hops[name], User(name, model)
+        exchange = replace_model(Exchange.silent(), model)
+        fields = ((b"accept", b"application/json"), (b"x-model", model.encode()))
+        work = asyncio.ensure_future(send(self.gate, hop, Request("POST", "http://h/v1/x", fields, b"{}"), exchange))
+        try:
+            if self._is_held(hop, by):
+                came = self.upstreams[name].came
+                await settle(1)
+                assert self.upstreams[name].came > came, "a request waited while a good token was held"
+            response = await work
+        except (TokenUnavailable, UpstreamError) as error:
+            return error.http_status
+        finally:
+            work.cancel()
+        await response.aclose()
+        if response.status == 200:
+            accepted(hop, exchange)
+            self.served[by].add(exchange.token.text)
+        return response.status
+
+    def _is_held(self, hop: Hop, by: User) -> bool:
+        """Whether the last token that was minted serves `by`, as far as can be known from without."""
+        issuer = self.upstreams[hop.name].issuer
+        last = hop.holder._last if hop.holder is not None else None
+        if last is None or last.text not in self.served[by] or (by, last.text) in self.upstreams[hop.name].dropped:
+            return False
+        return self.clock.now() + MARGIN_S < issuer.ends_s[last.text]
+
+    async def play(self, event: str, which: str, value: float) -> None:
+        issuer = self.issuers[UPSTREAMS[which]]
+        if event == "advance":
+            await self.clock.advance(value)
+        elif event == "sleep":
+            self.clock._now += value
+        elif event == "issuer":
+            issuer.otherwise = TURNS[int(value)]
+        elif event == "ask":
+            self.asked.append(asyncio.create_task(self.ask(which, MODELS[int(value)])))
+        elif event == "revoke":
+            issuer.revoked.update(issuer.minted)
+        elif event == "leave":
+            for task in self.asked[-int(value) :] if value else []:
+                task.cancel()
+        else:
+            setattr(self.upstreams[which], event, value)
+        await settle(5)
+
+    async def end(self) -> None:
+        """All is well again: refusals of one model keep none that is served from being healed."""
+        for issuer in self.issuers.values():
+            issuer.otherwise = Mint()
+        for upstream in self.upstreams.values():
+            upstream.busy_s, upstream.stale_s, upstream.stalls = 0.0, None, False
+        await self.clock.advance(400.0)
+        for task in self.asked:
+            assert task.done()
+            error = None if task.cancelled() else task.exception()
+            assert error is None, error
+        for name in UPSTREAMS:
+            await self._check_healed(name)
+
+    async def _check_healed(self, name: str) -> None:
+        assert await self._outcome(name, "m") == 200
+        assert [await self._outcome(name, FORBIDDEN) for _ in range(10)] == [401] * 10
+        assert await self._outcome(name, "m") == 200
+        await self.play("revoke", name, 0)
+        assert await self._outcome(name, "m") == 200
+
+    async def _outcome(self, name: str, model: str) -> int:
+        task = asyncio.create_task(self.ask(name, model))
+        await self.clock.advance(2.0)
+        return task.result()
+
+
+def replace_model(exchange: Exchange, model: str) -> Exchange:
+    exchange.model = model
+    return exchange
+
+
+def _gate(clock: DrivenClock) -> Gate:
+    upstreams = {name: {"base_url": f"http://{name}.example/v1"} for name in UPSTREAMS}
+    models = {f"of-{name}": {"upstream": name} for name in UPSTREAMS}
+    return build_gate(Config.model_validate({"upstreams": upstreams, "models": models}), clock)
+
+
+TURNS: list[Turn] = [
+    *(Mint(5), Mint(60), Mint(300), Mint(300, delay_s=7.0), Signed(3), Signed(5, own_s=300.0, age_s=295.0)),
+    *(Signed(None, own_s=300_000.0, lives_s=300.0), Signed(60, own_s=60.0), Broken(), Hang(), refused()),
+]
+MODELS = ["m", "n", FORBIDDEN]
+WHICH = st.sampled_from(sorted(UPSTREAMS))
+
+
+def _event(name: str, values: st.SearchStrategy[Any]) -> st.SearchStrategy[tuple[str, str, float]]:
+    return st.tuples(st.just(name), WHICH, values)
+
+
+EVENTS = st.lists(
+    _event("advance", st.floats(0.0, 60.0))
+    | _event("sleep", st.floats(0.0, 300.0))
+    | _event("issuer", st.integers(0, len(TURNS) - 1))
+    | _event("ask", st.integers(0, len(MODELS) - 1))
+    | _event("ask", st.integers(0, len(MODELS) - 1))
+    | _event("revoke", st.just(0))
+    | _event("busy_s", st.sampled_from([0.0, 2.0, 30.0]))
+    | _event("stale_s", st.sampled_from([None, 2.0, 70.0]))
+    | _event("stalls", st.booleans())
+    | _event("leave", st.integers(0, 3)),
+    max_size=30,
+)
+AGAIN = [("ask", "chat", 0), ("issuer", "chat", 0), ("revoke", "chat", 0), ("ask", "chat", 0)]
+"""Serves one request, and has a token of five seconds then."""
+SOON = ("advance", "chat", 1.0)
+HANGS = TURNS.index(Hang())
+
+
+@settings(deadline=None, max_examples=60)
+@given(EVENTS)
+@example([*AGAIN, SOON, ("busy_s", "chat", 30.0), ("ask", "chat", 0), ("advance", "chat", 40.0)])
+@example([*AGAIN, SOON, ("stale_s", "chat", 70.0), ("ask", "chat", 0), ("advance", "chat", 90.0)])
+@example([("ask", "chat", 0), ("issuer", "chat", HANGS), ("ask", "embed", 2), ("ask", "chat", 0)])
+@example([("issuer", "chat", 4), ("advance", "chat", 241.0), ("sleep", "chat", 3.5), ("ask", "chat", 0)])
+@example([("issuer", "chat", 5), ("advance", "chat", 241.0), ("sleep", "chat", 5.5), ("ask", "chat", 0)])
+@example([("issuer", "chat", 6), ("advance", "chat", 241.0), ("sleep", "chat", 301.0), ("ask", "chat", 0)])
+def test_no_sequence_of_events_shows_an_upstream_a_token_it_should_not_see(events):
+    async def story() -> None:
+        street = Street()
+        async with street.kept["corp"], street.kept["firm"]:
+            await settle()
+            for event, which, value in events:
+                await street.play(event, which, value)
+            await street.end()
+
+    asyncio.run(story())
+
+
+async def test_a_token_that_ended_in_the_queue_leaves_its_request_unsent():
+    """Where no other token is to be had, the request may go to another upstream: not one byte was written."""
+    street = Street()
+    async with street.kept["corp"], street.kept["firm"]:
+        await settle()
+        street.upstreams["chat"].busy_s, street.issuers["corp"].otherwise = 400.0, refused()
+        exchange = replace_model(Exchange.silent(), "m")
+        request = Request("POST", "http://h/v1/x", (), b"{}")
+        task = asyncio.create_task(send(street.gate, street.hops["chat"], request, exchange))
+        await street.clock.advance(402.0)
+        with pytest.raises(TokenUnavailable, match="the issuer refused the client"):
+            await task
+        assert (exchange.attempts, street.upstreams["chat"].came) == (0, 1)
+
+
+async def test_a_rejection_whose_body_stalls_is_waited_for_one_second():
+    street = Street()
+    async with street.kept["corp"], street.kept["firm"]:
+        await settle()
+        street.upstreams["chat"].stalls = True
+        await street.play("revoke", "chat", 0)
+        task = asyncio.create_task(street.ask("chat", "m"))
+        await street.clock.advance(0.9)
+        assert street.upstreams["chat"].came == 1
+        await street.clock.advance(0.2)
+        assert await task == 200
+        assert street.upstreams["chat"].came == 2
