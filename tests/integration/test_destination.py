@@ -236,7 +236,7 @@ async def test_each_operation_has_three_paths_and_trailing_slashes(gate, upstrea
 @pytest.mark.parametrize(
     "path",
     [
-        *("/", "/v1", "/v1/", "/docs", "/redoc", "/openapi.json", "/docs/oauth2-redirect", "/v1/completions"),
+        *("/", "/v1", "/v1/", "/docs", "/redoc", "/openapi.json", "/docs/oauth2-redirect", "/v1/messages"),
         *(
             "/v2/models",
             "/v1/v1/v1/models",

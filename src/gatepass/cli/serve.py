@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from gatepass.store.choice import Inheritance
 
 CANNOT_BIND = 3
+STDERR_FD = 2
 
 
 @click.command()
@@ -67,7 +68,7 @@ def _keep_descriptors() -> None:
     """
     for name in os.listdir("/dev/fd"):
         with suppress(OSError):  # that of the listing itself is closed by now
-            if (descriptor := int(name)) > sys.stderr.fileno():
+            if (descriptor := int(name)) > STDERR_FD:
                 os.set_inheritable(descriptor, False)
 
 

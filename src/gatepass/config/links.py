@@ -27,7 +27,10 @@ NO_WAY = (
     " sends all to one) or operations"
 )
 
-_OPERATION = re.compile(r"(?<!/)(?:/chat/completions|/completions|/embeddings|(?<=/v[0-9])/models)\Z")
+_OPERATION = re.compile(
+    r"(?<!/)(?:/chat/completions|/completions|/embeddings|/rerank|/responses|/audio/(?:speech|transcriptions)"
+    r"|(?<=/v[0-9])/models)\Z"
+)
 """An operation's path at the end of a URL, where no host is called so. Azure AI has base URLs that end in /models."""
 NO_BASE = "ends in {path}, which gatepass puts behind it by itself: let it end before that, most often in /v1"
 

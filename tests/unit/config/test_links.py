@@ -40,6 +40,8 @@ def test_a_name_by_reference_is_not_quoted():
         ("https://llm.example/v1/chat/completions", "/chat/completions"),
         ("https://llm.example/V1/Chat/Completions/", "/chat/completions"),
         ("https://llm.example/v1/completions", "/completions"),
+        ("https://llm.example/v1/rerank", "/rerank"),
+        ("https://llm.example/v1/audio/speech", "/audio/speech"),
         ("https://embed.example/embeddings", "/embeddings"),
         ("https://llm.example/v1/models//", "/models"),
     ],

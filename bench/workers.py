@@ -1,0 +1,83 @@
+"""How throughput grows with `--workers`: `python -m bench.workers`, half a minute.
+
+Here gatepass may use both cores, also the one on which the upstream and the load run: with two workers on
+two cores they take their share of the second. So the growth is shown in requests per second and in CPU per
+request, and what the rig itself took stands beside it: it is what is missing to twice the rate.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from statistics import median
+
+import click
+
+from bench import rig
+from bench.candidates import Candidate, Launch, Ports, gatepass
+from bench.environments import NotMade
+from bench.instance import Instance, NotReady
+from bench.processes import NotEnoughCores
+from bench.report import aligned
+from bench.rig import Rig
+from bench.sample import Sample
+from bench.workloads import named
+
+COUNTS = (1, 2)
+MEASURED = ("chat-64", "burst-32", "embeddings-8")
+
+
+def _with_workers(count: int) -> Candidate:
+    one = gatepass()
+
+    def launch(ports: Ports, port: int) -> Launch:
+        made = one(ports, port)
+        return replace(made, command=(*made.command, "--workers", str(count)))
+
+    return Candidate(f"workers-{count}", f"--workers {count}", launch, is_gatepass=True)
+
+
+def _spread(pids: Sequence[int], both: Rig) -> None:
+    """Let every thread of `pids` run on both cores."""
+    for pid in pids:
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            os.sched_setaffinity(int(thread), {both.gateway_core, both.rig_core})
+
+
+def _measured(count: int, far_ends: Rig, rounds: int, seconds: float) -> dict[str, list[Sample]]:
+    samples: dict[str, list[Sample]] = {}
+    with Instance(_with_workers(count), far_ends) as instance:
+        _spread(instance.pids, far_ends)
+        for workload in named(MEASURED) * rounds:
+            samples.setdefault(workload.name, []).append(instance.measure(workload, seconds))
+    return samples
+
+
+@click.command()
+@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True)
+@click.option("--seconds", type=click.FloatRange(0.2), default=2.0, show_default=True)
+def main(rounds: int, seconds: float) -> None:
+    """Measure one worker and two on both cores, and print how the rate grows."""
+    try:
+        with rig.running() as far_ends:
+            found = {count: _measured(count, far_ends, rounds, seconds) for count in COUNTS}
+    except (NotMade, NotEnoughCores, NotReady) as error:
+        raise click.ClickException(str(error)) from error
+    rows = [["", "workers", "req/s", "x one", "CPU µs", "cores of gatepass", "cores of the rig", "errors"]]
+    rows += [_row(workload.name, count, found) for workload in named(MEASURED) for count in COUNTS]
+    print("\n".join(aligned(rows)))
+
+
+def _row(name: str, count: int, found: dict[int, dict[str, list[Sample]]]) -> list[str]:
+    samples, alone = found[count][name], found[COUNTS[0]][name]
+    rate = median(one.requests_s for one in samples)
+    cells = (median(one.cpu_us for one in samples), median(one.gateway_cpu for one in samples))
+    grown = rate / median(one.requests_s for one in alone)
+    rig_cpu, errors = median(one.rig_cpu for one in samples), sum(one.errors for one in samples)
+    shown = (f"{rate:,.0f}", f"{grown:.2f}", f"{cells[0]:.1f}", f"{cells[1]:.2f}", f"{rig_cpu:.2f}", f"{errors:g}")
+    return [name, str(count), *shown]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,33 @@
+"""What passes through, on its way to upstreams of other dialects."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.integration.gateway import gateway
+from tests.integration.scripted import Scripted, Send, reply
+from tests.integration.test_passage import FORM, form
+
+
+async def test_azure_has_a_deployment_in_the_path_of_speech_and_none_in_that_of_files():
+    async with Scripted(answer=lambda _: [Send(reply({"text": "you"}))]) as upstream:
+        upstreams = {"az": {"base_url": upstream.url, "dialect": "azure", "azure": {"api_version": "2024-10-21"}}}
+        models = {"w-1": {"upstream": "az", "name": "ears"}, "*": {"upstream": "az"}}
+        async with gateway(upstreams=upstreams, models=models) as gp:
+            heard = await gp.ask(form(), "/v1/audio/transcriptions", headers=FORM).answer()
+            listed = await gp.ask(None, "/v1/files?limit=1", method="GET", headers={}).answer()
+    assert (heard.status, listed.status) == (200, 200)
+    assert [request.target for request in upstream.received] == [
+        "/openai/deployments/ears/audio/transcriptions?api-version=2024-10-21",
+        "/openai/files?api-version=2024-10-21&limit=1",
+    ]
+
+
+@pytest.mark.parametrize("path", ["/v1/audio/transcriptions", "/v1/files"])
+async def test_ragflow_is_asked_for_chats_alone(path):
+    async with Scripted(answer=lambda _: [Send(reply({"text": "you"}))]) as upstream:
+        upstreams = {"rag": {"base_url": upstream.url, "dialect": "ragflow"}}
+        async with gateway(upstreams=upstreams) as gp:
+            answer = await gp.ask(form(), path, headers=FORM).answer()
+            text = await gp.ask({"model": "m", "prompt": "x"}, "/v1/completions").answer()
+    assert (answer.status, text.status, upstream.received) == (404, 404, [])
