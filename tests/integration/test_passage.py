@@ -352,3 +352,18 @@ async def test_a_transcript_that_is_streamed_passes_event_by_event():
     async with Scripted(answer=lambda _: [Send(stream(*events))]) as upstream, gateway(upstream=upstream.url) as gp:
         answer = await gp.ask(form(), "/v1/audio/transcriptions", headers=FORM).answer()
     assert answer.body == b"".join(events)
+
+
+async def test_a_client_that_reads_slowly_holds_the_upstream_back_and_gets_every_byte():
+    sound = bytes(range(256)) * 2**17
+    answer = [Send(head(200, content_type="audio/mpeg", content_length=str(len(sound))) + sound)]
+    async with (
+        Scripted(answer=lambda _: answer, send_buffer_bytes=2**16) as upstream,
+        gateway(upstream=upstream.url) as gp,
+        gp.ask({"model": "tts", "input": "a"}, "/v1/audio/speech") as ask,
+    ):
+        await ask.head()
+        await asyncio.sleep(0.3)
+        assert upstream.sent_bytes < len(sound)
+        answered = await ask.answer()
+    assert answered.body == sound

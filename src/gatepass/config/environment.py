@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
 from typing import Any
 
 from gatepass.config.document import Document
 from gatepass.config.json_file import value_of
-from gatepass.config.problem import Origin, Path, Problem
+from gatepass.config.problem import Origin, Path, Problem, dotted
 from gatepass.config.proxy import parsed_proxy
 from gatepass.config.references import Reference, UnresolvedReference
-from gatepass.config.settings import did_you_mean
+from gatepass.config.settings import all_settings, did_you_mean
 from gatepass.config.tree import leaves, lookup, replaced
 from gatepass.config.variables import (
+    ASKING,
     NAMES,
     OF_TOKENS,
     OF_TYPE,
@@ -35,6 +37,10 @@ SOURCE = "environment"
 CHAT, EMBEDDINGS, CREDENTIAL = "chat", "embeddings", "token"
 """What the blocks are called that a file would name."""
 _SEPARATORS = re.compile(r"[\s,]+")
+NO_CLIENTS_KEY = "is for `gatepass learned` and opens no door: clients' keys are GATEPASS_KEYS"
+WANTS_A_FILE = "wants a file, which --config or GATEPASS_CONFIG names"
+OTHERWISE = {"URL": "UPSTREAM_URL", "BASE_URL": "UPSTREAM_URL", "HASH": "KEY_HASHES"}
+"""Settings of a file whose variable has another name."""
 
 
 def read_environment(environment: Mapping[str, str]) -> Document:
@@ -44,16 +50,27 @@ def read_environment(environment: Mapping[str, str]) -> Document:
     reading.upstreams()
     reading.credential()
     reading.keys()
-    return Document(SOURCE, reading.tree, reading.origins, tuple(reading.problems))
+    warnings = (f"{PREFIX}{ASKING} {NO_CLIENTS_KEY}",) if environment.get(PREFIX + ASKING) else ()
+    return Document(SOURCE, reading.tree, reading.origins, tuple(reading.problems), warnings)
 
 
 def strangers(values: Mapping[str, str]) -> Iterator[Problem]:
-    """Each of the own variables that gatepass does not have, with the nearest name that it has."""
-    known = sorted(f"{PREFIX}{name}" for name in (*NAMES, "CONFIG"))
+    """Each of the own variables that gatepass does not have, with the nearest name that it has, or the setting of
+    that name that a file has."""
     for name in values:
-        if f"{PREFIX}{name}" not in known:
-            text = f"is not a variable of gatepass{did_you_mean(PREFIX + name, known)}"
-            yield Problem((), text, _origin(name))
+        if name not in NAMES and name not in ("CONFIG", ASKING):
+            yield Problem((), _strange(name), _origin(name))
+
+
+def _strange(name: str) -> str:
+    """Compared without the prefix, which makes all names alike."""
+    known = sorted((*NAMES, "CONFIG"))
+    near = [OTHERWISE[name]] if name in OTHERWISE else get_close_matches(name, known, n=1)
+    places = [pattern for pattern in all_settings() if pattern[-1] == name.lower()]
+    if places and name not in OTHERWISE:
+        shown = dotted(tuple("NAME" if part == "*" else part for part in places[0]))
+        return f"is not a variable of gatepass: {shown} {WANTS_A_FILE}"
+    return f"is not a variable of gatepass{did_you_mean(PREFIX + name, [PREFIX + it for it in near or known])}"
 
 
 class _Reading:

@@ -16,7 +16,7 @@ from gatepass.tokens.failure import FetchFailure, TokenReissued
 from gatepass.tokens.flight import Pilot
 from gatepass.tokens.journal import Journal
 from gatepass.tokens.life import SPACING_S, Token, issued_again, refresh_s
-from gatepass.tokens.rejection import ANYBODY, USERS, Rejections, User
+from gatepass.tokens.rejection import ANYBODY, Rejections, User
 from gatepass.tokens.source import TokenSource
 from gatepass.tokens.status import Observer, Status, Unobserved, sight
 from gatepass.tokens.waiters import Waiters
@@ -32,6 +32,8 @@ NAP_S = 5.0
 WATCH_S = 2.0
 """The same, while a change of the secret's file would make a difference."""
 SHORTEST_RETRY_S = 1.0
+REFUSERS = 1024
+"""So many are kept from a token that they refused; more than that see their upstream's own answer."""
 
 
 class TokenHolder:
@@ -142,7 +144,7 @@ class TokenHolder:
         token, now = self._token, self._clock.now()
         if token is None or token.text != value or by in self._refusers:
             return True
-        if self._closed or self._rejections.resting(value, now) or len(self._refusers) >= USERS:
+        if self._closed or self._rejections.resting(value, now) or len(self._refusers) >= REFUSERS:
             return False
         if not self._refusers:
             if not self._rejections.grant(token, by, now):

@@ -17,7 +17,7 @@ MOST_FETCHES = 60
 WINDOW_S = 60.0
 REST_S = 10.0
 """How long a token is let be that the issuer gave again after it had been rejected."""
-USERS = 64
+USERS = 256
 """So many are known by themselves; a client may make up names of models, which some upstreams serve."""
 
 

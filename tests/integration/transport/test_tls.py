@@ -7,6 +7,7 @@ import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import pytest
 import trustme
@@ -70,6 +71,26 @@ async def test_a_client_certificate_is_shown(kind: Kind):
     server, client = server_context(asks=True), client_context(shows=True)
     async with Scripted([Send(OK)], tls=server) as upstream, kind.open(1, client) as hand:
         assert (await hand.ask(upstream.url)).body == b"fine"
+
+
+async def test_a_client_certificate_that_was_replaced_is_shown_by_the_next_connection(
+    kind: Kind, tmp_path: Path, complaints: list[str]
+):
+    cert, key = tmp_path / "client.pem", tmp_path / "client.key"
+
+    def put(authority: trustme.CA) -> None:
+        issued = authority.issue_cert("client.example")
+        issued.private_key_pem.write_to_path(key)
+        issued.cert_chain_pems[0].write_to_path(cert)
+
+    put(trustme.CA())
+    client = ssl_context(Network(client_cert=str(cert), client_key=str(key)))
+    AUTHORITY.configure_trust(client)
+    async with Scripted([Send(OK)], tls=server_context(asks=True)) as upstream, kind.open(1, client) as hand:
+        assert (await hand.fault(upstream.url)).fault in (Fault.TLS, Fault.CLOSED)
+        put(AUTHORITY)
+        assert (await hand.ask(upstream.url)).body == b"fine"
+    complaints.clear()
 
 
 @contextmanager

@@ -233,3 +233,32 @@ def test_a_proxys_password_is_taken_apart_and_hidden(scheme):
 )
 def test_a_proxy_that_is_none_is_told_without_its_password(text, told):
     assert problems(PROXY=text) == [f"environment GATEPASS_PROXY: upstreams.chat.network.proxy: {told}"]
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("DIALECT", ": upstreams.NAME.dialect wants a file, which --config or GATEPASS_CONFIG names"),
+        ("LEARN", ": upstreams.NAME.learn wants a file, which --config or GATEPASS_CONFIG names"),
+        ("BASE_URL", "; did you mean GATEPASS_UPSTREAM_URL?"),
+        ("TOKENS", "; did you mean GATEPASS_TOKEN?"),
+    ],
+)
+def test_a_variable_that_is_none_is_told_with_its_setting_or_with_the_nearest_one(name, told):
+    assert problems(**{name: "x"}) == [f"environment GATEPASS_{name}: is not a variable of gatepass{told}"]
+
+
+def test_a_variable_that_resembles_none_is_told_with_all_there_are():
+    (told,) = problems(ZZZZ="x")
+    assert told.startswith("environment GATEPASS_ZZZZ: is not a variable of gatepass; there is GATEPASS_CA_FILE, ")
+    assert "GATEPASS_UPSTREAM_URL" in told
+
+
+def test_the_key_that_the_command_learned_shows_is_no_fault_and_opens_no_door():
+    document = read(KEY="gp-of-the-shell-4711")
+    assert document.problems == ()
+    assert document.warnings == (
+        "GATEPASS_KEY is for `gatepass learned` and opens no door: clients' keys are GATEPASS_KEYS",
+    )
+    assert document.tree == read().tree
+    assert read().warnings == ()

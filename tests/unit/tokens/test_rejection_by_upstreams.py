@@ -7,7 +7,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from gatepass.tokens import Token, TokenHolder, User
-from gatepass.tokens.rejection import USERS
+from gatepass.tokens.holder import REFUSERS
 from tests.unit.clock import DrivenClock, settle
 from tests.unit.tokens.scripted import Hang, Kept, Mint, ScriptedIssuer, Turn, outcomes, refused
 
@@ -129,8 +129,8 @@ async def test_rejections_by_several_while_a_token_is_fetched_are_one_fetch():
 async def test_more_users_than_are_known_by_themselves_see_the_upstreams_own_answer():
     async with kept(Mint(), Hang()) as it:
         await settle()
-        verdicts = [it.holder.reject("token-1", User("chat", f"made-up-{number}")) for number in range(USERS + 3)]
-        assert verdicts == [True] * USERS + [False] * 3
+        verdicts = [it.holder.reject("token-1", User("chat", f"made-up-{number}")) for number in range(REFUSERS + 3)]
+        assert verdicts == [True] * REFUSERS + [False] * 3
         assert it.holder.fresh(CHAT) is not None
 
 

@@ -1,0 +1,61 @@
+"""decode: the body of a request becomes a Call, under the name that its model really has."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from gatepass.adapt.rerank.question import is_question
+from gatepass.adapt.typed_ids import untyped
+from gatepass.call import Call, Surface, header
+from gatepass.config.access import AccessKey
+from gatepass.errors import UnsupportedMediaType
+from gatepass.surface.decode import check_encoding, decode, without_body
+from gatepass.surface.form_data import boundary_of
+from gatepass.surface.operations import Match, nothing_at
+from gatepass.upload import Form
+from gatepass.visit import Visit
+
+MODEL_IS_NEEDED = (Surface.CHAT, Surface.EMBEDDINGS, Surface.RESPONSES)
+"""Without a model in their bodies these are no requests; others may go where their operation says."""
+
+
+def decoded(visit: Visit, found: Match, caller: AccessKey, body: bytes) -> Call:
+    """The call that `body` asks for. Raises what `decode` does, and UnknownPath."""
+    visit.exchange.keep_body("request", body)
+    operation, inbound = found.operation, visit.inbound
+    default = None if operation.surface in MODEL_IS_NEEDED else visit.gate.routes.model_without_name(operation.name)
+    if operation.surface is Surface.RAW and (not body or operation.method != "POST"):
+        call = without_body(inbound, operation, caller.name, default or "")
+    else:
+        call = decode(inbound, operation, body, caller.name, default)
+    if found.at_root and not is_question(body):
+        raise nothing_at(inbound.path, visit.gate.config.server.base_path)
+    return _typed(visit, call)
+
+
+def form_of(visit: Visit) -> Form:
+    """The body as a form of which nothing was read yet. Raises UnsupportedMediaType."""
+    inbound, limit_bytes = visit.inbound, visit.gate.config.limits.upload_bytes
+    boundary = boundary_of(inbound.headers)
+    check_encoding(inbound.headers)
+    if boundary is None:
+        raise UnsupportedMediaType("Send the body as `content-type: multipart/form-data` with its boundary.")
+    length = header(inbound.headers, b"content-length") or b""
+    return Form(visit.client, visit.exchange, limit_bytes, boundary, int(length) if length.isdigit() else None)
+
+
+async def named_by(visit: Visit, form: Form, found: Match, caller: AccessKey) -> Call:
+    """The call that `form` asks for, which is read until its model is known. Raises what `Form.read` does."""
+    await form.begin()
+    model = form.model
+    if model is None:
+        model = visit.gate.routes.model_without_name(found.operation.name)
+    return _typed(visit, without_body(visit.inbound, found.operation, caller.name, model))
+
+
+def _typed(visit: Visit, call: Call) -> Call:
+    """`call` under the name that the model really has, where the profile lists it under another."""
+    if visit.profile.settings.typed_ids:
+        call = replace(call, model=untyped(call.model))
+    visit.exchange.model, visit.exchange.stream = call.model or None, call.stream
+    return call

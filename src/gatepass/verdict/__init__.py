@@ -1,0 +1,7 @@
+"""What an upstream's reply really is: whole, a stream that has begun, one made into the other, or an error."""
+
+from gatepass.verdict.answer import Answer, Begun, Made, Passed, Whole
+from gatepass.verdict.judging import judge
+from gatepass.verdict.tail import read_tail
+
+__all__ = ["Answer", "Begun", "Made", "Passed", "Whole", "judge", "read_tail"]

@@ -1,0 +1,56 @@
+"""What a judged reply is: whole, made into a stream, a stream that has begun, or passed by its head."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gatepass.call import Headers, Response
+from gatepass.gate import Hop
+from gatepass.relay.stream import EventStream
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """A plain reply, held whole and judged; `adapted` names what was done to it."""
+
+    status: int
+    headers: Headers
+    body: bytes
+    adapted: tuple[str, ...] = ()
+    is_right: bool = False
+    """Its vectors are all that the client's own call asked for, in order: nobody has to look again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A stream made of a whole reply: all of its events, `[DONE]` with them; `body` is what they were made of."""
+
+    headers: Headers
+    events: bytes
+    body: bytes
+    adapted: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A stream whose first event was judged; the holder closes `response`.
+
+    `ready` may be written now; `whole` says that the body has already ended.
+    """
+
+    hop: Hop
+    response: Response
+    events: EventStream
+    ready: bytes
+    whole: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """A reply of which only the head was judged; the holder closes `response`."""
+
+    hop: Hop
+    response: Response
+
+
+Answer = Whole | Made | Begun | Passed

@@ -1,0 +1,90 @@
+"""A stream was asked for: judged by its beginning, before a byte of it reaches the client."""
+
+from __future__ import annotations
+
+from gatepass.attempt import broken
+from gatepass.call import Surface, header
+from gatepass.errors import TransportFault, UpstreamInvalid
+from gatepass.relay.event import read_json
+from gatepass.relay.opening import Kind, Opening
+from gatepass.relay.profiled import after_of
+from gatepass.relay.repair.repair import Repair
+from gatepass.relay.repair.wishes import Wishes
+from gatepass.relay.stream import EventStream
+from gatepass.relay.synthesis import synthesise
+from gatepass.relay.wish import usage_wish
+from gatepass.verdict.answer import Answer, Begun, Made, Whole
+from gatepass.verdict.case import Case
+from gatepass.verdict.holding import hold
+
+SYNTHESISED = "stream=synth"
+"""What `x-gatepass-adapted` calls a stream made of a whole reply."""
+
+
+async def begin(case: Case) -> Answer:
+    """Read until it is plain what came, and a stream until its first events can be written."""
+    opening = Opening(header(case.response.headers, b"content-type"))
+    events = _event_stream(case)
+    pieces: list[bytes] = []
+    try:
+        async for piece in case.response:
+            if opening.kind is Kind.UNDECIDED:
+                pieces.append(piece)
+                if opening.feed(piece) is Kind.UNDECIDED:
+                    continue
+                piece = b"".join(pieces)
+            if opening.kind is not Kind.STREAM:
+                return _made(case, await hold(case, piece))
+            if ready := _judged(case, piece, events.feed(piece), events):
+                return Begun(case.hop, case.response, events, ready)
+    except TransportFault as fault:
+        raise broken(case.gate, case.hop, fault) from fault
+    if opening.kind is not Kind.STREAM:
+        return _made(case, await hold(case, b"".join(pieces)))
+    return Begun(case.hop, case.response, events, _judged(case, b"", events.finish(), events), whole=True)
+
+
+def _made(case: Case, reply: Whole) -> Answer:
+    if case.call.operation.surface is Surface.RAW:
+        return reply
+    if not case.is_chat:
+        raise UpstreamInvalid("The upstream answered whole where a stream was asked for.", upstream=case.hop.name)
+    wants_usage = usage_wish(case.call.body) is not False
+    events = b"".join(synthesise(read_json(reply.body), wants_usage, case.origin()))
+    headers = tuple(field for field in reply.headers if field[0] != b"content-type")
+    return Made(headers, events, reply.body, (SYNTHESISED, *reply.adapted))
+
+
+def _event_stream(case: Case) -> EventStream:
+    if not case.is_chat:
+        limit_bytes = case.gate.config.limits.event_bytes
+        return EventStream(case.hop.name, limit_bytes, case.reader(), done_is_required=False)
+    origin, wish = case.origin(), usage_wish(case.call.body)
+    return EventStream(
+        case.hop.name,
+        case.gate.config.limits.event_bytes,
+        case.reader(),
+        choices=case.call.choices,
+        before=case.hop.shaping.stream(origin, wants_usage=bool(wish)),
+        repair=Repair(_wishes(case, wish), origin),
+        after=after_of(case.profile),
+    )
+
+
+def _wishes(case: Case, include_usage: bool | None) -> Wishes:
+    wanted, profile = case.hop.settings.repair, case.profile
+    return Wishes(
+        include_usage,
+        wanted.without_choices if profile.without_choices == "move" else profile.without_choices,
+        profile.splits_finish,
+        wanted.cumulative,
+        wanted.one_id,
+    )
+
+
+def _judged(case: Case, piece: bytes, ready: bytes, events: EventStream) -> bytes:
+    """`ready`, unless the stream failed before any event of an answer: the client still gets its true status."""
+    case.exchange.keep_body("reply", piece if events.failure is not None else b"")
+    if events.failure is not None and not events.has_answered:
+        raise events.failure
+    return ready

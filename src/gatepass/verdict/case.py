@@ -1,0 +1,40 @@
+"""One reply before its judge, and what every judgement of it needs."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import msgspec
+
+from gatepass.call import Call, Complaint, Headers, Response, Surface
+from gatepass.config.profiles import Profile
+from gatepass.gate import Gate, Hop
+from gatepass.observe.exchange import Exchange
+from gatepass.relay.chunk import Origin
+
+
+class Case(msgspec.Struct, frozen=True):
+    """One reply, the client's own `call` that it shall answer, and what the client needs beyond that."""
+
+    gate: Gate
+    call: Call
+    hop: Hop
+    response: Response
+    exchange: Exchange
+    profile: Profile
+
+    @property
+    def is_chat(self) -> bool:
+        return self.call.operation.surface is Surface.CHAT
+
+    def headers(self) -> Headers:
+        """The reply's headers, as far as the client gets them."""
+        return tuple(self.hop.dialect.relay_headers(self.response.headers))
+
+    def reader(self) -> partial[Complaint | None]:
+        """Reads the complaint that an event may be, in the upstream's dialect."""
+        return partial(self.hop.dialect.read_complaint, mask=self.gate.redactor.mask)
+
+    def origin(self) -> Origin:
+        """What chunks that gatepass makes itself say of where they come from."""
+        return Origin(lambda prefix: f"{prefix}{self.call.id}", int(self.gate.clock.wall()), self.call.model)

@@ -1,0 +1,117 @@
+"""One reply was asked for: held whole, or put together out of a stream."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from gatepass.adapt.embeddings import Asked, is_right
+from gatepass.attempt import broken, whole
+from gatepass.call import Surface, header
+from gatepass.errors import GatepassError, TransportFault
+from gatepass.relay.aggregation.aggregator import Aggregator
+from gatepass.relay.aggregation.assembly import Assembly
+from gatepass.relay.opening import Kind, Opening
+from gatepass.relay.profiled import mended_reply
+from gatepass.relay.repair.repair import Repair
+from gatepass.relay.repair.wishes import Wishes
+from gatepass.upstream import form
+from gatepass.verdict.answer import Whole
+from gatepass.verdict.case import Case
+from gatepass.verdict.tail import read_tail
+
+MENDED = (Surface.CHAT, Surface.EMBEDDINGS)
+"""What a client's profile may change of a plain reply."""
+AGGREGATED, UNWRAPPED = "stream=aggregate", "unwrap=data"
+"""What `x-gatepass-adapted` calls a reply made of a stream, and an answer out of its envelope."""
+
+
+async def hold(case: Case, beginning: bytes = b"") -> Whole:
+    """The reply held whole, of which `beginning` was read already. Raises the error that it really is."""
+    body = await whole(case.gate, case.hop, case.response, case.gate.config.limits.reply_bytes, beginning)
+    case.exchange.keep_body("reply", body)
+    if _is_stream(case, body):
+        assembly = _assembly(case)
+        assembly.feed(body)
+        return _aggregated(case, assembly)
+    if case.call.operation.surface is Surface.EMBEDDINGS and is_right(body, Asked.of(case.call.body)):
+        return _mended(case, Whole(case.response.status, case.headers(), body, is_right=True))
+    adapted: tuple[str, ...] = ()
+    if case.is_chat and not case.hop.shaping.is_plain:
+        body, adapted = case.hop.shaping.document(body, case.origin())
+    judged = _judged_document(case, body)
+    if isinstance(judged, GatepassError):
+        raise judged
+    if judged is not body:
+        adapted = (*adapted, UNWRAPPED)
+    return _mended(case, Whole(case.response.status, case.headers(), judged, adapted))
+
+
+async def gather(case: Case) -> Whole:
+    """One reply out of a stream, read as far as it says something. A document that is only labelled so is held."""
+    opening, assembly = Opening(b"text/event-stream"), _assembly(case)
+    try:
+        async for piece in case.response:
+            if opening.kind is Kind.UNDECIDED and opening.feed(piece) is Kind.UNDECIDED:
+                continue
+            if opening.kind is not Kind.STREAM:
+                return await hold(case, opening.held)
+            opening.held, run = b"", opening.held or piece
+            case.exchange.keep_body("reply", run)
+            if not assembly.feed(run):
+                await read_tail(case.response)
+                break
+    except TransportFault as fault:
+        raise broken(case.gate, case.hop, fault) from fault
+    finally:
+        await case.response.aclose()
+    assembly.feed(opening.held)
+    return _aggregated(case, assembly)
+
+
+def says_stream(case: Case) -> bool:
+    """Whether the head calls the body a stream of events."""
+    kind = header(case.response.headers, b"content-type")
+    return kind != b"application/json" and form.content_type(case.response.headers) == "text/event-stream"
+
+
+def _mended(case: Case, reply: Whole) -> Whole:
+    """`reply` as the client's profile wants it."""
+    if case.call.operation.surface not in MENDED:
+        return reply
+    body, more = mended_reply(reply.body, case.profile)
+    return replace(reply, body=body, adapted=(*reply.adapted, *more)) if more else reply
+
+
+def _judged_document(case: Case, body: bytes) -> bytes | GatepassError:
+    hop, response = case.hop, case.response
+    return hop.dialect.judge_document(
+        hop.name,
+        case.call.operation.surface,
+        response.status,
+        response.headers,
+        body,
+        host=hop.host,
+        wall_s=case.gate.clock.wall(),
+        mask=case.gate.redactor.mask,
+    )
+
+
+def _is_stream(case: Case, body: bytes) -> bool:
+    return case.is_chat and body[:1] != b"{" and form.is_event_stream(case.response.headers, body)
+
+
+def _assembly(case: Case) -> Assembly:
+    hop, origin, limits = case.hop, case.origin(), case.gate.config.limits
+    shaper = hop.shaping.stream(origin, wants_usage=True)
+    shapers = [] if shaper is None else [shaper]
+    if hop.settings.repair.cumulative:  # the rest of what a repair mends is no matter to an aggregator
+        shapers.append(Repair(Wishes(None, "keep", cumulative=True), origin))
+    aggregator = Aggregator(hop.name, limits.reply_bytes, case.reader(), origin, choices=case.call.choices)
+    return Assembly(hop.name, aggregator, limits.event_bytes, shapers)
+
+
+def _aggregated(case: Case, assembly: Assembly) -> Whole:
+    body = assembly.finish()
+    headers = tuple(field for field in case.headers() if field[0] != b"content-type")
+    headers = (*headers, (b"content-type", b"application/json"))
+    return _mended(case, Whole(case.response.status, headers, body, (AGGREGATED,)))

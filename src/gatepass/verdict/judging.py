@@ -1,0 +1,66 @@
+"""judge: what an upstream's reply really is, before a byte of it reaches the client."""
+
+from __future__ import annotations
+
+from gatepass.attempt import refused
+from gatepass.call import Call, Response, Surface
+from gatepass.config.profiles import PLAIN, Profile
+from gatepass.errors import UpstreamError
+from gatepass.gate import Gate, Hop
+from gatepass.observe.exchange import Exchange
+from gatepass.upstream import form
+from gatepass.upstream.rejection import named
+from gatepass.verdict.answer import Answer, Passed
+from gatepass.verdict.beginning import begin
+from gatepass.verdict.case import Case
+from gatepass.verdict.holding import gather, hold, says_stream
+
+LOWEST_ERROR = 400
+
+
+async def judge(
+    gate: Gate, call: Call, hop: Hop, response: Response, exchange: Exchange, profile: Profile = PLAIN
+) -> Answer:
+    """Turn a reply into what the client's own `call` asked for; raises the error that it really is, and closes it then.
+
+    A stream where none was asked for becomes one reply, a whole reply where a stream was becomes a stream.
+    `profile` is what the client needs beyond that.
+    """
+    case = Case(gate, call, hop, response, exchange, profile)
+    try:
+        return await _decide(case)
+    except UpstreamError as error:
+        await response.aclose()
+        raise named(error, hop.settings.rejection) from error.__cause__
+    except BaseException:
+        await response.aclose()
+        raise
+
+
+async def _decide(case: Case) -> Answer:
+    hop, response = case.hop, case.response
+    error = hop.dialect.judge_head(hop.name, response.status, response.headers, host=hop.host)
+    if error is None and response.status >= LOWEST_ERROR:
+        error = await refused(case.gate, hop, response, case.exchange)
+    if error is not None:
+        raise error
+    if not case.is_chat:
+        return await _of_no_chat(case)
+    return await (begin(case) if case.call.stream else gather(case) if says_stream(case) else hold(case))
+
+
+async def _of_no_chat(case: Case) -> Answer:
+    if case.call.operation.surface is Surface.RAW:
+        return await _pass(case)
+    is_stream = case.call.stream and case.call.operation.surface is Surface.RESPONSES
+    return await (begin(case) if is_stream else hold(case))
+
+
+async def _pass(case: Case) -> Answer:
+    """JSON is held and judged, a page is an error, events are watched; whatever else passes as it comes."""
+    kind = form.content_type(case.response.headers)
+    if case.call.operation.is_download and kind != "text/html":
+        return Passed(case.hop, case.response)
+    if kind in ("text/html", "") or kind.endswith("json"):
+        return await hold(case)
+    return await begin(case) if kind == "text/event-stream" else Passed(case.hop, case.response)
