@@ -34,7 +34,7 @@ def decoded(visit: Visit, found: Match, caller: AccessKey, body: bytes) -> Call:
 
 
 def form_of(visit: Visit) -> Form:
-    """The body as a form of which nothing was read yet. Raises UnsupportedMediaType."""
+    """The body as a form of which nothing was read yet. Raises UnsupportedEncoding and UnsupportedMediaType."""
     inbound, limit_bytes = visit.inbound, visit.gate.config.limits.upload_bytes
     boundary = boundary_of(inbound.headers)
     check_encoding(inbound.headers)

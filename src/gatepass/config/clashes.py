@@ -1,15 +1,31 @@
-"""Where two settings of a valid configuration contradict each other."""
+"""Where two settings of a valid configuration contradict each other, or most likely do."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from difflib import get_close_matches
+from urllib.parse import urlsplit
 
 from gatepass.config.carry import BEARER, Carry
+from gatepass.config.dialects import no_assistant
 from gatepass.config.model import Config
-from gatepass.config.problem import Path
+from gatepass.config.models import Model
+from gatepass.config.problem import Path, dotted
 from gatepass.config.upstream import Upstream
 
 TWICE = "{} carries the token already: a request has one of each name"
+NOT_AZURE = "is Azure, whose deployments want dialect: azure; with openai it ends in /openai/v1"
+_AZURE = re.compile(r"\.(?:openai|cognitiveservices)\.azure\.(?:com|us|cn)\Z")
+
+LEARN_ALSO = (
+    *("n", "stop", "max_tokens", "max_completion_tokens", "logprobs", "top_logprobs", "response_format"),
+    *("tools", "tool_choice", "functions", "function_call", "dimensions", "web_search_options"),
+    *("system_into_user", "merge_roles"),
+)
+"""What `upstreams.NAME.learn_also` is for. It may hold any other member's name, but one that nearly is one of these
+was most likely to be it."""
+ALIKE = 0.85
 
 
 def carry_of(upstream: Upstream, config: Config) -> Carry:
@@ -20,17 +36,43 @@ def carry_of(upstream: Upstream, config: Config) -> Carry:
 
 
 def clashes(config: Config) -> Iterator[tuple[Path, str]]:
-    """Each operation that RAGFlow does not know, and each static header that carries the token too, with what to
-    tell of it."""
+    """Each operation that RAGFlow does not know, each name that no assistant of it can have, and each static header
+    that carries the token too, with what to tell of it."""
     for operation, route in config.operations.items():
         if operation not in ("chat", "models") and config.upstreams[route.upstream].dialect == "ragflow":
             yield (
                 ("operations", operation, "upstream"),
                 f"{route.upstream} is RAGFlow, which answers chats and nothing else",
             )
+    for name, model in config.models.items():
+        yield from _no_assistants(name, model, config)
     for name, upstream in config.upstreams.items():
         if upstream.credential is not None:
             carried = {field.lower() for field in carry_of(upstream, config).templates}
             for field in upstream.headers:
                 if field.lower() in carried:
                     yield ("upstreams", name, "headers", field), TWICE.format(field)
+
+
+def doubts(config: Config) -> Iterator[str]:
+    """What a configuration that can be used says in all likelihood by mistake, as warnings."""
+    for name, upstream in config.upstreams.items():
+        url = urlsplit(upstream.base_url)
+        is_azure = _AZURE.search((url.hostname or "").lower()) is not None
+        if is_azure and upstream.dialect == "openai" and not url.path.endswith("/openai/v1"):
+            yield f"upstreams.{name}.base_url {NOT_AZURE}"
+        for number, member in enumerate(upstream.learn_also):
+            near = get_close_matches(member, LEARN_ALSO, n=1, cutoff=ALIKE)
+            if near and near[0] != member:
+                place = dotted(("upstreams", name, "learn_also", number))
+                yield f"{place}: no client is known to send {member}; did you mean {near[0]}?"
+
+
+def _no_assistants(name: str, model: Model, config: Config) -> Iterator[tuple[Path, str]]:
+    for number, target in enumerate(model.in_order()):
+        is_pattern = target.name is None and any(sign in name for sign in "*?[")
+        if config.upstreams[target.upstream].dialect != "ragflow" or is_pattern:
+            continue
+        if (fault := no_assistant(target.name if target.name is not None else name)) is not None:
+            block: Path = ("models", name) if model.targets is None else ("models", name, "targets", number)
+            yield (*block, "name") if target.name is not None else block, fault

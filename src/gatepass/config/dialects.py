@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from difflib import get_close_matches
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
@@ -11,6 +12,11 @@ from pydantic import Field
 from gatepass.config.block import Block
 
 DialectName = Literal["openai", "azure", "ragflow"]
+
+KINDS = ("chat", "agent")
+"""Of what stands behind a RAGFlow name: `chat:ID`, `agent:ID`."""
+NO_ID = "names no {}: its id belongs behind the colon"
+NO_KIND = "is neither the id of a chat assistant nor agent:ID"
 
 _DATED = re.compile(r"\d{4}-\d{2}-\d{2}")
 _DEPLOYMENT = re.compile(r"/deployments/[^/]+\Z")
@@ -54,3 +60,14 @@ def misplaced(dialect: DialectName, base_url: str, azure: Azure | None) -> str |
     if dialect == "ragflow" and _OTHER_VERSION.search(path):
         return NOT_ITS_API
     return None
+
+
+def no_assistant(name: str) -> str | None:
+    """Why `name` stands for nothing in RAGFlow, or None: an id alone, `chat:ID` or `agent:ID`. Ids hold no colon."""
+    kind, colon, rest = name.partition(":")
+    if not colon:
+        return None if name else NO_KIND
+    if kind not in KINDS:
+        near = get_close_matches(kind, KINDS, n=1)
+        return NO_KIND + (f"; did you mean {near[0]}:{rest}?" if near else "")
+    return None if rest else NO_ID.format("chat assistant" if kind == "chat" else "agent")

@@ -38,9 +38,10 @@ CHAT, EMBEDDINGS, CREDENTIAL = "chat", "embeddings", "token"
 """What the blocks are called that a file would name."""
 _SEPARATORS = re.compile(r"[\s,]+")
 NO_CLIENTS_KEY = "is for `gatepass learned` and opens no door: clients' keys are GATEPASS_KEYS"
+NEAR = 0.7
 WANTS_A_FILE = "wants a file, which --config or GATEPASS_CONFIG names"
-OTHERWISE = {"URL": "UPSTREAM_URL", "BASE_URL": "UPSTREAM_URL", "HASH": "KEY_HASHES"}
-"""Settings of a file whose variable has another name."""
+OTHERWISE = {"UPSTREAM": "UPSTREAM_URL", "URL": "UPSTREAM_URL", "BASE_URL": "UPSTREAM_URL", "HASH": "KEY_HASHES"}
+"""Names in a file of what has a variable of another name."""
 
 
 def read_environment(environment: Mapping[str, str]) -> Document:
@@ -65,12 +66,13 @@ def strangers(values: Mapping[str, str]) -> Iterator[Problem]:
 def _strange(name: str) -> str:
     """Compared without the prefix, which makes all names alike."""
     known = sorted((*NAMES, "CONFIG"))
-    near = [OTHERWISE[name]] if name in OTHERWISE else get_close_matches(name, known, n=1)
-    places = [pattern for pattern in all_settings() if pattern[-1] == name.lower()]
-    if places and name not in OTHERWISE:
-        shown = dotted(tuple("NAME" if part == "*" else part for part in places[0]))
-        return f"is not a variable of gatepass: {shown} {WANTS_A_FILE}"
-    return f"is not a variable of gatepass{did_you_mean(PREFIX + name, [PREFIX + it for it in near or known])}"
+    if near := [OTHERWISE[name]] if name in OTHERWISE else get_close_matches(name, known, n=1, cutoff=NEAR):
+        return f"is not a variable of gatepass; did you mean {PREFIX}{near[0]}?"
+    for place in all_settings():
+        if place[-1] == name.lower():
+            shown = dotted(tuple("NAME" if part == "*" else part for part in place))
+            return f"is not a variable of gatepass: {shown} {WANTS_A_FILE}"
+    return f"is not a variable of gatepass; there is {', '.join(PREFIX + it for it in known)}"
 
 
 class _Reading:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from typing import Any
 
 from gatepass.config.problem import Path
@@ -59,11 +60,23 @@ def dangling(tree: Any) -> Iterator[tuple[Path, str]]:
         for path, value in matches(tree, pattern):
             if isinstance(value, str) and value not in names:
                 yield path, _unknown(value, block, names)
+    yield from _suggested(tree)
     own = lookup(tree, ("profiles",))
     profiles = sorted({*BUILT_IN, *(str(name) for name in own)} if isinstance(own, dict) else BUILT_IN)
     for path, value in matches(tree, ("access", "keys", "*", "profile")):
         if isinstance(value, str) and value not in profiles:
             yield path, _unknown(value, "profiles", profiles)
+
+
+def _suggested(tree: Any) -> Iterator[tuple[Path, str]]:
+    """Each model that is pointed at and that no request could reach."""
+    models = lookup(tree, ("models",))
+    names = [str(name) for name in models] if isinstance(models, dict) else []
+    if any(lookup(tree, ("operations", name)) is not None for name in WITH_MODELS):
+        return
+    for path, value in matches(tree, ("models", "*", "suggest")):
+        if isinstance(value, str) and not any(fnmatchcase(value, name) for name in names):
+            yield path, _unknown(value, "models", names)
 
 
 def _unknown(value: str, block: str, names: list[str]) -> str:

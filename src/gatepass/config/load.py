@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from gatepass.config.certificates import unusable_files
-from gatepass.config.clashes import clashes
+from gatepass.config.clashes import clashes, doubts
 from gatepass.config.document import Document, read_document
 from gatepass.config.environment import read_environment, strangers
 from gatepass.config.links import dangling, dead_ends
@@ -65,7 +65,7 @@ def load(
         config,
         document.source,
         dict(_origins(document)),
-        (*document.warnings, *_unused(document, environment), *_unused_proxies(config, environment)),
+        (*document.warnings, *doubts(config), *_unused(document, environment), *_unused_proxies(config, environment)),
     )
 
 

@@ -1,7 +1,8 @@
 import pytest
 
+from gatepass.adapt.teaching.allowance import OPT_IN
 from gatepass.config.carry import BEARER, Carry
-from gatepass.config.clashes import TWICE, carry_of, clashes
+from gatepass.config.clashes import LEARN_ALSO, NOT_AZURE, TWICE, carry_of, clashes, doubts
 from gatepass.config.load import load
 from gatepass.config.model import Config
 from gatepass.config.problem import ConfigError, dotted
@@ -96,3 +97,64 @@ def test_operation_that_ragflow_does_not_know_is_refused_at_load():
         ("operations.embeddings.upstream", "rag is RAGFlow, which answers chats and nothing else")
     ]
     assert told("chat") == []
+
+
+def ragflow(models):
+    rag = {"base_url": "http://rag.example:9380", "dialect": "ragflow"}
+    given = {"upstreams": {"rag": rag, "chat": {"base_url": "https://llm.example/v1"}}, "models": models}
+    return {dotted(path): text for path, text in clashes(Config.model_validate(given))}
+
+
+def test_name_that_no_assistant_can_have_is_refused_where_it_stands():
+    no_id = "names no agent: its id belongs behind the colon"
+    no_kind = "is neither the id of a chat assistant nor agent:ID; did you mean agent:abc?"
+    assert ragflow({"a": {"upstream": "rag", "name": "agent:"}}) == {"models.a.name": no_id}
+    assert ragflow({"agents:abc": {"upstream": "rag"}}) == {"models.agents:abc": no_kind}
+    targets = [{"upstream": "chat", "name": "agents:abc"}, {"upstream": "rag", "name": "agents:abc"}]
+    assert ragflow({"a": {"targets": targets}}) == {"models.a.targets[1].name": no_kind}
+
+
+def test_names_of_assistants_and_of_other_upstreams_are_fine():
+    fine = {
+        "a": {"upstream": "rag", "name": "agent:7f1d"},
+        "b": {"upstream": "rag", "name": "2e3b"},
+        "agent:*": {"upstream": "rag"},
+        "qwen:7b": {"upstream": "chat"},
+    }
+    assert ragflow(fine) == {}
+
+
+@pytest.mark.parametrize(
+    "base",
+    ["https://r.openai.azure.com", "https://R.OpenAI.azure.com/openai/deployments/d", "https://r.openai.azure.us"],
+)
+def test_azure_called_as_openai_is_doubted(base):
+    assert list(doubts(config({"base_url": base}))) == [f"upstreams.chat.base_url {NOT_AZURE}"]
+
+
+@pytest.mark.parametrize(
+    "upstream",
+    [
+        {"base_url": "https://r.openai.azure.com", "dialect": "azure"},
+        {"base_url": "https://r.openai.azure.com/openai/v1"},
+        {"base_url": "https://x.services.ai.azure.com/models"},
+        {"base_url": "https://openai.azure.com.corp.example/v1"},
+    ],
+)
+def test_azure_that_is_called_as_it_wants_is_not_doubted(upstream):
+    assert list(doubts(config(upstream))) == []
+
+
+def test_name_that_nearly_is_one_of_those_to_be_learned_is_doubted():
+    names = ["max_token", "tools", "stop", "seed", "corp_member", "merge_role"]
+    assert list(doubts(config({"learn_also": names}))) == [
+        "upstreams.chat.learn_also[0]: no client is known to send max_token; did you mean max_tokens?",
+        "upstreams.chat.learn_also[5]: no client is known to send merge_role; did you mean merge_roles?",
+    ]
+    assert frozenset(LEARN_ALSO) == OPT_IN
+
+
+def test_doubts_are_warnings_of_a_configuration_that_can_be_used(tmp_path):
+    file = tmp_path / "gatepass.yaml"
+    file.write_text("upstreams: {chat: {base_url: 'https://r.openai.azure.com'}}")
+    assert load(str(file), {}).warnings == (f"upstreams.chat.base_url {NOT_AZURE}",)

@@ -1,7 +1,7 @@
 import pytest
 from pydantic import ValidationError
 
-from gatepass.config.dialects import NO_VERSION, NOT_ITS_API, Azure, Ragflow, misplaced
+from gatepass.config.dialects import NO_VERSION, NOT_ITS_API, Azure, Ragflow, misplaced, no_assistant
 from gatepass.config.upstream import Upstream
 
 HOST = "https://h.example"
@@ -102,3 +102,22 @@ def test_a_base_that_cannot_be_is_refused_with_the_upstream():
     with pytest.raises(ValidationError) as caught:
         upstream(dialect="ragflow", base_url=f"{HOST}/v1")
     assert [str(detail["ctx"]["error"]) for detail in caught.value.errors()] == [NOT_ITS_API]
+
+
+@pytest.mark.parametrize("name", ["2e3b8f0c", "chat:2e3b", "agent:77"])
+def test_an_id_alone_or_behind_its_kind_names_an_assistant(name):
+    assert no_assistant(name) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("", "is neither the id of a chat assistant nor agent:ID"),
+        ("chat:", "names no chat assistant: its id belongs behind the colon"),
+        ("agent:", "names no agent: its id belongs behind the colon"),
+        ("agents:a", "is neither the id of a chat assistant nor agent:ID; did you mean agent:a?"),
+        ("qwen:7b", "is neither the id of a chat assistant nor agent:ID"),
+    ],
+)
+def test_a_name_that_stands_for_nothing_in_ragflow_is_told(name, told):
+    assert no_assistant(name) == told

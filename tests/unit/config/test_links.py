@@ -88,3 +88,19 @@ def test_several_upstreams_to_which_no_model_leads_are_told(more):
 )
 def test_where_a_model_leads_somewhere_nothing_is_told(tree):
     assert list(dead_ends(tree)) == []
+
+
+def suggesting(name, **more):
+    return list(dangling({"models": {"tiny": {"suggest": name}, "gpt-*": {}}, **more}))
+
+
+def test_a_suggestion_that_no_request_could_reach_is_told():
+    assert suggesting("tinyy") == [
+        (("models", "tiny", "suggest"), "'tinyy' is not a name under models; did you mean tiny?")
+    ]
+
+
+def test_a_suggestion_that_leads_somewhere_is_fine():
+    assert suggesting("gpt-4o") == suggesting("tiny") == suggesting(None) == []
+    assert suggesting("any", operations={"chat": {}}) == []
+    assert list(dangling({"models": {"tiny": {"suggest": "any"}, "*": {}}})) == []
