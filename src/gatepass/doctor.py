@@ -80,7 +80,8 @@ async def diagnose(
 ) -> AsyncGenerator[Check, None]:
     """All checks of one configuration, each as soon as it is known, credentials first.
 
-    An upstream whose credential failed is not tried, nor is a credential that ends by a try. The upstreams of a trial's route get its call, the
+    An upstream whose credential failed is not tried, nor is a credential that ends by a try. The upstreams of a
+    trial's route get its call, the
     others a GET /models. Raises ModelNotFound where a trial leads nowhere.
     """
     clock = clock or SystemClock()

@@ -179,7 +179,7 @@ def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Strict]:
     ):
         certificate.private_key_pem.write_to_path(str(folder / f"{name}.key"))
         certificate.cert_chain_pems[0].write_to_path(str(folder / f"{name}.pem"))
-    keys = {
+    keys: dict[str, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey] = {
         "rsa": rsa.generate_private_key(public_exponent=65537, key_size=2048),
         "ec": ec.generate_private_key(ec.SECP256R1()),
     }

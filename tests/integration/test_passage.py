@@ -305,7 +305,7 @@ async def test_a_stream_of_responses_passes_byte_for_byte(path):
 
 
 async def test_a_response_comes_whole_where_it_was_asked_for_so():
-    said = {"id": "r", "object": "response", "status": "completed", "output": [], "error": None}
+    said: dict[str, Any] = {"id": "r", "object": "response", "status": "completed", "output": [], "error": None}
     async with Scripted(answer=lambda _: [Send(reply(said))]) as upstream, gateway(upstream=upstream.url) as gp:
         answer = await gp.ask({"model": "m", "input": "Hi"}, "/v1/responses").answer()
     assert answer.json() == said

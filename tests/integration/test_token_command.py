@@ -147,7 +147,7 @@ async def test_watch_tells_of_each_refresh_until_ctrl_c(tmp_path):
             return [Send(reply({"error": "temporarily_unavailable"}, 503))]
         return [Send(reply({"access_token": f"token-number-{number}", "expires_in": 2}))]
 
-    lines = []
+    lines: list[str] = []
     async with Scripted(answer=mint) as issuer:
         process = await watching(written(tmp_path, issuer))
         assert process.stdout is not None

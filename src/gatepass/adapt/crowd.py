@@ -26,12 +26,16 @@ Way = tuple[Subject, bool]
 
 @dataclass(slots=True)
 class Candidate:
-    """A lesson on trial: `holders` are the requests that try it, `until_s` bounds its life without any."""
+    """A lesson on trial: `holders` are the requests that try it, `until_s` bounds its life without any.
+
+    `helped`: with it the upstream complained of something else, and no request has succeeded yet.
+    """
 
     lesson: Lesson
     evidence: str
     until_s: float
     holders: set[Hashable] = field(default_factory=set)
+    helped: bool = False
 
 
 class Crowd:
@@ -72,6 +76,16 @@ class Crowd:
         while len(self._trials) > self._limit:
             self._trials.popitem(last=False)
         self.tell(key[0])
+
+    def helped(self, key: Key, now_s: float) -> None:
+        """With the lesson on trial the upstream has got further: others go by it, and need not fear it."""
+        if (trial := self._trials.get(key)) is not None:
+            trial.helped, trial.until_s = True, now_s + CANDIDATE_S
+            self._trials.move_to_end(key)
+
+    def has_helped(self, key: Key) -> bool:
+        trial = self._trials.get(key)
+        return trial is not None and trial.helped
 
     def settle(self, key: Key) -> None:
         """The trial is over, either way."""

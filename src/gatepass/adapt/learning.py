@@ -22,10 +22,11 @@ from typing import Literal, Self
 from gatepass.adapt.changes.change import concerns, revised
 from gatepass.adapt.crowd import Crowd, Way
 from gatepass.adapt.lesson import Lesson
-from gatepass.adapt.memory import EVIDENCE_CHARS, REFUTED_S, Key, Memory, Subject
+from gatepass.adapt.memory import EVIDENCE_CHARS, REFUTED_S, Key, Learned, Memory, Subject
 from gatepass.adapt.teaching.allowance import Allowance
-from gatepass.adapt.teaching.heard import NEVER_CODES, Heard
-from gatepass.adapt.teaching.teacher import contradicts, taught
+from gatepass.adapt.teaching.heard import Heard
+from gatepass.adapt.teaching.teacher import contradicts, repeats, taught
+from gatepass.adapt.trying import Applied, is_elsewhere, lost
 from gatepass.call import Call, Complaint, Surface
 from gatepass.errors import GatepassError
 
@@ -33,10 +34,6 @@ MOST_STEPS = 3
 """Repeats of one request at one target, whatever they are for (o3-mini needs three)."""
 
 Mode = Literal["off", "observe", "on"]
-
-UNRELATED = frozenset((401, 403, 404, 408, 409, 425, 429))
-"""An answer of one of these to a changed request is not about the change."""
-
 
 @dataclass(frozen=True, slots=True)
 class News:
@@ -46,16 +43,6 @@ class News:
     subject: Subject
     adapted: str
     evidence: str = ""
-
-
-@dataclass(slots=True)
-class _Applied:
-    """A lesson that this request goes by. `proven`: it has helped before, here or in another request."""
-
-    lesson: Lesson
-    proven: bool
-    evidence: str = ""
-    is_own: bool = False
 
 
 class Learner:
@@ -79,7 +66,8 @@ class Learner:
 class Learning:
     """One request at one target. Pure: no I/O, no clock.
 
-    `news` grows by what the log should tell; `tried` names what was tried in vain.
+    `news` grows by what the log should tell; `tried` names what was tried in vain, `changed` what had helped
+    before the error that `failed` showed.
     """
 
     learner: Learner
@@ -88,22 +76,30 @@ class Learning:
     mode: Mode
     allowance: Allowance
     news: list[News] = field(default_factory=list)
-    _applied: dict[Key, _Applied] | None = None
+    changed: tuple[str, ...] = ()
+    _applied: dict[Key, Applied] | None = None
     _used: list[Key] = field(default_factory=list)
     _done: set[Key] = field(default_factory=set)
     _sent: Call | None = None
     _probe: Key | None = None
-    _probed: _Applied | None = None
+    _probed: Applied | None = None
     _probe_failed: bool = False
     _steps: int = 0
-    _first: GatepassError | None = None
+    _vain: tuple[str, ...] = ()
+    _dropped: dict[Key, Applied] = field(default_factory=dict)
+    _dropped_at: GatepassError | None = None
     _entered_s: float | None = None
     _stream: bool = False
 
     @property
     def tried(self) -> tuple[str, ...]:
-        """The changes of this request that nobody has proven, for `x-gatepass-tried`."""
-        return tuple(one.lesson.entry for one in self._own().values())
+        """The changes of this request that have helped nothing, or of which nobody knows, for `x-gatepass-tried`."""
+        open_ones = (one.lesson.entry for one in self._own().values() if not one.helped)
+        return tuple(dict.fromkeys((*self._vain, *open_ones)))
+
+    def refuted(self, lesson: Lesson, now_s: float) -> Learned | None:
+        """`lesson` as it failed within the last minute; None where it did not."""
+        return self.learner.memory.refuted(self._key(lesson), now_s)
 
     def wait_s(self, call: Call, now_s: float) -> float:
         """How long this request waits for others before it is planned, at most; 0: it goes now."""
@@ -135,7 +131,10 @@ class Learning:
         """Whether the request is worth another try, planned anew, after `error`: a refusal with `status` that
         says `complaint`."""
         heard = Heard.of(self.surface, status, complaint)
-        if heard is None or self.mode == "off" or self._sent is None or self._steps >= MOST_STEPS:
+        if heard is None or self.mode == "off" or self._sent is None:
+            return False
+        self._weigh(heard, now_s)
+        if self._steps >= MOST_STEPS:
             return False
         lessons = taught(heard, self._sent, self.allowance, lambda lesson: self._is_barred(lesson, now_s))
         if self.mode == "observe":
@@ -143,10 +142,9 @@ class Learning:
             return False
         self._steps += 1
         if not lessons:
-            return self._step_back(heard)
-        unproven = sum(not self._take(lesson, heard, now_s) for lesson in lessons)
-        if unproven:
-            self._first = self._first or error
+            return self._step_back(heard, error)
+        for lesson in lessons:
+            self._take(lesson, heard, error, now_s)
         return True
 
     def succeeded(self, now_s: float) -> None:
@@ -161,23 +159,50 @@ class Learning:
     def failed(
         self, status: int | None, complaint: Complaint | None, error: GatepassError, now_s: float
     ) -> GatepassError:
-        """The error that the client is to see after `error`, for which `teach` had nothing: where something was
-        tried in vain, the first one.
+        """The error that the client is to see after `error`, for which `teach` had nothing.
 
-        `status` is None where there was no answer. An answer that is about something else (a token, a quota,
-        a filter) is passed on as it is, and what was tried stays on trial.
+        A change has helped where the upstream complains of something else after it: it stays on trial, for the
+        next request to go by, and the last error is shown, since it names what is left. A change has failed where
+        the same complaint came back or the answer is broken: the error before it is shown. `status` is None where
+        there was no answer. What is not about the request's form (a token, a quota, a filter, a timeout) is
+        passed on as it is, and what was tried stays on trial.
         """
-        own, shown = self._own(), error
-        if own and not _is_unrelated(status, complaint):
-            shown = self._first or error
-            for key, one in own.items():
-                self._refute(key, one, now_s)
+        heard, own, shown = Heard.of(self.surface, status, complaint), self._own(), error
+        if not is_elsewhere(status, complaint, heard, error):
+            shown = self._outcome(heard, own, error, now_s)
         if self._probe is not None:
             self.learner.memory.release(self._probe, self, now_s + REFUTED_S)
-        if self.mode == "on" and Heard.of(self.surface, status, complaint) is not None:
+        if self.mode == "on" and heard is not None:
             self._crowd.spoke(self, self._way, now_s)
         self._crowd.leave(self, self._way)
         return shown
+
+    def _outcome(
+        self, heard: Heard | None, own: dict[Key, Applied], error: GatepassError, now_s: float
+    ) -> GatepassError:
+        """The error to show of those that came, after everything that was tried is judged."""
+        vain = lost(own, heard)
+        for key in vain:
+            self._refute(key, own[key], error, now_s)
+        first = own[vain[0]].answered if vain else None
+        shown = first or error
+        before = list(own)[: list(own).index(vain[0])] if vain else list(own)
+        self.changed = tuple(own[key].lesson.entry for key in before)
+        self._vain = tuple(own[key].lesson.entry for key in vain)
+        if not own and self._dropped_at is not None and heard is not None:
+            return self._without_the_dropped(heard, error, self._dropped_at, now_s)
+        return shown
+
+    def _without_the_dropped(
+        self, heard: Heard, error: GatepassError, at: GatepassError, now_s: float
+    ) -> GatepassError:
+        """Without what others have on trial the upstream complains of just that: so it had helped, and the error
+        that came with it (`at`) tells what is left."""
+        needed = {key: one for key, one in self._dropped.items() if repeats(heard, one.lesson, one.evidence)}
+        for key in needed:
+            self._crowd.helped(key, now_s)
+        self.changed = tuple(one.lesson.entry for one in needed.values())
+        return at if needed else error
 
     def __enter__(self) -> Self:
         return self
@@ -198,24 +223,24 @@ class Learning:
         return (self.subject, self._stream)
 
     @property
-    def _going_by(self) -> dict[Key, _Applied]:
+    def _going_by(self) -> dict[Key, Applied]:
         return self._applied if self._applied is not None else {}
 
     def _in_order(self) -> list[Key]:
         return sorted(self._going_by, key=lambda key: self._going_by[key].lesson.rank)
 
-    def _own(self) -> dict[Key, _Applied]:
+    def _own(self) -> dict[Key, Applied]:
         return {key: one for key, one in self._going_by.items() if one.is_own}
 
     def _key(self, lesson: Lesson) -> Key:
         return (self.subject.of(lesson), lesson.key)
 
-    def _recalled(self, call: Call, now_s: float) -> dict[Key, _Applied]:
+    def _recalled(self, call: Call, now_s: float) -> dict[Key, Applied]:
         """What holds and what is on trial; of what is past its time, one lesson is left out to see."""
         memory = self.learner.memory
-        applied = {key: _Applied(lesson, proven=True) for key, lesson in memory.of(self.subject)}
+        applied = {key: Applied(lesson, proven=True) for key, lesson in memory.of(self.subject)}
         for key, trial in self._crowd.candidates(self.subject, now_s):
-            applied.setdefault(key, _Applied(trial.lesson, proven=False, evidence=trial.evidence))
+            applied.setdefault(key, Applied(trial.lesson, proven=False, evidence=trial.evidence, helped=trial.helped))
         allowed = {key: one for key, one in applied.items() if self.allowance.allows(one.lesson, self.surface)}
         for key, one in allowed.items():
             if memory.is_due(key, now_s) and concerns(one.lesson.change(), call):
@@ -233,18 +258,25 @@ class Learning:
         undone = any(lesson.reverses(one.lesson) for one in self._going_by.values())
         return undone or self.learner.memory.is_refuted(key, now_s)
 
-    def _take(self, lesson: Lesson, heard: Heard, now_s: float) -> bool:
-        """Go by `lesson` from now on; whether it has helped before."""
+    def _weigh(self, heard: Heard, now_s: float) -> None:
+        """A change after which the upstream complains of something else has helped."""
+        for key, one in self._own().items():
+            if key in self._used and not one.helped and not repeats(heard, one.lesson, one.evidence):
+                one.helped = True
+                self._crowd.helped(key, now_s)
+
+    def _take(self, lesson: Lesson, heard: Heard, error: GatepassError, now_s: float) -> None:
+        """Go by `lesson` from now on."""
         key = self._key(lesson)
         self._done.add(key)
         self._probe_failed = self._probe_failed or key == self._probe
         proven = self.learner.memory.lesson(key) == lesson
-        self._going_by[key] = _Applied(lesson, proven, heard.text, is_own=not proven)
+        self._going_by.pop(key, None)
+        self._going_by[key] = Applied(lesson, proven, heard.text, is_own=not proven, answered=error)
         if not proven and lesson.ttl_s:
             self._crowd.propose(key, lesson, heard.text, self, now_s)
-        return proven
 
-    def _step_back(self, heard: Heard) -> bool:
+    def _step_back(self, heard: Heard, error: GatepassError) -> bool:
         """Whether one more try with a lesson less, or with the one that was left out to see, is worth it."""
         inherited = {key: one for key, one in self._going_by.items() if not one.is_own}
         wrong = [key for key, one in inherited.items() if one.proven and contradicts(heard, one.lesson)]
@@ -254,18 +286,26 @@ class Learning:
         if not wrong and self._probe is not None and self._probed is not None and not self._probe_failed:
             self._going_by[self._probe], self._probe_failed = self._probed, True
             return True
-        wrong = wrong or [key for key, one in inherited.items() if not one.proven]
+        wrong = wrong or [key for key, one in inherited.items() if self._is_doubtful(key, one, heard)]
         for key in wrong:
             self._done.add(key)
-            del self._going_by[key]
+            self._dropped[key] = self._going_by.pop(key)
+            self._dropped_at = self._dropped_at or error
         return bool(wrong)
+
+    def _is_doubtful(self, key: Key, one: Applied, heard: Heard) -> bool:
+        """Whether what others have on trial may be at fault: nobody has seen it help, or it does not any more."""
+        if one.proven:
+            return False
+        has_helped = one.helped or self._crowd.has_helped(key)
+        return not has_helped or repeats(heard, one.lesson, one.evidence)
 
     def _observe(self, lessons: tuple[Lesson, ...], heard: Heard, now_s: float) -> None:
         for lesson in lessons:
             if lesson.ttl_s and self.learner.memory.observe(self._key(lesson), lesson, heard.text, now_s):
                 self._tell("observed", lesson, heard.text)
 
-    def _confirm(self, key: Key, one: _Applied, now_s: float) -> None:
+    def _confirm(self, key: Key, one: Applied, now_s: float) -> None:
         """The lesson has helped."""
         if not one.proven and one.lesson.ttl_s:
             if self.learner.memory.commit(key, one.lesson, one.evidence, now_s):
@@ -284,16 +324,11 @@ class Learning:
             memory.forget(probe)
         self._tell("renewed" if self._probe_failed else "healed", lesson, "")
 
-    def _refute(self, key: Key, one: _Applied, now_s: float) -> None:
+    def _refute(self, key: Key, one: Applied, error: GatepassError, now_s: float) -> None:
         if one.lesson.ttl_s:
-            self.learner.memory.refute(key, now_s)
+            self.learner.memory.refute(key, one.lesson, error.message, now_s)
         self._crowd.settle(key)
         self._tell("failed", one.lesson, one.evidence)
 
     def _tell(self, event: str, lesson: Lesson, evidence: str) -> None:
         self.news.append(News(event, self.subject, lesson.entry, evidence[:EVIDENCE_CHARS]))
-
-
-def _is_unrelated(status: int | None, complaint: Complaint | None) -> bool:
-    said = {(complaint.code or "").lower(), (complaint.kind or "").lower()} if complaint is not None else set()
-    return status in UNRELATED or not NEVER_CODES.isdisjoint(said)

@@ -47,7 +47,8 @@ Key = tuple[Subject, tuple[str, str]]
 class Learned:
     """One lesson with its evidence, for people and for the Store. Times are seconds of `wall_s`.
 
-    `state` is `learned`, or `observed` where it was only seen and is not applied.
+    `state` is `learned`, `observed` where it was only seen and is not applied, or `failed` where it was tried in vain
+    and is not tried again before `expires_at`: `evidence` is what came of it.
     """
 
     subject: Subject
@@ -120,7 +121,7 @@ class Memory:
         self._kept: OrderedDict[Key, _Kept] = OrderedDict()
         self._subjects: dict[Subject, dict[Key, _Kept]] = {}
         self._seen: OrderedDict[Key, _Kept] = OrderedDict()
-        self._refuted: OrderedDict[Key, float] = OrderedDict()
+        self._refuted: OrderedDict[Key, _Kept] = OrderedDict()
 
     def of(self, subject: Subject) -> list[tuple[Key, Lesson]]:
         """The lessons that hold for `subject`, with their keys."""
@@ -189,23 +190,33 @@ class Memory:
         _bound(self._seen, self._limit)
         return is_news
 
-    def refute(self, key: Key, now_s: float) -> None:
-        self._refuted[key] = now_s + REFUTED_S
+    def refute(self, key: Key, lesson: Lesson, evidence: str, now_s: float) -> None:
+        """The lesson was tried, and `evidence` is what came of it: it is not tried again for REFUTED_S."""
+        self._refuted[key] = _Kept(lesson, evidence[:EVIDENCE_CHARS], now_s, now_s + REFUTED_S)
         self._refuted.move_to_end(key)
         _bound(self._refuted, self._limit)
 
     def is_refuted(self, key: Key, now_s: float) -> bool:
-        until_s = self._refuted.get(key)
-        if until_s is not None and until_s <= now_s:
+        return self._refuted_at(key, now_s) is not None
+
+    def refuted(self, key: Key, now_s: float) -> Learned | None:
+        """How the lesson failed lately, with times of `now_s`."""
+        found = self._refuted_at(key, now_s)
+        return None if found is None else _learned(key, found, "failed", 0.0)
+
+    def _refuted_at(self, key: Key, now_s: float) -> _Kept | None:
+        found = self._refuted.get(key)
+        if found is not None and found.due_s <= now_s:
             del self._refuted[key]
-            return False
-        return until_s is not None
+            return None
+        return found
 
     def learned(self, now_s: float, wall_s: float) -> list[Learned]:
-        """Everything that is known, what was used last at the end; `observed` only while it is fresh."""
+        """Everything that is known, what was used last at the end; `observed` and `failed` only while that lasts."""
         kept = [_learned(key, one, "learned", wall_s - now_s) for key, one in self._kept.items()]
         seen = [_learned(key, one, "observed", wall_s - now_s) for key, one in self._seen.items() if one.due_s > now_s]
-        return [*kept, *seen]
+        vain = [_learned(key, one, "failed", wall_s - now_s) for key, one in self._refuted.items() if one.due_s > now_s]
+        return [*kept, *seen, *vain]
 
     def snapshot(self, now_s: float, wall_s: float) -> list[dict[str, Any]]:
         """The lessons that hold, as plain JSON that another process can `restore`."""

@@ -40,7 +40,7 @@ OF_TOKENS = tuple(dict.fromkeys(name for names in OF_TYPE.values() for name in n
 NAMES = frozenset((*SHARED, *OF_TOKENS, *(f"{name}_FILE" for name in SECRETS)))
 """Every variable of a configuration without a file, without its prefix; GATEPASS_CONFIG stands beside them."""
 ASKING = "KEY"
-"""What `gatepass learned` shows a running gatepass (see docs/operations.md): a shell may hold it for all its commands."""
+"""What `gatepass learned` shows a running gatepass: a shell may hold it for all commands."""
 
 _SERVICE_LINK = re.compile(r"SERVICE_(HOST|PORT).*|PORT_[0-9]+_(TCP|UDP|SCTP).*|NAME|ENV_.*")
 _MOMENT = re.compile(r"(^exp|expires?(at|on|time|date)|expir(ation|y)(at|on|time|date)?|until)$")

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 
 from gatepass.adapt.teaching.allowance import OPT_IN
@@ -16,7 +18,8 @@ def config(upstream, credential=KEY):
 
 
 def test_upstream_says_how_a_token_is_carried_before_the_credential_does():
-    said, own = {"headers": {"X-Key": "{token}"}}, {"query": "key"}
+    said: dict[str, Any] = {"headers": {"X-Key": "{token}"}}
+    own: dict[str, Any] = {"query": "key"}
     assert carry_of((it := config({})).upstreams["chat"], it) is BEARER
     assert carry_of((it := config({}, {**KEY, "carry": said})).upstreams["chat"], it) == Carry(**said)
     assert carry_of((it := config({"carry": own}, {**KEY, "carry": said})).upstreams["chat"], it) == Carry(**own)

@@ -69,9 +69,9 @@ class Shown:
         to_client, to_server = ssl.MemoryBIO(), ssl.MemoryBIO()
         client = context.wrap_bio(to_client, to_server, server_hostname="sso.example")
         server = self.context.wrap_bio(to_server, to_client, server_side=True)
-        for end in (client, server) * 3:
+        for side in (client, server) * 3:
             with suppress(ssl.SSLWantReadError):
-                end.do_handshake()
+                side.do_handshake()
         return server.getpeercert(binary_form=True)
 
 

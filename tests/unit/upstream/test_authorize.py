@@ -65,8 +65,13 @@ def test_static_header_replaces_the_clients():
 
 
 def test_fields_of_a_token_are_made_once():
-    read = []
-    secret = Secret(lambda: read.append("read") or "abc")
+    read: list[str] = []
+
+    def value() -> str:
+        read.append("read")
+        return "abc"
+
+    secret = Secret(value)
     carrier = Carrier(Carry(headers={"api-key": "{token}"}, query="key"))
     first, second = (carrier.loaded(PLAIN, secret, now) for now in (0.0, 100.0))
     assert first == second

@@ -38,7 +38,7 @@ def test_other_statuses_are_none_unless_they_are_configured(status):
 
 
 def test_configured_code_is_a_rejection_whatever_its_status():
-    told_by = Rejection(codes=["A0230", 40101])
+    told_by = Rejection.model_validate({"codes": ["A0230", 40101]})
     for status in (400, 403, 502):
         assert is_rejection(refusal(status, "A0230"), told_by, HOST)
         assert is_rejection(refusal(status, "40101"), told_by, HOST)
