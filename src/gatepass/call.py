@@ -101,7 +101,7 @@ class Call(msgspec.Struct, frozen=True, gc=False):
     choices: int = 1
     adapted: tuple[str, ...] = ()
     max_inputs: int | None = None
-    """At most so many inputs of an embeddings call in one request (see adapt/embeddings.py); None: as they came."""
+    """At most so many inputs of an embeddings call in one request (see adapt/splitting.py); None: as they came."""
 
     def with_body(self, body: bytes, *entries: str) -> Call:
         """The same call with another body; `entries` join `adapted`."""

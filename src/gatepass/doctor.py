@@ -5,16 +5,17 @@ What was not seen is not claimed: a model list that everybody may read proves no
 
 from __future__ import annotations
 
-import json
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any
 from urllib.parse import urlsplit
 
 from gatepass.adapt.chain import adapt
+from gatepass.adapt.changes.change import Revision
+from gatepass.adapt.rerank.shape import Shaped
+from gatepass.adapt.rule import Rule
 from gatepass.attempt import send
-from gatepass.call import Call, Operation, Target
+from gatepass.call import Call, Operation, Surface, Target
 from gatepass.catalog import model_list_request
 from gatepass.config.keeping import ALONE, is_alone
 from gatepass.config.model import Config
@@ -22,16 +23,19 @@ from gatepass.errors import (
     CallerError,
     GatepassError,
     TokenUnavailable,
+    UpstreamError,
     UpstreamHtml,
     UpstreamRedirect,
     UpstreamRefusal,
     UpstreamTimeout,
 )
 from gatepass.gate import Gate, Hop, build_gate
+from gatepass.lessons import Pupil
 from gatepass.observe.exchange import Exchange
 from gatepass.runtime import Clock, SystemClock, timeout
 from gatepass.store.choice import open_store
 from gatepass.surface.operations import OPERATIONS
+from gatepass.surface.sample import call_of, samples
 from gatepass.tokens import Token, TokenHolder
 from gatepass.tokens.life import ToldBy
 from gatepass.verdict import judge
@@ -46,6 +50,7 @@ NO_LIST = (404, 405)
 """What a GET /models gets where there is none, and where base_url leads elsewhere."""
 
 BUSY = (408, 429)
+LEARNED = "(learned from a refusal, as for any client)"
 PROVE = "add --model M, with a model that goes there"
 
 
@@ -139,15 +144,15 @@ def _life(token: Token) -> str:
 async def _list(gate: Gate, hop: Hop) -> Check:
     """`model_list_request`, which generates nothing and bills nothing; then once more as a stranger."""
     bound = _Bound(gate.clock.now(), HOP_S)
-    call, target = _call(_operation("models")), Target(hop.name)
+    call, target = call_of(_operation("models")), Target(hop.name)
     try:
-        await _asked(gate, hop, call, target, bound)
+        await _asked(gate, hop, call, call, target, bound)
     except GatepassError as error:
         return _unlisted(hop, error)
     if hop.holder is None:
         return Check(_place(hop), Outcome.WORKS, "answers; it gets no credential")
     try:
-        await _asked(gate, replace(hop, holder=None), call, target, bound)
+        await _asked(gate, replace(hop, holder=None), call, call, target, bound)
     except GatepassError as error:
         if _turns_away(error):
             return Check(_place(hop), Outcome.WORKS, "answers, and took the token")
@@ -205,8 +210,7 @@ class _Try:
 def _tries(gate: Gate, hop: Hop, trial: Trial | None) -> list[_Try]:
     if trial is None:
         return []
-    operation = _operation(trial.operation)
-    calls = tuple(_call(operation, trial.model, body) for body in _bodies(trial))
+    calls = samples(trial.operation, trial.model)
     return [
         _Try(f"{trial.operation} with {target.model or trial.model}", target, calls)
         for target in gate.routes.resolve(trial.operation, trial.model)
@@ -214,60 +218,95 @@ def _tries(gate: Gate, hop: Hop, trial: Trial | None) -> list[_Try]:
     ]
 
 
-def _bodies(trial: Trial) -> list[Mapping[str, Any]]:
-    """Reasoning models refuse `max_tokens`, and an answer that has no room for their thoughts."""
-    if trial.operation == "embeddings":
-        return [{"model": trial.model, "input": "ping"}]
-    asked = {"model": trial.model, "messages": [{"role": "user", "content": "ping"}]}
-    return [{**asked, "max_tokens": 1}, {**asked, "max_completion_tokens": 16}]
-
-
 async def _answer(gate: Gate, hop: Hop, trying: _Try) -> Check:
     bound = _Bound(gate.clock.now(), ANSWER_S)
     try:
-        status = await _first_taken(gate, hop, trying, bound)
+        taken = await _first_taken(gate, hop, trying, bound)
     except GatepassError as error:
         said = f"{error.http_status} {error.public_code} after {bound.used_s(gate.clock):.2f} s: {error.message}"
         where = _place(hop) if isinstance(error, CallerError) else error.hop
         return Check(where, Outcome.FAILS, f"{trying.what}: {said}")
-    return Check(_place(hop), Outcome.WORKS, f"{trying.what}: {status} in {bound.used_s(gate.clock):.2f} s")
+    learned = f"; {', '.join(taken.learned)} {LEARNED}" if taken.learned else ""
+    said = f"{trying.what}: {taken.status} in {bound.used_s(gate.clock):.2f} s{learned}"
+    return Check(_place(hop), Outcome.WORKS, said)
 
 
-async def _first_taken(gate: Gate, hop: Hop, trying: _Try, bound: _Bound) -> int:
-    target = trying.target
-    *first, last = (adapt(call, target, (*gate.rules_for(call), *hop.dialect.rules)) for call in trying.calls)
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """A good answer: its status, and what a refusal before it had taught."""
+
+    status: int
+    learned: tuple[str, ...]
+
+
+async def _first_taken(gate: Gate, hop: Hop, trying: _Try, bound: _Bound) -> _Taken:
+    *first, last = trying.calls
     for call in first:
         try:
-            return await _asked(gate, hop, call, target, bound)
+            return await _taught(gate, hop, call, trying.target, bound, gives_way=True)
         except UpstreamRefusal as refusal:
-            if refusal.http_status >= 500 or "max_tokens" not in f"{refusal.param} {refusal.message}":
+            if not _bounds_otherwise(refusal):
                 raise
-    return await _asked(gate, hop, last, target, bound)
+    return await _taught(gate, hop, last, trying.target, bound)
 
 
-async def _asked(gate: Gate, hop: Hop, call: Call, target: Target, bound: _Bound) -> int:
-    """The status of a good answer, had by the street's own pieces; raises the error that it really is."""
+def _bounds_otherwise(error: GatepassError) -> bool:
+    """Whether another of the calls, which bounds its answer by another member, may be taken."""
+    is_refusal = isinstance(error, UpstreamRefusal) and error.http_status < 500
+    return is_refusal and "max_tokens" in f"{error.param} {error.message}"
+
+
+async def _taught(
+    gate: Gate, hop: Hop, call: Call, target: Target, bound: _Bound, *, gives_way: bool = False
+) -> _Taken:
+    """The answer to `call`, again for as long as its refusals teach, as the street does it. Raises what it really is;
+    where `call` `gives_way` to another one, the refusal that the other may mend as it came."""
+    base = adapt(call, target, _rules(gate, hop, call, target))
+    with Pupil(gate, hop, target, base, Exchange.silent()) as pupil:
+        await pupil.my_turn()
+        while True:
+            planned = pupil.plan()
+            sent = adapt(planned, target, hop.dialect.rules)
+            try:
+                status = await _asked(gate, hop, call, sent, target, bound)
+            except UpstreamError as error:
+                if gives_way and _bounds_otherwise(error):
+                    raise
+                if pupil.taught(error):
+                    continue
+                raise pupil.given_up(sent, error) from error.__cause__
+            pupil.succeeded()
+            learned = tuple(entry for entry in planned.adapted if entry not in base.adapted)
+            return _Taken(status, learned)
+
+
+def _rules(gate: Gate, hop: Hop, call: Call, target: Target) -> tuple[Rule, ...]:
+    """Those before any lesson, of a client without a profile."""
+    rules = gate.rules_for(call)
+    if call.operation.surface is not Surface.RERANK:
+        return rules
+    return (Revision("rerank", (Shaped(hop.settings.rerank_shape, call.model or target.model),)), *rules)
+
+
+async def _asked(gate: Gate, hop: Hop, call: Call, sent: Call, target: Target, bound: _Bound) -> int:
+    """The status of a good answer to `call`, which is sent as `sent`, had by the street's own pieces; raises the error
+    that it really is."""
     said = f"{hop.host} gave no whole answer within {bound.bound_s:g} s, the bound of this check."
     late = UpstreamTimeout(said, upstream=hop.name, phase="total")
     left_s = bound.bound_s - bound.used_s(gate.clock)
-    return await timeout(gate.clock, left_s, _judged(gate, hop, call, target), late)
+    return await timeout(gate.clock, left_s, _judged(gate, hop, call, sent, target), late)
 
 
-async def _judged(gate: Gate, hop: Hop, call: Call, target: Target) -> int:
+async def _judged(gate: Gate, hop: Hop, call: Call, sent: Call, target: Target) -> int:
     exchange = Exchange.silent()
     timeouts = target.timeouts or hop.timeouts
-    response = await send(gate, hop, hop.dialect.encode(call, target, hop.settings.base_url, timeouts), exchange)
+    response = await send(gate, hop, hop.dialect.encode(sent, target, hop.settings.base_url, timeouts), exchange)
     await judge(gate, call, hop, response, exchange)
     return response.status
 
 
 def _operation(name: str) -> Operation:
     return next(operation for operation in OPERATIONS if operation.name == name)
-
-
-def _call(operation: Operation, model: str = "", body: Mapping[str, Any] | None = None) -> Call:
-    data = json.dumps(body).encode() if body is not None else b""
-    return Call(id="gatepass-check", operation=operation, caller="gatepass", model=model, body=data, headers=())
 
 
 def _place(hop: Hop) -> str:

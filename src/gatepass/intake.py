@@ -6,6 +6,7 @@ from msgspec.structs import replace
 
 from gatepass.adapt.rerank.question import is_question
 from gatepass.adapt.typed_ids import untyped
+from gatepass.admission.doors import permit_operation
 from gatepass.call import Call, Surface, header
 from gatepass.config.access import AccessKey
 from gatepass.errors import UnsupportedMediaType
@@ -20,7 +21,8 @@ MODEL_IS_NEEDED = (Surface.CHAT, Surface.EMBEDDINGS, Surface.RESPONSES)
 
 
 def decoded(visit: Visit, found: Match, caller: AccessKey, body: bytes) -> Call:
-    """The call that `body` asks for. Raises what `decode` does, and UnknownPath."""
+    """The call that `body` asks for. Raises what `decode` does, UnknownPath and ModelNotAllowed."""
+    permit_operation(caller, found.operation)
     visit.exchange.keep_body("request", body)
     operation, inbound = found.operation, visit.inbound
     default = None if operation.surface in MODEL_IS_NEEDED else visit.gate.routes.model_without_name(operation.name)
@@ -34,23 +36,31 @@ def decoded(visit: Visit, found: Match, caller: AccessKey, body: bytes) -> Call:
 
 
 def form_of(visit: Visit) -> Form:
-    """The body as a form of which nothing was read yet. Raises UnsupportedEncoding and UnsupportedMediaType."""
-    inbound, limit_bytes = visit.inbound, visit.gate.config.limits.upload_bytes
+    """The body as a form of which nothing was read yet. Raises UnsupportedEncoding, UnsupportedMediaType
+    and InvalidRequest."""
+    inbound, limits = visit.inbound, visit.gate.config.limits
     boundary = boundary_of(inbound.headers)
     check_encoding(inbound.headers)
     if boundary is None:
         raise UnsupportedMediaType("Send the body as `content-type: multipart/form-data` with its boundary.")
     length = header(inbound.headers, b"content-length") or b""
-    return Form(visit.client, visit.exchange, limit_bytes, boundary, int(length) if length.isdigit() else None)
+    length_bytes = int(length) if length.isdigit() else None
+    return Form(visit.client, visit.exchange, limits.upload_bytes, boundary, length_bytes, limits.body_bytes)
 
 
 async def named_by(visit: Visit, form: Form, found: Match, caller: AccessKey) -> Call:
-    """The call that `form` asks for, which is read until its model is known. Raises what `Form.read` does."""
+    """The call that `form` asks for, which is read until its model is known.
+
+    Raises what `Form.read` does, and ModelNotAllowed.
+    """
+    permit_operation(caller, found.operation)
     await form.begin()
     model = form.model
     if model is None:
         model = visit.gate.routes.model_without_name(found.operation.name)
-    return _typed(visit, without_body(visit.inbound, found.operation, caller.name, model))
+    call = _typed(visit, without_body(visit.inbound, found.operation, caller.name, model))
+    form.routed = call.model
+    return call
 
 
 def _typed(visit: Visit, call: Call) -> Call:

@@ -8,10 +8,11 @@ from typing import Self
 
 from gatepass.adapt.changes.vectors import has_token_ids
 from gatepass.adapt.learning import Learning
+from gatepass.adapt.lesson import Lesson
 from gatepass.adapt.memory import Subject
-from gatepass.adapt.teaching.advice import advice
+from gatepass.adapt.teaching.advice import Setting, advice
 from gatepass.adapt.teaching.allowance import Allowance
-from gatepass.adapt.teaching.heard import Heard
+from gatepass.adapt.teaching.heard import Heard, is_too_long
 from gatepass.adapt.turn import my_turn
 from gatepass.call import Call, Complaint, Target
 from gatepass.errors import UpstreamEmpty, UpstreamError, UpstreamRefusal
@@ -77,20 +78,22 @@ class Pupil:
             self._learning.succeeded(self._gate.clock.now())
 
     def given_up(self, sent: Call, error: UpstreamError) -> UpstreamError:
-        """The error to show after `error` to `sent`: the first one where something was tried in vain, with advice
-        where gatepass has some."""
+        """The error to show after `error` to `sent`: an earlier one where something was tried in vain
+        (adapt/learning.py), with what had been changed before it, and with advice where gatepass has some."""
         learning = self._heard()
         shown = learning.failed(_status(error), _complaint(error), error, self._gate.clock.now())
         exchange = self._exchange
         exchange.tried = learning.tried
-        if shown is not error:  # the first one, to a request without all that
+        if shown is not error:  # an earlier one, to a request without all that
             exchange.adapted = tuple(entry for entry in exchange.adapted if entry not in exchange.tried)
         if not isinstance(shown, UpstreamError):
             return error  # cannot be: what it keeps came from `taught`
         if isinstance(shown, UpstreamEmpty) and has_token_ids(sent):
             return _not_read(shown, self._hop.name)
-        if told := self._advice(learning, sent, shown):
-            shown.message = f"{sentence(shown.message)} {told}"
+        changed = f"Already changed: {', '.join(learning.changed)}." if learning.changed else ""
+        for told in (changed, self._advice(learning, sent, shown)):
+            if told:
+                shown.message = f"{sentence(shown.message)} {told}"
         return shown
 
     def _is_settled(self) -> bool:
@@ -116,18 +119,24 @@ class Pupil:
     def _advice(self, learning: Learning, sent: Call, error: UpstreamError) -> str:
         if isinstance(error, UpstreamRefusal) and has_token_ids(sent):
             return IDS_ADVICE
+        entry = self._gate.declared.model(self._base.operation.name, self._base.model)
+        suggest = None if entry is None else entry.suggest
+        told = self._way_out(learning, sent, error, "auto" if entry is None else entry.stream, suggest)
+        has_no_room = not told and suggest is not None and is_too_long(_complaint(error))
+        return f"The model {suggest!r} may have room for it." if has_no_room else told
+
+    def _way_out(self, learning: Learning, sent: Call, error: UpstreamError, stream: str, suggest: str | None) -> str:
         heard = Heard.of(sent.operation.surface, _status(error), _complaint(error))
         if heard is None:
             return ""
-        entry = self._gate.declared.model(sent.operation.name, sent.model)
-        return advice(
-            heard,
-            sent,
-            learning.allowance,
-            upstream=learning.subject.upstream,
-            is_on=learning.mode == "on",
-            suggest=None if entry is None else entry.suggest,
-        )
+        setting = Setting(learning.subject.upstream, learning.allowance, learning.mode, stream, suggest)
+
+        def blocked_s(lesson: Lesson) -> float:
+            now_s = self._gate.clock.now()
+            found = learning.refuted(lesson, now_s)
+            return 0.0 if found is None else found.expires_at - now_s
+
+        return advice(heard, sent, setting, blocked_s)
 
     def _tell(self, learning: Learning) -> None:
         for news in learning.news:

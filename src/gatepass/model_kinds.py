@@ -12,29 +12,53 @@ _OF_OPERATION: Mapping[str, Kind] = MappingProxyType({"embeddings": "embedding",
 
 
 class Kinds:
-    """A model's kind is declared by its `capabilities`, or by its upstream where that is one operation's alone."""
+    """A model's kind, where that is certain: it is declared by its `capabilities`, the model is one that embeddings or
+    reranks take where none is named, or its upstream is that operation's alone and nothing under `models` leads there.
+    """
 
     def __init__(self, config: Config) -> None:
         self._models = config.models
-        served: dict[str, set[str]] = {}
-        for name, route in config.operations.items():
-            if name != "models":
-                served.setdefault(route.upstream, set()).add(name)
-        for pattern, entry in config.models.items():
-            if any(sign in pattern for sign in "*?["):
-                for target in entry.in_order():
-                    served.setdefault(target.upstream, set()).add(pattern)
-        alone = {upstream: names.pop() for upstream, names in served.items() if len(names) == 1}
-        self._of_upstream = {upstream: _OF_OPERATION[name] for upstream, name in alone.items() if name in _OF_OPERATION}
+        self._of_model = _of_model(config)
+        self._of_upstream = _of_upstream(config)
 
     def typed(self, model: str, listed_by: Iterable[str] = ()) -> str:
         """The name by which `model` is to be listed; `listed_by` are the upstreams whose own lists have it."""
-        entry = self._models.get(model)
-        kind: Kind | None = None
-        if entry is not None:
-            listed_by = [target.upstream for target in entry.in_order()]
-            kind = "vision" if entry.capabilities.vision else None
-            kind = kind if entry.capabilities.dimensions is None else "embedding"
-        kinds = {self._of_upstream.get(upstream) for upstream in listed_by}
-        kind = kind or (kinds.pop() if len(kinds) == 1 else None)
+        kind = self._declared(model) or self._of_model.get(model)
+        if kind is None and model not in self._models:
+            kinds = {self._of_upstream.get(upstream) for upstream in listed_by}
+            kind = kinds.pop() if len(kinds) == 1 else None
         return model if kind is None else typed(model, kind)
+
+    def _declared(self, model: str) -> Kind | None:
+        entry = self._models.get(model)
+        if entry is None:
+            return None
+        if entry.capabilities.dimensions is not None:
+            return "embedding"
+        return "vision" if entry.capabilities.vision else None
+
+
+def _of_model(config: Config) -> Mapping[str, Kind]:
+    """By public name; a model that several operations name has no kind by that."""
+    named: dict[str, set[str]] = {}
+    for operation, route in config.operations.items():
+        if route.model is not None:
+            named.setdefault(route.model, set()).add(operation)
+    return _of_one(named)
+
+
+def _of_upstream(config: Config) -> Mapping[str, Kind]:
+    led = {target.upstream for entry in config.models.values() for target in entry.in_order()}
+    if not config.models and len(config.upstreams) == 1:
+        return {}  # everything goes there
+    served: dict[str, set[str]] = {}
+    for operation, route in config.operations.items():
+        if operation != "models" and route.upstream not in led:
+            served.setdefault(route.upstream, set()).add(operation)
+    return _of_one(served)
+
+
+def _of_one(operations: Mapping[str, set[str]]) -> dict[str, Kind]:
+    """The kind of what one operation alone has to do with, if that operation has one."""
+    alone = {name: next(iter(names)) for name, names in operations.items() if len(names) == 1}
+    return {name: _OF_OPERATION[operation] for name, operation in alone.items() if operation in _OF_OPERATION}

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
-from gatepass.adapt.embeddings import PARALLEL, Asked, answer, split
+from gatepass.adapt.embeddings import PARALLEL, Asked, answer
+from gatepass.adapt.splitting import counts_of, split
 from gatepass.call import Call
 from gatepass.observe.exchange import Exchange
 from gatepass.verdict import Answer, Whole
@@ -25,8 +26,7 @@ async def embedded(wanted: Call, adapted: Call, upstream: str, exchange: Exchang
     if len(replies) == 1 and replies[0].is_right:
         return replies[0]
     asked = Asked.of(wanted.body)
-    counts = [asked.count] if len(parts) == 1 else [Asked.of(part.body).count for part in parts]
-    body = answer([reply.body for reply in replies], counts, asked, upstream)
+    body = answer([reply.body for reply in replies], counts_of(parts, asked), asked, upstream)
     return Whole(replies[0].status, replies[0].headers, body, replies[0].adapted)
 
 
@@ -36,21 +36,24 @@ def _held(answer: Answer) -> Whole:
     return answer
 
 
-async def _all(parts: tuple[Call, ...], exchange: Exchange, ask: Ask) -> list[Answer]:
-    """The replies in the order of `parts`."""
-    room = asyncio.Semaphore(PARALLEL)
-    shares = [exchange.share() for _ in parts]
+async def _all(parts: Sequence[Call], exchange: Exchange, ask: Ask) -> list[Answer]:
+    """The replies in the order of `parts`, each of which is made when its turn has come."""
+    answers: dict[int, Answer] = {}
+    turns = iter(range(len(parts)))
 
-    async def one(part: Call, share: Exchange) -> Answer:
-        async with room:
-            return await ask(part, share)
+    async def worked() -> None:
+        for at in turns:
+            share = exchange.share()
+            try:
+                answers[at] = await ask(parts[at], share)
+            finally:
+                exchange.take_back(share)
 
-    tasks = [asyncio.create_task(one(*pair), name="embeddings part") for pair in zip(parts, shares, strict=True)]
+    tasks = [asyncio.create_task(worked(), name="embeddings parts") for _ in range(min(PARALLEL, len(parts)))]
     try:
-        return list(await asyncio.gather(*tasks))
+        await asyncio.gather(*tasks)
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
-        for share in shares:
-            exchange.take_back(share)
+    return [answers[at] for at in range(len(parts))]

@@ -6,27 +6,42 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from gatepass.call import Client
+from gatepass.errors import InvalidRequest
 from gatepass.observe.exchange import Exchange
 from gatepass.surface.form_data import FormScan
 
 KEPT_BYTES = 1024 * 1024
-"""So much of a form is kept: it is where the model is looked for, and what can be sent again after a 401."""
+"""So much of a form is kept in any case: it is where the model is looked for, and what can be sent again after a 401."""
 
 
 class Form:
-    """The client's side: reads pieces as they are wanted. `model` is what the form names, as far as it was read."""
+    """The client's side: reads pieces as they are wanted. `model` is what the form names, as far as it was read.
+
+    `held_bytes`: a form that is not longer is held until its model is known, for many clients write their file first.
+    """
 
     def __init__(
-        self, client: Client, exchange: Exchange, limit_bytes: int, boundary: bytes, length_bytes: int | None
+        self,
+        client: Client,
+        exchange: Exchange,
+        limit_bytes: int,
+        boundary: bytes,
+        length_bytes: int | None,
+        held_bytes: int = KEPT_BYTES,
     ) -> None:
         self.length_bytes = length_bytes
-        self.is_whole = self.has_begun = False
+        self.routed: str | None = None
+        """The name that the call was routed by, where the form's own stands for another."""
+        self.is_whole = self.has_begun = self.model_is_late = False
         self._client = client
         self._exchange = exchange
         self._limit_bytes = limit_bytes
         self._scan = FormScan(boundary)
         self._kept: list[bytes] = []
         self._kept_bytes = 0
+        self._look_bytes = self._keep_bytes = KEPT_BYTES
+        if length_bytes is None or length_bytes <= held_bytes:
+            self._look_bytes = max(KEPT_BYTES, held_bytes)
 
     @property
     def model(self) -> str | None:
@@ -35,21 +50,28 @@ class Form:
     @property
     def is_kept(self) -> bool:
         """Whether all that was read is still here."""
-        return bool(self._kept) and self._kept_bytes <= KEPT_BYTES
+        return bool(self._kept) and self._kept_bytes <= self._keep_bytes
 
     async def begin(self) -> None:
         """Read until the model is known, for as long as the beginning can be kept."""
-        while self.model is None and not self.is_whole and self._kept_bytes < KEPT_BYTES:
+        while self.model is None and not self.is_whole:
+            if self._kept_bytes >= self._look_bytes and not self._scan.has_named:
+                return
             await self.read()
 
     async def read(self) -> bytes:
-        """The next piece; b"" at the end. Raises as `Client.piece` and FormScan do."""
+        """The next piece; b"" at the end. Raises as `Client.piece` and FormScan do, and InvalidRequest for a model
+        that comes when the form, routed without it, is on its way."""
         piece = await self._client.piece(self._limit_bytes)
         self.is_whole = not piece
         self._exchange.bytes_in += len(piece)
         self._scan.feed(piece)
+        if self.is_whole:
+            self._scan.finish()
+        if self.has_begun and self._scan.has_named and self.model_is_late:
+            raise _late_model()
         self._kept_bytes += len(piece)
-        if not self.has_begun or self._kept_bytes <= KEPT_BYTES:
+        if not self.has_begun or self._kept_bytes <= self._keep_bytes:
             self._kept.append(piece)
         else:
             self._kept.clear()
@@ -57,12 +79,16 @@ class Form:
 
     def taken(self) -> bytes:
         """What was read so far; from now on the form is on its way."""
-        self.has_begun = True
-        return b"".join(self._kept)
+        if not self.has_begun:
+            self.has_begun, self.model_is_late = True, not self._scan.has_named
+            self._keep_bytes = max(KEPT_BYTES, self._kept_bytes)
+        self._kept = [b"".join(self._kept)] if self._kept else []
+        return self._kept[0] if self._kept else b""
 
     def as_model(self, name: str | None) -> Outgoing:
-        """The form as an upload, with `name` in the place of its model's."""
+        """The form as an upload, with `name`, or the routed one, in the place of its model's."""
         span = self._scan.span
+        name = self.routed if name is None else name
         if name is None or span is None or name == self.model:
             return Outgoing(self)
         return Outgoing(self, (*span, name.encode()))
@@ -96,3 +122,11 @@ class Outgoing:
         while not self.form.is_whole:
             if piece := await self.form.read():
                 yield piece
+
+
+def _late_model() -> InvalidRequest:
+    return InvalidRequest(
+        "`model` comes so late in the form that the form was on its way without it. Send `model` before the file, or"
+        " have operations.NAME.model set in gatepass and leave it out.",
+        param="model",
+    )

@@ -296,6 +296,56 @@ async def test_a_trial_of_a_reasoning_model_bounds_its_answer_in_its_own_way():
     assert upstream.received[1].json()["max_completion_tokens"] == 16
 
 
+ONLY_STREAMS = "This model only supports stream mode, please enable the stream parameter to access the model."
+CHUNK = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m"}
+STREAM = [
+    CHUNK | {"choices": [{"index": 0, "delta": {"role": "assistant", "content": "p"}, "finish_reason": None}]},
+    CHUNK | {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]},
+]
+
+
+def only_streams(request: Received) -> Dialogue:
+    if not request.json().get("stream"):
+        return [Send(reply({"error": {"message": ONLY_STREAMS}}, 400))]
+    events = "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in STREAM) + "data: [DONE]\n\n"
+    return [Send(reply(events.encode(), content_type="text/event-stream"))]
+
+
+async def test_a_trial_learns_from_refusals_as_a_clients_request_does():
+    async with Scripted(answer=only_streams) as upstream:
+        (hop,) = await found(one(upstream), Trial("chat", "m"))
+    assert (hop.outcome, len(upstream.received)) == (WORKS, 2)
+    learned = r"chat with m: 200 in \d+\.\d\d s; stream=aggregate \(learned from a refusal, as for any client\)"
+    assert re.fullmatch(learned, hop.finding)
+
+
+async def test_a_trial_where_nothing_is_to_be_learned_fails_with_the_setting_that_would_mend_it():
+    async with Scripted(answer=only_streams) as upstream:
+        blocks = one(upstream)
+        blocks["upstreams"]["chat"]["learn"] = "off"
+        (hop,) = await found(blocks, Trial("chat", "m"))
+    assert (hop.outcome, len(upstream.received)) == (FAILS, 1)
+    assert ONLY_STREAMS in hop.finding
+    assert "upstreams.chat.learn" in hop.finding
+
+
+@pytest.mark.parametrize(
+    ("operation", "shape", "answer", "asked"),
+    [
+        ("completions", "jina", COMPLETION, {"model": "m", "prompt": "ping", "max_tokens": 1}),
+        ("rerank", "jina", {"results": []}, {"model": "m", "query": "ping", "documents": ["ping"]}),
+        ("rerank", "tei", [], {"model": "m", "query": "ping", "texts": ["ping"], "truncate": True}),
+    ],
+)
+async def test_a_trial_asks_each_operation_in_its_own_words(operation, shape, answer, asked):
+    async with Scripted([Send(reply(answer))]) as upstream:
+        blocks = one(upstream)
+        blocks["upstreams"]["chat"]["rerank_shape"] = shape
+        (hop,) = await found(blocks, Trial(operation, "m"))
+    assert hop.outcome is WORKS
+    assert upstream.received[0].json() == asked
+
+
 @pytest.mark.parametrize(("status", "text"), [(400, "no such model"), (500, "max_tokens overflow")])
 async def test_a_trial_that_fails_for_another_reason_is_not_repeated(status, text):
     async with Scripted([Send(reply({"error": {"message": text}}, status))]) as upstream:

@@ -84,6 +84,24 @@ async def test_what_was_learned_is_listed_with_its_evidence():
     }
 
 
+async def test_a_key_sees_only_the_lessons_of_models_that_it_may_use():
+    keys = [
+        {"name": "one", "hash": hash_key(KEY), "models": ["mini"]},
+        {"name": "two", "hash": hash_key(f"{KEY}-2"), "models": ["plain"]},
+    ]
+    async with (
+        Scripted(answer=no_stream) as upstream,
+        gateway(upstream=upstream.url, models=MODELS, access={"keys": keys}) as gate,
+    ):
+        await learn(gate, authorization=f"Bearer {KEY}")
+        own = await page(gate, authorization=f"Bearer {KEY}")
+        others = await page(gate, authorization=f"Bearer {KEY}-2")
+        pins = await page(gate, "/learned?as=config", authorization=f"Bearer {KEY}-2")
+    assert [row["model"] for row in own.json()["lessons"]] == ["o3-mini"]
+    assert others.json() == {"lessons": []}
+    assert pins.body.decode() == "# Nothing has been learned.\n"
+
+
 async def test_what_was_only_observed_is_listed_and_not_pinned():
     async with Scripted(answer=no_stream) as upstream:
         upstreams = {"chat": {"base_url": f"{upstream.url}/v1", "learn": "observe"}}

@@ -87,19 +87,63 @@ async def test_members_for_sampling_are_one_step_together():
     assert len(upstream.received) == 3
 
 
-async def test_more_than_three_changes_are_not_tried():
+async def test_a_request_is_changed_three_times_and_the_next_one_goes_on_from_there():
     names = ["seed", "user", "store", "metadata", "verbosity"]
     upstream_of = Refusing([without(name) for name in names])
     async with Scripted(answer=upstream_of) as upstream, gateway(upstream=upstream.url) as gate:
         answer = await gate.ask({**HELLO, **dict.fromkeys(names, "x")}).answer()
         assert lessons(gate) == []
-    assert len(upstream.received) == 1 + MOST_STEPS
-    assert (answer.status, answer.error["param"]) == (400, "seed")
-    assert answer.headers["x-gatepass-tried"] == "drop=seed, drop=user, drop=store"
-    assert "x-gatepass-adapted" not in answer.headers
+        assert len(upstream.received) == 1 + MOST_STEPS
+        second = await gate.ask({**HELLO, **dict.fromkeys(names, "x")}).answer()
+        assert lessons(gate) == [f"drop={name}" for name in names]
+    assert (answer.status, answer.error["param"]) == (400, "metadata")
+    assert "Already changed: drop=seed, drop=user, drop=store." in answer.error["message"]
+    assert answer.headers["x-gatepass-adapted"] == "drop=seed, drop=user, drop=store"
+    assert "x-gatepass-tried" not in answer.headers
+    assert (second.status, len(upstream.received)) == (200, 1 + MOST_STEPS + 3)
 
 
-@pytest.mark.parametrize("then", [always("Something else."), always("boom", 500)], ids=["400", "500"])
+async def test_one_input_that_is_wrong_spoils_no_batch_of_others():
+    """Eleven good inputs and a bad one, at a model that takes ten at once; then twelve good ones."""
+
+    def answer(request):
+        inputs = request.json()["input"]
+        inputs = inputs if isinstance(inputs, list) else [inputs]
+        if len(inputs) > 10:
+            return always("batch size is invalid, it should not be larger than 10.: input.contents").dialogue
+        if "bad" in inputs:
+            return always("Range of input length should be [1, 8192]").dialogue
+        vectors = [{"object": "embedding", "index": at, "embedding": [0.5]} for at in range(len(inputs))]
+        return [Send(reply({"object": "list", "data": vectors, "model": "e"}))]
+
+    async with Scripted(answer=answer) as upstream, gateway(upstream=upstream.url) as gate:
+        wrong = await gate.ask({"model": "e", "input": ["good"] * 11 + ["bad"]}, "/v1/embeddings").answer()
+        again = await gate.ask({"model": "e", "input": ["good"] * 11 + ["bad"]}, "/v1/embeddings").answer()
+        right = await gate.ask({"model": "e", "input": ["good"] * 12}, "/v1/embeddings").answer()
+        assert lessons(gate) == ["split=10"]
+    for refused in (wrong, again):
+        assert refused.status == 400
+        assert refused.error["message"].startswith("Range of input length should be [1, 8192]")
+        assert refused.headers["x-gatepass-adapted"] == "split=10"
+        assert "x-gatepass-tried" not in refused.headers
+    assert "Already changed: split=10." in wrong.error["message"]
+    assert (right.status, len(right.json()["data"])) == (200, 12)
+
+
+async def test_one_request_with_another_fault_stops_no_lesson_of_others():
+    refuses = [without("max_tokens", "Unsupported parameter: '{}' is not supported with this model."), without("stop")]
+    async with Scripted(answer=Refusing(refuses)) as upstream, gateway(upstream=upstream.url) as gate:
+        wrong = await gate.ask({**HELLO, "max_tokens": 3, "stop": ["x"]}).answer()
+        right = await gate.ask({**HELLO, "max_tokens": 3}).answer()
+        assert lessons(gate) == ["rename=max_tokens>max_completion_tokens"]
+    assert (wrong.status, wrong.error["param"]) == (400, "stop")
+    assert "To have stop left out: upstreams.chat.learn_also: [stop]." in wrong.error["message"]
+    assert (right.status, len(upstream.received)) == (200, 3)
+
+
+@pytest.mark.parametrize(
+    "then", [always("Streaming is off, and so is the rest."), always("boom", 500)], ids=["400", "500"]
+)
 async def test_what_helps_nothing_brings_the_first_error_and_costs_nothing_for_a_minute(then):
     clock, upstream_of = DrivenClock(), Refusing([no_stream(), then])
     async with Scripted(answer=upstream_of) as upstream, gateway(upstream=upstream.url, clock=clock) as gate:
@@ -111,6 +155,9 @@ async def test_what_helps_nothing_brings_the_first_error_and_costs_nothing_for_a
         again = await gate.ask(STREAMED).answer()
         assert (again.status, len(upstream.received)) == (400, 3)
         assert "x-gatepass-tried" not in again.headers
+        assert "stream=synth is not made again for 60 s" in again.error["message"]
+        (row,) = [one for one in gate.gate.learner.memory.learned(clock.now(), clock.wall()) if one.state == "failed"]
+        assert (row.lesson.entry, round(row.expires_at - clock.wall())) == ("stream=synth", REFUTED_S)
         upstream_of.refuses.pop()
         await clock.advance(REFUTED_S)
         assert (await gate.ask(STREAMED).answer()).status == 200
@@ -161,7 +208,10 @@ async def test_what_a_model_says_of_its_stream_is_not_overruled():
         async with gateway(upstream=upstream.url, models=models) as gate:
             answer = await gate.ask(STREAMED).answer()
     assert (answer.status, len(upstream.received)) == (400, 1)
-    assert "The model 'gpt-4o' may do what was asked for." in answer.error["message"]
+    assert answer.error["message"].endswith(
+        "The model's entry says stream: native: set it to auto or emulate."
+        " The model 'gpt-4o' may do what was asked for."
+    )
 
 
 async def test_after_an_hour_one_request_sees_whether_it_is_still_so():

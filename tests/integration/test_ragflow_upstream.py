@@ -271,3 +271,21 @@ async def test_a_check_with_a_model_asks_its_assistant():
     assert [check.outcome for check in (works, fails, refused)] == [Outcome.WORKS, Outcome.FAILS, Outcome.FAILS]
     assert server.bodies[0]["model"] == "model"
     assert "answers chats and nothing else" in refused.finding
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_an_answer_that_became_an_error_is_named_as_one(version, stream):
+    answer = await asked(Ragflow(version), chat(model="fired", stream=stream))
+    assert answer.status == 404
+    assert answer.headers["x-gatepass-adapted"] == "ragflow=error"
+
+
+async def test_a_stream_that_became_the_error_of_a_plain_answer_is_named_as_one():
+    told = {"choices": [{"index": 0, "delta": {"content": "**ERROR**: Agent not found."}}]}
+    events = f"data: {json.dumps(told)}\n\ndata: [DONE]\n\n".encode()
+    streamed = [Send(reply(events, content_type="text/event-stream"))]
+    async with Scripted(streamed) as upstream, gateway(**blocks(upstream)) as gate:
+        answer = await gate.ask(chat()).answer()
+    assert answer.status == 404
+    assert answer.headers["x-gatepass-adapted"] == "ragflow=error"

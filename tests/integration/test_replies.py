@@ -13,7 +13,19 @@ import pytest_asyncio
 
 from tests.integration.answers import COMPLETION, DONE, EVENTS, VECTORS, delta
 from tests.integration.gateway import HELLO, gateway
-from tests.integration.scripted import Hold, Scripted, Send, Wait, begin_stream, chunk, event, head, reply, stream
+from tests.integration.scripted import (
+    Hold,
+    Pause,
+    Scripted,
+    Send,
+    Wait,
+    begin_stream,
+    chunk,
+    event,
+    head,
+    reply,
+    stream,
+)
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -311,3 +323,51 @@ async def test_an_envelope_of_a_failure_is_one():
     async with Scripted([Send(reply(wrapped))]) as upstream, gateway(upstream=upstream.url) as gate:
         answer = await gate.ask().answer()
     assert (answer.status, answer.error["message"]) == (500, "no capacity")
+
+
+# --- what came before the first event -----------------------------------------------------------------------------
+
+COMMENT = b": PROCESSING\n\n"
+
+
+@pytest.mark.parametrize(
+    ("end", "status", "code"),
+    [
+        (event({"error": {"message": "Slow down", "code": "busy", "status": 429}}), 429, "busy"),
+        (DONE, 502, "upstream_empty"),
+    ],
+    ids=["error", "nothing"],
+)
+async def test_a_comment_before_an_error_costs_no_status(end, status, code):
+    def answer(_):
+        return [*begin_stream(), Send(chunk(COMMENT)), Pause(0.05), Send(chunk(end) + chunk(b""))]
+
+    async with Scripted(answer=answer) as upstream, gateway(upstream=upstream.url) as gate:
+        answered = await gate.ask(STREAMED).answer()
+    assert (answered.status, answered.json()["error"]["code"]) == (status, code)
+
+
+async def test_a_comment_goes_on_before_the_first_event():
+    def answer(_):
+        return [*begin_stream(), Send(chunk(COMMENT)), Pause(0.05), Send(chunk(b"".join(EVENTS)) + chunk(b""))]
+
+    async with Scripted(answer=answer) as upstream, gateway(upstream=upstream.url) as gate:
+        answered = await gate.ask(STREAMED).answer()
+    assert answered.body == COMMENT + b"".join(EVENTS)
+
+
+async def test_comments_beyond_the_bound_go_on_at_once():
+    def answer(_):
+        return [*begin_stream(), Send(chunk(b": %b\n\n" % (b"x" * 5000))), Hold()]
+
+    async with Scripted(answer=answer) as upstream, gateway(upstream=upstream.url) as gate, gate.ask(STREAMED) as ask:
+        assert await ask.head() == 200
+
+
+@pytest.mark.parametrize("damage", [b'"caf\xc3"', b"1" * 5000], ids=["utf-8", "digits"])
+async def test_a_reply_that_cannot_be_read_is_no_stream(damage):
+    body = b'{"choices":[{"index":0,"message":{"role":"assistant","content":%b},"finish_reason":"stop"}]}' % damage
+
+    async with Scripted(answer=lambda _: [Send(reply(body))]) as upstream, gateway(upstream=upstream.url) as gate:
+        answered = await gate.ask(STREAMED).answer()
+    assert (answered.status, answered.json()["error"]["code"]) == (502, "upstream_invalid")

@@ -13,7 +13,7 @@ from gatepass.adapt.lesson import Lesson
 from gatepass.adapt.memory import Subject
 from gatepass.call import Call, Complaint, Target
 from gatepass.config.model import Config
-from gatepass.errors import UpstreamClosed, UpstreamEmpty, UpstreamError, UpstreamRefusal
+from gatepass.errors import UpstreamClosed, UpstreamEmpty, UpstreamError, UpstreamRefusal, UpstreamTimeout
 from gatepass.gate import Gate, build_gate
 from gatepass.lessons import Pupil
 from gatepass.observe.exchange import Exchange
@@ -134,13 +134,64 @@ async def test_an_error_about_something_else_is_the_one_that_is_shown(street):
     assert street.exchange.adapted == ("stream=synth",)
 
 
+NO_STOP = "Unsupported parameter: 'stop' is not supported with this model."
+
+
+async def test_what_is_left_after_a_change_that_helped_is_shown_with_it_and_with_the_way(street):
+    left = refusal(NO_STOP, code="unsupported_parameter", param="stop")
+    call = a_chat(stop=["x"])
+    assert await street.ask(call, refusal(), left) is left
+    assert left.message == (
+        f"{NO_STOP} Already changed: stream=synth. To have stop left out: upstreams.chat.learn_also: [stop]."
+        " The model 'gpt-4o' may do what was asked for."
+    )
+    assert (street.exchange.tried, street.exchange.adapted) == ((), ("stream=synth",))
+    assert await street.ask(a_chat(), None) is None
+    assert street.sent[0].adapted == ("stream=synth",)
+
+
+async def test_while_a_change_is_not_tried_again_the_refusal_says_so(street):
+    await street.ask(a_chat(), refusal(), UpstreamClosed("gone", upstream="chat"))
+    await street.gate.clock.advance(20.0)
+    shown = await street.ask(a_chat(), refusal())
+    assert shown is not None
+    assert shown.message.startswith(
+        f"{NO_STREAM} stream=synth is not made again for 40 s, because it helped nothing when it was made last."
+    )
+    assert street.exchange.tried == ()
+
+
+async def test_a_timeout_after_a_change_is_told_as_a_timeout(street, caplog):
+    caplog.set_level(logging.INFO, "gatepass.lessons")
+    late = UpstreamTimeout("It said nothing for 60 s.", upstream="chat", phase="first_byte")
+    assert await street.ask(a_chat(), refusal(), late) is late
+    assert (late.message, events(caplog)) == ("It said nothing for 60 s.", [])
+    assert street.exchange.adapted == ("stream=synth",)
+    assert await street.ask(a_chat(), None) is None
+    assert street.sent[0].adapted == ("stream=synth",)
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("context_length_exceeded", "Too long."),
+        (None, "This model's maximum context length is 4096 tokens."),
+        (None, "the request exceeds the available context size (512)"),
+    ],
+)
+async def test_a_conversation_that_is_too_long_is_sent_to_the_model_that_is_suggested(street, code, message):
+    shown = await street.ask(a_chat(), refusal(message, code=code))
+    assert shown is not None
+    assert "The model 'gpt-4o' may" in shown.message
+
+
 async def test_what_is_learned_off_is_said_to_be(street):
     off = Street(a_gate(learn="off"))
     shown = await off.ask(a_chat(), refusal())
     assert shown is not None
     assert shown.message == (
-        f"{NO_STREAM} gatepass can adapt such requests (stream=synth): set upstreams.chat.learn to on."
-        " The model 'gpt-4o' may do what was asked for."
+        f"{NO_STREAM} To have such requests adapted (stream=synth): upstreams.chat.learn: on, or stream: emulate in the"
+        " model's entry under models. The model 'gpt-4o' may do what was asked for."
     )
     assert off.exchange.tried == ()
 

@@ -29,20 +29,43 @@ OPERATIONS = {
         ("corp", ["chat"], "corp"),
         ("corp", ["chat", "embed"], "corp"),
         ("corp", [], "corp"),
-        ("own", ["chat"], "own___embedding"),
+        ("own", ["embed"], "own"),
         ("seer", ["rank"], "seer___vision"),
         ("long", [], "long___embedding"),
     ],
 )
 def test_a_model_is_what_is_declared_of_it_or_what_its_upstream_alone_does(model, listed_by, name):
     models = {
-        "own": {"upstream": "embed"},
+        "own": {"upstream": "chat"},
         "seer": {"upstream": "chat", "capabilities": {"vision": True}},
         "long": {"upstream": "chat", "capabilities": {"dimensions": 3}},
     }
     assert kinds(operations=OPERATIONS, models=models).typed(model, listed_by) == name
 
 
-@pytest.mark.parametrize("pattern", ["*", "e*"])
+@pytest.mark.parametrize("pattern", ["*", "e*", "exact", "corp"])
 def test_an_upstream_that_serves_other_models_too_says_nothing_of_one(pattern):
     assert kinds(operations=OPERATIONS, models={pattern: {"upstream": "embed"}}).typed("corp", ["embed"]) == "corp"
+
+
+RERANK_AT_CHAT = {"rerank": {"upstream": "chat", "model": "rr"}}
+
+
+@pytest.mark.parametrize("models", [{"gpt-5": {"upstream": "chat"}}, {"*": {"upstream": "chat"}}])
+def test_a_chat_model_beside_a_reranker_of_the_same_upstream_is_no_reranker(models):
+    assert kinds(operations=RERANK_AT_CHAT, models=models).typed("gpt-5", ["chat"]) == "gpt-5"
+
+
+@pytest.mark.parametrize("models", [{}, {"rr": {"upstream": "embed"}}, {"*": {"upstream": "chat"}}])
+def test_a_model_that_an_operation_names_is_of_that_kind(models):
+    assert kinds(operations=RERANK_AT_CHAT, models=models).typed("rr", ["chat", "embed"]) == "rr___rerank"
+
+
+def test_an_only_upstream_that_gets_everything_says_nothing_of_a_model():
+    config = Config.model_validate({"upstreams": {"u": UPSTREAMS["chat"]}, "operations": {"rerank": {"upstream": "u"}}})
+    assert Kinds(config).typed("gpt-5", ["u"]) == "gpt-5"
+
+
+def test_a_model_that_two_operations_name_has_no_kind():
+    both = {**RERANK_AT_CHAT, "chat": {"upstream": "chat", "model": "rr"}}
+    assert kinds(operations=both, models={"*": {"upstream": "chat"}}).typed("rr", ["chat"]) == "rr"

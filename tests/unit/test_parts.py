@@ -88,6 +88,16 @@ async def test_no_more_than_a_few_are_under_way():
     assert (upstream.most, len(upstream.asked)) == (PARALLEL, 10)
 
 
+async def test_no_more_bodies_and_tasks_are_there_than_requests_under_way():
+    upstream = Upstream(is_open=False)
+    before = len(asyncio.all_tasks())
+    asking = asyncio.create_task(embedded(*a_request(4000, 2), "chat", Exchange.silent(), upstream.ask))
+    await settle()
+    assert len(asyncio.all_tasks()) - before == 1 + PARALLEL
+    upstream.go.set()
+    assert len(json.loads((await asking).body)["data"]) == 4000
+
+
 async def test_the_first_part_that_fails_ends_the_others_before_its_error_is_raised():
     upstream, exchange = Upstream(is_open=False, broken=("2",)), Exchange.silent()
 

@@ -14,19 +14,20 @@ The way of a request, at the edge::
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Literal, Self
 
 from gatepass.adapt.changes.change import concerns, revised
 from gatepass.adapt.crowd import Crowd, Way
+from gatepass.adapt.evidence import evidence_of
 from gatepass.adapt.lesson import Lesson
-from gatepass.adapt.memory import EVIDENCE_CHARS, REFUTED_S, Key, Learned, Memory, Subject
+from gatepass.adapt.memory import REFUTED_S, Key, Learned, Memory, Subject
 from gatepass.adapt.teaching.allowance import Allowance
 from gatepass.adapt.teaching.heard import Heard
 from gatepass.adapt.teaching.teacher import contradicts, repeats, taught
-from gatepass.adapt.trying import Applied, is_elsewhere, lost
+from gatepass.adapt.trying import Applied, LeftOut, is_elsewhere, lost
 from gatepass.call import Call, Complaint, Surface
 from gatepass.errors import GatepassError
 
@@ -34,6 +35,7 @@ MOST_STEPS = 3
 """Repeats of one request at one target, whatever they are for (o3-mini needs three)."""
 
 Mode = Literal["off", "observe", "on"]
+
 
 @dataclass(frozen=True, slots=True)
 class News:
@@ -86,8 +88,7 @@ class Learning:
     _probe_failed: bool = False
     _steps: int = 0
     _vain: tuple[str, ...] = ()
-    _dropped: dict[Key, Applied] = field(default_factory=dict)
-    _dropped_at: GatepassError | None = None
+    _left_out: LeftOut = field(default_factory=LeftOut)
     _entered_s: float | None = None
     _stream: bool = False
 
@@ -184,25 +185,25 @@ class Learning:
         vain = lost(own, heard)
         for key in vain:
             self._refute(key, own[key], error, now_s)
-        first = own[vain[0]].answered if vain else None
-        shown = first or error
-        before = list(own)[: list(own).index(vain[0])] if vain else list(own)
-        self.changed = tuple(own[key].lesson.entry for key in before)
-        self._vain = tuple(own[key].lesson.entry for key in vain)
-        if not own and self._dropped_at is not None and heard is not None:
-            return self._without_the_dropped(heard, error, self._dropped_at, now_s)
-        return shown
+        self._vain = self._entries(own, vain)
+        if vain:
+            self.changed = self._entries(own, list(own)[: list(own).index(vain[0])])
+            return own[vain[0]].answered or error
+        self.changed = self._entries(own, list(own))
+        return self._with_the_left_out(heard, error, now_s) if heard is not None and not own else error
 
-    def _without_the_dropped(
-        self, heard: Heard, error: GatepassError, at: GatepassError, now_s: float
-    ) -> GatepassError:
-        """Without what others have on trial the upstream complains of just that: so it had helped, and the error
-        that came with it (`at`) tells what is left."""
-        needed = {key: one for key, one in self._dropped.items() if repeats(heard, one.lesson, one.evidence)}
+    def _with_the_left_out(self, heard: Heard, error: GatepassError, now_s: float) -> GatepassError:
+        """Where it turns out that what was left out had helped, the error that came with it: it tells what is left."""
+        left_out = self._left_out
+        needed = left_out.needed(heard)
         for key in needed:
             self._crowd.helped(key, now_s)
-        self.changed = tuple(one.lesson.entry for one in needed.values())
-        return at if needed else error
+        self.changed = self._entries(left_out.lessons, needed)
+        return left_out.error or error if needed else error
+
+    @staticmethod
+    def _entries(lessons: Mapping[Key, Applied], keys: Iterable[Key]) -> tuple[str, ...]:
+        return tuple(lessons[key].lesson.entry for key in keys)
 
     def __enter__(self) -> Self:
         return self
@@ -286,11 +287,12 @@ class Learning:
         if not wrong and self._probe is not None and self._probed is not None and not self._probe_failed:
             self._going_by[self._probe], self._probe_failed = self._probed, True
             return True
-        wrong = wrong or [key for key, one in inherited.items() if self._is_doubtful(key, one, heard)]
+        if not wrong:
+            wrong = [key for key, one in inherited.items() if self._is_doubtful(key, one, heard)]
+            self._left_out.add({key: inherited[key] for key in wrong}, error)
         for key in wrong:
             self._done.add(key)
-            self._dropped[key] = self._going_by.pop(key)
-            self._dropped_at = self._dropped_at or error
+            del self._going_by[key]
         return bool(wrong)
 
     def _is_doubtful(self, key: Key, one: Applied, heard: Heard) -> bool:
@@ -331,4 +333,4 @@ class Learning:
         self._tell("failed", one.lesson, one.evidence)
 
     def _tell(self, event: str, lesson: Lesson, evidence: str) -> None:
-        self.news.append(News(event, self.subject, lesson.entry, evidence[:EVIDENCE_CHARS]))
+        self.news.append(News(event, self.subject, lesson.entry, evidence_of(evidence)))

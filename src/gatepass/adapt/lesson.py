@@ -32,6 +32,9 @@ ONLY: Mapping[str, frozenset[bytes]] = MappingProxyType(
 )
 """Members that go only where they say nothing: with any other value they are what the client wants."""
 
+UNSTREAMED = frozenset((("enable_thinking", "false"),))
+"""Where it is remembered, this is set only where no stream is asked for: DashScope thinks in streams."""
+
 _FIXED: Mapping[tuple[str, str], Change] = MappingProxyType(
     {
         ("stream", "synth"): Unstreamed(),
@@ -139,7 +142,8 @@ def _of_member(lesson: Lesson) -> Change:
         case "rename", str(name):
             return Rename(place, Place.parse(name).name)
         case "set", str(text) if _SCALAR.match(text):
-            return Set(place, text.encode(), only_there=True, is_shown=True)
+            unstreamed = lesson.ttl_s > 0 and (lesson.field, text) in UNSTREAMED
+            return Set(place, text.encode(), only_there=True, is_shown=True, unstreamed=unstreamed)
         case "clamp", str(number):
             return Clamp(place, most=float(number))
     raise ValueError(f"there is no rule {lesson.rule}")

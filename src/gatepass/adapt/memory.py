@@ -11,12 +11,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
+from gatepass.adapt.evidence import evidence_of
 from gatepass.adapt.lesson import Lesson
 
 LIMIT = 1_000
+LIMIT_OF_SUBJECT = 20
+"""Of lessons about one model: more are made up by somebody, and take nobody else's place."""
+LARGEST = 1e15
+"""Of what a row may count or date."""
 REFUTED_S = 60.0
 """How long a lesson that failed is not tried again: no request costs double in the meantime."""
-EVIDENCE_CHARS = 300
 
 
 class Subject(NamedTuple):
@@ -84,18 +88,27 @@ class Learned:
         """What `as_row` wrote; raises ValueError for anything else."""
         names = ("upstream", "model", "operation", "credential", "evidence")
         texts = [row.get(name) for name in names]
-        numbers = [row.get(name) for name in ("learned_at", "expires_at", "uses")]
-        lesson = row.get("lesson")
-        if not all(isinstance(text, str) for text in texts) or not isinstance(lesson, dict):
+        if not all(isinstance(text, str) and _is_whole(text) for text in texts):
             raise ValueError("is no row of a lesson")
-        if not all(isinstance(number, int | float) for number in numbers) or row.get("state") != "learned":
-            raise ValueError("is no row of a lesson that holds")
         upstream, model, operation, credential, evidence = map(str, texts)
-        learned_at, expires_at, uses = (float(number or 0) for number in numbers)
+        learned_at, expires_at, uses = (_number(row.get(name)) for name in ("learned_at", "expires_at", "uses"))
+        lesson = row.get("lesson")
+        if not isinstance(lesson, dict) or row.get("state") != "learned":
+            raise ValueError("is no row of a lesson that holds")
         subject = Subject(upstream, model, operation, credential)
-        return cls(
-            subject, Lesson.of_row(lesson), "learned", evidence[:EVIDENCE_CHARS], learned_at, expires_at, int(uses)
-        )
+        return cls(subject, Lesson.of_row(lesson), "learned", evidence_of(evidence), learned_at, expires_at, int(uses))
+
+
+def _is_whole(text: str) -> bool:
+    """Half a surrogate pair has no place on any page."""
+    return not any("\ud800" <= char <= "\udfff" for char in text)
+
+
+def _number(value: Any) -> float:
+    """Python's JSON reads NaN and numbers of any size, and no moment is one of them."""
+    if not isinstance(value, int | float) or isinstance(value, bool) or not -LARGEST < value < LARGEST:
+        raise ValueError("is no row of a lesson: no such moment")
+    return float(value)
 
 
 @dataclass(slots=True)
@@ -143,7 +156,7 @@ class Memory:
         known = self._kept.get(key)
         is_news = known is None or known.lesson != lesson
         uses = known.uses if known is not None else 0
-        self._keep(key, _Kept(lesson, evidence[:EVIDENCE_CHARS], now_s, now_s + lesson.ttl_s, uses))
+        self._keep(key, _Kept(lesson, evidence_of(evidence), now_s, now_s + lesson.ttl_s, uses))
         self._seen.pop(key, None)
         return is_news
 
@@ -186,13 +199,13 @@ class Memory:
         known = self._seen.get(key)
         is_news = known is None or known.due_s <= now_s
         uses = 1 if known is None else known.uses + 1
-        self._seen[key] = _Kept(lesson, evidence[:EVIDENCE_CHARS], now_s, now_s + lesson.ttl_s, uses)
+        self._seen[key] = _Kept(lesson, evidence_of(evidence), now_s, now_s + lesson.ttl_s, uses)
         _bound(self._seen, self._limit)
         return is_news
 
     def refute(self, key: Key, lesson: Lesson, evidence: str, now_s: float) -> None:
         """The lesson was tried, and `evidence` is what came of it: it is not tried again for REFUTED_S."""
-        self._refuted[key] = _Kept(lesson, evidence[:EVIDENCE_CHARS], now_s, now_s + REFUTED_S)
+        self._refuted[key] = _Kept(lesson, evidence_of(evidence), now_s, now_s + REFUTED_S)
         self._refuted.move_to_end(key)
         _bound(self._refuted, self._limit)
 
@@ -247,8 +260,15 @@ class Memory:
         self._kept[key] = kept
         self._kept.move_to_end(key)
         self._subjects.setdefault(key[0], {})[key] = kept
+        self._make_room(key)
         while len(self._kept) > self._limit:
             self.forget(next(iter(self._kept)))
+
+    def _make_room(self, new: Key) -> None:
+        """Beside `new` the lesson about the same subject goes that was of the least use."""
+        others = {key: kept.uses for key, kept in self._subjects[new[0]].items() if key != new}
+        if len(others) >= LIMIT_OF_SUBJECT:
+            self.forget(min(others, key=others.__getitem__))
 
 
 def _bound(held: OrderedDict[Key, Any], limit: int) -> None:

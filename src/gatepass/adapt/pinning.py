@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from gatepass.adapt.declared import Declared
 from gatepass.adapt.lesson import Lesson
 from gatepass.adapt.memory import Learned
 from gatepass.config.model import Config
+from gatepass.config.models import Model
 
 ALWAYS = frozenset(("stream_options",))
 """Rules that need no declaration: gatepass goes by them anyway."""
@@ -18,6 +20,8 @@ WHERE_EMPTY = frozenset(("messages[].audio", "messages[].function_call", "messag
 """Members that a lesson drops only where they hold nothing, which `drop` does not ask."""
 STREAM: Mapping[str, str] = MappingProxyType({"synth": "emulate", "aggregate": "aggregate"})
 NOTHING = "# Nothing has been learned.\n"
+HIDDEN = ("set", "default")
+"""Rules whose values are the operator's own: whoever may see a lesson need not see them."""
 _COMMENT_CHARS = 100
 
 
@@ -27,25 +31,46 @@ class _Pins:
 
     upstream: str
     name: str
+    model: Model | None = None
+    """What serves it until now."""
+    is_there: bool = False
     stream: str | None = None
     rules: dict[str, Any] = field(default_factory=dict)
     reasons: list[str] = field(default_factory=list)
 
+    @property
+    def is_one(self) -> bool:
+        """Whether rules would hold for one model of one upstream."""
+        targets = self.model.in_order() if self.model is not None else []
+        return len({(target.upstream, target.name or self.name) for target in targets}) < 2
 
-def as_config(learned: Iterable[Learned], config: Config | None = None) -> str:
+
+def as_config(
+    learned: Iterable[Learned], config: Config | None = None, may_see: Callable[[str], bool] = lambda _: True
+) -> str:
     """YAML to put under `models`, each change with the sentence it was learned from.
 
     `config` tells by which public names the models are reached; without it, and for models that only
-    a glob leads to, the upstream's own name stands there.
+    a glob leads to, the upstream's own name stands there. Names that nobody `may_see` are left out.
     """
     pins: dict[str, _Pins] = {}
+    declared = Declared.from_config(config) if config is not None else None
     for one in (one for one in learned if one.lesson.rule not in ALWAYS):
-        for public in _public_names(one, config):
-            _pin(pins.setdefault(public, _Pins(one.subject.upstream, one.subject.model)), one)
+        for public in filter(may_see, _public_names(one, config)):
+            _pin(pins.setdefault(public, _entry(public, one, config, declared)), one)
     if not pins:
         return NOTHING
-    known = config.models if config is not None else {}
-    return "".join(line + "\n" for line in ("models:", *_lines(pins, known)))
+    lines = list(_lines(pins))
+    head = "models:" if any(not line.lstrip().startswith("#") for line in lines) else "# Nothing can be pinned."
+    return "".join(line + "\n" for line in (head, *lines))
+
+
+def _entry(public: str, one: Learned, config: Config | None, declared: Declared | None) -> _Pins:
+    if config is None or declared is None:
+        return _Pins(one.subject.upstream, one.subject.model)
+    operation = one.subject.operation
+    model = config.models.get(public) or declared.model(operation, public) or _of_operation(operation, config)
+    return _Pins(one.subject.upstream, public, model, is_there=public in config.models)
 
 
 def _public_names(one: Learned, config: Config | None) -> list[str]:
@@ -62,11 +87,29 @@ def _public_names(one: Learned, config: Config | None) -> list[str]:
 
 def _pin(pins: _Pins, one: Learned) -> None:
     lesson = one.lesson
-    pins.reasons.append(f"{lesson.entry}: {' '.join(one.evidence.split())}"[:_COMMENT_CHARS])
+    why_not = _why_not(pins, one)
+    pins.reasons.append(f"{why_not}{lesson.entry}: {' '.join(one.evidence.split())}"[:_COMMENT_CHARS])
+    if why_not:
+        return
     if lesson.rule == "stream":
         pins.stream = STREAM[lesson.field]
     else:
         _pin_rule(pins.rules, lesson)
+
+
+def _of_operation(operation: str, config: Config) -> Model | None:
+    """What an entry would be that does what the operation's own upstream does."""
+    route = next((route for name, route in config.operations.items() if name == operation), None)
+    return None if route is None else Model(**route.model_dump(exclude={"model"}, exclude_unset=True))
+
+
+def _why_not(pins: _Pins, one: Learned) -> str:
+    """What a pin would do that the lesson does not; "" where they are the same."""
+    if one.lesson.rule == "set":
+        return "not pinned, for `set` adds it where it is missing: "
+    if not pins.is_one:
+        return f"not pinned, for rules hold for all targets, and this for {one.subject.upstream} alone: "
+    return ""
 
 
 def _pin_rule(rules: dict[str, Any], lesson: Lesson) -> None:
@@ -77,8 +120,6 @@ def _pin_rule(rules: dict[str, Any], lesson: Lesson) -> None:
             rules.setdefault("drop", []).append(lesson.field)
         case "rename":
             rules.setdefault("rename", {})[lesson.field] = lesson.to
-        case "set":
-            rules.setdefault("set", {})[lesson.field] = json.loads(lesson.to or "null")
         case "role":
             rules.setdefault("roles", {})[lesson.field] = lesson.to
         case "split":
@@ -98,18 +139,45 @@ _BY_RULE: Mapping[tuple[str, str], tuple[str, Any]] = MappingProxyType(
 )
 
 
-def _lines(pins: Mapping[str, _Pins], known: Collection[str]) -> Iterator[str]:
+def _lines(pins: Mapping[str, _Pins]) -> Iterator[str]:
     for public, entry in pins.items():
-        yield f"  {_text(public)}:{'   # add to the entry that is there' if public in known else ''}"
-        yield from (f"    # {reason}" for reason in entry.reasons)
-        if public not in known:
-            yield f"    upstream: {_text(entry.upstream)}"
-        if entry.stream is not None:
-            yield f"    stream: {entry.stream}"
-        if entry.rules:
-            yield "    rules:"
-            yield from (f"      {name}: {json.dumps(value, ensure_ascii=False)}" for name, value in entry.rules.items())
+        changes = entry.stream is not None or bool(entry.rules)
+        if changes:
+            yield f"  {_text(public)}:{'   # add to the entry that is there' if entry.is_there else ''}"
+        yield from (f"    # {_text(public) + ': ' if not changes else ''}{reason}" for reason in entry.reasons)
+        if changes:
+            yield from _members(entry)
 
 
-def _text(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)
+def _members(entry: _Pins) -> Iterator[str]:
+    """What an entry that is there has already is not said again; a new one has all that the glob's has, which serves
+    the model no more."""
+    had = entry.model.model_dump(mode="json", exclude_unset=True) if entry.model is not None else {}
+    rules = dict(entry.rules)
+    if not entry.is_there:
+        had_rules, had_stream = had.pop("rules", None) or {}, had.pop("stream", None)
+        if hidden := [name for name in HIDDEN if had_rules.pop(name, None)]:
+            yield f"    # add by hand what the rules had until now, for the values are not shown: {', '.join(hidden)}"
+        rules, entry.stream = _joined(had_rules, rules), entry.stream or had_stream
+        where = {} if "targets" in had else {"upstream": entry.upstream}
+        yield from (f"    {name}: {_text(value)}" for name, value in (where | had).items())
+    if entry.stream is not None:
+        yield f"    stream: {entry.stream}"
+    if rules:
+        yield "    rules:"
+        yield from (f"      {name}: {_text(value)}" for name, value in rules.items())
+
+
+def _joined(had: Mapping[str, Any], rules: Mapping[str, Any]) -> dict[str, Any]:
+    """`rules` in addition to those that the model `had`."""
+    return {**had, **{name: _both(had.get(name), value) for name, value in rules.items()}}
+
+
+def _both(had: Any, value: Any) -> Any:
+    if isinstance(had, list) and isinstance(value, list):
+        return list(dict.fromkeys((*had, *value)))
+    return {**had, **value} if isinstance(had, dict) and isinstance(value, dict) else value
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from gatepass.adapt.lesson import Lesson
 from gatepass.adapt.memory import Key
@@ -32,9 +32,24 @@ class Applied:
     answered: GatepassError | None = None
 
 
-def is_elsewhere(
-    status: int | None, complaint: Complaint | None, heard: Heard | None, error: GatepassError
-) -> bool:
+@dataclass(slots=True)
+class LeftOut:
+    """What others have on trial and a request tries to do without; `error` came with it."""
+
+    lessons: dict[Key, Applied] = field(default_factory=dict)
+    error: GatepassError | None = None
+
+    def add(self, lessons: Mapping[Key, Applied], error: GatepassError) -> None:
+        if lessons:
+            self.lessons |= lessons
+            self.error = self.error or error
+
+    def needed(self, heard: Heard) -> list[Key]:
+        """Those without which the upstream complains (`heard`) of just what they mend: they had helped."""
+        return [key for key, one in self.lessons.items() if repeats(heard, one.lesson, one.evidence)]
+
+
+def is_elsewhere(status: int | None, complaint: Complaint | None, heard: Heard | None, error: GatepassError) -> bool:
     """Whether an answer says nothing of the form of the request: a timeout, a token, a quota, a filter."""
     if isinstance(error, UNHEARD):
         return True

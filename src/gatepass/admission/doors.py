@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from gatepass.admission.json_key import unwrapped_key
 from gatepass.admission.keys import KeyRing, presented_key
-from gatepass.call import Headers, Inbound, header
+from gatepass.call import Headers, Inbound, Operation, header
 from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
 from gatepass.config.profiles import resolved
@@ -93,6 +93,15 @@ def permit(caller: AccessKey, model: str) -> None:
         raise ModelNotAllowed(f"The caller {caller.name!r} may use some models only, and the request names none.")
     if not may_use(caller, model):
         raise ModelNotAllowed(f"The caller {caller.name!r} may not use the model {model!r}.", param="model")
+
+
+def permit_operation(caller: AccessKey, operation: Operation) -> None:
+    """Raises ModelNotAllowed where the caller's key covers some models only and `operation` may run any: a file of a
+    batch names models of its own, and a model that its request names holds nothing back."""
+    if caller.models is not None and not operation.names_model:
+        raise ModelNotAllowed(
+            f"The caller {caller.name!r} may use some models only; {operation.name} may run or hold those of others."
+        )
 
 
 def may_use(caller: AccessKey, model: str) -> bool:

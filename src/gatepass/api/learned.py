@@ -7,8 +7,12 @@ from typing import Any
 
 from gatepass.adapt.memory import Learned
 from gatepass.adapt.pinning import as_config
+from gatepass.admission.doors import may_use
+from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
+from gatepass.errors import ModelNotFound
 from gatepass.gate import Gate
+from gatepass.routing.table import RouteTable
 
 Row = dict[str, Any]
 
@@ -28,6 +32,25 @@ def merged(pages: Iterable[Sequence[Row]]) -> list[Row]:
         key = tuple(row[name] for name in _SUBJECT)
         found[key] = _together(found[key], row) if key in found else row
     return [found[key] for key in sorted(found)]
+
+
+def visible(rows: Iterable[Row], caller: AccessKey, routes: RouteTable, config: Config) -> list[Row]:
+    """The rows of models that `caller` may use, by any name that leads there."""
+    if caller.models is None:
+        return list(rows)
+    names = [*caller.models, *config.models]
+    return [row for row in rows if any(_leads_to(row, name, caller, routes) for name in (row["model"], *names))]
+
+
+def _leads_to(row: Row, name: str, caller: AccessKey, routes: RouteTable) -> bool:
+    """A glob stands for the names that it matches: each of them goes where the glob itself does."""
+    if not may_use(caller, name):
+        return False
+    try:
+        targets = routes.resolve(row["operation"], name)
+    except ModelNotFound:
+        return False
+    return (row["upstream"], row["model"]) in {(target.upstream, target.model or name) for target in targets}
 
 
 def _together(one: Row, other: Row) -> Row:
@@ -50,6 +73,8 @@ def shown(rows: Iterable[Row], wall_s: float) -> list[Row]:
     ]
 
 
-def pinned(rows: Iterable[Row], config: Config) -> str:
-    """YAML that makes what was learned permanent; what was only observed has never been tried, so it is left."""
-    return as_config((Learned.of_row(row) for row in rows if row["state"] == "learned"), config)
+def pinned(rows: Iterable[Row], config: Config, caller: AccessKey) -> str:
+    """YAML that makes what was learned permanent, for the names that `caller` may use; what was only observed has never
+    been tried, so it is left."""
+    learned = (Learned.of_row(row) for row in rows if row["state"] == "learned")
+    return as_config(learned, config, lambda name: may_use(caller, name))

@@ -6,10 +6,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from gatepass.api.learned import lessons_of, merged, pinned, shown
+from gatepass.api.learned import lessons_of, merged, pinned, shown, visible
 from gatepass.api.peers import Peers
 from gatepass.api.status import status_of
 from gatepass.call import Inbound
+from gatepass.config.access import AccessKey
 from gatepass.errors import GatepassError
 from gatepass.gate import Gate
 from gatepass.observe.metrics import CONTENT_TYPE
@@ -42,12 +43,15 @@ def ops_routes(gate: Gate, peers: Peers | None = None) -> list[Route]:
         return JSONResponse(status_of(gate) if peers is None else {"workers": await peers.statuses()})
 
     async def learned(request: Request) -> Response:
-        """Wants a key as well: it quotes what upstreams say. `?as=config` is the YAML that pins it."""
-        if refused := _refused(request, gate):
-            return refused
-        rows = merged([lessons_of(gate)] if peers is None else await peers.learned())
+        """Wants a key as well, and shows the models that it may use: it quotes what upstreams say. `?as=config` is the
+        YAML that pins it."""
+        caller = _admitted(request, gate)
+        if isinstance(caller, Response):
+            return caller
+        known = merged([lessons_of(gate)] if peers is None else await peers.learned())
+        rows = visible(known, caller, gate.routes, gate.config)
         if request.query_params.get("as") == "config":
-            return Response(pinned(rows, gate.config), media_type="application/yaml")
+            return Response(pinned(rows, gate.config, caller), media_type="application/yaml")
         return JSONResponse({"lessons": shown(rows, gate.clock.wall())})
 
     endpoints = {"/healthz": healthz, "/readyz": readyz, "/metrics": metrics, "/status": status, "/learned": learned}
@@ -59,11 +63,16 @@ def ops_routes(gate: Gate, peers: Peers | None = None) -> list[Route]:
 
 def _refused(request: Request, gate: Gate) -> Response | None:
     """The answer to somebody without a known key; None lets them in."""
+    caller = _admitted(request, gate)
+    return caller if isinstance(caller, Response) else None
+
+
+def _admitted(request: Request, gate: Gate) -> AccessKey | Response:
+    """Who asks, or the answer to somebody without a known key."""
     headers = tuple(request.headers.raw)
     peer = request.client.host if request.client else ""
     try:
-        gate.doors.admit(Inbound("", "GET", request.url.path, headers, peer, gate.clock.now()))
+        return gate.doors.admit(Inbound("", "GET", request.url.path, headers, peer, gate.clock.now()))
     except GatepassError as error:
         shown = {name.decode(): value.decode() for name, value in error_headers(error)}
         return Response(error_body(error), error.http_status, shown)
-    return None

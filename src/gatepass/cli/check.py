@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
@@ -15,14 +15,11 @@ from gatepass.cli.configuration import CHECK_FAILED, load_or_exit, refuse
 
 if TYPE_CHECKING:
     from gatepass.config.access import AccessKey
-    from gatepass.config.dialects import DialectName
     from gatepass.config.load import Loaded
     from gatepass.config.model import Config
     from gatepass.doctor import Trial
 
 OPERATIONS = ("chat", "completions", "embeddings", "rerank")
-OF_CHAT = frozenset(("images",))
-"""Built-in rules that no other operation concerns."""
 
 
 @click.command()
@@ -78,51 +75,20 @@ def idle(config: Config) -> Iterator[str]:
 
 def _show_route(config: Config, operation: str, model: str, caller: str | None) -> bool:
     """Print the way of a request; False where it would be refused."""
+    from gatepass.admission.doors import permit
+    from gatepass.cli.way import way
     from gatepass.errors import CallerError
 
+    key = None if caller is None else _caller(config, caller)
     try:
-        lines = list(_route(config, operation, model, caller))
+        if key is not None:
+            permit(key, model)
+        found = way(config, operation, model, key)
     except CallerError as error:
         click.echo(f"refused: {error.status} {error.code}: {error.message}")
         return False
-    click.echo("\n".join(lines))
-    return True
-
-
-def _route(config: Config, operation: str, model: str, caller: str | None) -> Iterator[str]:
-    from gatepass.admission.doors import permit
-    from gatepass.routing.table import RouteTable
-
-    key = None if caller is None else _caller(config, caller)
-    if key is not None:
-        permit(key, model)
-    targets = RouteTable.from_config(config).resolve(operation, model)
-    yield f"{operation} with the model {model}, as {caller or 'any caller'}"
-    yield "route, in order:"
-    for number, target in enumerate(targets, 1):
-        yield f"  {number}. upstream {target.upstream}, as {target.model or model}"
-    yield "adaptation, in order (what shapes the reply runs the other way):"
-    dialects = dict.fromkeys(config.upstreams[target.upstream].dialect for target in targets)
-    for number, step in enumerate(_adaptation(config, operation, dialects, key), 1):
-        yield f"  {number}. {step}"
-
-
-def _adaptation(
-    config: Config, operation: str, dialects: Collection[DialectName], key: AccessKey | None
-) -> Iterator[str]:
-    """The fixed order of every request's adaptation, as far as it is built. A path may name another profile."""
-    from gatepass.adapt.chain import BUILT_IN
-    from gatepass.adapt.profile import prepared
-
-    yield f"surface: {operation}"
-    profile = prepared(config.profiles)[(key.profile if key is not None else None) or "plain"]
-    rules = [rule for dialect in dialects for rule in profile.rules[dialect]]
-    for entry in dict.fromkeys(change.entry for rule in rules for change in rule.changes):
-        yield f"profile {profile.name}: {entry}"
-    for rule in BUILT_IN:
-        if operation == "chat" or rule.name not in OF_CHAT:
-            yield f"built-in rule: {rule.name}"
-    yield f"dialect: {', '.join(dialects)}"
+    click.echo("\n".join(found.lines))
+    return found.fine
 
 
 def _caller(config: Config, name: str) -> AccessKey:

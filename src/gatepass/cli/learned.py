@@ -199,6 +199,8 @@ def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
         *(row.get(name) for name in ("operation", "adapted", "state")),
     ]
     spans = [span(float(row.get(name) or 0)) for name in ("age_s", "expires_in_s")]
+    if row.get("state") == "failed":
+        spans[1] = f"retried in {spans[1]}"
     return tuple(_printable(str(text)) for text in (*texts, *spans, row.get("uses", 0)))
 
 

@@ -4,28 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from difflib import get_close_matches
 from urllib.parse import urlsplit
 
 from gatepass.config.carry import BEARER, Carry
 from gatepass.config.dialects import no_assistant
 from gatepass.config.model import Config
 from gatepass.config.models import Model
-from gatepass.config.problem import Path, dotted
+from gatepass.config.problem import Path
 from gatepass.config.upstream import Upstream
 
 TWICE = "{} carries the token already: a request has one of each name"
 NOT_AZURE = "is Azure, whose deployments want dialect: azure; with openai it ends in /openai/v1"
 _AZURE = re.compile(r"\.(?:openai|cognitiveservices)\.azure\.(?:com|us|cn)\Z")
-
-LEARN_ALSO = (
-    *("n", "stop", "max_tokens", "max_completion_tokens", "logprobs", "top_logprobs", "response_format"),
-    *("tools", "tool_choice", "functions", "function_call", "dimensions", "web_search_options"),
-    *("system_into_user", "merge_roles"),
-)
-"""What `upstreams.NAME.learn_also` is for. It may hold any other member's name, but one that nearly is one of these
-was most likely to be it."""
-ALIKE = 0.85
 
 
 def carry_of(upstream: Upstream, config: Config) -> Carry:
@@ -61,11 +51,6 @@ def doubts(config: Config) -> Iterator[str]:
         is_azure = _AZURE.search((url.hostname or "").lower()) is not None
         if is_azure and upstream.dialect == "openai" and not url.path.endswith("/openai/v1"):
             yield f"upstreams.{name}.base_url {NOT_AZURE}"
-        for number, member in enumerate(upstream.learn_also):
-            near = get_close_matches(member, LEARN_ALSO, n=1, cutoff=ALIKE)
-            if near and near[0] != member:
-                place = dotted(("upstreams", name, "learn_also", number))
-                yield f"{place}: no client is known to send {member}; did you mean {near[0]}?"
 
 
 def _no_assistants(name: str, model: Model, config: Config) -> Iterator[tuple[Path, str]]:

@@ -15,6 +15,7 @@ DialectName = Literal["openai", "azure", "ragflow"]
 
 KINDS = ("chat", "agent")
 """Of what stands behind a RAGFlow name: `chat:ID`, `agent:ID`."""
+API_VERSION = r"^[A-Za-z0-9._-]{1,40}$"
 NO_ID = "names no {}: its id belongs behind the colon"
 NO_KIND = "is neither the id of a chat assistant nor agent:ID"
 
@@ -34,7 +35,7 @@ NOT_ITS_API = "base_url ends in /v1, where RAGFlow has no API: let it end at the
 
 
 class Azure(Block):
-    api_version: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,40}$")] | None = None
+    api_version: Annotated[str, Field(pattern=API_VERSION)] | None = None
     """A date is a version of the classic API, with deployments in its paths: `2024-10-21`. None is the v1 API, which
     also takes `preview`."""
 

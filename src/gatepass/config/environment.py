@@ -38,6 +38,7 @@ CHAT, EMBEDDINGS, CREDENTIAL = "chat", "embeddings", "token"
 """What the blocks are called that a file would name."""
 _SEPARATORS = re.compile(r"[\s,]+")
 NO_CLIENTS_KEY = "is for `gatepass learned` and opens no door: clients' keys are GATEPASS_KEYS"
+NO_KEY = "is the profile of clients' keys, of which there are none"
 NEAR = 0.7
 WANTS_A_FILE = "wants a file, which --config or GATEPASS_CONFIG names"
 OTHERWISE = {"UPSTREAM": "UPSTREAM_URL", "URL": "UPSTREAM_URL", "BASE_URL": "UPSTREAM_URL", "HASH": "KEY_HASHES"}
@@ -121,11 +122,16 @@ class _Reading:
             self._entry(entry, keys.name if keys else "")
         for number, text in enumerate(_listed(self._values.get("KEY_HASHES", "")), 1):
             self._entry({"name": f"hash-{number}", "hash": text}, "KEY_HASHES")
+        if "PROFILE" in self._values and not lookup(self.tree, ("access", "keys")):
+            self._problem((), f"{NO_KEY}: set {PREFIX}KEYS or {PREFIX}KEY_HASHES, or remove it", "PROFILE")
 
     def _entry(self, entry: dict[str, Any], name: str) -> None:
+        """`entry`, under the profile of all keys."""
         entries = lookup(self.tree, ("access", "keys")) or []
         self.tree = replaced(self.tree, ("access", "keys"), [*entries, entry])
         self.origins["access", "keys", len(entries)] = _origin(name)
+        if profile := self._values.get("PROFILE"):
+            self._set(("access", "keys", len(entries), "profile"), profile, "PROFILE")
 
     def _keys(self, keys: Given) -> list[dict[str, Any]]:
         if keys.fault is not None:

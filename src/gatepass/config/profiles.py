@@ -31,7 +31,9 @@ BuiltIn = Literal[
 ]
 KeepAlive = Literal["comment", "empty-delta", "off"]
 Dialect = Literal["openai", "azure", "ragflow"]
-Origin = Annotated[str, Field(pattern=r"^(\*|[a-z][a-z0-9+.-]*://[a-z0-9.:\[\]-]+)$")]
+ORIGIN = r"^(\*|[a-z][a-z0-9+.-]*://[a-z0-9.:\[\]-]+)$"
+"""As a browser writes it: https://fetch.spec.whatwg.org/#origin-header."""
+Origin = Annotated[str, Field(pattern=ORIGIN)]
 
 THINKING = ["chat_template_kwargs", "enable_thinking", "thinking", "do_sample"]
 """RAGFlow puts these beside the messages; vLLM wants the first, Azure refuses them all."""
@@ -53,7 +55,8 @@ class Profile(Block):
     keep_alive: KeepAlive = "comment"
     """What a stream that waits is kept alive with: a comment line, a chunk without text, or nothing."""
     whole_numbers: bool = False
-    """Put a `usage` of whole numbers into every plain reply, zeros where the upstream tells none."""
+    """Put a `usage` of whole numbers into every plain reply, zeros where the upstream tells none; in streams, make whole
+    what is told."""
     content_text: bool = False
     """Put `""` in the place of `content: null` into plain replies that call no tool."""
     splits_finish: bool = False

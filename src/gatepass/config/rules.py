@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from difflib import get_close_matches
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, WithJsonSchema, model_validator
@@ -55,11 +56,33 @@ Member = Annotated[str, AfterValidator(_member)]
 Value = Annotated[Any, PlainSerializer(_shown)]
 
 NOT_LEARNED = frozenset(("model", "messages", "input", "stream", "role", "content"))
+LEARN_ALSO = frozenset(
+    (
+        *("n", "stop", "max_tokens", "max_completion_tokens", "logprobs", "top_logprobs", "response_format"),
+        *("tools", "tool_choice", "functions", "function_call", "dimensions", "web_search_options"),
+        *("system_into_user", "merge_roles"),
+    )
+)
+"""What `learn_also` is for, beside members that gatepass does not know."""
+_ALONE = "gatepass learns it without being told, or by the `stream` of the model's entry"
+NO_MEMBERS = {
+    **dict.fromkeys(("aggregate", "synth", "emulate", "native", "auto", "streaming"), _ALONE),
+    **dict.fromkeys(("drop", "rename", "set", "default", "clamp", "split", "roles", "tool_ids"), "it is no member"),
+    **dict.fromkeys(("text_content", "empty_content", "short_tool_ids"), "gatepass learns it without being told"),
+    "schema_in_words": "name response_format",
+}
+"""Words of gatepass's own that would do nothing in `learn_also`."""
+_ALIKE = 0.9
 
 
 def _learnable(text: str) -> str:
     if PLACE.match(text) is None or text.rpartition(".")[2] in NOT_LEARNED:
         raise ValueError("is not to be learned: name a member that may go, or system_into_user, merge_roles")
+    if text in NO_MEMBERS:
+        raise ValueError(f"is not to be learned: {NO_MEMBERS[text]}")
+    meant = get_close_matches(text.lower(), LEARN_ALSO, 1, _ALIKE)
+    if meant and text not in LEARN_ALSO:
+        raise ValueError(f"is not known: is {meant[0]} meant?")
     return text
 
 

@@ -16,6 +16,7 @@ from gatepass.config.url import is_loopback
 SCHEMES = ("valkey", "valkeys", "redis", "rediss")
 OVER_TLS = ("valkeys", "rediss")
 SHORTEST_KEY_CHARS = 32
+KEY_PREFIX = r"^[!-~]{0,64}$"
 _DATABASE = re.compile(r"/?|/[0-9]{1,4}")
 _DEFAULT_PORT = 6379
 
@@ -63,7 +64,7 @@ class StoreSettings(Block):
     """The user to sign in as; None is the server's default user."""
     password: SecretText | None = None
     """Its password, best by reference."""
-    key_prefix: Annotated[str, Field(pattern=r"^[!-~]{0,64}$")] = "gatepass:"
+    key_prefix: Annotated[str, Field(pattern=KEY_PREFIX)] = "gatepass:"
     """What the names of all keys in the store begin with."""
     timeout_s: Annotated[Seconds, Field(le=5.0)] = 0.25
     """Seconds for one request of the store; then gatepass goes on without it."""

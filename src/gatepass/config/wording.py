@@ -13,13 +13,16 @@ from gatepass.config.block import BASE_PATH, HASH, HEADER_NAME, NAME
 from gatepass.config.carry import FIELD_NAME, PARAMETER
 from gatepass.config.credential.exec import VARIABLE
 from gatepass.config.credential.kinds import KINDS
+from gatepass.config.dialects import API_VERSION
 from gatepass.config.problem import Path
+from gatepass.config.profiles import ORIGIN
 from gatepass.config.references import Reference
 from gatepass.config.rejection import CODE, HOST
 from gatepass.config.settings import did_you_mean, unknown_setting
+from gatepass.config.store import KEY_PREFIX
 from gatepass.config.tree import lookup
 
-_PATTERNS: Mapping[str, str] = {
+PATTERNS: Mapping[str, str] = {
     NAME: "a name is 1 to 63 letters, digits, dots, underscores or hyphens, the first a letter or digit",
     HASH: "expects sha256: and 64 hexadecimal digits in lower case, as `gatepass keys new` prints them",
     HEADER_NAME: "expects the name of a header: letters, digits and hyphens",
@@ -29,7 +32,16 @@ _PATTERNS: Mapping[str, str] = {
     PARAMETER: "expects the name of a query parameter: letters, digits and . _ ~ -",
     VARIABLE: "expects the name of an environment variable: letters, digits and underscores, no digit first",
     BASE_PATH: "expects segments that begin with a slash, none at the end: /llm",
+    API_VERSION: "expects a version as Azure writes it, such as 2024-10-21: letters, digits and . _ -",
+    KEY_PREFIX: "expects 64 characters at most, of ASCII and without blanks",
+    ORIGIN: "expects an origin as browsers send it: https://chat.corp.example, in lower case, with a scheme, without"
+    " underscores, a path or a slash at the end; or *",
 }
+"""What each pattern of the model asks for."""
+_ORIGIN_PARTS = re.compile(
+    r"(?:([A-Za-z][A-Za-z0-9+.-]{0,20})://)?((?:[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?)(?:[/?#].*)?",
+    re.DOTALL,
+)
 _TYPES: Mapping[str, str] = {
     "int_type": "expects a whole number",
     "float_type": "expects a number",
@@ -97,11 +109,20 @@ def _sentence(detail: ErrorDetails, path: Path, tree: Any) -> str:
         case "union_tag_invalid":
             return _choice(value, path, detail, _listed(context["expected_tags"]))
         case "string_pattern_mismatch":
-            return _PATTERNS[context["pattern"]]
+            return _pattern(context["pattern"], value)
         case _ if kind in _BOUNDS:
             return _BOUNDS[kind].format(**context)
         case _:
             return _type(kind, value, path, detail["msg"])
+
+
+def _pattern(pattern: str, value: Any) -> str:
+    """The words of `pattern`; behind those of an origin, of which no part is a secret's place, the right form."""
+    if pattern != ORIGIN or isinstance(value, Reference):
+        return PATTERNS[pattern]
+    found = _ORIGIN_PARTS.fullmatch(str(value))
+    meant = f"; did you mean {found[1] or 'https'}://{found[2]}?".lower() if found is not None else ""
+    return PATTERNS[pattern] + meant
 
 
 def _type(kind: str, value: Any, path: Path, otherwise: str) -> str:

@@ -22,11 +22,11 @@ KEY_CHARS = 256
 @dataclass(slots=True)
 class ToolCall:
     """One call of a choice. `number` counts from 0 in the order of appearance; `id` is "" where none was
-    given, or only one that an earlier call has too."""
+    given, or only one that an earlier call has too; `name` likewise, or as much of it as tells it from others."""
 
     number: int
     id: str
-    is_named: bool = False
+    name: str = ""
 
 
 class Piece(NamedTuple):
@@ -62,45 +62,48 @@ class Calls:
         index, identity = said.get("index"), said.get("id")
         if type(index) is not int or index < 0:
             index = None
-        elif not identity and (call := self._by_index.get(index)) is not None and call.is_named:
+        elif not identity and (call := self._by_index.get(index)) is not None and call.name and not _name(said):
             return Piece(said, call, opens=False)  # what a flawless stream has most of
         if type(identity) is not str:
             identity = text_of_id(identity)
-        is_named, has_arguments = _content(said)
-        call = self._known(index, identity, is_named=is_named, has_arguments=has_arguments)
-        is_second = index is None and not identity and is_named and any(piece.call is call for piece in before)
+        name, has_arguments = _name(said), _has_arguments(said)
+        call = self._known(index, identity, name, has_arguments=has_arguments)
+        is_second = index is None and not identity and name != "" and any(piece.call is call for piece in before)
         if len(self._all) >= MAX_CALLS:
             call = call or self._all[-1]
         elif call is None or is_second:
-            return Piece(said, self._open(index, identity, is_named=is_named), opens=True)
+            return Piece(said, self._open(index, identity, name), opens=True)
         if identity and not call.id:
             call.id = identity
             self._by_id.setdefault(identity[:KEY_CHARS], call)
         if index is not None and len(self._by_index) < MAX_CALLS:
             self._by_index.setdefault(index, call)
-        call.is_named = call.is_named or is_named
+        call.name = call.name or name
         return Piece(said, call, opens=False)
 
-    def _known(self, index: int | None, identity: str, *, is_named: bool, has_arguments: bool) -> ToolCall | None:
+    def _known(self, index: int | None, identity: str, name: str, *, has_arguments: bool) -> ToolCall | None:
         """The call that a piece continues, None for the first of a new one.
 
         An id tells more than an index, but two openers with one id and indices of their own are two
         calls. A new id at an old index opens a call if a name comes with it or nothing at all; with
-        bare arguments it is the old call, whose id changes from piece to piece.
+        bare arguments it is the old call, whose id changes from piece to piece. Without an id another
+        name opens a call: a repetition would repeat the name.
         """
         if (same := self._by_id.get(identity[:KEY_CHARS])) is not None:
-            return None if is_named and index is not None and index not in self._by_index else same
+            return None if name and index is not None and index not in self._by_index else same
         last = self._all[-1] if self._all else None
         at = last if index is None else self._by_index.get(index)
-        if at is None or not identity:
-            return at
+        if at is None:
+            return None
+        if not identity:
+            return None if name and at.name and name != at.name else at
         if at.id:
-            return at if has_arguments and not is_named else None
-        return None if at.is_named and is_named else at
+            return at if has_arguments and not name else None
+        return None if at.name and name else at
 
-    def _open(self, index: int | None, identity: str, *, is_named: bool) -> ToolCall:
+    def _open(self, index: int | None, identity: str, name: str) -> ToolCall:
         key = identity[:KEY_CHARS]
-        call = ToolCall(len(self._all), "" if key in self._by_id else identity, is_named)
+        call = ToolCall(len(self._all), "" if key in self._by_id else identity, name)
         self._all.append(call)
         if identity:
             self._by_id.setdefault(key, call)
@@ -109,11 +112,21 @@ class Calls:
         return call
 
 
-def _content(said: Object) -> tuple[bool, bool]:
-    """Whether a piece holds a name, and whether it holds arguments."""
+def _name(said: Object) -> str:
+    """The name that a piece gives its call, "" for none; "?" for what is no text."""
+    name = _inner(said).get("name")
+    if isinstance(name, str):
+        return name[:KEY_CHARS]
+    return "?" if name else ""
+
+
+def _has_arguments(said: Object) -> bool:
+    inner = _inner(said)
+    return bool(inner.get("arguments") or inner.get("input"))
+
+
+def _inner(said: Object) -> Object:
     inner = said.get("function")
     if not isinstance(inner, dict):
         inner = said.get("custom")
-    if not isinstance(inner, dict):
-        return False, False
-    return bool(inner.get("name")), bool(inner.get("arguments") or inner.get("input"))
+    return inner if isinstance(inner, dict) else {}

@@ -78,6 +78,23 @@ def unwrapped(said: Object) -> Object:
     return said
 
 
+def error_of(choices: Any) -> Any:
+    """The error in the choices of a chunk, where OpenRouter puts a provider's; None where one of them has none."""
+    if not isinstance(choices, list) or not choices:
+        return None
+    if not all(isinstance(choice, dict) and choice.get("error") for choice in choices):
+        return None
+    return choices[0]["error"]
+
+
+def says(choice: Object) -> bool:
+    """Whether a piece of a choice says something, be it that the choice is finished: a role alone does not."""
+    if choice.get("finish_reason") or choice.get("text"):
+        return True
+    piece = choice.get("delta") or choice.get("message")
+    return isinstance(piece, dict) and any(value for name, value in piece.items() if name != "role")
+
+
 def is_chunk(said: Object) -> bool:
     """Whether this is a chunk, choices or not."""
     name = said.get("object")

@@ -8,11 +8,12 @@ import msgspec
 
 from gatepass.config.profiles import KeepAlive, Profile
 from gatepass.relay.chunk import CHAT_CHUNK, LEGACY, Object, Origin, event, json_text
-from gatepass.relay.shaper import Shaper
+from gatepass.relay.shaper import Chain, Shaper
 from gatepass.relay.short_lines import ShortLines
+from gatepass.relay.whole_usage import USAGE, WholeUsage, counted, is_same
 
 COMMENT = b": keep-alive\n"
-USAGE, CONTENT = "repair=usage", "repair=content"
+CONTENT = "repair=content"
 
 _TOP: msgspec.json.Decoder[dict[str, msgspec.Raw]] = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _SPOKEN = ("tool_calls", "function_call", "refusal", "audio")
@@ -20,7 +21,10 @@ _SPOKEN = ("tool_calls", "function_call", "refusal", "audio")
 
 def after_of(profile: Profile) -> Shaper | None:
     """A new shaper for one stream, to stand behind the repair of it: None for most clients."""
-    return None if profile.line_bytes is None else ShortLines(profile.line_bytes)
+    shapers: list[Shaper] = [] if profile.line_bytes is None else [ShortLines(profile.line_bytes)]
+    if profile.whole_numbers:
+        shapers.append(WholeUsage())
+    return Chain(shapers) if shapers else None
 
 
 def keep_alive(form: KeepAlive, origin: Origin, *, is_text: bool = False) -> bytes | None:
@@ -63,23 +67,11 @@ def _mend_usage(top: dict[str, Any], profile: Profile) -> bool:
     if not profile.whole_numbers or not ("choices" in top or "data" in top):
         return False
     said: Any = msgspec.json.decode(top["usage"]) if "usage" in top else None
-    counted = _counted(said if isinstance(said, dict) else {}, is_chat="choices" in top)
-    if counted == said:
+    whole = counted(said if isinstance(said, dict) else {}, is_chat="choices" in top)
+    if is_same(whole, said):
         return False
-    top["usage"] = counted
+    top["usage"] = whole
     return True
-
-
-def _counted(usage: Object, *, is_chat: bool) -> Object:
-    """Whole numbers in the three places that clients add up without a look; a lost total is the sum of the rest."""
-    names = ("prompt_tokens", "completion_tokens") if is_chat else ("prompt_tokens",)
-    parts = {name: _whole(usage.get(name)) for name in names}
-    total = usage.get("total_tokens")
-    return {**usage, **parts, "total_tokens": total if type(total) is int else sum(parts.values())}
-
-
-def _whole(count: Any) -> int:
-    return count if type(count) is int else 0
 
 
 def _mend_choices(top: dict[str, Any], profile: Profile) -> bool:

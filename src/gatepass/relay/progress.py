@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from gatepass.relay.chunk import says
 from gatepass.relay.usage import Usage
 
 _MAX_INDEX = 1023
@@ -13,9 +14,11 @@ _MAX_INDEX = 1023
 class Progress:
     """What the events of one stream have told so far, of bounded size."""
 
-    __slots__ = ("_finished", "_has_deltas", "_seen", "usage")
+    __slots__ = ("_finished", "_has_deltas", "_seen", "has_answer", "usage")
 
     def __init__(self) -> None:
+        self.has_answer = False
+        """Whether any choice has said something, be it that it is finished: a role alone is no answer."""
         self.usage: Usage | None = None
         self._seen: set[int] = set()
         self._finished: set[int] = set()
@@ -55,6 +58,7 @@ class Progress:
             index = -1
         self._seen.add(index)
         self._has_deltas = self._has_deltas or "delta" in choice
+        self.has_answer = self.has_answer or says(choice)
         if choice.get("finish_reason"):
             self._finished.add(index)
             return True

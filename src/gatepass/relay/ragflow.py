@@ -20,7 +20,10 @@ repeat as the last delta (infiniflow/ragflow#15286) is left out; an agent's stre
 that it lacks and, where the client asked for usage, one that is estimated."""
 
 ERROR = "**ERROR**:"
-"""How RAGFlow begins the text of an exception that it sends as an answer, with finish reason "stop"."""
+"""How RAGFlow begins the text of an exception that it sends as an answer, or as the last delta of one, with
+finish reason "stop". Where an answer goes on after it, the answer only quotes it."""
+MAX_SUSPECTS = 64
+"""So many chunks wait at most for what tells an exception from a quotation."""
 
 SHORTEST_REPEATED_CHARS = 20
 LONGEST_REPEATED_CHARS = 4 * 1024 * 1024
@@ -35,9 +38,9 @@ _CITATION = re.compile(r"\s*(?:##\d+\$\$|\[ID:\s*\d+\])")
 
 def as_error(text: str) -> Object | None:
     """The error object of RAGFlow that `text` stands for, None for an answer."""
-    if not text.startswith(ERROR):
+    if not text.lstrip().startswith(ERROR):
         return None
-    said = text.removeprefix(ERROR).strip()
+    said = text.lstrip().removeprefix(ERROR).strip()
     code = 102 if any(words in said.lower() for words in _ABSENT) else 100
     return {"code": code, "message": said or "RAGFlow failed without a word."}
 
@@ -62,9 +65,20 @@ def completion(body: bytes, origin: Origin) -> tuple[bytes, tuple[str, ...]]:
 
 class RagflowStream:
     """A Shaper for the streams of assistants and agents. One chunk is held for as long as it might be
-    the answer repeated, which the next chunk tells."""
+    the answer repeated, and some for as long as they might be an exception: the next chunk tells."""
 
-    __slots__ = ("_adapted", "_answer", "_held", "_id", "_is_finished", "_length", "_origin", "_wants_usage")
+    __slots__ = (
+        "_adapted",
+        "_answer",
+        "_held",
+        "_id",
+        "_is_finished",
+        "_length",
+        "_origin",
+        "_suspects",
+        "_suspicion",
+        "_wants_usage",
+    )
 
     def __init__(self, origin: Origin, *, wants_usage: bool = False) -> None:
         self._origin = origin
@@ -74,6 +88,8 @@ class RagflowStream:
         self._answer: list[str] = []
         self._length = 0
         self._held: Object | None = None
+        self._suspects: list[Object] = []
+        self._suspicion = ""
         self._is_finished = False
 
     @property
@@ -84,14 +100,14 @@ class RagflowStream:
         return b"".join(self._one(each) for each in split_events(block))
 
     def finish(self) -> bytes:
-        return self._release()
+        return self._convicted() or self._release()
 
     def _one(self, block: bytes) -> bytes:
         data = parse_event(block).data
         if data is None:
             return block
         if data.strip() == b"[DONE]":
-            return self._release() + self._last_words() + block
+            return self._convicted() or self._release() + self._last_words() + block
         try:
             said = read_json(data)
         except ValueError:
@@ -101,18 +117,55 @@ class RagflowStream:
         return self._chunk(said)
 
     def _chunk(self, said: Object) -> bytes:
-        text = _text(said, "delta")
-        error = as_error(text)
-        if error is not None:
-            self._note(ERROR_TOLD)
-            return self._release() + event(error)
-        before = self._drop_repeated(said)
+        text, before = _text(said, "delta"), b""
+        if len(self._suspects) >= MAX_SUSPECTS or not self._is_suspect(text):
+            before = self._acquitted()
+        if self._is_suspect(text):
+            return before + self._suspect(said, text)
+        before += self._drop_repeated(said)
         self._own(said)
         if self._is_repeated(text):
             self._held = said
             return before
         self._remember(text)
         return before + event(said)
+
+    def _is_suspect(self, text: str) -> bool:
+        """Whether `text`, after what is suspected already, may be the beginning of an exception or all of it.
+
+        After an exception's own beginning a text is more of it only where nothing else was said."""
+        if not text:
+            return bool(self._suspects)
+        whole = (self._suspicion + text).lstrip()
+        if whole.startswith(ERROR):
+            return not self._length or not self._suspicion.lstrip().startswith(ERROR)
+        return ERROR.startswith(whole) and (whole != "" or not self._length)
+
+    def _suspect(self, said: Object, text: str) -> bytes:
+        before = self._release() if self._held is not None else b""
+        self._suspects.append(said)
+        self._suspicion += text
+        if _first(said).get("finish_reason"):
+            return before + (self._convicted() or self._acquitted())
+        is_told = not self._length and self._suspicion.strip() != ERROR
+        return before + (self._convicted() if is_told else b"")
+
+    def _convicted(self) -> bytes:
+        """The error that the suspects are at the end of an answer; nothing where they are none."""
+        error = as_error(self._suspicion)
+        if error is None:
+            return b""
+        self._suspects, self._suspicion = [], ""
+        self._note(ERROR_TOLD)
+        self._is_finished = True  # nothing follows an error
+        return event(error)
+
+    def _acquitted(self) -> bytes:
+        suspects, self._suspects, self._suspicion = self._suspects, [], ""
+        for said in suspects:
+            self._own(said)
+            self._remember(_text(said, "delta"))
+        return b"".join([event(said) for said in suspects])
 
     def _own(self, said: Object) -> None:
         self._note(ONE_ID)
@@ -123,19 +176,24 @@ class RagflowStream:
         self._is_finished = self._is_finished or bool(_first(said).get("finish_reason"))
 
     def _drop_repeated(self, after: Object) -> bytes:
-        """What was held: nothing more of it where the chunk `after` it ends the answer."""
-        if self._held is not None and _first(after).get("finish_reason"):
-            self._held = None
-            self._note(REPEATED)
+        """What was held: no more of it than is new where the chunk `after` it ends the answer."""
+        if self._held is None or not _first(after).get("finish_reason"):
+            return self._release()
+        held, self._held = self._held, None
+        self._note(REPEATED)
+        tail = _tail(_text(held, "delta"), "".join(self._answer))
+        if not tail:
             return b""
-        return self._release()
+        _first(held)["delta"]["content"] = tail
+        self._remember(tail)
+        return event(held)
 
     def _release(self) -> bytes:
         held, self._held = self._held, None
         if held is None:
-            return b""
+            return self._acquitted()
         self._remember(_text(held, "delta"))
-        return event(held)
+        return event(held) + self._acquitted()
 
     def _is_repeated(self, text: str) -> bool:
         """Citation marks make at most half of an answer, so shorter texts are not even compared: looking at each
@@ -171,6 +229,18 @@ class RagflowStream:
     def _note(self, name: str) -> None:
         if name not in self._adapted:
             self._adapted.append(name)
+
+
+def _tail(text: str, said: str) -> str:
+    """What `text`, which repeats all of `said`, says beyond it; citation marks alone say nothing."""
+    left, at = len(_CITATION.sub("", said)), 0
+    for mark in _CITATION.finditer(text):
+        if mark.start() - at >= left:
+            break
+        left -= mark.start() - at
+        at = mark.end()
+    tail = text[at + left :]
+    return tail if _CITATION.sub("", tail).strip() else ""
 
 
 def _first(said: Object) -> Object:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from gatepass.relay.chunk import ENVELOPE, Object, event
@@ -43,11 +43,7 @@ class ShortLines:
         """A run that is short as a whole, as nearly every one is, is not looked at."""
         if len(block) <= self._limit_bytes:
             return block
-        found = _COMMENTS_BEHIND.search(block)
-        end = len(block) if found is None else found.start()
-        events, rest = split_events(block[:end]), block[end:]
-        shaped = [self._short(one) if len(one) > self._limit_bytes else one for one in events]
-        return block if shaped == events else b"".join([*shaped, rest])
+        return each_event(block, lambda one: self._short(one) if len(one) > self._limit_bytes else one)
 
     def finish(self) -> bytes:
         return b""
@@ -100,6 +96,15 @@ class ShortLines:
             return []
         owner[name] = text[:size]
         return [text[at : at + size] for at in range(size, len(text), size)]
+
+
+def each_event(block: bytes, change: Callable[[bytes], bytes]) -> bytes:
+    """A run with `change` made to each event; the same object where nothing changed. Comments at its end stay."""
+    found = _COMMENTS_BEHIND.search(block)
+    end = len(block) if found is None else found.start()
+    events = split_events(block[:end])
+    shaped = [change(one) for one in events]
+    return block if shaped == events else b"".join([*shaped, block[end:]])
 
 
 def _piece(choice: Object, delta: Object) -> Object:

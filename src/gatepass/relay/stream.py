@@ -8,7 +8,7 @@ from typing import Any
 from gatepass.call import Complaint
 from gatepass.errors import GatepassError
 from gatepass.relay import failure
-from gatepass.relay.chunk import unwrapped
+from gatepass.relay.chunk import error_of, unwrapped
 from gatepass.relay.event import DONE, Event, is_json, parse_event, read_json, single_line_data
 from gatepass.relay.framing import Framer, split_events
 from gatepass.relay.progress import Progress
@@ -234,7 +234,7 @@ class EventStream:
         return self._judge_said(block, said, name)
 
     def _judge_done(self, block: bytes) -> bytes:
-        if self._done_is_required and not self._progress.has_choices:
+        if self._done_is_required and not self._progress.has_answer:
             self._fail(failure.empty(self._upstream))
             return b""
         self.done = self._is_over = True
@@ -252,6 +252,8 @@ class EventStream:
             complaint = self._read_error(said)
             if complaint is not None or name == b"error":
                 return self._judge_error(block, said, complaint)
+        elif (error := error_of(choices)) is not None:
+            return self._judge_error(block, said, self._read_error({"error": error}) or failure.UNREADABLE)
         return self._judge_chunk(block, said)
 
     def _judge_chunk(self, block: bytes, said: Any) -> bytes:
@@ -268,7 +270,7 @@ class EventStream:
         shaped = block
         if self._repair is not None and isinstance(said, dict):
             shaped = self._repair.shape(block, said)
-        if is_plain and (self._repair is None or self._repair.is_idle):
+        if is_plain and self._progress.has_answer and (self._repair is None or self._repair.is_idle):
             self._template.learn(block, self.events)
         return shaped
 

@@ -1,8 +1,13 @@
-"""Where the model stands in a multipart form that is on its way through (RFC 7578). Sans-I/O."""
+"""Where the model stands in a multipart form that is on its way through (RFC 7578). Sans-I/O.
+
+Readers of forms differ in what they forgive: bare line feeds, folded lines, a backslash before a quote, a second
+name. So nothing is forgiven here: what another reader could understand in another way is refused.
+"""
 
 from __future__ import annotations
 
 import re
+from urllib.parse import unquote_to_bytes
 
 from gatepass.call import Headers, header
 from gatepass.errors import InvalidRequest
@@ -12,51 +17,86 @@ HEAD_BYTES = 16 * 1024
 """The largest head of a part."""
 MODEL_BYTES = 4 * 1024
 
-_BOUNDARY = re.compile(
-    rb'multipart/form-data[^\r\n]*?;[ \t]*boundary=(?:"([^"\r\n]{1,70})"|([^\s;"]{1,70})(?=[\s;]|\Z))', re.IGNORECASE
+_TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_FIELD = re.compile(rb"(" + _TOKEN + rb"):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*)")
+_PARAMETERS = re.compile(
+    rb'(?:; *[a-z0-9_-]+(?:=(?:"(?:[^"\\\x00-\x1f\x7f]|\\(?!"))*"|' + _TOKEN + rb")|\*=" + _TOKEN + rb"))*"
 )
-_NAME = re.compile(rb'content-disposition:[^\r\n]*?;[ \t]*name\*?=(?:"([^"\r\n]*)"|([^\s;"]*))', re.IGNORECASE)
+"""A backslash before a quote ends the text for some readers and not for others. .NET writes its names without quotes;
+the form with a star (RFC 5987) stands for files' names."""
+_PARAMETER = re.compile(rb'; *([a-z0-9_*-]+)=(?:"((?:[^"\\]|\\(?!"))*)"|(' + _TOKEN + rb"))")
+_BOUNDARY = re.compile(rb"[0-9A-Za-z'()+_,./:=?-]{1,70}")
+_PLAIN_TEXT = re.compile(rb'text/plain(?:; *charset="?(?:utf-8|us-ascii)"?)?', re.IGNORECASE)
+_PLAIN_CODING = (b"7bit", b"8bit", b"binary")
 
 
 def boundary_of(headers: Headers) -> bytes | None:
-    """What parts the form that `headers` announce; None where they announce none."""
-    found = _BOUNDARY.match((header(headers, b"content-type") or b"").strip())
-    return (found[1] or found[2]) if found else None
+    """What parts the form that `headers` announce; None where they announce none.
+
+    Raises InvalidRequest for a content type that readers of forms may understand in different ways.
+    """
+    kind, separator, rest = (header(headers, b"content-type") or b"").strip().partition(b";")
+    if kind.strip().lower() != b"multipart/form-data" or b"boundary" not in rest.lower():
+        return None
+    lowered = re.sub(rb"; *boundary=", b"; boundary=", separator + rest, flags=re.IGNORECASE)
+    boundary = (_parameters(lowered) or {}).get(b"boundary", b"")
+    if kind != kind.rstrip() or _BOUNDARY.fullmatch(boundary) is None:
+        raise InvalidRequest(
+            "The content type of the form can be read in more than one way. Send it as"
+            " `content-type: multipart/form-data; boundary=...` with one boundary of letters, digits and dashes."
+        )
+    return boundary
 
 
 class FormScan:
     """Takes the pieces of a form and finds the member `model`; holds no more than a part's head.
 
     `model` is its text and `span` where its bytes stand, counted from the form's beginning; None until it was seen
-    whole. Raises InvalidRequest where it comes twice: two readers of such a form would differ.
+    whole. `has_named`: the head of its part was seen. Raises InvalidRequest where it comes twice, and for any form
+    that two readers could understand in different ways.
     """
 
     def __init__(self, boundary: bytes) -> None:
         self.model: str | None = None
         self.span: tuple[int, int] | None = None
+        self.has_named = False
         self._mark = b"--" + boundary
         self._line = b"\r\n" + self._mark
         self._rest = b"\r\n"  # so that the first delimiter looks like all others
         self._at = -2
-        self._has_named = False
+        self._has_begun = False
         self._in_model = False
         self._in_head = False
         self._is_over = False
+        self._alike = re.compile(rb"[\r\n]" + re.escape(self._mark))
 
     def feed(self, piece: bytes) -> None:
-        if self._is_over:
-            return
         data = self._rest + piece
         used = 0
         while (step := self._step(data, used)) is not None:
             used = step
-        keep = used if self._in_head or self._in_model else max(used, len(data) - len(self._line) - 1)
+        if self._is_over:
+            _check_epilogue(data[used:])
+            self._rest = b""
+            return
+        self._check_beginning(data)
+        keep = used if self._in_head or self._in_model else max(used, len(data) - len(self._line) - 2)
         self._at += keep
         self._rest = data[keep:]
         if self._in_head and len(self._rest) > HEAD_BYTES:
             raise InvalidRequest(f"The head of a part of the form is larger than {HEAD_BYTES} bytes.")
         if self._in_model and len(self._rest) > MODEL_BYTES:
             raise InvalidRequest("`model` is longer than any model's name.", param="model")
+
+    def finish(self) -> None:
+        """The body has ended. Raises InvalidRequest where the form has not: some readers take its last part, some not."""
+        if not self._is_over:
+            raise InvalidRequest("The body ends before the form does, or is no form with the announced boundary.")
+
+    def _check_beginning(self, data: bytes) -> None:
+        wanted = (self._line, b"\r\n" + self._line)
+        if not (self._has_begun or any(line.startswith(data) for line in wanted) or data.startswith(wanted)):
+            raise InvalidRequest("The form does not begin with its boundary.")
 
     def _step(self, data: bytes, used: int) -> int | None:
         """How far `data` is understood after one more step; None where that wants more of it."""
@@ -67,39 +107,97 @@ class FormScan:
             if end < 0:
                 return None
             self._in_head = False
-            self._in_model = self._is_model(data[used : end + 2])
-            return end + 4
+            self._in_model = self._is_model(data[used + 2 : end])
+            return end + 2 if end == used else end + 4
         place = self._delimiter(data, used)
         if place is None:
             return None
+        self._check_beginning(data)
+        self._has_begun = True
         if self._in_model:
             self._in_model = False
             self.model = checked_model(_text(data[used:place]))
             self.span = (self._at + used, self._at + place)
         self._in_head = True
-        return place + len(self._line)
+        return place + len(self._line) + (2 if self._is_over else 0)
 
     def _delimiter(self, data: bytes, used: int) -> int | None:
-        """Where the next delimiter begins; what only begins like one is none."""
-        while (end := data.find(self._line, used)) >= 0:
-            at = end + len(self._line)
-            behind = data[at : at + 2]
-            if len(behind) < 2:
-                return None
-            self._is_over = behind == b"--"
-            if self._is_over or behind == b"\r\n" or behind[:1] in (b" ", b"\t"):
-                return end
-            used = end + 1
-        return None
+        """Where the next delimiter begins. Raises InvalidRequest for what only looks like one (RFC 2046 section 5.1.1
+        keeps it out of every part)."""
+        found = self._alike.search(data, used)
+        if found is None:
+            return None
+        at = found.end()
+        behind = data[at : at + 2]
+        if len(behind) < 2:
+            return None
+        is_line = found.start() > used and data.startswith(self._line, found.start() - 1)
+        if not is_line or behind not in (b"--", b"\r\n"):
+            raise InvalidRequest("A line of the form begins with its boundary and is none.")
+        self._is_over = behind == b"--"
+        return found.start() - 1
 
     def _is_model(self, head: bytes) -> bool:
-        names = [found[1] or found[2] for found in _NAME.finditer(head)]
-        if b"model" not in names:
+        fields = _fields(head)
+        named = _parameters(fields[b"content-disposition"].removeprefix(b"form-data")) or {}
+        name = named[b"name"]
+        if name != b"model":
+            if _looks_like_model(name):
+                raise InvalidRequest("A part of the form has a name that may be read as `model`.", param="model")
             return False
-        if self._has_named:
+        if self.has_named:
             raise InvalidRequest("The form holds `model` twice; send it once.", param="model")
-        self._has_named = True
+        if len(named) > 1 or not _is_plain(fields):
+            raise InvalidRequest("`model` must be a plain text in the form, not a file.", param="model")
+        self.has_named = True
         return True
+
+
+def _fields(head: bytes) -> dict[bytes, bytes]:
+    """The lines of a part's head by name, with one content-disposition that names the part; raises InvalidRequest."""
+    fields: dict[bytes, bytes] = {}
+    for line in head.split(b"\r\n"):
+        found = _FIELD.fullmatch(line)
+        if found is None or found[1].lower() in fields:
+            raise _unclear("a line that is folded, repeated or no header field")
+        fields[found[1].lower()] = found[2].rstrip()
+    disposition = fields.get(b"content-disposition", b"")
+    parameters = _parameters(disposition[len(b"form-data") :]) if disposition.startswith(b"form-data;") else None
+    if parameters is None or b"name" not in parameters or b"\\" in parameters[b"name"]:
+        raise _unclear('no plain `Content-Disposition: form-data; name="..."`')
+    return fields
+
+
+def _parameters(text: bytes) -> dict[bytes, bytes] | None:
+    """The parameters in `text`, such as `; name="a"; filename=b`; None where it is anything else, or has one twice."""
+    if _PARAMETERS.fullmatch(text) is None:
+        return None
+    found: dict[bytes, bytes] = {}
+    for name, quoted, token in _PARAMETER.findall(text):
+        if name in found or name in (b"name*", b"boundary*"):
+            return None
+        found[name] = quoted or token
+    return found
+
+
+def _looks_like_model(name: bytes) -> bool:
+    """Whether some reader takes it for `model`: without regard to case, escapes, blanks, or as a list of one."""
+    return re.split(rb"[\[\0]", unquote_to_bytes(name).lower())[0].strip() == b"model"
+
+
+def _is_plain(fields: dict[bytes, bytes]) -> bool:
+    kind, coding = fields.get(b"content-type"), fields.get(b"content-transfer-encoding")
+    is_text = kind is None or _PLAIN_TEXT.fullmatch(kind) is not None
+    return is_text and (coding is None or coding.lower() in _PLAIN_CODING)
+
+
+def _check_epilogue(rest: bytes) -> None:
+    if rest.strip():
+        raise InvalidRequest("Something follows the end of the form.")
+
+
+def _unclear(what: str) -> InvalidRequest:
+    return InvalidRequest(f"A part of the form has {what} in its head; forms are read strictly (RFC 7578).")
 
 
 def _text(value: bytes) -> str:

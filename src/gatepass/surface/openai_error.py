@@ -19,6 +19,18 @@ LONGEST_TOLD_S = 86_400
 
 _TYPES = MappingProxyType({401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"})
 
+_FINAL = frozenset(
+    (
+        *("insufficient_quota", "insufficient_user_quota", "context_length_exceeded", "exceed_context_size_error"),
+        *("contextwindowexceedederror", "content_filter", "content_policy_violation", "data_inspection_failed"),
+        *("datainspectionfailed", "invalid_prompt", "moderation_blocked"),
+    )
+)
+"""As `code` or `type`: the account or the request itself is at fault, whatever the status (OpenAI's empty account is a
+429, llama.cpp's full context was a 500)."""
+_REPEATED = frozenset((408, 409, 429))
+"""Below 500 the openai SDKs repeat these."""
+
 _REPLAYED = re.compile(
     r"rate limit|429|tpm limit|too many requests|requests per minute|server|503|502|504|500|unavailable"
 )
@@ -64,7 +76,7 @@ def error_headers(error: GatepassError) -> list[tuple[bytes, bytes]]:
     """The headers of that response, content-length aside.
 
     `x-should-retry: false` stops the openai SDKs where a repeat cannot help: they would send any
-    5xx three times, or where it would have to wait for longer than LONGEST_WAIT_S.
+    5xx and 429 three times, or where it would have to wait for longer than LONGEST_WAIT_S.
     """
     headers = [
         (b"content-type", b"application/json"),
@@ -128,7 +140,18 @@ def _retry_after_s(error: GatepassError) -> int | None:
 
 
 def _is_final(error: GatepassError) -> bool:
-    return isinstance(error, UpstreamAuth) or (error.http_status >= 500 and not error.retryable)
+    if isinstance(error, UpstreamAuth) or (error.http_status >= 500 and not error.retryable):
+        return True
+    return isinstance(error, UpstreamRefusal) and _is_refused_for_good(error)
+
+
+def _is_refused_for_good(error: UpstreamRefusal) -> bool:
+    """By what the upstream says of it: its `code` and `type`, and 501, which is not implemented."""
+    status, kind = error.http_status, (error.kind or "").lower()
+    if status < 500 and status not in _REPEATED:
+        return False
+    said = {(error.upstream_code or "").lower(), kind}
+    return status == 501 or not _FINAL.isdisjoint(said) or (status == 500 and kind == "invalid_request_error")
 
 
 def _envelope(error: GatepassError, message: str, kind: str, said: Any) -> dict[str, Any]:

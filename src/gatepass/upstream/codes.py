@@ -33,6 +33,17 @@ STATUS_OF_CODE: Mapping[str, int] = MappingProxyType(
         "unknown_parameter": 400,
         "content_filter": 400,
         "context_length_exceeded": 400,
+        "exceed_context_size_error": 400,
+        "contextwindowexceedederror": 400,
+        "content_policy_violation": 400,
+        "moderation_blocked": 400,
+        "invalid_prompt": 400,
+        # Alibaba's DashScope, by its native and its compatible API, and the relays of the One API family
+        "invalidparameter": 400,
+        "invalid_parameter_error": 400,
+        "datainspectionfailed": 400,
+        "data_inspection_failed": 400,
+        "insufficient_user_quota": 429,
     }
 )
 
@@ -44,6 +55,8 @@ STATUS_OF_KIND: Mapping[str, int] = MappingProxyType(
         "not_found_error": 404,
         "rate_limit_error": 429,
         "insufficient_quota": 429,
+        "exceed_context_size_error": 400,
+        "contextwindowexceedederror": 400,
     }
 )
 

@@ -19,6 +19,7 @@ MEMBER_BYTES = 64 * 1024
 _TAG = re.compile(rb"<(?:!|[a-z][a-z0-9]*[\s>/])")
 _TITLE = re.compile(r"<title[^<>]{0,200}>([^<]{0,2000})</title", re.IGNORECASE)
 _OBJECTS = re.compile(rb"\[[ \t\r\n]*\{")
+_SPEAKS = re.compile(rb'"choices"\s*+:\s*+\[\s*+\{[^{}\[\]]*?"(?:message"\s*+:\s*+\{\s*+"|text"\s*+:\s*+")')
 FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")
 
 MEMBERS = (
@@ -138,6 +139,13 @@ def is_plain_success(body: bytes, wanted: str) -> bool:
         return False
     has_objects = _has_objects(memoryview(getattr(found, wanted)))
     return has_objects and not told and bytes(memoryview(found.object)[:9]) != b'"error"'
+
+
+def speaks(body: bytes) -> bool:
+    """Whether the first choice of a chat's `is_plain_success` has a message or a text, as far as a glance tells, and
+    no error can be in one. False: read it; few good replies need that (an Azure filter's verdict before the message).
+    """
+    return len(body) > WHOLE_BYTES or (_SPEAKS.search(body) is not None and b'"error"' not in body)
 
 
 def member(body: bytes, name: str) -> bytes | None:

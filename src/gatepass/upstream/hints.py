@@ -24,8 +24,15 @@ def _hint(pattern: str, advice: str, status: int | None = None) -> Hint:
 HINTS = (
     _hint(
         r"'?stream'? does not support true|must be verified to stream",
-        "This model answers only as a whole: gatepass makes a stream of that with upstreams.{upstream}.learn: on, or"
-        " with stream: emulate in the model's entry under models.",
+        "This model answers only as a whole.",
+    ),
+    _hint(
+        r"must be verified to use",
+        "The provider wants the account verified before it may use this model: no setting of gatepass changes that.",
+    ),
+    _hint(
+        r"last content of this conversation is not from user",
+        "RAGFlow answers the user's words alone: the last message of the request has to be of role user.",
     ),
     _hint(
         r"missing subscription key",

@@ -141,7 +141,8 @@ def judge_document(
     The very same bytes come back, unless the answer was wrapped: then what was inside. A good reply
     costs one pass over its bytes.
     """
-    if form.is_plain_success(body, "choices" if surface is Surface.CHAT else "data"):
+    is_chat = surface is Surface.CHAT
+    if form.is_plain_success(body, "choices" if is_chat else "data") and (not is_chat or form.speaks(body)):
         return body
     reply = Reply(upstream, status, headers, body, host, wall_s, mask)
     if form.is_blank(body):
@@ -173,12 +174,14 @@ def _judge_json(reply: Reply, surface: Surface, *, may_be_wrapped: bool = True) 
         document = form.parse(reply.body)
     except ValueError as error:
         return _invalid(reply, f"with what is no JSON, or was cut short ({error})")
-    complaint = read_complaint(document, mask=reply.mask)
+    complaint = read_complaint(document, mask=reply.mask) or _complaint_of_choices(document, surface, reply.mask)
     if complaint is not None:
         return _refusal(reply, complaint)
     if may_be_wrapped and (inside := _unwrapped(document, reply.body, surface)) is not None:
         return _judge_json(replace(reply, body=inside), surface, may_be_wrapped=False)
     fault = _fault_of_shape(document, surface, reply.mask)
+    if fault is None and surface is Surface.CHAT and len(reply.body) <= form.WHOLE_BYTES:
+        fault = _fault_of_choice(next(iter(document["choices"]), None))
     if fault is not None:
         return _invalid(reply, fault)
     missing = _EMPTY.get(surface)
@@ -218,6 +221,27 @@ def _fault_of_shape(document: Any, surface: Surface, mask: Mask) -> str | None:
 def _fault_of_entries(entries: list[Any], wanted: str) -> str | None:
     holds_objects = not entries or isinstance(entries[0], dict)
     return None if holds_objects else f'with a list "{wanted}" that holds no objects'
+
+
+def _complaint_of_choices(document: Any, surface: Surface, mask: Mask) -> Complaint | None:
+    """The error in a chat's choices, where OpenRouter puts a provider's; of several choices one may be good."""
+    choices = document.get("choices") if surface is Surface.CHAT and isinstance(document, dict) else None
+    if not isinstance(choices, list) or not choices:
+        return None
+    if not all(isinstance(choice, dict) and choice.get("error") for choice in choices):
+        return None
+    return read_complaint({"error": choices[0]["error"]}, mask=mask)
+
+
+def _fault_of_choice(choice: dict[str, Any] | None) -> str | None:
+    """A choice that says nothing would be an empty answer to the client, and a mere piece a finished one."""
+    if choice is None or (choice.get("message") and isinstance(choice["message"], dict)):
+        return None
+    if isinstance(choice.get("text"), str):
+        return None
+    if not choice.get("delta") or not isinstance(choice["delta"], dict):
+        return "with a choice that has neither a message nor a text"
+    return None if choice.get("finish_reason") else "with a piece of a stream in place of a whole answer"
 
 
 def _members(document: dict[Any, Any], mask: Mask) -> str:

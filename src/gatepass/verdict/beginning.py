@@ -19,6 +19,9 @@ from gatepass.verdict.holding import hold
 
 SYNTHESISED = "stream=synth"
 """What `x-gatepass-adapted` calls a stream made of a whole reply."""
+HOLD_S = 5.0
+HELD_BYTES = 4096
+"""So long, and so much of them, an upstream's comments wait for the first event: the answer may yet be an error."""
 
 
 async def begin(case: Case) -> Answer:
@@ -26,6 +29,7 @@ async def begin(case: Case) -> Answer:
     opening = Opening(header(case.response.headers, b"content-type"))
     events = _event_stream(case)
     pieces: list[bytes] = []
+    held, held_until_s = b"", case.gate.clock.now() + HOLD_S
     try:
         async for piece in case.response:
             if opening.kind is Kind.UNDECIDED:
@@ -35,13 +39,20 @@ async def begin(case: Case) -> Answer:
                 piece = b"".join(pieces)
             if opening.kind is not Kind.STREAM:
                 return _made(case, await hold(case, piece))
-            if ready := _judged(case, piece, events.feed(piece), events):
-                return Begun(case.hop, case.response, events, ready)
+            held += _judged(case, piece, events.feed(piece), events)
+            if not _is_comment(held) or len(held) > HELD_BYTES or case.gate.clock.now() >= held_until_s:
+                return Begun(case.hop, case.response, events, held)
     except TransportFault as fault:
         raise broken(case.gate, case.hop, fault) from fault
     if opening.kind is not Kind.STREAM:
         return _made(case, await hold(case, b"".join(pieces)))
-    return Begun(case.hop, case.response, events, _judged(case, b"", events.finish(), events), whole=True)
+    held += _judged(case, b"", events.finish(), events)
+    return Begun(case.hop, case.response, events, held, whole=True)
+
+
+def _is_comment(ready: bytes) -> bool:
+    """Whether there is nothing in it but comments, such as OpenRouter's `: OPENROUTER PROCESSING`."""
+    return all(not line or line.startswith(b":") for line in ready.splitlines())
 
 
 def _made(case: Case, reply: Whole) -> Answer:
@@ -50,7 +61,10 @@ def _made(case: Case, reply: Whole) -> Answer:
     if not case.is_chat:
         raise UpstreamInvalid("The upstream answered whole where a stream was asked for.", upstream=case.hop.name)
     wants_usage = usage_wish(case.call.body) is not False
-    events = b"".join(synthesise(read_json(reply.body), wants_usage, case.origin()))
+    try:
+        events = b"".join(synthesise(read_json(reply.body), wants_usage, case.origin()))
+    except ValueError:  # UTF-8 that is none, a number of thousands of digits: a judge does not read so closely
+        raise UpstreamInvalid("The upstream answered with JSON that cannot be read.", upstream=case.hop.name) from None
     headers = tuple(field for field in reply.headers if field[0] != b"content-type")
     return Made(headers, events, reply.body, (SYNTHESISED, *reply.adapted))
 
@@ -86,5 +100,6 @@ def _judged(case: Case, piece: bytes, ready: bytes, events: EventStream) -> byte
     """`ready`, unless the stream failed before any event of an answer: the client still gets its true status."""
     case.exchange.keep_body("reply", piece if events.failure is not None else b"")
     if events.failure is not None and not events.has_answered:
+        case.note(events.adapted)
         raise events.failure
     return ready

@@ -27,6 +27,10 @@ class Case(msgspec.Struct, frozen=True):
     def is_chat(self) -> bool:
         return self.call.operation.surface is Surface.CHAT
 
+    def note(self, adapted: tuple[str, ...]) -> None:
+        """Remember what was done to a reply that is an error then: an answer would carry that itself."""
+        self.exchange.adapted = tuple(dict.fromkeys((*self.exchange.adapted, *adapted)))
+
     def headers(self) -> Headers:
         """The reply's headers, as far as the client gets them."""
         return tuple(self.hop.dialect.relay_headers(self.response.headers))

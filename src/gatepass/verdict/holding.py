@@ -40,6 +40,7 @@ async def hold(case: Case, beginning: bytes = b"") -> Whole:
         body, adapted = case.hop.shaping.document(body, case.origin())
     judged = _judged_document(case, body)
     if isinstance(judged, GatepassError):
+        case.note(adapted)
         raise judged
     if judged is not body:
         adapted = (*adapted, UNWRAPPED)
@@ -111,7 +112,11 @@ def _assembly(case: Case) -> Assembly:
 
 
 def _aggregated(case: Case, assembly: Assembly) -> Whole:
-    body = assembly.finish()
+    try:
+        body = assembly.finish()
+    except GatepassError:
+        case.note(assembly.adapted)
+        raise
     headers = tuple(field for field in case.headers() if field[0] != b"content-type")
     headers = (*headers, (b"content-type", b"application/json"))
     return _mended(case, Whole(case.response.status, headers, body, (AGGREGATED,)))

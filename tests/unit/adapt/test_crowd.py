@@ -106,6 +106,19 @@ def test_a_trial_about_an_account_is_that_accounts():
     assert len(crowd.candidates(ours, 0.0)) == 1
 
 
+def test_a_trial_that_has_helped_lives_on_for_a_minute():
+    crowd = Crowd()
+    crowd.helped(KEY, 0.0)
+    assert not crowd.has_helped(KEY)
+    crowd.propose(KEY, SYNTH, "", "a", 0.0)
+    assert not crowd.has_helped(KEY)
+    crowd.helped(KEY, 30.0)
+    crowd.leave("a", (O3, True))
+    assert crowd.has_helped(KEY)
+    assert len(crowd.candidates(O3, 29.0 + CANDIDATE_S)) == 1
+    assert crowd.candidates(O3, 30.0 + CANDIDATE_S) == []
+
+
 def test_who_listens_hears_of_everything_that_may_end_its_wait():
     crowd, heard = Crowd(), list[str]()
     end = crowd.listen(Subject("chat", "o3-mini", "chat", "corp"), lambda: heard.append("b"))

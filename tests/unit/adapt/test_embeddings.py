@@ -2,14 +2,17 @@
 
 import json
 import struct
+import tracemalloc
 from base64 import b64encode
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gatepass.adapt.embeddings import Asked, answer, is_right, split
+from gatepass.adapt.embeddings import Asked, answer, is_right
+from gatepass.adapt.splitting import counts_of, split
 from gatepass.call import Call
 from gatepass.errors import UpstreamInvalid
 from tests.unit.adapt.calls import EMBEDDINGS, a_call
@@ -63,7 +66,7 @@ def test_a_request_tells_what_its_answer_is_to_be(body, asked):
 # splitting
 
 
-def inputs(parts: tuple[Call, ...]) -> list[Any]:
+def inputs(parts: Sequence[Call]) -> list[Any]:
     return [json.loads(part.body)["input"] for part in parts]
 
 
@@ -95,6 +98,25 @@ def test_a_body_without_inputs_is_the_same_call():
     assert split(whole) == (whole,)
 
 
+def test_parts_take_no_room_before_their_turn():
+    whole = call(["x" * 1000] * 500, 1)
+    tracemalloc.start()
+    try:
+        parts = split(whole)
+        assert tracemalloc.get_traced_memory()[1] < len(whole.body)
+    finally:
+        tracemalloc.stop()
+    assert (len(parts), counts_of(parts, Asked(500))) == (500, [1] * 500)
+
+
+def test_parts_are_told_how_many_vectors_each_is_to_bring():
+    whole = call(["a", "b", "c", "d", "e"], 2)
+    parts = split(whole)
+    assert counts_of(parts, Asked(5)) == [2, 2, 1]
+    assert counts_of(split(call(["a", "b"], 2)), Asked(2)) == [2]
+    assert inputs(parts[1:]) == [["c", "d"], ["e"]]
+
+
 @given(st.data(), st.lists(STRINGS, min_size=1, max_size=8), st.integers(1, 5))
 @settings(deadline=None, max_examples=100)
 def test_parts_hold_all_inputs_once_and_none_too_many(data, texts, limit):
@@ -103,6 +125,7 @@ def test_parts_hold_all_inputs_once_and_none_too_many(data, texts, limit):
     listed = [part if isinstance(part, list) else [part] for part in inputs(parts)]
     assert [one for part in listed for one in part] == json.loads(body)["input"]
     assert max(len(part) for part in listed) <= limit
+    assert counts_of(parts, Asked(len(texts))) == [len(part) for part in listed]
     assert all(json.loads(part.body)["a"] == json.loads(body)["a"] for part in parts)
 
 
@@ -143,6 +166,24 @@ def test_vectors_out_of_order_are_put_in_order():
     reply = vectors(entry(2, [2]), entry(0, [0]), entry(1, [1]))
     joined = json.loads(answer([reply], [3], Asked(3), "embed"))
     assert joined["data"] == [entry(0, [0]), entry(1, [1]), entry(2, [2])]
+
+
+@pytest.mark.parametrize("places", [(3, 2, 1), ("2", "1", "0"), (2.0, 1.0, 0.0), (7, 6, 5)])
+def test_places_from_any_number_on_and_in_any_form_say_the_order(places):
+    reply = vectors(*(entry(place, [at]) for at, place in enumerate(places)))
+    joined = json.loads(answer([reply], [3], Asked(3), "embed"))
+    assert joined["data"] == [entry(0, [2]), entry(1, [1]), entry(2, [0])]
+
+
+@pytest.mark.parametrize("places", [(1, 0, None), (9, 5, 1), (1, 1, 0)])
+def test_places_that_fall_and_name_no_order_are_told_so(places):
+    told = fault(vectors(*(entry(place) for place in places)), counts=[3], asked=Asked(3))
+    assert '"index" says neither' in told
+
+
+def test_places_that_are_texts_become_numbers():
+    reply = vectors(entry("0", [0]), entry("1", [1]))
+    assert json.loads(answer([reply], [2], Asked(2), "embed"))["data"] == [entry(0, [0]), entry(1, [1])]
 
 
 @pytest.mark.parametrize("places", [(None, None), (0, 0), (5, 6), (0, None), ("a", 1)])
@@ -221,6 +262,32 @@ def test_what_is_no_answer_is_told_so(reply, told):
 )
 def test_numbers_that_have_no_base64_are_told_so(vector, told):
     assert told in fault(vectors(entry(0, vector)), asked=Asked(1, base64=True))
+
+
+@pytest.mark.parametrize(
+    "vector", [[None, None], [1, None], [1, True], [False], ["a"], [1, "2"], [[1, 2]], [1, [2]], [{}], [1, {"a": 1}]]
+)
+@pytest.mark.parametrize("indent", [None, 2])
+def test_a_vector_that_is_not_of_numbers_is_told_so(vector, indent):
+    reply = json.dumps({"data": [entry(0, vector)]}, indent=indent).encode()
+    assert not is_right(reply, Asked(1))
+    assert "what is no number" in fault(reply)
+
+
+@pytest.mark.parametrize("asked", [Asked(2), Asked(2, base64=True)])
+def test_vectors_of_different_lengths_are_told_so(asked):
+    for other in ([0.5], text(0.5)):
+        reply = vectors(entry(0), entry(1, other))
+        assert not is_right(reply, asked)
+        assert "one has 1 numbers and another 2" in fault(reply, counts=[2], asked=asked)
+    assert "one has 1 numbers and another 2" in fault(
+        vectors(entry(0)), vectors(entry(0, [1])), counts=[1, 1], asked=asked
+    )
+
+
+@pytest.mark.parametrize("vector", [[1e-7, 2.5e10, -3], [1]])
+def test_numbers_in_every_form_are_right(vector):
+    assert is_right(vectors(entry(0, vector), entry(1, vector)), Asked(2))
 
 
 def test_one_part_that_fails_fails_all():

@@ -12,6 +12,7 @@ from gatepass.adapt.lesson import DAY_S, HOUR_S, QUARTER_S, Lesson
 from gatepass.adapt.memory import REFUTED_S, Subject
 from gatepass.adapt.teaching.allowance import Allowance
 from gatepass.call import Call
+from gatepass.errors import UpstreamConnect, UpstreamDns, UpstreamTimeout, UpstreamTls
 from tests.unit.adapt.calls import CHAT, EMBEDDINGS, MODELS, a_call
 from tests.unit.adapt.rejections import FILTERED, NOTHING_ROWS, ROWS, STREAM, USE, VERIFY, openai, pydantic, unsupported
 from tests.unit.adapt.upstreams import NO_STREAM, O3, Refusal, Upstream, always, ask, converse, refused, without
@@ -72,15 +73,19 @@ def test_three_changes_of_one_request_are_learned_together():
     assert lessons(learner) == list(expected)
 
 
-def test_a_fourth_change_is_one_too_many():
+def test_a_fourth_change_is_one_too_many_and_the_next_request_makes_it():
     learner, upstream = Learner(), Upstream(O3_MINI)
     call = chat(stream=True, temperature=0.2, max_tokens=5, parallel_tool_calls=False)
     outcome = ask(learner, upstream, call)
+    helped = ("stream=synth", "rename=max_tokens>max_completion_tokens", "drop=temperature")
     assert outcome.error is not None
-    assert outcome.error.message == STREAM
+    assert outcome.error.message == unsupported("parallel_tool_calls")
     assert len(upstream.seen) == 1 + MOST_STEPS
-    assert outcome.learning.tried == ("stream=synth", "rename=max_tokens>max_completion_tokens", "drop=temperature")
+    assert (outcome.learning.tried, outcome.learning.changed, outcome.told) == ((), helped, [])
     assert lessons(learner) == []
+    second = ask(learner, upstream, call, 5.0)
+    assert (second.error, len(upstream.seen)) == (None, 1 + MOST_STEPS + 2)
+    assert lessons(learner) == [*helped, "drop=parallel_tool_calls"]
 
 
 def test_several_members_of_one_sentence_are_one_step():
@@ -161,18 +166,108 @@ def test_a_request_without_a_body_passes():
 
 
 def test_the_first_error_comes_back_and_is_not_tried_again_for_a_minute():
-    learner, upstream = Learner(), Upstream([NO_STREAM, always(openai("Something else."))])
+    again = always(openai("Streaming is not what this model does."))
+    learner, upstream = Learner(), Upstream([NO_STREAM, again])
     first = ask(learner, upstream, chat(stream=True))
     assert first.error is not None
     assert first.error.message == STREAM
     assert first.told == [("failed", "stream=synth")]
-    assert first.learning.tried == ("stream=synth",)
-    again = ask(learner, upstream, chat(stream=True), REFUTED_S - 1)
-    assert again.error is not None
-    assert again.error.message == STREAM
+    assert (first.learning.tried, first.learning.changed) == (("stream=synth",), ())
+    (row,) = learner.memory.learned(0.0, 0.0)
+    assert (row.state, row.expires_at, row.evidence) == ("failed", REFUTED_S, "Streaming is not what this model does.")
+    second = ask(learner, upstream, chat(stream=True), REFUTED_S - 1)
+    assert second.error is not None
+    assert second.error.message == STREAM
     assert len(upstream.seen) == 3
     upstream.refusals.pop()
     assert ask(learner, upstream, chat(stream=True), REFUTED_S).error is None
+
+
+WRONG = "Your fault is elsewhere."
+
+
+def is_wrong(body: dict[str, Any]) -> bool:
+    return "stop" in body
+
+
+def test_a_change_before_a_complaint_of_something_else_has_helped_and_that_complaint_is_shown():
+    learner, upstream = Learner(), Upstream([NO_STREAM, Refusal(is_wrong, openai(WRONG))])
+    wrong = ask(learner, upstream, chat(stream=True, stop=["x"]))
+    assert wrong.error is not None
+    assert wrong.error.message == WRONG
+    assert (wrong.told, wrong.learning.tried, wrong.learning.changed) == ([], (), ("stream=synth",))
+    assert (lessons(learner), learner.memory.learned(0.0, 0.0)) == ([], [])
+    right = ask(learner, upstream, chat(stream=True), 5.0)
+    assert (right.error, right.call.adapted, right.told) == (None, ("stream=synth",), [("learned", "stream=synth")])
+    assert [body["stream"] for body in upstream.seen] == [True, False, False]
+
+
+def test_who_goes_by_what_has_helped_does_not_try_without_it():
+    learner, upstream = Learner(), Upstream([NO_STREAM, Refusal(is_wrong, openai(WRONG))])
+    ask(learner, upstream, chat(stream=True, stop=["x"]))
+    second = ask(learner, upstream, chat(stream=True, stop=["x"]), 5.0)
+    assert second.error is not None
+    assert (second.error.message, second.call.adapted) == (WRONG, ("stream=synth",))
+    assert len(upstream.seen) == 3
+
+
+def test_what_has_helped_and_is_complained_of_again_is_left_out():
+    learner, upstream = Learner(), Upstream([without("max_tokens", USE), Refusal(is_wrong, openai(WRONG))])
+    ask(learner, upstream, chat(max_tokens=5, stop=["x"]))
+    mended = Upstream([without("max_completion_tokens")])
+    outcome = ask(learner, mended, chat(max_tokens=5), 5.0)
+    assert (outcome.error, outcome.call.adapted, len(mended.seen)) == (None, (), 2)
+
+
+def test_one_input_that_is_wrong_leaves_the_limit_of_a_batch_for_the_others():
+    size = openai("batch size is invalid, it should not be larger than 10.: input.contents")
+    length = openai("Range of input length should be [1, 8192]")
+    upstream = Upstream([Refusal(lambda body: body["input"].count("bad") > 0, length)])
+    learner = Learner()
+    with learner.at(O3, EMBEDDINGS.surface) as learning:
+        call = embed(*["good"] * 11, "bad")
+        learning.plan(call, 0.0)
+        first = refused(always(size))
+        assert learning.teach(400, complaint(always(size)), first, 0.0)
+        wrong = converse(learning, upstream, call, 0.0)
+    assert wrong.error is not None
+    assert wrong.error.message == "Range of input length should be [1, 8192]"
+    assert (wrong.learning.changed, wrong.learning.tried) == (("split=10",), ())
+    right = ask(learner, upstream, embed(*["good"] * 12), 5.0)
+    assert (right.error, right.call.max_inputs) == (None, 10)
+
+
+def test_of_two_changes_the_one_that_failed_brings_back_what_the_other_had_left():
+    broken = Refusal(lambda body: "temperature" not in body, {"error": "boom"}, 500)
+    upstream = Upstream([NO_STREAM, without("temperature"), broken])
+    learner = Learner()
+    outcome = ask(learner, upstream, chat(stream=True, temperature=1))
+    assert outcome.error is not None
+    assert outcome.error.message == unsupported("temperature")
+    assert (outcome.learning.tried, outcome.learning.changed) == (("drop=temperature",), ("stream=synth",))
+    assert outcome.told == [("failed", "drop=temperature")]
+    assert ask(learner, Upstream([NO_STREAM]), chat(stream=True), 5.0).call.adapted == ("stream=synth",)
+
+
+SILENT = [
+    UpstreamTimeout("No answer.", upstream="chat", phase="first_byte"),
+    UpstreamConnect("No connection.", upstream="chat"),
+    UpstreamDns("No address.", upstream="chat"),
+    UpstreamTls("No handshake.", upstream="chat"),
+]
+
+
+@pytest.mark.parametrize("silent", SILENT, ids=lambda error: error.public_code)
+def test_an_upstream_that_says_nothing_after_a_change_is_told_as_such_and_refutes_nothing(silent):
+    learner = Learner()
+    with learner.at(O3, CHAT.surface) as learning:
+        learning.plan(chat(stream=True), 0.0)
+        assert learning.teach(400, complaint(NO_STREAM), refused(NO_STREAM), 0.0)
+        learning.plan(chat(stream=True), 0.0)
+        assert not learning.teach(None, None, silent, 0.0)
+        assert learning.failed(None, None, silent, 0.0) is silent
+    assert learning.news == []
+    assert ask(learner, Upstream([NO_STREAM]), chat(stream=True), 5.0).call.adapted == ("stream=synth",)
 
 
 @pytest.mark.parametrize("status", [500, 502, 503])
@@ -228,15 +323,28 @@ def test_a_trial_that_nobody_holds_ends_after_a_minute():
     assert ask(learner, Upstream(), chat(stream=True), 61.0).call.adapted == ()
 
 
-def test_who_follows_a_trial_that_fails_goes_back_to_its_own_words():
+def test_who_follows_a_trial_of_which_nobody_knows_finds_out_that_it_helped():
     learner = Learner()
     ask(learner, Upstream([NO_STREAM, always(openai("Slow down."), 429)]), chat(stream=True))
-    upstream = Upstream([NO_STREAM, always(openai("Something else."))])
+    upstream = Upstream([NO_STREAM, always(openai(WRONG))])
     outcome = ask(learner, upstream, chat(stream=True), 5.0)
     assert [body["stream"] for body in upstream.seen] == [False, True]
     assert outcome.error is not None
-    assert outcome.error.message == STREAM
-    assert (outcome.learning.tried, lessons(learner)) == ((), [])
+    assert outcome.error.message == WRONG
+    assert (outcome.learning.tried, outcome.learning.changed, lessons(learner)) == ((), ("stream=synth",), [])
+    ask(learner, upstream, chat(stream=True), 6.0)
+    assert [body["stream"] for body in upstream.seen] == [False, True, False]
+
+
+def test_who_follows_a_trial_that_is_at_fault_goes_back_to_its_own_words():
+    learner = Learner()
+    ask(learner, Upstream([NO_STREAM, always(openai("Slow down."), 429)]), chat(stream=True))
+    whole = Refusal(lambda body: not body["stream"], openai("Not as a whole."))
+    upstream = Upstream([whole, always(openai(WRONG))])
+    outcome = ask(learner, upstream, chat(stream=True), 5.0)
+    assert [body["stream"] for body in upstream.seen] == [False, True]
+    assert outcome.error is not None
+    assert (outcome.error.message, outcome.learning.changed) == (WRONG, ())
 
 
 # loops

@@ -4,8 +4,9 @@ import json
 
 import pytest
 
+from gatepass.adapt.evidence import EVIDENCE_CHARS
 from gatepass.adapt.lesson import DAY_S, HOUR_S, Lesson
-from gatepass.adapt.memory import EVIDENCE_CHARS, REFUTED_S, Key, Learned, Memory, Subject
+from gatepass.adapt.memory import LIMIT_OF_SUBJECT, REFUTED_S, Key, Learned, Memory, Subject
 
 O3 = Subject("chat", "o3-mini", "chat")
 OURS = Subject("chat", "o3-mini", "chat", "corp")
@@ -103,7 +104,7 @@ def test_a_probe_renews_or_ends_a_lesson():
 
 def test_what_failed_is_refuted_for_a_minute():
     memory = Memory()
-    memory.refute(key(), NOW_S)
+    memory.refute(key(), SYNTH, "no", NOW_S)
     assert memory.is_refuted(key(), NOW_S + REFUTED_S - 0.1)
     assert not memory.is_refuted(key(DROP), NOW_S)
     assert not memory.is_refuted(key(), NOW_S + REFUTED_S)
@@ -116,23 +117,42 @@ def drop(at: int) -> Lesson:
 
 def test_a_thousand_lessons_are_held_and_the_least_used_goes():
     memory = Memory()
-    for at in range(1_000):
+    subjects = [Subject("chat", f"m{at}", "chat") for at in range(1_001)]
+    for subject in subjects[:1_000]:
+        memory.commit(key(DROP, subject), DROP, "", NOW_S)
+    memory.used(key(DROP, subjects[0]))
+    memory.commit(key(DROP, subjects[1_000]), DROP, "", NOW_S)
+    assert len(memory.learned(NOW_S, WALL_S)) == 1_000
+    assert memory.knows(subjects[0])
+    assert not memory.knows(subjects[1])
+
+
+def test_lessons_without_end_about_one_model_take_the_place_of_none_that_is_used():
+    memory = Memory()
+    for lesson in (SYNTH, DROP):
+        memory.commit(key(lesson), lesson, "", NOW_S)
+        memory.used(key(lesson))
+        memory.used(key(lesson))
+    other = Subject("chat", "other", "chat")
+    memory.commit(key(DROP, other), DROP, "", NOW_S)
+    for at in range(1_010):
         memory.commit(key(drop(at)), drop(at), "", NOW_S)
-    memory.used(key(drop(0)))
-    memory.commit(key(drop(1_000)), drop(1_000), "", NOW_S)
+        memory.used(key(drop(at)))
     held = known(memory)
-    assert len(held) == 1_000
-    assert drop(0) in held
-    assert drop(1) not in held
+    assert len(held) == LIMIT_OF_SUBJECT
+    assert {SYNTH, DROP, drop(1_009)} <= set(held)
+    assert known(memory, other) == [DROP]
 
 
 def test_everything_else_is_bounded_too():
     memory = Memory(limit=3)
     for at in range(10):
-        memory.refute(key(drop(at)), NOW_S)
+        memory.refute(key(drop(at)), drop(at), "", NOW_S)
         memory.observe(key(drop(at)), drop(at), "", NOW_S)
     assert [memory.is_refuted(key(drop(at)), NOW_S) for at in (6, 7, 8, 9)] == [False, True, True, True]
-    assert [one.lesson for one in memory.learned(NOW_S, WALL_S)] == [drop(7), drop(8), drop(9)]
+    assert [(one.lesson, one.state) for one in memory.learned(NOW_S, WALL_S)] == [
+        (drop(at), state) for state in ("observed", "failed") for at in (7, 8, 9)
+    ]
 
 
 def test_what_was_only_seen_is_shown_and_not_gone_by():
@@ -206,7 +226,11 @@ def test_a_row_from_the_far_future_lasts_no_longer_than_its_lesson():
 
 @pytest.mark.parametrize(
     "change",
-    [{"upstream": 5}, {"lesson": None}, {"lesson": {}}, {"expires_at": "soon"}, {"uses": None}, {"state": "observed"}],
+    [
+        *({"upstream": 5}, {"lesson": None}, {"lesson": {}}, {"expires_at": "soon"}, {"uses": None}),
+        *({"state": "observed"}, {"learned_at": float("nan")}, {"expires_at": float("inf")}, {"uses": 10**400}),
+        *({"uses": True}, {"learned_at": -1e300}, {"evidence": "\ud800"}),
+    ],
 )
 def test_a_row_that_is_none_is_passed_over(change):
     rows = filled().snapshot(NOW_S, WALL_S)
@@ -215,3 +239,22 @@ def test_a_row_that_is_none_is_passed_over(change):
     assert len(memory.learned(0.0, WALL_S)) == 1
     with pytest.raises(ValueError, match=r"."):
         Learned.of_row({**rows[0], **change})
+
+
+def test_what_failed_is_shown_until_it_is_tried_again():
+    memory = Memory()
+    memory.refute(key(), SYNTH, "no", NOW_S)
+    shown = Learned(O3, SYNTH, "failed", "no", WALL_S, WALL_S + REFUTED_S)
+    assert memory.learned(NOW_S, WALL_S) == [shown]
+    assert memory.refuted(key(), NOW_S + 20.0) == Learned(O3, SYNTH, "failed", "no", NOW_S, NOW_S + REFUTED_S)
+    assert memory.learned(NOW_S + REFUTED_S, WALL_S + REFUTED_S) == []
+    assert memory.refuted(key(), NOW_S + REFUTED_S) is None
+    assert memory.snapshot(NOW_S, WALL_S) == []
+
+
+def test_a_long_quotation_is_kept_by_nobody():
+    memory = Memory()
+    memory.commit(key(), SYNTH, f"Invalid value: '{'my secret ' * 10}'.", 0.0)
+    (row,) = memory.snapshot(0.0, WALL_S)
+    assert row["evidence"] == "Invalid value: '…'."
+    assert Learned.of_row({**row, "evidence": f"Invalid value: '{'my secret ' * 10}"}).evidence == "Invalid value: '…"

@@ -42,20 +42,19 @@ def test_the_yaml_is_for_people_too():
         "    # stream=synth: Unsupported value: 'stream' …\n"
         "    # rename=max_tokens>max_completion_tokens: Unsupported value: 'stream' …\n"
         "    # drop=messages[].name: Unsupported value: 'stream' …\n"
-        "    # set=enable_thinking>false: Unsupported value: 'stream' …\n"
+        "    # not pinned, for `set` adds it where it is missing: set=enable_thinking>false: Unsupported value: 'st\n"
         '    upstream: "chat"\n'
         "    stream: emulate\n"
         "    rules:\n"
         '      rename: {"max_tokens": "max_completion_tokens"}\n'
         '      drop: ["messages[].name"]\n'
-        '      set: {"enable_thinking": false}\n'
     )
 
 
 def test_models_have_their_public_names():
     known = config(
         mini={"upstream": "chat", "name": "o3-mini"},
-        best={"targets": [{"upstream": "chat", "name": "x"}, {"upstream": "chat", "name": "o3-mini"}]},
+        best={"targets": [{"upstream": "chat", "name": "o3-mini"}]},
         other={"upstream": "chat"},
     )
     text = as_config(learned(LESSONS[0]), known)
@@ -83,7 +82,8 @@ def lesson_of(case: Case) -> tuple[Any, ...]:
     return taught(said, case.call, Allowance(frozenset(case.also)), lambda _: False)
 
 
-PINNED = [case for case in ROWS if lesson_of(case)[0].ttl_s and lesson_of(case)[0].rule != "stream_options"]
+UNPINNED = ("stream_options", "set")
+PINNED = [case for case in ROWS if lesson_of(case)[0].ttl_s and lesson_of(case)[0].rule not in UNPINNED]
 
 
 @pytest.mark.parametrize("case", PINNED, ids=lambda case: case.name)
@@ -103,3 +103,58 @@ def test_what_goes_only_where_it_is_empty_is_not_pinned_as_a_drop(name):
     rules = read(as_config(learned(lesson))).models["o3-mini"].rules
     assert rules is not None
     assert (rules.drop, rules.replayed) == ([], "drop_but_reasoning")
+
+
+def test_a_pin_takes_over_what_the_glob_has_that_it_shadows():
+    glob = {
+        "upstream": "chat",
+        "stream": "emulate",
+        "suggest": "other",
+        "timeouts": {"first_byte_s": 1},
+        "rules": {"drop": ["top_p"], "rename": {"a": "b"}, "merge_roles": True},
+    }
+    lessons = (LESSONS[4].__class__("drop", "seed"), LESSONS[4].__class__("drop", "top_p"), LESSONS[3])
+    pin = read(as_config(learned(*lessons), config(**{"*": glob, "other": {"upstream": "chat"}}))).models["o3-mini"]
+    assert pin.model_dump(mode="json", exclude_unset=True) == {
+        **glob,
+        "rules": {
+            "drop": ["top_p", "seed"],
+            "rename": {"a": "b", "max_tokens": "max_completion_tokens"},
+            "merge_roles": True,
+        },
+    }
+
+
+def test_what_holds_for_one_of_several_targets_is_told_and_not_pinned():
+    two = {"targets": [{"upstream": "chat", "name": "x"}, {"upstream": "chat", "name": "o3-mini"}]}
+    text = as_config(learned(LESSONS[0], evidence="no stream"), config(best=two))
+    assert text == (
+        "# Nothing can be pinned.\n"
+        '    # "best": not pinned, for rules hold for all targets, and this for chat alone: stream=synth: no stream\n'
+    )
+
+
+def test_what_is_set_only_where_it_is_there_is_told_and_not_pinned():
+    text = as_config(learned(LESSONS[5].__class__("set", "enable_thinking", "false")))
+    assert "models:" not in text
+    assert "set=enable_thinking>false" in text
+
+
+def test_a_pin_takes_over_what_the_operation_has_and_shows_no_value_that_an_operator_sets():
+    route = {"upstream": "chat", "timeouts": {"idle_s": 3.0}, "rules": {"drop": ["user"], "set": {"x": "mine"}}}
+    known = Config.model_validate({**UPSTREAMS, "operations": {"chat": route}})
+    text = as_config(learned(LESSONS[4].__class__("drop", "seed")), known)
+    pin = read(text).models["o3-mini"]
+    assert pin.model_dump(mode="json", exclude_unset=True) == {
+        "upstream": "chat",
+        "timeouts": {"idle_s": 3.0},
+        "rules": {"drop": ["user", "seed"]},
+    }
+    assert "are not shown: set\n" in text
+    assert "mine" not in text
+
+
+def test_a_pin_takes_over_the_one_target_of_a_glob():
+    glob = {"targets": [{"upstream": "chat"}]}
+    pin = read(as_config(learned(LESSONS[0]), config(**{"o3-*": glob}))).models["o3-mini"]
+    assert (pin.upstream, pin.stream, len(pin.targets or ())) == (None, "emulate", 1)

@@ -202,11 +202,11 @@ async def test_a_burst_of_lessons_is_written_together():
     machine = Machine()
     async with machine as (one, other):
         await machine.clock.advance(LOOK_S / 2)
-        for number in range(50):
+        for number in range(20):
             one.learns(Lesson("drop", f"metadata.x{number}"))
         one.wire.requests.clear()
         await machine.clock.advance(SOON_S)
-        assert len(other.knows()) == 50
+        assert len(other.knows()) == 20
         assert one.wire.requests.count(("put", "lessons")) == 1
 
 

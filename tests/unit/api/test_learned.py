@@ -4,8 +4,11 @@ from dataclasses import replace
 
 from gatepass.adapt.lesson import HOUR_S, Lesson
 from gatepass.adapt.memory import Learned, Subject
-from gatepass.api.learned import merged, pinned, shown
+from gatepass.admission.doors import LOCAL
+from gatepass.api.learned import merged, pinned, shown, visible
+from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
+from gatepass.routing.table import RouteTable
 
 WALL_S = 1_800_000_000.0
 ONE = Learned(
@@ -46,5 +49,43 @@ def test_people_are_shown_ages():
 
 
 def test_what_was_only_observed_is_not_pinned():
-    assert pinned(rows(SEEN), CONFIG) == "# Nothing has been learned.\n"
-    assert "stream: emulate" in pinned(rows(SEEN, ONE), CONFIG)
+    assert pinned(rows(SEEN), CONFIG, LOCAL) == "# Nothing has been learned.\n"
+    assert "stream: emulate" in pinned(rows(SEEN, ONE), CONFIG, LOCAL)
+
+
+ROUTED = Config.model_validate(
+    {
+        "upstreams": {"chat": {"base_url": "https://h/v1"}, "other": {"base_url": "https://o/v1"}},
+        "models": {
+            "mini": {"upstream": "chat", "name": "o3"},
+            "secret": {"upstream": "chat", "name": "o3"},
+            "gpt-*": {"upstream": "other"},
+            "one-*": {"upstream": "other", "name": "the-one"},
+        },
+    }
+)
+
+
+def key_for(*models: str) -> AccessKey:
+    return AccessKey.model_construct(name="k", hash=None, key=None, models=list(models), profile=None)
+
+
+def seen_by(caller: AccessKey) -> list[str]:
+    there = [("chat", "o3"), ("other", "gpt-5"), ("other", "the-one"), ("chat", "gpt-5"), ("chat", "")]
+    known = rows(*(replace(ONE, subject=Subject(upstream, model, "chat")) for upstream, model in there))
+    shown_rows = visible(known, caller, RouteTable.from_config(ROUTED), ROUTED)
+    return [f"{row['upstream']}/{row['model']}" for row in shown_rows]
+
+
+def test_a_key_is_shown_only_the_models_that_it_may_use():
+    assert seen_by(key_for("mini")) == ["chat/o3"]
+    assert seen_by(key_for("gpt-5")) == seen_by(key_for("gpt-*")) == ["other/gpt-5"]
+    assert seen_by(key_for("one-a")) == seen_by(key_for("one-*")) == ["other/the-one"]
+    assert seen_by(key_for("o3", "gpt-4", "absent")) == []
+    assert len(seen_by(LOCAL)) == 5
+
+
+def test_a_pin_names_only_the_models_that_the_key_may_use():
+    assert "secret" in pinned(rows(ONE), ROUTED, LOCAL)
+    text = pinned(rows(ONE), ROUTED, key_for("mini"))
+    assert ("mini" in text, "secret" in text) == (True, False)

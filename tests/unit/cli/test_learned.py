@@ -39,6 +39,15 @@ def refused(*arguments: str) -> str:
     return result.stderr
 
 
+def test_what_failed_says_when_it_is_tried_again():
+    head, line, evidence = table([{**ROW, "state": "failed", "expires_in_s": 41, "uses": 0, "evidence": "still no"}])
+    assert head.split() == ["MODEL", "OPERATION", "ADAPTED", "STATE", "AGE", "LEFT", "USES"]
+    assert line.split() == [
+        *["chat/o3-mini", "chat", "stream=synth", "failed", "1", "min", "retried", "in", "41", "s", "0"]
+    ]
+    assert evidence == "    still no"
+
+
 def test_without_anything_it_asks_where_gatepass_listens_by_default():
     assert place_of(None, None, "GATEPASS_KEY") == Place("http://127.0.0.1:8080", None)
 

@@ -2,9 +2,8 @@ from typing import Any
 
 import pytest
 
-from gatepass.adapt.teaching.allowance import OPT_IN
 from gatepass.config.carry import BEARER, Carry
-from gatepass.config.clashes import LEARN_ALSO, NOT_AZURE, TWICE, carry_of, clashes, doubts
+from gatepass.config.clashes import NOT_AZURE, TWICE, carry_of, clashes, doubts
 from gatepass.config.load import load
 from gatepass.config.model import Config
 from gatepass.config.problem import ConfigError, dotted
@@ -146,15 +145,6 @@ def test_azure_called_as_openai_is_doubted(base):
 )
 def test_azure_that_is_called_as_it_wants_is_not_doubted(upstream):
     assert list(doubts(config(upstream))) == []
-
-
-def test_name_that_nearly_is_one_of_those_to_be_learned_is_doubted():
-    names = ["max_token", "tools", "stop", "seed", "corp_member", "merge_role"]
-    assert list(doubts(config({"learn_also": names}))) == [
-        "upstreams.chat.learn_also[0]: no client is known to send max_token; did you mean max_tokens?",
-        "upstreams.chat.learn_also[5]: no client is known to send merge_role; did you mean merge_roles?",
-    ]
-    assert frozenset(LEARN_ALSO) == OPT_IN
 
 
 def test_doubts_are_warnings_of_a_configuration_that_can_be_used(tmp_path):

@@ -262,3 +262,21 @@ def test_the_key_that_the_command_learned_shows_is_no_fault_and_opens_no_door():
     )
     assert document.tree == read().tree
     assert read().warnings == ()
+
+
+def test_a_profile_is_that_of_every_key_and_told_by_its_variable(tmp_path):
+    file = tmp_path / "keys"
+    file.write_text("one two")
+    for keys, count in (({"KEYS": "a b", "KEY_HASHES": "sha256:x"}, 3), ({"KEYS_FILE": str(file)}, 1)):
+        document = read(PROFILE="ragflow", **keys)
+        assert [entry["profile"] for entry in document.tree["access"]["keys"]] == ["ragflow"] * count
+        assert document.problems == ()
+        assert str(document.origin(("access", "keys", count - 1, "profile"))) == "environment GATEPASS_PROFILE"
+    assert "profile" not in read(KEYS="a").tree["access"]["keys"][0]
+
+
+def test_a_profile_without_keys_is_refused():
+    assert problems(PROFILE="ragflow") == [
+        "environment GATEPASS_PROFILE: is the profile of clients' keys, of which there are none: set GATEPASS_KEYS or"
+        " GATEPASS_KEY_HASHES, or remove it"
+    ]

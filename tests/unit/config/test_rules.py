@@ -101,6 +101,24 @@ def test_what_may_be_learned_besides_has_a_name():
         assert told["upstreams.u.learn_also[0]"].startswith("is not to be learned")
 
 
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("aggregate", "is not to be learned: gatepass learns it without being told, or by the `stream` of the model's"),
+        ("synth", "is not to be learned: gatepass learns it without being told, or by the `stream` of the model's"),
+        ("split", "is not to be learned: it is no member"),
+        ("text_content", "is not to be learned: gatepass learns it without being told"),
+        ("schema_in_words", "is not to be learned: name response_format"),
+        ("max_token", "is not known: is max_tokens meant?"),
+        ("Max_Tokens", "is not known: is max_tokens meant?"),
+        ("tool_choices", "is not known: is tool_choice meant?"),
+    ],
+)
+def test_a_word_that_would_do_nothing_is_not_to_be_learned(name, why):
+    told = said({"upstreams": {"u": {"base_url": "https://x", "learn_also": [name]}}})
+    assert told["upstreams.u.learn_also[0]"].startswith(why)
+
+
 def test_the_lists_of_what_may_be_learned_do_not_meet():
     assert NOT_LEARNED == NEVER
     assert not (SAFE | SAFE_IN_MESSAGES | OPT_IN) & NEVER

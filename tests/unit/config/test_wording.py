@@ -1,3 +1,6 @@
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 from pydantic import ValidationError
 
@@ -5,8 +8,9 @@ from gatepass.config.credential.kinds import KINDS
 from gatepass.config.model import Config
 from gatepass.config.problem import dotted
 from gatepass.config.references import Reference
+from gatepass.config.rejection import CODE
 from gatepass.config.tree import replaced
-from gatepass.config.wording import refusals
+from gatepass.config.wording import PATTERNS, refusals
 
 BASE = {"upstreams": {"u": {"base_url": "https://x"}}}
 OAUTH = {"type": "oauth2", "token_url": "https://x", "client_id": "a", "client_secret": "b"}
@@ -127,3 +131,45 @@ def test_patterns_of_hashes_and_headers_are_told_in_words():
     assert said(("upstreams", "u", "forward_headers"), ["a b"]) == {
         "upstreams.u.forward_headers[0]": "expects the name of a header: letters, digits and hyphens"
     }
+
+
+def patterns(schema: Any) -> Iterator[str]:
+    """Every pattern of the model, as its JSON schema has them: of values and of names."""
+    for name, part in schema.items() if isinstance(schema, dict) else enumerate(schema):
+        if name == "pattern" and isinstance(part, str):
+            yield part
+        if name == "patternProperties":
+            yield from part
+        if isinstance(part, dict | list):
+            yield from patterns(part)
+
+
+def test_every_pattern_of_the_model_has_words():
+    in_schema = set(patterns(Config.model_json_schema()))
+    assert in_schema - set(PATTERNS) == set()
+    assert set(PATTERNS) - in_schema == {CODE}, "a code may be a number too, and has a schema of its own"
+
+
+ORIGIN = (
+    "expects an origin as browsers send it: https://chat.corp.example, in lower case, with a scheme, without"
+    " underscores, a path or a slash at the end; or *"
+)
+
+
+@pytest.mark.parametrize(
+    ("origin", "meant"),
+    [
+        ("https://chat.corp.example/", "; did you mean https://chat.corp.example?"),
+        ("HTTPS://Chat.corp.example:8443", "; did you mean https://chat.corp.example:8443?"),
+        ("chat.corp.example", "; did you mean https://chat.corp.example?"),
+        ("http://localhost:3000/app?token=topsecret", "; did you mean http://localhost:3000?"),
+        ("https://my_chat.example", ""),
+        ("https://me:topsecret@chat.example", ""),
+        ("https://", ""),
+        ("", ""),
+        (SECRET, ""),
+    ],
+)
+def test_an_origin_of_a_wrong_form_is_told_in_the_right_one(origin, meant):
+    found = said(("profiles", "lobechat"), {"cors_origins": [origin]})
+    assert found == {"profiles.lobechat.cors_origins[0]": ORIGIN + meant}

@@ -151,3 +151,15 @@ def test_more_calls_than_any_answer_has_share_the_last_one():
     assert (len(calls), piece.call.number) == (MAX_CALLS, MAX_CALLS - 1)
     assert len(calls._by_index) == MAX_CALLS
     assert len(calls._by_id) == MAX_CALLS
+
+
+@pytest.mark.parametrize("index", [None, 0])
+def test_another_name_without_an_id_opens_another_call(index):
+    deltas = [[entry(index, None, "f", "{}")], [entry(index, None, "g", "{")], [entry(index, None, None, "}")]]
+    assert placed(*deltas) == [[(0, True)], [(1, True)], [(1, False)]]
+
+
+@pytest.mark.parametrize("index", [None, 0])
+def test_a_name_that_is_repeated_opens_none(index):
+    deltas = [[entry(index, None, "f", "{")], [entry(index, None, "f", "}")], [entry(index, None, "", "")]]
+    assert placed(*deltas) == [[(0, True)], [(0, False)], [(0, False)]]

@@ -69,7 +69,15 @@ def vectors(**more):
         ),
         (
             chat({"content": "a"}, usage={"prompt_tokens": "2", "completion_tokens": 3.0, "total_tokens": 9}),
-            {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 9},
+            {"prompt_tokens": 2, "completion_tokens": 3, "total_tokens": 9},
+        ),
+        (
+            chat({"content": "a"}, usage={"prompt_tokens": 12.0, "completion_tokens": "3.0", "total_tokens": "15"}),
+            {"prompt_tokens": 12, "completion_tokens": 3, "total_tokens": 15},
+        ),
+        (
+            chat({"content": "a"}, usage={"prompt_tokens": 1.5, "completion_tokens": "x", "total_tokens": True}),
+            {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0},
         ),
         (vectors(model="e"), {"prompt_tokens": 0, "total_tokens": 0}),
         (vectors(usage={"prompt_tokens": 4, "total_tokens": None}), {"prompt_tokens": 4, "total_tokens": 4}),

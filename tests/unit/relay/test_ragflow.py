@@ -7,6 +7,7 @@ from gatepass.relay.ragflow import (
     ESTIMATED,
     FINISH,
     LONGEST_REPEATED_CHARS,
+    MAX_SUSPECTS,
     ONE_ID,
     REPEATED,
     RagflowStream,
@@ -156,3 +157,66 @@ def test_a_completion_that_is_an_exception_is_the_error():
 def test_what_is_no_completion_is_left_to_the_judge():
     for body in (b"{oops", b"[]", b'{"code":102,"message":"no"}'):
         assert completion(body, ORIGIN) == (body, ())
+
+
+REVISED = ANSWER + " But note: it does more."
+
+
+def test_what_the_repetition_adds_to_the_answer_is_kept():
+    events, adapted = shaped(chunk(ANSWER), chunk(REVISED), chunk(None, "stop"), DONE)
+    assert text_of(events) == REVISED
+    assert adapted == (ONE_ID, REPEATED)
+
+
+def test_what_a_cited_repetition_adds_is_kept_from_its_own_place_on():
+    cited = ANSWER[:20] + " ##0$$" + ANSWER[20:] + " [ID: 3] And more [ID: 4]."
+    events, _ = shaped(chunk(ANSWER), chunk(cited), chunk(None, "stop"), DONE)
+    assert text_of(events) == ANSWER + " [ID: 3] And more [ID: 4]."
+
+
+def test_an_answer_that_quotes_the_mark_of_an_exception_is_no_error():
+    said = ("The log line reads ", "**ERROR**: disk full", ", which means that", " it is full.")
+    events, adapted = shaped(*map(chunk, said), chunk(None, "stop"), DONE)
+    assert text_of(events) == "".join(said)
+    assert {event["id"] for event in events[:-1]} == {"chatcmpl-own"}
+    assert adapted == (ONE_ID,)
+
+
+def test_an_exception_after_a_part_of_the_answer_is_an_error_where_the_stop_follows():
+    for blocks in (
+        (chunk("**ERROR**: timed out"), chunk(None, "stop"), DONE),
+        (chunk("**ERROR**: timed out"), chunk("", reference={}), chunk(None, "stop"), DONE),
+        (chunk("\n**ERROR**: timed out", "stop"), DONE),
+        (chunk("\n**ERR"), chunk("OR**: timed out"), DONE),
+        (chunk("**ERROR**: one"), chunk("**ERROR**: timed out")),
+    ):
+        events, adapted = shaped(chunk("Paris is "), *blocks)
+        assert text_of(events[:1]) == "Paris is "
+        assert {"code": 100, "message": "timed out"} in events
+        assert ERROR_TOLD in adapted
+
+
+def test_an_exception_in_pieces_at_the_start_is_an_error():
+    for said in (["**ERR", "OR**: timed out"], ["\n", "**ERROR**: timed out"], ["**ERROR**:", " timed out"]):
+        events, _ = shaped(*map(chunk, said), chunk(None, "stop"), DONE)
+        assert events[0] == {"code": 100, "message": "timed out"}
+
+
+def test_a_mark_that_is_none_in_the_end_goes_out_in_order():
+    for said in (["**Bold** ", "words"], ["\n", "**", "Bold**"], ["a ", "**ER", "", "A** b"], ["**ERR"], ["\n"]):
+        events, _ = shaped(*map(chunk, said), chunk(None, "stop"), DONE)
+        assert text_of(events) == "".join(said)
+        assert [event["choices"][0]["finish_reason"] for event in events[:-1]] == [None] * len(said) + ["stop"]
+
+
+def test_suspects_without_end_are_set_free():
+    shaper = RagflowStream(ORIGIN)
+    out = shaper.feed(chunk("a ")) + shaper.feed(chunk("**ERR"))
+    for _ in range(MAX_SUSPECTS):
+        out += shaper.feed(chunk(""))
+    assert b"**ERR" in out
+
+
+def test_a_completion_with_an_exception_behind_a_line_end_is_an_error():
+    whole = {"choices": [{"message": {"content": "\n**ERROR**: timed out"}}]}
+    assert json.loads(completion(json.dumps(whole).encode(), ORIGIN)[0]) == {"code": 100, "message": "timed out"}

@@ -190,3 +190,37 @@ def test_error_by_which_ragflow_would_replay_the_answer_is_left_to_the_caller():
     stream = new_stream()
     assert stream.feed(HELLO + data({"error": {"message": "Rate limit reached"}})) == HELLO
     assert (stream.has_told, str(stream.failure), stream.finish()) == (False, "Rate limit reached", b"")
+
+
+ROLE_ONLY = data(chunk({"role": "assistant", "content": ""}))
+
+
+@pytest.mark.parametrize("silent", [data({"choices": [{}]}), data({"choices": ["hi"]}), ROLE_ONLY, ROLE_ONLY * 3])
+def test_done_after_nothing_but_a_role_is_an_empty_answer(silent):
+    stream = new_stream()
+    out = stream.feed(silent + DONE)
+    assert (code(stream), stream.done, looks_finished(out)) == ("upstream_empty", False, False)
+
+
+@pytest.mark.parametrize("answer", [HELLO, END, data(chunk({"tool_calls": [{"id": "a"}]})), text("") * 3 + HELLO])
+def test_done_after_a_role_and_an_answer_is_an_end(answer):
+    stream = new_stream()
+    assert stream.feed(ROLE_ONLY + answer) + stream.feed(DONE) == ROLE_ONLY + answer + DONE
+    assert stream.done
+
+
+def test_the_error_in_a_choice_ends_the_stream():
+    """As OpenRouter tells that a provider failed."""
+    failed = {"index": 0, "delta": {"content": ""}, "finish_reason": "error", "error": {"message": "Provider down"}}
+    stream = new_stream()
+    out = stream.feed(HELLO + data({"choices": [failed]}) + DONE)
+    assert out == HELLO
+    assert stream.failure is not None
+    assert (stream.failure.message, stream.has_told) == ("Provider down", False)
+
+
+def test_the_error_of_one_choice_of_several_in_a_chunk_ends_nothing():
+    failed = {"index": 1, "delta": {}, "finish_reason": "error", "error": {"message": "Provider down"}}
+    stream = new_stream()
+    stream.feed(data({"choices": [{"index": 0, "delta": {"content": "a"}}, failed]}))
+    assert stream.failure is None

@@ -208,6 +208,16 @@ def test_the_headers_of_a_plain_error():
         (refusal(503, retry_after_s=float("inf")), []),
         (refusal(503, retry_after_s=float("nan")), []),
         (refusal(401), []),
+        (refusal(429, upstream_code="insufficient_quota"), [(b"x-should-retry", b"false")]),
+        (refusal(429, kind="insufficient_user_quota"), [(b"x-should-retry", b"false")]),
+        (refusal(429, upstream_code="rate_limit_exceeded", kind="invalid_request_error"), []),
+        (refusal(500, kind="exceed_context_size_error"), [(b"x-should-retry", b"false")]),
+        (refusal(500, upstream_code="ContextWindowExceededError"), [(b"x-should-retry", b"false")]),
+        (refusal(500, kind="invalid_request_error"), [(b"x-should-retry", b"false")]),
+        (refusal(500, kind="server_error"), []),
+        (refusal(503, kind="invalid_request_error"), []),
+        (refusal(501), [(b"x-should-retry", b"false")]),
+        (refusal(400, upstream_code="content_filter"), []),
     ],
 )
 def test_the_headers_tell_what_to_do(error, extra):

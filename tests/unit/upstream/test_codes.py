@@ -1,6 +1,7 @@
 import pytest
 
 from gatepass.upstream import codes
+from gatepass.upstream.complaint import read_complaint
 
 
 @pytest.mark.parametrize(
@@ -73,3 +74,11 @@ def test_each_status_has_a_kind():
         500: "server_error",
         503: "server_error",
     }
+
+
+@pytest.mark.parametrize("code", ["InvalidParameter", "DataInspectionFailed", "data_inspection_failed"])
+def test_a_refused_request_inside_a_200_is_no_fault_of_the_server(code):
+    assert codes.STATUS_OF_CODE[code.lower()] == 400
+    complaint = read_complaint({"code": code, "message": "no", "request_id": "1"})
+    assert complaint is not None
+    assert complaint.status == 400

@@ -310,7 +310,7 @@ ERRORS = {
         {"code": "InvalidParameter", "message": "batch size is invalid", "request_id": "8f"},
         Complaint(
             "batch size is invalid",
-            None,
+            400,
             None,
             "InvalidParameter",
             None,

@@ -176,3 +176,25 @@ def test_a_large_list_with_a_garbled_middle_is_no_success(damage):
 def test_a_large_list_that_broke_off_is_no_success():
     for cut in range(1, 300):
         assert not form.is_plain_success(VECTORS[:-cut], "data"), VECTORS[:-cut][-60:]
+
+
+@pytest.mark.parametrize(
+    ("choice", "expected"),
+    [
+        (b'{"index":0,"message":{"role":"assistant","content":""}}', True),
+        (b'\n{ "finish_reason" : "stop", "message" : { "role":"assistant"}}', True),
+        (b'{"text":""}', True),
+        (b"{}", False),
+        (b'{"message":{}}', False),
+        (b'{"message":null}', False),
+        (b'{"message":{"role":"assistant"},"error":{"message":"boom"}}', False),
+        (b'{"x":{},"message":{"role":"assistant"}}', False),
+        (b'{"delta":{"content":"a"}}', False),
+    ],
+)
+def test_an_answer_speaks_at_first_sight(choice, expected):
+    assert form.speaks(b'{"id":"x","choices":[' + choice + b"]}") is expected
+
+
+def test_what_speaks_is_found_in_time_linear_in_the_body():
+    assert not form.speaks(b'{"choices":[{"a":"' + b'\\"choices\\":[{' * 50_000 + b'"}]}')

@@ -16,10 +16,8 @@ APIM = (
 DEPLOYMENT = (
     "The API deployment for this resource does not exist. If you created the deployment within the last 5 minutes"
 )
-WHOLE = (
-    " This model answers only as a whole: gatepass makes a stream of that with upstreams.chat.learn: on, or with"
-    " stream: emulate in the model's entry under models."
-)
+WHOLE = " This model answers only as a whole."
+USE = " The provider wants the account verified before it may use this model: no setting of gatepass changes that."
 RESOURCE = (
     ". The path may be wrong: for Azure set upstreams.chat.dialect: azure, which builds it, and let"
     " upstreams.chat.base_url end at the resource, such as https://RESOURCE.openai.azure.com."
@@ -55,7 +53,12 @@ REJECTION = (
         (400, STREAM + " Supported values are: false.", WHOLE),
         (502, "stream does not support true with this model.", WHOLE),
         (400, VERIFY, WHOLE),
-        (400, "Your organization must be verified to use the model.", ""),
+        (400, "Your organization must be verified to use the model.", USE),
+        (
+            400,
+            "The last content of this conversation is not from user.",
+            " RAGFlow answers the user's words alone: the last message of the request has to be of role user.",
+        ),
         (
             401,
             APIM,

@@ -31,10 +31,7 @@ LOGIN = b"<!DOCTYPE html><html><head><title>\n Sign in &amp; go </title></head><
 STREAM_TEXT = (
     "Unsupported value: 'stream' does not support true with this model. Only the default (false) value is supported."
 )
-NO_STREAM = (
-    " This model answers only as a whole: gatepass makes a stream of that with upstreams.chat.learn: on, or with"
-    " stream: emulate in the model's entry under models."
-)
+NO_STREAM = " This model answers only as a whole."
 NO_ASSISTANT = (
     "RAGFlow has no such assistant for the owner of this token: set `name` of this model under `models` to its id, for"
     " an agent to agent:ID."
@@ -315,7 +312,13 @@ def test_echoed_token_is_masked_in_every_kind_of_body():
         ({**COMPLETION, "error": None}, Surface.CHAT),
         ({**COMPLETION, "error": {}, "code": 0, "message": "ok"}, Surface.CHAT),
         (b'{"choices": [{"message": {"content": "\\ud83d"}}]}', Surface.CHAT),
-        (b'{"choices": [{"logprobs": -Infinity}]}', Surface.CHAT),
+        (b'{"choices": [{"message": {"content": ""}, "logprobs": -Infinity}]}', Surface.CHAT),
+        (b'{"choices": [{"x": {"a": 1}, "message": {"role": "assistant", "content": ""}}]}', Surface.CHAT),
+        ({"choices": [{"text": "", "finish_reason": "stop"}]}, Surface.CHAT),
+        ({"choices": [{"x": {}, "text": ""}]}, Surface.CHAT),
+        ({"choices": [{"delta": {"content": "hi"}, "finish_reason": "stop"}]}, Surface.CHAT),
+        ({"choices": [{"message": {"content": "hi"}}, {"error": {"message": "boom"}}]}, Surface.CHAT),
+        ({"choices": [{}], "x": "x" * form.WHOLE_BYTES}, Surface.CHAT),
         (VECTORS, Surface.EMBEDDINGS),
         (form.BOM + json.dumps({**COMPLETION, "x": "x" * form.WHOLE_BYTES}).encode(), Surface.CHAT),
         ({"data": []}, Surface.MODELS),
@@ -632,3 +635,28 @@ def test_texts_of_our_own_are_no_wrong_credential_to_ragflow():
 def test_a_response_is_one_by_its_name_or_its_output(said, is_one):
     found = document(said, surface=Surface.RESPONSES)
     assert (found is None) == is_one
+
+
+@pytest.mark.parametrize("choice", [{}, {"message": None}, {"message": {}}, {"finish_reason": "stop"}, {"text": None}])
+def test_a_choice_that_says_nothing_is_no_answer(choice):
+    told = document({"choices": [choice]}, surface=Surface.CHAT)
+    assert told is not None
+    assert told["code"] == "upstream_invalid"
+    assert "with a choice that has neither a message nor a text" in told["message"]
+
+
+def test_a_piece_of_a_stream_is_no_whole_answer():
+    choice = {"index": 0, "delta": {"content": "par"}, "finish_reason": None}
+    told = document({"choices": [choice]}, surface=Surface.CHAT)
+    assert told is not None
+    assert "with a piece of a stream in place of a whole answer" in told["message"]
+
+
+@pytest.mark.parametrize("more", [{}, {"message": {"role": "assistant", "content": ""}, "finish_reason": "error"}])
+def test_the_error_in_a_choice_is_the_upstreams(more):
+    """As OpenRouter tells that a provider failed."""
+    choice = {**more, "error": {"code": 503, "message": "Provider is overloaded"}}
+    told = document({"choices": [choice]}, surface=Surface.CHAT)
+    assert told is not None
+    assert (told["class"], told["status"]) == (UpstreamRefusal, 503)
+    assert "Provider is overloaded" in told["message"]

@@ -57,12 +57,14 @@ class Rename:
 @dataclass(frozen=True, slots=True)
 class Set:
     """The member's value is `text`, JSON; with `only_there`, where the member is. Entry `set=PLACE`, or
-    `set=PLACE>VALUE` where the value `is_shown`: an operator's own may be nobody's to read."""
+    `set=PLACE>VALUE` where the value `is_shown`: an operator's own may be nobody's to read. With `unstreamed`, where
+    the upstream is not asked for a stream."""
 
     place: Place
     text: bytes
     only_there: bool = False
     is_shown: bool = False
+    unstreamed: bool = False
 
     @property
     def entry(self) -> str:
@@ -73,6 +75,8 @@ class Set:
         return self.text.decode().strip('"')
 
     def revise(self, draft: Draft) -> bool:
+        if self.unstreamed and draft.stream:
+            return False
         owners = list(self.place.owners(draft, make=not self.only_there))
         return sum(owner.set(self.place.name, self.text) for owner in owners if self._concerns(owner)) > 0
 

@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 from gatepass.adapt.lesson import Lesson
 from gatepass.call import Surface
+from gatepass.config.rules import LEARN_ALSO
 
 SAFE = frozenset(
     (
@@ -40,13 +41,7 @@ RENAMES: Mapping[str, str] = MappingProxyType(
     {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
 )
 
-OPT_IN = frozenset(
-    (
-        *("n", "stop", "max_tokens", "max_completion_tokens", "logprobs", "top_logprobs", "response_format"),
-        *("tools", "tool_choice", "functions", "function_call", "dimensions", "web_search_options"),
-        *("system_into_user", "merge_roles"),
-    )
-)
+OPT_IN = LEARN_ALSO
 """What `upstreams.NAME.learn_also` may name, beside members that gatepass does not know."""
 
 _BY_WORD: Mapping[str, str] = MappingProxyType(

@@ -6,17 +6,17 @@ import re
 from collections.abc import Collection, Iterator
 
 from gatepass.adapt.lesson import Lesson
-from gatepass.adapt.teaching.heard import Heard
+from gatepass.adapt.teaching.heard import WORDS, Heard
 from gatepass.call import Surface
 
 _TOOL_CHOICE = re.compile(
-    r"tool_choice parameter does not support being set to|[Tt]hinking mode does not support this tool_choice"
+    rf"{WORDS}tool_choice parameter does not support being set to|[Tt]hinking mode does not support this tool_choice"
 )
 _OBJECT_REFUSED = re.compile(r"'response_format\.type' must be 'json_schema' or 'text'")
-_FORMAT_REFUSED = re.compile(r"response_format type is unavailable")
-_NO_TOOLS = re.compile(r"tool choice requires --enable-auto-tool-choice|does not support tools\b")
+_FORMAT_REFUSED = re.compile(rf"{WORDS}response_format type is unavailable")
+_NO_TOOLS = re.compile(rf"{WORDS}(?:tool choice requires --enable-auto-tool-choice|does not support tools\b)")
 _ROOM = re.compile(
-    r"maximum context length is (\d+) tokens\. However, you requested \d+ tokens"
+    rf"{WORDS}maximum context length is (\d+) tokens\. However, you requested \d+ tokens"
     r" \((\d+) in the messages, \d+ in the completion\)"
 )
 SPARE_TOKENS = 8
@@ -24,25 +24,26 @@ SPARE_TOKENS = 8
 
 
 def choices(heard: Heard, also: Collection[str]) -> Iterator[tuple[Lesson, ...]]:
+    """Thinking and a forced tool are refused together, either of them alone is not: nothing of that is remembered."""
     if heard.surface is not Surface.CHAT:
         return
-    if "tool_choice" in also and _TOOL_CHOICE.search(heard.text):
-        yield (Lesson("set", "enable_thinking", "false"),)
-        yield (Lesson("set", "thinking.type", '"disabled"'),)
-        yield (Lesson("set", "tool_choice", '"auto"'),)
-    if "response_format" in also and _OBJECT_REFUSED.search(heard.text):
+    if "tool_choice" in also and heard.opens(_TOOL_CHOICE):
+        yield (Lesson("set", "enable_thinking", "false", ttl_s=0.0),)
+        yield (Lesson("set", "thinking.type", '"disabled"', ttl_s=0.0),)
+        yield (Lesson("set", "tool_choice", '"auto"', ttl_s=0.0),)
+    if "response_format" in also and heard.opens(_OBJECT_REFUSED):
         yield (Lesson("drop", "response_format"),)
-    if "response_format" in also and _FORMAT_REFUSED.search(heard.text):
+    if "response_format" in also and heard.opens(_FORMAT_REFUSED):
         yield (Lesson("response_format", "json_object"),)
-    if "tools" in also and _NO_TOOLS.search(heard.text):
+    if "tools" in also and heard.opens(_NO_TOOLS):
         yield tuple(Lesson("drop", name) for name in ("tools", "tool_choice", "parallel_tool_calls"))
     if "max_tokens" in also:
-        yield from _room(heard.text)
+        yield from _room(heard)
 
 
-def _room(text: str) -> Iterator[tuple[Lesson, ...]]:
+def _room(heard: Heard) -> Iterator[tuple[Lesson, ...]]:
     """As much of an answer as fits beside this prompt; the figure is of no use to another request."""
-    found = _ROOM.search(text)
+    found = heard.opens(_ROOM)
     if found is None:
         return
     left = int(found[1][:9]) - int(found[2][:9]) - SPARE_TOKENS

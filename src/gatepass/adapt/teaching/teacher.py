@@ -83,4 +83,4 @@ def _names(heard: Heard, name: str) -> bool:
     is_plain = len(name) >= _LONG_NAME or "_" in name or name == "stream"
     quoted = rf"['\"`]{re.escape(name)}['\"`]"
     plain = rf"(?<![\w.]){re.escape(name)}(?:ing)?(?![\w])"
-    return re.search(f"{quoted}|{plain}" if is_plain else quoted, heard.text) is not None
+    return re.search(f"{quoted}|{plain}" if is_plain else quoted, heard.text, re.IGNORECASE) is not None

@@ -11,7 +11,18 @@ from gatepass.errors import GatepassError, UpstreamInvalid
 from gatepass.relay import failure
 from gatepass.relay.aggregation.choice import Choice, TextChoice, new_choice
 from gatepass.relay.aggregation.gather import keep_last
-from gatepass.relay.chunk import CHAT, ENVELOPE, LEGACY, Object, Origin, envelope, is_chunk, json_text, unwrapped
+from gatepass.relay.chunk import (
+    CHAT,
+    ENVELOPE,
+    LEGACY,
+    Object,
+    Origin,
+    envelope,
+    error_of,
+    is_chunk,
+    json_text,
+    unwrapped,
+)
 from gatepass.relay.event import parse_event, read_json, single_line_data
 from gatepass.relay.framing import split_events
 from gatepass.relay.usage import Usage
@@ -100,6 +111,8 @@ class Aggregator:
             self.failure = failure.empty(self._upstream)
         elif self.failure is None and not (partial or self._is_complete):
             self.failure = failure.closed(self._upstream)
+        elif self.failure is None and not any(choice.has_said for choice in self._choices.values()):
+            self.failure = failure.empty(self._upstream)
         if self.failure is not None:
             raise self.failure
         try:
@@ -164,6 +177,10 @@ class Aggregator:
             choices = fields.get("choices")
             if not is_chunk(fields):
                 return
+        elif (error := error_of(choices)) is not None:
+            complaint = self._read_error({"error": error}) or failure.UNREADABLE
+            self.fail(failure.refusal(self._upstream, complaint))
+            return
         if isinstance(choices, list):
             self._add_choices(choices)
         self._add_rest(fields)

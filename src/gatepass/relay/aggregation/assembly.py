@@ -32,6 +32,11 @@ class Assembly:
         self._shapers = tuple(shapers)
         self._has_begun = False
 
+    @property
+    def adapted(self) -> tuple[str, ...]:
+        """What its shapers have changed so far."""
+        return tuple(dict.fromkeys(name for shaper in self._shapers for name in shaper.adapted))
+
     def feed(self, piece: bytes) -> bool:
         """Whether more is wanted after `piece`."""
         if run := self._framer.feed(piece):

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from gatepass.relay.aggregation.gather import Gather, joined_base64, keep_last
 from gatepass.relay.aggregation.tools import Tools
-from gatepass.relay.chunk import Object, Origin
+from gatepass.relay.chunk import Object, Origin, says
 
 _CHOICE = frozenset({"index", "delta", "message", "text", "logprobs", "finish_reason"})
 _CHAT_CHOICE = frozenset({"index", "delta", "logprobs", "finish_reason"})
@@ -15,10 +15,13 @@ _PLACED = frozenset({"role", "content", "refusal", *_REASONING})
 
 
 class Choice(Protocol):
-    """`has_finished` is set by a finish reason; an empty one (Ollama, SGLang) is none."""
+    """`has_finished` is set by a finish reason; an empty one (Ollama, SGLang) is none. `has_said`: something
+    beyond a role, be it that it is finished."""
 
     @property
     def has_finished(self) -> bool: ...
+    @property
+    def has_said(self) -> bool: ...
     def add(self, said: Object) -> None: ...
     def whole(self, index: int, origin: Origin, /, cut_reason: str | None) -> Object:
         """`cut_reason` is the finish reason of a choice that was given none; None: what its content suggests."""
@@ -28,9 +31,10 @@ class Choice(Protocol):
 class _Ends:
     """What both kinds of choices tell beside their text."""
 
-    __slots__ = ("_logprobs", "_reason", "_rest")
+    __slots__ = ("_logprobs", "_reason", "_rest", "has_said")
 
     def __init__(self) -> None:
+        self.has_said = False
         self._reason = ""
         self._logprobs: Gather | None = None
         self._rest: Object = {}
@@ -40,6 +44,7 @@ class _Ends:
         return bool(self._reason)
 
     def _add_ends(self, said: Object, known: frozenset[str]) -> None:
+        self.has_said = self.has_said or says(said)
         reason = said.get("finish_reason")
         if reason and isinstance(reason, str):
             self._reason = reason

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from gatepass.relay.chunk import CHAT, ENVELOPE, Object
+from gatepass.relay.chunk import ENVELOPE, Object
 from gatepass.relay.repair import wishes as names
 from gatepass.relay.repair.tools import Note
 
@@ -87,10 +87,11 @@ def is_ping(said: Object) -> bool:
 
 
 def is_whole(chunk: Object) -> bool:
-    """Whether this is a completion, all of it, and no piece of one."""
+    """Whether this is a completion, all of it, and no piece of one: a piece may have a `message` too, and
+    call itself what the whole is called, but only a whole has a finish reason."""
     choices = chunk["choices"]
     if not all(
         isinstance(one, dict) and "delta" not in one and isinstance(one.get("message"), dict) for one in choices
     ):
         return False
-    return chunk.get("object") == CHAT or any(one.get("finish_reason") for one in choices)
+    return any(one.get("finish_reason") for one in choices)

@@ -58,6 +58,12 @@ def test_a_change_that_has_nothing_to_do_leaves_the_call_as_it_is(change: Change
     assert Revision("rules", (change,)).apply(call, TARGET) is call
 
 
+def test_what_is_for_whole_requests_leaves_streams_alone():
+    change, body = Set(at("a"), b"2", only_there=True, unstreamed=True), b'{"a":1,"stream":true}'
+    assert concerns(change, a_call(body, stream=False))
+    assert not concerns(change, a_call(body, stream=True))
+
+
 def test_a_revision_makes_its_changes_in_order_and_names_each_once():
     changes = (Rename(at("a"), "b"), Drop(at("b")), Set(at("c"), b"1"), Drop(at("d")), Drop(at("d")))
     adapted = Revision("rules", changes).apply(a_call(b'{"a":0,"x":"\\u00e9"}', adapted=("images=1",)), TARGET)

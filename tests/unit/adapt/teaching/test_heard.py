@@ -71,7 +71,24 @@ def test_whatever_an_upstream_says_is_read(texts, param, code, raw, surface):
 
 @pytest.mark.parametrize(
     "unit",
-    ["a", "a.", "messages.", "messages.1.", "x: ", "property '", "body -> a -> ", "'", "参数", "1,", 'Unknown name "'],
+    [
+        "a",
+        "a.",
+        "messages.",
+        "messages.1.",
+        "x: ",
+        "property '",
+        "body -> a -> ",
+        "'",
+        "参数",
+        "1,",
+        "a ",
+        "'a' ",
+        "error: ",
+        "a:b",
+        "a's ",
+        'Unknown name "',
+    ],
 )
 def test_long_texts_are_read_in_no_time(unit):
     text = (unit * 2_000)[:2_000]
@@ -80,3 +97,20 @@ def test_long_texts_are_read_in_no_time(unit):
     assert heard is not None
     list(steps(heard, OPT_IN))
     assert time.perf_counter() - began < 0.2
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "data_inspection_failed",
+        "DataInspectionFailed",
+        "invalid_prompt",
+        "moderation_blocked",
+        "ContextWindowExceededError",
+        "insufficient_user_quota",
+    ],
+)
+def test_what_no_change_of_form_heals_is_not_heard(code):
+    words = "Unsupported parameter: 'temperature' is not supported with this model."
+    assert Heard.of(Surface.CHAT, 400, Complaint(words, code=code)) is None
+    assert Heard.of(Surface.CHAT, 400, Complaint(words, kind=code)) is None

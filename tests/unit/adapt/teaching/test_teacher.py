@@ -8,7 +8,8 @@ from gatepass.adapt.changes.change import revised
 from gatepass.adapt.lesson import DAY_S, HOUR_S, QUARTER_S, Lesson
 from gatepass.adapt.teaching.allowance import Allowance
 from gatepass.adapt.teaching.heard import Heard
-from gatepass.adapt.teaching.teacher import contradicts, steps, taught
+from gatepass.adapt.teaching.teacher import contradicts, repeats, steps, taught
+from tests.unit.adapt.calls import CHAT, EMBEDDINGS
 from tests.unit.adapt.rejections import (
     CHOICE_ROWS,
     EMBEDDING_ROWS,
@@ -125,3 +126,32 @@ def test_a_rejection_of_what_a_lesson_made_contradicts_it(text, lesson, is_contr
     said = heard(never("", openai(text), request=EVERYTHING))
     assert said is not None
     assert contradicts(said, lesson) is is_contradicted
+
+
+BATCH = "batch size is invalid, it should not be larger than 10.: input.contents"
+AGAIN = [
+    (Lesson("split", "input", "10"), BATCH, BATCH.replace("10", "5"), None, EMBEDDINGS),
+    (Lesson("drop", "temperature"), "a", "Temperature is required.", None, CHAT),
+    (Lesson("drop", "user"), "a", "'user' is required.", None, CHAT),
+    (Lesson("drop", "user"), "a", "A field is missing.", "user", CHAT),
+    (Lesson("rename", "max_tokens", "max_completion_tokens"), "a", "No max_completion_tokens here.", None, CHAT),
+    (Lesson("stream", "synth"), "a", "Streaming is off.", None, CHAT),
+    (Lesson("stream", "synth"), "a", "This model only support stream mode", None, CHAT),
+    (Lesson("content", "text"), "line 3 is wrong", "line 4 is wrong", None, CHAT),
+]
+ELSE = [
+    (Lesson("split", "input", "10"), BATCH, "Range of input length should be [1, 8192]", None, EMBEDDINGS),
+    (Lesson("drop", "user"), "a", "The last message is not the user's.", None, CHAT),
+    (Lesson("rename", "max_tokens", "max_completion_tokens"), "a", "Unsupported parameter: 'stop'", "stop", CHAT),
+    (Lesson("stream", "synth"), "a", "stream_options are unknown to the upstream", None, CHAT),
+    (Lesson("content", "text"), "a", "Nothing of the kind.", None, CHAT),
+]
+
+
+@pytest.mark.parametrize(
+    ("lesson", "evidence", "text", "param", "operation", "is_again"),
+    [*((*row, True) for row in AGAIN), *((*row, False) for row in ELSE)],
+)
+def test_a_complaint_is_the_same_again_or_another_one(lesson, evidence, text, param, operation, is_again):
+    heard = Heard(operation.surface, text, param=param)
+    assert repeats(heard, lesson, evidence) is is_again

@@ -470,7 +470,7 @@ def test_answer_above_the_limit_is_an_error_and_nothing_of_it_is_kept():
 
 
 def test_more_choices_than_any_request_asks_for_are_an_error():
-    many = [{"index": index, "delta": {}} for index in range(MAX_CHOICES + 1)]
+    many = [{"index": index, "delta": {"content": "a"}} for index in range(MAX_CHOICES + 1)]
     assert len(aggregated(data(chunk(None) | {"choices": many[1:]}), DONE)["choices"]) == MAX_CHOICES
     assert failed(data(chunk(None) | {"choices": many, "x": 1}), DONE)[0] == "upstream_invalid"
 
@@ -550,3 +550,25 @@ def test_stream_cut_before_its_last_finish_reason_is_never_an_answer(document, m
     with pytest.raises(GatepassError) as caught:
         one.finish()
     assert caught.value.public_code == ("upstream_closed" if blocks else "upstream_empty")
+
+
+@pytest.mark.parametrize("silent", [{"role": "assistant"}, {"role": "assistant", "content": ""}, {}])
+def test_a_role_alone_is_no_answer(silent):
+    assert failed(data(chunk(silent)), DONE)[0] == "upstream_empty"
+    assert aggregated(data(chunk(silent)), STOP, DONE) == reply(message(""))
+
+
+def test_a_text_choice_that_says_nothing_is_no_answer():
+    assert failed(data({"choices": [{"text": "", "index": 0}]}), DONE)[0] == "upstream_empty"
+    assert aggregated(data({"choices": [{"text": "a", "index": 0}]}), DONE)["choices"][0]["text"] == "a"
+
+
+def test_the_error_in_a_choice_is_the_upstreams():
+    """As OpenRouter tells that a provider failed."""
+    choice = {"index": 0, "delta": {"content": ""}, "finish_reason": "error"}
+    for error, said in (({"message": "Provider down"}, "Provider down"), ({}, None), (True, "without a text")):
+        blocks = (text("a"), data({"choices": [{**choice, "error": error}]}), DONE)
+        if said is None:
+            assert aggregated(*blocks)["choices"][0]["finish_reason"] == "error"
+        else:
+            assert said in failed(*blocks)[1]

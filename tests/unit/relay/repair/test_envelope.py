@@ -208,3 +208,12 @@ def test_usage_after_a_whole_completion_is_not_told_again():
 def test_second_whole_completion_repeats_the_first_and_says_nothing_new():
     out, _ = repaired(WHOLE, WHOLE)
     assert deltas(out) == [{"role": "assistant", "content": ""}, {"content": "Hi"}, {}, {}]
+
+
+def test_messages_that_are_pieces_of_an_answer_are_its_deltas():
+    """With the `object` of a whole: none of them has a finish reason before the last."""
+    said = [{**WHOLE, "choices": [{"index": 0, "message": {"content": text}}]} for text in ("Hel", "lo ", "world")]
+    out, adapted = repaired(*({name: one[name] for name in one if name != "usage"} for one in said), STOP)
+    assert deltas(out) == [{"content": "Hel"}, {"content": "lo "}, {"content": "world"}, {}]
+    assert [choice.get("finish_reason") for one in out for choice in one["choices"]] == [None, None, None, "stop"]
+    assert adapted == ("repair=message",)

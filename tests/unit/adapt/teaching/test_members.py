@@ -1,0 +1,105 @@
+"""Refusals that name a member, and messages that only quote one."""
+
+import pytest
+
+from gatepass.adapt.lesson import HOUR_S, Lesson
+from gatepass.adapt.teaching.allowance import Allowance
+from gatepass.adapt.teaching.heard import Heard
+from gatepass.adapt.teaching.teacher import taught
+from tests.unit.adapt.rejections import Case, openai, pydantic, unsupported
+
+WARM = {"temperature": 0.2, "seed": 1, "top_p": 0.3, "stream": True}
+USERS = unsupported("temperature")
+VALUES = "Unsupported value: 'minimal' is not supported with the 'gpt-5-codex' model. Supported values are: {}."
+
+
+def lessons(body, request, status=400):
+    case = Case("", body, request, {}, (), status)
+    heard = Heard.of(case.call.operation.surface, status, case.complaint)
+    assert heard is not None
+    return taught(heard, case.call, Allowance(), lambda lesson: False)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        openai(f"Invalid value: '{USERS}'. Supported values are: 'user'.", "messages[0].role", "invalid_value"),
+        openai(f"Invalid value: '{USERS}'. Supported values are: 'user'."),
+        openai(f"Invalid value: {USERS} is no role."),
+        openai(USERS, "messages[0].role", "invalid_value"),
+        openai(USERS, None, "invalid_value"),
+        openai(USERS, "messages[0].role"),
+        openai(f"The role is odd.\n{USERS}"),
+        openai(f"The role 'x; {USERS}' is odd."),
+        openai("Unsupported value: 'temperature' is not supported with this model.", "reasoning_effort"),
+        openai("Unsupported value: 'temperature' is not supported with this model."),
+        openai("No role 'Unknown parameter: 'seed'' here."),
+        openai("No role 'Unrecognized request argument supplied: seed' here."),
+        openai("No role 'json: unknown field \"seed\"' here."),
+        openai("No role 'Unknown name \"seed\": Cannot find field' here."),
+        openai("No role 'property 'seed' is unsupported' here."),
+        openai("No role 'invalid temperature: only 1' here."),
+        openai("No role 'temperature参数非法' here."),
+        openai("No role 'seed: Extra inputs are not permitted' here."),
+        pydantic(["messages", 0, "role"], kind="literal_error", msg=f"Input should be 'user', not {USERS}"),
+        {"error": {"message": "Refused", "code": 400, "metadata": {"raw": f"The role '{USERS}' is odd."}}},
+    ],
+    ids=str,
+)
+def test_a_quotation_teaches_nothing(body):
+    assert lessons(body, WARM) == ()
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        "litellm.BadRequestError: OpenAIException - ",
+        "litellm.BadRequestError: AzureException BadRequestError - ",
+        "Error code: 400 - {'error': {'message': \"",
+        "<400> InternalError.Algo.InvalidParameter: ",
+        "Provider returned error\n",
+        "openai.BadRequestError: Error code: 400 - {'error': {'message': \"",
+        "400 Bad Request: ",
+        "[1214] ",
+        "Upstream request failed: ",
+        "[{'type': 'value_error', 'loc': ('body',), 'msg': 'Value error, ",
+    ],
+)
+def test_what_relays_put_before_a_refusal_hides_it_from_nobody(before):
+    assert lessons(openai(f"{before}Unknown parameter: 'seed'."), WARM) == (Lesson("drop", "seed"),)
+
+
+def test_every_detail_of_a_list_is_read():
+    assert lessons(pydantic(["seed"], ["top_p"]), WARM, 422) == (Lesson("drop", "seed"), Lesson("drop", "top_p"))
+
+
+@pytest.mark.parametrize(
+    ("values", "ttl_s"),
+    [("'low', 'medium', and 'high'", 0.0), ("'low' and 'medium'", 0.0), ("'medium'", HOUR_S)],
+)
+def test_a_refused_value_says_nothing_of_the_other_values(values, ttl_s):
+    body = openai(VALUES.format(values), "reasoning_effort", "unsupported_value")
+    assert lessons(body, {"reasoning_effort": "minimal"}) == (Lesson("drop", "reasoning_effort", ttl_s=ttl_s),)
+
+
+def test_where_only_the_default_is_taken_the_member_is_left_out_for_everybody():
+    words = (
+        "Unsupported value: 'temperature' does not support 0.2 with this model. Only the default (1) value is supported"
+    )
+    body = openai(words, "temperature", "unsupported_value")
+    assert lessons(body, {"temperature": 0.2}) == (Lesson("drop", "temperature", ttl_s=HOUR_S),)
+
+
+def test_of_the_sampling_family_only_the_refused_one_is_remembered():
+    body = openai(unsupported("top_p"), "top_p", "unsupported_parameter")
+    assert lessons(body, {"temperature": 1, "top_p": 0.3, "min_p": 0}) == (
+        Lesson("drop", "temperature", ttl_s=0.0),
+        Lesson("drop", "top_p", ttl_s=HOUR_S),
+        Lesson("drop", "min_p", ttl_s=0.0),
+    )
+
+
+@pytest.mark.parametrize("name", ["metadata", "logit_bias"])
+def test_what_the_client_names_itself_goes_as_a_whole(name):
+    body = openai(f"Unknown parameter: '{name}.a7'.", f"{name}.a7", "unknown_parameter")
+    assert lessons(body, {name: {"a7": 1}}) == (Lesson("drop", name),)

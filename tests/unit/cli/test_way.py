@@ -1,0 +1,115 @@
+import pytest
+
+from gatepass.adapt.chain import BUILT_IN
+from gatepass.cli.way import BUILT_IN_TELLS, way
+from gatepass.config.model import Config
+
+URL = "https://llm.example/v1"
+DEPLOYED = "https://r.openai.azure.com/openai/deployments/prod-4o/chat/completions"
+HOSTS = {"openai": URL, "azure": "https://r.openai.azure.com", "ragflow": "http://rag.example:9380"}
+
+
+def steps(operation="chat", upstream=None, model=None, **blocks):
+    """The steps at the one target of the model `m`, whose own entry is `model`."""
+    upstream = {"base_url": HOSTS[(upstream or {}).get("dialect", "openai")], **(upstream or {})}
+    models = {} if model is None else {"models": {"m": {"upstream": "up", **model}}}
+    config = Config.model_validate({"upstreams": {"up": upstream}, **models, **blocks})
+    found = way(config, operation, "m", None)
+    return [line.removeprefix("   - ") for line in found.lines[2:]], found.fine
+
+
+def told(*arguments, **blocks):
+    return steps(*arguments, **blocks)[0]
+
+
+def test_every_built_in_rule_is_told():
+    assert {rule.name for rule in BUILT_IN} == {*BUILT_IN_TELLS, "model"}
+
+
+def test_what_is_declared_for_the_model_is_listed_with_its_entries():
+    rules = {"drop": ["temperature"], "rename": {"max_tokens": "max_completion_tokens"}, "set": {"top_p": 1}}
+    found = told(model={"rules": rules, "stream": "emulate"})
+    assert found[4:6] == [
+        "stream: emulate, the upstream is asked for a whole reply",
+        "rules of models.m: rename=max_tokens>max_completion_tokens, drop=temperature, set=top_p",
+    ]
+
+
+def test_rules_of_an_operation_are_listed_for_the_models_that_it_serves_alone():
+    operations = {"embeddings": {"upstream": "up", "rules": {"split": 10}}}
+    assert "rules of operations.embeddings: split=10" in told("embeddings", operations=operations)
+    found = told("embeddings", model={}, operations=operations)
+    assert "rules of operations.embeddings: none here, for models.m serves this model" in found
+    assert not any("split" in step for step in found)
+
+
+def test_a_model_that_takes_no_token_ids_says_so_by_its_rule():
+    assert "rules of models.m: token ids are refused (capabilities.token_ids)" in told(
+        "embeddings", model={"capabilities": {"token_ids": False}}
+    )
+
+
+def test_an_operation_has_the_built_in_rules_that_concern_it():
+    def named(operation):
+        return [step.split(":")[0].split()[1] for step in told(operation) if step.startswith("built-in")]
+
+    assert named("chat") == ["images", "strays", "stream_options"]
+    assert named("completions") == ["strays", "stream_options"]
+    assert named("embeddings") == ["strays", "vectors"]
+    assert named("rerank") == ["strays"]
+
+
+def test_a_reranker_is_asked_in_its_shape():
+    found = told("rerank", upstream={"rerank_shape": "tei"})
+    assert found[1] == "rerank_shape: asked as tei"
+    assert found[-1] == f"POST {URL}/rerank, with no credential"
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        ({}, "lessons: on"),
+        ({"learn": "observe", "learn_also": ["tools", "stop"]}, "lessons: observe, also tools, stop"),
+        ({"learn": "off", "learn_also": ["tools"]}, "lessons: off"),
+    ],
+)
+def test_what_may_be_learned_is_told(settings, line):
+    assert line in told(upstream=settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "name", "lines"),
+    [
+        (
+            {"dialect": "azure", "azure": {"api_version": "2024-10-21"}},
+            "prod-4o",
+            [
+                "dialect azure: the URL",
+                f"POST {DEPLOYED}?api-version=2024-10-21, with no credential",
+            ],
+        ),
+        (
+            {"dialect": "ragflow"},
+            "2e3b",
+            [
+                "dialect ragflow: the URL, the body (model, stream, texts, images) and the reply",
+                "POST http://rag.example:9380/api/v1/openai/2e3b/chat/completions, with no credential",
+            ],
+        ),
+    ],
+)
+def test_the_url_is_the_one_that_is_called(settings, name, lines):
+    assert told(upstream=settings, model={"name": name})[-2:] == lines
+
+
+def test_the_credential_is_named():
+    credentials = {"corp": {"type": "static", "token": "k-static-4711"}}
+    found = told(upstream={"credential": "corp"}, credentials=credentials)
+    assert found[-1] == f"POST {URL}/chat/completions, with the credential corp"
+
+
+def test_a_target_that_has_no_such_request_says_why_and_is_not_fine():
+    found, fine = steps("embeddings", upstream={"dialect": "ragflow"}, model={"name": "2e3b"})
+    assert not fine
+    assert found[-1].startswith("refused: 404 model_not_found: ")
+    assert steps(upstream={"dialect": "ragflow"}, model={"name": "2e3b"})[1]
