@@ -8,7 +8,7 @@ from functools import partial
 from msgspec.structs import replace
 
 from gatepass.call import Headers, Request, Response
-from gatepass.errors import Fault, GatepassError, Overloaded, TransportFault, UpstreamError
+from gatepass.errors import Fault, GatepassError, Overloaded, TokenUnavailable, TransportFault, UpstreamError
 from gatepass.gate import Gate, Hop
 from gatepass.observe.exchange import Exchange
 from gatepass.runtime import timeout
@@ -35,11 +35,10 @@ async def send(gate: Gate, hop: Hop, request: Request, exchange: Exchange) -> Re
     token: Token | None = exchange.token
     if hop.holder is None or token is None or exchange.renewed or not _is_rejected(hop, response):
         return response
-    if not _can_be_sent_again(request):
-        hop.holder.reject(token.text, _user(hop, exchange))
-        return response
     refusal = await refused(gate, hop, response, exchange, within_s=REJECTION_S)
     await _await_newer(gate, hop, token, refusal, exchange)
+    if not _can_be_sent_again(request):
+        raise _by_the_client_again(hop) from refusal
     response = await _sent(gate, hop, request, exchange)
     if _is_rejected(hop, response):
         hop.holder.rejected_again(_user(hop, exchange))
@@ -57,10 +56,9 @@ async def renew(gate: Gate, hop: Hop, error: UpstreamError, exchange: Exchange, 
     if exchange.renewed:
         hop.holder.rejected_again(_user(hop, exchange))
         raise error
-    if not _can_be_sent_again(request):
-        hop.holder.reject(exchange.token.text, _user(hop, exchange))
-        raise error
     await _await_newer(gate, hop, exchange.token, error, exchange)
+    if not _can_be_sent_again(request):
+        raise _by_the_client_again(hop) from error
 
 
 def accepted(hop: Hop, exchange: Exchange) -> None:
@@ -130,6 +128,17 @@ async def _sent(gate: Gate, hop: Hop, request: Request, exchange: Exchange) -> R
 
 def _can_be_sent_again(request: Request) -> bool:
     return request.upload is None or request.upload.again()
+
+
+def _by_the_client_again(hop: Hop) -> TokenUnavailable:
+    """The token is new, and the upload that went with the last one is not held: its sender has it."""
+    error = TokenUnavailable(
+        "The upstream refused the token during the upload. There is a new one now: send the request again.",
+        credential=hop.settings.credential or "",
+        retry_after_s=1,
+    )
+    error.relayed = ((b"x-should-retry", b"true"),)
+    return error
 
 
 def _is_rejected(hop: Hop, response: Response) -> bool:

@@ -14,12 +14,12 @@ from gatepass.adapt.teaching.advice import Setting, advice
 from gatepass.adapt.teaching.allowance import Allowance
 from gatepass.adapt.teaching.heard import Heard, is_too_long
 from gatepass.adapt.turn import my_turn
-from gatepass.call import Call, Complaint, Target
+from gatepass.call import Call, Complaint, Surface, Target
 from gatepass.errors import UpstreamEmpty, UpstreamError, UpstreamRefusal
 from gatepass.gate import Gate, Hop
 from gatepass.observe.exchange import Exchange
 from gatepass.observe.log import emit
-from gatepass.upstream.hints import sentence
+from gatepass.upstream.hints import of_responses, sentence
 
 LOG = logging.getLogger("gatepass.lessons")
 
@@ -90,6 +90,8 @@ class Pupil:
             return error  # cannot be: what it keeps came from `taught`
         if isinstance(shown, UpstreamEmpty) and has_token_ids(sent):
             return _not_read(shown, self._hop.name)
+        if sent.operation.surface is Surface.RESPONSES and isinstance(shown, UpstreamRefusal):
+            shown.message = _of_responses(shown, self._hop.name)
         changed = f"Already changed: {', '.join(learning.changed)}." if learning.changed else ""
         for told in (changed, self._advice(learning, sent, shown)):
             if told:
@@ -150,6 +152,13 @@ class Pupil:
                 "evidence": news.evidence or None,
             }
             emit(LOG, logging.INFO, f"lesson_{news.event}", fields)
+
+
+def _of_responses(error: UpstreamRefusal, upstream: str) -> str:
+    """The error's words, with what only the Responses API wants to be told."""
+    said = error.complaint
+    told = None if said is None else of_responses(said.message, upstream, error.http_status)
+    return error.message if said is None or told is None else f"{sentence(said.message)} {told}"
 
 
 def _not_read(error: UpstreamEmpty, upstream: str) -> UpstreamRefusal:

@@ -109,7 +109,7 @@ def test_environment_is_a_configuration(tmp_path: Path) -> None:
         "embeddings": "https://embed.corp.example/v1",
     }
     assert config.operations["embeddings"].upstream == "embeddings"
-    assert len(config.access.keys) == 1
+    assert [key.profile for key in config.access.keys] == ["ragflow"]
 
 
 def test_environment_without_a_host_for_embeddings_has_one_upstream() -> None:
@@ -128,7 +128,7 @@ def test_oauth2_instead_is_a_configuration_too(tmp_path: Path) -> None:
     """The lines that stand in a comment, where they replace the ones above them."""
     secret = tmp_path / "secret"
     secret.write_text("s3cret-of-the-client")
-    stays = ("UPSTREAM_URL", "EMBEDDINGS_URL", "KEY_HASHES")
+    stays = ("UPSTREAM_URL", "EMBEDDINGS_URL", "KEY_HASHES", "PROFILE")
     environment = {f"GATEPASS_{name}": service()["environment"][f"GATEPASS_{name}"] for name in stays}
     instead = dict(re.findall(r"(?m)^ +#   (GATEPASS_\w+): (.*)$", compose.FILE.read_text()))
     assert set(instead) >= {f"GATEPASS_{name}" for name in ("TOKEN_TYPE", "CLIENT_ID", "CLIENT_SECRET_FILE")}

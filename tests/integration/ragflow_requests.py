@@ -117,6 +117,10 @@ SDK: Mapping[str, str] = MappingProxyType(
 REQUESTS: Mapping[str, str] = MappingProxyType(
     {"user-agent": "python-requests/2.32.4", "accept": "*/*", "content-type": "application/json", **_BEARER}
 )
+WITHOUT_KEY: Mapping[str, str] = MappingProxyType(
+    {name: value for name, value in REQUESTS.items() if name not in _BEARER}
+)
+"""RAGFlow's HuggingfaceRerank has no place for a key (rag/llm/rerank_model.py)."""
 COHERE: Mapping[str, str] = MappingProxyType(
     {
         "x-fern-language": "Python",
@@ -481,6 +485,7 @@ RERANKS = (
             {"query": "What's the weather?", "texts": DOCUMENTS, "raw_scores": False, "truncate": True},
         ),
         Reads.RANKS_TEI,
+        headers=WITHOUT_KEY,
         base="",
         strays=("texts",),
     ),

@@ -25,13 +25,15 @@ BLOCKS: dict[str, Any] = {
     },
 }
 CHATTING = [replay for replay in ALL if f'"{CHAT_MODEL}"'.encode() in replay.body]
+KEYLESS = [replay for replay in ALL if not replay.headers.keys() & {"authorization"}]
+WITH_KEY = [replay for replay in ALL if replay not in KEYLESS]
 OTHERS = [deployment.name for deployment in DEPLOYMENTS if deployment.name != CHAT_MODEL]
 VERIFY, EVERY_SETTING = CHATS[0], next(replay for replay in CHATS if "every setting" in replay.what)
 
 
 @asynccontextmanager
-async def serving(azure: StrictAzure) -> AsyncIterator[Gateway]:
-    async with Scripted(answer=azure.answer) as upstream, gateway(upstream=upstream.url, **BLOCKS) as gatepass:
+async def serving(azure: StrictAzure, blocks: dict[str, Any] = BLOCKS) -> AsyncIterator[Gateway]:
+    async with Scripted(answer=azure.answer) as upstream, gateway(upstream=upstream.url, **blocks) as gatepass:
         yield gatepass
 
 
@@ -58,7 +60,16 @@ async def faults(replays: Iterable[Replay]) -> dict[str, str]:
 
 
 async def test_ragflow_reads_the_answer_to_every_request():
-    assert await faults(ALL) == {}
+    assert await faults(WITH_KEY) == {}
+
+
+@pytest.mark.parametrize("replay", KEYLESS, ids=lambda replay: replay.name)
+async def test_a_class_that_sends_no_key_works_only_where_gatepass_has_none(replay):
+    async with serving(StrictAzure()) as locked:
+        assert (await ask(locked, replay)).status == 401
+    blocks = {name: block for name, block in BLOCKS.items() if name != "access"}
+    async with serving(StrictAzure(), blocks) as unlocked:
+        assert await fault(unlocked, replay) is None
 
 
 @pytest.mark.parametrize("model", OTHERS)

@@ -11,7 +11,7 @@ import pytest
 from gatepass.adapt.crowd import KNOWN_S
 from gatepass.adapt.lesson import Lesson
 from gatepass.adapt.memory import Subject
-from gatepass.call import Call, Complaint, Target
+from gatepass.call import Call, Complaint, Operation, Surface, Target
 from gatepass.config.model import Config
 from gatepass.errors import UpstreamClosed, UpstreamEmpty, UpstreamError, UpstreamRefusal, UpstreamTimeout
 from gatepass.gate import Gate, build_gate
@@ -22,6 +22,7 @@ from tests.unit.clock import DrivenClock
 
 NO_STREAM = "Unsupported value: 'stream' does not support true with this model. Supported values are: false."
 TARGET = Target("chat", "o1")
+RESPONSES = Operation("responses", "POST", "/responses", Surface.RESPONSES, "")
 
 
 def a_gate(**settings: Any) -> Gate:
@@ -226,3 +227,31 @@ async def test_a_lesson_that_does_not_concern_a_request_leaves_it_as_it_is(stree
     assert street.sent[0] is call
     await street.ask(a_chat(temperature=0.5), None)
     assert street.sent[0].adapted == ("drop=temperature",)
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "shown"),
+    [
+        (
+            404,
+            "Not Found",
+            "Not Found. If chat completions work at upstreams.chat, it has no Responses API: let the client ask by chat"
+            " completions (n8n: responsesApiEnabled off in the node).",
+        ),
+        (
+            400,
+            NO_STREAM,
+            f"{NO_STREAM} gatepass makes streams for chat completions alone: let the client ask without a stream, or by"
+            " chat completions (n8n: responsesApiEnabled off in the node).",
+        ),
+        (400, "No such thing.", "No such thing. The path may be wrong."),
+    ],
+)
+async def test_a_responses_call_that_the_upstream_does_not_know_is_told_which_way_to_go(street, status, said, shown):
+    call = a_call(b'{"model":"m","input":"a","stream":true}', RESPONSES, stream=True)
+    hinted = UpstreamRefusal(
+        f"{said.removesuffix('.')}. The path may be wrong.", upstream="chat", status=status, complaint=Complaint(said)
+    )
+    error = await street.ask(call, hinted)
+    assert error is not None
+    assert error.message == shown

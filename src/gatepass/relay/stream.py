@@ -43,7 +43,8 @@ class EventStream:
     JSON events returned, errors and `[DONE]` not among them.
 
     `read_error` reads an upstream's error out of a JSON value, or returns None. `choices` is how many
-    the call asked for. Without `done_is_required` a body that ended whole is finished as it is.
+    the call asked for. Without `done_is_required` a body that ended whole is finished as it is, if an
+    event of the `last_types` came: the values of `type` that end it; without any, in any case.
 
     `before` shapes what comes before it is judged, `after` what leaves, for the client's sake: it holds nothing back.
     """
@@ -57,7 +58,9 @@ class EventStream:
         "_framer",
         "_has_begun",
         "_has_ids",
+        "_has_last",
         "_is_over",
+        "_last_types",
         "_progress",
         "_read_error",
         "_repair",
@@ -77,6 +80,7 @@ class EventStream:
         read_error: Callable[[Any], Complaint | None],
         done_is_required: bool = True,
         *,
+        last_types: frozenset[str] = frozenset(),
         choices: int = 1,
         before: Shaper | None = None,
         repair: Repair | None = None,
@@ -89,6 +93,8 @@ class EventStream:
         self._read_error = read_error
         self._done_is_required = done_is_required
         self._choices = choices
+        self._last_types = last_types
+        self._has_last = False
         self._before = before
         self._repair = repair
         self._after = after
@@ -138,7 +144,9 @@ class EventStream:
         return last if self._after is None or not last else self._after.feed(last)
 
     def broken(self, error: GatepassError) -> None:
-        """The body broke off, as `error` says: a failure, unless `[DONE]` had already come whole."""
+        """The body broke off, as `error` says: a failure, unless `[DONE]` or a last event had already come whole."""
+        if self._has_last:
+            self._is_over = True
         self._fail(error)
 
     def _end(self, *, was_cut: bool) -> bytes:
@@ -148,8 +156,9 @@ class EventStream:
             self._adapt(ADDED_DONE)
             self.done = self._is_over = True
             return self._last_words() + DONE
-        if self._done_is_required or was_cut or not self.events:
-            is_empty = not (was_cut or self._progress.has_choices)
+        lacks_last = bool(self._last_types) and not self._has_last
+        if self._done_is_required or was_cut or lacks_last or not self.events:
+            is_empty = not (was_cut or self._progress.has_choices or (lacks_last and self.events))
             self._fail((failure.empty if is_empty else failure.closed)(self._upstream))
         self._is_over = True
         return self._last_words()
@@ -237,6 +246,9 @@ class EventStream:
         if self._done_is_required and not self._progress.has_answer:
             self._fail(failure.empty(self._upstream))
             return b""
+        if self._last_types and not self._has_last:
+            self._fail((failure.closed if self.events else failure.empty)(self._upstream))
+            return b""
         self.done = self._is_over = True
         return self._last_words() + block
 
@@ -259,6 +271,8 @@ class EventStream:
     def _judge_chunk(self, block: bytes, said: Any) -> bytes:
         fields = unwrapped(said) if isinstance(said, dict) else {}
         choices = fields.get("choices")
+        if self._last_types and fields.get("type") in self._last_types:
+            self._has_last = True
         if not isinstance(choices, list):
             choices = None
         elif choices and self._repair is None and self._progress.is_strange(choices):

@@ -25,6 +25,8 @@ _PARAMETERS = re.compile(
 """A backslash before a quote ends the text for some readers and not for others. .NET writes its names without quotes;
 the form with a star (RFC 5987) stands for files' names."""
 _PARAMETER = re.compile(rb'; *([a-z0-9_*-]+)=(?:"((?:[^"\\]|\\(?!"))*)"|(' + _TOKEN + rb"))")
+_HIDDEN_NAME = re.compile(rb"; *name *\*?=", re.IGNORECASE)
+"""Readers that split at each semicolon find a name inside the quotes of another parameter."""
 _BOUNDARY = re.compile(rb"[0-9A-Za-z'()+_,./:=?-]{1,70}")
 _PLAIN_TEXT = re.compile(rb'text/plain(?:; *charset="?(?:utf-8|us-ascii)"?)?', re.IGNORECASE)
 _PLAIN_CODING = (b"7bit", b"8bit", b"binary")
@@ -40,7 +42,8 @@ def boundary_of(headers: Headers) -> bytes | None:
         return None
     lowered = re.sub(rb"; *boundary=", b"; boundary=", separator + rest, flags=re.IGNORECASE)
     boundary = (_parameters(lowered) or {}).get(b"boundary", b"")
-    if kind != kind.rstrip() or _BOUNDARY.fullmatch(boundary) is None:
+    is_one = rest.lower().count(b"boundary=") == 1 and kind == kind.rstrip()
+    if not is_one or _BOUNDARY.fullmatch(boundary) is None:
         raise InvalidRequest(
             "The content type of the form can be read in more than one way. Send it as"
             " `content-type: multipart/form-data; boundary=...` with one boundary of letters, digits and dashes."
@@ -80,7 +83,8 @@ class FormScan:
             self._rest = b""
             return
         self._check_beginning(data)
-        keep = used if self._in_head or self._in_model else max(used, len(data) - len(self._line) - 2)
+        is_held = self._in_head or self._in_model or not self._has_begun
+        keep = used if is_held else max(used, len(data) - len(self._line) - 2)
         self._at += keep
         self._rest = data[keep:]
         if self._in_head and len(self._rest) > HEAD_BYTES:
@@ -104,11 +108,14 @@ class FormScan:
             return None
         if self._in_head:
             end = data.find(b"\r\n\r\n", used)
-            if end < 0:
+            first = data[end + 4 : end + 4 + len(self._mark)]
+            if end < 0 or (len(first) < len(self._mark) and self._mark.startswith(first)):
                 return None
+            if first == self._mark:
+                raise _unclear("no line of its own between its value and the boundary")
             self._in_head = False
             self._in_model = self._is_model(data[used + 2 : end])
-            return end + 2 if end == used else end + 4
+            return end + 4
         place = self._delimiter(data, used)
         if place is None:
             return None
@@ -174,7 +181,7 @@ def _parameters(text: bytes) -> dict[bytes, bytes] | None:
         return None
     found: dict[bytes, bytes] = {}
     for name, quoted, token in _PARAMETER.findall(text):
-        if name in found or name in (b"name*", b"boundary*"):
+        if name in found or name in (b"name*", b"boundary*") or _HIDDEN_NAME.search(quoted):
             return None
         found[name] = quoted or token
     return found

@@ -101,6 +101,29 @@ HINTS = (
 )
 
 
+_NO_PATH = re.compile(
+    r"^(?:not found|resource not found|method not allowed)\.?$|\binvalid url\b|\bcannot post\b|^404 page not found$"
+    r"|no static resource|with an empty body|with an? (?:html )?page\b|unrecognized request url|/responses\b",
+    re.IGNORECASE,
+)
+_NO_STREAM = HINTS[0].pattern
+BY_CHAT = "by chat completions (n8n: responsesApiEnabled off in the node)"
+
+
+def of_responses(message: str, upstream: str, status: int) -> str | None:
+    """The advice for an upstream's refusal of a call of the Responses API, in the place of `with_hint`'s; None: none.
+
+    `message` is the upstream's own.
+    """
+    if status in (404, 405) and _NO_PATH.search(message[:MESSAGE_CHARS]):
+        return (
+            f"If chat completions work at upstreams.{upstream}, it has no Responses API: let the client ask {BY_CHAT}."
+        )
+    if _NO_STREAM.search(message[:MESSAGE_CHARS]):
+        return f"gatepass makes streams for chat completions alone: let the client ask without a stream, or {BY_CHAT}."
+    return None
+
+
 def with_hint(message: str, upstream: str, status: int) -> str:
     """`message`, and a sentence of advice behind it where one is known."""
     for hint in HINTS:

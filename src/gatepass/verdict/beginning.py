@@ -17,6 +17,8 @@ from gatepass.verdict.answer import Answer, Begun, Made, Whole
 from gatepass.verdict.case import Case
 from gatepass.verdict.holding import hold
 
+RESPONSE_ENDS = frozenset(("response.completed", "response.failed", "response.incomplete"))
+"""How the stream of a response ends (the Responses API): its clients wait for one of these."""
 SYNTHESISED = "stream=synth"
 """What `x-gatepass-adapted` calls a stream made of a whole reply."""
 HOLD_S = 5.0
@@ -72,7 +74,9 @@ def _made(case: Case, reply: Whole) -> Answer:
 def _event_stream(case: Case) -> EventStream:
     if not case.is_chat:
         limit_bytes = case.gate.config.limits.event_bytes
-        return EventStream(case.hop.name, limit_bytes, case.reader(), done_is_required=False)
+        is_response = case.call.operation.surface is Surface.RESPONSES
+        last = RESPONSE_ENDS if is_response else frozenset[str]()
+        return EventStream(case.hop.name, limit_bytes, case.reader(), done_is_required=False, last_types=last)
     origin, wish = case.origin(), usage_wish(case.call.body)
     return EventStream(
         case.hop.name,

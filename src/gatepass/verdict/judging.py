@@ -14,6 +14,7 @@ from gatepass.verdict.answer import Answer, Passed
 from gatepass.verdict.beginning import begin
 from gatepass.verdict.case import Case
 from gatepass.verdict.holding import gather, hold, says_stream
+from gatepass.verdict.unlabelled import pass_unlabelled
 
 LOWEST_ERROR = 400
 
@@ -61,6 +62,8 @@ async def _pass(case: Case) -> Answer:
     kind = form.content_type(case.response.headers)
     if case.call.operation.is_download and kind != "text/html":
         return Passed(case.hop, case.response)
-    if kind in ("text/html", "") or kind.endswith("json"):
+    if not kind:
+        return await pass_unlabelled(case)
+    if kind == "text/html" or kind.endswith("json"):
         return await hold(case)
     return await begin(case) if kind == "text/event-stream" else Passed(case.hop, case.response)

@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-from gatepass.upstream.hints import HINTS, sentence, with_hint
+from gatepass.upstream.hints import HINTS, of_responses, sentence, with_hint
 
 STREAM = "Unsupported value: 'stream' does not support true with this model."
 VERIFY = (
@@ -144,3 +144,27 @@ def test_sentence_ends_once():
         "a…",
         "参数非法。",
     ]
+
+
+BY_CHAT = "by chat completions (n8n: responsesApiEnabled off in the node)."
+NO_RESPONSES = "If chat completions work at upstreams.chat, it has no Responses API: let the client ask " + BY_CHAT
+AS_A_WHOLE = "gatepass makes streams for chat completions alone: let the client ask without a stream, or " + BY_CHAT
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "told"),
+    [
+        (404, "Not Found", NO_RESPONSES),
+        (405, "Method Not Allowed", NO_RESPONSES),
+        (404, "Invalid URL (POST /v1/responses)", NO_RESPONSES),
+        (404, "chat answered 404 with an empty body.", NO_RESPONSES),
+        (404, "chat answered 404 with an HTML page.", NO_RESPONSES),
+        (404, "The model `gpt-9` does not exist", None),
+        (404, "Previous response with id 'resp_1' not found.", None),
+        (500, "Not Found", None),
+        (400, STREAM, AS_A_WHOLE),
+        (400, "Unknown parameter: 'x'.", None),
+    ],
+)
+def test_a_call_of_the_responses_api_is_told_the_other_way(status, message, told):
+    assert of_responses(message, "chat", status) == told
