@@ -11,7 +11,7 @@ from gatepass.observe.exchange import Exchange
 from gatepass.surface.form_data import FormScan
 
 KEPT_BYTES = 1024 * 1024
-"""So much of a form is kept in any case: it is where the model is looked for, and what can be sent again after a 401."""
+"""So much of a form is kept in any case: where the model is looked for, and what can be sent again after a 401."""
 
 
 class Form:
@@ -55,7 +55,7 @@ class Form:
     async def begin(self) -> None:
         """Read until the model is known, for as long as the beginning can be kept."""
         while self.model is None and not self.is_whole:
-            if self._kept_bytes >= self._look_bytes and not self._scan.has_named:
+            if self._kept_bytes >= self._look_bytes and not (self._scan.has_named or self._scan.in_head):
                 return
             await self.read()
 

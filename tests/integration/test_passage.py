@@ -11,7 +11,7 @@ import pytest
 
 from gatepass.upload import KEPT_BYTES
 from tests.integration.gateway import JSON, gateway, until
-from tests.integration.scripted import Hold, Pause, Rst, Scripted, Send, event, head, reply, stream
+from tests.integration.scripted import LAST_CHUNK, Hold, Pause, Rst, Scripted, Send, chunk, event, head, reply, stream
 
 KEY = "gp-0123456789abcdef"
 MARK = "b-1"
@@ -81,6 +81,74 @@ async def test_a_key_for_some_models_wants_one_of_them_named():
     assert (files.status, files.error["code"]) == (403, "model_not_allowed")
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "body", "more"),
+    [
+        ("POST", "/v1/batches", {"model": "w-1", "input_file_id": "file-1"}, JSON),
+        ("POST", "/v1/batches/b-1/cancel", {"model": "w-1"}, JSON),
+        ("POST", "/v1/files", form(), FORM),
+    ],
+)
+async def test_a_key_for_some_models_runs_no_file_of_others_whatever_its_body_says(method, path, body, more):
+    keys = [{"name": "a", "hash": f"sha256:{sha256(KEY.encode()).hexdigest()}", "models": ["w-*"]}]
+    async with (
+        Scripted(answer=lambda _: [Send(reply({}))]) as upstream,
+        gateway(upstream=upstream.url, access={"keys": keys}) as gp,
+    ):
+        headers = {**more, "authorization": f"Bearer {KEY}"}
+        answer = await gp.ask(body, path, method=method, headers=headers).answer()
+    assert (answer.status, answer.error["code"]) == (403, "model_not_allowed")
+    assert upstream.received == []
+
+
+async def test_a_model_behind_its_file_is_found_and_one_that_comes_too_late_goes_nowhere():
+    async with Scripted(answer=lambda _: [Send(reply(TRANSCRIPT))]) as upstream:
+        for limits, status in (({}, 200), ({"body_bytes": 1000}, 400)):
+            operations = {"transcriptions": {"upstream": "chat", "model": "w-0"}}
+            async with gateway(upstream=upstream.url, limits=limits, operations=operations) as gp:
+                data = form(bytes(3 * KEPT_BYTES), first=False)
+                answer = await gp.ask(data, "/v1/audio/transcriptions", headers=FORM).answer()
+            assert answer.status == status, answer.body
+    assert "before the file" in answer.error["message"]
+    assert [len(request.body) for request in upstream.received] == [len(data)]
+
+
+async def test_the_suffix_of_a_listed_name_is_undone_in_a_form():
+    async with Scripted(answer=lambda _: [Send(reply(TRANSCRIPT))]) as upstream, gateway(upstream=upstream.url) as gp:
+        path = "/for/ragflow/v1/audio/transcriptions"
+        answer = await gp.ask(form(model="foo___whisper"), path, headers=FORM).answer()
+    assert answer.status == 200, answer.body
+    assert upstream.received[0].body == form(model="foo")
+
+
+@pytest.mark.parametrize(("sent", "status"), [(b"ID3\x04" + bytes(9000), 200), (b"{" + bytes(50), 200), (b"", 502),
+    (b'{"error": {"message": "no such voice"}}', 502), (b" \n<html><title>Log in</title></html>", 502)])  # fmt: skip
+async def test_speech_without_a_content_type_passes_unless_it_begins_like_an_error(sent, status):
+    def answer(_):
+        return [Send(f"HTTP/1.1 200 OK\r\ncontent-length: {len(sent)}\r\n\r\n".encode() + sent[:1]),
+                Pause(0.02), Send(sent[1:])]  # fmt: skip
+
+    async with Scripted(answer=answer) as upstream, gateway(upstream=upstream.url) as gp:
+        answered = await gp.ask({"model": "tts", "input": "a"}, "/v1/audio/speech").answer()
+    assert answered.status == status
+    assert status != 200 or answered.body == sent
+
+
+@pytest.mark.parametrize("more", [b"", b"data: [DONE]\n\n"])
+async def test_a_stream_of_responses_that_closes_before_its_last_event_ends_in_an_error(more):
+    end = (chunk(more) if more else b"") + LAST_CHUNK
+    answer: list[Send | Pause] = [Send(stream(*EVENTS[:2], end=b"")), Pause(0.05), Send(end)]
+    async with (
+        Scripted(answer=lambda _: answer) as upstream,
+        gateway(upstream=upstream.url) as gp,
+    ):
+        answered = await gp.ask(ASKED, "/v1/responses").answer()
+    assert answered.body.startswith(b"".join(EVENTS[:2]))
+    assert b"event: error\n" in answered.body
+    assert json.loads(answered.events[-1])["code"] == "upstream_closed"
+    assert b"[DONE]" not in answered.body
+
+
 async def test_a_large_upload_is_on_its_way_before_it_is_complete_and_is_not_held():
     audio = bytes(8 * 2**20)
     async with (
@@ -118,7 +186,7 @@ async def test_an_upload_without_a_length_goes_on_in_chunks():
     assert upstream.received[0].body == form()
 
 
-@pytest.mark.parametrize(("size", "statuses"), [(100, [200]), (3 * KEPT_BYTES, [401])])
+@pytest.mark.parametrize(("size", "statuses"), [(100, [200]), (3 * KEPT_BYTES, [503])])
 async def test_after_a_401_a_form_is_sent_again_where_all_of_it_is_still_here(size, statuses, tmp_path):
     token = tmp_path / "token"
     token.write_text("first-token-0123")
@@ -136,6 +204,8 @@ async def test_after_a_401_a_form_is_sent_again_where_all_of_it_is_still_here(si
             first = await gp.ask(form(bytes(size)), "/v1/audio/transcriptions", headers=FORM).answer()
             second = await gp.ask(form(bytes(size)), "/v1/audio/transcriptions", headers=FORM).answer()
     assert [first.status] == statuses
+    if first.status != 200:
+        assert (first.error["code"], first.headers["x-should-retry"]) == ("token_unavailable", "true")
     assert second.status == 200  # with the new token, whatever became of the first
     assert all(request.body == form(bytes(size)) for request in upstream.received)
 

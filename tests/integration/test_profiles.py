@@ -82,6 +82,18 @@ async def test_a_plain_reply_has_the_numbers_and_the_text_that_ragflow_reads():
     assert "x-gatepass-adapted" not in plain.headers
 
 
+@pytest.mark.parametrize(("name", "total"), [("ragflow", 15), ("dify", 15), ("none", None)])
+async def test_a_stream_that_loses_its_total_has_it_for_the_clients_that_add_it_up(name, total):
+    usage = {"prompt_tokens": 12, "completion_tokens": 3, "total_tokens": None}
+    said = {**CHUNK, "choices": [{"index": 0, "delta": {"content": "a"}, "finish_reason": "stop"}]}
+    events = stream(event(said), event({**CHUNK, "choices": [], "usage": usage}), event("[DONE]"))
+    asked = {**HELLO, "stream": True, "stream_options": {"include_usage": True}}
+    async with serving(events) as (_, gatepass):
+        answer = await gatepass.ask(asked, headers=by(name)).answer()
+    assert json.loads(answer.events[-2])["usage"] == {**usage, "total_tokens": total}
+    assert answer.events[-1] == "[DONE]"
+
+
 async def test_ragflow_gets_no_line_of_a_mebibyte_and_an_end_of_its_own():
     long = {**CHUNK, "choices": [{"index": 0, "delta": {"content": "x" * 2**21}, "finish_reason": "stop"}]}
     async with serving(stream(event(long), event("[DONE]"))) as (_, gatepass):

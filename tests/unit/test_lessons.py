@@ -235,14 +235,18 @@ async def test_a_lesson_that_does_not_concern_a_request_leaves_it_as_it_is(stree
         (
             404,
             "Not Found",
-            "Not Found. If chat completions work at upstreams.chat, it has no Responses API: let the client ask by chat"
-            " completions (n8n: responsesApiEnabled off in the node).",
+            (
+                "Not Found. If chat completions work at upstreams.chat, it has no Responses API: let the client ask by"
+                " chat completions (n8n: responsesApiEnabled off in the node)."
+            ),
         ),
         (
             400,
             NO_STREAM,
-            f"{NO_STREAM} gatepass makes streams for chat completions alone: let the client ask without a stream, or by"
-            " chat completions (n8n: responsesApiEnabled off in the node).",
+            (
+                f"{NO_STREAM} gatepass makes streams for chat completions alone: let the client ask without a stream,"
+                " or by chat completions (n8n: responsesApiEnabled off in the node)."
+            ),
         ),
         (400, "No such thing.", "No such thing. The path may be wrong."),
     ],

@@ -2,6 +2,7 @@
 
 import pytest
 
+from gatepass.errors import InvalidRequest
 from gatepass.observe.exchange import Exchange
 from gatepass.upload import KEPT_BYTES, Form
 
@@ -75,12 +76,46 @@ async def test_a_long_form_is_sent_once_and_let_go():
     assert one._kept == []
 
 
-async def test_a_model_behind_the_first_mebibyte_is_not_waited_for():
-    one, exchange = form(PART[:-2] % (b"file", LONG), LONG, b"\r\n", PART % (b"model", b"w"), END)
+LATE = (PART[:-2] % (b"file", LONG), LONG, b"\r\n", PART % (b"model", b"w"), END)
+
+
+async def test_a_model_that_comes_when_the_form_is_on_its_way_breaks_it():
+    one, exchange = form(*LATE)
     await one.begin()
     assert (one.model, exchange.bytes_in < 2 * KEPT_BYTES) == (None, True)
-    upload = one.as_model("v")
-    assert (await sent(upload)).endswith(PART % (b"model", b"w") + END)
+    with pytest.raises(InvalidRequest, match="before the file"):
+        await sent(one.as_model(None))
+
+
+async def test_a_form_that_may_be_held_is_read_until_its_model_is_known():
+    size = sum(map(len, LATE))
+    for length, held in ((size, size), (None, size), (size, size - 1)):
+        one = Form(Sender(*LATE), Exchange.silent(), 9, b"b", length, held)  # type: ignore[arg-type]  # as much of a Client as a Form uses
+        await one.begin()
+        assert one.model == ("w" if held == size else None)
+        if held == size:
+            upload = one.as_model("v")
+            assert await sent(upload) == await sent(upload) == b"".join(LATE).replace(b"\r\nw\r\n", b"\r\nv\r\n")
+
+
+async def test_a_model_cut_at_the_end_of_what_is_held_is_waited_for():
+    head, value = PART.split(b"\r\n\r\n")
+    one, _ = form(PART % (b"file", LONG) + head % b"model" + b"\r\n\r\n", value % b"w", END)
+    await one.begin()
+    assert one.model == "w"
+
+
+async def test_the_routed_name_stands_in_the_form():
+    one, _ = form(PART % (b"model", b"w___whisper"), END)
+    await one.begin()
+    one.routed = "w"
+    assert await sent(one.as_model(None)) == PART % (b"model", b"w") + END
+
+
+async def test_a_form_that_does_not_end_is_no_form():
+    one, _ = form(PART % (b"model", b"w"))
+    with pytest.raises(InvalidRequest, match="ends before"):
+        await one.begin()
 
 
 async def test_a_form_of_unknown_length_stays_one():

@@ -55,8 +55,8 @@ class Profile(Block):
     keep_alive: KeepAlive = "comment"
     """What a stream that waits is kept alive with: a comment line, a chunk without text, or nothing."""
     whole_numbers: bool = False
-    """Put a `usage` of whole numbers into every plain reply, zeros where the upstream tells none; in streams, make whole
-    what is told."""
+    """Put a `usage` of whole numbers into every plain reply, zeros where the upstream tells none; in streams, make
+    whole what is told."""
     content_text: bool = False
     """Put `""` in the place of `content: null` into plain replies that call no tool."""
     splits_finish: bool = False

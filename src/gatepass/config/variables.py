@@ -11,7 +11,18 @@ from gatepass.config.references import Reference, UnresolvedReference
 
 PREFIX = "GATEPASS_"
 
-SHARED = ("UPSTREAM_URL", "EMBEDDINGS_URL", "TOKEN_TYPE", "KEYS", "KEY_HASHES", "PROFILE", "CA_FILE", "PROXY", "HOST", "PORT")
+SHARED = (
+    "UPSTREAM_URL",
+    "EMBEDDINGS_URL",
+    "TOKEN_TYPE",
+    "KEYS",
+    "KEY_HASHES",
+    "PROFILE",
+    "CA_FILE",
+    "PROXY",
+    "HOST",
+    "PORT",
+)
 OF_TYPE: Mapping[str, Mapping[str, Path]] = {
     "oauth2": {
         "TOKEN_URL": ("token_url",),

@@ -55,7 +55,8 @@ class FormScan:
     """Takes the pieces of a form and finds the member `model`; holds no more than a part's head.
 
     `model` is its text and `span` where its bytes stand, counted from the form's beginning; None until it was seen
-    whole. `has_named`: the head of its part was seen. Raises InvalidRequest where it comes twice, and for any form
+    whole. `has_named`: the head of its part was seen; `in_head`: a
+    part's head is not whole yet. Raises InvalidRequest where it comes twice, and for any form
     that two readers could understand in different ways.
     """
 
@@ -69,7 +70,7 @@ class FormScan:
         self._at = -2
         self._has_begun = False
         self._in_model = False
-        self._in_head = False
+        self.in_head = False
         self._is_over = False
         self._alike = re.compile(rb"[\r\n]" + re.escape(self._mark))
 
@@ -83,17 +84,17 @@ class FormScan:
             self._rest = b""
             return
         self._check_beginning(data)
-        is_held = self._in_head or self._in_model or not self._has_begun
+        is_held = self.in_head or self._in_model or not self._has_begun
         keep = used if is_held else max(used, len(data) - len(self._line) - 2)
         self._at += keep
         self._rest = data[keep:]
-        if self._in_head and len(self._rest) > HEAD_BYTES:
+        if self.in_head and len(self._rest) > HEAD_BYTES:
             raise InvalidRequest(f"The head of a part of the form is larger than {HEAD_BYTES} bytes.")
         if self._in_model and len(self._rest) > MODEL_BYTES:
             raise InvalidRequest("`model` is longer than any model's name.", param="model")
 
     def finish(self) -> None:
-        """The body has ended. Raises InvalidRequest where the form has not: some readers take its last part, some not."""
+        """The body has ended. Raises InvalidRequest where the form has not: only some readers take its last part."""
         if not self._is_over:
             raise InvalidRequest("The body ends before the form does, or is no form with the announced boundary.")
 
@@ -106,14 +107,14 @@ class FormScan:
         """How far `data` is understood after one more step; None where that wants more of it."""
         if self._is_over:
             return None
-        if self._in_head:
+        if self.in_head:
             end = data.find(b"\r\n\r\n", used)
             first = data[end + 4 : end + 4 + len(self._mark)]
             if end < 0 or (len(first) < len(self._mark) and self._mark.startswith(first)):
                 return None
             if first == self._mark:
                 raise _unclear("no line of its own between its value and the boundary")
-            self._in_head = False
+            self.in_head = False
             self._in_model = self._is_model(data[used + 2 : end])
             return end + 4
         place = self._delimiter(data, used)
@@ -125,8 +126,8 @@ class FormScan:
             self._in_model = False
             self.model = checked_model(_text(data[used:place]))
             self.span = (self._at + used, self._at + place)
-        self._in_head = True
-        return place + len(self._line) + (2 if self._is_over else 0)
+        self.in_head = True
+        return place + len(self._line) + (2 if data.startswith(self._line + b"--", place) else 0)
 
     def _delimiter(self, data: bytes, used: int) -> int | None:
         """Where the next delimiter begins. Raises InvalidRequest for what only looks like one (RFC 2046 section 5.1.1

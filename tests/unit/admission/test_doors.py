@@ -1,11 +1,12 @@
 """Who may come in with what, judged from the head alone."""
 
+from contextlib import nullcontext
 from hashlib import sha256
 
 import pytest
 
-from gatepass.admission.doors import LOCAL, Doors, permit
-from gatepass.call import Inbound
+from gatepass.admission.doors import LOCAL, Doors, permit, permit_operation
+from gatepass.call import Inbound, Operation, Surface
 from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
 from gatepass.errors import ForbiddenOrigin, InvalidApiKey, ModelNotAllowed, UnsupportedMediaType
@@ -82,3 +83,14 @@ def test_a_page_is_looked_at_where_there_are_no_keys():
     with pytest.raises(ForbiddenOrigin):
         doors().check_page(foreign)
     keyed().check_page(foreign)
+
+
+@pytest.mark.parametrize(
+    ("models", "names_model", "passes"),
+    [(["a"], False, False), (["*"], False, False), (["a"], True, True), (None, False, True)],
+)
+def test_a_key_for_some_models_runs_nothing_that_names_its_models_elsewhere(models, names_model, passes):
+    caller = AccessKey.model_construct(name="me", models=models, profile=None)
+    operation = Operation("batches", "POST", "/batches", Surface.RAW, "Begin a batch", names_model=names_model)
+    with nullcontext() if passes else pytest.raises(ModelNotAllowed, match="may use some models only; batches"):
+        permit_operation(caller, operation)

@@ -277,6 +277,8 @@ def test_a_profile_is_that_of_every_key_and_told_by_its_variable(tmp_path):
 
 def test_a_profile_without_keys_is_refused():
     assert problems(PROFILE="ragflow") == [
-        "environment GATEPASS_PROFILE: is the profile of clients' keys, of which there are none: set GATEPASS_KEYS or"
-        " GATEPASS_KEY_HASHES, or remove it"
+        (
+            "environment GATEPASS_PROFILE: is the profile of clients' keys, of which there are none: set GATEPASS_KEYS"
+            " or GATEPASS_KEY_HASHES, or remove it"
+        )
     ]

@@ -224,3 +224,20 @@ def test_the_error_of_one_choice_of_several_in_a_chunk_ends_nothing():
     stream = new_stream()
     stream.feed(data({"choices": [{"index": 0, "delta": {"content": "a"}}, failed]}))
     assert stream.failure is None
+
+
+LAST_SAID = b'data: {"type":"response.completed"}\n\n'
+
+
+@pytest.mark.parametrize("has_last", [True, False])
+@pytest.mark.parametrize("end", ["closed", "broken", "done"])
+def test_a_stream_of_typed_events_is_whole_when_its_last_one_came(has_last, end):
+    stream = new_stream(done_is_required=False, last_types=frozenset(("response.completed",)))
+    said = b'data: {"type":"response.created"}\n\n' + (LAST_SAID if has_last else b"")
+    assert stream.feed(said) == said
+    if end == "broken":
+        stream.broken(UpstreamClosed("cut", upstream="chat"))
+    else:
+        stream.feed(b"data: [DONE]\n\n" if end == "done" else b"")
+        stream.finish()
+    assert (stream.failure is None) == has_last

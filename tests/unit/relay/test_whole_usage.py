@@ -39,8 +39,8 @@ def test_a_lost_total_of_a_stream_is_the_sum_of_the_rest(profile):
         TEXT,
         told(b'{"prompt_tokens":1,"completion_tokens":1,"total_tokens":2}'),
         b'data: {"error":{"message":"x"},"usage":{}}\n\n',
-        b'data: ["usage"]\n\n',
-        b'data: {"usage"\n\n',
+        b'data: [{"usage":{}}]\n\n',
+        b'data: {"usage":{\n\n',
         b"data: [DONE]\n\n",
     ],
 )

@@ -18,7 +18,8 @@ def said(body, request=STREAMS):
 
 
 def lessons(body, request=STREAMS):
-    return taught(*said(body, request), Allowance(), lambda lesson: False)
+    heard, call = said(body, request)
+    return taught(heard, call, Allowance(), lambda lesson: False)
 
 
 @pytest.mark.parametrize(
