@@ -330,7 +330,7 @@ CHOICES = (
     Row(40, "tool-choice", "takes no forced tool while it thinks", refusing(
         lambda asked: asked.body.get("tool_choice", "auto") != "auto", error(
         f"<400> InternalError.Algo.InvalidParameter: {THINKING}", code="invalid_parameter_error")), ANSWERED,
-        body=TOOLS | {"tool_choice": "required"}, route="opted"),
+        body=TOOLS | {"tool_choice": "required"}, route="opted", is_lasting=False),
     Row(41, "json-object", "knows `json_schema` and `text` alone (LM Studio)", refusing(
         lambda asked: asked.body.get("response_format", {}).get("type") == "json_object",
         {"error": "'response_format.type' must be 'json_schema' or 'text'"}),
