@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.integration.answers import COMPLETION
 from tests.integration.gateway import HELLO, descriptors, gateway, until
 from tests.integration.scripted import Dialogue, Hold, Scripted, Send, Wait, begin_stream, chunk, event, head, reply
 
@@ -57,7 +58,7 @@ async def test_leaving_while_a_token_is_awaited_sends_nothing_and_cancels_nobody
     issuer_says = reply({"access_token": "abc-token", "expires_in": 300})
     async with (
         Scripted(answer=lambda _: [Wait(release), Send(issuer_says)]) as issuer,
-        Scripted([Send(reply({"choices": [{}]}))]) as upstream,
+        Scripted([Send(reply(COMPLETION))]) as upstream,
     ):
         blocks: dict[str, Any] = {
             "credentials": {
@@ -95,7 +96,7 @@ async def test_three_hundred_leavers_leave_no_file_descriptor_behind():
 async def test_after_a_storm_of_leavers_every_request_is_served():
     """1,200 requests cut after a few milliseconds over 10 connections: httpx 0.28 fails for good after it."""
     release = asyncio.Event()
-    slow: Dialogue = [Wait(release), Send(reply({"choices": [{}]}))]
+    slow: Dialogue = [Wait(release), Send(reply(COMPLETION))]
     async with Scripted(slow) as upstream:
         upstreams = {"chat": {"base_url": upstream.url, "max_connections": 10}}
         async with gateway(upstreams=upstreams) as gate:
