@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gatepass.relay.chunk import Object, Origin
+from gatepass.relay.chunk import Object, Origin, says
 from gatepass.relay.repair.tools import Note, ToolRepair
 from gatepass.relay.repair.wishes import DELTA, FINISH, MESSAGE, ROLE
 
@@ -22,7 +22,7 @@ class ChoiceRepair:
         """Mend one piece in place. True if nothing but the text of a piece like it could matter."""
         delta = said.get("delta")
         if type(delta) is dict:
-            self._has_deltas = True
+            self._has_deltas = self._has_deltas or says(said)
         else:
             delta = self._delta(said, note)
         is_plain = delta is None or self._mend_delta(delta, note)

@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import pytest
 
+from gatepass.relay.chunk import Origin
 from gatepass.relay.repair.envelope import MAX_MOVED_BYTES
+from gatepass.relay.repair.repair import Repair
+from gatepass.relay.repair.wishes import Wishes
 from tests.unit.relay.repair.streams import ROLE, STOP, USAGE, deltas, repaired
 from tests.unit.relay.streams import chunk
 
@@ -217,3 +220,10 @@ def test_messages_that_are_pieces_of_an_answer_are_its_deltas():
     assert deltas(out) == [{"content": "Hel"}, {"content": "lo "}, {"content": "world"}, {}]
     assert [choice.get("finish_reason") for one in out for choice in one["choices"]] == [None, None, None, "stop"]
     assert adapted == ("repair=message",)
+
+
+def test_a_message_behind_a_mere_role_is_the_answer_and_no_repetition():
+    repair = Repair(Wishes(), Origin(lambda prefix: f"{prefix}x", 1, "m"))
+    repair.feed(b'data: {"choices":[{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":null}]}\n\n')
+    said = repair.feed(b'data: {"choices":[{"index":0,"finish_reason":null,"message":{"content":"Hi"}}]}\n\n')
+    assert b'"delta":{"content":"Hi"}' in said
