@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections import Counter
@@ -55,8 +56,8 @@ def replay() -> None:
             _run(target, path.read_bytes(), seed=1)
 
 
-def fuzz(seconds: float, seed: int) -> Report:
-    """Run for so long; raises Broken with the first input that breaks a promise."""
+def fuzz(seed: int, *, seconds: float = math.inf, runs_at_most: float = math.inf) -> Report:
+    """Run for so long, or so often; raises Broken with the first input that breaks a promise."""
     random, inputs = Random(seed), corpus()
     reached: set[Edge] = set()
     for body in inputs:
@@ -66,7 +67,7 @@ def fuzz(seconds: float, seed: int) -> Report:
                     _run(target, body, seed)
     targets, shares = zip(*TARGETS, strict=True)
     began_s, runs, size = time.monotonic(), 0, len(inputs)
-    while time.monotonic() - began_s < seconds:
+    while runs < runs_at_most and time.monotonic() - began_s < seconds:
         runs += 1
         body = mutated(inputs, random)
         [target] = random.choices(targets, shares) if runs % SOAKED_ONE_IN else [soaked]

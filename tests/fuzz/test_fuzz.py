@@ -24,9 +24,16 @@ def test_kept_corpus_breaks_no_promise():
 
 def test_mutated_corpus_breaks_no_promise(tmp_path, monkeypatch):
     monkeypatch.setattr(campaign, "FOUND", tmp_path)
-    report = campaign.fuzz(SECONDS, seed=20)
+    report = campaign.fuzz(seed=20, seconds=SECONDS)
     assert report.runs > 20 * SECONDS
     assert "no promise broken" in str(report)
+
+
+def test_a_seed_and_a_number_of_runs_are_one_campaign(tmp_path, monkeypatch):
+    monkeypatch.setattr(campaign, "FOUND", tmp_path)
+    one, other = (campaign.fuzz(seed=7, runs_at_most=300) for _ in range(2))
+    assert one.runs == other.runs == 300
+    assert (one.kept, one.edges) == (other.kept, other.edges)
 
 
 def test_broken_promise_is_reported_with_its_input(tmp_path, monkeypatch):

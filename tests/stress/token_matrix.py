@@ -15,6 +15,7 @@ driven time, under one load; then the issuer is well again. What counts is what 
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -176,6 +177,7 @@ def line(row: Row) -> str:
 
 
 def main() -> int:
+    logging.getLogger("gatepass").setLevel(logging.CRITICAL)  # the faults are meant: hundreds of warnings say nothing here
     print(HEAD, "|---|---|---|---|---|---|---|---|---|---|---|", sep="\n")
     broken = 0
     for row in rows():

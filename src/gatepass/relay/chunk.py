@@ -88,11 +88,18 @@ def error_of(choices: Any) -> Any:
 
 
 def says(choice: Object) -> bool:
-    """Whether a piece of a choice says something, be it that the choice is finished: a role alone does not."""
-    if choice.get("finish_reason") or choice.get("text"):
+    """Whether a piece of a choice says something, be it that the choice is finished: a role alone does not.
+
+    Nor does a number: it is no text, and one too large for a float (`1e400`) would be null in what is written anew.
+    """
+    if _is_said(choice.get("finish_reason")) or _is_said(choice.get("text")):
         return True
     piece = choice.get("delta") or choice.get("message")
-    return isinstance(piece, dict) and any(value for name, value in piece.items() if name != "role")
+    return isinstance(piece, dict) and any(_is_said(value) for name, value in piece.items() if name != "role")
+
+
+def _is_said(value: Any) -> bool:
+    return bool(value) and isinstance(value, str | list | dict)
 
 
 def is_chunk(said: Object) -> bool:

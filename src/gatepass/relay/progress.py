@@ -59,7 +59,8 @@ class Progress:
         self._seen.add(index)
         self._has_deltas = self._has_deltas or "delta" in choice
         self.has_answer = self.has_answer or says(choice)
-        if choice.get("finish_reason"):
+        reason = choice.get("finish_reason")
+        if reason and isinstance(reason, str):
             self._finished.add(index)
             return True
         return False

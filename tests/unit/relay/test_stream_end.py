@@ -202,6 +202,15 @@ def test_done_after_nothing_but_a_role_is_an_empty_answer(silent):
     assert (code(stream), stream.done, looks_finished(out)) == ("upstream_empty", False, False)
 
 
+@pytest.mark.parametrize("member", ["1e400", "0.5", "7", "true"])
+def test_done_after_a_number_in_the_place_of_text_is_an_empty_answer(member):
+    """Found by the fuzzer: a number beyond a float is null once it is written anew, and nothing was said."""
+    choice = b'{"index":"","delta":{"role":"assistant","content":%b},"finish_reason":%b}' % ((member.encode(),) * 2)
+    stream = new_stream()
+    out = stream.feed(b'data: {"choices":[%b]}\n\n' % choice + DONE)
+    assert (code(stream), stream.done, looks_finished(out)) == ("upstream_empty", False, False)
+
+
 @pytest.mark.parametrize("answer", [HELLO, END, data(chunk({"tool_calls": [{"id": "a"}]})), text("") * 3 + HELLO])
 def test_done_after_a_role_and_an_answer_is_an_end(answer):
     stream = new_stream()
