@@ -87,12 +87,19 @@ def error_of(choices: Any) -> Any:
     return choices[0]["error"]
 
 
+def finish_reason(choice: Object) -> str:
+    """Why a choice ends with this piece; "" where it does not: with null, an empty reason (Ollama, SGLang send
+    it), or what is no text."""
+    reason = choice.get("finish_reason")
+    return reason if isinstance(reason, str) else ""
+
+
 def says(choice: Object) -> bool:
     """Whether a piece of a choice says something, be it that the choice is finished: a role alone does not.
 
     Nor does a number: it is no text, and one too large for a float (`1e400`) would be null in what is written anew.
     """
-    if _is_said(choice.get("finish_reason")) or _is_said(choice.get("text")):
+    if finish_reason(choice) or _is_said(choice.get("text")):
         return True
     piece = choice.get("delta") or choice.get("message")
     return isinstance(piece, dict) and any(_is_said(value) for name, value in piece.items() if name != "role")

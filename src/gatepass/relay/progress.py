@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gatepass.relay.chunk import says
+from gatepass.relay.chunk import finish_reason, says
 from gatepass.relay.usage import Usage
 
 _MAX_INDEX = 1023
@@ -59,8 +59,7 @@ class Progress:
         self._seen.add(index)
         self._has_deltas = self._has_deltas or "delta" in choice
         self.has_answer = self.has_answer or says(choice)
-        reason = choice.get("finish_reason")
-        if reason and isinstance(reason, str):
+        if finish_reason(choice):
             self._finished.add(index)
             return True
         return False

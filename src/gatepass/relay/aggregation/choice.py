@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from gatepass.relay.aggregation.gather import Gather, joined_base64, keep_last
 from gatepass.relay.aggregation.tools import Tools
-from gatepass.relay.chunk import Object, Origin, says
+from gatepass.relay.chunk import Object, Origin, finish_reason, says
 
 _CHOICE = frozenset({"index", "delta", "message", "text", "logprobs", "finish_reason"})
 _CHAT_CHOICE = frozenset({"index", "delta", "logprobs", "finish_reason"})
@@ -45,9 +45,7 @@ class _Ends:
 
     def _add_ends(self, said: Object, known: frozenset[str]) -> None:
         self.has_said = self.has_said or says(said)
-        reason = said.get("finish_reason")
-        if reason and isinstance(reason, str):
-            self._reason = reason
+        self._reason = finish_reason(said) or self._reason
         logprobs = said.get("logprobs")
         if logprobs and isinstance(logprobs, dict):
             self._logprobs = self._logprobs or Gather()

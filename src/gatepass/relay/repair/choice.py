@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gatepass.relay.chunk import Object, Origin, says
+from gatepass.relay.chunk import Object, Origin, finish_reason, says
 from gatepass.relay.repair.tools import Note, ToolRepair
 from gatepass.relay.repair.wishes import DELTA, FINISH, MESSAGE, ROLE
 
@@ -26,11 +26,10 @@ class ChoiceRepair:
         else:
             delta = self._delta(said, note)
         is_plain = delta is None or self._mend_delta(delta, note)
-        reason = said.get("finish_reason")
-        if reason == "":
+        if said.get("finish_reason") == "":
             said["finish_reason"] = None
             note(FINISH)
-        elif reason:
+        elif reason := finish_reason(said):
             is_plain = False
             self.has_finished = True
             if reason == "stop" and self._tools is not None:

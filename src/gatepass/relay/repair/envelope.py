@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from gatepass.relay.chunk import ENVELOPE, Object
+from gatepass.relay.chunk import ENVELOPE, Object, finish_reason
 from gatepass.relay.repair import wishes as names
 from gatepass.relay.repair.tools import Note
 
@@ -94,4 +94,4 @@ def is_whole(chunk: Object) -> bool:
         isinstance(one, dict) and "delta" not in one and isinstance(one.get("message"), dict) for one in choices
     ):
         return False
-    return any(one.get("finish_reason") for one in choices)
+    return any(finish_reason(one) for one in choices)

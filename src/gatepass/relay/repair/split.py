@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gatepass.relay.chunk import ENVELOPE, Object
+from gatepass.relay.chunk import ENVELOPE, Object, finish_reason
 
 _TEXT = ("delta", "text", "logprobs")
 
@@ -16,9 +16,9 @@ def split_finish(chunk: Object) -> tuple[Object, ...]:
     the missing usage. `chunk` itself is not changed.
     """
     choices = chunk["choices"]
-    if not any(isinstance(choice, dict) and choice.get("finish_reason") and _says(choice) for choice in choices):
+    if not any(isinstance(choice, dict) and finish_reason(choice) and _says(choice) for choice in choices):
         return (chunk,)
-    ends = [_end(choice) for choice in choices if isinstance(choice, dict) and choice.get("finish_reason")]
+    ends = [_end(choice) for choice in choices if isinstance(choice, dict) and finish_reason(choice)]
     first = {**chunk, "choices": [_open(choice) for choice in choices]}
     last = {**{name: chunk[name] for name in ENVELOPE if name in chunk}, "choices": ends}
     if "usage" in chunk:

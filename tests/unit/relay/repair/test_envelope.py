@@ -227,3 +227,11 @@ def test_a_message_behind_a_mere_role_is_the_answer_and_no_repetition():
     repair.feed(b'data: {"choices":[{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":null}]}\n\n')
     said = repair.feed(b'data: {"choices":[{"index":0,"finish_reason":null,"message":{"content":"Hi"}}]}\n\n')
     assert b'"delta":{"content":"Hi"}' in said
+
+
+def test_a_message_behind_a_number_for_a_finish_reason_is_the_answer_and_no_repetition():
+    """Found by the fuzzer: only a text ends a choice, for every part that looks."""
+    repair = Repair(Wishes(), Origin(lambda prefix: f"{prefix}x", 1, "m"))
+    repair.feed(b'data: {"choices":[{"index":0,"delta":{},"finish_reason":123456789012345678901}]}\n\n')
+    said = repair.feed(b'data: {"choices":[{"index":0,"finish_reason":null,"message":{"content":"Hi"}}]}\n\n')
+    assert b'"delta":{"content":"Hi"}' in said
