@@ -177,7 +177,9 @@ def line(row: Row) -> str:
 
 
 def main() -> int:
-    logging.getLogger("gatepass").setLevel(logging.CRITICAL)  # the faults are meant: hundreds of warnings say nothing here
+    logging.getLogger("gatepass").setLevel(
+        logging.CRITICAL
+    )  # the faults are meant: hundreds of warnings say nothing here
     print(HEAD, "|---|---|---|---|---|---|---|---|---|---|---|", sep="\n")
     broken = 0
     for row in rows():
