@@ -3,26 +3,51 @@
 import re
 from pathlib import Path
 
+from gatepass.adapt.profile import PlainTools
+from gatepass.adapt.rerank.shape import Shaped
 from gatepass.adapt.teaching.allowance import OPT_IN, SAFE
+from gatepass.adapt.typed_ids import UntypedModel
+from gatepass.relay import profiled, short_lines, stream
+from gatepass.relay.ragflow import NAMES as RAGFLOW
+from gatepass.relay.repair.wishes import NAMES as REPAIRS
 from tests.unit.adapt.rejections import ROWS
 from tests.unit.adapt.test_lesson import LESSONS
 
-SECTION = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text().partition("### What is learned")[2]
+TEXT = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text()
+SECTION = TEXT.partition("### What is learned")[2]
 TABLE = re.findall(r"^\| (`[a-z_]+=[^|]+) \|", SECTION.partition("\n## ")[0], re.MULTILINE)
-PLACEHOLDER = {"PLACE": r"[A-Za-z_.\[\]]+", "OLD": r"[a-z_\[\].]+", "NEW": r"[a-z_]+", "VALUE": r"\S+", "N": r"\d+"}
+PLACEHOLDER = {
+    "PLACE": r"[A-Za-z_.\[\]]+",
+    "OLD": r"[a-z_\[\].]+",
+    "NEW": r"[a-z_]+",
+    "VALUE": r"\S+",
+    "SHAPE": "[a-z]+",
+    "NAMES": "[a-z_,]+",
+    "NAME": "[a-z-]+",
+    "N": r"\d+",
+}
+
+
+MENDED = {*REPAIRS, *stream.NAMES, profiled.CONTENT, short_lines.LINE}
 
 
 def patterns() -> list[str]:
     named = [entry for cell in TABLE for entry in re.findall(r"`([^`]+)`", cell)]
-    return [re.sub("PLACE|OLD|NEW|VALUE|N", lambda found: PLACEHOLDER[found[0]], re.escape(entry)) for entry in named]
+    return [re.sub("|".join(PLACEHOLDER), lambda found: PLACEHOLDER[found[0]], re.escape(entry)) for entry in named]
 
 
 def test_every_entry_is_in_the_table():
     assert len(patterns()) > 15
     entries = {lesson.entry for lesson in LESSONS} | {entry for row in ROWS for entry in row.adapted}
     more = {"drop=replayed", "default=seed", "set=seed", "images=2", "drop=drop_params,model_type"}
-    for entry in entries | more:
+    made = {Shaped().entry, UntypedModel().entry, PlainTools().entry, "extra_body=reference", *RAGFLOW, *MENDED}
+    for entry in entries | more | made:
         assert any(re.fullmatch(pattern, entry.partition(",")[0]) for pattern in patterns()), entry
+
+
+def test_every_repair_of_a_stream_is_named_and_none_besides():
+    section = TEXT.partition("\n### repair\n")[2].partition("\n### ")[0]
+    assert set(re.findall(r"`((?:repair|sse)=[a-z-]+)`", section)) == MENDED
 
 
 def test_what_the_table_says_is_learned_is():

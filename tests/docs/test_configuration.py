@@ -7,6 +7,8 @@ from pathlib import Path
 from gatepass.config.planned import PLANNED
 from gatepass.config.settings import Setting, all_settings
 from gatepass.config.variables import NAMES, SECRETS
+from gatepass.surface.operations import OPERATIONS
+from gatepass.upstream.headers import FORWARDED
 
 TEXT = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text()
 ROWS = dict(re.findall(r"^\| `([a-z_.\[\]NAME]+)` \| (`[^`]*`|required) \| .+ \| .*\|$", TEXT, re.MULTILINE))
@@ -84,6 +86,17 @@ def test_every_variable_is_documented_and_nothing_else_is():
     assert plain | {"CONFIG"} == VARIABLES
     for secret in SECRETS:
         assert f"`GATEPASS_{secret}_FILE`" in TEXT
+
+
+def test_every_header_that_always_goes_up_is_named():
+    row = next(line for line in TEXT.splitlines() if line.startswith("| `upstreams.NAME.forward_headers`"))
+    assert {name for name in FORWARDED if f"`{name.decode()}`" not in row} == set()
+
+
+def test_every_operation_is_in_the_table():
+    table = TEXT.partition("## `operations.NAME`")[2].partition("\n\n| setting |")[0]
+    rows = {name for cell in re.findall(r"^\| (`[a-z`, ]+) \|", table, re.MULTILINE) for name in cell.split("`")[1::2]}
+    assert rows == {operation.name for operation in OPERATIONS} - {"model"}
 
 
 def test_what_is_not_built_yet_is_named():
