@@ -149,7 +149,10 @@ def occurrences(text: bytes, names: Sequence[bytes]) -> list[int] | None:
 def mentions(text: bytes, names: Sequence[bytes]) -> bool:
     """False only where no member of any object in `text` has one of `names` (quotes included)."""
     text = _thinned(text)
-    return any(map(text.__contains__, names)) or _may_spell(text)
+    for name in names:  # not `name in text`: CPython 3.11 takes bytes for a number first, for 0.2 µs a question
+        if text.find(name) >= 0:
+            return True
+    return _may_spell(text)
 
 
 def value_span(text: bytes, name: str) -> tuple[int, int]:
@@ -160,7 +163,8 @@ def value_span(text: bytes, name: str) -> tuple[int, int]:
     quoted, thinned = b'"%b"' % name.encode(), _thinned(text)
     if 2 * len(thinned) > len(text) and thinned.count(quoted) == 1 and not _may_spell(thinned):
         value = _skip(_COLON, text, text.index(quoted) + len(quoted))
-        return value, Walk(text).value_end(value)
+        end = _string_end(text, value) if text[value] == _QUOTE else Walk(text).value_end(value)
+        return value, end
     spans = [(member.value, member.end) for member in Walk(text).members() if member.name == name]
     return spans[-1]
 
@@ -244,4 +248,4 @@ def _thinned(text: bytes) -> bytes:
 
 def _may_spell(text: bytes) -> bool:
     """Whether a name may stand in `text` in escapes."""
-    return b"\\" in text and b"\\u00" in text and _ESCAPED_LETTER.search(text) is not None
+    return _BACKSLASH in text and text.find(b"\\u00") >= 0 and _ESCAPED_LETTER.search(text) is not None

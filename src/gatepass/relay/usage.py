@@ -32,8 +32,9 @@ class Usage(msgspec.Struct, frozen=True, gc=False):
 
 def usage_of(body: bytes) -> Usage | None:
     """The usage of a plain reply, which stands at its end or nowhere that is worth a search."""
-    at = body.find(_NAME, max(0, len(body) - TAIL_BYTES))  # three times as fast as to let the pattern find it
-    found = _USAGE.search(body, at) if at >= 0 else None
+    first = max(0, len(body) - TAIL_BYTES)
+    at = body.rfind(_NAME, first)  # three times as fast as to let the pattern find it
+    found = _USAGE.match(body, at) or _USAGE.search(body, first) if at >= 0 else None
     if found is None:
         return None
     try:

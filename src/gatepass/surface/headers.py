@@ -24,6 +24,9 @@ HOP_BY_HOP = frozenset(
 )
 """RFC 9110 section 7.6.1, and what older clients send beside it."""
 
+UNDERSCORE = ord("_")
+"""Looked for as a number: CPython 3.11 takes six times as long to find out that bytes are none."""
+
 _NEVER = CREDENTIALS | FRAMING | HOP_BY_HOP
 
 
@@ -38,4 +41,4 @@ def safe_headers(headers: Headers) -> Headers:
     for name, value in headers:
         if name == b"connection":
             never |= {named.strip().lower() for named in value.split(b",")}
-    return tuple([pair for pair in headers if pair[0] not in never and b"_" not in pair[0]])
+    return tuple([pair for pair in headers if pair[0] not in never and UNDERSCORE not in pair[0]])

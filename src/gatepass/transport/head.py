@@ -71,7 +71,7 @@ def request_head(request: Request, place: Place) -> bytes:
         b"\r\n",
     ]
     head, breaks = b"\r\n".join(lines), len(lines)
-    if head.count(b"\n") != breaks or head.count(b"\r") != breaks or b"\0" in head:
+    if head.count(b"\n") != breaks or head.count(b"\r") != breaks or 0 in head:
         raise TransportFault(Fault.INVALID, "a header field of the request holds a line break", sent=False)
     return head
 

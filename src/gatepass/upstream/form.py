@@ -145,7 +145,7 @@ def speaks(body: bytes) -> bool:
     """Whether the first choice of a chat's `is_plain_success` has a message or a text, as far as a glance tells, and
     no error can be in one. False: read it; few good replies need that (an Azure filter's verdict before the message).
     """
-    return len(body) > WHOLE_BYTES or (_SPEAKS.search(body) is not None and b'"error"' not in body)
+    return len(body) > WHOLE_BYTES or (_SPEAKS.search(body) is not None and body.find(b'"error"') < 0)
 
 
 def member(body: bytes, name: str) -> bytes | None:

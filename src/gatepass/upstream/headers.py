@@ -64,9 +64,14 @@ def relayed(headers: Headers) -> list[tuple[bytes, bytes]]:
         name = field[0]
         if name == b"content-type":
             kinds.append(field[1])
-        elif not (name in NEVER_DOWN or name in named or b"_" in name or name.startswith(_NEVER_DOWN_PREFIXES)):
+        elif name not in named and _goes_down(name):
             kept.append(field)
     return [(b"content-type", _content_type(kinds)), *kept] if kinds else kept
+
+
+@lru_cache(maxsize=1024)  # upstreams send the same few again and again
+def _goes_down(name: bytes) -> bool:
+    return not (name in NEVER_DOWN or b"_" in name or name.startswith(_NEVER_DOWN_PREFIXES))
 
 
 def _content_type(kinds: Sequence[bytes]) -> bytes:

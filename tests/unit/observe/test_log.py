@@ -59,3 +59,34 @@ def test_libraries_speak_from_warning_up_whatever_our_level(logged):
     logging.getLogger("httpcore2.http11").debug("send_request_headers authorization: Bearer x")
     logging.getLogger("gatepass.y").debug("ours")
     assert json.loads(buffer.getvalue())["event"] == "ours"
+
+
+@pytest.mark.parametrize("where", ["gatepass.access", None])
+def test_whoever_else_listens_hears_every_event(logged, where):
+    buffer, heard = logged(), []
+
+    class Listener(logging.Handler):
+        def emit(self, record):
+            heard.append((record.name, record.levelname, record.getMessage(), record.fields))
+
+    logger, listener = logging.getLogger("gatepass.access"), Listener()
+    logging.getLogger(where).addHandler(listener)
+    try:
+        emit(logger, logging.WARNING, "exchange", {"id": "a", "code": None})
+    finally:
+        logging.getLogger(where).removeHandler(listener)
+    assert heard == [("gatepass.access", "WARNING", "exchange", {"id": "a"})]
+    assert json.loads(buffer.getvalue())["level"] == "warning"
+
+
+def test_a_stream_that_takes_no_line_fails_nobody(logged, capsys):
+    buffer = logged()
+    buffer.close()
+    emit(logging.getLogger("gatepass.access"), logging.INFO, "exchange", {"id": "a"})
+    assert "exchange" in capsys.readouterr().err
+
+
+def test_an_event_below_the_level_is_no_line(logged):
+    buffer = logged(level="warning")
+    emit(logging.getLogger("gatepass.access"), logging.INFO, "exchange", {"id": "a"})
+    assert buffer.getvalue() == ""
