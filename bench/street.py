@@ -24,7 +24,8 @@ from bench.candidates import CLIENT_KEY
 from bench.places import BODIES
 from bench.workloads import CHAT, EMBEDDINGS, write_bodies
 from gatepass.admission.keys import hash_key
-from gatepass.api.connection import ClientConnection, Reception
+from gatepass.api.connection import ClientConnection
+from gatepass.api.reception import Reception
 from gatepass.app import build_app, served_by
 from gatepass.config.model import Config
 from gatepass.gate import Gate, build_gate

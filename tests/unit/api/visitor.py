@@ -9,7 +9,8 @@ from typing import Any
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
-from gatepass.api.connection import ClientConnection, Reception
+from gatepass.api.connection import ClientConnection
+from gatepass.api.reception import Reception
 from gatepass.api.turn import Turn
 from gatepass.config.server import Limits
 
@@ -66,14 +67,20 @@ class FakeTransport(asyncio.Transport):
 class Visitor:
     """One connection, made; what it asks is served by `serve`."""
 
-    def __init__(self, serve: Serve, state: ServerState | None = None, **limits: Any) -> None:
+    def __init__(
+        self,
+        serve: Serve,
+        state: ServerState | None = None,
+        made: type[ClientConnection] = ClientConnection,
+        **limits: Any,
+    ) -> None:
         self.turns: list[Turn] = []
         self.state = state or ServerState()
         self.state.default_headers = [(b"date", DATE)]
         self._serve = serve
         reception = Reception(self._note, Limits(**limits), KEEP_ALIVE_S)
         config = Config("nowhere:app")
-        self.connection = ClientConnection(reception, config=config, server_state=self.state, app_state={})
+        self.connection = made(reception, config=config, server_state=self.state, app_state={})
         self.transport = FakeTransport(self.connection)
         self.connection.connection_made(self.transport)
 

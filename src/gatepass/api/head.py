@@ -1,0 +1,52 @@
+"""The head of a client's request: how large it may be, and what it names. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from urllib.parse import unquote
+
+import httptools
+
+from gatepass.errors import HeadTooLarge
+
+HEADER_FIELDS = 100
+HEAD_BYTES = 64 * 1024
+
+_UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
+
+
+def path_of(target: bytes) -> str:
+    """The path that `target` names, its percent-escapes decoded.
+
+    Raises httptools.HttpParserError or UnicodeDecodeError where it names none.
+    """
+    if target.startswith(b"/") and b"#" not in target:
+        path = target.partition(b"?")[0]
+    else:
+        path = httptools.parse_url(target).path or b"/"
+    text = path.decode("ascii")
+    return unquote(text) if "%" in text else text
+
+
+def without_upgrade(data: bytes) -> bytes:
+    """`data` with the field `Upgrade` under another name: RFC 9110 7.8 lets a server ignore it, the parser does not
+    and would drop the body. Java's HTTP client offers h2c with every plain request."""
+    end = data.find(b"\r\n\r\n")
+    end = len(data) if end < 0 else end
+    if _UPGRADE.search(data, 0, end) is None:
+        return data
+    return _UPGRADE.sub(b"\r\nignored:", data[:end]) + data[end:]
+
+
+def size_bytes(target: bytes, fields: Iterable[tuple[bytes, bytes]]) -> int:
+    """What of a head is the client's choice: its target, the names and values of its fields."""
+    return len(target) + sum(len(name) + len(value) for name, value in fields)
+
+
+def large_head() -> HeadTooLarge:
+    return HeadTooLarge(f"The request's head is larger than {HEAD_BYTES} bytes.")
+
+
+def many_fields() -> HeadTooLarge:
+    return HeadTooLarge(f"The request has more than {HEADER_FIELDS} header fields.")

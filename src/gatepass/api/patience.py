@@ -1,0 +1,91 @@
+"""How long a client may take for what is awaited of it.
+
+uvicorn's own protocol has no deadline for receiving a request: a half-sent head or body is held for ever
+(measured: more than 31 s; nginx has client_header_timeout and client_body_timeout).
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from gatepass.api.reader import Reader
+from gatepass.api.turn import Turn
+from gatepass.transport.deadline import Deadline
+
+BODY_GRACE_S = 5.0
+"""A slow body is answered at limits.receive_s; after this the connection ends, whatever still comes."""
+
+LINGER_S = 1.0
+"""How long what still comes is taken after a refusal: closing over unread bytes resets the connection,
+and the client would never read why (nginx has lingering_close)."""
+
+
+class Awaited(StrEnum):
+    HEAD = "head"
+    BODY = "body"
+    REST = "rest of a body that came too late"
+    NEXT = "next request"
+    CLOSE = "client's close after a refusal"
+    TAKER = "nothing of the client: what is here of a body has to be taken first"
+
+
+_HEAD, _BODY, _REST, _NEXT, _TAKER = Awaited.HEAD, Awaited.BODY, Awaited.REST, Awaited.NEXT, Awaited.TAKER
+"""For each piece that comes: CPython 3.11 looks a member of an enum up anew wherever it is named (0.1 µs each)."""
+
+
+class Patience:
+    """One deadline, for one thing at a time; for none while a whole request is served."""
+
+    __slots__ = ("_awaited", "_deadline", "_keep_alive_s", "_receive_s")
+
+    def __init__(self, deadline: Deadline, receive_s: float, keep_alive_s: float) -> None:
+        self._deadline = deadline
+        self._receive_s = receive_s
+        self._keep_alive_s = keep_alive_s
+        self._awaited: Awaited | None = None
+
+    def bound(self, reader: Reader, serving: Turn | None) -> None:
+        """A deadline for what is awaited next; it stays where it is while that is the same.
+
+        A whole body has one. Of a body that is passed on each piece has its own, where the next one is wanted.
+        All in one frame: this is called for each piece that comes, and for each answer.
+        """
+        turn, current = reader.turn, self._awaited
+        if reader.in_head:
+            awaited, bound_s = _HEAD, self._receive_s
+        elif turn is not None:
+            if current is _REST or current is (_TAKER if turn.is_passed_on else _BODY):
+                return
+            awaited, bound_s, current = _BODY, self._receive_s, None
+        elif serving is None:
+            awaited, bound_s = _NEXT, self._keep_alive_s
+        else:
+            self._awaited = None
+            self._deadline.lift()
+            return
+        if current is not awaited:
+            self._awaited = awaited
+            self._deadline.set(bound_s)
+
+    def expect(self, awaited: Awaited, bound_s: float) -> None:
+        if self._awaited is not awaited:
+            self._awaited = awaited
+            self._deadline.set(bound_s)
+
+    def rest(self) -> None:
+        """Nothing is awaited: what comes next has its time from the beginning."""
+        self._awaited = None
+        self._deadline.lift()
+
+    def hold(self) -> None:
+        """No piece is wanted until `rest`: the client owes nothing."""
+        self._awaited = Awaited.TAKER
+        self._deadline.lift()
+
+    def spent(self) -> Awaited | None:
+        """What was awaited for too long; it is awaited no longer."""
+        awaited, self._awaited = self._awaited, None
+        return awaited
+
+    def close(self) -> None:
+        self._deadline.close()

@@ -1,0 +1,121 @@
+"""The requests in the bytes of a client, by httptools: heads within their bounds, and what becomes of bodies.
+
+uvicorn's own protocol bounds neither the number of header fields nor, with httptools, their size.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import httptools
+
+from gatepass.api.head import HEAD_BYTES, HEADER_FIELDS, large_head, many_fields, path_of, size_bytes, without_upgrade
+from gatepass.api.turn import Line, Turn
+from gatepass.errors import GatepassError, InvalidRequest
+
+
+class Desk(Line, Protocol):
+    """The connection, as much of it as its reader may know."""
+
+    def take(self, turn: Turn) -> None:
+        """The head of `turn` is whole."""
+        ...
+
+
+class Reader:
+    """httptools calls the methods that begin with `on_`; none of them ever waits.
+
+    `in_head`: the head of a request has begun, or the first one is awaited. `turn`: whose body is not whole yet.
+    """
+
+    __slots__ = (
+        *("in_head", "peer", "turn", "_desk", "_expects", "_fields", "_first_bytes", "_head_bytes", "_parser"),
+        *("_piece_bytes", "_refusal", "_target"),
+    )
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._parser = httptools.HttpRequestParser(self)
+        self._parser.set_dangerous_leniencies(lenient_data_after_close=True)  # what comes behind is passed over
+        self.in_head = True
+        self.peer = ""
+        self.turn: Turn | None = None
+        self._target = b""
+        self._fields: list[tuple[bytes, bytes]] = []
+        self._expects = False
+        self._piece_bytes = self._first_bytes = self._head_bytes = 0
+        self._refusal: GatepassError | None = None
+
+    def feed(self, data: bytes) -> None:
+        """Raises InvalidRequest or HeadTooLarge where no request can be read any more."""
+        self._piece_bytes = len(data)
+        if self.in_head:
+            self._head_bytes += len(data)
+            data = without_upgrade(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError as error:
+            raise self._refusal or InvalidRequest(f"This is not a valid HTTP/1.1 request: {error}.") from error
+        except httptools.HttpParserUpgrade as error:
+            raise InvalidRequest("gatepass does not switch protocols.") from error
+        if self.in_head and self._head_bytes > HEAD_BYTES:
+            raise large_head()
+
+    def close(self) -> None:
+        """Nothing more is fed, and who holds this object in turn is let go: no cycle waits for the collector."""
+        self.turn = None
+        del self._desk, self._parser
+
+    # httptools calls these
+
+    def on_message_begin(self) -> None:
+        self.in_head, self._head_bytes, self._first_bytes = True, 0, self._piece_bytes
+        self._target, self._fields, self._expects = b"", [], False
+
+    def on_url(self, url: bytes) -> None:
+        self._target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        name = name.lower()
+        if name == b"expect" and value.lower() == b"100-continue":
+            self._expects = True
+        fields = self._fields
+        fields.append((name, value))
+        if len(fields) > HEADER_FIELDS:
+            self._refusal = many_fields()
+            raise httptools.HttpParserError("too many header fields")
+
+    def on_headers_complete(self) -> None:
+        if self._first_bytes + self._head_bytes > HEAD_BYTES:
+            self._check_size()
+        parser, target = self._parser, self._target
+        version = parser.get_http_version()
+        self.turn = turn = Turn(
+            self._desk,
+            parser.get_method().decode("ascii"),
+            path_of(target),
+            target,
+            version,
+            tuple(self._fields),
+            self.peer,
+        )
+        turn.persists = version != "1.0" and parser.should_keep_alive()
+        if self._expects:
+            turn.expect()
+        self.in_head = False
+        self._desk.take(turn)
+
+    def _check_size(self) -> None:
+        """Counted only where a head can be too large at all, by the pieces in which it came."""
+        if size_bytes(self._target, self._fields) > HEAD_BYTES:
+            self._refusal = large_head()
+            raise httptools.HttpParserError("too large a head")
+
+    def on_body(self, body: bytes) -> None:
+        if self.turn is not None:
+            self.turn.feed(body)
+
+    def on_message_complete(self) -> None:
+        turn, self.turn = self.turn, None
+        if turn is not None:
+            turn.complete()

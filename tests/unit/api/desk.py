@@ -1,0 +1,39 @@
+"""A connection as its reader sees it: keeps the turns that it is given."""
+
+from __future__ import annotations
+
+from gatepass.api.turn import Turn
+
+
+class Desk:
+    """Serves nobody and writes nothing."""
+
+    is_full = False
+
+    def __init__(self) -> None:
+        self.turns: list[Turn] = []
+        self.holds = 0
+
+    def take(self, turn: Turn) -> None:
+        self.turns.append(turn)
+
+    def hold(self) -> None:
+        self.holds += 1
+
+    def common_fields(self) -> bytes:
+        raise AssertionError("a reader writes nothing")
+
+    def go_on(self) -> None:
+        raise AssertionError("a reader writes nothing")
+
+    def flow(self) -> None:
+        raise AssertionError("a reader is fed")
+
+    def send(self, pieces: list[bytes]) -> None:
+        raise AssertionError(f"a reader writes nothing: {pieces!r}")
+
+    async def room(self) -> None:
+        raise AssertionError("a reader writes nothing")
+
+    def answered(self) -> None:
+        raise AssertionError("a reader answers nobody")

@@ -1,0 +1,45 @@
+"""What a connection answers by itself."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from gatepass.api.head import large_head, many_fields
+from gatepass.api.refusal import given_up, many_connections, response, slow_body, slow_head
+from gatepass.errors import GatepassError, InvalidRequest
+from gatepass.surface.openai_error import error_body
+
+
+def parts(raw: bytes) -> tuple[bytes, dict[bytes, bytes], bytes]:
+    head, _, body = raw.partition(b"\r\n\r\n")
+    line, *fields = head.split(b"\r\n")
+    return line, dict(field.split(b": ", 1) for field in fields), body
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code"),
+    [
+        (InvalidRequest("No."), 400, "invalid_request"),
+        (slow_head(), 408, "receive_timeout"),
+        (slow_body(20.0), 408, "receive_timeout"),
+        (large_head(), 431, "head_too_large"),
+        (many_fields(), 431, "head_too_large"),
+        (given_up(), 500, "internal_error"),
+        (many_connections(), 503, "overloaded"),
+    ],
+)
+def test_a_refusal_is_a_whole_response_with_which_its_connection_ends(error: GatepassError, status: int, code: str):
+    line, fields, body = parts(response(error))
+    assert (line, body) == (b"HTTP/1.1 %d " % status, error_body(error))
+    assert (fields[b"connection"], fields[b"content-length"]) == (b"close", b"%d" % len(body))
+    assert (fields[b"content-type"], json.loads(body)["error"]["code"]) == (b"application/json", code)
+
+
+def test_who_came_too_many_is_told_when_to_come_again():
+    assert parts(response(many_connections()))[1][b"retry-after"] == b"1"
+
+
+def test_a_slow_body_is_told_how_long_it_had():
+    assert "after 2.5 s" in str(slow_body(2.5))
