@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
-from gatepass.adapt.embeddings import PARALLEL, Asked, answer
+from gatepass.adapt.asked import Asked
+from gatepass.adapt.embeddings import PARALLEL, answer
 from gatepass.adapt.splitting import counts_of, split
 from gatepass.call import Call
 from gatepass.observe.exchange import Exchange

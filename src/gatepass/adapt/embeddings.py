@@ -11,14 +11,13 @@ from array import array
 from base64 import b64encode
 from binascii import Error, a2b_base64
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from math import isfinite
-from typing import Any, Self
+from typing import Any
 
 import msgspec
 
+from gatepass.adapt.asked import Asked, whole
 from gatepass.errors import UpstreamInvalid
-from gatepass.jsontext import Member, Walk
 
 FLOAT_BYTES = 4
 LARGEST = 3.4028234663852886e38
@@ -29,60 +28,10 @@ PARALLEL = 4
 Entry = dict[str, msgspec.Raw]
 
 
-class _Vector(msgspec.Struct, gc=False):
-    embedding: msgspec.Raw
-    index: int
-
-
-class _Reply(msgspec.Struct, gc=False):
-    data: list[_Vector]
-    object: msgspec.Raw = msgspec.Raw(b"")
-    error: msgspec.Raw = msgspec.Raw(b"null")
-
-
-_REPLY = msgspec.json.Decoder(_Reply)
-
 _OBJECT: msgspec.json.Decoder[Entry] = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _ENTRIES: msgspec.json.Decoder[list[Entry]] = msgspec.json.Decoder(list[dict[str, msgspec.Raw]])
 _NUMBERS: msgspec.json.Decoder[list[float]] = msgspec.json.Decoder(list[float])
 _TEXT: msgspec.json.Decoder[str] = msgspec.json.Decoder(str)
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """What a client's own embeddings request asks for: how many vectors, in base64 or numbers, how long (None: any)."""
-
-    count: int
-    base64: bool = False
-    dimensions: int | None = None
-
-    @classmethod
-    def of(cls, body: bytes) -> Self:
-        """`body` is a decoded Call's, before any rule."""
-        walk = Walk(body)
-        members = {member.name: member for member in walk.members()}
-        wanted, inputs = members.get("dimensions"), members.get("input")
-        encoding = members.get("encoding_format")
-        return cls(
-            count=_count(walk, inputs),
-            base64=encoding is not None and body[encoding.value : encoding.end] == b'"base64"',
-            dimensions=_whole(body[wanted.value : wanted.end]) if wanted is not None else None,
-        )
-
-
-def _count(walk: Walk, inputs: Member | None) -> int:
-    """The number of inputs: a string and a list of ids are one."""
-    if inputs is None or not walk.text.startswith(b"[", inputs.value):
-        return 1
-    spans = walk.elements(inputs.value)
-    first = next(spans, None)
-    if first is None:
-        return 0
-    return 1 if walk.text[first[0]] in b"-0123456789" else 1 + sum(1 for _ in spans)
-
-
-def _whole(text: bytes) -> int | None:
-    return int(text) if text.isdigit() and len(text) < 10 else None
 
 
 class _Unfit(Exception):
@@ -104,28 +53,6 @@ def answer(replies: Sequence[bytes], counts: Sequence[int], asked: Asked, upstre
         raise UpstreamInvalid(told, upstream=upstream) from None
 
 
-def is_right(reply: bytes, asked: Asked) -> bool:
-    """Whether `reply` is JSON without an error in it, and its vectors are what was asked for, in order. One pass, in
-    the place of `form.is_plain_success`, for most replies are; False: look closer.
-
-    To count all numbers would take a quarter of what the whole call does (`python -m bench.street`), so where no
-    length was asked for only those of the longest and the shortest text are counted.
-    """
-    if asked.base64:
-        return False
-    try:
-        found = _REPLY.decode(reply)
-    except (ValueError, RecursionError):
-        return False
-    listed = found.data
-    if bytes(found.error) != b"null" or bytes(found.object) == b'"error"':
-        return False
-    if [entry.index for entry in listed] != list(range(asked.count)):
-        return False
-    vectors = [bytes(entry.embedding) for entry in listed]
-    return all(map(_is_numbers, vectors)) and _are_of_length(vectors, asked.dimensions)
-
-
 def _is_numbers(written: bytes) -> bool:
     """Whether the JSON value `written` is a list of numbers, and not seen at once to be an empty one.
 
@@ -138,12 +65,6 @@ def _is_numbers(written: bytes) -> bool:
         and written.rfind(b"[") == 0
         and not (b"l" in written or b'"' in written or b"{" in written or b"t" in written)
     )
-
-
-def _are_of_length(vectors: Sequence[bytes], length: int | None) -> bool:
-    if length is not None:
-        return all(_length(vector) == length for vector in vectors)
-    return not vectors or _length(min(vectors, key=len)) == _length(max(vectors, key=len))
 
 
 def _length(written: bytes) -> int:
@@ -200,7 +121,7 @@ def _in_order(listed: list[Entry]) -> list[Entry]:
 
 def _place(entry: Entry) -> int | None:
     """Some write it as a text, or as 1.0."""
-    return _whole(bytes(entry["index"]).strip(b'"').removesuffix(b".0")) if "index" in entry else None
+    return whole(bytes(entry["index"]).strip(b'"').removesuffix(b".0")) if "index" in entry else None
 
 
 def _placed(entry: Entry, position: int) -> bool:
