@@ -14,7 +14,7 @@ from gatepass.adapt.marking import marks
 from gatepass.adapt.memory import Learned
 from gatepass.adapt.typed_ids import untyped
 from gatepass.admission.doors import may_use
-from gatepass.attempt import refused, send, whole
+from gatepass.attempt import heard, refused, send, whole
 from gatepass.call import Call, Request, Surface, Target
 from gatepass.config.access import AccessKey
 from gatepass.errors import GatepassError, ModelNotFound, UpstreamInvalid, UpstreamTimeout
@@ -30,6 +30,10 @@ FRESH_S = 60.0
 FETCH_S = 8.0
 """The bound of asking: clients verify a provider by this call within 10 s (RAGFlow's provider check)."""
 
+PATIENCE_S = 4.0
+"""Where there is something to show, this is how long a list is waited for: LibreChat gives up on it after 5 s
+(packages/api/src/endpoints/models.ts), and then knows no model at all."""
+
 LIST_BYTES = 4 * 1024 * 1024
 LIST_MODELS = 5_000
 
@@ -42,6 +46,10 @@ class _Known:
 
     models: tuple[Entry, ...]
     fetched_s: float
+
+
+class _Late(Exception):
+    """A list did not come in time."""
 
 
 class Catalog:
@@ -67,17 +75,19 @@ class Catalog:
     async def entry(self, model: str, caller: AccessKey, exchange: Exchange, *, is_typed: bool = False) -> bytes:
         """The body of GET /v1/models/{id}; raises ModelNotFound."""
         name = untyped(model) if is_typed else model
-        for known in await self._visible(caller, exchange):
+        for known in await self._visible(caller, exchange, FETCH_S):
             if known["id"] == name:
                 return msgspec.json.encode({**known, "id": model})
         raise ModelNotFound(
             f"The model {model[:100]!r} is not listed here. GET /v1/models shows what is.", param="model"
         )
 
-    async def _visible(self, caller: AccessKey, exchange: Exchange) -> list[Entry]:
+    async def _visible(self, caller: AccessKey, exchange: Exchange, patience_s: float = PATIENCE_S) -> list[Entry]:
         listing = self._gate.routes.listing()
         wanted = {upstream: None for upstream, _ in listing.open_upstreams if self._has_list(upstream)}
-        await asyncio.gather(*(self._refresh(name) for name in wanted))
+        flights = [flight for name in wanted if (flight := self._flight(name)) is not None]
+        if flights and not await self._landed(flights, patience_s) and not (listing.names or self._known):
+            await asyncio.wait(flights)
         models = {name: _own_entry(name) for name in listing.names}
         for upstream, pattern in listing.open_upstreams:
             for entry in self._models_of(upstream):
@@ -126,16 +136,24 @@ class Catalog:
         known = self._known.get(upstream)
         return known.models if known is not None else ()
 
-    async def _refresh(self, upstream: str) -> None:
-        """Wait for a fresh list, or for the failure to get one; leaving early stops nobody's fetch."""
+    def _flight(self, upstream: str) -> asyncio.Task[None] | None:
+        """The fetch of a list, one for all who want it; None where it is fresh."""
         known = self._known.get(upstream)
         if known is not None and self._gate.clock.now() - known.fetched_s < FRESH_S:
-            return
+            return None
         flight = self._flights.get(upstream)
         if flight is None:
             flight = self._gate.live.tasks.spawn(self._fetch(upstream), f"models of {upstream}")
             self._flights[upstream] = flight
-        await asyncio.wait((flight,))
+        return flight
+
+    async def _landed(self, flights: Iterable[asyncio.Task[None]], patience_s: float) -> bool:
+        """Whether the lists came, or the failures to get them, in time; leaving early stops nobody's fetch."""
+        try:
+            await timeout(self._gate.clock, patience_s, asyncio.wait(flights), _Late())
+        except _Late:
+            return False
+        return True
 
     async def _fetch(self, upstream: str) -> None:
         hop = self._gate.hops[upstream]
@@ -164,16 +182,7 @@ async def fetch_models(gate: Gate, hop: Hop) -> tuple[Entry, ...]:
         if response.status != 200:
             await response.aclose()
     body = await whole(gate, hop, response, LIST_BYTES)
-    judged = hop.dialect.judge_document(
-        hop.name,
-        Surface.MODELS,
-        response.status,
-        response.headers,
-        body,
-        host=hop.host,
-        wall_s=gate.clock.wall(),
-        mask=gate.redactor.mask,
-    )
+    judged = hop.dialect.judge_document(heard(gate, hop, response, body), Surface.MODELS)
     if isinstance(judged, GatepassError):
         raise judged
     return _entries(hop, judged)

@@ -36,7 +36,7 @@ ORIGIN = r"^(\*|[a-z][a-z0-9+.-]*://[a-z0-9.:\[\]-]+)$"
 Origin = Annotated[str, Field(pattern=ORIGIN)]
 
 THINKING = ["chat_template_kwargs", "enable_thinking", "thinking", "do_sample"]
-"""RAGFlow puts these beside the messages; vLLM wants the first, Azure refuses them all."""
+"""RAGFlow and Dify put these beside the messages; vLLM wants the first, Azure refuses them all."""
 
 
 class Profile(Block):
@@ -59,6 +59,8 @@ class Profile(Block):
     whole what is told."""
     content_text: bool = False
     """Put `""` in the place of `content: null` into plain replies that call no tool."""
+    envelope: bool = False
+    """Put `object` and `model` into plain replies that lack them."""
     splits_finish: bool = False
     """Send a finish reason in a chunk without text."""
     without_choices: Literal["move", "keep", "drop"] = "move"
@@ -92,8 +94,17 @@ BUILT_IN: Mapping[str, Profile] = MappingProxyType(
         # danny-avila/LibreChat#11189
         "librechat": Profile(drop_null=["tools[].strict", "tools[].function.strict"]),
         # its parser cuts at blank lines and throws away what begins with ":", the event behind our comment with it
-        # (dify-plugin-sdks, openai_compatible/llm.py)
-        "dify": Profile(keep_alive="empty-delta", whole_numbers=True),
+        # (dify-plugin-sdks, openai_compatible/llm.py); it checks a reranker with a `score_threshold` that it applies
+        # itself, a voice with `instruction: null`, and adds no embedding model whose replies do not name it
+        # (dify-official-plugins, models/openai_api_compatible, and #1404 there)
+        "dify": Profile(
+            drop=["score_threshold"],
+            drop_null=["instruction"],
+            drop_for={"azure": THINKING},
+            keep_alive="empty-delta",
+            whole_numbers=True,
+            envelope=True,
+        ),
         # CherryHQ/cherry-studio#4726
         "cherry_studio": Profile(plain_tools=True),
         # continuedev/continue#13187: what arrives together with a comment is lost

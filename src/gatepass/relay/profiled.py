@@ -6,17 +6,18 @@ from typing import Any
 
 import msgspec
 
-from gatepass.config.profiles import KeepAlive, Profile
-from gatepass.relay.chunk import CHAT_CHUNK, LEGACY, Object, Origin, event, json_text
+from gatepass.config.profiles import Profile
+from gatepass.relay.chunk import CHAT, CHAT_CHUNK, LEGACY, Object, Origin, event, json_text
 from gatepass.relay.shaper import Chain, Shaper
 from gatepass.relay.short_lines import ShortLines
 from gatepass.relay.whole_usage import USAGE, WholeUsage, counted, is_same
 
-COMMENT = b": keep-alive\n"
 CONTENT = "repair=content"
+ENVELOPE = "repair=envelope"
 
 _TOP: msgspec.json.Decoder[dict[str, msgspec.Raw]] = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _SPOKEN = ("tool_calls", "function_call", "refusal", "audio")
+_UNNAMED = (msgspec.Raw(b"null"), msgspec.Raw(b'""'))
 
 
 def after_of(profile: Profile) -> Shaper | None:
@@ -27,16 +28,10 @@ def after_of(profile: Profile) -> Shaper | None:
     return Chain(shapers) if shapers else None
 
 
-def keep_alive(form: KeepAlive, origin: Origin, *, is_text: bool = False) -> bytes | None:
-    """The sign of life for a stream that waits, None for none.
-
-    A chunk without text is for clients whose parsers stumble over comments; its id is not the answer's. `is_text`:
-    the stream is one of `/v1/completions`.
+def empty_delta(origin: Origin, *, is_text: bool = False) -> bytes:
+    """The sign of life for clients whose parsers stumble over comments: a chunk without text, whose id is not the
+    answer's. `is_text`: the stream is one of `/v1/completions`.
     """
-    if form == "off":
-        return None
-    if form == "comment":
-        return COMMENT
     said: Object = {"text": "", "logprobs": None} if is_text else {"delta": {"content": ""}}
     choice = {"index": 0, **said, "finish_reason": None}
     kind, prefix = (LEGACY, "cmpl-") if is_text else (CHAT_CHUNK, "chatcmpl-")
@@ -44,23 +39,45 @@ def keep_alive(form: KeepAlive, origin: Origin, *, is_text: bool = False) -> byt
     return event({**head, "choices": [choice]})
 
 
-def mended_reply(body: bytes, profile: Profile) -> tuple[bytes, tuple[str, ...]]:
+def mended_reply(body: bytes, profile: Profile, model: str = "") -> tuple[bytes, tuple[str, ...]]:
     """A plain reply as the client needs it, and what was repaired; the same object where nothing was.
 
-    `body` is JSON that was judged. What is not repaired keeps its bytes, vectors above all.
+    `body` is JSON that was judged, `model` the client's name for who wrote it, "" where that is not known. What is
+    not repaired keeps its bytes, vectors above all.
     """
-    if not (profile.whole_numbers or profile.content_text) or body.lstrip().startswith(b"["):
+    is_touched = profile.whole_numbers or profile.content_text or profile.envelope
+    if not is_touched or body.lstrip().startswith(b"["):
         return body, ()
     try:
-        return _mended(body, profile)
+        return _mended(body, profile, model)
     except (ValueError, RecursionError):
         return body, ()  # JSON as Python reads it: NaN, half a surrogate pair
 
 
-def _mended(body: bytes, profile: Profile) -> tuple[bytes, tuple[str, ...]]:
+def _mended(body: bytes, profile: Profile, model: str) -> tuple[bytes, tuple[str, ...]]:
     top: dict[str, Any] = {**_TOP.decode(body)}
     adapted = [name for name, mend in ((USAGE, _mend_usage), (CONTENT, _mend_choices)) if mend(top, profile)]
+    if profile.envelope and _name(top, model):
+        adapted.append(ENVELOPE)
     return (msgspec.json.encode(top), tuple(adapted)) if adapted else (body, ())
+
+
+def _name(top: dict[str, Any], model: str) -> bool:
+    """Put in what the reply is and who wrote it where it does not say so; whether it did not."""
+    kind = "list" if "data" in top else _kind(top)
+    told = {"object": kind, "model": model} if kind else {}
+    lacking = {name: value for name, value in told.items() if value and top.get(name) in (None, *_UNNAMED)}
+    top.update(lacking)
+    return bool(lacking)
+
+
+def _kind(top: dict[str, Any]) -> str:
+    """Of a reply with choices: a chat's have messages, a text's have texts."""
+    choices: Any = msgspec.json.decode(top.get("choices", b"null"))
+    first = choices[0] if isinstance(choices, list) and choices else None
+    if not isinstance(first, dict):
+        return ""
+    return CHAT if "message" in first else LEGACY
 
 
 def _mend_usage(top: dict[str, Any], profile: Profile) -> bool:

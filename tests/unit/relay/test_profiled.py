@@ -6,17 +6,14 @@ import pytest
 
 from gatepass.config.profiles import BUILT_IN, PLAIN, Profile
 from gatepass.relay.chunk import Origin
-from gatepass.relay.profiled import after_of, keep_alive, mended_reply
+from gatepass.relay.profiled import after_of, empty_delta, mended_reply
 
 ORIGIN = Origin(lambda prefix: prefix + "1", 7, "m")
 BOTH = Profile(whole_numbers=True, content_text=True)
 
 
-def test_the_sign_of_life_has_the_form_that_the_client_takes():
-    assert keep_alive("comment", ORIGIN) == b": keep-alive\n"
-    assert keep_alive("off", ORIGIN) is None
-    sign = keep_alive("empty-delta", ORIGIN)
-    assert sign is not None
+def test_the_sign_of_life_without_a_comment_is_a_chunk_without_text():
+    sign = empty_delta(ORIGIN)
     assert sign.endswith(b"\n\n")
     assert json.loads(sign.removeprefix(b"data: ")) == {
         "id": "chatcmpl-1",
@@ -28,7 +25,7 @@ def test_the_sign_of_life_has_the_form_that_the_client_takes():
 
 
 def test_the_sign_of_life_in_a_stream_of_completions_is_a_piece_of_text():
-    sign = keep_alive("empty-delta", ORIGIN, is_text=True) or b""
+    sign = empty_delta(ORIGIN, is_text=True)
     said = json.loads(sign.removeprefix(b"data: "))
     assert (said["object"], said["choices"]) == (
         "text_completion",
@@ -128,3 +125,39 @@ def test_other_clients_get_what_came():
     assert mended_reply(body, PLAIN)[0] is body
     assert mended_reply(body, Profile(content_text=True))[1] == ("repair=content",)
     assert mended_reply(body, Profile(whole_numbers=True))[1] == ("repair=usage",)
+
+
+NAMED = Profile(envelope=True)
+
+
+@pytest.mark.parametrize(
+    ("said", "kind"),
+    [
+        ({"choices": [{"message": {"content": "a"}}]}, "chat.completion"),
+        ({"choices": [{"text": "a"}]}, "text_completion"),
+        ({"data": [{"index": 0, "embedding": [0.5]}]}, "list"),
+        ({"object": None, "model": "", "data": []}, "list"),
+    ],
+)
+def test_a_reply_says_what_it_is_and_who_wrote_it_where_the_client_asks_for_both(said, kind):
+    body, adapted = mended_reply(json.dumps(said).encode(), NAMED, "m")
+    assert (json.loads(body), adapted) == ({**said, "object": kind, "model": "m"}, ("repair=envelope",))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"object":"x","model":"y","choices":[{"message":{}}]}',
+        b'{"choices":[]}',
+        b'{"choices":["a"]}',
+        b'{"choices":null}',
+        b'{"error":{"message":"m"}}',
+    ],
+)
+def test_what_is_named_or_is_no_answer_keeps_its_bytes(body):
+    assert mended_reply(body, NAMED, "m") == (body, ())
+
+
+def test_a_name_that_nobody_knows_is_not_made_up():
+    body, _ = mended_reply(b'{"data":[]}', NAMED)
+    assert json.loads(body) == {"data": [], "object": "list"}

@@ -49,6 +49,10 @@ SAMPLING = ("temperature", "top_p", "presence_penalty", "frequency_penalty", "to
 """Reasoning models take none of these, and refuse them one by one: RAGFlow's dialogs send four, which are more
 than a request is sent again for."""
 _FAMILY = frozenset(SAMPLING)
+THINKING = ("chat_template_kwargs", "enable_thinking", "thinking")
+"""One wish in the words of vLLM, DashScope and GLM. Dify sends two of them to every server (its plugin's default) and
+RAGFlow others, and where OpenAI's own words refuse one, none is known."""
+_OPENAI = re.compile(r"Unrecognized request arguments? supplied: |Unknown parameter: '")
 _WHOLE = frozenset(("stream_options", "metadata", "logit_bias"))
 """They go as a whole: what is in the last two is the client's to name, and might be named without end."""
 _NOT_HERE = re.compile(r"with this model\b")
@@ -60,7 +64,7 @@ def members(heard: Heard) -> Iterator[tuple[Lesson, ...]]:
     """For unknown members one step that deals with all of them: no request would do without one of the others.
 
     Where one of SAMPLING is refused as a matter of the model and not of its value's form, the others go along in
-    this one request: nobody has refused them yet.
+    this one request: nobody has refused them yet. So do those of THINKING where OpenAI's API does not know one.
     """
     if heard.is_of_a_value:
         return
@@ -72,8 +76,15 @@ def members(heard: Heard) -> Iterator[tuple[Lesson, ...]]:
         yield tuple(Lesson("drop", place, ttl_s=refused.get(place, 0.0)) for place in SAMPLING)
     if unknown:
         hint = _HINT.search(heard.text)
-        yield tuple(_of_unknown(place, hint[1] if hint is not None else None) for place in unknown[:MOST_NAMES])
+        named = [_of_unknown(place, hint[1] if hint is not None else None) for place in unknown[:MOST_NAMES]]
+        yield (*named, *_other_spellings(heard, unknown))
     yield from ((Lesson("drop", place, ttl_s=ttl_s),) for place in wrong)
+
+
+def _other_spellings(heard: Heard, unknown: list[str]) -> Iterator[Lesson]:
+    is_openai = any(_OPENAI.match(sentence) for sentence in heard.sentences)
+    if is_openai and not set(THINKING).isdisjoint(unknown):
+        yield from (Lesson("drop", place, ttl_s=0.0) for place in THINKING if place not in unknown)
 
 
 def _is_one_of_several(text: str) -> bool:

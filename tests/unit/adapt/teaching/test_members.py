@@ -69,6 +69,43 @@ def test_what_relays_put_before_a_refusal_hides_it_from_nobody(before):
     assert lessons(openai(f"{before}Unknown parameter: 'seed'."), WARM) == (Lesson("drop", "seed"),)
 
 
+SPELLINGS = {"chat_template_kwargs": {}, "thinking": {"type": "disabled"}, "temperature": 1}
+ONCE = Lesson("drop", "thinking", ttl_s=0.0)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        openai("Unrecognized request argument supplied: chat_template_kwargs"),
+        openai("Unknown parameter: 'chat_template_kwargs'.", "chat_template_kwargs", "unknown_parameter"),
+        openai("litellm.BadRequestError: OpenAIException - Unknown parameter: 'chat_template_kwargs'."),
+    ],
+)
+def test_where_openais_api_knows_one_spelling_of_thinking_not_the_others_go_along_once(body):
+    assert lessons(body, SPELLINGS) == (Lesson("drop", "chat_template_kwargs"), ONCE)
+
+
+def test_two_spellings_that_are_named_are_learned_both():
+    body = openai("Unrecognized request arguments supplied: chat_template_kwargs, thinking")
+    assert lessons(body, SPELLINGS) == (Lesson("drop", "chat_template_kwargs"), Lesson("drop", "thinking"))
+
+
+@pytest.mark.parametrize(
+    ("body", "request_", "status"),
+    [
+        (pydantic(["chat_template_kwargs"]), SPELLINGS, 422),
+        (openai('json: unknown field "chat_template_kwargs"'), SPELLINGS, 400),
+    ],
+)
+def test_other_servers_may_know_the_other_spelling(body, request_, status):
+    assert lessons(body, request_, status) == (Lesson("drop", "chat_template_kwargs"),)
+
+
+def test_a_stranger_takes_no_spelling_along():
+    body = openai("Unrecognized request argument supplied: seed")
+    assert lessons(body, {**SPELLINGS, "seed": 1}) == (Lesson("drop", "seed"),)
+
+
 def test_every_detail_of_a_list_is_read():
     assert lessons(pydantic(["seed"], ["top_p"]), WARM, 422) == (Lesson("drop", "seed"), Lesson("drop", "top_p"))
 
