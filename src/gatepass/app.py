@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import signal
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from types import FrameType
 from typing import Any
@@ -21,11 +22,12 @@ from starlette.types import ASGIApp
 
 from gatepass import __version__
 from gatepass.allocator import keep_freed_pages
-from gatepass.api.connection import ClientConnection, Reception, Serve
+from gatepass.api.connection import ClientConnection
 from gatepass.api.openai import Operations
 from gatepass.api.ops import ops_routes
 from gatepass.api.pages import show
 from gatepass.api.peers import Peers
+from gatepass.api.reception import Reception, Serve
 from gatepass.api.turn import Turn
 from gatepass.catalog import Catalog
 from gatepass.errors import InternalError
@@ -39,6 +41,8 @@ LOG = logging.getLogger("gatepass.serve")
 KEEP_ALIVE_S = 75
 HANDOVER_S = 0.5
 """How long a worker still serves what it had accepted before it left the socket to the others: no 503 for that."""
+RELOADS = "a single process reads its configuration at the start only: restart it, or serve with several workers"
+"""What a SIGHUP is answered with, where it would renew workers."""
 FORCED_STOP_S = 3
 """After the drain: how long uvicorn waits for connections that are still closing."""
 
@@ -120,7 +124,7 @@ class Server(uvicorn.Server):
         gate: Gate,
         announce: Callable[[str], None],
         peers: Peers | None = None,
-        lifeline_fd: int | None = None,
+        lifeline: socket.socket | None = None,
     ) -> None:
         app = build_app(gate, peers)
         reception = Reception(served_by(app, gate), gate.config.limits, KEEP_ALIVE_S)
@@ -141,9 +145,17 @@ class Server(uvicorn.Server):
         self._gate = gate
         self._announce = announce
         self._peers = peers
-        self._lifeline_fd = lifeline_fd
+        self._lifeline = lifeline
+        self._is_end_of_all = False
+        """Whether no other worker takes the socket: it is then kept, to answer 503."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_hurried = False
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        with super().capture_signals():
+            signal.signal(signal.SIGHUP, self.handle_reload)
+            yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
@@ -156,25 +168,38 @@ class Server(uvicorn.Server):
             self._announce(url_of(listening))
         if self._peers is not None:
             await self._peers.open()
-        if self._lifeline_fd is not None:
-            asyncio.get_running_loop().add_reader(self._lifeline_fd, self._orphaned)
+        if self._lifeline is not None:
+            self._loop.add_reader(self._lifeline, self._on_lifeline, self._loop, self._lifeline)
 
-    def _orphaned(self) -> None:
-        """The supervisor is gone without a word: nobody would ever end this process."""
-        asyncio.get_running_loop().remove_reader(self._lifeline_fd)  # type: ignore[arg-type]  # it was added
+    def _on_lifeline(self, loop: asyncio.AbstractEventLoop, lifeline: socket.socket) -> None:
+        """The supervisor stops all of its workers, or is gone without a word and nobody would ever end this process:
+        the socket is then left at once, for the one that is started in its place."""
+        loop.remove_reader(lifeline)
+        self._is_end_of_all = bool(lifeline.recv(1, socket.MSG_PEEK))
         self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         bound_s = self._gate.config.server.drain_timeout_s
-        if self._peers is not None:
-            await self._peers.aclose()
-            for server in self.servers:
-                server.close()  # what comes now is for the other workers on this socket
-            await asyncio.sleep(HANDOVER_S)
+        if self._peers is not None and not self._is_end_of_all:
+            await self._leave(self._peers)
         LOG.info("draining", extra={"fields": {"bound_s": bound_s, "under_way": self._gate.live.busy}})
         ended = await self._gate.live.drain(self._gate.clock, 0 if self._is_hurried else bound_s)
         LOG.info("drained", extra={"fields": {"streams_ended": ended}})
+        if self._peers is not None:
+            await self._peers.aclose()
         await super().shutdown(sockets=sockets)
+
+    async def _leave(self, peers: Peers) -> None:
+        """What comes now is for the other workers on this socket."""
+        await peers.aclose()
+        for server in self.servers:
+            server.close()
+        await asyncio.sleep(HANDOVER_S)
+
+    def handle_reload(self, _: int, __: FrameType | None) -> None:
+        """SIGHUP ends nothing. What it asks for is the supervisor's to do, where there is one."""
+        if self._peers is None and self._loop is not None:
+            self._loop.call_soon_threadsafe(_refuse_reload)
 
     def handle_exit(self, _: int, __: FrameType | None) -> None:
         """SIGTERM and the first SIGINT drain; a second one ends what still runs, with its error event; a
@@ -184,3 +209,7 @@ class Server(uvicorn.Server):
         if self._is_hurried and self._loop is not None:
             self._loop.call_soon_threadsafe(self._gate.live.hurry)
         self.should_exit = True
+
+
+def _refuse_reload() -> None:
+    LOG.warning("reload_needs_workers", extra={"fields": {"reason": RELOADS}})

@@ -14,15 +14,16 @@ from gatepass.observe.exchange import Exchange
 from gatepass.runtime import timeout
 from gatepass.tokens import Token, TokenHolder, TokenReissued, User
 from gatepass.transport.seam import read_whole
+from gatepass.upstream.codes import is_error
 from gatepass.upstream.fault import upstream_error
 from gatepass.upstream.rejection import is_rejection, says_so
+from gatepass.upstream.reply import Reply
 from gatepass.upstream.wording import Mask
 
 REFUSAL_BYTES = 64 * 1024
 """As much of an error's body as is read."""
 REJECTION_S = 1.0
 """How long the body of a rejection is waited for: its status has said all, and others wait for the new token."""
-LOWEST_ERROR = 400
 
 
 async def send(gate: Gate, hop: Hop, request: Request, exchange: Exchange) -> Response:
@@ -78,17 +79,14 @@ async def refused(
     finally:
         await response.aclose()
     exchange.keep_body("reply", body)
-    error = hop.dialect.judge_refusal(
-        hop.name,
-        response.status,
-        response.headers,
-        body,
-        host=hop.host,
-        wall_s=gate.clock.wall(),
-        mask=gate.redactor.mask,
-    )
+    error = hop.dialect.judge_refusal(heard(gate, hop, response, body))
     error.relayed = _limit_headers(response.headers, gate.redactor.mask)
     return error
+
+
+def heard(gate: Gate, hop: Hop, response: Response, body: bytes) -> Reply:
+    """What `hop` answered, as its dialect judges it; `body` is as much of it as was read."""
+    return Reply(hop.name, response.status, response.headers, body, hop.host, gate.clock.wall(), gate.redactor.mask)
 
 
 def broken(gate: Gate, hop: Hop, fault: TransportFault) -> UpstreamError:
@@ -142,7 +140,7 @@ def _by_the_client_again(hop: Hop) -> TokenUnavailable:
 
 
 def _is_rejected(hop: Hop, response: Response) -> bool:
-    return response.status >= LOWEST_ERROR and says_so(response.status, hop.settings.rejection)
+    return is_error(response.status) and says_so(response.status, hop.settings.rejection)
 
 
 def _authorized(gate: Gate, hop: Hop, request: Request, exchange: Exchange) -> Request:

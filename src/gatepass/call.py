@@ -29,16 +29,22 @@ class Secret:
     """A value that cannot print itself: repr, str, format, pickle and json give it away to nobody.
 
     It holds a reader instead of a value where the value lives in a file that may be rotated;
-    `reveal()` is the only way in, and each call of it reads afresh.
+    `reveal()` is the only way in, and each call of it reads afresh. `changes` tells whether another value
+    may come without a restart: so it is where a file is read, and not where a variable is.
     """
 
-    __slots__ = ("_read",)
+    __slots__ = ("_read", "changes")
 
-    def __init__(self, value: str | Callable[[], str]) -> None:
+    def __init__(self, value: str | Callable[[], str], *, changes: bool | None = None) -> None:
         self._read: Callable[[], str] = value if callable(value) else lambda: value
+        self.changes = callable(value) if changes is None else changes
 
     def reveal(self) -> str:
         return self._read()
+
+    def derived(self, form: Callable[[str], str]) -> Secret:
+        """The same secret in another form."""
+        return Secret(lambda: form(self.reveal()), changes=self.changes)
 
     def __repr__(self) -> str:
         return "Secret(hidden)"

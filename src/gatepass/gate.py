@@ -32,7 +32,7 @@ from gatepass.observe.metrics import CredentialSample, Metrics
 from gatepass.observe.redaction import Redactor
 from gatepass.relay.shaping import Plain, Shaping, shaping_of
 from gatepass.routing.table import RouteTable
-from gatepass.runtime import Clock, Leash, SystemClock, Tasks, sleep
+from gatepass.runtime import Clock, Leash, Rounds, SystemClock, Tasks, sleep
 from gatepass.store.memory import MemoryStore
 from gatepass.store.seam import Store, StoreUnavailable
 from gatepass.store.snapshot import Snapshot
@@ -55,6 +55,9 @@ FETCH_GRACE_S = 0.5
 
 LAST_WORDS_S = 2.0
 """How long the streams that a drain ends may take to write their error event."""
+
+ROUND_S = 1.0
+"""How often it is looked whether a stream has fallen silent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +180,7 @@ class Gate:
     transports: tuple[Transport, ...]
     metrics: Metrics
     live: Live
+    rounds: Rounds
     store: Store
     snapshot: Snapshot
 
@@ -257,6 +261,7 @@ def build_gate(config: Config, clock: Clock | None = None, store: Store | None =
         transports=(*issuers.values(), *(hop.transport for hop in hops.values())),
         metrics=Metrics(lambda: [_sample(name, holder) for name, holder in holders.items()]),
         live=Live(config.limits.connections),
+        rounds=Rounds(clock, ROUND_S),
         store=store,
         snapshot=snapshot,
     )

@@ -1,46 +1,85 @@
-"""Signs of life for a client that waits for a stream while the upstream answers whole."""
+"""Signs of life for a client that waits for a stream while nothing comes."""
 
 from __future__ import annotations
 
-from gatepass.reply import Reply
-from gatepass.runtime import Clock, Timer
+from typing import Protocol
 
-COMMENT = b": keep-alive\n"
-"""Without a blank line behind it: after an `id:` line openai-python makes an empty event of that, and dies."""
+from gatepass.reply import Reply
+from gatepass.runtime import Clock, Rounds
+
+COMMENT = b": keep-alive\n\n"
+"""A block by itself: clients that cut a stream at its blank lines throw it away alone (Dify, RAGFlow's Go client)."""
+COMMENT_AFTER_ID = b": keep-alive\n"
+"""Behind an `id:` line a blank line more is an empty event to openai-python, and it dies (its issues 2722, 3833)."""
 
 OK = 200
 
+HOLD_S = 5.0
+"""How long the head of a stream is held back for an upstream that answers whole: its errors keep their status."""
+STREAM_HOLD_S = 15.0
+"""The same for one that streams, whose head comes at once where nothing is wrong. Longer than what ends in an error of
+its own takes (a connection 5 s, a credential 10 s), shorter than the 30 s after which the strictest proxies give up."""
+EVERY_S = 12.0
+"""Proxies give up on a connection that is silent for 60 s, clients of few lines sooner (nginx: proxy_read_timeout)."""
+
+
+class Events(Protocol):
+    @property
+    def has_ids(self) -> bool:
+        """Whether an event with an `id:` has gone out."""
+        ...
+
 
 class Heartbeat:
-    """Holds the head back for `hold_s`, so that an error that comes till then keeps its true status; then
-    commits the 200 and writes `sign` every `every_s`, which resets the read timeouts on the way.
+    """Holds the head of a stream back for a while, so that an error that comes till then keeps its true status; then
+    commits the 200 and writes a sign whenever nothing has gone out for EVERY_S, which resets the read timeouts on the
+    way. So too in the middle of a stream that pauses.
 
-    It writes from timers, never from a task of its own, and only what the client takes at once: a client
-    that does not read is not kept awake by more bytes. `stop` before anything else is written.
+    What is written to the client are whole events, so between two of them is wherever it is looked. It is looked in
+    rounds, so a sign comes up to a round late; it writes only what the client takes at once: a client that does not
+    read is not kept awake by more bytes. Nothing comes behind the end of the reply, and nothing after `stop`.
     """
 
-    __slots__ = ("_clock", "_every_s", "_hold_s", "_reply", "_sign", "_timer")
+    __slots__ = ("_clock", "_events", "_hold_s", "_reply", "_rounds", "_seen_bytes", "_sign", "_since_s")
 
-    def __init__(self, reply: Reply, clock: Clock, hold_s: float, every_s: float) -> None:
+    def __init__(self, reply: Reply, clock: Clock, rounds: Rounds) -> None:
         self._reply = reply
         self._clock = clock
-        self._hold_s = hold_s
-        self._every_s = every_s
-        self._timer: Timer | None = None
-        self._sign = COMMENT
+        self._rounds = rounds
+        self._sign: bytes | None = None
+        self._events: Events | None = None
+        self._hold_s = STREAM_HOLD_S
+        self._since_s = 0.0
+        self._seen_bytes = 0
 
-    def start(self, sign: bytes = COMMENT) -> None:
-        """Begin to count; a second call changes nothing, for the wait is one over all attempts."""
-        if self._timer is None:
-            self._sign = sign
-            self._timer = self._clock.call_later(self._hold_s, self._beat)
+    def start(self, sign: bytes, hold_s: float) -> None:
+        """Begin to count; the wait is one over all attempts, so a second call can only shorten the hold."""
+        if self._sign is None:
+            self._sign, self._hold_s, self._since_s = sign, hold_s, self._clock.now()
+            self._rounds.join(self)
+        self._hold_s = min(hold_s, self._hold_s)
+
+    def follow(self, events: Events) -> None:
+        """From here on the client gets `events`."""
+        self._events = events
 
     def stop(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        self._rounds.leave(self)
 
-    def _beat(self) -> None:
+    def look(self) -> None:
+        reply, now = self._reply, self._clock.now()
+        if reply.ended:
+            return
+        if reply.sent_bytes != self._seen_bytes:
+            self._seen_bytes, self._since_s = reply.sent_bytes, now
+        elif now - self._since_s >= (EVERY_S if reply.begun else self._hold_s):
+            self._beat(now)
+
+    def _beat(self, now: float) -> None:
+        sign = self._sign or COMMENT
+        if sign == COMMENT and self._events is not None and self._events.has_ids:
+            sign = COMMENT_AFTER_ID
         if not self._reply.begun:
             self._reply.begin_stream(OK, ())
-        self._reply.comment(self._sign)
-        self._timer = self._clock.call_later(self._every_s, self._beat)
+        self._reply.comment(sign)
+        self._seen_bytes, self._since_s = self._reply.sent_bytes, now

@@ -161,12 +161,18 @@ def value_span(text: bytes, name: str) -> tuple[int, int]:
     Where several have the name the last one counts, as it does for every parser we met.
     """
     quoted, thinned = b'"%b"' % name.encode(), _thinned(text)
-    if 2 * len(thinned) > len(text) and thinned.count(quoted) == 1 and not _may_spell(thinned):
-        value = _skip(_COLON, text, text.index(quoted) + len(quoted))
+    if thinned.count(quoted) == 1 and not _may_spell(thinned) and (at := _at_an_end(text, quoted)) >= 0:
+        value = _skip(_COLON, text, at + len(quoted))
         end = _string_end(text, value) if text[value] == _QUOTE else Walk(text).value_end(value)
         return value, end
     spans = [(member.value, member.end) for member in Walk(text).members() if member.name == name]
     return spans[-1]
+
+
+def _at_an_end(text: bytes, word: bytes) -> int:
+    """Where `word` stands near the beginning or the end of `text`, else -1: all between may be large."""
+    at = text.find(word, 0, SMALL_BYTES)
+    return at if at >= 0 else text.find(word, max(0, len(text) - SMALL_BYTES))
 
 
 def replace_value(text: bytes, name: str, value: bytes) -> bytes:

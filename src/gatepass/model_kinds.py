@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
-from gatepass.adapt.typed_ids import Kind, typed
+from gatepass.adapt.typed_ids import typed
 from gatepass.config.model import Config
+from gatepass.config.rules import Kind
 
-_OF_OPERATION: Mapping[str, Kind] = MappingProxyType({"embeddings": "embedding", "rerank": "rerank"})
+_OF_OPERATION: Mapping[str, Kind] = MappingProxyType(
+    {"embeddings": "embedding", "rerank": "rerank", "transcriptions": "asr", "translations": "asr", "speech": "tts"}
+)
 
 
 class Kinds:
-    """A model's kind, where that is certain: it is declared by its `capabilities`, the model is one that embeddings or
-    reranks take where none is named, or its upstream is that operation's alone and nothing under `models` leads there.
+    """A model's kind, where that is certain: it is declared by its `capabilities`, the model is one that requests of
+    such an operation take where they name none, or its upstream serves operations of that kind alone and nothing under
+    `models` leads there.
     """
 
     def __init__(self, config: Config) -> None:
@@ -33,13 +37,15 @@ class Kinds:
         entry = self._models.get(model)
         if entry is None:
             return None
+        if entry.capabilities.kind is not None:
+            return entry.capabilities.kind
         if entry.capabilities.dimensions is not None:
             return "embedding"
         return "vision" if entry.capabilities.vision else None
 
 
 def _of_model(config: Config) -> Mapping[str, Kind]:
-    """By public name; a model that several operations name has no kind by that."""
+    """By public name; one that operations of several kinds name has none by that."""
     named: dict[str, set[str]] = {}
     for operation, route in config.operations.items():
         if route.model is not None:
@@ -59,6 +65,6 @@ def _of_upstream(config: Config) -> Mapping[str, Kind]:
 
 
 def _of_one(operations: Mapping[str, set[str]]) -> dict[str, Kind]:
-    """The kind of what one operation alone has to do with, if that operation has one."""
-    alone = {name: next(iter(names)) for name, names in operations.items() if len(names) == 1}
-    return {name: _OF_OPERATION[operation] for name, operation in alone.items() if operation in _OF_OPERATION}
+    """The kind of what operations of one kind alone have to do with."""
+    kinds = {name: {_OF_OPERATION.get(operation) for operation in names} for name, names in operations.items()}
+    return {name: kind for name, found in kinds.items() if len(found) == 1 and (kind := next(iter(found))) is not None}

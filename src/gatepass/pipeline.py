@@ -39,10 +39,6 @@ from gatepass.visit import Visit
 ACCESS_LOG = logging.getLogger("gatepass.access")
 BODY_LOG = logging.getLogger("gatepass.bodies")
 SERVER_ERROR, NO_CONTENT = 500, 204
-HOLD_S = 5.0
-"""How long the head of a stream is held back for an upstream that answers whole: its errors keep their status."""
-COMMENT_EVERY_S = 12.0
-"""Proxies give up on a connection that is silent for 60 s, clients of few lines sooner (nginx: proxy_read_timeout)."""
 
 
 async def handle(inbound: Inbound, gate: Gate, catalog: Catalog, client: Client) -> None:
@@ -56,7 +52,7 @@ async def handle(inbound: Inbound, gate: Gate, catalog: Catalog, client: Client)
     gate.metrics.opened()
     try:
         with gate.live.admit() as leash:
-            heartbeat = Heartbeat(reply, gate.clock, HOLD_S, COMMENT_EVERY_S)
+            heartbeat = Heartbeat(reply, gate.clock, gate.rounds)
             plain = gate.profiles["plain"]
             await _serve(Visit(inbound, gate, catalog, client, reply, exchange, leash, heartbeat, plain))
     except ClientGone:
@@ -80,11 +76,11 @@ async def _serve(visit: Visit) -> None:
         return
     found = match(inbound.method, path, gate.config.server.base_path)
     exchange.operation = found.operation.name
-    if found.operation.surface is Surface.RESPONSES:
+    if found.operation.name == Surface.RESPONSES:
         visit.reply.last_word = response_error
     caller = gate.doors.admit(inbound, in_path, takes_form=found.operation.takes_form)
     exchange.caller = caller.name
-    if in_path is not None or caller.profile is not None:
+    if in_path is not None or caller.profile is not None or gate.has_pages:
         visit.adopt(chosen(gate.profiles, in_path, caller.profile))
     if found.operation.takes_form:
         await _pass_form(visit, found, caller)
@@ -142,8 +138,7 @@ async def _converse(visit: Visit, call: Call, caller: AccessKey) -> None:
     bound = _bound_total(visit, targets[0])
     try:
         answer = await _answer(visit, call, targets)
-        visit.heartbeat.stop()
-        await relay(answer, visit.reply, visit.exchange)
+        await relay(answer, visit.reply, visit.exchange, visit.heartbeat)
     finally:
         visit.heartbeat.stop()
         if bound is not None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from gatepass.call import Response, header
 from gatepass.errors import TransportFault
+from gatepass.heartbeat import Heartbeat
 from gatepass.observe.exchange import Exchange
+from gatepass.relay.event import DONE
 from gatepass.relay.stream import EventStream
 from gatepass.relay.usage import as_fields, usage_of
 from gatepass.reply import Reply
@@ -14,9 +16,13 @@ from gatepass.verdict import Answer, Begun, Passed, Whole, read_tail
 OK = 200
 
 
-async def relay(answer: Answer, reply: Reply, exchange: Exchange) -> None:
-    """Write `answer` to the client; raises what broke it off, for the stream's error event."""
+async def relay(answer: Answer, reply: Reply, exchange: Exchange, heartbeat: Heartbeat) -> None:
+    """Write `answer` to the client; raises what broke it off, for the stream's error event.
+
+    `heartbeat`, where it was started, goes on while a stream pauses.
+    """
     if isinstance(answer, Begun):
+        heartbeat.follow(answer.events)
         await _stream(answer, reply, exchange)
         return
     if isinstance(answer, Passed):
@@ -27,7 +33,7 @@ async def relay(answer: Answer, reply: Reply, exchange: Exchange) -> None:
     if isinstance(answer, Whole):
         await reply.whole(answer.status, answer.headers, answer.body)
         return
-    exchange.events = answer.events.count(b"\n\n") - 1
+    exchange.events = answer.events.count(b"\n\n") - answer.events.endswith(DONE)
     reply.begin_stream(OK, answer.headers)
     await reply.events(answer.events, last=True)
 

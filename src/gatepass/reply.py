@@ -37,6 +37,11 @@ class Reply:
         self.begun = False
         self.ended = False
 
+    @property
+    def sent_bytes(self) -> int:
+        """Of the body so far."""
+        return self._exchange.bytes_out
+
     async def whole(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
         """Send a complete response."""
         self._begin(status, [*headers], len(body))

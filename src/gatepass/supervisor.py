@@ -2,7 +2,8 @@
 
 It imports no web framework and serves nothing. SIGTERM and SIGINT drain the workers; SIGHUP replaces
 them one by one by new ones, which read the configuration anew; uvicorn's own supervisor would stop
-and start them instead.
+and start them instead. A worker that is replaced is told by SIGTERM and leaves the socket to the others;
+that all of them stop is told by the lifeline, and then each answers 503 while it drains.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from gatepass.store.seal import KEY_BYTES
 
 LOG = logging.getLogger("gatepass.supervisor")
 
+STOPPING = b"."
+"""What the lifeline says before a stop. It is not read but looked at, for all workers have the same end of it."""
 STORE = "store"
 """The folder of what the workers share, within the supervisor's own; encrypted with a key that only they have."""
 READY_S = 20.0
@@ -71,6 +74,7 @@ class Supervisor:
         self._workers: dict[int, Worker] = {}
         self._stopping = asyncio.Event()
         self._tasks = Tasks()
+        self._leaving: set[asyncio.Task[None]] = set()
         self._key = secrets.token_bytes(KEY_BYTES)
 
     async def run(self) -> None:
@@ -78,21 +82,21 @@ class Supervisor:
         with own_folder() as folder:
             self._folder = Path(folder)
             (self._folder / STORE).mkdir(mode=0o700)
-            self._lifeline, held = os.pipe()  # its end tells the workers that their supervisor is gone
+            self._lifeline, self._lent = socket.socketpair()  # its end tells the workers that their supervisor is gone
             loop = asyncio.get_running_loop()
             renewals: asyncio.Queue[None] = asyncio.Queue()
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, self._stop)
             loop.add_signal_handler(signal.SIGHUP, lambda: renewals.put_nowait(None))
-            renewing = asyncio.create_task(self._renew(renewals))
+            self._tasks.spawn(self._renew(renewals), "renewals")
             self._tasks.spawn(self._say_when_ready(), "announce")
             try:
                 await asyncio.gather(*(self._keep(slot) for slot in range(self._count)))
+                await asyncio.gather(*self._leaving)
             finally:
-                renewing.cancel()
                 await self._tasks.aclose()
-                os.close(held)
-                os.close(self._lifeline)
+                self._lifeline.close()
+                self._lent.close()
 
     async def _say_when_ready(self) -> None:
         """Tell where gatepass listens once the first worker accepts there."""
@@ -101,10 +105,14 @@ class Supervisor:
         self._announce()
 
     def _stop(self) -> None:
-        """The first call drains, a second one reaches the workers too and ends their patience."""
+        """The first call drains, a second one reaches the workers as a signal and ends their patience."""
+        if self._stopping.is_set():
+            for worker in self._workers.values():
+                worker.signal(signal.SIGTERM)
+            return
         self._stopping.set()
-        for worker in self._workers.values():
-            worker.signal(signal.SIGTERM)
+        self._lifeline.send(STOPPING)  # no signal: systemd sends its own to all, and a second one would hurry them
+        self._listening.close()  # so that who comes after the last worker has left is refused, and does not hang
 
     async def _keep(self, slot: int) -> None:
         """One worker after another in this slot, until the stop."""
@@ -134,7 +142,9 @@ class Supervisor:
         if self._stopping.is_set():
             await self._reap(worker)
         elif worker.retired.is_set():
-            self._tasks.spawn(self._reap(worker), f"reap {worker.name}")
+            leaving = self._tasks.spawn(self._reap(worker), f"reap {worker.name}")
+            self._leaving.add(leaving)
+            leaving.add_done_callback(self._leaving.discard)
         return not self._stopping.is_set()
 
     async def _reap(self, worker: Worker) -> None:
@@ -156,15 +166,13 @@ class Supervisor:
 
     async def _start(self, slot: int) -> Worker:
         self._workers[slot] = worker = await self._spawn()
-        if self._stopping.is_set():
-            worker.signal(signal.SIGTERM)
         return worker
 
     async def _spawn(self) -> Worker:
         self._serial += 1
         name = f"worker-{self._serial}"
         with _readable(self._key) as key:
-            fds = (self._listening.fileno(), self._lifeline, key)
+            fds = (self._listening.fileno(), self._lent.fileno(), key)
             process = await asyncio.create_subprocess_exec(
                 *self._command,
                 *("--worker", name, "--fds", *map(str, fds), "--peers", str(self._folder)),
@@ -181,13 +189,16 @@ class Supervisor:
             await renewals.get()
             LOG.info("renewing", extra={"fields": {"workers": self._count}})
             for slot in range(self._count):
-                if not await self._replace(slot):
+                if self._stopping.is_set() or not await self._replace(slot):
                     break
 
     async def _replace(self, slot: int) -> bool:
         """A new worker takes the slot once it is ready, and the old one drains; False leaves the old one."""
         newer = await self._spawn()
-        if not await self._is_ready(newer):
+        is_ready = await self._is_ready(newer)
+        if self._stopping.is_set():  # which the older one drains for, and the newer one heard as well
+            return False
+        if not is_ready:
             newer.signal(signal.SIGKILL)
             LOG.error("renewal_failed", extra={"fields": {"worker": newer.name, "code": newer.process.returncode}})
             return False

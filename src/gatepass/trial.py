@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from gatepass.adapt.chain import adapt
-from gatepass.adapt.changes.change import Revision
-from gatepass.adapt.rerank.shape import Shaped
-from gatepass.adapt.rule import Rule
+from gatepass.adapt.changes.streams import STREAMED
 from gatepass.attempt import accepted, renew, send
 from gatepass.call import Call, Request, Surface, Target, header
 from gatepass.errors import UpstreamError
 from gatepass.gate import Hop
+from gatepass.heartbeat import COMMENT, HOLD_S, STREAM_HOLD_S
 from gatepass.lessons import Pupil
 from gatepass.observe.exchange import Exchange
 from gatepass.parts import embedded
-from gatepass.ranking import ranked
+from gatepass.ranking import ranked, rules_at
 from gatepass.relay.chunk import Origin
-from gatepass.relay.profiled import keep_alive
+from gatepass.relay.profiled import empty_delta
 from gatepass.upstream.raw import passed_on
-from gatepass.verdict import Answer, judge
+from gatepass.verdict import Answer, Begun, judge
 from gatepass.visit import Visit
 
 
@@ -26,9 +25,11 @@ async def try_at(visit: Visit, call: Call, target: Target) -> Answer:
     gate, exchange = visit.gate, visit.exchange
     hop = gate.hops[target.upstream]
     exchange.upstream, exchange.upstream_model = hop.name, target.model
-    base = adapt(call, target, _rules(visit, call, hop, target))
+    base = adapt(call, target, rules_at(gate, hop, call, target, visit.profile))
     if not call.body:
         answer = await _asked(visit, call, adapt(base, target, hop.dialect.rules), hop, target)
+        if isinstance(answer, Begun):
+            _keep_alive(visit, call, STREAM_HOLD_S)
         accepted(hop, exchange)
         return answer
     with Pupil(gate, hop, target, base, exchange) as pupil:
@@ -36,8 +37,8 @@ async def try_at(visit: Visit, call: Call, target: Target) -> Answer:
         while True:
             adapted = adapt(pupil.plan(), target, hop.dialect.rules)
             exchange.adapted = adapted.adapted
-            if call.stream and not adapted.stream:
-                _keep_alive(visit, call)
+            if call.stream and call.operation.surface in STREAMED:
+                _keep_alive(visit, call, STREAM_HOLD_S if adapted.stream else HOLD_S)
             try:
                 answer = await _asked(visit, call, adapted, hop, target)
             except UpstreamError as error:
@@ -49,23 +50,14 @@ async def try_at(visit: Visit, call: Call, target: Target) -> Answer:
             return answer
 
 
-def _rules(visit: Visit, call: Call, hop: Hop, target: Target) -> tuple[Rule, ...]:
-    """The rules before any lesson: the profile's, those of a reranker's shape, the built-in ones, the model's."""
-    if not call.body:
-        return ()
-    rules = visit.gate.rules_for(call)
-    if call.operation.surface is Surface.RERANK:
-        shaped = Shaped(hop.settings.rerank_shape, call.model or target.model)
-        rules = (Revision("rerank", (shaped,)), *rules)
-    own = visit.profile.rules[hop.settings.dialect]
-    return (*own, *rules) if own else rules
-
-
-def _keep_alive(visit: Visit, call: Call) -> None:
-    origin = Origin(lambda prefix: f"{prefix}{call.id}", int(visit.gate.clock.wall()), call.model)
-    sign = keep_alive(visit.profile.settings.keep_alive, origin, is_text=call.operation.name == "completions")
-    if sign is not None:
-        visit.heartbeat.start(sign)
+def _keep_alive(visit: Visit, call: Call, hold_s: float) -> None:
+    """Signs of life for a client that waits for a stream, in the form that it reads, if there is one."""
+    form = visit.profile.settings.keep_alive
+    if form == "empty-delta" and call.operation.surface is Surface.CHAT:
+        origin = Origin(lambda prefix: f"{prefix}{call.id}", int(visit.gate.clock.wall()), call.model)
+        visit.heartbeat.start(empty_delta(origin, is_text=call.operation.name == "completions"), hold_s)
+    elif form == "comment":
+        visit.heartbeat.start(COMMENT, hold_s)
 
 
 async def _asked(visit: Visit, call: Call, adapted: Call, hop: Hop, target: Target) -> Answer:

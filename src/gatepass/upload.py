@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from typing import Protocol
 
-from gatepass.call import Client
 from gatepass.errors import InvalidRequest
 from gatepass.observe.exchange import Exchange
 from gatepass.surface.form_data import FormScan
 
 KEPT_BYTES = 1024 * 1024
 """So much of a form is kept in any case: where the model is looked for, and what can be sent again after a 401."""
+
+
+class Sender(Protocol):
+    """As much of a Client as a form is read from."""
+
+    async def piece(self, limit_bytes: int) -> bytes:
+        """As `Client.piece`."""
+        ...
 
 
 class Form:
@@ -22,7 +30,7 @@ class Form:
 
     def __init__(
         self,
-        client: Client,
+        sender: Sender,
         exchange: Exchange,
         limit_bytes: int,
         boundary: bytes,
@@ -33,7 +41,7 @@ class Form:
         self.routed: str | None = None
         """The name that the call was routed by, where the form's own stands for another."""
         self.is_whole = self.has_begun = self.model_is_late = False
-        self._client = client
+        self._sender = sender
         self._exchange = exchange
         self._limit_bytes = limit_bytes
         self._scan = FormScan(boundary)
@@ -62,7 +70,7 @@ class Form:
     async def read(self) -> bytes:
         """The next piece; b"" at the end. Raises as `Client.piece` and FormScan do, and InvalidRequest for a model
         that comes when the form, routed without it, is on its way."""
-        piece = await self._client.piece(self._limit_bytes)
+        piece = await self._sender.piece(self._limit_bytes)
         self.is_whole = not piece
         self._exchange.bytes_in += len(piece)
         self._scan.feed(piece)

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from gatepass.call import Secret
 from gatepass.cli import COMMANDS
 from gatepass.config.load import load
 from gatepass.tokens.objection import denial
 from gatepass.tokens.reply import Reply, document_of
+from gatepass.tokens.secret import next_secret
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -97,7 +99,8 @@ def test_the_error_of_the_readme_has_the_shape_that_gatepass_writes():
     assert failure is not None
     assert failure.definite
     assert error.pop("message") == (
-        f"no token for credential token: {failure.reason}; tried again in 27 s or when the secret changes"
+        f"no token for credential token: {failure.reason}; tried again in 27 s"
+        + next_secret([Secret(lambda: "", changes=True)])
     )
     assert error == {"param": None}
 

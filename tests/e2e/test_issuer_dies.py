@@ -29,6 +29,7 @@ LATE_IN_A_SECOND = (0.65, 0.95)
 STARTS = 6
 MOST_S = TOKEN_LIFE_S + 2.0
 PACE_S = 0.02
+"""Of the load, through the rest of a token's real life."""
 
 
 def ask(url: str) -> tuple[int, str | None, str]:
@@ -56,7 +57,7 @@ def minted_late_in_a_second(folder: Path, issuer: Issuer, server: CheckedServer)
             if LATE_IN_A_SECOND[0] <= minted_s % 1 <= LATE_IN_A_SECOND[1]:
                 yield url, minted_s
                 return
-        time.sleep((AIM - (minted_s - began_s) - time.time()) % 1)
+        time.sleep((AIM - (minted_s - began_s) - time.time()) % 1)  # the moment in a second is what is aimed at
     raise AssertionError(f"no token in {STARTS} starts was minted late in a second")
 
 

@@ -31,6 +31,7 @@ from tests.e2e.servers import HERE, KEY, REPLY_S, ROOT, listening, made, node
 LIFE_S = 5
 STREET_S = 4 * LIFE_S
 EVERY_S = 0.1
+"""The pace of the load, through several of the tokens' real lives."""
 CLIENT_ID, CLIENT_SECRET = "gatepass", "a secret: 100 % + more & more"
 USER, PASSWORD = "bot", "pass word + 100 %"
 RESOURCE, SCOPE = "urn:e2e:models", "chat"

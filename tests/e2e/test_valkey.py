@@ -36,12 +36,14 @@ from tests.e2e.store.fleet import Clients, Fleet, answering
 from tests.e2e.store.front import Front, standing
 from tests.e2e.store.server import StoreServer
 from tests.unit.store.contract import Shared, StoreContract
+from tests.waiting import block_until
 
 LIFE_S = 5
 SOAK_S = float(os.environ.get("STORE_SOAK_S", "12"))
 DELAY_S = 0.3
 """Of each token call: long enough to be killed in the middle of it."""
 KILL_EVERY_S = 3.0
+"""The pace of the soak: within a token's life, and not with it."""
 KILLED_IN_FETCH = 3
 """Every third token call is the last thing that its process did."""
 LEAST_GAP_S = 0.6 * (LIFE_S - 1)
@@ -75,7 +77,9 @@ def street(folder: Path, store: StoreServer, count: int) -> Iterator[Street]:
         fleets: list[Fleet] = []
         front = stack.enter_context(standing(Front(issuer.token_url, DELAY_S, lambda pid: fleets[0].alive(pid))))
         fleets.append(Fleet(folder, count, front.url, check.url, store.settings))
-        yield Street(stack.enter_context(fleets[0]), front, check)
+        with fleets[0]:
+            yield Street(fleets[0], front, check)
+        block_until(front.is_idle)
         calls = [call for call in issuer.calls() if call.status == 200]
         assert len(calls) == len(front.fetches), "the issuer counted as the front did"
 
@@ -102,7 +106,7 @@ def test_four_processes_that_are_killed_all_the_time_lose_no_request_and_make_on
         it.front.meanwhile = meanwhile
         with Clients(it.fleet.ports, 6) as clients:
             kill_in_turn(it.fleet, SOAK_S)
-        time.sleep(DELAY_S)
+        block_until(it.front.is_idle)
         tally, report = it.check.tally(), clients.report
         answered = [fetch for fetch in it.front.fetches if fetch.answered]
         gaps_s = [later.at_s - earlier.at_s for earlier, later in itertools.pairwise(answered)]
@@ -126,12 +130,12 @@ def test_four_processes_that_are_killed_all_the_time_lose_no_request_and_make_on
 def test_a_store_that_is_killed_and_comes_back_empty_costs_no_request(tmp_path, store):
     store.empty()
     with street(tmp_path, store, 2) as it, Clients(it.fleet.ports, 4) as clients:
-        time.sleep(1.0)
+        block_until(lambda: clients.report.served > 20)
         store.kill()
-        time.sleep(LIFE_S)
+        time.sleep(LIFE_S)  # a real token's life without the store
         store.start()
         alone = len(it.front.fetches)
-        time.sleep(LIFE_S)
+        time.sleep(LIFE_S)  # and one with it
         assert clients.report.lost == [], it.fleet.output
         assert it.check.tally().refusals == []
         assert len(it.front.fetches) - alone <= 3
@@ -141,11 +145,9 @@ def test_a_store_that_is_killed_and_comes_back_empty_costs_no_request(tmp_path, 
 
 def test_a_dump_of_the_store_gives_no_token(tmp_path, store):
     store.empty()
-    with street(tmp_path, store, 1) as it:
-        until_s = time.monotonic() + 5.0
-        while b"gatepass:token:" not in (dumped := store.dump()):
-            assert time.monotonic() < until_s, it.fleet.output
-            time.sleep(0.1)
+    with street(tmp_path, store, 1):
+        block_until(lambda: b"gatepass:token:" in store.dump())
+        dumped = store.dump()
         assert b"eyJ" not in dumped, "a JWT begins so"
         assert CLIENT_SECRET.encode() not in dumped
 

@@ -85,7 +85,7 @@ def fuzz(seed: int, *, seconds: float = math.inf, runs_at_most: float = math.inf
 def _run(target: Target, body: bytes, seed: int) -> None:
     try:
         target(body, Random(seed))
-    except Exception as error:
+    except Exception as error:  # whatever comes out of a target is a broken promise
         FOUND.mkdir(exist_ok=True)
         path = FOUND / f"{target.__name__}-{seed}"
         path.write_bytes(body)

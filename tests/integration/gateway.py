@@ -81,13 +81,6 @@ async def gateway(
         await serving
 
 
-async def until(holds: Callable[[], bool]) -> None:
-    """Wait until `holds()`, asked again whenever the loop has done something; fails after BOUND_S."""
-    async with asyncio.timeout(BOUND_S):
-        while not holds():
-            await asyncio.sleep(0.002)
-
-
 def descriptors() -> int:
     """Open file descriptors of this process."""
     return len(os.listdir("/proc/self/fd"))
@@ -140,7 +133,7 @@ class Ask:
     data: bytes
     status: int = 0
     received: dict[str, str] = field(default_factory=dict)
-    body: bytes = b""
+    body: bytearray = field(default_factory=bytearray)
     _reader: asyncio.StreamReader | None = None
     _writer: asyncio.StreamWriter | None = None
 
@@ -185,7 +178,7 @@ class Ask:
         while mark not in self.body:
             if not await self.piece():
                 raise AssertionError(f"the body ended without {mark!r}: {self.body[-300:]!r}")
-        return self.body
+        return bytes(self.body)
 
     async def answer(self) -> Answer:
         """The whole response, what was read of it before included."""
@@ -200,4 +193,4 @@ class Ask:
                 pass
         except (asyncio.IncompleteReadError, ConnectionError):
             whole = False
-        return Answer(self.status, self.received, self.body, whole)
+        return Answer(self.status, self.received, bytes(self.body), whole)

@@ -232,6 +232,13 @@ def _chat(what: str, version: str, said: Mapping[str, Any], reads: Reads, **fiel
     return Replay(what, version, "POST", body=by_sdk(said), reads=reads, **fields)
 
 
+HOW_ARE_YOU = {
+    "messages": [{"role": "user", "content": "Hello! How are you doing!"}],
+    "model": CHAT_MODEL,
+    "temperature": 0.9,
+}
+"""What a chat model was verified by before v0.26.1."""
+
 CHATS = (
     _chat(
         "verify chat",
@@ -243,22 +250,14 @@ CHATS = (
     _chat(
         "verify chat",
         "v0.24.0",
-        {
-            "messages": [{"role": "user", "content": "Hello! How are you doing!"}],
-            "model": CHAT_MODEL,
-            "temperature": 0.9,
-        },
+        HOW_ARE_YOU,
         Reads.CHAT,
         within_s=VERIFY_S,
     ),
     _chat(
         "verify chat, base without /v1",
         "v0.20.5",
-        {
-            "messages": [{"role": "user", "content": "Hello! How are you doing!"}],
-            "model": CHAT_MODEL,
-            "temperature": 0.9,
-        },
+        HOW_ARE_YOU,
         Reads.CHAT,
         path=CHAT,
         base="",

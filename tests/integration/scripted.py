@@ -41,6 +41,8 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Pause:
+    """Say nothing for so long: where a bound in real time is what is tested. What must come after something Waits."""
+
     delay_s: float
 
 

@@ -84,7 +84,7 @@ class Refused(Exception):
         super().__init__(message)
         kind = "invalid_request_error"
         self.status = status
-        self.body = {"error": {"message": message, "type": kind, "param": param, "code": code}}
+        self.body: dict[str, Any] = {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
 @dataclass(slots=True)
@@ -129,7 +129,7 @@ class StrictAzure:
     def chat(self, request: Received) -> bytes:
         said = _json(request)
         _check_members(said, CHAT_MEMBERS)
-        _check_deployment(said, self._deployment(said))
+        self.check_model(said)
         _check_nested(said)
         _check_messages(said)
         message = self.says(said)
@@ -138,7 +138,7 @@ class StrictAzure:
     def complete(self, request: Received) -> bytes:
         said = _json(request)
         _check_members(said, COMPLETION_MEMBERS)
-        _check_deployment(said, self._deployment(said))
+        self.check_model(said)
         if not isinstance(said.get("prompt"), str):
             raise Refused("Invalid type for 'prompt': expected a string.", param="prompt")
         head = _head(said, "text_completion")
@@ -150,12 +150,13 @@ class StrictAzure:
         counted = [{**head, "choices": [], "usage": USAGE}] if asked else []
         return stream(*map(event, [*made, *counted]), event("[DONE]"))
 
-    def _deployment(self, said: Mapping[str, Any]) -> Deployment:
+    def check_model(self, said: Mapping[str, Any]) -> None:
+        """Raises Refused where there is no such model, and for what it does not take."""
         found = next((one for one in self.deployments if one.name == said.get("model")), None)
         if found is None:
             told = "The API deployment for this resource does not exist."
             raise Refused(told, status=404, code="DeploymentNotFound")
-        return found
+        _check_deployment(said, found)
 
     # --- the rest -----------------------------------------------------------------------------------------
 
@@ -305,7 +306,7 @@ def _check_ranked(said: Mapping[str, Any], known: frozenset[str], name: str) -> 
     ]
     if faults:
         refused = Refused(faults[0][1], status=422)
-        refused.body = {"detail": [{"type": kind, "loc": ["body", at], "msg": told} for kind, told, at in faults]}  # type: ignore[dict-item]
+        refused.body = {"detail": [{"type": kind, "loc": ["body", at], "msg": told} for kind, told, at in faults]}
         raise refused
 
 

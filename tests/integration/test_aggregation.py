@@ -181,9 +181,9 @@ async def test_a_connection_whose_stream_was_read_to_its_end_is_used_again():
 async def test_a_client_that_leaves_ends_the_stream_within_a_second():
     slowly: Dialogue = [Send(chunk(delta(content="one"))), Pause(0.05)]
     moves: Dialogue = [*begin_stream(), *[move for _ in range(100) for move in slowly], Hold()]
+    begun_bytes = sum(len(move.data) for move in moves[:4] if isinstance(move, Send))
     async with Scripted(moves) as upstream, serving(upstream) as gate:
         async with gate.ask(HELLO):
-            await upstream.requested()
-            await asyncio.sleep(0.1)
+            await upstream.until(lambda: upstream.sent_bytes > begun_bytes)
         async with asyncio.timeout(1):
             await upstream.left()

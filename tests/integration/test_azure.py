@@ -103,6 +103,16 @@ WRONG_PATH = (
     "Resource not found. The path may be wrong: for Azure set upstreams.az.dialect: azure, which builds it, and let"
     " upstreams.az.base_url end at the resource, such as https://RESOURCE.openai.azure.com."
 )
+NOT_THERE = (
+    "Resource not found. Nothing is at the path that was built of three settings: upstreams.az.base_url ends at the"
+    " resource, such as https://RESOURCE.openai.azure.com, upstreams.az.azure.api_version has this operation, and"
+    " `name` of this model under `models` is the deployment's."
+)
+NOT_THERE_V1 = (
+    "Resource not found. Nothing is at the path of the v1 API: upstreams.az.base_url ends at the resource, such as"
+    " https://RESOURCE.openai.azure.com, `name` of this model under `models` is the deployment's, and a resource that"
+    " has the classic API alone wants upstreams.az.azure.api_version: a date, such as 2024-10-21."
+)
 WRONG_VERSION = (
     "API version not supported. Set upstreams.az.azure.api_version to a version that Azure has, such as 2024-10-21, or"
     " remove it: the v1 API needs none."
@@ -124,7 +134,8 @@ async def test_a_missing_deployment_is_told_with_the_setting_that_names_it(azure
     ("options", "message"),
     [
         ({"dialect": "openai", "base": "/v1"}, WRONG_PATH),
-        ({"base": "/somewhere/else"}, WRONG_PATH),
+        ({"base": "/somewhere/else"}, NOT_THERE_V1),
+        ({"base": "/somewhere/else", "azure": CLASSIC}, NOT_THERE),
         ({"azure": {"api_version": "2019-01-01"}}, WRONG_VERSION),
         ({"azure": {"api_version": "latest"}}, WRONG_VERSION),
     ],

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from gatepass.adapt.embeddings import PARALLEL
-from tests.integration.gateway import gateway, until
-from tests.integration.scripted import Hold, Pause, Scripted, Send, Wait, reply
+from tests.integration.gateway import gateway
+from tests.integration.scripted import Hold, Scripted, Send, Wait, reply
+from tests.waiting import at_rest, until
 
 PATH = "/v1/embeddings"
 LIMIT = 4
@@ -85,8 +86,7 @@ async def test_parts_go_out_a_few_at_a_time_and_come_back_in_order():
         gate.ask(asked(8), PATH) as ask,
     ):
         await upstream.requested(PARALLEL)
-        await asyncio.sleep(0.05)
-        assert len(upstream.received) == PARALLEL
+        assert await at_rest(lambda: len(upstream.received)) == PARALLEL
         for event in reversed(go):
             event.set()
         answer = await ask.answer()
@@ -105,15 +105,19 @@ FAILING: dict[str, tuple[int, Any, int, str]] = {
 @pytest.mark.parametrize("case", FAILING)
 async def test_one_part_that_fails_ends_all_and_nothing_of_it_is_answered(case):
     status, body, shown, code = FAILING[case]
+    fail = asyncio.Event()
 
     def serve(request):
         if request.json()["input"][0] != "3":
             return [Hold()]
-        return [Pause(0.1), Send(reply(body, status, retry_after="7"))]
+        return [Wait(fail), Send(reply(body, status, retry_after="7"))]
 
     models = {"e": {"upstream": "chat", "rules": {"split": 3}}}
     async with Scripted(answer=serve) as upstream, gateway(upstream=upstream.url, models=models) as gate:
-        answer = await gate.ask(asked(12), PATH).answer()
+        async with gate.ask(asked(12), PATH) as ask:
+            await upstream.requested(4)
+            fail.set()
+            answer = await ask.answer()
         await until(lambda: upstream.open <= 1)
         assert gate.gate.live.busy == 0
     assert (answer.status, answer.error["code"]) == (shown, code)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.integration.answers import COMPLETION, DONE
 from tests.integration.gateway import HELLO, Answer, gateway
 from tests.integration.scripted import (
     Fin,
@@ -26,9 +27,9 @@ from tests.integration.scripted import (
     reply,
     stream,
 )
+from tests.waiting import at_rest
 
 STREAMED = {**HELLO, "stream": True, "stream_options": {"include_usage": True}}
-DONE = event("[DONE]")
 
 
 def delta(index: int = 0, finish: str | None = None, **fields: object) -> bytes:
@@ -61,11 +62,6 @@ TALK = [
     ),
     DONE,
 ]
-COMPLETION = {
-    "id": "x",
-    "object": "chat.completion",
-    "choices": [{"index": 0, "message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}],
-}
 
 
 def sha256(data: bytes) -> str:
@@ -212,11 +208,8 @@ async def test_a_client_that_reads_nothing_stops_the_upstream():
         gate.ask(STREAMED) as ask,
     ):
         await ask.head()
-        seen = -1
-        while seen != upstream.sent_bytes:
-            seen = upstream.sent_bytes
-            await asyncio.sleep(0.3)  # the state that is looked for is that nothing moves any more
-        assert 0 < upstream.sent_bytes < 16_000_000 < len(flood)  # what both kernels buffer, and little of ours
+        taken = await at_rest(lambda: upstream.sent_bytes)
+        assert 0 < taken < 16_000_000 < len(flood)  # what both kernels buffer, and little of ours
         while await ask.piece():
             pass
     assert len(ask.body) > 16_000_000

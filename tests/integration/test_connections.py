@@ -13,8 +13,9 @@ import pytest
 import trustme
 
 from tests.integration.answers import COMPLETION, EVENTS
-from tests.integration.gateway import HELLO, gateway, until
+from tests.integration.gateway import HELLO, gateway
 from tests.integration.scripted import Fin, Hold, Move, Rst, Scripted, Send, Wait, head, reply, stream
+from tests.waiting import until
 
 STREAMED = {**HELLO, "stream": True}
 GOOD = Send(reply(COMPLETION))

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from tests.integration.answers import COMPLETION
-from tests.integration.gateway import HELLO, descriptors, gateway, until
+from tests.integration.gateway import HELLO, descriptors, gateway
 from tests.integration.scripted import Dialogue, Hold, Scripted, Send, Wait, begin_stream, chunk, event, head, reply
+from tests.waiting import until
 
 WITHIN_S = 1.0
 STREAMED = {**HELLO, "stream": True}

@@ -13,9 +13,10 @@ import pytest_asyncio
 from gatepass.admission.keys import hash_key, new_key
 from gatepass.config.references import Reference
 from tests.integration.answers import COMPLETION, EVENTS, VECTORS
-from tests.integration.gateway import BOUND_S, HELLO, JSON, gateway, until
+from tests.integration.gateway import BOUND_S, HELLO, JSON, gateway
 from tests.integration.raw import request, spoken, status_of, unchunked
 from tests.integration.scripted import Hold, Scripted, Send, Wait, begin_stream, chunk, reply
+from tests.waiting import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -320,7 +321,7 @@ async def test_what_comes_behind_a_request_never_gets_into_its_response(case):
         whole = request(json.dumps({**HELLO, "stream": True}).encode(), [("connection", "keep-alive")])
         hearing = asyncio.create_task(spoken(gate.port, whole, BEHIND[case]))
         await upstream.requested()
-        await asyncio.sleep(0.4)  # the bound of the second head has passed
+        await asyncio.sleep(0.4)  # until the second head's bound has passed: receive_s is real time here
         go.set()
         response = await hearing
     body = response.partition(b"\r\n\r\n")[2]

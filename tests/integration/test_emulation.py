@@ -8,15 +8,16 @@ import time
 
 import pytest
 
-from gatepass.pipeline import COMMENT_EVERY_S, HOLD_S
+from gatepass.heartbeat import EVERY_S, HOLD_S
 from tests.integration.answers import COMPLETION
-from tests.integration.gateway import HELLO, gateway, until
+from tests.integration.gateway import HELLO, gateway
 from tests.integration.scripted import Dialogue, Fin, Hold, Rst, Scripted, Send, Wait, head, reply
 from tests.unit.clock import DrivenClock, settle
+from tests.waiting import until
 
 STREAMED = {**HELLO, "stream": True}
 MODELS = {"m": {"upstream": "chat", "stream": "emulate"}}
-COMMENT = b": keep-alive\n"
+COMMENT = b": keep-alive\n\n"
 BUSY = {"error": {"message": "slow down", "type": "rate_limit_error", "param": None, "code": "busy"}}
 
 
@@ -31,7 +32,7 @@ async def comments(ask, clock, count):
     for number in range(1, count + 1):
         await ask.until(COMMENT * number)
         if number < count:
-            await clock.advance(COMMENT_EVERY_S)
+            await clock.advance(EVERY_S)
     assert ask.body == COMMENT * count
 
 
@@ -50,6 +51,19 @@ async def test_a_model_that_does_not_stream_is_asked_for_a_whole_reply():
     assert (plain.status, plain.json()) == (200, COMPLETION)
     assert [request.json().get("stream") for request in upstream.received] == [False, None]
     assert upstream.received[0].header("accept") == "application/json"
+
+
+async def test_calls_without_ids_get_one_each():
+    called = [{"type": "function", "function": {"name": name, "arguments": "{}"}} for name in ("a", "b", "c")]
+    choice = {"index": 0, "message": {"role": "assistant", "tool_calls": called}, "finish_reason": "tool_calls"}
+    async with (
+        Scripted([Send(reply({**COMPLETION, "choices": [choice]}))]) as upstream,
+        one_at(upstream, None) as gate,
+    ):
+        answer = await gate.ask(STREAMED).answer()
+    deltas = [chunk["choices"][0]["delta"] for chunk in map(json.loads, answer.events[:-1])]
+    ids = [one["id"] for delta in deltas for one in delta.get("tool_calls", ()) if "id" in one]
+    assert len(ids) == len(set(ids)) == 3
 
 
 @pytest.mark.parametrize("status", [400, 404, 429, 500, 503])
@@ -84,8 +98,8 @@ async def test_after_the_hold_comments_keep_the_line_and_then_comes_the_answer()
         assert ask.received["x-gatepass-adapted"] == "stream=synth"
         go.set()
         answer = await ask.answer()
-        assert clock.now() == 1_000.0 + HOLD_S + 3 * COMMENT_EVERY_S
-        await clock.advance(10 * COMMENT_EVERY_S)
+        assert clock.now() == 1_000.0 + HOLD_S + 3 * EVERY_S
+        await clock.advance(10 * EVERY_S)
     assert (text_of(answer.events), answer.events[-1], answer.whole) == ("hi", "[DONE]", True)
     assert answer.body.startswith(COMMENT * 4 + b"data: ")
     assert answer.body.count(COMMENT) == 4
@@ -196,7 +210,7 @@ async def test_a_client_that_leaves_ends_the_upstreams_work_within_a_second(coun
         await upstream.left()
         assert time.monotonic() - left < 1
         await until(lambda: gate.gate.live.busy == 0)
-        await clock.advance(10 * COMMENT_EVERY_S)
+        await clock.advance(10 * EVERY_S)
 
 
 async def test_a_client_that_leaves_in_the_middle_of_the_reply_ends_it_too():

@@ -17,9 +17,10 @@ from typing import Any
 import pytest
 
 from tests.integration.answers import COMPLETION, EVENTS, VECTORS
-from tests.integration.gateway import HELLO, descriptors, gateway, until
+from tests.integration.gateway import HELLO, descriptors, gateway
 from tests.integration.raw import request, spoken, status_of
 from tests.integration.scripted import Scripted, Send, reply, stream
+from tests.waiting import until
 
 REQUESTS = int(os.environ.get("GATEPASS_FUZZ_REQUESTS", "2000"))
 SEED = int(os.environ.get("GATEPASS_FUZZ_SEED", "4711"))

@@ -14,7 +14,8 @@ import trustme
 
 from gatepass.config.references import Reference
 from tests.integration.answers import COMPLETION, DONE, delta
-from tests.integration.gateway import HELLO, gateway, until
+from tests.integration.gateway import HELLO, gateway
+from tests.integration.issuer import SECRET, corp, minted
 from tests.integration.scripted import (
     Dialogue,
     Fin,
@@ -30,17 +31,13 @@ from tests.integration.scripted import (
 )
 from tests.integration.test_connections import nobody, secured
 from tests.unit.clock import DrivenClock
+from tests.waiting import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-SECRET = "portal-secret-4711"
 STREAMED = {**HELLO, "stream": True}
 TIMEOUT_S = 0.6
 GOOD = Send(reply(COMPLETION))
-
-
-def minted(text: str = "good-token-1", life_s: float = 300) -> Dialogue:
-    return [Send(reply({"access_token": text, "expires_in": life_s, "token_type": "Bearer"}))]
 
 
 def said(body: Any, status: int = 200, **headers: str) -> Dialogue:
@@ -157,12 +154,6 @@ async def test_a_flood_is_not_read(stage):
     await stage.gate.ask({**HELLO, "model": "flood"}).answer()
     tries = len([request for request in stage.issuer.received if request.target == "/flood"])
     assert stage.issuer.sent_bytes / tries < 16_000_000
-
-
-def corp(issuer: Scripted, upstream: Scripted, **more: Any) -> dict[str, Any]:
-    """One credential, one upstream."""
-    login = {"type": "oauth2", "token_url": issuer.url, "client_id": "i", "client_secret": SECRET, **more}
-    return {"credentials": {"corp": login}, "upstreams": {"chat": {"base_url": upstream.url, "credential": "corp"}}}
 
 
 async def test_an_issuer_that_is_down_at_the_start_is_used_within_four_seconds_of_its_return():

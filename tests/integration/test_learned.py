@@ -14,18 +14,21 @@ import pytest
 from click.testing import CliRunner, Result
 
 from gatepass.admission.keys import hash_key
+from gatepass.api.peers import Peers
 from gatepass.cli import main
 from gatepass.config.yaml_file import parse_yaml
 from gatepass.gate import Gate, build_gate
 from gatepass.runtime import SystemClock
 from gatepass.store.choice import open_store
 from tests.integration.answers import COMPLETION
-from tests.integration.gateway import HELLO, Gateway, gateway, until
+from tests.integration.gateway import HELLO, Gateway, gateway
 from tests.integration.scripted import Dialogue, Received, Scripted, Send, reply
 from tests.integration.store.responder import Responder, responding
+from tests.integration.workers.test_shared_tokens import arguments
 from tests.integration.workers.test_supervisor import ask as ask_port
 from tests.integration.workers.test_supervisor import started
 from tests.unit.clock import DrivenClock
+from tests.waiting import until, until_told
 
 KEY = "gp-a-key-that-opens-the-door"
 LOCKED = {"keys": [{"name": "ragflow", "hash": hash_key(KEY)}]}
@@ -306,14 +309,21 @@ async def test_two_gates_over_one_store_learn_once_and_a_restart_knows_it(caplog
     assert b"Unsupported" not in lying
 
 
+async def both_know(folder: Path) -> bool:
+    """Whether each of two workers, whose sockets are in `folder`, has a lesson to tell."""
+    told = await Peers(folder, "neither", bytes, dict, list).learned()
+    return len(told) == 2 and all(told)
+
+
 async def test_what_one_worker_learned_the_other_goes_by(tmp_path):
     async with Scripted(answer=no_stream) as upstream:
         configuration = {"upstreams": {"chat": {"base_url": f"{upstream.url}/v1"}}, "models": MODELS}
         async with started(tmp_path, configuration) as running:
             port = await running.port
-            await running.pids()
+            pids = await running.pids()
             assert (await ask_port(port, body=json.dumps(STREAMED).encode())).status == 200
-            await asyncio.sleep(3.5)  # two real processes: there is no clock to drive
+            told = arguments(pids[0])
+            await until_told(lambda: both_know(Path(told[told.index("--peers") + 1])))
             for _ in range(20):
                 assert (await ask_port(port, body=json.dumps(STREAMED).encode())).status == 200
             (row,) = (await ask_port(port, "/learned", None)).json()["lessons"]

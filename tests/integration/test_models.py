@@ -10,6 +10,7 @@ from tests.integration.answers import COMPLETION
 from tests.integration.gateway import HELLO, Gateway, gateway
 from tests.integration.scripted import Dialogue, Hold, Rst, Scripted, Send, Wait, head, reply
 from tests.unit.clock import DrivenClock
+from tests.waiting import until
 
 LARGE = {"id": "org/large", "object": "model", "created": 1, "owned_by": "corp", "x_context": 128_000}
 SMALL = {"id": "small", "object": "model", "created": 2, "owned_by": "corp"}
@@ -143,14 +144,53 @@ async def test_an_upstream_that_hangs_is_waited_for_eight_seconds():
         assert ids(await listed(gate)) == ["org/large", "small"]
 
 
+async def test_where_there_is_something_to_show_a_list_is_waited_for_four_seconds():
+    """LibreChat gives up after five. What comes later is there for the next who asks."""
+    clock, release = DrivenClock(), asyncio.Event()
+    async with Scripted([Wait(release), *LIST]) as upstream:
+        models = {"own": {"upstream": "chat"}, "*": {"upstream": "chat"}}
+        async with gateway(upstream=upstream.url, clock=clock, models=models) as gate:
+            asking = asyncio.create_task(listed(gate))
+            await upstream.requested()
+            await clock.advance(3.9)
+            assert not asking.done()
+            await clock.advance(0.2)
+            assert ids(await asking) == ["own"]
+            release.set()
+            assert ids(await listed(gate)) == ["own", "org/large", "small"]
+    assert len(upstream.received) == 1
+
+
+async def test_an_old_list_is_shown_where_the_new_one_takes_its_time():
+    clock = DrivenClock()
+    async with Scripted(LIST, [Hold()]) as upstream, gateway(upstream=upstream.url, clock=clock) as gate:
+        assert ids(await listed(gate)) == ["org/large", "small"]
+        await clock.advance(61)
+        asking = asyncio.create_task(listed(gate))
+        await upstream.requested(2)
+        await clock.advance(4.1)
+        assert ids(await asking) == ["org/large", "small"]
+
+
+async def test_one_model_is_looked_for_in_every_list():
+    clock, release = DrivenClock(), asyncio.Event()
+    async with Scripted([Wait(release), *LIST]) as upstream:
+        models = {"own": {"upstream": "chat"}, "*": {"upstream": "chat"}}
+        async with gateway(upstream=upstream.url, clock=clock, models=models) as gate:
+            asking = asyncio.create_task(gate.ask(None, "/v1/models/small", method="GET").answer())
+            await upstream.requested()
+            await clock.advance(6)
+            release.set()
+            assert (await asking).json() == SMALL
+
+
 async def test_a_leaver_stops_nobody_elses_list():
     release = asyncio.Event()
     async with Scripted([Wait(release), *LIST]) as upstream, gateway(upstream=upstream.url) as gate:
         async with gate.ask(None, "/v1/models", method="GET"):
             await upstream.requested()
             staying = asyncio.create_task(listed(gate))
-            while gate.gate.live.busy < 2:
-                await asyncio.sleep(0.002)
+            await until(lambda: gate.gate.live.busy == 2)
         release.set()
         assert ids(await staying) == ["org/large", "small"]
     assert len(upstream.received) == 1

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from tests.integration.gateway import CHAT, HELLO, gateway, until
+from tests.integration.gateway import CHAT, HELLO, gateway
 from tests.integration.ragflow import REPLAYED, classify
 from tests.integration.scripted import Rst, Scripted, Send, Wait, event, reply, stream
 from tests.unit.clock import DrivenClock
+from tests.waiting import BOUND_S, until
 
 COMPLETION = {
     "id": "chatcmpl-1",
@@ -330,9 +331,9 @@ async def test_a_login_that_is_down_is_not_felt_before_the_end_and_an_expired_to
         sent = len(corporation.chat.received)
         await clock.advance(6)
         dead = asyncio.create_task(gate.ask().answer())
-        while not dead.done():
-            await clock.advance(0.1)
-            await asyncio.sleep(0.002)
+        async with asyncio.timeout(BOUND_S):
+            while not dead.done():
+                await clock.advance(0.1)
         late = dead.result()
     assert (late.status, late.error["code"], late.error["hop"]) == (503, "token_unavailable", "credential:login")
     assert corporation.login.url.removeprefix("http://") in late.error["message"]

@@ -14,7 +14,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from gatepass.admission.keys import hash_key
 from tests.integration.answers import COMPLETION, DONE, EVENTS, delta
-from tests.integration.gateway import BOUND_S, HELLO, JSON, Gateway, gateway, until
+from tests.integration.gateway import BOUND_S, HELLO, JSON, Gateway, gateway
+from tests.integration.issuer import corp, minted
 from tests.integration.ragflow import REPLAYED, classify
 from tests.integration.raw import request, spoken, status_of
 from tests.integration.scripted import (
@@ -31,23 +32,12 @@ from tests.integration.scripted import (
     stream,
 )
 from tests.unit.clock import DrivenClock
+from tests.waiting import until
 
 STREAMED = {**HELLO, "stream": True, "stream_options": {"include_usage": True}}
 KEY = "gp-a-key-that-opens-the-door"
 LOCKED = {"keys": [{"name": "ragflow", "hash": hash_key(KEY)}]}
 GOOD = [Send(reply(COMPLETION))]
-
-
-def minted(text: str = "good-token-1", life_s: float = 300) -> list[Any]:
-    return [Send(reply({"access_token": text, "expires_in": life_s}))]
-
-
-def corp(issuer: Scripted, upstream: Scripted) -> dict[str, Any]:
-    login = {"type": "oauth2", "token_url": issuer.url, "client_id": "i", "client_secret": "a-long-secret"}
-    return {
-        "credentials": {"corp": login},
-        "upstreams": {"chat": {"base_url": f"{upstream.url}/v1", "credential": "corp"}},
-    }
 
 
 async def get(gate: Gateway, path: str, **headers: str) -> tuple[int, Any]:

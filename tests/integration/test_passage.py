@@ -10,8 +10,24 @@ from typing import Any
 import pytest
 
 from gatepass.upload import KEPT_BYTES
-from tests.integration.gateway import JSON, gateway, until
-from tests.integration.scripted import LAST_CHUNK, Hold, Pause, Rst, Scripted, Send, chunk, event, head, reply, stream
+from tests.integration.gateway import JSON, gateway
+from tests.integration.scripted import (
+    LAST_CHUNK,
+    Dialogue,
+    Fin,
+    Hold,
+    Pause,
+    Rst,
+    Scripted,
+    Send,
+    Wait,
+    chunk,
+    event,
+    head,
+    reply,
+    stream,
+)
+from tests.waiting import at_rest, until
 
 KEY = "gp-0123456789abcdef"
 MARK = "b-1"
@@ -87,6 +103,11 @@ async def test_a_key_for_some_models_wants_one_of_them_named():
         ("POST", "/v1/batches", {"model": "w-1", "input_file_id": "file-1"}, JSON),
         ("POST", "/v1/batches/b-1/cancel", {"model": "w-1"}, JSON),
         ("POST", "/v1/files", form(), FORM),
+        ("GET", "/v1/responses/resp_1", None, {}),
+        ("GET", "/v1/responses/resp_1/input_items", None, {}),
+        ("DELETE", "/v1/responses/resp_1", None, {}),
+        ("POST", "/v1/responses/resp_1/cancel", {"model": "w-1"}, JSON),
+        ("POST", "/v1/responses/resp_1/cancel", b"", JSON),
     ],
 )
 async def test_a_key_for_some_models_runs_no_file_of_others_whatever_its_body_says(method, path, body, more):
@@ -137,12 +158,17 @@ async def test_speech_without_a_content_type_passes_unless_it_begins_like_an_err
 @pytest.mark.parametrize("more", [b"", b"data: [DONE]\n\n"])
 async def test_a_stream_of_responses_that_closes_before_its_last_event_ends_in_an_error(more):
     end = (chunk(more) if more else b"") + LAST_CHUNK
-    answer: list[Send | Pause] = [Send(stream(*EVENTS[:2], end=b"")), Pause(0.05), Send(end)]
+    go_on = asyncio.Event()
+    answer: Dialogue = [Send(stream(*EVENTS[:2], end=b"")), Wait(go_on), Send(end)]
     async with (
         Scripted(answer=lambda _: answer) as upstream,
         gateway(upstream=upstream.url) as gp,
+        gp.ask(ASKED, "/v1/responses") as ask,
     ):
-        answered = await gp.ask(ASKED, "/v1/responses").answer()
+        await ask.head()
+        await ask.until(EVENTS[1])
+        go_on.set()
+        answered = await ask.answer()
     assert answered.body.startswith(b"".join(EVENTS[:2]))
     assert b"event: error\n" in answered.body
     assert json.loads(answered.events[-1])["code"] == "upstream_closed"
@@ -260,14 +286,17 @@ SOUND = b"ID3\x04" + bytes(range(256)) * 3000
 
 
 async def test_speech_passes_as_it_comes_with_its_length():
+    go_on = asyncio.Event()
+
     def answer(_):
         return [Send(head(200, content_type="audio/mpeg", content_length=str(len(SOUND))) + SOUND[:9]),
-                Pause(0.1), Send(SOUND[9:])]  # fmt: skip
+                Wait(go_on), Send(SOUND[9:])]  # fmt: skip
 
     async with Scripted(answer=answer) as upstream, gateway(upstream=upstream.url) as gp:
         body = {"model": "tts", "voice": "a", "input": "Hello"}
         async with gp.ask(body, "/v1/audio/speech") as ask:
             await ask.head()
+            go_on.set()
             answered = await ask.answer()
     assert (answered.status, answered.body) == (200, SOUND)
     assert answered.headers["content-type"] == "audio/mpeg"
@@ -276,15 +305,23 @@ async def test_speech_passes_as_it_comes_with_its_length():
 
 
 async def test_speech_that_breaks_off_breaks_the_connection():
+    go_on = asyncio.Event()
+
     def answer(_):
         return [
             Send(head(200, content_type="audio/mpeg", transfer_encoding="chunked") + b"5\r\nhello\r\n"),
-            Pause(0.05),
+            Wait(go_on),
             Rst(),
         ]
 
-    async with Scripted(answer=answer) as upstream, gateway(upstream=upstream.url) as gp:
-        answered = await gp.ask({"model": "tts", "input": "a"}, "/v1/audio/speech").answer()
+    async with (
+        Scripted(answer=answer) as upstream,
+        gateway(upstream=upstream.url) as gp,
+        gp.ask({"model": "tts", "input": "a"}, "/v1/audio/speech") as ask,
+    ):
+        await ask.head()
+        go_on.set()
+        answered = await ask.answer()
     assert (answered.status, answered.whole) == (200, False)
     assert b"error" not in answered.body
 
@@ -398,23 +435,31 @@ async def test_what_fails_before_anything_was_said_has_a_status(answer):
 
 @pytest.mark.parametrize("end", [Rst(), Send(b"")])
 async def test_a_stream_of_responses_that_breaks_ends_in_the_event_that_its_clients_read(end):
+    go_on = asyncio.Event()
+
     def answer(_):
         begun = stream(EVENTS[0], end=b"")
-        return [Send(begun), Pause(0.05), Rst()]
+        return [Send(begun), Wait(go_on), end, Fin()]
 
-    async with Scripted(answer=answer) as upstream, gateway(upstream=upstream.url) as gp:
-        answered = await gp.ask(ASKED, "/v1/responses").answer()
+    async with (
+        Scripted(answer=answer) as upstream,
+        gateway(upstream=upstream.url) as gp,
+        gp.ask(ASKED, "/v1/responses") as ask,
+    ):
+        await ask.head()
+        go_on.set()
+        answered = await ask.answer()
     said = json.loads(answered.events[-1])
     assert b"event: error\n" in answered.body
     assert (said["type"], said["code"], said["error"]["code"]) == ("error", "upstream_closed", "upstream_closed")
 
 
-async def test_a_document_is_no_stream_of_responses_and_a_page_no_response():
-    answers = iter([reply({"object": "response", "output": []}), reply({"choices": []})])
+async def test_what_is_no_response_is_no_stream_of_one_either():
+    answers = iter([reply({"choices": []}), reply([]), reply({"choices": []})])
     async with Scripted(answer=lambda _: [Send(next(answers))]) as upstream, gateway(upstream=upstream.url) as gp:
-        streamed = await gp.ask(ASKED, "/v1/responses").answer()
+        told = [(await gp.ask(ASKED, "/v1/responses").answer()).error["code"] for _ in range(2)]
         other = await gp.ask({**ASKED, "stream": False}, "/v1/responses").answer()
-    assert (streamed.error["code"], other.error["code"]) == ("upstream_invalid", "upstream_invalid")
+    assert [*told, other.error["code"]] == ["upstream_invalid"] * 3
 
 
 async def test_a_transcript_that_is_streamed_passes_event_by_event():
@@ -433,7 +478,6 @@ async def test_a_client_that_reads_slowly_holds_the_upstream_back_and_gets_every
         gp.ask({"model": "tts", "input": "a"}, "/v1/audio/speech") as ask,
     ):
         await ask.head()
-        await asyncio.sleep(0.3)
-        assert upstream.sent_bytes < len(sound)
+        assert await at_rest(lambda: upstream.sent_bytes) < len(sound)
         answered = await ask.answer()
     assert answered.body == sound

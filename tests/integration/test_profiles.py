@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from contextlib import asynccontextmanager
 from hashlib import sha256
@@ -9,8 +10,12 @@ from typing import Any
 
 import pytest
 
+from gatepass.heartbeat import HOLD_S, STREAM_HOLD_S
+from gatepass.surface.operations import OPERATIONS
 from tests.integration.gateway import CHAT, HELLO, JSON, gateway
-from tests.integration.scripted import Dialogue, Pause, Received, Scripted, Send, event, reply, stream
+from tests.integration.scripted import Scripted, Send, Wait, event, reply, stream
+from tests.integration.test_passage import FORM, form
+from tests.unit.clock import DrivenClock
 
 KEYS = {name: f"gp-0123456789abcdef-{name}" for name in ("ragflow", "librechat", "dify", "none", "lobechat")}
 PAGE = "https://chat.corp.example"
@@ -138,21 +143,49 @@ async def test_models_are_listed_and_understood_by_names_that_tell_their_type():
     assert unknown.status == 404
 
 
+async def test_ears_and_a_voice_of_their_own_are_listed_as_such_and_asked_with_their_own_credentials():
+    async with Scripted(answer=lambda _: [Send(reply({"text": "you"}))]) as upstream:
+        names = ("ears", "voice")
+        upstreams = {name: {"base_url": f"{upstream.url}/{name}", "credential": name} for name in names}
+        credentials = {name: {"type": "static", "token": f"token-of-{name}-0123"} for name in names}
+        models = {
+            "scribe": {"upstream": "ears", "name": "corp-asr-7", "capabilities": {"kind": "asr"}},
+            "reader": {"upstream": "voice", "capabilities": {"kind": "tts"}},
+        }
+        async with gateway(upstreams=upstreams, credentials=credentials, models=models) as gatepass:
+            listed = await gatepass.ask(None, "/for/ragflow/v1/models", method="GET", headers={}).answer()
+            heard = await gatepass.ask(
+                form(model="scribe___whisper"), "/for/ragflow/v1/audio/transcriptions", headers=FORM
+            ).answer()
+            asked = {"model": "reader___tts", "input": "Hello", "voice": "a"}
+            spoken = await gatepass.ask(asked, "/for/ragflow/v1/audio/speech").answer()
+    assert [entry["id"] for entry in listed.json()["data"]] == ["scribe___whisper", "reader___tts"]
+    assert (heard.status, spoken.status) == (200, 200)
+    to_ears, to_voice = upstream.received
+    assert (to_ears.target, to_ears.header("authorization")) == (
+        "/ears/audio/transcriptions", "Bearer token-of-ears-0123",
+    )  # fmt: skip
+    assert to_ears.body == form(model="corp-asr-7")
+    assert (to_voice.target, to_voice.header("authorization")) == ("/voice/audio/speech", "Bearer token-of-voice-0123")
+    assert to_voice.json() == {**asked, "model": "reader"}
+
+
+@pytest.mark.parametrize("stream", ["emulate", "native"])
 @pytest.mark.parametrize(("name", "signs"), [("none", b": keep-alive"), ("dify", b'"delta":{"content":""}')])
-async def test_a_stream_that_waits_is_kept_alive_in_the_form_that_the_client_takes(name, signs, monkeypatch):
-    monkeypatch.setattr("gatepass.pipeline.HOLD_S", 0.05)
-    models = {"m": {"upstream": "chat", "stream": "emulate"}}
-
-    def slow(_: Received) -> Dialogue:
-        return [Pause(0.3), Send(whole({"role": "assistant", "content": "done"}))]
-
+async def test_a_stream_that_waits_is_kept_alive_in_the_form_that_the_client_takes(name, signs, stream):
+    go, clock = asyncio.Event(), DrivenClock()
     async with (
-        Scripted(answer=slow) as upstream,
-        gateway(upstream=upstream.url, access=access(), models=models) as gatepass,
+        Scripted([Wait(go), Send(whole({"role": "assistant", "content": "done"}))]) as upstream,
+        gateway(
+            upstream=upstream.url, access=access(), clock=clock, models={"m": {"upstream": "chat", "stream": stream}}
+        ) as gatepass,
         gatepass.ask({**HELLO, "stream": True}, headers=by(name)) as ask,
     ):
+        await upstream.requested()
+        await clock.advance(HOLD_S if stream == "emulate" else STREAM_HOLD_S)
         await ask.head()
         assert signs in await ask.piece()
+        go.set()
         answer = await ask.answer()
     assert b"done" in answer.body
     assert (b": keep-alive" in answer.body) == (name == "none")
@@ -189,6 +222,36 @@ async def test_no_other_page_is(path, origin):
         answer = await gatepass.ask(path=path, headers=by("none", origin=origin)).answer()
     assert asked.status == 405
     assert not any(name.startswith("access-control") for name in (*asked.headers, *answer.headers))
+
+
+@pytest.mark.parametrize("row", OPERATIONS, ids=lambda row: f"{row.method} {row.path}")
+async def test_a_listed_page_may_ask_for_every_operation(row):
+    path = "/for/lobechat/v1" + row.path.format(id="a-1", model="m")
+    asks = {**ASKS, "access-control-request-method": row.method}
+    async with serving(whole({"content": "a"}), profiles=LISTED) as (_, gatepass):
+        asked = await gatepass.ask(None, path, method="OPTIONS", headers=asks).answer()
+    assert (asked.status, asked.headers["access-control-allow-origin"]) == (204, PAGE)
+    assert row.method in asked.headers["access-control-allow-methods"].split(", ")
+
+
+async def test_no_cache_gives_a_page_what_was_answered_to_another_request():
+    async with serving(whole({"content": "a"}), profiles=LISTED) as (_, gatepass):
+        answers = [
+            await gatepass.ask(None, "/for/lobechat/v1/models", method="GET", headers=headers).answer()
+            for headers in (by("none"), by("none", origin="https://other.example"), by("none", origin=PAGE))
+        ]
+        of_another = await gatepass.ask(None, "/v1/models", method="GET", headers=by("none")).answer()
+    assert [answer.headers.get("vary") for answer in answers] == ["origin"] * 3
+    assert ["access-control-allow-origin" in answer.headers for answer in answers] == [False, False, True]
+    assert "vary" not in of_another.headers
+
+
+async def test_the_plain_profile_can_let_pages_in_too():
+    async with serving(whole({"content": "a"}), profiles={"plain": {"cors_origins": ["*"]}}) as (_, gatepass):
+        alone = await gatepass.ask(None, "/v1/models", method="GET", headers=by("none")).answer()
+        page = await gatepass.ask(None, "/v1/models", method="GET", headers=by("none", origin=PAGE)).answer()
+    assert [answer.headers["vary"] for answer in (alone, page)] == ["origin"] * 2
+    assert page.headers["access-control-allow-origin"] == PAGE
 
 
 async def test_without_keys_no_foreign_page_is_let_in_by_a_profile():

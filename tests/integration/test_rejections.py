@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -16,7 +15,6 @@ from tests.integration.scripted import (
     Dialogue,
     Fin,
     Hold,
-    Pause,
     Received,
     Scripted,
     Send,
@@ -26,6 +24,8 @@ from tests.integration.scripted import (
     reply,
     stream,
 )
+from tests.unit.clock import DrivenClock
+from tests.waiting import until
 
 MANY = 500
 PAGE = b"<!doctype html><html><head><title>Sign in to Corp</title></head><body>no tokens here</body></html>"
@@ -85,6 +85,7 @@ class Firm:
         self.forbidden: str | None = None
         self.only: str | None = None
         self.life_s = 3600
+        self.clock = DrivenClock()
         self.ends_s: dict[str, float] = {}
         self.dead: list[str] = []
         self.refuses = asyncio.Event()
@@ -105,7 +106,7 @@ class Firm:
         if self.hangs:
             return [Hold()]
         self.minted.append(self.only or f"token-number-{len(self.minted) + 1}")
-        self.ends_s[self.minted[-1]] = time.monotonic() + self.life_s
+        self.ends_s[self.minted[-1]] = self.clock.now() + self.life_s
         return [Send(reply({"access_token": self.minted[-1], "expires_in": self.life_s}))]
 
     def _serve(self, request: Received) -> Dialogue:
@@ -121,7 +122,7 @@ class Firm:
 
         def answer(request: Received) -> Dialogue:
             token = (request.header("authorization") or "").removeprefix("Bearer ")
-            if time.monotonic() >= self.ends_s[token]:
+            if self.clock.now() >= self.ends_s[token]:
                 self.dead.append(token)
             return next(turns, dialogues[-1])
 
@@ -336,22 +337,32 @@ async def test_what_came_of_a_stalled_rejection_is_told_where_there_is_no_other_
 async def test_a_token_that_ended_while_its_request_waited_for_a_connection_is_not_sent():
     async with Firm(FORMS["a 401"]) as firm:
         firm.life_s = 2
-        said = Send(reply(COMPLETION))
-        firm.chat = firm.playing([said], [Pause(1.5), said], [said])
-        async with firm.chat, gateway(**firm.blocks(max_connections=1)) as gate:
+        said, go_on = Send(reply(COMPLETION)), asyncio.Event()
+        firm.chat = firm.playing([said], [Wait(go_on), said], [said])
+        async with firm.chat, gateway(clock=firm.clock, **firm.blocks(max_connections=1)) as gate:
             assert (await asked(gate)).status == 200
-            await asyncio.sleep(0.6)
-            answers = await asyncio.gather(*(asked(gate) for _ in range(3)))
-            assert [answer.status for answer in answers] == [200] * 3
+            asking = [asyncio.create_task(asked(gate)) for _ in range(3)]
+            await firm.chat.requested(2)
+            await until(lambda: gate.gate.live.busy == 3)
+            await firm.clock.advance(firm.life_s)
+            go_on.set()
+            assert [answer.status for answer in await asyncio.gather(*asking)] == [200] * 3
+            assert firm.shown[:2] == ["1", "1"]
             assert firm.dead == []
 
 
 async def test_a_request_that_is_repeated_after_its_token_ended_goes_with_another():
     async with Firm(FORMS["a 401"]) as firm:
         firm.life_s = 2
-        firm.chat = firm.playing([Send(reply(COMPLETION))], [Pause(2.2), Fin()], [Send(reply(COMPLETION))])
-        async with firm.chat, gateway(**firm.blocks()) as gate:
-            answers = [await asked(gate) for _ in range(2)]
+        go_on = asyncio.Event()
+        firm.chat = firm.playing([Send(reply(COMPLETION))], [Wait(go_on), Fin()], [Send(reply(COMPLETION))])
+        async with firm.chat, gateway(clock=firm.clock, **firm.blocks()) as gate:
+            first = await asked(gate)
+            asking = asyncio.create_task(asked(gate))
+            await firm.chat.requested(2)
+            await firm.clock.advance(firm.life_s)
+            go_on.set()
+            answers = [first, await asking]
             assert [answer.status for answer in answers] == [200] * 2
             assert answers[1].headers["x-gatepass-attempts"] == "2"
             assert firm.shown[:2] == ["1", "1"]

@@ -24,6 +24,7 @@ from tests.integration.scripted import (
     reply,
     stream,
 )
+from tests.waiting import at_rest
 
 ASK = b"POST /v1/x?y=1 HTTP/1.1\r\nHost: h\r\nX-Two: a:b\r\nContent-Length: 7\r\n\r\n" + b'{"a":1}'
 
@@ -162,11 +163,7 @@ async def test_a_reader_that_stops_is_felt():
         with socket.create_connection(("127.0.0.1", int(upstream.url.rpartition(":")[2]))) as idle:
             idle.sendall(ASK)
             await upstream.until(lambda: upstream.sent_bytes > 0)
-            taken = -1
-            while taken != upstream.sent_bytes:
-                taken = upstream.sent_bytes
-                await asyncio.sleep(0.1)
-            assert taken < 20_000_000
+            assert await at_rest(lambda: upstream.sent_bytes) < 20_000_000
 
 
 async def test_what_is_no_request_is_told_at_the_end():

@@ -6,9 +6,10 @@ import asyncio
 
 from gatepass.admission.keys import hash_key
 from tests.integration.answers import COMPLETION
-from tests.integration.gateway import Gateway, gateway, until
+from tests.integration.gateway import Gateway, gateway
 from tests.integration.scripted import Scripted, Send, reply
 from tests.unit.clock import DrivenClock
+from tests.waiting import until
 
 KEY = "gp-a-key-that-opens-the-door"
 LOCKED = {"keys": [{"name": "ragflow", "hash": hash_key(KEY)}]}

@@ -7,12 +7,14 @@ from collections.abc import Callable
 import pytest
 
 from gatepass.call import Inbound
-from gatepass.heartbeat import COMMENT, Heartbeat
+from gatepass.heartbeat import COMMENT, COMMENT_AFTER_ID, EVERY_S, HOLD_S, STREAM_HOLD_S, Heartbeat
 from gatepass.observe.exchange import Exchange
 from gatepass.reply import Reply
+from gatepass.runtime import Rounds
 from tests.unit.clock import DrivenClock
 
-HOLD_S, EVERY_S = 5.0, 12.0
+ROUND_S = 1.0
+EVENT = b'data: {"x":1}\n\n'
 
 
 class Client:
@@ -44,12 +46,17 @@ class Client:
         raise NotImplementedError
 
 
+class Events:
+    def __init__(self, *, has_ids: bool) -> None:
+        self.has_ids = has_ids
+
+
 class Scene:
     def __init__(self) -> None:
         self.client, self.clock = Client(), DrivenClock()
         self.exchange = Exchange(Inbound("id", "POST", "/", (), "", self.clock.now()))
         self.reply = Reply(self.client, self.exchange, self.clock)
-        self.heartbeat = Heartbeat(self.reply, self.clock, HOLD_S, EVERY_S)
+        self.heartbeat = Heartbeat(self.reply, self.clock, Rounds(self.clock, ROUND_S))
 
 
 @pytest.fixture
@@ -57,38 +64,67 @@ def scene() -> Scene:
     return Scene()
 
 
-async def test_nothing_goes_out_before_the_hold_is_over(scene):
-    scene.heartbeat.start()
-    await scene.clock.advance(HOLD_S - 0.01)
+@pytest.mark.parametrize("hold_s", [HOLD_S, STREAM_HOLD_S])
+async def test_nothing_goes_out_before_the_hold_is_over(scene, hold_s):
+    scene.heartbeat.start(COMMENT, hold_s)
+    await scene.clock.advance(hold_s - 0.01)
     assert (scene.client.status, scene.client.data, scene.reply.begun) == (None, b"", False)
     await scene.clock.advance(0.01)
     assert (scene.client.status, scene.client.data, scene.reply.begun) == (200, COMMENT, True)
 
 
-async def test_then_a_sign_comes_at_every_turn_and_never_a_blank_line(scene):
-    scene.heartbeat.start()
+def test_the_hold_of_a_stream_outlasts_what_has_an_error_of_its_own_and_undercuts_the_strictest_proxy():
+    connect_s, credential_s, strictest_s = 5, 10.5, 30
+    assert max(connect_s, credential_s) < STREAM_HOLD_S
+    assert strictest_s > STREAM_HOLD_S + EVERY_S + 2 * ROUND_S
+
+
+async def test_then_a_sign_comes_at_every_turn_and_each_is_a_block_of_its_own(scene):
+    scene.heartbeat.start(COMMENT, HOLD_S)
     await scene.clock.advance(HOLD_S + 3 * EVERY_S)
-    assert scene.client.data == COMMENT * 4
-    assert b"\n\n" not in scene.client.data
+    assert scene.client.data == b": keep-alive\n\n" * 4
     assert (scene.exchange.bytes_out, scene.exchange.first_byte_s) == (len(COMMENT) * 4, None)
 
 
-async def test_the_wait_is_one_over_all_attempts(scene):
-    scene.heartbeat.start()
+async def test_the_wait_is_one_over_all_attempts_and_can_only_become_shorter(scene):
+    scene.heartbeat.start(COMMENT, STREAM_HOLD_S)
     await scene.clock.advance(HOLD_S - 1)
-    scene.heartbeat.start(b": another\n")
+    scene.heartbeat.start(b": another\n\n", HOLD_S)
+    scene.heartbeat.start(b": another\n\n", STREAM_HOLD_S)
     await scene.clock.advance(1)
     assert scene.client.data == COMMENT
 
 
 async def test_a_client_may_want_another_sign(scene):
-    scene.heartbeat.start(b"data: {}\n\n")
+    scene.heartbeat.start(b"data: {}\n\n", HOLD_S)
+    scene.heartbeat.follow(Events(has_ids=True))
     await scene.clock.advance(HOLD_S)
     assert scene.client.data == b"data: {}\n\n"
 
 
+@pytest.mark.parametrize(("has_ids", "sign"), [(False, COMMENT), (True, COMMENT_AFTER_ID)])
+async def test_in_a_stream_that_pauses_signs_come_between_its_events(scene, has_ids, sign):
+    scene.heartbeat.start(COMMENT, STREAM_HOLD_S)
+    await scene.clock.advance(1)
+    scene.reply.begin_stream(200, ())
+    scene.heartbeat.follow(Events(has_ids=has_ids))
+    for _ in range(30):
+        await scene.clock.advance(EVERY_S - 2 * ROUND_S)
+        assert scene.reply.offer(EVENT)
+    assert scene.client.data == EVENT * 30
+    await scene.clock.advance(EVERY_S + ROUND_S)
+    assert scene.client.data == EVENT * 30 + sign
+    await scene.clock.advance(EVERY_S)
+    assert scene.reply.offer(EVENT)
+    assert scene.client.data == EVENT * 30 + sign * 2 + EVENT
+
+
+async def test_behind_an_id_no_blank_line_follows_the_comment():
+    assert COMMENT_AFTER_ID + b"\n" == COMMENT
+
+
 async def test_after_the_stop_nothing_comes(scene):
-    scene.heartbeat.start()
+    scene.heartbeat.start(COMMENT, HOLD_S)
     await scene.clock.advance(HOLD_S)
     scene.heartbeat.stop()
     await scene.clock.advance(10 * EVERY_S)
@@ -96,16 +132,24 @@ async def test_after_the_stop_nothing_comes(scene):
     scene.heartbeat.stop()
 
 
+async def test_behind_the_end_nothing_comes_though_nobody_stopped_it(scene):
+    scene.heartbeat.start(COMMENT, HOLD_S)
+    scene.reply.begin_stream(200, ())
+    await scene.reply.events(EVENT, last=True)
+    await scene.clock.advance(10 * EVERY_S)
+    assert scene.client.data == EVENT
+
+
 async def test_one_that_was_stopped_in_the_hold_or_never_began_writes_nothing(scene):
     scene.heartbeat.stop()
-    scene.heartbeat.start()
+    scene.heartbeat.start(COMMENT, HOLD_S)
     scene.heartbeat.stop()
     await scene.clock.advance(10 * EVERY_S)
     assert (scene.client.status, scene.client.data) == (None, b"")
 
 
 async def test_a_client_that_does_not_read_is_sent_no_more(scene):
-    scene.heartbeat.start()
+    scene.heartbeat.start(COMMENT, HOLD_S)
     scene.client.takes = False
     await scene.clock.advance(HOLD_S + 100 * EVERY_S)
     assert (scene.client.status, scene.client.data, scene.exchange.bytes_out) == (200, b"", 0)

@@ -229,6 +229,13 @@ async def test_a_lesson_that_does_not_concern_a_request_leaves_it_as_it_is(stree
     assert street.sent[0].adapted == ("drop=temperature",)
 
 
+async def test_a_refusal_of_streams_teaches_a_responses_call_as_it_does_a_chat(street):
+    call = a_call(b'{"model":"m","input":"a","stream":true}', RESPONSES, stream=True)
+    assert await street.ask(call, refusal(), None) is None
+    assert [sent.stream for sent in street.sent] == [True, False]
+    assert street.sent[1].adapted == ("stream=synth",)
+
+
 @pytest.mark.parametrize(
     ("status", "said", "shown"),
     [
@@ -238,14 +245,6 @@ async def test_a_lesson_that_does_not_concern_a_request_leaves_it_as_it_is(stree
             (
                 "Not Found. If chat completions work at upstreams.chat, it has no Responses API: let the client ask by"
                 " chat completions (n8n: responsesApiEnabled off in the node)."
-            ),
-        ),
-        (
-            400,
-            NO_STREAM,
-            (
-                f"{NO_STREAM} gatepass makes streams for chat completions alone: let the client ask without a stream,"
-                " or by chat completions (n8n: responsesApiEnabled off in the node)."
             ),
         ),
         (400, "No such thing.", "No such thing. The path may be wrong."),

@@ -5,7 +5,7 @@ import pytest
 from gatepass.config.model import Config
 from gatepass.model_kinds import Kinds
 
-UPSTREAMS = {name: {"base_url": f"https://{name}.example/v1"} for name in ("chat", "embed", "rank")}
+UPSTREAMS = {name: {"base_url": f"https://{name}.example/v1"} for name in ("chat", "embed", "rank", "ears", "voice")}
 
 
 def kinds(**blocks):
@@ -64,6 +64,49 @@ def test_a_model_that_an_operation_names_is_of_that_kind(models):
 def test_an_only_upstream_that_gets_everything_says_nothing_of_a_model():
     config = Config.model_validate({"upstreams": {"u": UPSTREAMS["chat"]}, "operations": {"rerank": {"upstream": "u"}}})
     assert Kinds(config).typed("gpt-5", ["u"]) == "gpt-5"
+
+
+HEARING = {name: {"upstream": "ears", "model": "scribe"} for name in ("transcriptions", "translations")}
+SPEAKING = {"speech": {"upstream": "voice", "model": "reader"}}
+
+
+@pytest.mark.parametrize(
+    ("model", "listed_by", "name"),
+    [
+        ("corp", ["ears"], "corp___whisper"),
+        ("corp", ["voice"], "corp___tts"),
+        ("corp", ["ears", "voice"], "corp"),
+        ("scribe", [], "scribe___whisper"),
+        ("reader", [], "reader___tts"),
+        ("whisper-1", ["ears"], "whisper-1"),
+        ("tts-1", ["voice"], "tts-1"),
+    ],
+)
+def test_what_hears_and_what_speaks_is_known_by_its_operations(model, listed_by, name):
+    assert kinds(operations={**HEARING, **SPEAKING}).typed(model, listed_by) == name
+
+
+def test_an_upstream_that_hears_and_speaks_says_nothing_of_a_model():
+    operations = {"transcriptions": {"upstream": "ears"}, "speech": {"upstream": "ears"}}
+    assert kinds(operations=operations).typed("corp", ["ears"]) == "corp"
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "name"),
+    [
+        ({"kind": "asr"}, "m___whisper"),
+        ({"kind": "tts"}, "m___tts"),
+        ({"kind": "rerank"}, "m___rerank"),
+        ({"kind": "embedding"}, "m___embedding"),
+        ({"kind": "vision"}, "m___vision"),
+        ({"kind": "chat"}, "m"),
+        ({"kind": "chat", "dimensions": 3, "vision": True}, "m"),
+    ],
+)
+def test_what_is_declared_of_a_model_counts_first(capabilities, name):
+    models = {"m": {"upstream": "embed", "capabilities": capabilities}}
+    operations = {**OPERATIONS, "rerank": {"upstream": "rank", "model": "m"}}
+    assert kinds(operations=operations, models=models).typed("m", ["rank"]) == name
 
 
 def test_a_model_that_two_operations_name_has_no_kind():

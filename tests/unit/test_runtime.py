@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from gatepass.runtime import Leash, SystemClock, Tasks, sleep, timeout
+from gatepass.runtime import Leash, Rounds, SystemClock, Tasks, sleep, timeout
 from tests.unit.clock import DrivenClock, settle
 
 
@@ -10,15 +10,15 @@ class Left(Exception):
     pass
 
 
+async def held(leash):
+    with leash:
+        await asyncio.Event().wait()
+
+
 async def test_a_pulled_leash_ends_the_block_with_its_reason():
     leash = Leash()
     reason = Left()
-
-    async def work():
-        with leash:
-            await asyncio.Event().wait()
-
-    task = asyncio.create_task(work())
+    task = asyncio.create_task(held(leash))
     await settle()
     leash.pull(reason)
     with pytest.raises(Left) as caught:
@@ -29,12 +29,7 @@ async def test_a_pulled_leash_ends_the_block_with_its_reason():
 
 async def test_the_first_reason_wins():
     leash = Leash()
-
-    async def work():
-        with leash:
-            await asyncio.Event().wait()
-
-    task = asyncio.create_task(work())
+    task = asyncio.create_task(held(leash))
     await settle()
     first = Left("first")
     leash.pull(first)
@@ -45,12 +40,7 @@ async def test_the_first_reason_wins():
 
 async def test_a_cancellation_from_outside_stays_a_cancellation():
     leash = Leash()
-
-    async def work():
-        with leash:
-            await asyncio.Event().wait()
-
-    task = asyncio.create_task(work())
+    task = asyncio.create_task(held(leash))
     await settle()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -144,3 +134,68 @@ async def test_the_system_clock_grows_and_calls_back():
     await asyncio.wait_for(called.wait(), 5)
     assert clock.now() >= before
     assert clock.wall() > 1_500_000_000
+
+
+class Member:
+    def __init__(self):
+        self.looks = 0
+
+    def look(self):
+        self.looks += 1
+
+
+class Timers(DrivenClock):
+    """Counts what is set."""
+
+    count = 0
+
+    def call_later(self, delay_s, callback):
+        self.count += 1
+        return super().call_later(delay_s, callback)
+
+
+async def test_a_thousand_members_are_looked_at_in_every_round_from_one_timer():
+    clock, members = Timers(), [Member() for _ in range(1000)]
+    rounds = Rounds(clock, 2)
+    for member in members:
+        rounds.join(member)
+        rounds.join(member)
+    assert (clock.count, len(rounds)) == (1, 1000)
+    await clock.advance(7)
+    assert {member.looks for member in members} == {3}
+    assert clock.count == 4
+
+
+async def test_who_has_left_is_not_looked_at_and_without_members_no_round_is_made():
+    clock, stays, leaves = Timers(), Member(), Member()
+    rounds = Rounds(clock, 2)
+    rounds.join(stays)
+    rounds.join(leaves)
+    rounds.leave(leaves)
+    rounds.leave(leaves)
+    await clock.advance(2)
+    rounds.leave(stays)
+    await clock.advance(100)
+    assert (stays.looks, leaves.looks, clock.count, len(rounds)) == (1, 0, 2, 0)
+    rounds.join(stays)
+    await clock.advance(2)
+    assert (stays.looks, clock.count) == (2, 4)
+
+
+async def test_members_may_come_and_go_while_they_are_looked_at():
+    clock, late = DrivenClock(), Member()
+    rounds = Rounds(clock, 2)
+
+    class Leaving(Member):
+        def look(self):
+            super().look()
+            rounds.leave(self)
+            rounds.join(late)
+
+    first, second = Leaving(), Leaving()
+    rounds.join(first)
+    rounds.join(second)
+    await clock.advance(2)
+    assert (first.looks, second.looks, late.looks) == (1, 1, 0)
+    await clock.advance(2)
+    assert (first.looks, second.looks, late.looks) == (1, 1, 1)

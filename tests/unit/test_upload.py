@@ -24,7 +24,7 @@ class Sender:
 
 def form(*pieces):
     exchange = Exchange.silent()
-    return Form(Sender(*pieces), exchange, 9, b"b", sum(map(len, pieces))), exchange  # type: ignore[arg-type]  # as much of a Client as a Form uses
+    return Form(Sender(*pieces), exchange, 9, b"b", sum(map(len, pieces))), exchange
 
 
 async def sent(upload):
@@ -90,7 +90,7 @@ async def test_a_model_that_comes_when_the_form_is_on_its_way_breaks_it():
 async def test_a_form_that_may_be_held_is_read_until_its_model_is_known():
     size = sum(map(len, LATE))
     for length, held in ((size, size), (None, size), (size, size - 1)):
-        one = Form(Sender(*LATE), Exchange.silent(), 9, b"b", length, held)  # type: ignore[arg-type]  # as much of a Client as a Form uses
+        one = Form(Sender(*LATE), Exchange.silent(), 9, b"b", length, held)
         await one.begin()
         assert one.model == ("w" if held == size else None)
         if held == size:
@@ -119,6 +119,6 @@ async def test_a_form_that_does_not_end_is_no_form():
 
 
 async def test_a_form_of_unknown_length_stays_one():
-    one = Form(Sender(PART % (b"model", b"w"), END), Exchange.silent(), 9, b"b", None)  # type: ignore[arg-type]  # as much of a Client as a Form uses
+    one = Form(Sender(PART % (b"model", b"w"), END), Exchange.silent(), 9, b"b", None)
     await one.begin()
     assert one.as_model("v").length_bytes is None

@@ -10,7 +10,7 @@ from gatepass.adapt.declared import changes_of
 from gatepass.adapt.memory import Learned
 from gatepass.config.models import Model
 
-ABILITIES = ("vision", "audio", "tools", "reasoning", "json_schema", "token_ids")
+ABILITIES = ("kind", "vision", "audio", "tools", "reasoning", "json_schema", "token_ids")
 SIZES = ("context_length", "max_output_tokens", "dimensions")
 UNKNOWN: Mapping[str, Any] = MappingProxyType({"value": None, "source": "unknown"})
 

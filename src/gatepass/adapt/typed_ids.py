@@ -8,13 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal
 
 import msgspec
 
 from gatepass.adapt.draft import Draft
-
-Kind = Literal["chat", "vision", "embedding", "rerank", "asr", "tts"]
+from gatepass.config.rules import Kind
 
 MARK = "___"
 

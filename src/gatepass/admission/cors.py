@@ -7,28 +7,34 @@ from collections.abc import Collection
 
 from gatepass.call import Headers, header
 
-METHODS = b"GET, POST, OPTIONS"
+METHODS = b"GET, POST, DELETE, OPTIONS"
+"""All that any operation has: a page whose path serves another one reads the 405 itself."""
 MAX_AGE_S = b"600"
-EXPOSED = b"x-request-id, x-gatepass-adapted, x-gatepass-hop, retry-after, server-timing"
-"""Response headers that a page may read beside the harmless ones."""
+EXPOSED = (
+    b"x-request-id, x-gatepass-adapted, x-gatepass-attempts, x-gatepass-hop, x-gatepass-tried, "
+    b"retry-after, retry-after-ms, x-should-retry, server-timing"
+)
+"""Response headers that a page may read beside the harmless ones; openai-node repeats by the middle three."""
+VARY = (b"vary", b"origin")
+"""Of every response where some pages are let in, also of those that let none in: a cache must not give a page the
+response that another request got (https://fetch.spec.whatwg.org/#cors-protocol-and-http-caches)."""
 
 _NAMES = re.compile(rb"[A-Za-z0-9-]{1,64}(?:[ \t]*,[ \t]*[A-Za-z0-9-]{1,64}){0,63}\Z")
 _ALWAYS = b"authorization, content-type"
 
 
 def cors_headers(headers: Headers, origins: Collection[str]) -> Headers:
-    """What the response to a request with `headers` says to the browser; empty where its page may not read it.
+    """What the response to a request with `headers` says to the browser; no more than VARY where its page may not
+    read it, nothing where no page may.
 
     No credentials are allowed: a key goes in a header, and no cookie is ever looked at.
     """
+    if not origins:
+        return ()
     origin = header(headers, b"origin")
     if origin is None or not _allows(origin, origins):
-        return ()
-    return (
-        (b"access-control-allow-origin", origin),
-        (b"access-control-expose-headers", EXPOSED),
-        (b"vary", b"origin"),
-    )
+        return (VARY,)
+    return ((b"access-control-allow-origin", origin), (b"access-control-expose-headers", EXPOSED), VARY)
 
 
 def preflight(method: str, headers: Headers, origins: Collection[str]) -> Headers | None:
@@ -36,19 +42,21 @@ def preflight(method: str, headers: Headers, origins: Collection[str]) -> Header
 
     A preflight carries no key, so it can only be told by its path and its Origin.
     """
-    allowed = cors_headers(headers, origins)
-    if method != "OPTIONS" or not allowed or header(headers, b"access-control-request-method") is None:
+    origin = header(headers, b"origin")
+    if method != "OPTIONS" or header(headers, b"access-control-request-method") is None:
+        return None
+    if origin is None or not _allows(origin, origins):
         return None
     wanted = header(headers, b"access-control-request-headers") or b""
     names = wanted if _NAMES.match(wanted) is not None else _ALWAYS
     private = header(headers, b"access-control-request-private-network") == b"true"
     return (
-        allowed[0],
+        (b"access-control-allow-origin", origin),
         (b"access-control-allow-methods", METHODS),
         (b"access-control-allow-headers", names),
         (b"access-control-max-age", MAX_AGE_S),
         *([(b"access-control-allow-private-network", b"true")] if private else []),
-        allowed[-1],
+        VARY,
     )
 
 

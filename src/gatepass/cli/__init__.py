@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
+from typing import Any
 
 import click
 
@@ -35,8 +36,8 @@ COMMANDS: Mapping[str, Entry] = {
 class Commands(click.Group):
     """A group whose overview imports no command, and in which a missing one harms no other."""
 
-    def __init__(self, entries: Mapping[str, Entry] = COMMANDS, **options: object) -> None:
-        super().__init__(**options)  # type: ignore[arg-type]  # click's own, passed on
+    def __init__(self, entries: Mapping[str, Entry] = COMMANDS, **options: Any) -> None:
+        super().__init__(**options)
         self._entries = entries
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
@@ -55,7 +56,7 @@ class Commands(click.Group):
         assert isinstance(command, click.Command)  # noqa: S101 - a slip in the table above
         return command
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - as well
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's signature
         with formatter.section("Commands"):
             formatter.write_dl([(name, entry.summary) for name, entry in self._entries.items()])
 

@@ -47,6 +47,7 @@ def serve(
     """Serve until SIGTERM or Ctrl-C, then let running streams finish."""
     # the kernel drops a SIGTERM for which pid 1 has no handler: a container stopped during the imports would stay
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    signal.signal(signal.SIGHUP, lambda *_: None)  # a reload; not SIG_IGN, which programs would inherit
     _keep_descriptors()
     loaded = load_or_exit(config_path, host, port)
     if worker is not None and fds is not None and peers is not None:
@@ -93,7 +94,7 @@ def _work(loaded: Loaded, fds: tuple[int, int, int], folder: Path, name: str) ->
         inheritance = Inheritance(folder / STORE, pipe.read())
     gate = _gate(loaded, inheritance)
     peers = Peers(folder, name, gate.metrics.exposition, lambda: status_of(gate), lambda: lessons_of(gate))
-    server = Server(gate, lambda _: None, peers, lifeline)
+    server = Server(gate, lambda _: None, peers, socket.socket(fileno=lifeline))
     server.run(sockets=[socket.socket(fileno=listening)])
 
 
@@ -111,7 +112,8 @@ def _supervise(loaded: Loaded, listening: socket.socket, count: int, config_path
     if config_path is not None:
         command += ["--config", config_path]
     server = loaded.config.server
-    supervisor = Supervisor(command, listening, count, server.drain_timeout_s, lambda: _say_where(url_of(listening)))
+    url = url_of(listening)
+    supervisor = Supervisor(command, listening, count, server.drain_timeout_s, lambda: _say_where(url))
     try:
         asyncio.run(supervisor.run())
     except NoFolder as error:

@@ -30,9 +30,8 @@ class AccessKey(Block):
     @field_validator("key", mode="before")
     @classmethod
     def _by_reference(cls, value: Any) -> Any:
-        if isinstance(value, str) and not isinstance(value, Reference):
-            # a TypeError would pass through pydantic as a crash
-            raise ValueError("expects a reference, ${NAME} or ${file:/path}, never the key in plain text")  # noqa: TRY004
+        if _is_plain(value):
+            raise ValueError("expects a reference, ${NAME} or ${file:/path}, never the key in plain text")
         return value
 
     @model_validator(mode="after")
@@ -40,6 +39,10 @@ class AccessKey(Block):
         if (self.hash is None) == (self.key is None):
             raise ValueError("expects either hash or key")
         return self
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, str) and not isinstance(value, Reference)
 
 
 class Access(Block):

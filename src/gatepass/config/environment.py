@@ -16,7 +16,7 @@ from gatepass.config.json_file import value_of
 from gatepass.config.problem import Origin, Path, Problem, dotted
 from gatepass.config.proxy import parsed_proxy
 from gatepass.config.references import Reference, UnresolvedReference
-from gatepass.config.settings import all_settings, did_you_mean
+from gatepass.config.settings import OTHERWISE, all_settings, did_you_mean, named
 from gatepass.config.tree import leaves, lookup, replaced
 from gatepass.config.variables import (
     ASKING,
@@ -41,8 +41,9 @@ NO_CLIENTS_KEY = "is for `gatepass learned` and opens no door: clients' keys are
 NO_KEY = "is the profile of clients' keys, of which there are none"
 NEAR = 0.7
 WANTS_A_FILE = "wants a file, which --config or GATEPASS_CONFIG names"
-OTHERWISE = {"UPSTREAM": "UPSTREAM_URL", "URL": "UPSTREAM_URL", "BASE_URL": "UPSTREAM_URL", "HASH": "KEY_HASHES"}
-"""Names in a file of what has a variable of another name."""
+OF_BASE_URL = ("BASE_URL", *(word.upper() for word, names in OTHERWISE.items() if "base_url" in names))
+VARIABLE_OF = {**dict.fromkeys(("UPSTREAM", *OF_BASE_URL), "UPSTREAM_URL"), "HASH": "KEY_HASHES"}
+"""Names in a file, and of others, of what has a variable of another name."""
 
 
 def read_environment(environment: Mapping[str, str]) -> Document:
@@ -67,12 +68,11 @@ def strangers(values: Mapping[str, str]) -> Iterator[Problem]:
 def _strange(name: str) -> str:
     """Compared without the prefix, which makes all names alike."""
     known = sorted((*NAMES, "CONFIG"))
-    if near := [OTHERWISE[name]] if name in OTHERWISE else get_close_matches(name, known, n=1, cutoff=NEAR):
+    if near := [VARIABLE_OF[name]] if name in VARIABLE_OF else get_close_matches(name, known, n=1, cutoff=NEAR):
         return f"is not a variable of gatepass; did you mean {PREFIX}{near[0]}?"
     for place in all_settings():
         if place[-1] == name.lower():
-            shown = dotted(tuple("NAME" if part == "*" else part for part in place))
-            return f"is not a variable of gatepass: {shown} {WANTS_A_FILE}"
+            return f"is not a variable of gatepass: {dotted(named(place))} {WANTS_A_FILE}"
     return f"is not a variable of gatepass; there is {', '.join(PREFIX + it for it in known)}"
 
 

@@ -59,6 +59,11 @@ class Reference(str):
         """What `pick` takes out of the text of the file at `path`, each time anew."""
         return cls(f"${{file:{path}}}", (Place("file", path),), lambda: pick(read_file(path)))
 
+    @property
+    def changes(self) -> bool:
+        """Whether `read()` may give something else while this process runs: a variable stays as it was."""
+        return any(place.kind == "file" for place in self.places)
+
     def __repr__(self) -> str:
         return f"Reference({self.template})"
 

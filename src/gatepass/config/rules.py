@@ -148,9 +148,14 @@ class Rules(Block):
     """Send tool call ids as Mistral wants them: nine letters and digits."""
 
 
+Kind = Literal["chat", "vision", "embedding", "rerank", "asr", "tts"]
+
+
 class Capabilities(Block):
     """What the model can do, for the model list; None says nothing."""
 
+    kind: Kind | None = None
+    """What it is for; vision is a chat model that also sees, asr writes down speech, tts speaks."""
     vision: bool | None = None
     """Reads images."""
     audio: bool | None = None

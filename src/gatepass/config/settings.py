@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from types import UnionType
+from types import MappingProxyType, UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel
@@ -13,6 +13,16 @@ from pydantic import BaseModel
 from gatepass.config.model import Config
 from gatepass.config.problem import Path, dotted
 from gatepass.config.tree import Pattern, lookup
+
+OTHERWISE: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        **dict.fromkeys(("url", "uri", "api_base", "openai_api_base", "endpoint", "host"), ("base_url", "token_url")),
+        **dict.fromkeys(("token_endpoint", "token_uri"), ("token_url",)),
+        **dict.fromkeys(("api_key", "key", "token"), ("key", "token", "credential")),
+        **dict.fromkeys(("secret",), ("client_secret", "key", "token")),
+    }
+)
+"""What clients, other gateways and other blocks call something: our names of it, the first one that is known there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,20 +91,39 @@ def pattern_of(path: Path, known: Mapping[Pattern, Setting]) -> Pattern:
 
 
 def unknown_setting(path: Path, tree: Any) -> str:
-    """What to tell somebody who wrote a name that no block has: the nearest one that exists."""
+    """What to tell somebody who wrote a name that this block does not have: its nearest one, or where that name is."""
     known = all_settings()
-    *parent, name = pattern_of(path, known)
+    *block, name = pattern_of(path, known)
     kind = _kind_around(path, tree)
-    siblings = {p[-1]: s for p, s in known.items() if p[:-1] == tuple(parent)}
-    if name in siblings:
-        return f"belongs to type {' or '.join(sorted(siblings[name].members))}, not to {kind}"
+    siblings = {p[-1]: s for p, s in known.items() if p[:-1] == tuple(block)}
     usable = [sibling for sibling, s in siblings.items() if not s.members or kind in s.members]
-    if near := get_close_matches(name, usable, n=1):
-        return f"is not a setting; did you mean {near[0]}?"
-    elsewhere = [p for p in known if p[-1] == name and "*" not in p]
-    if len(elsewhere) == 1:
-        return f"is not a setting here; did you mean {dotted(elsewhere[0])}?"
+    near = _nearest(name, usable)
+    if name in siblings:
+        meant = f"; did you mean {near}?" if near in OTHERWISE.get(name, ()) else ""
+        return f"belongs to type {' or '.join(sorted(siblings[name].members))}, not to {kind}{meant}"
+    if near is not None:
+        return f"is not a setting; did you mean {near}?"
+    there = [p for p in known if p[-1] == name]
+    inside = [p for p in there if p[: len(block)] == tuple(block) and "*" not in p[len(block) :]]
+    if len(found := inside or there) == 1:
+        place = found[0][len(block) :] if inside else found[0]
+        return f"is not a setting here; did you mean {dotted(named(place))}?"
     return f"is not a setting; {_here(usable)}"
+
+
+def _nearest(name: str, usable: list[str]) -> str | None:
+    """The one of `usable` that `name` stands for elsewhere, that is spelled nearly so, or that alone has it in it."""
+    if meant := [other for other in OTHERWISE.get(name, ()) if other in usable]:
+        return meant[0]
+    if near := get_close_matches(name, usable, n=1):
+        return near[0]
+    parts = [sibling for sibling in usable if name in sibling.split("_")]
+    return parts[0] if len(parts) == 1 else None
+
+
+def named(pattern: Pattern) -> Pattern:
+    """As people write it: `NAME` where the model has a name of the user's choice."""
+    return tuple("NAME" if part == "*" else part for part in pattern)
 
 
 def _kind_around(path: Path, tree: Any) -> str | None:

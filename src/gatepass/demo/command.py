@@ -8,6 +8,7 @@ import sys
 
 import click
 
+from gatepass.config.credential.extra import in_a_clone
 from gatepass.demo.sabotage import Sabotage
 
 
@@ -19,8 +20,7 @@ def demo(once: bool, life_s: float, sabotage: str | None) -> None:
     """Play the main job on this machine: an issuer, two model servers, gatepass in front, a real client."""
     if importlib.util.find_spec("openai") is None:
         click.echo(
-            "The demo speaks through the openai client, which is not here: "
-            'pip install "gatepass[demo]" (in a clone: pip install ".[demo]")',
+            f"The demo speaks through the openai client, which is not here: {in_a_clone('demo')}",
             err=True,
         )
         sys.exit(2)

@@ -112,6 +112,11 @@ class EventStream:
         return tuple(dict.fromkeys((*self._adapted, *(name for names in shapers for name in names))))
 
     @property
+    def has_ids(self) -> bool:
+        """Whether an event with an `id:` was returned."""
+        return self._has_ids
+
+    @property
     def usage(self) -> Usage | None:
         """The last usage that the upstream told."""
         return self._progress.usage
@@ -271,7 +276,7 @@ class EventStream:
     def _judge_chunk(self, block: bytes, said: Any) -> bytes:
         fields = unwrapped(said) if isinstance(said, dict) else {}
         choices = fields.get("choices")
-        if self._last_types and fields.get("type") in self._last_types:
+        if self._last_types and isinstance(kind := fields.get("type"), str) and kind in self._last_types:
             self._has_last = True
         if not isinstance(choices, list):
             choices = None

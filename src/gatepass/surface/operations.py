@@ -30,6 +30,12 @@ _RAW = (
     Operation("batches", "GET", "/batches", Surface.RAW, "List the batches", names_model=False),
     Operation("batches", "GET", "/batches/{id}", Surface.RAW, "Describe one batch", names_model=False),
     Operation("batches", "POST", "/batches/{id}/cancel", Surface.RAW, "End one batch", names_model=False),
+    Operation("responses", "GET", "/responses/{id}", Surface.RAW, "Fetch one response", names_model=False),
+    Operation("responses", "DELETE", "/responses/{id}", Surface.RAW, "Delete one response", names_model=False),
+    Operation("responses", "POST", "/responses/{id}/cancel", Surface.RAW, "End one response", names_model=False),
+    Operation(
+        "responses", "GET", "/responses/{id}/input_items", Surface.RAW, "List one response's input", names_model=False
+    ),
 )
 """What passes through as it is."""
 
@@ -93,7 +99,7 @@ _BY_PATH = _fixed()
 _BY_STEM = _by_stem()
 _WITH_ID = tuple(operation for operation in OPERATIONS if _ID in operation.path)
 _SEGMENTS = re.compile(
-    r"(?P<prefix>/v1/v1|/v1|)/(?P<name>[a-z]+)/(?P<id>[A-Za-z0-9_-][A-Za-z0-9_.-]{0,255})(?P<rest>/[a-z]+)?\Z"
+    r"(?P<prefix>/v1/v1|/v1|)/(?P<name>[a-z]+)/(?P<id>[A-Za-z0-9_-][A-Za-z0-9_.-]{0,255})(?P<rest>/[a-z_]+)?\Z"
 )
 
 
@@ -149,7 +155,7 @@ def _find(path: str) -> Mapping[str, Match] | None:
 
 
 def _with_id(path: str) -> Mapping[str, Match] | None:
-    """The operations of one file or batch; the id is a plain word, which changes nothing of the path around it."""
+    """The operations of one file, batch or response; the id is a plain word and changes nothing of the path else."""
     parts = _SEGMENTS.match(path)
     if parts is None:
         return None
@@ -184,8 +190,8 @@ def _openapi_operation(operation: Operation) -> dict[str, Any]:
 
 
 def _operation_id(operation: Operation) -> str:
-    """Its name, where only one row has that."""
-    rows = [row for row in OPERATIONS if row.name == operation.name]
+    """Its name, where no other row of its surface has that."""
+    rows = [row for row in OPERATIONS if (row.name, row.surface) == (operation.name, operation.surface)]
     if rows == [operation]:
         return operation.name
     return "_".join([operation.method.lower(), *re.findall(r"[a-z]+", operation.path)])

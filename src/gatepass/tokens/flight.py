@@ -10,6 +10,7 @@ from gatepass.tokens.backoff import quick_wait_s
 from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.journal import Journal
 from gatepass.tokens.life import Token, no_longer_than
+from gatepass.tokens.secret import next_secret
 from gatepass.tokens.source import TokenSource
 
 
@@ -22,6 +23,8 @@ class Pilot:
     journal: Journal
     budget_s: float
     chance: Callable[[], float]
+    next_secret: str = ""
+    """In words, when the last try's secrets may be others."""
     _signed_in_with: int = 0
 
     async def fly(self, last: Token | None, not_before_s: float, *, quick: bool) -> Token:
@@ -48,8 +51,8 @@ class Pilot:
         return self.journal.learn(self.source.secrets()) != self._signed_in_with
 
     async def _try(self, last: Token | None) -> Token:
-        started_s = self.clock.now()
-        self._signed_in_with = self.journal.learn(self.source.secrets())
+        started_s, secrets = self.clock.now(), self.source.secrets()
+        self._signed_in_with, self.next_secret = self.journal.learn(secrets), next_secret(secrets)
         is_found = False
         try:
             token = no_longer_than(await self.source.fetch(), last)

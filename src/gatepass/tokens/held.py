@@ -16,7 +16,7 @@ from gatepass.tokens.reading import Minted, Terms
 from gatepass.tokens.remedy import names_its_place
 from gatepass.tokens.reply import Mask, NotJson, document_of
 
-EXEC_CREDENTIAL = ReplyPaths(token="status.token", expires_at="status.expirationTimestamp")  # noqa: S106
+EXEC_CREDENTIAL = ReplyPaths(token="status.token", expires_at="status.expirationTimestamp")  # noqa: S106 - a path
 """kubernetes.io/docs/reference/config-api/client-authentication.v1: RFC 3339, or nothing."""
 
 

@@ -252,7 +252,8 @@ class TokenHolder:
         if self._setback is not None:
             reason, retry_s = self._setback.reason, max(SHORTEST_RETRY_S, self._setback.next_try_s - now)
             if self._setback.definite:
-                reason = f"{reason.rstrip('.')}; tried again in {math.ceil(retry_s)} s or when the secret changes"
+                again = f"tried again in {math.ceil(retry_s)} s{self._pilot.next_secret}"
+                reason = f"{reason.rstrip('.')}; {again}"
         message = f"no token for credential {self.name}: {reason}"
         return TokenUnavailable(message, credential=self.name, retry_after_s=retry_s)
 

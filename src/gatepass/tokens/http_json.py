@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets as randomness
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from gatepass.call import Request, Secret
@@ -113,7 +114,7 @@ def _secrets(settings: HttpJsonCredential) -> Iterator[Secret]:
         yield from secret_fields(fields)
     yield from secret_leaves(settings.json_body)
     if (basic := settings.basic) is not None:
-        yield from (basic.password, Secret(lambda: _pair(basic, basic.password.reveal())))
+        yield from (basic.password, basic.password.derived(partial(_pair, basic)))
     if settings.sign is not None:
         yield settings.sign.secret
 

@@ -59,6 +59,14 @@ def _value(secret: Secret) -> str | None:
         return None
 
 
+def next_secret(secrets: Iterable[Secret]) -> str:
+    """When what is signed in with may be another, behind the words "tried again in 30 s"; "" where that is nothing."""
+    found = [secret.changes for secret in secrets]
+    if any(found):
+        return " or when the file of its secret changes"
+    return "; another secret wants a restart, for it stands in no file" if found else ""
+
+
 def secret_fields(fields: Mapping[str, Secret]) -> Iterator[Secret]:
     """The values of `fields` (headers, query, form) that are to be masked."""
     for name, secret in fields.items():
@@ -69,7 +77,7 @@ def secret_fields(fields: Mapping[str, Secret]) -> Iterator[Secret]:
 
 
 def _beyond_scheme(secret: Secret) -> Secret:
-    return Secret(lambda: secret.reveal().rpartition(" ")[2])
+    return secret.derived(lambda text: text.rpartition(" ")[2])
 
 
 def secret_leaves(document: Any, name: str = "") -> Iterator[Secret]:
@@ -83,7 +91,7 @@ def secret_leaves(document: Any, name: str = "") -> Iterator[Secret]:
             yield from secret_leaves(child, name)
     elif isinstance(document, Reference):
         if not _is_public(name):
-            yield Secret(document.read)
+            yield Secret(document.read, changes=document.changes)
     elif isinstance(document, str) and not _is_public(name) and _may_be_secret(name, document):
         yield Secret(document)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol, assert_never
+from typing import Protocol
 
 from gatepass.call import Secret
 from gatepass.config.credential.api_key import ApiKeyCredential
@@ -65,8 +65,6 @@ def build_source(
             from gatepass.tokens.vendor.aws_bedrock import AwsBedrockSource
 
             return AwsBedrockSource(name, settings, transport, clock)
-        case _:  # pragma: no cover - mypy sees that nothing is left
-            assert_never(settings)
 
 
 Local = StaticCredential | ApiKeyCredential | ExecCredential | FileCredential | EnvCredential

@@ -66,7 +66,7 @@ class LeanTransport:
                 return None
             place, _ = self._ways.get(request.url) or self._way(request.url)
             return request_head(request, place)
-        except BaseException:
+        except BaseException:  # whatever it is, the slot keeps an owner
             pool.give_back(connection)
             raise
 

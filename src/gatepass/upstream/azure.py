@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import ClassVar
 
 from gatepass.call import Call, Request, Surface, Target, Timeouts
 from gatepass.config.dialects import Azure
+from gatepass.errors import UpstreamError
 from gatepass.upstream.azure_path import azure_url
 from gatepass.upstream.dialect import OpenaiDialect, written
+from gatepass.upstream.hints import AZURE_CLASSIC, AZURE_V1
+from gatepass.upstream.judge import judge_refusal
+from gatepass.upstream.reply import Reply
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +34,18 @@ class AzureDialect(OpenaiDialect):
     def encode(
         self, call: Call, target: Target, base_url: str, timeouts: Timeouts, forward_headers: Collection[str] = ()
     ) -> Request:
-        """As OpenaiDialect's; raises ModelNotFound for a model that no deployment can be called by."""
+        """As OpenaiDialect's; raises ModelNotFound for a model that no deployment can be called by.
+
+        Responses name their deployment in the body, in the classic API too (openai-python's lib/azure.py).
+        """
         operation = call.operation
-        has_none = operation.surface is Surface.MODELS or not operation.names_model
+        has_none = operation.surface in (Surface.MODELS, Surface.RESPONSES) or not operation.names_model
         deployment = "" if has_none else target.model or self.deployment or call.model
         return written(call, _url(base_url, deployment, operation.path, self.settings), timeouts, forward_headers)
+
+    def judge_refusal(self, reply: Reply) -> UpstreamError:
+        """As OpenaiDialect's, with advice for an upstream that has this dialect already."""
+        return judge_refusal(replace(reply, hints=AZURE_CLASSIC if self.settings.is_classic else AZURE_V1))
 
 
 _url = lru_cache(maxsize=1024)(azure_url)  # taking a URL apart costs 10 µs; a model has 512 characters at most

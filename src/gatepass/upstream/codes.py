@@ -79,6 +79,11 @@ def whole_number(value: Any) -> int | None:
     return None
 
 
+def is_error(status: int) -> bool:
+    """Whether a final status, in HTTP or beyond it, refuses what was asked for."""
+    return status >= 400
+
+
 def is_http_error(number: int | None) -> bool:
     return number is not None and 400 <= number <= 599
 

@@ -13,6 +13,7 @@ from gatepass.errors import GatepassError, UpstreamError
 from gatepass.upstream import judge
 from gatepass.upstream.complaint import read_complaint
 from gatepass.upstream.headers import forwarded, relayed
+from gatepass.upstream.reply import Reply
 from gatepass.upstream.wording import Mask, unmasked
 
 
@@ -48,30 +49,9 @@ class Dialect(Protocol):
 
     def judge_head(self, upstream: str, status: int, headers: Headers, *, host: str = "") -> GatepassError | None: ...
 
-    def judge_refusal(
-        self,
-        upstream: str,
-        status: int,
-        headers: Headers,
-        body: bytes,
-        *,
-        host: str = "",
-        wall_s: float = 0.0,
-        mask: Mask = unmasked,
-    ) -> UpstreamError: ...
+    def judge_refusal(self, reply: Reply) -> UpstreamError: ...
 
-    def judge_document(
-        self,
-        upstream: str,
-        surface: Surface,
-        status: int,
-        headers: Headers,
-        body: bytes,
-        *,
-        host: str = "",
-        wall_s: float = 0.0,
-        mask: Mask = unmasked,
-    ) -> bytes | GatepassError: ...
+    def judge_document(self, reply: Reply, surface: Surface) -> bytes | GatepassError: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gatepass.upstream.wording import MESSAGE_CHARS
@@ -21,6 +22,7 @@ def _hint(pattern: str, advice: str, status: int | None = None) -> Hint:
     return Hint(re.compile(pattern, re.IGNORECASE), advice, status)
 
 
+_NOTHING_THERE = r"^resource not found\.?$"
 HINTS = (
     _hint(
         r"'?stream'? does not support true|must be verified to stream",
@@ -50,7 +52,7 @@ HINTS = (
         404,
     ),
     _hint(
-        r"^resource not found\.?$",
+        _NOTHING_THERE,
         "The path may be wrong: for Azure set upstreams.{upstream}.dialect: azure, which builds it, and let"
         " upstreams.{upstream}.base_url end at the resource, such as https://RESOURCE.openai.azure.com.",
         404,
@@ -99,14 +101,34 @@ HINTS = (
         404,
     ),
 )
-
+AZURE_CLASSIC = (
+    _hint(
+        _NOTHING_THERE,
+        "Nothing is at the path that was built of three settings: upstreams.{upstream}.base_url ends at the resource,"
+        " such as https://RESOURCE.openai.azure.com, upstreams.{upstream}.azure.api_version has this operation, and"
+        " `name` of this model under `models` is the deployment's.",
+        404,
+    ),
+    *HINTS,
+)
+"""For an upstream that has `dialect: azure` and a dated version: what is set need not be set again."""
+AZURE_V1 = (
+    _hint(
+        _NOTHING_THERE,
+        "Nothing is at the path of the v1 API: upstreams.{upstream}.base_url ends at the resource, such as"
+        " https://RESOURCE.openai.azure.com, `name` of this model under `models` is the deployment's, and a resource"
+        " that has the classic API alone wants upstreams.{upstream}.azure.api_version: a date, such as 2024-10-21.",
+        404,
+    ),
+    *HINTS,
+)
+"""The same without a dated version."""
 
 _NO_PATH = re.compile(
     r"^(?:not found|resource not found|method not allowed)\.?$|\binvalid url\b|\bcannot post\b|^404 page not found$"
     r"|no static resource|with an empty body|with an? (?:html )?page\b|unrecognized request url|/responses\b",
     re.IGNORECASE,
 )
-_NO_STREAM = HINTS[0].pattern
 BY_CHAT = "by chat completions (n8n: responsesApiEnabled off in the node)"
 
 
@@ -119,14 +141,12 @@ def of_responses(message: str, upstream: str, status: int) -> str | None:
         return (
             f"If chat completions work at upstreams.{upstream}, it has no Responses API: let the client ask {BY_CHAT}."
         )
-    if _NO_STREAM.search(message[:MESSAGE_CHARS]):
-        return f"gatepass makes streams for chat completions alone: let the client ask without a stream, or {BY_CHAT}."
     return None
 
 
-def with_hint(message: str, upstream: str, status: int) -> str:
-    """`message`, and a sentence of advice behind it where one is known."""
-    for hint in HINTS:
+def with_hint(message: str, upstream: str, status: int, hints: Sequence[Hint] = HINTS) -> str:
+    """`message`, and a sentence of advice behind it where one is known: the first of `hints` that fits."""
+    for hint in hints:
         if hint.status in (None, status) and hint.pattern.search(message[:MESSAGE_CHARS]):
             return f"{sentence(message)} {hint.advice.format(upstream=upstream)}"
     return message

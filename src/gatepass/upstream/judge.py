@@ -69,27 +69,17 @@ def _target(location: bytes | None) -> str:
     return clean(host, unmasked, TITLE_CHARS) if host else "another path of the same host"
 
 
-def judge_refusal(
-    upstream: str,
-    status: int,
-    headers: Headers,
-    body: bytes,
-    *,
-    host: str = "",
-    wall_s: float = 0.0,
-    mask: Mask = unmasked,
-) -> UpstreamError:
+def judge_refusal(reply: Reply) -> UpstreamError:
     """The error behind a status of 400 or more, in the upstream's own words where it has any.
 
-    `body` may be cut short (64 KiB are plenty). A 401 is UpstreamAuth; an HTML page keeps its status
+    Its body may be cut short (64 KiB are plenty). A 401 is UpstreamAuth; an HTML page keeps its status
     and has the code `upstream_html`; a status outside 400 to 599 becomes what the words imply, or 502.
     """
-    reply = Reply(upstream, status, headers, body, host, wall_s, mask)
-    if form.is_blank(body):
+    if form.is_blank(reply.body):
         return _refusal(reply, Complaint(f"{reply.answered} with an empty body."))
-    if form.is_html(headers, body):
+    if form.is_html(reply.headers, reply.body):
         return _refusal(reply, Complaint(f"{reply.answered} with {reply.page}.", code=UpstreamHtml.code))
-    complaint = read_complaint(_document(body), refused=True, mask=mask)
+    complaint = read_complaint(_document(reply.body), refused=True, mask=reply.mask)
     return _refusal(reply, complaint or Complaint(reply.excerpt))
 
 
@@ -104,7 +94,7 @@ def _document(body: bytes) -> Any:
 
 def _refusal(reply: Reply, complaint: Complaint) -> UpstreamRefusal:
     status = _status(reply.status, complaint)
-    message = with_hint(complaint.message, reply.upstream, status)
+    message = with_hint(complaint.message, reply.upstream, status, reply.hints)
     kind = complaint.kind or kind_of(status)
     if status == 401:
         message = f"{reply.sender} does not accept the credential that gatepass sends: {message}"
@@ -125,31 +115,20 @@ def _status(status: int, complaint: Complaint) -> int:
     return status if is_http_error(status) else complaint.status or 502
 
 
-def judge_document(
-    upstream: str,
-    surface: Surface,
-    status: int,
-    headers: Headers,
-    body: bytes,
-    *,
-    host: str = "",
-    wall_s: float = 0.0,
-    mask: Mask = unmasked,
-) -> bytes | GatepassError:
+def judge_document(reply: Reply, surface: Surface) -> bytes | GatepassError:
     """The document that a whole reply of status 200 to 299 is, or the error that it really is.
 
     The very same bytes come back, unless the answer was wrapped: then what was inside. A good reply
     costs one pass over its bytes.
     """
-    is_chat = surface is Surface.CHAT
+    body, is_chat = reply.body, surface is Surface.CHAT
     if form.is_plain_success(body, "choices" if is_chat else "data") and (not is_chat or form.speaks(body)):
         return body
-    reply = Reply(upstream, status, headers, body, host, wall_s, mask)
     if form.is_blank(body):
-        return UpstreamEmpty(f"{reply.answered} with an empty body.", upstream=upstream)
-    if form.is_html(headers, body):
-        return UpstreamHtml(_login(reply), upstream=upstream)
-    if form.is_event_stream(headers, body):
+        return UpstreamEmpty(f"{reply.answered} with an empty body.", upstream=reply.upstream)
+    if form.is_html(reply.headers, body):
+        return UpstreamHtml(_login(reply), upstream=reply.upstream)
+    if form.is_event_stream(reply.headers, body):
         return _events(reply)
     return _judge_json(reply, surface)
 
@@ -174,7 +153,8 @@ def _judge_json(reply: Reply, surface: Surface, *, may_be_wrapped: bool = True) 
         document = form.parse(reply.body)
     except ValueError as error:
         return _invalid(reply, f"with what is no JSON, or was cut short ({error})")
-    complaint = read_complaint(document, mask=reply.mask) or _complaint_of_choices(document, surface, reply.mask)
+    complaint = None if _is_kept_response(document, surface) else read_complaint(document, mask=reply.mask)
+    complaint = complaint or _complaint_of_choices(document, surface, reply.mask)
     if complaint is not None:
         return _refusal(reply, complaint)
     if may_be_wrapped and (inside := _unwrapped(document, reply.body, surface)) is not None:
@@ -188,6 +168,12 @@ def _judge_json(reply: Reply, surface: Surface, *, may_be_wrapped: bool = True) 
     if missing is not None and not document[_WANTED[surface]]:
         return UpstreamEmpty(f"{reply.answered} without a {missing}.", upstream=reply.upstream)
     return reply.body
+
+
+def _is_kept_response(document: Any, surface: Surface) -> bool:
+    """Whether this is a response of the Responses API that was asked for by its id: an `error` in it is that of the
+    request that made it, and what was wanted."""
+    return surface is Surface.RAW and isinstance(document, dict) and document.get("object") == "response"
 
 
 _WANTED: Mapping[Surface, str] = MappingProxyType({Surface.CHAT: "choices", Surface.EMBEDDINGS: "data"})
@@ -205,9 +191,8 @@ def _unwrapped(document: Any, body: bytes, surface: Surface) -> bytes | None:
 
 def _fault_of_shape(document: Any, surface: Surface, mask: Mask) -> str | None:
     wanted = _WANTED.get(surface)
-    if surface is Surface.RESPONSES and isinstance(document, dict):
-        is_one = document.get("object") == "response" or "output" in document
-        return None if is_one else f"with JSON that is no response ({_members(document, mask)})"
+    if surface is Surface.RESPONSES:
+        return _fault_of_response(document, mask)
     if wanted is None:
         return None if isinstance(document, dict | list) else "with JSON that is neither an object nor a list"
     if not isinstance(document, dict):
@@ -216,6 +201,13 @@ def _fault_of_shape(document: Any, surface: Surface, mask: Mask) -> str | None:
     if isinstance(entries, list):
         return _fault_of_entries(entries, wanted)
     return f'with JSON that has no list "{wanted}" ({_members(document, mask)})'
+
+
+def _fault_of_response(document: Any, mask: Mask) -> str | None:
+    if not isinstance(document, dict):
+        return "with JSON that is no object"
+    is_one = document.get("object") == "response" or "output" in document
+    return None if is_one else f"with JSON that is no response ({_members(document, mask)})"
 
 
 def _fault_of_entries(entries: list[Any], wanted: str) -> str | None:

@@ -8,8 +8,14 @@ from msgspec.structs import replace
 
 from gatepass.call import Headers, Request, Upload, header
 
-PARAMETERS = frozenset((b"after", b"before", b"limit", b"order", b"purpose", b"include", b"include[]"))
-"""What lists of files and batches are asked by; nothing else of a client's query goes up, a key in it least of all."""
+PARAMETERS = frozenset(
+    (
+        *(b"after", b"before", b"limit", b"order", b"purpose", b"include", b"include[]", b"include%5B%5D"),
+        *(b"include%5b%5d", b"include_obfuscation", b"starting_after", b"stream"),
+    )
+)
+"""What lists of files and batches, and kept responses, are asked by (openai-python escapes the brackets); nothing else
+of a client's query goes up, a key in it least of all."""
 
 _PLAIN = re.compile(rb"[A-Za-z0-9%._~+\[\]-]{1,512}=[A-Za-z0-9%._~+,:-]{0,512}\Z")
 

@@ -8,6 +8,7 @@ from http import HTTPStatus
 
 from gatepass.call import Headers
 from gatepass.upstream import form
+from gatepass.upstream.hints import HINTS, Hint
 from gatepass.upstream.wording import Mask, clean, unmasked
 
 EXCERPT_CHARS = 500
@@ -25,6 +26,8 @@ class Reply:
     host: str = ""
     wall_s: float = 0.0
     mask: Mask = unmasked
+    hints: tuple[Hint, ...] = HINTS
+    """The advice that there is for what this upstream says."""
 
     @property
     def sender(self) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 from gatepass.attempt import broken
 from gatepass.call import Surface, header
 from gatepass.errors import TransportFault, UpstreamInvalid
@@ -10,6 +13,8 @@ from gatepass.relay.opening import Kind, Opening
 from gatepass.relay.profiled import after_of
 from gatepass.relay.repair.repair import Repair
 from gatepass.relay.repair.wishes import Wishes
+from gatepass.relay.responses.aggregator import LAST_EVENTS
+from gatepass.relay.responses.synthesis import synthesise_response
 from gatepass.relay.stream import EventStream
 from gatepass.relay.synthesis import synthesise
 from gatepass.relay.wish import usage_wish
@@ -17,8 +22,6 @@ from gatepass.verdict.answer import Answer, Begun, Made, Whole
 from gatepass.verdict.case import Case
 from gatepass.verdict.holding import hold
 
-RESPONSE_ENDS = frozenset(("response.completed", "response.failed", "response.incomplete"))
-"""How the stream of a response ends (the Responses API): its clients wait for one of these."""
 SYNTHESISED = "stream=synth"
 """What `x-gatepass-adapted` calls a stream made of a whole reply."""
 HOLD_S = 5.0
@@ -60,22 +63,25 @@ def _is_comment(ready: bytes) -> bool:
 def _made(case: Case, reply: Whole) -> Answer:
     if case.call.operation.surface is Surface.RAW:
         return reply
-    if not case.is_chat:
-        raise UpstreamInvalid("The upstream answered whole where a stream was asked for.", upstream=case.hop.name)
-    wants_usage = usage_wish(case.call.body) is not False
     try:
-        events = b"".join(synthesise(read_json(reply.body), wants_usage, case.origin()))
+        events = b"".join(_events(case, read_json(reply.body)))
     except ValueError:  # UTF-8 that is none, a number of thousands of digits: a judge does not read so closely
         raise UpstreamInvalid("The upstream answered with JSON that cannot be read.", upstream=case.hop.name) from None
     headers = tuple(field for field in reply.headers if field[0] != b"content-type")
     return Made(headers, events, reply.body, (SYNTHESISED, *reply.adapted))
 
 
+def _events(case: Case, document: Any) -> Iterable[bytes]:
+    if case.is_response:
+        return synthesise_response(document, case.origin())
+    return synthesise(document, usage_wish(case.call.body) is not False, case.origin())
+
+
 def _event_stream(case: Case) -> EventStream:
     if not case.is_chat:
         limit_bytes = case.gate.config.limits.event_bytes
-        is_response = case.call.operation.surface is Surface.RESPONSES
-        last = RESPONSE_ENDS if is_response else frozenset[str]()
+        is_response = case.call.operation.name == Surface.RESPONSES  # or one that was kept
+        last = LAST_EVENTS if is_response else frozenset[str]()
         return EventStream(case.hop.name, limit_bytes, case.reader(), done_is_required=False, last_types=last)
     origin, wish = case.origin(), usage_wish(case.call.body)
     return EventStream(

@@ -13,6 +13,20 @@ from gatepass.observe.exchange import Exchange
 from gatepass.relay.chunk import Origin
 
 
+class Ids:
+    """Makes ids of a request's own: each another one, for two tool calls of one id are one to a client."""
+
+    __slots__ = ("_made", "_name")
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._made = 0
+
+    def __call__(self, prefix: str) -> str:
+        self._made += 1
+        return f"{prefix}{self._name}" if self._made == 1 else f"{prefix}{self._name}-{self._made}"
+
+
 class Case(msgspec.Struct, frozen=True):
     """One reply, the client's own `call` that it shall answer, and what the client needs beyond that."""
 
@@ -26,6 +40,15 @@ class Case(msgspec.Struct, frozen=True):
     @property
     def is_chat(self) -> bool:
         return self.call.operation.surface is Surface.CHAT
+
+    @property
+    def is_response(self) -> bool:
+        return self.call.operation.surface is Surface.RESPONSES
+
+    @property
+    def may_stream(self) -> bool:
+        """Whether its answers come whole or as a stream, as the client asks, and each is made of the other."""
+        return self.is_chat or self.is_response
 
     def note(self, adapted: tuple[str, ...]) -> None:
         """Remember what was done to a reply that is an error then: an answer would carry that itself."""
@@ -41,4 +64,4 @@ class Case(msgspec.Struct, frozen=True):
 
     def origin(self) -> Origin:
         """What chunks that gatepass makes itself say of where they come from."""
-        return Origin(lambda prefix: f"{prefix}{self.call.id}", int(self.gate.clock.wall()), self.call.model)
+        return Origin(Ids(self.call.id), int(self.gate.clock.wall()), self.call.model)

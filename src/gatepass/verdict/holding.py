@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from gatepass.adapt.embeddings import Asked, is_right
-from gatepass.attempt import broken, whole
+from gatepass.adapt.asked import Asked
+from gatepass.adapt.vectors import is_right
+from gatepass.attempt import broken, heard, whole
 from gatepass.call import Surface, header
 from gatepass.errors import GatepassError, TransportFault
 from gatepass.relay.aggregation.aggregator import Aggregator
@@ -14,6 +15,7 @@ from gatepass.relay.opening import Kind, Opening
 from gatepass.relay.profiled import mended_reply
 from gatepass.relay.repair.repair import Repair
 from gatepass.relay.repair.wishes import Wishes
+from gatepass.relay.responses.aggregator import ResponseAggregator
 from gatepass.upstream import form
 from gatepass.verdict.answer import Whole
 from gatepass.verdict.case import Case
@@ -38,7 +40,8 @@ async def hold(case: Case, beginning: bytes = b"") -> Whole:
     adapted: tuple[str, ...] = ()
     if case.is_chat and not case.hop.shaping.is_plain:
         body, adapted = case.hop.shaping.document(body, case.origin())
-    judged = _judged_document(case, body)
+    reply = heard(case.gate, case.hop, case.response, body)
+    judged = case.hop.dialect.judge_document(reply, case.call.operation.surface)
     if isinstance(judged, GatepassError):
         case.note(adapted)
         raise judged
@@ -79,30 +82,18 @@ def _mended(case: Case, reply: Whole) -> Whole:
     """`reply` as the client's profile wants it."""
     if case.call.operation.surface not in MENDED:
         return reply
-    body, more = mended_reply(reply.body, case.profile)
+    body, more = mended_reply(reply.body, case.profile, case.call.model)
     return replace(reply, body=body, adapted=(*reply.adapted, *more)) if more else reply
 
 
-def _judged_document(case: Case, body: bytes) -> bytes | GatepassError:
-    hop, response = case.hop, case.response
-    return hop.dialect.judge_document(
-        hop.name,
-        case.call.operation.surface,
-        response.status,
-        response.headers,
-        body,
-        host=hop.host,
-        wall_s=case.gate.clock.wall(),
-        mask=case.gate.redactor.mask,
-    )
-
-
 def _is_stream(case: Case, body: bytes) -> bool:
-    return case.is_chat and body[:1] != b"{" and form.is_event_stream(case.response.headers, body)
+    return case.may_stream and body[:1] != b"{" and form.is_event_stream(case.response.headers, body)
 
 
 def _assembly(case: Case) -> Assembly:
     hop, origin, limits = case.hop, case.origin(), case.gate.config.limits
+    if case.is_response:
+        return Assembly(hop.name, ResponseAggregator(hop.name, limits.reply_bytes, case.reader()), limits.event_bytes)
     shaper = hop.shaping.stream(origin, wants_usage=True)
     shapers = [] if shaper is None else [shaper]
     if hop.settings.repair.cumulative:  # the rest of what a repair mends is no matter to an aggregator

@@ -9,14 +9,13 @@ from gatepass.errors import UpstreamError
 from gatepass.gate import Gate, Hop
 from gatepass.observe.exchange import Exchange
 from gatepass.upstream import form
+from gatepass.upstream.codes import is_error
 from gatepass.upstream.rejection import named
 from gatepass.verdict.answer import Answer, Passed
 from gatepass.verdict.beginning import begin
 from gatepass.verdict.case import Case
 from gatepass.verdict.holding import gather, hold, says_stream
 from gatepass.verdict.unlabelled import pass_unlabelled
-
-LOWEST_ERROR = 400
 
 
 async def judge(
@@ -33,7 +32,7 @@ async def judge(
     except UpstreamError as error:
         await response.aclose()
         raise named(error, hop.settings.rejection) from error.__cause__
-    except BaseException:
+    except BaseException:  # a client that leaves meanwhile comes as a cancellation
         await response.aclose()
         raise
 
@@ -41,20 +40,13 @@ async def judge(
 async def _decide(case: Case) -> Answer:
     hop, response = case.hop, case.response
     error = hop.dialect.judge_head(hop.name, response.status, response.headers, host=hop.host)
-    if error is None and response.status >= LOWEST_ERROR:
+    if error is None and is_error(response.status):
         error = await refused(case.gate, hop, response, case.exchange)
     if error is not None:
         raise error
-    if not case.is_chat:
-        return await _of_no_chat(case)
-    return await (begin(case) if case.call.stream else gather(case) if says_stream(case) else hold(case))
-
-
-async def _of_no_chat(case: Case) -> Answer:
-    if case.call.operation.surface is Surface.RAW:
-        return await _pass(case)
-    is_stream = case.call.stream and case.call.operation.surface is Surface.RESPONSES
-    return await (begin(case) if is_stream else hold(case))
+    if case.may_stream:
+        return await (begin(case) if case.call.stream else gather(case) if says_stream(case) else hold(case))
+    return await (_pass(case) if case.call.operation.surface is Surface.RAW else hold(case))
 
 
 async def _pass(case: Case) -> Answer:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.e2e.clients.street import CLIENTS, Side, measured
+from tests.e2e.clients.street import CLIENTS, Side, opened
 from tests.e2e.clients.table import text, write
 
 
@@ -26,8 +26,10 @@ def main(arguments: list[str]) -> None:
     words = [word for word in arguments if not word.startswith("--")]
     clients = [client for client in CLIENTS if not words or any(word in client.title for word in words)]
     began_s = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder:
-        raw, through = measured(Path(folder), clients)
+    with tempfile.TemporaryDirectory() as folder, opened(Path(folder)) as street:
+        for client in clients:
+            street.measure(client)
+    raw, through = street.raw, street.through
     table = text(clients, raw, through)
     print(table)
     if "--straight" in arguments:

@@ -11,8 +11,8 @@ from tests.e2e.clients.others import DRAWN, KEPT
 from tests.e2e.clients.upstream import MODELS, PLAIN, RANKS, VECTORS
 from tests.integration.strict_azure import HEARD, SPOKEN, TEXT, score, vector
 
-Talk = Literal["chat", "tools", "picture", "stray", "rounds", "completions"]
-Other = Literal["models", "embed", "embed_many", "rerank", "responses", "hear", "speak", "draw", "moderate", "files"]
+Talk = Literal["chat", "tools", "picture", "stray", "rounds", "completions", "responses"]
+Other = Literal["models", "embed", "embed_many", "rerank", "hear", "speak", "draw", "moderate", "files"]
 Kind = Talk | Other
 TALKS: Mapping[Talk, str] = {
     "chat": "text",
@@ -21,6 +21,7 @@ TALKS: Mapping[Talk, str] = {
     "stray": "stray `images`",
     "rounds": f"{ROUNDS} rounds",
     "completions": "completions",
+    "responses": "responses",
 }
 """What is asked of each of the models, whole and streamed; and what a column of it is called."""
 OTHERS: Mapping[Other, str] = {
@@ -28,7 +29,6 @@ OTHERS: Mapping[Other, str] = {
     "embed": "vectors of a few texts",
     "embed_many": "of forty",
     "rerank": "rerank",
-    "responses": "responses",
     "hear": "transcription",
     "speak": "speech",
     "draw": "drawing",
@@ -88,6 +88,8 @@ def right(case: Case) -> Right:
             return Right(text=text, calls=calls, finish="stop")
         case "chat" | "completions":
             return Right(text=TEXT, finish="stop")
+        case "responses":
+            return Right(text=TEXT)
         case _:
             return _right_of_others(case)
 
@@ -109,10 +111,8 @@ def _right_of_others(case: Case) -> Right:
             return Right(text=DRAWN)
         case "moderate":
             return Right(text="flagged")
-        case "files":
-            return Right(text=KEPT.decode("latin-1"))
         case _:
-            return Right(text=TEXT)
+            return Right(text=KEPT.decode("latin-1"))
 
 
 def cases(*kinds: Kind) -> list[Case]:
@@ -128,7 +128,5 @@ def _cases(kind: Kind) -> list[Case]:
             return [Case(kind, RANKS)]
         case "models" | "hear" | "speak" | "draw" | "moderate" | "files":
             return [Case(kind, PLAIN)]
-        case "responses":
-            return [Case(kind, PLAIN, streams) for streams in (False, True)]
         case _:
             return [Case(kind, model, streams) for streams in (False, True) for model in MODELS]

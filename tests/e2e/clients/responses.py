@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tests.e2e.clients.conversation import QUESTION
-from tests.integration.scripted import Received, chunk, head, reply
+from tests.integration.scripted import chunk, head, reply
 from tests.integration.strict_azure import TEXT, USAGE, Refused
 
 MEMBERS = frozenset(
@@ -20,9 +20,8 @@ MEMBERS = frozenset(
 Document = dict[str, Any]
 
 
-def respond(request: Received) -> bytes:
-    """Raises Refused for what the API does not know."""
-    said: dict[str, Any] = request.json()
+def respond(said: Mapping[str, Any]) -> bytes:
+    """The answer to the members of a request. Raises Refused for what the API does not know."""
     strays = [name for name in said if name not in MEMBERS]
     if strays:
         raise Refused(f"Unknown parameter: '{strays[0]}'.", param=strays[0], code="unknown_parameter")

@@ -8,10 +8,10 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.e2e.clients.case import Case, Kind, cases
@@ -19,7 +19,7 @@ from tests.e2e.clients.upstream import TOKEN
 from tests.e2e.clients.verdict import Seen, judged
 from tests.e2e.process import Process
 from tests.e2e.quirks.verdict import Mark, Verdict
-from tests.e2e.servers import KEY, ROOT, listening, made
+from tests.e2e.servers import KEY, ROOT, get_json, listening, made
 
 RUNNERS = Path(__file__).parent / "runners"
 CLIENT_S = 120.0
@@ -43,6 +43,8 @@ class Client:
     arguments: tuple[str, ...] = ()
     shows: frozenset[str] = frozenset(("finish", "total"))
     """What else can be seen of an answer: why it ended, how many tokens it took."""
+    has_newer_node: bool = False
+    """It wants a newer Node.js than the installed one may be."""
 
     @property
     def is_node(self) -> bool:
@@ -50,7 +52,8 @@ class Client:
 
     def command(self) -> list[str | Path]:
         if self.is_node:
-            return ["node", "--input-type=module", "-"]
+            node = made("python-node") / "bin" / "node" if self.has_newer_node else "node"
+            return [node, "--input-type=module", "-"]
         return [made(self.made) / "bin" / "python", RUNNERS / self.runner, *self.arguments]
 
     def version(self) -> str:
@@ -65,8 +68,11 @@ CLIENTS = (
     Client("openai for Python, 3", "python-client", "try_openai.py", "openai"),
     Client("openai for Python, 2", "python-openai2", "try_openai.py", "openai"),
     Client("openai for Python, 1", "python-openai1", "try_openai.py", "openai"),
-    Client("openai for Node", "node-client", "try_openai.mjs", "openai"),
-    Client("AI SDK, openai-compatible", "node-ai-sdk", "try_ai_sdk.mjs", "@ai-sdk/openai-compatible",
+    Client("openai for Node, 7", "node-openai7", "try_openai.mjs", "openai", has_newer_node=True),
+    Client("openai for Node, 6", "node-client", "try_openai.mjs", "openai"),
+    Client("AI SDK 7, openai-compatible", "node-ai-sdk7", "try_ai_sdk.mjs", "@ai-sdk/openai-compatible",
+           ("completions", *CHATS, *VECTORS), has_newer_node=True),
+    Client("AI SDK 6, openai-compatible", "node-ai-sdk", "try_ai_sdk.mjs", "@ai-sdk/openai-compatible",
            ("completions", *CHATS, *VECTORS)),
     Client("langchain-openai", "python-langchain", "try_langchain.py", "langchain-openai",
            (*CHATS, *VECTORS, "responses")),
@@ -89,10 +95,11 @@ def run(client: Client, url: str, key: str, asked: Sequence[Case]) -> Sights:
         listed.write(told)
         listed.flush()
         plain = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
-        own = {"OPENAI_BASE_URL": f"{url}/v1", "OPENAI_API_KEY": key, "NO_PROXY": "127.0.0.1", "CASES": listed.name}
+        own = {"OPENAI_BASE_URL": f"{url}/v1", "OPENAI_API_KEY": key, "NO_PROXY": "127.0.0.1"}
+        node = {"CASES": listed.name, "BESIDE": str(RUNNERS)}
         done = subprocess.run(
             [str(part) for part in client.command()],
-            env=plain | own,
+            env=plain | own | node,
             cwd=made(client.made) if client.is_node else None,
             input=(RUNNERS / client.runner).read_bytes() if client.is_node else told.encode(),
             timeout=CLIENT_S,
@@ -151,9 +158,11 @@ def gatepass(folder: Path, url: str) -> Iterator[Entrance]:
 class Side:
     """One column: what every client saw of its cases, and what is to be thought of that, by its title."""
 
-    seen: dict[str, Sights]
-    verdicts: dict[str, Verdicts]
-    traces: dict[str, list[str]]
+    seen: dict[str, Sights] = field(default_factory=dict)
+    verdicts: dict[str, Verdicts] = field(default_factory=dict)
+    traces: dict[str, list[str]] = field(default_factory=dict)
+    answered: dict[str, Mapping[str, int]] = field(default_factory=dict)
+    """How many chats and responses the upstream gave, by `"MODEL whole"` and `"MODEL streamed"`."""
 
     def count(self, mark: Mark) -> int:
         return sum(verdict.mark is mark for verdicts in self.verdicts.values() for verdict in verdicts.values())
@@ -166,34 +175,42 @@ class Side:
             if verdict.mark is not Mark.RIGHT
         ]
 
-
-Enter = Callable[[], AbstractContextManager[Entrance]]
-
-
-def _column(enter: Enter, key: str, clients: Sequence[Client]) -> Side:
-    seen: dict[str, Sights] = {}
-    traces: dict[str, list[str]] = {}
-    for client in clients:
-        with enter() as entrance:
-            seen[client.title] = run(client, entrance.url, key, cases(*client.kinds))
-            traces[client.title] = entrance.traces()
-    shows = {client.title: client.shows for client in clients}
-    return Side(
-        seen,
-        {
-            title: {case: judged(case, one, shows[title]) for case, one in sights.items()}
-            for title, sights in seen.items()
-        },
-        traces,
-    )
+    def meet(self, client: Client, entrance: Entrance, key: str) -> None:
+        title = client.title
+        self.seen[title] = run(client, entrance.url, key, cases(*client.kinds))
+        self.traces[title] = entrance.traces()
+        self.verdicts[title] = {case: judged(case, one, client.shows) for case, one in self.seen[title].items()}
 
 
-def measured(folder: Path, clients: Sequence[Client] = CLIENTS) -> tuple[Side, Side]:
-    """Both columns. Straight the clients show the upstream's token, through gatepass their key.
+@dataclass(frozen=True, slots=True)
+class Street:
+    """Straight the clients show the upstream's token, through gatepass their key."""
 
-    Each client meets a gatepass that has learned nothing yet.
-    """
-    with upstream() as bare, upstream() as behind, ThreadPoolExecutor(2) as pool:
-        raw = pool.submit(_column, lambda: nullcontext(Entrance(bare)), TOKEN, clients)
-        through = pool.submit(_column, lambda: gatepass(folder, behind), KEY, clients)
-        return raw.result(), through.result()
+    folder: Path
+    bare: str
+    behind: str
+    raw: Side = field(default_factory=Side)
+    through: Side = field(default_factory=Side)
+
+    def measure(self, client: Client) -> None:
+        """Once. Each client meets a gatepass that has learned nothing yet."""
+        if client.title not in self.through.verdicts:
+            with ThreadPoolExecutor(2) as pool:
+                ways = [pool.submit(self._go_straight, client), pool.submit(self._go_through, client)]
+            for way in ways:
+                way.result()
+
+    def _go_straight(self, client: Client) -> None:
+        self.raw.meet(client, Entrance(self.bare), TOKEN)
+
+    def _go_through(self, client: Client) -> None:
+        with gatepass(self.folder, self.behind) as entrance:
+            self.through.meet(client, entrance, KEY)
+        self.through.answered[client.title] = get_json(f"{self.behind}/answered")
+
+
+@contextmanager
+def opened(folder: Path) -> Iterator[Street]:
+    """Where nobody went yet; `folder` is for files of gatepass."""
+    with upstream() as bare, upstream() as behind:
+        yield Street(folder, bare, behind)

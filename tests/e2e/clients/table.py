@@ -34,28 +34,28 @@ def talks(clients: Sequence[Client], raw: Side, through: Side) -> Iterator[str]:
             continue
         for streams, way in ((False, "whole"), (True, "streamed")):
             name = "| " if streams else f"{client.title} | {client.version()}"
-            cells = (_cell(kind, client, raw, through, streams=(streams,)) for kind in TALKS)
+            cells = (_cell(kind, client, raw, through, streams=streams) for kind in TALKS)
             yield f"| {name} | {way} | {' | '.join(cells)} |"
 
 
 def others(clients: Sequence[Client], raw: Side, through: Side) -> Iterator[str]:
-    """The rest; where there is a whole and a streamed answer, a mark for each."""
+    """The rest, each asked of one model, and whole."""
     asked = [kind for kind in OTHERS if any(kind in client.kinds for client in clients)]
     yield f"| client | version | {' | '.join(OTHERS[kind] for kind in asked)} |"
     yield f"|---|---|{'---|' * len(asked)}"
     for client in clients:
         if set(asked) & set(client.kinds):
-            cells = (_cell(kind, client, raw, through, streams=(False, True)) for kind in asked)
+            cells = (_cell(kind, client, raw, through) for kind in asked)
             yield f"| {client.title} | {client.version()} | {' | '.join(cells)} |"
 
 
-def _cell(kind: Kind, client: Client, raw: Side, through: Side, *, streams: Sequence[bool]) -> str:
+def _cell(kind: Kind, client: Client, raw: Side, through: Side, *, streams: bool = False) -> str:
     sides = (raw.verdicts[client.title], through.verdicts[client.title])
     return f"`{' '.join(_marks(kind, side, streams) for side in sides)}`" if kind in client.kinds else "·"
 
 
-def _marks(kind: Kind, verdicts: Verdicts, streams: Sequence[bool]) -> str:
-    return "".join(verdicts[case].mark for case in cases(kind) if case.streams in streams)
+def _marks(kind: Kind, verdicts: Verdicts, streams: bool) -> str:
+    return "".join(verdicts[case].mark for case in cases(kind) if case.streams is streams)
 
 
 def shown() -> str:

@@ -1,10 +1,17 @@
-"""The strict upstream as a process: `python -m tests.e2e.clients.upstream` prints where it listens."""
+"""The strict upstream as a process: `python -m tests.e2e.clients.upstream` prints where it listens.
+
+`GET /answered` tells how many chats and responses of each model it gave whole, and how many as a stream, since it was
+last asked: by `"MODEL whole"` and `"MODEL streamed"`.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import signal
+from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from tests.e2e.clients.conversation import message
 from tests.e2e.clients.others import FILE, draw, keep, kept, moderate
@@ -26,7 +33,6 @@ DEPLOYMENTS = (
     Deployment(STREAMING, whole=False),
 )
 MORE: Mapping[tuple[str, str], Callable[[Received], bytes]] = {
-    ("POST", "/responses"): respond,
     ("POST", "/images/generations"): draw,
     ("POST", "/moderations"): moderate,
     ("POST", "/files"): keep,
@@ -34,11 +40,37 @@ MORE: Mapping[tuple[str, str], Callable[[Received], bytes]] = {
 }
 
 
+@dataclass(slots=True)
 class Upstream(StrictAzure):
     """The strict upstream with some paths more."""
 
+    answered: Counter[str] = field(default_factory=Counter)
+
+    def speak_up(self, said: Mapping[str, Any]) -> dict[str, Any]:
+        """The message of a chat."""
+        made = message(said)
+        self._count(said)
+        return made
+
+    def respond(self, request: Received) -> bytes:
+        said: dict[str, Any] = request.json()
+        self.check_model(said)
+        made = respond(said)
+        self._count(said)
+        return made
+
+    def _count(self, said: Mapping[str, Any]) -> None:
+        self.answered[f"{said['model']} {'streamed' if said.get('stream') else 'whole'}"] += 1
+
+    def _told(self) -> bytes:
+        told, self.answered = self.answered, Counter()
+        return reply(told)
+
     def answer(self, request: Received) -> Dialogue:
-        serve = MORE.get((request.method, request.target.removeprefix(self.base)))
+        if request.target == "/answered":
+            return [Send(self._told())]
+        more = {**MORE, ("POST", "/responses"): self.respond}
+        serve = more.get((request.method, request.target.removeprefix(self.base)))
         if serve is None or request.header("authorization") != f"Bearer {self.token}":
             return StrictAzure.answer(self, request)
         try:
@@ -50,7 +82,8 @@ class Upstream(StrictAzure):
 async def main() -> None:
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
-    azure = Upstream(token=TOKEN, deployments=DEPLOYMENTS, says=message)
+    azure = Upstream(token=TOKEN, deployments=DEPLOYMENTS)
+    azure.says = azure.speak_up
     async with Scripted(answer=azure.answer) as upstream:
         print(f"listening on {upstream.url}", flush=True)
         await stopped.wait()

@@ -8,9 +8,12 @@ import shutil
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from tests.waiting import block_until
 
 HERE = Path(__file__).parent
 REPOSITORY = HERE.parents[2]
@@ -115,19 +118,20 @@ class Container:
     def wait_healthy(self, timeout_s: float) -> float:
         """Seconds until the image's own HEALTHCHECK agreed; raises EngineFailed with the log where it never did."""
         began = time.monotonic()
-        while time.monotonic() - began < timeout_s:
-            if self.is_healthy():
+        with suppress(TimeoutError):
+            if block_until(lambda: "healthy" if self.is_healthy() else not self.is_running(), timeout_s) == "healthy":
                 return time.monotonic() - began
-            if not self.is_running():
-                break
-            time.sleep(0.05)
         raise EngineFailed(f"{self.name} did not become healthy within {timeout_s} s:\n{self.log()}")
 
     def resident_bytes(self) -> int:
         """The memory that its first process holds now."""
-        pid = self.engine.inspect("container", self.name)["State"]["Pid"]
-        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+        pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")
+
+    @property
+    def pid(self) -> int:
+        """Of its first process, as this machine counts."""
+        return int(self.engine.inspect("container", self.name)["State"]["Pid"])
 
     def signal(self, name: str) -> None:
         self.engine.podman("kill", f"--signal={name}", self.name)

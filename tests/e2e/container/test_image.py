@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import platform
 import re
+import signal
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import httpx2
 import pytest
@@ -17,6 +20,7 @@ import gatepass
 from tests import locks
 from tests.e2e.container.conftest import CHAT_MODEL, EMBEDDINGS_MODEL, Corporation, Door, Harbour
 from tests.e2e.container.engine import Engine
+from tests.waiting import until, until_told
 
 READY_S = 20.0
 DRAIN_S = 25.0
@@ -96,9 +100,12 @@ async def test_sigterm_lets_a_running_stream_finish_and_ends_with_exit_code_0(
         await story.begun.wait()
         await asyncio.to_thread(container.signal, "TERM")
         signalled_at = time.monotonic()
-        async with client(door) as http, asyncio.timeout(TURNS_RED_S):
-            while (await http.get("/readyz")).status_code != 503:
-                await asyncio.sleep(0.05)
+        async with client(door) as http:
+
+            async def is_red() -> bool:
+                return (await http.get("/readyz")).status_code == 503
+
+            await until_told(is_red, TURNS_RED_S)
             health = await http.get("/healthz")
         await streaming
         exit_code = await asyncio.to_thread(container.wait, DRAIN_S)
@@ -117,9 +124,17 @@ async def test_sigterm_lets_a_running_stream_finish_and_ends_with_exit_code_0(
 async def test_sigterm_right_after_the_start_is_not_lost(harbour: Harbour, door: Door) -> None:
     """The kernel throws away what pid 1 has no handler for: an unhandled SIGTERM would leave it running."""
     container = await harbour.start(door.environment, options=door.options)
-    await asyncio.sleep(0.15)
-    await asyncio.to_thread(container.signal, "TERM")
+    pid = container.pid
+    await until(lambda: catches(pid, signal.SIGTERM))
+    os.kill(pid, signal.SIGTERM)
     assert await asyncio.to_thread(container.wait, 10.0) in (0, 143), container.log()
+    assert "listening on" not in container.log(), "it was not caught before all was up"
+
+
+def catches(pid: int, number: signal.Signals) -> bool:
+    """Whether the process has a handler for it (proc(5), SigCgt)."""
+    told = re.search(r"^SigCgt:\s*([0-9a-f]+)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    return told is not None and bool(int(told[1], 16) >> (number - 1) & 1)
 
 
 async def test_image_gets_healthy_without_any_network(harbour: Harbour, door: Door) -> None:

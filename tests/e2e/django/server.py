@@ -10,89 +10,37 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import tempfile
-from pathlib import Path
 
-import django
-from django.conf import settings
+from django.apps import apps
+from django.core.management import call_command
+from django.core.wsgi import get_wsgi_application
+from waitress import create_server
 
-LIFE_S = int(os.environ["TOKEN_LIFE_S"])
 CLIENT_ID, CLIENT_SECRET = os.environ["CLIENT_ID"], os.environ["CLIENT_SECRET"]
 USER, PASSWORD = os.environ["USER_NAME"], os.environ["USER_PASSWORD"]
 
-folder = tempfile.TemporaryDirectory()
-settings.configure(
-    SECRET_KEY="only-for-this-run-of-the-tests-and-nothing-else",
-    ALLOWED_HOSTS=["127.0.0.1"],
-    ROOT_URLCONF=__name__,
-    USE_TZ=True,
-    DEFAULT_AUTO_FIELD="django.db.models.BigAutoField",
-    INSTALLED_APPS=["django.contrib.auth", "django.contrib.contenttypes", "oauth2_provider"],
-    DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": str(Path(folder.name) / "db.sqlite3")}},
-    OAUTH2_PROVIDER={
-        "ACCESS_TOKEN_EXPIRE_SECONDS": LIFE_S,
-        "ROTATE_REFRESH_TOKEN": True,
-        "SCOPES": {"chat": "Talk to models"},
-    },
-)
-django.setup()
 
-from django.contrib.auth.models import User  # noqa: E402 - Django wants to be set up first
-from django.core.management import call_command  # noqa: E402
-from django.core.wsgi import get_wsgi_application  # noqa: E402
-from django.http import JsonResponse  # noqa: E402
-from django.urls import path  # noqa: E402
-from oauth2_provider.models import AccessToken, Application  # noqa: E402
-from oauth2_provider.views import TokenView  # noqa: E402
-from waitress import create_server  # noqa: E402
-
-calls: list[dict] = []
-accepted: dict[str, int] = {}
-refused: list[str] = []
-
-
-def token(request):
-    reply = TokenView.as_view()(request)
-    calls.append({"grant": request.POST.get("grant_type"), "status": reply.status_code})
-    return reply
-
-
-def chat(request):
-    shown = request.headers.get("authorization", "").removeprefix("Bearer ")
-    found = AccessToken.objects.filter(token=shown).first()
-    if found is None or not found.is_valid(["chat"]):
-        refused.append("unknown" if found is None else "expired")
-        return JsonResponse({"error": {"message": "token is not alive"}}, status=401)
-    accepted[shown] = accepted.get(shown, 0) + 1
-    message = {"role": "assistant", "content": "Hello."}
-    choice = {"index": 0, "message": message, "finish_reason": "stop"}
-    return JsonResponse({"id": "c", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice]})
-
-
-def count(_):
-    return JsonResponse({"calls": calls, "refused": refused, "tokens": list(accepted.values())})
-
-
-urlpatterns = [
-    path("o/token/", token),
-    path("v1/chat/completions", chat),
-    path("count", count),
-]
-
-
-def main() -> None:
-    call_command("migrate", verbosity=0)
-    user = User.objects.create_user(USER, password=PASSWORD)
-    for suffix, grant in (("", Application.GRANT_CLIENT_CREDENTIALS), ("-login", Application.GRANT_PASSWORD)):
-        Application.objects.create(
+def register() -> None:
+    """The one user, and a client for each grant."""
+    application = apps.get_model("oauth2_provider", "Application")
+    user = apps.get_model("auth", "User").objects.create_user(USER, password=PASSWORD)
+    for suffix, grant in (("", application.GRANT_CLIENT_CREDENTIALS), ("-login", application.GRANT_PASSWORD)):
+        application.objects.create(
             client_id=CLIENT_ID + suffix,
             client_secret=CLIENT_SECRET,
-            client_type=Application.CLIENT_CONFIDENTIAL,
+            client_type=application.CLIENT_CONFIDENTIAL,
             authorization_grant_type=grant,
             user=user,
             name=f"gatepass{suffix}",
         )
-    server = create_server(get_wsgi_application(), host="127.0.0.1", port=0, threads=8)
+
+
+def main() -> None:
+    os.environ["DJANGO_SETTINGS_MODULE"] = "settings"
+    application = get_wsgi_application()
+    call_command("migrate", verbosity=0)
+    register()
+    server = create_server(application, host="127.0.0.1", port=0, threads=8)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     print(f"listening on http://127.0.0.1:{server.effective_port}", flush=True)
     server.run()

@@ -24,6 +24,8 @@ from tests.e2e.servers import ROOT, get_json, listening, made
 
 HERE = Path(__file__).parent
 CLIENT_S = 120.0
+FOREIGN = ("OPENAI_", "LANGCHAIN_", "LANGSMITH_")
+"""What no client shall find in its environment."""
 Config = dict[str, Any]
 
 
@@ -71,14 +73,12 @@ def run(client: Client, url: str, calls: Calls) -> Verdicts:
     with tempfile.NamedTemporaryFile("w", suffix=".json") as listed:
         json.dump(asked, listed)
         listed.flush()
-        environment = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith(("OPENAI_", "LANGCHAIN_", "LANGSMITH_"))
-        } | {"OPENAI_BASE_URL": f"{url}/v1", "OPENAI_API_KEY": "any", "NO_PROXY": "127.0.0.1", "CALLS": listed.name}
+        plain = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
+        own = {"OPENAI_BASE_URL": f"{url}/v1", "OPENAI_API_KEY": "any", "NO_PROXY": "127.0.0.1"}
+        node = {"CALLS": listed.name, "BESIDE": str(HERE / "clients")}
         done = subprocess.run(
             [str(part) for part in client.command()],
-            env=environment,
+            env=plain | own | node,
             cwd=made(client.made) if client.is_node else None,
             input=(HERE / "clients" / client.script).read_bytes() if client.is_node else json.dumps(asked).encode(),
             timeout=CLIENT_S,

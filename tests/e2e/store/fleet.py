@@ -24,6 +24,7 @@ BODY = json.dumps({"model": "m", "messages": [{"role": "user", "content": "hi"}]
 JSON = {"content-type": "application/json"}
 ANSWER_S = 20.0
 PAUSE_S = 0.05
+"""The pace of the load: between two requests of a client, and two attempts at one."""
 LOOK_S = 0.05
 
 

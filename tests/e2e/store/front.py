@@ -38,12 +38,29 @@ class Front(ThreadingHTTPServer):
         self.token_url, self.delay_s, self.alive = token_url, delay_s, alive
         self.meanwhile: Callable[[int | None, int], object] = lambda pid, number: None
         self.fetches: list[Fetch] = []
-        self.under_way = 0
+        self.begun = self.ended = 0
         self.lock = threading.Lock()
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}/token"
+
+    @contextmanager
+    def call(self) -> Iterator[int]:
+        """One token call, from its coming to its end; its number."""
+        with self.lock:
+            self.begun += 1
+            number = self.begun
+        try:
+            yield number
+        finally:
+            with self.lock:
+                self.ended += 1
+
+    def is_idle(self) -> bool:
+        """Whether every token call that came has ended."""
+        with self.lock:
+            return self.begun == self.ended
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Who asked was killed: that is what this is for."""
@@ -64,6 +81,10 @@ class _Handler(BaseHTTPRequestHandler):
     server: Front
 
     def do_POST(self) -> None:
+        with self.server.call() as number:
+            self._pass_on(number)
+
+    def _pass_on(self, number: int) -> None:
         front, began_s = self.server, time.monotonic()
         pid = process_behind(self.client_address[1], front.server_address[1])
         body = self.rfile.read(int(self.headers["content-length"]))
@@ -75,11 +96,8 @@ class _Handler(BaseHTTPRequestHandler):
         except urllib.error.HTTPError as error:
             with error:
                 status, answer = error.code, error.read()
-        with front.lock:
-            front.under_way += 1
-            number = front.under_way
         front.meanwhile(pid, number)
-        time.sleep(front.delay_s)
+        time.sleep(front.delay_s)  # a slow issuer: long enough to be killed in the middle of its call
         front.fetches.append(Fetch(began_s, pid, pid is not None and front.alive(pid)))
         self.send_response(status)
         self.send_header("content-type", "application/json")

@@ -51,6 +51,7 @@ async def test_one_that_ends_before_it_is_ready_is_told_with_its_last_words(prog
 
 async def test_one_that_is_never_ready_is_killed(program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(module, "READY_S", 1.5)
+    # whatever becomes of the test, this one and the next end by themselves: hence no signal.pause()
     program("print(os.getpid(), flush=True)", "signal.signal(signal.SIGTERM, signal.SIG_IGN)", "time.sleep(60)")
     with pytest.raises(GatewayFailed, match="gatepass was not ready within") as caught:
         await run(tmp_path)

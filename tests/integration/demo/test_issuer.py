@@ -8,23 +8,9 @@ from collections.abc import AsyncIterator
 import httpx2
 import pytest
 
-from gatepass.demo.issuer import Client, Issuer, Turn
+from gatepass.demo.issuer import Issuer, Turn
 from gatepass.demo.serving import serving
-from gatepass.demo.signing import SigningKey
-
-GRANT = {"grant_type": "client_credentials"}
-FORM = GRANT | {"client_id": "bot", "client_secret": "s:ecret"}
-LOGIN = {"app_id": "bot", "secret": "s:ecret"}
-
-
-@pytest.fixture
-def key() -> SigningKey:
-    return SigningKey()
-
-
-@pytest.fixture
-def issuer(key: SigningKey) -> Issuer:
-    return Issuer(key, Client("bot", "s:ecret", "chat"), life_s=20)
+from tests.embedded import FORM, LOGIN
 
 
 @pytest.fixture

@@ -2,32 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import AsyncIterator
-from typing import Any
 
 import httpx2
 import pytest
 
-from gatepass.demo.answer import Understood, answer
 from gatepass.demo.model_server import ModelServer
 from gatepass.demo.serving import serving
 from gatepass.demo.signing import Minted, SigningKey
-
-CHAT = "/v1/chat/completions"
-HI = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}
-HI_BACK = answer(Understood("Hi"))
-
-
-@pytest.fixture
-def key() -> SigningKey:
-    return SigningKey()
-
-
-@pytest.fixture
-def token(key: SigningKey) -> Minted:
-    return key.sign(number=1, subject="bot", audience="chat", life_s=60)
+from tests.embedded import CHAT, HI, data_events
 
 
 @pytest.fixture
@@ -43,11 +27,6 @@ async def http(server: ModelServer, token: Minted) -> AsyncIterator[httpx2.Async
         httpx2.AsyncClient(base_url=url, trust_env=False, timeout=10, headers=headers) as client,
     ):
         yield client
-
-
-def data_events(body: str) -> list[Any]:
-    lines = [block.removeprefix("data: ") for block in body.split("\n\n") if block]
-    return [line if line == "[DONE]" else json.loads(line) for line in lines]
 
 
 async def moments_of_a_stream(http: httpx2.AsyncClient) -> list[float]:

@@ -45,7 +45,7 @@ class Minting:
             self.refused.append(str(used))
             return JSONResponse({"error": "invalid_grant"}, 400)
         self.calls.append(time.monotonic())
-        await asyncio.sleep(self.delay_s)
+        await asyncio.sleep(self.delay_s)  # a slow issuer: time in which others ask too
         text = f"opaque-token-{len(self.calls)}"
         if self.kills_old:
             self.ends.clear()

@@ -10,9 +10,10 @@ from gatepass.gate import Gate, build_gate
 from gatepass.runtime import SystemClock
 from gatepass.store.choice import open_store
 from gatepass.store.memory import MemoryStore
-from tests.integration.gateway import gateway, until
+from tests.integration.gateway import gateway
 from tests.integration.store.minting import Minting, minting
 from tests.integration.store.responder import Responder, responding
+from tests.waiting import until
 
 KEY = "an-encryption-key-of-32-characters-and-more"
 PASSWORD = "password-of-the-store"

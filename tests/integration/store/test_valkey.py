@@ -13,11 +13,14 @@ from gatepass.call import Secret
 from gatepass.config.store import StoreSettings
 from gatepass.runtime import SystemClock
 from gatepass.store.choice import open_store
-from gatepass.store.seam import Reach, StoreUnavailable
+from gatepass.store.guard import REST_S
+from gatepass.store.seam import Reach, Store, StoreUnavailable
 from gatepass.store.valkey import ValkeyStore
 from tests.integration.gateway import descriptors
 from tests.integration.store.responder import Responder, responding
+from tests.unit.clock import settle
 from tests.unit.store.contract import Shared, StoreContract
+from tests.waiting import until, until_told
 
 KEY = Secret("an-encryption-key-of-32-characters-and-more")
 
@@ -35,6 +38,21 @@ async def opened(chosen: StoreSettings, count: int = 1):
     finally:
         for store in stores:
             await store.aclose()
+
+
+async def restarted(responder: Responder) -> None:
+    """Every connection is closed, and our ends of them know it."""
+    responder.cut()
+    await until(lambda: not responder.open)
+    await settle()
+
+
+async def read(store: Store, name: str) -> bytes | None:
+    """The value, None while the store is away."""
+    try:
+        return (await store.get([name])).values[name]
+    except StoreUnavailable:
+        return None
 
 
 async def unavailable(work) -> str:
@@ -73,8 +91,7 @@ async def test_it_signs_in_with_what_the_password_is_now_and_selects_its_databas
             await store.put("value/one", b"x", 60.0)
             assert [b"SELECT", b"3"] in responder.heard
             responder.password, password[0] = b"second", "second"
-            responder.cut()
-            await asyncio.sleep(0.05)
+            await restarted(responder)
             assert (await store.get(["value/one"])).values == {"value/one": b"x"}
 
 
@@ -111,8 +128,7 @@ async def test_a_server_in_a_bad_mood_is_a_store_that_is_away_and_comes_back(moo
         assert words.lower() in (await unavailable(store.get(["value/one"]))).lower()
         assert asyncio.get_running_loop().time() - began_s < 1.0
         responder.mood = "well"
-        await asyncio.sleep(1.0)
-        assert (await store.get(["value/one"])).values == {"value/one": b"x"}
+        assert await until_told(lambda: read(store, "value/one"), REST_S + 5) == b"x"
 
 
 async def test_nobody_listening_is_a_store_that_is_away():
@@ -127,8 +143,7 @@ async def test_a_restarted_server_is_noticed_by_nobody():
     async with responding() as responder, opened(settings(responder)) as (store,):
         await store.put("value/one", b"x", 60.0)
         for _ in range(3):
-            responder.cut()
-            await asyncio.sleep(0.05)
+            await restarted(responder)
             assert (await store.get(["value/one"])).values == {"value/one": b"x"}
 
 
@@ -161,9 +176,7 @@ async def test_closing_leaves_nothing_open():
         before = descriptors()
         async with opened(settings(responder)) as (store,):
             await asyncio.gather(*(store.get([]) for _ in range(4)))
-        async with asyncio.timeout(5):
-            while responder.open or descriptors() > before:
-                await asyncio.sleep(0.01)
+        await until(lambda: not responder.open and descriptors() <= before)
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,13 @@
-"""Programs that print tokens, and what a test asks of the machine they ran on."""
+"""Programs that print tokens, and what a test asks of the machine they ran on.
+
+One that must hang sleeps for a minute at most: it ends by itself where the test that should see it killed fails.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import sys
-import time
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -71,11 +73,3 @@ def lives(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
         return False
-
-
-def until(true: Callable[[], Any], limit_s: float = 5.0) -> Any:
-    """Look again and again until `true()` is, at most `limit_s`; what it gave."""
-    end_s = time.monotonic() + limit_s
-    while not (found := true()) and time.monotonic() < end_s:
-        time.sleep(0.01)
-    return found

@@ -14,10 +14,11 @@ import pytest
 from gatepass.config.credential.exec import ExecCredential
 from gatepass.config.load import load
 from gatepass.observe.redaction import Redactor
-from gatepass.runtime import SystemClock, sleep
+from gatepass.runtime import SystemClock
 from gatepass.tokens import FetchFailure, Token, TokenHolder
 from gatepass.tokens.command import ExecSource
-from tests.integration.tokens.programs import LOOPS, children, lives, on, program, until
+from tests.integration.tokens.programs import LOOPS, children, lives, on, program
+from tests.waiting import until
 
 pytestmark = pytest.mark.parametrize("loop", LOOPS)
 CLOCK = SystemClock()
@@ -94,16 +95,17 @@ def test_a_program_that_hangs_ends_in_time_and_tells_what_it_said(loop, tmp_path
 
 
 def test_a_holder_that_closes_kills_the_program(loop, tmp_path):
-    path = program(tmp_path, f"import os, time\nopen('{tmp_path}/pid', 'w').write(str(os.getpid()))\ntime.sleep(60)")
+    file, pids = tmp_path / "pid", list[int]()
+    path = program(tmp_path, f"import os, time\nopen('{file}', 'w').write(str(os.getpid()))\ntime.sleep(60)")
 
     async def work() -> None:
         holder = TokenHolder("corp", source(path), CLOCK, Redactor(), budget_s=10.0)
         holder.start()
-        await asyncio.to_thread(until, (tmp_path / "pid").exists)
+        pids.append(int(await until(lambda: file.exists() and file.read_text())))
         await holder.aclose()
 
     on(loop, work())
-    assert not lives(int((tmp_path / "pid").read_text()))
+    assert not lives(pids[0])
     assert children() == []
 
 
@@ -131,12 +133,10 @@ def test_a_program_that_is_mended_is_noticed_within_four_seconds(loop, tmp_path)
     async def work() -> float:
         holder = TokenHolder("corp", source(path), CLOCK, Redactor(), budget_s=10.0)
         holder.start()
-        await sleep(CLOCK, 0.5)
-        assert holder.status().failing
+        await until(lambda: holder.status().failing)
         program(tmp_path, "print('abc')")
         began_s = time.monotonic()
-        while not holder.usable and time.monotonic() < began_s + 8:
-            await asyncio.sleep(0.02)
+        await until(lambda: holder.usable)
         await holder.aclose()
         return time.monotonic() - began_s
 

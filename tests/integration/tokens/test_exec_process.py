@@ -11,7 +11,8 @@ import pytest
 
 from gatepass.runtime import SystemClock, timeout
 from gatepass.tokens.process import LINGER_S, STDERR_BYTES, Finished, run
-from tests.integration.tokens.programs import LOOPS, children, descriptors, in_group, lives, on, until
+from tests.integration.tokens.programs import LOOPS, children, descriptors, in_group, lives, on
+from tests.waiting import block_until, until
 
 ENVIRONMENT = {"PATH": os.environ["PATH"]}
 CLOCK = SystemClock()
@@ -25,7 +26,12 @@ async def shell(script: str, limit_bytes: int = 1000, complaints: bytearray | No
 
 
 def pid_in(file: Path) -> int:
-    return int(until(lambda: file.exists() and file.read_text().strip()))
+    return int(block_until(lambda: file.exists() and file.read_text().strip()))
+
+
+def gone(file: Path) -> None:
+    pid = pid_in(file)
+    block_until(lambda: not lives(pid))
 
 
 def test_a_program_has_its_output_its_complaints_and_its_code(loop):
@@ -75,23 +81,24 @@ def test_what_a_program_leaves_in_the_background_holds_nobody_up(loop, tmp_path)
     found = on(loop, shell(f"sleep 30 & echo $! > {tmp_path}/pid; echo out"))
     assert (found.code, found.stdout) == (0, b"out\n")
     assert LINGER_S <= time.monotonic() - began_s < LINGER_S + 3
-    assert until(lambda: not lives(pid_in(tmp_path / "pid")))
+    gone(tmp_path / "pid")
 
 
 def test_what_a_program_leaves_behind_ends_with_its_run(loop, tmp_path):
     found = on(loop, shell(f"sleep 30 >/dev/null 2>&1 & echo $! > {tmp_path}/pid; echo out"))
     assert (found.code, found.stdout) == (0, b"out\n")
-    assert until(lambda: not lives(pid_in(tmp_path / "pid")))
+    gone(tmp_path / "pid")
 
 
 def test_what_a_program_gave_a_session_of_its_own_lives_on(loop, tmp_path):
-    it = f"{tmp_path}/pid"
-    leave = f"setsid sh -c 'echo $$ > {it}; exec sleep 30' >/dev/null 2>&1 &"
-    on(loop, shell(f"{leave} while [ ! -s {it} ]; do sleep 0.02; done"))
-    pid = pid_in(tmp_path / "pid")
-    time.sleep(0.2)
-    assert lives(pid)
-    os.kill(pid, 9)
+    it, pipe = tmp_path / "it", tmp_path / "pipe"
+    os.mkfifo(pipe)
+    leave = f"setsid sh -c 'echo begun > {it}; read word < {pipe}; echo $word > {it}' >/dev/null 2>&1 &"
+    with open(os.open(pipe, os.O_RDWR), "wb") as tell:
+        on(loop, shell(f"{leave} while [ ! -s {it} ]; do sleep 0.02; done"))
+        tell.write(b"on\n")
+        tell.flush()
+        block_until(lambda: it.read_text() == "on\n")
 
 
 def test_out_of_time_it_dies_with_all_that_it_started(loop, tmp_path):
@@ -100,7 +107,7 @@ def test_out_of_time_it_dies_with_all_that_it_started(loop, tmp_path):
 
     with pytest.raises(TimeoutError):
         on(loop, work())
-    assert until(lambda: not lives(pid_in(tmp_path / "pid")))
+    gone(tmp_path / "pid")
     assert children() == []
 
 
@@ -117,11 +124,10 @@ def test_cancelled_at_any_time_it_leaves_no_process_and_no_descriptor(loop, turn
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        await asyncio.sleep(0.05)
-        assert children() == []
+        await until(lambda: not children())
         if (tmp_path / "pid").exists() and (pid := (tmp_path / "pid").read_text()):
-            assert in_group(int(pid)) == []
-        assert {name for name in descriptors() - before if "pipe" in name or "socket" in name} == set()
+            await until(lambda: not in_group(int(pid)))
+        await until(lambda: not [name for name in descriptors() - before if "pipe" in name or "socket" in name])
 
     on(loop, work())
 
@@ -132,9 +138,8 @@ def test_a_hundred_runs_leave_nothing_open(loop):
         before = descriptors()
         for _ in range(25):
             await asyncio.gather(*(shell("echo x; echo y >&2") for _ in range(4)))
-        await asyncio.sleep(0.05)
-        assert len(descriptors() - before) <= 1
-        assert children() == []
+        await until(lambda: len(descriptors() - before) <= 1)
+        await until(lambda: not children())
 
     on(loop, work())
 

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from tests.integration.answers import COMPLETION
-from tests.integration.gateway import gateway, until
+from tests.integration.gateway import gateway
 from tests.integration.scripted import Scripted, Send, reply
 from tests.integration.tokens.strict_issuer import StrictIssuer
+from tests.waiting import until
 
 GOOD = [Send(reply(COMPLETION))]
 FIRST = "refresh-token-of-a-person"

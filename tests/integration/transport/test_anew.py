@@ -14,6 +14,7 @@ from gatepass.transport.seam import read_whole
 from tests.integration.scripted import Received, Scripted, Send, Wait, reply
 from tests.integration.transport.hand import BOUNDS, LEAN, Hand, Kind
 from tests.integration.transport.test_proxy import Tunnel, through
+from tests.unit.clock import settle
 
 OK = reply(b"fine")
 
@@ -64,7 +65,7 @@ async def test_who_waited_for_a_connection_shows_the_token_of_the_moment(kind: K
         first = asyncio.create_task(whole(hand, request(upstream.url, "first")))
         await upstream.requested(1)
         second = asyncio.create_task(whole(hand, request(upstream.url, "first", now.anew)))
-        await asyncio.sleep(0.02)
+        await settle()  # no connection is opened: the loop's turns bring them where they wait
         assert now.asked == 0
         now.token = "second"
         go_on.set()
@@ -80,7 +81,7 @@ async def test_who_waited_and_has_no_token_any_more_sends_nothing_and_harms_no_s
         first = asyncio.create_task(whole(hand, request(upstream.url, "first")))
         await upstream.requested(1)
         late = [asyncio.create_task(whole(hand, request(upstream.url, "first", now.anew))) for _ in range(3)]
-        await asyncio.sleep(0.02)
+        await settle()  # no connection is opened: the loop's turns bring them where they wait
         now.token = None
         go_on.set()
         outcomes = await asyncio.gather(first, *late, return_exceptions=True)

@@ -11,7 +11,7 @@ import trustme
 
 from gatepass.call import Timeouts
 from gatepass.errors import TransportFault
-from tests.integration.gateway import descriptors, until
+from tests.integration.gateway import descriptors
 from tests.integration.scripted import (
     LAST_CHUNK,
     Dialogue,
@@ -27,6 +27,7 @@ from tests.integration.scripted import (
     stream,
 )
 from tests.integration.transport.hand import LEAN, Hand, Kind
+from tests.waiting import until
 
 OK = reply(b"fine")
 SHORT = Timeouts(connect_s=2, first_byte_s=2, idle_s=2)
@@ -111,7 +112,7 @@ async def test_after_a_storm_of_cancellations_every_request_is_served(kind: Kind
 
     async def leave(hand: Hand, url: str) -> None:
         work = asyncio.ensure_future(hand.ask(url))
-        await asyncio.sleep(rng.uniform(0.0, 0.03))
+        await asyncio.sleep(rng.uniform(0.0, 0.03))  # a client leaves at any moment: not one is chosen
         work.cancel()
         await asyncio.gather(work, return_exceptions=True)
 

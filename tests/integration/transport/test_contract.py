@@ -31,6 +31,7 @@ from tests.integration.scripted import (
     stream,
 )
 from tests.integration.transport.hand import LEAN, Kind
+from tests.unit.clock import settle
 
 OK = reply(b"fine")
 ENDS: dict[str, Fin | Rst] = {"FIN": Fin(), "RST": Rst()}
@@ -330,7 +331,7 @@ async def test_a_connection_that_closed_while_idle_is_not_used(kind: Kind, end: 
         for _ in range(3):
             assert (await hand.ask(upstream.url)).body == b"fine"
             await upstream.left()
-            await asyncio.sleep(0.01)  # the end is in the kernel; the loop has to have a look
+            await settle()  # the end is in the kernel; the loop has to have a look
     assert (upstream.connections, len(upstream.received)) == (3, 3)
 
 
@@ -436,7 +437,7 @@ async def test_a_slow_reader_is_not_a_silent_server(kind: Kind):
         body = b""
         async for piece in response:
             body += piece
-            await asyncio.sleep(0.15)
+            await asyncio.sleep(0.15)  # longer than idle_s, which is real time here
         await response.aclose()
     assert body == b"x" * 5
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import gc
 import hashlib
+import sys
+import termios
 import tracemalloc
 from collections.abc import Awaitable, Callable
 from typing import cast
@@ -15,6 +18,7 @@ from gatepass.call import Timeouts
 from gatepass.errors import Fault
 from tests.integration.scripted import LAST_CHUNK, Dialogue, Fin, Move, Scripted, Send, chunk, head, reply, stream
 from tests.integration.transport.hand import LEAN, Kind
+from tests.waiting import at_rest, until
 
 MIB = 1024 * 1024
 
@@ -41,6 +45,11 @@ class SlowReader(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.gone.set()
 
+    def unread_bytes(self) -> int:
+        """What lies in the kernel for it (tcp(7), SIOCINQ)."""
+        answer = fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), termios.FIONREAD, bytes(4))
+        return int.from_bytes(answer, sys.byteorder)
+
 
 class Serving:
     def __init__(self, reader: SlowReader) -> None:
@@ -65,15 +74,14 @@ async def test_a_large_body_waits_for_a_slow_reader(kind: Kind):
         tracemalloc.start()
         asking = asyncio.ensure_future(hand.ask(url, body))
         await reader.began.wait()
-        await asyncio.sleep(0.2)
+        await at_rest(reader.unread_bytes)
         held_bytes = tracemalloc.get_traced_memory()[0]
         tracemalloc.stop()
         assert not asking.done()
         if kind is LEAN:
             assert held_bytes < 2 * MIB
         reader.transport.resume_reading()
-        while reader.count < len(body):
-            await asyncio.sleep(0.01)
+        await until(lambda: reader.count >= len(body))
         reader.transport.write(reply(b"fine"))
         assert (await asking).body == b"fine"
     assert reader.count > len(body)
@@ -137,11 +145,7 @@ async def test_a_slow_reader_stops_the_server_and_gets_all_of_it(kind: Kind, for
         response = await hand.send(upstream.url)
         pieces = aiter(response)
         count = len(await anext(pieces))
-        seen = -1
-        while seen != upstream.sent_bytes:
-            seen = upstream.sent_bytes
-            await asyncio.sleep(0.2)  # the state that is looked for is that nothing moves any more
-        assert seen < 12 * MIB
+        assert await at_rest(lambda: upstream.sent_bytes) < 12 * MIB
         tracemalloc.start()
         async for piece in response:
             count += len(piece)

@@ -12,9 +12,9 @@ import pytest
 from gatepass.call import Request
 from gatepass.errors import ClientGone, TransportFault
 from gatepass.transport.seam import read_whole
-from tests.integration.gateway import until
 from tests.integration.scripted import Rst, Scripted, Send, reply
 from tests.integration.transport.hand import BOUNDS, LIMIT_BYTES, Hand, Kind
+from tests.waiting import at_rest, until
 
 OK = reply(b"fine")
 
@@ -46,14 +46,19 @@ class Deaf(asyncio.Protocol):
     """Takes nothing; `hang_up` ends it."""
 
     def __init__(self, made: list[Deaf]) -> None:
+        self._gone = asyncio.Event()
         made.append(self)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's own class is none
         asyncio.get_running_loop().call_soon(self._transport.pause_reading)  # uvloop begins to read behind this call
 
-    def hang_up(self) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._gone.set()
+
+    async def hang_up(self) -> None:
         self._transport.abort()
+        await self._gone.wait()
 
 
 async def ask(hand: Hand, url: str, upload: Pieces) -> bytes:
@@ -112,13 +117,11 @@ async def test_an_upload_waits_for_an_upstream_that_takes_nothing(kind: Kind):
         async with kind.open() as hand:
             asking = asyncio.create_task(ask(hand, f"http://127.0.0.1:{port}", upload))
             await until(lambda: upload.taken > 0)
-            await asyncio.sleep(0.3)
-            taken = upload.taken
+            taken = await at_rest(lambda: upload.taken)
             asking.cancel()
             await asyncio.wait([asking])
     finally:
         listener.close()
         for one in made:
-            one.hang_up()
-        await asyncio.sleep(0.01)
+            await one.hang_up()
     assert taken < 200

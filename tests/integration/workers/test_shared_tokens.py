@@ -8,6 +8,10 @@ from pathlib import Path
 
 from tests.integration.store.minting import minting
 from tests.integration.workers.test_supervisor import ask, started
+from tests.waiting import until
+
+PACE_S = 0.05
+"""Between two requests: a token's life is real time here, and the load goes on through it."""
 
 
 async def ask_for(port: int, seconds: float) -> list[int]:
@@ -15,7 +19,7 @@ async def ask_for(port: int, seconds: float) -> list[int]:
     until_s, statuses = asyncio.get_running_loop().time() + seconds, []
     while asyncio.get_running_loop().time() < until_s:
         statuses.append((await ask(port)).status)
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(PACE_S)
     return statuses
 
 
@@ -67,9 +71,7 @@ async def test_no_program_inherits_the_socket_or_the_lifeline_of_a_worker(tmp_pa
     }
     async with started(tmp_path, settings) as running:
         socket = listening_at(await running.port)
-        async with asyncio.timeout(10):
-            while not listing.exists():
-                await asyncio.sleep(0.05)
+        await until(listing.exists)
     led = [line.partition(" -> ")[2] for line in listing.read_text().splitlines() if " -> " in line]
     assert len(led) > 3
     assert [target for target in led if target == socket or target.startswith("pipe:")] == []
@@ -95,9 +97,7 @@ async def test_what_the_workers_share_is_for_their_user_alone_and_useless_withou
         assert (await ask(port)).status == 200
         told = arguments(pids[0])
         store = Path(told[told.index("--peers") + 1]) / "store"
-        async with asyncio.timeout(10):
-            while not list(store.glob("value-token*")):
-                await asyncio.sleep(0.05)
+        await until(lambda: list(store.glob("value-token*")))
         assert [stat.S_IMODE(path.stat().st_mode) for path in (store.parent, store)] == [0o700, 0o700]
         files = [path for path in store.iterdir() if path.is_file()]
         assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}

@@ -1,4 +1,4 @@
-"""`gatepass serve --workers 2`, as a process with real signals."""
+"""`gatepass serve --workers 2`, and without workers where signals differ, as a process with real signals."""
 
 import asyncio
 import json
@@ -9,12 +9,16 @@ import sys
 from asyncio.subprocess import DEVNULL, PIPE, STDOUT
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from gatepass.app import RELOADS
 from tests.integration.gateway import Ask
 from tests.integration.scripted import Dialogue, Scripted, Send, Wait, begin_stream, chunk, event, reply
+from tests.waiting import at_rest, until, until_told
 
 BOUND_S = 30.0
 HEADERS = {"content-type": "application/json"}
@@ -58,19 +62,23 @@ class Supervised:
 
 
 @asynccontextmanager
-async def supervised(folder: Path, upstream: str, **server: object) -> AsyncIterator[Supervised]:
+async def supervised(folder: Path, upstream: str, workers: int = 2, **server: object) -> AsyncIterator[Supervised]:
     settings = {"drain_timeout_s": 5, **server}
-    async with started(folder, {"server": settings, "upstreams": {"chat": {"base_url": f"{upstream}/v1"}}}) as running:
+    configuration = {"server": settings, "upstreams": {"chat": {"base_url": f"{upstream}/v1"}}}
+    async with started(folder, configuration, workers) as running:
         yield running
 
 
 @asynccontextmanager
-async def started(folder: Path, configuration: object) -> AsyncIterator[Supervised]:
+async def started(folder: Path, configuration: object, workers: int = 2) -> AsyncIterator[Supervised]:
     config = folder / "gatepass.json"
     config.write_text(json.dumps(configuration))
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GATEPASS_")}
-    command = (sys.executable, "-m", "gatepass", "serve", "--config", str(config), "--port", "0", "--workers", "2")
-    process = await asyncio.create_subprocess_exec(*command, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT, env=environment)
+    command = (sys.executable, "-m", "gatepass", "serve", "--config", str(config), "--port", "0")
+    count = ("--workers", str(workers))
+    process = await asyncio.create_subprocess_exec(
+        *command, *count, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT, env=environment
+    )
     running = Supervised(process)
     reading = asyncio.create_task(running.read())
     try:
@@ -96,9 +104,7 @@ def alive(pid: int) -> bool:
 
 
 async def gone(pids: list[int]) -> None:
-    async with asyncio.timeout(BOUND_S):
-        while any(alive(pid) for pid in pids):
-            await asyncio.sleep(0.05)
+    await until(lambda: not any(map(alive, pids)))
 
 
 async def test_two_workers_serve_one_socket_and_show_one_set_of_metrics(tmp_path):
@@ -118,10 +124,12 @@ async def test_two_workers_serve_one_socket_and_show_one_set_of_metrics(tmp_path
 
 async def both_told(port: int):
     """/status, once both workers are up."""
-    async with asyncio.timeout(BOUND_S):
-        while len((status := (await ask(port, "/status", None)).json())["workers"]) < 2:
-            await asyncio.sleep(0.05)
-    return status
+
+    async def told():
+        status = (await ask(port, "/status", None)).json()
+        return status if len(status["workers"]) == 2 else None
+
+    return await until_told(told)
 
 
 async def test_a_worker_that_dies_is_replaced(tmp_path):
@@ -155,6 +163,28 @@ async def test_sighup_replaces_the_workers_and_fails_no_request(tmp_path):
     assert len(statuses) > 10
 
 
+async def test_sighup_to_a_single_process_ends_nothing_and_says_what_reloads(tmp_path):
+    async with streaming(tmp_path, workers=1) as stream:
+        stream.running.process.send_signal(signal.SIGHUP)
+        (warning,) = await stream.running.said('.*"reload_needs_workers".*')
+        await stream.finish()
+        assert (await ask(stream.port, "/readyz", None)).status == 200
+    told = json.loads(warning[0])
+    assert (told["level"], told["reason"]) == ("warning", RELOADS)
+
+
+async def test_sighup_to_a_worker_ends_no_stream(tmp_path):
+    """`pkill -HUP gatepass` sends it to all: the supervisor renews them, each once."""
+    async with streaming(tmp_path) as stream:
+        old = await stream.running.pids()
+        for pid in (*old, stream.running.process.pid):
+            os.kill(pid, signal.SIGHUP)
+        await stream.running.pids(4)
+        await stream.finish()
+        await gone(old)
+        assert not any("worker_died" in line for line in stream.running.lines)
+
+
 async def test_a_configuration_that_is_broken_leaves_the_old_workers(tmp_path):
     async with Scripted([Send(reply(COMPLETION))]) as upstream, supervised(tmp_path, upstream.url) as running:
         port = await running.port
@@ -166,21 +196,111 @@ async def test_a_configuration_that_is_broken_leaves_the_old_workers(tmp_path):
         assert (await ask(port)).status == 200
 
 
-async def test_a_stream_under_way_finishes_after_sigterm(tmp_path):
+@dataclass(frozen=True, slots=True)
+class Streaming:
+    """A supervisor with a stream under way, which ends well with `finish`."""
+
+    running: Supervised
+    port: int
+    asked: Ask
+    go_on: asyncio.Event
+
+    async def finish(self) -> None:
+        self.go_on.set()
+        assert b"error" not in await self.asked.until(b"[DONE]")
+
+
+@asynccontextmanager
+async def streaming(folder: Path, workers: int = 2) -> AsyncIterator[Streaming]:
     go_on = asyncio.Event()
     first = event({"choices": [{"index": 0, "delta": {"content": "a"}, "finish_reason": None}]})
     rest: Dialogue = [Wait(go_on), Send(chunk(LAST) + chunk(event("[DONE]")) + b"0\r\n\r\n")]
     dialogue: Dialogue = [*begin_stream(), Send(chunk(first)), *rest]
-    async with Scripted(dialogue) as upstream, supervised(tmp_path, upstream.url) as running:
-        body = b'{"model":"m","messages":[],"stream":true}'
-        async with Ask(await running.port, "POST", "/v1/chat/completions", dict(HEADERS), body) as asked:
+    server = {"drain_timeout_s": 20}
+    async with Scripted(dialogue) as upstream, supervised(folder, upstream.url, workers, **server) as running:
+        port, body = await running.port, b'{"model":"m","messages":[],"stream":true}'
+        async with Ask(port, "POST", "/v1/chat/completions", dict(HEADERS), body) as asked:
             await asked.head()
             await asked.until(first)
-            running.process.send_signal(signal.SIGTERM)
-            await running.said('"draining"')
-            go_on.set()
-            await asked.until(b"[DONE]")
-        assert await running.ended() == 0
+            yield Streaming(running, port, asked, go_on)
+
+
+async def test_a_stream_under_way_finishes_after_sigterm(tmp_path):
+    async with streaming(tmp_path) as stream:
+        stream.running.process.send_signal(signal.SIGTERM)
+        await stream.running.said('"draining"')
+        await stream.finish()
+        assert await stream.running.ended() == 0
+
+
+async def test_while_workers_drain_what_comes_is_told_503_at_once(tmp_path):
+    async with streaming(tmp_path) as stream:
+        stream.running.process.send_signal(signal.SIGTERM)
+        await stream.running.said('"draining".*"under_way":1')
+        async with asyncio.timeout(2):  # a hang would last as long as the drain
+            answers = [await ask(stream.port, "/readyz", None), await ask(stream.port)]
+        await stream.finish()
+        assert await stream.running.ended() == 0
+    red, refused = answers
+    assert (red.status, red.json()) == (503, {"ready": False})
+    assert (refused.status, refused.error["code"]) == (503, "draining")
+
+
+async def test_where_the_workers_had_left_the_socket_a_stop_refuses_what_comes(tmp_path):
+    """As a retired worker has: its stream goes on, and those that took its place have nothing to wait for."""
+    async with streaming(tmp_path) as stream:
+        old = await stream.running.pids()
+        stream.running.process.send_signal(signal.SIGHUP)
+        await stream.running.pids(4)
+        await stream.running.said('"draining".*"under_way":1')
+        stream.running.process.send_signal(signal.SIGTERM)
+        await stream.running.said('"drained"', 3)
+        await until_told(partial(is_refused, stream.port))
+        assert any(map(alive, old))
+        await at_rest(lambda: len(stream.running.lines))
+        assert stream.running.process.returncode is None  # in a container its end would be that of the stream
+        await stream.finish()
+        assert await stream.running.ended() == 0
+
+
+async def is_refused(port: int) -> bool:
+    async with asyncio.timeout(2):  # a connection that nobody accepts is taken by the system, and hangs
+        try:
+            await ask(port, "/readyz", None)
+        except ConnectionRefusedError:
+            return True
+        except OSError:
+            return False
+    return False
+
+
+async def test_a_stop_that_the_workers_had_heard_themselves_is_no_second_signal(tmp_path):
+    """systemd sends its SIGTERM to all processes of a service."""
+    async with streaming(tmp_path) as stream:
+        for pid in await stream.running.pids():
+            os.kill(pid, signal.SIGTERM)
+        await stream.running.said('"draining".*"under_way":1')
+        stream.running.process.send_signal(signal.SIGTERM)
+        await at_rest(lambda: len(stream.running.lines))
+        await stream.finish()
+        assert await stream.running.ended() == 0
+
+
+async def test_a_second_signal_ends_the_streams(tmp_path):
+    async with streaming(tmp_path) as stream:
+        stream.running.process.send_signal(signal.SIGTERM)
+        await stream.running.said('"draining".*"under_way":1')
+        stream.running.process.send_signal(signal.SIGTERM)
+        answer = await stream.asked.answer()
+        assert answer.error["code"] == "draining"
+        assert await stream.running.ended() == 0
+
+
+async def test_a_supervisor_that_was_killed_leaves_its_port_while_its_streams_go_on(tmp_path):
+    async with streaming(tmp_path) as stream:
+        stream.running.process.kill()
+        await until_told(partial(is_refused, stream.port))
+        await stream.finish()
 
 
 async def test_workers_do_not_outlive_a_supervisor_that_was_killed(tmp_path):

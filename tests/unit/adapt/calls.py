@@ -6,6 +6,7 @@ from gatepass.call import Call, Operation, Surface, Target
 
 CHAT = Operation("chat", "POST", "/chat/completions", Surface.CHAT, "")
 EMBEDDINGS = Operation("embeddings", "POST", "/embeddings", Surface.EMBEDDINGS, "")
+RESPONSES = Operation("responses", "POST", "/responses", Surface.RESPONSES, "")
 MODELS = Operation("models", "GET", "/models", Surface.MODELS, "")
 TARGET = Target("chat")
 

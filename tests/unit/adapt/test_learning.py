@@ -1,6 +1,7 @@
 """Playbooks of requests to upstreams that refuse: what is learned, when, and what the client sees."""
 
 import json
+from functools import partial
 from typing import Any
 
 import pytest
@@ -392,10 +393,14 @@ def test_reasoning_that_is_missed_comes_back():
     assert (outcome.error, lessons(learner)) == (None, [])
 
 
+def has_turn_of(role, body):
+    return any(turn["role"] == role for turn in body["messages"])
+
+
 def test_roles_go_one_step_further_where_the_operator_lets_them():
     refusals = [
         Refusal(
-            lambda body, role=role: any(turn["role"] == role for turn in body["messages"]),  # type: ignore[misc]
+            partial(has_turn_of, role),
             openai(f"Unsupported value: 'messages[0].role' does not support '{role}' with this model."),
         )
         for role in ("system", "developer")

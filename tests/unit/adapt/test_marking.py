@@ -21,7 +21,7 @@ LEARNED = Learned(
 )
 UNKNOWN = {"value": None, "source": "unknown"}
 NAMES = {
-    *("stream", "vision", "audio", "tools", "reasoning", "json_schema", "token_ids"),
+    *("stream", "kind", "vision", "audio", "tools", "reasoning", "json_schema", "token_ids"),
     *("context_length", "max_output_tokens", "dimensions"),
 }
 

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gatepass.adapt.changes.change import revised
-from gatepass.adapt.typed_ids import Kind, UntypedModel, guessed, typed, untyped
+from gatepass.adapt.typed_ids import UntypedModel, guessed, typed, untyped
+from gatepass.config.rules import Kind
 from tests.unit.adapt.calls import a_call
 
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from gatepass.admission.cors import EXPOSED, METHODS, cors_headers, preflight
+from gatepass.admission.cors import EXPOSED, METHODS, VARY, cors_headers, preflight
+from gatepass.surface.operations import OPERATIONS
 
 CHAT = "https://chat.corp.example"
 ASKED = ((b"access-control-request-method", b"POST"), (b"access-control-request-headers", b"authorization,x-a"))
@@ -30,7 +31,6 @@ def test_every_page_may_where_all_are_listed_and_is_named():
 @pytest.mark.parametrize(
     ("headers", "origins"),
     [
-        (of(CHAT), []),
         (((b"host", b"gw"),), [CHAT]),
         (of("https://chat.corp.example.evil"), [CHAT]),
         (of("http://chat.corp.example"), [CHAT]),
@@ -40,9 +40,25 @@ def test_every_page_may_where_all_are_listed_and_is_named():
         (of("*"), [CHAT]),
     ],
 )
-def test_another_page_is_told_nothing(headers, origins):
-    assert cors_headers(headers, origins) == ()
+def test_another_page_is_told_nothing_but_caches_that_it_depends_on_the_page(headers, origins):
+    assert cors_headers(headers, origins) == (VARY,) == ((b"vary", b"origin"),)
     assert preflight("OPTIONS", (*headers, *ASKED), origins) is None
+
+
+def test_where_no_page_may_come_nothing_depends_on_one():
+    assert cors_headers(of(CHAT), []) == ()
+    assert preflight("OPTIONS", of(CHAT, *ASKED), []) is None
+
+
+def test_every_method_of_every_operation_is_allowed():
+    allowed = METHODS.decode().split(", ")
+    assert {operation.method for operation in OPERATIONS} | {"OPTIONS"} == set(allowed)
+
+
+@pytest.mark.parametrize("name", ["x-request-id", "x-gatepass-adapted", "x-gatepass-attempts", "x-gatepass-hop",
+    "x-gatepass-tried", "retry-after", "retry-after-ms", "x-should-retry"])  # fmt: skip
+def test_a_page_may_read_what_tells_of_its_request_and_what_repeats_go_by(name):
+    assert name in EXPOSED.decode().split(", ")
 
 
 def test_a_preflight_is_answered_with_what_it_asked_for():

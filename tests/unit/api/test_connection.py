@@ -276,13 +276,14 @@ async def test_one_connection_more_than_the_limit_is_503():
 
 async def test_a_departure_reaches_whoever_watches_and_whoever_waits():
     left: list[str] = []
+    go = asyncio.Event()
 
     async def watching(turn: Turn) -> None:
         await turn.body(LIMIT_BYTES)
         turn.watch(lambda: left.append("watched"))
         turn.watch(lambda: left.append("again"))()
         turn.watch(lambda: left.append("once"))
-        await asyncio.sleep(1_000)
+        await go.wait()
 
     held = Held()
     watcher, waiter = Visitor(watching), Visitor(held)
@@ -295,15 +296,17 @@ async def test_a_departure_reaches_whoever_watches_and_whoever_waits():
     assert [type(error) for error in held.raised] == [ClientGone]
     watcher.turns[0].depart()
     assert left == ["once"]
-    await advance(1_000)
+    go.set()
+    await rest()
 
 
 async def test_who_watches_too_late_is_told_at_once_and_writes_to_nobody():
     left: list[str] = []
+    go = asyncio.Event()
 
     async def late(turn: Turn) -> None:
         await turn.body(LIMIT_BYTES)
-        await asyncio.sleep(1)
+        await go.wait()
         turn.watch(lambda: left.append("left"))
         turn.start(200, [], 2)
         await turn.write(b"no", last=True)
@@ -312,7 +315,8 @@ async def test_who_watches_too_late_is_told_at_once_and_writes_to_nobody():
     await visited(visitor, asked(b"1"))
     visitor.transport.abort()
     await rest()
-    await advance(1)
+    go.set()
+    await rest()
     assert (left, visitor.heard) == (["left"], b"")
 
 

@@ -15,6 +15,7 @@ from gatepass.cli.token import changes, report
 from gatepass.config.model import Config
 from gatepass.tokens import Status, Token
 from gatepass.tokens.life import Freshness, Kind, ToldBy
+from tests.unit.tokens.statuses import FRESH
 
 NOW_S = 1_760_000_000.0
 CORP = {
@@ -23,21 +24,6 @@ CORP = {
     "client_id": "i",
     "client_secret": "s",
 }
-FRESH = Status(
-    credential="corp",
-    state=Freshness.FRESH,
-    kind=Kind.OPAQUE,
-    told_by=ToldBy.REPLY,
-    age_s=0.4,
-    left_s=284.6,
-    fetches=1,
-    failures=0,
-    last_error=None,
-    last_error_age_s=None,
-    failing=False,
-    refreshing=False,
-    next_try_in_s=232.4,
-)
 NOTHING = replace(FRESH, state="none", kind=None, told_by=None, age_s=None, left_s=None, fetches=0)
 
 

@@ -241,6 +241,7 @@ def test_a_proxy_that_is_none_is_told_without_its_password(text, told):
         ("DIALECT", ": upstreams.NAME.dialect wants a file, which --config or GATEPASS_CONFIG names"),
         ("LEARN", ": upstreams.NAME.learn wants a file, which --config or GATEPASS_CONFIG names"),
         ("BASE_URL", "; did you mean GATEPASS_UPSTREAM_URL?"),
+        ("API_BASE", "; did you mean GATEPASS_UPSTREAM_URL?"),
         ("TOKENS", "; did you mean GATEPASS_TOKEN?"),
     ],
 )

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from gatepass.config.certificates import unusable_files
+from gatepass.config.credential.extra import how_to_install
 from gatepass.config.oauth2_files import NO_DIRECTORY, UNWRITABLE
 from gatepass.config.references import Reference
 from gatepass.config.signing_key import FOREIGN_CERTIFICATE, NO_CERTIFICATE, NO_KEY, SHORT_SECRET
@@ -72,7 +73,7 @@ def test_a_key_by_reference_is_tried_too(folder):
 
 def test_without_its_library_a_key_is_refused_with_what_to_install(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "cryptography", None)
-    told = "private_key_jwt needs a library that is not installed: pip install 'gatepass[crypto]'"
+    told = f"private_key_jwt needs a library that is not installed: {how_to_install('crypto')}"
     assert signing(folder, private_key_file="garbage") == {"client_auth": told}
     assert faults(client_auth="basic") == {}
 

@@ -60,3 +60,24 @@ def test_blocks_inside_a_credential_know_their_settings():
     assert told("reply", "expires_inn") == "is not a setting; did you mean expires_in?"
     assert told("reply", "zzzzzz") == "is not a setting; known here: token, expires_in, expires_at, unit, header"
     assert told("network", "prox") == "is not a setting; did you mean proxy?"
+
+
+def test_a_name_is_looked_for_in_its_own_block_first_then_inside_it_and_then_where_it_is():
+    tree = {
+        "upstreams": {"chat": {}},
+        "credentials": {"o": {"type": "oauth2"}, "k": {"type": "api_key"}, "s": {"type": "static"}},
+    }
+
+    def told(*path):
+        return unknown_setting(path, tree)
+
+    assert told("upstreams", "chat", "url") == "is not a setting; did you mean base_url?"
+    assert told("upstreams", "chat", "api_base") == "is not a setting; did you mean base_url?"
+    assert told("upstreams", "chat", "api_key") == "is not a setting; did you mean credential?"
+    assert told("upstreams", "chat", "shape") == "is not a setting; did you mean rerank_shape?"
+    assert told("upstreams", "chat", "proxy") == "is not a setting here; did you mean network.proxy?"
+    assert told("credentials", "o", "url") == "belongs to type http_json, not to oauth2; did you mean token_url?"
+    assert told("credentials", "k", "token") == "belongs to type static, not to api_key; did you mean key?"
+    assert told("credentials", "s", "api_key") == "is not a setting; did you mean token?"
+    assert told("rerank_shape") == "is not a setting here; did you mean upstreams.NAME.rerank_shape?"
+    assert told("server", "url").startswith("is not a setting; known here: ")

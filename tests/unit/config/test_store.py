@@ -4,6 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from gatepass.call import Secret
+from gatepass.config.credential.extra import how_to_install
 from gatepass.config.store import StoreSettings
 
 KEY = Secret("k" * 32)
@@ -101,7 +102,7 @@ def test_without_its_library_it_says_what_to_install(monkeypatch):
     monkeypatch.setattr(
         "gatepass.config.credential.extra.find_spec", lambda name: None if name == "valkey" else real(name)
     )
-    assert "pip install 'gatepass[valkey]'" in refusal()
+    assert how_to_install("valkey") in refusal()
 
 
 def test_it_prints_no_secret():

@@ -104,7 +104,7 @@ def test_only_the_member_that_the_type_names_is_reported():
     tree = {**OAUTH, "client_id": 5, "url": "https://x"}
     assert said(("credentials", "c"), tree) == {
         "credentials.c.client_id": "expects a text, not a number: put quotes around it",
-        "credentials.c.url": "belongs to type http_json, not to oauth2",
+        "credentials.c.url": "belongs to type http_json, not to oauth2; did you mean token_url?",
     }
 
 

@@ -12,7 +12,7 @@ def test_a_missing_client_is_named_with_the_way_to_get_it(monkeypatch: pytest.Mo
     monkeypatch.setitem(sys.modules, "openai", None)
     result = CliRunner().invoke(demo, ["--once"])
     assert result.exit_code == 2
-    assert 'pip install ".[demo]"' in result.output
+    assert "in a clone pip install '.[demo]'" in result.output
 
 
 def test_what_breaks_the_demo_is_not_in_its_help():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 import struct
 from collections.abc import AsyncIterator
 from typing import Any
@@ -11,25 +10,12 @@ from typing import Any
 import httpx2
 import pytest
 
-from gatepass.demo.answer import Understood, answer
 from gatepass.demo.model_server import ModelServer, Seen
 from gatepass.demo.signing import Distrust, Minted, SigningKey
 from gatepass.demo.vectors import vector
+from tests.embedded import CHAT, HI, HI_BACK, data_events
 
-CHAT = "/v1/chat/completions"
-HI = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}
 PNG, GIF = b"\x89PNG\r\n\x1a\n", b"GIF89a"
-HI_BACK = answer(Understood("Hi"))
-
-
-@pytest.fixture
-def key() -> SigningKey:
-    return SigningKey()
-
-
-@pytest.fixture
-def token(key: SigningKey) -> Minted:
-    return key.sign(number=1, subject="bot", audience="chat", life_s=60)
 
 
 @pytest.fixture
@@ -47,11 +33,6 @@ async def http(server: ModelServer, token: Minted) -> AsyncIterator[httpx2.Async
 
 def error(message: str, *, param: str | None = None, code: str | None = None, kind: str = "invalid_request_error"):
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
-
-
-def data_events(body: str) -> list[Any]:
-    lines = [block.removeprefix("data: ") for block in body.split("\n\n") if block]
-    return [line if line == "[DONE]" else json.loads(line) for line in lines]
 
 
 async def test_a_chat_is_answered_and_remembered(http: httpx2.AsyncClient, server: ModelServer, token: Minted):

@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import httpx2
-from openai import OpenAI, Stream
+from openai import OpenAI, Stream, omit
 from openai.lib.streaming.chat import ChatCompletionStreamState
+from openai.lib.streaming.responses._responses import ResponseStreamState
 from openai.types import Completion
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
+from openai.types.responses import Response, ResponseStreamEvent
+from pydantic import TypeAdapter
 
 CLIENT = OpenAI(api_key="none", base_url="http://127.0.0.1:1/v1")
 
@@ -40,3 +43,30 @@ def strictly(reply: bytes) -> ChatCompletion:
 
 def strictly_legacy(reply: bytes) -> Completion:
     return Completion.model_validate_json(reply, strict=True)
+
+
+_RESPONSE_EVENT: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
+
+
+def strict_events(stream: bytes) -> list[Any]:
+    """The events of a response's stream, each by the SDK's own model, with nothing coerced and nothing missing; raises
+    where an event has a name that is not its type."""
+    events = []
+    for block in stream.split(b"\n\n")[:-1]:
+        name, data = block.split(b"\n")
+        events.append(_RESPONSE_EVENT.validate_json(data.removeprefix(b"data: "), strict=True))
+        assert name == b"event: " + events[-1].type.encode()
+    return events
+
+
+def response_helper_reads(stream: bytes) -> Any:
+    """The response that `client.responses.stream()` gives in the end; raises what the SDK raises."""
+    state: ResponseStreamState[Any] = ResponseStreamState(input_tools=omit, text_format=omit)
+    for said in chunks_of(stream, ResponseStreamEvent):
+        state.handle_event(said)
+    assert state._completed_response is not None
+    return state._completed_response
+
+
+def strictly_response(reply: bytes) -> Response:
+    return Response.model_validate_json(reply, strict=True)

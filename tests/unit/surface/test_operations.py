@@ -7,7 +7,7 @@ import pytest
 from gatepass.errors import MethodNotAllowed, UnknownPath
 from gatepass.surface.operations import OPERATIONS, Match, match, openapi_paths
 
-BY_NAME = {operation.name: operation for operation in OPERATIONS}
+BY_NAME = {operation.name: operation for operation in reversed(OPERATIONS)}
 CHAT, COMPLETIONS, EMBEDDINGS, RERANK, RESPONSES, MODELS, MODEL = (
     BY_NAME[name] for name in ("chat", "completions", "embeddings", "rerank", "responses", "models", "model")
 )
@@ -41,6 +41,10 @@ def one_of(method, path, filled):
         ("DELETE", "/files/file-1", one_of("DELETE", "/files/{id}", "/files/file-1")),
         ("GET", "/files/file-1/content", one_of("GET", "/files/{id}/content", "/files/file-1/content")),
         ("POST", "/batches/b1/cancel", one_of("POST", "/batches/{id}/cancel", "/batches/b1/cancel")),
+        ("GET", "/responses/resp_1", one_of("GET", "/responses/{id}", "/responses/resp_1")),
+        ("DELETE", "/responses/resp_1", one_of("DELETE", "/responses/{id}", "/responses/resp_1")),
+        ("POST", "/responses/r/cancel", one_of("POST", "/responses/{id}/cancel", "/responses/r/cancel")),
+        ("GET", "/responses/r/input_items", one_of("GET", "/responses/{id}/input_items", "/responses/r/input_items")),
         ("GET", "/models", Match(MODELS)),
         ("HEAD", "/models", Match(MODELS)),
         ("GET", "/models/gpt-4o", Match(MODEL, "gpt-4o")),
@@ -79,7 +83,13 @@ def test_any_other_path_is_unknown(path):
     "path",
     [
         *("/v1/files/..", "/v1/files/../models", "/v1/files/a/b/content", "/v1/files/a%2Fb", "/v1/files/a?b"),
-        *("/v1/files/a/contents", "/v1/batches/é", "/v1/files/" + "x" * 257, "/v2/files/a"),
+        *(
+            "/v1/responses/a/input_items/b",
+            "/v1/files/a/contents",
+            "/v1/batches/é",
+            "/v1/files/" + "x" * 257,
+            "/v2/files/a",
+        ),
     ],
 )
 def test_an_id_is_one_plain_word(path):
@@ -116,6 +126,8 @@ def test_a_long_unknown_path_is_cut_in_the_message():
         ("POST", "/v1/models", "GET, HEAD"),
         ("PATCH", "/v1/files", "POST, GET, HEAD"),
         ("POST", "/v1/files/f", "GET, HEAD, DELETE"),
+        ("POST", "/v1/responses/r", "GET, HEAD, DELETE"),
+        ("GET", "/v1/responses/r/cancel", "POST"),
         ("DELETE", "/v1/v1/models/a/b", "GET, HEAD"),
         ("get", "/v1/models", "GET, HEAD"),
     ],
@@ -141,7 +153,7 @@ def test_the_openapi_fragment_has_each_operation_once():
     assert listed == {("/llm/v1" + operation.path, operation.method.lower()) for operation in OPERATIONS}
     ids = [operation["operationId"] for methods in paths.values() for operation in methods.values()]
     assert len(set(ids)) == len(OPERATIONS)
-    assert {"chat", "embeddings", "get_files_id_content", "post_batches_id_cancel"} < set(ids)
+    assert {"chat", "responses", "get_files_id_content", "get_responses_id_input_items"} < set(ids)
     assert "parameters" in paths["/llm/v1/files/{id}"]["delete"]
     assert "multipart/form-data" in paths["/llm/v1/files"]["post"]["requestBody"]["content"]
     assert "application/json" in paths["/llm/v1/rerank"]["post"]["requestBody"]["content"]

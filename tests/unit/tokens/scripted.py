@@ -95,7 +95,7 @@ class Reply:
 
 class ScriptedIssuer:
     """Plays `turns` in order, one per request, then `otherwise` for ever. `accepts` is a form secret
-    that must be shown, else it says invalid_client."""
+    that must be shown, else it says invalid_client; `asked` is set by the first request."""
 
     def __init__(self, clock: DrivenClock, *turns: Turn, otherwise: Turn | None = None) -> None:
         self.clock = clock
@@ -103,6 +103,7 @@ class ScriptedIssuer:
         self.otherwise: Turn = otherwise or Mint()
         self.accepts: str | None = None
         self.requests: list[Request] = []
+        self.asked = asyncio.Event()
         self.started_s: list[float] = []
         self.minted: list[str] = []
         self.open = 0
@@ -122,6 +123,7 @@ class ScriptedIssuer:
 
     async def _send(self, request: Request) -> Reply:
         self.requests.append(request)
+        self.asked.set()
         self.started_s.append(self.clock.now())
         turn = self.turns.popleft() if self.turns else self.otherwise
         await asyncio.sleep(0)
@@ -199,11 +201,12 @@ class Kept:
         *,
         name: str = "corp",
         jitter: float = 0.0,
+        holding: Callable[..., TokenHolder] = TokenHolder,
     ) -> None:
         self.clock, self.issuer = clock, issuer
         settings = settings or oauth2()
         self.redactor, self.listener = Redactor(), Listener()
-        self.holder = TokenHolder(
+        self.holder = holding(
             name,
             build_source(name, settings, issuer, clock),
             clock,

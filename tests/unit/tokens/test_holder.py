@@ -2,13 +2,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import replace
 
 import pytest
 
 from gatepass.call import Secret
+from gatepass.config.references import Reference
 from gatepass.errors import TokenUnavailable
 from gatepass.observe.redaction import Redactor
-from gatepass.tokens import FetchFailure, Status, Token, TokenHolder, TokenReissued
+from gatepass.tokens import FetchFailure, Token, TokenHolder, TokenReissued
 from gatepass.tokens.life import Freshness, Kind, ToldBy
 from tests.unit.clock import DrivenClock, settle
 from tests.unit.tokens.scripted import (
@@ -22,12 +24,15 @@ from tests.unit.tokens.scripted import (
     answer,
     cancelled_at_each_await,
     http_json,
+    oauth2,
     outcomes,
     refused,
     signed,
     static,
 )
+from tests.unit.tokens.statuses import FRESH
 
+RESTART = "; another secret wants a restart, for it stands in no file"
 DOWN = "no connection to sso.example: refused; check credentials.corp.token_url and its network.proxy"
 
 
@@ -300,7 +305,7 @@ async def test_the_failure_names_credential_issuer_and_reason():
         error = caught.value
         assert error.message == (
             "no token for credential corp: the issuer refused the client: sso.example answered 401: "
-            "invalid_client: No; tried again in 30 s or when the secret changes"
+            f"invalid_client: No; tried again in 30 s{RESTART}"
         )
         assert (error.hop, error.retry_after_s, error.http_status) == ("credential:corp", 30.0, 503)
 
@@ -308,9 +313,20 @@ async def test_the_failure_names_credential_issuer_and_reason():
 async def test_a_refusal_says_when_it_is_tried_again():
     async with kept(otherwise=refused()) as it:
         await it.clock.advance(2.5)
-        with pytest.raises(TokenUnavailable, match="; tried again in 28 s or when the secret changes") as caught:
+        with pytest.raises(TokenUnavailable, match=f"; tried again in 28 s{RESTART}$") as caught:
             await it.holder.token()
         assert caught.value.retry_after_s == 27.5
+
+
+async def test_a_refusal_promises_a_try_at_a_change_where_the_secret_is_in_a_file_alone(tmp_path):
+    file = tmp_path / "secret"
+    file.write_text("s3cr3t")
+    in_a_file, in_a_variable = Reference.to_file(str(file)), Reference.to_variable("CORP_SECRET", "s3cr3t")
+    for secret, told in ((in_a_file, " or when the file of its secret changes"), (in_a_variable, RESTART)):
+        async with kept(otherwise=refused(), settings=oauth2(client_secret=secret)) as it:
+            await settle()
+            with pytest.raises(TokenUnavailable, match=f"; tried again in 30 s{told}$"):
+                await it.holder.token()
 
 
 async def test_a_failure_that_may_pass_promises_nothing_of_the_secret():
@@ -331,21 +347,7 @@ async def test_each_waiter_gets_an_error_of_its_own():
 async def test_status_of_a_fresh_a_stale_and_an_expired_token():
     async with kept(Mint(), otherwise=Broken()) as it:
         await it.clock.advance(100.0)
-        assert it.holder.status() == Status(
-            credential="corp",
-            state=Freshness.FRESH,
-            kind=Kind.OPAQUE,
-            told_by=ToldBy.REPLY,
-            age_s=100.0,
-            left_s=195.0,
-            fetches=1,
-            failures=0,
-            last_error=None,
-            last_error_age_s=None,
-            failing=False,
-            refreshing=False,
-            next_try_in_s=140.0,
-        )
+        assert it.holder.status() == replace(FRESH, age_s=100.0, left_s=195.0, next_try_in_s=140.0)
         await it.clock.advance(141.0)
         stale = it.holder.status()
         assert (stale.state, stale.left_s, stale.failing, stale.failures) == (Freshness.STALE, 54.0, False, 3)

@@ -16,6 +16,7 @@ from gatepass.tokens.oauth2 import FileKeepsake, MemoryKeepsake, Oauth2Source, r
 from gatepass.tokens.oauth2.rotation import LAST_WORDS_S, kept_in, recipe_of, refresh_token_in
 from gatepass.tokens.reply import Reply
 from tests.unit.clock import DrivenClock, settle
+from tests.unit.threads import OneThread
 from tests.unit.tokens.scripted import (
     Answer,
     Broken,
@@ -271,12 +272,10 @@ async def test_a_refresh_token_put_into_the_file_by_hand_is_tried_at_once(tmp_pa
     file = tmp_path / "refresh"
     settings = refreshing(refresh_token=None, refresh_token_file=str(file))
     file.write_text("spent")
-    clock = DrivenClock()
+    clock, thread = DrivenClock(), OneThread.of_this_loop()
     issuer = ScriptedIssuer(clock, refused("invalid_grant", 400), rotating(2), otherwise=rotating(3))
     async with Kept(clock, issuer, settings) as it:
-        for _ in range(50):
-            await asyncio.sleep(0.002)  # the lock and the file are the system's
-            await settle()
+        await thread.rest()
         assert it.holder.status().last_error == (
             "the issuer refused the client: sso.example answered 400: invalid_grant: No; sign in anew, and put the"
             " refresh token that you get into refresh_token_file, as the file's only text"
@@ -284,11 +283,11 @@ async def test_a_refresh_token_put_into_the_file_by_hand_is_tried_at_once(tmp_pa
         file.write_text("of a new login")
         for _ in range(50):
             await clock.advance(0.1)
-            await asyncio.sleep(0.002)
+            await thread.rest()
         assert it.holder.usable
         for _ in range(100):
             await clock.advance(0.1)
-            await asyncio.sleep(0.001)
+            await thread.rest()
         assert issuer.calls == 2, "what gatepass writes itself is no news"
         assert "refresh-token-2" in file.read_text()
 

@@ -3,8 +3,9 @@ from __future__ import annotations
 import pytest
 
 from gatepass.call import Secret
+from gatepass.config.credential.static import StaticCredential
 from gatepass.config.references import Reference, resolve
-from gatepass.tokens.secret import readable, revealed, secret_fields, secret_leaves
+from gatepass.tokens.secret import next_secret, readable, revealed, secret_fields, secret_leaves
 from tests.unit.tokens.scripted import failure_of
 
 
@@ -76,3 +77,26 @@ def test_any_long_text_of_a_body_is_a_secret_where_it_is_not_plainly_public():
     }
     found = ["plain-ticket-value-1234", "otp-seed-abcdefgh", "https://user:pass@corp.example/x", "abcdefgh/ijklmnop"]
     assert values(secret_leaves(body)) == found
+
+
+@pytest.mark.parametrize(
+    ("text", "changes"),
+    [("${file:FOLDER/secret}", True), ("${CORP}", False), ("a-${CORP}-${file:FOLDER/secret}", True)],
+)
+def test_what_stands_in_a_file_may_change_and_what_stands_in_a_variable_does_not(tmp_path, text, changes):
+    (tmp_path / "secret").write_text("s3cr3t")
+    reference = resolve(text.replace("FOLDER", str(tmp_path)), {"CORP": "abc"})
+    settings = StaticCredential.model_validate({"type": "static", "token": reference})
+    (of_header,) = secret_fields({"x-key": settings.token})
+    (of_body,) = secret_leaves({"password": reference})
+    assert [it.changes for it in (settings.token, settings.token.derived(str.upper), of_header, of_body)] == [
+        changes
+    ] * 4
+    assert settings.token.derived(str.upper).reveal() == str(reference).upper()
+
+
+def test_when_another_secret_may_come_is_told_as_it_is():
+    file, variable = Secret(lambda: "a"), Secret("b")
+    assert next_secret([variable, file]) == " or when the file of its secret changes"
+    assert next_secret([variable]) == "; another secret wants a restart, for it stands in no file"
+    assert next_secret([]) == ""

@@ -7,7 +7,8 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -21,7 +22,8 @@ from gatepass.errors import Fault, TokenUnavailable, TransportFault, UpstreamErr
 from gatepass.gate import Gate, Hop, build_gate
 from gatepass.observe.exchange import Exchange
 from gatepass.runtime import sleep
-from gatepass.tokens import User
+from gatepass.tokens import TokenHolder, User
+from gatepass.tokens.rejection import ANYBODY
 from gatepass.transport.seam import pour
 from tests.unit.clock import DrivenClock, settle
 from tests.unit.tokens.scripted import JSON, Answer, Broken, Hang, Kept, Mint, ScriptedIssuer, Turn, refused, signed
@@ -63,6 +65,20 @@ class Issuer(ScriptedIssuer):
         return super()._mint(replace(turn, text=text))
 
 
+class Witness(TokenHolder):
+    """Notes in `dropped` which token it gives to whom no more."""
+
+    def __init__(self, dropped: set[tuple[User, str]], *given: Any, **more: Any) -> None:
+        super().__init__(*given, **more)
+        self._dropped = dropped
+
+    def reject(self, value: str, by: User = ANYBODY) -> bool:
+        is_dropped = super().reject(value, by)
+        if is_dropped:
+            self._dropped.add((by, value))
+        return is_dropped
+
+
 class Reply:
     """What an upstream says; the body of a refusal may never come to its end."""
 
@@ -90,11 +106,11 @@ class Upstream:
     name: str
     clock: DrivenClock
     issuer: Issuer
+    dropped: set[tuple[User, str]]
     busy_s: float = 0.0
     stale_s: float | None = None
     stalls: bool = False
     came: int = 0
-    dropped: set[tuple[User, str]] = field(default_factory=set)
 
     async def send(self, request: Request) -> Reply:
         self.came += 1
@@ -128,9 +144,12 @@ class Street:
     def __init__(self) -> None:
         self.clock = DrivenClock()
         self.issuers = {name: Issuer(self.clock, name) for name in ("corp", "firm")}
-        self.kept = {name: Kept(self.clock, issuer, name=name) for name, issuer in self.issuers.items()}
+        self.dropped: set[tuple[User, str]] = set()
+        holding = partial(Witness, self.dropped)
+        self.kept = {name: Kept(self.clock, one, name=name, holding=holding) for name, one in self.issuers.items()}
         self.upstreams = {
-            name: Upstream(name, self.clock, self.issuers[credential]) for name, credential in UPSTREAMS.items()
+            name: Upstream(name, self.clock, self.issuers[credential], self.dropped)
+            for name, credential in UPSTREAMS.items()
         }
         self.gate = _gate(self.clock)
         self.hops = {name: self._hop(name, credential) for name, credential in UPSTREAMS.items()}
@@ -138,16 +157,7 @@ class Street:
         self.served: defaultdict[User, set[str]] = defaultdict(set)
 
     def _hop(self, name: str, credential: str) -> Hop:
-        upstream, holder = self.upstreams[name], self.kept[credential].holder
-        plain = holder.reject
-
-        def reject(value: str, by: User) -> bool:
-            if verdict := plain(value, by):
-                self.upstreams[by.upstream].dropped.add((by, value))
-            return verdict
-
-        holder.reject = reject  # type: ignore[method-assign, assignment]
-        return replace(self.gate.hops[name], transport=upstream, holder=holder)
+        return replace(self.gate.hops[name], transport=self.upstreams[name], holder=self.kept[credential].holder)
 
     async def ask(self, name: str, model: str) -> int:
         """The status that one request comes to."""
@@ -175,7 +185,7 @@ class Street:
         """Whether the last token that was minted serves `by`, as far as can be known from without."""
         issuer = self.upstreams[hop.name].issuer
         last = hop.holder._last if hop.holder is not None else None
-        if last is None or last.text not in self.served[by] or (by, last.text) in self.upstreams[hop.name].dropped:
+        if last is None or last.text not in self.served[by] or (by, last.text) in self.dropped:
             return False
         return self.clock.now() + MARGIN_S < issuer.ends_s[last.text]
 

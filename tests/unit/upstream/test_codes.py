@@ -82,3 +82,7 @@ def test_a_refused_request_inside_a_200_is_no_fault_of_the_server(code):
     complaint = read_complaint({"code": code, "message": "no", "request_id": "1"})
     assert complaint is not None
     assert complaint.status == 400
+
+
+def test_a_status_of_400_or_more_is_an_error():
+    assert [codes.is_error(status) for status in (200, 399, 400, 599, 999)] == [False, False, True, True, True]

@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-from gatepass.upstream.hints import HINTS, of_responses, sentence, with_hint
+from gatepass.upstream.hints import AZURE_CLASSIC, AZURE_V1, HINTS, of_responses, sentence, with_hint
 
 STREAM = "Unsupported value: 'stream' does not support true with this model."
 VERIFY = (
@@ -131,8 +131,22 @@ def test_known_text_gets_one_sentence_of_advice(status, message, hint):
     assert with_hint(message, "chat", status) == message + hint
 
 
+@pytest.mark.parametrize("hints", [AZURE_CLASSIC, AZURE_V1])
+def test_an_upstream_that_has_azures_dialect_is_not_told_to_choose_it(hints):
+    told = with_hint("Resource not found", "chat", 404, hints)
+    assert "dialect: azure" not in told
+    assert {"upstreams.chat.base_url", "upstreams.chat.azure.api_version", "`name`"} <= set(
+        told.replace(":", "").split()
+    )
+    assert with_hint("API version not supported", "chat", 404, hints) == "API version not supported" + VERSION
+
+
 def test_advice_is_one_sentence_each():
-    assert [hint.advice for hint in HINTS if re.search(r"[.!?] [A-Z]", hint.advice) or hint.advice[-1] != "."] == []
+    assert [
+        hint.advice
+        for hint in {*HINTS, *AZURE_CLASSIC, *AZURE_V1}
+        if re.search(r"[.!?] [A-Z]", hint.advice) or hint.advice[-1] != "."
+    ] == []
 
 
 def test_sentence_ends_once():
@@ -148,7 +162,6 @@ def test_sentence_ends_once():
 
 BY_CHAT = "by chat completions (n8n: responsesApiEnabled off in the node)."
 NO_RESPONSES = "If chat completions work at upstreams.chat, it has no Responses API: let the client ask " + BY_CHAT
-AS_A_WHOLE = "gatepass makes streams for chat completions alone: let the client ask without a stream, or " + BY_CHAT
 
 
 @pytest.mark.parametrize(
@@ -162,7 +175,7 @@ AS_A_WHOLE = "gatepass makes streams for chat completions alone: let the client 
         (404, "The model `gpt-9` does not exist", None),
         (404, "Previous response with id 'resp_1' not found.", None),
         (500, "Not Found", None),
-        (400, STREAM, AS_A_WHOLE),
+        (400, STREAM, None),
         (400, "Unknown parameter: 'x'.", None),
     ],
 )

@@ -17,6 +17,7 @@ from gatepass.errors import (
 )
 from gatepass.upstream import form
 from gatepass.upstream.judge import judge_document, judge_head, judge_refusal
+from gatepass.upstream.reply import Reply
 
 JSON = ((b"content-type", b"application/json"),)
 HTML = ((b"content-type", b"text/html; charset=utf-8"),)
@@ -56,12 +57,12 @@ def said(error):
 
 def refusal(status, body, headers=JSON, **more):
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return said(judge_refusal("chat", status, headers, data, **more))
+    return said(judge_refusal(Reply("chat", status, headers, data, **more)))
 
 
 def judged(body, headers=JSON, *, surface=Surface.CHAT, **more):
     """The document itself, or the error."""
-    return judge_document("chat", surface, 200, headers, body, **more)
+    return judge_document(Reply("chat", 200, headers, body, **more), surface)
 
 
 def document(body, headers=JSON, *, surface=Surface.CHAT, **more):
@@ -162,7 +163,7 @@ def test_rejected_token_keeps_the_upstreams_words():
 
 
 def test_rejected_token_is_not_to_be_tried_again():
-    assert judge_refusal("chat", 401, (), b"").retryable is False
+    assert judge_refusal(Reply("chat", 401, (), b"")).retryable is False
 
 
 def test_missing_subscription_key_is_told_with_advice():
@@ -558,7 +559,7 @@ def test_any_bytes_are_judged_without_a_crash(body, headers):
     for surface in Surface:
         found = judged(body, headers, surface=surface)
         assert found is body or 400 <= found.http_status <= 599
-    refused = judge_refusal("chat", 400, headers, body)
+    refused = judge_refusal(Reply("chat", 400, headers, body))
     assert refused.http_status == 400
     assert refused.message
 
@@ -596,7 +597,7 @@ FRAGMENTS = st.sampled_from(
     st.lists(FRAGMENTS, max_size=12).map(b"".join), st.integers(400, 1100), st.sampled_from([JSON, HTML, EVENTS, ()])
 )
 def test_any_pieces_of_errors_are_judged_without_a_crash(body, status, headers):
-    error = judge_refusal("chat", status, headers, body)
+    error = judge_refusal(Reply("chat", status, headers, body))
     assert 400 <= error.http_status <= 599
     assert len(error.message) < 3000
     error.message.encode()
@@ -608,14 +609,14 @@ def test_texts_of_our_own_are_no_wrong_credential_to_ragflow():
     errors = [
         judge_head("chat", 302, ()),
         judge_head("chat", 999, ()),
-        judge_document("chat", Surface.CHAT, 200, HTML, LOGIN),
-        judge_document("chat", Surface.CHAT, 200, JSON, b""),
-        judge_document("chat", Surface.CHAT, 200, EVENTS, b"data: {}\n\n"),
-        judge_document("chat", Surface.CHAT, 200, JSON, b"{}"),
-        judge_document("chat", Surface.CHAT, 200, JSON, b'{"choices":[]}'),
-        judge_document("chat", Surface.CHAT, 200, JSON, b'{"choices":[null]}'),
-        judge_document("chat", Surface.CHAT, 200, JSON, b'{"data":{"choices":[]}}'),
-        judge_document("chat", Surface.CHAT, 200, JSON, b"x"),
+        judge_document(Reply("chat", 200, HTML, LOGIN), Surface.CHAT),
+        judge_document(Reply("chat", 200, JSON, b""), Surface.CHAT),
+        judge_document(Reply("chat", 200, EVENTS, b"data: {}\n\n"), Surface.CHAT),
+        judge_document(Reply("chat", 200, JSON, b"{}"), Surface.CHAT),
+        judge_document(Reply("chat", 200, JSON, b'{"choices":[]}'), Surface.CHAT),
+        judge_document(Reply("chat", 200, JSON, b'{"choices":[null]}'), Surface.CHAT),
+        judge_document(Reply("chat", 200, JSON, b'{"data":{"choices":[]}}'), Surface.CHAT),
+        judge_document(Reply("chat", 200, JSON, b"x"), Surface.CHAT),
     ]
     messages = [error.message for error in errors if isinstance(error, GatepassError)]
     assert len(messages) == len(errors)

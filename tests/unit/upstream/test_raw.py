@@ -15,6 +15,11 @@ OWN = Request("GET", "https://u.example/v1/files", ((b"accept", b"application/js
         (b"limit=2&after=file-1", "?limit=2&after=file-1"),
         (b"api_key=mine&purpose=batch", "?purpose=batch"),
         (b"include[]=logprobs", "?include[]=logprobs"),
+        (b"include%5B%5D=reasoning.encrypted_content&Limit=2", "?include%5B%5D=reasoning.encrypted_content"),
+        (
+            b"stream=true&starting_after=7&include_obfuscation=false&a=b",
+            "?stream=true&starting_after=7&include_obfuscation=false",
+        ),
         (b"limit", ""),
         (b"limit=2#x", ""),
         (b"limit=" + b"9" * 600, ""),

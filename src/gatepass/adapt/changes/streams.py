@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from gatepass.adapt.draft import Draft
 from gatepass.call import Surface
 
+STREAMED = (Surface.CHAT, Surface.RESPONSES)
+"""Surfaces with answers that come whole or as a stream, and are made of each other (verdict/)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Unstreamed:
@@ -15,7 +18,7 @@ class Unstreamed:
     entry: str = "stream=synth"
 
     def revise(self, draft: Draft) -> bool:
-        if not draft.stream or draft.surface is not Surface.CHAT:
+        if not draft.stream or draft.surface not in STREAMED:
             return False
         draft.top.set("stream", b"false")
         draft.top.drop("stream_options")
@@ -30,10 +33,11 @@ class Streamed:
     entry: str = "stream=aggregate"
 
     def revise(self, draft: Draft) -> bool:
-        if draft.stream or draft.surface is not Surface.CHAT:
+        if draft.stream or draft.surface not in STREAMED:
             return False
         draft.top.set("stream", b"true")
-        draft.top.set("stream_options", b'{"include_usage":true}')
+        if draft.surface is Surface.CHAT:  # a response's last event has its usage anyway
+            draft.top.set("stream_options", b'{"include_usage":true}')
         draft.stream = True
         return True
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from gatepass.adapt.changes.streams import STREAMED
 from gatepass.adapt.lesson import HOUR_S, QUARTER_S, Lesson
 from gatepass.adapt.teaching.heard import WORDS, Heard
-from gatepass.call import Surface
 
 _UNVERIFIED = re.compile(rf"{WORDS}must be verified to stream")
 _REFUSED = re.compile(
@@ -37,7 +37,7 @@ _ORPHANED = re.compile(
 
 def streaming(heard: Heard) -> Iterator[tuple[Lesson, ...]]:
     tops = ("stream", "stream_options", "enable_thinking", "parameters")
-    if heard.surface is not Surface.CHAT or heard.is_of_a_value or not heard.is_about(*tops):
+    if heard.surface not in STREAMED or heard.is_of_a_value or not heard.is_about(*tops):
         return
     if heard.opens(_UNVERIFIED):
         yield (Lesson("stream", "synth", ttl_s=QUARTER_S, by_credential=True),)

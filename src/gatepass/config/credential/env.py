@@ -18,7 +18,7 @@ class Variable(Secret):
     __slots__ = ("name",)
 
     def __init__(self, name: str, value: str | Callable[[], str]) -> None:
-        super().__init__(value)
+        super().__init__(value, changes=False)
         self.name = name
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
+from gatepass.errors import GatepassError
 from gatepass.relay import failure
-from gatepass.relay.aggregation.aggregator import Aggregator
 from gatepass.relay.event import is_json, parse_event
 from gatepass.relay.framing import Framer
 from gatepass.relay.shaper import Shaper
@@ -13,10 +14,20 @@ from gatepass.relay.shaper import Shaper
 _BOM = b"\xef\xbb\xbf"
 
 
+class Aggregating(Protocol):
+    """What makes one reply of whole events: of a chat's (aggregator.py), or of a response's (relay/responses/)."""
+
+    @property
+    def is_over(self) -> bool: ...
+    def feed(self, run: bytes) -> None: ...
+    def fail(self, error: GatepassError) -> None: ...
+    def finish(self) -> bytes: ...
+
+
 class Assembly:
     """Takes the pieces of a body, gives the reply: frames the events, shapes them, and adds them up.
 
-    It wants no more after `[DONE]` or the first error. What is held is one event of `event_limit_bytes`, what
+    It wants no more after the last event or the first error. What is held is one event of `event_limit_bytes`, what
     the shapers hold, and the answer, which the aggregator bounds. A last event without its blank line counts
     where it is whole.
     """
@@ -24,7 +35,7 @@ class Assembly:
     __slots__ = ("_aggregator", "_framer", "_has_begun", "_shapers", "_upstream")
 
     def __init__(
-        self, upstream: str, aggregator: Aggregator, event_limit_bytes: int, shapers: Sequence[Shaper] = ()
+        self, upstream: str, aggregator: Aggregating, event_limit_bytes: int, shapers: Sequence[Shaper] = ()
     ) -> None:
         self._upstream = upstream
         self._aggregator = aggregator

@@ -5,7 +5,7 @@ from __future__ import annotations
 from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import assert_never
+from functools import partial
 from urllib.parse import quote_plus
 
 from gatepass.call import Headers, Secret
@@ -51,7 +51,7 @@ class Client:
             return (self._key,)
         if self._settings.client_secret is None:
             return ()
-        return (self._secret, Secret(lambda: _basic(self._settings.client_id, self._secret.reveal())))
+        return (self._secret, self._secret.derived(partial(_basic, self._settings.client_id)))
 
     def proof(self, token_url: str, wall_s: float) -> Proof:
         """For one request to `token_url` at `wall_s` (Clock.wall); raises FetchFailure where a secret is away."""
@@ -69,8 +69,6 @@ class Client:
                 return Proof(fields=named | signed)
             case "mtls" | "none":
                 return Proof(fields=named)
-            case _:  # pragma: no cover - mypy sees that nothing is left
-                assert_never(settings.client_auth)
 
     def heed(self, heard: Heard) -> bool:
         """Whether an assertion may have been refused for its times alone: then the next is made by the issuer's clock.

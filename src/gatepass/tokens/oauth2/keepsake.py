@@ -143,7 +143,7 @@ def _replace(path: str, text: str) -> None:
     try:
         _write(new, text.encode())
         os.replace(new, path)
-    except BaseException:
+    except BaseException:  # not even a process that is told to end leaves half a file
         with suppress(FileNotFoundError):
             os.unlink(new)
         raise

@@ -67,7 +67,7 @@ class GoogleSource:
         if path is None:
             return ()
         try:
-            return tuple(map(Secret, _secret_members(_document(path))))
+            return tuple(Secret(text, changes=True) for text in _secret_members(_document(path)))
         except FetchFailure:
             return ()
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from mcp.server import MCPServer  # type: ignore[import-not-found] # in the environment of the Agents SDK
-from trial import add  # type: ignore[import-not-found] # beside this script
+from mcp.server import MCPServer
+from trial import add
 
 server = MCPServer("adding", log_level="WARNING")
 server.tool()(add)

@@ -8,12 +8,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from agents import Agent, ModelSettings, Runner, set_tracing_disabled  # type: ignore[import-not-found] # its own
-from agents.mcp import MCPServerStdio  # type: ignore[import-not-found]
-from agents.models.openai_chatcompletions import OpenAIChatCompletionsModel  # type: ignore[import-not-found]
-from agents.models.openai_responses import OpenAIResponsesModel  # type: ignore[import-not-found]
+from agents import Agent, ModelSettings, Runner, set_tracing_disabled
+from agents.mcp import MCPServerStdio
+from agents.models.openai_chatcompletions import OpenAIChatCompletionsModel
+from agents.models.openai_responses import OpenAIResponsesModel
 from openai import AsyncOpenAI
-from trial import TIMEOUT_S, Seen, Told, asked, tell, watched  # type: ignore[import-not-found] # beside this script
+from trial import TIMEOUT_S, Seen, Told, asked, tell, watched
 
 SERVER = {"command": sys.executable, "args": [str(Path(__file__).parent / "mcp_add.py")]}
 

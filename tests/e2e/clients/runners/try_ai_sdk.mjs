@@ -1,11 +1,11 @@
 // The AI SDK with its openai-compatible provider: generateText and streamText, which play the rounds by themselves.
 
-import { readFileSync } from 'node:fs';
 import process from 'node:process';
 
 import { createOpenAICompatible } from '@ai-sdk/openai-compatible';
 import { embedMany, generateText, jsonSchema, stepCountIs, streamText, tool } from 'ai';
 
+const { play } = await import(`${process.env.BESIDE}/trial.mjs`);
 globalThis.AI_SDK_LOG_WARNINGS = false;
 const FINISH = { 'tool-calls': 'tool_calls', 'content-filter': 'content_filter' };
 const upstream = createOpenAICompatible({
@@ -43,7 +43,7 @@ async function chat(told, seen) {
   const steps = await answer.steps;
   seen.text = (await answer.text) || null;
   seen.finish = FINISH[await answer.finishReason] ?? (await answer.finishReason);
-  seen.total = (await answer.usage).totalTokens ?? null;
+  seen.total = steps.at(-1).usage.totalTokens ?? null; // answer.usage is the last step's in 6, of all steps in 7
   const calls = steps.flatMap((step) => step.toolCalls);
   if (calls.length) seen.calls = calls.map((one) => ({ id: one.toolCallId, name: one.toolName, arguments: one.input }));
 }
@@ -57,20 +57,12 @@ async function embed({ model, texts }, seen) {
 const ways = {
   completions: chat, chat, tools: chat, picture: chat, stray: chat, rounds: chat, embed, embed_many: embed,
 };
-const results = [];
-for (const told of JSON.parse(readFileSync(process.env.CASES, 'utf8'))) {
-  const seen = { text: null, calls: null, finish: null, models: null, vectors: null, ranks: null, total: null };
-  Object.assign(seen, { invalid: [], checked: 0, error: null });
-  try {
-    await ways[told.kind](told, seen);
-  } catch (error) {
-    const inner = error?.lastError ?? error;
-    seen.error = {
-      class: inner?.constructor?.name ?? typeof inner,
-      message: String(inner?.message ?? inner),
-      status: inner?.statusCode ?? null,
-    };
-  }
-  results.push(seen);
-}
-process.stdout.write(JSON.stringify(results));
+
+await play(ways, (error) => {
+  const inner = error?.lastError ?? error;
+  return {
+    class: inner?.constructor?.name ?? typeof inner,
+    message: String(inner?.message ?? inner),
+    status: inner?.statusCode ?? null,
+  };
+});

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
-import cohere  # type: ignore[import-not-found] # its own environment
-from trial import TIMEOUT_S, Seen, Told, play  # type: ignore[import-not-found] # beside this script
+import cohere
+from trial import TIMEOUT_S, Seen, Told, play
 
 ROOT = os.environ["OPENAI_BASE_URL"].removesuffix("/v1")
 KEY = os.environ["OPENAI_API_KEY"]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from langchain_core.messages import HumanMessage, ToolMessage  # type: ignore[import-not-found] # its own environment
-from langchain_core.tools import tool  # type: ignore[import-not-found]
-from langchain_openai import ChatOpenAI, OpenAIEmbeddings  # type: ignore[import-not-found]
-from trial import TIMEOUT_S, Seen, Told, add, play  # type: ignore[import-not-found] # beside this script
+from chat_request import content
+from langchain_core.messages import HumanMessage, ToolMessage
+from langchain_core.tools import tool
+from langchain_openai import ChatOpenAI, OpenAIEmbeddings
+from trial import TIMEOUT_S, Seen, Told, add, play
 
 adding = tool(add)
 
@@ -27,8 +28,7 @@ def model_of(told: Told) -> Any:
 
 
 def opening(told: Told) -> list[Any]:
-    parts = [{"type": "text", "text": told["question"]}, {"type": "image_url", "image_url": {"url": told["picture"]}}]
-    return [HumanMessage(parts if told["kind"] == "picture" else told["question"])]
+    return [HumanMessage(content(told))]
 
 
 def once(told: Told, model: Any, messages: list[Any], seen: Seen) -> Any:

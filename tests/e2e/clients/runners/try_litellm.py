@@ -8,8 +8,9 @@ from typing import Any
 
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # else it asks the internet for prices when it is imported
 
-import litellm  # type: ignore[import-not-found] # its own environment
-from trial import TIMEOUT_S, Seen, Told, add, play  # type: ignore[import-not-found] # beside this script
+import litellm
+from chat_request import extras, opening, result
+from trial import TIMEOUT_S, Seen, Told, play
 
 WHERE = {"api_base": os.environ["OPENAI_BASE_URL"], "api_key": os.environ["OPENAI_API_KEY"]}
 litellm.suppress_debug_info = True
@@ -18,17 +19,7 @@ litellm.suppress_debug_info = True
 def members(told: Told) -> dict[str, Any]:
     made = {name: told[name] for name in ("temperature", "max_tokens")}
     made |= WHERE | {"model": f"openai/{told['model']}", "timeout": TIMEOUT_S, "num_retries": 0, "max_retries": 0}
-    if told["kind"] in ("tools", "rounds"):
-        made["tools"] = [{"type": "function", "function": told["tool"]}]
-        made["parallel_tool_calls"] = True
-    if told["kind"] == "stray":
-        made["extra_body"] = {"images": [told["picture"]]}
-    return made
-
-
-def opening(told: Told) -> list[Any]:
-    parts = [{"type": "text", "text": told["question"]}, {"type": "image_url", "image_url": {"url": told["picture"]}}]
-    return [{"role": "user", "content": parts if told["kind"] == "picture" else told["question"]}]
+    return made | extras(told)
 
 
 def once(told: Told, messages: list[Any], seen: Seen) -> Any:
@@ -58,9 +49,7 @@ def rounds(told: Told, seen: Seen) -> None:
         if not message.tool_calls:
             return
         messages.append(message)
-        for call in message.tool_calls:
-            result = str(add(**json.loads(call.function.arguments)))
-            messages.append({"role": "tool", "tool_call_id": call.id, "content": result})
+        messages += [result(call.id, call.function.arguments) for call in message.tool_calls]
 
 
 def embed(told: Told, seen: Seen) -> None:

@@ -6,17 +6,17 @@ import asyncio
 import os
 from typing import Any
 
-from llama_index.core.agent.workflow import FunctionAgent, ToolCall  # type: ignore[import-not-found] # its own
-from llama_index.core.base.llms.types import (  # type: ignore[import-not-found]
+from llama_index.core.agent.workflow import FunctionAgent, ToolCall
+from llama_index.core.base.llms.types import (
     ChatMessage,
     ImageBlock,
     MessageRole,
     TextBlock,
 )
-from llama_index.core.tools import FunctionTool  # type: ignore[import-not-found]
-from llama_index.embeddings.openai_like import OpenAILikeEmbedding  # type: ignore[import-not-found]
-from llama_index.llms.openai_like import OpenAILike  # type: ignore[import-not-found]
-from trial import TIMEOUT_S, Seen, Told, add, play  # type: ignore[import-not-found] # beside this script
+from llama_index.core.tools import FunctionTool
+from llama_index.embeddings.openai_like import OpenAILikeEmbedding
+from llama_index.llms.openai_like import OpenAILike
+from trial import TIMEOUT_S, Seen, Told, add, play
 
 WHERE = {"api_base": os.environ["OPENAI_BASE_URL"], "api_key": os.environ["OPENAI_API_KEY"]}
 adding = FunctionTool.from_defaults(add)

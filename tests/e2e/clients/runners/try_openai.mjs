@@ -1,10 +1,10 @@
-// The `openai` client for Node. The cases are read from the file that CASES names: stdin holds this script.
+// The `openai` client for Node.
 
-import { readFileSync } from 'node:fs';
 import process from 'node:process';
 
 import OpenAI, { toFile } from 'openai';
 
+const { play } = await import(`${process.env.BESIDE}/trial.mjs`);
 const client = new OpenAI({ maxRetries: 0, timeout: 20_000 });
 
 function opening({ kind, question, picture }) {
@@ -130,15 +130,7 @@ const ways = {
   completions: complete, chat, tools: chat, picture: chat, stray: chat, rounds, models, embed, embed_many: embed, responses: respond, hear, speak, draw, moderate,
   files,
 };
-const results = [];
-for (const told of JSON.parse(readFileSync(process.env.CASES, 'utf8'))) {
-  const seen = { text: null, calls: null, finish: null, models: null, vectors: null, ranks: null, total: null };
-  Object.assign(seen, { invalid: [], checked: 0, error: null });
-  try {
-    await ways[told.kind](told, seen);
-  } catch (error) {
-    seen.error = { class: error.constructor.name, message: String(error.message), status: error.status ?? null };
-  }
-  results.push(seen);
-}
-process.stdout.write(JSON.stringify(results));
+
+await play(ways, (error) => (
+  { class: error.constructor.name, message: String(error.message), status: error.status ?? null }
+));

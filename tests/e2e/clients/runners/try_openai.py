@@ -1,51 +1,39 @@
-"""The `openai` client for Python, 1.x to 3.x. Every answer and every chunk is held against its own types, strictly."""
+"""The `openai` client for Python, 1.x to 3.x. Every answer, chunk and error is held against its own types, strictly."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
 
+from chat_request import extras, opening, result
 from openai import OpenAI
-from openai.types import Completion
-from pydantic import ValidationError
-from trial import TIMEOUT_S, Seen, Told, add, play  # type: ignore[import-not-found] # beside this script
+from trial import TIMEOUT_S, Seen, Told, Way, play
+from wire import Ear
 
-client = OpenAI(max_retries=0, timeout=TIMEOUT_S)
-
-
-def checked(answer: Any, seen: Seen) -> Any:
-    """The SDK builds its objects without looking: here it looks."""
-    seen.checked += 1
-    try:
-        type(answer).model_validate_json(answer.to_json(warnings=False), strict=True)
-    except ValidationError as error:
-        faults = [one for one in error.errors() if not is_unfinished_text(answer, one)]
-        seen.invalid += [f"{type(answer).__name__} {one['loc']}: {one['msg']}" for one in faults]
-    return answer
+ear = Ear()
+client = OpenAI(max_retries=0, timeout=TIMEOUT_S, http_client=ear.client)
 
 
-def is_unfinished_text(answer: Any, fault: Any) -> bool:
-    """A streamed text completion has no finish reason before its end; the SDK has one type for it and a whole one."""
-    return isinstance(answer, Completion) and fault["loc"][-1] == "finish_reason" and fault["input"] is None
+def listened(way: Way) -> Way:
+    """`way`, with all that came held against the SDK's types."""
 
+    def played(told: Told, seen: Seen) -> None:
+        try:
+            way(told, seen)
+        finally:
+            found = ear.faults()
+            seen.checked += len(found)
+            seen.invalid += [fault for faults in found for fault in faults]
 
-def opening(told: Told) -> list[Any]:
-    parts = [{"type": "text", "text": told["question"]}, {"type": "image_url", "image_url": {"url": told["picture"]}}]
-    return [{"role": "user", "content": parts if told["kind"] == "picture" else told["question"]}]
+    return played
 
 
 def members(told: Told) -> dict[str, Any]:
-    made = {name: told[name] for name in ("model", "temperature", "max_tokens")}
-    if told["kind"] in ("tools", "rounds"):
-        made["tools"] = [{"type": "function", "function": told["tool"]}]
-        made["parallel_tool_calls"] = True
-    if told["kind"] == "stray":
-        made["extra_body"] = {"images": [told["picture"]]}
-    return made
+    return {name: told[name] for name in ("model", "temperature", "max_tokens")} | extras(told)
 
 
 def whole(told: Told, messages: list[Any], seen: Seen) -> list[dict[str, Any]]:
-    answer = checked(client.chat.completions.create(messages=messages, **members(told)), seen)
+    answer = client.chat.completions.create(messages=messages, **members(told))
     (choice,) = answer.choices
     seen.text, seen.finish, seen.total = choice.message.content, choice.finish_reason, answer.usage.total_tokens
     return [
@@ -60,7 +48,6 @@ def streamed(told: Told, messages: list[Any], seen: Seen) -> list[dict[str, Any]
     options: Any = {"stream": True, "stream_options": {"include_usage": True}}
     with client.chat.completions.create(messages=messages, **members(told), **options) as stream:
         for chunk in stream:
-            checked(chunk, seen)
             seen.total = chunk.usage.total_tokens if chunk.usage else seen.total
             for choice in chunk.choices:
                 seen.finish = choice.finish_reason or seen.finish
@@ -100,22 +87,19 @@ def rounds(told: Told, seen: Seen) -> None:
             for call in calls
         ]
         messages.append({"role": "assistant", "content": None, "tool_calls": sent})
-        for call in calls:
-            result = str(add(**json.loads(call["arguments"])))
-            messages.append({"role": "tool", "tool_call_id": call["id"], "content": result})
+        messages += [result(call["id"], call["arguments"]) for call in calls]
 
 
 def complete(told: Told, seen: Seen) -> None:
     asked = {name: told[name] for name in ("model", "temperature", "max_tokens")} | {"prompt": told["question"]}
     if not told["streams"]:
-        answer = checked(client.completions.create(**asked), seen)
+        answer = client.completions.create(**asked)
         (choice,) = answer.choices
         seen.text, seen.finish, seen.total = choice.text, choice.finish_reason, answer.usage.total_tokens
         return
     seen.text = ""
     with client.completions.create(**asked, stream=True, stream_options={"include_usage": True}) as stream:
         for chunk in stream:
-            checked(chunk, seen)
             seen.total = chunk.usage.total_tokens if chunk.usage else seen.total
             for choice in chunk.choices:
                 seen.text, seen.finish = seen.text + choice.text, choice.finish_reason or seen.finish
@@ -124,12 +108,11 @@ def complete(told: Told, seen: Seen) -> None:
 def respond(told: Told, seen: Seen) -> None:
     asked = {"model": told["model"], "input": told["question"], "temperature": told["temperature"]}
     if not told["streams"]:
-        answer = checked(client.responses.create(**asked), seen)
+        answer: Any = client.responses.create(**asked)
     else:
         answer = None
         with client.responses.create(**asked, stream=True) as stream:
             for event in stream:
-                checked(event, seen)
                 answer = event.response if event.type == "response.completed" else answer
         assert answer is not None, "no response.completed"
     seen.text, seen.total = answer.output_text, answer.usage.total_tokens
@@ -137,7 +120,7 @@ def respond(told: Told, seen: Seen) -> None:
 
 def hear(told: Told, seen: Seen) -> None:
     sound = ("question.wav", b"RIFF\x24\x00\x00\x00WAVE", "audio/wav")
-    seen.text = checked(client.audio.transcriptions.create(model=told["model"], file=sound), seen).text
+    seen.text = client.audio.transcriptions.create(model=told["model"], file=sound).text
 
 
 def speak(told: Told, seen: Seen) -> None:
@@ -145,28 +128,28 @@ def speak(told: Told, seen: Seen) -> None:
 
 
 def draw(told: Told, seen: Seen) -> None:
-    answer = checked(client.images.generate(model=told["model"], prompt=told["question"]), seen)
+    answer: Any = client.images.generate(model=told["model"], prompt=told["question"])
     seen.text = answer.data[0].b64_json
 
 
 def moderate(told: Told, seen: Seen) -> None:
-    answer = checked(client.moderations.create(model=told["model"], input=told["question"]), seen)
+    answer = client.moderations.create(model=told["model"], input=told["question"])
     seen.text = "flagged" if answer.results[0].flagged else "fine"
 
 
 def files(told: Told, seen: Seen) -> None:
     sent = ("batch.jsonl", told["file"].encode("latin-1"), "application/jsonl")
-    known = checked(client.files.create(file=sent, purpose="batch"), seen)
+    known = client.files.create(file=sent, purpose="batch")
     seen.text = client.files.content(known.id).content.decode("latin-1")
 
 
 def models(told: Told, seen: Seen) -> None:
-    listed = checked(client.models.list(), seen)
-    seen.models = sorted(checked(model, seen).id for model in listed.data)
+    listed = client.models.list()
+    seen.models = sorted(model.id for model in listed.data)
 
 
 def embed(told: Told, seen: Seen) -> None:
-    answer = checked(client.embeddings.create(model=told["model"], input=told["texts"]), seen)
+    answer = client.embeddings.create(model=told["model"], input=told["texts"])
     seen.vectors, seen.total = [entry.embedding for entry in answer.data], answer.usage.total_tokens
 
 
@@ -189,4 +172,4 @@ WAYS = {
 }
 
 if __name__ == "__main__":
-    play(WAYS)
+    play({kind: listened(way) for kind, way in WAYS.items()})

@@ -1,13 +1,12 @@
 // The AI SDK with its openai-compatible provider on the rows: the same in and out as `ask_openai.mjs` beside it.
 // `raw` reads the parts of the provider's own stream, `helper` is streamText.
 
-import { readFileSync } from 'node:fs';
 import process from 'node:process';
 
 import { createOpenAICompatible } from '@ai-sdk/openai-compatible';
 import { embedMany, generateText, jsonSchema, streamText, tool } from 'ai';
 
-const PARALLEL = 6;
+const { makeAll } = await import(`${process.env.BESIDE}/calls.mjs`);
 const PROMPT = 'What colour is the sky?';
 globalThis.AI_SDK_LOG_WARNINGS = false;
 
@@ -107,24 +106,4 @@ const ways = {
   },
 };
 
-async function one({ model, way, body }) {
-  const seen = { text: '', calls: [], usage: null, finish: null, role: null, chunks: 0, vectors: null, error: null };
-  try {
-    await ways[way](model, body, seen);
-  } catch (error) {
-    seen.error = complaint(error);
-  }
-  return seen;
-}
-
-const calls = JSON.parse(readFileSync(process.env.CALLS, 'utf8'));
-const results = new Array(calls.length);
-let next = 0;
-async function work() {
-  while (next < calls.length) {
-    const at = next++;
-    results[at] = await one(calls[at]);
-  }
-}
-await Promise.all(Array.from({ length: PARALLEL }, work));
-process.stdout.write(JSON.stringify(results));
+await makeAll(ways, complaint);

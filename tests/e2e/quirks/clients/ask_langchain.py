@@ -5,20 +5,17 @@
 
 from __future__ import annotations
 
-import faulthandler
 import json
-import sys
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from ask_openai import PARALLEL, STUCK_S, TIMEOUT_S, Seen  # type: ignore[import-not-found] # beside this script
-from langchain_openai import ChatOpenAI, OpenAIEmbeddings  # type: ignore[import-not-found] # its own environment
+from calls import TIMEOUT_S, Asked, Seen, make_all
+from langchain_openai import ChatOpenAI, OpenAIEmbeddings
 
 OWN = ("tools",)
 """Members that go through LangChain's own door; the rest goes into the request as it is."""
 
 
-def chat(call: dict[str, Any], *, streaming: bool) -> Any:
+def chat(call: Asked, *, streaming: bool) -> Any:
     extra = {name: value for name, value in call["body"].items() if name not in OWN}
     model = ChatOpenAI(
         model=call["model"],
@@ -44,11 +41,11 @@ def note(message: Any, seen: Seen) -> None:
     seen.calls = {at: [call["name"], json.dumps(call["args"])] for at, call in enumerate(message.tool_calls)}
 
 
-def plain(call: dict[str, Any], seen: Seen) -> None:
+def plain(call: Asked, seen: Seen) -> None:
     note(chat(call, streaming=False).invoke("What colour is the sky?"), seen)
 
 
-def raw(call: dict[str, Any], seen: Seen) -> None:
+def raw(call: Asked, seen: Seen) -> None:
     gathered = None
     for chunk in chat(call, streaming=True).stream("What colour is the sky?"):
         seen.chunks += 1
@@ -58,11 +55,11 @@ def raw(call: dict[str, Any], seen: Seen) -> None:
         note(gathered, seen)
 
 
-def helper(call: dict[str, Any], seen: Seen) -> None:
+def helper(call: Asked, seen: Seen) -> None:
     note(chat(call, streaming=True).invoke("What colour is the sky?"), seen)
 
 
-def embed(call: dict[str, Any], seen: Seen) -> None:
+def embed(call: Asked, seen: Seen) -> None:
     rest = {name: value for name, value in call["body"].items() if name != "input"}
     model = OpenAIEmbeddings(
         model=call["model"],
@@ -77,21 +74,5 @@ def embed(call: dict[str, Any], seen: Seen) -> None:
 WAYS = {"plain": plain, "raw": raw, "helper": helper, "embed": embed}
 
 
-def one(call: dict[str, Any]) -> dict[str, Any]:
-    seen, failed = Seen(), None
-    try:
-        WAYS[call["way"]](call, seen)
-    except Exception as error:  # noqa: BLE001 - whatever comes out of the client is the finding
-        failed = error
-    result: dict[str, Any] = seen.as_json(failed)
-    return result
-
-
-def main() -> None:
-    faulthandler.dump_traceback_later(STUCK_S, exit=True)
-    with ThreadPoolExecutor(PARALLEL) as pool:
-        json.dump(list(pool.map(one, json.load(sys.stdin))), sys.stdout)
-
-
 if __name__ == "__main__":
-    main()
+    make_all(WAYS)

@@ -1,12 +1,10 @@
-// The `openai` client for Node on the rows: the same in and out as `ask_openai.py` beside it. The calls are read
-// from the file that CALLS names: stdin holds this script.
+// The `openai` client for Node on the rows: the same in and out as `ask_openai.py` beside it.
 
-import { readFileSync } from 'node:fs';
 import process from 'node:process';
 
 import OpenAI from 'openai';
 
-const PARALLEL = 6;
+const { makeAll } = await import(`${process.env.BESIDE}/calls.mjs`);
 const client = new OpenAI({ maxRetries: 0, timeout: 20_000 });
 
 function complaint(error) {
@@ -64,24 +62,4 @@ const ways = {
   },
 };
 
-async function one({ model, way, body }) {
-  const seen = { text: '', calls: [], usage: null, finish: null, role: null, chunks: 0, vectors: null, error: null };
-  try {
-    await ways[way](model, body, seen);
-  } catch (error) {
-    seen.error = complaint(error);
-  }
-  return seen;
-}
-
-const calls = JSON.parse(readFileSync(process.env.CALLS, 'utf8'));
-const results = new Array(calls.length);
-let next = 0;
-async function work() {
-  while (next < calls.length) {
-    const at = next++;
-    results[at] = await one(calls[at]);
-  }
-}
-await Promise.all(Array.from({ length: PARALLEL }, work));
-process.stdout.write(JSON.stringify(results));
+await makeAll(ways, complaint);

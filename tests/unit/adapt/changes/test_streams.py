@@ -6,7 +6,7 @@ import pytest
 
 from gatepass.adapt.changes.change import revised
 from gatepass.adapt.changes.streams import OrphanedOptions, Streamed, Unstreamed
-from tests.unit.adapt.calls import CHAT, EMBEDDINGS, a_call
+from tests.unit.adapt.calls import CHAT, EMBEDDINGS, RESPONSES, a_call
 
 
 def test_a_stream_is_asked_for_as_a_whole_reply():
@@ -21,6 +21,13 @@ def test_a_whole_reply_is_asked_for_as_a_stream_with_its_usage(body):
     changed, _ = revised(a_call(body), [Streamed()])
     assert json.loads(changed.body) == {"n": 1, "stream": True, "stream_options": {"include_usage": True}}
     assert (changed.stream, changed.adapted) == (True, ("stream=aggregate",))
+
+
+def test_responses_stream_and_tell_their_usage_anyway():
+    whole, _ = revised(a_call(b'{"stream":true,"stream_options":{},"n":1}', RESPONSES, stream=True), [Unstreamed()])
+    stream, _ = revised(a_call(b'{"n":1}', RESPONSES), [Streamed()])
+    assert (whole.body, whole.stream, whole.adapted) == (b'{"stream":false,"n":1}', False, ("stream=synth",))
+    assert (json.loads(stream.body), stream.stream) == ({"n": 1, "stream": True}, True)
 
 
 def test_what_is_asked_for_already_is_left_alone():

@@ -3,19 +3,21 @@ import json
 import logging
 import threading
 import time
+from typing import Any
 from urllib.parse import parse_qs
 
 import jwt
 import pytest
+from google.oauth2.service_account import Credentials
 
 from gatepass.errors import Fault
-from gatepass.runtime import SystemClock
 from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.life import ToldBy
 from gatepass.tokens.secret import readable
 from gatepass.tokens.vendor.google import GoogleSource
 from gatepass.tokens.vendor.google_account import Accounts
 from gatepass.tokens.vendor.google_request import GIVEN_UP, GoogleRequest
+from tests.unit.threads import BOUND_S, OneThread
 from tests.unit.tokens.keys import private_pem, public_pem
 from tests.unit.tokens.scripted import Answer, Broken, Hang, Mint, ScriptedIssuer, answer, failure_of, refused
 from tests.unit.tokens.vendor.accounts import SECRET, file_of, google, present, service_account, user
@@ -69,10 +71,10 @@ async def test_every_fetch_mints_and_reads_the_file_anew(tmp_path):
 def test_a_key_is_parsed_once_and_each_fetch_has_an_object_of_its_own():
     accounts, document = Accounts(), service_account()
     first, second = (accounts.of(dict(document), ["a"], "file") for _ in range(2))
-    assert first is not second
-    assert first.signer is second.signer  # type: ignore[attr-defined]
     changed = accounts.of({**document, "private_key": private_pem("other-rsa")}, ["a"], "file")
-    assert changed.signer is not first.signer  # type: ignore[attr-defined]
+    assert first is not second
+    signers = [one.signer for one in (first, second, changed) if isinstance(one, Credentials)]
+    assert [one is signers[0] for one in signers] == [True, True, False]
 
 
 @pytest.mark.parametrize(
@@ -275,37 +277,14 @@ async def test_a_metadata_host_elsewhere_is_not_asked_in_plain():
     assert issuer.calls == 0
 
 
-async def under_way(issuer):
-    async with asyncio.timeout(10):
-        while not issuer.under_way:
-            await asyncio.sleep(0.001)
-
-
-async def no_thread_waits():
-    async with asyncio.timeout(10):
-        while any(thread.name.startswith("asyncio_") and _is_busy(thread) for thread in threading.enumerate()):
-            await asyncio.sleep(0.001)
-
-
-def _is_busy(thread: threading.Thread) -> bool:
-    import sys
-
-    frame = sys._current_frames().get(thread.ident or 0)
-    while frame is not None:
-        if frame.f_code.co_name == "_refreshed":
-            return True
-        frame = frame.f_back
-    return False
-
-
 async def test_a_silent_issuer_is_left_in_time_and_no_thread_stays(tmp_path):
-    issuer = ScriptedIssuer(clock := present(), otherwise=Hang())
+    thread, issuer = OneThread.of_this_loop(), ScriptedIssuer(clock := present(), otherwise=Hang())
     minting = source(issuer, credentials_file=file_of(tmp_path, service_account()), timeout_s=4.0)
     task = asyncio.create_task(failure_of(minting.fetch()))
-    await under_way(issuer)
+    await asyncio.wait_for(issuer.asked.wait(), BOUND_S)
     await clock.advance(4)
     assert (await task).reason == "oauth2.googleapis.com gave no whole answer within 4 s"
-    await no_thread_waits()
+    await thread.rest()
     assert (issuer.under_way, issuer.calls) == (0, 1)
 
 
@@ -315,25 +294,40 @@ async def test_cancelled_in_a_request_it_leaves_nothing_open_and_asks_no_more(tm
         "service_account_impersonation_url": f"{PERSON}:generateAccessToken",
         "source_credentials": user(),
     }
-    issuer = ScriptedIssuer(present(), Hang())
+    thread, issuer = OneThread.of_this_loop(), ScriptedIssuer(present(), Hang())
     task = asyncio.create_task(source(issuer, credentials_file=file_of(tmp_path, document)).fetch())
-    await under_way(issuer)
+    await asyncio.wait_for(issuer.asked.wait(), BOUND_S)
     task.cancel()
     await asyncio.wait({task})
     assert task.cancelled()
-    await no_thread_waits()
+    await thread.rest()
     assert (issuer.under_way, issuer.calls) == (0, 1)
 
 
+class HeldAccounts(Accounts):
+    """The thread stands still before its first request until `go`; the loop is told that it does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.standing, self.go = asyncio.Event(), threading.Event()
+        self._loop = asyncio.get_running_loop()
+
+    def of(self, *given: Any) -> Any:
+        self._loop.call_soon_threadsafe(self.standing.set)
+        assert self.go.wait(BOUND_S)
+        return super().of(*given)
+
+
 async def test_cancelled_before_its_first_request_it_asks_nobody(tmp_path):
-    issuer = ScriptedIssuer(present())
+    thread, issuer = OneThread.of_this_loop(), ScriptedIssuer(present())
     minting = source(issuer, credentials_file=file_of(tmp_path, service_account()))
+    minting._accounts = held = HeldAccounts()
     task = asyncio.create_task(minting.fetch())
-    await asyncio.sleep(0)
+    await asyncio.wait_for(held.standing.wait(), BOUND_S)
     task.cancel()
     await asyncio.wait({task})
-    await no_thread_waits()
-    await asyncio.sleep(0)
+    held.go.set()
+    await thread.rest()
     assert (task.cancelled(), issuer.calls) == (True, 0)
 
 
@@ -353,7 +347,7 @@ async def test_the_adapter_speaks_google_auths_language():
 
 
 async def test_the_loop_goes_on_while_google_auth_works(tmp_path):
-    issuer = ScriptedIssuer(SystemClock())  # type: ignore[arg-type]  # no timer of it is driven here
+    issuer = ScriptedIssuer(present())
     minting = source(issuer, credentials_file=file_of(tmp_path, service_account()))
     turns, done = 0, asyncio.create_task(minting.fetch())
     while not done.done():

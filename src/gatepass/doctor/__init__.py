@@ -1,0 +1,10 @@
+"""`gatepass check --live`: mints each token, calls each upstream, and names the hop that fails.
+
+What was not seen is not claimed: a model list that everybody may read proves no token.
+"""
+
+from gatepass.doctor.diagnosis import diagnose
+from gatepass.doctor.finding import PROVE, Check, Outcome
+from gatepass.doctor.real_call import Trial
+
+__all__ = ["PROVE", "Check", "Outcome", "Trial", "diagnose"]

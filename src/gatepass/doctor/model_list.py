@@ -1,0 +1,73 @@
+"""Whether an upstream answers, and takes the token, as far as its list of models tells."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from urllib.parse import urlsplit
+
+from gatepass.call import Operation, Target
+from gatepass.catalog import model_list_request
+from gatepass.doctor.asking import Bound, asked
+from gatepass.doctor.finding import PROVE, Check, Outcome, place
+from gatepass.errors import GatepassError, UpstreamHtml, UpstreamRedirect, UpstreamRefusal
+from gatepass.gate import Gate, Hop
+from gatepass.surface.operations import OPERATIONS
+from gatepass.surface.sample import call_of
+
+LIST_S = 10.0
+"""The bound of both questions together, whatever the hop's own timeouts allow: somebody sits in front of this."""
+
+NO_LIST = (404, 405)
+"""What a GET /models gets where there is none, and where base_url leads elsewhere."""
+
+BUSY = (408, 429)
+
+
+async def of_list(gate: Gate, hop: Hop) -> Check:
+    """`model_list_request`, which generates nothing and bills nothing; then once more as a stranger."""
+    bound = Bound(gate.clock.now(), LIST_S)
+    call, target = call_of(_operation("models")), Target(hop.name)
+    try:
+        await asked(gate, hop, call, call, target, bound)
+    except GatepassError as error:
+        return _unlisted(hop, error)
+    if hop.holder is None:
+        return Check(place(hop), Outcome.WORKS, "answers; it gets no credential")
+    try:
+        await asked(gate, replace(hop, holder=None), call, call, target, bound)
+    except GatepassError as error:
+        if _turns_away(error):
+            return Check(place(hop), Outcome.WORKS, "answers, and took the token")
+        said = f"without the token it is {error.http_status} {error.public_code}, which tells nothing"
+    else:
+        said = "its model list is open to everybody"
+    finding = f"answers; {said}, so whether it takes the token is not proven: {PROVE}"
+    return Check(place(hop), Outcome.UNPROVEN, finding)
+
+
+def _unlisted(hop: Hop, error: GatepassError) -> Check:
+    if not isinstance(error, UpstreamRefusal):
+        return Check(error.hop, Outcome.FAILS, error.message)
+    if error.http_status not in NO_LIST:
+        return Check(error.hop, Outcome.FAILS, f"HTTP {error.http_status}: {error.message}")
+    return Check(
+        place(hop),
+        Outcome.UNPROVEN,
+        f"answers, but {_shown(hop)} is {error.http_status}: it has no model list, or base_url is wrong,"
+        f" so neither base_url nor the token is proven: {PROVE}",
+    )
+
+
+def _shown(hop: Hop) -> str:
+    return f"GET {urlsplit(model_list_request(hop).url).path}"
+
+
+def _turns_away(error: GatepassError) -> bool:
+    """Whether an upstream that answers us refused the same call without our token: by a 4xx or a login page."""
+    if isinstance(error, UpstreamRedirect | UpstreamHtml):
+        return True
+    return isinstance(error, UpstreamRefusal) and 400 <= error.http_status < 500 and error.http_status not in BUSY
+
+
+def _operation(name: str) -> Operation:
+    return next(operation for operation in OPERATIONS if operation.name == name)

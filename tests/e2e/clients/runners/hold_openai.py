@@ -1,0 +1,56 @@
+"""The `openai` client for Python, 1.x to 3.x, with whatever comes held against its own types, strictly.
+
+The calls on stdin are those of the table of quirks, `{"model", "way", "body"}`; for each goes
+`{"error", "invalid", "checked"}` to stdout: the class of its error, all that is not as a type says, and how many
+answers, chunks and errors were held.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import json
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from openai import OpenAI
+from trial import STUCK_S, TIMEOUT_S
+from wire import Ear
+
+Call = dict[str, Any]
+ear = Ear()
+client = OpenAI(max_retries=0, timeout=TIMEOUT_S, http_client=ear.client)
+
+
+def answers(call: Call) -> Iterator[Any]:
+    """What the SDK makes of the answer to `call`, piece by piece."""
+    rest = dict(call["body"])
+    if call["way"] == "embed":
+        yield client.embeddings.create(model=call["model"], input=rest.pop("input"), extra_body=rest)
+        return
+    asked: Any = {"model": call["model"], "messages": rest.pop("messages"), "extra_body": rest}
+    if call["way"] == "plain":
+        yield client.chat.completions.create(**asked)
+    elif call["way"] == "raw":
+        with client.chat.completions.create(**asked, stream=True) as chunks:
+            yield from chunks
+    else:
+        with client.chat.completions.stream(**asked) as stream:
+            yield from stream
+            yield stream.get_final_completion()
+
+
+def held(call: Call) -> dict[str, Any]:
+    error = None
+    try:
+        for _ in answers(call):
+            pass
+    except Exception as raised:  # noqa: BLE001 - whatever comes out of the client is the finding
+        error = type(raised).__name__
+    found = ear.faults()
+    return {"error": error, "invalid": [fault for faults in found for fault in faults], "checked": len(found)}
+
+
+if __name__ == "__main__":
+    faulthandler.dump_traceback_later(STUCK_S, exit=True)
+    json.dump([held(call) for call in json.load(sys.stdin)], sys.stdout)

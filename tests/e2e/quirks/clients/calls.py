@@ -1,0 +1,68 @@
+"""The calls on stdin: each is made once, what was seen of each goes to stdout, in order.
+
+OPENAI_BASE_URL and OPENAI_API_KEY are all that a client is told. A call is `{"model", "way", "body"}`; what was seen
+is `{"text", "calls", "usage", "finish", "role", "chunks", "vectors", "error"}`.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import json
+import sys
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+PARALLEL = 6
+TIMEOUT_S = 20.0
+STUCK_S = 90.0
+"""After so long it says where it stands, and ends."""
+
+Asked = dict[str, Any]
+
+
+class Seen:
+    def __init__(self) -> None:
+        self.text = ""
+        self.calls: dict[Any, list[str]] = {}
+        self.usage: dict[str, Any] | None = None
+        self.finish: str | None = None
+        self.role: str | None = None
+        self.chunks = 0
+        self.vectors: list[Any] | None = None
+
+    def as_json(self, error: BaseException | None) -> dict[str, Any]:
+        told = None if error is None else complaint(error)
+        return vars(self) | {"calls": list(self.calls.values()), "error": told}
+
+
+Way = Callable[[Asked, Seen], None]
+
+
+def complaint(error: BaseException) -> dict[str, Any]:
+    """What a person or a program can read of it."""
+    reply = getattr(error, "response", None)
+    headers = {} if reply is None else reply.headers
+    return {
+        "class": type(error).__name__,
+        "message": str(error),
+        "status": getattr(error, "status_code", None),
+        "code": getattr(error, "code", None),
+        "retry_after": headers.get("retry-after"),
+        "should_retry": headers.get("x-should-retry"),
+    }
+
+
+def seen_of(call: Asked, way: Way) -> dict[str, Any]:
+    seen, failed = Seen(), None
+    try:
+        way(call, seen)
+    except Exception as error:  # noqa: BLE001 - whatever comes out of the client is the finding
+        failed = error
+    return seen.as_json(failed)
+
+
+def make_all(ways: Mapping[str, Way]) -> None:
+    faulthandler.dump_traceback_later(STUCK_S, exit=True)
+    with ThreadPoolExecutor(PARALLEL) as pool:
+        json.dump(list(pool.map(lambda call: seen_of(call, ways[call["way"]]), json.load(sys.stdin))), sys.stdout)

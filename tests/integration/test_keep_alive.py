@@ -1,0 +1,197 @@
+"""A stream that its upstream sends late, or with pauses: signs of life between whole events, and true errors still."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from gatepass.heartbeat import COMMENT, COMMENT_AFTER_ID, EVERY_S, STREAM_HOLD_S
+from tests.integration.answers import COMPLETION
+from tests.integration.gateway import HELLO, gateway
+from tests.integration.scripted import LAST_CHUNK, Dialogue, Scripted, Send, Wait, chunk, head, reply, stream
+from tests.integration.test_passage import EVENTS
+from tests.unit.clock import DrivenClock
+from tests.unit.relay.peer import chunks_of
+from tests.unit.relay.streams import DONE, text
+from tests.unit.relay.streams import chunk as piece
+from tests.unit.relay.streams import data as said
+
+STREAMED = {**HELLO, "stream": True}
+STOP = said(piece({}, finish="stop"))
+FIRST, SECOND = text("he"), text("llo")
+WHOLE = FIRST + SECOND + STOP + DONE
+BEGUN = head(200, content_type="text/event-stream", transfer_encoding="chunked")
+BUSY = {"error": {"message": "slow down", "type": "rate_limit_error", "param": None, "code": "busy"}}
+
+
+def framed(*events: bytes) -> bytes:
+    return b"".join(map(chunk, events))
+
+
+def content(body: bytes) -> str:
+    return "".join(one.choices[0].delta.content or "" for one in chunks_of(body))
+
+
+def blocks(body: bytes) -> list[str]:
+    """What a client of few lines reads: it cuts at blank lines and takes what begins with `data:`."""
+    return [block for block in body.decode().split("\n\n") if block.startswith("data:")]
+
+
+async def waited(dialogue: Dialogue, go: asyncio.Event, wait_s: float, asked: Any = STREAMED, path: str = "", **more):
+    """The answer to `asked` where the upstream goes on after `wait_s`."""
+    clock = DrivenClock()
+    async with (
+        Scripted(dialogue) as upstream,
+        gateway(upstream=upstream.url, clock=clock, **more) as gp,
+        gp.ask(asked, path or "/v1/chat/completions") as ask,
+    ):
+        await upstream.requested()
+        await clock.advance(wait_s)
+        go.set()
+        answer = await ask.answer()
+        await clock.advance(10 * EVERY_S)
+    return answer
+
+
+async def paused(*pieces: bytes, asked: Any = STREAMED, path: str = "/v1/chat/completions", method: str = "POST"):
+    """The answer to `asked` where the upstream pauses for three signs behind the first of `pieces`."""
+    go, clock = asyncio.Event(), DrivenClock()
+    dialogue: Dialogue = [Send(BEGUN + chunk(pieces[0])), Wait(go), Send(framed(*pieces[1:]) + LAST_CHUNK)]
+    async with (
+        Scripted(dialogue) as upstream,
+        gateway(upstream=upstream.url, clock=clock) as gp,
+        gp.ask(asked, path, method=method) as ask,
+    ):
+        await ask.head()
+        await ask.piece()
+        await clock.advance(3 * (EVERY_S + 1))
+        go.set()
+        return await ask.answer()
+
+
+async def test_a_head_that_comes_late_is_written_for_it_and_the_stream_follows_unchanged():
+    go = asyncio.Event()
+    answer = await waited([Wait(go), Send(stream(WHOLE))], go, STREAM_HOLD_S + 2 * EVERY_S)
+    assert (answer.status, answer.whole) == (200, True)
+    assert answer.headers["content-type"] == "text/event-stream; charset=utf-8"
+    assert answer.body == COMMENT * 3 + WHOLE
+    assert content(answer.body) == "hello"
+
+
+async def test_a_head_without_an_event_is_no_sign_of_life():
+    go = asyncio.Event()
+    answer = await waited([Send(BEGUN), Wait(go), Send(framed(WHOLE) + LAST_CHUNK)], go, STREAM_HOLD_S)
+    assert answer.body == COMMENT + WHOLE
+
+
+@pytest.mark.parametrize("status", [400, 429, 500, 503])
+async def test_within_the_hold_an_error_keeps_its_status(status):
+    go = asyncio.Event()
+    answer = await waited([Wait(go), Send(reply(BUSY, status, retry_after="7"))], go, STREAM_HOLD_S - 0.1)
+    assert (answer.status, answer.error["code"]) == (status, "busy")
+    if status in (429, 503):
+        assert answer.headers["retry-after"] == "7"
+
+
+async def test_after_the_hold_an_error_is_the_streams_last_event():
+    go = asyncio.Event()
+    answer = await waited([Wait(go), Send(reply(BUSY, 429))], go, STREAM_HOLD_S)
+    assert (answer.status, answer.whole, answer.error["code"]) == (200, True, "busy")
+    assert answer.body.startswith(COMMENT + b"data: ")
+    assert b"[DONE]" not in answer.body
+
+
+async def test_after_the_hold_a_refusal_still_teaches_and_a_whole_answer_is_a_stream():
+    go, clock = asyncio.Event(), DrivenClock()
+    words = "This model does not support streaming."
+    refusal = reply({"error": {"message": words, "param": "stream", "code": "unsupported_value"}}, 400)
+    dialogues: tuple[Dialogue, Dialogue] = ([Wait(go), Send(refusal)], [Send(reply(COMPLETION))])
+    async with (
+        Scripted(*dialogues) as upstream,
+        gateway(upstream=upstream.url, clock=clock) as gp,
+        gp.ask(STREAMED) as ask,
+    ):
+        await upstream.requested()
+        await clock.advance(STREAM_HOLD_S)
+        go.set()
+        answer = await ask.answer()
+    assert [request.json()["stream"] for request in upstream.received] == [True, False]
+    assert answer.body.startswith(COMMENT + b"data: ")
+    assert content(answer.body) == "hi"
+
+
+async def test_a_stream_that_pauses_is_kept_alive_between_its_events():
+    answer = await paused(FIRST, SECOND, STOP, DONE)
+    assert answer.body == FIRST + COMMENT * 3 + SECOND + STOP + DONE
+    assert content(answer.body) == "hello"
+    assert blocks(answer.body) == [block.decode().strip() for block in (FIRST, SECOND, STOP, DONE)]
+
+
+async def test_a_pause_inside_an_event_is_filled_before_it():
+    answer = await paused(FIRST + SECOND[:30], SECOND[30:], STOP, DONE)
+    assert answer.body == FIRST + COMMENT * 3 + SECOND + STOP + DONE
+
+
+async def test_behind_an_id_the_comment_has_no_blank_line_of_its_own():
+    first = b"id: 1\n" + FIRST
+    answer = await paused(first, SECOND, STOP, DONE)
+    assert answer.body == first + COMMENT_AFTER_ID * 3 + SECOND + STOP + DONE
+    assert content(answer.body) == "hello"
+
+
+async def test_a_stream_of_responses_is_kept_alive_too():
+    answer = await paused(*EVENTS, asked={"model": "m", "input": "Hi", "stream": True}, path="/v1/responses")
+    assert answer.body == EVENTS[0] + COMMENT * 3 + EVENTS[1] + EVENTS[2]
+
+
+async def test_the_events_of_a_kept_response_are_kept_alive_too():
+    answer = await paused(*EVENTS, asked=None, path="/v1/responses/r?stream=true", method="GET")
+    assert answer.body == EVENTS[0] + COMMENT * 3 + EVENTS[1] + EVENTS[2]
+
+
+@pytest.mark.parametrize("profile", ["dify", "mute"])
+async def test_clients_that_read_no_comments_get_none(profile):
+    go = asyncio.Event()
+    path = f"/for/{profile}/v1/chat/completions"
+    profiles = {"mute": {"keep_alive": "off"}}
+    dialogue: Dialogue = [Wait(go), Send(stream(WHOLE))]
+    answer = await waited(dialogue, go, STREAM_HOLD_S + EVERY_S, path=path, profiles=profiles)
+    assert b": keep-alive" not in answer.body
+    assert content(answer.body) == "hello"
+    empty = [json.loads(block[5:]) for block in blocks(answer.body)[:-4]]
+    assert [one["choices"][0]["delta"] for one in empty] == ([{"content": ""}] * 2 if profile == "dify" else [])
+
+
+@pytest.mark.parametrize("profile", ["dify", "mute"])
+async def test_no_chunk_of_a_chat_gets_into_a_stream_of_responses(profile):
+    go = asyncio.Event()
+    path, asked = f"/for/{profile}/v1/responses", {"model": "m", "input": "Hi", "stream": True}
+    dialogue: Dialogue = [Wait(go), Send(stream(*EVENTS, end=LAST_CHUNK))]
+    profiles = {"mute": {"keep_alive": "off"}}
+    answer = await waited(dialogue, go, STREAM_HOLD_S + EVERY_S, asked, path, profiles=profiles)
+    assert answer.body == b"".join(EVENTS)
+
+
+@pytest.mark.parametrize("asked", [HELLO, {**HELLO, "stream": False}])
+async def test_who_wants_one_reply_gets_one_with_its_status(asked):
+    go = asyncio.Event()
+    answer = await waited([Wait(go), Send(reply(BUSY, 429))], go, STREAM_HOLD_S + 5 * EVERY_S, asked)
+    assert (answer.status, answer.error["code"]) == (429, "busy")
+
+
+async def test_nobody_is_looked_at_when_all_is_over():
+    go, clock = asyncio.Event(), DrivenClock()
+    async with (
+        Scripted([Wait(go), Send(stream(WHOLE))]) as upstream,
+        gateway(upstream=upstream.url, clock=clock) as gp,
+        gp.ask(STREAMED) as ask,
+    ):
+        await upstream.requested()
+        assert len(gp.gate.rounds) == 1
+        go.set()
+        await ask.answer()
+        await clock.advance(2)
+        assert len(gp.gate.rounds) == 0

@@ -1,0 +1,197 @@
+"""The Responses API: whole answers and streams made of each other, and responses that an upstream keeps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx2
+import pytest
+from openai import OpenAI
+
+from gatepass.call import Request
+from gatepass.relay.chunk import Origin
+from gatepass.relay.responses.synthesis import synthesise_response
+from gatepass.surface.operations import match
+from gatepass.upstream.raw import passed_on
+from tests.integration.gateway import JSON, gateway
+from tests.integration.scripted import LAST_CHUNK, Scripted, Send, reply, stream
+from tests.integration.test_passage import ASKED, EVENTS, static
+from tests.unit.relay.peer import strict_events
+from tests.unit.relay.responses.responses import call, message, part, reasoning, response
+
+RESPONSE = response(reasoning("Hm"), message(part("Hi")), call())
+
+
+def streamed(document: Any) -> bytes:
+    return stream(*synthesise_response(document, Origin("{}1".format, 7, "m")), end=LAST_CHUNK)
+
+
+async def test_a_whole_response_in_the_place_of_a_stream_becomes_all_of_its_events():
+    async with Scripted(answer=lambda _: [Send(reply(RESPONSE))]) as upstream, gateway(upstream=upstream.url) as gp:
+        answer = await gp.ask(ASKED, "/v1/responses").answer()
+    said = strict_events(answer.body)
+    assert (answer.status, answer.whole, answer.headers["content-type"]) == (
+        200, True, "text/event-stream; charset=utf-8",
+    )  # fmt: skip
+    assert answer.headers["x-gatepass-adapted"] == "stream=synth"
+    assert said[-1].response.to_dict() == RESPONSE
+    assert [one.type for one in said][:3] == ["response.created", "response.in_progress", "response.output_item.added"]
+    assert upstream.received[0].json() == ASKED
+
+
+async def test_an_incomplete_response_is_a_stream_that_ends_so():
+    cut = {**RESPONSE, "status": "incomplete", "incomplete_details": {"reason": "max_output_tokens"}}
+    async with Scripted(answer=lambda _: [Send(reply(cut))]) as upstream, gateway(upstream=upstream.url) as gp:
+        answer = await gp.ask(ASKED, "/v1/responses").answer()
+    assert strict_events(answer.body)[-1].type == "response.incomplete"
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+async def test_a_stream_in_the_place_of_a_response_becomes_that_response(labelled):
+    said = streamed(RESPONSE)
+    said = said if labelled else said.replace(b"text/event-stream", b"application/json ", 1)
+    async with Scripted(answer=lambda _: [Send(said)]) as upstream, gateway(upstream=upstream.url) as gp:
+        answer = await gp.ask({**ASKED, "stream": False}, "/v1/responses").answer()
+    assert (answer.status, answer.json()) == (200, RESPONSE)
+    assert (answer.headers["content-type"], answer.headers["x-gatepass-adapted"]) == (
+        "application/json", "stream=aggregate",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("said", "code"),
+    [
+        (stream(*EVENTS[:2], end=LAST_CHUNK), "upstream_closed"),
+        (streamed({**RESPONSE, "status": "failed", "error": {"code": "busy", "message": "no room"}}), "busy"),
+        (stream(b'event: error\ndata: {"type":"error","code":"busy","message":"no room"}\n\n'), "busy"),
+    ],
+)
+async def test_a_stream_that_is_no_response_is_an_error_with_a_status(said, code):
+    async with Scripted(answer=lambda _: [Send(said)]) as upstream, gateway(upstream=upstream.url) as gp:
+        answer = await gp.ask({**ASKED, "stream": False}, "/v1/responses").answer()
+    assert (answer.status >= 400, answer.error["code"]) == (True, code)
+
+
+async def test_a_model_that_does_not_stream_is_asked_for_a_whole_response():
+    models = {"m": {"upstream": "chat", "stream": "emulate"}}
+    asked = {**ASKED, "stream_options": {"include_obfuscation": False}}
+    async with (
+        Scripted(answer=lambda _: [Send(reply(RESPONSE))]) as upstream,
+        gateway(upstream=upstream.url, models=models) as gp,
+    ):
+        answer = await gp.ask(asked, "/v1/responses").answer()
+    assert strict_events(answer.body)[-1].response.to_dict() == RESPONSE
+    assert upstream.received[0].json() == {**ASKED, "stream": False}
+
+
+async def test_a_model_that_only_streams_is_asked_for_a_stream_of_a_response():
+    models = {"m": {"upstream": "chat", "stream": "aggregate"}}
+    async with (
+        Scripted(answer=lambda _: [Send(streamed(RESPONSE))]) as upstream,
+        gateway(upstream=upstream.url, models=models) as gp,
+    ):
+        answer = await gp.ask({"model": "m", "input": "Hi"}, "/v1/responses").answer()
+    assert answer.json() == RESPONSE
+    assert upstream.received[0].json() == {"model": "m", "input": "Hi", "stream": True}
+
+
+async def test_a_refusal_of_streams_teaches_for_responses_too():
+    refusal = {
+        "message": "Your organization must be verified to stream this model. Please go to: https://e.example",
+        "type": "invalid_request_error", "param": "stream", "code": "unsupported_value",
+    }  # fmt: skip
+
+    def answer(request):
+        return [Send(reply({"error": refusal}, 400) if request.json()["stream"] else reply(RESPONSE))]
+
+    async with Scripted(answer=answer) as upstream, gateway(upstream=upstream.url) as gp:
+        answers = [await gp.ask(ASKED, "/v1/responses").answer() for _ in range(2)]
+    assert [strict_events(answer.body)[-1].response.to_dict() for answer in answers] == [RESPONSE] * 2
+    assert [request.json()["stream"] for request in upstream.received] == [True, False, False]
+
+
+# --- what an upstream keeps ---------------------------------------------------------------------------------------
+
+
+def test_all_that_the_sdk_asks_of_kept_responses_is_served():
+    asked: list[tuple[str, str, bytes]] = []
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        asked.append((request.method, request.url.path, request.url.query))
+        return httpx2.Response(200, json=RESPONSE | {"data": [], "has_more": False})
+
+    http = httpx2.Client(transport=httpx2.MockTransport(answer))
+    responses = OpenAI(api_key="none", base_url="http://gatepass.example/v1", http_client=http).responses
+    responses.retrieve("resp_1", include=["reasoning.encrypted_content"])
+    responses.retrieve("resp_1", stream=True, starting_after=3, include_obfuscation=False).close()
+    responses.cancel("resp_1")
+    list(responses.input_items.list("resp_1", limit=2, order="asc"))
+    responses.delete("resp_1")
+    for method, path, query in asked:
+        found = match(method, path).operation
+        assert (found.name, f"/v1{found.path}", found.names_model) == ("responses", path, False)
+        up = passed_on(Request(method, "https://u.example"), (), query, None).url.removeprefix("https://u.example")
+        assert up == (f"?{query.decode()}" if query else "")
+    assert [method for method, _, _ in asked] == ["GET", "GET", "POST", "GET", "DELETE"]
+
+
+async def test_kept_responses_are_asked_for_at_the_upstream_of_the_responses_with_its_credential():
+    kept = {"id": "resp_1", "object": "response", "status": "completed", "output": []}
+    async with Scripted(answer=lambda _: [Send(reply(kept))]) as upstream:
+        upstreams = {name: {"base_url": f"{upstream.url}/{name}", "credential": "corp"} for name in ("chat", "think")}
+        operations = {"responses": {"upstream": "think"}}
+        models = {"m": {"upstream": "chat"}}
+        async with gateway(upstreams=upstreams, credentials=static(), operations=operations, models=models) as gp:
+            asked = [
+                ("GET", "/v1/responses/resp_1?include%5B%5D=reasoning.encrypted_content&key=mine", None, {}),
+                ("GET", "/responses/resp_1/input_items?limit=2&order=asc", None, {}),
+                ("POST", "/v1/v1/responses/resp_1/cancel", b"", JSON),
+                ("DELETE", "/v1/responses/resp_1/", None, {}),
+            ]
+            answers = [await gp.ask(body, path, method=method, headers=more).answer()
+                       for method, path, body, more in asked]  # fmt: skip
+            unknown = await gp.ask(None, "/v1/responses/resp_1/output", method="GET", headers={}).answer()
+    assert [(answer.status, answer.json()) for answer in answers] == [(200, kept)] * 4
+    assert (unknown.status, unknown.error["code"]) == (404, "unknown_path")
+    assert [(request.method, request.target) for request in upstream.received] == [
+        ("GET", "/think/responses/resp_1?include%5B%5D=reasoning.encrypted_content"),
+        ("GET", "/think/responses/resp_1/input_items?limit=2&order=asc"),
+        ("POST", "/think/responses/resp_1/cancel"),
+        ("DELETE", "/think/responses/resp_1"),
+    ]
+    assert {request.header("authorization") for request in upstream.received} == {"Bearer s3cret-token-0123"}
+
+
+@pytest.mark.parametrize("status", ["failed", "incomplete"])
+async def test_a_kept_response_that_had_failed_is_what_was_asked_for(status):
+    error = {"code": "server_error", "message": "It broke."}
+    kept = {"id": "resp_1", "object": "response", "status": status, "output": [], "error": error}
+    async with Scripted(answer=lambda _: [Send(reply(kept))]) as upstream, gateway(upstream=upstream.url) as gp:
+        answer = await gp.ask(None, "/v1/responses/resp_1", method="GET", headers={}).answer()
+    assert (answer.status, answer.json()) == (200, kept)
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "code"),
+    [
+        (reply({"error": {"message": "no such response", "code": "not_found"}}, 404), 404, "not_found"),
+        (reply({"code": 102, "message": "no such response"}), 400, "102"),
+        (reply(b"<html><title>Log in</title></html>", content_type="text/html"), 502, "upstream_html"),
+    ],
+)
+async def test_an_error_in_the_place_of_a_kept_response_is_one(answer, status, code):
+    async with Scripted(answer=lambda _: [Send(answer)]) as upstream, gateway(upstream=upstream.url) as gp:
+        answered = await gp.ask(None, "/v1/responses/resp_1", method="GET", headers={}).answer()
+    assert (answered.status, answered.error["code"]) == (status, code)
+
+
+@pytest.mark.parametrize("ends", [True, False])
+async def test_the_events_of_a_kept_response_pass_and_a_cut_never_looks_like_an_end(ends):
+    said = EVENTS[1:] if ends else EVENTS[1:2]
+    path, events = "/v1/responses/resp_1?stream=true&starting_after=0", stream(*said, end=LAST_CHUNK)
+    async with Scripted(answer=lambda _: [Send(events)]) as upstream, gateway(upstream=upstream.url) as gp:
+        answer = await gp.ask(None, path, method="GET", headers={}).answer()
+    assert upstream.received[0].target == path
+    assert answer.body.startswith(b"".join(said))
+    assert (answer.body == b"".join(said)) == ends
+    assert (b"event: error\n" in answer.body) == (not ends)

@@ -1,0 +1,33 @@
+from pathlib import Path
+
+import pytest
+
+from gatepass.config.credential.extra import checked_extra, how_to_install
+
+ROOT = Path(__file__).parents[4]
+TOLD = (*ROOT.glob("src/**/*.py"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("deploy/*"), *ROOT.glob("*.md"))
+
+
+def test_what_is_missing_is_told_with_the_two_ways_that_work():
+    with pytest.raises(ValueError, match="^entra needs a library") as caught:
+        checked_extra("a_library_that_nobody_has", "entra", "entra")
+    assert str(caught.value).endswith(
+        "not installed: in a clone pip install '.[entra]', for the image docker build --build-arg EXTRAS=entra"
+    )
+
+
+def test_what_is_there_is_let_through():
+    checked_extra("json", "entra", "entra")
+
+
+def test_nobody_is_sent_to_an_index_for_a_package_that_anybody_could_register():
+    texts = {path: path.read_text() for path in (*TOLD, ROOT / "config.example.yaml") if path.name != "CHANGELOG.md"}
+    assert len(texts) > 100
+    assert [path for path, text in texts.items() if "gatepass[" in text or "pip install gatepass" in text] == []
+
+
+def test_the_ways_are_those_of_the_documentation():
+    clone, _, image = how_to_install("entra").partition(", for the image ")
+    told = (ROOT / "docs/tokens.md").read_text() + (ROOT / "docs/container.md").read_text()
+    assert clone.removeprefix("in a clone ") in told
+    assert image in told

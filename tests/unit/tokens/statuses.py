@@ -1,0 +1,23 @@
+"""What a holder tells of itself."""
+
+from __future__ import annotations
+
+from gatepass.tokens import Status
+from gatepass.tokens.life import Freshness, Kind, ToldBy
+
+FRESH = Status(
+    credential="corp",
+    state=Freshness.FRESH,
+    kind=Kind.OPAQUE,
+    told_by=ToldBy.REPLY,
+    age_s=0.4,
+    left_s=284.6,
+    fetches=1,
+    failures=0,
+    last_error=None,
+    last_error_age_s=None,
+    failing=False,
+    refreshing=False,
+    next_try_in_s=232.4,
+)
+"""0.4 s after the first token, an opaque one that its issuer gave 300 s."""
