@@ -21,6 +21,7 @@ from tests.integration.strict_azure import DEPLOYMENTS, StrictAzure
 from tests.integration.test_strict_azure import expected
 from tests.integration.verification_requests import CHECK_MODEL, CHECKS, LIBRECHAT_S, LISTED, RAGFLOW, Check
 from tests.unit.clock import DrivenClock
+from tests.waiting import until
 
 NAMES = [CHECK_MODEL, *(deployment.name for deployment in DEPLOYMENTS)]
 PROFILES = ("dify", "librechat", "cherry_studio", "plain")
@@ -189,10 +190,10 @@ async def listed_without(row: Check | Replay) -> tuple[float, list[str]]:
     clock = DrivenClock()
     async with serving(lambda _: [Hold()], CHAT_MODEL, clock) as gatepass:
         answering = asyncio.create_task(asking(gatepass, row, CHAT_MODEL).answer())
+        await until(lambda: gatepass.gate.live.busy == 1)
         begun_s = clock.now()
         while not answering.done() and clock.now() < begun_s + deadline_s(row):
             await clock.advance(0.5)
-            await asyncio.sleep(0.01)
         waited_s = clock.now() - begun_s
         return waited_s, [entry["id"] for entry in (await answering).json()["data"]]
 
