@@ -66,5 +66,5 @@ class Commands(click.Group):
 def main() -> None:
     """A plain, stable OpenAI API in front of an LLM gateway that is hard to talk to.
 
-    Exit codes: 0 fine, 1 a check failed, 2 configuration or usage, 3 cannot bind.
+    Exit codes: 0 fine, 1 a check failed, 2 configuration or usage, 3 cannot bind, 4 nothing was proven.
     """

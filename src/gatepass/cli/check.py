@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from gatepass.config.model import Config
     from gatepass.doctor import Trial
 
+NOTHING_PROVEN = 4
+NOTHING = f"nothing failed, and nothing was proven: exit code {NOTHING_PROVEN}"
 OPERATIONS = ("chat", "completions", "embeddings", "rerank")
 
 
@@ -33,23 +35,25 @@ def check(path: str | None, model: str | None, caller: str | None, operation: st
     """Check the configuration and show what was set as it counts, secrets hidden, each value with its origin.
 
     --live sends GET /models to each upstream, with the token and without. Where that proves nothing
-    (????) add --model M: its route then gets one tiny real call, which may be billed.
+    (????) add --model M: its route then gets one tiny real call, which may be billed; with --key as
+    that caller's.
 
-    Exit codes: 0 nothing failed, 1 a check failed, 2 the configuration cannot be used.
+    Exit codes: 0 nothing failed, 1 a check failed, 2 the configuration cannot be used, 4 --live could
+    prove nothing.
     """
     if caller is not None and model is None:
         raise click.UsageError("--key wants --model beside it.")
     loaded = load_or_exit(path)
     for warning in idle(loaded.config):
         click.echo(f"warning: {warning}", err=True)
+    key = None if caller is None else _caller(loaded.config, caller)
     fine = True
     if model is not None:
-        fine = _show_route(loaded.config, operation, model, caller)
+        fine = _show_route(loaded.config, operation, model, key)
     elif not live:
         _show(loaded, every=every)
-    if live:
-        fine = _try_hops(loaded.config, _trial(operation, model) if fine else None) and fine
-    sys.exit(0 if fine else CHECK_FAILED)
+    code = _try_hops(loaded.config, _trial(operation, model, key) if fine else None) if live else 0
+    sys.exit(code if fine else CHECK_FAILED)
 
 
 def _show(loaded: Loaded, *, every: bool) -> None:
@@ -73,13 +77,12 @@ def idle(config: Config) -> Iterator[str]:
     yield from (f"credentials.{name}: no upstream names it" for name in config.credentials if name not in used)
 
 
-def _show_route(config: Config, operation: str, model: str, caller: str | None) -> bool:
+def _show_route(config: Config, operation: str, model: str, key: AccessKey | None) -> bool:
     """Print the way of a request; False where it would be refused."""
     from gatepass.admission.doors import permit
     from gatepass.cli.way import way
     from gatepass.errors import CallerError
 
-    key = None if caller is None else _caller(config, caller)
     try:
         if key is not None:
             permit(key, model)
@@ -98,24 +101,31 @@ def _caller(config: Config, name: str) -> AccessKey:
     return config.access.keys[names.index(name)]
 
 
-def _trial(operation: str, model: str | None) -> Trial | None:
+def _trial(operation: str, model: str | None, key: AccessKey | None) -> Trial | None:
     from gatepass.doctor import Trial
 
-    return Trial(operation, model) if model is not None else None
+    if model is None:
+        return None
+    return Trial(operation, model, (key.profile if key is not None else None) or "plain")
 
 
-def _try_hops(config: Config, trial: Trial | None) -> bool:
-    """Print what each hop answers as soon as it does; False where one fails."""
+def _try_hops(config: Config, trial: Trial | None) -> int:
+    """Print what each hop answers as soon as it does; the exit code."""
     logging.getLogger("gatepass").addHandler(logging.NullHandler())  # or its warnings would stand between the findings
     return asyncio.run(_print_findings(config, trial))
 
 
-async def _print_findings(config: Config, trial: Trial | None) -> bool:
+async def _print_findings(config: Config, trial: Trial | None) -> int:
     from gatepass.doctor import Outcome, diagnose
 
-    fine = True
+    findings = []
     async with aclosing(diagnose(config, trial)) as found:
         async for entry in found:
             click.echo(f"{entry.outcome:<4} {entry.hop}: {entry.finding}")
-            fine = fine and entry.outcome is not Outcome.FAILS
-    return fine
+            findings.append(entry)
+    if any(entry.outcome is Outcome.FAILS for entry in findings):
+        return CHECK_FAILED
+    if any(entry.outcome is Outcome.WORKS and entry.proves for entry in findings):
+        return 0
+    click.echo(NOTHING, err=True)
+    return NOTHING_PROVEN

@@ -206,6 +206,37 @@ def test_a_model_is_tried_for_real_where_its_route_is_fine(check, doctor):
     assert doctor.tried == [Trial("embeddings", "gpt-4o"), None]
 
 
+def test_a_model_is_tried_as_the_caller_whose_way_is_shown(tmp_path, doctor):
+    file = tmp_path / "p.yaml"
+    file.write_text(FILE.replace("name: bot,", "name: bot, profile: dify,"))
+    doctor.findings.append(WORKING)
+    for key in ("bot", "ragflow"):
+        CliRunner().invoke(main, ["check", "--config", str(file), "--live", "--model", "gpt-4o", "--key", key])
+    assert doctor.tried == [Trial("chat", "gpt-4o", "dify"), None]
+
+
+CONFIGURED = Check("credential:c", Outcome.WORKS, "a key is configured", proves=False)
+
+
+@pytest.mark.parametrize(
+    "findings",
+    [
+        [Check("credential:c", Outcome.SKIPPED, "kept nowhere"), Check("upstream:chat", Outcome.SKIPPED, "not tried")],
+        [CONFIGURED, Check("upstream:chat", Outcome.UNPROVEN, "open to everybody")],
+        [Check("upstream:chat", Outcome.UNPROVEN, "no list")],
+    ],
+    ids=["all skipped", "a key that nobody asked for", "no list"],
+)
+def test_a_check_that_proved_nothing_is_exit_4_and_says_so(check, doctor, findings):
+    doctor.findings += findings
+    result = check("--live")
+    assert (result.exit_code, result.stderr) == (4, "nothing failed, and nothing was proven: exit code 4\n")
+    doctor.findings.append(WORKING)
+    assert check("--live").exit_code == 0
+    doctor.findings.append(Check("upstream:spare", Outcome.FAILS, "down"))
+    assert check("--live").exit_code == 1
+
+
 def test_each_finding_is_printed_as_soon_as_it_is_known(tmp_path, monkeypatch, capsys):
     (tmp_path / "f.yaml").write_text(FILE)
     seen = []

@@ -134,10 +134,8 @@ def test_a_missing_extra_is_named_at_load(monkeypatch, told, credential, module,
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, module, None)
     kind = credential["type"]
-    assert told(credential) == [
-        f"credentials.c.type: {kind} needs a library that is not installed: in a clone pip install '.[{extra}]',"
-        f" for the image docker build --build-arg EXTRAS={extra}"
-    ]
+    ways = f"in a clone pip install '.[{extra}]', for the image docker build --build-arg EXTRAS={extra}"
+    assert told(credential) == [f"credentials.c.type: {kind} needs a library that is not installed: {ways}"]
 
 
 @pytest.mark.parametrize(
