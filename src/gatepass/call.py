@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import msgspec
 
@@ -53,15 +52,26 @@ class Secret:
         raise TypeError("a Secret does not leave the process")
 
 
-class Surface(StrEnum):
-    """The client's protocol: how its body is read and how it is told of an error."""
+class Surface(str):
+    """The client's protocol: how its body is read and how it is told of an error. Compared by identity.
 
-    CHAT = "chat"
-    EMBEDDINGS = "embeddings"
-    RERANK = "rerank"
-    RESPONSES = "responses"
-    MODELS = "models"
-    RAW = "raw"
+    No Enum: to name a member of one takes CPython 3.11 40 ns, and a request names twenty, 2 % of all it does.
+    """
+
+    __slots__ = ()
+
+    CHAT: ClassVar[Surface]
+    EMBEDDINGS: ClassVar[Surface]
+    RERANK: ClassVar[Surface]
+    RESPONSES: ClassVar[Surface]
+    MODELS: ClassVar[Surface]
+    RAW: ClassVar[Surface]
+
+
+Surface.CHAT, Surface.EMBEDDINGS, Surface.RERANK = Surface("chat"), Surface("embeddings"), Surface("rerank")
+Surface.RESPONSES, Surface.MODELS, Surface.RAW = Surface("responses"), Surface("models"), Surface("raw")
+
+SURFACES = (Surface.CHAT, Surface.EMBEDDINGS, Surface.RERANK, Surface.RESPONSES, Surface.MODELS, Surface.RAW)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +83,6 @@ class Operation:
     path: str
     surface: Surface
     summary: str
-    repeatable: bool = False
     takes_form: bool = False
     """Its body may be a multipart form, which passes through as it comes."""
     names_model: bool = True
@@ -203,12 +212,16 @@ class Response(Protocol):
     `pour` hands each piece to `take` in the moment in which it is here, without waking the task that
     waits where the transport can. It returns False when `take` did, which then wants no more for now,
     and True at the body's end.
+
+    `ended`: the body is known to have no more than what is here already.
     """
 
     @property
     def status(self) -> int: ...
     @property
     def headers(self) -> Headers: ...
+    @property
+    def ended(self) -> bool: ...
     def __aiter__(self) -> AsyncIterator[bytes]: ...
     def pour(self, take: Callable[[bytes], bool]) -> Awaitable[bool]: ...
     def aclose(self) -> Awaitable[None]: ...

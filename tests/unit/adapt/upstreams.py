@@ -10,7 +10,7 @@ from typing import Any
 from gatepass.adapt.learning import Learner, Learning, Mode
 from gatepass.adapt.memory import Subject
 from gatepass.adapt.teaching.allowance import Allowance
-from gatepass.call import Call, Surface
+from gatepass.call import Call
 from gatepass.errors import GatepassError, UpstreamRefusal
 from gatepass.upstream.complaint import read_complaint
 from tests.unit.adapt.rejections import STREAM, openai, unsupported
@@ -81,7 +81,7 @@ def ask(
     allowance: Allowance | None = None,
     subject: Subject = O3,
 ) -> Outcome:
-    with learner.at(subject, Surface(call.operation.surface), mode, allowance) as learning:
+    with learner.at(subject, call.operation.surface, mode, allowance) as learning:
         return converse(learning, upstream, call, now_s)
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatepass.call import Surface
+from gatepass.call import SURFACES, Surface
 from gatepass.errors import (
     GatepassError,
     UpstreamAuth,
@@ -432,7 +432,7 @@ LIES = {
 }
 
 
-@pytest.mark.parametrize("surface", Surface)
+@pytest.mark.parametrize("surface", SURFACES)
 @pytest.mark.parametrize(("body", "expected"), LIES.values(), ids=LIES)
 def test_error_in_a_200_gets_its_true_status(body, expected, surface):
     assert document(body, surface=surface) == expected
@@ -539,7 +539,7 @@ def test_list_without_an_object_is_an_error(entries, surface, wanted):
     )
 
 
-@pytest.mark.parametrize("surface", Surface)
+@pytest.mark.parametrize("surface", SURFACES)
 @pytest.mark.parametrize("wanted", ["choices", "data"])
 def test_error_beside_an_empty_list_gets_its_true_status(wanted, surface):
     body = {wanted: [], "code": 102, "message": "boom"}
@@ -556,7 +556,7 @@ def test_reply_cut_anywhere_never_looks_finished(body, surface):
 
 @given(st.binary() | st.text().map(str.encode), st.sampled_from([JSON, HTML, EVENTS, ()]))
 def test_any_bytes_are_judged_without_a_crash(body, headers):
-    for surface in Surface:
+    for surface in SURFACES:
         found = judged(body, headers, surface=surface)
         assert found is body or 400 <= found.http_status <= 599
     refused = judge_refusal(Reply("chat", 400, headers, body))
@@ -601,7 +601,7 @@ def test_any_pieces_of_errors_are_judged_without_a_crash(body, status, headers):
     assert 400 <= error.http_status <= 599
     assert len(error.message) < 3000
     error.message.encode()
-    for surface in Surface:
+    for surface in SURFACES:
         judged(body, headers, surface=surface)
 
 
