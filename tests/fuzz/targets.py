@@ -78,8 +78,7 @@ def joined_alike(body: bytes, random: Random) -> None:
         one.feed(block)
     for run in _runs(blocks, random):
         other.feed(run)
-    is_partial = random.random() < 0.5
-    assert _outcome(one, is_partial) == _outcome(other, is_partial)
+    assert _outcome(one) == _outcome(other)
 
 
 def synthesised(body: bytes, random: Random) -> None:
@@ -166,9 +165,9 @@ def _finish(aggregator: Aggregator, *, may_fail: bool) -> None:
     assert all(isinstance(choice["finish_reason"], str) for choice in reply["choices"])
 
 
-def _outcome(aggregator: Aggregator, is_partial: bool) -> Any:
+def _outcome(aggregator: Aggregator) -> Any:
     try:
-        return aggregator.finish(partial=is_partial)
+        return aggregator.finish()
     except GatepassError as error:
         return error.public_code, error.message
 

@@ -10,7 +10,7 @@ import pytest
 
 from gatepass.heartbeat import EVERY_S, HOLD_S
 from tests.integration.answers import COMPLETION
-from tests.integration.gateway import HELLO, gateway
+from tests.integration.gateway import HELLO, JSON, gateway
 from tests.integration.scripted import Dialogue, Fin, Hold, Rst, Scripted, Send, Wait, head, reply
 from tests.unit.clock import DrivenClock, settle
 from tests.waiting import until
@@ -53,17 +53,19 @@ async def test_a_model_that_does_not_stream_is_asked_for_a_whole_reply():
     assert upstream.received[0].header("accept") == "application/json"
 
 
-async def test_calls_without_ids_get_one_each():
+async def test_calls_without_ids_get_one_each_in_every_turn():
+    """Also where a client sends one x-request-id for its whole conversation."""
     called = [{"type": "function", "function": {"name": name, "arguments": "{}"}} for name in ("a", "b", "c")]
     choice = {"index": 0, "message": {"role": "assistant", "tool_calls": called}, "finish_reason": "tool_calls"}
     async with (
         Scripted([Send(reply({**COMPLETION, "choices": [choice]}))]) as upstream,
         one_at(upstream, None) as gate,
     ):
-        answer = await gate.ask(STREAMED).answer()
-    deltas = [chunk["choices"][0]["delta"] for chunk in map(json.loads, answer.events[:-1])]
+        turns = [await gate.ask(STREAMED, headers={**JSON, "x-request-id": "talk-7"}).answer() for _ in range(2)]
+    chunks = [chunk for answer in turns for chunk in map(json.loads, answer.events[:-1])]
+    deltas = [chunk["choices"][0]["delta"] for chunk in chunks]
     ids = [one["id"] for delta in deltas for one in delta.get("tool_calls", ()) if "id" in one]
-    assert len(ids) == len(set(ids)) == 3
+    assert len(ids) == len(set(ids)) == 6
 
 
 @pytest.mark.parametrize("status", [400, 404, 429, 500, 503])

@@ -344,3 +344,20 @@ async def test_a_model_that_refuses_both_ways_is_asked_once_in_each():
     async with Scripted(answer=refuses) as upstream, gateway(upstream=upstream.url) as gate:
         answer = await gate.ask(STREAMED).answer()
     assert (answer.status, answer.error["param"], len(upstream.received)) == (400, "stream", 2)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        {"message": "Unknown parameter: 'tools[0]'.", "param": "tools[0]", "code": "unknown_parameter"},
+        {"message": "tools.0: Extra inputs are not permitted"},
+        {"message": "Unsupported value: 'messages[1]' does not support this.", "code": "unsupported_value"},
+        {"message": "Unrecognized request argument supplied: 2fast"},
+    ],
+)
+async def test_a_refusal_that_names_no_member_stays_the_upstreams_own(error):
+    async with Scripted([Send(reply({"error": error}, 400))]) as upstream, gateway(upstream=upstream.url) as gate:
+        answer = await gate.ask(HELLO).answer()
+    assert (answer.status, answer.error["hop"]) == (400, "upstream:chat")
+    assert answer.error["message"].startswith(error["message"])
+    assert len(upstream.received) == 1

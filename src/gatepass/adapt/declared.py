@@ -61,11 +61,6 @@ class Declared:
         that the model takes none."""
         return self._chosen(operation, model)[1]
 
-    @property
-    def remembered(self) -> int:
-        """Models whose entry need not be sought again: NAMES at most."""
-        return self._chosen.cache_info().currsize
-
     def _choice(self, operation: str, model: str) -> Choice:
         name = self._entry(operation, model)
         if name is None:

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from gatepass.call import Call, Surface
+from gatepass.errors import InvalidRequest
 from gatepass.jsontext import Edit, Member, Walk, edited, pieces, removals, string
 
 
@@ -122,9 +123,13 @@ class ObjectDraft(_Container):
         return string(self._text(slot)) if slot is not None and self._kind(slot) == '"' else None
 
     def value(self, name: str) -> Any:
-        """The member's value, built; None where there is none."""
+        """The member's value, built; None where there is none. Raises InvalidRequest for a number beyond any float
+        (`1e999`), or of thousands of digits."""
         text = self.text(name)
-        return None if text is None else msgspec.json.decode(text)
+        try:
+            return None if text is None else msgspec.json.decode(text)
+        except msgspec.ValidationError:  # JSON knows no bounds, msgspec does
+            raise InvalidRequest(f"`{name}` holds a number that is too large to be read.", param=name) from None
 
     def object(self, name: str) -> ObjectDraft | None:
         slot = self._find(name)

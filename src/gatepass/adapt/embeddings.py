@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from gatepass.adapt.asked import Asked, whole
+from gatepass.adapt.encoding import encoded
 from gatepass.errors import UpstreamInvalid
 
 FLOAT_BYTES = 4
@@ -44,7 +45,8 @@ def answer(replies: Sequence[bytes], counts: Sequence[int], asked: Asked, upstre
 
     A lone reply that is right already comes back as it is. Raises UpstreamInvalid for a vector that is
     missing, empty, of another length than `asked.dimensions` or than the others, not of numbers, or not to be read,
-    and where `index` says another order than theirs and not which.
+    where `index` says another order than theirs and not which, and where what is rewritten holds numbers beyond any
+    float or is no UTF-8.
     """
     try:
         return _answer(replies, counts, asked)
@@ -92,7 +94,7 @@ def _answer(replies: Sequence[bytes], counts: Sequence[int], asked: Asked) -> by
 def _document(reply: bytes) -> Entry:
     try:
         return _OBJECT.decode(reply)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise _Unfit("the reply is no JSON object") from None
 
 
@@ -196,11 +198,21 @@ def _little_endian(numbers: array[float]) -> array[float]:
 def _written(documents: Sequence[Entry], entries: list[Entry]) -> bytes:
     """The first reply with all entries, and the usage of all."""
     merged: dict[str, Any] = {**documents[0], "data": entries}
-    found = [msgspec.json.decode(document["usage"]) for document in documents if "usage" in document]
-    usages = [usage for usage in found if isinstance(usage, dict)]
+    usages = _usages(documents)
     if len(documents) > 1 and usages:
         merged["usage"] = _summed(usages)
-    return msgspec.json.encode(merged)
+    try:
+        return encoded(merged)
+    except ValueError:
+        raise _Unfit("the reply is no text in UTF-8") from None
+
+
+def _usages(documents: Sequence[Entry]) -> list[dict[str, Any]]:
+    try:
+        found = [msgspec.json.decode(document["usage"]) for document in documents if "usage" in document]
+    except ValueError:  # a number beyond any float, bytes that are no text
+        raise _Unfit('its "usage" cannot be read') from None
+    return [usage for usage in found if isinstance(usage, dict)]
 
 
 def _summed(usages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -216,4 +228,15 @@ def _sum(values: list[Any]) -> Any:
     if all(isinstance(value, dict) for value in values):
         return _summed(values)
     numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
-    return sum(numbers) if numbers else values[0]
+    return _total(numbers) if numbers else values[0]
+
+
+def _total(numbers: list[int | float]) -> int | float:
+    try:
+        total = sum(numbers)
+        is_finite = isfinite(total)
+    except OverflowError:  # an integer beyond any float
+        is_finite = False
+    if not is_finite:
+        raise _Unfit('its "usage" cannot be added up')
+    return total

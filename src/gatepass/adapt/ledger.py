@@ -37,7 +37,7 @@ class Ledger:
         """The ledger about `upstream`; None for what is not there or is none. Strange rows are passed over."""
         try:
             document = None if data is None else msgspec.json.decode(data)
-        except msgspec.MsgspecError:
+        except ValueError:
             return None
         if not isinstance(document, dict) or not isinstance(document.get("epoch"), str):
             return None

@@ -65,7 +65,7 @@ class Lesson:
     """One change by its `rule`, the `field` that it is about, and what that becomes (`to`).
 
     It holds for `ttl_s` seconds; 0: for the one request that it was learned from. `by_credential`: it
-    may be different for another credential.
+    may be different for another credential. Raises ValueError where these make no change.
     """
 
     rule: str
@@ -73,6 +73,9 @@ class Lesson:
     to: str | None = None
     ttl_s: float = HOUR_S
     by_credential: bool = False
+
+    def __post_init__(self) -> None:
+        self.change()
 
     @property
     def key(self) -> tuple[str, str]:
@@ -90,7 +93,7 @@ class Lesson:
         return self.change().entry
 
     def change(self) -> Change:
-        """The change itself; raises ValueError where there is no such lesson."""
+        """The change itself."""
         if (fixed := _FIXED.get((self.rule, self.field))) is not None:
             return fixed
         if self.rule == "split" and (found := _SHARE.match(self.to or "")) is not None:
@@ -129,9 +132,7 @@ class Lesson:
             raise ValueError("is no lesson")
         if len(f"{rule}{field}{to}") > LONGEST_CHARS or not 0 < ttl_s <= DAY_S:
             raise ValueError("is out of bounds for a lesson")
-        lesson = cls(str(rule), str(field), None if to is None else str(to), float(ttl_s), by_credential)
-        lesson.change()
-        return lesson
+        return cls(str(rule), str(field), None if to is None else str(to), float(ttl_s), by_credential)
 
 
 def _of_member(lesson: Lesson) -> Change:

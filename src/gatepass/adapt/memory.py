@@ -7,7 +7,7 @@ rows have too: seconds since the epoch for people, the store's own clock for oth
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
@@ -230,19 +230,6 @@ class Memory:
         seen = [_learned(key, one, "observed", wall_s - now_s) for key, one in self._seen.items() if one.due_s > now_s]
         vain = [_learned(key, one, "failed", wall_s - now_s) for key, one in self._refuted.items() if one.due_s > now_s]
         return [*kept, *seen, *vain]
-
-    def snapshot(self, now_s: float, wall_s: float) -> list[dict[str, Any]]:
-        """The lessons that hold, as plain JSON that another process can `restore`."""
-        return [one.as_row() for one in self.learned(now_s, wall_s) if one.state == "learned"]
-
-    def restore(self, rows: Iterable[Mapping[str, Any]], now_s: float, wall_s: float) -> None:
-        """Take over the rows that hold longer than what is known here; what has expired or is no row is left."""
-        for row in rows:
-            try:
-                one = Learned.of_row(row)
-            except ValueError:
-                continue
-            self.adopt(one, now_s, wall_s)
 
     def adopt(self, one: Learned, now_s: float, wall_s: float) -> None:
         """Take over what another process has learned, where it holds, and longer than what is known here."""

@@ -20,10 +20,15 @@ class Place:
     @classmethod
     def parse(cls, text: str) -> Self:
         """Raises ValueError, with what is expected, for what is no such place."""
-        if PLACE.match(text) is None:
+        if not cls.is_one(text):
             raise ValueError(NO_PLACE)
         *steps, name = text.split(".")
         return cls(tuple((step.removesuffix("[]"), step.endswith("[]")) for step in steps), name)
+
+    @staticmethod
+    def is_one(text: str) -> bool:
+        """Whether `parse` takes it."""
+        return PLACE.match(text) is not None
 
     def __str__(self) -> str:
         return ".".join([*(f"{name}[]" if each else name for name, each in self.steps), self.name])

@@ -19,13 +19,12 @@ _FIELD_NAMES = (b"data", b"event", b"id", b"retry")
 
 
 class Kind(StrEnum):
-    """DOCUMENT is what a parser of JSON is to judge; HTML any markup; EMPTY nothing but white space."""
+    """DOCUMENT is what a parser of JSON is to judge; HTML any markup."""
 
     UNDECIDED = "undecided"
     STREAM = "stream"
     DOCUMENT = "document"
     HTML = "html"
-    EMPTY = "empty"
 
 
 class Opening:
@@ -44,12 +43,6 @@ class Opening:
         self.held += piece
         if self.kind is Kind.UNDECIDED:
             self.kind = _decide(self.held) or self._label
-        return self.kind
-
-    def finish(self) -> Kind:
-        """The body has ended: EMPTY if nothing but white space came."""
-        if self.kind is Kind.UNDECIDED:
-            self.kind = self._label if _start(self.held) else Kind.EMPTY
         return self.kind
 
 

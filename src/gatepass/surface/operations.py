@@ -42,12 +42,12 @@ _RAW = (
 OPERATIONS = (
     Operation("chat", "POST", "/chat/completions", Surface.CHAT, "Answer a conversation"),
     Operation("completions", "POST", "/completions", Surface.CHAT, "Go on with a text"),
-    Operation("embeddings", "POST", "/embeddings", Surface.EMBEDDINGS, "Turn texts into vectors", repeatable=True),
-    Operation("rerank", "POST", "/rerank", Surface.RERANK, "Order documents by a question", repeatable=True),
+    Operation("embeddings", "POST", "/embeddings", Surface.EMBEDDINGS, "Turn texts into vectors"),
+    Operation("rerank", "POST", "/rerank", Surface.RERANK, "Order documents by a question"),
     Operation("responses", "POST", "/responses", Surface.RESPONSES, "Answer by the Responses API"),
     *_RAW,
-    Operation("models", "GET", "/models", Surface.MODELS, "List the models", repeatable=True),
-    Operation("model", "GET", "/models/{model}", Surface.MODELS, "Describe one model", repeatable=True),
+    Operation("models", "GET", "/models", Surface.MODELS, "List the models"),
+    Operation("model", "GET", "/models/{model}", Surface.MODELS, "Describe one model"),
 )
 
 PREFIXES = ("/v1", "", "/v1/v1")

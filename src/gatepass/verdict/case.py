@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from secrets import token_hex
 
 import msgspec
 
@@ -12,17 +13,26 @@ from gatepass.gate import Gate, Hop
 from gatepass.observe.exchange import Exchange
 from gatepass.relay.chunk import Origin
 
+NAME_BYTES = 12
+"""Of chance, in twice as many digits: an id of a tool call may have 40 characters when it comes back to OpenAI or Azure
+(Portkey-AI/gateway#1062)."""
+
 
 class Ids:
-    """Makes ids of a request's own: each another one, for two tool calls of one id are one to a client."""
+    """Makes ids for one reply: each another one, for two tool calls of one id are one to a client.
+
+    They are random and not the request's own id: a client may send one `x-request-id` for a whole conversation, in
+    which the ids of every turn come back. Nothing is drawn for a reply that lacks none.
+    """
 
     __slots__ = ("_made", "_name")
 
-    def __init__(self, name: str) -> None:
-        self._name = name
+    def __init__(self) -> None:
+        self._name = ""
         self._made = 0
 
     def __call__(self, prefix: str) -> str:
+        self._name = self._name or token_hex(NAME_BYTES)
         self._made += 1
         return f"{prefix}{self._name}" if self._made == 1 else f"{prefix}{self._name}-{self._made}"
 
@@ -64,4 +74,4 @@ class Case(msgspec.Struct, frozen=True):
 
     def origin(self) -> Origin:
         """What chunks that gatepass makes itself say of where they come from."""
-        return Origin(Ids(self.call.id), int(self.gate.clock.wall()), self.call.model)
+        return Origin(Ids(), int(self.gate.clock.wall()), self.call.model)

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gatepass.adapt.draft import Draft
+from gatepass.errors import InvalidRequest
 from tests.unit.adapt.calls import a_call
 from tests.unit.surface.json_texts import STRINGS, VALUES, written
 
@@ -30,6 +31,15 @@ def test_what_is_not_touched_keeps_its_bytes():
     under_way.top.set("a", b"2")
     under_way.top.drop("e")
     assert under_way.written() == b'{ "a" : 2 ,\n "b":[ {"x": "\\u00e9"} , 2 ], "c" : {"d":null} }'
+
+
+@pytest.mark.parametrize("number", [b"1e999", b"-1E400", b"9" * 5000, b'[{"x":1e999}]'])
+def test_a_value_that_cannot_be_built_is_the_clients_to_mend(number):
+    under_way = draft(b'{"a":%b,"b":1}' % number)
+    with pytest.raises(InvalidRequest, match="`a` holds a number that is too large") as caught:
+        under_way.top.value("a")
+    assert caught.value.param == "a"
+    assert under_way.top.value("b") == 1
 
 
 def test_a_new_name_stands_in_the_place_of_the_old_one():

@@ -243,6 +243,7 @@ def test_a_vector_of_another_length_than_was_asked_for_would_poison_an_index():
         (b"{", "the reply is no JSON object"),
         (b'{"data":{}}', 'no list "data"'),
         (b'{"data":[1]}', 'no list "data"'),
+        (b'{"data":%b}' % (b"[" * 5000 + b"]" * 5000), "the reply is no JSON object"),
         (b"{}", 'no list "data"'),
         (vectors({"index": 0}), "one has no vector"),
         (vectors(entry(0, None)), "one has no vector"),
@@ -259,11 +260,41 @@ def test_what_is_no_answer_is_told_so(reply, told):
     assert told in fault(reply)
 
 
+REWRITTEN = b'{"data":[{"embedding":[0.5]%b}]%b}'
+
+
+@pytest.mark.parametrize("odd", [b"1e999", b"1E400", b"9" * 5000, b'"\xff"', b'{"prompt_tokens":1e999}'])
+@pytest.mark.parametrize("base64", [True, False])
+def test_usage_that_cannot_be_read_is_told_so(odd, base64):
+    reply = REWRITTEN % (b"", b',"usage":%b' % odd)
+    assert 'its "usage" cannot be read' in fault(reply, asked=Asked(1, base64))
+    assert 'its "usage" cannot be read' in fault(reply, vectors(entry(0, [1])), counts=[1, 1], asked=Asked(2, base64))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [(b"9" * 400, b"1.5"), (b"9" * 400, b"9"), (b"1e308", b"1e308"), (b"-1e308", b"-1e308")]
+)
+def test_usage_that_cannot_be_added_up_is_told_so(one, other):
+    replies = [REWRITTEN % (b"", b',"usage":{"details":{"x":%b}}' % figure) for figure in (one, other)]
+    assert 'its "usage" cannot be added up' in fault(*replies, counts=[1, 1])
+
+
+@pytest.mark.parametrize(("inner", "outer"), [(b',"x":"\xff"', b""), (b"", b',"model":"\xff"')])
+def test_what_is_rewritten_is_text(inner, outer):
+    for asked in (Asked(1), Asked(1, base64=True)):
+        assert "the reply is no text in UTF-8" in fault(REWRITTEN % (inner, outer), asked=asked)
+
+
 @pytest.mark.parametrize(
     ("vector", "told"), [([1, None], "no number"), ([1e39], "beyond float32"), ([-1e39], "beyond float32")]
 )
 def test_numbers_that_have_no_base64_are_told_so(vector, told):
     assert told in fault(vectors(entry(0, vector)), asked=Asked(1, base64=True))
+
+
+def test_a_number_beyond_any_float_has_no_base64():
+    told = fault(b'{"data":[{"embedding":[1e999]}]}', asked=Asked(1, base64=True))
+    assert "a vector holds what is no number" in told
 
 
 @pytest.mark.parametrize(

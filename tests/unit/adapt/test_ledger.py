@@ -89,7 +89,7 @@ def test_a_ledger_that_was_written_too_long_is_read_to_its_bound():
     assert len(ledger.entries) == LIMIT
 
 
-@pytest.mark.parametrize("data", [None, b"", b"{", b"[]", b"3", b"{}", b'{"epoch": 5}'])
+@pytest.mark.parametrize("data", [None, b"", b"{", b"[]", b"3", b"{}", b'{"epoch": 5}', b'"\xff"'])
 def test_what_is_no_ledger_is_none(data):
     assert Ledger.decoded(data, "chat") is None
 

@@ -5,6 +5,22 @@ import pytest
 from gatepass.adapt.lesson import Lesson
 from tests.unit.adapt.rejections import ROWS
 
+WITHOUT_A_CHANGE = (
+    ("drop", "tools[]", None),
+    ("drop", "messages[].content[]", None),
+    ("drop", "messages.0.name", None),
+    ("drop", "2fast", None),
+    ("drop", "x" * 65, None),
+    ("drop", "", None),
+    ("drop", "seed", "7"),
+    ("rename", "max_tokens", "a b"),
+    ("set", "seed", "{}"),
+    ("clamp", "max_tokens", "much"),
+    ("split", "input", "0"),
+    ("stream", "sideways", None),
+    ("explode", "seed", None),
+)
+
 LESSONS = (
     Lesson("stream", "synth", ttl_s=900, by_credential=True),
     Lesson("stream", "aggregate"),
@@ -55,6 +71,12 @@ def test_the_entries_are_those_of_the_table():
         "split=16",
     ]
     assert Lesson("split", "input", "64%", ttl_s=0).entry == "split=64%"
+
+
+@pytest.mark.parametrize(("rule", "field", "to"), WITHOUT_A_CHANGE)
+def test_there_is_no_lesson_without_a_change(rule, field, to):
+    with pytest.raises(ValueError, match=r"."):
+        Lesson(rule, field, to)
 
 
 ROW = Lesson("drop", "temperature").as_row()

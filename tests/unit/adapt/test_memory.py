@@ -1,6 +1,8 @@
 """The memory of lessons: how long, how many, and what other processes read."""
 
 import json
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -162,7 +164,6 @@ def test_what_was_only_seen_is_shown_and_not_gone_by():
     assert known(memory) == []
     (seen,) = memory.learned(NOW_S + 1, WALL_S + 1)
     assert (seen.state, seen.uses, seen.evidence, seen.learned_at) == ("observed", 2, "e", WALL_S + 1)
-    assert memory.snapshot(NOW_S, WALL_S) == []
     assert memory.learned(NOW_S + HOUR_S + 1, WALL_S) == []
     assert memory.observe(key(), SYNTH, "e", NOW_S + HOUR_S + 1)
     memory.commit(key(), SYNTH, "e" * 1_000, NOW_S + HOUR_S + 1)
@@ -178,8 +179,13 @@ def filled() -> Memory:
     return memory
 
 
-def test_a_snapshot_is_plain_json_for_people_and_processes():
-    rows = json.loads(json.dumps(filled().snapshot(NOW_S + 100, WALL_S + 100)))
+def rows_of(memory: Memory) -> list[dict[str, Any]]:
+    """What other processes and people read."""
+    return [json.loads(json.dumps(one.as_row())) for one in memory.learned(NOW_S, WALL_S)]
+
+
+def test_a_lesson_is_plain_json_for_people_and_processes():
+    rows = rows_of(filled())
     assert rows[1] == {
         "upstream": "chat",
         "model": "o3-mini",
@@ -193,34 +199,40 @@ def test_a_snapshot_is_plain_json_for_people_and_processes():
         "uses": 1,
         "lesson": {"rule": "stream", "field": "synth", "to": None, "ttl_s": HOUR_S, "by_credential": False},
     }
+    assert [Learned.of_row(row) for row in rows] == filled().learned(NOW_S, WALL_S)
 
 
-def test_another_process_takes_a_snapshot_over_on_its_own_clock():
-    rows = filled().snapshot(NOW_S, WALL_S)
-    memory = Memory()
-    memory.restore(rows, 5.0, WALL_S + 600)
+def adopted(now_s: float, wall_s: float, memory: Memory | None = None) -> Memory:
+    """A process whose clock says `now_s` at `wall_s`, and that has taken over what `filled` knows."""
+    memory = memory or Memory()
+    for one in filled().learned(NOW_S, WALL_S):
+        memory.adopt(one, now_s, wall_s)
+    return memory
+
+
+def test_another_process_takes_lessons_over_on_its_own_clock():
+    memory = adopted(5.0, WALL_S + 600)
     assert {one.subject.credential: one.lesson for one in memory.learned(5.0, WALL_S + 600)} == {
         "": SYNTH,
         "corp": VERIFIED,
     }
     assert not memory.is_due(key(), 5.0 + HOUR_S - 601)
     assert memory.is_due(key(), 5.0 + HOUR_S - 600)
-    assert memory.snapshot(5.0, WALL_S + 600) == rows
+    assert memory.learned(5.0, WALL_S + 600) == filled().learned(NOW_S, WALL_S)
 
 
 def test_what_has_expired_or_is_older_is_not_taken_over():
-    memory = Memory()
-    memory.restore(filled().snapshot(NOW_S, WALL_S), 5.0, WALL_S + HOUR_S)
+    memory = adopted(5.0, WALL_S + HOUR_S)
     assert known(memory) == []
     memory.commit(key(), SYNTH, "mine", 5.0)
-    memory.restore(filled().snapshot(NOW_S, WALL_S), 5.0, WALL_S + 10)
+    adopted(5.0, WALL_S + 10, memory)
     assert {one.lesson: one.evidence for one in memory.learned(5.0, WALL_S)} == {SYNTH: "mine", VERIFIED: "verify"}
 
 
-def test_a_row_from_the_far_future_lasts_no_longer_than_its_lesson():
-    (row,) = [row for row in filled().snapshot(NOW_S, WALL_S) if not row["credential"]]
+def test_a_lesson_from_the_far_future_lasts_no_longer_than_its_time():
+    (one,) = [one for one in filled().learned(NOW_S, WALL_S) if not one.subject.credential]
     memory = Memory()
-    memory.restore([{**row, "expires_at": WALL_S + 1_000 * DAY_S}], 0.0, WALL_S)
+    memory.adopt(replace(one, expires_at=WALL_S + 1_000 * DAY_S), 0.0, WALL_S)
     assert memory.is_due(key(), HOUR_S)
 
 
@@ -232,13 +244,9 @@ def test_a_row_from_the_far_future_lasts_no_longer_than_its_lesson():
         *({"uses": True}, {"learned_at": -1e300}, {"evidence": "\ud800"}),
     ],
 )
-def test_a_row_that_is_none_is_passed_over(change):
-    rows = filled().snapshot(NOW_S, WALL_S)
-    memory = Memory()
-    memory.restore([{**rows[0], **change}, rows[1]], 0.0, WALL_S)
-    assert len(memory.learned(0.0, WALL_S)) == 1
+def test_a_row_that_is_none_is_refused(change):
     with pytest.raises(ValueError, match=r"."):
-        Learned.of_row({**rows[0], **change})
+        Learned.of_row({**rows_of(filled())[0], **change})
 
 
 def test_what_failed_is_shown_until_it_is_tried_again():
@@ -249,12 +257,11 @@ def test_what_failed_is_shown_until_it_is_tried_again():
     assert memory.refuted(key(), NOW_S + 20.0) == Learned(O3, SYNTH, "failed", "no", NOW_S, NOW_S + REFUTED_S)
     assert memory.learned(NOW_S + REFUTED_S, WALL_S + REFUTED_S) == []
     assert memory.refuted(key(), NOW_S + REFUTED_S) is None
-    assert memory.snapshot(NOW_S, WALL_S) == []
 
 
 def test_a_long_quotation_is_kept_by_nobody():
     memory = Memory()
     memory.commit(key(), SYNTH, f"Invalid value: '{'my secret ' * 10}'.", 0.0)
-    (row,) = memory.snapshot(0.0, WALL_S)
+    (row,) = rows_of(memory)
     assert row["evidence"] == "Invalid value: '…'."
     assert Learned.of_row({**row, "evidence": f"Invalid value: '{'my secret ' * 10}"}).evidence == "Invalid value: '…"

@@ -27,6 +27,7 @@ def test_a_place_leads_to_every_object_that_has_it(written, found):
     place, draft = Place.parse(written), Draft(a_call(BODY))
     assert [owner.text(place.name) for owner in place.owners(draft)] == found
     assert str(place) == written
+    assert Place.is_one(written)
 
 
 def test_objects_that_are_missing_on_the_way_are_made_where_asked():

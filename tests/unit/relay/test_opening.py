@@ -63,26 +63,10 @@ def test_what_may_still_become_a_stream_is_undecided(part):
     assert opening.held == part
 
 
-@pytest.mark.parametrize("label", LABELS)
-@pytest.mark.parametrize("body", [b"", b"\n\n", b" " * MAX_BLANK_BYTES, BOM])
-def test_body_of_nothing_but_white_space_is_empty(label, body):
-    opening = Opening(label)
-    opening.feed(body)
-    assert opening.finish() is Kind.EMPTY
-
-
-def test_body_that_ends_undecided_is_what_its_label_says():
-    for label, expected in [(b"text/event-stream", Kind.STREAM), (b"text/html", Kind.HTML), (None, Kind.DOCUMENT)]:
-        opening = Opening(label)
-        opening.feed(b"\ndat")
-        assert opening.finish() is expected
-
-
 def test_decided_opening_stays_decided():
     opening = Opening(None)
     opening.feed(b"data: x")
     assert opening.feed(b"<html>") is Kind.STREAM
-    assert opening.finish() is Kind.STREAM
     assert opening.held == b"data: x<html>"
 
 

@@ -138,15 +138,6 @@ def test_a_wrong_method_is_told_the_right_one(method, path, allow):
     assert caught.value.allow == allow
 
 
-def test_only_what_may_be_sent_twice_is_repeatable():
-    assert [operation.name for operation in OPERATIONS if operation.repeatable] == [
-        "embeddings",
-        "rerank",
-        "models",
-        "model",
-    ]
-
-
 def test_the_openapi_fragment_has_each_operation_once():
     paths = openapi_paths("/llm")
     listed = {(path, method) for path, methods in paths.items() for method in methods}

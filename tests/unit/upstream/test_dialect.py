@@ -6,7 +6,7 @@ from gatepass.upstream.complaint import read_complaint
 from gatepass.upstream.dialect import Dialect, OpenaiDialect, operation_url
 
 CHAT = Operation("chat", "POST", "/chat/completions", Surface.CHAT, "chat")
-MODELS = Operation("models", "GET", "/models", Surface.MODELS, "models", repeatable=True)
+MODELS = Operation("models", "GET", "/models", Surface.MODELS, "models")
 TIMEOUTS = Timeouts(1.0, 2.0, 3.0, 4.0)
 TARGET = Target("chat", "theirs")
 CLIENT = ((b"authorization", b"Bearer client"), (b"accept", b"application/json"), (b"user-agent", b"u"))

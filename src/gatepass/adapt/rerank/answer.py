@@ -7,11 +7,12 @@ So what does not fit is refused.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import isfinite
+from sys import float_info
 from typing import Any
 
 import msgspec
 
+from gatepass.adapt.encoding import encoded
 from gatepass.adapt.rerank.question import Asked
 
 Entry = dict[str, msgspec.Raw]
@@ -60,17 +61,18 @@ def answer(reply: bytes, asked: Asked) -> bytes | Unfit:
     right_name = None if asked.is_tei else "results"
     if name == right_name and entries == [result.entry for result in listed]:
         return reply
-    if asked.is_tei:
-        return msgspec.json.encode(entries)
     rest = {member: value for member, value in document.items() if member != name}
-    return msgspec.json.encode({**rest, "results": entries})
+    try:
+        return encoded(entries if asked.is_tei else {**rest, "results": entries})
+    except ValueError:
+        return Unfit("the reply is no text in UTF-8")
 
 
 def _read(reply: bytes) -> tuple[dict[str, Any], str | None]:
     """The document and the name of its list; None for a bare list, which stands under ""."""
     try:
         document: dict[str, Any] = {**_OBJECT.decode(reply)}
-    except ValueError:
+    except (ValueError, RecursionError):
         return {"": msgspec.Raw(reply)}, None
     name = next((name for name in _LISTS if name in document), None)
     if name is None:
@@ -81,7 +83,7 @@ def _read(reply: bytes) -> tuple[dict[str, Any], str | None]:
 def _entries(document: dict[str, Any], name: str | None) -> list[Entry]:
     try:
         return _ENTRIES.decode(document[name or ""])
-    except ValueError:
+    except (ValueError, RecursionError):
         where = "the reply is" if name is None else f'"{name}" is'
         raise _Misfit(f"{where} no list of objects") from None
 
@@ -102,7 +104,7 @@ def _number(raw: msgspec.Raw | None) -> int | float | None:
         value: Any = None if raw is None else msgspec.json.decode(raw)
     except ValueError:  # beyond any float
         return None
-    return value if type(value) in (int, float) and isfinite(value) else None
+    return value if type(value) in (int, float) and abs(value) <= float_info.max else None
 
 
 def _check(listed: list[_Result], asked: Asked) -> None:

@@ -100,7 +100,10 @@ def _list_start(walk: Walk, member: Member) -> int | None:
 
 def _top_n(body: bytes, member: Member | None) -> int | None:
     """0 is all, as vLLM reads it."""
-    value: Any = None if member is None else msgspec.json.decode(body[member.value : member.end])
+    try:
+        value: Any = None if member is None else msgspec.json.decode(body[member.value : member.end])
+    except msgspec.ValidationError:  # beyond any number
+        value = -1
     if value is None or (type(value) is int and value >= 0):
         return value or None
     raise InvalidRequest("`top_n` must be a whole number from 1 on.", param="top_n")

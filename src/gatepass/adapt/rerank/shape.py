@@ -14,8 +14,6 @@ from gatepass.errors import InvalidRequest
 
 OF_TEI = ("raw_scores", "return_text", "truncate", "truncation_direction")
 OF_OTHERS = ("top_n", "return_documents", "return_len", "rank_fields", "max_chunks_per_doc", "max_tokens_per_doc")
-PLAIN_TEXTS = ("tei", "vllm", "xinference")
-"""Shapes whose documents are texts and nothing else."""
 
 
 @dataclass(frozen=True, slots=True)

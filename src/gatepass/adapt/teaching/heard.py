@@ -7,20 +7,22 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from gatepass.call import Complaint, Surface
+from gatepass.lexicon import FINAL_CODES
 
 TEACHING = frozenset((400, 422))
 OF_BATCHES = 413
 """TEI's status for too many inputs."""
 
-NEVER_CODES = frozenset(
-    (
-        *("content_filter", "context_length_exceeded", "exceed_context_size_error", "responsibleaipolicyviolation"),
-        *("insufficient_quota", "rate_limit_exceeded", "invalid_api_key", "model_not_found", "deploymentnotfound"),
-        *("token_expired", "invalid_token", "content_policy_violation", "authentication_error", "permission_error"),
-        *("data_inspection_failed", "datainspectionfailed", "invalid_prompt", "moderation_blocked"),
-        *("contextwindowexceedederror", "insufficient_user_quota"),
-    )
-)
+NEVER_CODES = FINAL_CODES | {
+    *(
+        "rate_limit_exceeded",
+        "invalid_api_key",
+        "model_not_found",
+        "deploymentnotfound",
+        "responsibleaipolicyviolation",
+    ),
+    *("token_expired", "invalid_token", "authentication_error", "permission_error"),
+}
 """As `code` or `type`: the account, the model's name or what was said is at fault, and no change of form heals that."""
 
 _NEVER_TEXT = re.compile(r"content management policy|must be verified to use", re.IGNORECASE)

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from gatepass.adapt.lesson import HOUR_S, Lesson
+from gatepass.adapt.place import Place
 from gatepass.adapt.teaching.allowance import NEVER, RENAMES
 from gatepass.adapt.teaching.heard import WORDS, Heard, place_told
 from gatepass.call import Surface
@@ -68,7 +69,7 @@ def members(heard: Heard) -> Iterator[tuple[Lesson, ...]]:
     """
     if heard.is_of_a_value:
         return
-    unknown = [place for place in _agreed(heard, _unknown(heard)) if place.partition("[")[0] not in ("", "stream")]
+    unknown = [place for place in _agreed(heard, _unknown(heard)) if place.partition("[")[0] != "stream"]
     wrong = [place for place in _agreed(heard, _wrong_values(heard)) if place not in NEVER and place not in RENAMES]
     ttl_s = 0.0 if _is_one_of_several(heard.text) else HOUR_S
     refused = dict.fromkeys(unknown, HOUR_S) | dict.fromkeys(wrong, ttl_s)
@@ -94,9 +95,13 @@ def _is_one_of_several(text: str) -> bool:
 
 
 def _agreed(heard: Heard, places: Iterable[str]) -> list[str]:
-    """Those that are in accord with `param`, which of pydantic's details names the first alone."""
+    """The Places among them that are in accord with `param`, which of pydantic's details names the first alone.
+
+    What an upstream names besides is nothing that a change could be about: `tools[0]` is an element, `2fast` no name.
+    """
     told = None if heard.code == "extra_forbidden" else heard.place
-    return [place for place in dict.fromkeys(places) if told is None or f".{told}".endswith(f".{place}")]
+    named = [place for place in dict.fromkeys(places) if Place.is_one(place)]
+    return [place for place in named if told is None or f".{told}".endswith(f".{place}")]
 
 
 def _of_unknown(place: str, hint: str | None) -> Lesson:

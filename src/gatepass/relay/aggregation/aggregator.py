@@ -25,7 +25,6 @@ from gatepass.relay.chunk import (
 )
 from gatepass.relay.event import parse_event, read_json, single_line_data
 from gatepass.relay.framing import split_events
-from gatepass.relay.usage import Usage
 
 MAX_CHOICES = 1024
 """More are no answer to any request (OpenAI takes an `n` of 128), and each costs memory."""
@@ -83,11 +82,6 @@ class Aggregator:
         self._usage: Object | None = None
         self._is_done = self._is_over = False
 
-    @property
-    def usage(self) -> Usage | None:
-        """The last usage that the upstream told."""
-        return None if self._usage is None else Usage.read(self._usage)
-
     def feed(self, run: bytes) -> None:
         """Take a run of whole events, of any line ends."""
         if self._is_over:
@@ -102,14 +96,11 @@ class Aggregator:
         for block in split_events(run):
             self._take(block)
 
-    def finish(self, *, partial: bool = False) -> bytes:
-        """The reply as JSON; raises `failure`, or that there was no answer or only a part of one.
-
-        With `partial` a part is returned, and its finish reason is `length`.
-        """
+    def finish(self) -> bytes:
+        """The reply as JSON; raises `failure`, or that there was no answer or only a part of one."""
         if self.failure is None and not self._choices:
             self.failure = failure.empty(self._upstream)
-        elif self.failure is None and not (partial or self._is_complete):
+        elif self.failure is None and not self._is_complete:
             self.failure = failure.closed(self._upstream)
         elif self.failure is None and not any(choice.has_said for choice in self._choices.values()):
             self.failure = failure.empty(self._upstream)
@@ -216,9 +207,8 @@ class Aggregator:
     def _document(self) -> Object:
         is_text = any(isinstance(choice, TextChoice) for choice in self._choices.values())
         head = envelope(self._envelope, self._origin, LEGACY if is_text else CHAT, "cmpl-" if is_text else "chatcmpl-")
-        cut_reason = None if self._is_complete else "length"
         found = sorted(self._choices.items(), key=itemgetter(0))
-        choices = [choice.whole(index, self._origin, cut_reason) for index, choice in found]
+        choices = [choice.whole(index, self._origin) for index, choice in found]
         usage: Object = {} if self._usage is None else {"usage": self._usage}
         return {**head, "choices": choices, **usage, **self._rest}
 

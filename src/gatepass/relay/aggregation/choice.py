@@ -23,8 +23,8 @@ class Choice(Protocol):
     @property
     def has_said(self) -> bool: ...
     def add(self, said: Object) -> None: ...
-    def whole(self, index: int, origin: Origin, /, cut_reason: str | None) -> Object:
-        """`cut_reason` is the finish reason of a choice that was given none; None: what its content suggests."""
+    def whole(self, index: int, origin: Origin, /) -> Object:
+        """The choice as a plain reply has it; without a finish reason it gets the one that its content suggests."""
         ...
 
 
@@ -119,17 +119,17 @@ class ChatChoice(_Ends):
             elif name != "id" or not audio.text("id"):
                 audio.add(name, value)
 
-    def whole(self, index: int, origin: Origin, cut_reason: str | None) -> Object:
+    def whole(self, index: int, origin: Origin) -> Object:
         return {
             "index": index,
             "message": self._whole_message(origin),
             "logprobs": self._ends(("content", "refusal")),
-            "finish_reason": self._whole_reason(cut_reason),
+            "finish_reason": self._whole_reason(),
             **self._rest,
         }
 
-    def _whole_reason(self, cut_reason: str | None) -> str:
-        reason = self._reason or cut_reason or ""
+    def _whole_reason(self) -> str:
+        reason = self._reason
         if self._tools and reason in ("", "stop"):
             return "tool_calls"
         return reason or ("function_call" if self._call is not None else "stop")
@@ -169,12 +169,12 @@ class TextChoice(_Ends):
             self._texts.append(text)
         self._add_ends(said, _CHOICE)
 
-    def whole(self, index: int, _origin: Origin, cut_reason: str | None) -> Object:
+    def whole(self, index: int, _origin: Origin) -> Object:
         return {
             "text": "".join(self._texts),
             "index": index,
             "logprobs": self._ends(()),
-            "finish_reason": self._reason or cut_reason or "stop",
+            "finish_reason": self._reason or "stop",
             **self._rest,
         }
 

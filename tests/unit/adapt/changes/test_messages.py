@@ -5,12 +5,13 @@ from typing import Any
 
 import pytest
 
-from gatepass.adapt.changes.change import Change, revised
+from gatepass.adapt.changes.change import Change, concerns, revised
 from gatepass.adapt.changes.content import EmptyContent, TextContent
 from gatepass.adapt.changes.replayed import Replayed
 from gatepass.adapt.changes.response_format import SchemaInWords
 from gatepass.adapt.changes.roles import MergedRoles, Role, SystemIntoUser
 from gatepass.adapt.changes.tool_ids import ToolIds, short_id
+from gatepass.errors import InvalidRequest
 from tests.unit.adapt.calls import EMBEDDINGS, a_call
 
 PICTURE = {"type": "image_url", "image_url": {"url": "https://h/a.png"}}
@@ -180,6 +181,25 @@ def test_a_schema_is_told_in_words(turns, becomes):
 def test_without_a_schema_or_messages_nothing_is_told(document):
     call = a_call(json.dumps(document).encode())
     assert revised(call, [SchemaInWords()]) == (call, [])
+
+
+@pytest.mark.parametrize("number", [b"1e999", b"-" + b"9" * 5000])
+@pytest.mark.parametrize(
+    ("change", "body"),
+    [
+        (Replayed(), b'{"messages":[{"role":"assistant","tool_calls":%b}]}'),
+        (Replayed(), b'{"messages":[{"role":"assistant","tool_calls":[{"id":%b}]}]}'),
+        (
+            SchemaInWords(),
+            b'{"response_format":{"type":"json_schema","json_schema":{"schema":%b}},"messages":[{"role":"user"}]}',
+        ),
+    ],
+)
+def test_a_number_that_cannot_be_read_is_the_clients_to_mend(change, body, number):
+    call = a_call(body % number)
+    with pytest.raises(InvalidRequest, match="too large to be read"):
+        revised(call, [change])
+    assert not concerns(change, call)
 
 
 def test_embeddings_have_no_messages_to_change():

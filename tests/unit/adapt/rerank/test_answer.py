@@ -27,6 +27,7 @@ XINFERENCE = (
     b'{"index":0,"relevance_score":1e-3,"document":null}],"meta":{"tokens":null}}'
 )
 SCORED = b'{"object":"list","data":[{"index":2,"score":0.9,"object":"score"},{"index":0,"score":1e-3}],"model":"r"}'
+DIGITS, NESTED = b"9" * 400, b"[" * 5000 + b"]" * 5000
 REPLIES = [COHERE, TEI_REPLY, VLLM, XINFERENCE, SCORED]
 
 
@@ -116,6 +117,15 @@ def test_the_best_are_kept_where_the_upstream_knows_no_top_n():
         (b'[{"index":1,"score":null}]', "the result of document 1 has no score"),
         (b'[{"index":1,"score":"0.5"}]', "the result of document 1 has no score"),
         (b'[{"index":1,"score":1e999}]', "the result of document 1 has no score"),
+        (b'[{"index":1,"score":%b}]' % DIGITS, "the result of document 1 has no score"),
+        (b'[{"index":1,"score":-%b}]' % DIGITS, "the result of document 1 has no score"),
+        (b'[{"index":%b,"score":1}]' % DIGITS, 'a result has no "index" from 0 to 2'),
+        (b'[{"index":-%b,"score":1}]' % DIGITS, 'a result has no "index" from 0 to 2'),
+        (b'[{"index":1,"score":"\xff"}]', "the result of document 1 has no score"),
+        (b'{"data":[{"index":1,"score":1,"x":"\xff"}]}', "the reply is no text in UTF-8"),
+        (b'{"data":[{"index":1,"score":1}],"meta":"\xff"}', "the reply is no text in UTF-8"),
+        (b'{"results":%b}' % NESTED, "the reply is no list of objects"),
+        (NESTED, "the reply is no list of objects"),
         (b'[{"index":1,"score":1},{"index":1,"score":0}]', "it ranks a document twice"),
     ],
 )

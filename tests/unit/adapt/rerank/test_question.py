@@ -62,6 +62,13 @@ def test_a_request_without_a_query_is_told_so():
         Asked.of(b'{"model":"r","documents":["a"]}')
 
 
+@pytest.mark.parametrize("number", [b"1e999", b"1E400", b"-" + b"9" * 5000, b"9" * 5000, b"1.5"])
+def test_a_top_n_that_is_no_count_is_told_so(number):
+    with pytest.raises(InvalidRequest, match="whole number") as caught:
+        Asked.of(b'{"model":"r","query":"q","documents":["a"],"top_n":%b}' % number)
+    assert caught.value.param == "top_n"
+
+
 @pytest.mark.parametrize(
     ("text", "is_one"),
     [

@@ -69,6 +69,36 @@ def test_what_relays_put_before_a_refusal_hides_it_from_nobody(before):
     assert lessons(openai(f"{before}Unknown parameter: 'seed'."), WARM) == (Lesson("drop", "seed"),)
 
 
+UNSAYABLE = "does not support this with this model"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        openai("Unknown parameter: 'tools[0]'.", "tools[0]", "unknown_parameter"),
+        openai("Unknown parameter: 'messages[0].content[1]'.", "messages[0].content[1]", "unknown_parameter"),
+        openai(f"Unsupported value: 'messages[1]' {UNSAYABLE}.", "messages[1]", "unsupported_value"),
+        openai(f"Unsupported value: 'FOO' {UNSAYABLE}."),
+        openai("tools.0: Extra inputs are not permitted"),
+        openai("Unrecognized request argument supplied: 2fast"),
+        openai("Unrecognized request argument supplied: größe"),
+        openai(f"Unknown parameter: '{'x' * 65}'.", "x" * 65, "unknown_parameter"),
+        openai("Unknown parameter: ''.", "", "unknown_parameter"),
+        pydantic(["tools", 0]),
+        {"error": [{"code": "unrecognized_keys", "keys": ["x" * 65], "path": []}]},
+    ],
+    ids=str,
+)
+def test_what_is_no_place_teaches_nothing(body):
+    request = {"tools": [{"type": "function", "function": {"name": "f"}}], "2fast": 1, "größe": 2, "x" * 65: 3}
+    assert lessons(body, request) == ()
+
+
+def test_what_is_no_place_hides_no_other():
+    told = openai("Unrecognized request arguments supplied: 2fast, seed")
+    assert lessons(told, {"2fast": 1, "seed": 1}) == (Lesson("drop", "seed"),)
+
+
 SPELLINGS = {"chat_template_kwargs": {}, "thinking": {"type": "disabled"}, "temperature": 1}
 ONCE = Lesson("drop", "thinking", ttl_s=0.0)
 

@@ -3,12 +3,15 @@
 import json
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from gatepass.adapt.changes.change import revised
+from gatepass.adapt.changes.change import Change, revised
 from gatepass.adapt.lesson import DAY_S, HOUR_S, QUARTER_S, Lesson
-from gatepass.adapt.teaching.allowance import Allowance
+from gatepass.adapt.teaching.allowance import OPT_IN, Allowance
 from gatepass.adapt.teaching.heard import Heard
 from gatepass.adapt.teaching.teacher import contradicts, repeats, steps, taught
+from gatepass.call import Surface
 from tests.unit.adapt.calls import CHAT, EMBEDDINGS
 from tests.unit.adapt.rejections import (
     CHOICE_ROWS,
@@ -155,3 +158,62 @@ ELSE = [
 def test_a_complaint_is_the_same_again_or_another_one(lesson, evidence, text, param, operation, is_again):
     heard = Heard(operation.surface, text, param=param)
     assert repeats(heard, lesson, evidence) is is_again
+
+
+NAMES = st.one_of(
+    st.text("abx_ZÜ09.[]-$/* '\"\\\n,:>", max_size=12),
+    st.integers(1, 130).map("x".__mul__),
+    st.lists(
+        st.sampled_from(["messages", "tools", "temperature", "content", "body", "stream", "0", "*", "[1]", "", "Foo"]),
+        max_size=12,
+    ).map(".".join),
+    st.sampled_from(["tools[0]", "messages[0].content[1]", "messages[1]", "max_tokens", "input", "größe", "٣"]),
+)
+SENTENCES = st.sampled_from(
+    [
+        "Unknown parameter: '{}'.",
+        "Unsupported parameter: '{}' is not supported with this model. Use '{}' instead.",
+        "Unsupported value: '{}' does not support {} with this model. Supported values are: {}.",
+        "Unrecognized request arguments supplied: {}, {}",
+        "Unsupported parameter(s): `{}`, `{}`",
+        "Unrecognized keys: '{}', '{}'",
+        "{}: Extra inputs are not permitted",
+        "body.{}: Extra inputs are not permitted; body.{}: Extra inputs are not permitted",
+        "body -> {} -> {}\n  Extra inputs are not permitted",
+        "Extra inputs are not permitted, field: '{}', value: 1",
+        'json: unknown field "{}"',
+        "Invalid JSON payload received. Unknown name \"{}\" at '{}': Cannot find field.",
+        "'messages.0' : property '{}' is unsupported",
+        "{} : property '{}' is unsupported",
+        "invalid {}: only 1 is allowed for this model",
+        "{}参数非法",
+        "batch size is invalid, it should not be larger than {}",
+        "Requested {} tokens, max {} tokens per request",
+        "This model's maximum context length is {} tokens. However, you requested {} tokens",
+        "{}",
+    ]
+)
+
+
+@st.composite
+def rejections(draw: st.DrawFn) -> Heard:
+    sentence = draw(SENTENCES)
+    text = sentence.format(*(draw(NAMES) for _ in range(sentence.count("{}"))))
+    codes = ["", "unknown_parameter", "unsupported_parameter", "unsupported_value", "extra_forbidden", "1214"]
+    issue = {"code": "unrecognized_keys", "path": draw(st.lists(NAMES, max_size=3)), "keys": [draw(NAMES)]}
+    return Heard(
+        draw(st.sampled_from([Surface.CHAT, Surface.EMBEDDINGS, Surface.RESPONSES])),
+        text,
+        code=draw(st.sampled_from(codes)),
+        param=draw(st.none() | NAMES),
+        raw=draw(st.sampled_from([None, [issue], {"metadata": {"raw": text}}])),
+    )
+
+
+@given(rejections())
+@settings(deadline=None, max_examples=400)
+def test_every_lesson_of_every_step_is_a_change_whatever_an_upstream_says(said):
+    for step in steps(said, OPT_IN):
+        changes: list[Change] = [lesson.change() for lesson in step]
+        assert [change.entry for change in changes] == [lesson.entry for lesson in step]
+        assert all(Lesson.of_row({**lesson.as_row(), "ttl_s": 1}) for lesson in step if len(lesson.field) < 100)

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from gatepass.errors import GatepassError
 from gatepass.relay.aggregation.aggregator import MAX_CHOICES, Aggregator
-from gatepass.relay.usage import Usage
 from tests.unit.relay.documents import CREATED_S, clean_streams, completions, events, fed, meaning, origin
 from tests.unit.relay.peer import helper_reads, strictly, strictly_legacy
 from tests.unit.relay.streams import (
@@ -31,11 +30,11 @@ def aggregator(limit_bytes: int = LIMIT_BYTES, **more: Any) -> Aggregator:
     return Aggregator("chat", limit_bytes, read_error, origin(), **more)
 
 
-def aggregated(*blocks: bytes, partial: bool = False, **more: Any) -> dict[str, Any]:
+def aggregated(*blocks: bytes, **more: Any) -> dict[str, Any]:
     one = aggregator(**more)
     for block in blocks:
         one.feed(block)
-    said: dict[str, Any] = json.loads(one.finish(partial=partial))
+    said: dict[str, Any] = json.loads(one.finish())
     return said
 
 
@@ -145,14 +144,12 @@ def test_last_usage_counts_wherever_it_stands_and_is_never_a_sum():
     one = aggregator()
     for block in blocks:
         one.feed(block)
-    assert one.usage == Usage(11, 7, 18)
     assert json.loads(one.finish()) == reply(message("ab"), usage=USAGE)
 
 
 def test_usage_is_none_where_none_was_told():
     one = aggregator()
     one.feed(text("a") + STOP)
-    assert one.usage is None
     assert "usage" not in json.loads(one.finish())
 
 
@@ -407,13 +404,6 @@ def test_stream_without_a_choice_is_an_error(blocks):
     assert failed(*blocks) == EMPTY
 
 
-def test_part_of_an_answer_is_given_where_it_is_asked_for_and_is_cut_by_length():
-    assert aggregated(text("a"), partial=True) == reply(message("a"), "length")
-    assert aggregated(text("a"), STOP, partial=True) == reply(message("a"))
-    [choice] = aggregated(data(chunk({"tool_calls": [{"id": "a"}]})), partial=True)["choices"]
-    assert choice["finish_reason"] == "length"
-
-
 def test_error_event_is_an_error_in_the_words_of_the_upstream():
     error = {"error": {"message": "boom", "type": "server_error", "code": "bad", "status": 503}}
     assert failed(text("a"), data(error), STOP, DONE) == ("bad", "boom", 503)
@@ -442,13 +432,6 @@ def test_error_is_found_in_every_shape(frame):
 )
 def test_event_named_error_is_one(block, message):
     assert failed(text("a"), block)[1] == message
-
-
-def test_partial_does_not_make_an_answer_of_an_error():
-    one = aggregator()
-    one.feed(text("a") + data({"error": "boom"}))
-    with pytest.raises(GatepassError, match="boom"):
-        one.finish(partial=True)
 
 
 def test_event_that_is_no_json_is_an_error():
