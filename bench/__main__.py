@@ -78,6 +78,7 @@ def main(
         "bar": [report.bar_document(result) for result in results],
         "profile": profiles,
         "curves": _read("curves"),
+        "workers": _read("workers"),
         "soak": _read("soak"),
     }
     written = _write(document, "quick" if quick else "bench")

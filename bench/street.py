@@ -26,7 +26,7 @@ from bench.workloads import CHAT, EMBEDDINGS, write_bodies
 from gatepass.admission.keys import hash_key
 from gatepass.api.connection import ClientConnection
 from gatepass.api.reception import Reception
-from gatepass.app import build_app, served_by
+from gatepass.app import build_app, reception_of
 from gatepass.config.model import Config
 from gatepass.gate import Gate, build_gate
 from gatepass.observe.log import configure
@@ -191,7 +191,7 @@ async def opened(log: TextIO) -> tuple[Gate, Upstream, Client]:
     configure("info", "json", gate.redactor, log)
     gate.start()
     app = build_app(gate)
-    client = Client(Reception(served_by(app, gate), gate.config.limits, 75), ServerConfig(app))
+    client = Client(reception_of(app, gate), ServerConfig(app))
     return gate, upstream, client
 
 

@@ -7,6 +7,7 @@ request, and what the rig itself took stands beside it: it is what is missing to
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,6 +19,8 @@ from bench import rig
 from bench.candidates import Candidate, Launch, Ports, gatepass
 from bench.environments import NotMade
 from bench.instance import Instance, NotReady
+from bench.machine import machine, source
+from bench.places import RESULTS
 from bench.processes import NotEnoughCores
 from bench.report import aligned
 from bench.rig import Rig
@@ -58,7 +61,9 @@ def _measured(count: int, far_ends: Rig, rounds: int, seconds: float) -> dict[st
 @click.option("--rounds", type=click.IntRange(1), default=3, show_default=True)
 @click.option("--seconds", type=click.FloatRange(0.2), default=2.0, show_default=True)
 def main(rounds: int, seconds: float) -> None:
-    """Measure one worker and two on both cores, and print how the rate grows."""
+    """Measure one worker and two on both cores, print how the rate grows and write workers.json, which
+    docs/benchmarks.md shows."""
+    began_on = machine()
     try:
         with rig.running() as far_ends:
             found = {count: _measured(count, far_ends, rounds, seconds) for count in COUNTS}
@@ -66,6 +71,9 @@ def main(rounds: int, seconds: float) -> None:
         raise click.ClickException(str(error)) from error
     rows = [["", "workers", "req/s", "x one", "CPU µs", "cores of gatepass", "cores of the rig", "errors"]]
     rows += [_row(workload.name, count, found) for workload in named(MEASURED) for count in COUNTS]
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    document = {"machine": began_on, "source": source(), "table": rows}
+    (RESULTS / "workers.json").write_text(json.dumps(document, indent=1, ensure_ascii=False), encoding="utf-8")
     print("\n".join(aligned(rows)))
 
 

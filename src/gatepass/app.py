@@ -28,6 +28,8 @@ from gatepass.api.ops import ops_routes
 from gatepass.api.pages import show
 from gatepass.api.peers import Peers
 from gatepass.api.reception import Reception, Serve
+from gatepass.api.refusal import Refusals
+from gatepass.api.spare import spare
 from gatepass.api.turn import Turn
 from gatepass.catalog import Catalog
 from gatepass.errors import InternalError
@@ -103,6 +105,13 @@ def served_by(app: Gatepass, gate: Gate) -> Serve:
     return serve
 
 
+def reception_of(app: Gatepass, gate: Gate) -> Reception:
+    """What the server's connections share."""
+    limits, refused = gate.config.limits, Refusals(gate.metrics.refused).note
+    spared = spare(lambda turn: show(app, turn, limits.body_bytes), app.pages, refused)
+    return Reception(served_by(app, gate), spared, refused, limits, KEEP_ALIVE_S)
+
+
 def _openapi(app: FastAPI, base_path: str) -> dict[str, Any]:
     """Raw routes are absent from FastAPI's schema, so the operation table adds them."""
     paths = openapi_paths(base_path)
@@ -127,11 +136,10 @@ class Server(uvicorn.Server):
         lifeline: socket.socket | None = None,
     ) -> None:
         app = build_app(gate, peers)
-        reception = Reception(served_by(app, gate), gate.config.limits, KEEP_ALIVE_S)
         super().__init__(
             uvicorn.Config(
                 app,
-                http=partial(ClientConnection, reception),  # type: ignore[arg-type]  # uvicorn only calls it
+                http=partial(ClientConnection, reception_of(app, gate)),  # type: ignore[arg-type]  # uvicorn only calls it
                 loop="uvloop",
                 ws="none",
                 lifespan="on",

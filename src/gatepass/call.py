@@ -148,8 +148,9 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """Seconds. `first_byte_s` runs from the request's first byte to the reply's head, `idle_s`
-    between two pieces of the reply, `total_s` over all attempts; None is no bound of its own."""
+    """Seconds. `first_byte_s` runs from the request's last byte to the reply's head, and before that while the
+    server takes nothing of a large body; `idle_s` between two pieces of the reply, `total_s` over all attempts;
+    None is no bound of its own."""
 
     connect_s: float = 5.0
     first_byte_s: float = 600.0

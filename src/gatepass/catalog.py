@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+import logging
+from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -24,14 +26,19 @@ from gatepass.observe.exchange import Exchange
 from gatepass.runtime import timeout
 from gatepass.surface.operations import OPERATIONS
 
+LOG = logging.getLogger("gatepass.catalog")
+
 FRESH_S = 60.0
-"""An upstream's list is asked for again after this."""
+"""An upstream's list is asked for again after this; the last one is shown meanwhile."""
+
+FAILED_S = 3.0
+"""A list that could not be had is asked for again after this."""
 
 FETCH_S = 8.0
 """The bound of asking: clients verify a provider by this call within 10 s (RAGFlow's provider check)."""
 
 PATIENCE_S = 4.0
-"""Where there is something to show, this is how long a list is waited for: LibreChat gives up on it after 5 s
+"""Where there is something to show, this is how long a first list is waited for: LibreChat gives up on it after 5 s
 (packages/api/src/endpoints/models.ts), and then knows no model at all."""
 
 LIST_BYTES = 4 * 1024 * 1024
@@ -48,55 +55,95 @@ class _Known:
     fetched_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class _Failed:
+    """Why there is no newer list of one upstream."""
+
+    error: Exception
+    failed_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Flight:
+    """A list under way."""
+
+    task: asyncio.Task[None]
+    began_s: float
+
+
 class _Late(Exception):
     """A list did not come in time."""
 
 
 class Catalog:
-    """Lists models. One fetch per upstream however many ask; the last good list outlives a failing upstream."""
+    """Lists models. One fetch per upstream however many ask. The last good list outlives a failing upstream, and is
+    shown at once while a newer one is fetched."""
 
     def __init__(self, gate: Gate) -> None:
         self._gate = gate
         self._kinds = Kinds(gate.config)
         self._known: dict[str, _Known] = {}
-        self._flights: dict[str, asyncio.Task[None]] = {}
-        self._errors: dict[str, GatepassError] = {}
+        self._flights: dict[str, _Flight] = {}
+        self._failed: dict[str, _Failed] = {}
 
     async def listing(self, caller: AccessKey, exchange: Exchange, *, is_typed: bool = False) -> bytes:
         """The body of GET /v1/models; `is_typed`: by names that tell each model's type.
 
         Raises the upstream's error only where there is nothing at all to show.
         """
-        entries = await self._visible(caller, exchange)
+        wanted = self._asked(exchange)
+        await self._landed([name for name in wanted if name not in self._known], PATIENCE_S)
+        if not self._shown():
+            await self._landed(wanted)
+        entries = self._visible(wanted, caller)
         if is_typed:
             entries = [{**entry, "id": self._kinds.typed(entry["id"], self._listing(entry["id"]))} for entry in entries]
         return msgspec.json.encode({"object": "list", "data": entries})
 
     async def entry(self, model: str, caller: AccessKey, exchange: Exchange, *, is_typed: bool = False) -> bytes:
-        """The body of GET /v1/models/{id}; raises ModelNotFound."""
+        """The body of GET /v1/models/{id}, which is looked for in new lists where the last ones do not have it.
+
+        Raises ModelNotFound, and as `listing` does.
+        """
         name = untyped(model) if is_typed else model
-        for known in await self._visible(caller, exchange, FETCH_S):
+        wanted = self._asked(exchange)
+        if not any(entry["id"] == name for entry in self._shown()):
+            await self._landed(wanted)
+        for known in self._visible(wanted, caller):
             if known["id"] == name:
                 return msgspec.json.encode({**known, "id": model})
         raise ModelNotFound(
             f"The model {model[:100]!r} is not listed here. GET /v1/models shows what is.", param="model"
         )
 
-    async def _visible(self, caller: AccessKey, exchange: Exchange, patience_s: float = PATIENCE_S) -> list[Entry]:
+    def _asked(self, exchange: Exchange) -> list[str]:
+        """The upstreams whose own lists are shown; those whose list is old are asked, once for all who want it."""
+        opened, now = self._gate.routes.listing().open_upstreams, self._gate.clock.now()
+        wanted = list(dict.fromkeys(upstream for upstream, _ in opened if self._has_list(upstream)))
+        for upstream in wanted:
+            if upstream not in self._flights and self._is_old(upstream, now):
+                task = self._gate.live.tasks.spawn(self._fetch(upstream), f"models of {upstream}")
+                self._flights[upstream] = _Flight(task, now)
+        exchange.upstream = ",".join(wanted) or None
+        return wanted
+
+    def _shown(self) -> Collection[Entry]:
+        """All that is known now: the configured names, and what the last lists have of the others."""
         listing = self._gate.routes.listing()
-        wanted = {upstream: None for upstream, _ in listing.open_upstreams if self._has_list(upstream)}
-        flights = [flight for name in wanted if (flight := self._flight(name)) is not None]
-        if flights and not await self._landed(flights, patience_s) and not (listing.names or self._known):
-            await asyncio.wait(flights)
         models = {name: _own_entry(name) for name in listing.names}
         for upstream, pattern in listing.open_upstreams:
             for entry in self._models_of(upstream):
                 if fnmatchcase(entry["id"], pattern):
                     models.setdefault(entry["id"], entry)
-        if not models and (failed := [self._errors[name] for name in wanted if name in self._errors]):
-            raise failed[0]
-        exchange.upstream = ",".join(wanted) or None
-        return self._marked(entry for entry in models.values() if may_use(caller, entry["id"]))
+        return models.values()
+
+    def _visible(self, wanted: Iterable[str], caller: AccessKey) -> list[Entry]:
+        """What `caller` may see; where there is nothing at all, raises why a list of `wanted` could not be had."""
+        models = self._shown()
+        failed = [self._failed[name].error for name in wanted if name in self._failed]
+        if failed and not models:
+            raise failed[0].with_traceback(None)
+        return self._marked(entry for entry in models if may_use(caller, entry["id"]))
 
     def _marked(self, entries: Iterable[Entry]) -> list[Entry]:
         """The entries with what is declared and learned of each model."""
@@ -136,24 +183,27 @@ class Catalog:
         known = self._known.get(upstream)
         return known.models if known is not None else ()
 
-    def _flight(self, upstream: str) -> asyncio.Task[None] | None:
-        """The fetch of a list, one for all who want it; None where it is fresh."""
-        known = self._known.get(upstream)
-        if known is not None and self._gate.clock.now() - known.fetched_s < FRESH_S:
-            return None
-        flight = self._flights.get(upstream)
-        if flight is None:
-            flight = self._gate.live.tasks.spawn(self._fetch(upstream), f"models of {upstream}")
-            self._flights[upstream] = flight
-        return flight
-
-    async def _landed(self, flights: Iterable[asyncio.Task[None]], patience_s: float) -> bool:
-        """Whether the lists came, or the failures to get them, in time; leaving early stops nobody's fetch."""
-        try:
-            await timeout(self._gate.clock, patience_s, asyncio.wait(flights), _Late())
-        except _Late:
+    def _is_old(self, upstream: str, now: float) -> bool:
+        known, failed = self._known.get(upstream), self._failed.get(upstream)
+        if failed is not None and now - failed.failed_s < FAILED_S:
             return False
-        return True
+        return known is None or now - known.fetched_s >= FRESH_S
+
+    async def _landed(self, wanted: Iterable[str], patience_s: float | None = None) -> None:
+        """Returns when the lists under way, or the failures to get them, have come, or are `patience_s` under way.
+
+        Leaving early stops nobody's fetch.
+        """
+        flights = [self._flights[name] for name in wanted if name in self._flights]
+        if not flights:
+            return
+        landed = asyncio.wait([flight.task for flight in flights])
+        if patience_s is None:
+            await landed
+            return
+        left_s = max(flight.began_s for flight in flights) + patience_s - self._gate.clock.now()
+        with suppress(_Late):
+            await timeout(self._gate.clock, max(0.0, left_s), landed, _Late())
 
     async def _fetch(self, upstream: str) -> None:
         hop = self._gate.hops[upstream]
@@ -163,9 +213,12 @@ class Catalog:
             )
             models = await timeout(self._gate.clock, FETCH_S, fetch_models(self._gate, hop), late)
             self._known[upstream] = _Known(models, self._gate.clock.now())
-            self._errors.pop(upstream, None)
+            self._failed.pop(upstream, None)
         except GatepassError as error:
-            self._errors[upstream] = error
+            self._failed[upstream] = _Failed(error, self._gate.clock.now())
+        except Exception as error:
+            self._failed[upstream] = _Failed(error, self._gate.clock.now())
+            LOG.exception("model_list_failed", extra={"fields": {"upstream": upstream}})
         finally:
             del self._flights[upstream]
 

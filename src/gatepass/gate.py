@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 from urllib.parse import urlsplit
 
 from gatepass.adapt.chain import BUILT_IN
@@ -78,6 +78,15 @@ class Hop:
         return urlsplit(self.settings.base_url).netloc
 
 
+class Reply(Protocol):
+    """What a request is under way for."""
+
+    @property
+    def is_out(self) -> bool:
+        """Whether the client's connection has taken all of it."""
+        ...
+
+
 class Live:
     """The requests under way in this process, and whether new ones may come."""
 
@@ -85,7 +94,7 @@ class Live:
         self.tasks = Tasks()
         self.draining = False
         self._limit = limit
-        self._leashes: set[Leash] = set()
+        self._places: set[Place] = set()
         self._idle = asyncio.Event()
         """Set while a drain finds nothing under way."""
         self._hurried = asyncio.Event()
@@ -93,36 +102,36 @@ class Live:
     @property
     def busy(self) -> int:
         """How many requests are under way."""
-        return len(self._leashes)
+        return len(self._places)
 
-    def admit(self) -> Place:
+    def admit(self, reply: Reply) -> Place:
         """A place for one request, held by a `with` block; raises Draining or Overloaded where there is none."""
         if self.draining:
             raise Draining("gatepass is stopping. Send the request again: another instance takes it.", retry_after_s=1)
-        if len(self._leashes) >= self._limit:
+        if len(self._places) >= self._limit:
             raise Overloaded(
                 f"{self._limit} requests are under way, which is the limit (limits.connections).", retry_after_s=1
             )
-        return Place(self)
+        return Place(self, reply)
 
-    def enter(self, leash: Leash) -> None:
-        self._leashes.add(leash)
+    def enter(self, place: Place) -> None:
+        self._places.add(place)
 
-    def leave(self, leash: Leash) -> None:
-        self._leashes.discard(leash)
-        if self.draining and not self._leashes:
+    def leave(self, place: Place) -> None:
+        self._places.discard(place)
+        if self.draining and not self._places:
             self._idle.set()
 
     async def drain(self, clock: Clock, bound_s: float) -> int:
         """Let what runs end by itself for `bound_s` or until `hurry`, then end the rest; returns how many that were."""
         self.draining = True
-        if not self._leashes:
+        if not self._places:
             self._idle.set()
         if await self._idle_within(clock, bound_s, self._hurried):
             return 0
-        rest = list(self._leashes)
-        for leash in rest:
-            leash.pull(Draining("gatepass stopped before the answer was complete."))
+        rest = [place for place in self._places if not place.is_answered]
+        for place in rest:
+            place.pull(Draining("gatepass stopped before the answer was complete."))
         await self._idle_within(clock, LAST_WORDS_S, asyncio.Event())
         return len(rest)
 
@@ -141,11 +150,21 @@ class Live:
 
 
 class Place(Leash):
-    """One of the requests under way, on its leash."""
+    """One of the requests under way, on its leash. Nothing ends it any more when its reply is out: neither the client
+    that leaves with it, nor a deadline, nor a drain."""
 
-    def __init__(self, live: Live) -> None:
+    def __init__(self, live: Live, reply: Reply) -> None:
         super().__init__()
         self._live = live
+        self._reply = reply
+
+    @property
+    def is_answered(self) -> bool:
+        return self._reply.is_out
+
+    def pull(self, reason: BaseException) -> None:
+        if not self._reply.is_out:
+            super().pull(reason)
 
     def __enter__(self) -> Self:
         super().__enter__()
@@ -216,7 +235,8 @@ class Gate:
 
 
 def build_gate(config: Config, clock: Clock | None = None, store: Store | None = None) -> Gate:
-    """Wire one configuration. Opens nothing; raises OSError where a CA or certificate cannot be loaded.
+    """Wire one configuration. Opens nothing; raises OSError where a CA or certificate cannot be loaded, and
+    UnresolvedReference where the file of a secret is away that was there when the configuration was read.
 
     `store` is what this process shares with others, and the Gate's to close; without one it shares nothing.
     """
@@ -237,13 +257,13 @@ def build_gate(config: Config, clock: Clock | None = None, store: Store | None =
     hops = {name: _hop(name, upstream, config, holders, trust, redactor) for name, upstream in config.upstreams.items()}
     for network in (hop.network for hop in (*config.upstreams.values(), *config.credentials.values())):
         if network.proxy_auth is not None:
-            redactor.learn(network.proxy_auth.reveal().partition(":")[2], permanent=True)
+            redactor.learn(network.proxy_auth.reveal().partition(":")[2])
     for secret in () if config.store is None else (config.store.encryption_key, config.store.password):
         if secret is not None:
-            redactor.learn(secret.reveal(), permanent=True)
+            redactor.learn(secret.reveal())
     for key in config.access.keys:
         for text in key_texts(key):
-            redactor.learn(text, permanent=True)
+            redactor.learn(text)
     return Gate(
         config=config,
         clock=clock,
@@ -298,7 +318,7 @@ def _hop(
         ),
         holder=holders[settings.credential] if settings.credential else None,
         timeouts=settings.timeouts.value(),
-        carrier=Carrier(carry_of(settings, config), settings.headers, redactor),
+        carrier=Carrier(carry_of(settings, config), settings.headers, redactor, name),
         shaping=shaping_of(settings.dialect),
     )
 

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 from gatepass.adapt.rerank.question import is_question
 from gatepass.adapt.typed_ids import untyped
 from gatepass.admission.doors import permit_operation
-from gatepass.call import Call, Surface, header
+from gatepass.call import Call, Operation, Surface, header
 from gatepass.config.access import AccessKey
 from gatepass.errors import UnsupportedMediaType
 from gatepass.surface.decode import check_encoding, decode, without_body
@@ -35,8 +35,8 @@ def decoded(visit: Visit, found: Match, caller: AccessKey, body: bytes) -> Call:
     return _typed(visit, call)
 
 
-def form_of(visit: Visit) -> Form:
-    """The body as a form of which nothing was read yet. Raises UnsupportedEncoding, UnsupportedMediaType
+def form_of(visit: Visit, operation: Operation) -> Form:
+    """The body of `operation` as a form of which nothing was read yet. Raises UnsupportedEncoding, UnsupportedMediaType
     and InvalidRequest."""
     inbound, limits = visit.inbound, visit.gate.config.limits
     boundary = boundary_of(inbound.headers)
@@ -45,17 +45,18 @@ def form_of(visit: Visit) -> Form:
         raise UnsupportedMediaType("Send the body as `content-type: multipart/form-data` with its boundary.")
     length = header(inbound.headers, b"content-length") or b""
     length_bytes = int(length) if length.isdigit() else None
-    return Form(visit.client, visit.exchange, limits.upload_bytes, boundary, length_bytes, limits.body_bytes)
+    held_bytes = limits.body_bytes if operation.names_model else 0
+    return Form(visit.client, visit.exchange, limits.upload_bytes, boundary, length_bytes, held_bytes)
 
 
 async def named_by(visit: Visit, form: Form, found: Match, caller: AccessKey) -> Call:
-    """The call that `form` asks for, which is read until its model is known.
+    """The call that `form` asks for, which is read until its model is known, where it is about one.
 
     Raises what `Form.read` does, and ModelNotAllowed.
     """
     permit_operation(caller, found.operation)
     await form.begin()
-    model = form.model
+    model = form.model if found.operation.names_model else None
     if model is None:
         model = visit.gate.routes.model_without_name(found.operation.name)
     call = _typed(visit, without_body(visit.inbound, found.operation, caller.name, model))

@@ -64,8 +64,11 @@ class Pupil:
 
     def plan(self) -> Call:
         """The request with the lessons that hold, the same object where none concerns it."""
-        learning = self._learning
-        return self._base if learning is None else learning.plan(self._base, self._gate.clock.now())
+        if self._learning is None:
+            return self._base
+        planned = self._learning.plan(self._base, self._gate.clock.now())
+        self._exchange.learned = planned.adapted[len(self._base.adapted) :]
+        return planned
 
     def taught(self, error: UpstreamError) -> bool:
         """Whether `error` taught something that is worth another try."""

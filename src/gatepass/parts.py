@@ -9,6 +9,7 @@ from gatepass.adapt.asked import Asked
 from gatepass.adapt.embeddings import PARALLEL, answer
 from gatepass.adapt.splitting import counts_of, split
 from gatepass.call import Call
+from gatepass.errors import GatepassError
 from gatepass.observe.exchange import Exchange
 from gatepass.verdict import Answer, Whole
 
@@ -28,7 +29,8 @@ async def embedded(wanted: Call, adapted: Call, upstream: str, exchange: Exchang
         return replies[0]
     asked = Asked.of(wanted.body)
     body = answer([reply.body for reply in replies], counts_of(parts, asked), asked, upstream)
-    return Whole(replies[0].status, replies[0].headers, body, replies[0].adapted)
+    adapted_replies = tuple(dict.fromkeys(name for reply in replies for name in reply.adapted))
+    return Whole(replies[0].status, replies[0].headers, body, adapted_replies)
 
 
 def _held(answer: Answer) -> Whole:
@@ -41,12 +43,16 @@ async def _all(parts: Sequence[Call], exchange: Exchange, ask: Ask) -> list[Answ
     """The replies in the order of `parts`, each of which is made when its turn has come."""
     answers: dict[int, Answer] = {}
     turns = iter(range(len(parts)))
+    exchange.upstream_request_id = None  # of a try before: here begin those of the parts
 
     async def worked() -> None:
         for at in turns:
             share = exchange.share()
             try:
                 answers[at] = await ask(parts[at], share)
+            except GatepassError as error:
+                share.error = error
+                raise
             finally:
                 exchange.take_back(share)
 

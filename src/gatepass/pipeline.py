@@ -24,6 +24,7 @@ from gatepass.errors import (
 from gatepass.gate import Gate
 from gatepass.heartbeat import Heartbeat
 from gatepass.intake import decoded, form_of, named_by
+from gatepass.observe.access_line import AccessLine
 from gatepass.observe.exchange import BODY_LOG_CHARS, Exchange
 from gatepass.observe.log import emit
 from gatepass.relaying import relay
@@ -51,7 +52,7 @@ async def handle(inbound: Inbound, gate: Gate, catalog: Catalog, client: Client)
     reply = Reply(client, exchange, gate.clock)
     gate.metrics.opened()
     try:
-        with gate.live.admit() as leash:
+        with gate.live.admit(reply) as leash:
             heartbeat = Heartbeat(reply, gate.clock, gate.rounds)
             plain = gate.profiles["plain"]
             await _serve(Visit(inbound, gate, catalog, client, reply, exchange, leash, heartbeat, plain))
@@ -98,7 +99,7 @@ async def _serve(visit: Visit) -> None:
 
 
 async def _pass_form(visit: Visit, found: Match, caller: AccessKey) -> None:
-    visit.form = form = form_of(visit)
+    visit.form = form = form_of(visit, found.operation)
     unwatch = visit.client.watch(visit.leave)
     try:
         await _converse(visit, await named_by(visit, form, found, caller), caller)
@@ -138,7 +139,7 @@ async def _converse(visit: Visit, call: Call, caller: AccessKey) -> None:
     bound = _bound_total(visit, targets[0])
     try:
         answer = await _answer(visit, call, targets)
-        await relay(answer, visit.reply, visit.exchange, visit.heartbeat)
+        await relay(answer, visit.reply, visit.exchange, visit.heartbeat, visit.gate)
     finally:
         visit.heartbeat.stop()
         if bound is not None:
@@ -147,14 +148,15 @@ async def _converse(visit: Visit, call: Call, caller: AccessKey) -> None:
 
 async def _answer(visit: Visit, call: Call, targets: tuple[Target, ...]) -> Answer:
     """Try the targets in order, as long as not one byte of the request was written to the last one."""
+    gate, exchange, profile = visit.gate, visit.exchange, visit.profile
     for target in targets[:-1]:
-        tried = visit.exchange.attempts
+        tried = exchange.attempts
         try:
-            return await try_at(visit, call, target)
+            return await try_at(gate, call, target, exchange, profile, visit.heartbeat, visit.form)
         except (UpstreamError, TokenUnavailable, Overloaded) as error:
-            if not _nothing_sent(error, visit.exchange.attempts - tried):
+            if not _nothing_sent(error, exchange.attempts - tried):
                 raise
-    return await try_at(visit, call, targets[-1])
+    return await try_at(gate, call, targets[-1], exchange, profile, visit.heartbeat, visit.form)
 
 
 def _nothing_sent(error: GatepassError, tries: int) -> bool:
@@ -188,7 +190,7 @@ def _observe(gate: Gate, exchange: Exchange) -> None:
     exchange.ended_s = gate.clock.now() - exchange.inbound.arrived_s
     gate.metrics.closed(exchange)
     level = logging.WARNING if (exchange.status or 0) >= SERVER_ERROR else logging.INFO
-    emit(ACCESS_LOG, level, "exchange", exchange.fields())
+    emit(ACCESS_LOG, level, "exchange", AccessLine.of(exchange))
     if exchange.bodies:
         shown = {which: gate.redactor.beginning(body, BODY_LOG_CHARS) for which, body in exchange.bodies.items()}
         emit(BODY_LOG, logging.INFO, "bodies", {"id": exchange.inbound.id, **shown})

@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
+from gatepass.attempt import broken
 from gatepass.call import Response, header
 from gatepass.errors import TransportFault
+from gatepass.gate import Gate
 from gatepass.heartbeat import Heartbeat
 from gatepass.observe.exchange import Exchange
 from gatepass.relay.event import DONE
 from gatepass.relay.stream import EventStream
 from gatepass.relay.usage import as_fields, usage_of
 from gatepass.reply import Reply
-from gatepass.upstream.fault import upstream_error
-from gatepass.verdict import Answer, Begun, Passed, Whole, read_tail
+from gatepass.verdict import Answer, Begun, Passed, Whole, let_go
 
 OK = 200
 
 
-async def relay(answer: Answer, reply: Reply, exchange: Exchange, heartbeat: Heartbeat) -> None:
+async def relay(answer: Answer, reply: Reply, exchange: Exchange, heartbeat: Heartbeat, gate: Gate) -> None:
     """Write `answer` to the client; raises what broke it off, for the stream's error event.
 
     `heartbeat`, where it was started, goes on while a stream pauses.
     """
     if isinstance(answer, Begun):
         heartbeat.follow(answer.events)
-        await _stream(answer, reply, exchange)
+        await _stream(answer, reply, exchange, gate)
+        await let_go(answer.response, gate.live.tasks, gate.clock)
         return
     if isinstance(answer, Passed):
-        await _pass(answer, reply, exchange)
+        await _pass(answer, reply, exchange, gate)
         return
     exchange.usage = as_fields(usage_of(answer.body))
     exchange.adapted = _with(exchange.adapted, answer.adapted)
@@ -38,19 +40,22 @@ async def relay(answer: Answer, reply: Reply, exchange: Exchange, heartbeat: Hea
     await reply.events(answer.events, last=True)
 
 
-async def _stream(begun: Begun, reply: Reply, exchange: Exchange) -> None:
+async def _stream(begun: Begun, reply: Reply, exchange: Exchange, gate: Gate) -> None:
+    """Closes the stream where it did not come to its end."""
     try:
         exchange.adapted = _with(exchange.adapted, begun.events.adapted)
         reply.begin_stream(OK, begun.hop.dialect.relay_headers(begun.response.headers))
-        await _pump(begun, reply, exchange)
+        await _pump(begun, reply, exchange, gate)
+    except BaseException:
+        await begun.response.aclose()
+        raise
     finally:
         exchange.events = begun.events.events
         exchange.usage = as_fields(begun.events.usage)
         exchange.adapted = _with(exchange.adapted, begun.events.adapted)
-        await begun.response.aclose()
 
 
-async def _pass(passed: Passed, reply: Reply, exchange: Exchange) -> None:
+async def _pass(passed: Passed, reply: Reply, exchange: Exchange, gate: Gate) -> None:
     """Piece by piece, as fast as the client takes them; a failure leaves the response unfinished."""
     hop, response = passed.hop, passed.response
     held: list[bytes] = []
@@ -69,7 +74,7 @@ async def _pass(passed: Passed, reply: Reply, exchange: Exchange) -> None:
             held.clear()
         await reply.events(b"".join(held), last=True)
     except TransportFault as fault:
-        raise upstream_error(fault, hop.name, hop.settings.base_url) from fault
+        raise broken(gate, hop, fault) from fault
     finally:
         await response.aclose()
 
@@ -86,7 +91,7 @@ def _with(adapted: tuple[str, ...], more: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*adapted, *more))) if more else adapted
 
 
-async def _pump(begun: Begun, reply: Reply, exchange: Exchange) -> None:
+async def _pump(begun: Begun, reply: Reply, exchange: Exchange, gate: Gate) -> None:
     """Each run of whole events leaves the moment it is here; returns when the stream ended well."""
     events, outlet = begun.events, _Outlet(begun.events, reply, exchange, begun.ready)
     at_end = begun.whole
@@ -97,13 +102,12 @@ async def _pump(begun: Begun, reply: Reply, exchange: Exchange) -> None:
             if at_end:
                 outlet.hold(events.finish())
         except TransportFault as fault:
-            events.broken(upstream_error(fault, begun.hop.name, begun.hop.settings.base_url))
+            events.broken(broken(gate, begun.hop, fault))
             at_end = True
     if events.failure is not None:
         await reply.events(outlet.held, last=events.has_told)
         raise events.failure
     await reply.events(outlet.held, last=True)
-    await read_tail(begun.response)
 
 
 class _Outlet:

@@ -23,7 +23,7 @@ _STREAM_FIELDS = frozenset(name for name, _ in STREAM_HEADERS)
 
 
 class Reply:
-    """The first hop's response under way: not begun, begun, or ended."""
+    """The first hop's response under way: not begun, begun, ended, and out when the client's connection has it."""
 
     def __init__(self, client: Client, exchange: Exchange, clock: Clock) -> None:
         self._client = client
@@ -36,6 +36,9 @@ class Reply:
         self._is_raw = False
         self.begun = False
         self.ended = False
+        """Nothing is added any more."""
+        self.is_out = False
+        """The client's connection has taken all of it."""
 
     @property
     def sent_bytes(self) -> int:
@@ -104,6 +107,7 @@ class Reply:
     async def _write(self, data: bytes, *, last: bool) -> None:
         self._exchange.bytes_out += len(data)
         await self._client.write(data, last=last)
+        self.is_out = last
 
     def _mark_first_byte(self) -> None:
         if self._exchange.first_byte_s is None:

@@ -4,32 +4,45 @@ from __future__ import annotations
 
 from gatepass.adapt.chain import adapt
 from gatepass.adapt.changes.streams import STREAMED
+from gatepass.adapt.profile import Prepared
 from gatepass.attempt import accepted, renew, send
 from gatepass.call import Call, Request, Surface, Target, header
 from gatepass.errors import UpstreamError
-from gatepass.gate import Hop
-from gatepass.heartbeat import COMMENT, HOLD_S, STREAM_HOLD_S
+from gatepass.gate import Gate, Hop
+from gatepass.heartbeat import COMMENT, HOLD_S, STREAM_HOLD_S, Heartbeat
 from gatepass.lessons import Pupil
 from gatepass.observe.exchange import Exchange
 from gatepass.parts import embedded
 from gatepass.ranking import ranked, rules_at
 from gatepass.relay.chunk import Origin
 from gatepass.relay.profiled import empty_delta
+from gatepass.upload import Form
 from gatepass.upstream.raw import passed_on
 from gatepass.verdict import Answer, Begun, judge
-from gatepass.visit import Visit
 
 
-async def try_at(visit: Visit, call: Call, target: Target) -> Answer:
-    """adapt ─► encode ─► authorize ─► send ─► judge, at one target; again for as long as a refusal teaches."""
-    gate, exchange = visit.gate, visit.exchange
+async def try_at(
+    gate: Gate,
+    call: Call,
+    target: Target,
+    exchange: Exchange,
+    profile: Prepared,
+    heartbeat: Heartbeat | None = None,
+    form: Form | None = None,
+) -> Answer:
+    """adapt ─► encode ─► authorize ─► send ─► judge, at one target; again for as long as a refusal teaches.
+
+    `call` is that of a client of `profile`; where one waits for it, `heartbeat` tells him that it is still under way.
+    `form` is the body of a call that is a form. Raises what the answer really is, in the end.
+    """
     hop = gate.hops[target.upstream]
     exchange.upstream, exchange.upstream_model = hop.name, target.model
-    base = adapt(call, target, rules_at(gate, hop, call, target, visit.profile))
+    base = adapt(call, target, rules_at(gate, hop, call, target, profile))
     if not call.body:
-        answer = await _asked(visit, call, adapt(base, target, hop.dialect.rules), hop, target)
+        adapted = adapt(base, target, hop.dialect.rules)
+        answer = await _asked(gate, call, adapted, hop, target, exchange, profile, form)
         if isinstance(answer, Begun):
-            _keep_alive(visit, call, STREAM_HOLD_S)
+            _keep_alive(gate, call, profile, heartbeat, STREAM_HOLD_S)
         accepted(hop, exchange)
         return answer
     with Pupil(gate, hop, target, base, exchange) as pupil:
@@ -38,9 +51,9 @@ async def try_at(visit: Visit, call: Call, target: Target) -> Answer:
             adapted = adapt(pupil.plan(), target, hop.dialect.rules)
             exchange.adapted = adapted.adapted
             if call.stream and call.operation.surface in STREAMED:
-                _keep_alive(visit, call, STREAM_HOLD_S if adapted.stream else HOLD_S)
+                _keep_alive(gate, call, profile, heartbeat, STREAM_HOLD_S if adapted.stream else HOLD_S)
             try:
-                answer = await _asked(visit, call, adapted, hop, target)
+                answer = await _asked(gate, call, adapted, hop, target, exchange, profile, form)
             except UpstreamError as error:
                 if pupil.taught(error):
                     continue
@@ -50,33 +63,44 @@ async def try_at(visit: Visit, call: Call, target: Target) -> Answer:
             return answer
 
 
-def _keep_alive(visit: Visit, call: Call, hold_s: float) -> None:
+def _keep_alive(gate: Gate, call: Call, profile: Prepared, heartbeat: Heartbeat | None, hold_s: float) -> None:
     """Signs of life for a client that waits for a stream, in the form that it reads, if there is one."""
-    form = visit.profile.settings.keep_alive
+    if heartbeat is None:
+        return
+    form = profile.settings.keep_alive
     if form == "empty-delta" and call.operation.surface is Surface.CHAT:
-        origin = Origin(lambda prefix: f"{prefix}{call.id}", int(visit.gate.clock.wall()), call.model)
-        visit.heartbeat.start(empty_delta(origin, is_text=call.operation.name == "completions"), hold_s)
+        origin = Origin(lambda prefix: f"{prefix}{call.id}", int(gate.clock.wall()), call.model)
+        heartbeat.start(empty_delta(origin, is_text=call.operation.name == "completions"), hold_s)
     elif form == "comment":
-        visit.heartbeat.start(COMMENT, hold_s)
+        heartbeat.start(COMMENT, hold_s)
 
 
-async def _asked(visit: Visit, call: Call, adapted: Call, hop: Hop, target: Target) -> Answer:
+async def _asked(
+    gate: Gate,
+    call: Call,
+    adapted: Call,
+    hop: Hop,
+    target: Target,
+    exchange: Exchange,
+    profile: Prepared,
+    form: Form | None,
+) -> Answer:
     """The judged answer to `adapted`, which is what `hop` is sent for the client's own `call`."""
     surface = call.operation.surface
     if surface is Surface.RERANK:
         request = _encoded(adapted, hop, target)
-        return await ranked(call, hop.name, lambda: _ask(visit, call, hop, request, visit.exchange))
+        return await ranked(call, hop.name, lambda: _ask(gate, call, hop, request, exchange, profile))
     if surface is Surface.RAW:
-        upload = None if visit.form is None else visit.form.as_model(target.model)
-        request = passed_on(_encoded(adapted, hop, target), call.headers, visit.inbound.query, upload)
-        return await _ask(visit, call, hop, request, visit.exchange)
+        upload = None if form is None else form.as_model(target.model)
+        request = passed_on(_encoded(adapted, hop, target), call.headers, exchange.inbound.query, upload)
+        return await _ask(gate, call, hop, request, exchange, profile)
     if surface is not Surface.EMBEDDINGS:
-        return await _ask(visit, call, hop, _encoded(adapted, hop, target), visit.exchange)
+        return await _ask(gate, call, hop, _encoded(adapted, hop, target), exchange, profile)
 
-    async def ask(part: Call, exchange: Exchange) -> Answer:
-        return await _ask(visit, call, hop, _encoded(part, hop, target), exchange)
+    async def ask(part: Call, share: Exchange) -> Answer:
+        return await _ask(gate, call, hop, _encoded(part, hop, target), share, profile)
 
-    return await embedded(call, adapted, hop.name, visit.exchange, ask)
+    return await embedded(call, adapted, hop.name, exchange, ask)
 
 
 def _encoded(call: Call, hop: Hop, target: Target) -> Request:
@@ -84,14 +108,13 @@ def _encoded(call: Call, hop: Hop, target: Target) -> Request:
     return hop.dialect.encode(call, target, settings.base_url, timeouts, settings.forward_headers)
 
 
-async def _ask(visit: Visit, call: Call, hop: Hop, request: Request, exchange: Exchange) -> Answer:
+async def _ask(gate: Gate, call: Call, hop: Hop, request: Request, exchange: Exchange, profile: Prepared) -> Answer:
     """A judged answer; where it turned out to be a rejection of the token, the next one, to a new token."""
-    gate = visit.gate
     try:
         response = await send(gate, hop, request, exchange)
         said_id = header(response.headers, b"x-request-id")
         exchange.upstream_request_id = said_id.decode("latin-1")[:100] if said_id is not None else None
-        return await judge(gate, call, hop, response, exchange, visit.profile.settings)
+        return await judge(gate, call, hop, response, exchange, profile.settings)
     except UpstreamError as error:
         await renew(gate, hop, error, exchange, request)
-    return await _ask(visit, call, hop, request, exchange)
+    return await _ask(gate, call, hop, request, exchange, profile)

@@ -26,6 +26,7 @@ class Form:
     """The client's side: reads pieces as they are wanted. `model` is what the form names, as far as it was read.
 
     `held_bytes`: a form that is not longer is held until its model is known, for many clients write their file first.
+    0 is for a form that is about no model: none is looked for, and what it names is nobody's.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Form:
         self._kept: list[bytes] = []
         self._kept_bytes = 0
         self._look_bytes = self._keep_bytes = KEPT_BYTES
+        self._names_model = held_bytes > 0
         if length_bytes is None or length_bytes <= held_bytes:
             self._look_bytes = max(KEPT_BYTES, held_bytes)
 
@@ -61,7 +63,11 @@ class Form:
         return bool(self._kept) and self._kept_bytes <= self._keep_bytes
 
     async def begin(self) -> None:
-        """Read until the model is known, for as long as the beginning can be kept."""
+        """Read until the model is known, for as long as the beginning can be kept; where there is none, one piece: a
+        body that is too large, or no form, never goes up."""
+        if not self._names_model:
+            await self.read()
+            return
         while self.model is None and not self.is_whole:
             if self._kept_bytes >= self._look_bytes and not (self._scan.has_named or self._scan.in_head):
                 return
@@ -88,7 +94,7 @@ class Form:
     def taken(self) -> bytes:
         """What was read so far; from now on the form is on its way."""
         if not self.has_begun:
-            self.has_begun, self.model_is_late = True, not self._scan.has_named
+            self.has_begun, self.model_is_late = True, self._names_model and not self._scan.has_named
             self._keep_bytes = max(KEPT_BYTES, self._kept_bytes)
         self._kept = [b"".join(self._kept)] if self._kept else []
         return self._kept[0] if self._kept else b""
@@ -97,7 +103,7 @@ class Form:
         """The form as an upload, with `name`, or the routed one, in the place of its model's."""
         span = self._scan.span
         name = self.routed if name is None else name
-        if name is None or span is None or name == self.model:
+        if name is None or span is None or name == self.model or not self._names_model:
             return Outgoing(self)
         return Outgoing(self, (*span, name.encode()))
 

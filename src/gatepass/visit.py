@@ -42,6 +42,5 @@ class Visit:
         self.reply.more = cors_headers(self.inbound.headers, profile.settings.cors_origins)
 
     def leave(self) -> None:
-        """The client has left: the request ends where it waits, unless its answer is out."""
-        if not self.reply.ended:
-            self.leash.pull(ClientGone())
+        """The client has left: the request ends where it waits."""
+        self.leash.pull(ClientGone())

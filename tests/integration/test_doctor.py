@@ -13,12 +13,15 @@ import pytest
 from click.testing import CliRunner
 
 from gatepass.cli import main
+from gatepass.cli.check import NOTHING, NOTHING_PROVEN
 from gatepass.config.keeping import ALONE
 from gatepass.config.model import Config
 from gatepass.doctor import PROVE, Check, Outcome, Trial, diagnose
 from gatepass.errors import ModelNotFound
 from gatepass.runtime import Clock, SystemClock, Timer
+from gatepass.surface.sample import samples
 from tests.integration.answers import COMPLETION, VECTORS
+from tests.integration.gateway import gateway
 from tests.integration.scripted import Dialogue, Hold, Received, Rst, Scripted, Send, head, reply
 from tests.integration.test_connections import nobody
 
@@ -31,7 +34,7 @@ ANSWERS = {"/v1/chat/completions": COMPLETION, "/v1/embeddings": VECTORS}
 
 WORKS, FAILS, UNPROVEN, SKIPPED = Outcome.WORKS, Outcome.FAILS, Outcome.UNPROVEN, Outcome.SKIPPED
 TAKEN = Check("upstream:chat", WORKS, "answers, and took the token")
-CONFIGURED = Check("credential:c", WORKS, "a key is configured; it does not expire")
+CONFIGURED = Check("credential:c", WORKS, "a key is configured; it does not expire", proves=False)
 
 
 class Hurried(SystemClock):
@@ -268,6 +271,17 @@ async def test_a_trial_is_one_tiny_call_as_the_street_would_send_it():
     assert asked.json() == {"model": "gpt-240806", "messages": [{"role": "user", "content": "ping"}], "max_tokens": 1}
 
 
+async def test_a_trial_goes_through_the_profile_of_the_caller_in_whose_name_it_is_made():
+    """Rules of the profile as the street has them, at their place: before the lessons, and by the dialect."""
+    profiles = {"short": {"drop": ["max_tokens"]}}
+    async with Scripted([Send(reply(COMPLETION))]) as upstream:
+        plain, short = one(upstream), one(upstream, profiles=profiles)
+        assert [check.outcome for check in await found(plain, Trial("chat", "m"))] == [WORKS]
+        assert [check.outcome for check in await found(short, Trial("chat", "m", "short"))] == [WORKS]
+    sent = {"model": "m", "messages": [{"role": "user", "content": "ping"}]}
+    assert [request.json() for request in upstream.received] == [{**sent, "max_tokens": 1}, sent]
+
+
 async def test_a_trial_of_embeddings_is_one_word():
     async with Scripted(answer=strict) as upstream:
         _, hop = await found(one(upstream, static()), Trial("embeddings", "bge-m3"))
@@ -283,17 +297,30 @@ async def test_a_trial_shows_the_wrong_token_that_an_open_list_hides():
     assert re.match(r"chat with m: 401 upstream_auth after \d+\.\d\d s: .*bad token", hop.finding)
 
 
-async def test_a_trial_of_a_reasoning_model_bounds_its_answer_in_its_own_way():
+UNSUPPORTED = {
+    "message": "Unsupported parameter: 'max_tokens' is not supported here. Use 'max_completion_tokens' instead.",
+    "type": "invalid_request_error",
+    "param": "max_tokens",
+    "code": "unsupported_parameter",
+}
+NO_ROOM = "Could not finish the message because max_tokens or model output limit was reached."
+
+
+@pytest.mark.parametrize(("least", "bounds"), [(1, [None, 1]), (2, [None, 1, 16])])
+async def test_a_trial_of_a_reasoning_model_bounds_its_answer_in_its_own_way(least, bounds):
+    """As a client's request would learn to; and with more room, where the model has to think before its word."""
+
     def reasoning(request: Received) -> Dialogue:
-        if "max_tokens" in request.json():
-            said = "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead."
-            return [Send(reply({"error": {"message": said, "param": "max_tokens"}}, 400))]
-        return [Send(reply(COMPLETION))]
+        bound = request.json().get("max_completion_tokens")
+        if bound is None:
+            return [Send(reply({"error": UNSUPPORTED}, 400))]
+        return [Send(reply(COMPLETION) if bound >= least else reply({"error": {"message": NO_ROOM}}, 400))]
 
     async with Scripted(answer=reasoning) as upstream:
         (hop,) = await found(one(upstream), Trial("chat", "o3"))
-    assert (hop.outcome, len(upstream.received)) == (WORKS, 2)
-    assert upstream.received[1].json()["max_completion_tokens"] == 16
+    assert hop.outcome is WORKS
+    assert [request.json().get("max_completion_tokens") for request in upstream.received] == bounds
+    assert ("max_completion_tokens (learned" in hop.finding) == (least == 1)
 
 
 ONLY_STREAMS = "This model only supports stream mode, please enable the stream parameter to access the model."
@@ -329,12 +356,15 @@ async def test_a_trial_where_nothing_is_to_be_learned_fails_with_the_setting_tha
     assert "upstreams.chat.learn" in hop.finding
 
 
+RANKED = {"results": [{"index": 0, "score": 0.5, "relevance_score": 0.5}]}
+
+
 @pytest.mark.parametrize(
     ("operation", "shape", "answer", "asked"),
     [
         ("completions", "jina", COMPLETION, {"model": "m", "prompt": "ping", "max_tokens": 1}),
-        ("rerank", "jina", {"results": []}, {"model": "m", "query": "ping", "documents": ["ping"]}),
-        ("rerank", "tei", [], {"model": "m", "query": "ping", "texts": ["ping"], "truncate": True}),
+        ("rerank", "jina", RANKED, {"model": "m", "query": "ping", "documents": ["ping"]}),
+        ("rerank", "tei", RANKED["results"], {"model": "m", "query": "ping", "texts": ["ping"], "truncate": True}),
     ],
 )
 async def test_a_trial_asks_each_operation_in_its_own_words(operation, shape, answer, asked):
@@ -344,6 +374,39 @@ async def test_a_trial_asks_each_operation_in_its_own_words(operation, shape, an
         (hop,) = await found(blocks, Trial(operation, "m"))
     assert hop.outcome is WORKS
     assert upstream.received[0].json() == asked
+
+
+UNFIT = {
+    "chat": [{"error": {"message": "out of memory"}}, {}, b""],
+    "embeddings": [{"data": [{"index": 0, "embedding": []}]}, {"data": []}],
+    "rerank": [{"results": [{"index": 7, "relevance_score": 0.1}]}, {"results": []}, {"results": "none"}],
+}
+
+
+@pytest.mark.parametrize(("operation", "body"), [(name, body) for name, bodies in UNFIT.items() for body in bodies])
+async def test_a_trial_finds_what_a_client_would_be_told(operation, body):
+    """The same judges to the last one, and the same words."""
+    async with Scripted([Send(reply(body))]) as upstream, gateway(**one(upstream)) as served:
+        (sample, *_) = samples(operation, "m")
+        asked = served.ask(json.loads(sample.body), f"/v1{sample.operation.path}")
+        refused = (await asked.answer()).error
+        (hop,) = await found(one(upstream), Trial(operation, "m"))
+    assert hop.outcome is FAILS
+    assert f" {refused['code']} after " in hop.finding
+    assert hop.finding.endswith(refused["message"])
+
+
+async def test_a_trial_has_a_new_token_where_a_reply_is_its_rejection_as_a_client_would_have():
+    """Some gateways write a 401 into a 200; the token of a start may have ended elsewhere since."""
+
+    def forgetful(request: Received) -> Dialogue:
+        is_first = request.header("authorization") == "Bearer minted-1"
+        return [Send(reply({"code": 401, "msg": "token expired"} if is_first else COMPLETION))]
+
+    minted = [[Send(reply({"access_token": f"minted-{number}", "expires_in": 300}))] for number in (1, 2)]
+    async with Scripted(*minted) as issuer, Scripted(answer=forgetful) as upstream:
+        _, hop = await found(one(upstream, oauth2(issuer.url)), Trial("chat", "m"))
+    assert (hop.outcome, len(upstream.received)) == (WORKS, 2)
 
 
 @pytest.mark.parametrize(("status", "text"), [(400, "no such model"), (500, "max_tokens overflow")])
@@ -429,7 +492,7 @@ async def test_the_command_prints_findings_alone_and_fails_with_the_first_failur
         return result.exit_code, result.stdout.splitlines(), result.stderr
 
     code, lines, errors = await asyncio.to_thread(check)
-    assert (code, errors) == (0, "")
+    assert (code, errors) == (NOTHING_PROVEN, f"{NOTHING}\n")
     assert lines[0] == "ok   credential:c: a key is configured; it does not expire"
     assert lines[1].startswith("???? upstream:chat: answers; its model list is open to everybody")
     code, lines, errors = await asyncio.to_thread(check, "--model", "m")

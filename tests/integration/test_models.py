@@ -6,6 +6,7 @@ import asyncio
 import json
 from typing import Any
 
+from gatepass.catalog import FAILED_S
 from tests.integration.answers import COMPLETION
 from tests.integration.gateway import HELLO, Gateway, gateway
 from tests.integration.scripted import Dialogue, Hold, Rst, Scripted, Send, Wait, head, reply
@@ -21,6 +22,11 @@ EMBEDDERS = [Send(reply({"object": "list", "data": [{"id": "bge-m3"}, {"id": "sm
 async def listed(gate: Gateway) -> tuple[int, Any]:
     answer = await gate.ask(None, "/v1/models", method="GET").answer()
     return answer.status, answer.json()
+
+
+async def refreshed(gate: Gateway) -> None:
+    """Returns when no list is under way any more."""
+    await until(lambda: not gate.gate.live.tasks._running)
 
 
 def ids(found: tuple[int, Any]) -> list[str]:
@@ -67,6 +73,8 @@ async def test_a_list_is_asked_for_again_after_a_minute_however_many_ask():
         assert ids(await listed(gate)) == ["org/large", "small"]
         assert len(upstream.received) == 1
         await clock.advance(2)
+        assert ids(await listed(gate)) == ["org/large", "small"]
+        await refreshed(gate)
         assert ids(await listed(gate)) == ["bge-m3", "small"]
         assert len(upstream.received) == 2
 
@@ -91,6 +99,7 @@ async def test_the_last_good_list_outlives_whatever_the_upstream_does_then():
         async with gateway(upstreams=once, clock=clock) as gate:
             for count in range(1 + len(FAILURES)):
                 assert ids(await listed(gate)) == ["org/large", "small"]
+                await refreshed(gate)
                 assert len(upstream.received) == 1 + count
                 await clock.advance(61)
 
@@ -107,15 +116,16 @@ async def test_without_any_list_the_upstreams_error_is_told():
         "too much": (502, "upstream_invalid"),
         "a redirect": (502, "upstream_redirect"),
     }
-    found = {}
+    found, clock = {}, DrivenClock()
     async with (
         Scripted(*FAILURES.values()) as upstream,
-        gateway(upstreams={"chat": {"base_url": upstream.url, "repeat_stale": False}}) as gate,
+        gateway(upstreams={"chat": {"base_url": upstream.url, "repeat_stale": False}}, clock=clock) as gate,
     ):
         for name in FAILURES:
             answer = await gate.ask(None, "/v1/models", method="GET").answer()
             found[name] = (answer.status, answer.error["code"])
             assert (answer.error["hop"], answer.headers["x-gatepass-hop"]) == ("upstream:chat", "upstream:chat")
+            await clock.advance(FAILED_S)
     assert found == expected
 
 
@@ -141,6 +151,7 @@ async def test_an_upstream_that_hangs_is_waited_for_eight_seconds():
         await clock.advance(0.2)
         answer = await asking
         assert (answer.status, answer.error["code"]) == (504, "upstream_timeout_total")
+        await clock.advance(FAILED_S)
         assert ids(await listed(gate)) == ["org/large", "small"]
 
 
@@ -161,15 +172,43 @@ async def test_where_there_is_something_to_show_a_list_is_waited_for_four_second
     assert len(upstream.received) == 1
 
 
-async def test_an_old_list_is_shown_where_the_new_one_takes_its_time():
+async def test_an_old_list_is_shown_at_once_while_the_new_one_takes_its_time():
     clock = DrivenClock()
     async with Scripted(LIST, [Hold()]) as upstream, gateway(upstream=upstream.url, clock=clock) as gate:
         assert ids(await listed(gate)) == ["org/large", "small"]
-        await clock.advance(61)
-        asking = asyncio.create_task(listed(gate))
-        await upstream.requested(2)
-        await clock.advance(4.1)
-        assert ids(await asking) == ["org/large", "small"]
+        for _ in range(3):
+            await clock.advance(61)
+            assert ids(await listed(gate)) == ["org/large", "small"]
+            assert ids(await listed(gate)) == ["org/large", "small"]
+        await upstream.requested(4)
+    assert len(upstream.received) == 4
+
+
+async def test_a_failure_is_remembered_for_a_few_seconds():
+    clock = DrivenClock()
+    busy = [Send(reply({"error": {"message": "boom"}}, 500))]
+    async with Scripted(busy, LIST) as upstream, gateway(upstream=upstream.url, clock=clock) as gate:
+        for _ in range(3):
+            assert (await listed(gate))[0] == 500
+            await clock.advance(FAILED_S / 4)
+        assert len(upstream.received) == 1
+        await clock.advance(FAILED_S / 4)
+        assert ids(await listed(gate)) == ["org/large", "small"]
+
+
+async def test_a_list_that_is_late_is_waited_for_by_the_first_who_asks_alone():
+    clock = DrivenClock()
+    async with Scripted([Hold()]) as upstream:
+        models = {"own": {"upstream": "chat"}, "*": {"upstream": "chat"}}
+        async with gateway(upstream=upstream.url, clock=clock, models=models) as gate:
+            asking = asyncio.create_task(listed(gate))
+            await upstream.requested()
+            await clock.advance(4.1)
+            assert ids(await asking) == ["own"]
+            waiting = asyncio.create_task(listed(gate))
+            await until(lambda: gate.gate.live.busy == 1)
+            await clock.advance(0.01)
+            assert ids(await waiting) == ["own"]
 
 
 async def test_one_model_is_looked_for_in_every_list():

@@ -114,6 +114,42 @@ async def test_the_first_part_that_fails_ends_the_others_before_its_error_is_rai
     assert exchange.attempts == len(upstream.asked) + 1
 
 
+async def test_the_access_line_of_a_call_in_parts_tells_of_all_of_them():
+    exchange = Exchange.silent()
+    exchange.keeps_bodies, exchange.upstream_request_id = True, "of a try before"
+
+    async def ask(part: Call, share: Exchange) -> Whole:
+        first = json.loads(part.body)["input"][0]
+        share.upstream_request_id = f"req-{first}"
+        share.keep_body("reply", f"reply {first}".encode())
+        body = json.dumps({"data": [{"index": at, "embedding": [1.0]} for at in range(2)]}).encode()
+        return Whole(200, HEADERS, body, ("unwrap=data",) if first == "4" else ())
+
+    reply = await embedded(*a_request(6, 2), "chat", exchange, ask)
+    assert reply.adapted == ("unwrap=data",)
+    assert exchange.upstream_request_id == "req-0,req-2,req-4"
+    assert exchange.bodies == {"reply": "reply 0\nreply 2\nreply 4"}
+
+
+async def test_the_part_that_failed_tells_first_what_it_was_answered():
+    exchange = Exchange.silent()
+    exchange.keeps_bodies = True
+
+    async def ask(part: Call, share: Exchange) -> Whole:
+        first = json.loads(part.body)["input"][0]
+        share.upstream_request_id = f"req-{first}"
+        share.keep_body("reply", f"reply {first}".encode())
+        if first == "2":
+            share.adapted = ("tried=this",)
+            raise UpstreamClosed("part 2", upstream="chat")
+        return Whole(200, HEADERS, b"{}")
+
+    with pytest.raises(UpstreamClosed):
+        await embedded(*a_request(4, 2), "chat", exchange, ask)
+    assert (exchange.upstream_request_id, exchange.bodies) == ("req-2,req-0", {"reply": "reply 2\nreply 0"})
+    assert exchange.adapted == ("tried=this",)
+
+
 async def test_parts_that_fail_together_leave_no_error_behind():
     upstream = Upstream(broken=("0", "2", "4"))
     with pytest.raises(UpstreamClosed):

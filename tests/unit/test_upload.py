@@ -122,3 +122,26 @@ async def test_a_form_of_unknown_length_stays_one():
     one = Form(Sender(PART % (b"model", b"w"), END), Exchange.silent(), 9, b"b", None)
     await one.begin()
     assert one.as_model("v").length_bytes is None
+
+
+async def test_of_a_form_about_no_model_one_piece_is_read_and_none_is_looked_for():
+    for length in (None, 9, 9 * KEPT_BYTES):
+        pieces = (PART[:-2] % (b"file", LONG), LONG, b"\r\n", PART % (b"model", b"w"), END)
+        exchange = Exchange.silent()
+        one = Form(Sender(*pieces), exchange, 9, b"b", length, 0)
+        await one.begin()
+        assert exchange.bytes_in == len(pieces[0])
+        one.routed = "v"
+        assert await sent(one.as_model("u")) == b"".join(pieces)
+
+
+async def test_a_model_in_a_form_about_none_is_left_as_it_is():
+    one = Form(Sender(PART % (b"model", b"w") + END), Exchange.silent(), 9, b"b", None, 0)
+    await one.begin()
+    assert await sent(one.as_model("v")) == PART % (b"model", b"w") + END
+
+
+async def test_a_form_about_no_model_is_a_form_all_the_same():
+    one = Form(Sender(b"nonsense"), Exchange.silent(), 9, b"b", None, 0)
+    with pytest.raises(InvalidRequest, match="boundary"):
+        await one.begin()

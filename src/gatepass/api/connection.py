@@ -20,6 +20,7 @@ from gatepass.api.patience import BODY_GRACE_S, LINGER_S, Awaited, Patience
 from gatepass.api.reader import Reader
 from gatepass.api.reception import Reception
 from gatepass.api.refusal import given_up, many_connections, response, slow_body, slow_head
+from gatepass.api.spare import SPARE_CONNECTIONS
 from gatepass.api.turn import Turn, header_lines
 from gatepass.errors import GatepassError
 from gatepass.transport.deadline import Deadline
@@ -31,8 +32,8 @@ class ClientConnection(asyncio.Protocol):
     """Has requests served in order; at most one is served at a time, and few more are read ahead."""
 
     __slots__ = (
-        *("is_full", "_date", "_dated", "_is_deaf", "_limits", "_loop", "_patience", "_queue", "_reader"),
-        *("_reading_paused", "_room", "_serve", "_serving", "_stall", "_state", "_transport"),
+        *("is_full", "_date", "_dated", "_is_deaf", "_limits", "_lingers_till_s", "_loop", "_patience", "_queue"),
+        *("_reader", "_reading_paused", "_reception", "_room", "_serve", "_serving", "_stall", "_state", "_transport"),
     )
 
     def __init__(
@@ -44,7 +45,7 @@ class ClientConnection(asyncio.Protocol):
         app_state: dict[str, Any],  # noqa: ARG002 - uvicorn's signature
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
-        self._serve, self._limits = reception.serve, reception.limits
+        self._reception, self._serve, self._limits = reception, reception.serve, reception.limits
         self._state = server_state
         self._loop = _loop or asyncio.get_running_loop()
         self._transport = cast(asyncio.Transport, None)
@@ -54,6 +55,7 @@ class ClientConnection(asyncio.Protocol):
         self._serving: Turn | None = None
         self._queue: deque[Turn] = deque()
         self._is_deaf = self._reading_paused = False
+        self._lingers_till_s = 0.0
         self._stall: asyncio.TimerHandle | None = None
         self._room: asyncio.Future[None] | None = None
         self._dated: list[tuple[bytes, bytes]] | None = None
@@ -68,6 +70,8 @@ class ClientConnection(asyncio.Protocol):
         peer = transport.get_extra_info("peername")
         self._reader.peer = str(peer[0]) if isinstance(peer, tuple | list) else ""
         if len(self._state.connections) > self._limits.connections:
+            self._serve = self._reception.spare
+        if len(self._state.connections) > self._limits.connections + SPARE_CONNECTIONS:
             self._refuse(many_connections())
         else:
             self._patience.bound(self._reader, self._serving)
@@ -86,6 +90,8 @@ class ClientConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._is_deaf:
+            if self._loop.time() < self._lingers_till_s:
+                self._patience.linger()
             return
         reader = self._reader
         try:
@@ -128,6 +134,9 @@ class ClientConnection(asyncio.Protocol):
         else:
             self._queue.append(turn)
             self._pause_reading()
+
+    def newest(self) -> Turn:
+        return self._queue[-1] if self._queue else cast(Turn, self._serving)
 
     # a Turn calls these
 
@@ -238,6 +247,7 @@ class ClientConnection(asyncio.Protocol):
         if self._is_next_to_answer():
             if receiving is not None:
                 receiving.depart()  # the street waits for the rest of its body: it has nobody to answer
+            self._reception.refused(error, self._reader.peer)
             self._transport.write(response(error))
             self._linger()
         elif self._serving is None:
@@ -260,6 +270,13 @@ class ClientConnection(asyncio.Protocol):
             self._transport.close()
 
     def _linger(self) -> None:
+        """Say that this is the end, and take what still comes: of a body for as long as one may take, where it goes on
+        coming. Most clients read no response before they have sent all of it."""
         self._is_deaf = True
         self._transport.write_eof()
+        if self._reading_paused:
+            self._reading_paused = False
+            self._transport.resume_reading()
+        if self._reader.turn is not None:
+            self._lingers_till_s = self._loop.time() + self._limits.receive_s
         self._patience.expect(Awaited.CLOSE, LINGER_S)

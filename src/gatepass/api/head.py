@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from urllib.parse import unquote
 
@@ -12,8 +11,6 @@ from gatepass.errors import HeadTooLarge
 
 HEADER_FIELDS = 100
 HEAD_BYTES = 64 * 1024
-
-_UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
 
 
 def path_of(target: bytes) -> str:
@@ -29,14 +26,10 @@ def path_of(target: bytes) -> str:
     return unquote(text) if "%" in text else text
 
 
-def without_upgrade(data: bytes) -> bytes:
-    """`data` with the field `Upgrade` under another name: RFC 9110 7.8 lets a server ignore it, the parser does not
-    and would drop the body. Java's HTTP client offers h2c with every plain request."""
-    end = data.find(b"\r\n\r\n")
-    end = len(data) if end < 0 else end
-    if _UPGRADE.search(data, 0, end) is None:
-        return data
-    return _UPGRADE.sub(b"\r\nignored:", data[:end]) + data[end:]
+def head_of(method: str, target: bytes, version: str, fields: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """The head that says this, with its empty line."""
+    line = b"%b %b HTTP/%b" % (method.encode(), target, version.encode())
+    return b"\r\n".join((line, *map(b": ".join, fields), b"", b""))
 
 
 def size_bytes(target: bytes, fields: Iterable[tuple[bytes, bytes]]) -> int:

@@ -16,8 +16,8 @@ BODY_GRACE_S = 5.0
 """A slow body is answered at limits.receive_s; after this the connection ends, whatever still comes."""
 
 LINGER_S = 1.0
-"""How long what still comes is taken after a refusal: closing over unread bytes resets the connection,
-and the client would never read why (nginx has lingering_close)."""
+"""How long more is waited for after a refusal, and taken: closing over unread bytes resets the connection, and the
+client would never read why (nginx has lingering_close)."""
 
 
 class Awaited(StrEnum):
@@ -81,6 +81,10 @@ class Patience:
         """No piece is wanted until `rest`: the client owes nothing."""
         self._awaited = Awaited.TAKER
         self._deadline.lift()
+
+    def linger(self) -> None:
+        """There is still more of what is taken behind a refusal."""
+        self._deadline.set(LINGER_S)
 
     def spent(self) -> Awaited | None:
         """What was awaited for too long; it is awaited no longer."""

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import httptools
 
-from gatepass.api.head import HEAD_BYTES, HEADER_FIELDS, large_head, many_fields, path_of, size_bytes, without_upgrade
+from gatepass.api.head import HEAD_BYTES, HEADER_FIELDS, head_of, large_head, many_fields, path_of, size_bytes
 from gatepass.api.turn import Line, Turn
 from gatepass.errors import GatepassError, InvalidRequest
 
@@ -21,6 +21,10 @@ class Desk(Line, Protocol):
         """The head of `turn` is whole."""
         ...
 
+    def newest(self) -> Turn:
+        """The turn that was taken last, in the same moment: nobody has begun to serve it."""
+        ...
+
 
 class Reader:
     """httptools calls the methods that begin with `on_`; none of them ever waits.
@@ -30,13 +34,13 @@ class Reader:
 
     __slots__ = (
         *("in_head", "peer", "turn", "_desk", "_expects", "_fields", "_first_bytes", "_head_bytes", "_parser"),
-        *("_piece_bytes", "_refusal", "_target"),
+        *("_piece_bytes", "_refusal", "_take", "_target"),
     )
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
-        self._parser = httptools.HttpRequestParser(self)
-        self._parser.set_dangerous_leniencies(lenient_data_after_close=True)  # what comes behind is passed over
+        self._take = desk.take
+        self._parser = self._begin()
         self.in_head = True
         self.peer = ""
         self.turn: Turn | None = None
@@ -51,20 +55,47 @@ class Reader:
         self._piece_bytes = len(data)
         if self.in_head:
             self._head_bytes += len(data)
-            data = without_upgrade(data)
         try:
-            self._parser.feed_data(data)
+            try:
+                self._parser.feed_data(data)
+            except httptools.HttpParserUpgrade as offer:
+                self._decline(memoryview(data)[offer.args[0] :])
         except httptools.HttpParserError as error:
             raise self._refusal or InvalidRequest(f"This is not a valid HTTP/1.1 request: {error}.") from error
-        except httptools.HttpParserUpgrade as error:
-            raise InvalidRequest("gatepass does not switch protocols.") from error
         if self.in_head and self._head_bytes > HEAD_BYTES:
             raise large_head()
 
     def close(self) -> None:
         """Nothing more is fed, and who holds this object in turn is let go: no cycle waits for the collector."""
         self.turn = None
-        del self._desk, self._parser
+        del self._desk, self._parser, self._take
+
+    def _begin(self) -> httptools.HttpRequestParser:
+        parser = httptools.HttpRequestParser(self)
+        parser.set_dangerous_leniencies(lenient_data_after_close=True)  # what comes behind is passed over
+        return parser
+
+    def _decline(self, rest: memoryview) -> None:
+        """Read on as if the last head had not offered another protocol: `rest` is what came behind it.
+
+        RFC 9110 7.8 lets a server ignore the offer. The parser takes what follows for that protocol's: so another one
+        is told the same head without it. Java's HTTP client offers h2c with every plain request.
+        """
+        while True:
+            turn = self._desk.newest()
+            fields = (field for field in turn.headers if field[0] != b"upgrade")
+            self._parser, self._take = self._begin(), _let_go
+            self._parser.feed_data(head_of(turn.method, turn.target, turn.version, fields))
+            self._take = self._desk.take
+            if self.turn is not None:
+                self.turn = turn
+                turn.reopen()
+            try:
+                self._parser.feed_data(rest)
+            except httptools.HttpParserUpgrade as offer:
+                rest = rest[offer.args[0] :]
+            else:
+                return
 
     # httptools calls these
 
@@ -103,7 +134,7 @@ class Reader:
         if self._expects:
             turn.expect()
         self.in_head = False
-        self._desk.take(turn)
+        self._take(turn)
 
     def _check_size(self) -> None:
         """Counted only where a head can be too large at all, by the pieces in which it came."""
@@ -119,3 +150,7 @@ class Reader:
         turn, self.turn = self.turn, None
         if turn is not None:
             turn.complete()
+
+
+def _let_go(turn: Turn) -> None:
+    """A head that is told to a parser once more is no other request."""

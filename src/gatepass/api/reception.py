@@ -7,8 +7,12 @@ from dataclasses import dataclass
 
 from gatepass.api.turn import Turn
 from gatepass.config.server import Limits
+from gatepass.errors import GatepassError
 
 Serve = Callable[[Turn], Awaitable[None]]
+
+Refused = Callable[[GatepassError, str], None]
+"""Is told of an error that a client gets without a request having been served, and of the client's address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +20,9 @@ class Reception:
     """Who serves a request, and with which bounds."""
 
     serve: Serve
+    spare: Serve
+    """Who serves the connections above `limits.connections`, of which a few are heard."""
+    refused: Refused
     limits: Limits
     keep_alive_s: float
     """How long a connection may wait for its next request."""

@@ -115,6 +115,10 @@ class Turn:
         self.is_whole = True
         self._wake()
 
+    def reopen(self) -> None:
+        """It is not complete after all: there is more of its body."""
+        self.is_whole = False
+
     def fail(self, error: GatepassError) -> None:
         """The body does not come: whoever waits for it learns why."""
         self._fault = error

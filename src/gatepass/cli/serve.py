@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from gatepass import __version__
-from gatepass.cli.configuration import load_or_exit, refuse
+from gatepass.cli.configuration import UNUSABLE, load_or_exit, refuse
 
 if TYPE_CHECKING:
     from gatepass.config.load import Loaded
@@ -45,8 +45,10 @@ def serve(
     peers: Path | None,
 ) -> None:
     """Serve until SIGTERM or Ctrl-C, then let running streams finish."""
-    # the kernel drops a SIGTERM for which pid 1 has no handler: a container stopped during the imports would stay
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    # the kernel drops a SIGTERM for which pid 1 has no handler: a container stopped during the imports would stay.
+    # Nothing has begun then, and SystemExit is lost where it is raised in native code that takes it for its own
+    # (seen in pydantic-core)
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     signal.signal(signal.SIGHUP, lambda *_: None)  # a reload; not SIG_IGN, which programs would inherit
     _keep_descriptors()
     loaded = load_or_exit(config_path, host, port)
@@ -58,7 +60,7 @@ def serve(
     if count == 1:
         _serve(loaded, listening)
     else:
-        _supervise(loaded, listening, count, config_path)
+        _supervise(loaded, listening, count, _worker_command(config_path, host, port))
 
 
 def _keep_descriptors() -> None:
@@ -98,7 +100,16 @@ def _work(loaded: Loaded, fds: tuple[int, int, int], folder: Path, name: str) ->
     server.run(sockets=[socket.socket(fileno=listening)])
 
 
-def _supervise(loaded: Loaded, listening: socket.socket, count: int, config_path: str | None) -> None:
+def _worker_command(config_path: str | None, host: str | None, port: int | None) -> list[str]:
+    """What a worker is started by: it reads the configuration itself, and the flags that stand above it count too."""
+    command = [sys.executable, "-m", "gatepass", "serve"]
+    for flag, value in (("--config", config_path), ("--host", host), ("--port", port)):
+        if value is not None:
+            command += [flag, str(value)]
+    return command
+
+
+def _supervise(loaded: Loaded, listening: socket.socket, count: int, command: list[str]) -> None:
     import asyncio
 
     from gatepass.listening import url_of
@@ -108,19 +119,16 @@ def _supervise(loaded: Loaded, listening: socket.socket, count: int, config_path
 
     configure(loaded.config.log.level, loaded.config.log.format, Redactor())
     _announce(loaded)
-    command = [sys.executable, "-m", "gatepass", "serve"]
-    if config_path is not None:
-        command += ["--config", config_path]
-    server = loaded.config.server
-    url = url_of(listening)
-    supervisor = Supervisor(command, listening, count, server.drain_timeout_s, lambda: _say_where(url))
+    drain_s, url = loaded.config.server.drain_timeout_s, url_of(listening)
+    supervisor = Supervisor(command, listening, count, drain_s, lambda: _say_where(url), UNUSABLE)
     try:
-        asyncio.run(supervisor.run())
+        sys.exit(asyncio.run(supervisor.run()))
     except NoFolder as error:
         refuse(str(error))
 
 
 def _gate(loaded: Loaded, inheritance: Inheritance | None = None) -> Gate:
+    from gatepass.config.references import UnresolvedReference
     from gatepass.gate import build_gate
     from gatepass.observe.log import configure
     from gatepass.runtime import SystemClock
@@ -131,6 +139,8 @@ def _gate(loaded: Loaded, inheritance: Inheritance | None = None) -> Gate:
         gate = build_gate(loaded.config, clock, open_store(loaded.config.store, inheritance, clock))
     except OSError as error:
         refuse(f"a certificate of the configuration cannot be loaded: {error}")
+    except UnresolvedReference as error:
+        refuse(f"a secret of the configuration has gone since it was read: {error}")
     configure(loaded.config.log.level, loaded.config.log.format, gate.redactor)
     return gate
 

@@ -9,19 +9,14 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, model_validator
 
 from gatepass.config.block import Block
+from gatepass.lexicon import HOP_BY_HOP, MADE_ANEW
 
 FIELD_NAME = r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$"
 """The name of a header field, a `token` of RFC 9110 5.6.2."""
 PARAMETER = r"^[A-Za-z0-9._~-]+$"
 """A query parameter whose name needs no escape (RFC 3986 2.3)."""
 PLACE = "{token}"
-OWN_FIELDS = frozenset(
-    (
-        *("host", "connection", "proxy-connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"),
-        *("proxy-authorization", "proxy-authenticate", "proxy-authentication-info", "expect", "x-request-id"),
-        *("accept", "accept-encoding", "content-encoding", "content-length", "content-type"),
-    )
-)
+OWN_FIELDS = frozenset(name.decode() for name in HOP_BY_HOP | MADE_ANEW)
 """Request headers that belong to one hop, or that gatepass makes itself: nobody sets them."""
 
 _PLACEHOLDER = re.compile(r"\{[A-Za-z_ ]*\}")

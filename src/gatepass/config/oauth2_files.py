@@ -73,8 +73,6 @@ def _read(file: str) -> str:
         return read_file(file)
     except UnresolvedReference as error:
         raise ValueError(str(error).removeprefix(f"the file {file} ")) from None
-    except ValueError:
-        raise ValueError("cannot be read: a NUL in its name") from None
 
 
 def _check_certificate(block: Mapping[str, Any], key: SigningKey | None) -> None:

@@ -128,6 +128,8 @@ def read_file(path: str) -> str:
         raise UnresolvedReference(f"the file {path} is not UTF-8 text") from None
     except OSError as error:
         raise UnresolvedReference(f"the file {path} cannot be read: {error.strerror}") from None
+    except ValueError:
+        raise UnresolvedReference(f"the file {path} cannot be read: a NUL in its name") from None
     if len(data) > LARGEST_BYTES:
         raise UnresolvedReference(f"the file {path} is larger than {LARGEST_BYTES} bytes: that is no secret")
     return text.rstrip("\r\n")

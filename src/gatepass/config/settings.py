@@ -30,7 +30,6 @@ class Setting:
     """One name of the file. `members`: the `type`s of credential that have it; empty is all."""
 
     pattern: Pattern
-    description: str
     required: bool
     default: Any
     is_block: bool
@@ -43,9 +42,7 @@ def all_settings() -> Mapping[Pattern, Setting]:
     for setting in _walk(Config, (), ""):
         known = found.get(setting.pattern)
         members = setting.members | (known.members if known else frozenset())
-        found[setting.pattern] = Setting(
-            setting.pattern, setting.description, setting.required, setting.default, setting.is_block, members
-        )
+        found[setting.pattern] = Setting(setting.pattern, setting.required, setting.default, setting.is_block, members)
     return found
 
 
@@ -54,7 +51,7 @@ def _walk(block: type[BaseModel], prefix: Pattern, member: str) -> Iterator[Sett
         pattern = (*prefix, field.alias or name)
         blocks = list(_blocks(field.annotation))
         members = frozenset({member} if member else ())
-        yield Setting(pattern, field.description or "", field.is_required(), field.default, bool(blocks), members)
+        yield Setting(pattern, field.is_required(), field.default, bool(blocks), members)
         for suffix, inner in blocks:
             yield from _walk(inner, (*pattern, *suffix), _member(inner) or member)
 

@@ -15,8 +15,9 @@ from gatepass.config.rejection import Rejection
 from gatepass.config.repair import Repair
 from gatepass.config.rerank import RerankShape
 from gatepass.config.rules import Learnable
+from gatepass.lexicon import CREDENTIALS
 
-NEVER_FORWARDED = OWN_FIELDS - {"x-request-id"} | {"authorization", "x-api-key", "api-key", "cookie"}
+NEVER_FORWARDED = OWN_FIELDS - {"x-request-id"} | {name.decode() for name in CREDENTIALS}
 """Request headers that belong to one hop, to gatepass itself, or hold the client's key."""
 
 

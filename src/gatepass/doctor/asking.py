@@ -1,22 +1,21 @@
-"""One question to one hop, bounded, and its answer judged: by the street's own pieces."""
+"""What is asked of one hop for a check, bounded: somebody sits in front of it."""
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from dataclasses import dataclass
+from typing import TypeVar
 
-from gatepass.attempt import send
-from gatepass.call import Call, Target
-from gatepass.config.profiles import PLAIN, Profile
 from gatepass.errors import UpstreamTimeout
 from gatepass.gate import Gate, Hop
-from gatepass.observe.exchange import Exchange
 from gatepass.runtime import Clock, timeout
-from gatepass.verdict import judge
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """How long all calls of one check may take together."""
+    """How long all that one check asks may take together."""
 
     began_s: float
     bound_s: float
@@ -25,19 +24,8 @@ class Bound:
         return clock.now() - self.began_s
 
 
-async def asked(
-    gate: Gate, hop: Hop, call: Call, sent: Call, target: Target, bound: Bound, profile: Profile = PLAIN
-) -> int:
-    """The status of a good answer to `call`, which is sent as `sent`; raises the error that it really is."""
+async def within(bound: Bound, gate: Gate, hop: Hop, answer: Awaitable[T]) -> T:
+    """`answer`; raises UpstreamTimeout where it does not come in what is left of `bound`, whatever `hop` allows."""
     said = f"{hop.host} gave no whole answer within {bound.bound_s:g} s, the bound of this check."
     late = UpstreamTimeout(said, upstream=hop.name, phase="total")
-    left_s = bound.bound_s - bound.used_s(gate.clock)
-    return await timeout(gate.clock, left_s, _judged(gate, hop, call, sent, target, profile), late)
-
-
-async def _judged(gate: Gate, hop: Hop, call: Call, sent: Call, target: Target, profile: Profile) -> int:
-    exchange = Exchange.silent()
-    timeouts = target.timeouts or hop.timeouts
-    response = await send(gate, hop, hop.dialect.encode(sent, target, hop.settings.base_url, timeouts), exchange)
-    await judge(gate, call, hop, response, exchange, profile)
-    return response.status
+    return await timeout(gate.clock, bound.bound_s - bound.used_s(gate.clock), answer, late)

@@ -5,14 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 from urllib.parse import urlsplit
 
+from gatepass.attempt import send
 from gatepass.call import Operation, Target
 from gatepass.catalog import model_list_request
-from gatepass.doctor.asking import Bound, asked
+from gatepass.doctor.asking import Bound, within
 from gatepass.doctor.finding import PROVE, Check, Outcome, place
 from gatepass.errors import GatepassError, UpstreamHtml, UpstreamRedirect, UpstreamRefusal
 from gatepass.gate import Gate, Hop
+from gatepass.observe.exchange import Exchange
 from gatepass.surface.operations import OPERATIONS
 from gatepass.surface.sample import call_of
+from gatepass.verdict import judge
 
 LIST_S = 10.0
 """The bound of both questions together, whatever the hop's own timeouts allow: somebody sits in front of this."""
@@ -26,15 +29,14 @@ BUSY = (408, 429)
 async def of_list(gate: Gate, hop: Hop) -> Check:
     """`model_list_request`, which generates nothing and bills nothing; then once more as a stranger."""
     bound = Bound(gate.clock.now(), LIST_S)
-    call, target = call_of(_operation("models")), Target(hop.name)
     try:
-        await asked(gate, hop, call, call, target, bound)
+        await within(bound, gate, hop, _listed(gate, hop))
     except GatepassError as error:
         return _unlisted(hop, error)
     if hop.holder is None:
         return Check(place(hop), Outcome.WORKS, "answers; it gets no credential")
     try:
-        await asked(gate, replace(hop, holder=None), call, call, target, bound)
+        await within(bound, gate, hop, _listed(gate, replace(hop, holder=None)))
     except GatepassError as error:
         if _turns_away(error):
             return Check(place(hop), Outcome.WORKS, "answers, and took the token")
@@ -43,6 +45,13 @@ async def of_list(gate: Gate, hop: Hop) -> Check:
         said = "its model list is open to everybody"
     finding = f"answers; {said}, so whether it takes the token is not proven: {PROVE}"
     return Check(place(hop), Outcome.UNPROVEN, finding)
+
+
+async def _listed(gate: Gate, hop: Hop) -> None:
+    """Returns where `hop` answers well; raises what its answer really is."""
+    call, exchange = call_of(_operation("models")), Exchange.silent()
+    request = hop.dialect.encode(call, Target(hop.name), hop.settings.base_url, hop.timeouts)
+    await judge(gate, call, hop, await send(gate, hop, request, exchange), exchange)
 
 
 def _unlisted(hop: Hop, error: GatepassError) -> Check:

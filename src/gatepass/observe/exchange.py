@@ -11,9 +11,10 @@ from gatepass.call import Inbound
 from gatepass.errors import GatepassError
 
 BODY_LOG_CHARS = 2_000
-PATH_LOG_CHARS = 256
 BODY_KEPT_CHARS = BODY_LOG_CHARS + 16 * 1024
 """More than is logged: a secret that begins before the cut is known by its value only where all of it is here."""
+IDS_LOG_CHARS = 1_000
+"""Of the upstream's ids, where many requests were sent for one."""
 
 
 class Exchange(msgspec.Struct):
@@ -30,13 +31,14 @@ class Exchange(msgspec.Struct):
     renewed: bool = False
     repeated_stale: bool = False
     adapted: tuple[str, ...] = ()
+    learned: tuple[str, ...] = ()
+    """What of `adapted` was done because of refusals, of this request or of others before it."""
     tried: tuple[str, ...] = ()
     """What was tried in vain to make the upstream take the request."""
     status: int | None = None
     bytes_in: int = 0
     bytes_out: int = 0
     events: int = 0
-    body_read_s: float | None = None
     token_wait_s: float = 0.0
     head_s: float | None = None
     first_byte_s: float | None = None
@@ -63,15 +65,23 @@ class Exchange(msgspec.Struct):
             upstream=self.upstream,
             upstream_model=self.upstream_model,
             token=self.token,
+            keeps_bodies=self.keeps_bodies,
         )
 
     def take_back(self, share: Exchange) -> None:
+        """What a share that failed has to tell stands first: no cut takes it away."""
+        told = (self, share) if share.error is None else (share, self)
         self.attempts += share.attempts
         self.renewed = self.renewed or share.renewed
         self.repeated_stale = self.repeated_stale or share.repeated_stale
         self.token_wait_s = max(self.token_wait_s, share.token_wait_s)
         self.token = share.token
-        self.upstream_request_id = share.upstream_request_id
+        self.adapted = tuple(dict.fromkeys((*self.adapted, *share.adapted)))
+        ids = [one.upstream_request_id for one in told if one.upstream_request_id]
+        self.upstream_request_id = ",".join(ids)[:IDS_LOG_CHARS] or None
+        for which in share.bodies:
+            texts = [one.bodies[which] for one in told if which in one.bodies]
+            self.bodies[which] = "\n".join(texts)[:BODY_KEPT_CHARS]
 
     @property
     def outcome(self) -> str:
@@ -87,40 +97,3 @@ class Exchange(msgspec.Struct):
         held = self.bodies.get(which, "")
         if len(held) < BODY_KEPT_CHARS:
             self.bodies[which] = (held + data[:BODY_KEPT_CHARS].decode("utf-8", "replace"))[:BODY_KEPT_CHARS]
-
-    def fields(self) -> dict[str, Any]:
-        """The access line: an allow-list, no header, no body, no query string."""
-        error = self.error
-        return {
-            "id": self.inbound.id,
-            "method": self.inbound.method,
-            "path": self.inbound.path[:PATH_LOG_CHARS],
-            "operation": self.operation,
-            "caller": self.caller,
-            "model": self.model,
-            "upstream": self.upstream,
-            "upstream_model": self.upstream_model,
-            "stream": self.stream or None,
-            "status": self.status,
-            "outcome": self.outcome,
-            "code": error.public_code if error else None,
-            "hop": error.hop if error else None,
-            "reason": error.message if error else None,
-            "attempts": self.attempts or None,
-            "renewed": self.renewed or None,
-            "repeated_stale": self.repeated_stale or None,
-            "adapted": list(self.adapted) or None,
-            "tried": list(self.tried) or None,
-            "duration_s": _rounded(self.ended_s),
-            "ttft_s": _rounded(self.first_byte_s),
-            "token_wait_s": _rounded(self.token_wait_s) or None,
-            "bytes_in": self.bytes_in,
-            "bytes_out": self.bytes_out,
-            "events": self.events or None,
-            "usage": self.usage,
-            "upstream_request_id": self.upstream_request_id,
-        }
-
-
-def _rounded(seconds: float | None) -> float | None:
-    return None if seconds is None else round(seconds, 4)

@@ -14,6 +14,9 @@ import msgspec
 
 from gatepass.observe.redaction import Redactor
 
+Fields = Mapping[str, Any] | msgspec.Struct
+"""A struct leaves out what is None by itself (`omit_defaults`)."""
+
 ROOT = "gatepass"
 _LEVELS = MappingProxyType({logging.INFO: "info", logging.WARNING: "warning", logging.ERROR: "error"})
 FOREIGN_LEVEL = logging.WARNING
@@ -36,11 +39,10 @@ class Line(logging.Formatter):
             fields["trace"] = self.formatException(record.exc_info)
         return self.told(record.created, record.levelno, record.getMessage(), fields)
 
-    def told(self, created_s: float, level: int, event: str, fields: Mapping[str, Any]) -> str:
+    def told(self, created_s: float, level: int, event: str, fields: Fields) -> str:
         """One event as its line."""
-        said = _LEVELS.get(level) or logging.getLevelName(level).lower()
-        head = {"ts": self._timestamp(created_s), "level": said, "event": event}
-        return self._redactor.mask(self._write({**head, **fields}))
+        named = _LEVELS.get(level) or logging.getLevelName(level).lower()
+        return self._redactor.mask(self._write(self._timestamp(created_s), named, event, fields))
 
     def _timestamp(self, created_s: float) -> str:
         """Lines come many to a second, and a second is put into words once."""
@@ -80,7 +82,7 @@ class _Sink(logging.StreamHandler[TextIO]):
             self.release()
         return True
 
-    def tell(self, level: int, event: str, fields: Mapping[str, Any]) -> None:
+    def tell(self, level: int, event: str, fields: Fields) -> None:
         """Write one event. A stream that takes no line fails no request: logging tells of it, as of any record."""
         line = self._line.told(time.time(), level, event, fields)
         self.acquire()
@@ -96,7 +98,7 @@ class _Sink(logging.StreamHandler[TextIO]):
         self.stream.flush()
 
 
-def emit(logger: logging.Logger, level: int, event: str, fields: Mapping[str, Any]) -> None:
+def emit(logger: logging.Logger, level: int, event: str, fields: Fields) -> None:
     """Log `event` with its fields; a field that is None says nothing and is left out.
 
     Where nobody else listens it goes straight to the sink: a record, and its way up through the loggers and the
@@ -104,13 +106,12 @@ def emit(logger: logging.Logger, level: int, event: str, fields: Mapping[str, An
     """
     if not logger.isEnabledFor(level):
         return
-    told = {name: value for name, value in fields.items() if value is not None}
     sink = _only_sink(logger)
     if sink is not None:
-        sink.tell(level, event, told)
+        sink.tell(level, event, fields if isinstance(fields, msgspec.Struct) else _listed(fields))
         return
-    told_of = {"name": logger.name, "levelno": level, "levelname": logging.getLevelName(level), "msg": event}
-    logger.handle(logging.makeLogRecord({**told_of, "fields": told}))
+    told = {"name": logger.name, "levelno": level, "levelname": logging.getLevelName(level), "msg": event}
+    logger.handle(logging.makeLogRecord({**told, "fields": _listed(fields)}))
 
 
 def _only_sink(logger: logging.Logger) -> _Sink | None:
@@ -123,21 +124,24 @@ def _only_sink(logger: logging.Logger) -> _Sink | None:
 _JSON = msgspec.json.Encoder(enc_hook=str)
 
 
-def _as_json(fields: Mapping[str, Any]) -> str:
+def _as_json(ts: str, level: str, event: str, fields: Fields) -> str:
     try:
-        return _JSON.encode(fields).decode()
+        head = b'{"ts":"%b","level":"%b","event":%b' % (ts.encode(), level.encode(), _JSON.encode(event))
+        rest = _JSON.encode(fields)
+        return (b"%b,%b" % (head, rest[1:]) if rest != b"{}" else head + b"}").decode()
     except UnicodeEncodeError:  # half a surrogate pair, which clients do send
-        return json.dumps(fields, separators=(",", ":"), default=str)
+        said = {"ts": ts, "level": level, "event": event, **_listed(fields)}
+        return json.dumps(said, separators=(",", ":"), default=str)
 
 
-def _as_text(fields: Mapping[str, Any]) -> str:
-    head = f"{fields['ts']} {fields['level']:<7} {fields['event']}"
-    rest = (
-        f"{name}={_plain(value)}"
-        for name, value in fields.items()
-        if name not in ("ts", "level", "event") and value is not None
-    )
-    return " ".join([head, *rest])
+def _as_text(ts: str, level: str, event: str, fields: Fields) -> str:
+    rest = (f"{name}={_plain(value)}" for name, value in _listed(fields).items())
+    return " ".join([f"{ts} {level:<7} {event}", *rest])
+
+
+def _listed(fields: Fields) -> dict[str, Any]:
+    named = msgspec.structs.asdict(fields) if isinstance(fields, msgspec.Struct) else fields
+    return {name: value for name, value in named.items() if value is not None}
 
 
 def _plain(value: Any) -> str:

@@ -90,6 +90,10 @@ class Metrics:
         if exchange.error is not None:
             self._errors.add((_code(exchange.error), exchange.error.hop))
 
+    def refused(self, error: GatepassError) -> None:
+        """Count an error that was told without an exchange."""
+        self._errors.add((_code(error), error.hop))
+
     def attempted(self, upstream: str) -> None:
         self._attempts.add((upstream,))
 

@@ -7,15 +7,15 @@ people's words: an upstream's error that quotes the Authorization header, an iss
 from __future__ import annotations
 
 import re
-from collections import OrderedDict
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from functools import cached_property
 
 MASK = "***"
 SHORTEST_CHARS = 6
 """A shorter value would mask ordinary words."""
-REMEMBERED = 64
-"""Values remembered at most, besides the permanent ones: current and previous tokens of every credential."""
+KEPT = 8
+"""Values remembered of each owner: what is under way may still carry a token that has been renewed since."""
 ANCHOR_CHARS = 16
 
 _BACKSLASHES = r"\\{1,4}"
@@ -26,23 +26,24 @@ class Redactor:
     """Knows the secrets of this process by value and takes them out of text."""
 
     def __init__(self) -> None:
-        self._permanent: dict[str, _Known] = {}
-        self._passing: OrderedDict[str, _Known] = OrderedDict()
+        self._owned: dict[Hashable, dict[str, _Known]] = {}
         self._by_length: list[_Known] | None = None
 
-    def learn(self, value: str, *, permanent: bool = False) -> None:
-        """Mask `value`, however a URL or JSON writes it, from now on. Tokens pass, configured secrets stay."""
+    def learn(self, value: str, owner: Hashable = None) -> None:
+        """Mask `value`, however a URL or JSON writes it, from now on.
+
+        `owner` names the setting or the token whose value it is: of each the last KEPT are remembered, however
+        often it is rotated. Without an owner a value stays for good.
+        """
         if len(value) < SHORTEST_CHARS:
             return
-        self._by_length = None
-        if permanent:
-            self._permanent.setdefault(value, _Known(value))
-            self._passing.pop(value, None)
-        elif value not in self._permanent:
-            self._passing.setdefault(value, _Known(value))
-            self._passing.move_to_end(value)
-        while len(self._passing) > REMEMBERED:
-            self._passing.popitem(last=False)
+        values = self._owned.setdefault(owner, {})
+        known = values.pop(value, None)
+        values[value] = known or _Known(value)
+        if known is None:
+            self._by_length = None
+        if owner is not None and len(values) > KEPT:
+            del values[next(iter(values))]
 
     def mask(self, text: str) -> str:
         for known in self._longest_first():
@@ -57,10 +58,10 @@ class Redactor:
 
     def _longest_first(self) -> list[_Known]:
         """A secret may be a part of another one: masked first, it would leave the rest of that one readable."""
-        if self._by_length is None:
-            known = (*self._permanent.values(), *self._passing.values())
-            self._by_length = sorted(known, key=lambda one: len(one.value), reverse=True)
-        return self._by_length
+        if (found := self._by_length) is None:
+            known = {value: one for values in self._owned.values() for value, one in values.items()}
+            found = self._by_length = sorted(known.values(), key=lambda one: len(one.value), reverse=True)
+        return found
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,9 @@ ENVELOPE = ("id", "object", "created", "model", "system_fingerprint", "service_t
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """What stands in for what an upstream left out. `new_id("call_")` makes an id with that prefix,
-    `created_s` is seconds since the epoch, `model` the name that the client asked for."""
+    """What stands in for what an upstream left out. `new_id("call_")` makes an id with that prefix, another one
+    each time and in each reply: clients send those of tool calls back with the conversation. `created_s` is
+    seconds since the epoch, `model` the name that the client asked for."""
 
     new_id: Callable[[str], str]
     created_s: int

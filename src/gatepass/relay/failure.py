@@ -1,25 +1,18 @@
 """The errors that a stream may end with.
 
-No word in these texts may make RAGFlow begin the whole answer again: its `_classify_error`
-(rag/llm/chat_model.py) searches a mid-stream error for "server", "unavailable", "rate limit", the
-digits of a status and the like, and repeats the request, tools included, where it finds one.
+No word in these texts may make RAGFlow begin the whole answer again, tools included (lexicon.REPLAYED).
 """
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from gatepass.call import Complaint
 from gatepass.errors import GatepassError, UpstreamClosed, UpstreamEmpty, UpstreamInvalid, UpstreamRefusal
+from gatepass.lexicon import REPLAYED
 
 UNREADABLE = Complaint("The upstream sent an error event without a text.")
 _PLAIN = ("message", "type", "code", "param")
-_REPLAYED = re.compile(
-    r"rate limit|429|tpm limit|too many requests|requests per minute|server|503|502|504|500|unavailable"
-)
-"""RAGFlow's own words (`_classify_error`, the same from v0.20.5 on), searched in the lower-cased message,
-which is all of a mid-stream error that openai-python shows (its `_streaming.py`)."""
 
 
 def closed(upstream: str) -> GatepassError:
@@ -68,7 +61,7 @@ def is_understood(said: Any, complaint: Complaint) -> bool:
     error = said.get("error") if isinstance(said, dict) and said.keys() == {"error"} else None
     if not isinstance(error, dict) or not isinstance(error.get("message"), str):
         return False
-    if _REPLAYED.search(complaint.message.lower()):
+    if REPLAYED.search(complaint.message.lower()):
         return False
     read = (complaint.message, complaint.kind, complaint.code, complaint.param)
     told = tuple(None if error.get(name) is None else str(error[name]) for name in _PLAIN)

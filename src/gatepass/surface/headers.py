@@ -3,26 +3,10 @@
 from __future__ import annotations
 
 from gatepass.call import Headers
-
-CREDENTIALS = frozenset((b"authorization", b"x-api-key", b"api-key", b"cookie", b"proxy-authorization"))
-"""The client's own: an upstream sees the credential of its configuration and no other."""
+from gatepass.lexicon import CREDENTIALS, HOP_BY_HOP
 
 FRAMING = frozenset((b"host", b"content-length", b"content-encoding", b"accept-encoding", b"expect"))
 """True of the first hop's message only; the second hop gets its own."""
-
-HOP_BY_HOP = frozenset(
-    (
-        b"connection",
-        b"keep-alive",
-        b"proxy-connection",
-        b"proxy-authenticate",
-        b"te",
-        b"trailer",
-        b"transfer-encoding",
-        b"upgrade",
-    )
-)
-"""RFC 9110 section 7.6.1, and what older clients send beside it."""
 
 UNDERSCORE = ord("_")
 """Looked for as a number: CPython 3.11 takes six times as long to find out that bytes are none."""

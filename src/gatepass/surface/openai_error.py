@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from types import MappingProxyType
 from typing import Any
 
 from gatepass.errors import GatepassError, InvalidApiKey, MethodNotAllowed, UpstreamAuth, UpstreamRefusal
+from gatepass.lexicon import FINAL_CODES, REPLAYED
 
 UPSTREAM_OBJECT_BYTES = 4096
 LONGEST_WAIT_S = 120
@@ -19,23 +19,8 @@ LONGEST_TOLD_S = 86_400
 
 _TYPES = MappingProxyType({401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"})
 
-_FINAL = frozenset(
-    (
-        *("insufficient_quota", "insufficient_user_quota", "context_length_exceeded", "exceed_context_size_error"),
-        *("contextwindowexceedederror", "content_filter", "content_policy_violation", "data_inspection_failed"),
-        *("datainspectionfailed", "invalid_prompt", "moderation_blocked"),
-    )
-)
-"""As `code` or `type`: the account or the request itself is at fault, whatever the status (OpenAI's empty account is a
-429, llama.cpp's full context was a 500)."""
 _REPEATED = frozenset((408, 409, 429))
 """Below 500 the openai SDKs repeat these."""
-
-_REPLAYED = re.compile(
-    r"rate limit|429|tpm limit|too many requests|requests per minute|server|503|502|504|500|unavailable"
-)
-"""What RAGFlow repeats a whole chat for when a stream ends in an error that says so: the text comes
-twice and tools run again (its rag/llm/chat_model.py, `_classify_error`, the same from v0.20.5 on)."""
 
 _ENDS = "The answer ends here: "
 _STREAM_TEXTS = MappingProxyType(
@@ -106,7 +91,7 @@ def stream_error(error: GatepassError) -> bytes:
     if said is None and isinstance(error, UpstreamRefusal) and error.message not in ("", message):
         said = _capped({"message": error.message})
     kind = _type(error)
-    kind = "stream_error" if _REPLAYED.search(kind) else kind
+    kind = "stream_error" if REPLAYED.search(kind) else kind
     return b"data: " + _json(_envelope(error, message, kind, said)) + b"\n\n"
 
 
@@ -122,11 +107,11 @@ def stream_message(error: GatepassError) -> str:
     """The sentence for a stream that has begun: a fixed one for each code, without names of upstreams.
 
     openai-python shows a client this sentence alone (its `_streaming.py` raises APIError with
-    `error.message`), and RAGFlow searches what it shows for words such as "server" or "503", which
-    a name may hold too. An upstream's own refusal keeps its words where none of them stands in it.
+    `error.message`), and RAGFlow searches what it shows for the words of lexicon.REPLAYED, which a name
+    may hold too. An upstream's own refusal keeps its words where none of them stands in it.
     """
     if isinstance(error, UpstreamRefusal) and not isinstance(error, UpstreamAuth):
-        if error.message and not _REPLAYED.search(error.message.lower()):
+        if error.message and not REPLAYED.search(error.message.lower()):
             return error.message
         return _ENDS + _STREAM_TEXTS[UpstreamRefusal.code]
     return _ENDS + _STREAM_TEXTS.get(error.public_code, "the request could not be served.")
@@ -146,12 +131,13 @@ def _is_final(error: GatepassError) -> bool:
 
 
 def _is_refused_for_good(error: UpstreamRefusal) -> bool:
-    """By what the upstream says of it: its `code` and `type`, and 501, which is not implemented."""
+    """By what the upstream says of it, whatever the status: its `code` and `type` (OpenAI's empty account is a 429,
+    llama.cpp's full context was a 500); and 501, which is not implemented."""
     status, kind = error.http_status, (error.kind or "").lower()
     if status < 500 and status not in _REPEATED:
         return False
     said = {(error.upstream_code or "").lower(), kind}
-    return status == 501 or not _FINAL.isdisjoint(said) or (status == 500 and kind == "invalid_request_error")
+    return status == 501 or not FINAL_CODES.isdisjoint(said) or (status == 500 and kind == "invalid_request_error")
 
 
 def _envelope(error: GatepassError, message: str, kind: str, said: Any) -> dict[str, Any]:

@@ -8,11 +8,10 @@ from gatepass.tokens.holder import TokenHolder
 from gatepass.tokens.life import Token
 from gatepass.tokens.rejection import User
 from gatepass.tokens.source import TokenSource, build_source
-from gatepass.tokens.status import Observer, Status
+from gatepass.tokens.status import Status
 
 __all__ = [
     "FetchFailure",
-    "Observer",
     "Status",
     "Token",
     "TokenHolder",

@@ -1,14 +1,13 @@
-"""What a JWT says of itself that people may see."""
+"""What a JWT says of itself, and what of that people may see. Nothing is verified: that is the upstream's business."""
 
 from __future__ import annotations
 
 import json
 import re
+from base64 import urlsafe_b64decode
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
-
-import jwt
 
 SAFE = ("iss", "aud", "sub", "client_id", "azp", "appid", "tid", "scope", "scp", "iat", "nbf", "exp")
 """The claims that are shown, in this order. All others may be private: names, mail addresses, groups."""
@@ -22,15 +21,34 @@ _MACHINE = re.compile(
 """Subjects that are no person's name: a UUID, a Kubernetes service account, a client of Auth0."""
 
 
+def claims_of(text: str) -> dict[str, Any] | None:
+    """All claims of the signed JWT `text`, or None where it is none (RFC 7515 3.1, RFC 7519 7.2).
+
+    PyJWT is for signing alone: where cryptography is installed too, importing it takes 20 MB and 365 M instructions,
+    a seventh of a start.
+    """
+    parts = text.split(".")
+    if len(parts) != 3:
+        return None
+    try:
+        header, claims, _ = [_decoded(part) for part in parts]
+        found = json.loads(claims) if isinstance(json.loads(header), dict) else None
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _decoded(part: str) -> bytes:
+    """RFC 7515 2: base64url without its padding."""
+    return urlsafe_b64decode(part + "=" * (-len(part) % 4))
+
+
 def safe_claims(text: str, wall_s: float) -> dict[str, str]:
-    """The claims of SAFE that the JWT `text` has, each in words; nothing where it is no JWT. Nothing is verified.
+    """The claims of SAFE that the JWT `text` has, each in words; nothing where it is no JWT.
 
     Moments are told in UTC and from `wall_s`, this machine's clock: a difference of clocks shows.
     """
-    try:
-        claims = jwt.decode(text, options={"verify_signature": False})
-    except (jwt.PyJWTError, ValueError, RecursionError):
-        return {}
+    claims = claims_of(text) or {}
     shown = {name: _words(name, claims[name], wall_s) for name in SAFE if name in claims}
     return shown | {"sub": _subject(claims)} if "sub" in shown else shown
 

@@ -58,7 +58,7 @@ class ExecSource:
         """Run it once, within `timeout_s` in all; cancelled, it is killed."""
         own = Redactor()
         for value in readable(self._secrets):
-            own.learn(value or "", permanent=True)
+            own.learn(value or "")
         born_s, wall_s = self._clock.now(), self._clock.wall()
         finished = await self._finished(own.mask)
         minted = read_document(_text(finished.stdout), self._terms(), Moments(wall_s), own.mask)

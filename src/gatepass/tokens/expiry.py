@@ -9,10 +9,9 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-import jwt
-
 from gatepass.call import Headers, header
 from gatepass.config.credential.reply import Unit
+from gatepass.tokens.claims import claims_of
 from gatepass.tokens.life import LONGEST_S, WHOLE_SECOND_S
 
 EPOCH_S = 1e9
@@ -115,7 +114,7 @@ def certain_s(end_s: float, date_s: float, lag_s: float = DATE_LAG_S) -> float:
 
 
 def is_jwt(text: str) -> bool:
-    return _claims(text) is not None
+    return claims_of(text) is not None
 
 
 def jwt_life_s(text: str, date_s: float | None, wall_s: float) -> float | None:
@@ -153,7 +152,7 @@ class Span:
 
 def jwt_span(text: str) -> Span | None:
     """None where `text` is no JWT with an `exp`. A life that was counted in milliseconds is put right."""
-    claims = _claims(text) or {}
+    claims = claims_of(text) or {}
     end_s, made_s = _instant(claims.get("exp")), _instant(claims.get("iat"))
     if end_s is None:
         return None
@@ -180,7 +179,7 @@ def jwt_left_s(text: str, wall_s: float, written_s: float | None = None) -> floa
     that is younger than its file shows that our clock is behind the issuer's, and by how much at least.
     The other way round the file may be late or the clock ahead, and the shorter life counts.
     """
-    claims = _claims(text) or {}
+    claims = claims_of(text) or {}
     end_s, made_s = _instant(claims.get("exp")), _instant(claims.get("iat"))
     if end_s is None:
         return None
@@ -198,15 +197,6 @@ def _instant(claim: Any) -> float | None:
     if isinstance(claim, bool) or not isinstance(claim, int | float) or not 0 < claim < _LARGEST:
         return None
     return claim / 1000 if claim >= EPOCH_MS else float(claim)
-
-
-def _claims(text: str) -> dict[str, Any] | None:
-    if text.count(".") != 2:
-        return None
-    try:
-        return jwt.decode(text, options={"verify_signature": False})
-    except (jwt.PyJWTError, ValueError, RecursionError):
-        return None
 
 
 def retry_after_s(headers: Headers, wall_s: float) -> float | None:

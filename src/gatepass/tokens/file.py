@@ -32,8 +32,8 @@ class FileSource:
         return f"FileSource({self._name})"
 
     def secrets(self) -> tuple[Secret, ...]:
-        """A count of the file's changes: it tells of a new token, and is too short to be masked. The tokens
-        themselves would be remembered for ever, one an hour.
+        """A count of the file's changes: it tells of a new token, stays while the file is away for a moment, and is too
+        short to be masked. The tokens are learned as they are given out.
         """
         return (self._mark,)
 

@@ -7,6 +7,8 @@ import math
 import random
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
+from typing import NoReturn
 
 from gatepass.errors import TokenUnavailable
 from gatepass.observe.redaction import Redactor
@@ -18,7 +20,7 @@ from gatepass.tokens.journal import Journal
 from gatepass.tokens.life import SPACING_S, Token, issued_again, refresh_s
 from gatepass.tokens.rejection import ANYBODY, Rejections, User
 from gatepass.tokens.source import TokenSource
-from gatepass.tokens.status import Observer, Status, Unobserved, sight
+from gatepass.tokens.status import Status, sight
 from gatepass.tokens.waiters import Waiters
 
 GRACE_S = 0.25
@@ -54,7 +56,6 @@ class TokenHolder:
         redactor: Redactor,
         *,
         budget_s: float,
-        observer: Observer | None = None,
         refused: Callable[[str], object] = lambda _: None,
         chance: Callable[[], float] = random.random,
     ) -> None:
@@ -62,7 +63,7 @@ class TokenHolder:
         self._clock = clock
         self._budget_s = budget_s
         self._chance = chance
-        self._journal = Journal(name, redactor, observer or Unobserved())
+        self._journal = Journal(name, redactor)
         self._pilot = Pilot(source, clock, self._journal, budget_s, chance)
         self._refused = refused
         self._rejections = Rejections()
@@ -85,9 +86,8 @@ class TokenHolder:
         """Begin to keep a token, in the background: an issuer that is down stops nobody's start."""
         if self._tasks is not None:
             raise RuntimeError(f"{self!r} has been started already")
-        wake = asyncio.Event()
-        self._tasks, self._rouse = Tasks(), wake.set
-        self._tasks.spawn(self._keep(wake), f"keeper of {self.name}")
+        self._tasks = Tasks()
+        self._begin_keeping(self._tasks)
 
     async def aclose(self) -> None:
         """End all that runs for this holder; who waits is told. What a fetch still brings is dropped."""
@@ -257,19 +257,36 @@ class TokenHolder:
         message = f"no token for credential {self.name}: {reason}"
         return TokenUnavailable(message, credential=self.name, retry_after_s=retry_s)
 
-    async def _keep(self, wake: asyncio.Event) -> None:
+    def _begin_keeping(self, tasks: Tasks, pause_s: float = 0.0) -> None:
+        wake = asyncio.Event()
+        self._rouse = wake.set
+        keeper = tasks.spawn(self._keep(wake, pause_s), f"keeper of {self.name}")
+        keeper.add_done_callback(partial(self._kept_on, tasks))
+
+    def _kept_on(self, tasks: Tasks, keeper: asyncio.Task[NoReturn]) -> None:
+        """Only `aclose` ends the keeping: a keeper that broke over a source's bug is told of, and followed."""
+        if self._closed or keeper.cancelled() or (error := keeper.exception()) is None:
+            return
+        self._set_back(error)
+        self._begin_keeping(tasks, NAP_S)
+
+    async def _keep(self, wake: asyncio.Event, pause_s: float) -> NoReturn:
+        if pause_s > 0:
+            await self._nap(wake, pause_s)
         while True:
-            wake.clear()
             if self._watches_secret() and self._pilot.secret_changed():
                 self._heed_changed_secret(self._clock.now())
             self._launch_if_due(self._clock.now())
             nap_s = WATCH_S if self._watches_secret() else NAP_S
-            nap_s = min(nap_s, max(0.0, self._due_s() - self._clock.now()))
-            timer = self._clock.call_later(nap_s, wake.set)
-            try:
-                await wake.wait()
-            finally:
-                timer.cancel()
+            await self._nap(wake, min(nap_s, max(0.0, self._due_s() - self._clock.now())))
+
+    async def _nap(self, wake: asyncio.Event, nap_s: float) -> None:
+        timer = self._clock.call_later(nap_s, wake.set)
+        try:
+            await wake.wait()
+        finally:
+            timer.cancel()
+        wake.clear()
 
     def _watches_secret(self) -> bool:
         """Whether a change of the secret matters now: the issuer refused it, or what is held came by the old one."""

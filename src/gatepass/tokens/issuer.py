@@ -93,7 +93,7 @@ class Issuer:
             )
         own = Redactor()
         for value in readable(secrets):
-            own.learn(value or "", permanent=True)
+            own.learn(value or "")
         born_s, wall_s = self.clock.now(), self.clock.wall()
         limit_s = self.settings.timeout_s if by_s is None else by_s - born_s
         return Heard(await self._answer(request, own.mask, limit_s), born_s, wall_s, own.mask)

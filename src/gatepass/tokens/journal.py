@@ -1,4 +1,4 @@
-"""The record of a credential's fetches: counted, logged, told on. Secrets are masked on the way in."""
+"""The record of a credential's fetches: counted and logged. Secrets are masked on the way in."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.life import Token
 from gatepass.tokens.repetition import Repetitions
 from gatepass.tokens.secret import readable
-from gatepass.tokens.status import Observer
 
 logger = logging.getLogger("gatepass.tokens")
 
@@ -20,7 +19,6 @@ logger = logging.getLogger("gatepass.tokens")
 class Journal:
     credential: str
     redactor: Redactor
-    observer: Observer
     fetches: int = 0
     failures: int = 0
     last_error: str | None = None
@@ -31,21 +29,20 @@ class Journal:
     def learn(self, secrets: tuple[Secret, ...]) -> int:
         """Mask what a source signs in with, as it stands now; the result changes when it does."""
         values = readable(secrets)
-        for value in values:
-            self.redactor.learn(value or "", permanent=True)
+        for place, value in enumerate(values):
+            self.redactor.learn(value or "", (self.credential, place))
         return hash(values)
 
     def minted(self, token: Token, took_s: float) -> None:
-        self.redactor.learn(token.text, permanent=token.life_s is None)
+        self._learn(token)
         self.repetitions.forget()
         fields = {"life_s": token.life_s, "kind": token.kind.value, "told_by": token.told_by.value}
         logger.info("token_fetched", extra={"fields": self._fields(took_s) | fields})
         self._note_expiry(token)
-        self.observer.fetched(self.credential, took_s, token.life_s)
 
     def found(self, token: Token) -> None:
         """Another process minted it: no call of an issuer, and nothing to count."""
-        self.redactor.learn(token.text)
+        self._learn(token)
         self.repetitions.forget()
         logger.debug("token_found", extra={"fields": {"credential": self.credential, "life_s": token.life_s}})
 
@@ -63,8 +60,10 @@ class Journal:
         fields = self._fields(took_s) | {"reason": failure.reason, "definite": failure.definite}
         if times is not None:
             logger.warning("token_fetch_failed", extra={"fields": fields | {"times": times}}, exc_info=bug)
-        self.observer.failed(self.credential, took_s, failure.reason)
         return failure
+
+    def _learn(self, token: Token) -> None:
+        self.redactor.learn(token.text, (self.credential, "token"))
 
     def _note_expiry(self, token: Token) -> None:
         """Say once that the configured path tells no expiry, and once that it does again."""

@@ -12,8 +12,8 @@ from gatepass.runtime import Clock, sleep
 from gatepass.store.lease import Lease
 from gatepass.store.seam import Reach, Store, StoreUnavailable
 from gatepass.tokens.failure import FetchFailure
+from gatepass.tokens.oauth2.account import recipe_of
 from gatepass.tokens.oauth2.keepsake import BUSY
-from gatepass.tokens.oauth2.rotation import recipe_of
 
 KEPT_S = 180 * 86_400.0
 """Longer than an unused refresh token lives anywhere that we know of."""

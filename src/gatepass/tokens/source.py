@@ -17,12 +17,8 @@ from gatepass.config.credential.kinds import AnyCredential
 from gatepass.config.credential.oauth2 import Oauth2Credential
 from gatepass.config.credential.static import StaticCredential
 from gatepass.runtime import Clock
-from gatepass.tokens.command import ExecSource
-from gatepass.tokens.environment import EnvSource
-from gatepass.tokens.file import FileSource
-from gatepass.tokens.http_json import HttpJsonSource
 from gatepass.tokens.life import Token
-from gatepass.tokens.oauth2 import Keepsake, Oauth2Source
+from gatepass.tokens.oauth2.keepsake import Keepsake
 from gatepass.tokens.static import StaticSource
 from gatepass.transport.seam import Transport
 
@@ -45,22 +41,27 @@ def build_source(
     """The source that `credentials.NAME` describes. The transport stays its owner's to close.
 
     `keepsake` keeps what must outlive this process (refresh tokens) where processes share a place for it.
+    A kind that nobody configured is not loaded, and no vendor's library with it.
     """
     match settings:
         case Oauth2Credential():
+            from gatepass.tokens.oauth2.source import Oauth2Source
+
             return Oauth2Source(name, settings, transport, clock, keepsake)
         case HttpJsonCredential():
+            from gatepass.tokens.http_json import HttpJsonSource
+
             return HttpJsonSource(name, settings, transport, clock)
         case StaticCredential() | ApiKeyCredential() | ExecCredential() | FileCredential() | EnvCredential():
             return _local(name, settings, clock)
         case EntraCredential():
-            from gatepass.tokens.vendor.entra import EntraSource  # vendors' libraries load where they are needed
+            from gatepass.tokens.vendor.entra import EntraSource
 
             return EntraSource(name, settings, transport, clock)
         case GoogleCredential():
             from gatepass.tokens.vendor.google import GoogleSource
 
-            return GoogleSource(name, settings, transport, clock)
+            return GoogleSource(name, settings, transport, clock, settings.surroundings())
         case AwsBedrockCredential():
             from gatepass.tokens.vendor.aws_bedrock import AwsBedrockSource
 
@@ -78,8 +79,14 @@ def _local(name: str, settings: Local, clock: Clock) -> TokenSource:
         case ApiKeyCredential():
             return StaticSource(name, settings.key, "key", clock)
         case ExecCredential():
+            from gatepass.tokens.command import ExecSource
+
             return ExecSource(name, settings, clock)
         case FileCredential():
+            from gatepass.tokens.file import FileSource
+
             return FileSource(name, settings, clock)
         case EnvCredential():
+            from gatepass.tokens.environment import EnvSource
+
             return EnvSource(name, settings, clock)

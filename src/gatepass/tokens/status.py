@@ -1,9 +1,9 @@
-"""What a holder tells of itself: to /status as a value, to metrics through a hook."""
+"""What a holder tells of itself."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 from gatepass.tokens.life import Freshness, Kind, Token, ToldBy, freshness
 
@@ -27,22 +27,6 @@ class Status:
     failing: bool
     refreshing: bool
     next_try_in_s: float | None
-
-
-class Observer(Protocol):
-    """Told of every try, on the event loop: it must neither wait nor raise."""
-
-    def fetched(self, credential: str, took_s: float, life_s: float | None) -> None: ...
-
-    def failed(self, credential: str, took_s: float, reason: str) -> None: ...
-
-
-class Unobserved:
-    """The Observer where nobody listens."""
-
-    def fetched(self, credential: str, took_s: float, life_s: float | None) -> None: ...
-
-    def failed(self, credential: str, took_s: float, reason: str) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,6 +91,10 @@ class Decoded:
             self._ready = self._decoder.decode(piece)
         return ready
 
+    @property
+    def ended(self) -> bool:
+        return self._response.ended
+
     async def pour(self, take: Callable[[bytes], bool]) -> bool:
         return await pour(self, take)
 

@@ -58,6 +58,7 @@ class Connection(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport | None = None
         self._parser: httptools.HttpResponseParser | None = None
         self._reply: Incoming | None = None
+        self._sending: asyncio.Timeout | None = None
         self._asked = 0
         self._killed = False
         self._why = (Fault.CLOSED, "it closed before it was asked")
@@ -86,6 +87,7 @@ class Connection(asyncio.BufferedProtocol):
 
         `to_head`: the method is HEAD, so there is no body, whatever length the reply claims. A reply
         that comes before the body is out ends the sending: it is an error that wants no more of it.
+        `first_byte_s` bounds each wait for the server: to take more of the body, and then to reply.
         """
         transport = self._begin()
         reply = self._reply = Incoming(self, self._loop, bounds.idle_s)
@@ -93,12 +95,11 @@ class Connection(asyncio.BufferedProtocol):
         self.deadline.set(bounds.first_byte_s)
         try:
             if not isinstance(body, bytes):
-                await self._pass_on(transport, reply, head, body)
-                self.deadline.set(bounds.first_byte_s)
+                await self._pass_on(transport, reply, head, body, bounds.first_byte_s)
             elif len(body) <= JOINED_BYTES:
                 transport.write(head + body)
             else:
-                await self._write(transport, reply, head, body)
+                await self._write(transport, reply, head, body, bounds.first_byte_s)
             while not reply.status:
                 reply.check()
                 await reply.changed()
@@ -117,6 +118,7 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.abort()
         reply, self._reply = self._reply, None
         if reply is not None:
+            self._stop_sending()
             reply.end(TransportFault(fault, detail, stale=stale))
 
     def resume(self) -> None:
@@ -132,32 +134,60 @@ class Connection(asyncio.BufferedProtocol):
         self._asked += 1
         return self._transport
 
-    async def _write(self, transport: asyncio.Transport, reply: Incoming, head: bytes, body: bytes) -> None:
+    async def _write(
+        self, transport: asyncio.Transport, reply: Incoming, head: bytes, body: bytes, bound_s: float
+    ) -> None:
         self._unsent = True
         transport.write(head)
         view = memoryview(body)
         for start in range(0, len(body), SLICE_BYTES):
             while self._writing_paused and not (reply.status or reply.ended):
+                self.deadline.set(bound_s)
                 await reply.changed()
             if reply.status or not self.open:  # uvloop raises where asyncio ignores a write to what is closing
                 return
             transport.write(view[start : start + SLICE_BYTES])
         self._unsent = False
+        self.deadline.set(bound_s)
 
-    async def _pass_on(self, transport: asyncio.Transport, reply: Incoming, head: bytes, body: Upload) -> None:
-        """Write an upload, piece by piece as it comes; a reply before its end is an error that wants no more of it."""
+    async def _pass_on(
+        self, transport: asyncio.Transport, reply: Incoming, head: bytes, body: Upload, bound_s: float
+    ) -> None:
+        """Write an upload, piece by piece as it comes: while one is waited for, its sender is bounded and not the
+        server, and a reply ends the wait."""
         self._unsent = True
+        self.deadline.lift()
         is_chunked = body.length_bytes is None
         transport.write(head)
-        async for piece in body:
-            while self._writing_paused and not (reply.status or reply.ended):
-                await reply.changed()
-            if reply.status or not self.open:
-                return
-            transport.write(b"%x\r\n%b\r\n" % (len(piece), piece) if is_chunked else piece)
+        try:
+            async with asyncio.timeout(None) as sending:
+                self._sending = sending
+                async for piece in body:
+                    while self._writing_paused and not (reply.status or reply.ended):
+                        self.deadline.set(bound_s)
+                        await reply.changed()
+                        self.deadline.lift()
+                    if reply.status or not self.open:
+                        return
+                    transport.write(b"%x\r\n%b\r\n" % (len(piece), piece) if is_chunked else piece)
+        except TimeoutError:
+            if not sending.expired():
+                raise
+            return  # `_stop_sending` was here
+        finally:
+            self._sending = None
+        if reply.status or not self.open:
+            return
         if is_chunked:
             transport.write(b"0\r\n\r\n")
         self._unsent = False
+        self.deadline.set(bound_s)
+
+    def _stop_sending(self) -> None:
+        """The reply is here, or there will be none: nothing more of an upload is waited for."""
+        sending, self._sending = self._sending, None
+        if sending is not None:
+            sending.reschedule(0)
 
     def _late(self) -> None:
         if self._reply is not None and self._reply.status:
@@ -279,6 +309,8 @@ class Connection(asyncio.BufferedProtocol):
             return
         self._until_close = b"content-length" not in named and b"transfer-encoding" not in named
         self._whole = self._to_head
+        if self._unsent:
+            self._stop_sending()
         reply.status, reply.headers, reply.named = status, headers, named
 
     def _problem_of(self, status: int) -> str | None:

@@ -10,7 +10,7 @@ from typing import Any, Protocol, Self, cast
 
 import httpcore2
 
-from gatepass.call import Headers, Request, Response
+from gatepass.call import Headers, Request, Response, Upload
 from gatepass.config.network import Network
 from gatepass.errors import Fault, TransportFault
 from gatepass.transport.coding import decoded
@@ -32,6 +32,9 @@ _FAILED = (
     httpcore2.UnsupportedProtocol,
 )
 """All that httpcore2 raises: its errors have no root."""
+
+SLICE_BYTES = 256 * 1024
+"""A larger body is written in slices of this size: the bound of a write is that of each."""
 
 SWITCHING = 101
 CONNECT = b"CONNECT"
@@ -60,9 +63,10 @@ class PooledTransport:
         bounds = request.timeouts
         # httpcore2 bounds each read, so a head that dribbles would never time out: the outer bound ends it
         outer_s = 3 * bounds.connect_s + bounds.first_byte_s
-        foreign = _foreign(request, trail)
+        outer = asyncio.timeout(outer_s)
+        foreign = _foreign(request, trail, outer)
         try:
-            async with asyncio.timeout(outer_s):
+            async with outer:
                 reply = await self._pool.handle_async_request(foreign)
         except TimeoutError:
             raise TransportFault(Fault.TIMEOUT_FIRST_BYTE, f"no head within {outer_s:g} s", sent=trail.sent) from None
@@ -91,6 +95,7 @@ class PooledResponse:
         self._idle_s = idle_s
         self._trail = trail
         self._pieces = aiter(self._stream)
+        self.ended = False
 
     def __aiter__(self) -> Self:
         return self
@@ -99,6 +104,9 @@ class PooledResponse:
         try:
             async with asyncio.timeout(self._idle_s):
                 return await anext(self._pieces)
+        except StopAsyncIteration:
+            self.ended = True
+            raise
         except TimeoutError:
             raise TransportFault(Fault.TIMEOUT_IDLE, f"nothing came for {self._idle_s:g} s") from None
         except _FAILED as error:
@@ -156,8 +164,33 @@ def _proxied(proxy: str, network: Network, limits: dict[str, Any]) -> httpcore2.
     return httpcore2.AsyncHTTPProxy(proxy, proxy_auth=(user, password) if user else None, **limits)
 
 
-def _foreign(request: Request, trail: _Trail) -> httpcore2.Request:
+class _Moving:
+    """A body in pieces, each of which has `bound_s` of its own to be taken in, as has the reply behind the last one.
+    While its sender is waited for, nothing runs: that one is bounded elsewhere."""
+
+    def __init__(self, body: bytes | Upload, outer: asyncio.Timeout, bound_s: float) -> None:
+        self._body = body
+        self._outer = outer
+        self._bound_s = bound_s
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        self._outer.reschedule(None)
+        async for piece in _slices(self._body) if isinstance(self._body, bytes) else self._body:
+            self._outer.reschedule(asyncio.get_running_loop().time() + self._bound_s)
+            yield piece
+            self._outer.reschedule(None)
+        self._outer.reschedule(asyncio.get_running_loop().time() + self._bound_s)
+
+
+async def _slices(body: bytes) -> AsyncIterator[bytes]:
+    for start in range(0, len(body), SLICE_BYTES):
+        yield body[start : start + SLICE_BYTES]
+
+
+def _foreign(request: Request, trail: _Trail, outer: asyncio.Timeout) -> httpcore2.Request:
     bounds = request.timeouts
+    body = request.upload or request.body
+    is_long = not isinstance(body, bytes) or len(body) > SLICE_BYTES
     times = {
         "connect": bounds.connect_s,
         "pool": bounds.connect_s,
@@ -171,7 +204,7 @@ def _foreign(request: Request, trail: _Trail) -> httpcore2.Request:
         request.method,
         httpcore2.URL(scheme=scheme, host=place.host.encode(), port=place.port, target=place.target),
         headers=request_fields(request, place),
-        content=request.upload or request.body,
+        content=_Moving(body, outer, bounds.first_byte_s) if is_long else body,
         extensions={"timeout": times, "trace": trail},
     )
 

@@ -8,14 +8,13 @@ from types import MappingProxyType
 from urllib.parse import quote
 
 from gatepass.call import Headers, Request, Secret
-from gatepass.config.carry import BEARER, PLACE, Carry, unfit
+from gatepass.config.carry import BEARER, PLACE, Carry
 from gatepass.observe.redaction import Redactor
 from gatepass.upstream.headers import NEVER_UP
+from gatepass.upstream.static_header import StaticHeader
 
 REREAD_S = 2.0
 """How old a static header may be that stands in a file: no stat call for each request."""
-MASKED_CHARS = 16
-"""A static header this long is taken for a secret in texts; shorter ones are names, such as `default`."""
 NOTHING: Mapping[str, Secret] = MappingProxyType({})
 
 
@@ -23,14 +22,14 @@ class Carrier:
     """Puts a token into the requests to one upstream, and the upstream's static headers.
 
     What one token makes is made once and not once a request (25 µs for a long JWT). `headers` are
-    static; their values are learned by `redactor`, and read again REREAD_S later.
+    static and those of `upstreams.UPSTREAM`; their values are learned by `redactor`, and read again
+    REREAD_S later where they may change. Raises UnresolvedReference where one cannot be read to begin with.
     """
 
     __slots__ = (
         "_carry",
         "_fields",
         "_parameter",
-        "_redactor",
         "_replaced",
         "_reread_s",
         "_static",
@@ -40,18 +39,25 @@ class Carrier:
     )
 
     def __init__(
-        self, carry: Carry = BEARER, headers: Mapping[str, Secret] = NOTHING, redactor: Redactor | None = None
+        self,
+        carry: Carry = BEARER,
+        headers: Mapping[str, Secret] = NOTHING,
+        redactor: Redactor | None = None,
+        upstream: str = "NAME",
     ) -> None:
+        masking = redactor or Redactor()
         self._templates = tuple((_name(name), template) for name, template in carry.templates.items())
-        self._static = tuple((_name(name), value) for name, value in headers.items())
+        self._static = tuple(
+            StaticHeader(_name(name), value, f"upstreams.{upstream}.headers.{name}", masking)
+            for name, value in headers.items()
+        )
         self._carry = carry
-        self._replaced = frozenset(name for name, _ in (*self._templates, *self._static)) - NEVER_UP
-        self._redactor = redactor or Redactor()
+        self._static_fields: Headers = tuple(header.field for header in self._static)
+        self._replaced = frozenset(name for name, _ in (*self._templates, *self._static_fields)) - NEVER_UP
         self._token: Secret | None = None
-        self._fields: Headers = ()
-        self._static_fields: Headers = ()
+        self._fields = self._static_fields
         self._parameter = ""
-        self._reread_s = -math.inf if self._static else math.inf
+        self._reread_s = -math.inf if any(header.changes for header in self._static) else math.inf
 
     def __repr__(self) -> str:
         return "Carrier(hidden)"
@@ -65,7 +71,7 @@ class Carrier:
         Raises ValueError, without the token in it, for one that no field can hold.
         """
         if now >= self._reread_s:
-            self._read(now)
+            self._look_again(now)
         if token is not self._token:
             self._prepare(token)
         if not self._fields and not self._parameter:
@@ -85,23 +91,14 @@ class Carrier:
             parameter = f"{self._carry.query}={quote(text, safe='')}" if self._carry.query is not None else ""
         self._fields, self._parameter, self._token = fields, parameter, token
 
-    def _read(self, now: float) -> None:
-        """Take the static headers as they stand now; what cannot be read or sent leaves the last ones in place."""
-        try:
-            read = tuple((name, _value(value)) for name, value in self._static)
-        except ValueError:
-            if not self._static_fields:
-                raise
-        else:
-            self._adopt(read)
+    def _look_again(self, now: float) -> None:
+        for header in self._static:
+            header.look_again()
+        fields = tuple(header.field for header in self._static)
         self._reread_s = now + REREAD_S
-
-    def _adopt(self, read: tuple[tuple[bytes, str], ...]) -> None:
-        for _, text in read:
-            if len(text) >= MASKED_CHARS:
-                self._redactor.learn(text, permanent=True)
-        self._static_fields = tuple((name, text.encode()) for name, text in read)
-        self._prepare(self._token)
+        if fields != self._static_fields:
+            self._static_fields = fields
+            self._prepare(self._token)
 
 
 def sendable(token: Secret) -> str:
@@ -118,10 +115,3 @@ def sendable(token: Secret) -> str:
 
 def _name(name: str) -> bytes:
     return name.lower().encode("ascii")
-
-
-def _value(value: Secret) -> str:
-    text = value.reveal()
-    if fault := unfit(text):
-        raise ValueError(fault)
-    return text

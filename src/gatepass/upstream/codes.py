@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+from gatepass.lexicon import OVER_QUOTA, REFUSED_CONTENT, TOO_LONG
+
 RAGFLOW_STATUS: Mapping[int, int] = MappingProxyType(
     {100: 502, 101: 400, 102: 400, 103: 400, 105: 502, 106: 503, 108: 403, 109: 403}
 )
@@ -27,23 +29,14 @@ STATUS_OF_CODE: Mapping[str, int] = MappingProxyType(
         "insufficient_scope": 403,
         "model_not_found": 404,
         "rate_limit_exceeded": 429,
-        "insufficient_quota": 429,
         "unsupported_value": 400,
         "unsupported_parameter": 400,
         "unknown_parameter": 400,
-        "content_filter": 400,
-        "context_length_exceeded": 400,
-        "exceed_context_size_error": 400,
-        "contextwindowexceedederror": 400,
-        "content_policy_violation": 400,
-        "moderation_blocked": 400,
-        "invalid_prompt": 400,
-        # Alibaba's DashScope, by its native and its compatible API, and the relays of the One API family
+        # Alibaba's DashScope, by its native and its compatible API
         "invalidparameter": 400,
         "invalid_parameter_error": 400,
-        "datainspectionfailed": 400,
-        "data_inspection_failed": 400,
-        "insufficient_user_quota": 429,
+        **dict.fromkeys(REFUSED_CONTENT | TOO_LONG, 400),
+        **dict.fromkeys(OVER_QUOTA, 429),
     }
 )
 

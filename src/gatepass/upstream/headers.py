@@ -6,21 +6,12 @@ from collections.abc import Collection, Sequence
 from functools import lru_cache
 
 from gatepass.call import Headers
+from gatepass.lexicon import CREDENTIALS, HOP_BY_HOP, MADE_ANEW
 
 FORWARDED = frozenset({b"user-agent", b"openai-organization", b"openai-project", b"traceparent", b"tracestate"})
 """Request fields of the client that go up. content-type, accept… and x-request-id are gatepass's own."""
 
-HOP_BY_HOP = frozenset(
-    {
-        *(b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade"),
-        *(b"proxy-authenticate", b"proxy-authorization", b"proxy-authentication-info"),
-    }
-)
-
-NEVER_UP = HOP_BY_HOP | {
-    *(b"authorization", b"x-api-key", b"api-key", b"cookie", b"host", b"expect"),
-    *(b"content-type", b"content-length", b"content-encoding", b"accept", b"accept-encoding", b"x-request-id"),
-}
+NEVER_UP = HOP_BY_HOP | CREDENTIALS | MADE_ANEW
 """Not even by `forward_headers`: the client's credentials are for gatepass alone, and the framing is ours."""
 
 NEVER_DOWN = HOP_BY_HOP | {

@@ -2,6 +2,6 @@
 
 from gatepass.verdict.answer import Answer, Begun, Made, Passed, Whole
 from gatepass.verdict.judging import judge
-from gatepass.verdict.tail import read_tail
+from gatepass.verdict.tail import let_go
 
-__all__ = ["Answer", "Begun", "Made", "Passed", "Whole", "judge", "read_tail"]
+__all__ = ["Answer", "Begun", "Made", "Passed", "Whole", "judge", "let_go"]

@@ -19,7 +19,7 @@ from gatepass.relay.responses.aggregator import ResponseAggregator
 from gatepass.upstream import form
 from gatepass.verdict.answer import Whole
 from gatepass.verdict.case import Case
-from gatepass.verdict.tail import read_tail
+from gatepass.verdict.tail import let_go
 
 MENDED = (Surface.CHAT, Surface.EMBEDDINGS)
 """What a client's profile may change of a plain reply."""
@@ -62,14 +62,13 @@ async def gather(case: Case) -> Whole:
             opening.held, run = b"", opening.held or piece
             case.exchange.keep_body("reply", run)
             if not assembly.feed(run):
-                await read_tail(case.response)
                 break
     except TransportFault as fault:
         raise broken(case.gate, case.hop, fault) from fault
-    finally:
-        await case.response.aclose()
     assembly.feed(opening.held)
-    return _aggregated(case, assembly)
+    reply = _aggregated(case, assembly)
+    await let_go(case.response, case.gate.live.tasks, case.gate.clock)
+    return reply
 
 
 def says_stream(case: Case) -> bool:

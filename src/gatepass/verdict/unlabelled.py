@@ -49,6 +49,10 @@ class _Resumed:
     def headers(self) -> Headers:
         return self._response.headers
 
+    @property
+    def ended(self) -> bool:
+        return self._response.ended
+
     async def __aiter__(self) -> AsyncIterator[bytes]:
         beginning, self._beginning = self._beginning, b""
         if beginning:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from gatepass.config.credential.file import FileCredential
-from gatepass.observe.redaction import Redactor
+from gatepass.observe.redaction import KEPT, MASK, Redactor
 from gatepass.tokens import FetchFailure, Token, TokenHolder, TokenReissued
 from gatepass.tokens.file import FileSource
 from gatepass.tokens.holder import WATCH_S
@@ -262,15 +262,28 @@ async def test_a_rejected_token_is_read_again_and_found_the_same_or_another(writ
 async def test_tokens_that_have_passed_are_not_remembered_for_ever(writer, clock):
     redactor = Redactor()
     it = TokenHolder("pod", source(writer), clock, redactor, budget_s=10.0)
-    writer.jwt(60)
+    texts = [writer.jwt(60)]
     it.start()
     for _ in range(100):
         await clock.advance(45.0)
-        writer.jwt(60)
+        texts.append(writer.jwt(60))
     await clock.advance(20.0)
     assert it.usable
-    assert len(redactor._permanent) == 0
-    assert len(redactor._passing) <= 64
+    assert [redactor.mask(text) == MASK for text in texts] == [False] * (101 - KEPT) + [True] * KEPT
+    await it.aclose()
+
+
+async def test_keys_that_have_passed_are_not_remembered_for_ever(writer, clock):
+    redactor = Redactor()
+    it = TokenHolder("pod", source(writer), clock, redactor, budget_s=10.0)
+    keys = [writer.write("a-key-of-the-pod-000")]
+    it.start()
+    for number in range(1, 30):
+        await clock.advance(10.0)
+        keys.append(writer.write(f"a-key-of-the-pod-{number:03}"))
+    await clock.advance(10.0)
+    assert (await it.token()).life_s is None
+    assert [redactor.mask(key) == MASK for key in keys] == [False] * (30 - KEPT) + [True] * KEPT
     await it.aclose()
 
 

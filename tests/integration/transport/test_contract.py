@@ -534,3 +534,16 @@ async def test_a_closed_transport_does_not_make_a_broken_body_whole():
         await hand.transport.aclose()
         with pytest.raises(TransportFault):
             await anext(pieces)
+
+
+@pytest.mark.parametrize("coding", ["identity", "gzip"])
+async def test_a_reply_tells_whether_its_body_has_ended(kind: Kind, coding: str):
+    body, go_on = gzip.compress(b"one") if coding == "gzip" else b"one", asyncio.Event()
+    begun = head(200, transfer_encoding="chunked", content_encoding=coding)
+    async with Scripted([Send(begun + chunk(body)), Wait(go_on), Send(LAST_CHUNK)]) as upstream, kind.open() as hand:
+        response = await hand.send(upstream.url)
+        found = [(await response.pour(lambda _: False), response.ended)]
+        go_on.set()
+        found.append((await response.pour(lambda _: True), response.ended))
+        await response.aclose()
+    assert found == [(False, False), (True, True)]

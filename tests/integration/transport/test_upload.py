@@ -9,10 +9,10 @@ from typing import cast
 
 import pytest
 
-from gatepass.call import Request
-from gatepass.errors import ClientGone, TransportFault
+from gatepass.call import Request, Timeouts
+from gatepass.errors import ClientGone, Fault, TransportFault
 from gatepass.transport.seam import read_whole
-from tests.integration.scripted import Rst, Scripted, Send, reply
+from tests.integration.scripted import Hold, Rst, Scripted, Send, reply
 from tests.integration.transport.hand import BOUNDS, LIMIT_BYTES, Hand, Kind
 from tests.waiting import at_rest, until
 
@@ -61,9 +61,9 @@ class Deaf(asyncio.Protocol):
         await self._gone.wait()
 
 
-async def ask(hand: Hand, url: str, upload: Pieces) -> bytes:
+async def ask(hand: Hand, url: str, upload: Pieces, bounds: Timeouts = BOUNDS) -> bytes:
     async with asyncio.timeout(20):
-        response = await hand.transport.send(Request("POST", url, (), b"", BOUNDS, upload=upload))
+        response = await hand.transport.send(Request("POST", url, (), b"", bounds, upload=upload))
         try:
             return await read_whole(response, LIMIT_BYTES)
         finally:
@@ -125,3 +125,19 @@ async def test_an_upload_waits_for_an_upstream_that_takes_nothing(kind: Kind):
         for one in made:
             await one.hang_up()
     assert taken < 200
+
+
+async def test_an_upload_may_take_longer_than_the_server_may_be_silent(kind: Kind):
+    bounds = Timeouts(connect_s=0.05, first_byte_s=0.15, idle_s=5)
+    upload = Pieces((b"abc", None, b"def"), 6)
+    async with Scripted([Send(OK)]) as upstream, kind.open() as hand:
+        asyncio.get_running_loop().call_later(0.5, upload.go_on.set)  # its slowness is what is asked about
+        assert await ask(hand, upstream.url, upload, bounds) == b"fine"
+
+
+async def test_a_server_that_is_silent_behind_an_upload_is_late(kind: Kind):
+    bounds = Timeouts(connect_s=0.05, first_byte_s=0.15, idle_s=5)
+    async with Scripted([Hold()]) as upstream, kind.open() as hand:
+        with pytest.raises(TransportFault) as caught:
+            await ask(hand, upstream.url, Pieces((b"abc",), 3), bounds)
+    assert caught.value.fault is Fault.TIMEOUT_FIRST_BYTE

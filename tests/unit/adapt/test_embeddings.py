@@ -381,3 +381,23 @@ def test_a_vector_of_blanks_is_an_empty_one(blank):
     assert not is_right(reply, Asked(1))
     reply = b'{"data":[{"index":0,"embedding":[%b0.5]}]}' % blank
     assert answer([reply], [1], Asked(1), "embed") is reply
+
+
+NUMBERS = st.one_of(st.integers(-3, 3), st.floats(-2, 2), st.sampled_from([1e-7, 2.5e10]))
+VALUES = st.one_of(NUMBERS, st.none(), st.booleans(), st.sampled_from(["[1]", "]", "a[b", "n", ""]), st.just([1]))
+RIGHT = st.lists(NUMBERS, min_size=2, max_size=2)
+ODD = st.one_of(st.lists(NUMBERS), st.lists(VALUES), VALUES)
+ENTRIES = st.fixed_dictionaries(
+    {"embedding": st.one_of(RIGHT, RIGHT, RIGHT, ODD)},
+    optional={"object": st.sampled_from(["embedding", "x[1,2]y", 'quo"ted[']), "more": VALUES},
+)
+LISTED = st.lists(ENTRIES, max_size=3).map(lambda listed: [{"index": at, **one} for at, one in enumerate(listed)])
+MORE = st.dictionaries(st.sampled_from(["model", "error", "usage"]), VALUES, max_size=1)
+
+
+@given(LISTED, MORE, st.booleans())
+def test_what_is_right_at_a_glance_is_right_when_looked_at_closely(listed, more, comes_last):
+    members = {"data": listed, **more} if comes_last else {**more, "data": listed}
+    reply, asked = json.dumps(members).encode(), Asked(len(listed))
+    if is_right(reply, asked):
+        assert answer([reply], [asked.count], asked, "embed") is reply

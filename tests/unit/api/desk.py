@@ -17,6 +17,9 @@ class Desk:
     def take(self, turn: Turn) -> None:
         self.turns.append(turn)
 
+    def newest(self) -> Turn:
+        return self.turns[-1]
+
     def hold(self) -> None:
         self.holds += 1
 

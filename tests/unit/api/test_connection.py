@@ -14,6 +14,7 @@ from uvicorn.server import ServerState
 from gatepass.api.connection import ClientConnection
 from gatepass.api.head import HEAD_BYTES, HEADER_FIELDS
 from gatepass.api.patience import BODY_GRACE_S, LINGER_S
+from gatepass.api.spare import SPARE_CONNECTIONS
 from gatepass.api.turn import AHEAD_BYTES, Turn
 from gatepass.errors import ClientGone, GatepassError
 from tests.unit.api.visitor import DATE, KEEP_ALIVE_S, Visitor, asked
@@ -266,12 +267,109 @@ async def test_one_connection_more_than_the_limit_is_503():
     state = ServerState()
     first = Visitor(echo, state, connections=1)
     second = Visitor(echo, state, connections=1)
-    assert told(await visited(second, asked(b"1"))) == ("overloaded", True)
+    assert told(await visited(second, asked(b"1"), asked(b"2"))) == ("overloaded", True)
+    assert (second.turns, second.refused, second.transport.closing) == ([], [("overloaded", "192.0.2.7")], True)
     await visited(first, asked(b"1"))
     assert first.statuses == [200]
     second.transport.abort()
     await rest()
     assert state.connections == {first.connection}
+
+
+async def test_a_probe_is_answered_at_the_limit_and_its_connection_closed():
+    state = ServerState()
+    full, probe = (Visitor(echo, state, connections=1) for _ in range(2))
+    await visited(probe, asked(line="GET /healthz HTTP/1.1"))
+    assert (probe.statuses, b"connection: close" in probe.heard, probe.refused) == ([200], True, [])
+    assert (probe.transport.closing, full.transport.closing) == (True, False)
+
+
+async def test_far_above_the_limit_nobody_is_heard():
+    """Who sends nothing holds a place above the limit for as long as a head may take, so there are few."""
+    state = ServerState()
+    *_, last, beyond = (Visitor(echo, state, connections=1) for _ in range(SPARE_CONNECTIONS + 2))
+    assert (last.heard, told(beyond.heard)) == (b"", ("overloaded", True))
+    assert beyond.refused == [("overloaded", "192.0.2.7")]
+    await visited(beyond, asked(line="GET /healthz HTTP/1.1"))
+    assert beyond.statuses == [503]
+
+
+@pytest.mark.parametrize("form", BROKEN)
+async def test_what_is_refused_is_told_to_the_reception_with_its_address(form: str):
+    raw, code = BROKEN[form]
+    visitor = Visitor(echo)
+    await visited(visitor, raw, asked(b"1"))
+    assert visitor.refused == [(code, "192.0.2.7")]
+
+
+async def test_a_head_that_is_late_is_told_to_the_reception_and_a_request_is_not():
+    late, fine = Visitor(echo), Visitor(echo)
+    await visited(fine, asked(b"1"))
+    await advance(RECEIVE_S)
+    assert (late.refused, fine.refused) == ([("receive_timeout", "192.0.2.7")], [])
+
+
+async def refuse_when_told(turn: Turn) -> None:
+    """As an upstream that takes nothing and then refuses: the first piece is taken, and reading stops."""
+    await turn.piece(10 * LIMIT_BYTES)
+    await asyncio.sleep(0.5)
+    turn.start(413, [], 5)
+    await turn.write(b"large", last=True)
+
+
+async def refused_in_mid_body() -> tuple[Visitor, bytes]:
+    """Who was refused while nobody took of its body, and what it has sent of a piece since."""
+    visitor = Visitor(refuse_when_told)
+    piece = bytes(AHEAD_BYTES + 1)
+    await visited(visitor, asked(bytes(5 * LIMIT_BYTES))[:100], piece)
+    assert (visitor.transport.reading, visitor.statuses) == (False, [])
+    await advance(0.5)
+    assert (visitor.statuses, visitor.transport.ended) == ([413], True)
+    return visitor, piece
+
+
+async def test_a_refusal_while_nobody_read_takes_the_rest_of_the_body():
+    """Or the client, which sends all before it reads, meets a closed door and never learns why."""
+    visitor, _ = await refused_in_mid_body()
+    assert visitor.transport.reading
+
+
+async def test_a_body_that_goes_on_behind_its_refusal_is_taken_for_as_long_as_one_may_take():
+    visitor, piece = await refused_in_mid_body()
+    for _ in range(int(RECEIVE_S / LINGER_S * 2) - 1):
+        await advance(LINGER_S / 2)
+        await visited(visitor, piece)
+    assert not visitor.transport.closing
+    for _ in range(4):
+        await advance(LINGER_S / 2)
+        await visited(visitor, piece)
+    assert visitor.transport.aborted
+
+
+async def test_a_body_that_stops_behind_its_refusal_is_waited_for_no_longer():
+    visitor, piece = await refused_in_mid_body()
+    await visited(visitor, piece)
+    await advance(LINGER_S)
+    assert visitor.transport.aborted
+
+
+async def test_what_dribbles_behind_a_refused_head_buys_no_time():
+    visitor = Visitor(echo)
+    await visited(visitor, b"\0\0\r\n\r\n")
+    await advance(LINGER_S / 2)
+    await visited(visitor, b"more")
+    await advance(LINGER_S / 2)
+    assert visitor.transport.aborted
+
+
+async def test_offers_to_upgrade_are_ignored_in_the_requests_that_wait_too():
+    held = Held()
+    visitor = Visitor(held)
+    offer = ("connection: upgrade", "upgrade: h2c")
+    await visited(visitor, asked(b"1", *offer) + asked(b"2", *offer)[:-1], b"2")
+    held.go.set()
+    await rest()
+    assert visitor.heard == OK % (1, b"1") + OK % (1, b"2")
 
 
 async def test_a_departure_reaches_whoever_watches_and_whoever_waits():

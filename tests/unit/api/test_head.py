@@ -1,11 +1,11 @@
-"""The head of a request: what its target names, and the one field that is put aside."""
+"""The head of a request: what its target names, how large it is, and its own words."""
 
 from __future__ import annotations
 
 import httptools
 import pytest
 
-from gatepass.api.head import path_of, size_bytes, without_upgrade
+from gatepass.api.head import head_of, path_of, size_bytes
 
 
 @pytest.mark.parametrize(
@@ -36,18 +36,10 @@ def test_a_path_beyond_ascii_is_an_error():
         path_of("/ä".encode())
 
 
-def test_an_offer_to_upgrade_gets_another_name_in_the_head_alone():
-    raw = b"POST / HTTP/1.1\r\nUpGrade: h2c\r\nx-upgrade: 1\r\n%b\r\n\r\nbody\r\nupgrade: h2c"
-    assert without_upgrade(raw % b"upgrade: y") == raw.replace(b"UpGrade", b"ignored", 1) % b"ignored: y"
-
-
-@pytest.mark.parametrize("data", [b"", b"GET / HTTP/1.1\r\nx: upgrade: y", b"x: y\r\n\r\nbody\r\nupgrade: h2c"])
-def test_what_offers_nothing_is_left_alone(data: bytes):
-    assert without_upgrade(data) is data
-
-
-def test_an_offer_in_a_head_that_is_not_whole_yet_is_found():
-    assert without_upgrade(b"GET / HTTP/1.1\r\nupgrade: h2c\r\nx") == b"GET / HTTP/1.1\r\nignored: h2c\r\nx"
+def test_a_head_is_told_as_it_was_said():
+    assert head_of("POST", b"/v1/x?q", "1.1", [(b"host", b"h"), (b"a", b"")]) == (
+        b"POST /v1/x?q HTTP/1.1\r\nhost: h\r\na: \r\n\r\n"
+    )
 
 
 def test_a_head_is_as_large_as_what_the_client_chose():

@@ -59,9 +59,51 @@ async def test_names_of_fields_are_lowered_and_their_values_kept():
     assert desk.turns[0].headers == ((b"host", b"h"), (b"x-one", b"Two"))
 
 
-async def test_an_offer_to_upgrade_is_ignored_and_the_body_is_kept():
-    desk, _ = fed(asked(b"hello", "connection: Upgrade, HTTP2-Settings", "Upgrade: h2c"))
-    assert await desk.turns[0].body(LIMIT_BYTES) == b"hello"
+OFFER = ("connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "http2-settings: AAMAAABkAAQAAP__")
+OFFERS = {
+    "length": asked(b"hello", *OFFER),
+    "chunks": asked(b"2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n", *OFFER, "Transfer-Encoding: chunked", length=False),
+}
+
+
+@pytest.mark.parametrize("before", [b"", asked(b"before")], ids=["first", "second"])
+@pytest.mark.parametrize("form", OFFERS)
+async def test_an_offer_to_upgrade_is_ignored_and_the_body_kept_wherever_it_is_split(form: str, before: bytes):
+    """In the middle of the field's name too, and in any request of a connection."""
+    raw = OFFERS[form]
+    (whole,) = fed(raw)[0].turns
+    for cut in range(len(raw) + 1):
+        desk, reader = fed(before + raw[:cut], raw[cut:], asked(b"behind"))
+        bodies = [await turn.body(LIMIT_BYTES) for turn in desk.turns if turn.is_whole]
+        assert bodies == [b"before", b"hello", b"behind"][0 if before else 1 :], cut
+        assert (desk.turns[-2].headers, desk.turns[-2].persists, reader.turn) == (whole.headers, True, None)
+
+
+async def test_an_offer_byte_by_byte_is_ignored_as_well():
+    for raw in OFFERS.values():
+        desk, _ = fed(*(bytes([byte]) for byte in raw))
+        (turn,) = desk.turns
+        assert (turn.is_whole, await turn.body(LIMIT_BYTES)) == (True, b"hello")
+
+
+def test_a_body_behind_an_offer_is_waited_for():
+    desk, reader = fed(OFFERS["length"][:-1])
+    assert (reader.turn, desk.turns[0].is_whole) == (desk.turns[0], False)
+
+
+async def test_offers_sent_ahead_are_all_ignored():
+    many = 2_000
+    desk, _ = fed(b"".join(asked(b"%d" % number, *OFFER) for number in range(many)))
+    assert [await turn.body(LIMIT_BYTES) for turn in desk.turns] == [b"%d" % number for number in range(many)]
+
+
+def test_an_offer_without_a_body_is_a_whole_request():
+    desk, reader = fed(asked(b"", *OFFER, line="GET /v1/models HTTP/1.1"))
+    assert ([turn.is_whole for turn in desk.turns], reader.turn) == ([True], None)
+
+
+def test_what_is_broken_behind_an_offer_is_refused():
+    assert refused(asked(b"zz\r\n", *OFFER, "transfer-encoding: chunked", length=False))[0] == "invalid_request"
 
 
 def test_it_knows_what_it_waits_for():
@@ -106,10 +148,6 @@ REFUSED = {
         (b"CONNECT h:1 HTTP/1.1\r\nhost: h\r\n\r\n",),
         "invalid_request",
         "not a valid HTTP/1.1",
-    ),
-    "an offer in two pieces": (
-        (b"GET / HTTP/1.1\r\nconnection: upgrade\r\nup", b"grade: h2c\r\n\r\n"),
-        *("invalid_request", "does not switch protocols"),
     ),
     "two frames": ((asked(b"hello", "transfer-encoding: chunked"),), "invalid_request", "not a valid HTTP/1.1"),
     "many fields": (

@@ -11,8 +11,10 @@ from uvicorn.server import ServerState
 
 from gatepass.api.connection import ClientConnection
 from gatepass.api.reception import Reception
+from gatepass.api.spare import spare
 from gatepass.api.turn import Turn
 from gatepass.config.server import Limits
+from gatepass.errors import GatepassError
 
 KEEP_ALIVE_S = 75.0
 DATE = b"Fri, 20 Nov 2026 11:00:00 GMT"
@@ -78,7 +80,9 @@ class Visitor:
         self.state = state or ServerState()
         self.state.default_headers = [(b"date", DATE)]
         self._serve = serve
-        reception = Reception(self._note, Limits(**limits), KEEP_ALIVE_S)
+        self.refused: list[tuple[str, str]] = []
+        spared = spare(self._note, ("/healthz",), self._refuse)
+        reception = Reception(self._note, spared, self._refuse, Limits(**limits), KEEP_ALIVE_S)
         config = Config("nowhere:app")
         self.connection = made(reception, config=config, server_state=self.state, app_state={})
         self.transport = FakeTransport(self.connection)
@@ -87,6 +91,9 @@ class Visitor:
     def _note(self, turn: Turn) -> Awaitable[None]:
         self.turns.append(turn)
         return self._serve(turn)
+
+    def _refuse(self, error: GatepassError, peer: str) -> None:
+        self.refused.append((error.code, peer))
 
     def say(self, data: bytes) -> None:
         if not self.transport.closing:

@@ -73,6 +73,12 @@ def test_page_says_why_there_is_no_profile() -> None:
     assert "Not taken: no ptrace" in page(profile={"absent": "no ptrace"})
 
 
+def test_page_shows_how_the_rate_grows_with_workers() -> None:
+    shown = page(workers={"table": [["", "workers", "x one"], ["chat-64", "2", "1.60"]]})
+    assert "| chat-64 | 2 | 1.60 |" in shown
+    assert "make bench-workers" not in page()
+
+
 def test_page_shows_the_soak_at_four_moments() -> None:
     rests = [{"after_s": at, "memory_mb": 50} for at in range(10)]
     assert [line for line in page(soak={"flat": False, "rests": rests}).splitlines() if line.startswith("| ")][-4:] == [

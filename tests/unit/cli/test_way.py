@@ -3,6 +3,9 @@ import pytest
 from gatepass.adapt.chain import BUILT_IN
 from gatepass.cli.way import BUILT_IN_TELLS, way
 from gatepass.config.model import Config
+from gatepass.gate import build_gate
+from gatepass.ranking import rules_at
+from gatepass.surface.sample import samples
 
 URL = "https://llm.example/v1"
 DEPLOYED = "https://r.openai.azure.com/openai/deployments/prod-4o/chat/completions"
@@ -100,6 +103,26 @@ def test_what_may_be_learned_is_told(settings, line):
 )
 def test_the_url_is_the_one_that_is_called(settings, name, lines):
     assert told(upstream=settings, model={"name": name})[-2:] == lines
+
+
+def test_the_steps_are_told_in_the_order_in_which_the_street_takes_them():
+    places = {"profile": "profile ", "rerank": "rerank_shape", "rules": "rules of models.m"}
+    blocks = {
+        "upstreams": {"up": {"base_url": URL, "rerank_shape": "tei"}},
+        "models": {"m": {"upstream": "up", "name": "deployed", "rules": {"drop": ["user"]}}},
+        "profiles": {"mine": {"drop": ["top_n"]}},
+    }
+    config = Config.model_validate(blocks)
+    gate = build_gate(config)
+    call, (target,) = samples("rerank", "m")[0], gate.routes.resolve("rerank", "m")
+    rules = rules_at(gate, gate.hops["up"], call, target, gate.profiles["mine"])
+    begins = [places.get(rule.name, f"built-in {rule.name}") for rule in rules]
+    lines = [line.removeprefix("   - ") for line in way(config, "rerank", "m", None).lines[2:]]
+    of_rules = [begin for line in lines for begin in begins if line.startswith(begin)]
+    assert of_rules == [begin for begin in begins if begin in of_rules]
+    assert set(begins) - set(of_rules) == {f"built-in {name}" for name in ("images", "stream_options", "vectors")}
+    rest = lines[len(of_rules) :]
+    assert [line.split()[0] for line in rest] == ["lessons:", "dialect", "POST"]
 
 
 def test_the_credential_is_named():

@@ -54,6 +54,7 @@ def test_a_reference_knows_its_places_and_hides_its_value():
         ("${1NAME}", "neither the NAME"),
         ("${NAME} ${", "opens ${"),
         ("${file:/nowhere/at/all}", "the file /nowhere/at/all cannot be read: No such file or directory"),
+        ("${file:/a\0b}", "the file /a\0b cannot be read: a NUL in its name"),
     ],
 )
 def test_what_cannot_be_resolved_says_why(text, told):

@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from gatepass.observe.redaction import MASK, REMEMBERED, Redactor
+from gatepass.observe.redaction import KEPT, MASK, Redactor
 
 
 def test_a_learned_value_is_masked_wherever_it_stands():
@@ -25,15 +25,46 @@ def test_a_short_value_masks_no_ordinary_words():
     assert redactor.mask("the key is missing") == "the key is missing"
 
 
-def test_old_tokens_are_forgotten_but_configured_secrets_stay():
+def test_of_each_owner_the_last_values_are_masked_and_what_was_configured_for_good():
     redactor = Redactor()
-    redactor.learn("configured-secret", permanent=True)
     redactor.learn("configured-secret")
-    for number in range(REMEMBERED + 1):
-        redactor.learn(f"token-{number:05}")
+    for number in range(1_000):
+        redactor.learn(f"token-{number:05}", "token")
+        redactor.learn(f"proof-{number:05}", ("corp", 0))
+    for kind in ("token", "proof"):
+        rotated = " ".join(f"{kind}-{number:05}" for number in range(1_000))
+        assert redactor.mask(rotated) == rotated.split(f"{kind}-{1_000 - KEPT:05}")[0] + " ".join([MASK] * KEPT)
     assert redactor.mask("configured-secret") == MASK
-    assert redactor.mask("token-00000") == "token-00000"
-    assert redactor.mask(f"token-{REMEMBERED:05}") == MASK
+
+
+def test_a_value_that_comes_again_is_the_newest():
+    redactor = Redactor()
+    for number in range(KEPT):
+        redactor.learn(f"token-{number}", "token")
+    redactor.learn("token-0", "token")
+    redactor.learn("token-new", "token")
+    assert redactor.mask("token-0 token-1 token-new") == f"{MASK} token-1 {MASK}"
+
+
+def test_a_value_of_two_owners_is_masked_while_one_of_them_has_it():
+    redactor = Redactor()
+    for owner in ("chat", "embeddings"):
+        redactor.learn("the-same-key", owner)
+    for number in range(KEPT):
+        redactor.learn(f"key-{number:05}", "chat")
+    assert redactor.mask("the-same-key") == MASK
+    for number in range(KEPT):
+        redactor.learn(f"key-{number:05}", "embeddings")
+    assert redactor.mask("the-same-key") == "the-same-key"
+
+
+def test_learning_anew_what_is_known_leaves_the_next_mask_no_work():
+    redactor = Redactor()
+    for value in ("first-secret", "second-secret"):
+        redactor.learn(value, "corp")
+    ready = redactor._longest_first()
+    redactor.learn("first-secret", "corp")
+    assert redactor._longest_first() is ready
 
 
 ODD = 'odd"s\\ecret-ä'
@@ -49,8 +80,8 @@ def test_what_json_and_python_write_for_a_value_is_masked_too():
 
 def test_a_value_that_is_a_part_of_another_one_leaves_nothing_of_it():
     redactor = Redactor()
-    redactor.learn("secret", permanent=True)
-    redactor.learn("secret-and-more")
+    redactor.learn("secret")
+    redactor.learn("secret-and-more", "token")
     assert redactor.mask("secret-and-more, secret") == f"{MASK}, {MASK}"
 
 
@@ -133,12 +164,3 @@ def test_a_run_of_backslashes_is_searched_in_time():
     began = time.process_time()
     assert redactor.mask("\\" * 4_000 + "y") == "\\" * 4_000 + "y"
     assert time.process_time() - began < 1.0
-
-
-def test_a_token_that_becomes_permanent_is_kept_once():
-    redactor = Redactor()
-    redactor.learn("token-that-stays")
-    redactor.learn("token-that-stays", permanent=True)
-    for number in range(REMEMBERED + 1):
-        redactor.learn(f"token-{number:05}")
-    assert redactor.mask("token-that-stays") == MASK

@@ -16,7 +16,7 @@ from gatepass.store.snapshot import Snapshot
 from gatepass.tokens import Token, TokenHolder, build_source
 from gatepass.tokens.shared import SharedSource
 from tests.unit.clock import DrivenClock, settle
-from tests.unit.tokens.scripted import Listener, ScriptedIssuer, oauth2
+from tests.unit.tokens.scripted import ScriptedIssuer, oauth2
 
 BOUND_S = 0.25
 
@@ -101,7 +101,7 @@ class Replica:
         self.wire = Wire(fleet.store, self.clock)
         self.store = GuardedStore(self.wire, self.clock, BOUND_S)
         self.snapshot = Snapshot(self.store, self.clock)
-        self.redactor, self.listener = Redactor(), Listener()
+        self.redactor = Redactor()
         source = build_source("corp", settings, fleet.issuer, self.clock)
         self.source = SharedSource(source, settings, self.store, self.clock)
         self.holder = TokenHolder(
@@ -110,7 +110,6 @@ class Replica:
             self.clock,
             self.redactor,
             budget_s=settings.timeout_s,
-            observer=self.listener,
             chance=lambda: jitter,
             refused=self.source.rejected,
         )

@@ -69,6 +69,8 @@ Turn = Answer | Broken | Hang | Mint
 
 
 class Reply:
+    ended = False
+
     def __init__(self, issuer: ScriptedIssuer, answer: Answer) -> None:
         self.status, self.headers = answer.status, answer.headers
         self._issuer, self._answer = issuer, answer
@@ -177,19 +179,6 @@ def static(token: Any = "key-1234567890") -> StaticCredential:
     return StaticCredential(type="static", token=token if isinstance(token, Secret) else Secret(token))
 
 
-class Listener:
-    """An Observer that remembers."""
-
-    def __init__(self) -> None:
-        self.heard: list[tuple[str, str, Any]] = []
-
-    def fetched(self, credential: str, took_s: float, life_s: float | None) -> None:
-        self.heard.append(("fetched", credential, life_s))
-
-    def failed(self, credential: str, took_s: float, reason: str) -> None:
-        self.heard.append(("failed", credential, reason))
-
-
 class Kept:
     """A started holder over a scripted issuer, and all that belongs to it. Use as `async with`."""
 
@@ -205,14 +194,13 @@ class Kept:
     ) -> None:
         self.clock, self.issuer = clock, issuer
         settings = settings or oauth2()
-        self.redactor, self.listener = Redactor(), Listener()
+        self.redactor = Redactor()
         self.holder = holding(
             name,
             build_source(name, settings, issuer, clock),
             clock,
             self.redactor,
             budget_s=settings.timeout_s,
-            observer=self.listener,
             chance=lambda: jitter,
         )
 

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 from base64 import urlsafe_b64encode
+from contextlib import suppress
 
 import jwt
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from gatepass.tokens.claims import LONGEST_CHARS, SAFE, safe_claims
+from gatepass.tokens.claims import LONGEST_CHARS, SAFE, claims_of, safe_claims
 
 NOW_S = 1_760_000_000.0
 KEY = "a-key-of-a-test-that-is-long-enough-for-hs256"
@@ -13,6 +16,38 @@ KEY = "a-key-of-a-test-that-is-long-enough-for-hs256"
 
 def signed(**claims: object) -> str:
     return jwt.encode(claims, KEY, algorithm="HS256")
+
+
+def b64(data: bytes) -> str:
+    return urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+@pytest.mark.parametrize("claims", [{}, {"iss": "ä"}, {"exp": 1.5, "aud": ["a", "b"], "deep": {"a": [None, True]}}])
+def test_all_claims_of_a_jwt_are_read(claims):
+    assert claims_of(signed(**claims)) == claims
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "opaque", "a.b", "a.b.c", "..", "a.b.c.d.e", "é.é.é", "e30.e30", "e30.e30.e", ".e30.e30", "e30..e30"),
+        *(f"{b64(header)}.{b64(claims)}.c2ln" for header, claims in [(b"[]", b"{}"), (b"{}", b"[]"), (b"{", b"{}")]),
+        *(f"e30.{b64(claims)}.c2ln" for claims in (b"{", b"\xff\xfe", b"[" * 100_000, b'"text"', b"1", b"null", b"")),
+    ],
+)
+def test_what_is_no_jwt_has_no_claims(text):
+    assert claims_of(text) is None
+
+
+PARTS = st.sampled_from(["", "e30", "e30=", "e3", "W10", "bnVsbA", "eyJhIjoxfQ", "eyJhIjoxfQ==", "e}0", "-_-_", "*"])
+
+
+@given(st.lists(PARTS | st.text(alphabet="eyJhIjoxfQ0-_=.+/ ", max_size=12), min_size=2, max_size=4).map(".".join))
+def test_what_pyjwt_reads_is_read_the_same(text):
+    """PyJWT alone looks at the last bits of base64, which RFC 4648 3.5 leaves open."""
+    found = claims_of(text)
+    with suppress(jwt.PyJWTError):
+        assert found == jwt.decode(text, options={"verify_signature": False})
 
 
 def test_safe_claims_are_shown_in_their_order_and_no_others():
@@ -42,10 +77,6 @@ def test_a_subject_is_shown_where_it_is_plainly_a_client(claims, shown):
 def test_a_subject_that_is_no_text_is_not_shown():
     text = b64(b'{"alg":"HS256"}') + "." + b64(b'{"sub":{"name":"Alice"}}') + ".c2ln"
     assert "Alice" not in str(safe_claims(text, NOW_S))
-
-
-def b64(data: bytes) -> str:
-    return urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
 def test_moments_are_told_in_utc_and_from_this_machines_clock():
@@ -82,5 +113,5 @@ def test_no_claim_writes_to_the_terminal_what_is_no_text():
 
 
 @pytest.mark.parametrize("text", ["", "opaque", "a.b.c", "a.b", "eyJ.eyJ.sig", "."])
-def test_what_is_no_jwt_has_no_claims(text):
+def test_what_is_no_jwt_shows_nothing(text):
     assert safe_claims(text, NOW_S) == {}

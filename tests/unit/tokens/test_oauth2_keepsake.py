@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from gatepass.tokens import FetchFailure
-from gatepass.tokens.oauth2 import FileKeepsake, Keepsake, MemoryKeepsake
-from gatepass.tokens.oauth2.keepsake import BUSY
+from gatepass.tokens.oauth2.keepsake import BUSY, FileKeepsake, Keepsake, MemoryKeepsake
 from tests.unit.clock import DrivenClock, settle
 from tests.unit.tokens.scripted import failure_of
 

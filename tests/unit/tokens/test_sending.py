@@ -82,6 +82,8 @@ class Witness(TokenHolder):
 class Reply:
     """What an upstream says; the body of a refusal may never come to its end."""
 
+    ended = False
+
     def __init__(self, status: int, body: bytes = b"{}", *, stalls: bool = False) -> None:
         self.status, self.headers, self._body, self._stalls = status, JSON, body, stalls
 

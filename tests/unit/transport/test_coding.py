@@ -65,7 +65,7 @@ def test_an_unknown_coding_is_a_fault_that_names_it():
 class Played:
     """A Response that is here already."""
 
-    status, headers = 200, ((b"content-encoding", b"gzip"),)
+    status, headers, ended = 200, ((b"content-encoding", b"gzip"),), False
 
     def __init__(self, *pieces: bytes) -> None:
         self.pieces = iter(pieces)

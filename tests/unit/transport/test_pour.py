@@ -142,7 +142,7 @@ async def test_cancelled_it_takes_no_more_and_its_holder_kills_the_connection():
 
 async def test_a_coded_reply_pours_what_it_decodes():
     class Pieces:
-        status, headers = 200, ()
+        status, headers, ended = 200, (), False
 
         def __init__(self) -> None:
             self._pieces = iter([b"a", b"b", b"c"])
@@ -177,7 +177,7 @@ async def test_a_coded_reply_pours_what_it_decodes():
 class Body:
     """A Response of these pieces."""
 
-    status, headers = 200, ()
+    status, headers, ended = 200, (), False
 
     def __init__(self, *pieces: bytes) -> None:
         self._pieces = iter(pieces)

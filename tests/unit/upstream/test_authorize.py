@@ -1,10 +1,12 @@
+import logging
 from pathlib import Path
 
 import pytest
 
 from gatepass.call import Request, Secret
 from gatepass.config.carry import Carry
-from gatepass.observe.redaction import Redactor
+from gatepass.config.references import Reference, UnresolvedReference
+from gatepass.observe.redaction import KEPT, MASK, Redactor
 from gatepass.upstream.authorize import REREAD_S, Carrier, sendable
 
 PLAIN = Request("POST", "https://llm.corp.example/v1/chat/completions", ((b"accept", b"application/json"),), b"{}")
@@ -17,6 +19,10 @@ def added(carrier: Carrier, token: str | None = "abc", request: Request = PLAIN,
     assert (loaded.method, loaded.body, loaded.timeouts) == (request.method, request.body, request.timeouts)
     assert loaded.url.startswith(request.url)
     return [field for field in loaded.headers if field != ACCEPT], loaded.url.removeprefix(request.url)
+
+
+def told(caplog):
+    return [(record.levelname, record.getMessage(), record.fields) for record in caplog.records]
 
 
 def test_token_is_a_bearer_where_nothing_else_is_said():
@@ -116,25 +122,64 @@ def test_static_header_in_a_file_is_read_again_soon(tmp_path: Path):
     assert shown == [b"first", b"first", b"second"]
 
 
-@pytest.mark.parametrize("bad", ["two\nlines", " blank", "kéy"])
-def test_static_header_that_went_bad_stays_as_it_was(bad):
-    values = iter(["good", bad, "better"])
-    carrier = Carrier(headers={"X-Key": Secret(lambda: next(values))})
-    shown = [added(carrier, now=now)[0][0][1] for now in (0.0, REREAD_S, REREAD_S + 0.1, 2 * REREAD_S)]
-    assert shown == [b"good", b"good", b"good", b"better"]
+def test_static_header_whose_file_is_away_at_the_first_request_is_sent_as_it_was_at_the_start(tmp_path: Path, caplog):
+    caplog.set_level(logging.INFO, "gatepass.upstream")
+    file = tmp_path / "key"
+    file.write_text("the-key-of-the-gateway")
+    headers = {"X-Key": Secret(Reference.to_file(str(file)).read), "X-Group": Secret("default")}
+    carrier = Carrier(headers=headers, upstream="chat")
+    file.unlink()
+    shown = [added(carrier, now=now)[0][0][1] for now in (0.0, REREAD_S)]
+    file.write_text("the-next-key-of-it")
+    shown.append(added(carrier, now=2 * REREAD_S)[0][0][1])
+    assert shown == [b"the-key-of-the-gateway", b"the-key-of-the-gateway", b"the-next-key-of-it"]
+    said = {"setting": "upstreams.chat.headers.X-Key"}
+    gone = {"reason": f"the file {file} cannot be read: No such file or directory"}
+    assert told(caplog) == [("WARNING", "header_unreadable", said | gone), ("INFO", "header_read_again", said)]
 
 
-def test_static_header_that_was_never_good_fails_the_request_and_not_silently():
-    carrier = Carrier(headers={"X-Key": Secret("two\nlines")})
-    for _ in range(2):
-        with pytest.raises(ValueError, match="line break"):
-            carrier.loaded(PLAIN, None, 0.0)
+@pytest.mark.parametrize("bad", ["two\nlines", " blank", "kéy", ""])
+def test_static_header_that_went_bad_stays_as_it_was_and_the_others_change(bad, caplog):
+    values, others = iter(["good", "good", bad, bad, "better"]), iter("abcde")
+    headers = {"X-Key": Secret(lambda: next(values)), "X-Other": Secret(lambda: next(others))}
+    carrier = Carrier(headers=headers)
+    moments = (0.0, REREAD_S, REREAD_S + 0.1, 2 * REREAD_S, 3 * REREAD_S)
+    shown = [tuple(value for _, value in added(carrier, None, now=now)[0]) for now in moments]
+    assert shown == [(b"good", b"b"), (b"good", b"c"), (b"good", b"c"), (b"good", b"d"), (b"better", b"e")]
+    assert [event for _, event, _ in told(caplog)] == ["header_unreadable"]
+    assert "kéy" not in str(told(caplog))
+
+
+@pytest.mark.parametrize("bad", ["two\nlines", ""])
+def test_static_header_that_was_never_good_is_told_before_any_request(bad):
+    with pytest.raises(UnresolvedReference, match=r"^upstreams\.chat\.headers\.X-Key: (begins|is empty)"):
+        Carrier(headers={"X-Key": Secret(bad)}, upstream="chat")
+
+
+def test_static_header_that_cannot_change_is_read_once():
+    read: list[str] = []
+
+    def value() -> str:
+        read.append("read")
+        return "value"
+
+    carrier = Carrier(headers={"X-Key": Secret(value, changes=False)})
+    assert [added(carrier, None, now=now) for now in (0.0, 100.0)] == [([(b"x-key", b"value")], "")] * 2
+    assert read == ["read"]
+
+
+def test_static_header_that_is_rotated_for_months_is_remembered_by_its_last_values():
+    redactor, keys = Redactor(), [f"a-key-of-the-gateway-{number:03}" for number in range(101)]
+    values = iter(keys)
+    carrier = Carrier(headers={"X-Key": Secret(lambda: next(values))}, redactor=redactor)
+    for number in range(100):
+        carrier.loaded(PLAIN, None, number * REREAD_S)
+    assert [redactor.mask(key) == MASK for key in keys] == [False] * (101 - KEPT) + [True] * KEPT
 
 
 def test_static_headers_that_may_be_secrets_are_masked_and_names_are_not():
     redactor = Redactor()
-    carrier = Carrier(headers={"X-Key": Secret("0123456789abcdef"), "X-Group": Secret("default")}, redactor=redactor)
-    carrier.loaded(PLAIN, None, 0.0)
+    Carrier(headers={"X-Key": Secret("0123456789abcdef"), "X-Group": Secret("default")}, redactor=redactor)
     assert redactor.mask("key 0123456789abcdef of group default") == "key *** of group default"
 
 
@@ -142,3 +187,4 @@ def test_carrier_tells_nothing_of_what_it_holds():
     carrier = Carrier(headers={"X-Key": Secret("0123456789abcdef")})
     carrier.loaded(PLAIN, Secret("my-token"), 0.0)
     assert repr(carrier) == "Carrier(hidden)"
+    assert repr(carrier._static) == "(StaticHeader(upstreams.NAME.headers.X-Key),)"

@@ -13,7 +13,7 @@ from gatepass.config.credential.oauth2 import Oauth2Credential
 from gatepass.config.references import read_file
 from gatepass.tokens.expiry import date_of
 from gatepass.tokens.issuer import Heard
-from gatepass.tokens.oauth2.assertion import TYPE, KeySigner, SecretSigner, Signer, claims
+from gatepass.tokens.oauth2.assertion import TYPE, Signer, claims
 from gatepass.tokens.oauth2.refusal import code_of
 from gatepass.tokens.secret import revealed
 
@@ -63,12 +63,8 @@ class Client:
                 return Proof(((b"authorization", f"Basic {pair}".encode()),))
             case "form":
                 return Proof(fields=named | {"client_secret": revealed(self._secret, "client_secret")})
-            case "secret_jwt" | "private_key_jwt":
-                said = claims(settings.client_id, self._audience(token_url), wall_s + self._ahead_s)
-                signed = {"client_assertion_type": TYPE, "client_assertion": self._signer.sign(said)}
-                return Proof(fields=named | signed)
-            case "mtls" | "none":
-                return Proof(fields=named)
+            case "secret_jwt" | "private_key_jwt" | "mtls" | "none":
+                return Proof(fields=named | self._assertion(token_url, wall_s + self._ahead_s))
 
     def heed(self, heard: Heard) -> bool:
         """Whether an assertion may have been refused for its times alone: then the next is made by the issuer's clock.
@@ -76,13 +72,20 @@ class Client:
         With a clock of ours that is two minutes behind, every assertion has expired when it arrives.
         """
         date_s = date_of(heard.reply.headers)
-        if self._settings.client_auth not in ("secret_jwt", "private_key_jwt") or date_s is None:
+        if self._signer is None or date_s is None:
             return False
         ahead_s = date_s - heard.wall_s
         if not _unknown_client(heard) or abs(ahead_s - self._ahead_s) < SKEW_S:
             return False
         self._ahead_s = ahead_s
         return True
+
+    def _assertion(self, token_url: str, wall_s: float) -> dict[str, str]:
+        """What a signature proves, where one does."""
+        if self._signer is None:
+            return {}
+        said = claims(self._settings.client_id, self._audience(token_url), wall_s)
+        return {"client_assertion_type": TYPE, "client_assertion": self._signer.sign(said)}
 
     def _audience(self, token_url: str) -> str:
         match self._settings.assertion_audience:
@@ -104,8 +107,12 @@ def _private_key(settings: Oauth2Credential) -> Secret | None:
     return settings.private_key if file is None else Secret(lambda: read_file(file))
 
 
-def _signer(settings: Oauth2Credential, secret: Secret, key: Secret | None) -> Signer:
-    return SecretSigner(secret) if key is None else KeySigner(settings, key)
+def _signer(settings: Oauth2Credential, secret: Secret, key: Secret | None) -> Signer | None:
+    if settings.client_auth not in ("secret_jwt", "private_key_jwt"):
+        return None
+    from gatepass.tokens.oauth2.signer import signer_of  # which loads what signs, for these two alone
+
+    return signer_of(settings, secret, key)
 
 
 def _basic(client_id: str, secret: str) -> str:

@@ -8,7 +8,6 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from hashlib import sha256
 from typing import Any, TypeVar
 
 from gatepass.config.credential.oauth2 import Oauth2Credential
@@ -16,10 +15,10 @@ from gatepass.runtime import Clock
 from gatepass.tokens.document import ENVELOPES
 from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.issuer import Heard
+from gatepass.tokens.oauth2.account import account_of, recipe_of
 from gatepass.tokens.oauth2.grant import Fields, refresh
 from gatepass.tokens.oauth2.keepsake import Keepsake
 from gatepass.tokens.oauth2.refusal import DEAD_GRANT, code_of, sign_in_anew
-from gatepass.tokens.recipe import recipe
 from gatepass.tokens.reply import NotJson, Reply, document_of
 from gatepass.tokens.secret import revealed
 
@@ -76,32 +75,6 @@ def kept_in(text: str | None) -> Kept | None:
     token, marks = document.get("refresh_token"), (document.get("recipe"), document.get("account"))
     whose = (mark if isinstance(mark, str) else None for mark in marks)
     return Kept(token, *whose) if isinstance(token, str) and token else None
-
-
-def recipe_of(settings: Oauth2Credential) -> str:
-    """Whose refresh tokens these are.
-
-    Where a new login is a fetch like any other, the whole recipe tells it: a field of any name may choose the
-    account that is signed in to (`extra.tenant`). Where a person gave the first token, that one is the login, and
-    neither wishes nor proof belong to it: a change of those must not bring it back, which has long ended.
-    Raises FetchFailure where a secret cannot be read.
-    """
-    if settings.grant_type == "refresh_token":
-        first = settings.refresh_token
-        return _digest(account_of(settings), None if first is None else revealed(first, "refresh_token"))
-    try:
-        return recipe(settings)
-    except (ValueError, OSError) as error:
-        raise FetchFailure(f"a secret cannot be read: {error}", quick=False) from None
-
-
-def account_of(settings: Oauth2Credential) -> str:
-    """By which client, and of which issuer, a refresh token may be used."""
-    return _digest(settings.endpoint, settings.client_id)
-
-
-def _digest(*parts: str | None) -> str:
-    return sha256(json.dumps(parts).encode()).hexdigest()
 
 
 class Rotation:

@@ -158,7 +158,7 @@ class Errand:
         """`text` without what this errand signed in with."""
         own = Redactor()
         for value in readable(self.secrets):
-            own.learn(value or "", permanent=True)
+            own.learn(value or "")
         return own.mask(text)
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import os
+import os.path
 from calendar import timegm
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -41,7 +40,7 @@ class GoogleSource:
     """Each fetch reads the credentials anew and makes an object of its own: none caches a token.
 
     Where the credentials are looked for without `credentials_file` is Google's own order (application
-    default credentials). `google.auth.default` is not asked: it makes requests of its own, past ours
+    default credentials) in `environment`. `google.auth.default` is not asked: it makes requests of its own, past ours
     (google-auth 2.62, `_get_explicit_environ_credentials` hands on no `request`), and runs gcloud.
     """
 
@@ -51,7 +50,7 @@ class GoogleSource:
         settings: GoogleCredential,
         transport: Transport,
         clock: Clock,
-        environment: Mapping[str, str] = os.environ,
+        environment: Mapping[str, str],
     ) -> None:
         hush("google")
         self._settings = settings
@@ -107,8 +106,8 @@ class GoogleSource:
         if told := self._settings.credentials_file or self._environment.get("GOOGLE_APPLICATION_CREDENTIALS"):
             return told
         home = self._environment.get("HOME", "/")
-        usual = Path(self._environment.get("CLOUDSDK_CONFIG") or f"{home}/.config/gcloud", GCLOUD_FILE)
-        return str(usual) if usual.is_file() else None
+        usual = os.path.join(self._environment.get("CLOUDSDK_CONFIG") or f"{home}/.config/gcloud", GCLOUD_FILE)
+        return usual if os.path.isfile(usual) else None  # what may not be looked at is not there
 
 
 def _document(path: str) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from gatepass.errors import Fault
 from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.life import ToldBy
 from gatepass.tokens.secret import readable
+from gatepass.tokens.source import build_source
 from gatepass.tokens.vendor.google import GoogleSource
 from gatepass.tokens.vendor.google_account import Accounts
 from gatepass.tokens.vendor.google_request import GIVEN_UP, GoogleRequest
@@ -242,6 +243,26 @@ async def test_application_default_credentials_are_looked_for_in_googles_order(t
     assert await asked({**home, "GOOGLE_APPLICATION_CREDENTIALS": str(named)}) == "https://named.example/token"
     moved = {"CLOUDSDK_CONFIG": str(usual)}
     assert await asked(moved) == "https://usual.example/token"
+
+
+async def test_a_home_that_may_not_be_entered_is_as_good_as_none(monkeypatch):
+    """Distroless images set HOME=/root and run as nobody."""
+
+    def stat(path: Any, **_: Any) -> Any:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    issuer = ScriptedIssuer(present(), Mint(life=1_799, text="ya29.machine"))
+    minting = source(issuer, {"HOME": "/root"})
+    monkeypatch.setattr("os.stat", stat)
+    assert minting.secrets() == ()
+    assert (await minting.fetch()).text == "ya29.machine"
+
+
+async def test_the_environment_is_gatepasss_own(monkeypatch, tmp_path):
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", file_of(tmp_path, user()))
+    issuer = ScriptedIssuer(present())
+    assert (await build_source("corp", google(), issuer, issuer.clock).fetch()).text == "token-1"
+    assert form(issuer)["refresh_token"] == "1//refresh-token-of-the-user"
 
 
 async def test_the_metadata_server_gives_the_machines_own_token():

@@ -1,0 +1,43 @@
+"""Words of the protocols that several parts must read alike: each of these facts stands here and nowhere else."""
+
+from __future__ import annotations
+
+import re
+
+OVER_QUOTA = frozenset(("insufficient_quota", "insufficient_user_quota"))
+TOO_LONG = frozenset(("context_length_exceeded", "exceed_context_size_error", "contextwindowexceedederror"))
+REFUSED_CONTENT = frozenset(
+    (
+        *("content_filter", "content_policy_violation", "data_inspection_failed", "datainspectionfailed"),
+        *("invalid_prompt", "moderation_blocked"),
+    )
+)
+FINAL_CODES = OVER_QUOTA | TOO_LONG | REFUSED_CONTENT
+"""As an error's `code` or `type`, in lower case: the account or the request itself is at fault, so that neither a
+repeat nor another form of it helps."""
+
+REPLAYED = re.compile(
+    r"rate limit|429|tpm limit|too many requests|requests per minute|server|503|502|504|500|unavailable"
+)
+"""What RAGFlow repeats a whole chat for when a stream ends in an error that says so: the text comes twice and tools
+run again. Its own words (rag/llm/chat_model.py, `_classify_error`, the same from v0.20.5 on), searched in the
+lower-cased message, which is all of a mid-stream error that openai-python shows (its `_streaming.py`)."""
+
+HOP_BY_HOP = frozenset(
+    (
+        *(b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade"),
+        *(b"proxy-authenticate", b"proxy-authorization", b"proxy-authentication-info"),
+    )
+)
+"""Header fields that are true of one hop only (RFC 9110 7.6.1), and what older clients send beside them."""
+
+CREDENTIALS = frozenset((b"authorization", b"x-api-key", b"api-key", b"cookie"))
+"""Header fields that show a client's own credential: it is for gatepass alone."""
+
+MADE_ANEW = frozenset(
+    (
+        *(b"host", b"expect", b"content-type", b"content-length", b"content-encoding"),
+        *(b"accept", b"accept-encoding", b"x-request-id"),
+    )
+)
+"""Request fields that gatepass writes itself for the second hop."""

@@ -1,0 +1,95 @@
+"""What never becomes a request leaves its trace, and a full gatepass still answers who probes it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import pytest
+
+from gatepass.api.spare import SPARE_CONNECTIONS
+from tests.integration.gateway import BOUND_S, Gateway, gateway
+
+UPSTREAM = "http://127.0.0.1:9"
+
+
+async def told(port: int, data: bytes) -> bytes:
+    """The whole response to `data`, on a connection of its own."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(data)
+        async with asyncio.timeout(BOUND_S):
+            return await reader.read()
+    finally:
+        writer.close()
+
+
+@asynccontextmanager
+async def full(connections: int = 2, more: int = 0):
+    """A gatepass whose `connections` are all open, and `more`."""
+    async with gateway(upstream=UPSTREAM, limits={"connections": connections}) as gp, AsyncExitStack() as held:
+        for _ in range(connections + more):
+            _, writer = await asyncio.open_connection("127.0.0.1", gp.port)
+            held.callback(writer.close)
+        yield gp
+
+
+def errors(gp: Gateway) -> dict[str, float]:
+    lines = gp.gate.metrics.exposition().decode().splitlines()
+    found = (line.rpartition(" ") for line in lines if line.startswith("gatepass_errors_total{"))
+    return {labels.removeprefix("gatepass_errors_total"): float(value) for labels, _, value in found}
+
+
+def lines(caplog: pytest.LogCaptureFixture) -> list[tuple[str, int]]:
+    fields = [record.__dict__["fields"] for record in caplog.records if record.getMessage() == "refused"]
+    assert all(one["peer"] == "127.0.0.1" for one in fields)
+    return [(one["code"], one["count"]) for one in fields]
+
+
+async def test_what_never_becomes_a_request_is_counted_and_logged(caplog: pytest.LogCaptureFixture):
+    caplog.set_level(logging.INFO, "gatepass")
+    many = b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 101 + b"\r\n"
+    async with gateway(upstream=UPSTREAM, limits={"receive_s": 0.2}) as gp:
+        answers = [await told(gp.port, data) for data in (b"NONSENSE\r\n\r\n", b"POST /v1/chat", many)]
+        assert [answer[9:12] for answer in answers] == [b"400", b"408", b"431"]
+        assert errors(gp) == {
+            '{code="invalid_request",hop="client"}': 1,
+            '{code="receive_timeout",hop="client"}': 1,
+            '{code="head_too_large",hop="client"}': 1,
+        }
+    assert lines(caplog) == [("invalid_request", 1), ("receive_timeout", 1), ("head_too_large", 1)]
+
+
+async def test_a_connection_too_many_is_counted_and_logged(caplog: pytest.LogCaptureFixture):
+    caplog.set_level(logging.INFO, "gatepass")
+    async with full() as gp:
+        answer = await told(gp.port, b"GET /v1/models HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        assert errors(gp) == {'{code="overloaded",hop="gatepass"}': 1}
+    assert answer.startswith(b"HTTP/1.1 503 ")
+    assert b"limits.connections" in answer
+    assert b"\r\nretry-after: 1\r\n" in answer
+    assert lines(caplog) == [("overloaded", 1)]
+
+
+@pytest.mark.parametrize("page", ["/healthz", "/readyz", "/metrics"])
+async def test_a_full_gatepass_answers_who_watches_it(page: str):
+    async with full() as gp:
+        answers = [await told(gp.port, b"GET %b HTTP/1.1\r\nhost: localhost\r\n\r\n" % page.encode()) for _ in range(3)]
+        assert errors(gp) == {}
+    assert [answer.split(b" ")[1] for answer in answers] == [b"200"] * 3
+    assert all(b"\r\nconnection: close\r\n" in answer for answer in answers)
+
+
+async def test_a_body_for_a_connection_too_many_is_taken_so_that_the_reason_is_read():
+    body = bytes(4_000_000)
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n\r\n" % len(body)
+    async with full() as gp:
+        answer = await told(gp.port, head + body)
+    assert (answer[9:12], answer.endswith(b"}}")) == (b"503", True)
+
+
+async def test_far_above_the_limit_the_reason_comes_at_once():
+    async with full(more=SPARE_CONNECTIONS) as gp:
+        answer = await told(gp.port, b"")
+    assert answer.startswith(b"HTTP/1.1 503 ")

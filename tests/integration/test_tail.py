@@ -1,0 +1,65 @@
+"""An upstream that does not end its body after `[DONE]`: the answer is out, and no story of it goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+import pytest
+
+from gatepass.verdict.tail import TAIL_S
+from tests.integration.answers import EVENTS
+from tests.integration.gateway import HELLO, gateway
+from tests.integration.scripted import Dialogue, Hold, Scripted, Send, begin_stream, chunk
+from tests.unit.clock import DrivenClock
+from tests.waiting import until
+
+ENDLESS: Dialogue = [*begin_stream(), *(Send(chunk(one)) for one in EVENTS), Hold()]
+TOTAL_S = 0.5
+
+
+async def line_of(caplog) -> dict[str, Any]:
+    def lines() -> list[Any]:
+        return [record for record in caplog.records if record.name == "gatepass.access"]
+
+    await until(lambda: len(lines()) == 1)
+    fields: dict[str, Any] = lines()[0].fields
+    return fields
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+async def test_a_tail_is_waited_for_behind_the_answer_and_closed_after_a_second(is_stream):
+    clock = DrivenClock()
+    models = {"m": {"upstream": "chat", "stream": "aggregate"}}
+    async with Scripted(ENDLESS) as upstream, gateway(upstream=upstream.url, models=models, clock=clock) as gate:
+        answer = await gate.ask({**HELLO, "stream": is_stream}).answer()
+        await until(lambda: not gate.gate.live.busy)
+        assert (answer.status, answer.whole, upstream.open) == (200, True, 1)
+        assert "tail of a stream" in [task.get_name() for task in asyncio.all_tasks()]
+        await clock.advance(TAIL_S)
+        await upstream.left()
+
+
+async def test_a_total_that_passes_in_the_tail_makes_no_error_of_a_whole_answer(caplog):
+    caplog.set_level(logging.INFO, "gatepass")
+    clock = DrivenClock()
+    async with Scripted(ENDLESS) as upstream:
+        upstreams = {"chat": {"base_url": f"{upstream.url}/v1", "timeouts": {"total_s": TOTAL_S}}}
+        async with gateway(upstreams=upstreams, clock=clock) as gate:
+            answer = await gate.ask({**HELLO, "stream": True}).answer()
+            await clock.advance(TOTAL_S)
+            line = await line_of(caplog)
+    assert answer.events[-1] == "[DONE]"
+    assert (line["outcome"], line.get("code"), line["duration_s"]) == ("ok", None, 0.0)
+
+
+async def test_a_tail_holds_up_no_drain_and_is_none_that_it_ends(caplog):
+    caplog.set_level(logging.INFO, "gatepass")
+    async with Scripted(ENDLESS) as upstream:
+        async with gateway(upstream=upstream.url) as gate:
+            await gate.ask({**HELLO, "stream": True}).answer()
+        async with asyncio.timeout(5):
+            await upstream.left()
+    (drained,) = [record for record in caplog.records if record.getMessage() == "drained"]
+    assert drained.fields == {"streams_ended": 0}

@@ -1,0 +1,244 @@
+"""How a supervisor keeps, renews and ends its workers: real processes and signals, with programs that play workers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gatepass import supervisor
+from gatepass.supervisor import Supervisor
+from tests.waiting import until
+
+UNUSABLE = 2
+WORKER = """
+import json, os, select, signal, socket, sys, time
+folder, plans = sys.argv[1], json.loads(sys.argv[2])
+at = sys.argv.index("--worker")
+name, lifeline, peers = sys.argv[at + 1], int(sys.argv[at + 4]), sys.argv[at + 7]
+plan = plans.get(name, "serve")
+
+def say(word):
+    with open(f"{folder}/said", "a") as said:
+        said.write(f"{name} {word}\\n")
+
+terms, told = 0, False
+
+def on_term(*_):
+    global terms
+    terms += 1
+    say("TERM")
+    if told or terms == 2 or plan == "slow":
+        os._exit(0)
+
+if plan == "refuse":
+    sys.exit(2)
+signal.signal(signal.SIGTERM, signal.SIG_IGN if plan == "deaf" else on_term)
+say(f"is {os.getpid()}")
+heard = socket.socket(fileno=lifeline)
+if plan != "slow":
+    open(f"{peers}/{name}.sock", "w").close()
+while not os.path.exists(f"{folder}/finish") or not (told or terms):
+    if not told and select.select([heard], [], [], 0)[0]:
+        say("lifeline")
+        told = True
+    time.sleep(0.005)
+"""
+"""Notes what it is told, and ends when the test lets it finish, or at a signal that is not the first word. `slow` is
+never ready, `refuse` cannot use its configuration, `deaf` hears no signal."""
+
+
+class Kept:
+    """A supervisor of two such workers, in this process."""
+
+    def __init__(self, folder: Path, said: list[dict[str, Any]], plans: dict[str, str]) -> None:
+        self._folder = folder
+        self._logged = said
+        script = folder / "worker.py"
+        script.write_text(WORKER)
+        named = {name.replace("_", "-"): plan for name, plan in plans.items()}
+        command = (sys.executable, "-I", "-S", str(script), str(folder), json.dumps(named))
+        self._listening = socket.socket()
+        self.supervisor = Supervisor(command, self._listening, 2, 0.05, lambda: self._announced.set(), UNUSABLE)
+        self._announced = asyncio.Event()
+        self.running = asyncio.create_task(self.supervisor.run())
+
+    async def aclose(self) -> None:
+        self.finish()
+        if not self.running.done():
+            self.signal(signal.SIGTERM)
+        await asyncio.wait([self.running], timeout=20)
+        self._listening.close()
+
+    @property
+    def said(self) -> list[str]:
+        path = self._folder / "said"
+        return path.read_text().splitlines() if path.exists() else []
+
+    @property
+    def pids(self) -> dict[str, int]:
+        split = [line.split() for line in self.said]
+        return {words[0]: int(words[2]) for words in split if words[1] == "is"}
+
+    def told(self, name: str) -> list[str]:
+        """What one worker has heard."""
+        return [line.partition(" ")[2] for line in self.said if line.startswith(f"{name} ") and " is " not in line]
+
+    def logged(self, event: str) -> list[Any]:
+        return [fields for fields in self._logged if fields["event"] == event]
+
+    async def up(self, *names: str) -> None:
+        await until(lambda: set(names) <= set(self.pids))
+
+    async def served(self) -> None:
+        await asyncio.wait_for(self._announced.wait(), 20)
+        await self.up("worker-1", "worker-2")
+
+    async def renewed(self) -> None:
+        os.kill(os.getpid(), signal.SIGHUP)
+        await until(lambda: self.told("worker-1") == self.told("worker-2") == ["TERM"])
+
+    def signal(self, number: int) -> None:
+        os.kill(os.getpid(), number)
+
+    def finish(self) -> None:
+        (self._folder / "finish").touch()
+
+    async def ended(self) -> int:
+        return await asyncio.wait_for(self.running, 20)
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+Keep = Callable[..., aclosing[Kept]]
+
+
+@pytest.fixture
+def keep(tmp_path, caplog, monkeypatch) -> Iterator[Keep]:
+    caplog.set_level(logging.INFO, "gatepass.supervisor")
+    monkeypatch.setattr(supervisor, "KILL_GRACE_S", 20.0)
+    logged: list[dict[str, Any]] = []
+
+    class Noting(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            logged.append({"event": record.getMessage(), **getattr(record, "fields", {})})
+
+    handler = Noting()
+    supervisor.LOG.addHandler(handler)
+    monkeypatch.setattr(supervisor.LOG, "propagate", False)
+
+    yield lambda **plans: aclosing(Kept(tmp_path, logged, plans))
+    supervisor.LOG.removeHandler(handler)
+
+
+async def test_a_stop_during_a_renewal_ends_it_and_tells_nobody_twice(keep):
+    async with keep(worker_3="slow") as kept:
+        await kept.served()
+        kept.signal(signal.SIGHUP)
+        await kept.up("worker-3")
+        kept.signal(signal.SIGTERM)
+        await until(lambda: not alive(kept.pids["worker-3"]))
+        await until(lambda: kept.told("worker-1") == kept.told("worker-2") == ["lifeline"])
+        assert not kept.running.done()
+        kept.finish()
+        assert await kept.ended() == 0
+        assert kept.told("worker-3") == ["TERM"]
+        assert (kept.told("worker-1"), kept.told("worker-2")) == (["lifeline"], ["lifeline"])
+        assert sorted(kept.pids) == ["worker-1", "worker-2", "worker-3"]
+
+
+async def test_a_stop_among_the_first_starts_ends_all_that_were_started(keep):
+    async with keep() as kept:
+        while not kept.logged("worker_started"):
+            await asyncio.sleep(0)
+        kept.supervisor._stop()  # a signal would be a turn of the loop too late
+        kept.finish()
+        assert await kept.ended() == 0
+        assert not any(map(alive, kept.pids.values()))
+
+
+async def test_a_stop_waits_for_a_worker_that_was_on_its_way_into_a_slot(keep):
+    async with keep(worker_3="deaf") as kept:
+        await kept.served()
+        kept.signal(signal.SIGHUP)
+        await kept.up("worker-3")
+        kept.signal(signal.SIGTERM)
+        await until(lambda: kept.told("worker-3") == ["lifeline"])
+        kept.finish()
+        assert await kept.ended() == 0
+        assert not any(map(alive, kept.pids.values()))
+
+
+async def test_a_worker_that_was_replaced_is_waited_for_and_hears_the_second_signal(keep):
+    async with keep() as kept:
+        await kept.served()
+        await kept.renewed()
+        kept.signal(signal.SIGTERM)
+        await until(lambda: all("lifeline" in kept.told(f"worker-{number}") for number in (1, 2, 3, 4)))
+        assert not kept.running.done()
+        kept.signal(signal.SIGTERM)
+        assert await kept.ended() == 0
+        assert not any(map(alive, kept.pids.values()))
+        assert kept.told("worker-1") == kept.told("worker-2") == ["TERM", "lifeline", "TERM"]
+        assert (kept.told("worker-3")[:2], kept.told("worker-4")[:2]) == (["lifeline", "TERM"], ["lifeline", "TERM"])
+
+
+async def test_a_worker_that_outlives_its_drain_is_killed(keep, monkeypatch):
+    monkeypatch.setattr(supervisor, "KILL_GRACE_S", 0.05)
+    async with keep(worker_1="deaf") as kept:
+        await kept.served()
+        kept.signal(signal.SIGHUP)
+        await until(lambda: kept.logged("worker_killed"))
+        await until(lambda: not alive(kept.pids["worker-1"]))
+        assert kept.logged("worker_killed")[0] == {"event": "worker_killed", "worker": "worker-1"}
+
+
+@pytest.mark.parametrize("plans", [{"worker_1": "refuse"}, {"worker_1": "refuse", "worker_2": "refuse"}])
+async def test_a_first_worker_that_cannot_use_the_configuration_ends_the_supervisor_with_its_code(keep, plans):
+    plans = {"worker_2": "slow", **plans}
+    async with keep(**plans) as kept:
+        kept.finish()
+        assert await kept.ended() == UNUSABLE
+        assert len(kept.logged("worker_started")) == 2
+        assert kept.logged("worker_died") == []
+
+
+async def test_a_later_worker_that_cannot_use_the_configuration_is_started_again(keep, monkeypatch):
+    """What was served before is served by the others meanwhile, and the file may be written to just now."""
+    monkeypatch.setattr(supervisor, "SHORT_LIFE_S", 0.0)
+    async with keep(worker_3="refuse") as kept:
+        await kept.served()
+        os.kill(kept.pids["worker-1"], signal.SIGKILL)
+        await kept.up("worker-4")
+        died = [(fields["worker"], fields["code"]) for fields in kept.logged("worker_died")]
+        assert died == [("worker-1", -signal.SIGKILL), ("worker-3", UNUSABLE)]
+
+
+async def test_a_worker_that_took_the_slot_of_a_dead_one_is_kept(keep, monkeypatch):
+    """A renewal while the slot's next worker waited for its time: one of two would be nobody's."""
+    monkeypatch.setattr(supervisor, "FIRST_PAUSE_S", 0.5)
+    async with keep() as kept:
+        await kept.served()
+        os.kill(kept.pids["worker-1"], signal.SIGKILL)
+        await until(lambda: kept.logged("worker_died"))
+        kept.signal(signal.SIGHUP)
+        await until(lambda: kept.told("worker-2") == ["TERM"])
+        os.kill(kept.pids["worker-3"], signal.SIGKILL)
+        await kept.up("worker-5")
+        assert [fields["worker"] for fields in kept.logged("worker_died")] == ["worker-1", "worker-3"]

@@ -1,0 +1,49 @@
+"""One fact, one place: every part that acts on a word of the lexicon acts on all of its kind."""
+
+from __future__ import annotations
+
+import pytest
+
+from gatepass import lexicon
+from gatepass.adapt.teaching.heard import NEVER_CODES
+from gatepass.call import Complaint
+from gatepass.config.carry import checked_fields
+from gatepass.config.upstream import NEVER_FORWARDED
+from gatepass.errors import UpstreamRefusal
+from gatepass.relay.failure import is_understood
+from gatepass.surface.headers import safe_headers
+from gatepass.surface.openai_error import error_headers, stream_message
+from gatepass.upstream.codes import STATUS_OF_CODE
+from gatepass.upstream.headers import forwarded, relayed
+
+
+@pytest.mark.parametrize("code", sorted(lexicon.FINAL_CODES))
+def test_a_final_code_has_a_status_teaches_nothing_and_is_not_repeated(code):
+    assert STATUS_OF_CODE[code] == (429 if code in lexicon.OVER_QUOTA else 400)
+    assert code in NEVER_CODES
+    error = UpstreamRefusal("no", upstream="chat", status=429, upstream_code=code)
+    assert (b"x-should-retry", b"false") in error_headers(error)
+
+
+@pytest.mark.parametrize("name", sorted(lexicon.HOP_BY_HOP))
+def test_a_field_of_one_hop_crosses_in_no_direction_and_is_set_by_nobody(name):
+    field = (name, b"v")
+    assert safe_headers((field,)) == ()
+    assert forwarded((field,), [name.decode()]) == ()
+    assert relayed((field,)) == []
+    with pytest.raises(ValueError, match="cannot be set"):
+        checked_fields([name.decode()])
+
+
+@pytest.mark.parametrize("name", sorted(lexicon.CREDENTIALS))
+def test_a_clients_credential_goes_nowhere(name):
+    assert safe_headers(((name, b"v"),)) == ()
+    assert forwarded(((name, b"v"),), [name.decode()]) == ()
+    assert name.decode() in NEVER_FORWARDED
+
+
+@pytest.mark.parametrize("word", lexicon.REPLAYED.pattern.split("|"))
+def test_a_word_that_makes_ragflow_begin_again_ends_no_stream(word):
+    text = f"The {word.title()}!"
+    assert not is_understood({"error": {"message": text}}, Complaint(text))
+    assert not lexicon.REPLAYED.search(stream_message(UpstreamRefusal(text, upstream="chat", status=400)).lower())

@@ -1,0 +1,41 @@
+import pytest
+
+from gatepass.call import Secret
+from gatepass.observe.redaction import KEPT, MASK, Redactor
+from gatepass.tokens.journal import Journal
+from gatepass.tokens.life import Token
+
+
+@pytest.fixture
+def journal() -> Journal:
+    return Journal("corp", Redactor())
+
+
+def masked(journal: Journal, kind: str, count: int) -> int:
+    """How many of the values `KIND-00000` up to `count` are masked, which must be the last ones."""
+    texts = [journal.redactor.mask(f"{kind}-{number:05}") for number in range(count)]
+    found = texts.count(MASK)
+    assert texts[count - found :] == [MASK] * found
+    return found
+
+
+def test_a_secret_that_is_rotated_for_months_is_remembered_by_its_last_values(journal):
+    """A projected token of Kubernetes changes every 50 minutes: `federated_token_file`, `web_identity_token_file`."""
+    for number in range(720):
+        journal.learn((Secret(f"first-{number:05}"), Secret("the-same-secret"), Secret(f"other-{number:05}")))
+    assert (masked(journal, "first", 720), masked(journal, "other", 720)) == (KEPT, KEPT)
+    assert journal.redactor.mask("the-same-secret") == MASK
+
+
+@pytest.mark.parametrize("life_s", [300.0, None])
+def test_tokens_and_keys_that_come_and_go_are_remembered_by_the_last_ones(journal, life_s):
+    for number in range(0, 100, 2):
+        journal.minted(Token(Secret(f"token-{number:05}"), 0.0, life_s), 0.1)
+        journal.found(Token(Secret(f"token-{number + 1:05}"), 0.0, life_s))
+    assert masked(journal, "token", 100) == KEPT
+
+
+def test_what_a_source_signs_in_with_changes_with_its_secrets_alone(journal):
+    first = journal.learn((Secret("one-secret"), Secret("x")))
+    assert journal.learn((Secret("one-secret"), Secret("x"))) == first
+    assert journal.learn((Secret("one-secret"), Secret("y"))) != first
