@@ -376,7 +376,7 @@ async def test_a_trial_asks_each_operation_in_its_own_words(operation, shape, an
     assert upstream.received[0].json() == asked
 
 
-UNFIT = {
+UNFIT: dict[str, list[Any]] = {
     "chat": [{"error": {"message": "out of memory"}}, {}, b""],
     "embeddings": [{"data": [{"index": 0, "embedding": []}]}, {"data": []}],
     "rerank": [{"results": [{"index": 7, "relevance_score": 0.1}]}, {"results": []}, {"results": "none"}],
