@@ -440,7 +440,7 @@ async def test_one_request_more_than_the_limit_is_503_with_retry_after():
         for ask in asks:
             await ask.__aenter__()
         await hung.requested(3)
-        response = await spoken(gate.port, b"")
+        response = await spoken(gate.port, request(json.dumps(HELLO).encode()))
         for ask in asks:
             await ask.__aexit__()
     assert told(response) == (503, "overloaded", "gatepass")

@@ -234,7 +234,7 @@ async def test_the_access_line_of_a_stream(caplog):
         "status": 200,
         "outcome": "ok",
         "attempts": 1,
-        "adapted": ["images=0"],
+        "adapted": ("images=0",),
         "bytes_in": len(ask.data),
         "bytes_out": len(answer.body),
         "events": 3,
