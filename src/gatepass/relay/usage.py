@@ -11,7 +11,7 @@ import msgspec
 TAIL_BYTES = 2_048
 
 _NAME = b'"usage"'
-_USAGE = re.compile(rb'"usage"\s*:\s*(\{(?:[^{}"]|"[^"\\]*"|\{[^{}]*\})*\})')
+_USAGE = re.compile(rb'"usage"\s*+:\s*+(\{(?:[^{}"]++|"[^"\\]*+"|\{[^{}]*+\})*+\})')
 
 
 Count = Annotated[int, msgspec.Meta(ge=0)] | None

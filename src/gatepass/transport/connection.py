@@ -59,7 +59,8 @@ class Connection(asyncio.BufferedProtocol):
         self._parser: httptools.HttpResponseParser | None = None
         self._reply: Incoming | None = None
         self._sending: asyncio.Timeout | None = None
-        self._asked = 0
+        self.kept = False
+        """It has lain idle: its server may have closed it meanwhile, and nobody is to blame."""
         self._killed = False
         self._why = (Fault.CLOSED, "it closed before it was asked")
         self._forget()
@@ -129,9 +130,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def _begin(self) -> asyncio.Transport:
         if self._transport is None or not self.open:
-            raise TransportFault(*self._why, sent=False, stale=self._asked > 0)
+            raise TransportFault(*self._why, sent=False, stale=self.kept)
         self._forget()
-        self._asked += 1
         return self._transport
 
     async def _write(
@@ -265,11 +265,11 @@ class Connection(asyncio.BufferedProtocol):
 
     def _broke_off(self, exc: Exception | None) -> None:
         """The server ended the connection, and with it what it was busy with."""
-        if isinstance(exc, ssl.SSLError) and self._asked <= 1 and not self._heard:
+        if isinstance(exc, ssl.SSLError) and not (self.kept or self._heard):
             self.kill(Fault.TLS, str(exc))  # in TLS 1.3 a client certificate is refused after the handshake
             return
         where = "in the middle of its reply" if self._heard else "without an answer"
-        self.kill(Fault.CLOSED, str(exc or where), stale=self._asked > 1 and not self._heard)
+        self.kill(Fault.CLOSED, str(exc or where), stale=self.kept and not self._heard)
 
     def _finish(self, reply: Incoming) -> None:
         """The reply is whole; the connection is free where nothing is left on either way."""
@@ -278,6 +278,7 @@ class Connection(asyncio.BufferedProtocol):
         reply.end()
         if self._keeps and not (self._surplus or self._problem or self._unsent) and self.open and self._is_written():
             self.resume()
+            self.kept = True
             self._owner.freed(self)
         else:
             self.kill()

@@ -18,6 +18,9 @@ IDLE_S = 30.0
 AGE_S = 120.0
 """A connection older than this takes no further request: the server's name may mean another address now."""
 
+AHEAD_S = 10.0
+"""How long a connection may take that is made ahead of its request."""
+
 BUFFER_BYTES = 128 * 1024
 """What is read at once, at most."""
 
@@ -39,6 +42,8 @@ class Pool:
         self._idle: dict[Connection, float] = {}
         self._waiting: OrderedDict[asyncio.Future[Connection], None] = OrderedDict()
         self._sweep: asyncio.TimerHandle | None = None
+        self._spare: Connection | None = None
+        self._ahead: asyncio.Task[None] | None = None
         self._closed = False
 
     def idle(self) -> Connection | None:
@@ -46,6 +51,8 @@ class Pool:
         while self._idle:
             connection, _ = self._idle.popitem()
             if connection.open:
+                if connection is self._spare:
+                    self._dial_ahead()
                 return connection
         return None
 
@@ -60,6 +67,8 @@ class Pool:
                 continue
             connection = self._slot() if len(self._slots) < self._limit else await self._turn(bound_s)
             if connection.new:
+                if not fresh and any(other.open for other in self._slots):
+                    self._dial_ahead()
                 return await self._dialed(connection, bound_s)
             if connection.open and not fresh:  # what was freed for us may be lost by the time we wake up
                 return connection
@@ -86,10 +95,29 @@ class Pool:
     def close(self) -> None:
         """Kill every connection, busy ones too."""
         self._closed = True
+        if self._ahead is not None:
+            self._ahead.cancel()
         while (waiter := self._next_waiter()) is not None:
             waiter.set_exception(_closed())
         for connection in list(self._slots):
             connection.kill()
+
+    def _dial_ahead(self) -> None:
+        """Have one made while nobody waits for it: where every connection is busy and one more had to be dialed, the
+        next request is likely to find none as well, and a handshake is most of the time to its first token."""
+        if self._ahead is None and not self._closed and len(self._slots) < self._limit:
+            self._spare = self._slot()
+            self._ahead = self._loop.create_task(self._made(self._spare), name="connection ahead")
+
+    async def _made(self, connection: Connection) -> None:
+        try:
+            await self._dialed(connection, AHEAD_S)
+        except TransportFault:
+            return  # who needs one dials for itself, and is told why
+        finally:
+            self._ahead = None
+        connection.kept = True
+        self.freed(connection)
 
     def _slot(self) -> Connection:
         if self._closed:

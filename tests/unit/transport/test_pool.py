@@ -69,7 +69,7 @@ async def proved_whole(pool: Pool, limit: int) -> None:
 
 async def test_a_free_connection_is_used_before_a_new_one_the_last_first():
     server = Server()
-    pool = Pool(server.dial, 3)
+    pool = Pool(server.dial, 2)
     first, second = await pool.take(5), await pool.take(5)
     await use(first)
     await use(second)
@@ -81,7 +81,7 @@ async def test_a_free_connection_is_used_before_a_new_one_the_last_first():
 
 async def test_a_fresh_connection_is_never_one_that_was_kept():
     server = Server()
-    pool = Pool(server.dial, 3)
+    pool = Pool(server.dial, 2)
     kept = [await pool.take(5), await pool.take(5)]
     for connection in kept:
         await use(connection)
@@ -372,3 +372,114 @@ async def test_a_thousand_leavers_leave_no_trace():
     assert works[-1].result() is connection
     await use(connection)
     await proved_whole(pool, 1)
+
+
+# one made ahead of its request
+
+
+async def test_where_one_more_had_to_be_dialed_the_next_finds_one_that_is_there():
+    server = Server()
+    pool = Pool(server.dial, 9)
+    await pool.take(5)
+    assert len(server.dialed) == 1  # a lone request has none made for nobody
+    await pool.take(5)
+    await rest()
+    third = pool.idle()
+    await rest()
+    assert third is not None
+    assert third.open
+    assert third is server.dialed[2]
+    assert len(server.dialed) == 4  # one was taken that was made ahead: requests become more
+    assert pool.idle() is server.dialed[3]
+
+
+async def test_requests_that_become_no_more_have_none_made():
+    server = Server()
+    pool = Pool(server.dial, 9)
+    busy = [await pool.take(5), await pool.take(5)]
+    await rest()
+    for connection in busy * 5:
+        await use(connection)
+        taken_again = [pool.idle()]
+        assert taken_again == [connection]
+    assert len(server.dialed) == 3
+
+
+async def test_one_that_cannot_be_made_ahead_fails_nobody():
+    server = Server()
+    pool = Pool(server.dial, 3)
+    await pool.take(5)
+    server.go_on.clear()
+    second = taken(pool)
+    await rest()
+    assert len(server.dialed) == 3
+    server.down = True
+    server.go_on.set()
+    with pytest.raises(TransportFault):
+        await second
+    await rest()
+    server.down = False
+    assert (await pool.take(5)).open
+
+
+async def test_who_waits_gets_the_one_that_is_made_ahead():
+    server = Server()
+    pool = Pool(server.dial, 3)
+    await pool.take(5)
+    server.go_on.clear()
+    second = taken(pool)
+    await rest()
+    third = taken(pool)
+    await rest()
+    assert not third.done()
+    server.go_on.set()
+    await rest()
+    assert {second.result(), third.result()} == set(server.dialed[1:])
+
+
+async def test_nothing_is_made_ahead_beyond_the_limit_nor_after_the_close():
+    server = Server()
+    pool = Pool(server.dial, 2)
+    await pool.take(5)
+    await pool.take(5)
+    await rest()
+    assert len(server.dialed) == 2
+    other = Pool(server.dial, 3)
+    await other.take(5)
+    server.go_on.clear()
+    second = taken(other)
+    await rest()
+    other.close()
+    server.go_on.set()
+    await rest()
+    second.cancel()
+    await rest()
+    assert not any(connection.open for connection in server.dialed[2:])
+
+
+async def test_one_made_ahead_that_its_server_closed_meanwhile_is_nobodys_fault():
+    """Its request was not read: it may be sent again."""
+    server = Server()
+    pool = Pool(server.dial, 9)
+    await pool.take(5)
+    await pool.take(5)
+    await rest()
+    ahead = pool.idle()
+    assert ahead is not None
+    asking = asyncio.ensure_future(ahead.ask(b"", b"", BOUNDS))
+    await rest()
+    ahead.connection_lost(None)
+    with pytest.raises(TransportFault) as caught:
+        await asking
+    assert caught.value.stale
+
+
+async def test_one_made_ahead_that_nobody_wants_is_dropped():
+    server = Server()
+    pool = Pool(server.dial, 9)
+    await pool.take(5)
+    await pool.take(5)
+    await rest()
+    assert server.open == 3
+    await advance(IDLE_S + 1)
+    assert server.open == 2
