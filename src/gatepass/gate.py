@@ -72,10 +72,10 @@ class Hop:
     timeouts: Timeouts
     carrier: Carrier = field(default_factory=Carrier)
     shaping: Shaping = field(default_factory=Plain)
+    host: str = field(init=False)
 
-    @property
-    def host(self) -> str:
-        return urlsplit(self.settings.base_url).netloc
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "host", urlsplit(self.settings.base_url).netloc)
 
 
 class Reply(Protocol):
