@@ -212,7 +212,7 @@ class EventStream:
         return run[len(_BOM) :]
 
     def _judge(self, block: bytes) -> bytes:
-        if self._template.count(block):
+        if self._template.count(_behind_id(block) if self._has_ids else block):
             self.events += 1
             return block
         data = single_line_data(block)
@@ -290,7 +290,7 @@ class EventStream:
         if self._repair is not None and isinstance(said, dict):
             shaped = self._repair.shape(block, said)
         if is_plain and self._progress.has_answer and (self._repair is None or self._repair.is_idle):
-            self._template.learn(block, self.events)
+            self._template.learn(_behind_id(block), self.events)
         return shaped
 
     def _judge_error(self, block: bytes, said: Any, complaint: Complaint | None) -> bytes:
@@ -300,3 +300,8 @@ class EventStream:
         self._fail(failure.refusal(self._upstream, complaint))
         self.has_told = failure.is_understood(said, complaint)
         return self._last_words() + (block if self.has_told else b"")
+
+
+def _behind_id(block: bytes) -> bytes:
+    """`block` without the `id:` line that it may begin with: the ids of a stream's events differ, and say nothing."""
+    return block[block.find(b"\n") + 1 :] if block.startswith(b"id:") else block

@@ -208,6 +208,28 @@ def test_recognised_and_parsed_events_give_the_same_bytes_and_the_same_state(eve
 HELLO, YOU, END = text("Hello"), text("you"), data(chunk({}, finish="stop"))
 
 
+def test_events_that_differ_in_their_ids_and_their_texts_are_parsed_once(monkeypatch):
+    parsed: list[bytes] = []
+
+    def counted(said):
+        parsed.append(said)
+        return read_json(said)
+
+    monkeypatch.setattr(stream_module, "read_json", counted)
+    words = [b"id: %d\n" % number + text(f" word {number}") for number in range(50)]
+    pings = [b": ping\n\n"] * 50
+    out, stream = relayed(*(one for pair in zip(words, pings, strict=True) for one in pair), DONE)
+    assert out == b"".join(one for pair in zip(words, [b": ping\n"] * 50, strict=True) for one in pair) + DONE
+    assert (stream.events, len(parsed)) == (50, 1)
+
+
+def test_an_error_behind_an_id_is_no_text():
+    stream = new_stream()
+    stream.feed(b"".join(b"id: %d\n" % number + text("x") for number in range(3)))
+    stream.feed(b'id: 4\ndata: {"error": {"message": "boom"}}\n\n')
+    assert str(stream.failure) == "boom"
+
+
 @pytest.mark.parametrize(
     ("sent", "expected", "adapted"),
     [
