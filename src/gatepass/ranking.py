@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from gatepass.adapt.changes.change import Revision
 from gatepass.adapt.profile import Prepared

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from gatepass.adapt.profile import Prepared
 from gatepass.admission.cors import cors_headers
@@ -17,8 +17,7 @@ from gatepass.runtime import Leash
 from gatepass.upload import Form
 
 
-@dataclass(slots=True)
-class Visit:
+class Visit(msgspec.Struct, eq=False):
     """One request on its way: what came, who sent it, and where its answer goes.
 
     `profile` is what the client needs beyond the plain API: known when the caller is, and set then.

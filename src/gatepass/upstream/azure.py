@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import ClassVar
+
+from msgspec.structs import replace
 
 from gatepass.call import Call, Request, Surface, Target, Timeouts
 from gatepass.config.dialects import Azure

@@ -7,10 +7,11 @@ of these into an empty answer without an exception.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
+
+from msgspec.structs import replace
 
 from gatepass.call import Complaint, Headers, Surface, header
 from gatepass.errors import (

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from html import unescape
 from http import HTTPStatus
+
+import msgspec
 
 from gatepass.call import Headers
 from gatepass.upstream import form
@@ -15,8 +16,7 @@ EXCERPT_CHARS = 500
 TITLE_CHARS = 100
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(msgspec.Struct, frozen=True):
     """A reply held whole (`body` may be cut), who sent it, and when `wall_s` it came."""
 
     upstream: str

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from gatepass.call import Headers, Response
 from gatepass.gate import Hop
 from gatepass.relay.stream import EventStream
 
 
-@dataclass(frozen=True, slots=True)
-class Whole:
+class Whole(msgspec.Struct, frozen=True):
     """A plain reply, held whole and judged; `adapted` names what was done to it."""
 
     status: int
@@ -21,8 +20,7 @@ class Whole:
     """Its vectors are all that the client's own call asked for, in order: nobody has to look again."""
 
 
-@dataclass(frozen=True, slots=True)
-class Made:
+class Made(msgspec.Struct, frozen=True):
     """A stream made of a whole reply: all of its events, `[DONE]` with them; `body` is what they were made of."""
 
     headers: Headers
@@ -31,8 +29,7 @@ class Made:
     adapted: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Begun:
+class Begun(msgspec.Struct, frozen=True):
     """A stream whose first event was judged; the holder closes `response`.
 
     `ready` may be written now; `whole` says that the body has already ended.
@@ -45,8 +42,7 @@ class Begun:
     whole: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Passed:
+class Passed(msgspec.Struct, frozen=True):
     """A reply of which only the head was judged; the holder closes `response`."""
 
     hop: Hop

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from gatepass.adapt.asked import Asked
 from gatepass.adapt.vectors import is_right
