@@ -52,7 +52,9 @@ class Pool:
             connection, _ = self._idle.popitem()
             if connection.open:
                 if connection is self._spare:
-                    self._dial_ahead()
+                    self._spare = None
+                    if not self._idle:
+                        self._dial_ahead()
                 return connection
         return None
 

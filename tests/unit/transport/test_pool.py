@@ -405,6 +405,23 @@ async def test_requests_that_become_no_more_have_none_made():
     assert len(server.dialed) == 3
 
 
+async def test_one_made_ahead_that_is_taken_beside_idle_ones_has_no_successor():
+    """Found by the fuzzer of requests: each time it was taken, however often, another was made."""
+    server = Server()
+    pool = Pool(server.dial, 99)
+    busy = [await pool.take(5), await pool.take(5)]
+    await rest()
+    for connection in busy:
+        await use(connection)
+    for _ in range(20):
+        taken_now = [pool.idle(), pool.idle(), pool.idle()]
+        await rest()
+        for connection in taken_now:
+            assert connection is not None
+            await use(connection)
+    assert len(server.dialed) == 4
+
+
 async def test_one_that_cannot_be_made_ahead_fails_nobody():
     server = Server()
     pool = Pool(server.dial, 3)
