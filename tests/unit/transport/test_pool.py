@@ -416,9 +416,9 @@ async def test_one_made_ahead_that_is_taken_beside_idle_ones_has_no_successor():
     for _ in range(20):
         taken_now = [pool.idle(), pool.idle(), pool.idle()]
         await rest()
-        for connection in taken_now:
-            assert connection is not None
-            await use(connection)
+        for taken_one in taken_now:
+            assert taken_one is not None
+            await use(taken_one)
     assert len(server.dialed) == 4
 
 
