@@ -15,7 +15,9 @@ from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
+from starlette.exceptions import HTTPException
 from starlette.middleware.errors import ServerErrorMiddleware
+from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
@@ -32,7 +34,7 @@ from gatepass.api.refusal import Refusals
 from gatepass.api.spare import spare
 from gatepass.api.turn import Turn
 from gatepass.catalog import Catalog
-from gatepass.errors import InternalError
+from gatepass.errors import InternalError, MethodNotAllowed
 from gatepass.gate import Gate
 from gatepass.listening import url_of
 from gatepass.surface.openai_error import error_body, error_headers
@@ -65,7 +67,8 @@ class Gatepass(FastAPI):
     pages: frozenset[str]
 
     def build_middleware_stack(self) -> ASGIApp:
-        return ServerErrorMiddleware(self.router, handler=_internal_error)
+        pages = ExceptionMiddleware(self.router, handlers={HTTPException: _wrong_method})
+        return ServerErrorMiddleware(pages, handler=_internal_error)
 
 
 def build_app(gate: Gate, peers: Peers | None = None) -> Gatepass:
@@ -123,6 +126,15 @@ async def _internal_error(_: Request, __: Exception) -> Response:
     error = InternalError("gatepass failed at this request. Its log tells more.")
     headers = {name.decode(): value.decode() for name, value in error_headers(error)}
     return Response(error_body(error), error.http_status, headers)
+
+
+async def _wrong_method(request: Request, error: Exception) -> Response:
+    """The router raises no other: a page is asked for by its path, so it is the method that does not fit."""
+    named = (error.headers or {}).get("Allow", "GET") if isinstance(error, HTTPException) else "GET"
+    allowed = ", ".join(sorted(named.split(", ")))
+    fault = MethodNotAllowed(f"{request.method} is not possible at {request.url.path}; use GET.", allow=allowed)
+    headers = {name.decode(): value.decode() for name, value in error_headers(fault)}
+    return Response(error_body(fault), fault.http_status, headers)
 
 
 class Server(uvicorn.Server):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import suppress
+from functools import partial
 
 from gatepass.admission.cors import preflight
-from gatepass.admission.doors import permit
+from gatepass.admission.doors import may_use, permit
 from gatepass.call import Call, Client, Inbound, Surface, Target, header
 from gatepass.catalog import Catalog
 from gatepass.config.access import AccessKey
@@ -135,7 +136,8 @@ async def _show_models(visit: Visit, found: Match, caller: AccessKey) -> None:
 async def _converse(visit: Visit, call: Call, caller: AccessKey) -> None:
     """resolve, then the answer of the first target that gives one, relayed."""
     permit(caller, call.model)
-    targets = visit.gate.routes.resolve(call.operation.name, call.model)
+    may_see = None if caller.models is None else partial(may_use, caller)
+    targets = visit.gate.routes.resolve(call.operation.name, call.model, may_see)
     bound = _bound_total(visit, targets[0])
     try:
         answer = await _answer(visit, call, targets)

@@ -93,3 +93,38 @@ async def test_far_above_the_limit_the_reason_comes_at_once():
     async with full(more=SPARE_CONNECTIONS) as gp:
         answer = await told(gp.port, b"")
     assert answer.startswith(b"HTTP/1.1 503 ")
+
+
+async def test_those_who_were_turned_away_take_no_watchers_place():
+    """A refused connection lingers for a while, longer than it takes a silent one to leave."""
+    async with full() as gp, AsyncExitStack() as held:
+        silent = [await asyncio.open_connection("127.0.0.1", gp.port) for _ in range(SPARE_CONNECTIONS)]
+        for _ in range(SPARE_CONNECTIONS):
+            reader, writer = await asyncio.open_connection("127.0.0.1", gp.port)
+            held.callback(writer.close)
+            async with asyncio.timeout(BOUND_S):
+                assert (await reader.readline()).startswith(b"HTTP/1.1 503 ")
+        for _, writer in silent:
+            writer.close()
+            await writer.wait_closed()
+        answer = await told(gp.port, b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize("method", [b"POST", b"OPTIONS", b"PUT", b"DELETE", b"M-SEARCH"])
+@pytest.mark.parametrize("path", [b"/healthz", b"/readyz", b"/metrics"])
+async def test_another_method_at_a_page_of_our_own_is_no_fault_of_ours(method, path, caplog):
+    async with gateway(upstream=UPSTREAM) as gp:
+        answer = await told(gp.port, method + b" " + path + b" HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 405 ")
+    assert b"method_not_allowed" in answer
+    assert b"\r\nallow: GET" in answer
+    assert "Traceback" not in caplog.text
+
+
+@pytest.mark.parametrize("target", [b"/", b"/v1/models", b"h:1"])
+async def test_a_tunnel_is_refused_in_words(target, caplog):
+    async with gateway(upstream=UPSTREAM) as gp:
+        answer = await told(gp.port, b"CONNECT " + target + b" HTTP/1.1\r\nhost: h\r\n\r\nrest")
+    assert answer[9:12] in (b"400", b"404", b"405")
+    assert "Traceback" not in caplog.text

@@ -83,6 +83,8 @@ class Reader:
         """
         while True:
             turn = self._desk.newest()
+            if turn.method == "CONNECT":
+                raise InvalidRequest("gatepass is no proxy: it opens no tunnel.")
             fields = (field for field in turn.headers if field[0] != b"upgrade")
             self._parser, self._take = self._begin(), _let_go
             self._parser.feed_data(head_of(turn.method, turn.target, turn.version, fields))

@@ -148,4 +148,6 @@ def _plain(value: Any) -> str:
     if isinstance(value, list | tuple):
         value = ",".join(map(str, value))
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-    return json.dumps(text, ensure_ascii=False) if any(c in text for c in ' "=\n\r') else text
+    if text.isprintable():
+        return json.dumps(text, ensure_ascii=False) if any(sign in text for sign in ' "=') else text
+    return json.dumps(text)  # in ASCII: a path may hold what a terminal obeys

@@ -43,8 +43,8 @@ class EventStream:
     JSON events returned, errors and `[DONE]` not among them.
 
     `read_error` reads an upstream's error out of a JSON value, or returns None. `choices` is how many
-    the call asked for. Without `done_is_required` a body that ended whole is finished as it is, if an
-    event of the `last_types` came: the values of `type` that end it; without any, in any case.
+    the call asked for. Without `done_is_required` a body that ended whole is finished as it is; where there
+    are `last_types`, the values of `type` that end it, the first event of them ends it as `[DONE]` does.
 
     `before` shapes what comes before it is judged, `after` what leaves, for the client's sake: it holds nothing back.
     """
@@ -58,7 +58,6 @@ class EventStream:
         "_framer",
         "_has_begun",
         "_has_ids",
-        "_has_last",
         "_is_over",
         "_last_types",
         "_progress",
@@ -94,7 +93,6 @@ class EventStream:
         self._done_is_required = done_is_required
         self._choices = choices
         self._last_types = last_types
-        self._has_last = False
         self._before = before
         self._repair = repair
         self._after = after
@@ -150,8 +148,6 @@ class EventStream:
 
     def broken(self, error: GatepassError) -> None:
         """The body broke off, as `error` says: a failure, unless `[DONE]` or a last event had already come whole."""
-        if self._has_last:
-            self._is_over = True
         self._fail(error)
 
     def _end(self, *, was_cut: bool) -> bytes:
@@ -161,7 +157,7 @@ class EventStream:
             self._adapt(ADDED_DONE)
             self.done = self._is_over = True
             return self._last_words() + DONE
-        lacks_last = bool(self._last_types) and not self._has_last
+        lacks_last = bool(self._last_types)  # the last one would have ended the stream
         if self._done_is_required or was_cut or lacks_last or not self.events:
             is_empty = not (was_cut or self._progress.has_choices or (lacks_last and self.events))
             self._fail((failure.empty if is_empty else failure.closed)(self._upstream))
@@ -251,7 +247,7 @@ class EventStream:
         if self._done_is_required and not self._progress.has_answer:
             self._fail(failure.empty(self._upstream))
             return b""
-        if self._last_types and not self._has_last:
+        if self._last_types:
             self._fail((failure.closed if self.events else failure.empty)(self._upstream))
             return b""
         self.done = self._is_over = True
@@ -276,13 +272,13 @@ class EventStream:
     def _judge_chunk(self, block: bytes, said: Any) -> bytes:
         fields = unwrapped(said) if isinstance(said, dict) else {}
         choices = fields.get("choices")
-        if self._last_types and isinstance(kind := fields.get("type"), str) and kind in self._last_types:
-            self._has_last = True
         if not isinstance(choices, list):
             choices = None
         elif choices and self._repair is None and self._progress.is_strange(choices):
             self._fail(failure.strange(self._upstream))
             return b""
+        if self._last_types and isinstance(kind := fields.get("type"), str) and kind in self._last_types:
+            self.done = self._is_over = True
         self.events += 1
         self.has_answered = self.has_answered or bool(choices)
         is_plain = self._progress.note(fields, choices or [])  # before the repair, which may move the usage

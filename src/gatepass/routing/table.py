@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from types import MappingProxyType
@@ -72,8 +72,9 @@ class RouteTable:
         """The model of a request of `operation` that names none; "" where it goes on without one."""
         return self._unnamed.get(operation, "")
 
-    def resolve(self, operation: str, model: str) -> tuple[Target, ...]:
-        """The targets of `model` in order, at least one; "" is none. Raises ModelNotFound."""
+    def resolve(self, operation: str, model: str, may_see: Callable[[str], bool] | None = None) -> tuple[Target, ...]:
+        """The targets of `model` in order, at least one; "" is none. Raises ModelNotFound, which names what there is
+        and its reader `may_see`; None: all of it."""
         if (found := self._exact.get(model)) is not None:
             return found
         for pattern, targets in self._globs:
@@ -81,7 +82,7 @@ class RouteTable:
                 return targets
         if targets := self._operations.get(operation, self._catch_all):
             return targets
-        raise ModelNotFound(self._unknown(model), param="model")
+        raise ModelNotFound(self._unknown(model, may_see), param="model")
 
     def listing(self) -> Listing:
         everything = {target.upstream: ANY for targets in self._operations.values() for target in targets}
@@ -90,10 +91,11 @@ class RouteTable:
         listed += [(target.upstream, glob) for glob, targets in self._globs for target in targets]
         return Listing(tuple(self._exact), tuple(dict.fromkeys(listed)))
 
-    def _unknown(self, model: str) -> str:
+    def _unknown(self, model: str, may_see: Callable[[str], bool] | None) -> str:
         if not model:
             return "The request names no model, and no entry of `operations` says where such ones go."
-        known = [*self._exact, *(pattern for pattern, _ in self._globs)]
+        known = [name for name in self._exact if may_see is None or may_see(name)]
+        known += [pattern for pattern, _ in self._globs] if may_see is None else []
         shown = ", ".join(known[:NAMED_IN_ERROR]) + (", …" if len(known) > NAMED_IN_ERROR else "")
         return f"The model {model[:100]!r} is not configured here. Configured: {shown or 'none for this operation'}."
 

@@ -18,8 +18,8 @@ IDLE_S = 30.0
 AGE_S = 120.0
 """A connection older than this takes no further request: the server's name may mean another address now."""
 
-AHEAD_S = 10.0
-"""How long a connection may take that is made ahead of its request."""
+AHEAD_S, SPARE_S = 10.0, 3.0
+"""How long a connection may take that is made ahead of its request, and how long it then waits for one."""
 
 BUFFER_BYTES = 128 * 1024
 """What is read at once, at most."""
@@ -43,6 +43,7 @@ class Pool:
         self._waiting: OrderedDict[asyncio.Future[Connection], None] = OrderedDict()
         self._sweep: asyncio.TimerHandle | None = None
         self._spare: Connection | None = None
+        self._is_kept_by_server = False
         self._ahead: asyncio.Task[None] | None = None
         self._closed = False
 
@@ -78,6 +79,11 @@ class Pool:
         return connection
 
     def freed(self, connection: Connection) -> None:
+        self._is_kept_by_server = True
+        self._have(connection)
+
+    def _have(self, connection: Connection) -> None:
+        """It goes to who waits, or lies idle."""
         now_s = self._loop.time()
         if now_s > (connection.made_s or 0.0) + AGE_S:
             connection.kill()
@@ -106,8 +112,12 @@ class Pool:
 
     def _dial_ahead(self) -> None:
         """Have one made while nobody waits for it: where every connection is busy and one more had to be dialed, the
-        next request is likely to find none as well, and a handshake is most of the time to its first token."""
-        if self._ahead is None and not self._closed and len(self._slots) < self._limit:
+        next request is likely to find none as well, and a handshake is most of the time to its first token.
+
+        Not before the server has kept a connection: some serve one at a time and sit on one that says nothing, but
+        those close each (gunicorn's sync worker, http.server)."""
+        may_be = self._is_kept_by_server and self._ahead is None and not self._closed
+        if may_be and len(self._slots) < self._limit:
             self._spare = self._slot()
             self._ahead = self._loop.create_task(self._made(self._spare), name="connection ahead")
 
@@ -119,7 +129,13 @@ class Pool:
         finally:
             self._ahead = None
         connection.kept = True
-        self.freed(connection)
+        self._loop.call_later(SPARE_S, self._drop_spare, connection)
+        self._have(connection)
+
+    def _drop_spare(self, connection: Connection) -> None:
+        if connection is self._spare and self._idle.pop(connection, None) is not None:
+            self._spare = None
+            connection.kill()
 
     def _slot(self) -> Connection:
         if self._closed:

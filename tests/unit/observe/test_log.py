@@ -90,3 +90,9 @@ def test_an_event_below_the_level_is_no_line(logged):
     buffer = logged(level="warning")
     emit(logging.getLogger("gatepass.access"), logging.INFO, "exchange", {"id": "a"})
     assert buffer.getvalue() == ""
+
+
+def test_text_form_writes_nothing_that_a_terminal_obeys(logged):
+    buffer = logged(style="text")
+    emit(logging.getLogger("gatepass.access"), logging.INFO, "exchange", {"path": "/\x1b[31m\x0b\x9b", "model": "日本"})
+    assert buffer.getvalue().endswith('exchange path="/\\u001b[31m\\u000b\\u009b" model=日本\n')

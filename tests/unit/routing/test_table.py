@@ -50,6 +50,12 @@ def test_an_unknown_model_is_told_what_exists():
     assert caught.value.param == "model"
 
 
+def test_an_unknown_model_tells_nobody_of_models_that_are_not_theirs():
+    routes = table(models={"mine": {"upstream": "chat"}, "theirs": {"upstream": "chat"}, "t*": {"upstream": "chat"}})
+    with pytest.raises(ModelNotFound, match=r"Configured: mine\.$"):
+        routes.resolve("chat", "nope", may_see=lambda name: name == "mine")
+
+
 def test_one_upstream_alone_needs_no_models():
     config = Config.model_validate({"upstreams": {"only": UPSTREAMS["chat"]}})
     assert RouteTable.from_config(config).resolve("embeddings", "any/thing") == (Target("only"),)

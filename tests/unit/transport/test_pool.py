@@ -12,7 +12,7 @@ import pytest
 from gatepass.call import Timeouts
 from gatepass.errors import Fault, TransportFault
 from gatepass.transport.connection import Connection
-from gatepass.transport.pool import AGE_S, IDLE_S, Pool
+from gatepass.transport.pool import AGE_S, IDLE_S, SPARE_S, Pool
 from tests.unit.transport.loop import advance, rest
 from tests.unit.transport.wire import FakeTransport, feed
 
@@ -377,9 +377,26 @@ async def test_a_thousand_leavers_leave_no_trace():
 # one made ahead of its request
 
 
-async def test_where_one_more_had_to_be_dialed_the_next_finds_one_that_is_there():
+async def keeping(server: Server, limit: int = 9) -> Pool:
+    """A pool whose server is known to keep connections; one is idle."""
+    pool = Pool(server.dial, limit)
+    await use(await pool.take(5))
+    return pool
+
+
+async def test_a_server_that_never_kept_a_connection_is_sent_none_ahead():
+    """One that serves a connection at a time would sit on it."""
     server = Server()
     pool = Pool(server.dial, 9)
+    for _ in range(3):
+        await pool.take(5)
+        await rest()
+    assert len(server.dialed) == 3
+
+
+async def test_where_one_more_had_to_be_dialed_the_next_finds_one_that_is_there():
+    server = Server()
+    pool = await keeping(server, 9)
     await pool.take(5)
     assert len(server.dialed) == 1  # a lone request has none made for nobody
     await pool.take(5)
@@ -395,7 +412,7 @@ async def test_where_one_more_had_to_be_dialed_the_next_finds_one_that_is_there(
 
 async def test_requests_that_become_no_more_have_none_made():
     server = Server()
-    pool = Pool(server.dial, 9)
+    pool = await keeping(server, 9)
     busy = [await pool.take(5), await pool.take(5)]
     await rest()
     for connection in busy * 5:
@@ -408,7 +425,7 @@ async def test_requests_that_become_no_more_have_none_made():
 async def test_one_made_ahead_that_is_taken_beside_idle_ones_has_no_successor():
     """Found by the fuzzer of requests: each time it was taken, however often, another was made."""
     server = Server()
-    pool = Pool(server.dial, 99)
+    pool = await keeping(server, 99)
     busy = [await pool.take(5), await pool.take(5)]
     await rest()
     for connection in busy:
@@ -424,7 +441,7 @@ async def test_one_made_ahead_that_is_taken_beside_idle_ones_has_no_successor():
 
 async def test_one_that_cannot_be_made_ahead_fails_nobody():
     server = Server()
-    pool = Pool(server.dial, 3)
+    pool = await keeping(server, 3)
     await pool.take(5)
     server.go_on.clear()
     second = taken(pool)
@@ -441,7 +458,7 @@ async def test_one_that_cannot_be_made_ahead_fails_nobody():
 
 async def test_who_waits_gets_the_one_that_is_made_ahead():
     server = Server()
-    pool = Pool(server.dial, 3)
+    pool = await keeping(server, 3)
     await pool.take(5)
     server.go_on.clear()
     second = taken(pool)
@@ -456,12 +473,12 @@ async def test_who_waits_gets_the_one_that_is_made_ahead():
 
 async def test_nothing_is_made_ahead_beyond_the_limit_nor_after_the_close():
     server = Server()
-    pool = Pool(server.dial, 2)
+    pool = await keeping(server, 2)
     await pool.take(5)
     await pool.take(5)
     await rest()
     assert len(server.dialed) == 2
-    other = Pool(server.dial, 3)
+    other = await keeping(server, 3)
     await other.take(5)
     server.go_on.clear()
     second = taken(other)
@@ -477,7 +494,7 @@ async def test_nothing_is_made_ahead_beyond_the_limit_nor_after_the_close():
 async def test_one_made_ahead_that_its_server_closed_meanwhile_is_nobodys_fault():
     """Its request was not read: it may be sent again."""
     server = Server()
-    pool = Pool(server.dial, 9)
+    pool = await keeping(server, 9)
     await pool.take(5)
     await pool.take(5)
     await rest()
@@ -493,10 +510,10 @@ async def test_one_made_ahead_that_its_server_closed_meanwhile_is_nobodys_fault(
 
 async def test_one_made_ahead_that_nobody_wants_is_dropped():
     server = Server()
-    pool = Pool(server.dial, 9)
+    pool = await keeping(server, 9)
     await pool.take(5)
     await pool.take(5)
     await rest()
     assert server.open == 3
-    await advance(IDLE_S + 1)
+    await advance(SPARE_S + 1)
     assert server.open == 2

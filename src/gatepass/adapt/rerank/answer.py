@@ -61,7 +61,7 @@ def answer(reply: bytes, asked: Asked) -> bytes | Unfit:
     right_name = None if asked.is_tei else "results"
     if name == right_name and entries == [result.entry for result in listed]:
         return reply
-    rest = {member: value for member, value in document.items() if member != name}
+    rest = {member: value for member, value in document.items() if member != (name or "")}
     try:
         return encoded(entries if asked.is_tei else {**rest, "results": entries})
     except ValueError:

@@ -16,11 +16,17 @@ from gatepass.relay.responses.document import kind_of
 LAST_EVENTS = frozenset(("response.completed", "response.failed", "response.incomplete"))
 """How the stream of a response ends: its clients wait for one of these, and find the whole response in it."""
 
+_SAYING = ("delta", "text", "arguments")
+"""The members in which an event tells a part of an item."""
+
 
 class ResponseAggregator:
     """Takes the events of one stream, gives the response of its last event.
 
-    Where that has no output (a gateway that keeps nothing sends it so) it is made of the items that were done.
+    Where that has no output (a gateway that keeps nothing sends it so) it is made of the items that were done:
+    those with an `output_index` in its order, then those without one. An empty output after a text or the arguments of
+    an item that was never done is `upstream_invalid`: the whole of that item nobody told.
+
     `failure` is set as soon as there will be no answer: an error event, a response that failed with an error, in the
     upstream's own words, an event that is no JSON, more than `limit_bytes` of events. `finish` raises it, and
     `upstream_closed` for a stream that was cut.
@@ -28,7 +34,18 @@ class ResponseAggregator:
     `read_error` reads an upstream's error out of a JSON value, or returns None.
     """
 
-    __slots__ = ("_bytes_left", "_has_begun", "_is_done", "_items", "_read_error", "_response", "_upstream", "failure")
+    __slots__ = (
+        "_bytes_left",
+        "_has_begun",
+        "_is_done",
+        "_items",
+        "_read_error",
+        "_response",
+        "_told",
+        "_unplaced",
+        "_upstream",
+        "failure",
+    )
 
     def __init__(self, upstream: str, limit_bytes: int, read_error: Callable[[Any], Complaint | None]) -> None:
         self.failure: GatepassError | None = None
@@ -36,6 +53,8 @@ class ResponseAggregator:
         self._bytes_left = limit_bytes
         self._read_error = read_error
         self._items: dict[int, Object] = {}
+        self._unplaced: list[Object] = []
+        self._told: set[int] = set()
         self._response: Object | None = None
         self._has_begun = self._is_done = False
 
@@ -59,7 +78,7 @@ class ResponseAggregator:
     def fail(self, error: GatepassError) -> None:
         """There will be no answer: `error` says why."""
         self.failure = error
-        self._items = {}
+        self._items, self._unplaced = {}, []
 
     def finish(self) -> bytes:
         """The response as JSON; raises `failure`, or that there was none or only a part of one."""
@@ -102,16 +121,28 @@ class ResponseAggregator:
             self._keep(fields.get("output_index"), fields.get("item"))
         elif kind in LAST_EVENTS and isinstance(fields.get("response"), dict):
             self._end(fields["response"])
+        elif any(fields.get(name) for name in _SAYING):
+            index = fields.get("output_index")
+            self._told.add(index if type(index) is int else 0)
 
     def _keep(self, index: Any, item: Any) -> None:
-        if isinstance(item, dict):
-            self._items[index if type(index) is int else len(self._items)] = item
+        if not isinstance(item, dict):
+            return
+        if type(index) is int:
+            self._items[index] = item
+        else:
+            self._unplaced.append(item)
 
     def _end(self, response: Object) -> None:
         error = response.get("error")
         if error:
             self.fail(failure.refusal(self._upstream, self._read_error({"error": error}) or failure.UNREADABLE))
             return
-        if not response.get("output") and self._items:
-            response = {**response, "output": [item for _, item in sorted(self._items.items())]}
+        if not response.get("output"):
+            if len(self._told - self._items.keys()) > len(self._unplaced):
+                lost = "The upstream's last event has no output, though its stream had told of some."
+                self.fail(UpstreamInvalid(lost, upstream=self._upstream))
+                return
+            if items := [*(item for _, item in sorted(self._items.items())), *self._unplaced]:
+                response = {**response, "output": items}
         self._response, self._is_done = response, True
