@@ -46,6 +46,16 @@ async def test_an_incomplete_response_is_a_stream_that_ends_so():
     assert strict_events(answer.body)[-1].type == "response.incomplete"
 
 
+@pytest.mark.parametrize("status", ["queued", "in_progress"])
+async def test_an_unfinished_response_in_the_place_of_a_stream_ends_or_is_an_error(status):
+    said = [{**RESPONSE, "status": status}, {**RESPONSE, "status": status, "output": []}]
+    async with Scripted(answer=lambda _: [Send(reply(said.pop(0)))]) as upstream, gateway(upstream=upstream.url) as gp:
+        finished = await gp.ask(ASKED, "/v1/responses").answer()
+        refused = await gp.ask(ASKED, "/v1/responses").answer()
+    assert strict_events(finished.body)[-1].response.to_dict() == RESPONSE
+    assert (refused.status, refused.json()["error"]["code"]) == (502, "upstream_invalid")
+
+
 @pytest.mark.parametrize("labelled", [True, False])
 async def test_a_stream_in_the_place_of_a_response_becomes_that_response(labelled):
     said = streamed(RESPONSE)

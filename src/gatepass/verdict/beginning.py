@@ -14,7 +14,7 @@ from gatepass.relay.profiled import after_of
 from gatepass.relay.repair.repair import Repair
 from gatepass.relay.repair.wishes import Wishes
 from gatepass.relay.responses.aggregator import LAST_EVENTS
-from gatepass.relay.responses.synthesis import synthesise_response
+from gatepass.relay.responses.synthesis import Unfinished, synthesise_response
 from gatepass.relay.stream import EventStream
 from gatepass.relay.synthesis import synthesise
 from gatepass.relay.wish import usage_wish
@@ -65,6 +65,9 @@ def _made(case: Case, reply: Whole) -> Answer:
         return reply
     try:
         events = b"".join(_events(case, read_json(reply.body)))
+    except Unfinished:
+        unfinished = "The upstream answered with a response that is not finished and has no output."
+        raise UpstreamInvalid(unfinished, upstream=case.hop.name) from None
     except ValueError:  # UTF-8 that is none, a number of thousands of digits: a judge does not read so closely
         raise UpstreamInvalid("The upstream answered with JSON that cannot be read.", upstream=case.hop.name) from None
     headers = tuple(field for field in reply.headers if field[0] != b"content-type")

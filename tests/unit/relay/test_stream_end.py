@@ -250,3 +250,21 @@ def test_a_stream_of_typed_events_is_whole_when_its_last_one_came(has_last, end)
         stream.feed(b"data: [DONE]\n\n" if end == "done" else b"")
         stream.finish()
     assert (stream.failure is None) == has_last
+
+
+@pytest.mark.parametrize(
+    "tail", [b"data: garbage not json\n\n", b'event: error\ndata: {"message":"late"}\n\n', LAST_SAID]
+)
+@pytest.mark.parametrize("gap", [0, 1])
+def test_what_follows_the_last_of_typed_events_is_not_judged(tail, gap):
+    stream = new_stream(done_is_required=False, last_types=frozenset(("response.completed",)))
+    pieces = [LAST_SAID, tail] if gap else [LAST_SAID + tail]
+    assert b"".join(map(stream.feed, pieces)) + stream.finish() == LAST_SAID
+    assert (stream.done, stream.failure, stream.events) == (True, None, 1)
+
+
+def test_a_last_event_that_is_strange_ends_nothing_well():
+    stream = new_stream(done_is_required=False, last_types=frozenset(("response.completed",)))
+    whole = {"type": "response.completed", "choices": [{"message": {"content": "hi"}}]}
+    assert stream.feed(data(whole)) == b""
+    assert (code(stream), stream.done) == ("upstream_invalid", False)

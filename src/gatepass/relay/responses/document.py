@@ -9,6 +9,9 @@ from gatepass.relay.chunk import Object, Origin, json_text, text_of_id
 
 STATUSES = frozenset(("completed", "failed", "incomplete", "cancelled", "queued", "in_progress"))
 
+UNFINISHED = frozenset(("queued", "in_progress"))
+"""The statuses of a response that goes on behind the request, which it only does with `background`."""
+
 _REQUIRED: Object = {"parallel_tool_calls": True, "tool_choice": "auto", "tools": ()}
 """What openai-python's `Response` requires beside id, time, model and output; the values are the API's own defaults."""
 _PREFIXES = MappingProxyType(
@@ -18,8 +21,13 @@ _ARGUMENTS = MappingProxyType({"function_call": "arguments", "mcp_call": "argume
 
 
 def response_of(document: Object, origin: Origin) -> Object:
-    """`document` complete: ids, texts and lists are there and are what they should be, and its status is set."""
+    """`document` complete: ids, texts and lists are there and are what they should be, and its status is set.
+
+    An output that is a text becomes the message that says it.
+    """
     output = document.get("output")
+    if isinstance(output, str) and output:
+        output = [{"type": "message", "content": output}]
     items = [entry for entry in output if isinstance(entry, dict)] if isinstance(output, list) else []
     created = document.get("created_at")
     is_time = isinstance(created, int | float) and not isinstance(created, bool)
@@ -38,9 +46,13 @@ def response_of(document: Object, origin: Origin) -> Object:
 
 
 def status_of(document: Object) -> str:
-    """Its own status, or what else it says of its end."""
+    """Its own status, or what else it says of its end: where that is none, or unfinished without `background`."""
     status = document.get("status")
-    if isinstance(status, str) and status in STATUSES:
+    if (
+        isinstance(status, str)
+        and status in STATUSES
+        and (status not in UNFINISHED or document.get("background") is True)
+    ):
         return status
     if document.get("error"):
         return "failed"

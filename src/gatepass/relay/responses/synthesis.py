@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from types import MappingProxyType
 
 from gatepass.relay.chunk import Object, Origin, json_text
-from gatepass.relay.responses.document import kind_of, response_of, status_of
+from gatepass.relay.responses.document import UNFINISHED, kind_of, response_of
 
 _IN_PROGRESS = "in_progress"
 _LAST = MappingProxyType(
@@ -39,11 +39,16 @@ _SPOKEN = ("message", "reasoning")
 _SUMMARY, _SUMMARY_PART = "response.reasoning_summary_text", "response.reasoning_summary_part"
 
 
+class Unfinished(ValueError):
+    """A response that is not finished, says nothing and does not go on in the background: its stream has no end."""
+
+
 def synthesise_response(document: Object, origin: Origin) -> Iterator[bytes]:
     """The events of a stream that says what `document`, a parsed and judged response, says.
 
-    What strict clients require and `document` lacks is filled in. There is no `[DONE]`: the API has none. Raises
-    ValueError for what is nested too deep to be written.
+    What strict clients require and `document` lacks is filled in. There is no `[DONE]`: the API has none. One that
+    calls itself unfinished, without `background`, is completed if it has output: SDKs wait for a last event. Raises
+    `Unfinished` if it has none, ValueError for what is nested too deep to be written.
     """
     for number, said in enumerate(events(document, origin)):
         yield b"event: %b\ndata: %b\n\n" % (said["type"].encode(), json_text({**said, "sequence_number": number}))
@@ -52,7 +57,9 @@ def synthesise_response(document: Object, origin: Origin) -> Iterator[bytes]:
 def events(document: Object, origin: Origin) -> Iterator[Object]:
     """The events of that stream without their numbers."""
     response = response_of(document, origin)
-    status = status_of(response)
+    status = response["status"]
+    if _is_unfinished(document) and status == "completed" and not response["output"]:
+        raise Unfinished(document["status"])
     yield {"type": "response.created", "response": _begun(response, status)}
     if status in _UNFINISHED:
         yield {"type": _UNFINISHED[status], "response": response}
@@ -61,6 +68,11 @@ def events(document: Object, origin: Origin) -> Iterator[Object]:
     for index, item in enumerate(response["output"]):
         yield from _item(item, index)
     yield {"type": _LAST.get(status, "response.completed"), "response": response}
+
+
+def _is_unfinished(document: Object) -> bool:
+    status = document.get("status")
+    return isinstance(status, str) and status in UNFINISHED
 
 
 def _begun(response: Object, status: str) -> Object:

@@ -92,6 +92,17 @@ def test_members_that_nobody_knows_stay_by_the_byte():
     )
 
 
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        (PLAIN, b'{"results":[{"index":2,"relevance_score":0.9},{"index":0,"relevance_score":1e-3}]}'),
+        (Asked(3, top_n=1), b'{"results":[{"index":2,"relevance_score":0.9}]}'),
+    ],
+)
+def test_a_bare_list_becomes_its_results_and_nothing_else(asked, expected):
+    assert answer(TEI_REPLY, asked) == expected
+
+
 def test_the_best_are_kept_where_the_upstream_knows_no_top_n():
     reply = b'[{"index":0,"score":-3},{"index":1,"score":-1},{"index":2,"score":-2}]'
     assert scores(read(answer(reply, Asked(3, top_n=2)))) == [(1, -1), (2, -2)]

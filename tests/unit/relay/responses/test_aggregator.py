@@ -84,6 +84,54 @@ def test_items_without_a_place_are_in_their_order_and_what_is_none_is_left_out()
     }
 
 
+def test_an_item_without_a_place_overwrites_no_other():
+    first, second, third = message(part("A")), message(part("B")), message(part("C"))
+    items: list[dict[str, Any]] = [
+        {"output_index": 1, "item": first},
+        {"item": second},
+        {"output_index": 0, "item": third},
+    ]
+    done = b"".join(event("response.output_item.done", **item) for item in items)
+    read = assembled(done + event("response.completed", response=response()))
+    assert read == response(third, first, second)
+
+
+AT = {"item_id": "x", "output_index": 0, "content_index": 0}
+ITEM = event("response.output_item.done", output_index=0, item=message(part("Hi")))
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        event("response.output_text.delta", **AT, delta="hi"),
+        event("response.output_text.delta", delta="hi"),
+        event("response.output_text.done", **AT, text="hi"),
+        event("response.function_call_arguments.done", item_id="x", output_index=0, arguments="{}"),
+        ITEM + event("response.output_text.delta", **{**AT, "output_index": 1}, delta="hi"),
+    ],
+)
+@pytest.mark.parametrize("output", [[], None])
+def test_what_was_told_is_never_silently_lost(said, output):
+    last = event("response.completed", response={**WHOLE, "output": output})
+    assert failed(said + last) == (
+        "upstream_invalid",
+        "The upstream's last event has no output, though its stream had told of some.",
+    )
+    assert assembled(said + LAST) == WHOLE
+
+
+@pytest.mark.parametrize("item", [ITEM, ITEM.replace(b'"output_index":0,', b"")])
+@pytest.mark.parametrize("place", [AT, {}])
+def test_what_was_told_and_done_is_the_item_that_was_done(item, place):
+    told = event("response.output_text.delta", **place, delta="Hi")
+    assert assembled(told + item + event("response.completed", response=response())) == response(message(part("Hi")))
+
+
+def test_an_empty_text_of_a_response_without_output_is_nothing_lost():
+    told = event("response.output_text.done", **AT, text="")
+    assert assembled(told + event("response.completed", response=response())) == response()
+
+
 def test_pings_comments_and_strange_events_say_nothing():
     kinds: tuple[Any, ...] = ([], 5, "keepalive", None)
     odd = b": hello\n\ndata:\n\ndata: : ping\n\n" + b"".join(map(event, kinds))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 
-from gatepass.relay.responses.synthesis import events, synthesise_response
+from gatepass.relay.responses.synthesis import Unfinished, events, synthesise_response
 from tests.unit.relay.documents import CREATED_S, origin
 from tests.unit.relay.peer import response_helper_reads, strict_events
 from tests.unit.relay.responses.responses import (
@@ -159,9 +159,37 @@ def test_how_it_ends_is_the_last_event(more, last):
 
 @pytest.mark.parametrize(("status", "last"), [("queued", "queued"), ("in_progress", "in_progress")])
 def test_one_that_goes_on_behind_the_request_has_no_end_yet(status, last):
-    said = told(response(status=status))
+    said = told(response(status=status, background=True))
     assert [one["type"] for one in said] == ["response.created", f"response.{last}"]
     assert [one["response"]["status"] for one in said] == [status, status]
+
+
+@pytest.mark.parametrize("background", [{}, {"background": None}, {"background": False}])
+@pytest.mark.parametrize("status", ["queued", "in_progress"])
+def test_one_that_calls_itself_unfinished_ends_with_its_output_unless_it_goes_on_behind_the_request(status, background):
+    finished = response(message(part("Hi")), **background)
+    assert told({**finished, "status": status}) == told(finished)
+    assert told({**finished, "status": status})[-1] == {"type": "response.completed", "response": finished}
+
+
+@pytest.mark.parametrize("output", [[], None, ""])
+@pytest.mark.parametrize("status", ["queued", "in_progress"])
+def test_one_that_is_unfinished_and_says_nothing_is_no_answer(status, output):
+    with pytest.raises(Unfinished):
+        told({**response(status=status), "output": output})
+
+
+@pytest.mark.parametrize("status", ["queued", "in_progress"])
+def test_one_that_calls_itself_unfinished_and_says_why_it_ended_ends_so(status):
+    details = {"reason": "max_output_tokens"}
+    assert told(response(status=status, incomplete_details=details))[-1] == {
+        "type": "response.incomplete",
+        "response": response(status="incomplete", incomplete_details=details),
+    }
+
+
+def test_an_output_that_is_a_text_is_the_message_that_says_it():
+    assert told({**response(), "output": "Hi"}) == told(response(message(part("Hi"), id=f"msg_{1:024x}")))
 
 
 def test_what_strict_clients_require_is_filled_in_and_the_same_in_every_event():
@@ -178,7 +206,7 @@ def test_what_strict_clients_require_is_filled_in_and_the_same_in_every_event():
     assert {one.item_id for one in said if hasattr(one, "item_id")} == {item.id for item in last.output}
 
 
-@pytest.mark.parametrize("value", [{}, {"output": None}, {"output": "x"}, {"output": [5, None]}])
+@pytest.mark.parametrize("value", [{}, {"output": None}, {"output": ""}, {"output": [5, None]}])
 def test_a_response_that_says_nothing_is_a_stream_that_says_nothing(value):
     assert names(value) == ["created", "in_progress", "completed"]
     strict_events(written(value))
@@ -207,7 +235,12 @@ def test_the_sdks_helper_reads_the_response(document):
 @settings(max_examples=150, deadline=None)
 @given(ODD_RESPONSES)
 def test_whatever_is_a_document_is_a_stream_that_ends(document):
-    said = [json.loads(block.split(b"\n")[1][6:]) for block in written(document).split(b"\n\n")[:-1]]
+    try:
+        stream = written(document)
+    except Unfinished:
+        assert document["status"] in ("queued", "in_progress")
+        return
+    said = [json.loads(block.split(b"\n")[1][6:]) for block in stream.split(b"\n\n")[:-1]]
     assert said[0]["type"] == "response.created"
     assert said[-1]["type"].startswith("response.")
     assert [one["sequence_number"] for one in said] == list(range(len(said)))
