@@ -216,7 +216,7 @@ class Catalog:
             self._failed.pop(upstream, None)
         except GatepassError as error:
             self._failed[upstream] = _Failed(error, self._gate.clock.now())
-        except Exception as error:
+        except Exception as error:  # any fault: nobody awaits this flight, and who asks for the list is told of it
             self._failed[upstream] = _Failed(error, self._gate.clock.now())
             LOG.exception("model_list_failed", extra={"fields": {"upstream": upstream}})
         finally:

@@ -46,7 +46,7 @@ async def _stream(begun: Begun, reply: Reply, exchange: Exchange, gate: Gate) ->
         exchange.adapted = _with(exchange.adapted, begun.events.adapted)
         reply.begin_stream(OK, begun.hop.dialect.relay_headers(begun.response.headers))
         await _pump(begun, reply, exchange, gate)
-    except BaseException:
+    except BaseException:  # a client that leaves in mid-stream comes as a cancellation
         await begun.response.aclose()
         raise
     finally:

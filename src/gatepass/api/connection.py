@@ -32,7 +32,7 @@ class ClientConnection(asyncio.Protocol):
     """Has requests served in order; at most one is served at a time, and few more are read ahead."""
 
     __slots__ = (
-        *("is_deaf", "is_full", "_date", "_dated", "_limits", "_lingers_till_s", "_loop", "_patience", "_queue"),
+        *("is_full", "_date", "_dated", "_is_deaf", "_limits", "_lingers_till_s", "_loop", "_patience", "_queue"),
         *("_reader", "_reading_paused", "_reception", "_room", "_serve", "_serving", "_stall", "_state", "_transport"),
     )
 
@@ -54,7 +54,7 @@ class ClientConnection(asyncio.Protocol):
         self._patience = Patience(deadline, reception.limits.receive_s, reception.keep_alive_s)
         self._serving: Turn | None = None
         self._queue: deque[Turn] = deque()
-        self.is_deaf = self._reading_paused = False
+        self._is_deaf = self._reading_paused = False
         self._lingers_till_s = 0.0
         self._stall: asyncio.TimerHandle | None = None
         self._room: asyncio.Future[None] | None = None
@@ -72,21 +72,18 @@ class ClientConnection(asyncio.Protocol):
         above = len(self._state.connections) - self._limits.connections
         if above > 0:
             self._serve = self._reception.spare
-        if above > SPARE_CONNECTIONS and self._heard() > self._limits.connections + SPARE_CONNECTIONS:
+        if above > SPARE_CONNECTIONS:
+            self._state.connections.discard(self)  # it lingers for a while, and takes nobody's place meanwhile
             self._refuse(many_connections())
         else:
             self._patience.bound(self._reader, self._serving)
-
-    def _heard(self) -> int:
-        """How many connections are heard: those that were refused linger for a while, and take nobody's place."""
-        return sum(not cast(ClientConnection, one).is_deaf for one in self._state.connections)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         self._state.connections.discard(self)
         self._patience.close()
         self.resume_writing()
         turns = (self._serving, self._reader.turn, *self._queue)
-        self.is_deaf = True
+        self._is_deaf = True
         self._reader.close()
         self._queue.clear()
         for turn in turns:
@@ -94,7 +91,7 @@ class ClientConnection(asyncio.Protocol):
                 turn.depart()
 
     def data_received(self, data: bytes) -> None:
-        if self.is_deaf:
+        if self._is_deaf:
             if self._loop.time() < self._lingers_till_s:
                 self._patience.linger()
             return
@@ -242,7 +239,7 @@ class ClientConnection(asyncio.Protocol):
 
     def _refuse(self, error: GatepassError) -> None:
         """Answer what never became a whole request, behind what is served, and read no other."""
-        self.is_deaf = True
+        self._is_deaf = True
         self._patience.rest()
         if self._transport.is_closing():
             return
@@ -277,7 +274,7 @@ class ClientConnection(asyncio.Protocol):
     def _linger(self) -> None:
         """Say that this is the end, and take what still comes: of a body for as long as one may take, where it goes on
         coming. Most clients read no response before they have sent all of it."""
-        self.is_deaf = True
+        self._is_deaf = True
         self._transport.write_eof()
         if self._reading_paused:
             self._reading_paused = False

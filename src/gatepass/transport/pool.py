@@ -129,8 +129,11 @@ class Pool:
         finally:
             self._ahead = None
         connection.kept = True
-        self._loop.call_later(SPARE_S, self._drop_spare, connection)
         self._have(connection)
+        if connection in self._idle:
+            self._loop.call_later(SPARE_S, self._drop_spare, connection)
+        else:
+            self._spare = None  # somebody had waited for it
 
     def _drop_spare(self, connection: Connection) -> None:
         if connection is self._spare and self._idle.pop(connection, None) is not None:

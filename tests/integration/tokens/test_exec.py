@@ -95,7 +95,7 @@ def test_a_program_that_hangs_ends_in_time_and_tells_what_it_said(loop, tmp_path
 
 
 def test_a_holder_that_closes_kills_the_program(loop, tmp_path):
-    file, pids = tmp_path / "pid", list[int]()
+    file, pids = tmp_path / "pid", list[int]()  # the program would end by itself after a minute: it is to be killed
     path = program(tmp_path, f"import os, time\nopen('{file}', 'w').write(str(os.getpid()))\ntime.sleep(60)")
 
     async def work() -> None:

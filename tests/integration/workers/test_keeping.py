@@ -18,6 +18,7 @@ import pytest
 
 from gatepass import supervisor
 from gatepass.supervisor import Supervisor
+from tests.integration.workers.processes import alive
 from tests.waiting import until
 
 UNUSABLE = 2
@@ -116,14 +117,6 @@ class Kept:
 
     async def ended(self) -> int:
         return await asyncio.wait_for(self.running, 20)
-
-
-def alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 Keep = Callable[..., aclosing[Kept]]

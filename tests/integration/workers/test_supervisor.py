@@ -18,6 +18,7 @@ import pytest
 from gatepass.app import RELOADS
 from tests.integration.gateway import Ask
 from tests.integration.scripted import Dialogue, Scripted, Send, Wait, begin_stream, chunk, event, reply
+from tests.integration.workers.processes import alive
 from tests.waiting import at_rest, until, until_told
 
 BOUND_S = 30.0
@@ -93,14 +94,6 @@ async def started(folder: Path, configuration: object, workers: int = 2) -> Asyn
 async def ask(port: int, path: str = "/v1/chat/completions", body: bytes | None = BODY):
     method = "GET" if body is None else "POST"
     return await Ask(port, method, path, dict(HEADERS), body or b"").answer()
-
-
-def alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 async def gone(pids: list[int]) -> None:

@@ -82,14 +82,20 @@ def test_recognised_piece_is_returned_as_the_same_object():
     assert stream.feed(one) is one
 
 
-def test_clean_stream_is_parsed_where_it_tells_something_and_nowhere_else(monkeypatch):
+def watched(monkeypatch) -> list[bytes]:
+    """What is parsed from here on."""
     parsed: list[bytes] = []
 
-    def counted(said):
+    def noted(said):
         parsed.append(said)
         return read_json(said)
 
-    monkeypatch.setattr(stream_module, "read_json", counted)
+    monkeypatch.setattr(stream_module, "read_json", noted)
+    return parsed
+
+
+def test_clean_stream_is_parsed_where_it_tells_something_and_nowhere_else(monkeypatch):
+    parsed = watched(monkeypatch)
     role, words, end = REALISTIC[0], [text(f" word {number}") for number in range(500)], data(chunk({}, finish="stop"))
     out, stream = relayed(role, *words[:100], b"".join(words[100:]), end, DONE)
     assert out == b"".join((role, *words, end, DONE))
@@ -99,6 +105,22 @@ def test_clean_stream_is_parsed_where_it_tells_something_and_nowhere_else(monkey
         {"content": " word 0"},
         {},
     ]
+
+
+def test_events_that_differ_in_their_ids_and_their_texts_are_parsed_once(monkeypatch):
+    parsed = watched(monkeypatch)
+    words = [b"id: %d\n" % number + text(f" word {number}") for number in range(50)]
+    pings = [b": ping\n\n"] * 50
+    out, stream = relayed(*(one for pair in zip(words, pings, strict=True) for one in pair), DONE)
+    assert out == b"".join(one for pair in zip(words, [b": ping\n"] * 50, strict=True) for one in pair) + DONE
+    assert (stream.events, len(parsed)) == (50, 1)
+
+
+def test_an_error_behind_an_id_is_no_text():
+    stream = new_stream()
+    stream.feed(b"".join(b"id: %d\n" % number + text("x") for number in range(3)))
+    stream.feed(b'id: 4\ndata: {"error": {"message": "boom"}}\n\n')
+    assert str(stream.failure) == "boom"
 
 
 @settings(max_examples=300, deadline=None)
@@ -206,28 +228,6 @@ def test_recognised_and_parsed_events_give_the_same_bytes_and_the_same_state(eve
 # --- what is changed ------------------------------------------------------------------------------
 
 HELLO, YOU, END = text("Hello"), text("you"), data(chunk({}, finish="stop"))
-
-
-def test_events_that_differ_in_their_ids_and_their_texts_are_parsed_once(monkeypatch):
-    parsed: list[bytes] = []
-
-    def counted(said):
-        parsed.append(said)
-        return read_json(said)
-
-    monkeypatch.setattr(stream_module, "read_json", counted)
-    words = [b"id: %d\n" % number + text(f" word {number}") for number in range(50)]
-    pings = [b": ping\n\n"] * 50
-    out, stream = relayed(*(one for pair in zip(words, pings, strict=True) for one in pair), DONE)
-    assert out == b"".join(one for pair in zip(words, [b": ping\n"] * 50, strict=True) for one in pair) + DONE
-    assert (stream.events, len(parsed)) == (50, 1)
-
-
-def test_an_error_behind_an_id_is_no_text():
-    stream = new_stream()
-    stream.feed(b"".join(b"id: %d\n" % number + text("x") for number in range(3)))
-    stream.feed(b'id: 4\ndata: {"error": {"message": "boom"}}\n\n')
-    assert str(stream.failure) == "boom"
 
 
 @pytest.mark.parametrize(

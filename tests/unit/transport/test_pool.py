@@ -439,13 +439,19 @@ async def test_one_made_ahead_that_is_taken_beside_idle_ones_has_no_successor():
     assert len(server.dialed) == 4
 
 
-async def test_one_that_cannot_be_made_ahead_fails_nobody():
-    server = Server()
+async def growing(server: Server) -> tuple[Pool, asyncio.Task[Connection]]:
+    """A pool of three at most with one busy, and a second and one ahead of the third being dialed."""
     pool = await keeping(server, 3)
     await pool.take(5)
     server.go_on.clear()
     second = taken(pool)
     await rest()
+    return pool, second
+
+
+async def test_one_that_cannot_be_made_ahead_fails_nobody():
+    server = Server()
+    pool, second = await growing(server)
     assert len(server.dialed) == 3
     server.down = True
     server.go_on.set()
@@ -458,17 +464,16 @@ async def test_one_that_cannot_be_made_ahead_fails_nobody():
 
 async def test_who_waits_gets_the_one_that_is_made_ahead():
     server = Server()
-    pool = await keeping(server, 3)
-    await pool.take(5)
-    server.go_on.clear()
-    second = taken(pool)
-    await rest()
+    pool, second = await growing(server)
     third = taken(pool)
     await rest()
     assert not third.done()
     server.go_on.set()
     await rest()
     assert {second.result(), third.result()} == set(server.dialed[1:])
+    await use(third.result())
+    await advance(SPARE_S + 1)
+    assert third.result().open  # from then on it is one like any other
 
 
 async def test_nothing_is_made_ahead_beyond_the_limit_nor_after_the_close():
@@ -478,11 +483,7 @@ async def test_nothing_is_made_ahead_beyond_the_limit_nor_after_the_close():
     await pool.take(5)
     await rest()
     assert len(server.dialed) == 2
-    other = await keeping(server, 3)
-    await other.take(5)
-    server.go_on.clear()
-    second = taken(other)
-    await rest()
+    other, second = await growing(server)
     other.close()
     server.go_on.set()
     await rest()
