@@ -84,10 +84,9 @@ class _Sink(logging.StreamHandler[TextIO]):
 
     def tell(self, level: int, event: str, fields: Fields) -> None:
         """Write one event. A stream that takes no line fails no request: logging tells of it, as of any record."""
-        line = self._line.told(time.time(), level, event, fields)
         self.acquire()
         try:
-            self.stream.write(line + "\n")
+            self.stream.write(self._line.told(time.time(), level, event, fields) + "\n")
             self.stream.flush()
         except (OSError, ValueError):
             self.handleError(logging.makeLogRecord({"msg": event}))
