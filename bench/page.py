@@ -148,7 +148,7 @@ def _soak(soak: Mapping[str, Any] | None) -> list[str]:
         return []
     rests = soak["rests"]
     shown = [rests[at * (len(rests) - 1) // 3] for at in range(4)]
-    head = ["after s", "MB", "file descriptors", "requests", "events", "errors"]
+    head = ["after s", "MB", "file descriptors", "connections", "requests", "events", "errors"]
     table = [head, *([f"{one[name]:,}" for name in one] for one in shown)]
     verdict = "flat" if soak["flat"] else "**not flat**"
     words = (

@@ -28,11 +28,12 @@ GROWTH = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Rest:
-    """gatepass between two rounds of load, at rest. Counts are totals."""
+    """gatepass between two rounds of load, at rest. Counts are totals; each load comes over connections of its own."""
 
     after_s: float
     memory_mb: float
     open_files: int
+    connections: int
     requests: int
     events: int
     errors: int
@@ -66,18 +67,20 @@ def main(minutes: float) -> None:
 
 
 def _soaked(instance: Instance, bound_s: float) -> list[Rest]:
-    began_s, rests, requests, events, errors = time.monotonic(), list[Rest](), 0, 0, 0
+    began_s, rests, connections, requests, events, errors = time.monotonic(), list[Rest](), 0, 0, 0, 0
     while not rests or time.monotonic() - began_s < bound_s:
         for workload in named(PARTS):
             sample = instance.measure(workload, WINDOW_S)
             window_s = workload.window_s or WINDOW_S
+            connections += workload.connections
             requests += round(sample.requests_s * window_s)
             events += round(sample.events_s * window_s)
             errors += round(sample.errors)
         time.sleep(REST_S)
         pids, after_s = instance.pids, time.monotonic() - began_s
         memory_mb = proportional_bytes(pids) / MB
-        rests.append(Rest(round(after_s, 1), round(memory_mb, 1), open_files(pids), requests, events, errors))
+        totals = connections, requests, events, errors
+        rests.append(Rest(round(after_s, 1), round(memory_mb, 1), open_files(pids), *totals))
         print(rests[-1], flush=True)
     return rests
 

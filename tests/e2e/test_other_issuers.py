@@ -98,13 +98,15 @@ def talk(url: str, for_s: float) -> list[int]:
     return statuses
 
 
-def assert_nobody_noticed(title: str, statuses: list[int], ledger: Ledger) -> None:
+def assert_nobody_noticed(title: str, statuses: list[int], ledger: Ledger, overtaken: int = 0) -> None:
+    """`overtaken`: how many requests may have met an issuer that ends the old token with each new one."""
     print(
         f"\n{title}: {len(statuses)} requests, {len(statuses) - statuses.count(200)} failed, "
         f"{len(ledger.refused)} refused; {dict(ledger.grants)} token calls, {len(ledger.tokens)} tokens used"
     )
     assert set(statuses) == {200}
-    assert ledger.refused == []
+    assert ledger.refused == ["unknown"] * len(ledger.refused), "a token was sent past its end"
+    assert len(ledger.refused) <= overtaken
     lives = STREET_S / LIFE_S
     assert lives <= len(ledger.calls) <= STREET_S / (0.6 * LIFE_S) + 2
     assert len(ledger.tokens) >= lives - 1
@@ -140,6 +142,11 @@ def test_django_client_credentials(django: str, tmp_path: Path, client_auth: str
 
 
 def test_django_password_once_and_then_rotating_refresh_tokens(django: str, tmp_path: Path):
+    """Django deletes the old access token in the same call that grants the new one (`RefreshToken.revoke`).
+
+    A request that is on its way at that moment is refused whatever gatepass does, for it makes no request
+    wait while a token is valid: the one replay has to hide it. One at a time, so one for each rotation.
+    """
     kept = tmp_path / "refresh-token"
     credential = django_credential(
         django,
@@ -154,7 +161,8 @@ def test_django_password_once_and_then_rotating_refresh_tokens(django: str, tmp_
     with gatepass_with(tmp_path, django, credential, {}) as url:
         second = talk(url, STREET_S / 2)
     ledger = ledger_of(django)
-    assert_nobody_noticed("Django, password with rotation over a restart", first + second, ledger)
+    rotations = ledger.grants["refresh_token"]
+    assert_nobody_noticed("Django, password with rotation over a restart", first + second, ledger, rotations)
     assert ledger.grants["password"] == 1, "the refresh token was kept over the restart"
     assert kept.stat().st_mode & 0o777 == 0o600
 

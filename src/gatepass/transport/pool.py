@@ -44,7 +44,7 @@ class Pool:
         self._sweep: asyncio.TimerHandle | None = None
         self._spare: Connection | None = None
         self._is_kept_by_server = False
-        self._ahead: asyncio.Task[None] | None = None
+        self._ahead: asyncio.Handle | asyncio.Task[None] | None = None
         self._closed = False
 
     def idle(self) -> Connection | None:
@@ -115,9 +115,13 @@ class Pool:
         next request is likely to find none as well, and a handshake is most of the time to its first token.
 
         Not before the server has kept a connection: some serve one at a time and sit on one that says nothing, but
-        those close each (gunicorn's sync worker, http.server)."""
-        may_be = self._is_kept_by_server and self._ahead is None and not self._closed
-        if may_be and len(self._slots) < self._limit:
+        those close each (gunicorn's sync worker, http.server). Not before the request that wants none of it is out."""
+        if self._is_kept_by_server and self._ahead is None and not self._closed:
+            self._ahead = self._loop.call_soon(self._make_ahead)
+
+    def _make_ahead(self) -> None:
+        self._ahead = None
+        if len(self._slots) < self._limit:
             self._spare = self._slot()
             self._ahead = self._loop.create_task(self._made(self._spare), name="connection ahead")
 

@@ -95,7 +95,7 @@ def test_words_stand_left_and_numbers_right() -> None:
 
 
 def rests(*memory_mb: float, files: int = 10) -> list[Rest]:
-    return [Rest(0.0, memory, files, 0, 0, 0) for memory in memory_mb]
+    return [Rest(0.0, memory, files, 0, 0, 0, 0) for memory in memory_mb]
 
 
 def test_soak_is_flat_once_it_is_warm() -> None:
