@@ -109,8 +109,9 @@ class Gatepass:
     process: Process
 
 
-def start_issuer() -> Process:
+def start_issuer(at_ms_of_a_second: int | None = None) -> Process:
     environment = {
+        "AT_MS_OF_A_SECOND": "" if at_ms_of_a_second is None else str(at_ms_of_a_second),
         "CLIENT_ID": CLIENT_ID,
         "CLIENT_SECRET": CLIENT_SECRET,
         "RESOURCE": RESOURCE,

@@ -1,4 +1,5 @@
 // The issuer: oidc-provider, client credentials, JWT access tokens (RFC 9068) that live TOKEN_LIFE_S seconds.
+// With AT_MS_OF_A_SECOND each is made at that place in a second, for a JWT tells its times in whole ones.
 // GET /count says when each token was asked for and how that ended: it is the ledger of the tests.
 
 import { generateKeyPairSync } from 'node:crypto';
@@ -7,7 +8,7 @@ import process from 'node:process';
 
 import Provider from 'oidc-provider';
 
-const { CLIENT_ID, CLIENT_SECRET, RESOURCE, SCOPE, TOKEN_LIFE_S } = process.env;
+const { AT_MS_OF_A_SECOND, CLIENT_ID, CLIENT_SECRET, RESOURCE, SCOPE, TOKEN_LIFE_S } = process.env;
 
 function signingKey() {
   const { privateKey } = generateKeyPairSync('rsa', { modulusLength: 2048 });
@@ -44,6 +45,17 @@ function configuration() {
 const calls = [];
 let answer;
 
+function waitMs() {
+  return AT_MS_OF_A_SECOND ? (1000 + Number(AT_MS_OF_A_SECOND) - (Date.now() % 1000)) % 1000 : 0;
+}
+
+function grant(request, response) {
+  const call = { at_s: Date.now() / 1000, status: null };
+  calls.push(call);
+  response.on('finish', () => { call.status = response.statusCode; });
+  answer(request, response);
+}
+
 function handle(request, response) {
   if (request.url === '/count') {
     response.setHeader('content-type', 'application/json');
@@ -51,9 +63,8 @@ function handle(request, response) {
     return;
   }
   if (request.method === 'POST' && request.url === '/token') {
-    const call = { at_s: Date.now() / 1000, status: null };
-    calls.push(call);
-    response.on('finish', () => { call.status = response.statusCode; });
+    setTimeout(grant, waitMs(), request, response);
+    return;
   }
   answer(request, response);
 }
