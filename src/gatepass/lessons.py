@@ -7,9 +7,9 @@ from types import TracebackType
 from typing import Self
 
 from gatepass.adapt.changes.vectors import has_token_ids
+from gatepass.adapt.learned import Subject
 from gatepass.adapt.learning import Learning
 from gatepass.adapt.lesson import Lesson
-from gatepass.adapt.memory import Subject
 from gatepass.adapt.teaching.advice import Setting, advice
 from gatepass.adapt.teaching.allowance import Allowance
 from gatepass.adapt.teaching.heard import Heard, is_too_long

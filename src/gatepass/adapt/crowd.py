@@ -1,9 +1,9 @@
 """Who goes first: of many requests to a model that nobody knows yet one is sent ahead, the others follow it.
 
 Two hundred requests at once to a model that refuses `stream` would be refused two hundred times. So the
-first of them is the scout, and the rest wait for its first word, or for the trial of what it learned; for
-WAIT_S at most in all, so that a slow model delays nobody for longer, and once per model and process, since
-a model that has answered is known. Pure: who waits asks `wait_s` again whenever `listen` calls.
+first of them is the scout, and the rest wait for its first word, and then for the trial of what it learned:
+for WAIT_S from the moment in which it went, and again for each lesson that it takes. A model that has answered
+is known, and makes nobody wait. Pure: who waits asks `wait_s` again whenever `listen` calls.
 """
 
 from __future__ import annotations
@@ -11,12 +11,19 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
+from gatepass.adapt.learned import Key, Subject
 from gatepass.adapt.lesson import HOUR_S, Lesson
-from gatepass.adapt.memory import LIMIT, Key, Subject
+from gatepass.adapt.memory import LIMIT
 
 WAIT_S = 2.0
-"""A refusal of form comes within a second; what takes longer is most likely the answer."""
+"""A refusal of form comes within a second; what takes longer is most likely the answer, of a model that has nothing to
+teach, and whoever waited for that would lose its whole time. So to an upstream that takes longer to refuse a burst goes
+unadapted, once: refused calls are not billed, and the lesson is known then."""
+MOST_WAIT_S = 4 * WAIT_S
+"""In all, for a scout and the three lessons that it may take. No sign of life goes out meanwhile; with the hold of a
+stream's head behind it (`heartbeat.STREAM_HOLD_S`) this is 23 s, and the strictest proxies give up after 30."""
 KNOWN_S = HOUR_S
 CANDIDATE_S = 60.0
 
@@ -26,16 +33,24 @@ Way = tuple[Subject, bool]
 
 @dataclass(slots=True)
 class Candidate:
-    """A lesson on trial: `holders` are the requests that try it, `until_s` bounds its life without any.
+    """A lesson on trial since `since_s`: `holders` are the requests that try it, `until_s` bounds its life without any.
 
     `helped`: with it the upstream complained of something else, and no request has succeeded yet.
     """
 
     lesson: Lesson
     evidence: str
+    since_s: float
     until_s: float
     holders: set[Hashable] = field(default_factory=set)
     helped: bool = False
+
+
+class Scout(NamedTuple):
+    """The request that is ahead, and when it went."""
+
+    who: Hashable
+    since_s: float
 
 
 class Crowd:
@@ -44,20 +59,20 @@ class Crowd:
     def __init__(self, limit: int = LIMIT) -> None:
         self._limit = limit
         self._known: OrderedDict[Way, float] = OrderedDict()
-        self._scouts: dict[Way, Hashable] = {}
+        self._scouts: dict[Way, Scout] = {}
         self._trials: OrderedDict[Key, Candidate] = OrderedDict()
         self._listeners: dict[Subject, set[Callable[[], object]]] = {}
 
     def wait_s(self, who: Hashable, way: Way, entered_s: float, now_s: float) -> float:
         """How long `who`, here since `entered_s`, waits for others at most; 0: it goes, as the scout where one is
         needed."""
-        left_s = entered_s + WAIT_S - now_s
-        if left_s > 0 and any(one.holders - {who} for one in self._of(way[0], now_s).values()):
+        tried_s = [one.since_s for one in self._of(way[0], now_s).values() if one.holders - {who}]
+        if tried_s and (left_s := min(max(tried_s) + WAIT_S, entered_s + MOST_WAIT_S) - now_s) > 0:
             return left_s
         if self._known.get(way, 0.0) > now_s:
             return 0.0
-        scout = self._scouts.setdefault(way, who) if left_s > 0 else who
-        return 0.0 if scout == who else left_s
+        scout = self._scouts.setdefault(way, Scout(who, now_s))
+        return 0.0 if scout.who == who else max(0.0, min(scout.since_s, entered_s) + WAIT_S - now_s)
 
     def is_calm(self, way: Way, now_s: float) -> bool:
         """Whether nobody waits there and nothing is on trial, now and for long: the model has been heard of lately."""
@@ -71,7 +86,7 @@ class Crowd:
         """`who` tries `lesson`; where it is on trial already, as one more."""
         trial = self._trials.get(key)
         if trial is None or trial.lesson != lesson:
-            trial = self._trials[key] = Candidate(lesson, evidence, now_s + CANDIDATE_S)
+            trial = self._trials[key] = Candidate(lesson, evidence, now_s, now_s + CANDIDATE_S)
         trial.holders.add(who)
         while len(self._trials) > self._limit:
             self._trials.popitem(last=False)
@@ -102,8 +117,8 @@ class Crowd:
 
     def leave(self, who: Hashable, way: Way) -> None:
         """`who` is done or gone: its place as a scout is free, and it tries nothing any more."""
-        subject = way[0]
-        left = self._scouts.get(way) == who
+        subject, scout = way[0], self._scouts.get(way)
+        left = scout is not None and scout.who == who
         if left:
             del self._scouts[way]
         for key, trial in self._trials.items():

@@ -11,8 +11,9 @@ from typing import Any, Self
 
 import msgspec
 
+from gatepass.adapt.learned import Key, Learned
 from gatepass.adapt.lesson import HOUR_S
-from gatepass.adapt.memory import LIMIT, Key, Learned
+from gatepass.adapt.memory import LIMIT
 
 GRACE_S = HOUR_S
 """How long an entry stays beyond its time: until then its absence says that somebody has forgotten the lesson."""

@@ -7,12 +7,11 @@ from types import MappingProxyType
 from typing import Any
 
 from gatepass.adapt.declared import changes_of
-from gatepass.adapt.memory import Learned
+from gatepass.adapt.learned import Learned
 from gatepass.config.models import Model
 
 ABILITIES = ("kind", "vision", "audio", "tools", "reasoning", "json_schema", "token_ids")
 SIZES = ("context_length", "max_output_tokens", "dimensions")
-UNKNOWN: Mapping[str, Any] = MappingProxyType({"value": None, "source": "unknown"})
 
 _TAUGHT: Mapping[tuple[str, str], tuple[str, Any]] = MappingProxyType(
     {
@@ -31,8 +30,8 @@ _TAUGHT: Mapping[tuple[str, str], tuple[str, Any]] = MappingProxyType(
 def marks(entry: Model | None, learned: Sequence[Learned], wall_s: float) -> dict[str, Any]:
     """Members to add to a model's entry of `/v1/models`; none where nothing is declared or learned.
 
-    `gatepass.capabilities` has each name with `value` and `source`: `declared`, `learned` (with its age in seconds
-    and the sentence it was learned from), or `unknown`. `gatepass.adapted` lists the changes in the words of
+    `gatepass.capabilities` has each name that is known, with `value` and `source`: `declared`, or `learned` (with its
+    age in seconds and the sentence it was learned from). `gatepass.adapted` lists the changes in the words of
     `x-gatepass-adapted`. `context_length` and `max_model_len`, where declared, are what clients look for (vLLM's
     own list has the latter, OpenRouter's the former).
     """
@@ -42,9 +41,10 @@ def marks(entry: Model | None, learned: Sequence[Learned], wall_s: float) -> dic
         return {}
     taught = dict(_taught(learned, wall_s))
     names = ("stream", *ABILITIES, *SIZES)
-    capabilities = {name: declared.get(name) or taught.get(name) or dict(UNKNOWN) for name in names}
+    capabilities = {name: told for name in names if (told := declared.get(name) or taught.get(name)) is not None}
     found: dict[str, Any] = {"gatepass": {"capabilities": capabilities, "adapted": adapted}}
-    if (length := capabilities["context_length"]["value"]) is not None:
+    if "context_length" in capabilities:
+        length = capabilities["context_length"]["value"]
         found |= {"context_length": length, "max_model_len": length}
     return found
 

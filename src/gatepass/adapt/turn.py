@@ -10,7 +10,7 @@ from gatepass.runtime import Clock
 
 
 async def my_turn(learning: Learning, call: Call, clock: Clock) -> None:
-    """Returns when `call` may be planned: at once, nearly always (see crowd.py). Waits WAIT_S at most."""
+    """Returns when `call` may be planned: at once, nearly always (see crowd.py). Waits MOST_WAIT_S at most."""
     while (left_s := learning.wait_s(call, clock.now())) > 0:
         news = asyncio.Event()
         end = learning.listen(news.set)

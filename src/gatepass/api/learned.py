@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from gatepass.adapt.memory import Learned
+from gatepass.adapt.learned import Learned
 from gatepass.adapt.pinning import as_config
 from gatepass.admission.doors import may_use
 from gatepass.config.access import AccessKey

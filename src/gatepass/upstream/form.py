@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -30,9 +31,23 @@ MEMBERS = (
 )
 """All that errors and successes are told by."""
 
-_ENVELOPE: msgspec.json.Decoder[Any] = msgspec.json.Decoder(
-    msgspec.defstruct("Envelope", [(name, msgspec.Raw, msgspec.Raw()) for name in MEMBERS])
+CHOICE = ("message", "text", "delta", "error", "finish_reason")
+"""All that a choice is judged by."""
+
+
+def _unread(name: str, members: Iterable[str]) -> type[msgspec.Struct]:
+    """An object of which only `members` are found, and none of them read."""
+    return msgspec.defstruct(name, [(member, msgspec.Raw, msgspec.Raw()) for member in members])
+
+
+_ENVELOPE: msgspec.json.Decoder[Any] = msgspec.json.Decoder(_unread("Envelope", MEMBERS))
+
+_CHOICES: msgspec.json.Decoder[Any] = msgspec.json.Decoder(
+    msgspec.defstruct(
+        "Choices", [("first", _unread("Choice", CHOICE)), ("second", msgspec.Raw, msgspec.Raw())], array_like=True
+    )
 )
+"""Of a list the first two: what is behind them is stepped over, and millions of them take no memory."""
 
 _TOP: msgspec.json.Decoder[dict[str, msgspec.Raw]] = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
@@ -91,7 +106,8 @@ def parse(body: bytes) -> Any:
 
     A byte order mark before it is ignored, and what strict JSON forbids but Python writes (NaN, a
     lone surrogate) is read as Python reads it. Of a document beyond WHOLE_BYTES only MEMBERS are
-    read, and one larger than MEMBER_BYTES becomes a token value of its kind: memory is bounded.
+    read, and one larger than MEMBER_BYTES becomes a token value of its kind: memory is bounded. Of such
+    `choices` the first is read in the same way.
     """
     body = body.removeprefix(BOM)
     try:
@@ -104,7 +120,21 @@ def parse(body: bytes) -> Any:
 
 def _parse_large(body: bytes) -> Any:
     found = _ENVELOPE.decode(body)
-    return {name: _member(raw) for name in MEMBERS if (raw := memoryview(getattr(found, name))).nbytes}
+    document, choices = _held(found, MEMBERS), memoryview(found.choices)
+    if choices.nbytes > MEMBER_BYTES and _has_objects(choices):
+        document["choices"] = _choices(choices)
+    return document
+
+
+def _choices(raw: memoryview) -> list[dict[str, Any]]:
+    """The first choice of a large list, and of a second one only that it is there."""
+    found = _CHOICES.decode(raw)
+    first = _held(found.first, CHOICE)
+    return [first, {}] if memoryview(found.second).nbytes else [first]
+
+
+def _held(found: Any, members: Iterable[str]) -> dict[str, Any]:
+    return {name: _member(raw) for name in members if (raw := memoryview(getattr(found, name))).nbytes}
 
 
 def _member(raw: memoryview) -> Any:
@@ -143,9 +173,10 @@ def is_plain_success(body: bytes, wanted: str) -> bool:
 
 def speaks(body: bytes) -> bool:
     """Whether the first choice of a chat's `is_plain_success` has a message or a text, as far as a glance tells, and
-    no error can be in one. False: read it; few good replies need that (an Azure filter's verdict before the message).
+    no error can be in one. False: read it; few good replies need that (an Azure filter's verdict before the message,
+    and what is larger than WHOLE_BYTES: `parse` is through with that before words are found in it).
     """
-    return len(body) > WHOLE_BYTES or (_SPEAKS.search(body) is not None and body.find(b'"error"') < 0)
+    return len(body) <= WHOLE_BYTES and _SPEAKS.search(body) is not None and body.find(b'"error"') < 0
 
 
 def member(body: bytes, name: str) -> bytes | None:

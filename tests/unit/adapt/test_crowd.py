@@ -1,12 +1,13 @@
 """Who goes first, and for how long the others wait."""
 
-from gatepass.adapt.crowd import CANDIDATE_S, KNOWN_S, WAIT_S, Crowd
+from gatepass.adapt.crowd import CANDIDATE_S, KNOWN_S, MOST_WAIT_S, WAIT_S, Crowd
+from gatepass.adapt.learned import Subject
 from gatepass.adapt.lesson import Lesson
-from gatepass.adapt.memory import Subject
 
 O3 = Subject("chat", "o3-mini", "chat")
 WAY, OTHER_WAY = (O3, True), (O3, False)
 SYNTH = Lesson("stream", "synth")
+TEMPERATURE = Lesson("drop", "temperature")
 KEY = (O3, SYNTH.key)
 
 
@@ -18,13 +19,50 @@ def test_the_first_one_goes_and_the_others_wait_for_it():
     assert crowd.wait_s("a", WAY, 0.0, 1.0) == 0.0
 
 
-def test_nobody_waits_for_longer_than_the_bound():
+def test_who_comes_later_waits_no_longer_than_those_before_it():
     crowd = Crowd()
     crowd.wait_s("a", WAY, 0.0, 0.0)
+    assert crowd.wait_s("b", WAY, 1.5, 1.5) == WAIT_S - 1.5
+    assert crowd.wait_s("b", WAY, 1.5, WAIT_S) == 0.0
+    assert crowd.wait_s("c", WAY, 30.0, 30.0) == 0.0
+
+
+def test_nobody_waits_for_one_scout_after_the_other():
+    crowd = Crowd()
+    crowd.wait_s("a", WAY, 0.0, 0.0)
+    crowd.leave("a", WAY)
+    assert crowd.wait_s("b", WAY, 0.0, 1.5) == 0.0
+    assert crowd.wait_s("c", WAY, 0.0, 1.5) == WAIT_S - 1.5
+    assert crowd.wait_s("c", WAY, 0.0, WAIT_S) == 0.0
+    assert crowd.wait_s("d", WAY, 1.5, 1.5) == WAIT_S
+
+
+def test_each_lesson_that_the_one_ahead_tries_is_waited_for():
+    crowd = Crowd()
+    crowd.wait_s("a", WAY, 0.0, 0.0)
+    crowd.propose(KEY, SYNTH, "", "a", 1.0)
+    assert crowd.wait_s("b", WAY, 0.0, WAIT_S) == 1.0
+    crowd.propose((O3, TEMPERATURE.key), TEMPERATURE, "", "a", 2.5)
+    assert crowd.wait_s("b", WAY, 0.0, 3.0) == 2.5 + WAIT_S - 3.0
+    assert crowd.wait_s("b", WAY, 0.0, 2.5 + WAIT_S) == 0.0
+    assert crowd.wait_s("c", WAY, 30.0, 30.0) == 0.0
+
+
+def test_a_lesson_that_one_more_tries_is_waited_for_no_longer():
+    crowd = Crowd()
+    crowd.spoke("z", WAY, 0.0)
     crowd.propose(KEY, SYNTH, "", "a", 0.0)
-    assert crowd.wait_s("b", WAY, 0.0, WAIT_S) == 0.0
-    assert crowd.wait_s("b", WAY, 0.0, WAIT_S + 1) == 0.0
-    assert crowd.wait_s("c", WAY, 1.0, WAIT_S) == 1.0
+    crowd.propose(KEY, SYNTH, "", "b", 1.5)
+    assert crowd.wait_s("c", WAY, 0.0, WAIT_S) == 0.0
+
+
+def test_nobody_waits_for_longer_than_the_bound_whatever_is_tried():
+    crowd = Crowd()
+    crowd.spoke("z", WAY, 0.0)
+    for at_s in range(100):
+        lesson = Lesson("drop", f"member_{at_s}")
+        crowd.propose((O3, lesson.key), lesson, "", "a", float(at_s))
+        assert crowd.wait_s("b", WAY, 0.0, float(at_s)) == max(0.0, min(WAIT_S, MOST_WAIT_S - at_s))
 
 
 def test_a_model_that_has_spoken_makes_nobody_wait_for_an_hour():
@@ -71,7 +109,7 @@ def test_a_trial_is_waited_for_even_where_the_model_is_known():
     crowd = Crowd()
     crowd.spoke("z", WAY, 0.0)
     crowd.propose(KEY, SYNTH, "e", "a", 0.0)
-    assert crowd.wait_s("b", WAY, 0.0, 0.5) == WAIT_S - 0.5
+    assert crowd.wait_s("b", WAY, 0.5, 0.5) == WAIT_S - 0.5
     assert crowd.wait_s("a", WAY, 0.0, 0.5) == 0.0
     crowd.settle(KEY)
     assert crowd.wait_s("b", WAY, 0.0, 0.5) == 0.0

@@ -161,13 +161,45 @@ def test_a_model_without_rules_has_none():
     assert Declared.from_config(config()).model("chat", "m") is None
 
 
-def test_an_operations_own_rules_are_for_what_no_entry_of_models_serves():
+def entries(declared: Declared, operation: str, name: str) -> list[str]:
+    rules = [rule for rule in declared.rules(operation, name) if isinstance(rule, Revision)]
+    return [change.entry for rule in rules for change in rule.changes]
+
+
+def test_an_operations_rules_are_for_all_its_models_and_are_not_those_of_another_operation():
     found = Declared.from_config(
         config(
-            models={"own": {"upstream": "chat"}, "*": {"upstream": "chat", "rules": {"drop": ["seed"]}}},
-            operations={"rerank": {"upstream": "chat", "rules": {"drop": ["user"]}}, "chat": {"upstream": "chat"}},
+            models={
+                "own": {"upstream": "chat"},
+                "g*": {"upstream": "chat", "rules": {"set": {"user": "g"}}},
+                "*": {"upstream": "chat", "rules": {"drop": ["seed"]}},
+            },
+            operations={
+                "rerank": {"upstream": "chat", "rules": {"drop": ["user"]}},
+                "embeddings": {"rules": {"drop": ["user"], "split": 10}},
+            },
         )
     )
-    assert [rule.name for rule in found.rules("rerank", "x")] == ["rules"]
-    assert found.rules("rerank", "x") != found.rules("embeddings", "x")
-    assert (found.rules("rerank", "own"), found.rules("chat", "x"), found.model("rerank", "x")) == ((), (), None)
+    assert entries(found, "rerank", "own") == ["drop=user"]
+    assert entries(found, "rerank", "gpt") == ["set=user"]
+    assert entries(found, "rerank", "x") == ["drop=user"]
+    assert entries(found, "embeddings", "x") == ["drop=user", "drop=seed", "split=10"]
+    assert entries(found, "chat", "own") == []
+    assert entries(found, "chat", "x") == ["drop=seed"]
+    assert found.model("rerank", "x") is None
+    assert [found.entry("rerank", name) for name in ("own", "gpt", "x")] == ["own", "g*", None]
+
+
+def test_one_operation_of_a_model_has_rules_and_a_stream_of_its_own():
+    own = {"rules": {"set": {"seed": 1}}, "stream": False}
+    entry = {"upstream": "chat", "rules": {"drop": ["seed", "user"]}, "operations": {"responses": own}}
+    found = Declared.from_config(config(models={"m": entry}, operations={"responses": {"rules": {"drop": ["n"]}}}))
+    assert entries(found, "chat", "m") == ["drop=seed", "drop=user"]
+    assert entries(found, "responses", "m") == ["stream=synth", "drop=n", "drop=user", "set=seed"]
+    streams = [made.stream for made in (found.model("chat", "m"), found.model("responses", "m")) if made is not None]
+    assert streams == ["auto", "emulate"]
+
+
+def test_an_operations_rules_count_where_everything_goes_to_one_upstream():
+    found = Declared.from_config(config(operations={"rerank": {"rules": {"drop": ["user"]}}}))
+    assert (entries(found, "rerank", "x"), entries(found, "chat", "x")) == (["drop=user"], [])

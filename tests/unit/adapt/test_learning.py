@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gatepass.adapt.learning import MOST_STEPS, Learner
+from gatepass.adapt.learned import Subject
+from gatepass.adapt.learner import Learner
+from gatepass.adapt.learning import MOST_STEPS
 from gatepass.adapt.lesson import DAY_S, HOUR_S, QUARTER_S, Lesson
-from gatepass.adapt.memory import REFUTED_S, Subject
+from gatepass.adapt.memory import REFUTED_S
 from gatepass.adapt.teaching.allowance import Allowance
 from gatepass.call import Call
 from gatepass.errors import UpstreamConnect, UpstreamDns, UpstreamTimeout, UpstreamTls

@@ -5,9 +5,10 @@ from dataclasses import replace
 
 import pytest
 
+from gatepass.adapt.learned import Learned, Subject
 from gatepass.adapt.ledger import GRACE_S, SAME_S, Ledger, Settlement, settle
 from gatepass.adapt.lesson import HOUR_S, Lesson
-from gatepass.adapt.memory import LIMIT, Learned, Subject
+from gatepass.adapt.memory import LIMIT
 
 AT_S = 5_000.0
 ONE = Learned(Subject("chat", "o3-mini", "chat"), Lesson("stream", "synth"), "learned", "no", AT_S, AT_S + HOUR_S)

@@ -1,14 +1,11 @@
-"""The memory of lessons: how long, how many, and what other processes read."""
+"""The memory of lessons: how long, how many, and what is taken over."""
 
-import json
 from dataclasses import replace
-from typing import Any
-
-import pytest
 
 from gatepass.adapt.evidence import EVIDENCE_CHARS
+from gatepass.adapt.learned import Key, Learned, Subject
 from gatepass.adapt.lesson import DAY_S, HOUR_S, Lesson
-from gatepass.adapt.memory import LIMIT_OF_SUBJECT, REFUTED_S, Key, Learned, Memory, Subject
+from gatepass.adapt.memory import LIMIT_OF_SUBJECT, REFUTED_S, Memory
 
 O3 = Subject("chat", "o3-mini", "chat")
 OURS = Subject("chat", "o3-mini", "chat", "corp")
@@ -179,29 +176,6 @@ def filled() -> Memory:
     return memory
 
 
-def rows_of(memory: Memory) -> list[dict[str, Any]]:
-    """What other processes and people read."""
-    return [json.loads(json.dumps(one.as_row())) for one in memory.learned(NOW_S, WALL_S)]
-
-
-def test_a_lesson_is_plain_json_for_people_and_processes():
-    rows = rows_of(filled())
-    assert rows[1] == {
-        "upstream": "chat",
-        "model": "o3-mini",
-        "operation": "chat",
-        "credential": "",
-        "adapted": "stream=synth",
-        "state": "learned",
-        "evidence": "no stream",
-        "learned_at": WALL_S,
-        "expires_at": WALL_S + HOUR_S,
-        "uses": 1,
-        "lesson": {"rule": "stream", "field": "synth", "to": None, "ttl_s": HOUR_S, "by_credential": False},
-    }
-    assert [Learned.of_row(row) for row in rows] == filled().learned(NOW_S, WALL_S)
-
-
 def adopted(now_s: float, wall_s: float, memory: Memory | None = None) -> Memory:
     """A process whose clock says `now_s` at `wall_s`, and that has taken over what `filled` knows."""
     memory = memory or Memory()
@@ -236,19 +210,6 @@ def test_a_lesson_from_the_far_future_lasts_no_longer_than_its_time():
     assert memory.is_due(key(), HOUR_S)
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        *({"upstream": 5}, {"lesson": None}, {"lesson": {}}, {"expires_at": "soon"}, {"uses": None}),
-        *({"state": "observed"}, {"learned_at": float("nan")}, {"expires_at": float("inf")}, {"uses": 10**400}),
-        *({"uses": True}, {"learned_at": -1e300}, {"evidence": "\ud800"}),
-    ],
-)
-def test_a_row_that_is_none_is_refused(change):
-    with pytest.raises(ValueError, match=r"."):
-        Learned.of_row({**rows_of(filled())[0], **change})
-
-
 def test_what_failed_is_shown_until_it_is_tried_again():
     memory = Memory()
     memory.refute(key(), SYNTH, "no", NOW_S)
@@ -262,6 +223,5 @@ def test_what_failed_is_shown_until_it_is_tried_again():
 def test_a_long_quotation_is_kept_by_nobody():
     memory = Memory()
     memory.commit(key(), SYNTH, f"Invalid value: '{'my secret ' * 10}'.", 0.0)
-    (row,) = rows_of(memory)
-    assert row["evidence"] == "Invalid value: '…'."
-    assert Learned.of_row({**row, "evidence": f"Invalid value: '{'my secret ' * 10}"}).evidence == "Invalid value: '…"
+    (one,) = memory.learned(0.0, WALL_S)
+    assert one.evidence == "Invalid value: '…'."

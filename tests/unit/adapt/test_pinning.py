@@ -8,7 +8,7 @@ import pytest
 from gatepass.adapt.chain import adapt
 from gatepass.adapt.changes.change import revised
 from gatepass.adapt.declared import Declared
-from gatepass.adapt.memory import Learned, Subject
+from gatepass.adapt.learned import Learned, Subject
 from gatepass.adapt.pinning import NOTHING, as_config
 from gatepass.adapt.teaching.allowance import Allowance
 from gatepass.adapt.teaching.heard import Heard
@@ -140,18 +140,37 @@ def test_what_is_set_only_where_it_is_there_is_told_and_not_pinned():
     assert "set=enable_thinking>false" in text
 
 
-def test_a_pin_takes_over_what_the_operation_has_and_shows_no_value_that_an_operator_sets():
+def test_a_pin_leads_where_the_operation_does_and_leaves_the_rest_to_it():
     route = {"upstream": "chat", "timeouts": {"idle_s": 3.0}, "rules": {"drop": ["user"], "set": {"x": "mine"}}}
     known = Config.model_validate({**UPSTREAMS, "operations": {"chat": route}})
     text = as_config(learned(LESSONS[4].__class__("drop", "seed")), known)
     pin = read(text).models["o3-mini"]
-    assert pin.model_dump(mode="json", exclude_unset=True) == {
+    assert pin.model_dump(mode="json", exclude_unset=True) == {"upstream": "chat", "rules": {"drop": ["seed"]}}
+    assert "mine" not in text
+
+
+def test_a_pin_shows_no_value_that_an_operator_sets():
+    rules = {"drop": ["user"], "set": {"x": "mine"}}
+    own = {"embeddings": {"rules": rules}}
+    glob = {"upstream": "chat", "timeouts": {"idle_s": 3.0}, "rules": rules, "operations": own}
+    text = as_config(learned(LESSONS[4].__class__("drop", "seed")), config(**{"o3-*": glob}))
+    assert read(text).models["o3-mini"].model_dump(mode="json", exclude_unset=True) == {
         "upstream": "chat",
         "timeouts": {"idle_s": 3.0},
         "rules": {"drop": ["user", "seed"]},
     }
     assert "are not shown: set\n" in text
+    assert "add by hand the `operations`" in text
     assert "mine" not in text
+
+
+def test_what_holds_for_one_operations_own_upstream_is_told_and_not_pinned():
+    entry = {"upstream": "other", "operations": {"chat": {"upstream": "chat", "name": "o3-mini"}}}
+    blocks = {**UPSTREAMS, "upstreams": {**UPSTREAMS["upstreams"], "other": {"base_url": "https://o/v1"}}}
+    known = Config.model_validate({**blocks, "models": {"best": entry}})
+    text = as_config(learned(LESSONS[0], evidence="no stream"), known)
+    assert text.startswith("# Nothing can be pinned.")
+    assert '"best": not pinned' in text
 
 
 def test_a_pin_takes_over_the_one_target_of_a_glob():

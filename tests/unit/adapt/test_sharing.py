@@ -7,9 +7,10 @@ import logging
 
 import pytest
 
+from gatepass.adapt.learned import Key, Subject
 from gatepass.adapt.ledger import GRACE_S
 from gatepass.adapt.lesson import HOUR_S, Lesson
-from gatepass.adapt.memory import Key, Memory, Subject
+from gatepass.adapt.memory import Memory
 from gatepass.adapt.sharing import LOOK_S, WHOLE_S, Names, SharedLessons, shared_names
 from gatepass.config.model import Config
 from gatepass.config.upstream import Upstream

@@ -1,25 +1,29 @@
 """Two hundred requests at once to a model that nobody knows, on a clock that is driven by hand."""
 
 import asyncio
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
 
-from gatepass.adapt.crowd import WAIT_S
-from gatepass.adapt.learning import Learner
+from gatepass.adapt.crowd import MOST_WAIT_S, WAIT_S
+from gatepass.adapt.learner import Learner
 from gatepass.adapt.turn import my_turn
 from gatepass.call import Call
 from gatepass.errors import UpstreamRefusal
 from gatepass.runtime import sleep
 from gatepass.upstream.complaint import read_complaint
 from tests.unit.adapt.calls import CHAT, a_call
-from tests.unit.adapt.rejections import openai
-from tests.unit.adapt.upstreams import NO_STREAM, O3, Refusal
+from tests.unit.adapt.rejections import USE, openai
+from tests.unit.adapt.upstreams import NO_STREAM, O3, Refusal, Upstream, without
 from tests.unit.clock import DrivenClock, settle
 
 BURST = 200
 CALL = a_call(b'{"model":"o3-mini","stream":true,"messages":[]}', CHAT, stream=True)
+FULL_BODY = {"model": "o3-mini", "stream": True, "messages": [], "max_tokens": 5, "temperature": 0.5}
+FULL = a_call(json.dumps(FULL_BODY).encode(), CHAT, stream=True)
+O3_MINI = Upstream([NO_STREAM, without("max_tokens", USE), without("temperature")])
 
 
 @dataclass
@@ -31,16 +35,17 @@ class Street:
     answers_s: float = 1.0
     refusal: Callable[[Call], Refusal | None] = lambda call: NO_STREAM if call.stream else None
     learner: Learner = field(default_factory=Learner)
+    call: Call = CALL
     calls: int = 0
     waited_s: list[float] = field(default_factory=list)
 
     async def one(self) -> str:
         with self.learner.at(O3, CHAT.surface) as learning:
             entered_s = self.clock.now()
-            await my_turn(learning, CALL, self.clock)
+            await my_turn(learning, self.call, self.clock)
             self.waited_s.append(self.clock.now() - entered_s)
             while True:
-                planned = learning.plan(CALL, self.clock.now())
+                planned = learning.plan(self.call, self.clock.now())
                 self.calls += 1
                 refusal = self.refusal(planned)
                 await sleep(self.clock, self.answers_s if refusal is None else self.refuses_s)
@@ -70,6 +75,41 @@ async def test_a_whole_reply_that_takes_long_keeps_nobody_beyond_the_bound():
     street = Street(DrivenClock(), answers_s=30.0)
     assert set(await street.burst(for_s=120.0)) == {"stream=synth"}
     assert street.calls == BURST + 1
+    assert max(street.waited_s) == pytest.approx(0.05 + WAIT_S)
+
+
+async def test_a_model_that_needs_three_changes_costs_three_calls_more():
+    """Each refusal is a word of the one ahead: the others wait for what it tries next."""
+    street = Street(DrivenClock(), refuses_s=0.9, refusal=O3_MINI.answer, call=FULL)
+    changes = "stream=synth,rename=max_tokens>max_completion_tokens,drop=temperature"
+    assert set(await street.burst()) == {changes}
+    assert street.calls == BURST + 3
+    assert WAIT_S < max(street.waited_s) <= MOST_WAIT_S
+
+
+async def test_an_upstream_that_is_slow_to_refuse_is_asked_once_by_each_and_keeps_nobody_beyond_the_bound():
+    street = Street(DrivenClock(), refuses_s=3.0)
+    assert set(await street.burst()) == {"stream=synth"}
+    assert street.calls == BURST + BURST
+    assert max(street.waited_s) == WAIT_S
+    street.calls = 0
+    await street.burst()
+    assert street.calls == BURST
+
+
+async def test_who_comes_while_a_slow_answer_is_under_way_does_not_wait_for_it():
+    street = Street(DrivenClock(), answers_s=30.0, refusal=lambda call: None)
+    first = asyncio.create_task(street.one())
+    await street.clock.advance(10.0)
+    assert set(await street.burst()) == {""}
+    assert max(street.waited_s) == 0.0
+    assert await first == ""
+
+
+async def test_a_server_that_fails_whoever_is_ahead_keeps_nobody_beyond_the_bound():
+    street = Street(DrivenClock(), refuses_s=0.5, refusal=lambda call: Refusal(lambda _: True, openai("Oops."), 500))
+    assert set(await street.burst()) == {"refused"}
+    assert street.calls == BURST
     assert max(street.waited_s) == WAIT_S
 
 

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from gatepass.adapt.learning import Learner, Learning, Mode
-from gatepass.adapt.memory import Subject
+from gatepass.adapt.learned import Subject
+from gatepass.adapt.learner import Learner
+from gatepass.adapt.learning import Learning, Mode
 from gatepass.adapt.teaching.allowance import Allowance
 from gatepass.call import Call
 from gatepass.errors import GatepassError, UpstreamRefusal

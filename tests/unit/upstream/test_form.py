@@ -1,4 +1,5 @@
 import json
+import tracemalloc
 
 import pytest
 
@@ -151,9 +152,50 @@ def test_success_is_told_at_first_sight(body, expected):
     assert form.is_plain_success(body, "choices") is expected
 
 
-def test_large_list_of_objects_is_still_one_when_it_is_not_read():
-    choices = json.dumps({"choices": [{"text": "x" * form.WHOLE_BYTES}]}).encode()
-    assert form.parse(choices) == {"choices": [{}]}
+BIG = "x" * form.WHOLE_BYTES
+
+
+@pytest.mark.parametrize(
+    ("choices", "expected"),
+    [
+        ([{"text": BIG}], [{"text": "…"}]),
+        ([{"x": BIG}], [{}]),
+        ([{"x": BIG, "message": {}, "error": None}], [{"message": {}, "error": None}]),
+        (
+            [{"message": {"content": BIG}, "finish_reason": "stop"}],
+            [{"message": {"message": "…"}, "finish_reason": "stop"}],
+        ),
+        ([{"delta": {"content": BIG}}, {"text": "b"}, {"text": "c"}], [{"delta": {"message": "…"}}, {}]),
+        ([{"text": "a"}, {"text": BIG}], [{"text": "a"}, {}]),
+        ([BIG, {"text": "b"}], [None]),
+    ],
+)
+def test_of_a_large_list_of_choices_the_first_is_read_but_for_what_is_large(choices, expected):
+    assert form.parse(json.dumps({"choices": choices}).encode()) == {"choices": expected}
+
+
+def test_a_large_list_of_choices_takes_no_memory_for_those_that_are_not_looked_at():
+    body = b'{"choices":[{"text":""}' + b",{}" * form.WHOLE_BYTES + b"]}"
+    tracemalloc.start()
+    try:
+        assert form.parse(body) == {"choices": [{"text": ""}, {}]}
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes < len(body) / 10
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (b'\xef\xbb\xbf{"a": 1, "data" : {"b": [ ]}}', b'{"b": [ ]}'),
+        (b'{"a": 1}', None),
+        (b"[1]", None),
+        (b'{"data": ' + b"[" * 100_000, None),
+    ],
+)
+def test_a_member_is_found_byte_for_byte(body, expected):
+    assert form.member(body, "data") == expected
 
 
 def test_first_event_with_data_is_found():
@@ -194,6 +236,12 @@ def test_a_large_list_that_broke_off_is_no_success():
 )
 def test_an_answer_speaks_at_first_sight(choice, expected):
     assert form.speaks(b'{"id":"x","choices":[' + choice + b"]}") is expected
+
+
+def test_of_a_large_answer_a_glance_tells_nothing():
+    body = b'{"choices":[{"text":""}],"x":"%b"}'
+    assert form.speaks(body % b"")
+    assert not form.speaks(body % BIG.encode())
 
 
 def test_what_speaks_is_found_in_time_linear_in_the_body():

@@ -2,7 +2,16 @@ import re
 
 import pytest
 
-from gatepass.upstream.hints import AZURE_CLASSIC, AZURE_V1, HINTS, of_responses, sentence, with_hint
+from gatepass.upstream.hints import (
+    AZURE_CLASSIC,
+    AZURE_V1,
+    HINTS,
+    of_model,
+    of_responses,
+    of_token,
+    sentence,
+    with_hint,
+)
 
 STREAM = "Unsupported value: 'stream' does not support true with this model."
 VERIFY = (
@@ -160,8 +169,11 @@ def test_sentence_ends_once():
     ]
 
 
-BY_CHAT = "by chat completions (n8n: responsesApiEnabled off in the node)."
-NO_RESPONSES = "If chat completions work at upstreams.chat, it has no Responses API: let the client ask " + BY_CHAT
+BY_CHAT = "by chat completions (n8n: responsesApiEnabled off in the node)"
+NO_RESPONSES = (
+    f"If chat completions work at upstreams.chat, it has no Responses API: let the client ask {BY_CHAT}, or name an"
+    " upstream that has one by operations.responses of the entry under `models`."
+)
 
 
 @pytest.mark.parametrize(
@@ -181,3 +193,81 @@ NO_RESPONSES = "If chat completions work at upstreams.chat, it has no Responses 
 )
 def test_a_call_of_the_responses_api_is_told_the_other_way(status, message, told):
     assert of_responses(message, "chat", status) == told
+
+
+NO_OTHER = "its issuer gave no other, or had been asked for others often enough"
+SHOWS = (
+    " `gatepass token corp --reveal` shows it: compare its audience and scope with what this upstream wants."
+    " `gatepass check --live --model NAME` tries it."
+)
+
+
+@pytest.mark.parametrize(
+    ("age_s", "renewed", "tried"),
+    [
+        (0.24, True, "Tried with the token of the credential 'corp', and once more with a new one, fetched 0 s ago."),
+        (
+            31.4,
+            False,
+            f"Tried once, with the token of the credential 'corp', fetched 31 s ago: {NO_OTHER}.",
+        ),
+        (None, False, "Tried once, with the key of the credential 'corp': there is no other."),
+        (None, True, "Tried with the token of the credential 'corp', and once more with a new one."),
+    ],
+)
+def test_a_refused_token_is_told_with_what_was_tried_and_what_to_do(age_s, renewed, tried):
+    assert of_token("chat", "corp", age_s, renewed=renewed) == tried + SHOWS
+
+
+def test_an_upstream_without_a_credential_is_told_to_have_none():
+    told = "gatepass has no credential for it: set upstreams.chat.credential."
+    assert of_token("chat", None, None, renewed=False) == told
+
+
+@pytest.mark.parametrize(
+    ("age_s", "said"),
+    [(59, "59 s"), (60, "1 min"), (429, "7 min"), (3_600, "1 h"), (86_400, "1 d"), (429 * 86_400, "99 d")],
+)
+def test_no_age_looks_like_a_status(age_s, said):
+    assert f"fetched {said} ago" in of_token("chat", "corp", age_s, renewed=True)
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "message"),
+    [
+        (404, "model_not_found", "The model `m` does not exist or you do not have access to it."),
+        (404, "404", "The model `m` does not exist."),
+        (404, None, 'model "m" not found, try pulling it first'),
+        (404, None, "model 'm' not found"),
+        (404, None, "Model not found: m"),
+        (400, "invalid_request_error", "Model Not Exist"),
+        (400, None, "Invalid model: m"),
+        (400, "400", "Invalid model name passed in model=m. Call `/v1/models` to view available models."),
+        (400, "400", "m is not a valid model ID"),
+        (400, None, "Model not found in the model list, uid: m"),
+        (400, "1211", "模型不存在，请检查模型代码。"),
+        (404, "model_not_found", "in words that nobody knows"),
+        (422, None, "Unknown model"),
+    ],
+)
+def test_a_model_that_the_upstream_does_not_know_is_told_where_its_name_there_is_said(status, code, message):
+    assert of_model("m", "chat", status, code, message) == (
+        "The name 'm' went up as the client sent it: where upstreams.chat calls this model otherwise, set models.m.name"
+        " to what it is called there (with `upstream: chat` beside it)."
+    )
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "message"),
+    [
+        (404, "DeploymentNotFound", "The API deployment for this resource does not exist."),
+        (404, None, "Not Found"),
+        (403, "model_not_found", "Project `p` does not have access to model `m`"),
+        (400, None, "This model does not support tools."),
+        (400, "unsupported_parameter", "Unsupported parameter: 'seed' is not supported with this model."),
+        (400, None, "The model `m` is not loaded; the file a.bin was not found"),
+        (500, None, "model not found"),
+    ],
+)
+def test_other_complaints_are_not_about_the_models_name(status, code, message):
+    assert of_model("m", "chat", status, code, message) is None

@@ -27,6 +27,9 @@ COMPLETION = {
     "object": "chat.completion",
     "choices": [{"index": 0, "message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}],
 }
+SAID = {"message": {"role": "assistant", "content": "hi"}}
+PAD = "x" * form.WHOLE_BYTES
+"""Makes a document one of those that are not read whole."""
 VECTORS = {"object": "list", "data": [{"object": "embedding", "index": 0, "embedding": [0.5]}], "model": "m"}
 LOGIN = b"<!DOCTYPE html><html><head><title>\n Sign in &amp; go </title></head><body>SECRET-PAGE</body></html>"
 STREAM_TEXT = (
@@ -319,7 +322,12 @@ def test_echoed_token_is_masked_in_every_kind_of_body():
         ({"choices": [{"x": {}, "text": ""}]}, Surface.CHAT),
         ({"choices": [{"delta": {"content": "hi"}, "finish_reason": "stop"}]}, Surface.CHAT),
         ({"choices": [{"message": {"content": "hi"}}, {"error": {"message": "boom"}}]}, Surface.CHAT),
-        ({"choices": [{}], "x": "x" * form.WHOLE_BYTES}, Surface.CHAT),
+        ({"choices": [{"message": {"content": PAD}}]}, Surface.CHAT),
+        ({"choices": [{"x": {"a": 1}, "message": {"images": [{"image_url": {"url": PAD}}]}}]}, Surface.CHAT),
+        ({"choices": [{"x": PAD, "text": ""}]}, Surface.CHAT),
+        ({"choices": [{"delta": {"content": PAD}, "finish_reason": "stop"}]}, Surface.CHAT),
+        ({"choices": [{**SAID, "error": None}], "x": PAD}, Surface.CHAT),
+        ({"choices": [{**SAID, "error": {"message": "boom"}}, {"message": {"content": PAD}}]}, Surface.CHAT),
         (VECTORS, Surface.EMBEDDINGS),
         (form.BOM + json.dumps({**COMPLETION, "x": "x" * form.WHOLE_BYTES}).encode(), Surface.CHAT),
         ({"data": []}, Surface.MODELS),
@@ -638,25 +646,47 @@ def test_a_response_is_one_by_its_name_or_its_output(said, is_one):
     assert (found is None) == is_one
 
 
-@pytest.mark.parametrize("choice", [{}, {"message": None}, {"message": {}}, {"finish_reason": "stop"}, {"text": None}])
+SILENT_CHOICES = [{}, {"message": None}, {"message": {}}, {"finish_reason": "stop"}, {"text": None}]
+NOTHING_SAID = "with a choice that has neither a message nor a text"
+IN_LARGE = [{}, {"x": PAD}]
+"""Beside what a choice holds: nothing, or what makes it too large to be built."""
+
+
+def _no_answer(body, code, what):
+    told = document(body, surface=Surface.CHAT)
+    assert told is not None
+    assert told["code"] == code
+    assert what in told["message"]
+
+
+@pytest.mark.parametrize("choice", SILENT_CHOICES)
 def test_a_choice_that_says_nothing_is_no_answer(choice):
-    told = document({"choices": [choice]}, surface=Surface.CHAT)
-    assert told is not None
-    assert told["code"] == "upstream_invalid"
-    assert "with a choice that has neither a message nor a text" in told["message"]
+    _no_answer({"choices": [choice]}, "upstream_invalid", NOTHING_SAID)
 
 
-def test_a_piece_of_a_stream_is_no_whole_answer():
-    choice = {"index": 0, "delta": {"content": "par"}, "finish_reason": None}
-    told = document({"choices": [choice]}, surface=Surface.CHAT)
-    assert told is not None
-    assert "with a piece of a stream in place of a whole answer" in told["message"]
+@pytest.mark.parametrize("within", IN_LARGE, ids=["beside", "within"])
+@pytest.mark.parametrize("choice", SILENT_CHOICES)
+def test_a_choice_that_says_nothing_is_no_answer_however_large_the_reply(choice, within):
+    _no_answer({"choices": [{**choice, **within}], "x": PAD}, "upstream_invalid", NOTHING_SAID)
+    inside = {"choices": [{**choice, **within}], "x": PAD}
+    _no_answer({"code": 0, "data": inside}, "upstream_invalid", NOTHING_SAID)
+
+
+def test_a_large_reply_without_a_choice_is_an_empty_one():
+    _no_answer({"choices": [], "x": PAD}, "upstream_empty", "without a choice")
+
+
+@pytest.mark.parametrize("text", ["par", PAD], ids=["small", "large"])
+def test_a_piece_of_a_stream_is_no_whole_answer(text):
+    choice = {"index": 0, "delta": {"content": text}, "finish_reason": None}
+    _no_answer({"choices": [choice]}, "upstream_invalid", "with a piece of a stream in place of a whole answer")
 
 
 @pytest.mark.parametrize("more", [{}, {"message": {"role": "assistant", "content": ""}, "finish_reason": "error"}])
-def test_the_error_in_a_choice_is_the_upstreams(more):
+@pytest.mark.parametrize("within", IN_LARGE, ids=["small", "large"])
+def test_the_error_in_a_choice_is_the_upstreams(more, within):
     """As OpenRouter tells that a provider failed."""
-    choice = {**more, "error": {"code": 503, "message": "Provider is overloaded"}}
+    choice = {**more, **within, "error": {"code": 503, "message": "Provider is overloaded"}}
     told = document({"choices": [choice]}, surface=Surface.CHAT)
     assert told is not None
     assert (told["class"], told["status"]) == (UpstreamRefusal, 503)
