@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
+from gatepass.relay.sign import Events, Sign, comment
 from gatepass.reply import Reply
 from gatepass.runtime import Clock, Rounds
-
-COMMENT = b": keep-alive\n\n"
-"""A block by itself: clients that cut a stream at its blank lines throw it away alone (Dify, RAGFlow's Go client)."""
-COMMENT_AFTER_ID = b": keep-alive\n"
-"""Behind an `id:` line a blank line more is an empty event to openai-python, and it dies (its issues 2722, 3833)."""
 
 OK = 200
 
@@ -21,13 +15,6 @@ STREAM_HOLD_S = 15.0
 its own takes (a connection 5 s, a credential 10 s), shorter than the 30 s after which the strictest proxies give up."""
 EVERY_S = 12.0
 """Proxies give up on a connection that is silent for 60 s, clients of few lines sooner (nginx: proxy_read_timeout)."""
-
-
-class Events(Protocol):
-    @property
-    def has_ids(self) -> bool:
-        """Whether an event with an `id:` has gone out."""
-        ...
 
 
 class Heartbeat:
@@ -46,13 +33,13 @@ class Heartbeat:
         self._reply = reply
         self._clock = clock
         self._rounds = rounds
-        self._sign: bytes | None = None
+        self._sign: Sign | None = None
         self._events: Events | None = None
         self._hold_s = STREAM_HOLD_S
         self._since_s = 0.0
         self._seen_bytes = 0
 
-    def start(self, sign: bytes, hold_s: float) -> None:
+    def start(self, sign: Sign, hold_s: float) -> None:
         """Begin to count; the wait is one over all attempts, so a second call can only shorten the hold."""
         if self._sign is None:
             self._sign, self._hold_s, self._since_s = sign, hold_s, self._clock.now()
@@ -76,10 +63,8 @@ class Heartbeat:
             self._beat(now)
 
     def _beat(self, now: float) -> None:
-        sign = self._sign or COMMENT
-        if sign == COMMENT and self._events is not None and self._events.has_ids:
-            sign = COMMENT_AFTER_ID
         if not self._reply.begun:
             self._reply.begin_stream(OK, ())
-        self._reply.comment(sign)
+        if sign := (self._sign or comment)(self._events):
+            self._reply.comment(sign)
         self._seen_bytes, self._since_s = self._reply.sent_bytes, now

@@ -6,17 +6,17 @@ from gatepass.adapt.chain import adapt
 from gatepass.adapt.changes.streams import STREAMED
 from gatepass.adapt.profile import Prepared
 from gatepass.attempt import accepted, renew, send
-from gatepass.call import Call, Request, Surface, Target, header
-from gatepass.errors import UpstreamError
+from gatepass.call import Call, Complaint, Request, Surface, Target, header
+from gatepass.errors import UpstreamError, UpstreamRefusal
 from gatepass.gate import Gate, Hop
-from gatepass.heartbeat import COMMENT, HOLD_S, STREAM_HOLD_S, Heartbeat
+from gatepass.heartbeat import HOLD_S, STREAM_HOLD_S, Heartbeat
 from gatepass.lessons import Pupil
 from gatepass.observe.exchange import Exchange
 from gatepass.parts import embedded
 from gatepass.ranking import ranked, rules_at
-from gatepass.relay.chunk import Origin
-from gatepass.relay.profiled import empty_delta
+from gatepass.relay.sign import sign_of
 from gatepass.upload import Form
+from gatepass.upstream.hints import of_model, sentence
 from gatepass.upstream.raw import passed_on
 from gatepass.verdict import Answer, Begun, judge
 
@@ -40,7 +40,10 @@ async def try_at(
     base = adapt(call, target, rules_at(gate, hop, call, target, profile))
     if not call.body:
         adapted = adapt(base, target, hop.dialect.rules)
-        answer = await _asked(gate, call, adapted, hop, target, exchange, profile, form)
+        try:
+            answer = await _asked(gate, call, adapted, hop, target, exchange, profile, form)
+        except UpstreamError as error:
+            raise _of_name(error, call, target) from error.__cause__
         if isinstance(answer, Begun):
             _keep_alive(gate, call, profile, heartbeat, STREAM_HOLD_S)
         accepted(hop, exchange)
@@ -57,22 +60,29 @@ async def try_at(
             except UpstreamError as error:
                 if pupil.taught(error):
                     continue
-                raise pupil.given_up(adapted, error) from error.__cause__
+                raise _of_name(pupil.given_up(adapted, error), call, target) from error.__cause__
             pupil.succeeded()
             accepted(hop, exchange)
             return answer
+
+
+def _of_name(error: UpstreamError, call: Call, target: Target) -> UpstreamError:
+    """`error`, with advice where the upstream does not know the client's name of the model, which went up as it was."""
+    said: Complaint | None = error.complaint if isinstance(error, UpstreamRefusal) else None
+    if said is None or not call.model or target.model not in (None, call.model):
+        return error
+    told = of_model(call.model, target.upstream, error.http_status, said.code, said.message)
+    error.message = error.message if told is None else f"{sentence(error.message)} {told}"
+    return error
 
 
 def _keep_alive(gate: Gate, call: Call, profile: Prepared, heartbeat: Heartbeat | None, hold_s: float) -> None:
     """Signs of life for a client that waits for a stream, in the form that it reads, if there is one."""
     if heartbeat is None:
         return
-    form = profile.settings.keep_alive
-    if form == "empty-delta" and call.operation.surface is Surface.CHAT:
-        origin = Origin(lambda prefix: f"{prefix}{call.id}", int(gate.clock.wall()), call.model)
-        heartbeat.start(empty_delta(origin, is_text=call.operation.name == "completions"), hold_s)
-    elif form == "comment":
-        heartbeat.start(COMMENT, hold_s)
+    sign = sign_of(profile.settings, call, gate.clock.wall)
+    if sign is not None:
+        heartbeat.start(sign, hold_s)
 
 
 async def _asked(

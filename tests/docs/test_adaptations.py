@@ -7,7 +7,7 @@ from gatepass.adapt.profile import PlainTools
 from gatepass.adapt.rerank.shape import Shaped
 from gatepass.adapt.teaching.allowance import OPT_IN, SAFE
 from gatepass.adapt.typed_ids import UntypedModel
-from gatepass.relay import profiled, short_lines, stream
+from gatepass.relay import empty_choice, profiled, short_lines, silenced, stream
 from gatepass.relay.ragflow import NAMES as RAGFLOW
 from gatepass.relay.repair.wishes import NAMES as REPAIRS
 from tests.unit.adapt.rejections import ROWS
@@ -28,7 +28,8 @@ PLACEHOLDER = {
 }
 
 
-MENDED = {*REPAIRS, *stream.NAMES, profiled.CONTENT, short_lines.LINE}
+BY_PROFILE = {profiled.CONTENT, short_lines.LINE, silenced.COMMENTS, empty_choice.EMPTY_CHOICE}
+MENDED = {*REPAIRS, *stream.NAMES, *BY_PROFILE}
 
 
 def patterns() -> list[str]:

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from gatepass.heartbeat import COMMENT, COMMENT_AFTER_ID, EVERY_S, STREAM_HOLD_S
+from gatepass.heartbeat import EVERY_S, STREAM_HOLD_S
+from gatepass.relay.sign import COMMENT, COMMENT_AFTER_ID
 from tests.integration.answers import COMPLETION
 from tests.integration.gateway import HELLO, gateway
 from tests.integration.scripted import LAST_CHUNK, Dialogue, Scripted, Send, Wait, chunk, head, reply, stream
@@ -56,13 +57,15 @@ async def waited(dialogue: Dialogue, go: asyncio.Event, wait_s: float, asked: An
     return answer
 
 
-async def paused(*pieces: bytes, asked: Any = STREAMED, path: str = "/v1/chat/completions", method: str = "POST"):
+async def paused(
+    *pieces: bytes, asked: Any = STREAMED, path: str = "/v1/chat/completions", method: str = "POST", **more
+):
     """The answer to `asked` where the upstream pauses for three signs behind the first of `pieces`."""
     go, clock = asyncio.Event(), DrivenClock()
     dialogue: Dialogue = [Send(BEGUN + chunk(pieces[0])), Wait(go), Send(framed(*pieces[1:]) + LAST_CHUNK)]
     async with (
         Scripted(dialogue) as upstream,
-        gateway(upstream=upstream.url, clock=clock) as gp,
+        gateway(upstream=upstream.url, clock=clock, **more) as gp,
         gp.ask(asked, path, method=method) as ask,
     ):
         await ask.head()
@@ -173,6 +176,95 @@ async def test_no_chunk_of_a_chat_gets_into_a_stream_of_responses(profile):
     profiles = {"mute": {"keep_alive": "off"}}
     answer = await waited(dialogue, go, STREAM_HOLD_S + EVERY_S, asked, path, profiles=profiles)
     assert answer.body == b"".join(EVENTS)
+
+
+MUTE = {"mute": {"keep_alive": "off"}}
+AT_DIFY = "/for/dify/v1/chat/completions"
+BUSY_LINE = b": OPENROUTER PROCESSING\n"
+
+
+def commented(*events: bytes) -> bytes:
+    """Comments as upstreams send them: in blocks of their own, and right before an event."""
+    return BUSY_LINE + b"\n" + b"".join(BUSY_LINE + b"\n" + BUSY_LINE * 2 + one for one in events)
+
+
+@pytest.mark.parametrize("profile", ["dify", "continue", "mute"])
+async def test_an_upstreams_own_comments_do_not_reach_clients_that_read_none(profile):
+    path, whole = f"/for/{profile}/v1/chat/completions", commented(FIRST, SECOND, STOP, DONE)
+    async with (
+        Scripted(answer=lambda _: [Send(stream(whole))]) as upstream,
+        gateway(upstream=upstream.url, profiles=MUTE) as gp,
+    ):
+        answer, plain = await gp.ask(STREAMED, path).answer(), await gp.ask(STREAMED).answer()
+    assert (answer.body, answer.headers["x-gatepass-adapted"]) == (WHOLE, "sse=comments")
+    assert (plain.body, "x-gatepass-adapted" in plain.headers) == (whole, False)
+
+
+@pytest.mark.parametrize("profile", ["dify", "mute"])
+async def test_nor_do_those_of_a_stream_of_responses(profile):
+    asked = {"model": "m", "input": "Hi", "stream": True}
+    async with (
+        Scripted([Send(stream(commented(*EVENTS)))]) as upstream,
+        gateway(upstream=upstream.url, profiles=MUTE) as gp,
+    ):
+        answer = await gp.ask(asked, f"/for/{profile}/v1/responses").answer()
+    assert (answer.body, answer.headers["x-gatepass-adapted"]) == (b"".join(EVENTS), "sse=comments")
+
+
+MANY_LINES = framed(BUSY_LINE * 200 + b"\n")
+"""More than waits for the first event: whoever reads comments gets them at once."""
+
+
+async def test_comments_that_a_client_does_not_get_keep_it_no_more_alive_than_silence():
+    go = asyncio.Event()
+    dialogue: Dialogue = [Send(BEGUN + MANY_LINES), Wait(go), Send(framed(WHOLE) + LAST_CHUNK)]
+    answer = await waited(dialogue, go, STREAM_HOLD_S + EVERY_S, path=AT_DIFY)
+    (first, second) = signs_in(answer.body, WHOLE)
+    assert first == second
+    assert first["choices"] == [SILENT]
+
+
+@pytest.mark.parametrize(("path", "status"), [("/v1/chat/completions", 200), (AT_DIFY, 429)])
+async def test_nor_do_they_commit_a_status(path, status):
+    go = asyncio.Event()
+    dialogue: Dialogue = [Send(BEGUN + MANY_LINES), Wait(go), Send(framed(said({**BUSY, "status": 429})) + LAST_CHUNK)]
+    answer = await waited(dialogue, go, STREAM_HOLD_S - 1, path=path)
+    assert (answer.status, answer.error["code"]) == (status, "busy")
+
+
+USAGE = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
+SILENT = {"index": 0, "delta": {"content": ""}, "finish_reason": None}
+
+
+def signs_in(body: bytes, *events: bytes) -> list[Any]:
+    """What stands in `body` beside `events`, which come in their order."""
+    rest = body
+    for one in events:
+        before, found, after = rest.partition(one)
+        assert found == one
+        rest = before + after
+    return [json.loads(block[5:]) for block in rest.decode().split("\n\n") if block]
+
+
+async def test_a_chunk_without_text_is_of_the_stream_that_it_stands_in():
+    answer = await paused(FIRST, SECOND, STOP, DONE, path=AT_DIFY)
+    head = {name: value for name, value in piece({}).items() if name != "choices"}
+    assert signs_in(answer.body, FIRST, SECOND, STOP, DONE) == [{**head, "choices": [SILENT]}] * 3
+    assert content(answer.body) == "hello"
+
+
+@pytest.mark.parametrize("first", [FIRST + STOP, FIRST + STOP + said(piece(None, usage=USAGE))])
+async def test_no_chunk_without_text_follows_a_finish_reason(first):
+    asked = {**STREAMED, "stream_options": {"include_usage": True}}
+    answer = await paused(first, DONE, asked=asked, path=AT_DIFY)
+    assert answer.body == first + DONE
+
+
+async def test_a_chunk_without_text_is_of_a_choice_that_goes_on():
+    first = FIRST + said(piece({"content": "ha"}, index=1)) + STOP
+    end = said(piece({}, finish="stop", index=1))
+    answer = await paused(first, end, DONE, asked={**STREAMED, "n": 2}, path=AT_DIFY)
+    assert [one["choices"][0]["index"] for one in signs_in(answer.body, first, end, DONE)] == [1, 1, 1]
 
 
 @pytest.mark.parametrize("asked", [HELLO, {**HELLO, "stream": False}])

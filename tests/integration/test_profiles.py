@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from contextlib import asynccontextmanager
 from hashlib import sha256
 from typing import Any
@@ -16,6 +17,7 @@ from tests.integration.gateway import CHAT, HELLO, JSON, gateway
 from tests.integration.scripted import Scripted, Send, Wait, event, reply, stream
 from tests.integration.test_passage import FORM, form
 from tests.unit.clock import DrivenClock
+from tests.waiting import until
 
 KEYS = {name: f"gp-0123456789abcdef-{name}" for name in ("ragflow", "librechat", "dify", "none", "lobechat")}
 PAGE = "https://chat.corp.example"
@@ -109,6 +111,38 @@ async def test_ragflow_gets_no_line_of_a_mebibyte_and_an_end_of_its_own():
     assert [chunk["choices"][0]["finish_reason"] for chunk in chunks][-1] == "stop"
     assert chunks[-1]["choices"][0]["delta"] == {}
     assert answer.events[-1] == "[DONE]"
+
+
+def read_by_cline(events: list[str]) -> tuple[str, list[Any]]:
+    """The text and the usages, read as Cline does (src/core/api/providers/openai.ts, 0162b82): it asks whether there
+    is a choice before it takes the text, and no more before it takes the tool calls."""
+    text, usages = "", []
+    for data in events[:-1]:
+        chunk = json.loads(data)
+        delta = chunk["choices"][0]["delta"]
+        text += delta.get("content") or ""
+        assert not delta.get("tool_calls")
+        usages += [chunk["usage"]] if chunk.get("usage") else []
+    return text, usages
+
+
+@pytest.mark.parametrize("way", ["native", "emulate"])
+async def test_cline_finds_a_choice_in_every_chunk_and_the_usage_once(way):
+    usage = {"prompt_tokens": 12, "completion_tokens": 3, "total_tokens": 15}
+    said = {**CHUNK, "choices": [{"index": 0, "delta": {"content": "a"}, "finish_reason": "stop"}]}
+    events = stream(event(said), event({**CHUNK, "choices": [], "usage": usage}), event("[DONE]"))
+    sent = events if way == "native" else whole({"role": "assistant", "content": "a"}, usage=usage)
+    asked = {**HELLO, "stream": True, "stream_options": {"include_usage": True}}
+    async with serving(sent, models={"m": {"upstream": "chat", "stream": way}}) as (_, gatepass):
+        answer = await gatepass.ask(asked, "/for/cline" + CHAT, headers=by("none")).answer()
+        plain = await gatepass.ask(asked, headers=by("none")).answer()
+    assert read_by_cline(answer.events) == ("a", [usage])
+    assert json.loads(plain.events[-2])["choices"] == []
+    assert [json.loads(data)["choices"][0] for data in answer.events[:-2]] == [
+        json.loads(data)["choices"][0] for data in plain.events[:-2]
+    ]
+    if way == "emulate":  # that of a stream is found behind the head
+        assert answer.headers["x-gatepass-adapted"] == "stream=synth, repair=empty-choice"
 
 
 @pytest.mark.parametrize("presented", [KEYS["ragflow"], KEYS["dify"]])
@@ -220,8 +254,62 @@ async def test_no_other_page_is(path, origin):
     async with serving(whole({"content": "a"}), profiles=LISTED) as (_, gatepass):
         asked = await gatepass.ask(None, path, method="OPTIONS", headers={**ASKS, "origin": origin}).answer()
         answer = await gatepass.ask(path=path, headers=by("none", origin=origin)).answer()
-    assert asked.status == 405
+    assert (asked.status, asked.error["code"]) == (403, "forbidden_origin")
     assert not any(name.startswith("access-control") for name in (*asked.headers, *answer.headers))
+
+
+async def lines_of(caplog, count: int) -> list[dict[str, Any]]:
+    """The access lines, as soon as there are so many."""
+
+    def lines() -> list[dict[str, Any]]:
+        return [record.fields for record in caplog.records if record.name == "gatepass.access"]
+
+    await until(lambda: len(lines()) == count)
+    return lines()
+
+
+@pytest.mark.parametrize("profiles", [{}, LISTED])
+@pytest.mark.parametrize(
+    ("path", "setting"),
+    [
+        (CHAT, "profiles.plain"),
+        ("/for/lobechat//v1/models/a/b", "profiles.lobechat"),
+        ("/for/n8n/v1/files/f", "profiles.n8n"),
+    ],
+)
+async def test_a_page_that_is_shut_out_is_told_why_and_so_is_the_log(caplog, path, setting, profiles):
+    caplog.set_level(logging.INFO, "gatepass.access")
+    headers = {**ASKS, "origin": "https://other.example"}
+    async with serving(whole({"content": "a"}), profiles=profiles) as (_, gatepass):
+        answer = await gatepass.ask(None, path, method="OPTIONS", headers=headers).answer()
+        unknown = await gatepass.ask(None, "/v1/nothing", method="OPTIONS", headers=headers).answer()
+        no_profile = await gatepass.ask(None, "/for/nobody" + CHAT, method="OPTIONS", headers=headers).answer()
+        line, of_unknown, _ = await lines_of(caplog, 3)
+    assert (answer.status, answer.error["code"]) == (403, "forbidden_origin")
+    assert answer.error["message"].startswith(
+        "CORS: a page of the origin 'https://other.example' may not call gatepass"
+    )
+    assert f"add that origin to {setting}.cors_origins." in answer.error["message"]
+    assert (line["operation"], line["path"], line["reason"]) == ("preflight", path, answer.error["message"])
+    assert (unknown.status, of_unknown["operation"]) == (404, "none")
+    assert (no_profile.status, no_profile.error["code"]) == (404, "unknown_path")
+
+
+async def test_the_line_of_what_is_refused_early_names_the_operation(caplog):
+    caplog.set_level(logging.INFO, "gatepass.access")
+    async with (
+        Scripted([Send(whole({}))]) as upstream,
+        gateway(upstream=upstream.url, profiles={"plain": {"cors_origins": ["http://localhost:3000"]}}) as gatepass,
+    ):
+        foreign = await gatepass.ask(headers={**JSON, "origin": PAGE}).answer()
+        wrong = await gatepass.ask(None, "/v1/models", method="DELETE").answer()
+        nothing = await gatepass.ask(None, "/", method="GET").answer()
+        lines = await lines_of(caplog, 3)
+    assert [answer.status for answer in (foreign, wrong, nothing)] == [403, 405, 404]
+    assert "without keys" in foreign.error["message"]
+    assert f"'{PAGE}'" in foreign.error["message"]
+    assert wrong.error["message"] == "DELETE is not possible at /v1/models; use GET."
+    assert [line["operation"] for line in lines] == ["chat", "models", "none"]
 
 
 @pytest.mark.parametrize("row", OPERATIONS, ids=lambda row: f"{row.method} {row.path}")

@@ -10,7 +10,7 @@ import pytest
 
 from tests.integration.answers import DONE, EVENTS, delta
 from tests.integration.gateway import HELLO, gateway
-from tests.integration.scripted import Scripted, Send, begin_stream, chunk, event, stream
+from tests.integration.scripted import Scripted, Send, begin_stream, chunk, event, reply, stream
 
 STREAMED = {**HELLO, "stream": True}
 WITH_USAGE = {**STREAMED, "stream_options": {"include_usage": True}}
@@ -72,6 +72,35 @@ async def test_tool_calls_get_the_index_that_they_lack():
     found = [one["choices"][0]["delta"]["tool_calls"][0] for one in said(answer)[:2]]
     assert [(call["index"], call["id"]) for call in found] == [(0, "a"), (1, "b")]
     assert said(answer)[2]["choices"][0]["finish_reason"] == "tool_calls"
+
+
+CALL = {"id": "a", "type": "function", "function": {"name": "look", "arguments": "{}"}}
+
+
+def answered(finish: str, *calls: Any) -> bytes:
+    """A whole reply, written as no encoder of gatepass's would."""
+    calling = f', "tool_calls" : {json.dumps(calls)}' if calls else ""
+    message = f'{{"role": "assistant", "content": null{calling}}}'
+    choice = f'{{ "index": 0,  "message": {message}, "finish_reason" : "{finish}" , "seconds": 1.50}}'
+    return f'{{"id": "x", "choices": [{choice}], "more": 1e400}}'.encode()
+
+
+async def plainly(body: bytes, **asked: Any) -> Any:
+    async with Scripted([Send(reply(body))]) as upstream, gateway(upstream=upstream.url) as gate:
+        return await gate.ask({**HELLO, **asked}).answer()
+
+
+async def test_a_whole_reply_that_calls_tools_says_so_as_the_end_of_a_stream_does():
+    answer = await plainly(answered("stop", CALL))
+    assert answer.body == answered("tool_calls", CALL)
+    assert answer.headers["x-gatepass-adapted"] == "repair=finish"
+
+
+@pytest.mark.parametrize("body", [answered("stop"), answered("tool_calls", CALL), answered("length", CALL)])
+async def test_a_whole_reply_that_ends_as_it_should_keeps_its_bytes(body):
+    answer = await plainly(body)
+    assert answer.body == body
+    assert "x-gatepass-adapted" not in answer.headers
 
 
 @pytest.mark.parametrize(("asked", "usages"), [(STREAMED, []), (WITH_USAGE, [USAGE])])

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import pytest
 
 from gatepass.call import Inbound
-from gatepass.heartbeat import COMMENT, COMMENT_AFTER_ID, EVERY_S, HOLD_S, STREAM_HOLD_S, Heartbeat
+from gatepass.heartbeat import EVERY_S, HOLD_S, STREAM_HOLD_S, Heartbeat
 from gatepass.observe.exchange import Exchange
+from gatepass.relay.sign import COMMENT, COMMENT_AFTER_ID, comment
 from gatepass.reply import Reply
 from gatepass.runtime import Rounds
 from tests.unit.clock import DrivenClock
@@ -47,7 +49,10 @@ class Client:
 
 
 class Events:
-    def __init__(self, *, has_ids: bool) -> None:
+    told: Mapping[str, Any] = {}
+    open_choice = 0
+
+    def __init__(self, *, has_ids: bool = False) -> None:
         self.has_ids = has_ids
 
 
@@ -66,7 +71,7 @@ def scene() -> Scene:
 
 @pytest.mark.parametrize("hold_s", [HOLD_S, STREAM_HOLD_S])
 async def test_nothing_goes_out_before_the_hold_is_over(scene, hold_s):
-    scene.heartbeat.start(COMMENT, hold_s)
+    scene.heartbeat.start(comment, hold_s)
     await scene.clock.advance(hold_s - 0.01)
     assert (scene.client.status, scene.client.data, scene.reply.begun) == (None, b"", False)
     await scene.clock.advance(0.01)
@@ -80,31 +85,47 @@ def test_the_hold_of_a_stream_outlasts_what_has_an_error_of_its_own_and_undercut
 
 
 async def test_then_a_sign_comes_at_every_turn_and_each_is_a_block_of_its_own(scene):
-    scene.heartbeat.start(COMMENT, HOLD_S)
+    scene.heartbeat.start(comment, HOLD_S)
     await scene.clock.advance(HOLD_S + 3 * EVERY_S)
     assert scene.client.data == b": keep-alive\n\n" * 4
     assert (scene.exchange.bytes_out, scene.exchange.first_byte_s) == (len(COMMENT) * 4, None)
 
 
 async def test_the_wait_is_one_over_all_attempts_and_can_only_become_shorter(scene):
-    scene.heartbeat.start(COMMENT, STREAM_HOLD_S)
+    scene.heartbeat.start(comment, STREAM_HOLD_S)
     await scene.clock.advance(HOLD_S - 1)
-    scene.heartbeat.start(b": another\n\n", HOLD_S)
-    scene.heartbeat.start(b": another\n\n", STREAM_HOLD_S)
+    scene.heartbeat.start(lambda _: b": another\n\n", HOLD_S)
+    scene.heartbeat.start(lambda _: b": another\n\n", STREAM_HOLD_S)
     await scene.clock.advance(1)
     assert scene.client.data == COMMENT
 
 
-async def test_a_client_may_want_another_sign(scene):
-    scene.heartbeat.start(b"data: {}\n\n", HOLD_S)
-    scene.heartbeat.follow(Events(has_ids=True))
+async def test_a_client_may_want_another_sign_and_it_is_told_of_the_stream(scene):
+    events, told = Events(has_ids=True), []
+
+    def sign(at: Any) -> bytes:
+        told.append(at)
+        return b"data: {}\n\n"
+
+    scene.heartbeat.start(sign, HOLD_S)
     await scene.clock.advance(HOLD_S)
-    assert scene.client.data == b"data: {}\n\n"
+    scene.heartbeat.follow(events)
+    await scene.clock.advance(EVERY_S)
+    assert scene.client.data == b"data: {}\n\n" * 2
+    assert told == [None, events]
+
+
+async def test_where_no_sign_may_stand_nothing_is_written(scene):
+    scene.heartbeat.start(lambda events: b": here\n\n" if events is None else b"", HOLD_S)
+    await scene.clock.advance(HOLD_S)
+    scene.heartbeat.follow(Events())
+    await scene.clock.advance(10 * EVERY_S)
+    assert (scene.client.data, scene.exchange.bytes_out) == (b": here\n\n", 8)
 
 
 @pytest.mark.parametrize(("has_ids", "sign"), [(False, COMMENT), (True, COMMENT_AFTER_ID)])
 async def test_in_a_stream_that_pauses_signs_come_between_its_events(scene, has_ids, sign):
-    scene.heartbeat.start(COMMENT, STREAM_HOLD_S)
+    scene.heartbeat.start(comment, STREAM_HOLD_S)
     await scene.clock.advance(1)
     scene.reply.begin_stream(200, ())
     scene.heartbeat.follow(Events(has_ids=has_ids))
@@ -124,7 +145,7 @@ async def test_behind_an_id_no_blank_line_follows_the_comment():
 
 
 async def test_after_the_stop_nothing_comes(scene):
-    scene.heartbeat.start(COMMENT, HOLD_S)
+    scene.heartbeat.start(comment, HOLD_S)
     await scene.clock.advance(HOLD_S)
     scene.heartbeat.stop()
     await scene.clock.advance(10 * EVERY_S)
@@ -133,7 +154,7 @@ async def test_after_the_stop_nothing_comes(scene):
 
 
 async def test_behind_the_end_nothing_comes_though_nobody_stopped_it(scene):
-    scene.heartbeat.start(COMMENT, HOLD_S)
+    scene.heartbeat.start(comment, HOLD_S)
     scene.reply.begin_stream(200, ())
     await scene.reply.events(EVENT, last=True)
     await scene.clock.advance(10 * EVERY_S)
@@ -142,14 +163,14 @@ async def test_behind_the_end_nothing_comes_though_nobody_stopped_it(scene):
 
 async def test_one_that_was_stopped_in_the_hold_or_never_began_writes_nothing(scene):
     scene.heartbeat.stop()
-    scene.heartbeat.start(COMMENT, HOLD_S)
+    scene.heartbeat.start(comment, HOLD_S)
     scene.heartbeat.stop()
     await scene.clock.advance(10 * EVERY_S)
     assert (scene.client.status, scene.client.data) == (None, b"")
 
 
 async def test_a_client_that_does_not_read_is_sent_no_more(scene):
-    scene.heartbeat.start(COMMENT, HOLD_S)
+    scene.heartbeat.start(comment, HOLD_S)
     scene.client.takes = False
     await scene.clock.advance(HOLD_S + 100 * EVERY_S)
     assert (scene.client.status, scene.client.data, scene.exchange.bytes_out) == (200, b"", 0)

@@ -53,7 +53,8 @@ class Profile(Block):
     plain_tools: bool = False
     """Send nothing in an entry of `tools` but `type` and `function`."""
     keep_alive: KeepAlive = "comment"
-    """What a stream that waits is kept alive with: a comment line, a chunk without text, or nothing."""
+    """What a stream that waits is kept alive with: a comment line, a chunk without text, or nothing. Only with the
+    first do comments of the upstream's own pass."""
     whole_numbers: bool = False
     """Put a `usage` of whole numbers into every plain reply, zeros where the upstream tells none; in streams, make
     whole what is told."""
@@ -65,6 +66,8 @@ class Profile(Block):
     """Send a finish reason in a chunk without text."""
     without_choices: Literal["move", "keep", "drop"] = "move"
     """What becomes of chunks without choices that hold something else: into the next chunk, as it is, or left out."""
+    fills_choices: bool = False
+    """Give chunks without choices, such as the last one with the usage, a choice that says nothing."""
     line_bytes: Annotated[int, Field(ge=65_536)] | None = None
     """The longest line of a stream: a longer chunk is cut into several; None: any."""
     unwraps_keys: bool = False
@@ -107,6 +110,8 @@ BUILT_IN: Mapping[str, Profile] = MappingProxyType(
         ),
         # CherryHQ/cherry-studio#4726
         "cherry_studio": Profile(plain_tools=True),
+        # it looks into `choices[0]` of every chunk, of that with the usage too (src/core/api/providers/openai.ts)
+        "cline": Profile(fills_choices=True),
         # continuedev/continue#13187: what arrives together with a comment is lost
         "continue": Profile(keep_alive="empty-delta"),
     }

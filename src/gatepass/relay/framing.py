@@ -17,9 +17,18 @@ _OPEN = b"\n\r"
 _BLOCK = re.compile(rb"(?:[^\r\n]++(?>\r\n?|\n))*+(?>\r\n?|\n)")
 
 
+_COMMENTS_BEHIND = re.compile(rb"(?:(?<![^\r\n]):[^\r\n]*+(?>\r\n?|\n))+\Z")
+
+
 def split_events(run: bytes) -> list[bytes]:
     """The events of a run of whole ones, each with its blank line; a lone blank line is one by itself."""
     return _BLOCK.findall(run)
+
+
+def split_comments(run: bytes) -> tuple[bytes, bytes]:
+    """A run of whole events, and the comment lines without a blank line that the judge of a stream may leave behind."""
+    found = _COMMENTS_BEHIND.search(run)
+    return (run, b"") if found is None else (run[: found.start()], found[0])
 
 
 class Framer:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 
 from gatepass.config.profiles import Profile
-from gatepass.relay.chunk import CHAT, CHAT_CHUNK, LEGACY, Object, Origin, event, json_text
+from gatepass.relay.chunk import CHAT, LEGACY, Object, json_text
+from gatepass.relay.empty_choice import EmptyChoice
 from gatepass.relay.shaper import Chain, Shaper
 from gatepass.relay.short_lines import ShortLines
+from gatepass.relay.silenced import WithoutComments
 from gatepass.relay.whole_usage import USAGE, WholeUsage, counted, is_same
 
 CONTENT = "repair=content"
@@ -20,23 +23,25 @@ _SPOKEN = ("tool_calls", "function_call", "refusal", "audio")
 _UNNAMED = (msgspec.Raw(b"null"), msgspec.Raw(b'""'))
 
 
-def after_of(profile: Profile) -> Shaper | None:
-    """A new shaper for one stream, to stand behind the repair of it: None for most clients."""
-    shapers: list[Shaper] = [] if profile.line_bytes is None else [ShortLines(profile.line_bytes)]
-    if profile.whole_numbers:
-        shapers.append(WholeUsage())
+def after_of(profile: Profile, *, is_chat: bool = True) -> Shaper | None:
+    """A new shaper for one stream, to stand behind the repair of it: None for most clients.
+
+    `is_chat`: the stream is one of chunks; of others only the framing is changed.
+    """
+    shapers = list(_of_chunks(profile)) if is_chat else []
+    if profile.keep_alive != "comment":
+        shapers.append(WithoutComments())
     return Chain(shapers) if shapers else None
 
 
-def empty_delta(origin: Origin, *, is_text: bool = False) -> bytes:
-    """The sign of life for clients whose parsers stumble over comments: a chunk without text, whose id is not the
-    answer's. `is_text`: the stream is one of `/v1/completions`.
-    """
-    said: Object = {"text": "", "logprobs": None} if is_text else {"delta": {"content": ""}}
-    choice = {"index": 0, **said, "finish_reason": None}
-    kind, prefix = (LEGACY, "cmpl-") if is_text else (CHAT_CHUNK, "chatcmpl-")
-    head = {"id": origin.new_id(prefix), "object": kind, "created": origin.created_s, "model": origin.model}
-    return event({**head, "choices": [choice]})
+def _of_chunks(profile: Profile) -> Iterator[Shaper]:
+    """In the order of adaptation: the last one comes first."""
+    if profile.line_bytes is not None:
+        yield ShortLines(profile.line_bytes)
+    if profile.fills_choices:
+        yield EmptyChoice()
+    if profile.whole_numbers:
+        yield WholeUsage()
 
 
 def mended_reply(body: bytes, profile: Profile, model: str = "") -> tuple[bytes, tuple[str, ...]]:

@@ -32,6 +32,10 @@ class Progress:
         """Whether `choices` were seen at least, and each that was seen has its finish reason."""
         return len(self._seen) >= choices and self._seen <= self._finished
 
+    def open_choice(self, choices: int) -> int | None:
+        """The first of `choices` that is not finished, None where all are."""
+        return next((index for index in range(choices) if index not in self._finished), None)
+
     def is_strange(self, choices: list[Any]) -> bool:
         """Whether these are the choices of a plain reply (`message` in place of `delta`) and no piece
         of a stream has come before. Stream clients crash on them or read them as empty (seen with

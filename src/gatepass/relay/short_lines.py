@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from gatepass.relay.chunk import ENVELOPE, Object, event
 from gatepass.relay.event import parse_event, read_json
-from gatepass.relay.framing import split_events
+from gatepass.relay.framing import split_comments, split_events
 
 LINE = "repair=line"
 BYTES_PER_CHAR = 6
@@ -16,7 +15,6 @@ BYTES_PER_CHAR = 6
 OVERHEAD_BYTES = 4096
 """For what stands around a text in its chunk."""
 
-_COMMENTS_BEHIND = re.compile(rb"(?:(?<![^\r\n]):[^\r\n]*+(?>\r\n?|\n))+\Z")
 _TEXTS = ("content", "reasoning_content", "reasoning", "refusal")
 
 
@@ -100,11 +98,10 @@ class ShortLines:
 
 def each_event(block: bytes, change: Callable[[bytes], bytes]) -> bytes:
     """A run with `change` made to each event; the same object where nothing changed. Comments at its end stay."""
-    found = _COMMENTS_BEHIND.search(block)
-    end = len(block) if found is None else found.start()
-    events = split_events(block[:end])
+    run, rest = split_comments(block)
+    events = split_events(run)
     shaped = [change(one) for one in events]
-    return block if shaped == events else b"".join([*shaped, block[end:]])
+    return block if shaped == events else b"".join([*shaped, rest])
 
 
 def _piece(choice: Object, delta: Object) -> Object:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from gatepass.call import Complaint
@@ -105,14 +105,26 @@ class EventStream:
     @property
     def adapted(self) -> tuple[str, ...]:
         """The names of what was changed, in the order in which it first was."""
-        parts = (self._before, self._repair, self._after)
-        shapers = [shaper.adapted for shaper in parts if shaper is not None]
-        return tuple(dict.fromkeys((*self._adapted, *(name for names in shapers for name in names))))
+        names = [*self._adapted]
+        for shaper in (self._before, self._repair, self._after):
+            if shaper is not None:
+                names += shaper.adapted
+        return tuple(dict.fromkeys(names)) if names else ()
 
     @property
     def has_ids(self) -> bool:
         """Whether an event with an `id:` was returned."""
         return self._has_ids
+
+    @property
+    def told(self) -> Mapping[str, Any]:
+        """The envelope of its chunks, as the first ones told it; empty where it has no repair."""
+        return {} if self._repair is None else self._repair.told
+
+    @property
+    def open_choice(self) -> int | None:
+        """The first of the choices that were asked for which has no finish reason yet; None where all have theirs."""
+        return self._progress.open_choice(self._choices)
 
     @property
     def usage(self) -> Usage | None:

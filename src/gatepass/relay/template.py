@@ -53,6 +53,7 @@ class Template:
         "_learned_at",
         "_mark",
         "_middles",
+        "_news",
         "_patience",
         "_rest",
         "_rest_bytes",
@@ -63,11 +64,18 @@ class Template:
 
     def __init__(self) -> None:
         self._patience, self._learned_at = _PATIENCE, 0
-        self._take(_NO_EVENT, (), _NO_EVENT)
+        self._head = self._tail = _NO_EVENT
+        self._news: tuple[bytes, int] | None = None
 
     def learn(self, block: bytes, events: int) -> None:
         """Take `block`, a whole event whose data is JSON, as the pattern of what will come; it is event
-        number `events` of its stream. No pattern is made of an event without text, or of a large one."""
+        number `events` of its stream. No pattern is made of an event without text, or of a large one.
+
+        The pattern is made when the next event is here: the client need not wait for its first one meanwhile."""
+        self._news = block, events
+
+    def _study(self, block: bytes, events: int) -> None:
+        self._news = None
         if not self._patience or self._covers(block):
             return
         has_served = events > self._learned_at + 1
@@ -94,6 +102,8 @@ class Template:
 
     def count(self, run: bytes) -> int:
         """How many events `run` is, if each is like this one; 0 as soon as any is not, or may not be."""
+        if self._news is not None:
+            self._study(*self._news)
         if not (run.startswith(self._head) and run.endswith(self._tail)) or len(run) < self._seam_bytes:
             return 0
         inner = run[self._head_bytes : -self._tail_bytes]

@@ -45,7 +45,8 @@ async def begin(case: Case) -> Answer:
             if opening.kind is not Kind.STREAM:
                 return _made(case, await hold(case, piece))
             held += _judged(case, piece, events.feed(piece), events)
-            if not _is_comment(held) or len(held) > HELD_BYTES or case.gate.clock.now() >= held_until_s:
+            is_over = events.done or events.failure is not None
+            if is_over or (held and not _may_wait(held, held_until_s - case.gate.clock.now())):
                 return Begun(case.hop, case.response, events, held)
     except TransportFault as fault:
         raise broken(case.gate, case.hop, fault) from fault
@@ -55,23 +56,31 @@ async def begin(case: Case) -> Answer:
     return Begun(case.hop, case.response, events, held, whole=True)
 
 
-def _is_comment(ready: bytes) -> bool:
-    """Whether there is nothing in it but comments, such as OpenRouter's `: OPENROUTER PROCESSING`."""
-    return all(not line or line.startswith(b":") for line in ready.splitlines())
+def _may_wait(held: bytes, left_s: float) -> bool:
+    """Whether there is nothing in it but some comments, such as OpenRouter's `: OPENROUTER PROCESSING`, and they are
+    not too old to be held."""
+    is_comment = all(not line or line.startswith(b":") for line in held.splitlines())
+    return is_comment and len(held) <= HELD_BYTES and left_s > 0
 
 
 def _made(case: Case, reply: Whole) -> Answer:
     if case.call.operation.surface is Surface.RAW:
         return reply
+    events, adapted = _synthesised(case, reply.body), reply.adapted
+    if case.is_chat and (after := after_of(case.profile)) is not None:
+        events, adapted = after.feed(events), (*adapted, *after.adapted)
+    headers = tuple(field for field in reply.headers if field[0] != b"content-type")
+    return Made(headers, events, reply.body, (SYNTHESISED, *adapted))
+
+
+def _synthesised(case: Case, body: bytes) -> bytes:
     try:
-        events = b"".join(_events(case, read_json(reply.body)))
+        return b"".join(_events(case, read_json(body)))
     except Unfinished:
         unfinished = "The upstream answered with a response that is not finished and has no output."
         raise UpstreamInvalid(unfinished, upstream=case.hop.name) from None
     except ValueError:  # UTF-8 that is none, a number of thousands of digits: a judge does not read so closely
         raise UpstreamInvalid("The upstream answered with JSON that cannot be read.", upstream=case.hop.name) from None
-    headers = tuple(field for field in reply.headers if field[0] != b"content-type")
-    return Made(headers, events, reply.body, (SYNTHESISED, *reply.adapted))
 
 
 def _events(case: Case, document: Any) -> Iterable[bytes]:
@@ -82,10 +91,7 @@ def _events(case: Case, document: Any) -> Iterable[bytes]:
 
 def _event_stream(case: Case) -> EventStream:
     if not case.is_chat:
-        limit_bytes = case.gate.config.limits.event_bytes
-        is_response = case.call.operation.name == Surface.RESPONSES  # or one that was kept
-        last = LAST_EVENTS if is_response else frozenset[str]()
-        return EventStream(case.hop.name, limit_bytes, case.reader(), done_is_required=False, last_types=last)
+        return _stream_of_others(case)
     origin, wish = case.origin(), usage_wish(case.call.body)
     return EventStream(
         case.hop.name,
@@ -95,6 +101,19 @@ def _event_stream(case: Case) -> EventStream:
         before=case.hop.shaping.stream(origin, wants_usage=bool(wish)),
         repair=Repair(_wishes(case, wish), origin),
         after=after_of(case.profile),
+    )
+
+
+def _stream_of_others(case: Case) -> EventStream:
+    """Of a response, or of what passes through."""
+    is_response = case.call.operation.name == Surface.RESPONSES  # or one that was kept
+    return EventStream(
+        case.hop.name,
+        case.gate.config.limits.event_bytes,
+        case.reader(),
+        done_is_required=False,
+        last_types=LAST_EVENTS if is_response else frozenset(),
+        after=after_of(case.profile, is_chat=False),
     )
 
 

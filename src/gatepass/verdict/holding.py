@@ -16,13 +16,14 @@ from gatepass.relay.profiled import mended_reply
 from gatepass.relay.repair.repair import Repair
 from gatepass.relay.repair.wishes import Wishes
 from gatepass.relay.responses.aggregator import ResponseAggregator
+from gatepass.relay.whole_finish import mended_finish
 from gatepass.upstream import form
 from gatepass.verdict.answer import Whole
 from gatepass.verdict.case import Case
 from gatepass.verdict.tail import let_go
 
 MENDED = (Surface.CHAT, Surface.EMBEDDINGS)
-"""What a client's profile may change of a plain reply."""
+"""What may be changed of a plain reply, for a client's sake."""
 AGGREGATED, UNWRAPPED = "stream=aggregate", "unwrap=data"
 """What `x-gatepass-adapted` calls a reply made of a stream, and an answer out of its envelope."""
 
@@ -78,11 +79,12 @@ def says_stream(case: Case) -> bool:
 
 
 def _mended(case: Case, reply: Whole) -> Whole:
-    """`reply` as the client's profile wants it."""
+    """`reply` as clients read it, and as the profile of this one wants it."""
     if case.call.operation.surface not in MENDED:
         return reply
-    body, more = mended_reply(reply.body, case.profile, case.call.model)
-    return replace(reply, body=body, adapted=(*reply.adapted, *more)) if more else reply
+    body, finish = mended_finish(reply.body) if case.is_chat else (reply.body, ())
+    body, more = mended_reply(body, case.profile, case.call.model)
+    return replace(reply, body=body, adapted=(*reply.adapted, *finish, *more)) if finish or more else reply
 
 
 def _is_stream(case: Case, body: bytes) -> bool:

@@ -5,32 +5,9 @@ import json
 import pytest
 
 from gatepass.config.profiles import BUILT_IN, PLAIN, Profile
-from gatepass.relay.chunk import Origin
-from gatepass.relay.profiled import after_of, empty_delta, mended_reply
+from gatepass.relay.profiled import after_of, mended_reply
 
-ORIGIN = Origin(lambda prefix: prefix + "1", 7, "m")
 BOTH = Profile(whole_numbers=True, content_text=True)
-
-
-def test_the_sign_of_life_without_a_comment_is_a_chunk_without_text():
-    sign = empty_delta(ORIGIN)
-    assert sign.endswith(b"\n\n")
-    assert json.loads(sign.removeprefix(b"data: ")) == {
-        "id": "chatcmpl-1",
-        "object": "chat.completion.chunk",
-        "created": 7,
-        "model": "m",
-        "choices": [{"index": 0, "delta": {"content": ""}, "finish_reason": None}],
-    }
-
-
-def test_the_sign_of_life_in_a_stream_of_completions_is_a_piece_of_text():
-    sign = empty_delta(ORIGIN, is_text=True)
-    said = json.loads(sign.removeprefix(b"data: "))
-    assert (said["object"], said["choices"]) == (
-        "text_completion",
-        [{"index": 0, "text": "", "logprobs": None, "finish_reason": None}],
-    )
 
 
 @pytest.mark.parametrize("content", [rb'"\ud83d"', b"NaN"])

@@ -141,6 +141,7 @@ def test_learning_ends_when_it_is_never_of_use():
     template = Template()
     blocks = [HELLO.replace(b"chatcmpl-7", b"chatcmpl-%d" % number) for number in range(20)]
     for number, block in enumerate(blocks):
+        assert template.count(block) == 0
         template.learn(block, number + 1)
     assert [template.count(block) for block in blocks] == [0] * 7 + [1] + [0] * 12
 

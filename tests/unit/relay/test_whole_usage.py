@@ -15,14 +15,17 @@ def told(usage, choices=b"[]"):
     return b'data: {"id":"1","choices":%b,"usage":%b}\n\n' % (choices, usage)
 
 
-@pytest.mark.parametrize("profile", ["ragflow", "dify"])
-def test_a_lost_total_of_a_stream_is_the_sum_of_the_rest(profile):
+@pytest.mark.parametrize(
+    ("profile", "behind", "adapted"),
+    [("ragflow", b": alive\n", ("repair=usage",)), ("dify", b"", ("sse=comments", "repair=usage"))],
+)
+def test_a_lost_total_of_a_stream_is_the_sum_of_the_rest(profile, behind, adapted):
     shaper = after_of(BUILT_IN[profile])
     assert shaper is not None
     lost = told(b'{"prompt_tokens":12,"completion_tokens":3.0,"total_tokens":null}')
     run = shaper.feed(TEXT + lost + b"data: [DONE]\n\n: alive\n") + shaper.finish()
     assert run.startswith(TEXT)
-    assert run.endswith(b"data: [DONE]\n\n: alive\n")
+    assert run.endswith(b"data: [DONE]\n\n" + behind)
     said = json.loads(run[len(TEXT) :].split(b"\n")[0].removeprefix(b"data: "))
     assert said == {
         "id": "1",
@@ -30,7 +33,7 @@ def test_a_lost_total_of_a_stream_is_the_sum_of_the_rest(profile):
         "usage": {"prompt_tokens": 12, "completion_tokens": 3, "total_tokens": 15},
     }
     assert type(said["usage"]["completion_tokens"]) is int
-    assert shaper.adapted == ("repair=usage",)
+    assert shaper.adapted == adapted
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import re
-
 from gatepass.relay.chunk import CHAT_CHUNK, Object, Origin, event, is_chunk, unwrapped
 from gatepass.relay.event import parse_event, read_json, single_line_data
-from gatepass.relay.framing import split_events
+from gatepass.relay.framing import split_comments, split_events
 from gatepass.relay.repair import wishes as names
 from gatepass.relay.repair.choice import ChoiceRepair
 from gatepass.relay.repair.cumulative import Item, Suffixes
@@ -19,8 +17,6 @@ from gatepass.relay.template import Template
 
 MAX_CHOICES = 1024
 """Choices beyond share one state: an upstream that counts up for ever costs no memory."""
-
-_LEFT = re.compile(rb"(?:(?<![^\r\n]):[^\r\n]*+(?>\r\n?|\n))+\Z")
 
 
 class Repair:
@@ -65,6 +61,11 @@ class Repair:
     @property
     def adapted(self) -> tuple[str, ...]:
         return tuple(self._adapted)
+
+    @property
+    def told(self) -> Object:
+        """What the chunks say of themselves, as far as they have: some of `chunk.ENVELOPE`."""
+        return self._envelope.told
 
     def feed(self, block: bytes) -> bytes:
         if count := self._template.count(block):
@@ -232,9 +233,8 @@ def _parted(run: bytes) -> tuple[list[bytes], bytes]:
     blocks = split_events(run)
     if sum(map(len, blocks)) == len(run):
         return blocks, b""
-    found = _LEFT.search(run)
-    end = found.start() if found is not None else len(run)
-    return split_events(run[:end]), run[end:]
+    run, rest = split_comments(run)
+    return split_events(run), rest
 
 
 def _written(items: list[Item]) -> bytes:
