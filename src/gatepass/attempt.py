@@ -8,7 +8,15 @@ from functools import partial
 from msgspec.structs import replace
 
 from gatepass.call import Headers, Request, Response
-from gatepass.errors import Fault, GatepassError, Overloaded, TokenUnavailable, TransportFault, UpstreamError
+from gatepass.errors import (
+    Fault,
+    GatepassError,
+    Overloaded,
+    TokenUnavailable,
+    TransportFault,
+    UpstreamAuth,
+    UpstreamError,
+)
 from gatepass.gate import Gate, Hop
 from gatepass.observe.exchange import Exchange
 from gatepass.runtime import timeout
@@ -16,6 +24,7 @@ from gatepass.tokens import Token, TokenHolder, TokenReissued, User
 from gatepass.transport.seam import read_whole
 from gatepass.upstream.codes import is_error
 from gatepass.upstream.fault import upstream_error
+from gatepass.upstream.hints import of_token, sentence
 from gatepass.upstream.rejection import is_rejection, says_so
 from gatepass.upstream.reply import Reply
 from gatepass.upstream.wording import Mask
@@ -37,7 +46,8 @@ async def send(gate: Gate, hop: Hop, request: Request, exchange: Exchange) -> Re
     if hop.holder is None or token is None or exchange.renewed or not _is_rejected(hop, response):
         return response
     refusal = await refused(gate, hop, response, exchange, within_s=REJECTION_S)
-    await _await_newer(gate, hop, token, refusal, exchange)
+    if not await _has_newer(gate, hop, token, exchange):
+        raise refusal
     if not _can_be_sent_again(request):
         raise _by_the_client_again(hop) from refusal
     response = await _sent(gate, hop, request, exchange)
@@ -50,16 +60,29 @@ async def renew(gate: Gate, hop: Hop, error: UpstreamError, exchange: Exchange, 
     """Have another token for `request` after a judged reply turned out to be a rejection of the last one.
 
     Some gateways write it so: HTTP 200 with `{"code":401,"msg":"token expired"}`, or a login page.
-    Raises `error` where it is none, the request has had its new token already, or there is none to be had.
+    Raises `error` where it is none, the request has had its new token already, or there is none to be had: with what
+    was tried, where it is a rejection.
     """
-    if hop.holder is None or exchange.token is None or not is_rejection(error, hop.settings.rejection, hop.host):
+    if not is_rejection(error, hop.settings.rejection, hop.host):
         raise error
+    if hop.holder is None or exchange.token is None:
+        raise explained(gate, hop, error, exchange) if isinstance(error, UpstreamAuth) else error
     if exchange.renewed:
         hop.holder.rejected_again(_user(hop, exchange))
-        raise error
-    await _await_newer(gate, hop, exchange.token, error, exchange)
+        raise explained(gate, hop, error, exchange)
+    if not await _has_newer(gate, hop, exchange.token, exchange):
+        raise explained(gate, hop, error, exchange)
     if not _can_be_sent_again(request):
         raise _by_the_client_again(hop) from error
+
+
+def explained(gate: Gate, hop: Hop, refusal: UpstreamError, exchange: Exchange) -> UpstreamError:
+    """`refusal` of a token, in words that say what was tried with which credential, and what to do."""
+    token: Token | None = exchange.token
+    age_s = None if token is None or token.life_s is None else gate.clock.now() - token.born_s
+    told = of_token(hop.name, hop.settings.credential, age_s, renewed=exchange.renewed)
+    refusal.message = f"{sentence(refusal.message)} {told}"
+    return refusal
 
 
 def accepted(hop: Hop, exchange: Exchange) -> None:
@@ -162,17 +185,18 @@ def _authorized_anew(gate: Gate, hop: Hop, holder: TokenHolder, request: Request
     return hop.carrier.loaded(request, token.value, gate.clock.now())
 
 
-async def _await_newer(gate: Gate, hop: Hop, token: Token, refusal: GatepassError, exchange: Exchange) -> None:
-    """Wait for another token than the one that was refused; raises the refusal where the issuer has no other."""
+async def _has_newer(gate: Gate, hop: Hop, token: Token, exchange: Exchange) -> bool:
+    """Wait for another token than the one that was refused; False where the issuer has no other."""
     by = _user(hop, exchange)
     if hop.holder is None or not hop.holder.reject(token.text, by):
-        raise refusal
+        return False
     try:
         exchange.token = await _waited(gate, hop.holder, by, exchange, instead_of=token.text)
     except TokenReissued:
-        raise refusal from None
+        return False
     exchange.renewed = True
     gate.metrics.renewed(hop.name)
+    return True
 
 
 async def _beginning(gate: Gate, response: Response, within_s: float | None) -> bytes:

@@ -12,14 +12,14 @@ from typing import Any
 
 import msgspec
 
+from gatepass.adapt.learned import Learned
 from gatepass.adapt.marking import marks
-from gatepass.adapt.memory import Learned
 from gatepass.adapt.typed_ids import untyped
 from gatepass.admission.doors import may_use
-from gatepass.attempt import heard, refused, send, whole
+from gatepass.attempt import explained, heard, refused, send, whole
 from gatepass.call import Call, Request, Surface, Target
 from gatepass.config.access import AccessKey
-from gatepass.errors import GatepassError, ModelNotFound, UpstreamInvalid, UpstreamTimeout
+from gatepass.errors import GatepassError, ModelNotFound, UpstreamAuth, UpstreamInvalid, UpstreamTimeout
 from gatepass.gate import Gate, Hop
 from gatepass.model_kinds import Kinds
 from gatepass.observe.exchange import Exchange
@@ -155,15 +155,15 @@ class Catalog:
         return [{**entry, **self._marks(entry["id"], known, wall_s)} for entry in entries]
 
     def _marks(self, model: str, known: Mapping[tuple[str, str, str], list[Learned]], wall_s: float) -> Entry:
-        declared = self._gate.declared
-        entry = declared.model("chat", model) or declared.model("embeddings", model)
+        declared, models = self._gate.declared, self._gate.config.models
+        name = declared.entry("chat", model) or declared.entry("embeddings", model)
         learned = [
             one
             for operation in dict.fromkeys(operation for operation, _, _ in known)
             for target in self._targets(operation, model)
             for one in known.get((operation, target.upstream, target.model or model), ())
         ]
-        return marks(entry, learned, wall_s)
+        return marks(None if name is None else models[name], learned, wall_s)
 
     def _targets(self, operation: str, model: str) -> tuple[Target, ...]:
         try:
@@ -226,6 +226,13 @@ class Catalog:
 async def fetch_models(gate: Gate, hop: Hop) -> tuple[Entry, ...]:
     """The upstream's own list, entries as it wrote them; raises TokenUnavailable and UpstreamError."""
     exchange = Exchange.silent()
+    try:
+        return await _listed(gate, hop, exchange)
+    except UpstreamAuth as refusal:
+        raise explained(gate, hop, refusal, exchange) from refusal.__cause__
+
+
+async def _listed(gate: Gate, hop: Hop, exchange: Exchange) -> tuple[Entry, ...]:
     response = await send(gate, hop, model_list_request(hop), exchange)
     try:
         if response.status != 200:

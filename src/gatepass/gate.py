@@ -10,13 +10,14 @@ import math
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from types import TracebackType
 from typing import Protocol, Self
 from urllib.parse import urlsplit
 
 from gatepass.adapt.chain import BUILT_IN
 from gatepass.adapt.declared import Declared
-from gatepass.adapt.learning import Learner
+from gatepass.adapt.learner import Learner
 from gatepass.adapt.profile import Prepared, prepared
 from gatepass.adapt.rule import Rule
 from gatepass.adapt.sharing import SharedLessons, shared_names
@@ -25,6 +26,7 @@ from gatepass.admission.keys import key_texts
 from gatepass.call import Call, Timeouts
 from gatepass.config.clashes import carry_of
 from gatepass.config.credential.kinds import AnyCredential
+from gatepass.config.credential.place import place_of
 from gatepass.config.model import Config
 from gatepass.config.upstream import Upstream
 from gatepass.errors import Draining, Overloaded
@@ -36,10 +38,11 @@ from gatepass.runtime import Clock, Leash, Rounds, SystemClock, Tasks, sleep
 from gatepass.store.memory import MemoryStore
 from gatepass.store.seam import Store, StoreUnavailable
 from gatepass.store.snapshot import Snapshot
+from gatepass.tokens.counted import Counted
 from gatepass.tokens.holder import TokenHolder
 from gatepass.tokens.shared import SharedSource, is_shareable
 from gatepass.tokens.shared_keepsake import keepsake_for
-from gatepass.tokens.source import build_source
+from gatepass.tokens.source import build_source, is_repeatable
 from gatepass.transport.choice import open_transport
 from gatepass.transport.seam import Transport
 from gatepass.transport.tls import Trust
@@ -297,11 +300,13 @@ def _holder(
     snapshot: Snapshot,
 ) -> TokenHolder:
     budget_s = settings.timeout_s + FETCH_GRACE_S
+    holding = partial(TokenHolder, budget_s=budget_s, place=place_of(settings), repeatable=is_repeatable(settings))
     source = build_source(name, settings, issuer, clock, keepsake_for(settings, store, clock))
     if not is_shareable(settings.type, store.reach):
-        return TokenHolder(name, source, clock, redactor, budget_s=budget_s)
-    shared = SharedSource(source, settings, store, clock)
-    holder = TokenHolder(name, shared, clock, redactor, budget_s=budget_s, refused=shared.rejected)
+        return holding(name, source, clock, redactor)
+    asked = Counted(source)
+    shared = SharedSource(asked, settings, store, clock)
+    holder = holding(name, shared, clock, redactor, refused=shared.rejected, asked=asked)
     shared.join(snapshot, holder.offer)
     return holder
 

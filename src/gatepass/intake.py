@@ -6,18 +6,53 @@ from msgspec.structs import replace
 
 from gatepass.adapt.rerank.question import is_question
 from gatepass.adapt.typed_ids import untyped
-from gatepass.admission.doors import permit_operation
-from gatepass.call import Call, Operation, Surface, header
+from gatepass.admission.cors import is_preflight, shut_out
+from gatepass.admission.doors import may_use, permit_operation
+from gatepass.call import Call, Inbound, Operation, Surface, header
 from gatepass.config.access import AccessKey
-from gatepass.errors import UnsupportedMediaType
+from gatepass.errors import GatepassError, MethodNotAllowed, ModelNotFound, UnknownPath, UnsupportedMediaType
+from gatepass.surface.base_url import base_url
 from gatepass.surface.decode import check_encoding, decode, without_body
 from gatepass.surface.form_data import boundary_of
-from gatepass.surface.operations import Match, nothing_at
+from gatepass.surface.operations import Match, nothing_at, operation_at
+from gatepass.surface.profile_path import chosen, split_profile
 from gatepass.upload import Form
 from gatepass.visit import Visit
 
 MODEL_IS_NEEDED = (Surface.CHAT, Surface.EMBEDDINGS, Surface.RESPONSES)
 """Without a model in their bodies these are no requests; others may go where their operation says."""
+
+NO_OPERATION, PREFLIGHT = "none", "preflight"
+"""What the access line calls what is served nowhere, and a browser's question before a request."""
+
+
+def unserved(visit: Visit, in_path: str | None, fault: MethodNotAllowed | UnknownPath) -> GatepassError:
+    """What to tell a client for whose path and method there is no operation; `in_path` is the profile in its path.
+
+    Raises ForbiddenHost, ForbiddenOrigin and UnknownPath where a browser's page is not to hear that.
+    """
+    inbound, gate = visit.inbound, visit.gate
+    if isinstance(fault, UnknownPath):
+        return _nowhere(visit, in_path)
+    if not is_preflight(inbound.method, inbound.headers):
+        return fault
+    gate.doors.check_page(inbound)
+    chosen(gate.profiles, in_path, None)
+    return shut_out(inbound.headers, in_path)
+
+
+def asked_for(inbound: Inbound, base_path: str) -> str:
+    """What the access line of `inbound` names as its operation, where it is refused before that is known."""
+    operation = operation_at(split_profile(inbound.path, base_path)[1], base_path)
+    if operation is not None and is_preflight(inbound.method, inbound.headers):
+        return PREFLIGHT
+    return operation or NO_OPERATION
+
+
+def _nowhere(visit: Visit, in_path: str | None) -> UnknownPath:
+    inbound, base_path = visit.inbound, visit.gate.config.server.base_path
+    profile = in_path if in_path in visit.gate.profiles else None
+    return nothing_at(inbound.path, base_path, base_url(inbound.headers, base_path, profile))
 
 
 def decoded(visit: Visit, found: Match, caller: AccessKey, body: bytes) -> Call:
@@ -31,7 +66,7 @@ def decoded(visit: Visit, found: Match, caller: AccessKey, body: bytes) -> Call:
     else:
         call = decode(inbound, operation, body, caller.name, default)
     if found.at_root and not is_question(body):
-        raise nothing_at(inbound.path, visit.gate.config.server.base_path)
+        raise _nowhere(visit, split_profile(inbound.path, visit.gate.config.server.base_path)[0])
     return _typed(visit, call)
 
 
@@ -52,16 +87,27 @@ def form_of(visit: Visit, operation: Operation) -> Form:
 async def named_by(visit: Visit, form: Form, found: Match, caller: AccessKey) -> Call:
     """The call that `form` asks for, which is read until its model is known, where it is about one.
 
-    Raises what `Form.read` does, and ModelNotAllowed.
+    Raises what `Form.read` does, ModelNotAllowed, and InvalidRequest for a form that is too long to be held until its
+    model comes, where the call leads nowhere without.
     """
     permit_operation(caller, found.operation)
     await form.begin()
     model = form.model if found.operation.names_model else None
     if model is None:
         model = visit.gate.routes.model_without_name(found.operation.name)
+        if found.operation.names_model and not form.is_whole and not _leads_on(visit, found.operation, model, caller):
+            raise form.without_model()
     call = _typed(visit, without_body(visit.inbound, found.operation, caller.name, model))
     form.routed = call.model
     return call
+
+
+def _leads_on(visit: Visit, operation: Operation, model: str, caller: AccessKey) -> bool:
+    try:
+        visit.gate.routes.resolve(operation.name, model)
+    except ModelNotFound:
+        return False
+    return may_use(caller, model)
 
 
 def _typed(visit: Visit, call: Call) -> Call:

@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 from gatepass.adapt.typed_ids import typed
 from gatepass.config.model import Config
+from gatepass.config.models import Model
 from gatepass.config.rules import Kind
 
 _OF_OPERATION: Mapping[str, Kind] = MappingProxyType(
@@ -27,21 +28,25 @@ class Kinds:
 
     def typed(self, model: str, listed_by: Iterable[str] = ()) -> str:
         """The name by which `model` is to be listed; `listed_by` are the upstreams whose own lists have it."""
-        kind = self._declared(model) or self._of_model.get(model)
+        kind = self.of(model)
         if kind is None and model not in self._models:
             kinds = {self._of_upstream.get(upstream) for upstream in listed_by}
             kind = kinds.pop() if len(kinds) == 1 else None
         return model if kind is None else typed(model, kind)
 
-    def _declared(self, model: str) -> Kind | None:
+    def of(self, model: str) -> Kind | None:
+        """What `model` is declared for, or named for under `operations`; None where neither tells."""
         entry = self._models.get(model)
-        if entry is None:
-            return None
-        if entry.capabilities.kind is not None:
-            return entry.capabilities.kind
-        if entry.capabilities.dimensions is not None:
-            return "embedding"
-        return "vision" if entry.capabilities.vision else None
+        return (None if entry is None else declared(entry)) or self._of_model.get(model)
+
+
+def declared(entry: Model) -> Kind | None:
+    """What the models of one entry are for, by its `capabilities`."""
+    if entry.capabilities.kind is not None:
+        return entry.capabilities.kind
+    if entry.capabilities.dimensions is not None:
+        return "embedding"
+    return "vision" if entry.capabilities.vision else None
 
 
 def _of_model(config: Config) -> Mapping[str, Kind]:
@@ -54,12 +59,12 @@ def _of_model(config: Config) -> Mapping[str, Kind]:
 
 
 def _of_upstream(config: Config) -> Mapping[str, Kind]:
-    led = {target.upstream for entry in config.models.values() for target in entry.in_order()}
+    led = {target.upstream for entry in config.models.values() for target in entry.everywhere()}
     if not config.models and len(config.upstreams) == 1:
         return {}  # everything goes there
     served: dict[str, set[str]] = {}
     for operation, route in config.operations.items():
-        if operation != "models" and route.upstream not in led:
+        if operation != "models" and route.upstream is not None and route.upstream not in led:
             served.setdefault(route.upstream, set()).add(operation)
     return _of_one(served)
 

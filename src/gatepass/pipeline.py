@@ -17,14 +17,16 @@ from gatepass.errors import (
     Draining,
     GatepassError,
     InternalError,
+    MethodNotAllowed,
     Overloaded,
     TokenUnavailable,
+    UnknownPath,
     UpstreamError,
     UpstreamTimeout,
 )
 from gatepass.gate import Gate
 from gatepass.heartbeat import Heartbeat
-from gatepass.intake import decoded, form_of, named_by
+from gatepass.intake import NO_OPERATION, PREFLIGHT, asked_for, decoded, form_of, named_by, unserved
 from gatepass.observe.access_line import AccessLine
 from gatepass.observe.exchange import BODY_LOG_CHARS, Exchange
 from gatepass.observe.log import emit
@@ -60,6 +62,8 @@ async def handle(inbound: Inbound, gate: Gate, catalog: Catalog, client: Client)
     except ClientGone:
         exchange.client_gone = True
     except GatepassError as error:
+        if exchange.operation == NO_OPERATION:
+            exchange.operation = asked_for(inbound, gate.config.server.base_path)
         await _tell(reply, error)
     except asyncio.CancelledError:
         exchange.error = Draining("gatepass was stopped at once.")
@@ -76,7 +80,10 @@ async def _serve(visit: Visit) -> None:
     in_path, path = split_profile(inbound.path, gate.config.server.base_path)
     if gate.has_pages and header(inbound.headers, b"origin") is not None and await _is_told_to_a_page(visit, in_path):
         return
-    found = match(inbound.method, path, gate.config.server.base_path)
+    try:
+        found = match(inbound.method, path, gate.config.server.base_path)
+    except (MethodNotAllowed, UnknownPath) as fault:
+        raise unserved(visit, in_path, fault) from None
     exchange.operation = found.operation.name
     if found.operation.name == Surface.RESPONSES:
         visit.reply.last_word = response_error
@@ -119,7 +126,7 @@ async def _is_told_to_a_page(visit: Visit, in_path: str | None) -> bool:
     allowed = preflight(inbound.method, inbound.headers, visit.profile.settings.cors_origins)
     if allowed is None:
         return False
-    visit.exchange.operation, visit.reply.more = "preflight", allowed
+    visit.exchange.operation, visit.reply.more = PREFLIGHT, allowed
     await visit.reply.whole(NO_CONTENT, (), b"")
     return True
 
@@ -158,6 +165,8 @@ async def _answer(visit: Visit, call: Call, targets: tuple[Target, ...]) -> Answ
         except (UpstreamError, TokenUnavailable, Overloaded) as error:
             if not _nothing_sent(error, exchange.attempts - tried):
                 raise
+            exchange.failover = (*exchange.failover, f"{target.upstream}={error.public_code}")
+            gate.metrics.failed_over(target.upstream, error)
     return await try_at(gate, call, targets[-1], exchange, profile, visit.heartbeat, visit.form)
 
 

@@ -46,6 +46,8 @@ def test_every_setting_is_documented_with_its_default_and_nothing_else_is():
         "models.NAME.targets": "`null`",
         "models.NAME.timeouts": "`null`",
         "operations.NAME.timeouts": "`null`",
+        "models.NAME.operations.NAME.targets": "`null`",
+        "models.NAME.operations.NAME.timeouts": "`null`",
     }
     assert {**leaves, **lists} == ROWS
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
 from functools import lru_cache
-from types import MappingProxyType
 
 from gatepass.adapt.changes.change import Change, Revision
 from gatepass.adapt.changes.content import EmptyContent, TextContent
@@ -21,7 +20,7 @@ from gatepass.adapt.place import Place
 from gatepass.adapt.rule import Rule
 from gatepass.call import Surface
 from gatepass.config.model import Config
-from gatepass.config.models import Model, OperationRoute
+from gatepass.config.models import Model, of_operation
 from gatepass.config.rules import Rules
 
 NAME = "rules"
@@ -34,49 +33,53 @@ Choice = tuple[Model | None, tuple[Rule, ...]]
 
 
 class Declared:
-    """The entry of `models` that serves each model, and its rules, or the rules of the operation's own upstream;
-    chosen as the route is (routing/table.py)."""
+    """The entry of `models` that serves each model, as it counts for the operation, and its rules, or the rules of the
+    operation alone; chosen as the route is (routing/table.py)."""
 
-    def __init__(self, models: Mapping[str, Model], operations: Mapping[str, OperationRoute]) -> None:
-        self._models = models
-        self._operations = operations
-        globs = [name for name in models if name != ANY and any(sign in name for sign in _GLOB_SIGNS)]
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        globs = [name for name in config.models if name != ANY and any(sign in name for sign in _GLOB_SIGNS)]
         self._globs = sorted(globs, key=lambda name: (-len(name), name))
-        made = {name: Revision(NAME, tuple(changes_of(model))) for name, model in models.items()}
-        self._revisions = MappingProxyType({name: revision for name, revision in made.items() if revision.changes})
-        own = {name: Revision(NAME, tuple(_of_rules(route.rules))) for name, route in operations.items()}
-        self._own = MappingProxyType({name: (revision,) for name, revision in own.items() if revision.changes})
+        self._made = lru_cache(maxsize=NAMES)(self._choice_of)
         self._chosen = lru_cache(maxsize=NAMES)(self._choice)
 
     @classmethod
     def from_config(cls, config: Config) -> Declared:
-        return cls(config.models, {str(name): route for name, route in config.operations.items()})
+        return cls(config)
+
+    def entry(self, operation: str, model: str) -> str | None:
+        """The name of the entry of `models` that serves `model`; None where none does."""
+        models, route = self._config.models, of_operation(self._config.operations, operation)
+        if model in models and model not in self._globs and model != ANY:
+            return model
+        found = next((glob for glob in self._globs if fnmatchcase(model, glob)), None)
+        leads = route is not None and route.upstream is not None
+        return found if found is not None or leads or ANY not in models else ANY
 
     def model(self, operation: str, model: str) -> Model | None:
-        """The entry that serves `model`, None where an operation's own upstream does."""
+        """The entry that serves `model` as it counts for `operation`, None where an operation's own upstream does."""
         return self._chosen(operation, model)[0]
 
     def rules(self, operation: str, model: str) -> tuple[Rule, ...]:
-        """The Rules of that entry; none where it changes nothing. Embeddings of token ids are refused where it says
-        that the model takes none."""
+        """The Rules of that entry and of the operation; none where they change nothing. Embeddings of token ids are
+        refused where the entry says that the model takes none."""
         return self._chosen(operation, model)[1]
 
     def _choice(self, operation: str, model: str) -> Choice:
-        name = self._entry(operation, model)
-        if name is None:
-            return None, self._own.get(operation, ())
-        entry, revision = self._models[name], self._revisions.get(name)
-        refuses_ids = entry.capabilities.token_ids is False
-        texts: tuple[Rule, ...] = (TextsOnly(),) if operation == Surface.EMBEDDINGS and refuses_ids else ()
-        return entry, texts if revision is None else (*texts, revision)
+        return self._made(operation, self.entry(operation, model))
 
-    def _entry(self, operation: str, model: str) -> str | None:
-        if model in self._models and model not in self._globs and model != ANY:
-            return model
-        found = next((glob for glob in self._globs if fnmatchcase(model, glob)), None)
-        if found is not None or operation in self._operations or ANY not in self._models:
-            return found
-        return ANY
+    def _choice_of(self, operation: str, name: str | None) -> Choice:
+        route = of_operation(self._config.operations, operation)
+        if name is None:
+            return None, _revision(_of_rules(None if route is None else route.rules))
+        entry = self._config.models[name].at(operation, route)
+        refuses_ids = operation == Surface.EMBEDDINGS and entry.capabilities.token_ids is False
+        return entry, (*((TextsOnly(),) if refuses_ids else ()), *_revision(changes_of(entry)))
+
+
+def _revision(changes: Iterable[Change]) -> tuple[Rule, ...]:
+    found = tuple(changes)
+    return (Revision(NAME, found),) if found else ()
 
 
 def changes_of(model: Model) -> Iterator[Change]:

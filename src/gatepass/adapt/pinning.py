@@ -9,10 +9,10 @@ from types import MappingProxyType
 from typing import Any
 
 from gatepass.adapt.declared import Declared
+from gatepass.adapt.learned import Learned
 from gatepass.adapt.lesson import Lesson
-from gatepass.adapt.memory import Learned
 from gatepass.config.model import Config
-from gatepass.config.models import Model
+from gatepass.config.models import Model, of_operation
 
 ALWAYS = frozenset(("stream_options",))
 """Rules that need no declaration: gatepass goes by them anyway."""
@@ -41,7 +41,7 @@ class _Pins:
     @property
     def is_one(self) -> bool:
         """Whether rules would hold for one model of one upstream."""
-        targets = self.model.in_order() if self.model is not None else []
+        targets = self.model.everywhere() if self.model is not None else []
         return len({(target.upstream, target.name or self.name) for target in targets}) < 2
 
 
@@ -69,7 +69,8 @@ def _entry(public: str, one: Learned, config: Config | None, declared: Declared 
     if config is None or declared is None:
         return _Pins(one.subject.upstream, one.subject.model)
     operation = one.subject.operation
-    model = config.models.get(public) or declared.model(operation, public) or _of_operation(operation, config)
+    name = public if public in config.models else declared.entry(operation, public)
+    model = _of_operation(operation, config) if name is None else config.models[name]
     return _Pins(one.subject.upstream, public, model, is_there=public in config.models)
 
 
@@ -79,7 +80,7 @@ def _public_names(one: Learned, config: Config | None) -> list[str]:
     found = [
         public
         for public, model in models.items()
-        for target in model.in_order()
+        for target in model.at(one.subject.operation).in_order()
         if (target.upstream, target.name or public) == (one.subject.upstream, one.subject.model)
     ]
     return list(dict.fromkeys(found)) or [one.subject.model]
@@ -98,9 +99,9 @@ def _pin(pins: _Pins, one: Learned) -> None:
 
 
 def _of_operation(operation: str, config: Config) -> Model | None:
-    """What an entry would be that does what the operation's own upstream does."""
-    route = next((route for name, route in config.operations.items() if name == operation), None)
-    return None if route is None else Model(**route.model_dump(exclude={"model"}, exclude_unset=True))
+    """What an entry would be that leads to the operation's own upstream; its rules and timeouts count there too."""
+    route = of_operation(config.operations, operation)
+    return None if route is None or route.upstream is None else Model(upstream=route.upstream)
 
 
 def _why_not(pins: _Pins, one: Learned) -> str:
@@ -158,6 +159,8 @@ def _members(entry: _Pins) -> Iterator[str]:
         had_rules, had_stream = had.pop("rules", None) or {}, had.pop("stream", None)
         if hidden := [name for name in HIDDEN if had_rules.pop(name, None)]:
             yield f"    # add by hand what the rules had until now, for the values are not shown: {', '.join(hidden)}"
+        if had.pop("operations", None):
+            yield "    # add by hand the `operations` that the entry had until now"
         rules, entry.stream = _joined(had_rules, rules), entry.stream or had_stream
         where = {} if "targets" in had else {"upstream": entry.upstream}
         yield from (f"    {name}: {_text(value)}" for name, value in (where | had).items())

@@ -9,11 +9,12 @@ from urllib.parse import urlsplit
 from gatepass.config.carry import BEARER, Carry
 from gatepass.config.dialects import no_assistant
 from gatepass.config.model import Config
-from gatepass.config.models import Model
+from gatepass.config.models import Lead, Model
 from gatepass.config.problem import Path
 from gatepass.config.upstream import Upstream
 
 TWICE = "{} carries the token already: a request has one of each name"
+NEVER = "never counts: operations.{}.upstream comes before `*`; write there what is different"
 NOT_AZURE = "is Azure, whose deployments want dialect: azure; with openai it ends in /openai/v1"
 _AZURE = re.compile(r"\.(?:openai|cognitiveservices)\.azure\.(?:com|us|cn)\Z")
 
@@ -26,16 +27,13 @@ def carry_of(upstream: Upstream, config: Config) -> Carry:
 
 
 def clashes(config: Config) -> Iterator[tuple[Path, str]]:
-    """Each operation that RAGFlow does not know, each name that no assistant of it can have, and each static header
-    that carries the token too, with what to tell of it."""
+    """Each operation that RAGFlow does not know, each name that no assistant of it can have, what could never count
+    beside `*`, and each static header that carries the token too, with what to tell of it."""
     for operation, route in config.operations.items():
-        if operation not in ("chat", "models") and config.upstreams[route.upstream].dialect == "ragflow":
-            yield (
-                ("operations", operation, "upstream"),
-                f"{route.upstream} is RAGFlow, which answers chats and nothing else",
-            )
+        if route.upstream is not None:
+            yield from _no_chat(operation, ("operations", operation, "upstream"), route.upstream, config)
     for name, model in config.models.items():
-        yield from _no_assistants(name, model, config)
+        yield from _of_model(name, model, config)
     for name, upstream in config.upstreams.items():
         if upstream.credential is not None:
             carried = {field.lower() for field in carry_of(upstream, config).templates}
@@ -53,11 +51,29 @@ def doubts(config: Config) -> Iterator[str]:
             yield f"upstreams.{name}.base_url {NOT_AZURE}"
 
 
-def _no_assistants(name: str, model: Model, config: Config) -> Iterator[tuple[Path, str]]:
-    for number, target in enumerate(model.in_order()):
+def _of_model(name: str, model: Model, config: Config) -> Iterator[tuple[Path, str]]:
+    yield from _no_assistants(("models", name), name, model, config)
+    for operation, own in model.operations.items():
+        block: Path = ("models", name, "operations", operation)
+        route = config.operations.get(operation)
+        if name == "*" and route is not None and route.upstream is not None:
+            yield block, NEVER.format(operation)
+        for number, target in enumerate(own.in_order()):
+            place = (*block, "upstream") if own.targets is None else (*block, "targets", number, "upstream")
+            yield from _no_chat(operation, place, target.upstream, config)
+        yield from _no_assistants(block, name, own, config)
+
+
+def _no_chat(operation: str, place: Path, upstream: str, config: Config) -> Iterator[tuple[Path, str]]:
+    if operation not in ("chat", "models") and config.upstreams[upstream].dialect == "ragflow":
+        yield place, f"{upstream} is RAGFlow, which answers chats and nothing else"
+
+
+def _no_assistants(block: Path, name: str, lead: Lead, config: Config) -> Iterator[tuple[Path, str]]:
+    for number, target in enumerate(lead.in_order()):
         is_pattern = target.name is None and any(sign in name for sign in "*?[")
         if config.upstreams[target.upstream].dialect != "ragflow" or is_pattern:
             continue
         if (fault := no_assistant(target.name if target.name is not None else name)) is not None:
-            block: Path = ("models", name) if model.targets is None else ("models", name, "targets", number)
-            yield (*block, "name") if target.name is not None else block, fault
+            place = block if lead.targets is None else (*block, "targets", number)
+            yield (*place, "name") if target.name is not None else place, fault

@@ -18,6 +18,8 @@ LINKS: tuple[tuple[Pattern, str], ...] = (
     (("operations", "*", "upstream"), "upstreams"),
     (("models", "*", "upstream"), "upstreams"),
     (("models", "*", "targets", "*", "upstream"), "upstreams"),
+    (("models", "*", "operations", "*", "upstream"), "upstreams"),
+    (("models", "*", "operations", "*", "targets", "*", "upstream"), "upstreams"),
 )
 """Where a name is used, and the block that must hold it."""
 
@@ -47,9 +49,12 @@ def dead_ends(tree: Any) -> Iterator[tuple[Path, str]]:
 
 
 def _leads_anywhere(tree: Any) -> bool:
-    if lookup(tree, ("models",)):
-        return True
-    return any(lookup(tree, ("operations", name)) is not None for name in WITH_MODELS)
+    return bool(lookup(tree, ("models",))) or _has_own_upstream(tree)
+
+
+def _has_own_upstream(tree: Any) -> bool:
+    """Whether an operation says where its models go that no entry of `models` names."""
+    return any(lookup(tree, ("operations", name, "upstream")) is not None for name in WITH_MODELS)
 
 
 def dangling(tree: Any) -> Iterator[tuple[Path, str]]:
@@ -72,7 +77,7 @@ def _suggested(tree: Any) -> Iterator[tuple[Path, str]]:
     """Each model that is pointed at and that no request could reach."""
     models = lookup(tree, ("models",))
     names = [str(name) for name in models] if isinstance(models, dict) else []
-    if any(lookup(tree, ("operations", name)) is not None for name in WITH_MODELS):
+    if _has_own_upstream(tree):
         return
     for path, value in matches(tree, ("models", "*", "suggest")):
         if isinstance(value, str) and not any(fnmatchcase(value, name) for name in names):

@@ -32,7 +32,7 @@ class Config(Block):
     upstreams: Annotated[dict[Name, Upstream], Field(min_length=1)]
     """The servers behind gatepass, by name; at least one."""
     operations: dict[OperationName, OperationRoute] = {}
-    """Where models go that no entry of `models` names, per operation."""
+    """What is different for one operation, and where models go in it that no entry of `models` names."""
     models: dict[str, Model] = {}
     """Public model names or globs. An exact name beats the longest glob, which beats `*`."""
     profiles: dict[Name, Profile] = {}

@@ -43,5 +43,10 @@ class TimeoutSettings(Block):
     total_s: Seconds | None = None
     """Seconds over all attempts; None is no bound of its own."""
 
+    def upon(self, base: TimeoutSettings | None) -> TimeoutSettings:
+        """These, and of `base` those that are not set here."""
+        own = {name: getattr(self, name) for name in self.model_fields_set}
+        return self if base is None else base.model_copy(update=own)
+
     def value(self) -> Timeouts:
         return Timeouts(self.connect_s, self.first_byte_s, self.idle_s, self.total_s)

@@ -22,6 +22,7 @@ class Planned:
 PLANNED = (
     Planned(("mcp",), "the MCP relay"),
     Planned(("operations", "messages"), "the operation messages"),
+    Planned(("models", "*", "operations", "messages"), "the operation messages"),
     Planned(("access", "keys", "*", "limits"), "limits of a caller"),
 )
 

@@ -117,6 +117,24 @@ class Bounds(Block):
         return self
 
 
+OF_PLACES = ("rename", "drop", "default", "set", "clamp")
+"""Rules that name places, each a map by place or a list of places."""
+
+
+def _but(named: Any, places: frozenset[str]) -> Any:
+    """What is `named`, a map or a list, without `places`."""
+    if isinstance(named, dict):
+        return {place: what for place, what in named.items() if place not in places}
+    return [place for place in named if place not in places]
+
+
+def _joined(below: Any, above: Any) -> Any:
+    """Maps and lists together; of anything else what is `above`."""
+    if isinstance(above, dict):
+        return {**below, **above}
+    return [*below, *above] if isinstance(above, list) else above
+
+
 class Rules(Block):
     """Changes on the way to a model, in this order. Places are dotted names: `messages[].name`."""
 
@@ -146,6 +164,17 @@ class Rules(Block):
     """Join neighbouring messages of one role, and system messages at the front."""
     short_tool_ids: bool = False
     """Send tool call ids as Mistral wants them: nine letters and digits."""
+
+    def upon(self, base: Rules | None) -> Rules:
+        """These, and of `base` what these leave open: its rules for places that these name nowhere, its roles, and the
+        settings that these do not set."""
+        if base is None:
+            return self
+        own = frozenset(place for name in OF_PLACES for place in getattr(self, name))
+        left = base.model_copy(update={name: _but(getattr(base, name), own) for name in OF_PLACES})
+        return left.model_copy(
+            update={name: _joined(getattr(left, name), getattr(self, name)) for name in self.model_fields_set}
+        )
 
 
 Kind = Literal["chat", "vision", "embedding", "rerank", "asr", "tts"]

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from types import MappingProxyType
 
-from gatepass.call import Target, Timeouts
+from gatepass.call import Target
 from gatepass.config.model import Config
-from gatepass.config.models import Model, OperationRoute
-from gatepass.config.upstream import Upstream
+from gatepass.config.models import OperationRoute, of_operation
+from gatepass.config.network import TimeoutSettings
 from gatepass.errors import ModelNotFound
 
 NAMED_IN_ERROR = 10
 ANY = "*"
+NAMES_NONE = ("files", "batches")
+"""Operations whose requests are about no model."""
+
+Targets = tuple[Target, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,95 +28,116 @@ class Listing:
     open_upstreams: tuple[tuple[str, str], ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _Ways:
+    """Where each model goes, for one operation."""
+
+    exact: Mapping[str, Targets]
+    globs: tuple[tuple[str, Targets], ...]
+    """The longest pattern first."""
+    rest: Targets
+    """Where models go that are neither, and requests that name none."""
+
+    @classmethod
+    def of(cls, operation: str, config: Config) -> _Ways:
+        route = of_operation(config.operations, operation)
+        ways: dict[str, Targets] = {}
+        for name, entry in config.models.items():
+            model = entry.at(operation, route)
+            ways[name] = tuple(_target(one.upstream, one.name, model.timeouts, config) for one in model.in_order())
+        globs = sorted((name for name in ways if _is_glob(name) and name != ANY), key=lambda name: (-len(name), name))
+        return cls(
+            {name: targets for name, targets in ways.items() if not _is_glob(name)},
+            tuple((name, ways[name]) for name in globs),
+            _rest(route, config) or ways.get(ANY, ()),
+        )
+
+
 class RouteTable:
     """Where each model of each operation goes.
 
     An exact name beats the longest glob; a glob beats the operation's own upstream; that beats `*`,
-    which names nothing in particular. With one upstream and neither `models` nor `operations`
-    everything goes there.
+    which names nothing in particular. An entry of `models` may lead elsewhere for one operation. With one upstream and
+    no `models` everything goes there that an operation sends nowhere else.
     """
 
-    def __init__(
-        self,
-        exact: Mapping[str, tuple[Target, ...]],
-        globs: tuple[tuple[str, tuple[Target, ...]], ...],
-        operations: Mapping[str, tuple[Target, ...]],
-        catch_all: tuple[Target, ...],
-        unnamed: Mapping[str, str] = MappingProxyType({}),
-    ) -> None:
-        self._exact = exact
-        self._globs = globs
-        self._operations = operations
-        self._catch_all = catch_all
+    def __init__(self, others: _Ways, ways: Mapping[str, _Ways], unnamed: Mapping[str, str]) -> None:
+        """`ways` of the operations of which the configuration says something, and of all `others`."""
+        self._others = others
+        self._ways = ways
         self._unnamed = unnamed
 
     @classmethod
     def from_config(cls, config: Config) -> RouteTable:
-        patterns = {name: model for name, model in config.models.items() if _is_glob(name)}
-        globs = sorted(patterns.keys() - {ANY}, key=lambda name: (-len(name), name))
-        operations: dict[str, tuple[Target, ...]] = {
-            name: (Target(route.upstream, timeouts=_timeouts(route, config.upstreams[route.upstream])),)
-            for name, route in config.operations.items()
-        }
-        catch_all: tuple[Target, ...] = ()
-        if ANY in patterns:
-            catch_all = _targets(patterns[ANY], config)
-        elif not config.models and len(config.upstreams) == 1:
-            catch_all = (Target(next(iter(config.upstreams))),)
-        return cls(
-            {name: _targets(model, config) for name, model in config.models.items() if name not in patterns},
-            tuple((name, _targets(patterns[name], config)) for name in globs),
-            operations,
-            catch_all,
-            {name: route.model for name, route in config.operations.items() if route.model is not None},
-        )
+        told = [*config.operations, *(name for model in config.models.values() for name in model.operations)]
+        unnamed = {str(name): route.model for name, route in config.operations.items() if route.model is not None}
+        return cls(_Ways.of("", config), {str(name): _Ways.of(name, config) for name in dict.fromkeys(told)}, unnamed)
 
     def model_without_name(self, operation: str) -> str:
         """The model of a request of `operation` that names none; "" where it goes on without one."""
         return self._unnamed.get(operation, "")
 
-    def resolve(self, operation: str, model: str, may_see: Callable[[str], bool] | None = None) -> tuple[Target, ...]:
+    def resolve(self, operation: str, model: str, may_see: Callable[[str], bool] | None = None) -> Targets:
         """The targets of `model` in order, at least one; "" is none. Raises ModelNotFound, which names what there is
         and its reader `may_see`; None: all of it."""
-        if (found := self._exact.get(model)) is not None:
+        ways = self._ways.get(operation, self._others)
+        if (found := ways.exact.get(model)) is not None:
             return found
-        for pattern, targets in self._globs:
+        for pattern, targets in ways.globs:
             if fnmatchcase(model, pattern):
                 return targets
-        if targets := self._operations.get(operation, self._catch_all):
-            return targets
-        raise ModelNotFound(self._unknown(model, may_see), param="model")
+        if ways.rest:
+            return ways.rest
+        known = [name for name in ways.exact if may_see is None or may_see(name)]
+        known += [pattern for pattern, _ in ways.globs] if may_see is None else []
+        raise ModelNotFound(_unknown(operation, model, known) if model else _unnamed(operation, known), param="model")
 
     def listing(self) -> Listing:
-        everything = {target.upstream: ANY for targets in self._operations.values() for target in targets}
-        everything |= {target.upstream: ANY for target in self._catch_all}
-        listed = [*everything.items()]
-        listed += [(target.upstream, glob) for glob, targets in self._globs for target in targets]
-        return Listing(tuple(self._exact), tuple(dict.fromkeys(listed)))
+        told, others = [*self._ways.values()], self._others
+        listed = [(target.upstream, ANY) for ways in (*told, others) for target in ways.rest]
+        listed += [
+            (target.upstream, glob) for ways in (others, *told) for glob, targets in ways.globs for target in targets
+        ]
+        return Listing(tuple(others.exact), tuple(dict.fromkeys(listed)))
 
-    def _unknown(self, model: str, may_see: Callable[[str], bool] | None) -> str:
-        if not model:
-            return "The request names no model, and no entry of `operations` says where such ones go."
-        known = [name for name in self._exact if may_see is None or may_see(name)]
-        known += [pattern for pattern, _ in self._globs] if may_see is None else []
-        shown = ", ".join(known[:NAMED_IN_ERROR]) + (", …" if len(known) > NAMED_IN_ERROR else "")
-        return f"The model {model[:100]!r} is not configured here. Configured: {shown or 'none for this operation'}."
+
+def _unknown(operation: str, model: str, known: Sequence[str]) -> str:
+    there = f"Configured: {_some(known)}." if known else "No model is."
+    return (
+        f"The model {model[:100]!r} is not configured here. {there} Whoever runs gatepass adds it under `models`, or"
+        f" says by operations.{operation}.upstream where all go that have no entry there."
+    )
+
+
+def _unnamed(operation: str, known: Sequence[str]) -> str:
+    named = f", or let the request name one of these: {_some(known)}" if known and operation not in NAMES_NONE else ""
+    return (
+        f"The request names no model, and nothing says where requests of {operation} go that name none. Write"
+        f" `operations: {{{operation}: {{upstream: NAME}}}}` into gatepass's configuration, with a NAME of `upstreams`"
+        f"{named}."
+    )
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:NAMED_IN_ERROR]) + (", …" if len(names) > NAMED_IN_ERROR else "")
 
 
 def _is_glob(name: str) -> bool:
     return any(sign in name for sign in "*?[")
 
 
-def _targets(model: Model, config: Config) -> tuple[Target, ...]:
-    return tuple(
-        Target(target.upstream, target.name, _timeouts(model, config.upstreams[target.upstream]))
-        for target in model.in_order()
-    )
+def _rest(route: OperationRoute | None, config: Config) -> Targets:
+    """Where an operation's own block leads, or everything goes because there is one place alone."""
+    if route is not None and route.upstream is not None:
+        upstream = route.upstream
+    elif len(config.upstreams) == 1 and not config.models:
+        upstream = next(iter(config.upstreams))
+    else:
+        return ()
+    return (_target(upstream, None, None if route is None else route.timeouts, config),)
 
 
-def _timeouts(model: Model | OperationRoute, upstream: Upstream) -> Timeouts | None:
-    """The upstream's, with what the model or the operation sets of its own in their place."""
-    if model.timeouts is None:
-        return None
-    own = {name: getattr(model.timeouts, name) for name in model.timeouts.model_fields_set}
-    return upstream.timeouts.model_copy(update=own).value()
+def _target(upstream: str, name: str | None, timeouts: TimeoutSettings | None, config: Config) -> Target:
+    """`timeouts`, and what these leave open as the upstream says it."""
+    own = None if timeouts is None else timeouts.upon(config.upstreams[upstream].timeouts).value()
+    return Target(upstream, name, own)

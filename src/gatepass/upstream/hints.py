@@ -139,9 +139,59 @@ def of_responses(message: str, upstream: str, status: int) -> str | None:
     """
     if status in (404, 405) and _NO_PATH.search(message[:MESSAGE_CHARS]):
         return (
-            f"If chat completions work at upstreams.{upstream}, it has no Responses API: let the client ask {BY_CHAT}."
+            f"If chat completions work at upstreams.{upstream}, it has no Responses API: let the client ask {BY_CHAT},"
+            " or name an upstream that has one by operations.responses of the entry under `models`."
         )
     return None
+
+
+_NO_MODEL = re.compile(
+    r"\bmodel:? ?(?:['\"`]?[^\s'\"`]{1,200}['\"`]? )?(?:(?:does|is|was|do) ?n[o']t|not) (?:exist|found)\b"
+    r"|\b(?:invalid|unknown|no such) model\b|\bnot a valid model\b|模型不存在",
+    re.IGNORECASE,
+)
+"""OpenAI and vLLM, Ollama, DeepSeek, Xinference; LiteLLM and Mistral; OpenRouter; Zhipu."""
+_NO_MODEL_CODES = frozenset(("model_not_found", "invalid_model", "unknown_model"))
+
+
+def of_model(model: str, upstream: str, status: int, code: str | None, message: str) -> str | None:
+    """The advice for an upstream that does not know `model`, a name that went up as the client sent it; None where it
+    complains of something else. `code` and `message` are its own."""
+    if status not in (400, 404, 422):
+        return None
+    if (code or "").lower() not in _NO_MODEL_CODES and _NO_MODEL.search(message[:MESSAGE_CHARS]) is None:
+        return None
+    return (
+        f"The name {model[:100]!r} went up as the client sent it: where upstreams.{upstream} calls this model"
+        f" otherwise, set models.{model[:100]}.name to what it is called there (with `upstream: {upstream}` beside it)."
+    )
+
+
+def of_token(upstream: str, credential: str | None, age_s: float | None, *, renewed: bool) -> str:
+    """What was tried at an upstream that refuses the token, and what to do. `age_s`: how old the one was that it
+    refused last; None for a key that does not expire. `renewed`: it was the second one."""
+    if credential is None:
+        return f"gatepass has no credential for it: set upstreams.{upstream}.credential."
+    fetched = "" if age_s is None else f", fetched {_ago(age_s)}"
+    if renewed:
+        tried = f"Tried with the token of the credential {credential!r}, and once more with a new one{fetched}."
+    elif age_s is None:
+        tried = f"Tried once, with the key of the credential {credential!r}: there is no other."
+    else:
+        no_other = "its issuer gave no other, or had been asked for others often enough"
+        tried = f"Tried once, with the token of the credential {credential!r}{fetched}: {no_other}."
+    return (
+        f"{tried} `gatepass token {credential} --reveal` shows it: compare its audience and scope with what this"
+        " upstream wants. `gatepass check --live --model NAME` tries it."
+    )
+
+
+def _ago(age_s: float) -> str:
+    """In two digits at most: a number such as 429 would tell RAGFlow to repeat the request."""
+    for size_s, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if age_s >= size_s:
+            return f"{min(age_s // size_s, 99):.0f} {unit} ago"
+    return f"{age_s:.0f} s ago"
 
 
 def with_hint(message: str, upstream: str, status: int, hints: Sequence[Hint] = HINTS) -> str:

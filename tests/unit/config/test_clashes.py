@@ -101,6 +101,33 @@ def test_operation_that_ragflow_does_not_know_is_refused_at_load():
     assert told("chat") == []
 
 
+def test_what_one_operation_of_a_model_asks_of_ragflow_is_looked_at_too():
+    own = {
+        "responses": {"upstream": "rag", "name": "2e3b"},
+        "embeddings": {"targets": [{"upstream": "chat"}, {"upstream": "rag", "name": "2e3b"}]},
+        "chat": {"upstream": "rag", "name": "agent:"},
+    }
+    said = "rag is RAGFlow, which answers chats and nothing else"
+    assert ragflow({"a": {"upstream": "chat", "operations": own}}) == {
+        "models.a.operations.responses.upstream": said,
+        "models.a.operations.embeddings.targets[1].upstream": said,
+        "models.a.operations.chat.name": "names no agent: its id belongs behind the colon",
+    }
+
+
+def test_what_could_never_count_beside_the_star_is_refused():
+    upstreams = {"chat": {"base_url": "https://a/v1"}, "embed": {"base_url": "https://b/v1"}}
+    star = {"upstream": "chat", "operations": {"embeddings": {"rules": {"split": 1}}, "chat": {"stream": "native"}}}
+
+    def told(route):
+        given = {"upstreams": upstreams, "models": {"*": star}, "operations": {"embeddings": route}}
+        return {dotted(path): text for path, text in clashes(Config.model_validate(given))}
+
+    never = "never counts: operations.embeddings.upstream comes before `*`; write there what is different"
+    assert told({"upstream": "embed"}) == {"models.*.operations.embeddings": never}
+    assert told({"rules": {"split": 2}}) == {}
+
+
 def ragflow(models):
     rag = {"base_url": "http://rag.example:9380", "dialect": "ragflow"}
     given = {"upstreams": {"rag": rag, "chat": {"base_url": "https://llm.example/v1"}}, "models": models}

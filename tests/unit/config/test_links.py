@@ -100,7 +100,28 @@ def test_a_suggestion_that_no_request_could_reach_is_told():
     ]
 
 
+def test_an_operation_without_an_upstream_leads_nowhere():
+    rules = {"operations": {"chat": {"rules": {"drop": ["user"]}}}}
+    assert list(dead_ends({"upstreams": TWO, **rules})) == [(("upstreams",), NO_WAY.format(first="chat"))]
+    assert len(suggesting("any", **rules)) == 1
+
+
+def test_the_upstreams_of_one_operation_of_a_model_are_names_too():
+    own = {"responses": {"upstream": "chatt"}, "chat": {"targets": [{"upstream": "chat"}, {"upstream": "x"}]}}
+    found = dangling({"upstreams": {"chat": {}}, "models": {"m": {"upstream": "chat", "operations": own}}})
+    assert list(found) == [
+        (
+            ("models", "m", "operations", "responses", "upstream"),
+            "'chatt' is not a name under upstreams; did you mean chat?",
+        ),
+        (
+            ("models", "m", "operations", "chat", "targets", 1, "upstream"),
+            "'x' is not a name under upstreams; there is chat",
+        ),
+    ]
+
+
 def test_a_suggestion_that_leads_somewhere_is_fine():
     assert suggesting("gpt-4o") == suggesting("tiny") == suggesting(None) == []
-    assert suggesting("any", operations={"chat": {}}) == []
+    assert suggesting("any", operations={"chat": {"upstream": "chat"}}, upstreams=TWO) == []
     assert list(dangling({"models": {"tiny": {"suggest": "any"}, "*": {}}})) == []

@@ -1,0 +1,121 @@
+"""What a model says of all operations, of one, and what an operation says of all models: which of it counts."""
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from gatepass.config.models import Model, ModelTarget, OperationRoute
+from gatepass.config.rules import Rules
+
+
+def model(**members: Any) -> Model:
+    return Model.model_validate({"upstream": "a", **members})
+
+
+def counts(entry: Model) -> dict[str, Any]:
+    return entry.model_dump(exclude={"operations", "capabilities", "suggest"}, exclude_unset=True, exclude_none=True)
+
+
+def test_an_entry_of_which_nothing_else_is_said_counts_as_it_is():
+    entry = model(operations={"responses": {"upstream": "b"}})
+    assert entry.at("chat") is entry
+
+
+def test_the_more_particular_counts_one_by_one():
+    entry = model(
+        name="x",
+        timeouts={"idle_s": 2, "total_s": 3},
+        stream="native",
+        rules={"drop": ["seed"], "split": 4},
+        operations={
+            "responses": {"upstream": "b", "timeouts": {"total_s": 9}, "stream": False, "rules": {"split": 8}},
+            "speech": {"name": "y"},
+        },
+    )
+    route = OperationRoute.model_validate(
+        {"timeouts": {"idle_s": 1, "connect_s": 1}, "rules": {"drop": ["user"], "merge_roles": True}}
+    )
+    below: dict[str, Any] = {"drop": ["user", "seed"], "merge_roles": True}
+    empty: dict[str, Any] = {"rename": {}, "default": {}, "set": {}, "clamp": {}}
+    assert counts(entry.at("responses", route)) == {
+        "upstream": "b",
+        "timeouts": {"connect_s": 1, "idle_s": 2, "total_s": 9},
+        "stream": "emulate",
+        "rules": {**empty, **below, "split": 8},
+    }
+    assert counts(entry.at("chat", route)) == {
+        "upstream": "a",
+        "name": "x",
+        "timeouts": {"connect_s": 1, "idle_s": 2, "total_s": 3},
+        "stream": "native",
+        "rules": {**empty, **below, "split": 4},
+    }
+    assert counts(entry.at("speech")) == {
+        "upstream": "a",
+        "name": "y",
+        "timeouts": {"idle_s": 2, "total_s": 3},
+        "stream": "native",
+        "rules": {"drop": ["seed"], "split": 4},
+    }
+
+
+@pytest.mark.parametrize(
+    ("above", "below", "found"),
+    [
+        ({"drop": ["t"]}, {"set": {"t": 1, "u": 2}, "default": {"t": 1}}, {"drop": ["t"], "set": {"u": 2}}),
+        ({"set": {"t": 1}}, {"drop": ["t", "u"]}, {"drop": ["u"], "set": {"t": 1}}),
+        ({"default": {"t": 1}}, {"set": {"t": 2}}, {"default": {"t": 1}}),
+        ({"default": {"t": 1}}, {"default": {"t": 2, "u": 2}}, {"default": {"t": 1, "u": 2}}),
+        ({"clamp": {"t": {"max": 1.0}}}, {"rename": {"t": "u"}}, {"clamp": {"t": {"max": 1.0}}}),
+        ({"roles": {"system": "user"}}, {"roles": {"developer": "system", "system": "developer"}},
+         {"roles": {"developer": "system", "system": "user"}}),
+        ({"replayed": "keep", "text_content": False}, {"replayed": "drop", "text_content": True, "empty_content": True},
+         {"empty_content": True}),
+        ({}, {"split": 3}, {"split": 3}),
+    ],
+)  # fmt: skip
+def test_of_a_place_that_both_name_the_rules_above_say_all(above, below, found):
+    rules = Rules.model_validate(above).upon(Rules.model_validate(below))
+    assert rules.model_dump(exclude_defaults=True) == found
+
+
+def test_an_entry_leads_to_the_targets_of_all_its_operations():
+    own = {
+        "responses": {"upstream": "b"},
+        "chat": {"targets": [{"upstream": "c", "name": "z"}]},
+        "speech": {"name": "y"},
+    }
+    assert model(operations=own).everywhere() == [
+        ModelTarget(upstream="a"),
+        ModelTarget(upstream="b"),
+        ModelTarget(upstream="c", name="z"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("entry", "text"),
+    [
+        ({}, "expects either upstream or targets"),
+        ({"upstream": "a", "targets": [{"upstream": "b"}]}, "expects either upstream or targets"),
+        (
+            {"upstream": "a", "operations": {"chat": {"upstream": "a", "targets": [{"upstream": "b"}]}}},
+            "expects either",
+        ),
+        ({"targets": [{"upstream": "a"}], "operations": {"chat": {"name": "x"}}}, "for the model has targets"),
+        (
+            {"upstream": "a", "operations": {"chat": {"targets": [{"upstream": "b"}], "name": "x"}}},
+            "each of the targets",
+        ),
+        ({"upstream": "a", "operations": {"files": {"upstream": "b"}}}, "Input should be"),
+    ],
+)
+def test_what_leads_nowhere_or_two_ways_is_refused(entry, text):
+    with pytest.raises(ValidationError, match=text):
+        Model.model_validate(entry)
+
+
+def test_an_operation_says_something():
+    with pytest.raises(ValidationError, match="expects an upstream, or what else is different"):
+        OperationRoute.model_validate({})
+    assert OperationRoute.model_validate({"model": "m"}).upstream is None
