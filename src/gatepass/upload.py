@@ -8,10 +8,16 @@ from typing import Protocol
 
 from gatepass.errors import InvalidRequest
 from gatepass.observe.exchange import Exchange
-from gatepass.surface.form_data import FormScan
+from gatepass.surface.form_data import IN_QUOTES, FormScan
 
 KEPT_BYTES = 1024 * 1024
 """So much of a form is kept in any case: where the model is looked for, and what can be sent again after a 401."""
+
+
+Edit = tuple[int, int, bytes]
+"""Where in the form something stands, and what is to stand there."""
+
+_FIRST = "Send `model` before the file, or have operations.NAME.model set in gatepass and leave it out."
 
 
 class Sender(Protocol):
@@ -101,35 +107,43 @@ class Form:
 
     def as_model(self, name: str | None) -> Outgoing:
         """The form as an upload, with `name`, or the routed one, in the place of its model's."""
-        span = self._scan.span
-        name = self.routed if name is None else name
-        if name is None or span is None or name == self.model or not self._names_model:
+        span, quoted = self._scan.span, self._scan.quoted
+        if span is None or not self._names_model:
             return Outgoing(self)
-        return Outgoing(self, (*span, name.encode()))
+        edits: list[Edit] = [] if quoted is None else [(*quoted, IN_QUOTES)]
+        name = self.routed if name is None else name
+        if name is not None and name != self.model:
+            edits.append((*span, name.encode()))
+        return Outgoing(self, tuple(edits))
+
+    def without_model(self) -> InvalidRequest:
+        """The error for a form that is not whole yet, and has to lead somewhere by its model alone."""
+        return InvalidRequest(
+            f"The first {self._kept_bytes} bytes of the form name no `model`, and no more of it is held. {_FIRST}",
+            param="model",
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """An Upload: what of the form was read, edited, and then what comes."""
+    """An Upload: what of the form was read, edited, and then what comes. `edits` stand in order."""
 
     form: Form
-    edit: tuple[int, int, bytes] | None = None
+    edits: tuple[Edit, ...] = ()
 
     @property
     def length_bytes(self) -> int | None:
         length_bytes = self.form.length_bytes
-        if length_bytes is None or self.edit is None:
-            return length_bytes
-        start, end, text = self.edit
-        return length_bytes + len(text) - (end - start)
+        if length_bytes is None:
+            return None
+        return length_bytes + sum(len(text) - (end - start) for start, end, text in self.edits)
 
     def again(self) -> bool:
         return not self.form.has_begun or self.form.is_kept
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         head = self.form.taken()
-        if self.edit is not None:
-            start, end, text = self.edit
+        for start, end, text in reversed(self.edits):
             head = head[:start] + text + head[end:]
         if head:
             yield head
@@ -140,7 +154,6 @@ class Outgoing:
 
 def _late_model() -> InvalidRequest:
     return InvalidRequest(
-        "`model` comes so late in the form that the form was on its way without it. Send `model` before the file, or"
-        " have operations.NAME.model set in gatepass and leave it out.",
+        f"`model` comes so late in the form that the form was on its way without it. {_FIRST}",
         param="model",
     )

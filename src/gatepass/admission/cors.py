@@ -6,6 +6,7 @@ import re
 from collections.abc import Collection
 
 from gatepass.call import Headers, header
+from gatepass.errors import ForbiddenOrigin
 
 METHODS = b"GET, POST, DELETE, OPTIONS"
 """All that any operation has: a page whose path serves another one reads the 405 itself."""
@@ -15,12 +16,37 @@ EXPOSED = (
     b"retry-after, retry-after-ms, x-should-retry, server-timing"
 )
 """Response headers that a page may read beside the harmless ones; openai-node repeats by the middle three."""
+SHOWN_BYTES = 100
+"""Of an origin in an error."""
 VARY = (b"vary", b"origin")
 """Of every response where some pages are let in, also of those that let none in: a cache must not give a page the
 response that another request got (https://fetch.spec.whatwg.org/#cors-protocol-and-http-caches)."""
 
 _NAMES = re.compile(rb"[A-Za-z0-9-]{1,64}(?:[ \t]*,[ \t]*[A-Za-z0-9-]{1,64}){0,63}\Z")
 _ALWAYS = b"authorization, content-type"
+
+
+def is_preflight(method: str, headers: Headers) -> bool:
+    """Whether a browser only asks if the page that it shows may call."""
+    asks = header(headers, b"access-control-request-method") is not None
+    return method == "OPTIONS" and asks and header(headers, b"origin") is not None
+
+
+def shut_out(headers: Headers, profile: str | None) -> ForbiddenOrigin:
+    """The error for a preflight of a page that the profile lists not; `profile` is the one that the path names."""
+    origin = shown_origin(header(headers, b"origin") or b"")
+    if origin == "'null'":
+        told = "A page without an origin of its own (a file, a sandboxed frame) is never let in: serve it from a host."
+    else:
+        told = f"To let it in, add that origin to profiles.{profile or 'plain'}.cors_origins."
+    if profile is None:
+        told += " A preflight shows no key: for the profile of a key the base URL has to end in /for/NAME/v1."
+    return ForbiddenOrigin(f"CORS: a page of the origin {origin} may not call gatepass from a browser. {told}")
+
+
+def shown_origin(origin: bytes) -> str:
+    """`origin` as an error tells of it."""
+    return repr(origin[:SHOWN_BYTES].decode("latin-1"))
 
 
 def cors_headers(headers: Headers, origins: Collection[str]) -> Headers:
@@ -43,9 +69,7 @@ def preflight(method: str, headers: Headers, origins: Collection[str]) -> Header
     A preflight carries no key, so it can only be told by its path and its Origin.
     """
     origin = header(headers, b"origin")
-    if method != "OPTIONS" or header(headers, b"access-control-request-method") is None:
-        return None
-    if origin is None or not _allows(origin, origins):
+    if not is_preflight(method, headers) or origin is None or not _allows(origin, origins):
         return None
     wanted = header(headers, b"access-control-request-headers") or b""
     names = wanted if _NAMES.match(wanted) is not None else _ALWAYS

@@ -6,6 +6,7 @@ import re
 from fnmatch import fnmatchcase
 from urllib.parse import urlsplit
 
+from gatepass.admission.cors import shown_origin
 from gatepass.admission.json_key import unwrapped_key
 from gatepass.admission.keys import KeyRing, presented_key
 from gatepass.call import Headers, Inbound, Operation, header
@@ -83,8 +84,12 @@ def check_host_and_origin(inbound: Inbound) -> None:
         raise ForbiddenHost(
             "Without keys gatepass answers to localhost only. Set access.keys (see `gatepass keys new`) to open it."
         )
-    if any(name == b"origin" and not is_loopback(_origin_host(value)) for name, value in inbound.headers):
-        raise ForbiddenOrigin("Without keys gatepass serves no pages of other origins. Set access.keys to open it.")
+    for name, value in inbound.headers:
+        if name == b"origin" and not is_loopback(_origin_host(value)):
+            raise ForbiddenOrigin(
+                "CORS: without keys gatepass serves no pages of other origins, and this one is of"
+                f" {shown_origin(value)}. Set access.keys, and add that origin to profiles.NAME.cors_origins."
+            )
 
 
 def permit(caller: AccessKey, model: str) -> None:

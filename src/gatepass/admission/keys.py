@@ -10,6 +10,7 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from gatepass.admission.json_key import unwrapped_key
 from gatepass.call import Headers
 from gatepass.config.access import AccessKey, keys_in
 from gatepass.config.references import UnresolvedReference
@@ -139,18 +140,28 @@ def presented_key(headers: Headers) -> str | None:
     """The key that a request shows in Authorization, x-api-key or api-key; None where it shows none.
 
     Raises InvalidApiKey where two differ, and where Authorization is not of the scheme Bearer: a key
-    must not be looked at in one header and overlooked in another (the class of CVE-2026-45339).
+    must not be looked at in one header and overlooked in another (the class of CVE-2026-45339). A key, and
+    a JSON object with it (RAGFlow sends one), do not differ: it is the key then.
     """
     found: str | None = None
     for name, value in headers:
         if name in _KEY_HEADERS:
             key = _bearer(value) if name == b"authorization" else value.strip().decode("latin-1")
             if found is not None and key and key != found:
-                raise InvalidApiKey(
-                    "The request shows two API keys that differ. Send one, as `Authorization: Bearer <key>`."
-                )
+                found = _agreed(found, key)
             found = found or key or None
     return found
+
+
+def _agreed(one: str, other: str) -> str:
+    """The key that both are, where one holds the other in a JSON object."""
+    inner, other_inner = unwrapped_key(one), unwrapped_key(other)
+    if (inner or one) != (other_inner or other):
+        raise InvalidApiKey(
+            "The request shows two API keys that differ: `Authorization`, `x-api-key` and `api-key` all count."
+            " Send one, as `Authorization: Bearer <key>`."
+        )
+    return one if inner is None else other
 
 
 def _bearer(value: bytes) -> str:

@@ -1,7 +1,8 @@
 """Where the model stands in a multipart form that is on its way through (RFC 7578). Sans-I/O.
 
 Readers of forms differ in what they forgive: bare line feeds, folded lines, a backslash before a quote, a second
-name. So nothing is forgiven here: what another reader could understand in another way is refused.
+name. So nothing is forgiven here: what another reader could understand in another way is refused. Only a model named
+in single quotes goes up, in double ones, which all readers understand.
 """
 
 from __future__ import annotations
@@ -25,8 +26,12 @@ _PARAMETERS = re.compile(
 """A backslash before a quote ends the text for some readers and not for others. .NET writes its names without quotes;
 the form with a star (RFC 5987) stands for files' names."""
 _PARAMETER = re.compile(rb'; *([a-z0-9_*-]+)=(?:"((?:[^"\\]|\\(?!"))*)"|(' + _TOKEN + rb"))")
+_SINGLE_QUOTED = re.compile(rb"^(?i:content-disposition):[ \t]*form-data; *name=('model')[ \t]*\r?$", re.MULTILINE)
+"""A name without quotes to RFC 2045 (section 5.1: `'` is a letter like others), to PHP and its kin one in quotes."""
+IN_QUOTES = b'"model"'
 _HIDDEN_NAME = re.compile(rb"; *name *\*?=", re.IGNORECASE)
 """Readers that split at each semicolon find a name inside the quotes of another parameter."""
+_AROUND_NAME = b" \t\n\r\v\f'\""
 _BOUNDARY = re.compile(rb"[0-9A-Za-z'()+_,./:=?-]{1,70}")
 _PLAIN_TEXT = re.compile(rb'text/plain(?:; *charset="?(?:utf-8|us-ascii)"?)?', re.IGNORECASE)
 _PLAIN_CODING = (b"7bit", b"8bit", b"binary")
@@ -55,7 +60,8 @@ class FormScan:
     """Takes the pieces of a form and finds the member `model`; holds no more than a part's head.
 
     `model` is its text and `span` where its bytes stand, counted from the form's beginning; None until it was seen
-    whole. `has_named`: the head of its part was seen; `in_head`: a
+    whole. `quoted`: where its name stands in single quotes, in the place of which IN_QUOTES is to go up.
+    `has_named`: the head of its part was seen; `in_head`: a
     part's head is not whole yet. Raises InvalidRequest where it comes twice, and for any form
     that two readers could understand in different ways.
     """
@@ -63,6 +69,7 @@ class FormScan:
     def __init__(self, boundary: bytes) -> None:
         self.model: str | None = None
         self.span: tuple[int, int] | None = None
+        self.quoted: tuple[int, int] | None = None
         self.has_named = False
         self._mark = b"--" + boundary
         self._line = b"\r\n" + self._mark
@@ -115,7 +122,7 @@ class FormScan:
             if first == self._mark:
                 raise _unclear("no line of its own between its value and the boundary")
             self.in_head = False
-            self._in_model = self._is_model(data[used + 2 : end])
+            self._in_model = self._is_model(data[used + 2 : end], self._at + used + 2)
             return end + 4
         place = self._delimiter(data, used)
         if place is None:
@@ -145,19 +152,24 @@ class FormScan:
         self._is_over = behind == b"--"
         return found.start() - 1
 
-    def _is_model(self, head: bytes) -> bool:
+    def _is_model(self, head: bytes, at: int) -> bool:
+        """Whether `head`, which stands `at` there in the form, is of the part that names the model."""
         fields = _fields(head)
         named = _parameters(fields[b"content-disposition"].removeprefix(b"form-data")) or {}
-        name = named[b"name"]
-        if name != b"model":
-            if _looks_like_model(name):
-                raise InvalidRequest("A part of the form has a name that may be read as `model`.", param="model")
+        single = _SINGLE_QUOTED.search(head)
+        if named[b"name"] != b"model" and single is None:
+            if _looks_like_model(named[b"name"]):
+                raise InvalidRequest(
+                    'A part of the form has a name that may be read as `model`. Write it as name="model".',
+                    param="model",
+                )
             return False
         if self.has_named:
             raise InvalidRequest("The form holds `model` twice; send it once.", param="model")
         if len(named) > 1 or not _is_plain(fields):
             raise InvalidRequest("`model` must be a plain text in the form, not a file.", param="model")
         self.has_named = True
+        self.quoted = None if single is None else (at + single.start(1), at + single.end(1))
         return True
 
 
@@ -189,8 +201,8 @@ def _parameters(text: bytes) -> dict[bytes, bytes] | None:
 
 
 def _looks_like_model(name: bytes) -> bool:
-    """Whether some reader takes it for `model`: without regard to case, escapes, blanks, or as a list of one."""
-    return re.split(rb"[\[\0]", unquote_to_bytes(name).lower())[0].strip() == b"model"
+    """Whether some reader takes it for `model`: without regard to case, escapes, blanks and quotes, or as a list."""
+    return re.split(rb"[\[\0]", unquote_to_bytes(name).lower())[0].strip(_AROUND_NAME) == b"model"
 
 
 def _is_plain(fields: dict[bytes, bytes]) -> bool:

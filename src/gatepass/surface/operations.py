@@ -95,9 +95,11 @@ def _by_stem() -> tuple[tuple[str, Operation], ...]:
 
 _RERANK = next(operation for operation in OPERATIONS if operation.surface is Surface.RERANK)
 _ROOTS = frozenset(("", *PREFIXES))
+_AT_ROOT = MappingProxyType({"POST": Match(_RERANK, at_root=True)})
 _BY_PATH = _fixed()
 _BY_STEM = _by_stem()
 _WITH_ID = tuple(operation for operation in OPERATIONS if _ID in operation.path)
+_SLASHES = re.compile("//+")
 _SEGMENTS = re.compile(
     r"(?P<prefix>/v1/v1|/v1|)/(?P<name>[a-z]+)/(?P<id>[A-Za-z0-9_-][A-Za-z0-9_.-]{0,255})(?P<rest>/[a-z_]+)?\Z"
 )
@@ -106,33 +108,43 @@ _SEGMENTS = re.compile(
 def match(method: str, path: str, base_path: str = "") -> Match:
     """The operation behind `path` (percent-escapes already decoded), below `base_path`.
 
-    Each is found at `/v1/X`, `/X` and `/v1/v1/X`, trailing slashes or not. HEAD asks for what GET
-    does: the server that writes the response leaves its body out (RFC 9110 section 9.3.2). Raises
-    UnknownPath, MethodNotAllowed.
+    Each is found at `/v1/X`, `/X` and `/v1/v1/X`, trailing slashes or not, and with several slashes in the place of
+    one: base URLs that end in a slash make such paths. HEAD asks for what GET does: the server that writes the response
+    leaves its body out (RFC 9110 section 9.3.2). Raises UnknownPath, MethodNotAllowed.
     """
-    if base_path:
-        if not path.startswith(base_path):
-            raise nothing_at(path, base_path)
-        path = path[len(base_path) :]
-    found = _find(path) or _find(path.rstrip("/"))
-    if found is None and method == "POST" and path.rstrip("/") in _ROOTS:
-        return Match(_RERANK, at_root=True)
-    if found is None:
-        raise nothing_at(base_path + path, base_path)
+    found = _found(path, base_path)
+    if found is None or (found is _AT_ROOT and method not in found):
+        raise nothing_at(path, base_path)
     matched = found.get("GET" if method == "HEAD" else method)
     if matched is None:
-        raise _not_allowed(method, tuple(one.operation for one in found.values()))
+        raise _not_allowed(method, path, tuple(one.operation for one in found.values()))
     return matched
 
 
-def nothing_at(path: str, base_path: str = "") -> UnknownPath:
-    """The error for a `path` at which nothing is."""
+def operation_at(path: str, base_path: str = "") -> str | None:
+    """The name of what is at `path`, by whatever method; None where nothing is."""
+    found = _found(path, base_path)
+    return None if found is None or found is _AT_ROOT else next(iter(found.values())).operation.name
+
+
+def nothing_at(path: str, base_path: str = "", base_url: str = "") -> UnknownPath:
+    """The error for a `path` at which nothing is; `base_url` is the one that its client should have."""
     served = ", ".join(
         f"{operation.method} {base_path}{PREFIXES[0]}{operation.path}"
         for operation in OPERATIONS
         if _ID not in operation.path
     )
-    return UnknownPath(f"There is nothing at {path[:SHOWN_CHARS]}. gatepass serves {served}.")
+    where = base_url or base_path + PREFIXES[0]
+    wrong = _wrong_base(path)[:SHOWN_CHARS]
+    told = f"The base URL is {where}{f'; the one of this client seems to end in {wrong}' if wrong else ''}."
+    return UnknownPath(f"There is nothing at {path[:SHOWN_CHARS]}. {told} gatepass serves {served}.")
+
+
+def _wrong_base(path: str) -> str:
+    """What stands before the operation's path where `path` ends in one, as clients put it behind their base URL: one
+    of another server's, or one that names an operation already."""
+    ends = (operation.path for operation in OPERATIONS if "{" not in operation.path)
+    return path.removesuffix(max((end for end in ends if path.endswith(end)), key=len, default=path))
 
 
 def openapi_paths(base_path: str = "") -> dict[str, Any]:
@@ -144,14 +156,32 @@ def openapi_paths(base_path: str = "") -> dict[str, Any]:
     return paths
 
 
-def _find(path: str) -> Mapping[str, Match] | None:
+def _found(path: str, base_path: str) -> Mapping[str, Match] | None:
     """What is at `path`, by method."""
+    if path.startswith(base_path):
+        below = path[len(base_path) :]
+        if found := _find(below) or _find(below.rstrip("/")):
+            return found
+        if below.rstrip("/") in _ROOTS:
+            return _AT_ROOT
+    single = _single_slashed(path)
+    return None if single == path else _found(single, base_path)
+
+
+def _find(path: str) -> Mapping[str, Match] | None:
+    """What is at `path` as it is written."""
     if (found := _BY_PATH.get(path)) is not None:
         return found
     for stem, operation in _BY_STEM:
         if path.startswith(stem) and (model := path[len(stem) :].rstrip("/")):
             return {operation.method: Match(operation, model)}
     return _with_id(path)
+
+
+def _single_slashed(path: str) -> str:
+    """`path` with one slash for several: but for a model's id, which may begin with one."""
+    head, stem, model = path.partition("/models/")
+    return _SLASHES.sub("/", head + stem) + model
 
 
 def _with_id(path: str) -> Mapping[str, Match] | None:
@@ -165,11 +195,11 @@ def _with_id(path: str) -> Mapping[str, Match] | None:
     return found or None
 
 
-def _not_allowed(method: str, operations: tuple[Operation, ...]) -> MethodNotAllowed:
+def _not_allowed(method: str, path: str, operations: tuple[Operation, ...]) -> MethodNotAllowed:
     methods = [operation.method for operation in operations]
     allow = ", ".join("GET, HEAD" if name == "GET" else name for name in methods)
     told = " or ".join(methods)
-    return MethodNotAllowed(f"{method[:20]} is not possible at {operations[0].path}; use {told}.", allow=allow)
+    return MethodNotAllowed(f"{method[:20]} is not possible at {path[:SHOWN_CHARS]}; use {told}.", allow=allow)
 
 
 def _openapi_operation(operation: Operation) -> dict[str, Any]:

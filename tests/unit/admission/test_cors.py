@@ -2,7 +2,7 @@
 
 import pytest
 
-from gatepass.admission.cors import EXPOSED, METHODS, VARY, cors_headers, preflight
+from gatepass.admission.cors import EXPOSED, METHODS, VARY, cors_headers, is_preflight, preflight, shut_out
 from gatepass.surface.operations import OPERATIONS
 
 CHAT = "https://chat.corp.example"
@@ -71,6 +71,29 @@ def test_a_preflight_is_answered_with_what_it_asked_for():
     )
 
 
+@pytest.mark.parametrize(("profile", "setting"), [(None, "profiles.plain"), ("lobechat", "profiles.lobechat")])
+def test_a_page_that_is_shut_out_is_told_its_origin_and_the_setting(profile, setting):
+    told = shut_out(of(CHAT, *ASKED), profile).message
+    assert told.startswith(
+        f"CORS: a page of the origin '{CHAT}' may not call gatepass from a browser. To let it in, add that origin to"
+        f" {setting}.cors_origins."
+    )
+    assert ("has to end in /for/NAME/v1" in told) == (profile is None)
+
+
+def test_a_page_without_an_origin_is_told_that_no_setting_lets_it_in():
+    told = shut_out(of("null", *ASKED), "lobechat").message
+    assert "'null'" in told
+    assert "never let in" in told
+    assert "cors_origins" not in told
+
+
+def test_a_long_origin_is_cut_and_nothing_of_it_reaches_a_terminal():
+    told = shut_out(((b"origin", b"https://\x1b[2J\xe9" + b"x" * 9000),), "a").message
+    assert "\x1b" not in told
+    assert len(told) < 400
+
+
 @pytest.mark.parametrize("names", [b"", b"a b", b"x\r\ny: z", b"a," * 100, b"*"])
 def test_header_names_that_are_none_are_not_repeated(names):
     asked = ((b"access-control-request-method", b"POST"), (b"access-control-request-headers", names))
@@ -87,3 +110,6 @@ def test_a_page_of_the_internet_may_reach_this_machine_where_it_is_listed():
 @pytest.mark.parametrize(("method", "asked"), [("POST", ASKED), ("OPTIONS", ())])
 def test_what_is_no_preflight_is_none(method, asked):
     assert preflight(method, of(CHAT, *asked), [CHAT]) is None
+    assert not is_preflight(method, of(CHAT, *asked))
+    assert not is_preflight("OPTIONS", ASKED)
+    assert is_preflight("OPTIONS", of(CHAT, *ASKED))

@@ -63,6 +63,14 @@ def test_a_key_in_a_json_object_is_taken_out_for_the_profile_that_wants_it(profi
         keyed(profile).admit(asked(bearer), in_path)
 
 
+@pytest.mark.parametrize("profile", ["ragflow", "dify", None])
+def test_a_key_that_is_shown_plain_as_well_opens_for_any_profile(profile):
+    bearer = (b"authorization", b'Bearer {"api_key": "%b", "x": 1}' % KEY.encode())
+    assert keyed(profile).admit(asked(bearer, (b"x-api-key", KEY.encode()))).name == "a"
+    with pytest.raises(InvalidApiKey, match="two API keys that differ"):
+        keyed(profile).admit(asked(bearer, (b"x-api-key", KEY.encode() + b"x")))
+
+
 def test_a_profile_that_is_none_opens_nothing():
     bearer = (b"authorization", b'Bearer {"api_key": "%b"}' % KEY.encode())
     with pytest.raises(InvalidApiKey):
@@ -80,7 +88,7 @@ def test_who_may_use_some_models_names_one_of_them():
 
 def test_a_page_is_looked_at_where_there_are_no_keys():
     foreign = asked(HOST, (b"origin", b"https://evil.example"))
-    with pytest.raises(ForbiddenOrigin):
+    with pytest.raises(ForbiddenOrigin, match=r"CORS: .*'https://evil\.example'\. Set access\.keys, .*cors_origins\."):
         doors().check_page(foreign)
     keyed().check_page(foreign)
 

@@ -196,6 +196,24 @@ def test_one_key_is_taken_from_wherever_it_is_shown(headers, key):
     assert presented_key(tuple((name.encode(), value.encode("latin-1")) for name, value in headers)) == key
 
 
+WRAPPED = f'{{"api_key": "{ONE}", "is_tools": true}}'
+
+
+@pytest.mark.parametrize(
+    ("headers", "key"),
+    [
+        ([("authorization", f"Bearer {WRAPPED}"), ("x-api-key", ONE)], ONE),
+        ([("x-api-key", ONE), ("authorization", f"Bearer {WRAPPED}")], ONE),
+        ([("authorization", f"Bearer {WRAPPED}"), ("x-api-key", ONE), ("api-key", WRAPPED)], ONE),
+        ([("authorization", f"Bearer {WRAPPED}"), ("x-api-key", "")], WRAPPED),
+        ([("authorization", f"Bearer {WRAPPED}"), ("x-api-key", WRAPPED)], WRAPPED),
+        ([("authorization", f"Bearer {WRAPPED}"), ("x-api-key", f'{{"api_key":"{ONE}"}}')], f'{{"api_key":"{ONE}"}}'),
+    ],
+)
+def test_a_key_and_a_json_object_that_holds_it_agree(headers, key):
+    assert presented_key(tuple((name.encode(), value.encode()) for name, value in headers)) == key
+
+
 @pytest.mark.parametrize(
     "headers",
     [
@@ -203,6 +221,11 @@ def test_one_key_is_taken_from_wherever_it_is_shown(headers, key):
         [("authorization", f"Bearer {ONE}"), ("api-key", TWO)],
         [("x-api-key", ONE), ("api-key", TWO)],
         [("x-api-key", ONE), ("x-api-key", TWO)],
+        [("authorization", f'Bearer {{"api_key": "{ONE}"}}'), ("x-api-key", TWO)],
+        [("x-api-key", TWO), ("authorization", f'Bearer {{"api_key": "{ONE}"}}')],
+        [("authorization", f'Bearer {{"api_key": "{ONE}"}}'), ("x-api-key", f'{{"api_key": "{TWO}"}}')],
+        [("authorization", f'Bearer {{"api_key": "{ONE}"}}'), ("x-api-key", ONE), ("api-key", TWO)],
+        [("authorization", f'Bearer {{"key": "{ONE}"}}'), ("x-api-key", ONE)],
         [("authorization", f"Bearer {ONE}"), ("authorization", f"Bearer {TWO}")],
         [("authorization", f"Basic {ONE}"), ("x-api-key", ONE)],
         [("authorization", ONE)],

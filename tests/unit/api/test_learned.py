@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
+from gatepass.adapt.learned import Learned, Subject
 from gatepass.adapt.lesson import HOUR_S, Lesson
-from gatepass.adapt.memory import Learned, Subject
 from gatepass.admission.doors import LOCAL
 from gatepass.api.learned import merged, pinned, shown, visible
 from gatepass.config.access import AccessKey

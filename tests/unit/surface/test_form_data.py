@@ -3,7 +3,7 @@
 import pytest
 
 from gatepass.errors import InvalidRequest
-from gatepass.surface.form_data import HEAD_BYTES, FormScan, boundary_of
+from gatepass.surface.form_data import HEAD_BYTES, IN_QUOTES, FormScan, boundary_of
 
 BOUNDARY = b"b-1"
 
@@ -41,6 +41,34 @@ def test_the_model_and_its_place_are_found_however_the_form_is_cut(form, size):
     assert scan.model == "w-1"
     assert scan.span is not None
     assert form[slice(*scan.span)] == b"w-1"
+
+
+SINGLE = part(b"model", b"w-1").replace(b'"', b"'")
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
+@pytest.mark.parametrize(
+    "form",
+    [
+        SINGLE + FILE + END,
+        FILE + SINGLE + END,
+        b"\r\n" + SINGLE.replace(b"'model'", b"'model' ") + END,
+        SINGLE.replace(b"Content-D", b"X-About: 'model'\r\ncontent-d") + END,
+        SINGLE.replace(b"'model'", b"'model'\r\nContent-Type: text/plain") + END,
+    ],
+)
+def test_a_name_in_single_quotes_is_the_models_and_its_place_is_found(form, size):
+    scan = scanned(form, size)
+    assert (scan.model, form[slice(*(scan.span or (0, 0)))]) == ("w-1", b"w-1")
+    assert scan.quoted is not None
+    start, end = scan.quoted
+    assert form[start - 5 : end] == b"name='model'"
+    assert end - start == len(IN_QUOTES)
+
+
+def test_a_name_in_double_quotes_or_none_stays_as_it_is():
+    for plain in (part(b"model", b"w-1"), part(b"model", b"w-1").replace(b'"', b"")):
+        assert scanned(plain + END, 1000).quoted is None
 
 
 @pytest.mark.parametrize("at", range(1, len(part(b"model", b"w-1") + FILE + END)))
@@ -81,6 +109,12 @@ EVIL = part(b"model", b"evil")
         EVIL.replace(b'"model"', b'"model[]"'),
         EVIL.replace(b'"model"', b'"Model"'),
         EVIL.replace(b'"model"', b'"mod%65l"'),
+        EVIL.replace(b'"model"', b"\"'model'\""),
+        EVIL.replace(b'"model"', b"'Model'"),
+        EVIL.replace(b'"model"', b"'model"),
+        EVIL.replace(b'"model"', b"'model'; filename=a"),
+        EVIL.replace(b'"model"', b"' model'"),
+        EVIL.replace(b'"model"', b'"%22model%22"'),
         EVIL.replace(b"form-data; name", b"form-data;\tname"),
         EVIL.replace(DISPOSITION, b'Content-Disposition: form-data; name="x"\r\n' + DISPOSITION),
         EVIL.replace(b"form-data; name", b"name"),
@@ -122,6 +156,9 @@ def test_a_form_that_does_not_end_is_refused(form):
     ("form", "told"),
     [
         (part(b"model", b"a") + FILE + part(b"model", b"b") + END, "twice"),
+        (part(b"model", b"a") + FILE + SINGLE + END, "twice"),
+        (SINGLE + FILE + part(b"model", b"b") + END, "twice"),
+        (part(b"Model", b"a") + END, 'Write it as name="model"'),
         (part(b"model", b"") + END, "empty"),
         (part(b"model", b"a\x01") + END, "control character"),
         (part(b"model", b"\xff") + END, "UTF-8"),

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from gatepass.errors import MethodNotAllowed, UnknownPath
-from gatepass.surface.operations import OPERATIONS, Match, match, openapi_paths
+from gatepass.surface.operations import OPERATIONS, Match, match, nothing_at, openapi_paths, operation_at
 
 BY_NAME = {operation.name: operation for operation in reversed(OPERATIONS)}
 CHAT, COMPLETIONS, EMBEDDINGS, RERANK, RESPONSES, MODELS, MODEL = (
@@ -63,8 +63,6 @@ def test_an_operation_is_found_under_each_of_its_paths(base_path, prefix, slashe
         *("/v1/complete", "/v1/v1/v1", "/v2/chat/completions", "/v1/v1/v1/models", "/chat"),
         *(
             "/v1/chat/completions/x",
-            "//v1/models",
-            "/v1//models",
             "/V1/models",
             "/v1/modelsx",
             "/v1/chat/completions?x",
@@ -75,8 +73,83 @@ def test_any_other_path_is_unknown(path):
     with pytest.raises(UnknownPath) as caught:
         match("POST", path)
     told = caught.value.message
-    assert told.startswith(f"There is nothing at {path}. gatepass serves POST /v1/chat/completions, POST /v1/compl")
+    assert told.startswith(f"There is nothing at {path}. The base URL is /v1")
+    assert " gatepass serves POST /v1/chat/completions, POST /v1/completions, " in told
     assert told.endswith("GET /v1/models, GET /v1/models/{model}.")
+
+
+@pytest.mark.parametrize("base_path", ["", "/llm"])
+@pytest.mark.parametrize(
+    ("method", "path", "found"),
+    [
+        ("POST", "//v1/chat/completions", Match(CHAT)),
+        ("POST", "/v1//chat/completions", Match(CHAT)),
+        ("POST", "///v1///chat//completions//", Match(CHAT)),
+        ("POST", "//v1", Match(RERANK, at_root=True)),
+        ("POST", "//v2//rerank", Match(RERANK)),
+        ("GET", "/v1//models", Match(MODELS)),
+        ("GET", "//v1//models//", Match(MODELS)),
+        ("GET", "//v1/models/gpt-4o", Match(MODEL, "gpt-4o")),
+        ("GET", "//v1/models//data/llama//7b", Match(MODEL, "/data/llama//7b")),
+        ("GET", "/v1/models//data/llama", Match(MODEL, "/data/llama")),
+        ("GET", "/v1//files//file-1", one_of("GET", "/files/{id}", "/files/file-1")),
+        ("GET", "/v1/files//file-1//content", one_of("GET", "/files/{id}/content", "/files/file-1/content")),
+    ],
+)
+def test_several_slashes_are_one_but_in_a_models_id(base_path, method, path, found):
+    assert match(method, base_path + path, base_path) == match(method, f"/{base_path}{path}", base_path) == found
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "//",
+        "//v1",
+        "//..//v1/models",
+        "/v1//../models",
+        "//v1/files/..",
+        "//v1//files//..//models",
+        "//host:80/v1/models",
+    ],
+)
+def test_several_slashes_make_no_other_way_in(path):
+    with pytest.raises(UnknownPath) as caught:
+        match("GET", path)
+    assert f"nothing at {path}. " in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("path", "wrong"),
+    [
+        ("/v1/chat/completions/chat/completions", "/v1/chat/completions"),
+        ("/v1/chat/completions/models", "/v1/chat/completions"),
+        ("/v1/embeddings/embeddings", "/v1/embeddings"),
+        ("/api/v1/chat/completions", "/api/v1"),
+        ("/v1/v1/v1/completions", "/v1/v1/v1"),
+    ],
+)
+def test_a_wrong_base_url_is_told_beside_the_right_one(path, wrong):
+    told = nothing_at(path, "", "http://gw/v1").message
+    assert told.startswith(
+        f"There is nothing at {path}. The base URL is http://gw/v1; the one of this client seems to end in {wrong}. "
+    )
+
+
+@pytest.mark.parametrize("path", ["/", "/v1", "/api/tags", "/v1/messages", ""])
+def test_a_path_that_tells_of_no_base_url_is_told_the_right_one(path):
+    told = nothing_at(path, "/llm").message
+    assert told.startswith(f"There is nothing at {path}. The base URL is /llm/v1. gatepass serves POST /llm/v1/chat")
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        *(("/llm/v1/chat/completions", "chat"), ("/llm//models/a/b", "model"), ("/llm/files/f", "files")),
+        *(("/llm/v1", None), ("/llm", None), ("/llm/x", None), ("/v1/models", None)),
+    ],
+)
+def test_what_is_at_a_path_has_a_name_by_any_method(path, name):
+    assert operation_at(path, "/llm") == name
 
 
 @pytest.mark.parametrize(
@@ -108,13 +181,15 @@ def test_the_root_of_the_api_may_be_the_rerankers(path):
 def test_what_is_not_below_the_base_path_is_unknown(path):
     with pytest.raises(UnknownPath) as caught:
         match("GET", path, "/llm")
-    assert f"nothing at {path}. gatepass serves POST /llm/v1/chat/completions" in caught.value.message
+    assert f"nothing at {path}. The base URL is /llm/v1" in caught.value.message
+    assert "gatepass serves POST /llm/v1/chat/completions" in caught.value.message
 
 
 def test_a_long_unknown_path_is_cut_in_the_message():
-    with pytest.raises(UnknownPath) as caught:
-        match("GET", "/" + "x" * 100_000)
-    assert len(caught.value.message) < 1500
+    for path in ("/" + "x" * 100_000, "/" * 100_000 + "x", "/" + "x" * 100_000 + "/models"):
+        with pytest.raises(UnknownPath) as caught:
+            match("GET", path)
+        assert len(caught.value.message) < 1800
 
 
 @pytest.mark.parametrize(
@@ -136,6 +211,7 @@ def test_a_wrong_method_is_told_the_right_one(method, path, allow):
     with pytest.raises(MethodNotAllowed) as caught:
         match(method, path)
     assert caught.value.allow == allow
+    assert f" is not possible at {path}; use " in caught.value.message
 
 
 def test_the_openapi_fragment_has_each_operation_once():
