@@ -13,7 +13,7 @@ import pytest_asyncio
 import trustme
 
 from gatepass.config.references import Reference
-from gatepass.heartbeat import COMMENT
+from gatepass.relay.sign import COMMENT
 from tests.integration.answers import COMPLETION, DONE, delta
 from tests.integration.gateway import HELLO, gateway
 from tests.integration.issuer import SECRET, corp, minted

@@ -12,6 +12,10 @@ QUICK_JITTER_SHARE = 0.25
 PROBE_S = 2.0
 PROBE_JITTER_S = 1.0
 """Between two tries of an outage: a recovery is noticed within 4 s."""
+SILENCE_S = 3.0
+"""A fetch without an answer for so long is taken for an outage, where nobody has a token to wait with."""
+SLOWNESS = 2.0
+"""So many times as long as it took the last time: an issuer that is slow when all is well is not asked twice."""
 REFUSAL_S = 30.0
 REFUSAL_LONGEST_S = 300.0
 DOUBT_LONGEST_S = 60.0
@@ -34,6 +38,20 @@ class Setback:
     next_try_s: float
     doubts: int = 0
     longest_s: float = REFUSAL_LONGEST_S
+
+
+def silent_s(begun_s: float, usual_s: float, without_s: float) -> float:
+    """When a second fetch is to begin beside one that began at `begun_s` and has no answer yet.
+
+    `usual_s` is how long the last one took. From `without_s` on somebody has no valid token: before, whoever hangs
+    has its time.
+    """
+    return max(begun_s + max(SILENCE_S, SLOWNESS * usual_s), without_s)
+
+
+def silence(now: float) -> Setback:
+    """The state when a fetch has had no answer for too long: the next one may begin `now`."""
+    return Setback("no answer", False, 0, now)
 
 
 def quick_wait_s(tries: int, failure: FetchFailure, jitter: float) -> float | None:

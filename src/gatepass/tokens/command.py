@@ -18,6 +18,7 @@ from gatepass.tokens.life import Token
 from gatepass.tokens.objection import DEFINITE_CODES, REFUSED, without_tokens
 from gatepass.tokens.process import Finished, run
 from gatepass.tokens.reading import Terms
+from gatepass.tokens.remedy import setting
 from gatepass.tokens.reply import REPLY_BYTES, Mask, folded
 from gatepass.tokens.secret import readable, revealed, secret_fields
 from gatepass.tokens.wording import says_no
@@ -71,7 +72,8 @@ class ExecSource:
         try:
             finished = await timeout(self._clock, limit_s, running, _Late())
         except _Late:
-            how = f"{self._program} did not end within {limit_s:g} s, and was killed"
+            bound = f"{limit_s:g} s ({setting(self._name, 'timeout_s')})"
+            how = f"{self._program} did not end within {bound}, and was killed"
             raise FetchFailure(_with_words(how, complaints, mask), quick=False) from None
         except OSError as error:
             reason = (

@@ -129,15 +129,33 @@ def jwt_life_s(text: str, date_s: float | None, wall_s: float) -> float | None:
     if span is None:
         return None
     if span.made_s is None:
-        left_s = span.end_s - wall_s
-        if date_s is not None:
-            left_s = certain_s(span.end_s, date_s, DATE_LAG_S - WHOLE_SECOND_S)
+        left_s = _left_by_clocks_s(text, span.end_s, date_s, wall_s)
         return left_s if left_s > 0 else None
     whole_s = span.end_s - span.made_s
     if whole_s <= 0:
         return None
-    left_s = whole_s if date_s is None else span.end_s - date_s
+    return whole_s if date_s is None else _at_most(span.end_s - date_s, whole_s)
+
+
+def _at_most(left_s: float, whole_s: float) -> float:
+    """`left_s` where it can be true of a token of `whole_s` that was given just now; else the whole."""
     return left_s if 0 < left_s < whole_s else whole_s
+
+
+def _left_by_clocks_s(text: str, end_s: float, date_s: float | None, wall_s: float) -> float:
+    """What is left of a JWT without `iat`. Our clock may be minutes off, and `exp - nbf` is the most there can be."""
+    if date_s is not None:
+        return certain_s(end_s, date_s, DATE_LAG_S - WHOLE_SECOND_S)
+    whole_s = _usable_s(text, end_s)
+    return end_s - wall_s if whole_s is None else _at_most(end_s - wall_s, whole_s)
+
+
+def _usable_s(text: str, end_s: float) -> float | None:
+    """`exp - nbf`; None where `nbf` says nothing. It is the moment from which a JWT is good (RFC 7519 4.1.5), so
+    at the latest the one in which it was given. .NET's `JwtSecurityToken` writes it without `iat`.
+    """
+    valid_s = _instant((claims_of(text) or {}).get("nbf"))
+    return end_s - valid_s if valid_s is not None and valid_s < end_s else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,8 +193,9 @@ def jwt_left_s(text: str, wall_s: float, written_s: float | None = None) -> floa
     """What is left of a JWT that may have been made long ago, by our clock; zero or less where it has
     expired, None where it tells no end.
 
-    Never more than `exp - iat`. `written_s` is when it came to this machine, by the same clock: a JWT
-    that is younger than its file shows that our clock is behind the issuer's, and by how much at least.
+    Never more than `exp - iat`, or `exp - nbf` without it. `written_s` is when it came to this machine, by
+    the same clock: a JWT that is younger than its file shows that our clock is behind the issuer's, and by
+    how much at least.
     The other way round the file may be late or the clock ahead, and the shorter life counts.
     """
     claims = claims_of(text) or {}
@@ -185,7 +204,8 @@ def jwt_left_s(text: str, wall_s: float, written_s: float | None = None) -> floa
         return None
     left_s = end_s - wall_s
     if made_s is None:
-        return left_s
+        whole_s = _usable_s(text, end_s)
+        return left_s if whole_s is None else min(left_s, whole_s)
     behind_s = 0.0 if written_s is None else made_s - written_s
     if 0 < behind_s <= MOST_SKEW_S:
         left_s -= behind_s

@@ -14,7 +14,7 @@ class FetchFailure(Exception):
     a locked account. `unclear`: it answered as it does when all is well, with an error whose words
     are not known: it may be one or the other, and `free_tries` of them in a row are taken for an outage.
     `quick`: another try within the same second can help.
-    `retry_after_s` is the issuer's own wish.
+    `retry_after_s` is the issuer's own wish. `heard`: another process asked, or was waited for; this one did not.
     """
 
     def __init__(
@@ -26,6 +26,7 @@ class FetchFailure(Exception):
         quick: bool = True,
         retry_after_s: float | None = None,
         free_tries: int = 1,
+        heard: bool = False,
     ) -> None:
         super().__init__(reason)
         self.reason = reason
@@ -34,6 +35,7 @@ class FetchFailure(Exception):
         self.quick = quick and not self.unclear
         self.retry_after_s = retry_after_s
         self.free_tries = free_tries
+        self.heard = heard
 
     def worded(self, reason: str) -> FetchFailure:
         """The same failure in other words."""
@@ -44,6 +46,7 @@ class FetchFailure(Exception):
             quick=self.quick,
             retry_after_s=self.retry_after_s,
             free_tries=self.free_tries,
+            heard=self.heard,
         )
 
     def masked(self, mask: Callable[[str], str]) -> FetchFailure:

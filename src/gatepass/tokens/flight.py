@@ -25,6 +25,8 @@ class Pilot:
     chance: Callable[[], float]
     next_secret: str = ""
     """In words, when the last try's secrets may be others."""
+    usual_s: float = 0.0
+    """How long the issuer took for the last token."""
     _signed_in_with: int = 0
 
     async def fly(self, last: Token | None, not_before_s: float, *, quick: bool) -> Token:
@@ -53,20 +55,18 @@ class Pilot:
     async def _try(self, last: Token | None) -> Token:
         started_s, secrets = self.clock.now(), self.source.secrets()
         self._signed_in_with, self.next_secret = self.journal.learn(secrets), next_secret(secrets)
-        is_found = False
         try:
             token = no_longer_than(await self.source.fetch(), last)
-            is_found = token.shared
             self._check_alive(token)
         except FetchFailure as failure:
             now = self.clock.now()
             raise self.journal.failed(failure, now - started_s, now) from None
-        finally:
-            self.journal.fetches += not is_found
-        if is_found:
+        if token.shared:
             self.journal.found(token)
-        else:
-            self.journal.minted(token, self.clock.now() - started_s)
+            return token
+        now = self.clock.now()
+        self.usual_s = now - token.born_s
+        self.journal.minted(token, now - started_s)
         return token
 
     def _check_alive(self, token: Token) -> None:
@@ -76,4 +76,5 @@ class Pilot:
                 f"the token was dead on arrival: {max(0.0, token.end_s - token.born_s):.1f} s to live, "
                 f"and fetching it took {now - token.born_s:.1f} s",
                 quick=False,
+                heard=token.shared,
             )

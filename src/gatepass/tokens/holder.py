@@ -7,33 +7,26 @@ import math
 import random
 from collections.abc import Callable
 from dataclasses import asdict
-from functools import partial
-from typing import NoReturn
 
 from gatepass.errors import TokenUnavailable
 from gatepass.observe.redaction import Redactor
 from gatepass.runtime import Clock, Tasks
-from gatepass.tokens.backoff import Setback, at_once, probing, setback
+from gatepass.tokens.backoff import Setback, at_once, probing, setback, silence, silent_s
+from gatepass.tokens.counted import Counted
 from gatepass.tokens.failure import FetchFailure, TokenReissued
 from gatepass.tokens.flight import Pilot
 from gatepass.tokens.journal import Journal
+from gatepass.tokens.keeper import Keeper
 from gatepass.tokens.life import SPACING_S, Token, issued_again, refresh_s
+from gatepass.tokens.patience import Patience
 from gatepass.tokens.rejection import ANYBODY, Rejections, User
+from gatepass.tokens.runs import Run, Runs
 from gatepass.tokens.source import TokenSource
 from gatepass.tokens.status import Status, sight
 from gatepass.tokens.waiters import Waiters
 
-GRACE_S = 0.25
-"""Beyond the budget: a fetch that has used it up ends with words of its own."""
-OUTAGE_WAIT_S = 1.0
-"""How long a request waits for a try that is under way while the issuer is known to be failing."""
-PROBES = 2
-"""Tries under way at once in an outage: the oldest has its full time, a newer one meets the recovery."""
-NAP_S = 5.0
-"""The keeper looks at the clock this often: timers stand still while a machine is suspended."""
 WATCH_S = 2.0
-"""The same, while a change of the secret's file would make a difference."""
-SHORTEST_RETRY_S = 1.0
+"""The secret is looked at this often while a change of its file would make a difference."""
 REFUSERS = 1024
 """So many are kept from a token that they refused; more than that see their upstream's own answer."""
 
@@ -44,8 +37,10 @@ class TokenHolder:
     `start` wants a running loop; it begins to mint and returns. From then on a task of the
     holder's own refreshes the token ahead of its end and goes on trying after failures, without
     traffic too. All decisions are made on `clock.now()` at the moment of the call. `budget_s` is
-    how long a request waits at most; `chance` gives 0 to 1 for jitter. `refused` is told of each value that
-    an upstream refused, before it is fetched anew.
+    how long a request waits at most, and `place` what people know the issuer by; `chance` gives 0 to 1 for jitter.
+    `refused` is told of each value that an upstream refused, before it is fetched anew. `asked` counts the issuer's
+    calls, where `source` may find a token elsewhere. Where it is not `repeatable`, a fetch is under way alone,
+    however long it takes.
     """
 
     def __init__(
@@ -56,16 +51,23 @@ class TokenHolder:
         redactor: Redactor,
         *,
         budget_s: float,
+        place: str = "the issuer",
         refused: Callable[[str], object] = lambda _: None,
+        asked: Counted | None = None,
+        repeatable: bool = True,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self.name = name
         self._clock = clock
-        self._budget_s = budget_s
+        self._patience = Patience(name, place, budget_s)
         self._chance = chance
         self._journal = Journal(name, redactor)
+        if asked is None:
+            asked = source = Counted(source)
+        self._asked = asked
         self._pilot = Pilot(source, clock, self._journal, budget_s, chance)
         self._refused = refused
+        self._repeatable = repeatable
         self._rejections = Rejections()
         self._refusers: set[User] = set()
         self._waiters = Waiters(clock)
@@ -74,9 +76,9 @@ class TokenHolder:
         self._expires_s = self._refresh_s = self._floor_s = -math.inf
         self._jitter = 0.0
         self._setback: Setback | None = None
-        self._runs: list[asyncio.Task[Token]] = []
+        self._runs = Runs()
         self._tasks: Tasks | None = None
-        self._rouse: Callable[[], object] = lambda: None
+        self._keeper = Keeper(name, clock, self._tend, self._set_back)
         self._closed = False
 
     def __repr__(self) -> str:
@@ -87,12 +89,13 @@ class TokenHolder:
         if self._tasks is not None:
             raise RuntimeError(f"{self!r} has been started already")
         self._tasks = Tasks()
-        self._begin_keeping(self._tasks)
+        self._keeper.start(self._tasks)
 
     async def aclose(self) -> None:
         """End all that runs for this holder; who waits is told. What a fetch still brings is dropped."""
         self._closed = True
-        self._runs.clear()
+        self._runs.let_go()
+        self._keeper.stop()
         if self._tasks is not None:
             await self._tasks.aclose()
         self._waiters.wake()
@@ -111,7 +114,7 @@ class TokenHolder:
     async def token(self, instead_of: str | None = None, by: User = ANYBODY) -> Token:
         """A valid token for `by`: at once where one is held, else from the flight that all share.
 
-        Waits `budget_s` (and GRACE_S) at most, OUTAGE_WAIT_S while the issuer is failing. Raises
+        Waits `budget_s` (and a moment) at most, a second while the issuer is failing. Raises
         TokenUnavailable with the issuer's reason; after `reject(value)` pass the value as
         `instead_of`, and TokenReissued tells that the issuer has no other token.
         """
@@ -123,7 +126,7 @@ class TokenHolder:
                 return token
             now = self._clock.now()
             self._launch_if_due(now)
-            patience_s = arrived_s + self._patience_s() - now
+            patience_s = arrived_s + self._patience.wait_s(self._trouble) - now
             if not self._runs or patience_s <= 0:
                 raise self._unavailable(now)
             await self._waiters.wait(patience_s)
@@ -154,19 +157,24 @@ class TokenHolder:
             self._refresh_s = self._floor_s = -math.inf
         self._refusers.add(by)
         self._launch_if_due(now)
+        self._keeper.rouse()
         return True
 
     def offer(self, token: Token) -> bool:
         """Another process has minted `token`: take it where it lives and is newer; True if so."""
-        last = self._last
-        is_newer = last is None or (token.text != last.text and token.born_s > last.born_s)
-        if self._closed or not is_newer or self._clock.now() >= token.expires_s:
+        if not self._wants(token):
             return False
         self._journal.found(token)
         self._adopt(token)
         self._waiters.wake()
-        self._rouse()
+        self._keeper.rouse()
         return True
+
+    def _wants(self, token: Token) -> bool:
+        """Whether `token` was asked for later than what is held, and lives."""
+        last, now = self._last, self._clock.now()
+        is_newer = last is None or (token.text != last.text and token.born_s > last.born_s)
+        return is_newer and not self._closed and now < token.expires_s
 
     def rejected_again(self, by: User = ANYBODY) -> None:
         """`by` refused the token too that came instead of a rejected one: that fetch was in vain."""
@@ -177,7 +185,7 @@ class TokenHolder:
         return Status(
             credential=self.name,
             **asdict(sight(None if self._is_refused() else self._token, now, self._jitter)),
-            fetches=self._journal.fetches,
+            fetches=self._asked.fetches,
             failures=self._journal.failures,
             last_error=self._journal.last_error,
             last_error_age_s=None if error_s is None else now - error_s,
@@ -195,36 +203,48 @@ class TokenHolder:
             return self._setback.next_try_s
         return math.inf if self._runs else min(self._refresh_s, self._expires_s)
 
+    def _start_s(self) -> float:
+        """The same, and when it is to start beside the one that is under way."""
+        if not self._runs:
+            return self._due_s()
+        if not self._repeatable:
+            return math.inf
+        if self._setback is not None:
+            return self._setback.next_try_s
+        without_s = -math.inf if self._refusers else self._expires_s
+        return silent_s(self._runs.begun_s, self._pilot.usual_s, without_s)
+
     def _launch_if_due(self, now: float) -> None:
-        if self._closed or now < self._due_s():
+        if self._closed or now < self._start_s():
             return
         if self._tasks is None:
             raise RuntimeError(f"{self!r} has not been started")
-        flight = self._pilot.fly(self._last, self._floor_s, quick=self._setback is None)
+        if self._runs and self._setback is None:
+            self._setback = silence(now)
+        is_first = self._setback is None
+        flight = self._pilot.fly(self._last, self._floor_s, quick=is_first)
         if self._setback is not None:
             self._setback = probing(self._setback, now, self._chance())
-        while len(self._runs) >= PROBES:
-            self._runs.pop().cancel()
         run = self._tasks.spawn(flight, f"fetch of {self.name}")
-        self._runs.append(run)
+        self._runs.add(run, now, awaited=is_first)
         run.add_done_callback(self._landed)
 
-    def _landed(self, run: asyncio.Task[Token]) -> None:
+    def _landed(self, run: Run) -> None:
+        """Of two that end in the same moment the one asked for later counts: an issuer's new token may end the old."""
         error = asyncio.CancelledError() if run.cancelled() else run.exception()
-        if run not in self._runs:
-            return
-        self._runs.remove(run)
-        if error is None:
+        is_expected = self._runs.remove(run)
+        if error is None and (is_expected or self._wants(run.result())):
             self._adopt(run.result())
-        else:
+        elif error is not None and is_expected:
             self._set_back(error)
+        else:
+            return
         self._waiters.wake()
-        self._rouse()
+        self._keeper.rouse()
 
     def _adopt(self, token: Token) -> None:
         now = self._clock.now()
-        while self._runs:
-            self._runs.pop().cancel()
+        self._runs.give_up()
         self._jitter = self._chance()
         self._refresh_s = refresh_s(token, again=issued_again(token, self._last), now=now, jitter=self._jitter)
         self._floor_s = token.born_s + SPACING_S
@@ -240,53 +260,26 @@ class TokenHolder:
             failure = FetchFailure(f"the source broke ({type(error).__name__}): a bug", quick=False)
             failure = self._journal.failed(failure, 0.0, self._clock.now(), bug=error)
         self._setback = setback(self._setback, failure, self._clock.now(), self._chance())
+        if self._setback.definite:
+            self._runs.let_go()
 
-    def _patience_s(self) -> float:
-        longest_s = self._budget_s + GRACE_S
-        return longest_s if self._setback is None else min(longest_s, OUTAGE_WAIT_S)
+    @property
+    def _trouble(self) -> Setback | None:
+        """The setback, once the fetch has ended that people wait for."""
+        return None if self._runs.awaited else self._setback
 
     def _unavailable(self, now: float) -> TokenUnavailable:
         if self._closed:
             return TokenUnavailable(f"credential {self.name} is closed", credential=self.name)
-        reason, retry_s = f"the issuer has not answered within {self._budget_s:g} s", SHORTEST_RETRY_S
-        if self._setback is not None:
-            reason, retry_s = self._setback.reason, max(SHORTEST_RETRY_S, self._setback.next_try_s - now)
-            if self._setback.definite:
-                again = f"tried again in {math.ceil(retry_s)} s{self._pilot.next_secret}"
-                reason = f"{reason.rstrip('.')}; {again}"
-        message = f"no token for credential {self.name}: {reason}"
-        return TokenUnavailable(message, credential=self.name, retry_after_s=retry_s)
+        return self._patience.over(self._trouble, now, self._pilot.next_secret)
 
-    def _begin_keeping(self, tasks: Tasks, pause_s: float = 0.0) -> None:
-        wake = asyncio.Event()
-        self._rouse = wake.set
-        keeper = tasks.spawn(self._keep(wake, pause_s), f"keeper of {self.name}")
-        keeper.add_done_callback(partial(self._kept_on, tasks))
-
-    def _kept_on(self, tasks: Tasks, keeper: asyncio.Task[NoReturn]) -> None:
-        """Only `aclose` ends the keeping: a keeper that broke over a source's bug is told of, and followed."""
-        if self._closed or keeper.cancelled() or (error := keeper.exception()) is None:
-            return
-        self._set_back(error)
-        self._begin_keeping(tasks, NAP_S)
-
-    async def _keep(self, wake: asyncio.Event, pause_s: float) -> NoReturn:
-        if pause_s > 0:
-            await self._nap(wake, pause_s)
-        while True:
-            if self._watches_secret() and self._pilot.secret_changed():
-                self._heed_changed_secret(self._clock.now())
-            self._launch_if_due(self._clock.now())
-            nap_s = WATCH_S if self._watches_secret() else NAP_S
-            await self._nap(wake, min(nap_s, max(0.0, self._due_s() - self._clock.now())))
-
-    async def _nap(self, wake: asyncio.Event, nap_s: float) -> None:
-        timer = self._clock.call_later(nap_s, wake.set)
-        try:
-            await wake.wait()
-        finally:
-            timer.cancel()
-        wake.clear()
+    def _tend(self) -> float:
+        """Do what is due; the seconds until the next look."""
+        if self._watches_secret() and self._pilot.secret_changed():
+            self._heed_changed_secret(self._clock.now())
+        self._launch_if_due(self._clock.now())
+        nap_s = WATCH_S if self._watches_secret() else math.inf
+        return min(nap_s, max(0.0, self._start_s() - self._clock.now()))
 
     def _watches_secret(self) -> bool:
         """Whether a change of the secret matters now: the issuer refused it, or what is held came by the old one."""

@@ -18,7 +18,7 @@ from gatepass.runtime import Clock, timeout
 from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.life import Token
 from gatepass.tokens.reading import Terms, read
-from gatepass.tokens.remedy import look_at_the_way_to
+from gatepass.tokens.remedy import look_at, look_at_the_way_to, setting
 from gatepass.tokens.reply import REPLY_BYTES, Mask, Reply, folded
 from gatepass.tokens.secret import readable
 from gatepass.transport.seam import Transport, read_beginning, read_whole
@@ -46,6 +46,8 @@ _WORDS = {
 _LASTING = frozenset({Fault.TLS, Fault.TOO_LARGE})
 """Faults that another try within a second does not mend."""
 _UNREACHABLE = frozenset({Fault.DNS, Fault.CONNECT, Fault.TIMEOUT_CONNECT})
+_SLOW = frozenset({Fault.TIMEOUT_FIRST_BYTE, Fault.TIMEOUT_IDLE})
+"""Those that `timeout_s` bounds; a connection has CONNECT_S."""
 WRONG_PROXY_AUTH = "407 "
 """Begins what httpcore2 says of a proxy that wants another password: asked on, its account would be locked."""
 _ERRNO = re.compile(r"\[Errno ([0-9]{1,3})\]")
@@ -104,21 +106,25 @@ class Issuer:
         return Token(Secret(minted.text), heard.born_s, minted.life_s, minted.kind, minted.told_by, minted.no_expiry_at)
 
     async def _answer(self, request: Request, mask: Mask, limit_s: float) -> Reply:
-        late = FetchFailure(f"{self.terms.issuer} gave no whole answer within {self.settings.timeout_s:g} s")
+        bound_s, its_setting = self.settings.timeout_s, setting(self.name, "timeout_s")
+        late = FetchFailure(f"{self.terms.issuer} gave no whole answer within {bound_s:g} s ({its_setting})")
         if limit_s <= 0:
             raise late
         try:
             return await timeout(self.clock, limit_s, self._exchange(request), late)
         except TransportFault as fault:
             words = (_WORDS[fault.fault].format(host=self.terms.issuer), folded(plain(fault.detail), mask))
-            advice = (
-                look_at_the_way_to(self.terms.credential, self.terms.address) if fault.fault in _UNREACHABLE else ""
-            )
             raise FetchFailure(
-                ": ".join(filter(None, words)) + advice,
+                ": ".join(filter(None, words)) + self._advice(fault.fault),
                 definite=fault.fault is Fault.PROXY and fault.detail.startswith(WRONG_PROXY_AUTH),
                 quick=fault.fault not in _LASTING,
             ) from fault
+
+    def _advice(self, fault: Fault) -> str:
+        """Which setting to look at."""
+        if fault in _UNREACHABLE:
+            return look_at_the_way_to(self.terms.credential, self.terms.address)
+        return look_at(self.name, "timeout_s") if fault in _SLOW else ""
 
     async def _exchange(self, request: Request) -> Reply:
         response = await self.transport.send(request)

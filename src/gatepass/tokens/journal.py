@@ -19,7 +19,6 @@ logger = logging.getLogger("gatepass.tokens")
 class Journal:
     credential: str
     redactor: Redactor
-    fetches: int = 0
     failures: int = 0
     last_error: str | None = None
     last_error_s: float | None = None
@@ -51,11 +50,16 @@ class Journal:
     ) -> FetchFailure:
         """Note one failed try at `now`; the failure as it may be shown. A `bug` brings its traceback along.
 
-        What is said already is said again once a minute, with the number of times.
+        What is said already is said again once a minute, with the number of times. What was only heard is
+        counted and told by the process that asked.
         """
         failure = failure.masked(self.redactor.mask)
-        self.failures += 1
         self.last_error, self.last_error_s = failure.reason, now
+        if failure.heard:
+            told = {"credential": self.credential, "reason": failure.reason}
+            logger.debug("token_failure_found", extra={"fields": told})
+            return failure
+        self.failures += 1
         times = self.repetitions.times(failure.reason, now)
         fields = self._fields(took_s) | {"reason": failure.reason, "definite": failure.definite}
         if times is not None:

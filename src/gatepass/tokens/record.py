@@ -93,6 +93,7 @@ class FailureRecord(_Record):
             quick=self.quick,
             retry_after_s=wish_s,
             free_tries=self.free_tries,
+            heard=True,
         )
 
 

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
-import secrets
-from collections import Counter, OrderedDict
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections import OrderedDict
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from gatepass.call import Secret
 from gatepass.config.credential.base import Credential
 from gatepass.runtime import Clock, sleep
-from gatepass.store.lease import LEASE_S, Lease
+from gatepass.store.lease import Lease
 from gatepass.store.seam import Reach, Reading, Store, StoreUnavailable
 from gatepass.store.snapshot import Snapshot
 from gatepass.tokens.failure import FetchFailure
+from gatepass.tokens.leadership import Leadership
 from gatepass.tokens.life import Token
 from gatepass.tokens.recipe import recipe
 from gatepass.tokens.record import FailureRecord, TokenRecord
@@ -26,12 +26,10 @@ POLL_LONGEST_S = 0.25
 """Between two looks at what another process is fetching; it grows from the first to the second."""
 REFUSALS_TTL_S = 900.0
 """An issuer's refusals are counted together within this."""
-PROLONGED_S = 3.0
-"""A fetch that takes longer than this and a lease's length is not waited for: another process tries its luck."""
 FAILURE_KEPT_S = 60.0
 """How long a failure is kept beyond its hold: who fetches well then sees that there is something to forget."""
 REJECTED_KEPT = 8
-_UNANSWERED = "another gatepass process asks for this token, and has none after {:g} s"
+_UNANSWERED = "another gatepass process asks for this token, and has none after {:g} s (timeout_s)"
 _WHOLE_IN_CONFIGURATION = frozenset({"oauth2", "http_json"})
 _ASKS_NOBODY = frozenset({"static", "api_key", "env", "file"})
 
@@ -77,13 +75,11 @@ class SharedSource:
         self._settings = settings
         self._store = store
         self._clock = clock
-        self._owner = secrets.token_hex(8)
-        self._lease_s = min(LEASE_S, settings.timeout_s / 2)
+        self._leadership = Leadership(store, clock, settings.timeout_s)
         self._names: Names | None = None
         self._snapshot: Snapshot | None = None
         self._offer: Offer = lambda _: False
         self._leave: Callable[[], None] = lambda: None
-        self._leads = Counter[str]()
         self._rejected = OrderedDict[str, float]()
         self._held: str | None = None
         self._born_s = -math.inf
@@ -136,41 +132,24 @@ class SharedSource:
     async def _together(self, names: Names) -> Token:
         """What the store has, or gets while we wait, or what we mint for all."""
         until_s, wait_s = self._clock.now() + self._settings.timeout_s, POLL_S
-        while True:
-            async with self._leading(names) as lease:
-                reading = await self._store.get((names.token, names.failure))
-                if (found := self._newer(reading.values.get(names.token), reading)) is not None:
-                    return self._note(found[1], found[0].id)
-                failed = FailureRecord.decoded(reading.values.get(names.failure))
-                if failed is not None and failed.speaks_for(self._owner, reading.at_s):
-                    raise failed.failure(reading.at_s)
-                if lease is not None:
-                    return await self._mint(names, lease, reading)
-            if self._clock.now() >= until_s:
-                raise FetchFailure(_UNANSWERED.format(self._settings.timeout_s), quick=False)
-            await sleep(self._clock, wait_s)
-            wait_s = min(wait_s * 1.5, POLL_LONGEST_S)
+        with self._leadership.waiting() as place:
+            while (token := await self._look(names, place)) is None:
+                if self._clock.now() >= until_s:
+                    raise FetchFailure(_UNANSWERED.format(self._settings.timeout_s), quick=False, heard=True)
+                await sleep(self._clock, wait_s)
+                wait_s = min(wait_s * 1.5, POLL_LONGEST_S)
+        return token
 
-    @asynccontextmanager
-    async def _leading(self, names: Names) -> AsyncIterator[Lease | None]:
-        """The lease while the block runs; None where another process has it.
-
-        In an outage two fetches of this process are under way at once: the second goes along with the
-        first and does not prolong its lease, or a process that cannot reach the issuer would have it
-        for ever.
-        """
-        lease = Lease(self._store, self._clock, names.lease, self._owner, self._lease_s)
-        is_second = self._leads[names.lease] > 0
-        is_ours, leads = True, False  # a request of the store that is cut short may have been heard
-        try:
-            is_ours = is_second or await lease.take()
-            self._leads[names.lease] += (leads := is_ours)
-            async with lease.prolonged(PROLONGED_S if is_ours and not is_second else 0.0):
-                yield lease if is_ours else None
-        finally:
-            self._leads[names.lease] -= leads
-            if is_ours and not self._leads[names.lease]:
-                await lease.give_back()
+    async def _look(self, names: Names, place: object) -> Token | None:
+        """What there is by now; None where somebody else asks for it."""
+        async with self._leadership.of(names.lease, place) as lease:
+            reading = await self._store.get((names.token, names.failure))
+            if (found := self._newer(reading.values.get(names.token), reading)) is not None:
+                return self._note(found[1], found[0].id)
+            failed = FailureRecord.decoded(reading.values.get(names.failure))
+            if failed is not None and failed.speaks_for(self._leadership.owner, reading.at_s):
+                raise failed.failure(reading.at_s)
+            return None if lease is None else await self._mint(names, lease, reading)
 
     async def _mint(self, names: Names, lease: Lease, reading: Reading) -> Token:
         try:
@@ -202,7 +181,7 @@ class SharedSource:
             return
         counts = failure.definite or failure.unclear
         refusals = await self._store.count(names.refusals, REFUSALS_TTL_S) if counts else 0
-        record = FailureRecord.of(failure, self._owner, reading.there_s(self._clock.now()), refusals)
+        record = FailureRecord.of(failure, self._leadership.owner, reading.there_s(self._clock.now()), refusals)
         await self._store.put(names.failure, record.encoded(), record.until_s - record.at_s + FAILURE_KEPT_S)
 
     def _newer(self, value: bytes | None, reading: Reading) -> tuple[TokenRecord, Token] | None:

@@ -68,6 +68,15 @@ def build_source(
             return AwsBedrockSource(name, settings, transport, clock)
 
 
+def is_repeatable(settings: AnyCredential) -> bool:
+    """Whether a second fetch may go out while the first has no answer yet.
+
+    Not where it uses up what it signs in with: a refresh token that is seen twice looks stolen, and its issuer may
+    end the whole chain (RFC 9700 4.14.2).
+    """
+    return not (isinstance(settings, Oauth2Credential) and settings.refreshes)
+
+
 Local = StaticCredential | ApiKeyCredential | ExecCredential | FileCredential | EnvCredential
 
 

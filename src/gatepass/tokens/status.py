@@ -12,7 +12,7 @@ from gatepass.tokens.life import Freshness, Kind, Token, ToldBy, freshness
 class Status:
     """One credential at one moment. `left_s` runs until the token is not sent any more; None for a
     key that does not expire and where nothing is held. `fetches` counts every try. `last_error` stays
-    after it has passed: `failing` says whether it is over."""
+    after it has passed: `failing` says whether it is over, and is true of an issuer that gives no answer too."""
 
     credential: str
     state: Freshness | Literal["none"]

@@ -89,7 +89,10 @@ def test_a_program_that_hangs_ends_in_time_and_tells_what_it_said(loop, tmp_path
     )
     began_s = time.monotonic()
     told = failure(loop, path, timeout_s=1.0)
-    assert told.reason == "get-token did not end within 1 s, and was killed: open https://x/device"
+    assert (
+        told.reason
+        == "get-token did not end within 1 s (credentials.corp.timeout_s), and was killed: open https://x/device"
+    )
     assert time.monotonic() - began_s < 4
     assert children() == []
 

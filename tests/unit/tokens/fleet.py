@@ -14,6 +14,7 @@ from gatepass.store.memory import MemoryStore
 from gatepass.store.seam import Reach, StoreUnavailable
 from gatepass.store.snapshot import Snapshot
 from gatepass.tokens import Token, TokenHolder, build_source
+from gatepass.tokens.counted import Counted
 from gatepass.tokens.shared import SharedSource
 from tests.unit.clock import DrivenClock, settle
 from tests.unit.tokens.scripted import ScriptedIssuer, oauth2
@@ -102,8 +103,8 @@ class Replica:
         self.store = GuardedStore(self.wire, self.clock, BOUND_S)
         self.snapshot = Snapshot(self.store, self.clock)
         self.redactor = Redactor()
-        source = build_source("corp", settings, fleet.issuer, self.clock)
-        self.source = SharedSource(source, settings, self.store, self.clock)
+        asked = Counted(build_source("corp", settings, fleet.issuer, self.clock))
+        self.source = SharedSource(asked, settings, self.store, self.clock)
         self.holder = TokenHolder(
             "corp",
             self.source,
@@ -112,6 +113,7 @@ class Replica:
             budget_s=settings.timeout_s,
             chance=lambda: jitter,
             refused=self.source.rejected,
+            asked=asked,
         )
         self.source.join(self.snapshot, self.holder.offer)
 

@@ -21,6 +21,7 @@ from gatepass.errors import Fault, TransportFault
 from gatepass.observe.redaction import Redactor
 from gatepass.runtime import sleep
 from gatepass.tokens import FetchFailure, Token, TokenHolder, build_source
+from gatepass.tokens.source import is_repeatable
 from gatepass.transport.seam import pour
 from tests.unit.clock import DrivenClock, settle
 
@@ -201,6 +202,7 @@ class Kept:
             clock,
             self.redactor,
             budget_s=settings.timeout_s,
+            repeatable=is_repeatable(settings),
             chance=lambda: jitter,
         )
 

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 
-from gatepass.tokens.backoff import Setback, at_once, probing, quick_wait_s, setback
+from gatepass.tokens.backoff import Setback, at_once, probing, quick_wait_s, setback, silence, silent_s
 from gatepass.tokens.failure import FetchFailure
 
 DOWN = FetchFailure("down")
@@ -112,6 +114,22 @@ def test_an_outage_between_two_unclear_errors_does_not_make_the_second_the_first
 def test_a_changed_secret_ends_the_doubt_too():
     state = at_once(setback(setback(None, UNCLEAR, 0.0, 0.0), UNCLEAR, 2.0, 0.0), 5.0)
     assert setback(state, UNCLEAR, 5.0, 0.0).next_try_s <= 8.0
+
+
+@pytest.mark.parametrize(
+    ("usual_s", "without_s", "at_s"),
+    [(0.0, -math.inf, 13.0), (1.5, 10.0, 13.0), (4.0, -math.inf, 18.0), (0.0, 55.0, 55.0), (4.0, 55.0, 55.0)],
+)
+def test_a_fetch_is_silent_after_three_seconds_or_twice_its_usual_time_once_somebody_has_no_token(
+    usual_s, without_s, at_s
+):
+    assert silent_s(10.0, usual_s, without_s) == at_s
+
+
+def test_silence_is_an_outage_that_is_probed_at_once_and_an_end_of_the_silent_one_postpones_nothing():
+    state = probing(silence(13.0), 13.0, 0.0)
+    assert (state.definite, state.refusals, state.next_try_s) == (False, 0, 15.0)
+    assert setback(state, DOWN, 14.0, 1.0) == Setback("down", False, 0, 15.0)
 
 
 @pytest.mark.parametrize(("failure", "first_hour", "later"), [(REFUSED, 15, 12), (UNCLEAR, 62, 60)])

@@ -243,7 +243,8 @@ async def test_the_whole_run_is_bounded():
     await clock.advance(0.1)
     failure = await fetch
     assert failure.reason == (
-        "get-token did not end within 3 s, and was killed: open https://login.example/device and type A-B"
+        "get-token did not end within 3 s (credentials.corp.timeout_s), and was killed: "
+        "open https://login.example/device and type A-B"
     )
     assert not failure.quick
     assert program.running == 0

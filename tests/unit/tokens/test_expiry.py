@@ -128,6 +128,28 @@ def test_a_jwt_without_iat_is_read_by_the_issuers_clock_or_ours():
     assert jwt_life_s(text, None, NOW + 300) is None
 
 
+@pytest.mark.parametrize("skew_s", [-86_400.0, -120.0, 0.0])
+def test_a_jwt_without_iat_lives_no_longer_than_since_its_nbf_where_our_clock_is_behind(skew_s):
+    assert jwt_life_s(signed(nbf=NOW, exp=NOW + 300), None, NOW + skew_s) == 300.0
+
+
+def test_a_jwt_without_iat_whose_nbf_is_earlier_than_it_was_made_is_read_by_our_clock():
+    text = signed(nbf=NOW - 300, exp=NOW + 300)
+    assert jwt_life_s(text, None, NOW) == 300.0
+    assert jwt_life_s(text, None, NOW - 120) == 420.0
+    assert jwt_life_s(text, NOW, NOW - 120) == 299.0
+
+
+@pytest.mark.parametrize("skew_s", [300.0, 400.0, 86_400.0])
+def test_a_jwt_without_iat_that_has_ended_by_our_clock_alone_has_its_life_since_nbf(skew_s):
+    assert jwt_life_s(signed(nbf=NOW, exp=NOW + 300), None, NOW + skew_s) == 300.0
+
+
+@pytest.mark.parametrize("nbf", [NOW + 300, NOW + 400, "soon", True, -1])
+def test_an_nbf_that_says_nothing_is_let_be(nbf):
+    assert jwt_life_s(signed(nbf=nbf, exp=NOW + 300), None, NOW) == 300.0
+
+
 @pytest.mark.parametrize(
     "claims",
     [{}, {"exp": True}, {"exp": "x"}, {"exp": NOW, "iat": NOW}, {"exp": 1, "iat": NOW}, {"exp": -5}, {"exp": 1e300}],
@@ -150,6 +172,9 @@ def test_a_jwt_that_tells_no_life(claims):
         ({"iat": NOW + 50, "exp": NOW + 350}, NOW - 551, 300.0),
         ({"iat": NOW - 50, "exp": NOW + 250}, NOW, 250.0),
         ({"exp": NOW + 250}, NOW, 250.0),
+        ({"nbf": NOW + 50, "exp": NOW + 350}, None, 300.0),
+        ({"nbf": NOW + 50, "exp": NOW + 350}, NOW - 60, 300.0),
+        ({"nbf": NOW - 50, "exp": NOW + 250}, None, 250.0),
         ({"iat": NOW + 250, "exp": NOW + 250}, None, 250.0),
         ({"iat": NOW}, NOW, None),
         ({}, None, None),

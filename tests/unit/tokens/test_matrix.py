@@ -157,7 +157,7 @@ async def test_t3_in_an_outage_the_oldest_try_has_its_full_time():
     async with holding(otherwise=Hang()) as it:
         await it.clock.advance(11.0)
         it.issuer.otherwise = Mint(delay_s=9.0)
-        await it.clock.advance(12.0)
+        await it.clock.advance(15.0)
         assert it.holder.usable
 
 

@@ -287,7 +287,7 @@ async def test_discovery_and_fetch_together_are_bounded_by_the_time_of_the_whole
     await issuer.clock.advance(6.9)
     assert not fetched.done()
     await issuer.clock.advance(0.1)
-    assert (await fetched).reason == "sso.example gave no whole answer within 7 s"
+    assert (await fetched).reason == "sso.example gave no whole answer within 7 s (credentials.corp.timeout_s)"
     assert issuer.open == 0
 
 

@@ -87,7 +87,7 @@ async def test_an_upstream_that_refuses_every_second_time_costs_one_fetch_a_seco
 
 
 async def test_a_token_that_one_upstream_refused_goes_on_for_the_others_while_the_issuer_hangs():
-    async with kept(Mint(), Hang()) as it:
+    async with kept(Mint(), otherwise=Hang()) as it:
         await settle()
         first = await taken(it.holder, CHAT)
         assert it.holder.reject(first, EMBED)

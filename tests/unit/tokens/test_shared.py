@@ -65,6 +65,42 @@ async def test_what_was_found_is_no_call_in_anybodys_count(caplog):
     assert [record.getMessage() for record in caplog.records] == ["token_fetched"]
 
 
+@pytest.mark.parametrize(
+    ("turn", "failing"),
+    [
+        (Mint(60, delay_s=1.0), False),
+        (Mint(5, delay_s=0.5), False),
+        (answer({"error": "temporarily_unavailable"}, 503), True),
+        (refused(), True),
+        (Hang(), True),
+    ],
+    ids=["slow", "short lives", "an outage", "a refusal", "hangs"],
+)
+async def test_the_fetches_of_all_are_the_calls_that_the_issuer_saw(turn, failing):
+    """Each is counted where it was asked; one that waited for it, or heard of its failure, has asked nobody."""
+    async with Fleet(scripted(otherwise=turn)) as fleet:
+        for _ in range(240):
+            await fleet.clock.advance(0.25)
+        statuses = [replica.holder.status() for replica in fleet.replicas]
+        ended = fleet.issuer.calls - fleet.issuer.under_way
+        assert sum(status.fetches for status in statuses) == ended > 1
+        assert 0 <= sum(status.failures for status in statuses) <= (ended if failing else 0)
+        assert [status.last_error is not None for status in statuses] == [failing] * 4
+
+
+async def test_a_failure_that_was_heard_is_told_by_the_one_that_asked(caplog):
+    caplog.set_level(logging.DEBUG, logger="gatepass.tokens")
+    async with Fleet(scripted(otherwise=refused())) as fleet:
+        await fleet.clock.advance(5.0)
+        statuses = [replica.holder.status() for replica in fleet.replicas]
+    assert sorted((status.fetches, status.failures) for status in statuses) == [(0, 0), (0, 0), (0, 0), (1, 1)]
+    assert [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING] == [
+        "token_fetch_failed"
+    ]
+    found = [record.__dict__["fields"] for record in caplog.records if record.getMessage() == "token_failure_found"]
+    assert found == [{"credential": "corp", "reason": statuses[0].last_error}] * 3
+
+
 async def test_what_was_found_is_masked_like_what_was_minted():
     async with Fleet(scripted()) as fleet:
         await fleet.clock.advance(1.0)
@@ -116,7 +152,7 @@ async def test_a_newer_token_reaches_everybody_within_a_second():
 async def test_a_leader_that_dies_in_mid_fetch_costs_the_others_two_seconds():
     async with Fleet(scripted(Mint(delay_s=5.0), otherwise=Mint(delay_s=0.1))) as fleet:
         await settle()
-        leader = next(replica for replica in fleet.replicas if replica.source._leads.total())
+        leader = next(replica for replica in fleet.replicas if replica.source._leadership.is_ours)
         asked = [asyncio.create_task(replica.holder.token()) for replica in fleet.replicas if replica is not leader]
         await fleet.clock.advance(0.5)
         await fleet.kill(leader)
@@ -128,7 +164,7 @@ async def test_a_leader_that_dies_in_mid_fetch_costs_the_others_two_seconds():
 async def test_a_leader_that_dies_while_it_waits_for_others_matters_to_nobody():
     async with Fleet(scripted(otherwise=Mint(delay_s=1.0))) as fleet:
         await settle()
-        waiting = next(replica for replica in fleet.replicas if not replica.source._leads.total())
+        waiting = next(replica for replica in fleet.replicas if not replica.source._leadership.is_ours)
         await fleet.kill(waiting)
         await fleet.clock.advance(1.5)
         assert fleet.texts == ["token-1"] * 3
@@ -136,10 +172,11 @@ async def test_a_leader_that_dies_while_it_waits_for_others_matters_to_nobody():
 
 
 async def test_a_slow_fetch_is_waited_for():
-    async with Fleet(scripted(otherwise=Mint(delay_s=4.5))) as fleet:
-        await fleet.clock.advance(5.0)
-        assert fleet.texts == ["token-1"] * 4
-        assert fleet.issuer.calls == 1
+    async with Fleet(scripted(Mint(delay_s=2.9), otherwise=Mint(delay_s=4.5))) as fleet:
+        await fleet.clock.advance(3.5)
+        assert (fleet.texts, fleet.issuer.calls) == (["token-1"] * 4, 1)
+        await fleet.clock.advance(242.0)
+        assert (fleet.texts, fleet.issuer.calls) == (["token-2"] * 4, 2)
 
 
 async def test_a_process_that_cannot_reach_the_issuer_holds_the_others_up_for_five_seconds_at_most():
@@ -524,17 +561,17 @@ async def test_who_waits_for_others_in_vain_says_so_after_its_time():
     async with Fleet(scripted(otherwise=Hang()), count=4) as fleet:
         await fleet.clock.advance(10.5)
         errors = [str(replica.holder.status().last_error) for replica in fleet.replicas]
-        assert "another gatepass process asks for this token, and has none after 10 s" in errors
-        assert "sso.example gave no whole answer within 10 s" in errors
+        assert "another gatepass process asks for this token, and has none after 10 s (timeout_s)" in errors
+        assert "sso.example gave no whole answer within 10 s (credentials.corp.timeout_s)" in errors
 
 
 async def test_a_failure_of_one_that_was_given_up_is_nobody_elses():
-    async with Fleet(scripted(Broken(delay_s=7.0), otherwise=Mint(delay_s=4.0)), count=2) as fleet:
-        await fleet.clock.advance(8.0)
+    async with Fleet(scripted(Mint(), Broken(delay_s=7.0), otherwise=Mint(delay_s=4.0)), count=2) as fleet:
+        await fleet.clock.advance(248.0)
         assert ("put", "token-failure") not in [request for each in fleet.replicas for request in each.wire.requests]
         await fleet.clock.advance(2.0)
-        assert fleet.texts == ["token-1"] * 2
-        assert fleet.issuer.calls == 2
+        assert fleet.texts == ["token-2"] * 2
+        assert fleet.issuer.calls == 3
 
 
 async def test_only_the_last_rejected_values_are_remembered():
@@ -613,12 +650,12 @@ async def test_a_process_that_never_reaches_the_issuer_does_not_keep_the_others_
 
 
 async def test_who_was_given_up_does_not_put_its_token_over_what_is_to_come():
-    async with Fleet(scripted(Mint(delay_s=6.0), Mint(delay_s=3.0)), count=3) as fleet:
-        await fleet.clock.advance(6.5)
-        assert sorted(fleet.texts, key=str) == [None, None, "token-1"]
+    async with Fleet(scripted(Mint(), Mint(delay_s=6.0), Mint(delay_s=3.0)), count=3) as fleet:
+        await fleet.clock.advance(246.5)
+        assert sorted(fleet.texts, key=str) == ["token-1", "token-1", "token-2"]
         await fleet.clock.advance(2.5)
-        assert fleet.texts == ["token-2"] * 3
-        assert fleet.issuer.calls == 2
+        assert fleet.texts == ["token-3"] * 3
+        assert fleet.issuer.calls == 3
 
 
 async def test_processes_that_start_again_and_again_do_not_lock_an_account():
@@ -634,7 +671,7 @@ async def test_a_leader_that_dies_costs_less_than_the_whole_time_where_that_is_s
     settings = oauth2(timeout_s=1.0)
     async with Fleet(scripted(Hang()), count=2, settings=settings) as fleet:
         await settle()
-        leader = next(replica for replica in fleet.replicas if replica.source._leads.total())
+        leader = next(replica for replica in fleet.replicas if replica.source._leadership.is_ours)
         await fleet.kill(leader)
         asked = asyncio.create_task(fleet.replicas[0].holder.token())
         await fleet.clock.advance(0.8)

@@ -18,6 +18,7 @@ from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.issuer import HEADERS, Heard, Issuer, bounds, host_of
 from gatepass.tokens.life import WHOLE_SECOND_S, Kind, Token, ToldBy
 from gatepass.tokens.reading import Terms
+from gatepass.tokens.remedy import setting
 from gatepass.tokens.reply import Reply, folded
 from gatepass.tokens.secret import readable
 from gatepass.transport.seam import Transport
@@ -81,7 +82,8 @@ class Errand:
     async def run(self, work: Awaitable[T]) -> T:
         """Await `work` for as long as the fetch may take; raises FetchFailure after that."""
         limit_s = self.hop.settings.timeout_s
-        late = FetchFailure(f"{self.library} brought no token within {limit_s:g} s")
+        its_setting = setting(self.hop.name, "timeout_s")
+        late = FetchFailure(f"{self.library} brought no token within {limit_s:g} s ({its_setting})")
         return await timeout(self.hop.clock, limit_s + GRACE_S, work, late)
 
     async def ask(self, method: str, url: str, headers: Mapping[str, str], body: bytes = b"") -> Reply:

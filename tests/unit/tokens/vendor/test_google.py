@@ -304,7 +304,7 @@ async def test_a_silent_issuer_is_left_in_time_and_no_thread_stays(tmp_path):
     task = asyncio.create_task(failure_of(minting.fetch()))
     await asyncio.wait_for(issuer.asked.wait(), BOUND_S)
     await clock.advance(4)
-    assert (await task).reason == "oauth2.googleapis.com gave no whole answer within 4 s"
+    assert (await task).reason == "oauth2.googleapis.com gave no whole answer within 4 s (credentials.corp.timeout_s)"
     await thread.rest()
     assert (issuer.under_way, issuer.calls) == (0, 1)
 

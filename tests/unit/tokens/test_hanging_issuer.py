@@ -1,0 +1,348 @@
+"""An issuer that takes a fetch and never answers it: its return is noticed, and it is not asked too often for it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from gatepass.call import Request, Secret
+from gatepass.errors import TokenUnavailable
+from gatepass.observe.redaction import Redactor
+from gatepass.tokens import Token, TokenHolder
+from gatepass.tokens.source import is_repeatable
+from tests.unit.clock import DrivenClock, settle
+from tests.unit.tokens.fleet import Fleet, Upstream
+from tests.unit.tokens.scripted import (
+    Answer,
+    Broken,
+    Hang,
+    Kept,
+    Mint,
+    Reply,
+    ScriptedIssuer,
+    Turn,
+    answer,
+    http_json,
+    oauth2,
+    outcomes,
+    refused,
+    static,
+)
+
+OUTAGES_S = (0.1, 1.0, 2.9, 3.1, 5.0, 7.0, 9.0, 9.9, 10.5, 12.0, 13.5, 15.0, 19.0, 23.0, 26.0, 30.0, 60.0)
+FAULTS: dict[str, Turn] = {"hangs": Hang(), "dribbles": Answer(pieces=[b" "] * 10_000, every_s=1.0)}
+ROTATING: dict[str, Any] = {"grant_type": "refresh_token", "refresh_token": Secret("the-first-refresh-token")}
+
+
+@asynccontextmanager
+async def holding(
+    *turns: Turn, otherwise: Turn | None = None, jitter: float = 0.0, **settings: Any
+) -> AsyncIterator[Kept]:
+    clock = DrivenClock()
+    issuer = ScriptedIssuer(clock, *turns, otherwise=otherwise)
+    async with Kept(clock, issuer, oauth2(**{"timeout_s": 10.0, **settings}), jitter=jitter) as it:
+        await settle()
+        yield it
+
+
+async def leave_without(it: Kept, state: str) -> None:
+    """Nobody has a token any more, and the fetch of the next one hangs."""
+    if state == "refused":
+        assert it.holder.reject("token-1")
+    elif state == "ended":
+        it.clock._now += 296.0  # the machine slept
+    elif state == "refused in a refresh":
+        await it.clock.advance(245.0)
+        assert it.holder.reject("token-1")
+    await settle()
+
+
+@pytest.mark.parametrize("jitter", [0.0, 1.0])
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("state", ["none yet", "refused", "ended", "refused in a refresh"])
+async def test_its_return_is_noticed_within_4_seconds_whenever_it_comes(state, fault, jitter):
+    for outage_s in OUTAGES_S:
+        before = () if state == "none yet" else (Mint(),)
+        async with holding(*before, otherwise=FAULTS[fault], jitter=jitter) as it:
+            await leave_without(it, state)
+            await it.clock.advance(outage_s)
+            assert not it.holder.usable
+            it.issuer.otherwise = Mint()
+            await it.clock.advance(4.0)
+            assert it.holder.usable, outage_s
+
+
+async def test_its_return_is_noticed_where_the_token_ended_in_its_refresh():
+    async with holding(Mint(20), otherwise=Hang()) as it:
+        await it.clock.advance(19.1)
+        assert not it.holder.usable
+        it.issuer.otherwise = Mint()
+        await it.clock.advance(4.0)
+        assert it.holder.usable
+
+
+@pytest.mark.parametrize("timeout_s", [10.0, 8.9, 4.0, 30.0])
+async def test_it_is_asked_every_2_seconds_at_most_with_two_fetches_under_way(timeout_s):
+    async with holding(otherwise=Hang(), timeout_s=timeout_s) as it:
+        for _ in range(120):
+            await it.asked(1)
+            await it.clock.advance(0.5)
+            assert it.issuer.under_way <= 2
+        gaps = [late - early for early, late in zip(it.issuer.started_s, it.issuer.started_s[1:], strict=False)]
+        assert (gaps[0], min(gaps) >= 2.0, max(gaps) <= 3.0) == (3.0, True, True)
+        assert it.issuer.calls <= 33
+    await settle()
+
+
+async def test_an_answer_within_3_seconds_is_waited_for_alone():
+    async with holding(otherwise=Mint(delay_s=2.9)) as it:
+        tasks = await it.asked(10)
+        await it.clock.advance(3.0)
+        assert await outcomes(tasks) == ["token-1"] * 10
+        assert it.issuer.calls == 1
+
+
+async def test_who_loses_its_token_in_a_refresh_that_hangs_has_another_asked_three_seconds_after_it():
+    async with holding(Mint(), Hang()) as it:
+        await it.clock.advance(241.0)
+        assert it.holder.reject("token-1")
+        await it.clock.advance(1.9)
+        assert it.issuer.calls == 2
+        await it.clock.advance(0.2)
+        assert it.issuer.calls == 3
+        assert it.holder.usable
+
+
+async def test_while_a_valid_token_is_held_nobody_is_asked_beside():
+    async with holding(Mint(), otherwise=Hang(), timeout_s=100.0) as it:
+        await it.clock.advance(294.9)
+        assert it.issuer.calls == 2
+        await it.clock.advance(0.2)
+        assert it.issuer.calls == 3
+
+
+async def test_who_waits_goes_on_waiting_for_the_first_when_the_second_fails():
+    async with holding(Mint(delay_s=6.0), otherwise=Broken()) as it:
+        tasks = await it.asked(5)
+        await it.clock.advance(4.0)
+        late = await it.asked(5)
+        await it.clock.advance(2.0)
+        assert await outcomes([*tasks, *late]) == ["token-1"] * 10
+        assert it.issuer.calls == 3
+
+
+async def test_who_waits_for_the_first_is_told_its_end_and_from_then_on_waits_a_second():
+    async with holding(otherwise=Hang()) as it:
+        tasks = await it.asked(5)
+        await it.clock.advance(9.9)
+        assert not any(task.done() for task in tasks)
+        await it.clock.advance(0.2)
+        assert await outcomes(tasks) == ["TokenUnavailable"] * 5
+        assert "gave no whole answer within 10 s" in str(tasks[0].exception())
+        later = await it.asked(5)
+        await it.clock.advance(1.0)
+        assert await outcomes(later) == ["TokenUnavailable"] * 5
+
+
+async def test_the_first_success_ends_the_other_and_closes_it():
+    async with holding(Hang(), otherwise=Mint(delay_s=1.0)) as it:
+        await it.clock.advance(3.5)
+        assert it.issuer.under_way == 2
+        await it.clock.advance(0.5)
+        assert (it.issuer.under_way, it.issuer.calls) == (0, 2)
+        assert it.holder.status().failing is False
+
+
+class OnSignal:
+    """Fetches that all come to their end in the same moment, the one asked last with its token first or last."""
+
+    def __init__(self, clock: DrivenClock) -> None:
+        self.clock = clock
+        self.signal = asyncio.Event()
+        self.fetches = 0
+
+    def secrets(self) -> tuple[Secret, ...]:
+        return ()
+
+    async def fetch(self) -> Token:
+        self.fetches += 1
+        text, born_s = f"token-{self.fetches}", self.clock.now()
+        await self.signal.wait()
+        return Token(Secret(text), born_s, 300.0)
+
+
+async def test_of_two_that_succeed_at_once_the_one_asked_for_later_is_held():
+    """Where a new token ends the old one, it is the one that lives."""
+    clock = DrivenClock()
+    source = OnSignal(clock)
+    holder = TokenHolder("odd", source, clock, Redactor(), budget_s=10.0, chance=lambda: 0.0)
+    holder.start()
+    await clock.advance(4.0)
+    source.signal.set()
+    await settle()
+    held = holder.fresh()
+    assert held is not None
+    assert (held.text, source.fetches) == ("token-2", 2)
+    await holder.aclose()
+
+
+async def test_nothing_is_taken_by_a_closed_holder_though_both_succeed():
+    clock = DrivenClock()
+    source = OnSignal(clock)
+    holder = TokenHolder("odd", source, clock, Redactor(), budget_s=10.0, chance=lambda: 0.0)
+    holder.start()
+    await clock.advance(4.0)
+    source.signal.set()
+    await holder.aclose()
+    assert holder.fresh() is None
+
+
+class Stubborn(ScriptedIssuer):
+    """Goes on with what nobody waits for any more, and each of its tokens ends the one before."""
+
+    async def send(self, request: Request) -> Reply:
+        work = asyncio.ensure_future(super().send(request))
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            work.add_done_callback(self._unheard)
+            raise
+
+    def _unheard(self, _: asyncio.Future[Reply]) -> None:
+        self.open -= 1
+
+
+async def test_a_slow_issuer_whose_new_token_ends_the_old_one_loses_no_request_and_is_known_for_slow():
+    issuer = Stubborn(DrivenClock(), otherwise=Mint(delay_s=4.0))
+    upstream = Upstream(issuer)
+    async with Fleet(issuer, count=1) as fleet:
+        for _ in range(30):
+            request = asyncio.create_task(upstream.serve(fleet.replicas[0]))
+            await fleet.clock.advance(10.0)
+            assert request.done()
+        assert (upstream.lost, upstream.served) == (0, 30)
+        assert upstream.refused <= 1
+        assert issuer.calls <= 2 + 1 + 1
+
+
+async def test_a_slow_refusal_is_not_followed_by_a_hurry():
+    """The second try hangs, and its end is no news of an issuer that has said no."""
+    slow_no = Answer(401, b'{"error": "invalid_client"}', delay_s=4.0)
+    async with holding(slow_no, Hang(), otherwise=slow_no) as it:
+        await it.clock.advance(33.9)
+        assert it.issuer.calls == 2
+        await it.clock.advance(0.2)
+        assert it.issuer.calls == 3
+        await it.clock.advance(4.0 + 59.0)
+        assert it.issuer.calls == 3
+
+
+async def test_a_refusal_of_the_second_rests_the_issuer_and_the_first_may_still_succeed():
+    async with holding(Mint(delay_s=6.0), otherwise=refused()) as it:
+        tasks = await it.asked(1)
+        await it.clock.advance(5.0)
+        assert await outcomes(tasks) == ["TokenUnavailable"]
+        assert it.issuer.calls == 2
+        await it.clock.advance(1.5)
+        assert it.holder.usable
+        assert it.issuer.calls == 2
+
+
+async def test_a_wish_to_wait_that_the_second_heard_is_obeyed():
+    async with holding(Hang(), otherwise=answer({}, 429, (b"retry-after", b"20"))) as it:
+        await it.clock.advance(22.9)
+        assert it.issuer.calls == 2
+        await it.clock.advance(0.2)
+        assert it.issuer.calls == 3
+
+
+async def test_a_wrong_secret_is_shown_once_in_each_rest_though_the_issuer_hangs_then():
+    async with holding(refused(), otherwise=Hang()) as it:
+        await it.clock.advance(39.9)
+        assert it.issuer.calls == 2
+
+
+async def test_a_refresh_token_is_never_in_flight_twice():
+    async with holding(otherwise=Hang(), **ROTATING) as it:
+        for _ in range(120):
+            await it.asked(1)
+            await it.clock.advance(0.5)
+            assert it.issuer.under_way <= 1
+        assert all(b"the-first-refresh-token" in request.body for request in it.issuer.requests)
+        it.issuer.otherwise = Mint(more={"refresh_token": "the-second"})
+        await it.clock.advance(14.0)
+        assert it.holder.usable
+        calls = it.issuer.calls
+        await it.clock.advance(30.0)
+        assert it.issuer.calls == calls
+
+
+async def test_a_refresh_token_is_used_once_though_its_answer_takes_long():
+    new = {"refresh_token": "the-next"}
+    async with holding(Mint(delay_s=4.0, more=new), otherwise=Mint(more=new), **ROTATING) as it:
+        await it.clock.advance(60.0)
+        assert it.holder.usable
+        assert it.issuer.calls == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "repeatable"),
+    [
+        (oauth2(), True),
+        (oauth2(refresh_token=Secret("r")), False),
+        (oauth2(grant_type="refresh_token", refresh_token=Secret("r")), False),
+        (oauth2(refresh_token_file="/var/lib/gatepass/corp.refresh"), False),
+        (http_json(json={"id": "bot"}), True),
+        (static(), True),
+    ],
+)
+def test_what_uses_up_a_refresh_token_is_not_asked_twice_at_once(settings, repeatable):
+    assert is_repeatable(settings) is repeatable
+
+
+async def test_while_the_first_is_under_way_the_status_tells_of_no_next_try():
+    async with holding(otherwise=Hang()) as it:
+        await it.clock.advance(1.0)
+        status = it.holder.status()
+        assert (status.refreshing, status.failing, status.next_try_in_s) == (True, False, None)
+        await it.clock.advance(2.5)
+        status = it.holder.status()
+        assert (status.refreshing, status.failing, status.next_try_in_s) == (True, True, 1.5)
+
+
+async def test_a_source_that_knows_no_bound_is_asked_again_and_named_when_its_time_is_over():
+    clock = DrivenClock()
+    source = OnSignal(clock)
+    holder = TokenHolder("odd", source, clock, Redactor(), budget_s=10.0, chance=lambda: 0.0)
+    holder.start()
+    task = asyncio.create_task(holder.token())
+    await clock.advance(10.3)
+    with pytest.raises(TokenUnavailable, match="within 10 s"):
+        await task
+    assert source.fetches == 5
+    await holder.aclose()
+
+
+@pytest.mark.parametrize("outage_s", OUTAGES_S)
+@pytest.mark.parametrize("processes", [1, 4])
+async def test_the_processes_that_share_a_store_notice_its_return_within_4_seconds(processes, outage_s):
+    issuer = ScriptedIssuer(DrivenClock(), otherwise=Hang())
+    async with Fleet(issuer, processes, jitter=0.5) as fleet:
+        await fleet.clock.advance(outage_s)
+        issuer.otherwise = Mint()
+        await fleet.clock.advance(4.0)
+        assert None not in fleet.texts
+
+
+async def test_the_processes_that_share_a_store_ask_little_more_often_than_one_would():
+    async def calls(replicas: int) -> int:
+        issuer = ScriptedIssuer(DrivenClock(), otherwise=Hang())
+        async with Fleet(issuer, count=replicas, jitter=0.5) as fleet:
+            await fleet.clock.advance(60.0)
+        return issuer.calls
+
+    assert await calls(4) <= 2 * await calls(1)

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from gatepass.runtime import Tasks
+from gatepass.tokens.keeper import NAP_S, Keeper
+from tests.unit.clock import DrivenClock, settle
+
+
+class Tended:
+    """What a keeper tends; a look may raise."""
+
+    def __init__(self, *naps: float | BaseException) -> None:
+        self.clock = DrivenClock(now=0.0)
+        self.naps = list(naps)
+        self.looks_s: list[float] = []
+        self.errors: list[BaseException] = []
+        self.keeper = Keeper("corp", self.clock, self.tend, self.errors.append)
+
+    def tend(self) -> float:
+        self.looks_s.append(self.clock.now())
+        nap = self.naps.pop(0) if self.naps else math.inf
+        if isinstance(nap, BaseException):
+            raise nap
+        return nap
+
+
+@pytest.mark.parametrize(
+    ("naps", "looks_s"), [((), [0, 5, 10]), ((1.0, 3.0, 4.0), [0, 1, 4, 8]), ((0.0,), [0, 0, 5, 10])]
+)
+async def test_it_looks_when_it_was_told_to_and_every_five_seconds(naps, looks_s):
+    tended, tasks = Tended(*naps), Tasks()
+    tended.keeper.start(tasks)
+    await tended.clock.advance(2 * NAP_S)
+    assert tended.looks_s == looks_s
+    await tasks.aclose()
+
+
+async def test_roused_it_looks_at_once():
+    tended, tasks = Tended(), Tasks()
+    tended.keeper.start(tasks)
+    await tended.clock.advance(1.0)
+    tended.keeper.rouse()
+    await settle()
+    assert tended.looks_s == [0, 1]
+    await tasks.aclose()
+
+
+async def test_after_a_bug_it_goes_on_and_tells_of_it():
+    bug = KeyError("x")
+    tended, tasks = Tended(bug), Tasks()
+    tended.keeper.start(tasks)
+    await tended.clock.advance(NAP_S)
+    assert (tended.looks_s, tended.errors) == ([0, NAP_S], [bug])
+    await tasks.aclose()
+
+
+async def test_once_stopped_it_does_not_begin_again():
+    tended, tasks = Tended(KeyError("x")), Tasks()
+    tended.keeper.start(tasks)
+    tended.keeper.stop()
+    await tended.clock.advance(2 * NAP_S)
+    assert (tended.looks_s, tended.errors) == ([0], [])
+    await tasks.aclose()

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import asyncio
+
+from gatepass.tokens.runs import Run, Runs
+from tests.unit.clock import settle
+
+
+def run() -> Run:
+    async def work() -> None:
+        await asyncio.Event().wait()
+
+    return asyncio.ensure_future(work())  # type: ignore[arg-type]
+
+
+async def ended(*tasks: Run) -> list[bool]:
+    await settle(3)
+    states = [task.cancelled() for task in tasks]
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+    return states
+
+
+async def test_a_third_takes_the_place_of_the_newest():
+    runs, tasks = Runs(), [run() for _ in range(3)]
+    for moment, task in enumerate(tasks):
+        runs.add(task, float(moment), awaited=moment == 0)
+    assert (len(runs), runs.awaited, runs.begun_s) == (2, True, 0.0)
+    assert [runs.remove(task) for task in tasks] == [True, False, True]
+    assert (len(runs), runs.awaited) == (0, False)
+    assert await ended(*tasks) == [False, True, False]
+
+
+async def test_what_is_given_up_is_cancelled_and_what_is_let_go_goes_on():
+    given_up, let_go, tasks = Runs(), Runs(), [run(), run()]
+    given_up.add(tasks[0], 1.0, awaited=True)
+    let_go.add(tasks[1], 1.0, awaited=True)
+    given_up.give_up()
+    let_go.let_go()
+    assert (len(given_up), len(let_go), given_up.awaited, let_go.awaited) == (0, 0, False, False)
+    assert await ended(*tasks) == [True, False]
+
+
+async def test_nobody_waits_for_one_that_began_in_trouble():
+    runs, task = Runs(), run()
+    runs.add(task, 1.0, awaited=False)
+    assert not runs.awaited
+    await ended(task)
