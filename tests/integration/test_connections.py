@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import ssl
 from collections.abc import Iterator
@@ -289,6 +290,17 @@ async def test_a_target_that_got_no_byte_is_followed_by_the_next_one():
                 answer = await gate.ask().answer()
             assert (answer.status, answer.json()) == (200, COMPLETION)
             assert second.received[0].json() == {**HELLO, "model": "b"}
+
+
+async def test_a_target_that_was_not_reached_stands_in_the_access_line_and_in_the_metrics(caplog):
+    caplog.set_level(logging.INFO, "gatepass.access")
+    with nobody() as refuses:
+        async with Scripted([GOOD]) as second, gateway(**two({"base_url": refuses}, second)) as gate:
+            assert (await gate.ask().answer()).status == 200
+            metrics = (await gate.ask(None, "/metrics", method="GET").answer()).body.decode()
+    (line,) = [record.__dict__["fields"] for record in caplog.records if record.getMessage() == "exchange"]
+    assert (line["upstream"], line["failover"], line["outcome"]) == ("second", ("first=upstream_connect",), "ok")
+    assert 'gatepass_failovers_total{code="upstream_connect",upstream="first"} 1.0' in metrics
 
 
 async def test_without_a_token_the_next_target_is_asked():

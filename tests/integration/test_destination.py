@@ -260,6 +260,37 @@ async def test_any_other_path_is_404_and_says_what_exists(gate, path):
 
 
 @pytest.mark.parametrize(
+    ("path", "base", "seems"),
+    [
+        *(
+            ("/", "/v1", None),
+            ("/v1", "/v1", None),
+            ("/v1/messages", "/v1", None),
+            ("/for/dify/v1", "/for/dify/v1", None),
+        ),
+        ("/v1/chat/completions/chat/completions", "/v1", "/v1/chat/completions"),
+        ("/api/v1/models", "/v1", "/api/v1"),
+        ("/for/dify/api/v1/models", "/for/dify/v1", "/for/dify/api/v1"),
+        ("/for/nobody/api/v1/models", "/v1", "/for/nobody/api/v1"),
+    ],
+)
+async def test_a_wrong_base_url_is_told_the_right_one(gate, path, base, seems):
+    """Without a key: whoever has the base URL wrong may not have come to the key."""
+    answer = await gate.ask(None, path, method="GET", headers={"host": "llm.corp.example:8080"}).answer()
+    assert (answer.status, answer.error["code"]) == (404, "unknown_path")
+    right = f"There is nothing at {path}. The base URL is http://llm.corp.example:8080{base}"
+    seen = f"; the one of this client seems to end in {seems}" if seems else ""
+    assert answer.error["message"].startswith(f"{right}{seen}. gatepass serves ")
+
+
+@pytest.mark.parametrize("path", ["//v1/chat/completions", "/v1//chat/completions", "/for/dify/v1//chat//completions/"])
+async def test_a_base_url_that_ends_in_a_slash_is_served_and_leaves_no_trace_upstream(gate, upstream, path):
+    answer = await gate.ask(HELLO, path, headers={**JSON, "x-api-key": KEY}).answer()
+    assert answer.status == 200
+    assert upstream.received[-1].target == "/v1/chat/completions"
+
+
+@pytest.mark.parametrize(
     ("method", "path", "allow"),
     [
         *(("GET", "/v1/chat/completions", "POST"), ("PUT", "/v1/embeddings", "POST")),

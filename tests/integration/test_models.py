@@ -289,3 +289,14 @@ async def test_fifty_failing_lists_do_not_hammer_the_upstream():
     async with Scripted([Rst()]) as upstream, gateway(upstream=upstream.url) as gate:
         await asyncio.gather(*(listed(gate) for _ in range(50)))
         assert len(upstream.received) < 25
+
+
+async def test_a_list_for_which_the_key_is_refused_says_which_key_it_was():
+    refused = [Send(reply({"error": {"message": "no such key"}}, 401))]
+    async with Scripted(refused) as upstream:
+        upstreams = {"chat": {"base_url": upstream.url, "credential": "corp"}}
+        credentials = {"corp": {"type": "static", "token": "s3cret-token-0123"}}
+        async with gateway(upstreams=upstreams, credentials=credentials) as gate:
+            status, body = await listed(gate)
+    assert (status, body["error"]["code"]) == (401, "upstream_auth")
+    assert "no such key. Tried once, with the key of the credential 'corp'" in body["error"]["message"]

@@ -362,6 +362,7 @@ async def test_a_401_to_the_new_token_too_is_the_upstreams_own_answer(corporatio
     assert (answer.status, answer.error["code"], answer.error["hop"]) == (401, "upstream_auth", "upstream:chat")
     assert answer.headers["x-should-retry"] == "false"
     assert answer.headers["x-gatepass-hop"] == "upstream:chat"
+    assert answer.error["message"].count("and once more with a new one, fetched 0 s ago.") == 1
     assert corporation.used(corporation.chat) == [token(1), token(2)]
 
 

@@ -10,6 +10,7 @@ import pytest
 from tests.integration.gateway import JSON, gateway
 from tests.integration.scripted import Scripted, Send, event, reply, stream
 from tests.integration.strict_azure import StrictAzure
+from tests.integration.test_passage import static
 
 TEXT = {"id": "cmpl-1", "object": "text_completion", "created": 1, "model": "m"}
 ASKED = {"model": "m", "prompt": "Say"}
@@ -115,7 +116,8 @@ async def test_a_question_without_a_model_that_nothing_serves_is_told_so():
     ):
         answer = await gp.ask(TEI, "/rerank").answer()
     assert (answer.status, answer.error["code"]) == (404, "model_not_found")
-    assert "operations" in answer.error["message"]
+    assert "`operations: {rerank: {upstream: NAME}}`" in answer.error["message"]
+    assert answer.error["message"].endswith("name one of these: rr.")
 
 
 @pytest.mark.parametrize("path", ["/", "/v1/", "/v1/v1/"])
@@ -144,8 +146,8 @@ async def test_a_reply_that_ranks_nothing_is_an_error_and_never_zeros(said):
     assert (answer.status, answer.error["code"]) == (502, "upstream_invalid")
 
 
-async def test_an_operations_own_rules_and_bounds_count_for_what_no_model_names():
-    operations = {"rerank": {"upstream": "chat", "rules": {"drop": ["user"]}, "timeouts": {"first_byte_s": 7}}}
+async def test_an_operations_rules_and_bounds_count_for_all_models():
+    operations = {"rerank": {"rules": {"drop": ["user"]}, "timeouts": {"first_byte_s": 7}}}
     models = {"*": {"upstream": "chat"}, "own": {"upstream": "chat"}}
     async with (
         Scripted(answer=StrictAzure().answer) as upstream,
@@ -153,7 +155,38 @@ async def test_an_operations_own_rules_and_bounds_count_for_what_no_model_names(
     ):
         await gp.ask({**COHERE, "user": "u"}, "/v1/rerank").answer()
         await gp.ask({**COHERE, "user": "u", "model": "own"}, "/v1/rerank").answer()
-        (target,) = gp.gate.routes.resolve("rerank", "rr")
-    assert ["user" in request.json() for request in upstream.received[:2]] == [False, True]
-    assert target.timeouts is not None
-    assert target.timeouts.first_byte_s == 7
+        targets = [*gp.gate.routes.resolve("rerank", "rr"), *gp.gate.routes.resolve("rerank", "own")]
+    assert ["user" in request.json() for request in upstream.received] == [False, False]
+    assert [target.timeouts and target.timeouts.first_byte_s for target in targets] == [7, 7]
+
+
+async def test_one_operation_of_a_model_has_an_upstream_a_credential_and_a_name_of_its_own():
+    async with Scripted(answer=StrictAzure().answer) as upstream:
+        upstreams = {
+            "chat": {"base_url": f"{upstream.url}/nowhere"},
+            "ranks": {"base_url": f"{upstream.url}/v1", "credential": "corp"},
+        }
+        models = {"m": {"upstream": "chat", "operations": {"rerank": {"upstream": "ranks", "name": "rr"}}}}
+        async with gateway(upstreams=upstreams, credentials=static(), models=models) as gp:
+            answer = await gp.ask({**COHERE, "model": "m"}, "/v1/rerank").answer()
+    assert answer.status == 200
+    (request,) = upstream.received
+    assert (request.target, request.json()["model"]) == ("/v1/rerank", "rr")
+    assert request.header("authorization") == "Bearer s3cret-token-0123"
+
+
+NO_MODEL = Send(reply({"error": {"message": "The model `m` does not exist.", "code": "model_not_found"}}, 404))
+
+
+@pytest.mark.parametrize("named", [True, False])
+async def test_a_clients_name_that_the_upstream_does_not_know_is_told_where_another_is_said(named):
+    models = {"m": {"upstream": "chat", "name": "deployed"}} if named else {"*": {"upstream": "chat"}}
+    async with Scripted([NO_MODEL]) as upstream, gateway(upstream=upstream.url, models=models) as gp:
+        chat = await gp.ask({"model": "m", "messages": [{"role": "user", "content": "hi"}]}).answer()
+        response = await gp.ask({"model": "m", "input": "hi"}, "/v1/responses").answer()
+        form = b'--x\r\ncontent-disposition: form-data; name="model"\r\n\r\nm\r\n--x--\r\n'
+        typed = {"content-type": "multipart/form-data; boundary=x"}
+        audio = await gp.ask(form, "/v1/audio/transcriptions", headers=typed).answer()
+    for answer in (chat, response, audio):
+        assert (answer.status, answer.error["code"]) == (404, "model_not_found")
+        assert ("set models.m.name to what it is called there" in answer.error["message"]) is not named

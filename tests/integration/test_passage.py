@@ -81,6 +81,41 @@ async def test_a_form_without_a_model_goes_where_its_operation_says():
     assert (nowhere.status, nowhere.error["code"]) == (404, "model_not_found")
 
 
+async def test_a_model_named_in_single_quotes_is_found_and_goes_up_in_double_ones():
+    models = {"w-1": {"upstream": "chat", "name": "whisper-large"}}
+    body = form(first=False).replace(b'name="model"', b"name='model'")
+    async with (
+        Scripted(answer=lambda _: [Send(reply(TRANSCRIPT))]) as upstream,
+        gateway(upstream=upstream.url, models=models) as gp,
+    ):
+        answer = await gp.ask(body, "/v1/audio/transcriptions", headers=FORM).answer()
+    assert answer.status == 200
+    assert upstream.received[0].body == form(first=False, model="whisper-large")
+
+
+LATE = {
+    "no model leads on without": ({"w-1": {"upstream": "chat"}}, None),
+    "its key wants a model": ({}, ["w-*"]),
+    "all lead on without": ({}, None),
+}
+
+
+@pytest.mark.parametrize("case", LATE)
+async def test_a_model_behind_a_file_that_cannot_be_held_is_told_to_stand_before_it(case):
+    models, of_key = LATE[case]
+    access = {"keys": [{"name": "a", "hash": f"sha256:{sha256(KEY.encode()).hexdigest()}", "models": of_key}]}
+    late = form(bytes(3 * KEPT_BYTES), first=False)
+    limits = {"body_bytes": KEPT_BYTES}
+    async with (
+        Scripted(answer=lambda _: [Send(reply(TRANSCRIPT))]) as upstream,
+        gateway(upstream=upstream.url, models=models, access=access, limits=limits) as gp,
+    ):
+        headers = {**FORM, "authorization": f"Bearer {KEY}"}
+        answer = await gp.ask(late, "/v1/audio/transcriptions", headers=headers).answer()
+    assert (answer.status, answer.error["code"], answer.error["param"]) == (400, "invalid_request", "model")
+    assert "Send `model` before the file" in answer.error["message"]
+
+
 async def test_a_key_for_some_models_wants_one_of_them_named():
     keys = [{"name": "a", "hash": f"sha256:{sha256(KEY.encode()).hexdigest()}", "models": ["w-*"]}]
     headers = {**FORM, "authorization": f"Bearer {KEY}"}

@@ -154,7 +154,7 @@ async def test_watch_tells_of_each_refresh_until_ctrl_c(tmp_path):
         assert process.stderr is not None
         try:
             async with asyncio.timeout(BOUND_S):
-                while not lines or sum("minted" in line for line in lines) < 2:
+                while not lines or sum("new token" in line for line in lines) < 2:
                     lines.append((await process.stdout.readline()).decode())
                 process.send_signal(signal.SIGINT)
                 rest, told = await process.communicate()
@@ -164,6 +164,8 @@ async def test_watch_tells_of_each_refresh_until_ctrl_c(tmp_path):
     assert (process.returncode, told) == (0, b"")
     printed = "".join(lines) + rest.decode()
     assert lines[0] == "credential   corp (oauth2)\n"
-    assert re.search(r"^\d\d:\d\d:\d\d minted: opaque, sent for 2 s; next try in \d s$", printed, re.MULTILINE)
+    assert re.search(
+        r"^\d\d:\d\d:\d\d new token \(fetch 2\): opaque, lives 2 s; next try in \d s$", printed, re.MULTILINE
+    )
     assert re.search(r"^\d\d:\d\d:\d\d failed: .*temporarily_unavailable.*$", printed, re.MULTILINE)
     assert "token-number" not in printed

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from gatepass.adapt.crowd import KNOWN_S
+from gatepass.adapt.learned import Subject
 from gatepass.adapt.lesson import Lesson
-from gatepass.adapt.memory import Subject
 from gatepass.call import Call, Complaint, Operation, Surface, Target
 from gatepass.config.model import Config
 from gatepass.errors import UpstreamClosed, UpstreamEmpty, UpstreamError, UpstreamRefusal, UpstreamTimeout
@@ -244,7 +244,8 @@ async def test_a_refusal_of_streams_teaches_a_responses_call_as_it_does_a_chat(s
             "Not Found",
             (
                 "Not Found. If chat completions work at upstreams.chat, it has no Responses API: let the client ask by"
-                " chat completions (n8n: responsesApiEnabled off in the node)."
+                " chat completions (n8n: responsesApiEnabled off in the node), or name an upstream that has one by"
+                " operations.responses of the entry under `models`."
             ),
         ),
         (400, "No such thing.", "No such thing. The path may be wrong."),

@@ -48,6 +48,16 @@ def test_an_upstream_that_serves_other_models_too_says_nothing_of_one(pattern):
     assert kinds(operations=OPERATIONS, models={pattern: {"upstream": "embed"}}).typed("corp", ["embed"]) == "corp"
 
 
+def test_an_upstream_to_which_one_operation_of_a_model_leads_serves_other_models_too():
+    models = {"m": {"upstream": "chat", "operations": {"responses": {"upstream": "embed"}}}}
+    assert kinds(operations=OPERATIONS, models=models).typed("corp", ["embed"]) == "corp"
+
+
+def test_an_operation_without_an_upstream_tells_no_kind():
+    operations = {**OPERATIONS, "speech": {"rules": {"drop": ["user"]}}}
+    assert kinds(operations=operations).typed("corp", ["rank"]) == "corp___rerank"
+
+
 RERANK_AT_CHAT = {"rerank": {"upstream": "chat", "model": "rr"}}
 
 

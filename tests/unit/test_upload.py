@@ -51,6 +51,18 @@ async def test_another_name_stands_in_the_place_of_the_models_and_in_the_length(
     assert upload.length_bytes == len(whole)
 
 
+@pytest.mark.parametrize("name", [None, "w", "whisper-large"])
+async def test_a_model_named_in_single_quotes_goes_up_in_double_ones(name):
+    part, file = PART.replace(b'"', b"'") % (b"model", b"w"), PART % (b"file", b"x")
+    for pieces in ((part, file, END), (file, part, END)):
+        one, _ = form(*pieces)
+        await one.begin()
+        upload = one.as_model(name)
+        told = b"".join(pieces).replace(part, PART % (b"model", (name or "w").encode()))
+        assert await sent(upload) == told
+        assert upload.length_bytes == len(told)
+
+
 async def test_what_was_kept_can_be_sent_again_in_the_middle_too():
     one, _ = form(PART % (b"model", b"w"), PART % (b"file", b"x"), PART % (b"last", b"y"), END)
     await one.begin()
@@ -85,6 +97,15 @@ async def test_a_model_that_comes_when_the_form_is_on_its_way_breaks_it():
     assert (one.model, exchange.bytes_in < 2 * KEPT_BYTES) == (None, True)
     with pytest.raises(InvalidRequest, match="before the file"):
         await sent(one.as_model(None))
+
+
+async def test_a_form_that_leads_nowhere_without_its_model_says_how_much_was_looked_at():
+    one, exchange = form(*LATE)
+    await one.begin()
+    told = one.without_model()
+    assert (told.param, told.code) == ("model", "invalid_request")
+    assert f"The first {exchange.bytes_in} bytes of the form name no `model`" in told.message
+    assert "Send `model` before the file" in told.message
 
 
 async def test_a_form_that_may_be_held_is_read_until_its_model_is_known():

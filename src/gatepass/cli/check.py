@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import aclosing
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import click
@@ -22,21 +23,31 @@ if TYPE_CHECKING:
 NOTHING_PROVEN = 4
 NOTHING = f"nothing failed, and nothing was proven: exit code {NOTHING_PROVEN}"
 OPERATIONS = ("chat", "completions", "embeddings", "rerank")
+OF_KIND: Mapping[str | None, str] = MappingProxyType(
+    {None: "chat", "chat": "chat", "vision": "chat", "embedding": "embeddings", "rerank": "rerank"}
+)
+"""What a model is asked for, by what it is declared for."""
 
 
 @click.command()
 @click.option("--config", "path", metavar="FILE", help="The configuration; GATEPASS_CONFIG names it too.")
 @click.option("--model", help="Show where this model's requests go, and what is changed on the way.")
 @click.option("--key", "caller", metavar="NAME", help="As this caller: the name of an entry of access.keys.")
-@click.option("--operation", type=click.Choice(OPERATIONS), default="chat", show_default=True, help="With --model.")
+@click.option(
+    "--operation",
+    type=click.Choice(OPERATIONS),
+    help="With --model; without it what the model is declared for, and chat where that is not said.",
+)
 @click.option("--all", "every", is_flag=True, help="Show the defaults too.")
 @click.option("--live", is_flag=True, help="Mint each token and call each upstream; with --model for real.")
-def check(path: str | None, model: str | None, caller: str | None, operation: str, every: bool, live: bool) -> None:
+def check(
+    path: str | None, model: str | None, caller: str | None, operation: str | None, every: bool, live: bool
+) -> None:
     """Check the configuration and show what was set as it counts, secrets hidden, each value with its origin.
 
     --live sends GET /models to each upstream, with the token and without. Where that proves nothing
-    (????) add --model M: its route then gets one tiny real call, which may be billed; with --key as
-    that caller's.
+    (????) add --model M: the upstreams of its route, and no others, then get one tiny real call, which
+    may be billed; with --key as that caller's.
 
     Exit codes: 0 nothing failed, 1 a check failed, 2 the configuration cannot be used, 4 --live could
     prove nothing.
@@ -47,13 +58,11 @@ def check(path: str | None, model: str | None, caller: str | None, operation: st
     for warning in idle(loaded.config):
         click.echo(f"warning: {warning}", err=True)
     key = None if caller is None else _caller(loaded.config, caller)
-    fine = True
     if model is not None:
-        fine = _show_route(loaded.config, operation, model, key)
-    elif not live:
-        _show(loaded, every=every)
-    code = _try_hops(loaded.config, _trial(operation, model, key) if fine else None) if live else 0
-    sys.exit(code if fine else CHECK_FAILED)
+        sys.exit(_check_model(loaded.config, operation or _operation_of(loaded.config, model), model, key, live=live))
+    if live:
+        sys.exit(_try_hops(loaded.config, None))
+    _show(loaded, every=every)
 
 
 def _show(loaded: Loaded, *, every: bool) -> None:
@@ -77,10 +86,23 @@ def idle(config: Config) -> Iterator[str]:
     yield from (f"credentials.{name}: no upstream names it" for name in config.credentials if name not in used)
 
 
-def _show_route(config: Config, operation: str, model: str, key: AccessKey | None) -> bool:
-    """Print the way of a request; False where it would be refused."""
+def _operation_of(config: Config, model: str) -> str:
+    """What `model` is for, by its entry (a glob's too), or by the operation whose requests without a model go to it."""
+    from gatepass.adapt.declared import Declared
+    from gatepass.model_kinds import Kinds, declared
+
+    entry = Declared.from_config(config).model("chat", model)
+    kind = (None if entry is None else declared(entry)) or Kinds(config).of(model)
+    if kind not in OF_KIND:
+        refuse(f"{model} is declared as {kind}, and check has no call for that: name one by --operation")
+    return OF_KIND[kind]
+
+
+def _check_model(config: Config, operation: str, model: str, key: AccessKey | None, *, live: bool) -> int:
+    """Print the way of a request, and with `live` what its upstreams answer; the exit code."""
     from gatepass.admission.doors import permit
     from gatepass.cli.way import way
+    from gatepass.doctor import Trial
     from gatepass.errors import CallerError
 
     try:
@@ -89,9 +111,11 @@ def _show_route(config: Config, operation: str, model: str, key: AccessKey | Non
         found = way(config, operation, model, key)
     except CallerError as error:
         click.echo(f"refused: {error.status} {error.code}: {error.message}")
-        return False
+        return CHECK_FAILED
     click.echo("\n".join(found.lines))
-    return found.fine
+    profile = (key.profile if key is not None else None) or "plain"
+    code = _try_hops(config, Trial(operation, model, profile)) if live else 0
+    return code if found.fine else CHECK_FAILED
 
 
 def _caller(config: Config, name: str) -> AccessKey:
@@ -99,14 +123,6 @@ def _caller(config: Config, name: str) -> AccessKey:
     if name not in names:
         refuse(f"--key: {name!r} is not the name of a key; there is {', '.join(names) or 'none'}")
     return config.access.keys[names.index(name)]
-
-
-def _trial(operation: str, model: str | None, key: AccessKey | None) -> Trial | None:
-    from gatepass.doctor import Trial
-
-    if model is None:
-        return None
-    return Trial(operation, model, (key.profile if key is not None else None) or "plain")
 
 
 def _try_hops(config: Config, trial: Trial | None) -> int:

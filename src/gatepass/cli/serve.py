@@ -7,9 +7,10 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
@@ -32,17 +33,19 @@ STDERR_FD = 2
 @click.option("--host", help="The address to listen on, instead of server.host.")
 @click.option("--port", type=click.IntRange(0, 65535), help="The port, instead of server.port; 0 picks a free one.")
 @click.option("--workers", type=click.IntRange(1, 64), help="How many processes serve, instead of server.workers.")
-@click.option("--worker", hidden=True, help="The name of this worker: set by the supervisor, as the next two are.")
+@click.option("--worker", type=int, hidden=True, help="This worker's number: set by the supervisor, as the rest is.")
 @click.option("--fds", type=int, nargs=3, hidden=True, help="Inherited: listening socket, lifeline, key of the store.")
 @click.option("--peers", type=click.Path(path_type=Path), hidden=True)
+@click.option("--log-format", default="json", hidden=True, help="The supervisor's own.")
 def serve(
     config_path: str | None,
     host: str | None,
     port: int | None,
     workers: int | None,
-    worker: str | None,
+    worker: int | None,
     fds: tuple[int, int, int] | None,
     peers: Path | None,
+    log_format: str,
 ) -> None:
     """Serve until SIGTERM or Ctrl-C, then let running streams finish."""
     # the kernel drops a SIGTERM for which pid 1 has no handler: a container stopped during the imports would stay.
@@ -51,16 +54,19 @@ def serve(
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     signal.signal(signal.SIGHUP, lambda *_: None)  # a reload; not SIG_IGN, which programs would inherit
     _keep_descriptors()
-    loaded = load_or_exit(config_path, host, port)
     if worker is not None and fds is not None and peers is not None:
-        _work(loaded, fds, peers, worker)
+        from gatepass.cli.worker import Heritage, work
+
+        work(Heritage(worker, fds, peers, log_format), config_path, host, port)
         return
+    loaded = load_or_exit(config_path, host, port)
     listening = _listen(loaded)
     count = workers or loaded.config.server.workers
     if count == 1:
         _serve(loaded, listening)
     else:
-        _supervise(loaded, listening, count, _worker_command(config_path, host, port))
+        command = [*_worker_command(config_path, host, port), "--log-format", loaded.config.log.format]
+        _supervise(loaded, listening, count, command)
 
 
 def _keep_descriptors() -> None:
@@ -78,26 +84,9 @@ def _keep_descriptors() -> None:
 def _serve(loaded: Loaded, listening: socket.socket) -> None:
     from gatepass.app import Server
 
-    gate = _gate(loaded)
+    gate = gate_of(loaded)
     _announce(loaded)
     Server(gate, _say_where).run(sockets=[listening])
-
-
-def _work(loaded: Loaded, fds: tuple[int, int, int], folder: Path, name: str) -> None:
-    from gatepass.api.learned import lessons_of
-    from gatepass.api.peers import Peers
-    from gatepass.api.status import status_of
-    from gatepass.app import Server
-    from gatepass.store.choice import Inheritance
-    from gatepass.supervisor import STORE
-
-    listening, lifeline, key = fds
-    with open(key, "rb") as pipe:
-        inheritance = Inheritance(folder / STORE, pipe.read())
-    gate = _gate(loaded, inheritance)
-    peers = Peers(folder, name, gate.metrics.exposition, lambda: status_of(gate), lambda: lessons_of(gate))
-    server = Server(gate, lambda _: None, peers, socket.socket(fileno=lifeline))
-    server.run(sockets=[socket.socket(fileno=listening)])
 
 
 def _worker_command(config_path: str | None, host: str | None, port: int | None) -> list[str]:
@@ -127,7 +116,13 @@ def _supervise(loaded: Loaded, listening: socket.socket, count: int, command: li
         refuse(str(error))
 
 
-def _gate(loaded: Loaded, inheritance: Inheritance | None = None) -> Gate:
+def gate_of(
+    loaded: Loaded,
+    refuse: Callable[[str], NoReturn] = refuse,
+    inheritance: Inheritance | None = None,
+    worker: int | None = None,
+) -> Gate:
+    """The Gate of a configuration, and the log as that wants it; what cannot be used after all is for `refuse`."""
     from gatepass.config.references import UnresolvedReference
     from gatepass.gate import build_gate
     from gatepass.observe.log import configure
@@ -141,7 +136,7 @@ def _gate(loaded: Loaded, inheritance: Inheritance | None = None) -> Gate:
         refuse(f"a certificate of the configuration cannot be loaded: {error}")
     except UnresolvedReference as error:
         refuse(f"a secret of the configuration has gone since it was read: {error}")
-    configure(loaded.config.log.level, loaded.config.log.format, gate.redactor)
+    configure(loaded.config.log.level, loaded.config.log.format, gate.redactor, worker=worker)
     return gate
 
 

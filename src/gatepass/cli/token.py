@@ -113,6 +113,7 @@ async def _run(config: Config, name: str, *, watch: bool, reveal: bool) -> bool:
 
 
 async def _show(gate: Gate, name: str, holder: TokenHolder, *, reveal: bool, watch: bool) -> bool:
+    from gatepass.cli.watch import next_try
     from gatepass.errors import TokenUnavailable
 
     began_s = gate.clock.now()
@@ -122,7 +123,7 @@ async def _show(gate: Gate, name: str, holder: TokenHolder, *, reveal: bool, wat
         status = holder.status()
         reason = status.last_error or error.message
         if watch:
-            _tell(f"failed: {reason}{_next(status)}")
+            _tell(f"failed: {reason}{next_try(status)}")
         else:
             click.echo(f"FAIL credential:{name}: {reason}", err=True)
         return False
@@ -135,15 +136,14 @@ async def _show(gate: Gate, name: str, holder: TokenHolder, *, reveal: bool, wat
 
 
 async def _watch(gate: Gate, holder: TokenHolder) -> None:
+    from gatepass.cli.watch import Look, Story
     from gatepass.runtime import sleep
 
-    before = holder.status()
+    story = Story(Look(holder.status(), holder.fresh()))
     while True:
         await sleep(gate.clock, LOOK_S)
-        after = holder.status()
-        for line in changes(before, after):
+        for line in story.since(Look(holder.status(), holder.fresh())):
             _tell(line)
-        before = after
 
 
 def _tell(line: str) -> None:
@@ -187,17 +187,17 @@ def _life(credential: AnyCredential, token: Token) -> str:
         ToldBy.DEFAULT: "default_ttl_s, for nothing tells it",
         ToldBy.NOBODY: "told by nobody",
     }[token.told_by]
-    return f"{_rounded(token.life_s)} s, {told_by}"
+    return f"{rounded(token.life_s)} s, {told_by}"
 
 
-def _rounded(seconds: float) -> str:
+def rounded(seconds: float) -> str:
     """Cut off, never up: no token lives longer than is said."""
     return f"{int(seconds)}" if seconds >= WHOLE_FROM_S else f"{int(seconds * 10) / 10:g}"
 
 
 def _future(token: Token, status: Status) -> Iterator[tuple[str, str]]:
     if status.left_s is not None and token.life_s is not None:
-        kept_s = _rounded(token.end_s - token.expires_s)
+        kept_s = rounded(token.end_s - token.expires_s)
         yield "sent for", f"{status.left_s:.0f} s more; not in its last {kept_s} s, or it might end on the way"
     if status.next_try_in_s is not None:
         yield "refresh", f"in {status.next_try_in_s:.0f} s"
@@ -219,22 +219,3 @@ def _carried(config: Config, name: str) -> Iterator[str]:
 def _way(carry: Carry) -> str:
     fields = [f"{name}: {template}" for name, template in carry.templates.items()]
     return " and ".join([*fields, *([f"?{carry.query}={{token}}"] if carry.query else [])])
-
-
-def changes(before: Status, after: Status) -> Iterator[str]:
-    """What has happened to a credential between two looks."""
-    if after.age_s is not None and (before.age_s is None or after.age_s < before.age_s):
-        kind = after.kind.value if after.kind is not None else "token"
-        yield f"minted: {kind}{_seconds(', sent for {} s', after.left_s)}{_next(after)}"
-    if after.failures > before.failures:
-        yield f"failed: {after.last_error}{_next(after)}"
-    if before.left_s and after.left_s == 0:
-        yield "expired: requests wait for the next token, or fail"
-
-
-def _next(status: Status) -> str:
-    return _seconds("; next try in {} s", status.next_try_in_s)
-
-
-def _seconds(text: str, seconds: float | None) -> str:
-    return "" if seconds is None else text.format(f"{seconds:.0f}")

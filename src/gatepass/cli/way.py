@@ -15,7 +15,7 @@ from gatepass.adapt.strays import STRAYS
 from gatepass.call import Target
 from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
-from gatepass.config.models import Model
+from gatepass.config.models import of_operation
 from gatepass.config.upstream import Upstream
 from gatepass.errors import CallerError
 from gatepass.routing.table import RouteTable
@@ -106,11 +106,9 @@ def _built_in(operation: str, model: str, target: Target) -> Iterator[str]:
 
 
 def _declared(config: Config, operation: str, model: str) -> Iterator[str]:
-    """What the model's entry declares, or the operation's own upstream: one of the two, never both."""
+    """What the model's entry declares and the operation's own block, as one."""
     declared = Declared.from_config(config)
-    entry = declared.model(operation, model)
-    own = f"operations.{operation}"
-    place = own if entry is None else f"models.{_name(config, entry)}"
+    name, entry = declared.entry(operation, model), declared.model(operation, model)
     if operation in ("chat", "completions"):
         stream = "auto" if entry is None else entry.stream
         yield f"stream: {stream}, {STREAM_TELLS[stream]}"
@@ -118,14 +116,23 @@ def _declared(config: Config, operation: str, model: str) -> Iterator[str]:
     for rule in declared.rules(operation, model):
         names += [change.entry for change in rule.changes] if isinstance(rule, Revision) else [NO_IDS]
     if names := [name for name in names if not name.startswith("stream=")]:
-        yield f"rules of {place}: {', '.join(names)}"
-    route = next((route for name, route in config.operations.items() if name == operation), None)
-    if entry is not None and route is not None and route.rules is not None:
-        yield f"rules of {own}: none here, for {place} serves this model"
+        yield f"rules of {' and '.join(_places(config, operation, name))}: {', '.join(names)}"
+    route = of_operation(config.operations, operation)
+    if name is not None and route is not None and route.upstream is not None:
+        yield f"operations.{operation}.upstream: not for this model, which models.{name} serves"
 
 
-def _name(config: Config, entry: Model) -> str:
-    return next(name for name, model in config.models.items() if model is entry)
+def _places(config: Config, operation: str, name: str | None) -> Iterator[str]:
+    """Where rules for this way stand, the most particular first."""
+    entry, route = None if name is None else config.models[name], of_operation(config.operations, operation)
+    if entry is not None:
+        own = of_operation(entry.operations, operation)
+        if own is not None and own.rules is not None:
+            yield f"models.{name}.operations.{operation}"
+        if entry.rules is not None or entry.capabilities.token_ids is False:
+            yield f"models.{name}"
+    if route is not None and route.rules is not None:
+        yield f"operations.{operation}"
 
 
 def _called(upstream: Upstream, operation: str, model: str, target: Target) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 
 from gatepass.config.keeping import is_alone
 from gatepass.config.model import Config
@@ -10,7 +10,7 @@ from gatepass.doctor.credential import of_credential
 from gatepass.doctor.finding import Check, Outcome, place
 from gatepass.doctor.model_list import of_list
 from gatepass.doctor.real_call import Trial, of_call, tries_at
-from gatepass.gate import Gate, build_gate
+from gatepass.gate import Gate, Hop, build_gate
 from gatepass.runtime import Clock, SystemClock
 from gatepass.store.choice import open_store
 
@@ -20,20 +20,23 @@ async def diagnose(
 ) -> AsyncGenerator[Check, None]:
     """All checks of one configuration, each as soon as it is known, credentials first.
 
-    An upstream whose credential failed is not tried, nor is a credential that ends by a try. The upstreams of a
-    trial's route get its call, the others a GET /models. Raises ModelNotFound where a trial leads nowhere.
+    An upstream whose credential failed is not tried, nor is a credential that ends by a try. Without a trial each
+    upstream gets a GET /models; with one those of its route get its call, and nobody else is asked anything. Raises
+    ModelNotFound where a trial leads nowhere.
     """
     clock = clock or SystemClock()
     gate = build_gate(config, clock, open_store(config.store, None, clock))
-    _start(gate)
     without: dict[str | None, str] = {}
     try:
-        for name, holder in gate.holders.items():
-            check = await of_credential(gate, name, holder)
+        hops = _concerned(gate, trial)
+        credentials = _credentials(gate, hops, trial)
+        _start(gate, credentials)
+        for name in credentials:
+            check = await of_credential(gate, name, gate.holders[name])
             if check.outcome is not Outcome.WORKS:
                 without[name] = "failed" if check.outcome is Outcome.FAILS else "was not tried"
             yield check
-        for hop in gate.hops.values():
+        for hop in hops:
             if (end := without.get(hop.settings.credential)) is not None:
                 yield Check(place(hop), Outcome.SKIPPED, f"its credential {end}")
                 continue
@@ -46,10 +49,24 @@ async def diagnose(
         await gate.aclose()
 
 
-def _start(gate: Gate) -> None:
+def _concerned(gate: Gate, trial: Trial | None) -> list[Hop]:
+    """The upstreams to try: a trial says nothing of those that its model never comes to."""
+    if trial is None:
+        return [*gate.hops.values()]
+    route = {target.upstream for target in gate.routes.resolve(trial.operation, trial.model)}
+    return [hop for name, hop in gate.hops.items() if name in route]
+
+
+def _credentials(gate: Gate, hops: Sequence[Hop], trial: Trial | None) -> list[str]:
+    """Those of `hops`; without a trial those too that no upstream names."""
+    used = {hop.settings.credential for hop in hops}
+    return [name for name in gate.holders if trial is None or name in used]
+
+
+def _start(gate: Gate, credentials: Sequence[str]) -> None:
     """As the gate does it itself, but for holders whose first fetch would cost somebody else his login."""
     gate.snapshot.start()
     gate.lessons.start()
-    for name, holder in gate.holders.items():
+    for name in credentials:
         if not is_alone(gate.config, name):
-            holder.start()
+            gate.holders[name].start()

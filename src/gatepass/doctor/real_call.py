@@ -43,6 +43,7 @@ class Try:
 
 
 def tries_at(gate: Gate, hop: Hop, trial: Trial | None) -> list[Try]:
+    """What `trial` asks of `hop`, in the order of its route."""
     if trial is None:
         return []
     calls = samples(trial.operation, trial.model)

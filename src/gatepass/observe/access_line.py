@@ -33,6 +33,7 @@ class AccessLine(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     repeated_stale: bool | None = None
     adapted: tuple[str, ...] | None = None
     tried: tuple[str, ...] | None = None
+    failover: tuple[str, ...] | None = None
     duration_s: float | None = None
     ttft_s: float | None = None
     token_wait_s: float | None = None
@@ -65,6 +66,7 @@ class AccessLine(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
             repeated_stale=exchange.repeated_stale or None,
             adapted=exchange.adapted or None,
             tried=exchange.tried or None,
+            failover=exchange.failover or None,
             duration_s=_rounded(exchange.ended_s),
             ttft_s=_rounded(exchange.first_byte_s),
             token_wait_s=_rounded(exchange.token_wait_s) or None,

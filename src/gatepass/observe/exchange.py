@@ -35,6 +35,8 @@ class Exchange(msgspec.Struct):
     """What of `adapted` was done because of refusals, of this request or of others before it."""
     tried: tuple[str, ...] = ()
     """What was tried in vain to make the upstream take the request."""
+    failover: tuple[str, ...] = ()
+    """The targets before the last one, each as `upstream=code`: they were not reached, and the next was asked."""
     status: int | None = None
     bytes_in: int = 0
     bytes_out: int = 0

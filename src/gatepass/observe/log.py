@@ -24,11 +24,15 @@ FOREIGN_LEVEL = logging.WARNING
 
 
 class Line(logging.Formatter):
-    """One record as one line: `{"ts", "level", "event", …fields}` or `time level event key=value …`."""
+    """One record as one line: `{"ts", "level", "event", …fields}` or `time level event key=value …`.
 
-    def __init__(self, redactor: Redactor, style: str) -> None:
+    `worker` is the number of this process where it is one of several: it stands in each line, before the fields.
+    """
+
+    def __init__(self, redactor: Redactor, style: str, worker: int | None = None) -> None:
         super().__init__()
         self._redactor = redactor
+        self._worker = worker
         self._write = _as_json if style == "json" else _as_text
         self._second, self._said = -1, ""
 
@@ -42,7 +46,7 @@ class Line(logging.Formatter):
     def told(self, created_s: float, level: int, event: str, fields: Fields) -> str:
         """One event as its line."""
         named = _LEVELS.get(level) or logging.getLevelName(level).lower()
-        return self._redactor.mask(self._write(self._timestamp(created_s), named, event, fields))
+        return self._redactor.mask(self._write(self._timestamp(created_s), named, event, self._worker, fields))
 
     def _timestamp(self, created_s: float) -> str:
         """Lines come many to a second, and a second is put into words once."""
@@ -52,9 +56,11 @@ class Line(logging.Formatter):
         return f"{self._said}.{int(created_s % 1 * 1000):03d}Z"
 
 
-def configure(level: str, style: str, redactor: Redactor, stream: TextIO | None = None) -> None:
-    """Send every logger of the process through one masked handler on stderr."""
-    handler = _Sink(stream or sys.stderr, Line(redactor, style))
+def configure(
+    level: str, style: str, redactor: Redactor, stream: TextIO | None = None, worker: int | None = None
+) -> None:
+    """Send every logger of the process through one masked handler on stderr; each line names the `worker`."""
+    handler = _Sink(stream or sys.stderr, Line(redactor, style, worker))
     root = logging.getLogger()
     for old in list(root.handlers):
         root.removeHandler(old)
@@ -123,18 +129,20 @@ def _only_sink(logger: logging.Logger) -> _Sink | None:
 _JSON = msgspec.json.Encoder(enc_hook=str)
 
 
-def _as_json(ts: str, level: str, event: str, fields: Fields) -> str:
+def _as_json(ts: str, level: str, event: str, worker: int | None, fields: Fields) -> str:
     try:
         head = b'{"ts":"%b","level":"%b","event":%b' % (ts.encode(), level.encode(), _JSON.encode(event))
+        if worker is not None:
+            head += b',"worker":%d' % worker
         rest = _JSON.encode(fields)
         return (b"%b,%b" % (head, rest[1:]) if rest != b"{}" else head + b"}").decode()
     except UnicodeEncodeError:  # half a surrogate pair, which clients do send
-        said = {"ts": ts, "level": level, "event": event, **_listed(fields)}
+        said = _listed({"ts": ts, "level": level, "event": event, "worker": worker}) | _listed(fields)
         return json.dumps(said, separators=(",", ":"), default=str)
 
 
-def _as_text(ts: str, level: str, event: str, fields: Fields) -> str:
-    rest = (f"{name}={_plain(value)}" for name, value in _listed(fields).items())
+def _as_text(ts: str, level: str, event: str, worker: int | None, fields: Fields) -> str:
+    rest = (f"{name}={_plain(value)}" for name, value in (_listed({"worker": worker}) | _listed(fields)).items())
     return " ".join([f"{ts} {level:<7} {event}", *rest])
 
 

@@ -48,6 +48,11 @@ class Metrics:
             "Requests sent again because a reused connection closed without an answer",
             ("upstream",),
         )
+        self._failovers = Counts(
+            "gatepass_failovers_total",
+            "Targets of a model that were not reached, so that the next one was asked",
+            ("upstream", "code"),
+        )
         self._lessons = Counts(
             "gatepass_lessons_total",
             "What rejections taught: learned, observed, renewed, healed, failed",
@@ -69,7 +74,8 @@ class Metrics:
         self._bytes = Counts("gatepass_client_bytes_total", "Body bytes on the first hop", ("direction",))
         self._in_flight = Level("gatepass_requests_in_flight", "Requests under way")
         counts = (
-            *(self._requests, self._attempts, self._renewals, self._stale, self._lessons, self._errors, self._bytes),
+            *(self._requests, self._attempts, self._renewals, self._stale, self._failovers, self._lessons),
+            *(self._errors, self._bytes),
         )
         for family in (*counts, self._duration, self._ttft, self._in_flight, _Credentials(credentials)):
             self._registry.register(family)
@@ -102,6 +108,10 @@ class Metrics:
 
     def repeated_stale(self, upstream: str) -> None:
         self._stale.add((upstream,))
+
+    def failed_over(self, upstream: str, error: GatepassError) -> None:
+        """Count a target that `error` kept from being asked, while there was another."""
+        self._failovers.add((upstream, _code(error)))
 
     def lesson(self, upstream: str, event: str) -> None:
         self._lessons.add((upstream, event))

@@ -16,8 +16,7 @@ from typing import Any
 
 import pytest
 
-from gatepass import supervisor
-from gatepass.supervisor import Supervisor
+from gatepass.supervisor import Supervisor, slots, worker
 from tests.integration.workers.processes import alive
 from tests.waiting import until
 
@@ -26,7 +25,7 @@ WORKER = """
 import json, os, select, signal, socket, sys, time
 folder, plans = sys.argv[1], json.loads(sys.argv[2])
 at = sys.argv.index("--worker")
-name, lifeline, peers = sys.argv[at + 1], int(sys.argv[at + 4]), sys.argv[at + 7]
+name, lifeline, peers = f"worker-{sys.argv[at + 1]}", int(sys.argv[at + 4]), sys.argv[at + 7]
 plan = plans.get(name, "serve")
 
 def say(word):
@@ -125,7 +124,7 @@ Keep = Callable[..., aclosing[Kept]]
 @pytest.fixture
 def keep(tmp_path, caplog, monkeypatch) -> Iterator[Keep]:
     caplog.set_level(logging.INFO, "gatepass.supervisor")
-    monkeypatch.setattr(supervisor, "KILL_GRACE_S", 20.0)
+    monkeypatch.setattr(slots, "KILL_GRACE_S", 20.0)
     logged: list[dict[str, Any]] = []
 
     class Noting(logging.Handler):
@@ -133,11 +132,11 @@ def keep(tmp_path, caplog, monkeypatch) -> Iterator[Keep]:
             logged.append({"event": record.getMessage(), **getattr(record, "fields", {})})
 
     handler = Noting()
-    supervisor.LOG.addHandler(handler)
-    monkeypatch.setattr(supervisor.LOG, "propagate", False)
+    slots.LOG.addHandler(handler)
+    monkeypatch.setattr(slots.LOG, "propagate", False)
 
     yield lambda **plans: aclosing(Kept(tmp_path, logged, plans))
-    supervisor.LOG.removeHandler(handler)
+    slots.LOG.removeHandler(handler)
 
 
 async def test_a_stop_during_a_renewal_ends_it_and_tells_nobody_twice(keep):
@@ -193,13 +192,13 @@ async def test_a_worker_that_was_replaced_is_waited_for_and_hears_the_second_sig
 
 
 async def test_a_worker_that_outlives_its_drain_is_killed(keep, monkeypatch):
-    monkeypatch.setattr(supervisor, "KILL_GRACE_S", 0.05)
+    monkeypatch.setattr(slots, "KILL_GRACE_S", 0.05)
     async with keep(worker_1="deaf") as kept:
         await kept.served()
         kept.signal(signal.SIGHUP)
         await until(lambda: kept.logged("worker_killed"))
         await until(lambda: not alive(kept.pids["worker-1"]))
-        assert kept.logged("worker_killed")[0] == {"event": "worker_killed", "worker": "worker-1"}
+        assert kept.logged("worker_killed")[0] == {"event": "worker_killed", "worker": 1}
 
 
 @pytest.mark.parametrize("plans", [{"worker_1": "refuse"}, {"worker_1": "refuse", "worker_2": "refuse"}])
@@ -214,18 +213,18 @@ async def test_a_first_worker_that_cannot_use_the_configuration_ends_the_supervi
 
 async def test_a_later_worker_that_cannot_use_the_configuration_is_started_again(keep, monkeypatch):
     """What was served before is served by the others meanwhile, and the file may be written to just now."""
-    monkeypatch.setattr(supervisor, "SHORT_LIFE_S", 0.0)
+    monkeypatch.setattr(worker, "SHORT_LIFE_S", 0.0)
     async with keep(worker_3="refuse") as kept:
         await kept.served()
         os.kill(kept.pids["worker-1"], signal.SIGKILL)
         await kept.up("worker-4")
         died = [(fields["worker"], fields["code"]) for fields in kept.logged("worker_died")]
-        assert died == [("worker-1", -signal.SIGKILL), ("worker-3", UNUSABLE)]
+        assert died == [(1, -signal.SIGKILL), (3, UNUSABLE)]
 
 
 async def test_a_worker_that_took_the_slot_of_a_dead_one_is_kept(keep, monkeypatch):
     """A renewal while the slot's next worker waited for its time: one of two would be nobody's."""
-    monkeypatch.setattr(supervisor, "FIRST_PAUSE_S", 0.5)
+    monkeypatch.setattr(worker, "FIRST_PAUSE_S", 0.5)
     async with keep() as kept:
         await kept.served()
         os.kill(kept.pids["worker-1"], signal.SIGKILL)
@@ -234,4 +233,4 @@ async def test_a_worker_that_took_the_slot_of_a_dead_one_is_kept(keep, monkeypat
         await until(lambda: kept.told("worker-2") == ["TERM"])
         os.kill(kept.pids["worker-3"], signal.SIGKILL)
         await kept.up("worker-5")
-        assert [fields["worker"] for fields in kept.logged("worker_died")] == ["worker-1", "worker-3"]
+        assert [fields["worker"] for fields in kept.logged("worker_died")] == [1, 3]

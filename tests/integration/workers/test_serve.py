@@ -47,7 +47,10 @@ async def test_host_and_port_of_the_command_line_count_for_the_workers_too(tmp_p
     try:
         assert await running.port
         told = arguments((await running.pids())[0])
-        assert told[3 : told.index("--worker")] == ["serve", "--config", config, "--host", "127.0.0.1", "--port", "0"]
+        assert told[3 : told.index("--worker")] == [
+            *("serve", "--config", config, "--host", "127.0.0.1", "--port", "0"),
+            *("--log-format", "json"),
+        ]
     finally:
         running.process.send_signal(signal.SIGTERM)
         assert await running.ended() == 0

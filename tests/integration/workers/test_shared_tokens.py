@@ -51,6 +51,23 @@ async def test_two_workers_make_one_token_call_per_life_also_when_one_is_killed(
         assert 3 <= len(issuer.calls) <= 1 + took_s / (2.0 * 0.75)
 
 
+async def counted(port: int) -> float:
+    """The fetches that /metrics shows, of all workers together."""
+    shown = (await ask(port, "/metrics", None)).body.decode()
+    (line,) = [line for line in shown.splitlines() if line.startswith("gatepass_token_fetches_total{")]
+    return float(line.split()[-1])
+
+
+async def test_the_fetches_of_all_workers_together_are_the_calls_that_the_issuer_saw(tmp_path):
+    """Also of one that waited for the token of another, or was offered it meanwhile."""
+    async with minting(life_s=1.0, delay_s=0.3) as issuer, started(tmp_path, issuer.configuration(), 3) as running:
+        port = await running.port
+        await running.pids(3)
+        await until(lambda: len(issuer.calls) >= 4)
+        shown, seen = await counted(port), len(issuer.calls)
+        assert seen - 1 <= shown <= len(issuer.calls)  # the last of them may be under way
+
+
 async def test_where_a_new_token_ends_the_old_one_two_workers_lose_no_request(tmp_path):
     async with minting(life_s=2.0, kills_old=True) as issuer, started(tmp_path, issuer.configuration()) as running:
         port = await running.port

@@ -189,6 +189,44 @@ async def test_a_configuration_that_is_broken_leaves_the_old_workers(tmp_path):
         assert (await ask(port)).status == 200
 
 
+async def test_a_configuration_that_is_broken_at_a_renewal_is_told_in_the_form_of_the_log(tmp_path):
+    async with supervised(tmp_path, "http://127.0.0.1:9") as running:
+        await running.port
+        await running.pids()
+        file = tmp_path / "gatepass.json"
+        file.write_text('{"log": {"format": 1},\n "upstreams": {"chat": {}}}')
+        before = len(running.lines)
+        running.process.send_signal(signal.SIGHUP)
+        await running.said('"renewal_failed"')
+        told = [json.loads(line) for line in running.lines[before:]]
+    (unusable,) = [line for line in told if line["event"] == "configuration_unusable"]
+    assert (unusable["level"], unusable["worker"], unusable["file"]) == ("error", 3, str(file))
+    assert unusable["problems"] == [
+        f"{file}:1: log.format: expects json or text, not a number",
+        f"{file}:2: upstreams.chat.base_url: is missing",
+    ]
+
+
+async def test_each_line_of_a_worker_tells_its_number_and_a_single_process_has_none(tmp_path):
+    async with Scripted([Send(reply(COMPLETION))]) as upstream:
+        async with supervised(tmp_path, upstream.url) as running:
+            port = await running.port
+            await running.pids()
+            for _ in range(12):
+                await ask(port)
+            running.process.send_signal(signal.SIGTERM)
+            assert await running.ended() == 0
+        async with supervised(tmp_path, upstream.url, workers=1) as alone:
+            await ask(await alone.port)
+            alone.process.send_signal(signal.SIGTERM)
+            assert await alone.ended() == 0
+    told = [json.loads(line) for line in running.lines if line.startswith("{")]
+    assert {line["event"] for line in told if "worker" in line} == {"worker_started", "exchange", "draining", "drained"}
+    assert {line["worker"] for line in told if line["event"] == "exchange"} <= {1, 2}
+    assert sorted(line["worker"] for line in told if line["event"] == "drained") == [1, 2]
+    assert not any('"worker"' in line for line in alone.lines)
+
+
 @dataclass(frozen=True, slots=True)
 class Streaming:
     """A supervisor with a stream under way, which ends well with `finish`."""

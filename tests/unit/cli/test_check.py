@@ -201,9 +201,44 @@ def test_a_model_is_tried_for_real_where_its_route_is_fine(check, doctor):
     doctor.findings.append(WORKING)
     assert check("--live", "--model", "gpt-4o", "--operation", "embeddings").exit_code == 0
     result = check("--live", "--model", "gpt-9")
-    assert result.exit_code == 1
-    assert result.output.endswith("ok   upstream:chat: answers\n")
-    assert doctor.tried == [Trial("embeddings", "gpt-4o"), None]
+    assert (result.exit_code, result.output.count("\n")) == (1, 1)
+    assert result.output.startswith("refused: 404 model_not_found: ")
+    assert doctor.tried == [Trial("embeddings", "gpt-4o")]
+
+
+@pytest.mark.parametrize(
+    ("models", "blocks", "operation"),
+    [
+        ("m: {upstream: chat}", "", "chat"),
+        ("m: {upstream: chat, capabilities: {kind: chat}}", "", "chat"),
+        ("m: {upstream: chat, capabilities: {kind: vision}}", "", "chat"),
+        ("m: {upstream: chat, capabilities: {vision: true}}", "", "chat"),
+        ("m: {upstream: chat, capabilities: {kind: embedding}}", "", "embeddings"),
+        ("m: {upstream: chat, capabilities: {dimensions: 384}}", "", "embeddings"),
+        ("m: {upstream: chat, capabilities: {kind: rerank}}", "", "rerank"),
+        ("'m*': {upstream: chat, capabilities: {kind: embedding}}", "", "embeddings"),
+        ("m: {upstream: chat}", "operations: {embeddings: {upstream: spare, model: m}}\n", "embeddings"),
+        ("'*': {upstream: chat}", "operations: {rerank: {upstream: spare, model: m}}\n", "rerank"),
+    ],
+)
+def test_a_model_is_tried_at_what_it_is_declared_for(tmp_path, doctor, models, blocks, operation):
+    file = tmp_path / "m.yaml"
+    upstreams = "chat: {base_url: 'https://llm.example/v1'}, spare: {base_url: 'https://spare.example/v1'}"
+    file.write_text(f"upstreams: {{{upstreams}}}\nmodels: {{{models}}}\n{blocks}")
+    doctor.findings.append(WORKING)
+    result = CliRunner().invoke(main, ["check", "--config", str(file), "--live", "--model", "m"])
+    assert (result.exit_code, result.output.splitlines()[0]) == (0, f"{operation} with the model m, as any caller")
+    CliRunner().invoke(main, ["check", "--config", str(file), "--live", "--model", "m", "--operation", "completions"])
+    assert doctor.tried == [Trial(operation, "m"), Trial("completions", "m")]
+
+
+def test_what_check_cannot_ask_for_is_said_and_nothing_is_tried(tmp_path, doctor):
+    file = tmp_path / "m.yaml"
+    models = "models: {m: {upstream: a, capabilities: {kind: tts}}}"
+    file.write_text(f"upstreams: {{a: {{base_url: 'https://llm.example/v1'}}}}\n{models}\n")
+    result = CliRunner().invoke(main, ["check", "--config", str(file), "--live", "--model", "m"])
+    assert (result.exit_code, result.stdout, doctor.tried) == (2, "", [])
+    assert result.stderr == "m is declared as tts, and check has no call for that: name one by --operation\n"
 
 
 def test_a_model_is_tried_as_the_caller_whose_way_is_shown(tmp_path, doctor):
@@ -212,7 +247,7 @@ def test_a_model_is_tried_as_the_caller_whose_way_is_shown(tmp_path, doctor):
     doctor.findings.append(WORKING)
     for key in ("bot", "ragflow"):
         CliRunner().invoke(main, ["check", "--config", str(file), "--live", "--model", "gpt-4o", "--key", key])
-    assert doctor.tried == [Trial("chat", "gpt-4o", "dify"), None]
+    assert doctor.tried == [Trial("chat", "gpt-4o", "dify")]
 
 
 CONFIGURED = Check("credential:c", Outcome.WORKS, "a key is configured", proves=False)

@@ -11,10 +11,10 @@ from click.testing import CliRunner
 
 from gatepass.call import Secret
 from gatepass.cli import main
-from gatepass.cli.token import changes, report
+from gatepass.cli.token import report
 from gatepass.config.model import Config
 from gatepass.tokens import Status, Token
-from gatepass.tokens.life import Freshness, Kind, ToldBy
+from gatepass.tokens.life import Kind, ToldBy
 from tests.unit.tokens.statuses import FRESH
 
 NOW_S = 1_760_000_000.0
@@ -24,7 +24,6 @@ CORP = {
     "client_id": "i",
     "client_secret": "s",
 }
-NOTHING = replace(FRESH, state="none", kind=None, told_by=None, age_s=None, left_s=None, fetches=0)
 
 
 def config(**upstreams: Any) -> Config:
@@ -141,33 +140,6 @@ def test_a_credential_without_an_upstream_tells_its_own_way():
     settings = config(chat={"base_url": "https://llm.example/v1"})
     told = lines(Token(Secret("t"), 0.0, 300.0), FRESH, settings)
     assert told[-1] == ("carried as", "Authorization: Bearer {token}; no upstream names it")
-
-
-def test_nothing_new_is_no_line():
-    assert list(changes(FRESH, replace(FRESH, age_s=0.5, left_s=284.5))) == []
-    assert list(changes(NOTHING, NOTHING)) == []
-
-
-def test_a_newer_token_is_a_line():
-    newer = replace(FRESH, kind=Kind.JWT, age_s=0.1, left_s=285.0, fetches=2, next_try_in_s=240.0)
-    assert list(changes(replace(FRESH, age_s=240.0), newer)) == ["minted: jwt, sent for 285 s; next try in 240 s"]
-    assert list(changes(NOTHING, newer)) == ["minted: jwt, sent for 285 s; next try in 240 s"]
-
-
-def test_a_key_that_was_replaced_is_a_line():
-    key = replace(FRESH, kind=Kind.KEY, left_s=None, next_try_in_s=None)
-    assert list(changes(replace(key, age_s=9.0), key)) == ["minted: key"]
-
-
-def test_a_failure_is_a_line_with_the_sources_reason():
-    failed = replace(FRESH, failures=1, last_error="sso.corp.example answered 503", failing=True, next_try_in_s=2.6)
-    assert list(changes(FRESH, failed)) == ["failed: sso.corp.example answered 503; next try in 3 s"]
-
-
-def test_the_end_of_a_token_is_a_line_once():
-    ended = replace(FRESH, state=Freshness.EXPIRED, left_s=0.0)
-    assert list(changes(FRESH, ended)) == ["expired: requests wait for the next token, or fail"]
-    assert list(changes(ended, ended)) == []
 
 
 def test_an_unknown_name_is_answered_with_the_nearest_one(tmp_path, monkeypatch):

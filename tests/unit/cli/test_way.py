@@ -38,12 +38,18 @@ def test_what_is_declared_for_the_model_is_listed_with_its_entries():
     ]
 
 
-def test_rules_of_an_operation_are_listed_for_the_models_that_it_serves_alone():
+def test_rules_are_listed_with_all_places_where_they_stand_and_an_upstream_that_is_passed_over():
     operations = {"embeddings": {"upstream": "up", "rules": {"split": 10}}}
     assert "rules of operations.embeddings: split=10" in told("embeddings", operations=operations)
+    passed_over = "operations.embeddings.upstream: not for this model, which models.m serves"
     found = told("embeddings", model={}, operations=operations)
-    assert "rules of operations.embeddings: none here, for models.m serves this model" in found
-    assert not any("split" in step for step in found)
+    assert "rules of operations.embeddings: split=10" in found
+    assert passed_over in found
+    own = {"rules": {"drop": ["seed"]}, "operations": {"embeddings": {"rules": {"drop": ["user"]}}}}
+    places = "models.m.operations.embeddings and models.m and operations.embeddings"
+    assert f"rules of {places}: drop=seed, drop=user, split=10" in told("embeddings", model=own, operations=operations)
+    without = {"embeddings": {"rules": {"split": 10}}}
+    assert passed_over not in told("embeddings", model={}, operations=without)
 
 
 def test_a_model_that_takes_no_token_ids_says_so_by_its_rule():

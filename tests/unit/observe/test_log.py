@@ -14,9 +14,9 @@ def logged():
     root, ours = logging.getLogger(), logging.getLogger("gatepass")
     before = (list(root.handlers), root.level, ours.level)
 
-    def start(style="json", level="info", redactor=None):
+    def start(style="json", level="info", redactor=None, worker=None):
         buffer = io.StringIO()
-        configure(level, style, redactor or Redactor(), buffer)
+        configure(level, style, redactor or Redactor(), buffer, worker)
         return buffer
 
     yield start
@@ -39,6 +39,19 @@ def test_text_form_quotes_what_could_fake_a_field(logged):
     fields = {"model": "a status=200\nfake", "n": 1, "up": ["a", "b"]}
     emit(logging.getLogger("gatepass.access"), logging.INFO, "exchange", fields)
     assert buffer.getvalue().endswith('exchange model="a status=200\\nfake" n=1 up=a,b\n')
+
+
+@pytest.mark.parametrize("fields", [{"id": "a"}, {}, {"id": "\ud83d"}], ids=["fields", "none", "half a surrogate pair"])
+def test_the_worker_of_several_stands_in_each_line_before_the_fields(logged, fields):
+    buffer = logged(worker=3)
+    emit(logging.getLogger("gatepass.access"), logging.INFO, "exchange", fields)
+    logging.getLogger("gatepass.serve").info("drained", extra={"fields": fields})
+    for line in map(json.loads, buffer.getvalue().splitlines()):
+        assert list(line) == ["ts", "level", "event", "worker", *fields]
+        assert line["worker"] == 3
+    text = logged(style="text", worker=3)
+    emit(logging.getLogger("gatepass.access"), logging.INFO, "exchange", {"id": "a"})
+    assert text.getvalue().endswith("exchange worker=3 id=a\n")
 
 
 def test_a_known_secret_is_masked_in_every_field_and_in_traces(logged):

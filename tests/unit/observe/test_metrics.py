@@ -1,5 +1,5 @@
 from gatepass.call import Inbound
-from gatepass.errors import UpstreamRefusal, UpstreamTimeout
+from gatepass.errors import TokenUnavailable, UpstreamRefusal, UpstreamTimeout
 from gatepass.observe.exchange import Exchange
 from gatepass.observe.metrics import CredentialSample, Metrics
 
@@ -51,6 +51,15 @@ def test_attempts_and_repeats_are_counted_by_upstream():
     lines = shown(metrics)
     for name in ("attempts", "renewed_requests", "stale_repeats"):
         assert f'gatepass_{name}_total{{upstream="chat"}} 1.0' in lines
+
+
+def test_a_target_that_was_not_reached_is_counted_by_upstream_and_code():
+    metrics = Metrics(list)
+    metrics.failed_over("first", UpstreamTimeout("deaf", upstream="first", phase="connect", sent=False))
+    metrics.failed_over("first", TokenUnavailable("no token", credential="corp"))
+    lines = shown(metrics)
+    for code in ("upstream_timeout_connect", "token_unavailable"):
+        assert f'gatepass_failovers_total{{code="{code}",upstream="first"}} 1.0' in lines
 
 
 def test_credentials_are_read_at_the_scrape():

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gatepass.supervisor import NoFolder, own_folder
+from gatepass.supervisor.folder import NoFolder, own_folder
 
 WORDS = (
     "several workers share a folder, and none can be made in {} ({}):"

@@ -1,0 +1,91 @@
+"""What a worker says before it serves; tests/integration/workers runs whole ones."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gatepass.cli.worker import Heritage, work
+
+
+@pytest.fixture(autouse=True)
+def _own_logging(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for name in ("GATEPASS_CONFIG", "GATEPASS_UPSTREAM_URL"):
+        monkeypatch.delenv(name, raising=False)
+    root, ours = logging.getLogger(), logging.getLogger("gatepass")
+    before = (list(root.handlers), root.level, ours.level)
+    yield
+    root.handlers[:] = before[0]
+    root.setLevel(before[1])
+    ours.setLevel(before[2])
+
+
+def heritage(folder: Path, log_format: str) -> Heritage:
+    return Heritage(3, (0, 0, 0), folder, log_format)
+
+
+def said(capsys: pytest.CaptureFixture[str], folder: Path, log_format: str, file: str | None) -> str:
+    with pytest.raises(SystemExit) as ended:
+        work(heritage(folder, log_format), file, None, None)
+    assert ended.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_a_file_that_cannot_be_used_is_a_line_of_the_log_with_every_problem(tmp_path, capsys):
+    file = tmp_path / "gatepass.json"
+    file.write_text('{"log": {"format": 1},\n "upstreams": {"a": {}}}')
+    problems = [
+        f"{file}:1: log.format: expects json or text, not a number",
+        f"{file}:2: upstreams.a.base_url: is missing",
+    ]
+    line = json.loads(said(capsys, tmp_path, "json", str(file)))
+    assert (line.pop("ts")[-1], line) == (
+        "Z",
+        {
+            "level": "error",
+            "event": "configuration_unusable",
+            "worker": 3,
+            "file": str(file),
+            "problems": problems,
+        },
+    )
+    text = said(capsys, tmp_path, "text", str(file))
+    assert text.partition(" error ")[2] == (
+        f'  configuration_unusable worker=3 file={file} problems="{",".join(problems)}"\n'
+    )
+
+
+def test_a_file_that_is_named_by_the_environment_is_named(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("GATEPASS_CONFIG", str(tmp_path / "gone.json"))
+    line = json.loads(said(capsys, tmp_path, "json", None))
+    assert (line["file"], line["problems"]) == (f"{tmp_path}/gone.json", [f"{tmp_path}/gone.json: does not exist"])
+    monkeypatch.delenv("GATEPASS_CONFIG")
+    assert json.loads(said(capsys, tmp_path, "json", None))["file"] == "environment"
+
+
+def test_a_warning_is_a_line_of_the_log_and_a_secret_that_has_gone_is_told_like_a_problem(
+    tmp_path, capsys, monkeypatch
+):
+    file, pipe = tmp_path / "gatepass.json", tmp_path / "pipe"
+    pipe.write_bytes(b"k" * 32)
+    file.write_text('{"upstreams": {"a": {"base_url": "http://127.0.0.1:9/v1"}}}')
+    monkeypatch.setenv("GATEPASS_KEYS", "a-key-of-nobody")
+
+    def gone(loaded, refuse, inheritance, worker):
+        assert (inheritance.folder, inheritance.key, worker) == (tmp_path / "store", b"k" * 32, 3)
+        refuse("a secret of the configuration has gone")
+
+    monkeypatch.setattr("gatepass.cli.worker.gate_of", gone)
+    key = os.open(pipe, os.O_RDONLY)  # a worker closes what it has read
+    with pytest.raises(SystemExit):
+        work(Heritage(3, (0, 0, key), tmp_path, "json"), str(file), None, None)
+    warned, refused = map(json.loads, capsys.readouterr().err.splitlines())
+    assert (warned["level"], warned["event"], warned["worker"]) == ("warning", "configuration_warning", 3)
+    assert warned["warning"].startswith("GATEPASS_KEYS is set and says nothing")
+    assert (refused["event"], refused["file"]) == ("configuration_unusable", str(file))
+    assert refused["problems"] == ["a secret of the configuration has gone"]
