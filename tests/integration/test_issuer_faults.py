@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -265,3 +266,29 @@ async def test_an_issuers_own_ca_is_trusted_on_its_hop(tmp_path: Path):
         gateway(**corp(issuer, upstream, network={"ca_file": str(tmp_path / "ca.pem")})) as gate,
     ):
         assert (await gate.ask().answer()).status == 200
+
+
+async def test_a_silent_issuer_is_asked_beside_unless_the_grant_is_for_once():
+    grants = {
+        "refresh": {"grant_type": "refresh_token", "refresh_token": "once-only"},
+        "password": {"grant_type": "password", "username": "bot", "password": SECRET},
+        "client": {"grant_type": "client_credentials"},
+    }
+    clock, over = DrivenClock(), asyncio.Event()
+    async with Scripted([Wait(over), Rst()]) as issuer, Scripted([GOOD]) as upstream:
+        login = {"type": "oauth2", "client_id": "i", "client_secret": SECRET}
+        blocks: dict[str, Any] = {
+            "credentials": {
+                name: {**login, **grant, "token_url": f"{issuer.url}/{name}"} for name, grant in grants.items()
+            },
+            "upstreams": {name: {"base_url": upstream.url, "credential": name} for name in grants},
+            "models": {name: {"upstream": name} for name in grants},
+        }
+        async with gateway(clock=clock, **blocks):
+            await until(lambda: len(issuer.received) == 3)
+            for _ in range(4):
+                await clock.advance(1.0)
+            await until(lambda: len(issuer.received) > 3)
+            over.set()
+            calls = Counter(request.target for request in issuer.received)
+    assert calls == {"/refresh": 1, "/password": 1, "/client": 2}
