@@ -274,7 +274,7 @@ def build_gate(config: Config, clock: Clock | None = None, store: Store | None =
         doors=Doors(config),
         routes=RouteTable.from_config(config),
         rules=BUILT_IN,
-        declared=Declared.from_config(config),
+        declared=Declared(config),
         profiles=prepared(config.profiles),
         has_pages=any(profile.cors_origins for profile in config.profiles.values()),
         learner=learner,

@@ -43,10 +43,6 @@ class Declared:
         self._made = lru_cache(maxsize=NAMES)(self._choice_of)
         self._chosen = lru_cache(maxsize=NAMES)(self._choice)
 
-    @classmethod
-    def from_config(cls, config: Config) -> Declared:
-        return cls(config)
-
     def entry(self, operation: str, model: str) -> str | None:
         """The name of the entry of `models` that serves `model`; None where none does."""
         models, route = self._config.models, of_operation(self._config.operations, operation)

@@ -54,7 +54,7 @@ def as_config(
     a glob leads to, the upstream's own name stands there. Names that nobody `may_see` are left out.
     """
     pins: dict[str, _Pins] = {}
-    declared = Declared.from_config(config) if config is not None else None
+    declared = Declared(config) if config is not None else None
     for one in (one for one in learned if one.lesson.rule not in ALWAYS):
         for public in filter(may_see, _public_names(one, config)):
             _pin(pins.setdefault(public, _entry(public, one, config, declared)), one)

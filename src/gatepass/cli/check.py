@@ -91,7 +91,7 @@ def _operation_of(config: Config, model: str) -> str:
     from gatepass.adapt.declared import Declared
     from gatepass.model_kinds import Kinds, declared
 
-    entry = Declared.from_config(config).model("chat", model)
+    entry = Declared(config).model("chat", model)
     kind = (None if entry is None else declared(entry)) or Kinds(config).of(model)
     if kind not in OF_KIND:
         refuse(f"{model} is declared as {kind}, and check has no call for that: name one by --operation")

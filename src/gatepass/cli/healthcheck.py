@@ -43,7 +43,7 @@ def listening(path: str, environment: Mapping[str, str]) -> tuple[str, int]:
 
     Nothing else of the file is judged: a secret that is being replaced makes no live server look dead.
     """
-    from gatepass.config.document import read_document
+    from gatepass.config.file import read_document
     from gatepass.config.references import resolve
     from gatepass.config.renamed import RENAMED, with_new_names
     from gatepass.config.tree import lookup

@@ -7,10 +7,9 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import click
 
@@ -19,8 +18,6 @@ from gatepass.cli.configuration import UNUSABLE, load_or_exit, refuse
 
 if TYPE_CHECKING:
     from gatepass.config.load import Loaded
-    from gatepass.gate import Gate
-    from gatepass.store.choice import Inheritance
 
 CANNOT_BIND = 3
 STDERR_FD = 2
@@ -36,7 +33,7 @@ STDERR_FD = 2
 @click.option("--worker", type=int, hidden=True, help="This worker's number: set by the supervisor, as the rest is.")
 @click.option("--fds", type=int, nargs=3, hidden=True, help="Inherited: listening socket, lifeline, key of the store.")
 @click.option("--peers", type=click.Path(path_type=Path), hidden=True)
-@click.option("--log-format", default="json", hidden=True, help="The supervisor's own.")
+@click.option("--log-format", type=click.Choice(("json", "text")), default="json", hidden=True)
 def serve(
     config_path: str | None,
     host: str | None,
@@ -83,6 +80,7 @@ def _keep_descriptors() -> None:
 
 def _serve(loaded: Loaded, listening: socket.socket) -> None:
     from gatepass.app import Server
+    from gatepass.cli.opening import gate_of
 
     gate = gate_of(loaded)
     _announce(loaded)
@@ -114,30 +112,6 @@ def _supervise(loaded: Loaded, listening: socket.socket, count: int, command: li
         sys.exit(asyncio.run(supervisor.run()))
     except NoFolder as error:
         refuse(str(error))
-
-
-def gate_of(
-    loaded: Loaded,
-    refuse: Callable[[str], NoReturn] = refuse,
-    inheritance: Inheritance | None = None,
-    worker: int | None = None,
-) -> Gate:
-    """The Gate of a configuration, and the log as that wants it; what cannot be used after all is for `refuse`."""
-    from gatepass.config.references import UnresolvedReference
-    from gatepass.gate import build_gate
-    from gatepass.observe.log import configure
-    from gatepass.runtime import SystemClock
-    from gatepass.store.choice import open_store
-
-    clock = SystemClock()
-    try:
-        gate = build_gate(loaded.config, clock, open_store(loaded.config.store, inheritance, clock))
-    except OSError as error:
-        refuse(f"a certificate of the configuration cannot be loaded: {error}")
-    except UnresolvedReference as error:
-        refuse(f"a secret of the configuration has gone since it was read: {error}")
-    configure(loaded.config.log.level, loaded.config.log.format, gate.redactor, worker=worker)
-    return gate
 
 
 def _listen(loaded: Loaded) -> socket.socket:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from gatepass.cli.configuration import CHECK_FAILED, load_or_exit, refuse
+from gatepass.cli.seconds import rounded
 
 if TYPE_CHECKING:
     from gatepass.config.carry import Carry
@@ -26,8 +27,6 @@ FOUND_S = 1.0
 """A token that is older than its fetch by this much was not minted by it."""
 ASKS_NOBODY = frozenset({"static", "api_key", "env", "file"})
 """Types of credential whose fetch takes no time that is worth a word."""
-WHOLE_FROM_S = 10.0
-"""From here on a number of seconds is told without its fractions."""
 ISSUER = "the issuer's reply"
 TOLD_BY: Mapping[str, str] = {
     "exec": "what the program printed",
@@ -188,11 +187,6 @@ def _life(credential: AnyCredential, token: Token) -> str:
         ToldBy.NOBODY: "told by nobody",
     }[token.told_by]
     return f"{rounded(token.life_s)} s, {told_by}"
-
-
-def rounded(seconds: float) -> str:
-    """Cut off, never up: no token lives longer than is said."""
-    return f"{int(seconds)}" if seconds >= WHOLE_FROM_S else f"{int(seconds * 10) / 10:g}"
 
 
 def _future(token: Token, status: Status) -> Iterator[tuple[str, str]]:

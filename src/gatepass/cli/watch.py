@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from gatepass.cli.token import rounded
+from gatepass.cli.seconds import rounded
 from gatepass.tokens import Status, Token
 
 FOUND = "found: another gatepass fetched it"

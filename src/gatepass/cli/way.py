@@ -107,7 +107,7 @@ def _built_in(operation: str, model: str, target: Target) -> Iterator[str]:
 
 def _declared(config: Config, operation: str, model: str) -> Iterator[str]:
     """What the model's entry declares and the operation's own block, as one."""
-    declared = Declared.from_config(config)
+    declared = Declared(config)
     name, entry = declared.entry(operation, model), declared.model(operation, model)
     if operation in ("chat", "completions"):
         stream = "auto" if entry is None else entry.stream

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from gatepass.cli.configuration import UNUSABLE
-from gatepass.cli.serve import gate_of
 from gatepass.observe.log import configure
 from gatepass.observe.redaction import Redactor
 
@@ -47,6 +46,7 @@ def work(heritage: Heritage, config_path: str | None, host: str | None, port: in
     from gatepass.api.peers import Peers
     from gatepass.api.status import status_of
     from gatepass.app import Server
+    from gatepass.cli.opening import gate_of
     from gatepass.store.choice import Inheritance
     from gatepass.supervisor import STORE, name_of
 

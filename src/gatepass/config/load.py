@@ -11,8 +11,9 @@ from pydantic import ValidationError
 
 from gatepass.config.certificates import unusable_files
 from gatepass.config.clashes import clashes, doubts
-from gatepass.config.document import Document, read_document
+from gatepass.config.document import Document
 from gatepass.config.environment import read_environment, strangers
+from gatepass.config.file import read_document
 from gatepass.config.links import dangling, dead_ends
 from gatepass.config.model import Config
 from gatepass.config.named import with_variables

@@ -72,7 +72,8 @@ class Template:
         number `events` of its stream. No pattern is made of an event without text, or of a large one.
 
         The pattern is made when the next event is here: the client need not wait for its first one meanwhile."""
-        self._news = block, events
+        if len(block) <= MAX_BYTES:
+            self._news = block, events
 
     def _study(self, block: bytes, events: int) -> None:
         self._news = None
@@ -81,7 +82,7 @@ class Template:
         has_served = events > self._learned_at + 1
         self._patience = _PATIENCE if has_served else self._patience - 1
         self._learned_at = events
-        holes = [match.span(1) for match in _TEXT.finditer(block)] if len(block) <= MAX_BYTES else []
+        holes = [match.span(1) for match in _TEXT.finditer(block)]
         starts, ends = [0, *(end for _, end in holes)], [*(start for start, _ in holes), len(block)]
         head, *others = (block[start:end] for start, end in zip(starts, ends, strict=True))
         if others:

@@ -147,7 +147,8 @@ def of_responses(message: str, upstream: str, status: int) -> str | None:
 
 _NO_MODEL = re.compile(
     r"\bmodel:? ?(?:['\"`]?[^\s'\"`]{1,200}['\"`]? )?(?:(?:does|is|was|do) ?n[o']t|not) (?:exist|found)\b"
-    r"|\b(?:invalid|unknown|no such) model\b|\bnot a valid model\b|模型不存在",
+    r"|\b(?:invalid|unknown|no such) model(?: name| id)?(?:\s*[:'\"`=(.]|\s+passed\b|\s*\Z)"
+    r"|\bnot a valid model\b|模型不存在",
     re.IGNORECASE,
 )
 """OpenAI and vLLM, Ollama, DeepSeek, Xinference; LiteLLM and Mistral; OpenRouter; Zhipu."""
@@ -171,7 +172,10 @@ def of_token(upstream: str, credential: str | None, age_s: float | None, *, rene
     """What was tried at an upstream that refuses the token, and what to do. `age_s`: how old the one was that it
     refused last; None for a key that does not expire. `renewed`: it was the second one."""
     if credential is None:
-        return f"gatepass has no credential for it: set upstreams.{upstream}.credential."
+        return (
+            f"gatepass has no credential for it: set upstreams.{upstream}.credential, or correct the key where it"
+            f" stands in upstreams.{upstream}.headers."
+        )
     fetched = "" if age_s is None else f", fetched {_ago(age_s)}"
     if renewed:
         tried = f"Tried with the token of the credential {credential!r}, and once more with a new one{fetched}."

@@ -90,7 +90,7 @@ PINNED = [case for case in ROWS if lesson_of(case)[0].ttl_s and lesson_of(case)[
 def test_a_pin_does_what_its_lesson_does(case):
     lessons = lesson_of(case)
     pinned = read(as_config(learned(*lessons, model="m")))
-    rules = Declared.from_config(pinned).rules(case.call.operation.name, "m")
+    rules = Declared(pinned).rules(case.call.operation.name, "m")
     by_lesson, _ = revised(case.call, [lesson.change() for lesson in lessons])
     by_pin = adapt(case.call, TARGET, rules)
     assert json.loads(by_pin.body) == json.loads(by_lesson.body)

@@ -80,7 +80,7 @@ def test_a_warning_is_a_line_of_the_log_and_a_secret_that_has_gone_is_told_like_
         assert (inheritance.folder, inheritance.key, worker) == (tmp_path / "store", b"k" * 32, 3)
         refuse("a secret of the configuration has gone")
 
-    monkeypatch.setattr("gatepass.cli.worker.gate_of", gone)
+    monkeypatch.setattr("gatepass.cli.opening.gate_of", gone)
     key = os.open(pipe, os.O_RDONLY)  # a worker closes what it has read
     with pytest.raises(SystemExit):
         work(Heritage(3, (0, 0, key), tmp_path, "json"), str(file), None, None)

@@ -220,7 +220,10 @@ def test_a_refused_token_is_told_with_what_was_tried_and_what_to_do(age_s, renew
 
 
 def test_an_upstream_without_a_credential_is_told_to_have_none():
-    told = "gatepass has no credential for it: set upstreams.chat.credential."
+    told = (
+        "gatepass has no credential for it: set upstreams.chat.credential, or correct the key where it stands in"
+        " upstreams.chat.headers."
+    )
     assert of_token("chat", None, None, renewed=False) == told
 
 
@@ -267,6 +270,9 @@ def test_a_model_that_the_upstream_does_not_know_is_told_where_its_name_there_is
         (400, "unsupported_parameter", "Unsupported parameter: 'seed' is not supported with this model."),
         (400, None, "The model `m` is not loaded; the file a.bin was not found"),
         (500, None, "model not found"),
+        (400, None, "Invalid model parameter: temperature too high"),
+        (400, None, "unknown model setting top_k"),
+        (422, None, "Invalid model output requested"),
     ],
 )
 def test_other_complaints_are_not_about_the_models_name(status, code, message):

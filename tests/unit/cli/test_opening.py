@@ -1,6 +1,6 @@
 import pytest
 
-from gatepass.cli.serve import gate_of
+from gatepass.cli.opening import gate_of
 from gatepass.config.load import load
 
 
