@@ -105,7 +105,7 @@ async def _pump(begun: Begun, reply: Reply, exchange: Exchange, gate: Gate) -> N
             events.broken(broken(gate, begun.hop, fault))
             at_end = True
     if events.failure is not None:
-        await reply.events(outlet.held, last=events.has_told)
+        await reply.events(outlet.held)
         raise events.failure
     await reply.events(outlet.held, last=True)
 

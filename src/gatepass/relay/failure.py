@@ -5,14 +5,10 @@ No word in these texts may make RAGFlow begin the whole answer again, tools incl
 
 from __future__ import annotations
 
-from typing import Any
-
 from gatepass.call import Complaint
 from gatepass.errors import GatepassError, UpstreamClosed, UpstreamEmpty, UpstreamInvalid, UpstreamRefusal
-from gatepass.lexicon import REPLAYED
 
 UNREADABLE = Complaint("The upstream sent an error event without a text.")
-_PLAIN = ("message", "type", "code", "param")
 
 
 def closed(upstream: str) -> GatepassError:
@@ -50,19 +46,3 @@ def refusal(upstream: str, complaint: Complaint) -> GatepassError:
         raw=complaint.raw,
         complaint=complaint,
     )
-
-
-def is_understood(said: Any, complaint: Complaint) -> bool:
-    """Whether `said` is an error in OpenAI's own shape, says exactly what was read out of it and may be shown.
-
-    Any difference means that clients would not see all of it, or that a secret in it was masked. A
-    message for which RAGFlow would begin the answer again is not shown as it is either.
-    """
-    error = said.get("error") if isinstance(said, dict) and said.keys() == {"error"} else None
-    if not isinstance(error, dict) or not isinstance(error.get("message"), str):
-        return False
-    if REPLAYED.search(complaint.message.lower()):
-        return False
-    read = (complaint.message, complaint.kind, complaint.code, complaint.param)
-    told = tuple(None if error.get(name) is None else str(error[name]) for name in _PLAIN)
-    return told == read and (error.keys() <= set(_PLAIN) or error == complaint.raw)

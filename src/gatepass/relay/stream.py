@@ -37,9 +37,9 @@ class EventStream:
     failure, and nothing that is returned then looks like an end: no `[DONE]` goes out before it.
 
     `failure` is set as soon as the stream must end with an error; what was returned until then, in
-    the same call too, still goes out. `has_told` says that the upstream's own error event, which
-    clients understand, is among these bytes: then no second one follows. After `done` or a failure
-    nothing more is returned. `has_answered`: an event with choices was returned. `events` counts the
+    the same call too, still goes out. An upstream's own error event is not among it: whoever writes the
+    failure says the same in the form of all errors, with the hop. After `done` or a failure nothing more is
+    returned. `has_answered`: an event with choices was returned. `events` counts the
     JSON events returned, errors and `[DONE]` not among them.
 
     `read_error` reads an upstream's error out of a JSON value, or returns None. `choices` is how many
@@ -69,7 +69,6 @@ class EventStream:
         "events",
         "failure",
         "has_answered",
-        "has_told",
     )
 
     def __init__(
@@ -86,7 +85,7 @@ class EventStream:
         after: Shaper | None = None,
     ) -> None:
         self.failure: GatepassError | None = None
-        self.done = self.has_answered = self.has_told = False
+        self.done = self.has_answered = False
         self.events = 0
         self._upstream = upstream
         self._read_error = read_error
@@ -250,7 +249,7 @@ class EventStream:
             said = read_json(data)
         except ValueError:
             if name == b"error":
-                return self._judge_error(block, data.decode("utf-8", "replace"), None)
+                return self._judge_error(data.decode("utf-8", "replace"), None)
             self._fail(failure.no_json(self._upstream))
             return b""
         return self._judge_said(block, said, name)
@@ -276,9 +275,9 @@ class EventStream:
         if name == b"error" or not choices or fields.get("error") or fields.get("object") == "error":
             complaint = self._read_error(said)
             if complaint is not None or name == b"error":
-                return self._judge_error(block, said, complaint)
+                return self._judge_error(said, complaint)
         elif (error := error_of(choices)) is not None:
-            return self._judge_error(block, said, self._read_error({"error": error}) or failure.UNREADABLE)
+            return self._judge_error(said, self._read_error({"error": error}) or failure.UNREADABLE)
         return self._judge_chunk(block, said)
 
     def _judge_chunk(self, block: bytes, said: Any) -> bytes:
@@ -301,13 +300,12 @@ class EventStream:
             self._template.learn(_behind_id(block), self.events)
         return shaped
 
-    def _judge_error(self, block: bytes, said: Any, complaint: Complaint | None) -> bytes:
+    def _judge_error(self, said: Any, complaint: Complaint | None) -> bytes:
         """End with the upstream's error. What only its name gives away as one is read as if it were
         `{"error": …}`: `read_error` masks what it reads, so nothing is quoted past it."""
         complaint = complaint or self._read_error({"error": said}) or failure.UNREADABLE
         self._fail(failure.refusal(self._upstream, complaint))
-        self.has_told = failure.is_understood(said, complaint)
-        return self._last_words() + (block if self.has_told else b"")
+        return self._last_words()
 
 
 def _behind_id(block: bytes) -> bytes:

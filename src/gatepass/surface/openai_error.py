@@ -83,9 +83,8 @@ def error_headers(error: GatepassError) -> list[tuple[bytes, bytes]]:
 def stream_error(error: GatepassError) -> bytes:
     """One `data: {"error": …}` event that ends a begun stream; nothing may follow it.
 
-    Its message is worded so that no client repeats the request for it (see `stream_message`). What
-    an upstream itself sends as an error event in mid-stream comes here only where its shape or its
-    words will not do: the relay passes the others on as they came.
+    Its message is worded so that no client repeats the request for it (see `stream_message`). What an
+    upstream itself sends as an error event in mid-stream comes here too: it names no hop.
     """
     message, said = stream_message(error), _said_upstream(error)
     if said is None and isinstance(error, UpstreamRefusal) and error.message not in ("", message):

@@ -104,7 +104,6 @@ def state(stream: EventStream) -> dict[str, Any]:
     failure = stream.failure
     return {
         "failure": None if failure is None else (type(failure).__name__, failure.message, failure.hop),
-        "has_told": stream.has_told,
         "done": stream.done,
         "has_answered": stream.has_answered,
         "events": stream.events,

@@ -30,7 +30,6 @@ WHOLE = b"".join(REALISTIC)
 LINE_ENDS = [b"\n", b"\r\n", b"\r"]
 FINISHED = {
     "failure": None,
-    "has_told": False,
     "done": True,
     "has_answered": True,
     "events": len(REALISTIC) - 1,
@@ -318,10 +317,10 @@ OWN_ERROR = data({"error": {"message": "tokens ran out", "type": "t", "param": N
 
 
 @pytest.mark.parametrize("error", [OWN_ERROR, b"event: error\n" + OWN_ERROR])
-def test_error_that_clients_understand_goes_out_as_it_is_and_ends_the_stream(error):
+def test_error_of_the_upstreams_own_ends_the_stream_and_is_left_to_the_caller_to_tell(error):
     out, stream = relayed(HELLO + error + YOU, YOU, DONE)
-    assert out == HELLO + error
-    assert (stream.has_told, stream.done, stream.events) == (True, False, 1)
+    assert out == HELLO
+    assert (stream.done, stream.events) == (False, 1)
     failure = stream.failure
     assert (failure.message, failure.kind, failure.public_code, failure.http_status) == (
         "tokens ran out",
@@ -349,14 +348,14 @@ def test_error_that_clients_understand_goes_out_as_it_is_and_ends_the_stream(err
 )
 def test_error_in_a_foreign_shape_is_left_to_the_caller_to_tell(event, message):
     out, stream = relayed(HELLO + event + YOU)
-    assert (out, stream.has_told) == (HELLO, False)
+    assert out == HELLO
     assert (code(stream), str(stream.failure)) == ("upstream_error", message)
     assert stream.finish() == b""
 
 
 def test_error_as_the_first_event_is_no_answer():
     _, stream = relayed(b": ping\n\n" + OWN_ERROR)
-    assert (stream.has_answered, stream.events, stream.has_told) == (False, 0, True)
+    assert (stream.has_answered, stream.events) == (False, 0)
 
 
 @pytest.mark.parametrize("event", [b"data: hello\n\n", b"data: {\n\n", b"data: '{}'\n\n", b'data: {"a":"\xff"}\n\n'])
