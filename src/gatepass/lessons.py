@@ -14,6 +14,7 @@ from gatepass.adapt.teaching.advice import Setting, advice
 from gatepass.adapt.teaching.allowance import Allowance
 from gatepass.adapt.teaching.heard import Heard, is_too_long
 from gatepass.adapt.turn import my_turn
+from gatepass.admission.doors import may_use
 from gatepass.call import Call, Complaint, Surface, Target
 from gatepass.errors import UpstreamEmpty, UpstreamError, UpstreamRefusal
 from gatepass.gate import Gate, Hop
@@ -125,10 +126,16 @@ class Pupil:
         if isinstance(error, UpstreamRefusal) and has_token_ids(sent):
             return IDS_ADVICE
         entry = self._gate.declared.model(self._base.operation.name, self._base.model)
-        suggest = None if entry is None else entry.suggest
+        suggest = None if entry is None else self._shown(entry.suggest)
         told = self._way_out(learning, sent, error, "auto" if entry is None else entry.stream, suggest)
         has_no_room = not told and suggest is not None and is_too_long(_complaint(error))
         return f"The model {suggest!r} may have room for it." if has_no_room else told
+
+    def _shown(self, model: str | None) -> str | None:
+        """`model`, where the caller may know of it."""
+        keys = self._gate.config.access.keys
+        caller = next((key for key in keys if key.name == self._base.caller), None)
+        return model if model is None or caller is None or may_use(caller, model) else None
 
     def _way_out(self, learning: Learning, sent: Call, error: UpstreamError, stream: str, suggest: str | None) -> str:
         heard = Heard.of(sent.operation.surface, _status(error), _complaint(error))

@@ -48,13 +48,16 @@ async def try_at(
             _keep_alive(gate, call, profile, heartbeat, STREAM_HOLD_S)
         accepted(hop, exchange)
         return answer
+    is_streamed = call.stream and call.operation.surface in STREAMED
+    if is_streamed:
+        _keep_alive(gate, call, profile, heartbeat, STREAM_HOLD_S)
     with Pupil(gate, hop, target, base, exchange) as pupil:
         await pupil.my_turn()
         while True:
             adapted = adapt(pupil.plan(), target, hop.dialect.rules)
             exchange.adapted = adapted.adapted
-            if call.stream and call.operation.surface in STREAMED:
-                _keep_alive(gate, call, profile, heartbeat, STREAM_HOLD_S if adapted.stream else HOLD_S)
+            if is_streamed and not adapted.stream:
+                _keep_alive(gate, call, profile, heartbeat, HOLD_S)
             try:
                 answer = await _asked(gate, call, adapted, hop, target, exchange, profile, form)
             except UpstreamError as error:

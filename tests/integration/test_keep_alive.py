@@ -19,6 +19,7 @@ from tests.unit.relay.peer import chunks_of
 from tests.unit.relay.streams import DONE, text
 from tests.unit.relay.streams import chunk as piece
 from tests.unit.relay.streams import data as said
+from tests.waiting import until
 
 STREAMED = {**HELLO, "stream": True}
 STOP = said(piece({}, finish="stop"))
@@ -287,3 +288,21 @@ async def test_nobody_is_looked_at_when_all_is_over():
         await ask.answer()
         await clock.advance(2)
         assert len(gp.gate.rounds) == 0
+
+
+async def test_who_waits_behind_another_waits_no_longer_for_the_head():
+    """A model that nobody has asked yet is tried by one first: the others wait for its first word (adapt/crowd.py)."""
+    go, clock = asyncio.Event(), DrivenClock()
+    async with (
+        Scripted([Wait(go), Send(stream(WHOLE))]) as upstream,
+        gateway(upstream=upstream.url, clock=clock) as gp,
+        gp.ask(STREAMED) as first,
+    ):
+        await upstream.requested()
+        async with gp.ask(STREAMED) as second:
+            await until(lambda: gp.gate.live.busy == 2)
+            for _ in range(int(STREAM_HOLD_S) + 1):
+                await clock.advance(1)
+            assert await second.head() == 200
+            go.set()
+            assert [content((await ask.answer()).body) for ask in (first, second)] == ["hello"] * 2

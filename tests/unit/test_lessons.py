@@ -11,6 +11,7 @@ import pytest
 from gatepass.adapt.crowd import KNOWN_S
 from gatepass.adapt.learned import Subject
 from gatepass.adapt.lesson import Lesson
+from gatepass.admission.keys import hash_key
 from gatepass.call import Call, Complaint, Operation, Surface, Target
 from gatepass.config.model import Config
 from gatepass.errors import UpstreamClosed, UpstreamEmpty, UpstreamError, UpstreamRefusal, UpstreamTimeout
@@ -25,10 +26,10 @@ TARGET = Target("chat", "o1")
 RESPONSES = Operation("responses", "POST", "/responses", Surface.RESPONSES, "")
 
 
-def a_gate(**settings: Any) -> Gate:
+def a_gate(access: Any = None, **settings: Any) -> Gate:
     model = {"upstream": "chat", "name": "o1", "suggest": "gpt-4o"}
-    upstreams = {"chat": {"base_url": "https://h/v1", **settings}}
-    return build_gate(Config.model_validate({"upstreams": upstreams, "models": {"m": model}}), DrivenClock())
+    blocks = {"upstreams": {"chat": {"base_url": "https://h/v1", **settings}}, "models": {"m": model}}
+    return build_gate(Config.model_validate(blocks | ({} if access is None else {"access": access})), DrivenClock())
 
 
 def a_chat(**members: Any) -> Call:
@@ -184,6 +185,14 @@ async def test_a_conversation_that_is_too_long_is_sent_to_the_model_that_is_sugg
     shown = await street.ask(a_chat(), refusal(message, code=code))
     assert shown is not None
     assert "The model 'gpt-4o' may" in shown.message
+
+
+@pytest.mark.parametrize(("models", "is_named"), [(["m"], False), (["m", "gpt-*"], True)])
+async def test_a_model_is_suggested_to_those_who_may_use_it(models, is_named):
+    key = {"name": "caller", "hash": hash_key("a key"), "models": models}
+    shown = await Street(a_gate({"keys": [key]})).ask(a_chat(), refusal("Too long.", code="context_length_exceeded"))
+    assert shown is not None
+    assert ("gpt-4o" in shown.message) is is_named
 
 
 async def test_what_is_learned_off_is_said_to_be(street):

@@ -12,6 +12,8 @@ from gatepass.adapt.strays import Strays
 from gatepass.call import Call, Target
 
 BUILT_IN: tuple[Rule, ...] = (Images(), Strays(), StreamOptions(), Vectors(), ModelName())
+LAST: tuple[Rule, ...] = (StreamOptions(),)
+"""What follows the rules that the configuration declares: those may set what only a stream may have."""
 
 
 def adapt(call: Call, target: Target, rules: Iterable[Rule]) -> Call:

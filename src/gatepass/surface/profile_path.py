@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TypeVar
 
@@ -9,17 +10,21 @@ from gatepass.errors import UnknownPath
 
 PREFIX = "/for/"
 SHOWN_CHARS = 64
+_FOR = re.compile(r"/+for/+(?P<name>[^/]*)/*(?P<rest>.*)", re.DOTALL)
 
 
 def split_profile(path: str, base_path: str = "") -> tuple[str | None, str]:
     """The profile's name in `path` and the path without it: `/llm/for/dify/v1/models` is `dify` and `/llm/v1/models`.
 
-    None and `path` itself where there is none.
+    None and `path` itself where there is none. Several slashes are as good as one: base URLs that end in one make them.
     """
-    if not path.startswith(base_path + PREFIX):
+    if PREFIX not in path:
         return None, path
-    name, _, rest = path[len(base_path) + len(PREFIX) :].partition("/")
-    return name, f"{base_path}/{rest}"
+    single = "/" + path.lstrip("/")
+    found = _FOR.match(single, len(base_path)) if single.startswith(base_path) else None
+    if found is None:
+        return None, path
+    return found["name"], f"{base_path}/{found['rest']}"
 
 
 T = TypeVar("T")

@@ -83,11 +83,11 @@ _TEXT: Mapping[Fault, str] = MappingProxyType(
         ),
         Fault.TIMEOUT_FIRST_BYTE: (
             "{host} sent no reply within timeouts.first_byte_s. A slow model needs more: set it in"
-            " {settings}.timeouts, or in `timeouts` of the model."
+            " {settings}.timeouts, or in `timeouts` of the model or the operation where that is set."
         ),
         Fault.TIMEOUT_IDLE: (
             "{host} fell silent in the middle of its reply for longer than timeouts.idle_s. A model that pauses"
-            " needs more: set it in {settings}.timeouts, or in `timeouts` of the model."
+            " needs more: set it in {settings}.timeouts, or in `timeouts` of the model or the operation where that is set."
         ),
     }
 )

@@ -146,7 +146,7 @@ def of_responses(message: str, upstream: str, status: int) -> str | None:
 
 
 _NO_MODEL = re.compile(
-    r"\bmodel:? ?(?:['\"`]?[^\s'\"`]{1,200}['\"`]? )?(?:(?:does|is|was|do) ?n[o']t|not) (?:exist|found)\b"
+    r"\b(?<!\bthis )model:? ?(?:['\"`]?[^\s'\"`]{1,200}['\"`]? )?(?:(?:does|is|was|do) ?n[o']t|not) (?:exist|found)\b"
     r"|\b(?:invalid|unknown|no such) model(?: name| id)?(?:\s*[:'\"`=(.]|\s+passed\b|\s*\Z)"
     r"|\bnot a valid model\b|模型不存在",
     re.IGNORECASE,

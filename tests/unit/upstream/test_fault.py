@@ -87,7 +87,7 @@ EXPECTED = {
         "upstream_timeout_first_byte",
         (
             f"{HOST} sent no reply within timeouts.first_byte_s. A slow model needs more: set it in"
-            " upstreams.chat.timeouts, or in `timeouts` of the model."
+            " upstreams.chat.timeouts, or in `timeouts` of the model or the operation where that is set."
         ),
     ),
     Fault.TIMEOUT_IDLE: (
@@ -95,7 +95,7 @@ EXPECTED = {
         "upstream_timeout_idle",
         (
             f"{HOST} fell silent in the middle of its reply for longer than timeouts.idle_s. A model that pauses needs"
-            " more: set it in upstreams.chat.timeouts, or in `timeouts` of the model."
+            " more: set it in upstreams.chat.timeouts, or in `timeouts` of the model or the operation where that is set."
         ),
     ),
 }

@@ -270,6 +270,7 @@ def test_a_model_that_the_upstream_does_not_know_is_told_where_its_name_there_is
         (400, "unsupported_parameter", "Unsupported parameter: 'seed' is not supported with this model."),
         (400, None, "The model `m` is not loaded; the file a.bin was not found"),
         (500, None, "model not found"),
+        (404, None, "The tool 'search' for this model is not found"),
         (400, None, "Invalid model parameter: temperature too high"),
         (400, None, "unknown model setting top_k"),
         (422, None, "Invalid model output requested"),
