@@ -109,7 +109,16 @@ async def refused(
 
 def heard(gate: Gate, hop: Hop, response: Response, body: bytes) -> Reply:
     """What `hop` answered, as its dialect judges it; `body` is as much of it as was read."""
-    return Reply(hop.name, response.status, response.headers, body, hop.host, gate.clock.wall(), gate.redactor.mask)
+    return Reply(
+        hop.name,
+        response.status,
+        response.headers,
+        body,
+        hop.host,
+        gate.clock.wall(),
+        gate.redactor.mask,
+        has_credential=hop.holder is not None,
+    )
 
 
 def broken(gate: Gate, hop: Hop, fault: TransportFault) -> UpstreamError:

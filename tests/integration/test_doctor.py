@@ -159,6 +159,25 @@ async def test_an_upstream_without_a_credential_is_asked_once():
     assert len(upstream.received) == 1
 
 
+@pytest.mark.parametrize("trial", [None, Trial("chat", "m")])
+async def test_an_upstream_that_wants_a_credential_and_gets_none_is_told_what_to_set(trial):
+    async with Scripted(REFUSED) as upstream:
+        (hop,) = await found(one(upstream), trial)
+    assert (hop.hop, hop.outcome) == ("upstream:chat", FAILS)
+    host = upstream.url.removeprefix("http://")
+    assert hop.finding.endswith(
+        f'The upstream "chat" ({host}) wants a credential that gatepass does not send: bad token. gatepass has no'
+        " credential for it: set upstreams.chat.credential, or correct the key where it stands in"
+        " upstreams.chat.headers."
+    )
+
+
+async def test_a_token_that_the_list_refuses_is_told_with_what_was_tried():
+    async with Scripted(REFUSED) as upstream:
+        _, hop = await found(one(upstream, static()))
+    assert "does not accept the credential that gatepass sends: bad token. Tried once, with the key of" in hop.finding
+
+
 @pytest.mark.parametrize("status", [404, 405])
 async def test_an_upstream_without_a_model_list_is_not_proven(status):
     async with Scripted([Send(reply({"detail": "no"}, status))]) as upstream:

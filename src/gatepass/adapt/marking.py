@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+from gatepass.adapt.changes.change import Change
 from gatepass.adapt.declared import changes_of
 from gatepass.adapt.learned import Learned
 from gatepass.config.models import Model
@@ -32,8 +33,8 @@ def marks(entry: Model | None, learned: Sequence[Learned], wall_s: float) -> dic
 
     `gatepass.capabilities` has each name that is known, with `value` and `source`: `declared`, or `learned` (with its
     age in seconds and the sentence it was learned from). `gatepass.adapted` lists the changes in the words of
-    `x-gatepass-adapted`. `context_length` and `max_model_len`, where declared, are what clients look for (vLLM's
-    own list has the latter, OpenRouter's the former).
+    `x-gatepass-adapted`, with the `operation` of those that count for one alone. `context_length` and `max_model_len`,
+    where declared, are what clients look for (vLLM's own list has the latter, OpenRouter's the former).
     """
     declared = dict(_declared(entry)) if entry is not None else {}
     adapted = [*_rules(entry), *(_lesson(one, wall_s) for one in learned)]
@@ -58,8 +59,23 @@ def _declared(entry: Model) -> Iterable[tuple[str, Any]]:
 
 
 def _rules(entry: Model | None) -> list[dict[str, Any]]:
-    changes = dict.fromkeys(change.entry for change in changes_of(entry)) if entry is not None else {}
-    return [{"change": change, "source": "declared"} for change in changes]
+    """What the entry changes for all operations, then for each what is different there."""
+    if entry is None:
+        return []
+    everywhere = [*changes_of(entry)]
+    listed = [{"change": change, "source": "declared"} for change in _entries(everywhere)]
+    for operation, own in entry.operations.items():
+        if own.rules is not None or own.stream is not None:
+            different = [change for change in changes_of(entry.at(operation)) if change not in everywhere]
+            listed += [
+                {"change": change, "source": "declared", "operation": operation} for change in _entries(different)
+            ]
+    return listed
+
+
+def _entries(changes: Iterable[Change]) -> Iterable[str]:
+    """Each once."""
+    return dict.fromkeys(change.entry for change in changes)
 
 
 def _lesson(one: Learned, wall_s: float) -> dict[str, Any]:

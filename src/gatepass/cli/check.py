@@ -22,9 +22,24 @@ if TYPE_CHECKING:
 
 NOTHING_PROVEN = 4
 NOTHING = f"nothing failed, and nothing was proven: exit code {NOTHING_PROVEN}"
-OPERATIONS = ("chat", "completions", "embeddings", "rerank")
+TRIED = ("chat", "completions", "embeddings", "rerank")
+"""Operations that --live has a call for."""
+OPERATIONS = (
+    *TRIED,
+    *("responses", "transcriptions", "translations", "speech", "images", "moderations"),
+)
+"""config/models.py's OfModel, which is not imported for a mere --help."""
+NO_CALL = f"--live: check has no call for {{operation}}, only for {', '.join(TRIED)}: without --live it shows the way"
 OF_KIND: Mapping[str | None, str] = MappingProxyType(
-    {None: "chat", "chat": "chat", "vision": "chat", "embedding": "embeddings", "rerank": "rerank"}
+    {
+        None: "chat",
+        "chat": "chat",
+        "vision": "chat",
+        "embedding": "embeddings",
+        "rerank": "rerank",
+        "asr": "transcriptions",
+        "tts": "speech",
+    }
 )
 """What a model is asked for, by what it is declared for."""
 
@@ -36,7 +51,8 @@ OF_KIND: Mapping[str | None, str] = MappingProxyType(
 @click.option(
     "--operation",
     type=click.Choice(OPERATIONS),
-    help="With --model; without it what the model is declared for, and chat where that is not said.",
+    help="With --model; without it what the model is declared for, and chat where that is not said."
+    f" --live has calls for {', '.join(TRIED[:-1])} and {TRIED[-1]}.",
 )
 @click.option("--all", "every", is_flag=True, help="Show the defaults too.")
 @click.option("--live", is_flag=True, help="Mint each token and call each upstream; with --model for real.")
@@ -52,14 +68,18 @@ def check(
     Exit codes: 0 nothing failed, 1 a check failed, 2 the configuration cannot be used, 4 --live could
     prove nothing.
     """
-    if caller is not None and model is None:
-        raise click.UsageError("--key wants --model beside it.")
+    for option, given in (("--key", caller), ("--operation", operation)):
+        if given is not None and model is None:
+            raise click.UsageError(f"{option} wants --model beside it.")
     loaded = load_or_exit(path)
     for warning in idle(loaded.config):
         click.echo(f"warning: {warning}", err=True)
     key = None if caller is None else _caller(loaded.config, caller)
     if model is not None:
-        sys.exit(_check_model(loaded.config, operation or _operation_of(loaded.config, model), model, key, live=live))
+        operation = operation or _operation_of(loaded.config, model)
+        if live and operation not in TRIED:
+            refuse(NO_CALL.format(operation=operation))
+        sys.exit(_check_model(loaded.config, operation, model, key, live=live))
     if live:
         sys.exit(_try_hops(loaded.config, None))
     _show(loaded, every=every)
@@ -92,10 +112,7 @@ def _operation_of(config: Config, model: str) -> str:
     from gatepass.model_kinds import Kinds, declared
 
     entry = Declared(config).model("chat", model)
-    kind = (None if entry is None else declared(entry)) or Kinds(config).of(model)
-    if kind not in OF_KIND:
-        refuse(f"{model} is declared as {kind}, and check has no call for that: name one by --operation")
-    return OF_KIND[kind]
+    return OF_KIND[(None if entry is None else declared(entry)) or Kinds(config).of(model)]
 
 
 def _check_model(config: Config, operation: str, model: str, key: AccessKey | None, *, live: bool) -> int:

@@ -6,20 +6,24 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from msgspec.structs import replace
+
 from gatepass.adapt.chain import BUILT_IN, adapt
 from gatepass.adapt.changes.change import Revision
+from gatepass.adapt.changes.streams import STREAMED
 from gatepass.adapt.declared import Declared
 from gatepass.adapt.model_name import ModelName
 from gatepass.adapt.profile import Prepared, prepared
 from gatepass.adapt.strays import STRAYS
-from gatepass.call import Target
+from gatepass.call import Call, Operation, Target
 from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
 from gatepass.config.models import of_operation
 from gatepass.config.upstream import Upstream
 from gatepass.errors import CallerError
 from gatepass.routing.table import RouteTable
-from gatepass.surface.sample import samples
+from gatepass.surface.operations import OPERATIONS
+from gatepass.surface.sample import call_of, samples
 from gatepass.upstream.choice import dialect_of
 
 BUILT_IN_TELLS: Mapping[str, str] = MappingProxyType(
@@ -46,6 +50,7 @@ DIALECT_TELLS: Mapping[str, str] = MappingProxyType(
         "ragflow": "the URL, the body (model, stream, texts, images) and the reply",
     }
 )
+FORM = "the form passes through: no profile, no rules and no lessons"
 NO_IDS = "token ids are refused (capabilities.token_ids)"
 STREAM_TELLS: Mapping[str, str] = MappingProxyType(
     {
@@ -74,7 +79,7 @@ def way(config: Config, operation: str, model: str, key: AccessKey | None) -> Wa
         lines.append(f"{number}. to the upstream {target.upstream}, as {target.model or model}:")
         steps = [*_steps(config, operation, model, target, profile)]
         try:
-            steps.append(_called(config.upstreams[target.upstream], operation, model, target))
+            steps += _called(config.upstreams[target.upstream], operation, model, target)
         except CallerError as error:
             steps.append(f"refused: {error.status} {error.code}: {error.message}")
             fine = False
@@ -83,6 +88,27 @@ def way(config: Config, operation: str, model: str, key: AccessKey | None) -> Wa
 
 
 def _steps(config: Config, operation: str, model: str, target: Target, profile: Prepared) -> Iterator[str]:
+    dialect = config.upstreams[target.upstream].dialect
+    if _is_form(operation):
+        yield FORM
+        yield from _renamed(model, target)
+        yield from _passed_over(config, operation, model)
+    else:
+        yield from _adapted(config, operation, model, target, profile)
+    yield f"dialect {dialect}: {DIALECT_TELLS[dialect]}"
+
+
+def _is_form(operation: str) -> bool:
+    return all(row.takes_form for row in _rows(operation))
+
+
+def _rows(operation: str) -> list[Operation]:
+    """Of the requests that an operation has, those that are about a model."""
+    return [row for row in OPERATIONS if row.name == operation and row.names_model]
+
+
+def _adapted(config: Config, operation: str, model: str, target: Target, profile: Prepared) -> Iterator[str]:
+    """What a request in JSON goes through before its dialect."""
     upstream = config.upstreams[target.upstream]
     entries = [change.entry for rule in profile.rules[upstream.dialect] for change in rule.changes]
     yield f"profile {profile.name}: {', '.join(entries) or 'nothing'}"
@@ -90,26 +116,30 @@ def _steps(config: Config, operation: str, model: str, target: Target, profile: 
         yield f"rerank_shape: asked as {upstream.rerank_shape}"
     yield from _built_in(operation, model, target)
     yield from _declared(config, operation, model)
+    yield from _passed_over(config, operation, model)
     also = f", also {', '.join(upstream.learn_also)}" if upstream.learn_also else ""
     yield f"lessons: {upstream.learn}{also if upstream.learn != 'off' else ''}"
-    yield f"dialect {upstream.dialect}: {DIALECT_TELLS[upstream.dialect]}"
 
 
 def _built_in(operation: str, model: str, target: Target) -> Iterator[str]:
     """Those that could have something to do."""
     for rule in BUILT_IN:
         if isinstance(rule, ModelName):
-            if target.model not in (None, model):
-                yield f"built-in {rule.name}: {model} becomes {target.model}"
+            yield from _renamed(model, target)
         elif operation in CONCERNS.get(rule.name, (operation,)):
             yield f"built-in {rule.name}: {BUILT_IN_TELLS[rule.name]}"
+
+
+def _renamed(model: str, target: Target) -> Iterator[str]:
+    if target.model not in (None, model):
+        yield f"built-in {ModelName.name}: {model} becomes {target.model}"
 
 
 def _declared(config: Config, operation: str, model: str) -> Iterator[str]:
     """What the model's entry declares and the operation's own block, as one."""
     declared = Declared(config)
     name, entry = declared.entry(operation, model), declared.model(operation, model)
-    if operation in ("chat", "completions"):
+    if any(row.surface in STREAMED for row in _rows(operation)):
         stream = "auto" if entry is None else entry.stream
         yield f"stream: {stream}, {STREAM_TELLS[stream]}"
     names: list[str] = []
@@ -117,7 +147,10 @@ def _declared(config: Config, operation: str, model: str) -> Iterator[str]:
         names += [change.entry for change in rule.changes] if isinstance(rule, Revision) else [NO_IDS]
     if names := [name for name in names if not name.startswith("stream=")]:
         yield f"rules of {' and '.join(_places(config, operation, name))}: {', '.join(names)}"
-    route = of_operation(config.operations, operation)
+
+
+def _passed_over(config: Config, operation: str, model: str) -> Iterator[str]:
+    name, route = Declared(config).entry(operation, model), of_operation(config.operations, operation)
     if name is not None and route is not None and route.upstream is not None:
         yield f"operations.{operation}.upstream: not for this model, which models.{name} serves"
 
@@ -135,12 +168,21 @@ def _places(config: Config, operation: str, name: str | None) -> Iterator[str]:
         yield f"operations.{operation}"
 
 
-def _called(upstream: Upstream, operation: str, model: str, target: Target) -> str:
-    """Raises CallerError where the dialect has no such request."""
-    dialect = dialect_of(upstream)
-    sample = adapt(samples(operation, model)[0], target, (ModelName(), *dialect.rules))
-    request = dialect.encode(sample, target, upstream.base_url, upstream.timeouts.value())
-    return f"{request.method} {request.url}, with {_shown(upstream)}"
+def _called(upstream: Upstream, operation: str, model: str, target: Target) -> list[str]:
+    """Each URL of the operation. Raises CallerError where the dialect has no such request."""
+    return [_call_at(upstream, row, model, target) for row in _rows(operation)]
+
+
+def _call_at(upstream: Upstream, row: Operation, model: str, target: Target) -> str:
+    dialect, sample = dialect_of(upstream), _sample(row, model)
+    rules = dialect.rules if row.takes_form else (ModelName(), *dialect.rules)
+    request = dialect.encode(adapt(sample, target, rules), target, upstream.base_url, upstream.timeouts.value())
+    form = f"; {FORM}" if row.takes_form and not _is_form(row.name) else ""
+    return f"{request.method} {request.url}, with {_shown(upstream)}{form}"
+
+
+def _sample(row: Operation, model: str) -> Call:
+    return call_of(row, model) if row.takes_form else replace(samples(row.name, model)[0], operation=row)
 
 
 def _shown(upstream: Upstream) -> str:

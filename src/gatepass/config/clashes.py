@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from urllib.parse import urlsplit
 
 from gatepass.config.carry import BEARER, Carry
@@ -16,6 +16,14 @@ from gatepass.config.upstream import Upstream
 TWICE = "{} carries the token already: a request has one of each name"
 NEVER = "never counts: operations.{}.upstream comes before `*`; write there what is different"
 NOT_AZURE = "is Azure, whose deployments want dialect: azure; with openai it ends in /openai/v1"
+UNASKED = (
+    "upstreams.{name}: no model and no operation leads there, so no request does: write `models: {{NAME: {{upstream:"
+    ' {name}}}}}` ("*" as NAME stands for all that nothing else names), or take it out'
+)
+PASSED_ON = ("transcriptions", "translations", "files")
+"""Operations whose bodies pass through as they come: forms."""
+NO_RULES = "never counts: the body of {} passes through as it comes"
+NO_LIST = "never counts: a list of models is asked for within bounds of its own, and of no model"
 _AZURE = re.compile(r"\.(?:openai|cognitiveservices)\.azure\.(?:com|us|cn)\Z")
 
 
@@ -28,10 +36,11 @@ def carry_of(upstream: Upstream, config: Config) -> Carry:
 
 def clashes(config: Config) -> Iterator[tuple[Path, str]]:
     """Each operation that RAGFlow does not know, each name that no assistant of it can have, what could never count
-    beside `*`, and each static header that carries the token too, with what to tell of it."""
+    beside `*` or at all, and each static header that carries the token too, with what to tell of it."""
     for operation, route in config.operations.items():
         if route.upstream is not None:
             yield from _no_chat(operation, ("operations", operation, "upstream"), route.upstream, config)
+        yield from _idle(operation, ("operations", operation), route.model_fields_set)
     for name, model in config.models.items():
         yield from _of_model(name, model, config)
     for name, upstream in config.upstreams.items():
@@ -49,12 +58,22 @@ def doubts(config: Config) -> Iterator[str]:
         is_azure = _AZURE.search((url.hostname or "").lower()) is not None
         if is_azure and upstream.dialect == "openai" and not url.path.endswith("/openai/v1"):
             yield f"upstreams.{name}.base_url {NOT_AZURE}"
+    yield from (UNASKED.format(name=name) for name in _unasked(config))
+
+
+def _unasked(config: Config) -> Iterator[str]:
+    """The upstreams to which no request could go; where `operations.models` leads, only the list is asked for."""
+    asked = {target.upstream for model in config.models.values() for target in model.everywhere()}
+    asked |= {route.upstream for name, route in config.operations.items() if name != "models" and route.upstream}
+    takes_the_rest = len(config.upstreams) == 1
+    yield from (name for name in config.upstreams if not takes_the_rest and name not in asked)
 
 
 def _of_model(name: str, model: Model, config: Config) -> Iterator[tuple[Path, str]]:
     yield from _no_assistants(("models", name), name, model, config)
     for operation, own in model.operations.items():
         block: Path = ("models", name, "operations", operation)
+        yield from _idle(operation, block, own.model_fields_set)
         route = config.operations.get(operation)
         if name == "*" and route is not None and route.upstream is not None:
             yield block, NEVER.format(operation)
@@ -62,6 +81,14 @@ def _of_model(name: str, model: Model, config: Config) -> Iterator[tuple[Path, s
             place = (*block, "upstream") if own.targets is None else (*block, "targets", number, "upstream")
             yield from _no_chat(operation, place, target.upstream, config)
         yield from _no_assistants(block, name, own, config)
+
+
+def _idle(operation: str, block: Path, given: Collection[str]) -> Iterator[tuple[Path, str]]:
+    """What is `given` in `block` and could change nothing."""
+    if operation in PASSED_ON and "rules" in given:
+        yield (*block, "rules"), NO_RULES.format(operation)
+    if operation == "models":
+        yield from (((*block, name), NO_LIST) for name in ("rules", "model", "timeouts") if name in given)
 
 
 def _no_chat(operation: str, place: Path, upstream: str, config: Config) -> Iterator[tuple[Path, str]]:

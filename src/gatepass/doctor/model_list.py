@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from urllib.parse import urlsplit
 
-from gatepass.attempt import send
+from gatepass.attempt import explained, send
 from gatepass.call import Operation, Target
 from gatepass.catalog import model_list_request
 from gatepass.doctor.asking import Bound, within
 from gatepass.doctor.finding import PROVE, Check, Outcome, place
-from gatepass.errors import GatepassError, UpstreamHtml, UpstreamRedirect, UpstreamRefusal
+from gatepass.errors import GatepassError, UpstreamAuth, UpstreamHtml, UpstreamRedirect, UpstreamRefusal
 from gatepass.gate import Gate, Hop
 from gatepass.observe.exchange import Exchange
 from gatepass.surface.operations import OPERATIONS
@@ -48,10 +48,13 @@ async def of_list(gate: Gate, hop: Hop) -> Check:
 
 
 async def _listed(gate: Gate, hop: Hop) -> None:
-    """Returns where `hop` answers well; raises what its answer really is."""
+    """Returns where `hop` answers well; raises what its answer really is, a refused token in a client's words."""
     call, exchange = call_of(_operation("models")), Exchange.silent()
     request = hop.dialect.encode(call, Target(hop.name), hop.settings.base_url, hop.timeouts)
-    await judge(gate, call, hop, await send(gate, hop, request, exchange), exchange)
+    try:
+        await judge(gate, call, hop, await send(gate, hop, request, exchange), exchange)
+    except UpstreamAuth as refusal:
+        raise explained(gate, hop, refusal, exchange) from refusal.__cause__
 
 
 def _unlisted(hop: Hop, error: GatepassError) -> Check:

@@ -6,6 +6,7 @@ of these into an empty answer without an exception.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
@@ -34,6 +35,9 @@ from gatepass.upstream.wording import Mask, clean, unmasked
 
 MEMBERS = 8
 """Names of members that are listed where a reply is not what was asked for."""
+
+_AT_BYTE = re.compile(r" \(byte \d+\)")
+"""A place such as 4291 holds a 429, for which RAGFlow would repeat what no repeat mends."""
 
 
 def judge_head(upstream: str, status: int, headers: Headers, *, host: str = "") -> GatepassError | None:
@@ -98,7 +102,7 @@ def _refusal(reply: Reply, complaint: Complaint) -> UpstreamRefusal:
     message = with_hint(complaint.message, reply.upstream, status, reply.hints)
     kind = complaint.kind or kind_of(status)
     if status == 401:
-        message = f"{reply.sender} does not accept the credential that gatepass sends: {message}"
+        message = f"{_locked_out(reply)}: {message}"
     return (UpstreamAuth if status == 401 else UpstreamRefusal)(
         message,
         upstream=reply.upstream,
@@ -110,6 +114,13 @@ def _refusal(reply: Reply, complaint: Complaint) -> UpstreamRefusal:
         raw=complaint.raw,
         complaint=complaint,
     )
+
+
+def _locked_out(reply: Reply) -> str:
+    """Of a key under `upstreams.NAME.headers` nothing is known: the one that is wanted is not sent there either."""
+    if reply.has_credential:
+        return f"{reply.sender} does not accept the credential that gatepass sends"
+    return f"{reply.sender} wants a credential that gatepass does not send"
 
 
 def _status(status: int, complaint: Complaint) -> int:
@@ -153,7 +164,8 @@ def _judge_json(reply: Reply, surface: Surface, *, may_be_wrapped: bool = True) 
     try:
         document = form.parse(reply.body)
     except ValueError as error:
-        return _invalid(reply, f"with what is no JSON, or was cut short ({error})")
+        reason = _AT_BYTE.sub("", str(error))
+        return _invalid(reply, f"with what is no JSON, or was cut short ({reason})")
     complaint = None if _is_kept_response(document, surface) else read_complaint(document, mask=reply.mask)
     complaint = complaint or _complaint_of_choices(document, surface, reply.mask)
     if complaint is not None:

@@ -28,6 +28,8 @@ class Reply(msgspec.Struct, frozen=True):
     mask: Mask = unmasked
     hints: tuple[Hint, ...] = HINTS
     """The advice that there is for what this upstream says."""
+    has_credential: bool = True
+    """Whether the request that it answers was sent with a credential's token."""
 
     @property
     def sender(self) -> str:

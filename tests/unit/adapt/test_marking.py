@@ -101,3 +101,29 @@ def test_a_lesson_past_its_time_ends_now_and_rules_are_listed_once():
         (change["change"], change["source"], change.get("expires_in_s")) for change in found["gatepass"]["adapted"]
     ]
     assert shown == [("drop=seed", "declared", None), ("stream=synth", "learned", 0)]
+
+
+def test_what_is_changed_for_one_operation_of_a_model_is_listed_with_that_operation():
+    own = {
+        "embeddings": {"rules": {"split": 8, "drop": ["seed"]}},
+        "responses": {"stream": "emulate", "rules": {"set": {"seed": 1}}},
+        "speech": {"upstream": "mouth"},
+    }
+    found = marks(entry(rules={"drop": ["seed", "user"]}, operations=own), [], WALL_S)
+    assert found["gatepass"]["adapted"] == [
+        {"change": "drop=seed", "source": "declared"},
+        {"change": "drop=user", "source": "declared"},
+        {"change": "split=8", "source": "declared", "operation": "embeddings"},
+        {"change": "stream=synth", "source": "declared", "operation": "responses"},
+        {"change": "set=seed", "source": "declared", "operation": "responses"},
+    ]
+
+
+def test_a_model_that_is_changed_for_one_operation_alone_is_marked():
+    found = marks(entry(operations={"chat": {"rules": {"drop": ["seed"]}}}), [], WALL_S)
+    assert found == {
+        "gatepass": {
+            "capabilities": {},
+            "adapted": [{"change": "drop=seed", "source": "declared", "operation": "chat"}],
+        }
+    }

@@ -1,11 +1,15 @@
 import logging
 import os
+from typing import get_args
 
 import pytest
 from click.testing import CliRunner
 
 import gatepass.doctor
 from gatepass.cli import main
+from gatepass.cli.check import OF_KIND, OPERATIONS, TRIED
+from gatepass.config.models import OfModel
+from gatepass.config.rules import Kind
 from gatepass.doctor import Check, Outcome, Trial
 
 HASH, OTHER = "sha256:" + "a" * 64, "sha256:" + "b" * 64
@@ -144,6 +148,20 @@ def test_the_way_is_one_of_the_caller_and_the_operation(check):
     assert result.output.splitlines()[0] == "embeddings with the model gpt-4o, as bot"
 
 
+def test_every_operation_that_names_a_model_and_every_kind_has_a_way_to_be_shown():
+    assert get_args(OfModel) == OPERATIONS
+    assert set(OF_KIND) == {None, *get_args(Kind)}
+    assert set(TRIED) < set(OPERATIONS) >= set(OF_KIND.values())
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_the_way_of_every_operation_that_names_a_model_is_shown(check, operation):
+    result = check("--model", "gpt-4o", "--operation", operation)
+    assert result.exit_code == 0
+    assert result.output.splitlines()[0] == f"{operation} with the model gpt-4o, as any caller"
+    assert result.output.splitlines()[-1].startswith("   - POST https://spare.example/v1/")
+
+
 def test_a_way_that_ends_in_a_refusal_is_exit_1(tmp_path):
     rag = "{base_url: 'http://rag.example:9380', dialect: ragflow}"
     (tmp_path / "r.yaml").write_text(f"upstreams: {{rag: {rag}}}\nmodels: {{bot: {{upstream: rag, name: 2e3b}}}}\n")
@@ -172,10 +190,12 @@ def test_an_unknown_caller_is_exit_2(check):
     assert result.stderr == "--key: 'nobody' is not the name of a key; there is ragflow, bot\n"
 
 
-def test_a_key_without_a_model_is_a_usage_error(check):
-    result = check("--key", "bot")
-    assert result.exit_code == 2
-    assert "--key wants --model beside it" in result.stderr
+@pytest.mark.parametrize("option", [("--key", "bot"), ("--operation", "embeddings")])
+@pytest.mark.parametrize("live", [(), ("--live",)])
+def test_what_is_said_of_a_model_without_a_model_is_a_usage_error(check, doctor, option, live):
+    result = check(*option, *live)
+    assert (result.exit_code, doctor.tried) == (2, [])
+    assert f"{option[0]} wants --model beside it" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -227,18 +247,53 @@ def test_a_model_is_tried_at_what_it_is_declared_for(tmp_path, doctor, models, b
     file.write_text(f"upstreams: {{{upstreams}}}\nmodels: {{{models}}}\n{blocks}")
     doctor.findings.append(WORKING)
     result = CliRunner().invoke(main, ["check", "--config", str(file), "--live", "--model", "m"])
-    assert (result.exit_code, result.output.splitlines()[0]) == (0, f"{operation} with the model m, as any caller")
+    assert (result.exit_code, result.stdout.splitlines()[0]) == (0, f"{operation} with the model m, as any caller")
     CliRunner().invoke(main, ["check", "--config", str(file), "--live", "--model", "m", "--operation", "completions"])
     assert doctor.tried == [Trial(operation, "m"), Trial("completions", "m")]
 
 
-def test_what_check_cannot_ask_for_is_said_and_nothing_is_tried(tmp_path, doctor):
-    file = tmp_path / "m.yaml"
-    models = "models: {m: {upstream: a, capabilities: {kind: tts}}}"
-    file.write_text(f"upstreams: {{a: {{base_url: 'https://llm.example/v1'}}}}\n{models}\n")
-    result = CliRunner().invoke(main, ["check", "--config", str(file), "--live", "--model", "m"])
+SPEAKING = """\
+upstreams: {a: {base_url: 'https://llm.example/v1'}}
+models: {m: {upstream: a, capabilities: {kind: tts}}, ears: {upstream: a, name: whisper, capabilities: {kind: asr}}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("model", "more", "operation"),
+    [
+        ("m", (), "speech"),
+        ("ears", (), "transcriptions"),
+        ("ears", ("--operation", "translations"), "translations"),
+        ("m", ("--operation", "responses"), "responses"),
+    ],
+)
+def test_what_check_cannot_ask_for_is_said_and_nothing_is_tried(tmp_path, doctor, model, more, operation):
+    (tmp_path / "m.yaml").write_text(SPEAKING)
+    arguments = ["check", "--config", str(tmp_path / "m.yaml"), "--live", "--model", model, *more]
+    result = CliRunner().invoke(main, arguments)
     assert (result.exit_code, result.stdout, doctor.tried) == (2, "", [])
-    assert result.stderr == "m is declared as tts, and check has no call for that: name one by --operation\n"
+    assert result.stderr == (
+        f"--live: check has no call for {operation}, only for chat, completions, embeddings, rerank:"
+        " without --live it shows the way\n"
+    )
+
+
+def test_the_way_of_a_model_for_speech_is_that_of_its_own_operation(tmp_path):
+    (tmp_path / "m.yaml").write_text(SPEAKING)
+    ears = CliRunner().invoke(main, ["check", "--config", str(tmp_path / "m.yaml"), "--model", "ears"])
+    assert (ears.exit_code, ears.output.splitlines()) == (
+        0,
+        [
+            "transcriptions with the model ears, as any caller",
+            "1. to the upstream a, as whisper:",
+            "   - the form passes through: no profile, no rules and no lessons",
+            "   - built-in model: ears becomes whisper",
+            "   - dialect openai: nothing",
+            "   - POST https://llm.example/v1/audio/transcriptions, with no credential",
+        ],
+    )
+    mouth = CliRunner().invoke(main, ["check", "--config", str(tmp_path / "m.yaml"), "--model", "m"])
+    assert mouth.output.splitlines()[0] == "speech with the model m, as any caller"
 
 
 def test_a_model_is_tried_as_the_caller_whose_way_is_shown(tmp_path, doctor):

@@ -1,7 +1,7 @@
 import pytest
 
 from gatepass.adapt.chain import BUILT_IN
-from gatepass.cli.way import BUILT_IN_TELLS, way
+from gatepass.cli.way import BUILT_IN_TELLS, FORM, way
 from gatepass.config.model import Config
 from gatepass.gate import build_gate
 from gatepass.ranking import rules_at
@@ -66,6 +66,39 @@ def test_an_operation_has_the_built_in_rules_that_concern_it():
     assert named("completions") == ["strays", "stream_options"]
     assert named("embeddings") == ["strays", "vectors"]
     assert named("rerank") == ["strays"]
+
+
+def test_every_url_of_an_operation_is_told_with_what_becomes_of_a_form():
+    found = told("images", model={"name": "deployed", "rules": {"drop": ["user"]}})
+    assert found == [
+        "profile plain: nothing",
+        "built-in strays: drop_params and model_type are left out",
+        "built-in model: m becomes deployed",
+        "rules of models.m: drop=user",
+        "lessons: on",
+        "dialect openai: nothing",
+        f"POST {URL}/images/generations, with no credential",
+        f"POST {URL}/images/edits, with no credential; {FORM}",
+        f"POST {URL}/images/variations, with no credential; {FORM}",
+    ]
+
+
+def test_responses_have_a_stream_mode_and_one_url():
+    own = {"operations": {"responses": {"stream": "emulate"}}}
+    found = told("responses", model=own)
+    assert "stream: emulate, the upstream is asked for a whole reply" in found
+    assert [step for step in found if step.startswith("POST")] == [f"POST {URL}/responses, with no credential"]
+
+
+def test_a_form_to_an_upstream_that_takes_none_is_refused():
+    found, fine = steps("transcriptions", upstream={"dialect": "ragflow"}, model={"name": "2e3b"})
+    assert (fine, found[-1].startswith("refused: 404 model_not_found: ")) == (False, True)
+
+
+def test_a_deployment_is_asked_for_a_form_by_its_path():
+    azure = {"dialect": "azure", "azure": {"api_version": "2024-10-21"}}
+    found = told("transcriptions", upstream=azure, model={"name": "prod-4o"})
+    assert found[-1].startswith(f"POST {DEPLOYED.replace('chat/completions', 'audio/transcriptions')}?")
 
 
 def test_a_reranker_is_asked_in_its_shape():

@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from gatepass.config.carry import BEARER, Carry
-from gatepass.config.clashes import NOT_AZURE, TWICE, carry_of, clashes, doubts
+from gatepass.config.clashes import NO_LIST, NO_RULES, NOT_AZURE, TWICE, UNASKED, carry_of, clashes, doubts
 from gatepass.config.load import load
 from gatepass.config.model import Config
 from gatepass.config.problem import ConfigError, dotted
@@ -178,3 +178,60 @@ def test_doubts_are_warnings_of_a_configuration_that_can_be_used(tmp_path):
     file = tmp_path / "gatepass.yaml"
     file.write_text("upstreams: {chat: {base_url: 'https://r.openai.azure.com'}}")
     assert load(str(file), {}).warnings == (f"upstreams.chat.base_url {NOT_AZURE}",)
+
+
+def two_upstreams(**blocks):
+    urls = {name: {"base_url": f"https://{name}.example/v1"} for name in ("a", "b")}
+    return Config.model_validate({"upstreams": urls, **blocks})
+
+
+@pytest.mark.parametrize(
+    "blocks",
+    [
+        {"operations": {"embeddings": {"upstream": "b"}}},
+        {"operations": {"embeddings": {"upstream": "b"}, "chat": {"rules": {"drop": ["user"]}}}},
+        {"models": {"m": {"upstream": "b"}, "n": {"targets": [{"upstream": "b"}]}}},
+        {"models": {"*": {"upstream": "b"}}, "operations": {"models": {"upstream": "a"}}},
+    ],
+)
+def test_an_upstream_to_which_nothing_leads_is_doubted(blocks):
+    assert list(doubts(two_upstreams(**blocks))) == [UNASKED.format(name="a")]
+
+
+@pytest.mark.parametrize(
+    "blocks",
+    [
+        {"operations": {"embeddings": {"upstream": "b"}, "files": {"upstream": "a"}}},
+        {"models": {"m": {"targets": [{"upstream": "a"}, {"upstream": "b"}]}}},
+        {"models": {"*": {"upstream": "a"}}, "operations": {"embeddings": {"upstream": "b"}}},
+        {"models": {"m": {"upstream": "a", "operations": {"responses": {"upstream": "b"}}}}},
+    ],
+)
+def test_an_upstream_to_which_a_model_or_an_operation_leads_is_not_doubted(blocks):
+    assert list(doubts(two_upstreams(**blocks))) == []
+
+
+def test_a_single_upstream_takes_everything_and_is_not_doubted():
+    rules = {"chat": {"rules": {"drop": ["user"]}}}
+    given = {"upstreams": {"a": {"base_url": "https://a/v1"}}, "operations": rules}
+    assert list(doubts(Config.model_validate(given))) == []
+
+
+@pytest.mark.parametrize("operation", ["transcriptions", "translations", "files"])
+def test_rules_for_what_passes_as_it_comes_are_refused(operation):
+    own = {operation: {"rules": {"drop": ["prompt"]}}}
+    blocks: dict[str, Any] = {"upstreams": {"up": {"base_url": "https://llm.example/v1"}}, "operations": own}
+    place = ("operations", operation, "rules")
+    assert list(clashes(Config.model_validate(blocks))) == [(place, NO_RULES.format(operation))]
+    if operation != "files":
+        models = {"m": {"upstream": "up", "operations": own}}
+        (fault,) = clashes(Config.model_validate({**blocks, "operations": {}, "models": models}))
+        assert fault == (("models", "m", *place), NO_RULES.format(operation))
+
+
+def test_what_could_not_count_for_a_list_of_models_is_refused():
+    own = {"models": {"upstream": "up", "model": "m", "timeouts": {"first_byte_s": 1}, "rules": {"drop": ["seed"]}}}
+    found = clashes(
+        Config.model_validate({"upstreams": {"up": {"base_url": "https://llm.example/v1"}}, "operations": own})
+    )
+    assert list(found) == [(("operations", "models", name), NO_LIST) for name in ("rules", "model", "timeouts")]

@@ -165,6 +165,11 @@ def test_rejected_token_keeps_the_upstreams_words():
     )
 
 
+def test_upstream_that_wants_a_credential_and_got_none_is_not_said_to_have_refused_one():
+    error = judge_refusal(Reply("chat", 401, (), b'{"error": {"message": "who are you?"}}', has_credential=False))
+    assert error.message == 'The upstream "chat" wants a credential that gatepass does not send: who are you?'
+
+
 def test_rejected_token_is_not_to_be_tried_again():
     assert judge_refusal(Reply("chat", 401, (), b"")).retryable is False
 
@@ -507,7 +512,7 @@ def test_what_is_in_the_envelope_is_judged_too(body, surface, expected):
         ([1], Surface.CHAT, "with JSON that is no object"),
         (b"7", Surface.EMBEDDINGS, "with JSON that is no object"),
         (b"null", Surface.MODELS, "with JSON that is neither an object nor a list"),
-        (b"OK", Surface.CHAT, "with what is no JSON, or was cut short (JSON is malformed: invalid character (byte 0))"),
+        (b"OK", Surface.CHAT, "with what is no JSON, or was cut short (JSON is malformed: invalid character)"),
         (
             b'{"choices": [',
             Surface.CHAT,
