@@ -264,9 +264,19 @@ def _entries(hop: Hop, body: bytes) -> tuple[Entry, ...]:
     listed = document.get("data") if isinstance(document, dict) else document
     if not isinstance(listed, list):
         raise UpstreamInvalid("The upstream's model list is no list of models.", upstream=hop.name)
-    return tuple(
-        entry for entry in listed[:LIST_MODELS] if isinstance(entry, dict) and isinstance(entry.get("id"), str)
-    )
+    named = (entry for entry in listed[:LIST_MODELS] if isinstance(entry, dict) and isinstance(entry.get("id"), str))
+    return tuple(_as_model(entry) for entry in named if entry["id"])
+
+
+def _as_model(entry: Entry) -> Entry:
+    """`entry` with what every client of OpenAI's list finds there; all else as the upstream wrote it."""
+    created, owner = entry.get("created"), entry.get("owned_by")
+    return {
+        **entry,
+        "object": "model",
+        "created": created if type(created) is int else 0,
+        "owned_by": owner if isinstance(owner, str) else "upstream",
+    }
 
 
 def _own_entry(name: str) -> Entry:
