@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
+from gatepass.adapt.model_name import with_model
 from gatepass.adapt.rerank.question import is_question
 from gatepass.adapt.typed_ids import untyped
 from gatepass.admission.cors import is_preflight, shut_out
 from gatepass.admission.doors import may_use, permit_operation
 from gatepass.call import Call, Inbound, Operation, Surface, header
 from gatepass.config.access import AccessKey
-from gatepass.errors import GatepassError, MethodNotAllowed, ModelNotFound, UnknownPath, UnsupportedMediaType
+from gatepass.errors import (
+    GatepassError,
+    InvalidRequest,
+    MethodNotAllowed,
+    ModelNotFound,
+    UnknownPath,
+    UnsupportedMediaType,
+)
 from gatepass.surface.base_url import base_url
 from gatepass.surface.decode import check_encoding, decode, without_body
 from gatepass.surface.form_data import boundary_of
@@ -20,7 +28,7 @@ from gatepass.upload import Form
 from gatepass.visit import Visit
 
 MODEL_IS_NEEDED = (Surface.CHAT, Surface.EMBEDDINGS, Surface.RESPONSES)
-"""Without a model in their bodies these are no requests; others may go where their operation says."""
+"""Without a model these are no requests: their body names one, or their operation does. Others go on without."""
 
 NO_OPERATION, PREFLIGHT = "none", "preflight"
 """What the access line calls what is served nowhere, and a browser's question before a request."""
@@ -56,18 +64,32 @@ def _nowhere(visit: Visit, in_path: str | None) -> UnknownPath:
 
 
 def decoded(visit: Visit, found: Match, caller: AccessKey, body: bytes) -> Call:
-    """The call that `body` asks for. Raises what `decode` does, UnknownPath and ModelNotAllowed."""
+    """The call that `body` asks for. Raises what `decode` and `_unnamed` do, UnknownPath and ModelNotAllowed."""
     permit_operation(caller, found.operation)
     visit.exchange.keep_body("request", body)
     operation, inbound = found.operation, visit.inbound
-    default = None if operation.surface in MODEL_IS_NEEDED else visit.gate.routes.model_without_name(operation.name)
     if operation.surface is Surface.RAW and (not body or operation.method != "POST"):
-        call = without_body(inbound, operation, caller.name, default or "")
+        call = without_body(inbound, operation, caller.name, visit.gate.routes.model_without_name(operation.name))
     else:
-        call = decode(inbound, operation, body, caller.name, default)
+        call = decode(inbound, operation, body, caller.name)
+        if not call.model:
+            call = _unnamed(visit, call)
     if found.at_root and not is_question(body):
         raise _nowhere(visit, split_profile(inbound.path, visit.gate.config.server.base_path)[0])
     return _typed(visit, call)
+
+
+def _unnamed(visit: Visit, call: Call) -> Call:
+    """`call`, whose body names no model, under the one of its operation, which the body names from now on where it is
+    about one. Raises InvalidRequest where it goes nowhere without."""
+    operation = call.operation
+    model = visit.gate.routes.model_without_name(operation.name)
+    if not model:
+        if operation.surface in MODEL_IS_NEEDED:
+            raise InvalidRequest("The body names no `model`.", param="model")
+        return call
+    named = replace(call, model=model)
+    return with_model(named, model) if operation.names_model else named
 
 
 def form_of(visit: Visit, operation: Operation) -> Form:

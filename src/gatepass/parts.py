@@ -28,9 +28,9 @@ async def embedded(wanted: Call, adapted: Call, upstream: str, exchange: Exchang
     if len(replies) == 1 and replies[0].is_right:
         return replies[0]
     asked = Asked.of(wanted.body)
-    body = answer([reply.body for reply in replies], counts_of(parts, asked), asked, upstream)
-    adapted_replies = tuple(dict.fromkeys(name for reply in replies for name in reply.adapted))
-    return Whole(replies[0].status, replies[0].headers, body, adapted_replies)
+    body, put_right = answer([reply.body for reply in replies], counts_of(parts, asked), asked, upstream)
+    done = dict.fromkeys((*(name for reply in replies for name in reply.adapted), *put_right))
+    return Whole(replies[0].status, replies[0].headers, body, tuple(done))
 
 
 def _held(answer: Answer) -> Whole:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Protocol
 
+from gatepass.adapt.model_name import ADDED
 from gatepass.errors import InvalidRequest
 from gatepass.observe.exchange import Exchange
 from gatepass.surface.form_data import IN_QUOTES, FormScan
@@ -16,8 +17,6 @@ KEPT_BYTES = 1024 * 1024
 
 Edit = tuple[int, int, bytes]
 """Where in the form something stands, and what is to stand there."""
-
-_FIRST = "Send `model` before the file, or have operations.NAME.model set in gatepass and leave it out."
 
 
 class Sender(Protocol):
@@ -46,7 +45,7 @@ class Form:
     ) -> None:
         self.length_bytes = length_bytes
         self.routed: str | None = None
-        """The name that the call was routed by, where the form's own stands for another."""
+        """The name that the call was routed by, where the form names another or none; "" where it has none."""
         self.is_whole = self.has_begun = self.model_is_late = False
         self._sender = sender
         self._exchange = exchange
@@ -89,7 +88,7 @@ class Form:
         if self.is_whole:
             self._scan.finish()
         if self.has_begun and self._scan.has_named and self.model_is_late:
-            raise _late_model()
+            raise self._late_model()
         self._kept_bytes += len(piece)
         if not self.has_begun or self._kept_bytes <= self._keep_bytes:
             self._kept.append(piece)
@@ -106,22 +105,42 @@ class Form:
         return self._kept[0] if self._kept else b""
 
     def as_model(self, name: str | None) -> Outgoing:
-        """The form as an upload, with `name`, or the routed one, in the place of its model's."""
-        span, quoted = self._scan.span, self._scan.quoted
-        if span is None or not self._names_model:
-            return Outgoing(self)
-        edits: list[Edit] = [] if quoted is None else [(*quoted, IN_QUOTES)]
+        """The form as an upload, with `name`, or the routed one, in the place of its model's; as its first part, and
+        told as ADDED, where the form names none."""
         name = self.routed if name is None else name
+        if not self._names_model:
+            return Outgoing(self)
+        if self._scan.span is not None:
+            return Outgoing(self, self._renamed(self._scan.span, name))
+        if not name:
+            return Outgoing(self)
+        self._exchange.adapted = (ADDED,)
+        return Outgoing(self, ((self._scan.start, self._scan.start, self._scan.model_part(name)),))
+
+    def _renamed(self, span: tuple[int, int], name: str | None) -> tuple[Edit, ...]:
+        quoted = self._scan.quoted
+        edits: list[Edit] = [] if quoted is None else [(*quoted, IN_QUOTES)]
         if name is not None and name != self.model:
             edits.append((*span, name.encode()))
-        return Outgoing(self, tuple(edits))
+        return tuple(edits)
 
     def without_model(self) -> InvalidRequest:
         """The error for a form that is not whole yet, and has to lead somewhere by its model alone."""
         return InvalidRequest(
-            f"The first {self._kept_bytes} bytes of the form name no `model`, and no more of it is held. {_FIRST}",
+            f"The first {self._kept_bytes} bytes of the form name no `model`, and no more of it is held."
+            f" {self._advice()}",
             param="model",
         )
+
+    def _late_model(self) -> InvalidRequest:
+        return InvalidRequest(
+            f"`model` comes so late in the form that the form was on its way without it. {self._advice()}",
+            param="model",
+        )
+
+    def _advice(self) -> str:
+        setting = f"operations.{self._exchange.operation}.model"
+        return f"Send `model` before the file, or have {setting} set in gatepass and leave it out."
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,10 +169,3 @@ class Outgoing:
         while not self.form.is_whole:
             if piece := await self.form.read():
                 yield piece
-
-
-def _late_model() -> InvalidRequest:
-    return InvalidRequest(
-        f"`model` comes so late in the form that the form was on its way without it. {_FIRST}",
-        param="model",
-    )

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from gatepass.adapt import embeddings, model_name
 from gatepass.adapt.profile import PlainTools
 from gatepass.adapt.rerank.shape import Shaped
 from gatepass.adapt.teaching.allowance import OPT_IN, SAFE
@@ -41,7 +42,16 @@ def test_every_entry_is_in_the_table():
     assert len(patterns()) > 15
     entries = {lesson.entry for lesson in LESSONS} | {entry for row in ROWS for entry in row.adapted}
     more = {"drop=replayed", "default=seed", "set=seed", "images=2", "drop=drop_params,model_type"}
-    made = {Shaped().entry, UntypedModel().entry, PlainTools().entry, "extra_body=reference", *RAGFLOW, *MENDED}
+    made = {
+        Shaped().entry,
+        UntypedModel().entry,
+        PlainTools().entry,
+        "extra_body=reference",
+        model_name.ADDED,
+        *embeddings.NAMES,
+        *RAGFLOW,
+        *MENDED,
+    }
     for entry in entries | more | made:
         assert any(re.fullmatch(pattern, entry.partition(",")[0]) for pattern in patterns()), entry
 

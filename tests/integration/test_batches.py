@@ -229,3 +229,20 @@ async def test_a_good_reply_comes_byte_for_byte():
         answer = await gate.ask(asked(2), PATH).answer()
     assert (answer.status, answer.body) == (200, body)
     assert "x-gatepass-adapted" not in answer.headers
+
+
+def turned(request):
+    data = [{"index": 1, "embedding": [1.0, 0.5]}, {"index": 0, "embedding": [0.0, 0.5]}]
+    return [Send(reply({"object": "list", "data": data, "model": "e-1"}))]
+
+
+def unplaced(request):
+    return [Send(reply({"object": "list", "data": [{"embedding": [0.0, 0.5]}, {"embedding": [1.0, 0.5]}]}))]
+
+
+@pytest.mark.parametrize(("upstreams", "name"), [(turned, "embeddings=order"), (unplaced, "embeddings=index")])
+async def test_vectors_that_are_put_right_are_told_so_in_the_head(upstreams, name):
+    async with Scripted(answer=upstreams) as upstream, gateway(upstream=upstream.url) as gate:
+        answer = await gate.ask(asked(2), PATH).answer()
+    assert numbers(answer) == [0.0, 1.0]
+    assert answer.headers["x-gatepass-adapted"] == name

@@ -265,7 +265,10 @@ async def test_odd_entries_are_passed_over_and_a_bare_list_is_read():
     last = {"id": "d", "object": "model", "created": 7, "owned_by": "them", "x": {"deep": [1]}}
     odd = [{"id": "a", "created": None}, {"name": "b"}, "c", None, {"id": 4}, {"id": ""}, last]
     async with Scripted([Send(reply(odd))]) as upstream, gateway(upstream=upstream.url) as gate:
-        assert (await listed(gate))[1]["data"] == [{"id": "a", "object": "model", "created": 0, "owned_by": "upstream"}, last]
+        assert (await listed(gate))[1]["data"] == [
+            {"id": "a", "object": "model", "created": 0, "owned_by": "upstream"},
+            last,
+        ]
 
 
 async def test_a_list_has_its_bound():

@@ -114,6 +114,7 @@ async def test_a_model_behind_a_file_that_cannot_be_held_is_told_to_stand_before
         answer = await gp.ask(late, "/v1/audio/transcriptions", headers=headers).answer()
     assert (answer.status, answer.error["code"], answer.error["param"]) == (400, "invalid_request", "model")
     assert "Send `model` before the file" in answer.error["message"]
+    assert "operations.transcriptions.model" in answer.error["message"]
 
 
 async def test_a_key_for_some_models_wants_one_of_them_named():

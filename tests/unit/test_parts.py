@@ -78,6 +78,16 @@ async def test_several_parts_are_one_answer_and_one_story():
     assert exchange.attempts == 4
 
 
+async def test_what_was_wrong_with_an_answer_is_named_beside_what_was_done_to_it():
+    async def ask(part: Call, share: Exchange) -> Whole:
+        data = [{"index": 1, "embedding": [1.0]}, {"index": 0, "embedding": [0.0]}]
+        return Whole(200, HEADERS, json.dumps({"data": data}).encode(), ("unwrap=data",))
+
+    reply = await embedded(*a_request(2, 2), "chat", Exchange.silent(), ask)
+    assert [entry["embedding"] for entry in json.loads(reply.body)["data"]] == [[0.0], [1.0]]
+    assert reply.adapted == ("unwrap=data", "embeddings=order")
+
+
 async def test_no_more_than_a_few_are_under_way():
     upstream = Upstream(is_open=False)
     asking = asyncio.create_task(embedded(*a_request(20, 2), "chat", Exchange.silent(), upstream.ask))

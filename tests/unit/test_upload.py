@@ -133,6 +133,45 @@ async def test_the_routed_name_stands_in_the_form():
     assert await sent(one.as_model(None)) == PART % (b"model", b"w") + END
 
 
+FILE = PART % (b"file", b"x")
+
+
+@pytest.mark.parametrize("before", [b"", b"\r\n"], ids=["at once", "after an empty line"])
+@pytest.mark.parametrize("body", [FILE + END, END], ids=["a part", "no part"])
+async def test_a_form_without_a_model_gets_a_part_that_names_it_in_front_of_all_others(before, body):
+    named = before + PART % (b"model", b"w") + body
+    for at in range(1, len(before + body)):
+        one, exchange = form((before + body)[:at], (before + body)[at:])
+        await one.begin()
+        one.routed = "w"
+        upload = one.as_model(None)
+        assert await sent(upload) == await sent(upload) == named
+        assert (upload.length_bytes, exchange.adapted) == (len(named), ("default=model",))
+
+
+async def test_a_form_without_a_model_that_is_routed_by_none_goes_up_as_it_is():
+    one, exchange = form(FILE, END)
+    await one.begin()
+    one.routed = ""
+    assert (await sent(one.as_model(None)), exchange.adapted) == (FILE + END, ())
+
+
+async def test_a_form_without_a_model_gets_the_name_that_its_target_has():
+    one, _ = form(FILE, END)
+    await one.begin()
+    one.routed = "w"
+    assert await sent(one.as_model("there")) == PART % (b"model", b"there") + FILE + END
+
+
+async def test_a_model_that_comes_too_late_names_the_setting_of_its_operation():
+    one, exchange = form(*LATE)
+    exchange.operation = "translations"
+    await one.begin()
+    assert "operations.translations.model" in one.without_model().message
+    with pytest.raises(InvalidRequest, match=r"operations\.translations\.model"):
+        await sent(one.as_model(None))
+
+
 async def test_a_form_that_does_not_end_is_no_form():
     one, _ = form(PART % (b"model", b"w"))
     with pytest.raises(InvalidRequest, match="ends before"):

@@ -25,6 +25,10 @@ LARGEST = 3.4028234663852886e38
 """Of float32."""
 PARALLEL = 4
 """Requests of one call that are worth having under way at once."""
+ORDER, INDEX = "embeddings=order", "embeddings=index"
+NAMES = (ORDER, INDEX)
+"""What `x-gatepass-adapted` calls vectors that were put into the order that their `index` says, and an `index` that
+was missing or not the vector's place in its reply. That their encoding is the one that was asked for has no name."""
 
 Entry = dict[str, msgspec.Raw]
 
@@ -39,9 +43,11 @@ class _Unfit(Exception):
     """What is wrong with a reply."""
 
 
-def answer(replies: Sequence[bytes], counts: Sequence[int], asked: Asked, upstream: str) -> bytes:
+def answer(
+    replies: Sequence[bytes], counts: Sequence[int], asked: Asked, upstream: str
+) -> tuple[bytes, tuple[str, ...]]:
     """One reply out of `replies`, each of which is to hold as many vectors as `counts` says: in order, with their
-    `index`, usage added up, in the encoding that was asked for.
+    `index`, usage added up, in the encoding that was asked for; and those of NAMES that say what was wrong.
 
     A lone reply that is right already comes back as it is. Raises UpstreamInvalid for a vector that is
     missing, empty, of another length than `asked.dimensions` or than the others, not of numbers, or not to be read,
@@ -73,22 +79,22 @@ def _length(written: bytes) -> int:
     return 0 if not written[1:-1].strip() else written.count(b",") + 1
 
 
-def _answer(replies: Sequence[bytes], counts: Sequence[int], asked: Asked) -> bytes:
+def _answer(replies: Sequence[bytes], counts: Sequence[int], asked: Asked) -> tuple[bytes, tuple[str, ...]]:
     documents = [_document(reply) for reply in replies]
-    changed, entries = len(replies) != 1, list[Entry]()
+    entries, wrong = list[Entry](), set[str]()
     for document, count in zip(documents, counts, strict=True):
         listed = _entries(document, count)
         ordered = _in_order(listed)
-        changed = changed or ordered != listed
+        if ordered is not listed:
+            wrong.add(ORDER)
+        if _placed(ordered, len(entries)):
+            wrong.add(INDEX)
         entries += ordered
-    lengths = set[int]()
-    for position, entry in enumerate(entries):
-        length, is_new = _fit(entry, asked)
-        lengths.add(length)
-        changed = _placed(entry, position) or is_new or changed
-    if len(lengths) > 1:
-        raise _Unfit(f"one has {min(lengths)} numbers and another {max(lengths)}")
-    return _written(documents, entries) if changed else replies[0]
+    are_written_anew = _fit_all(entries, asked)
+    names = tuple(name for name in NAMES if name in wrong)
+    if wrong or are_written_anew or len(replies) != 1:
+        return _written(documents, entries), names
+    return replies[0], names
 
 
 def _document(reply: bytes) -> Entry:
@@ -126,13 +132,25 @@ def _place(entry: Entry) -> int | None:
     return whole(bytes(entry["index"]).strip(b'"').removesuffix(b".0")) if "index" in entry else None
 
 
-def _placed(entry: Entry, position: int) -> bool:
-    """Give the entry its place among all; whether that is news."""
-    written = b"%d" % position
-    if "index" in entry and bytes(entry["index"]) == written:
-        return False
-    entry["index"] = msgspec.Raw(written)
-    return True
+def _placed(ordered: list[Entry], before: int) -> bool:
+    """Give each entry of one reply its place among all, of which `before` stand in front; whether one did not have its
+    place in the reply."""
+    was_wrong = False
+    for position, entry in enumerate(ordered):
+        is_right = "index" in entry and bytes(entry["index"]) == b"%d" % position
+        was_wrong = was_wrong or not is_right
+        if before or not is_right:
+            entry["index"] = msgspec.Raw(b"%d" % (before + position))
+    return was_wrong
+
+
+def _fit_all(entries: list[Entry], asked: Asked) -> bool:
+    """Check all vectors, and write them as they were asked for; whether that changed one."""
+    fits = [_fit(entry, asked) for entry in entries]
+    lengths = {length for length, _ in fits}
+    if len(lengths) > 1:
+        raise _Unfit(f"one has {min(lengths)} numbers and another {max(lengths)}")
+    return any(is_new for _, is_new in fits)
 
 
 def _fit(entry: Entry, asked: Asked) -> tuple[int, bool]:

@@ -39,7 +39,8 @@ class OperationRoute(Block):
     upstream: Name | None = None
     """A name under `upstreams`; None: where they go without this block."""
     model: str | None = None
-    """The model of requests that name none, as Text Embeddings Inference's clients do; None: they go without."""
+    """The model of requests that name none, as Text Embeddings Inference's clients do: they are routed by it, and those
+    about a model go up with it. None: 400 for what is nothing without a model, and others go without."""
     timeouts: TimeoutSettings | None = None
     """Replaces the upstream's for this operation."""
     rules: Rules | None = None

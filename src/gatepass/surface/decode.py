@@ -18,11 +18,11 @@ _COUNT = re.compile(rb"[1-9][0-9]{0,2}")
 _STREAM = {None: False, b"null": False, b"false": False, b"true": True}
 
 
-def decode(inbound: Inbound, operation: Operation, body: bytes, caller: str, default_model: str | None = None) -> Call:
+def decode(inbound: Inbound, operation: Operation, body: bytes, caller: str) -> Call:
     """The Call that `inbound` and its whole `body` stand for. Its body is `body` itself.
 
     Its headers are all that may go upstream at all (see `safe_headers`): whoever encodes the request
-    for an upstream picks from them. `default_model` is for a body that names none; without one it must.
+    for an upstream picks from them. `model` is "" where the body names none.
     Raises UnsupportedEncoding, InvalidJson and InvalidRequest.
     """
     check_encoding(inbound.headers)
@@ -31,7 +31,7 @@ def decode(inbound: Inbound, operation: Operation, body: bytes, caller: str, def
         id=inbound.id,
         operation=operation,
         caller=caller,
-        model=_model(document.model, default_model),
+        model=_model(document.model),
         body=body,
         headers=safe_headers(inbound.headers),
         stream=_stream(document.stream),
@@ -53,11 +53,9 @@ def check_encoding(headers: Headers) -> None:
             raise UnsupportedEncoding(f"A request body with content-encoding {shown!r} is not read; send it plain.")
 
 
-def _model(raw: bytes | None, default: str | None) -> str:
+def _model(raw: bytes | None) -> str:
     if raw is None:
-        if default is not None:
-            return default
-        raise InvalidRequest("The body names no `model`.", param="model")
+        return ""
     if not raw.startswith(b'"'):
         raise InvalidRequest("`model` must be a string.", param="model")
     return checked_model(string(raw))

@@ -59,11 +59,11 @@ def boundary_of(headers: Headers) -> bytes | None:
 class FormScan:
     """Takes the pieces of a form and finds the member `model`; holds no more than a part's head.
 
-    `model` is its text and `span` where its bytes stand, counted from the form's beginning; None until it was seen
-    whole. `quoted`: where its name stands in single quotes, in the place of which IN_QUOTES is to go up.
-    `has_named`: the head of its part was seen; `in_head`: a
-    part's head is not whole yet. Raises InvalidRequest where it comes twice, and for any form
-    that two readers could understand in different ways.
+    `start` is where the first delimiter begins, counted from the form's beginning: behind an empty line, if one comes
+    before it. `model` is the member's text and `span` where its bytes stand; None until it was seen whole. `quoted`:
+    where its name stands in single quotes, in the place of which IN_QUOTES is to go up. `has_named`: the head of its
+    part was seen; `in_head`: a part's head is not whole yet. Raises InvalidRequest where it comes twice, and for any
+    form that two readers could understand in different ways.
     """
 
     def __init__(self, boundary: bytes) -> None:
@@ -71,6 +71,7 @@ class FormScan:
         self.span: tuple[int, int] | None = None
         self.quoted: tuple[int, int] | None = None
         self.has_named = False
+        self.start = 0
         self._mark = b"--" + boundary
         self._line = b"\r\n" + self._mark
         self._rest = b"\r\n"  # so that the first delimiter looks like all others
@@ -105,6 +106,11 @@ class FormScan:
         if not self._is_over:
             raise InvalidRequest("The body ends before the form does, or is no form with the announced boundary.")
 
+    def model_part(self, name: str) -> bytes:
+        """A part that names the model, as it can stand at `start`, in front of all others."""
+        head = b'%b\r\nContent-Disposition: form-data; name="model"' % self._mark
+        return b"%b\r\n\r\n%b\r\n" % (head, name.encode())
+
     def _check_beginning(self, data: bytes) -> None:
         wanted = (self._line, b"\r\n" + self._line)
         if not (self._has_begun or any(line.startswith(data) for line in wanted) or data.startswith(wanted)):
@@ -128,7 +134,8 @@ class FormScan:
         if place is None:
             return None
         self._check_beginning(data)
-        self._has_begun = True
+        if not self._has_begun:
+            self._has_begun, self.start = True, self._at + place + len(b"\r\n")
         if self._in_model:
             self._in_model = False
             self.model = checked_model(_text(data[used:place]))

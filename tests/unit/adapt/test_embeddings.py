@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gatepass.adapt.asked import Asked
-from gatepass.adapt.embeddings import answer
+from gatepass.adapt.embeddings import INDEX, NAMES, ORDER
+from gatepass.adapt.embeddings import answer as put_right
 from gatepass.adapt.splitting import counts_of, split
 from gatepass.adapt.vectors import is_right
 from gatepass.call import Call
@@ -38,6 +39,15 @@ def entry(index: Any = None, embedding: Any = (0.5, -1), **more: Any) -> dict[st
 
 def text(*numbers: float) -> str:
     return b64encode(struct.pack(f"<{len(numbers)}f", *numbers)).decode()
+
+
+def answer(replies: Sequence[bytes], counts: Sequence[int], asked: Asked, upstream: str) -> bytes:
+    """What the client gets; `told` is what is said of it."""
+    return put_right(replies, counts, asked, upstream)[0]
+
+
+def told(reply: bytes, count: int, **more: Any) -> tuple[str, ...]:
+    return put_right([reply], [count], Asked(count, **more), "embed")[1]
 
 
 def fault(*replies: bytes, counts: Any = (1,), asked: Asked | None = None) -> str:
@@ -192,6 +202,28 @@ def test_places_that_are_texts_become_numbers():
 def test_places_that_are_none_are_counted(places):
     reply = vectors(*(entry(place, [at]) for at, place in enumerate(places)))
     assert json.loads(answer([reply], [2], Asked(2), "embed"))["data"] == [entry(0, [0]), entry(1, [1])]
+
+
+def test_another_order_is_named():
+    assert told(vectors(entry(1), entry(0)), 2) == (ORDER,)
+    assert told(vectors(entry(2), entry(1)), 2) == (ORDER, INDEX)
+
+
+@pytest.mark.parametrize("places", [(None, None), (0, None), (0, 0), (1, 2), ("0", "1"), (0.0, 1.0)])
+def test_places_that_are_missing_or_none_are_named(places):
+    assert told(vectors(*map(entry, places)), 2) == (INDEX,)
+
+
+def test_what_is_right_but_for_its_encoding_is_not_named():
+    assert told(vectors(entry(0), entry(1)), 2) == ()
+    assert told(vectors(entry(0), entry(1)), 2, base64=True) == ()
+
+
+def test_of_joined_answers_is_named_what_was_wrong_in_one_of_them_and_once():
+    right, wrong, turned = vectors(entry(0), entry(1)), vectors(entry(), entry()), vectors(entry(1), entry(0))
+    assert put_right([right, right], [2, 2], Asked(4), "embed")[1] == ()
+    assert put_right([right, wrong, turned, wrong], [2] * 4, Asked(8), "embed")[1] == (ORDER, INDEX)
+    assert NAMES == ("embeddings=order", "embeddings=index")
 
 
 def test_numbers_become_base64_where_that_was_asked_for():

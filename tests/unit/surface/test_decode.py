@@ -59,10 +59,13 @@ def test_the_model_is_what_the_string_says(body, model):
     assert read(body).model == model
 
 
+def test_a_body_that_names_no_model_is_a_call_of_none():
+    assert (read(b"{}").model, read(b"{}").body) == ("", b"{}")
+
+
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        (b"{}", "The body names no `model`."),
         (b'{"model":null}', "`model` must be a string."),
         (b'{"model":5}', "`model` must be a string."),
         (b'{"model":["m"]}', "`model` must be a string."),

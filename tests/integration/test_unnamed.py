@@ -1,0 +1,149 @@
+"""Requests that name no model, and go under the one that their operation names."""
+
+from __future__ import annotations
+
+import json
+from hashlib import sha256
+from typing import Any
+
+import pytest
+
+from tests.integration.gateway import CHAT, JSON, gateway
+from tests.integration.scripted import Scripted, Send, reply
+from tests.integration.strict_azure import StrictAzure
+from tests.integration.test_passage import FORM, KEY, form
+
+ADDED = "default=model"
+EMBEDDINGS, SAID = "/v1/embeddings", b'{ "input": ["a"],\n "user":"\\u00e9" }'
+VECTORS = {"object": "list", "data": [{"object": "embedding", "index": 0, "embedding": [0.5, 1]}], "model": "e"}
+JSON_WITHOUT: dict[str, tuple[str, Any]] = {
+    "chat": (CHAT, {"messages": [{"role": "user", "content": "hi"}]}),
+    "completions": ("/v1/completions", {"prompt": "Say"}),
+    "embeddings": (EMBEDDINGS, {"input": ["a"]}),
+    "responses": ("/v1/responses", {"input": "hi"}),
+    "speech": ("/v1/audio/speech", {"input": "hi"}),
+    "images": ("/v1/images/generations", {"prompt": "a cat"}),
+    "moderations": ("/v1/moderations", {"input": "hi"}),
+}
+MODEL_IS_NEEDED = ("chat", "completions", "embeddings", "responses")
+FORMS_WITHOUT = {
+    "transcriptions": "/v1/audio/transcriptions",
+    "translations": "/v1/audio/translations",
+    "images": "/v1/images/edits",
+}
+
+
+def answered(request: Any) -> list[Any]:
+    return [Send(reply(VECTORS if "embeddings" in request.target else {"text": "you", "output": [], "choices": []}))]
+
+
+def access(*models: str) -> dict[str, Any]:
+    return {"keys": [{"name": "a", "hash": f"sha256:{sha256(KEY.encode()).hexdigest()}", "models": [*models]}]}
+
+
+@pytest.mark.parametrize("operation", JSON_WITHOUT)
+async def test_a_body_goes_up_under_the_operations_model_and_says_so(operation):
+    path, body = JSON_WITHOUT[operation]
+    operations = {operation: {"model": "dm"}}
+    async with (
+        Scripted(answer=answered) as upstream,
+        gateway(upstream=upstream.url, operations=operations) as gp,
+    ):
+        answer = await gp.ask(body, path).answer()
+    assert [request.json() for request in upstream.received] == [{"model": "dm", **body}]
+    assert ADDED in answer.headers["x-gatepass-adapted"].split(", ")
+
+
+async def test_the_member_is_put_into_a_body_of_which_all_other_bytes_stay():
+    operations, models = {"embeddings": {"model": "dm"}}, {"dm": {"upstream": "chat", "name": 'a"b'}}
+    async with (
+        Scripted(answer=answered) as upstream,
+        gateway(upstream=upstream.url, operations=operations, models=models) as gp,
+    ):
+        answer = await gp.ask(SAID, EMBEDDINGS).answer()
+    assert (answer.status, answer.headers["x-gatepass-adapted"]) == (200, ADDED)
+    assert [request.body for request in upstream.received] == [SAID.replace(b"{", b'{"model":"a\\"b",', 1)]
+
+
+@pytest.mark.parametrize(("own", "status"), [("dm", 200), ("other", 403)])
+@pytest.mark.parametrize("body", [SAID, form(model=None)], ids=["json", "form"])
+async def test_a_key_for_some_models_may_or_may_not_use_the_operations_model(own, status, body):
+    path, headers = (EMBEDDINGS, JSON) if body is SAID else (FORMS_WITHOUT["transcriptions"], FORM)
+    operations = {name: {"model": "dm"} for name in ("embeddings", "transcriptions")}
+    async with (
+        Scripted(answer=answered) as upstream,
+        gateway(upstream=upstream.url, operations=operations, access=access(own)) as gp,
+    ):
+        answer = await gp.ask(body, path, headers={**headers, "authorization": f"Bearer {KEY}"}).answer()
+    assert (answer.status, len(upstream.received)) == (status, int(status == 200))
+
+
+@pytest.mark.parametrize("operation", JSON_WITHOUT)
+async def test_without_the_setting_a_body_goes_on_as_it_is_or_is_refused(operation):
+    path, body = JSON_WITHOUT[operation]
+    async with Scripted(answer=answered) as upstream, gateway(upstream=upstream.url) as gp:
+        answer = await gp.ask(body, path).answer()
+    if operation in MODEL_IS_NEEDED:
+        assert (answer.status, answer.error["message"], upstream.received) == (400, "The body names no `model`.", [])
+    else:
+        assert [request.body for request in upstream.received] == [json.dumps(body).encode()]
+        assert (answer.status, "x-gatepass-adapted" in answer.headers) == (200, False)
+
+
+async def test_a_question_to_a_reranker_says_that_it_got_the_operations_model():
+    question = {"query": "Sun?", "documents": ["Rain.", "Is it sunny?"]}
+    async with (
+        Scripted(answer=StrictAzure().answer) as upstream,
+        gateway(upstream=upstream.url, operations={"rerank": {"model": "rr"}}) as gp,
+    ):
+        answer = await gp.ask(question, "/v1/rerank").answer()
+    assert upstream.received[0].json() == {"model": "rr", **question}
+    assert answer.headers["x-gatepass-adapted"] == ADDED
+
+
+@pytest.mark.parametrize("name", [None, "whisper-large"])
+@pytest.mark.parametrize("operation", FORMS_WITHOUT)
+async def test_a_form_goes_up_with_the_operations_model_in_front(operation, name):
+    operations = {operation: {"model": "dm"}}
+    models = {"dm": {"upstream": "chat", "name": name}}
+    async with (
+        Scripted(answer=answered) as upstream,
+        gateway(upstream=upstream.url, operations=operations, models=models) as gp,
+    ):
+        answer = await gp.ask(form(model=None), FORMS_WITHOUT[operation], headers=FORM).answer()
+    (received,) = upstream.received
+    assert received.body == form(model=name or "dm")
+    assert received.header("content-length") == str(len(received.body))
+    assert (answer.status, answer.headers["x-gatepass-adapted"]) == (200, ADDED)
+
+
+@pytest.mark.parametrize("body", [{"input": "hi"}, form(model=None)], ids=["json", "form"])
+async def test_the_name_that_the_route_has_there_goes_up_where_nobody_names_a_model(body):
+    path, headers = ("/v1/moderations", JSON) if isinstance(body, dict) else (FORMS_WITHOUT["translations"], FORM)
+    models = {"*": {"upstream": "chat", "name": "there"}}
+    async with (
+        Scripted(answer=answered) as upstream,
+        gateway(upstream=upstream.url, models=models) as gp,
+    ):
+        answer = await gp.ask(body, path, headers=headers).answer()
+    assert (answer.status, answer.headers["x-gatepass-adapted"]) == (200, ADDED)
+    (received,) = upstream.received
+    if isinstance(body, dict):
+        assert received.json() == {"model": "there", **body}
+    else:
+        assert received.body == form(model="there")
+
+
+async def test_a_request_that_is_about_no_model_gets_none():
+    batch = {"input_file_id": "file-1"}
+    models, operations = {"*": {"upstream": "chat", "name": "there"}}, {"batches": {"model": "dm"}}
+    async with (
+        Scripted(answer=answered) as upstream,
+        gateway(upstream=upstream.url, models=models, operations=operations) as gp,
+    ):
+        statuses = [
+            (await gp.ask(batch, "/v1/batches").answer()).status,
+            (await gp.ask(form(model=None), "/v1/files", headers=FORM).answer()).status,
+        ]
+    assert statuses == [200, 200]
+    assert [request.body for request in upstream.received] == [json.dumps(batch).encode(), form(model=None)]
