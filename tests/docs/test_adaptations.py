@@ -8,7 +8,7 @@ from gatepass.adapt.profile import PlainTools
 from gatepass.adapt.rerank.shape import Shaped
 from gatepass.adapt.teaching.allowance import OPT_IN, SAFE
 from gatepass.adapt.typed_ids import UntypedModel
-from gatepass.relay import empty_choice, profiled, short_lines, silenced, stream
+from gatepass.relay import empty_choice, only_chunks, plain_events, profiled, short_lines, silenced, stream
 from gatepass.relay.ragflow import NAMES as RAGFLOW
 from gatepass.relay.repair.wishes import NAMES as REPAIRS
 from tests.unit.adapt.rejections import ROWS
@@ -29,7 +29,14 @@ PLACEHOLDER = {
 }
 
 
-BY_PROFILE = {profiled.CONTENT, short_lines.LINE, silenced.COMMENTS, empty_choice.EMPTY_CHOICE}
+BY_PROFILE = {
+    profiled.CONTENT,
+    short_lines.LINE,
+    silenced.COMMENTS,
+    empty_choice.EMPTY_CHOICE,
+    only_chunks.NO_CHUNK,
+    plain_events.PLAIN,
+}
 MENDED = {*REPAIRS, *stream.NAMES, *BY_PROFILE}
 
 

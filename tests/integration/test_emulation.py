@@ -270,7 +270,9 @@ async def test_a_whole_reply_that_nobody_expected_becomes_a_stream_too():
 @pytest.mark.parametrize(("stream", "asked"), [("auto", HELLO), ("emulate", STREAMED)])
 async def test_what_a_rule_sets_for_streams_is_left_out_of_a_whole_call(stream, asked):
     models = {"m": {"upstream": "chat", "stream": stream, "rules": {"set": {"stream_options.include_usage": True}}}}
-    async with Scripted(answer=lambda _: [Send(reply(COMPLETION))]) as upstream:
-        async with gateway(upstream=upstream.url, models=models) as gate:
-            assert (await gate.ask({**asked, "model": "m"}).answer()).status == 200
+    async with (
+        Scripted(answer=lambda _: [Send(reply(COMPLETION))]) as upstream,
+        gateway(upstream=upstream.url, models=models) as gate,
+    ):
+        assert (await gate.ask({**asked, "model": "m"}).answer()).status == 200
     assert "stream_options" not in upstream.received[0].json()

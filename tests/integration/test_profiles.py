@@ -38,7 +38,8 @@ def by(name: str, **more: str) -> dict[str, str]:
 
 
 def whole(message: Any, **more: Any) -> bytes:
-    return reply({**CHUNK, "object": "chat.completion", "choices": [{"index": 0, "message": message}], **more})
+    choice = {"index": 0, "message": message, "finish_reason": "stop"}
+    return reply({**CHUNK, "object": "chat.completion", "choices": [choice], **more})
 
 
 @asynccontextmanager

@@ -82,7 +82,8 @@ def answered(finish: str, *calls: Any) -> bytes:
     calling = f', "tool_calls" : {json.dumps(calls)}' if calls else ""
     message = f'{{"role": "assistant", "content": null{calling}}}'
     choice = f'{{ "index": 0,  "message": {message}, "finish_reason" : "{finish}" , "seconds": 1.50}}'
-    return f'{{"id": "x", "choices": [{choice}], "more": 1e400}}'.encode()
+    head = '"id": "x", "object": "chat.completion", "created": 1, "model": "m"'
+    return f'{{{head}, "choices": [{choice}], "more": 1e400}}'.encode()
 
 
 async def plainly(body: bytes, **asked: Any) -> Any:
@@ -94,6 +95,29 @@ async def test_a_whole_reply_that_calls_tools_says_so_as_the_end_of_a_stream_doe
     answer = await plainly(answered("stop", CALL))
     assert answer.body == answered("tool_calls", CALL)
     assert answer.headers["x-gatepass-adapted"] == "repair=finish"
+
+
+BARE_CALL = {"function": {"name": "look", "arguments": {"city": "Rome"}}}
+
+
+@pytest.mark.parametrize("way", ["native", "emulate", "aggregate"])
+async def test_a_whole_reply_calls_tools_the_same_way_however_it_comes(way):
+    def answer(request: Any) -> list[Send]:
+        if not request.json().get("stream"):
+            choice = {"message": {"content": None, "tool_calls": [BARE_CALL]}, "finish_reason": None}
+            return [Send(reply({"choices": [choice]}))]
+        return [Send(stream(event(piece(tool_calls=[BARE_CALL])), delta("stop"), DONE))]
+
+    async with Scripted(answer=answer) as upstream:
+        models = {"m": {"upstream": "chat", "stream": way}}
+        async with gateway(upstream=upstream.url, models=models) as gate:
+            told = (await gate.ask({**HELLO, "model": "m"}).answer()).json()
+    [choice] = told["choices"]
+    [call] = choice["message"]["tool_calls"]
+    assert (told["object"], type(told["created"]), choice["index"]) == ("chat.completion", int, 0)
+    assert (choice["message"]["role"], choice["finish_reason"]) == ("assistant", "tool_calls")
+    assert call.pop("id").startswith("call_")
+    assert call == {"type": "function", "function": {"name": "look", "arguments": '{"city":"Rome"}'}}
 
 
 @pytest.mark.parametrize("body", [answered("stop"), answered("tool_calls", CALL), answered("length", CALL)])

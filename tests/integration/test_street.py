@@ -6,6 +6,8 @@ from tests.integration.scripted import Scripted, Send, event, reply, stream
 COMPLETION = {
     "id": "x",
     "object": "chat.completion",
+    "created": 1760000000,
+    "model": "m",
     "choices": [{"index": 0, "message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}],
 }
 

@@ -9,7 +9,8 @@ from types import MappingProxyType
 from msgspec.structs import replace
 
 from gatepass.adapt.chain import BUILT_IN, adapt
-from gatepass.adapt.changes.change import Revision
+from gatepass.adapt.changes.change import Change, Revision
+from gatepass.adapt.changes.members import Clamp
 from gatepass.adapt.changes.streams import STREAMED
 from gatepass.adapt.declared import Declared
 from gatepass.adapt.model_name import ModelName
@@ -144,7 +145,7 @@ def _declared(config: Config, operation: str, model: str) -> Iterator[str]:
         yield f"stream: {stream}, {STREAM_TELLS[stream]}"
     names: list[str] = []
     for rule in declared.rules(operation, model):
-        names += [change.entry for change in rule.changes] if isinstance(rule, Revision) else [NO_IDS]
+        names += [_told(change) for change in rule.changes] if isinstance(rule, Revision) else [NO_IDS]
     if names := [name for name in names if not name.startswith("stream=")]:
         yield f"rules of {' and '.join(_places(config, operation, name))}: {', '.join(names)}"
 
@@ -153,6 +154,14 @@ def _passed_over(config: Config, operation: str, model: str) -> Iterator[str]:
     name, route = Declared(config).entry(operation, model), of_operation(config.operations, operation)
     if name is not None and route is not None and route.upstream is not None:
         yield f"operations.{operation}.upstream: not for this model, which models.{name} serves"
+
+
+def _told(change: Change) -> str:
+    """With the bounds of a limit: that of another place may be meant."""
+    if not isinstance(change, Clamp):
+        return change.entry
+    bounds = (("at least", change.least), ("at most", change.most))
+    return f"{change.entry} ({', '.join(f'{word} {bound:.15g}' for word, bound in bounds if bound is not None)})"
 
 
 def _places(config: Config, operation: str, name: str | None) -> Iterator[str]:

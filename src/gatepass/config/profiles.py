@@ -68,6 +68,11 @@ class Profile(Block):
     """What becomes of chunks without choices that hold something else: into the next chunk, as it is, or left out."""
     fills_choices: bool = False
     """Give chunks without choices, such as the last one with the usage, a choice that says nothing."""
+    only_chunks: bool = False
+    """Leave out events of a stream that are no chunks: that have no choices, and are no errors."""
+    plain_events: bool = False
+    """Send each event of a stream of chunks as one line `data: …` and a blank line, ended by line feeds, with no name,
+    id or comment."""
     line_bytes: Annotated[int, Field(ge=65_536)] | None = None
     """The longest line of a stream: a longer chunk is cut into several; None: any."""
     unwraps_keys: bool = False
@@ -96,9 +101,10 @@ BUILT_IN: Mapping[str, Profile] = MappingProxyType(
         ),
         # danny-avila/LibreChat#11189
         "librechat": Profile(drop_null=["tools[].strict", "tools[].function.strict"]),
-        # its parser cuts at blank lines and throws away what begins with ":", the event behind our comment with it
-        # (dify-plugin-sdks, openai_compatible/llm.py); it checks a reranker with a `score_threshold` that it applies
-        # itself, a voice with `instruction: null`, and adds no embedding model whose replies do not name it
+        # its parser cuts at two line feeds and throws away what begins with ":", the event behind our comment with it;
+        # it takes off the very bytes "data: ", and looks for choices in all that is left but [DONE]
+        # (dify-plugin-sdks, openai_compatible/llm.py at 0021d0c); it checks a reranker with a `score_threshold` that it
+        # applies itself, a voice with `instruction: null`, and adds no embedding model whose replies do not name it
         # (dify-official-plugins, models/openai_api_compatible, and #1404 there)
         "dify": Profile(
             drop=["score_threshold"],
@@ -107,11 +113,13 @@ BUILT_IN: Mapping[str, Profile] = MappingProxyType(
             keep_alive="empty-delta",
             whole_numbers=True,
             envelope=True,
+            only_chunks=True,
+            plain_events=True,
         ),
         # CherryHQ/cherry-studio#4726
         "cherry_studio": Profile(plain_tools=True),
         # it looks into `choices[0]` of every chunk, of that with the usage too (src/core/api/providers/openai.ts)
-        "cline": Profile(fills_choices=True),
+        "cline": Profile(fills_choices=True, only_chunks=True),
         # continuedev/continue#13187: what arrives together with a comment is lost
         "continue": Profile(keep_alive="empty-delta"),
     }

@@ -117,15 +117,33 @@ class Bounds(Block):
         return self
 
 
-OF_PLACES = ("rename", "drop", "default", "set", "clamp")
-"""Rules that name places, each a map by place or a list of places."""
+OF_PLACES = ("rename", "drop", "default", "set")
+"""Rules that name places, each a map by place or a list of places; limits (`clamp`) stand apart."""
 
 
-def _but(named: Any, places: frozenset[str]) -> Any:
-    """What is `named`, a map or a list, without `places`."""
-    if isinstance(named, dict):
-        return {place: what for place, what in named.items() if place not in places}
-    return [place for place in named if place not in places]
+def _lies_in(place: str, whole: str) -> bool:
+    """Whether `place` is in the object, or in the objects of the list, at `whole`."""
+    return place.startswith((f"{whole}.", f"{whole}[]."))
+
+
+def _followed(limits: dict[str, Bounds], renames: dict[str, str]) -> dict[str, Bounds]:
+    """Limits of places where these are after `renames`; of two that meet there that of the new name counts."""
+    moved = {place: _renamed(place, renames) for place in limits}
+    stay = {place: bounds for place, bounds in limits.items() if moved[place] == place}
+    return {**{moved[place]: bounds for place, bounds in limits.items()}, **stay}
+
+
+def _with_old_names(limits: dict[str, Bounds], renames: dict[str, str]) -> dict[str, Bounds]:
+    """Limits, also of the old names of `renames`, which no longer count: what they limited keeps that name."""
+    return {**{old: limits[to] for old in renames if (to := _renamed(old, renames)) in limits}, **limits}
+
+
+def _renamed(place: str, renames: dict[str, str]) -> str:
+    for old, name in renames.items():
+        if place == old or _lies_in(place, old):
+            owner, dot, _ = old.rpartition(".")
+            place = f"{owner}{dot}{name}{place[len(old) :]}"
+    return place
 
 
 def _joined(below: Any, above: Any) -> Any:
@@ -166,15 +184,22 @@ class Rules(Block):
     """Send tool call ids as Mistral wants them: nine letters and digits."""
 
     def upon(self, base: Rules | None) -> Rules:
-        """These, and of `base` what these leave open: its rules for places that these name nowhere, its roles, and the
-        settings that these do not set."""
+        """These, and of `base` what these leave open: its rules for places that these name nowhere and drop nothing
+        around, its roles, and the settings that these do not set. A limit goes only where these limit the same place,
+        and follows the renames of the other side: nobody loses one by a setting that does not speak of limits."""
         if base is None:
             return self
+        left = base.model_copy(update={name: self._but_own(getattr(base, name)) for name in OF_PLACES})
+        joined = {name: _joined(getattr(left, name), getattr(self, name)) for name in self.model_fields_set}
+        lost = {old: name for old, name in base.rename.items() if old not in left.rename}
+        below = _followed(_with_old_names(base.clamp, lost), self.rename)
+        return left.model_copy(update={**joined, "clamp": {**below, **_followed(self.clamp, left.rename)}})
+
+    def _but_own(self, named: Any) -> Any:
+        """Of `named`, a map or a list, the places that these rules name nowhere, nor drop what they lie in."""
         own = frozenset(place for name in OF_PLACES for place in getattr(self, name))
-        left = base.model_copy(update={name: _but(getattr(base, name), own) for name in OF_PLACES})
-        return left.model_copy(
-            update={name: _joined(getattr(left, name), getattr(self, name)) for name in self.model_fields_set}
-        )
+        left = [place for place in named if place not in own and not any(_lies_in(place, one) for one in self.drop)]
+        return {place: named[place] for place in left} if isinstance(named, dict) else left
 
 
 Kind = Literal["chat", "vision", "embedding", "rerank", "asr", "tts"]

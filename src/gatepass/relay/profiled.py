@@ -10,6 +10,8 @@ import msgspec
 from gatepass.config.profiles import Profile
 from gatepass.relay.chunk import CHAT, LEGACY, Object, json_text
 from gatepass.relay.empty_choice import EmptyChoice
+from gatepass.relay.only_chunks import OnlyChunks
+from gatepass.relay.plain_events import PlainEvents
 from gatepass.relay.shaper import Chain, Shaper
 from gatepass.relay.short_lines import ShortLines
 from gatepass.relay.silenced import WithoutComments
@@ -36,12 +38,16 @@ def after_of(profile: Profile, *, is_chat: bool = True) -> Shaper | None:
 
 def _of_chunks(profile: Profile) -> Iterator[Shaper]:
     """In the order of adaptation: the last one comes first."""
+    if profile.plain_events:
+        yield PlainEvents()
     if profile.line_bytes is not None:
         yield ShortLines(profile.line_bytes)
     if profile.fills_choices:
         yield EmptyChoice()
     if profile.whole_numbers:
         yield WholeUsage()
+    if profile.only_chunks:
+        yield OnlyChunks()
 
 
 def mended_reply(body: bytes, profile: Profile, model: str = "") -> tuple[bytes, tuple[str, ...]]:

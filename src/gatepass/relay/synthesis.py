@@ -151,7 +151,7 @@ class _ChatChoice:
 
 
 def _called(said: Object) -> Object:
-    return {**said, "arguments": _argument_text(said.get("arguments"))}
+    return {**said, "arguments": argument_text(said.get("arguments"))}
 
 
 def _call_deltas(number: int, call: Object, origin: Origin, piece_chars: int) -> Iterator[Object]:
@@ -167,11 +167,11 @@ def _call_deltas(number: int, call: Object, origin: Origin, piece_chars: int) ->
         "type": call.get("type") or kind,
         kind: {**inner, "name": inner.get("name") or "", arguments: ""},
     }
-    for part in _cut(_argument_text(inner.get(arguments)), piece_chars):
+    for part in _cut(argument_text(inner.get(arguments)), piece_chars):
         yield {"index": number, kind: {arguments: part}}
 
 
-def _argument_text(arguments: Any) -> str:
+def argument_text(arguments: Any) -> str:
     """Arguments as the text that clients parse; some upstreams send the object itself."""
     if arguments is None or isinstance(arguments, str):
         return arguments or ""

@@ -87,7 +87,8 @@ _TEXT: Mapping[Fault, str] = MappingProxyType(
         ),
         Fault.TIMEOUT_IDLE: (
             "{host} fell silent in the middle of its reply for longer than timeouts.idle_s. A model that pauses"
-            " needs more: set it in {settings}.timeouts, or in `timeouts` of the model or the operation where that is set."
+            " needs more: set it in {settings}.timeouts, or in `timeouts` of the model or the operation where that is"
+            " set."
         ),
     }
 )

@@ -16,7 +16,7 @@ from gatepass.relay.profiled import mended_reply
 from gatepass.relay.repair.repair import Repair
 from gatepass.relay.repair.wishes import Wishes
 from gatepass.relay.responses.aggregator import ResponseAggregator
-from gatepass.relay.whole_finish import mended_finish
+from gatepass.relay.whole.mending import mended_whole
 from gatepass.upstream import form
 from gatepass.verdict.answer import Whole
 from gatepass.verdict.case import Case
@@ -82,9 +82,11 @@ def _mended(case: Case, reply: Whole) -> Whole:
     """`reply` as clients read it, and as the profile of this one wants it."""
     if case.call.operation.surface not in MENDED:
         return reply
-    body, finish = mended_finish(reply.body) if case.is_chat else (reply.body, ())
+    body, mended = mended_whole(reply.body, case.origin) if case.is_chat else (reply.body, ())
     body, more = mended_reply(body, case.profile, case.call.model)
-    return replace(reply, body=body, adapted=(*reply.adapted, *finish, *more)) if finish or more else reply
+    if not (mended or more):
+        return reply
+    return replace(reply, body=body, adapted=tuple(dict.fromkeys((*reply.adapted, *mended, *more))))
 
 
 def _is_stream(case: Case, body: bytes) -> bool:

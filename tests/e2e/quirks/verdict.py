@@ -76,14 +76,15 @@ def _faults_of_error(expected: Failure, error: Seen) -> Iterator[str]:
 
 
 def _faults_of(expected: Answer, seen: Seen) -> Iterator[str]:
+    # JavaScript writes no member for what it has none of
     if seen["text"] != expected.text:
         yield f"text {seen['text']!r}"
     if not _same_calls(seen["calls"], expected.calls):
         yield f"calls {seen['calls']!r}"
-    if seen["finish"] != expected.finish:
-        yield f"finish {seen['finish']!r}"
-    if seen["role"] not in (None, "assistant"):
-        yield f"role {seen['role']!r}"
+    if seen.get("finish") != expected.finish:
+        yield f"finish {seen.get('finish')!r}"
+    if seen.get("role") not in (None, "assistant"):
+        yield f"role {seen.get('role')!r}"
     total = (seen["usage"] or {}).get("total_tokens")
     if expected.total_tokens is not None and total != expected.total_tokens:
         yield f"usage {total!r}"

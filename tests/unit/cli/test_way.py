@@ -52,6 +52,16 @@ def test_rules_are_listed_with_all_places_where_they_stand_and_an_upstream_that_
     assert passed_over not in told("embeddings", model={}, operations=without)
 
 
+def test_limits_are_told_with_their_bounds_where_they_hold_in_the_end():
+    clamp = {"max_tokens": {"max": 100}, "temperature": {"min": 0.1, "max": 1.5}}
+    rules = {"rename": {"max_tokens": "max_completion_tokens"}, "drop": ["metadata"]}
+    operations = {"chat": {"rules": {"clamp": clamp, "set": {"metadata.team": "x"}}}}
+    assert (
+        "rules of models.m and operations.chat: rename=max_tokens>max_completion_tokens, drop=metadata,"
+        " clamp=max_completion_tokens (at most 100), clamp=temperature (at least 0.1, at most 1.5)"
+    ) in told(model={"rules": rules}, operations=operations)
+
+
 def test_a_model_that_takes_no_token_ids_says_so_by_its_rule():
     assert "rules of models.m: token ids are refused (capabilities.token_ids)" in told(
         "embeddings", model={"capabilities": {"token_ids": False}}

@@ -67,7 +67,10 @@ def test_the_more_particular_counts_one_by_one():
         ({"set": {"t": 1}}, {"drop": ["t", "u"]}, {"drop": ["u"], "set": {"t": 1}}),
         ({"default": {"t": 1}}, {"set": {"t": 2}}, {"default": {"t": 1}}),
         ({"default": {"t": 1}}, {"default": {"t": 2, "u": 2}}, {"default": {"t": 1, "u": 2}}),
-        ({"clamp": {"t": {"max": 1.0}}}, {"rename": {"t": "u"}}, {"clamp": {"t": {"max": 1.0}}}),
+        ({"drop": ["a", "l"]},
+         {"set": {"a.b": 1, "ab": 1}, "default": {"a.c.d": 1}, "drop": ["a.e", "l[].x"], "rename": {"a.f": "g"}},
+         {"drop": ["a", "l"], "set": {"ab": 1}}),
+        ({"set": {"a.b": 1}}, {"drop": ["a"]}, {"drop": ["a"], "set": {"a.b": 1}}),
         ({"roles": {"system": "user"}}, {"roles": {"developer": "system", "system": "developer"}},
          {"roles": {"developer": "system", "system": "user"}}),
         ({"replayed": "keep", "text_content": False}, {"replayed": "drop", "text_content": True, "empty_content": True},
@@ -76,6 +79,42 @@ def test_the_more_particular_counts_one_by_one():
     ],
 )  # fmt: skip
 def test_of_a_place_that_both_name_the_rules_above_say_all(above, below, found):
+    rules = Rules.model_validate(above).upon(Rules.model_validate(below))
+    assert rules.model_dump(exclude_defaults=True) == found
+
+
+MOST, LESS = {"max": 100.0}, {"max": 10.0}
+
+
+@pytest.mark.parametrize(
+    ("above", "below", "found"),
+    [
+        ({"rename": {"t": "u"}}, {"clamp": {"t": MOST}}, {"rename": {"t": "u"}, "clamp": {"u": MOST}}),
+        ({"rename": {"t": "u", "u": "v"}}, {"clamp": {"t": MOST}}, {"rename": {"t": "u", "u": "v"},
+                                                                    "clamp": {"v": MOST}}),
+        ({"rename": {"a.t": "u"}}, {"clamp": {"a.t": MOST, "t": LESS}}, {"rename": {"a.t": "u"},
+                                                                         "clamp": {"a.u": MOST, "t": LESS}}),
+        ({"rename": {"a": "b"}}, {"clamp": {"a.t": MOST, "ab": LESS}}, {"rename": {"a": "b"},
+                                                                       "clamp": {"b.t": MOST, "ab": LESS}}),
+        ({"rename": {"t": "u"}}, {"clamp": {"t": MOST, "u": LESS}}, {"rename": {"t": "u"}, "clamp": {"u": LESS}}),
+        ({"rename": {"t": "u"}, "clamp": {"u": LESS}}, {"clamp": {"t": MOST}},
+         {"rename": {"t": "u"}, "clamp": {"u": LESS}}),
+        ({"clamp": {"t": LESS}}, {"rename": {"t": "u"}, "clamp": {"u": MOST}},
+         {"rename": {"t": "u"}, "clamp": {"u": LESS}}),
+        ({"default": {"t": 500}}, {"clamp": {"t": MOST}}, {"default": {"t": 500}, "clamp": {"t": MOST}}),
+        ({"set": {"t": 500}}, {"clamp": {"t": MOST}}, {"set": {"t": 500}, "clamp": {"t": MOST}}),
+        ({"clamp": {"t": MOST}}, {"default": {"t": 500}}, {"default": {"t": 500}, "clamp": {"t": MOST}}),
+        ({"clamp": {"t": LESS}}, {"clamp": {"t": MOST, "u": MOST}}, {"clamp": {"t": LESS, "u": MOST}}),
+        ({"default": {"t": 500}}, {"rename": {"t": "u"}, "clamp": {"u": MOST}},
+         {"default": {"t": 500}, "clamp": {"t": MOST, "u": MOST}}),
+        ({"rename": {"a.t": "v"}}, {"rename": {"a.t": "u"}, "clamp": {"a.u": MOST}},
+         {"rename": {"a.t": "v"}, "clamp": {"a.v": MOST, "a.u": MOST}}),
+        ({"set": {"t": 500}}, {"rename": {"t": "u"}, "clamp": {"t": LESS, "u": MOST}},
+         {"set": {"t": 500}, "clamp": {"t": LESS, "u": MOST}}),
+        ({"drop": ["t"]}, {"clamp": {"t": MOST}}, {"drop": ["t"], "clamp": {"t": MOST}}),
+    ],
+)  # fmt: skip
+def test_a_limit_goes_only_where_the_rules_above_limit_the_same_place(above, below, found):
     rules = Rules.model_validate(above).upon(Rules.model_validate(below))
     assert rules.model_dump(exclude_defaults=True) == found
 

@@ -95,7 +95,8 @@ EXPECTED = {
         "upstream_timeout_idle",
         (
             f"{HOST} fell silent in the middle of its reply for longer than timeouts.idle_s. A model that pauses needs"
-            " more: set it in upstreams.chat.timeouts, or in `timeouts` of the model or the operation where that is set."
+            " more: set it in upstreams.chat.timeouts, or in `timeouts` of the model or the operation where that is"
+            " set."
         ),
     ),
 }

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from gatepass.relay.chunk import Object, Origin, finish_reason, says
+from gatepass.relay.reason import CHAT_REASONS, NATIVE, chat_reason
 from gatepass.relay.repair.tools import Note, ToolRepair
 from gatepass.relay.repair.wishes import DELTA, FINISH, MESSAGE, ROLE
 
@@ -32,10 +35,17 @@ class ChoiceRepair:
         elif reason := finish_reason(said):
             is_plain = False
             self.has_finished = True
-            if reason == "stop" and self._tools is not None:
-                said["finish_reason"] = "tool_calls"
-                note(FINISH)
+            self._mend_reason(said, reason, note)
         return is_plain
+
+    def _mend_reason(self, said: Object, reason: Any, note: Note) -> None:
+        meant = chat_reason(reason, has_tools=self._tools is not None, has_function=False)
+        if meant == reason:
+            return
+        if reason not in CHAT_REASONS:
+            said.setdefault(NATIVE, reason)
+        said["finish_reason"] = meant
+        note(FINISH)
 
     def _delta(self, said: Object, note: Note) -> Object | None:
         """The delta of a piece that has none; None for a piece of `/v1/completions`, which needs none.

@@ -102,3 +102,11 @@ def test_message_after_deltas_repeats_them_and_says_nothing_new():
     out, adapted = repaired(ROLE, chunk({"content": "ab"}), choice(message={"content": "ab"}, finish_reason="stop"))
     assert out == [ROLE, chunk({"content": "ab"}), choice(delta={}, finish_reason="stop")]
     assert adapted == ("repair=message",)
+
+
+@pytest.mark.parametrize(("foreign", "told"), [("eos", "stop"), ("max_tokens", "length"), ("SAFETY", "content_filter")])
+def test_foreign_finish_reason_becomes_one_that_clients_know_and_stays_beside_it(foreign, told):
+    out, adapted = repaired(ROLE, chunk({}, foreign))
+    (last,) = out[-1]["choices"]
+    assert (last["finish_reason"], last["native_finish_reason"]) == (told, foreign)
+    assert adapted == ("repair=finish",)
