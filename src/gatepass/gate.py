@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Protocol, Self
 from urllib.parse import urlsplit
 
-from gatepass.adapt.chain import BUILT_IN
+from gatepass.adapt.chain import BUILT_IN, LAST
 from gatepass.adapt.declared import Declared
 from gatepass.adapt.learner import Learner
 from gatepass.adapt.profile import Prepared, prepared
@@ -38,7 +38,6 @@ from gatepass.runtime import Clock, Leash, Rounds, SystemClock, Tasks, sleep
 from gatepass.store.memory import MemoryStore
 from gatepass.store.seam import Store, StoreUnavailable
 from gatepass.store.snapshot import Snapshot
-from gatepass.tokens.counted import Counted
 from gatepass.tokens.holder import TokenHolder
 from gatepass.tokens.shared import SharedSource, is_shareable
 from gatepass.tokens.shared_keepsake import keepsake_for
@@ -209,7 +208,7 @@ class Gate:
     def rules_for(self, call: Call) -> tuple[Rule, ...]:
         """The rules that `call` goes through before any lesson: the built-in ones, then its model's own."""
         declared = self.declared.rules(call.operation.name, call.model)
-        return (*self.rules, *declared) if declared else self.rules
+        return (*self.rules, *declared, *LAST) if declared else self.rules
 
     def start(self) -> None:
         """Begin minting tokens, in the background: a dead issuer does not stop the start."""
@@ -304,9 +303,8 @@ def _holder(
     source = build_source(name, settings, issuer, clock, keepsake_for(settings, store, clock))
     if not is_shareable(settings.type, store.reach):
         return holding(name, source, clock, redactor)
-    asked = Counted(source)
-    shared = SharedSource(asked, settings, store, clock)
-    holder = holding(name, shared, clock, redactor, refused=shared.rejected, asked=asked)
+    shared = SharedSource(source, settings, store, clock)
+    holder = holding(name, shared, clock, redactor, refused=shared.rejected)
     shared.join(snapshot, holder.offer)
     return holder
 

@@ -138,10 +138,10 @@ async def _watch(gate: Gate, holder: TokenHolder) -> None:
     from gatepass.cli.watch import Look, Story
     from gatepass.runtime import sleep
 
-    story = Story(Look(holder.status(), holder.fresh()))
+    story = Story(Look(holder.status(), holder.fresh(), gate.clock.now()))
     while True:
         await sleep(gate.clock, LOOK_S)
-        for line in story.since(Look(holder.status(), holder.fresh())):
+        for line in story.since(Look(holder.status(), holder.fresh(), gate.clock.now())):
             _tell(line)
 
 

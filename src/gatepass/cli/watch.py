@@ -1,4 +1,5 @@
-"""What happens to a credential while somebody watches: a short line for each change, none for what stays as it is."""
+"""What happens to a credential while somebody watches: a short line for each change, and one a minute for a failure
+that goes on."""
 
 from __future__ import annotations
 
@@ -7,16 +8,18 @@ from dataclasses import dataclass
 
 from gatepass.cli.seconds import rounded
 from gatepass.tokens import Status, Token
+from gatepass.tokens.repetition import Repetitions
 
 FOUND = "found: another gatepass fetched it"
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """A credential at one moment; `token` is the one that would be sent."""
+    """A credential at the moment `now` (Clock.now); `token` is the one that would be sent."""
 
     status: Status
     token: Token | None
+    now: float
 
 
 class Story:
@@ -25,29 +28,31 @@ class Story:
     def __init__(self, first: Look) -> None:
         self._before = first.status
         self._token = first.token
-        self._reason = first.status.last_error if first.status.failing else None
-        self._failures = 1
+        self._repetitions = Repetitions()
+        if first.status.failing:
+            self._repetitions.times(str(first.status.last_error), first.now)
 
     def since(self, look: Look) -> Iterator[str]:
         """What has changed since the look before this one, in the order in which it happens."""
         before, self._before = self._before, look.status
         if _has_failed(before, look.status):
-            yield self._failed(look.status)
+            yield from self._failed(look)
         if look.token is not None and look.token is not self._token:
             how = f"fetch {look.status.fetches}" if look.status.fetches > before.fetches else FOUND
             is_same = self._token is not None and look.token.text == self._token.text
             yield f"{_same(how) if is_same else _new(look.token, how)}{next_try(look.status)}"
-            self._token, self._reason = look.token, None
+            self._token = look.token
+            self._repetitions.forget()
         if before.left_s and look.status.left_s == 0:
             yield "expired: requests wait for the next token, or fail"
 
-    def _failed(self, status: Status) -> str:
-        """The reason once, and then only how often; until a token comes, or another reason."""
-        is_known = status.last_error == self._reason
-        self._failures = self._failures + 1 if is_known else 1
-        self._reason = status.last_error
-        said = f"failed again, {self._failures} times in a row" if is_known else f"failed: {status.last_error}"
-        return f"{said}{next_try(status)}"
+    def _failed(self, look: Look) -> Iterator[str]:
+        """Each reason at once, and then once a minute, as in the log; anew when a token has come."""
+        reason = str(look.status.last_error)
+        times = self._repetitions.times(reason, look.now)
+        if times is not None:
+            said = "failed" if times == 1 else f"failed {times} times more"
+            yield f"{said}: {reason}{next_try(look.status)}"
 
 
 def next_try(status: Status) -> str:

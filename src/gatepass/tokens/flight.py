@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -25,8 +26,8 @@ class Pilot:
     chance: Callable[[], float]
     next_secret: str = ""
     """In words, when the last try's secrets may be others."""
-    usual_s: float = 0.0
-    """How long the issuer took for the last token."""
+    tried_s: float = -math.inf
+    """When the last try began."""
     _signed_in_with: int = 0
 
     async def fly(self, last: Token | None, not_before_s: float, *, quick: bool) -> Token:
@@ -53,7 +54,8 @@ class Pilot:
         return self.journal.learn(self.source.secrets()) != self._signed_in_with
 
     async def _try(self, last: Token | None) -> Token:
-        started_s, secrets = self.clock.now(), self.source.secrets()
+        started_s = self.tried_s = self.clock.now()
+        secrets = self.source.secrets()
         self._signed_in_with, self.next_secret = self.journal.learn(secrets), next_secret(secrets)
         try:
             token = no_longer_than(await self.source.fetch(), last)
@@ -64,9 +66,7 @@ class Pilot:
         if token.shared:
             self.journal.found(token)
             return token
-        now = self.clock.now()
-        self.usual_s = now - token.born_s
-        self.journal.minted(token, now - started_s)
+        self.journal.minted(token, self.clock.now() - started_s)
         return token
 
     def _check_alive(self, token: Token) -> None:

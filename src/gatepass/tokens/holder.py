@@ -12,12 +12,13 @@ from gatepass.errors import TokenUnavailable
 from gatepass.observe.redaction import Redactor
 from gatepass.runtime import Clock, Tasks
 from gatepass.tokens.backoff import Setback, at_once, probing, setback, silence, silent_s
-from gatepass.tokens.counted import Counted
+from gatepass.tokens.counted import counted
 from gatepass.tokens.failure import FetchFailure, TokenReissued
 from gatepass.tokens.flight import Pilot
 from gatepass.tokens.journal import Journal
 from gatepass.tokens.keeper import Keeper
 from gatepass.tokens.life import SPACING_S, Token, issued_again, refresh_s
+from gatepass.tokens.pace import Pace
 from gatepass.tokens.patience import Patience
 from gatepass.tokens.rejection import ANYBODY, Rejections, User
 from gatepass.tokens.runs import Run, Runs
@@ -38,9 +39,8 @@ class TokenHolder:
     holder's own refreshes the token ahead of its end and goes on trying after failures, without
     traffic too. All decisions are made on `clock.now()` at the moment of the call. `budget_s` is
     how long a request waits at most, and `place` what people know the issuer by; `chance` gives 0 to 1 for jitter.
-    `refused` is told of each value that an upstream refused, before it is fetched anew. `asked` counts the issuer's
-    calls, where `source` may find a token elsewhere. Where it is not `repeatable`, a fetch is under way alone,
-    however long it takes.
+    `refused` is told of each value that an upstream refused, before it is fetched anew. Where `source` is not
+    `repeatable`, a fetch is under way alone, however long it takes.
     """
 
     def __init__(
@@ -53,7 +53,6 @@ class TokenHolder:
         budget_s: float,
         place: str = "the issuer",
         refused: Callable[[str], object] = lambda _: None,
-        asked: Counted | None = None,
         repeatable: bool = True,
         chance: Callable[[], float] = random.random,
     ) -> None:
@@ -62,10 +61,9 @@ class TokenHolder:
         self._patience = Patience(name, place, budget_s)
         self._chance = chance
         self._journal = Journal(name, redactor)
-        if asked is None:
-            asked = source = Counted(source)
-        self._asked = asked
-        self._pilot = Pilot(source, clock, self._journal, budget_s, chance)
+        self._source = counted(source, clock)
+        self._pilot = Pilot(self._source, clock, self._journal, budget_s, chance)
+        self._pace = Pace(budget_s)
         self._refused = refused
         self._repeatable = repeatable
         self._rejections = Rejections()
@@ -154,6 +152,7 @@ class TokenHolder:
                 return False
             self._rejections.note(value)
             self._refused(value)
+            self._pace.refused(token, now)
             self._refresh_s = self._floor_s = -math.inf
         self._refusers.add(by)
         self._launch_if_due(now)
@@ -185,7 +184,7 @@ class TokenHolder:
         return Status(
             credential=self.name,
             **asdict(sight(None if self._is_refused() else self._token, now, self._jitter)),
-            fetches=self._asked.fetches,
+            fetches=self._source.fetches,
             failures=self._journal.failures,
             last_error=self._journal.last_error,
             last_error_age_s=None if error_s is None else now - error_s,
@@ -212,7 +211,7 @@ class TokenHolder:
         if self._setback is not None:
             return self._setback.next_try_s
         without_s = -math.inf if self._refusers else self._expires_s
-        return silent_s(self._runs.begun_s, self._pilot.usual_s, without_s)
+        return silent_s(max(self._runs.begun_s, self._pilot.tried_s), self._pace.usual_s, without_s)
 
     def _launch_if_due(self, now: float) -> None:
         if self._closed or now < self._start_s():
@@ -245,6 +244,7 @@ class TokenHolder:
     def _adopt(self, token: Token) -> None:
         now = self._clock.now()
         self._runs.give_up()
+        self._pace.minted(token, alone=self._setback is None)
         self._jitter = self._chance()
         self._refresh_s = refresh_s(token, again=issued_again(token, self._last), now=now, jitter=self._jitter)
         self._floor_s = token.born_s + SPACING_S

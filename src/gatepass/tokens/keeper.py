@@ -16,7 +16,8 @@ NAP_S = 5.0
 class Keeper:
     """Calls `tend` over and over: it does what is due, and gives the seconds until the next look is worth it.
 
-    `broke` is told of an exception that `tend` raised, by a source's bug; NAP_S later it is called again.
+    `broke` is told of an exception that `tend` raised, by a source's bug; it is called again NAP_S later, or as soon
+    as something rouses it.
     """
 
     def __init__(

@@ -3,51 +3,52 @@
 from __future__ import annotations
 
 import math
-import secrets
-from collections import Counter
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
 
 from gatepass.runtime import Clock
 from gatepass.store.lease import LEASE_S, Lease
 from gatepass.store.seam import Store
 from gatepass.tokens.backoff import PROBE_S
 
-PROLONGED_S = 3.0
-"""A fetch that takes longer than this and a lease's length is not waited for: another process tries its luck."""
+HELD_UP_S = 5.0
+"""So long a process that is in need waits for another's fetch before it asks beside it."""
+BESIDE_S = 3.0
+"""Who asks beside the leader prolongs that no longer than this: then it is the next one's turn."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Place:
+    """One fetch's place among those of this process that want the same token."""
+
+    since_s: float
 
 
 class Leadership:
-    """Of the fetches of this process that wait for the lease the oldest takes it: a newer one is given up soon,
-    and the lease with it.
+    """One recipe's affairs in one process, `owner` by name: one fetch of all processes leads, for as long as it takes
+    (`timeout_s` at most) and its process lives.
 
-    In an outage two fetches are under way at once: the second goes along with the one that leads, PROBE_S behind it,
-    and does not prolong its lease, or a process that cannot reach the issuer would have it for ever.
+    A second one of the leading process goes along with it, PROBE_S behind it: that process is in need, or it would not
+    try again (see `silent_s`). A process in need that does not lead asks beside, one at a time, after HELD_UP_S: the
+    leader may have lost its way to the issuer. Of the fetches of one process that wait the oldest has the first turn: a
+    newer one is given up soon, and its turn with it.
     """
 
-    def __init__(self, store: Store, clock: Clock, timeout_s: float) -> None:
-        self._store = store
+    def __init__(self, store: Store, clock: Clock, name: str, owner: str, timeout_s: float) -> None:
         self._clock = clock
-        self._owner = secrets.token_hex(8)
-        self._lease_s = min(LEASE_S, timeout_s / 2)
-        self._leads = Counter[str]()
+        self._timeout_s = timeout_s
+        lease_s = min(LEASE_S, timeout_s / 2)
+        self._lead = Lease(store, clock, name, owner, lease_s)
+        self._beside = Lease(store, clock, f"{name}/beside", owner, lease_s)
+        self._line: list[Place] = []
+        self._leader: Place | None = None
         self._led_s = -math.inf
-        self._line: list[object] = []
-
-    @property
-    def owner(self) -> str:
-        """This process, as the others know it."""
-        return self._owner
-
-    @property
-    def is_ours(self) -> bool:
-        """Whether a fetch of this process leads, or went along with one that did."""
-        return self._leads.total() > 0
 
     @contextmanager
-    def waiting(self) -> Iterator[object]:
-        """One fetch's place among those of this process."""
-        place = object()
+    def waiting(self) -> Iterator[Place]:
+        """One fetch's place in the line, which it leaves at the end, or when it asks."""
+        place = Place(self._clock.now())
         self._line.append(place)
         try:
             yield place
@@ -55,36 +56,59 @@ class Leadership:
             self._leave(place)
 
     @asynccontextmanager
-    async def of(self, name: str, place: object) -> AsyncIterator[Lease | None]:
-        """The lease `name` while the block runs; None where it is not this fetch's turn to ask."""
-        lease = Lease(self._store, self._clock, name, self._owner, self._lease_s)
-        goes_along = self._goes_along(name)
-        is_ours, leads = True, False  # a request of the store that is cut short may have been heard
-        try:
-            is_ours = self._follows() if goes_along else await self._takes(lease, place)
-            self._leads[name] += (leads := is_ours)
+    async def turn(self, place: Place) -> AsyncIterator[Lease | None]:
+        """What this fetch asks under while the block runs; None where it is not its turn."""
+        async with AsyncExitStack() as stack:
+            yield await self._taken(place, stack)
+
+    async def _taken(self, place: Place, stack: AsyncExitStack) -> Lease | None:
+        if self._leader is not None:
+            return await self._gone_along(place)
+        if self._line[0] is not place:
+            return None
+        if await stack.enter_async_context(self._leading(place)):
+            return self._lead
+        if self._is_held_up(place) and await stack.enter_async_context(self._held(self._beside, place, BESIDE_S)):
+            return self._beside
+        return None
+
+    async def _gone_along(self, place: Place) -> Lease | None:
+        """It asks the store too: the leader may have stood still for so long that it leads no more."""
+        if self._clock.now() < self._led_s + PROBE_S or not await self._lead.take():
+            return None
+        self._leave(place)
+        return self._lead
+
+    @asynccontextmanager
+    async def _leading(self, place: Place) -> AsyncIterator[bool]:
+        async with self._held(self._lead, place, self._timeout_s) as is_ours:
             if is_ours:
-                self._leave(place)
-            async with lease.prolonged(PROLONGED_S if is_ours and not goes_along else 0.0):
-                yield lease if is_ours else None
+                self._leader, self._led_s = place, self._clock.now()
+            try:
+                yield is_ours
+            finally:
+                if self._leader is place:
+                    self._leader = None
+
+    def _is_held_up(self, place: Place) -> bool:
+        """Whether this process is in need, which the fetch behind this one shows, and has been patient."""
+        return len(self._line) > 1 and self._clock.now() >= place.since_s + HELD_UP_S
+
+    @asynccontextmanager
+    async def _held(self, lease: Lease, place: Place, most_s: float) -> AsyncIterator[bool]:
+        """Whether `lease` was free; then it is ours until the block ends, and prolonged for `most_s` at most."""
+        is_ours = True  # a request of the store that is cut short may have been heard
+        try:
+            if not (is_ours := await lease.take()):
+                yield False
+                return
+            self._leave(place)
+            async with lease.prolonged(most_s):
+                yield True
         finally:
-            self._leads[name] -= leads
-            if is_ours and not self._leads[name]:
+            if is_ours:
                 await lease.give_back()
 
-    def _goes_along(self, name: str) -> bool:
-        """Whether a fetch of this process leads, or did until so lately that nobody else may have taken its place."""
-        return self._leads[name] > 0 and self._clock.now() < self._led_s + PROLONGED_S + 2 * self._lease_s
-
-    def _follows(self) -> bool:
-        return self._clock.now() >= self._led_s + PROBE_S
-
-    async def _takes(self, lease: Lease, place: object) -> bool:
-        if self._line[0] is not place or not await lease.take():
-            return False
-        self._led_s = self._clock.now()
-        return True
-
-    def _leave(self, place: object) -> None:
+    def _leave(self, place: Place) -> None:
         if place in self._line:
             self._line.remove(place)

@@ -36,7 +36,7 @@ class _Record:
 @dataclass(frozen=True, slots=True)
 class TokenRecord(_Record):
     """A token as its minter gives it on. `born_s` is a moment of the store; `id` tells two of them apart that
-    hold the same text."""
+    hold the same text; `took_s` is how long the issuer took for it."""
 
     text: str = field(repr=False)
     born_s: float
@@ -45,16 +45,26 @@ class TokenRecord(_Record):
     told_by: ToldBy
     no_expiry_at: str | None
     id: str
+    took_s: float = 0.0
 
     @classmethod
     def of(cls, token: Token, life_s: float, born_s: float) -> Self:
         mark = secrets.token_hex(8)
-        return cls(token.text, born_s, life_s, token.kind, token.told_by, token.no_expiry_at, mark)
+        return cls(token.text, born_s, life_s, token.kind, token.told_by, token.no_expiry_at, mark, token.took_s)
 
     def token(self, reading: Reading) -> Token:
         """The same token by this process's clock, its end never later than it really is."""
         born_s = reading.here_s(self.born_s)
-        return Token(Secret(self.text), born_s, self.life_s, self.kind, self.told_by, self.no_expiry_at, shared=True)
+        return Token(
+            Secret(self.text),
+            born_s,
+            self.life_s,
+            self.kind,
+            self.told_by,
+            self.no_expiry_at,
+            shared=True,
+            took_s=self.took_s,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,8 @@ Run = asyncio.Task[Token]
 
 
 class Runs:
-    """Oldest first. `begun_s` is when the last one that people wait for began (Clock.now).
+    """Oldest first. `begun_s` is when the last one that people wait for began (Clock.now). What has ended is kept no
+    longer, nor the token that it brought.
 
     What is given up may still have been heard by its issuer; what is let go may still bring a token.
     """
@@ -31,12 +32,12 @@ class Runs:
     @property
     def awaited(self) -> bool:
         """Whether one is under way that began while nothing was known to fail: who waits, waits for its end."""
-        return self._awaited in self._under_way
+        return self._awaited is not None
 
     def add(self, run: Run, now: float, *, awaited: bool) -> None:
         """One more, for which the newest is given up where there are MOST."""
         while len(self._under_way) >= MOST:
-            self._under_way.pop().cancel()
+            self._dropped().cancel()
         self._under_way.append(run)
         if awaited:
             self._awaited, self.begun_s = run, now
@@ -46,13 +47,24 @@ class Runs:
         if run not in self._under_way:
             return False
         self._under_way.remove(run)
+        self._forget(run)
         return True
 
     def give_up(self) -> None:
         """Cancel them all: nobody needs what they would bring."""
         while self._under_way:
-            self._under_way.pop().cancel()
+            self._dropped().cancel()
 
     def let_go(self) -> None:
         """Forget them all: what they fail with is no news any more."""
         self._under_way.clear()
+        self._awaited = None
+
+    def _dropped(self) -> Run:
+        run = self._under_way.pop()
+        self._forget(run)
+        return run
+
+    def _forget(self, run: Run) -> None:
+        if run is self._awaited:
+            self._awaited = None

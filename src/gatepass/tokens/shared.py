@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import secrets
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,8 +15,9 @@ from gatepass.runtime import Clock, sleep
 from gatepass.store.lease import Lease
 from gatepass.store.seam import Reach, Reading, Store, StoreUnavailable
 from gatepass.store.snapshot import Snapshot
+from gatepass.tokens.counted import counted
 from gatepass.tokens.failure import FetchFailure
-from gatepass.tokens.leadership import Leadership
+from gatepass.tokens.leadership import Leadership, Place
 from gatepass.tokens.life import Token
 from gatepass.tokens.recipe import recipe
 from gatepass.tokens.record import FailureRecord, TokenRecord
@@ -62,6 +64,14 @@ class Names:
         return cls(*(f"{kind}/v1/{digest}" for kind in ("token", "token-failure", "token-refusals", "token-lease")))
 
 
+@dataclass(frozen=True, slots=True)
+class Affairs:
+    """One recipe's names, and who asks for it."""
+
+    names: Names
+    leadership: Leadership
+
+
 class SharedSource:
     """`source`, asked by one process at a time, and only where the store has nothing newer.
 
@@ -71,12 +81,12 @@ class SharedSource:
     """
 
     def __init__(self, source: TokenSource, settings: Credential, store: Store, clock: Clock) -> None:
-        self._source = source
+        self._source = counted(source, clock)
         self._settings = settings
         self._store = store
         self._clock = clock
-        self._leadership = Leadership(store, clock, settings.timeout_s)
-        self._names: Names | None = None
+        self._owner = secrets.token_hex(8)
+        self._affairs: Affairs | None = None
         self._snapshot: Snapshot | None = None
         self._offer: Offer = lambda _: False
         self._leave: Callable[[], None] = lambda: None
@@ -86,6 +96,11 @@ class SharedSource:
 
     def __repr__(self) -> str:
         return f"SharedSource({self._source!r})"
+
+    @property
+    def fetches(self) -> int:
+        """How often this process has asked the issuer: what another one minted is no fetch of ours."""
+        return self._source.fetches
 
     def secrets(self) -> tuple[Secret, ...]:
         return self._source.secrets()
@@ -105,9 +120,9 @@ class SharedSource:
         names = self._names_now()
         if names is None:
             return await self._source.fetch()  # what cannot be read it tells in its own words
-        self._follow(names)
+        affairs = self._followed(names)
         try:
-            return await self._together(names)
+            return await self._together(affairs)
         except StoreUnavailable:
             return self._note(await self._source.fetch(), None)
 
@@ -117,37 +132,40 @@ class SharedSource:
         except (ValueError, OSError):
             return None
 
-    def _follow(self, names: Names) -> None:
-        if names != self._names:
+    def _followed(self, names: Names) -> Affairs:
+        if self._affairs is None or names != self._affairs.names:
             self._leave()
-            self._names, self._held, self._born_s = names, None, -math.inf
+            leadership = Leadership(self._store, self._clock, names.lease, self._owner, self._settings.timeout_s)
+            self._affairs, self._held, self._born_s = Affairs(names, leadership), None, -math.inf
             if self._snapshot is not None:
                 self._leave = self._snapshot.follow(names.token, self._hear)
+        return self._affairs
 
     def _hear(self, value: bytes, reading: Reading) -> None:
         found = self._newer(value, reading)
         if found is not None and self._offer(found[1]):
             self._note(found[1], found[0].id)
 
-    async def _together(self, names: Names) -> Token:
+    async def _together(self, affairs: Affairs) -> Token:
         """What the store has, or gets while we wait, or what we mint for all."""
         until_s, wait_s = self._clock.now() + self._settings.timeout_s, POLL_S
-        with self._leadership.waiting() as place:
-            while (token := await self._look(names, place)) is None:
+        with affairs.leadership.waiting() as place:
+            while (token := await self._look(affairs, place)) is None:
                 if self._clock.now() >= until_s:
                     raise FetchFailure(_UNANSWERED.format(self._settings.timeout_s), quick=False, heard=True)
                 await sleep(self._clock, wait_s)
                 wait_s = min(wait_s * 1.5, POLL_LONGEST_S)
         return token
 
-    async def _look(self, names: Names, place: object) -> Token | None:
+    async def _look(self, affairs: Affairs, place: Place) -> Token | None:
         """What there is by now; None where somebody else asks for it."""
-        async with self._leadership.of(names.lease, place) as lease:
+        names = affairs.names
+        async with affairs.leadership.turn(place) as lease:
             reading = await self._store.get((names.token, names.failure))
             if (found := self._newer(reading.values.get(names.token), reading)) is not None:
                 return self._note(found[1], found[0].id)
             failed = FailureRecord.decoded(reading.values.get(names.failure))
-            if failed is not None and failed.speaks_for(self._leadership.owner, reading.at_s):
+            if failed is not None and failed.speaks_for(self._owner, reading.at_s):
                 raise failed.failure(reading.at_s)
             return None if lease is None else await self._mint(names, lease, reading)
 
@@ -160,16 +178,19 @@ class SharedSource:
             raise
         self._note(token, None)
         with suppress(StoreUnavailable):
-            await self._tell_token(names, lease, reading, token)
+            await self._tell_token(names, reading, token)
         return token
 
-    async def _tell_token(self, names: Names, lease: Lease, reading: Reading, token: Token) -> None:
-        """Where the lease was lost meanwhile, somebody else has minted a newer one, or will; where a secret
-        has changed meanwhile, the token is another recipe's."""
+    async def _tell_token(self, names: Names, reading: Reading, token: Token) -> None:
+        """Whether or not it is still our turn, but not over what was asked for later, which may have ended this one;
+        where a secret has changed meanwhile, the token is another recipe's."""
         left_s = token.expires_s - self._clock.now()
-        if token.life_s is None or left_s <= 0 or self._names_now() != names or not await lease.take():
+        if token.life_s is None or left_s <= 0 or self._names_now() != names:
             return
         record = TokenRecord.of(token, token.life_s, reading.there_s(token.born_s))
+        kept = TokenRecord.decoded((await self._store.get((names.token,))).values.get(names.token))
+        if kept is not None and kept.born_s > record.born_s:
+            return
         self._note(token, record.id)
         await self._store.put(names.token, record.encoded(), left_s)
         if names.failure in reading.values:
@@ -177,11 +198,12 @@ class SharedSource:
             await self._store.drop(names.refusals)
 
     async def _tell_failure(self, names: Names, lease: Lease, reading: Reading, failure: FetchFailure) -> None:
-        if not await lease.take():
-            return
         counts = failure.definite or failure.unclear
+        is_mere_probe = lease.name != names.lease and not counts and failure.retry_after_s is None
+        if is_mere_probe or not await lease.take():  # of an outage the leader tells, and goes on asking
+            return
         refusals = await self._store.count(names.refusals, REFUSALS_TTL_S) if counts else 0
-        record = FailureRecord.of(failure, self._leadership.owner, reading.there_s(self._clock.now()), refusals)
+        record = FailureRecord.of(failure, self._owner, reading.there_s(self._clock.now()), refusals)
         await self._store.put(names.failure, record.encoded(), record.until_s - record.at_s + FAILURE_KEPT_S)
 
     def _newer(self, value: bytes | None, reading: Reading) -> tuple[TokenRecord, Token] | None:

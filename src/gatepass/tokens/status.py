@@ -11,7 +11,7 @@ from gatepass.tokens.life import Freshness, Kind, Token, ToldBy, freshness
 @dataclass(frozen=True, slots=True)
 class Status:
     """One credential at one moment. `left_s` runs until the token is not sent any more; None for a
-    key that does not expire and where nothing is held. `fetches` counts every try. `last_error` stays
+    key that does not expire and where nothing is held. `fetches` counts the tries that have ended. `last_error` stays
     after it has passed: `failing` says whether it is over, and is true of an issuer that gives no answer too."""
 
     credential: str

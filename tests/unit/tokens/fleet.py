@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Self
 
+from gatepass.call import Request
 from gatepass.observe.redaction import Redactor
 from gatepass.runtime import sleep
 from gatepass.store.guard import GuardedStore
@@ -14,10 +15,9 @@ from gatepass.store.memory import MemoryStore
 from gatepass.store.seam import Reach, StoreUnavailable
 from gatepass.store.snapshot import Snapshot
 from gatepass.tokens import Token, TokenHolder, build_source
-from gatepass.tokens.counted import Counted
 from gatepass.tokens.shared import SharedSource
 from tests.unit.clock import DrivenClock, settle
-from tests.unit.tokens.scripted import ScriptedIssuer, oauth2
+from tests.unit.tokens.scripted import Reply, ScriptedIssuer, oauth2
 
 BOUND_S = 0.25
 
@@ -94,6 +94,27 @@ class Wire:
         raise AssertionError("the store is its owner's to close")
 
 
+class Road:
+    """One process's way to the issuer; `open`: its requests go through, else they hang."""
+
+    def __init__(self, issuer: ScriptedIssuer) -> None:
+        self._issuer = issuer
+        self.open = True
+        self.under_way = 0
+
+    async def send(self, request: Request) -> Reply:
+        self.under_way += 1
+        try:
+            if not self.open:
+                await asyncio.Event().wait()
+            return await self._issuer.send(request)
+        finally:
+            self.under_way -= 1
+
+    async def aclose(self) -> None:
+        await self._issuer.aclose()
+
+
 class Replica:
     """One process: a holder over a shared source."""
 
@@ -103,8 +124,9 @@ class Replica:
         self.store = GuardedStore(self.wire, self.clock, BOUND_S)
         self.snapshot = Snapshot(self.store, self.clock)
         self.redactor = Redactor()
-        asked = Counted(build_source("corp", settings, fleet.issuer, self.clock))
-        self.source = SharedSource(asked, settings, self.store, self.clock)
+        self.road = Road(fleet.issuer)
+        source = build_source("corp", settings, self.road, self.clock)
+        self.source = SharedSource(source, settings, self.store, self.clock)
         self.holder = TokenHolder(
             "corp",
             self.source,
@@ -113,7 +135,6 @@ class Replica:
             budget_s=settings.timeout_s,
             chance=lambda: jitter,
             refused=self.source.rejected,
-            asked=asked,
         )
         self.source.join(self.snapshot, self.holder.offer)
 
@@ -129,6 +150,11 @@ class Replica:
         """As SIGKILL does: it says no word to the store any more."""
         self.wire.state = "down"
         await self.aclose()
+
+    @property
+    def asks(self) -> bool:
+        """Whether a request of this process is under way at the issuer."""
+        return self.road.under_way > 0
 
     @property
     def text(self) -> str | None:

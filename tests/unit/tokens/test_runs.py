@@ -1,6 +1,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
+from collections.abc import Callable
+
+import pytest
 
 from gatepass.tokens.runs import Run, Runs
 from tests.unit.clock import settle
@@ -40,6 +45,30 @@ async def test_what_is_given_up_is_cancelled_and_what_is_let_go_goes_on():
     let_go.let_go()
     assert (len(given_up), len(let_go), given_up.awaited, let_go.awaited) == (0, 0, False, False)
     assert await ended(*tasks) == [True, False]
+
+
+ENDS: dict[str, Callable[[Runs, Run], object]] = {
+    "ended": lambda runs, awaited: runs.remove(awaited),
+    "given up": lambda runs, _: runs.give_up(),
+    "let go": lambda runs, _: runs.let_go(),
+    "given up for a newer one": lambda runs, _: runs.add(run(), 1.0, awaited=False),
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+async def test_what_has_ended_is_kept_no_longer(end):
+    """A task keeps the token that it brought."""
+    runs, before, awaited = Runs(), run(), run()
+    runs.add(before, 0.0, awaited=False)
+    runs.add(awaited, 0.0, awaited=True)
+    kept = weakref.ref(awaited)
+    ENDS[end](runs, awaited)
+    assert not runs.awaited
+    runs.give_up()
+    await ended(before, awaited)
+    del awaited
+    gc.collect()
+    assert kept() is None
 
 
 async def test_nobody_waits_for_one_that_began_in_trouble():
