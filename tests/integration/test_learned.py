@@ -164,7 +164,7 @@ async def test_models_of_an_upstreams_own_list_are_marked_by_their_glob_and_thei
         before = {one["id"]: one for one in (await page(gate, "/v1/models")).json()["data"]}
         await gate.ask({**STREAMED, "model": "o3-mini"}).answer()
         after = {one["id"]: one for one in (await page(gate, "/v1/models")).json()["data"]}
-    assert before["o3-mini"] == {"id": "o3-mini"}
+    assert before["o3-mini"] == {"id": "o3-mini", "object": "model", "created": 0, "owned_by": "upstream"}
     assert after["o3-mini"]["gatepass"]["capabilities"]["stream"]["value"] == "emulate"
     assert after["gpt-5"] == before["gpt-5"]
     assert after["gpt-5"]["gatepass"]["capabilities"]["tools"] == {"value": True, "source": "declared"}

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import re
+
 from gatepass.relay.event import parse_event, read_json, single_line_data
 from gatepass.relay.short_lines import each_event
 
 NO_CHUNK = "sse=no-chunk"
 
-_CHOICES = b'"choices"'
+_CHOICES = re.compile(rb'"choices"\s*+:')
 
 
 class OnlyChunks:
     """Leaves out events that have no `choices`, but for errors: to fail at one is right.
 
-    It stands behind the repair, which gives chunks their choices. An event with that word in it passes unread: there,
-    it is a member's name, for in a text its quotes are escaped.
+    It stands behind the repair, which gives chunks their choices. An event with a member of that name, at whatever
+    depth, passes unread: in a text its quotes would be escaped.
     """
 
     __slots__ = ("_has_cut",)
@@ -27,7 +29,7 @@ class OnlyChunks:
         return (NO_CHUNK,) if self._has_cut else ()
 
     def feed(self, block: bytes) -> bytes:
-        if _CHOICES in block and single_line_data(block) is not None:
+        if _CHOICES.search(block) and single_line_data(block) is not None:
             return block
         return each_event(block, self._kept)
 
@@ -35,7 +37,7 @@ class OnlyChunks:
         return b""
 
     def _kept(self, block: bytes) -> bytes:
-        if _CHOICES in block or not _is_foreign(parse_event(block).data):
+        if _CHOICES.search(block) or not _is_foreign(parse_event(block).data):
             return block
         self._has_cut = True
         return b""

@@ -17,7 +17,10 @@ def test_what_clients_know_stays(reason):
     [
         *[(word, "stop") for word in STOPS],
         *[(word, "length") for word in ("max_tokens", "MAX_TOKENS", "insufficient_system_resource", "abort", "error")],
-        *[(word, "content_filter") for word in ("SAFETY", "sensitive")],
+        *[(word, "length") for word in ("model_context_window_exceeded", "pause_turn", "max_output_tokens")],
+        *[(word, "content_filter") for word in ("SAFETY", "sensitive", "content_filtered", "guardrail_intervened")],
+        ("OTHER", "OTHER"),
+        ("a_word_of_tomorrow", "a_word_of_tomorrow"),
     ],
 )
 def test_other_words_mean_what_their_upstreams_say(said, meant):

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from gatepass.relay.chunk import Object, Origin, finish_reason, says
-from gatepass.relay.reason import CHAT_REASONS, NATIVE, chat_reason
+from gatepass.relay.reason import NATIVE, chat_reason, native_of, text_reason
 from gatepass.relay.repair.tools import Note, ToolRepair
 from gatepass.relay.repair.wishes import DELTA, FINISH, MESSAGE, ROLE
 
@@ -38,12 +36,14 @@ class ChoiceRepair:
             self._mend_reason(said, reason, note)
         return is_plain
 
-    def _mend_reason(self, said: Object, reason: Any, note: Note) -> None:
-        meant = chat_reason(reason, has_tools=self._tools is not None, has_function=False)
+    def _mend_reason(self, said: Object, reason: str, note: Note) -> None:
+        is_text = "text" in said and "delta" not in said
+        has_tools = self._tools is not None
+        meant = text_reason(reason) if is_text else chat_reason(reason, has_tools=has_tools, has_function=False)
         if meant == reason:
             return
-        if reason not in CHAT_REASONS:
-            said.setdefault(NATIVE, reason)
+        if (native := native_of(reason, is_text=is_text)) is not None:
+            said.setdefault(NATIVE, native)
         said["finish_reason"] = meant
         note(FINISH)
 

@@ -35,6 +35,11 @@ class Fields:
         member = self._known.get(name)
         return None if member is None else read_json(self._walk.text[member.value : member.end])
 
+    def text(self, name: str) -> str:
+        """The JSON of a member that is there, as it came."""
+        member = self._known[name]
+        return self._walk.text[member.value : member.end].decode("utf-8", "replace")
+
     def object(self, name: str) -> Fields | None:
         member = self._known.get(name)
         return None if member is None else Fields.at(self._walk, member.value)

@@ -7,15 +7,17 @@ from collections.abc import Callable, Iterator
 from gatepass.errors import InvalidRequest
 from gatepass.jsontext import Edit, Walk, edited
 from gatepass.relay.chunk import CHAT, LEGACY, Origin, envelope
-from gatepass.relay.reason import CHAT_REASONS, NATIVE, chat_reason, text_reason
+from gatepass.relay.reason import NATIVE, chat_reason, native_of, text_reason
 from gatepass.relay.repair.tools import Note
 from gatepass.relay.repair.wishes import ENVELOPE, FINISH, INDEX, MESSAGE, ROLE, USAGE
-from gatepass.relay.whole.calls import call_edits, function_edits
+from gatepass.relay.whole.calls import call_edits, calls_of, function_edits, function_of
 from gatepass.relay.whole.fields import Fields
 from gatepass.relay.whole.strict import is_strict
 from gatepass.relay.whole_usage import counted
 
 _REQUIRED = ("id", "object", "created", "model")
+MOST_STEPS = 100_000
+"""Some 25 ms of a blocked loop: a reply of more values, such as the logprobs of a long answer, stays as it came."""
 _COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")
 
 
@@ -29,7 +31,7 @@ def mended_whole(body: bytes, origin: Callable[[], Origin]) -> tuple[bytes, tupl
         return body, ()
     found: list[str] = []
     try:
-        edits = list(_Mending(origin(), found.append).edits(Walk(body)))
+        edits = list(_Mending(origin(), found.append).edits(Walk(body, MOST_STEPS)))
     except (InvalidRequest, ValueError, IndexError):
         return body, ()  # made of too many small values, nested too deep, or JSON that only its judge reads
     return (edited(body, edits), tuple(dict.fromkeys(found))) if edits else (body, ())
@@ -54,7 +56,7 @@ class _Mending:
         for place, choice in enumerate(choices):
             if is_text:
                 said = choice.value("finish_reason")
-                self._end(choice, said, text_reason(said))
+                self._end(choice, said, text_reason(said), is_text=True)
             else:
                 yield from self._chat(choice)
             if type(choice.value("index")) is not int:
@@ -76,20 +78,21 @@ class _Mending:
         if message.value("role") != "assistant":
             message.put("role", "assistant")
             self._note(ROLE)
-        calls, function = message.objects("tool_calls"), message.object("function_call")
+        calls, function = calls_of(message), function_of(message)
         yield from message.edits()
         yield from call_edits(calls, self._origin, self._note)
         yield from function_edits(function, self._note)
         said = choice.value("finish_reason")
-        self._end(choice, said, chat_reason(said, has_tools=bool(calls), has_function=function is not None))
+        reason = chat_reason(said, has_tools=bool(calls), has_function=function is not None)
+        self._end(choice, said, reason, is_text=False)
 
-    def _end(self, choice: Fields, said: object, reason: str) -> None:
+    def _end(self, choice: Fields, said: object, reason: str, *, is_text: bool) -> None:
         if said == reason:
             return
         choice.put("finish_reason", reason)
         self._note(FINISH)
-        if said and isinstance(said, str) and said not in CHAT_REASONS and NATIVE not in choice:
-            choice.put(NATIVE, said)
+        if (native := native_of(said, is_text=is_text)) is not None and NATIVE not in choice:
+            choice.put(NATIVE, native)
 
     def _mend_envelope(self, top: Fields, kind: str, id_prefix: str) -> None:
         told = {name: top.value(name) for name in _REQUIRED}

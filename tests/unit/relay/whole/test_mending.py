@@ -155,7 +155,7 @@ def test_a_native_reason_that_is_told_already_stays():
         (chat(choice(), usage={}), chat(choice(), usage=None), (USED,)),
         (chat(choice(), usage="3"), chat(choice(), usage=None), (USED,)),
         (text("eos"), text(native_finish_reason="eos"), (FINISH,)),
-        (text("tool_calls"), text(), (FINISH,)),
+        (text("tool_calls"), text(native_finish_reason="tool_calls"), (FINISH,)),
         (chat(choice(function_call={"name": "f", "arguments": {}}, finish="function_call")),
          chat(choice(function_call={"name": "f", "arguments": "{}"}, finish="function_call")), (ARGUMENTS,)),
     ],
@@ -171,10 +171,23 @@ def test_a_choice_that_says_nothing_stays_beside_one_that_is_mended():
     )
 
 
-def test_an_empty_object_gets_its_first_members():
-    body = json.dumps(chat(choice(0))).encode().replace(b"[0]", b"[{}]")
-    said = json.loads(mended_whole(body, origin)[0])
-    assert said == chat(choice({"id": "call_1", "type": "function"}))
+def test_what_calls_nothing_is_no_call():
+    """An empty `function_call` or entry of `tool_calls` beside a text: an agent would call a function without a name."""
+    for said in ({"function_call": {}}, {"tool_calls": [{}]}):
+        lacks = chat(choice(content="hi", **said) | {"finish_reason": None})
+        assert mended(lacks) == (chat(choice(content="hi", **said) | {"finish_reason": "stop"}), (FINISH,))
+
+
+def test_a_call_of_a_kind_that_we_do_not_know_keeps_it():
+    call = {"id": "a", "type": "mcp", "mcp": {"x": 1}}
+    assert mended(ended("tool_calls", call)) == (ended("tool_calls", call), ())
+
+
+def test_arguments_that_only_python_reads_stay_as_they_came():
+    body = json.dumps(chat(choice(CALL | {"function": {"name": "f", "arguments": 0}}))).encode()
+    said = json.loads(mended_whole(body.replace(b": 0}", b': {"n": 1e400, "m": NaN}}'), origin)[0])
+    (call,) = said["choices"][0]["message"]["tool_calls"]
+    assert call["function"]["arguments"] == '{"n": 1e400, "m": NaN}'
 
 
 @pytest.mark.parametrize(
