@@ -224,7 +224,7 @@ class Catalog:
 
 
 async def fetch_models(gate: Gate, hop: Hop) -> tuple[Entry, ...]:
-    """The upstream's own list, entries as it wrote them; raises TokenUnavailable and UpstreamError."""
+    """The upstream's own list, entries as `_as_model` leaves them; raises TokenUnavailable and UpstreamError."""
     exchange = Exchange.silent()
     try:
         return await _listed(gate, hop, exchange)
@@ -269,12 +269,13 @@ def _entries(hop: Hop, body: bytes) -> tuple[Entry, ...]:
 
 
 def _as_model(entry: Entry) -> Entry:
-    """`entry` with what every client of OpenAI's list finds there; all else as the upstream wrote it."""
-    created, owner = entry.get("created"), entry.get("owned_by")
+    """`entry` with what every client of OpenAI's list finds there: what is missing or of another type is filled in, and
+    `created` is in whole seconds. All else is as the upstream wrote it."""
+    kind, created, owner = entry.get("object"), entry.get("created", 0), entry.get("owned_by")
     return {
         **entry,
-        "object": "model",
-        "created": created if type(created) is int else 0,
+        "object": kind if isinstance(kind, str) else "model",
+        "created": int(created) if type(created) in (int, float) else 0,
         "owned_by": owner if isinstance(owner, str) else "upstream",
     }
 

@@ -15,7 +15,7 @@ from gatepass.observe.exchange import Exchange
 from gatepass.parts import embedded
 from gatepass.ranking import ranked, rules_at
 from gatepass.relay.sign import sign_of
-from gatepass.upload import Form
+from gatepass.upload import Form, Outgoing
 from gatepass.upstream.hints import of_model, sentence
 from gatepass.upstream.raw import passed_on
 from gatepass.verdict import Answer, Begun, judge
@@ -40,8 +40,10 @@ async def try_at(
     base = adapt(call, target, rules_at(gate, hop, call, target, profile))
     if not call.body:
         adapted = adapt(base, target, hop.dialect.rules)
+        upload = None if form is None else form.as_model(target.model)
+        exchange.adapted = adapted.adapted if upload is None else (*adapted.adapted, *upload.adapted)
         try:
-            answer = await _asked(gate, call, adapted, hop, target, exchange, profile, form)
+            answer = await _asked(gate, call, adapted, hop, target, exchange, profile, upload)
         except UpstreamError as error:
             raise _of_name(error, call, target) from error.__cause__
         if isinstance(answer, Begun):
@@ -59,7 +61,7 @@ async def try_at(
             if is_streamed and not adapted.stream:
                 _keep_alive(gate, call, profile, heartbeat, HOLD_S)
             try:
-                answer = await _asked(gate, call, adapted, hop, target, exchange, profile, form)
+                answer = await _asked(gate, call, adapted, hop, target, exchange, profile)
             except UpstreamError as error:
                 if pupil.taught(error):
                     continue
@@ -96,15 +98,15 @@ async def _asked(
     target: Target,
     exchange: Exchange,
     profile: Prepared,
-    form: Form | None,
+    upload: Outgoing | None = None,
 ) -> Answer:
-    """The judged answer to `adapted`, which is what `hop` is sent for the client's own `call`."""
+    """The judged answer to `adapted`, with `upload` as its body, which is what `hop` is sent for the client's own
+    `call`."""
     surface = call.operation.surface
     if surface is Surface.RERANK:
         request = _encoded(adapted, hop, target)
         return await ranked(call, hop.name, lambda: _ask(gate, call, hop, request, exchange, profile))
     if surface is Surface.RAW:
-        upload = None if form is None else form.as_model(target.model)
         request = passed_on(_encoded(adapted, hop, target), call.headers, exchange.inbound.query, upload)
         return await _ask(gate, call, hop, request, exchange, profile)
     if surface is not Surface.EMBEDDINGS:

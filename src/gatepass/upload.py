@@ -105,8 +105,8 @@ class Form:
         return self._kept[0] if self._kept else b""
 
     def as_model(self, name: str | None) -> Outgoing:
-        """The form as an upload, with `name`, or the routed one, in the place of its model's; as its first part, and
-        told as ADDED, where the form names none."""
+        """The form as an upload, with `name`, or the routed one, in the place of its model's; as its first part, under
+        ADDED, where the form names none."""
         name = self.routed if name is None else name
         if not self._names_model:
             return Outgoing(self)
@@ -114,8 +114,7 @@ class Form:
             return Outgoing(self, self._renamed(self._scan.span, name))
         if not name:
             return Outgoing(self)
-        self._exchange.adapted = (ADDED,)
-        return Outgoing(self, ((self._scan.start, self._scan.start, self._scan.model_part(name)),))
+        return Outgoing(self, ((self._scan.start, self._scan.start, self._scan.model_part(name)),), (ADDED,))
 
     def _renamed(self, span: tuple[int, int], name: str | None) -> tuple[Edit, ...]:
         quoted = self._scan.quoted
@@ -145,10 +144,12 @@ class Form:
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """An Upload: what of the form was read, edited, and then what comes. `edits` stand in order."""
+    """An Upload: what of the form was read, edited, and then what comes. `edits` stand in order; `adapted` names them,
+    but for a name in the place of another."""
 
     form: Form
     edits: tuple[Edit, ...] = ()
+    adapted: tuple[str, ...] = ()
 
     @property
     def length_bytes(self) -> int | None:

@@ -6,6 +6,8 @@ import asyncio
 import json
 from typing import Any
 
+import pytest
+
 from gatepass.catalog import FAILED_S
 from tests.integration.answers import COMPLETION
 from tests.integration.gateway import HELLO, Gateway, gateway
@@ -269,6 +271,23 @@ async def test_odd_entries_are_passed_over_and_a_bare_list_is_read():
             {"id": "a", "object": "model", "created": 0, "owned_by": "upstream"},
             last,
         ]
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ({"created": 1686935002.0}, {"created": 1686935002}),
+        ({"created": 1686935002.75}, {"created": 1686935002}),
+        ({"created": -1, "object": "thing", "owned_by": ""}, {"created": -1, "object": "thing", "owned_by": ""}),
+        ({"created": True, "object": None, "owned_by": None}, {}),
+        ({"created": "2023-06-16", "object": 1, "owned_by": ["me"]}, {}),
+    ],
+)
+async def test_of_an_entry_only_what_is_missing_or_unusable_is_filled_in(said, shown):
+    async with Scripted([Send(reply([{"id": "a", **said}]))]) as upstream, gateway(upstream=upstream.url) as gate:
+        (entry,) = (await listed(gate))[1]["data"]
+    assert entry == {"id": "a", "object": "model", "created": 0, "owned_by": "upstream", **shown}
+    assert type(entry["created"]) is int
 
 
 async def test_a_list_has_its_bound():

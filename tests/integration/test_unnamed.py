@@ -134,6 +134,20 @@ async def test_the_name_that_the_route_has_there_goes_up_where_nobody_names_a_mo
         assert received.body == form(model="there")
 
 
+@pytest.mark.parametrize("body", [{"input": "hi"}, form(model=None)], ids=["json", "form"])
+@pytest.mark.parametrize("name", [None, "there"])
+async def test_after_a_failover_the_header_tells_of_the_target_that_answered(body, name):
+    path, headers = ("/v1/moderations", JSON) if isinstance(body, dict) else (FORMS_WITHOUT["translations"], FORM)
+    targets = [{"upstream": "dead", "name": None if name else "x"}, {"upstream": "live", "name": name}]
+    async with Scripted(answer=answered) as upstream:
+        upstreams = {"dead": {"base_url": "http://127.0.0.1:1/v1"}, "live": {"base_url": upstream.url}}
+        async with gateway(upstreams=upstreams, models={"*": {"targets": targets}}) as gp:
+            answer = await gp.ask(body, path, headers=headers).answer()
+    (received,) = upstream.received
+    assert (answer.status, answer.headers.get("x-gatepass-adapted")) == (200, ADDED if name else None)
+    assert (b"there" in received.body, b"model" in received.body) == (bool(name), bool(name))
+
+
 async def test_a_request_that_is_about_no_model_gets_none():
     batch = {"input_file_id": "file-1"}
     models, operations = {"*": {"upstream": "chat", "name": "there"}}, {"batches": {"model": "dm"}}

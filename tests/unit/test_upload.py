@@ -146,14 +146,23 @@ async def test_a_form_without_a_model_gets_a_part_that_names_it_in_front_of_all_
         one.routed = "w"
         upload = one.as_model(None)
         assert await sent(upload) == await sent(upload) == named
-        assert (upload.length_bytes, exchange.adapted) == (len(named), ("default=model",))
+        assert (upload.length_bytes, upload.adapted, exchange.adapted) == (len(named), ("default=model",), ())
 
 
 async def test_a_form_without_a_model_that_is_routed_by_none_goes_up_as_it_is():
+    one, _ = form(FILE, END)
+    await one.begin()
+    one.routed = ""
+    upload = one.as_model(None)
+    assert (await sent(upload), upload.adapted) == (FILE + END, ())
+
+
+async def test_each_upload_of_a_form_tells_what_was_done_to_it_alone():
     one, exchange = form(FILE, END)
     await one.begin()
     one.routed = ""
-    assert (await sent(one.as_model(None)), exchange.adapted) == (FILE + END, ())
+    assert [one.as_model(name).adapted for name in ("there", None)] == [("default=model",), ()]
+    assert exchange.adapted == ()
 
 
 async def test_a_form_without_a_model_gets_the_name_that_its_target_has():

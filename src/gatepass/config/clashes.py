@@ -20,6 +20,10 @@ UNASKED = (
     "upstreams.{name}: no model and no operation leads there, so no request does: write `models: {{NAME: {{upstream:"
     ' {name}}}}}` ("*" as NAME stands for all that nothing else names), or take it out'
 )
+ONLY_LISTED = (
+    "upstreams.{name}: operations.models alone leads there, so its list of models is all it is asked for; requests"
+    " for these go elsewhere or nowhere: write `models: {{NAME: {{upstream: {name}}}}}`, or take it out"
+)
 PASSED_ON = ("transcriptions", "translations", "files")
 """Operations whose bodies pass through as they come: forms."""
 NO_RULES = "never counts: the body of {} passes through as it comes"
@@ -58,15 +62,19 @@ def doubts(config: Config) -> Iterator[str]:
         is_azure = _AZURE.search((url.hostname or "").lower()) is not None
         if is_azure and upstream.dialect == "openai" and not url.path.endswith("/openai/v1"):
             yield f"upstreams.{name}.base_url {NOT_AZURE}"
-    yield from (UNASKED.format(name=name) for name in _unasked(config))
+    yield from _unasked(config)
 
 
 def _unasked(config: Config) -> Iterator[str]:
-    """The upstreams to which no request could go; where `operations.models` leads, only the list is asked for."""
+    """A warning of each upstream to which no request for a model could go."""
+    if len(config.upstreams) == 1:
+        return
     asked = {target.upstream for model in config.models.values() for target in model.everywhere()}
     asked |= {route.upstream for name, route in config.operations.items() if name != "models" and route.upstream}
-    takes_the_rest = len(config.upstreams) == 1
-    yield from (name for name in config.upstreams if not takes_the_rest and name not in asked)
+    listed = {route.upstream for name, route in config.operations.items() if name == "models"}
+    for name in config.upstreams:
+        if name not in asked:
+            yield (ONLY_LISTED if name in listed else UNASKED).format(name=name)
 
 
 def _of_model(name: str, model: Model, config: Config) -> Iterator[tuple[Path, str]]:

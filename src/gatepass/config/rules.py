@@ -119,6 +119,8 @@ class Bounds(Block):
 
 OF_PLACES = ("rename", "drop", "default", "set")
 """Rules that name places, each a map by place or a list of places; limits (`clamp`) stand apart."""
+OVER_RENAMED = ("drop", "set")
+"""Those that run after `rename` and take away what it has moved; a `default` leaves it."""
 
 
 def _lies_in(place: str, whole: str) -> bool:
@@ -184,20 +186,25 @@ class Rules(Block):
     """Send tool call ids as Mistral wants them: nine letters and digits."""
 
     def upon(self, base: Rules | None) -> Rules:
-        """These, and of `base` what these leave open: its rules for places that these name nowhere and drop nothing
-        around, its roles, and the settings that these do not set. A limit goes only where these limit the same place,
-        and follows the renames of the other side: nobody loses one by a setting that does not speak of limits."""
+        """These, and of `base` what these leave open: its rules for places that these name nowhere, move nothing to and
+        drop nothing around, its roles, and the settings that these do not set. A limit goes only where these limit the
+        same place, and follows the renames of the other side: nobody loses one by a setting that does not speak of
+        limits."""
         if base is None:
             return self
-        left = base.model_copy(update={name: self._but_own(getattr(base, name)) for name in OF_PLACES})
+        left = base.model_copy(update={name: self._but_own(name, base) for name in OF_PLACES})
         joined = {name: _joined(getattr(left, name), getattr(self, name)) for name in self.model_fields_set}
         lost = {old: name for old, name in base.rename.items() if old not in left.rename}
         below = _followed(_with_old_names(base.clamp, lost), self.rename)
         return left.model_copy(update={**joined, "clamp": {**below, **_followed(self.clamp, left.rename)}})
 
-    def _but_own(self, named: Any) -> Any:
-        """Of `named`, a map or a list, the places that these rules name nowhere, nor drop what they lie in."""
-        own = frozenset(place for name in OF_PLACES for place in getattr(self, name))
+    def _but_own(self, rule: str, base: Rules) -> Any:
+        """Of the map or list that `rule` is in `base`, the places that are not these rules' own: that they name
+        nowhere, nor drop what they lie in, nor, where it would be lost there, rename anything to."""
+        named: Any = getattr(base, rule)
+        own = {place for name in OF_PLACES for place in getattr(self, name)}
+        if rule in OVER_RENAMED:
+            own.update(_renamed(old, self.rename) for old in self.rename)
         left = [place for place in named if place not in own and not any(_lies_in(place, one) for one in self.drop)]
         return {place: named[place] for place in left} if isinstance(named, dict) else left
 

@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from gatepass.config.carry import BEARER, Carry
-from gatepass.config.clashes import NO_LIST, NO_RULES, NOT_AZURE, TWICE, UNASKED, carry_of, clashes, doubts
+from gatepass.config.clashes import NO_LIST, NO_RULES, NOT_AZURE, ONLY_LISTED, TWICE, UNASKED, carry_of, clashes, doubts
 from gatepass.config.load import load
 from gatepass.config.model import Config
 from gatepass.config.problem import ConfigError, dotted
@@ -191,11 +191,17 @@ def two_upstreams(**blocks):
         {"operations": {"embeddings": {"upstream": "b"}}},
         {"operations": {"embeddings": {"upstream": "b"}, "chat": {"rules": {"drop": ["user"]}}}},
         {"models": {"m": {"upstream": "b"}, "n": {"targets": [{"upstream": "b"}]}}},
-        {"models": {"*": {"upstream": "b"}}, "operations": {"models": {"upstream": "a"}}},
     ],
 )
 def test_an_upstream_to_which_nothing_leads_is_doubted(blocks):
     assert list(doubts(two_upstreams(**blocks))) == [UNASKED.format(name="a")]
+
+
+def test_an_upstream_that_only_lists_models_is_doubted_in_words_of_its_own():
+    blocks = {"models": {"*": {"upstream": "b"}}, "operations": {"models": {"upstream": "a"}}}
+    assert list(doubts(two_upstreams(**blocks))) == [ONLY_LISTED.format(name="a")]
+    assert "operations.models alone" in ONLY_LISTED
+    assert "no request does" not in ONLY_LISTED
 
 
 @pytest.mark.parametrize(

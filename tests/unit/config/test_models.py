@@ -83,6 +83,30 @@ def test_of_a_place_that_both_name_the_rules_above_say_all(above, below, found):
     assert rules.model_dump(exclude_defaults=True) == found
 
 
+MANY, RENAMED = "max_completion_tokens", {"max_tokens": "max_completion_tokens"}
+
+
+@pytest.mark.parametrize(
+    ("above", "below", "found"),
+    [
+        ({"rename": RENAMED}, {"drop": [MANY, "seed"]}, {"rename": RENAMED, "drop": ["seed"]}),
+        ({"rename": RENAMED}, {"set": {MANY: 9, "n": 1}}, {"rename": RENAMED, "set": {"n": 1}}),
+        ({"rename": {"t": "u", "u": "v"}}, {"drop": ["v"]}, {"rename": {"t": "u", "u": "v"}}),
+        ({"rename": {"a.t": "u"}}, {"drop": ["a.u", "u"]}, {"rename": {"a.t": "u"}, "drop": ["u"]}),
+        ({"rename": {"a": "b"}}, {"drop": ["b.t", "bt"]}, {"rename": {"a": "b"}, "drop": ["b.t", "bt"]}),
+    ],
+)
+def test_what_the_rules_above_rename_is_not_lost_to_rules_below_for_its_new_place(above, below, found):
+    rules = Rules.model_validate(above).upon(Rules.model_validate(below))
+    assert rules.model_dump(exclude_defaults=True) == found
+
+
+def test_a_default_below_for_the_new_place_of_a_rename_stays_for_it_takes_nothing_away():
+    below = Rules.model_validate({"default": {MANY: 9}, "rename": {MANY: "n"}})
+    rules = Rules.model_validate({"rename": RENAMED}).upon(below)
+    assert rules.model_dump(exclude_defaults=True) == {"default": {MANY: 9}, "rename": {MANY: "n", **RENAMED}}
+
+
 MOST, LESS = {"max": 100.0}, {"max": 10.0}
 
 
