@@ -63,7 +63,8 @@ class Leadership:
 
     async def _taken(self, place: Place, stack: AsyncExitStack) -> Lease | None:
         if self._leader is not None:
-            return await self._gone_along(place)
+            may_go = self._clock.now() >= self._led_s + PROBE_S
+            return self._lead if may_go and await stack.enter_async_context(self._going_along(place)) else None
         if self._line[0] is not place:
             return None
         if await stack.enter_async_context(self._leading(place)):
@@ -72,12 +73,20 @@ class Leadership:
             return self._beside
         return None
 
-    async def _gone_along(self, place: Place) -> Lease | None:
-        """It asks the store too: the leader may have stood still for so long that it leads no more."""
-        if self._clock.now() < self._led_s + PROBE_S or not await self._lead.take():
-            return None
-        self._leave(place)
-        return self._lead
+    @asynccontextmanager
+    async def _going_along(self, place: Place) -> AsyncIterator[bool]:
+        """It asks the store too: the leader may have stood still for so long that it leads no more.
+
+        Where the leader is over before this one ends, what was taken meanwhile (here, or to tell of a failure)
+        is given back: nobody else would.
+        """
+        try:
+            if is_ours := await self._lead.take():
+                self._leave(place)
+            yield is_ours
+        finally:
+            if self._leader is None:
+                await self._lead.give_back()
 
     @asynccontextmanager
     async def _leading(self, place: Place) -> AsyncIterator[bool]:

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import asyncio
 from contextlib import AsyncExitStack
 from typing import Self
+
+import pytest
 
 from gatepass.store.memory import MemoryStore
 from gatepass.tokens.backoff import PROBE_S
@@ -14,11 +17,21 @@ LEASE_S = 2.0
 
 
 class Counting(MemoryStore):
-    asked = 0
+    """Counts who asks for a lease. A request is heard when `way` is open, its answer when `way_back` is."""
+
+    def __init__(self, clock: DrivenClock) -> None:
+        super().__init__(clock)
+        self.asked = 0
+        self.way, self.way_back = asyncio.Event(), asyncio.Event()
+        self.way.set()
+        self.way_back.set()
 
     async def lease(self, name: str, owner: str, ttl_s: float) -> bool:
         self.asked += 1
-        return await super().lease(name, owner, ttl_s)
+        await self.way.wait()
+        is_held = await super().lease(name, owner, ttl_s)
+        await self.way_back.wait()
+        return is_held
 
 
 class Street:
@@ -127,6 +140,61 @@ async def test_when_the_leader_is_over_its_process_goes_to_the_end_of_the_queue(
             assert await street.asks(one, second)
         assert await street.asks(other, street.waits(other))
         assert not await street.asks(one, street.waits(one))
+
+
+async def test_what_tells_of_its_failure_after_the_leader_leaves_the_lead_free():
+    """Whether it may tell it learns by taking the lead, which is free by then; nobody else would give that back."""
+    async with Street() as street:
+        one, other = street.process("one"), street.process("other")
+        async with AsyncExitStack() as along:
+            async with AsyncExitStack() as leading:
+                first, second = leading.enter_context(one.waiting()), along.enter_context(one.waiting())
+                await leading.enter_async_context(one.turn(first))
+                await street.clock.advance(PROBE_S)
+                lease = await along.enter_async_context(one.turn(second))
+            assert lease is not None
+            assert await lease.take()
+        assert await street.asks(other, street.waits(other))
+
+
+async def test_what_goes_along_and_ends_leaves_the_lead_with_who_leads():
+    async with Street() as street:
+        one, other = street.process("one"), street.process("other")
+        assert await street.asks(one, street.waits(one))
+        await street.clock.advance(PROBE_S)
+        with one.waiting() as second:
+            async with one.turn(second) as lease:
+                assert lease is not None
+        assert not await street.asks(other, street.waits(other))
+
+
+@pytest.mark.parametrize("is_cancelled", [False, True], ids=["answered", "cancelled"])
+async def test_what_went_along_when_the_leader_went_leaves_the_lead_free(is_cancelled):
+    """Its request comes to the store behind the leader's, which gave the lead back."""
+    async with Street() as street:
+        one, other = street.process("one"), street.process("other")
+
+        async def goes_along() -> None:
+            with one.waiting() as place:
+                async with one.turn(place):
+                    pass
+
+        async with AsyncExitStack() as leading:
+            await leading.enter_async_context(one.turn(leading.enter_context(one.waiting())))
+            await street.clock.advance(PROBE_S)
+            street.store.way.clear()
+            street.store.way_back.clear()
+            along = asyncio.create_task(goes_along())
+            await settle()
+        street.store.way.set()
+        await settle()
+        assert set(street.store._leases._kept) == {NAME}
+        if is_cancelled:
+            along.cancel()
+        street.store.way_back.set()
+        await asyncio.wait([along])
+        assert along.cancelled() is is_cancelled
+        assert await street.asks(other, street.waits(other))
 
 
 async def test_the_oldest_that_waits_is_the_one_that_leads():

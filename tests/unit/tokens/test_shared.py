@@ -14,8 +14,9 @@ from gatepass.errors import TokenUnavailable
 from gatepass.store.memory import MemoryStore
 from gatepass.store.seam import Reach
 from gatepass.tokens import Token, build_source
+from gatepass.tokens.backoff import PROBE_S
 from gatepass.tokens.recipe import recipe
-from gatepass.tokens.record import TokenRecord
+from gatepass.tokens.record import TRANSIENT_S, TokenRecord
 from gatepass.tokens.shared import Names, SharedSource, is_shareable
 from tests.unit.clock import DrivenClock, settle
 from tests.unit.tokens.fleet import BOUND_S, Fleet, Replica, Upstream
@@ -595,6 +596,46 @@ async def test_a_failure_of_one_that_does_not_lead_any_more_is_nobody_elses():
         await fleet.clock.advance(2.0)
         assert fleet.texts == ["token-2"] * 2
         assert fleet.issuer.calls == 3
+
+
+def on_one_store(issuer: ScriptedIssuer, store: MemoryStore) -> SharedSource:
+    settings = oauth2()
+    return SharedSource(build_source("corp", settings, issuer, issuer.clock), settings, store, issuer.clock)
+
+
+async def test_a_process_whose_fetches_have_all_failed_leaves_the_lead_to_the_next():
+    """The second went along with the first, and told of its failure when the first was over."""
+    issuer = scripted(Broken(delay_s=3.0), Broken(delay_s=3.0))
+    store = MemoryStore(issuer.clock)
+    one, other = on_one_store(issuer, store), on_one_store(issuer, store)
+    first = asyncio.create_task(one.fetch())
+    await issuer.clock.advance(PROBE_S)
+    second = asyncio.create_task(one.fetch())
+    await issuer.clock.advance(3.0)
+    assert [str(fetch.exception()) for fetch in (first, second)] == [str(first.exception())] * 2
+    assert store._leases._kept == {}
+    await issuer.clock.advance(TRANSIENT_S)
+    third = asyncio.create_task(other.fetch())
+    await settle()
+    assert third.result().text == "token-1"
+
+
+async def test_a_failure_of_one_that_went_along_is_nobody_elses_once_another_process_leads():
+    issuer = scripted(Broken(delay_s=3.0), Broken(delay_s=3.0), Mint(delay_s=2.0))
+    store = MemoryStore(issuer.clock)
+    one, other = on_one_store(issuer, store), on_one_store(issuer, store)
+    first = asyncio.create_task(one.fetch())
+    await issuer.clock.advance(PROBE_S)
+    second = asyncio.create_task(one.fetch())
+    await issuer.clock.advance(1.0)
+    await store.drop(Names.of(recipe(oauth2())).failure)
+    third = asyncio.create_task(other.fetch())
+    await issuer.clock.advance(2.0)
+    assert first.exception() is not None
+    assert second.exception() is not None
+    assert set(store._values._kept) <= {Names.of(recipe(oauth2())).token}
+    await issuer.clock.advance(1.0)
+    assert third.result().text == "token-1"
 
 
 async def test_a_token_of_one_that_does_not_lead_any_more_is_everybodys():

@@ -172,8 +172,9 @@ def test_a_choice_that_says_nothing_stays_beside_one_that_is_mended():
 
 
 def test_what_calls_nothing_is_no_call():
-    """An empty `function_call` or entry of `tool_calls` beside a text: an agent would call a function without a name."""
-    for said in ({"function_call": {}}, {"tool_calls": [{}]}):
+    """An empty `function_call` or entry of `tool_calls` beside a text: an agent would call a function without name."""
+    empty: list[dict[str, object]] = [{"function_call": {}}, {"tool_calls": [{}]}]
+    for said in empty:
         lacks = chat(choice(content="hi", **said) | {"finish_reason": None})
         assert mended(lacks) == (chat(choice(content="hi", **said) | {"finish_reason": "stop"}), (FINISH,))
 
