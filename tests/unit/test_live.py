@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from gatepass.errors import ClientGone, Draining, Overloaded
-from gatepass.gate import Live
+from gatepass.live import Live
 from tests.unit.clock import DrivenClock, settle
 
 
