@@ -160,12 +160,14 @@ def _start_spy(command: list[str], errors: int) -> None:
 
 
 def read_stacks(text: str) -> Counter[tuple[str, ...]]:
-    """From lines of `frame;frame;frame count`; what every stack begins with is left out."""
+    """From lines of `frame;frame;frame count`; what every stack begins with is left out, and so is a line that ends in
+    no count: py-spy writes one now and then, and that is no reason to lose a run of a quarter of an hour."""
     stacks: Counter[tuple[str, ...]] = Counter()
     for line in text.splitlines():
         frames, _, count = line.rpartition(" ")
         inner = tuple(frame for frame in frames.split(";") if not any(part in frame for part in AROUND))
-        stacks[inner] += int(count)
+        if count.isdigit():
+            stacks[inner] += int(count)
     return stacks
 
 

@@ -34,6 +34,10 @@ def test_what_every_stack_begins_with_is_left_out() -> None:
     assert read_stacks(f"{ROOT};{HANDLE} 3\n{ROOT} 2\n") == Counter({(HANDLE,): 3, (): 2})
 
 
+def test_a_line_without_a_count_costs_nothing_but_itself() -> None:
+    assert read_stacks(f"{ROOT};{HANDLE} 3\n{ROOT};broken (\n") == Counter({(HANDLE,): 3})
+
+
 def test_cost_is_divided_by_the_shares_of_the_samples() -> None:
     part = shared_out("a chat", 100.0, 0.5, Counter({(HANDLE, LOG): 3, (HANDLE,): 1}))
     assert part.stages == [("log line", 75.0), ("street", 25.0)]
