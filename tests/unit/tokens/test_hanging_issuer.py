@@ -136,19 +136,6 @@ async def test_who_waits_goes_on_waiting_for_the_first_when_the_second_fails():
         assert it.issuer.calls == 3
 
 
-async def test_who_waits_for_the_first_is_told_its_end_and_from_then_on_waits_a_second():
-    async with holding(otherwise=Hang()) as it:
-        tasks = await it.asked(5)
-        await it.clock.advance(9.9)
-        assert not any(task.done() for task in tasks)
-        await it.clock.advance(0.2)
-        assert await outcomes(tasks) == ["TokenUnavailable"] * 5
-        assert "gave no whole answer within 10 s" in str(tasks[0].exception())
-        later = await it.asked(5)
-        await it.clock.advance(1.0)
-        assert await outcomes(later) == ["TokenUnavailable"] * 5
-
-
 async def test_the_first_success_ends_the_other_and_closes_it():
     async with holding(Hang(), otherwise=Mint(delay_s=1.0)) as it:
         await it.clock.advance(3.5)

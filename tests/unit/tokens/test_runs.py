@@ -7,15 +7,17 @@ from collections.abc import Callable
 
 import pytest
 
+from gatepass.tokens import Token
 from gatepass.tokens.runs import Run, Runs
 from tests.unit.clock import settle
 
 
 def run() -> Run:
-    async def work() -> None:
+    async def work() -> Token:
         await asyncio.Event().wait()
+        raise AssertionError("nobody sets it")
 
-    return asyncio.ensure_future(work())  # type: ignore[arg-type]
+    return asyncio.create_task(work())
 
 
 async def ended(*tasks: Run) -> list[bool]:
