@@ -145,15 +145,34 @@ def _user(hop: Hop, exchange: Exchange) -> User:
 
 
 async def _sent(gate: Gate, hop: Hop, request: Request, exchange: Exchange) -> Response:
-    """The reply to `request`, which waits for a token, and for a connection, until it has both at one moment."""
+    """The reply to `request`, which waits for a token, and for a connection, until it has both at one moment.
+
+    Once more, on a new connection, where a kept one turned out to be dead before anything came back.
+    """
     while True:
         if hop.holder is not None:
             by = _user(hop, exchange)
             exchange.token = hop.holder.fresh(by) or await _waited(gate, hop.holder, by, exchange)
+        exchange.attempts += 1
+        gate.metrics.attempted(hop.name)
         try:
-            return await _deliver(gate, hop, request, exchange)
+            return await hop.transport.send(_authorized(gate, hop, request, exchange))
         except _Outdated:
             exchange.attempts -= 1
+        except TransportFault as fault:
+            request = _on_a_new_connection(gate, hop, request, exchange, fault)
+
+
+def _on_a_new_connection(gate: Gate, hop: Hop, request: Request, exchange: Exchange, fault: TransportFault) -> Request:
+    """`request` for the one repeat that `fault` allows; raises what it is to the client where it allows none."""
+    if fault.fault is Fault.TIMEOUT_POOL:
+        raise _pool_busy(hop) from fault
+    is_final = exchange.repeated_stale or not _can_be_sent_again(request)
+    if is_final or not (fault.stale and hop.settings.repeat_stale):
+        raise broken(gate, hop, fault) from fault
+    exchange.repeated_stale = True
+    gate.metrics.repeated_stale(hop.name)
+    return replace(request, fresh=True)
 
 
 def _can_be_sent_again(request: Request) -> bool:
@@ -233,22 +252,6 @@ async def _waited(
         return await holder.token(instead_of, by)
     finally:
         exchange.token_wait_s += gate.clock.now() - began_s
-
-
-async def _deliver(gate: Gate, hop: Hop, request: Request, exchange: Exchange) -> Response:
-    exchange.attempts += 1
-    gate.metrics.attempted(hop.name)
-    try:
-        return await hop.transport.send(_authorized(gate, hop, request, exchange))
-    except TransportFault as fault:
-        if fault.fault is Fault.TIMEOUT_POOL:
-            raise _pool_busy(hop) from fault
-        is_final = exchange.repeated_stale or not _can_be_sent_again(request)
-        if is_final or not (fault.stale and hop.settings.repeat_stale):
-            raise broken(gate, hop, fault) from fault
-    exchange.repeated_stale = True
-    gate.metrics.repeated_stale(hop.name)
-    return await _sent(gate, hop, replace(request, fresh=True), exchange)
 
 
 def _pool_busy(hop: Hop) -> Overloaded:

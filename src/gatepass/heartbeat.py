@@ -51,7 +51,8 @@ class Heartbeat:
         self._events = events
 
     def stop(self) -> None:
-        self._rounds.leave(self)
+        if self._sign is not None:
+            self._rounds.leave(self)
 
     def look(self) -> None:
         reply, now = self._reply, self._clock.now()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable
 from contextlib import suppress
 from functools import partial
 
@@ -147,7 +148,7 @@ async def _converse(visit: Visit, call: Call, caller: AccessKey) -> None:
     targets = visit.gate.routes.resolve(call.operation.name, call.model, may_see)
     bound = _bound_total(visit, targets[0])
     try:
-        answer = await _answer(visit, call, targets)
+        answer = await (_at(visit, call, targets[0]) if len(targets) == 1 else _answer(visit, call, targets))
         await relay(answer, visit.reply, visit.exchange, visit.heartbeat, visit.gate)
     finally:
         visit.heartbeat.stop()
@@ -157,17 +158,21 @@ async def _converse(visit: Visit, call: Call, caller: AccessKey) -> None:
 
 async def _answer(visit: Visit, call: Call, targets: tuple[Target, ...]) -> Answer:
     """Try the targets in order, as long as not one byte of the request was written to the last one."""
-    gate, exchange, profile = visit.gate, visit.exchange, visit.profile
+    gate, exchange = visit.gate, visit.exchange
     for target in targets[:-1]:
         tried = exchange.attempts
         try:
-            return await try_at(gate, call, target, exchange, profile, visit.heartbeat, visit.form)
+            return await _at(visit, call, target)
         except (UpstreamError, TokenUnavailable, Overloaded) as error:
             if not _nothing_sent(error, exchange.attempts - tried):
                 raise
             exchange.failover = (*exchange.failover, f"{target.upstream}={error.public_code}")
             gate.metrics.failed_over(target.upstream, error)
-    return await try_at(gate, call, targets[-1], exchange, profile, visit.heartbeat, visit.form)
+    return await _at(visit, call, targets[-1])
+
+
+def _at(visit: Visit, call: Call, target: Target) -> Awaitable[Answer]:
+    return try_at(visit.gate, call, target, visit.exchange, visit.profile, visit.heartbeat, visit.form)
 
 
 def _nothing_sent(error: GatepassError, tries: int) -> bool:

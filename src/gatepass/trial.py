@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
+from functools import partial
+
 from gatepass.adapt.chain import adapt
 from gatepass.adapt.changes.streams import STREAMED
 from gatepass.adapt.profile import Prepared
@@ -90,7 +93,7 @@ def _keep_alive(gate: Gate, call: Call, profile: Prepared, heartbeat: Heartbeat 
         heartbeat.start(sign, hold_s)
 
 
-async def _asked(
+def _asked(
     gate: Gate,
     call: Call,
     adapted: Call,
@@ -99,23 +102,27 @@ async def _asked(
     exchange: Exchange,
     profile: Prepared,
     upload: Outgoing | None = None,
-) -> Answer:
+) -> Awaitable[Answer]:
     """The judged answer to `adapted`, with `upload` as its body, which is what `hop` is sent for the client's own
     `call`."""
     surface = call.operation.surface
+    if surface is Surface.EMBEDDINGS:
+        return _embedded(gate, call, adapted, hop, target, exchange, profile)
+    request = _encoded(adapted, hop, target)
     if surface is Surface.RERANK:
-        request = _encoded(adapted, hop, target)
-        return await ranked(call, hop.name, lambda: _ask(gate, call, hop, request, exchange, profile))
+        return ranked(call, hop.name, partial(_ask, gate, call, hop, request, exchange, profile))
     if surface is Surface.RAW:
-        request = passed_on(_encoded(adapted, hop, target), call.headers, exchange.inbound.query, upload)
-        return await _ask(gate, call, hop, request, exchange, profile)
-    if surface is not Surface.EMBEDDINGS:
-        return await _ask(gate, call, hop, _encoded(adapted, hop, target), exchange, profile)
+        request = passed_on(request, call.headers, exchange.inbound.query, upload)
+    return _ask(gate, call, hop, request, exchange, profile)
 
-    async def ask(part: Call, share: Exchange) -> Answer:
-        return await _ask(gate, call, hop, _encoded(part, hop, target), share, profile)
 
-    return await embedded(call, adapted, hop.name, exchange, ask)
+def _embedded(
+    gate: Gate, call: Call, adapted: Call, hop: Hop, target: Target, exchange: Exchange, profile: Prepared
+) -> Awaitable[Answer]:
+    def ask(part: Call, share: Exchange) -> Awaitable[Answer]:
+        return _ask(gate, call, hop, _encoded(part, hop, target), share, profile)
+
+    return embedded(call, adapted, hop.name, exchange, ask)
 
 
 def _encoded(call: Call, hop: Hop, target: Target) -> Request:

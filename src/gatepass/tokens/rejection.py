@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from typing import NamedTuple
+
+import msgspec
 
 from gatepass.tokens.life import Token
 
@@ -21,7 +22,7 @@ USERS = 256
 """So many are known by themselves; a client may make up names of models, which some upstreams serve."""
 
 
-class User(NamedTuple):
+class User(msgspec.Struct, frozen=True, gc=False):
     """Who is shown a token: an upstream, and there a model, for what one model takes another may refuse."""
 
     upstream: str = ""
