@@ -21,6 +21,7 @@ _QUOTE, _BACKSLASH, _CLOSE_ARRAY = b'"\\]'
 _OPENERS = b"{["
 _GAP = re.compile(rb"[ \t\n\r]*+")
 _COLON = re.compile(rb"[ \t\n\r]*+:[ \t\n\r]*+")
+_TEXT_MEMBER = re.compile(rb'[ \t\n\r]*+:[ \t\n\r]*+("[^"\\]*+")')
 _COMMA = re.compile(rb"[ \t\n\r]*+,?[ \t\n\r]*+")
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"')
 _SCALAR = re.compile(rb"[^ \t\n\r,\]}]++")
@@ -133,26 +134,42 @@ def string(raw: bytes) -> str:
     return raw[1:-1].decode()
 
 
-def occurrences(text: bytes, names: Sequence[bytes]) -> list[int] | None:
-    """How often each of `names` (`b'"model"'`: quotes included) stands in `text`; None where one may
-    stand there in escapes.
+def stands_once(text: bytes, names: Sequence[bytes]) -> bool:
+    """True only where each of `names` (`b'"model"'`: quotes included) stands in `text` once at most, and none of them
+    in escapes.
 
     A quote inside a string is escaped, so what is counted are whole strings (names of members or
-    values, at any depth) and strings that end in `\\"name`. Zero means for certain that no member
-    has that name. The names consist of a to z and `_`. Costs little where most of a large text is
-    long strings such as images.
+    values, at any depth) and strings that end in `\\"name`. The names consist of a to z and `_`. Costs little where
+    most of a large text is long strings such as images.
     """
-    text = _thinned(text)
-    return None if _may_spell(text) else [*map(text.count, names)]
+    if len(text) > SMALL_BYTES:
+        text = _thinned(text)
+    for name in names:
+        if text.count(name) > 1:
+            return False
+    return not _may_spell(text)
 
 
 def mentions(text: bytes, names: Sequence[bytes]) -> bool:
     """False only where no member of any object in `text` has one of `names` (quotes included)."""
-    text = _thinned(text)
+    if len(text) > SMALL_BYTES:
+        text = _thinned(text)
     for name in names:  # not `name in text`: CPython 3.11 takes bytes for a number first, for 0.2 µs a question
         if text.find(name) >= 0:
             return True
     return _may_spell(text)
+
+
+def any_of(*names: str) -> re.Pattern[bytes]:
+    """What `may_name` looks for."""
+    return re.compile(b'"(?:%b)"' % "|".join(names).encode())
+
+
+def may_name(text: bytes, names: re.Pattern[bytes]) -> bool:
+    """`mentions` of all of `names` in one pass: half as long as four searches (CPython 3.11)."""
+    if len(text) > SMALL_BYTES:
+        text = _thinned(text)
+    return names.search(text) is not None or _may_spell(text)
 
 
 def value_span(text: bytes, name: str) -> tuple[int, int]:
@@ -160,11 +177,14 @@ def value_span(text: bytes, name: str) -> tuple[int, int]:
 
     Where several have the name the last one counts, as it does for every parser we met.
     """
-    quoted, thinned = b'"%b"' % name.encode(), _thinned(text)
-    if thinned.count(quoted) == 1 and not _may_spell(thinned) and (at := _at_an_end(text, quoted)) >= 0:
+    quoted = b'"%b"' % name.encode()
+    at = text.find(quoted) if len(text) <= SMALL_BYTES else _at_an_end(text, quoted)
+    if at >= 0 and stands_once(text, (quoted,)):
+        span = _TEXT_MEMBER.match(text, at + len(quoted))
+        if span is not None:
+            return span.span(1)
         value = _skip(_COLON, text, at + len(quoted))
-        end = _string_end(text, value) if text[value] == _QUOTE else Walk(text).value_end(value)
-        return value, end
+        return value, Walk(text).value_end(value)
     spans = [(member.value, member.end) for member in Walk(text).members() if member.name == name]
     return spans[-1]
 
@@ -178,7 +198,8 @@ def _at_an_end(text: bytes, word: bytes) -> int:
 def replace_value(text: bytes, name: str, value: bytes) -> bytes:
     """`text` with the JSON text `value` in the place of the top-level member's own (see `value_span`)."""
     start, end = value_span(text, name)
-    return b"".join((memoryview(text)[:start], value, memoryview(text)[end:]))
+    view = memoryview(text)
+    return b"".join((view[:start], value, view[end:]))
 
 
 def removals(listed: Sequence[Member], gone: Collection[Member]) -> list[Edit]:
@@ -236,8 +257,6 @@ def _thinned(text: bytes) -> bytes:
     looked for in it: 16 texts to embed, 64 KB of them, in 4 µs, where looking for one word takes 25 (CPython 3.11).
     A part begins with a quote, and ends before one or far behind the last. Parts grow while nothing is left out.
     """
-    if len(text) <= SMALL_BYTES:
-        return text
     view, kept, part_bytes = memoryview(text), list[memoryview](), PART_BYTES
     at = text.find(b'"')
     while at >= 0:

@@ -16,9 +16,9 @@ from gatepass.jsontext import (
     Walk,
     edited,
     mentions,
-    occurrences,
     removals,
     replace_value,
+    stands_once,
     value_span,
 )
 from tests.unit.surface.json_texts import STRINGS, VALUES, written
@@ -153,15 +153,20 @@ def test_a_name_is_mentioned_wherever_it_stands_among_short_strings(spelled):
     assert not mentions(b"[" + short + b"0]", (b'"images"',))
 
 
-def test_mentions_are_counted_in_all_parts():
-    many = b'{"model":{"model":"' + b"x" * 3 * PART_BYTES + b'"},"a":"' + b"y" * SMALL_BYTES + b'","model":""}'
-    assert occurrences(many, (b'"model"', b'"stream"')) == [3, 0]
-    assert occurrences(many + b'"\\u006d"', (b'"model"',)) is None
+@pytest.mark.parametrize("filler", [b"y", b"y" * SMALL_BYTES])
+def test_names_that_stand_more_than_once_are_found_in_all_parts(filler):
+    inner = b'{"model":"' + b"x" * 3 * PART_BYTES + b'"}'
+    end = b',"a":"' + filler + b'","model":""}'
+    assert stands_once(b'{"b":0' + end, (b'"model"', b'"stream"'))
+    assert not stands_once(b'{"b":' + inner + end, (b'"model"', b'"stream"'))
+    assert not stands_once(b'{"b":' + inner + end, (b'"stream"', b'"model"'))
+    assert stands_once(b'{"b":' + inner + end, (b'"stream"',))
+    assert not stands_once(b'{"\\u006d":0' + end, (b'"model"',))
 
 
 @pytest.mark.parametrize("escape", [b"\\u00e9", b"\\u0041", b"\\u0060", b"\\u000a", b"\\u002f", b"\\u007f", b"\\u0030"])
 def test_an_escape_of_no_letter_is_no_reason_to_look_closer(escape):
-    assert occurrences(b'{"a":"' + escape + b'"}', (b'"model"',)) == [0]
+    assert stands_once(b'{"a":"' + escape + b'"}', (b'"model"',))
 
 
 def test_edits_are_made_in_order_of_place():

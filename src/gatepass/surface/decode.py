@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import re
 
-from gatepass.call import Call, Headers, Inbound, Operation
-from gatepass.errors import InvalidRequest, UnsupportedEncoding
+from gatepass.call import Call, Inbound, Operation
+from gatepass.errors import InvalidRequest
 from gatepass.jsontext import string
 from gatepass.surface.document import Document
-from gatepass.surface.headers import safe_headers
+from gatepass.surface.headers import safe_headers, safe_headers_of_read
 
 MAX_MODEL_CHARS = 512
 MAX_CHOICES = 128
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_QUOTE = ord('"')
 _COUNT = re.compile(rb"[1-9][0-9]{0,2}")
 _STREAM = {None: False, b"null": False, b"false": False, b"true": True}
 
@@ -25,18 +26,10 @@ def decode(inbound: Inbound, operation: Operation, body: bytes, caller: str) -> 
     for an upstream picks from them. `model` is "" where the body names none.
     Raises UnsupportedEncoding, InvalidJson and InvalidRequest.
     """
-    check_encoding(inbound.headers)
+    headers = safe_headers_of_read(inbound.headers)
     document = Document.read(body)
-    return Call(
-        id=inbound.id,
-        operation=operation,
-        caller=caller,
-        model=_model(document.model),
-        body=body,
-        headers=safe_headers(inbound.headers),
-        stream=_stream(document.stream),
-        choices=_choices(document.n),
-    )
+    model, stream, choices = _model(document.model), _stream(document.stream), _choices(document.n)
+    return Call(inbound.id, operation, caller, model, body, headers, stream, choices)
 
 
 def without_body(inbound: Inbound, operation: Operation, caller: str, model: str) -> Call:
@@ -45,18 +38,10 @@ def without_body(inbound: Inbound, operation: Operation, caller: str, model: str
     return Call(id=inbound.id, operation=operation, caller=caller, model=model, body=b"", headers=headers)
 
 
-def check_encoding(headers: Headers) -> None:
-    """Raises UnsupportedEncoding for a compressed body: rules read it, and nothing bounds what it unfolds to."""
-    for name, value in headers:
-        if name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
-            shown = value.decode("latin-1")[:40]
-            raise UnsupportedEncoding(f"A request body with content-encoding {shown!r} is not read; send it plain.")
-
-
 def _model(raw: bytes | None) -> str:
     if raw is None:
         return ""
-    if not raw.startswith(b'"'):
+    if raw[0] != _QUOTE:
         raise InvalidRequest("`model` must be a string.", param="model")
     return checked_model(string(raw))
 
@@ -67,7 +52,7 @@ def checked_model(model: str) -> str:
         raise InvalidRequest("`model` is empty.", param="model")
     if len(model) > MAX_MODEL_CHARS:
         raise InvalidRequest(f"`model` is longer than {MAX_MODEL_CHARS} characters.", param="model")
-    if _CONTROL.search(model) is not None:
+    if not model.isprintable() and _CONTROL.search(model) is not None:  # what is printable holds none
         raise InvalidRequest("`model` holds a control character.", param="model")
     return model
 

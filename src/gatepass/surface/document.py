@@ -9,7 +9,7 @@ from typing import Self
 import msgspec
 
 from gatepass.errors import InvalidJson, InvalidRequest
-from gatepass.jsontext import Member, Walk, occurrences
+from gatepass.jsontext import Member, Walk, stands_once
 from gatepass.surface.nesting import is_deeper
 
 MAX_DEPTH = 64
@@ -29,6 +29,7 @@ class _Top(msgspec.Struct, gc=False):
 
 _TOP = msgspec.json.Decoder(_Top)
 _ROUTING = (b'"model"', b'"stream"')
+_UNSET = msgspec.UNSET
 _AT_BYTE = re.compile(r" \(byte (\d+)\)\Z")
 _HALF_PAIR = ("unexpected end of hex escape", "invalid utf-16 surrogate pair")
 """How msgspec puts it; within six bytes of the end it speaks of truncated data instead."""
@@ -48,22 +49,24 @@ class Document(msgspec.Struct, frozen=True, gc=False):
     def read(cls, body: bytes) -> Self:
         """Raises InvalidJson for what is no JSON object in UTF-8, or nested deeper than 64, and
         InvalidRequest where `model` or `stream` stands twice or is spelled with escapes."""
-        _check_utf8(body)
+        if not body.isascii():
+            _check_utf8(body)
         top = _top_level(body)
         if is_deeper(body, MAX_DEPTH):
             raise _too_deep()
-        _check_routing_names(body)
-        return cls(body, _text(top.model), _text(top.stream), _text(top.n))
-
-
-def _text(raw: msgspec.Raw | msgspec.UnsetType) -> bytes | None:
-    return None if raw is msgspec.UNSET else bytes(raw)
+        model, stream, n = top.model, top.stream, top.n
+        if not stands_once(body, _ROUTING[: 1 if stream is _UNSET else 2]):
+            _check_routing_names(body)
+        return cls(
+            body,
+            None if model is _UNSET else bytes(model),
+            None if stream is _UNSET else bytes(stream),
+            None if n is _UNSET else bytes(n),
+        )
 
 
 def _check_utf8(body: bytes) -> None:
     """In windows: a single character beyond Latin-1 makes a str four times the size of its bytes."""
-    if body.isascii():
-        return
     view, at = memoryview(body), 0
     try:
         while at < len(body):
@@ -111,9 +114,6 @@ def _too_deep() -> InvalidJson:
 
 
 def _check_routing_names(body: bytes) -> None:
-    counts = occurrences(body, _ROUTING)
-    if counts is not None and max(counts) <= 1:
-        return
     listed = [member for member in Walk(body).members() if member.name in ROUTING]
     for name, plain in zip(ROUTING, _ROUTING, strict=True):
         _check_spelling(body, plain, [member for member in listed if member.name == name])

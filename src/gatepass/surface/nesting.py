@@ -10,6 +10,7 @@ from itertools import accumulate
 _WINDOW = re.compile(rb".{1,262144}+\\*+[^\\]?+", re.DOTALL)
 """256 KiB and whatever it takes not to end inside an escape."""
 
+_OPENERS = b"{", b"["
 _BRACKETS = b"{[}]"
 _STEPS = bytes.maketrans(_BRACKETS, b"\x01\x01\xff\xff")
 _OTHER = bytes(byte for byte in range(256) if byte not in _BRACKETS + b'"')
@@ -21,17 +22,14 @@ def is_deeper(text: bytes, limit: int) -> bool:
     A text with no more than `limit` opening brackets cannot be; that settles the usual request with
     a few searches for one byte each.
     """
-    return _has_more(text, b"{[", limit) and any(level > limit for level in _deepest_by_window(text))
-
-
-def _has_more(text: bytes, signs: bytes, limit: int) -> bool:
-    for sign in signs:
-        at = text.find(sign)
+    find, left = text.find, limit
+    for sign in _OPENERS:
+        at = find(sign)
         while at >= 0:
-            limit -= 1
-            if limit < 0:
-                return True
-            at = text.find(sign, at + 1)
+            left -= 1
+            if left < 0:
+                return any(level > limit for level in _deepest_by_window(text))
+            at = find(sign, at + 1)
     return False
 
 

@@ -1,8 +1,13 @@
 """What of a client's headers may leave gatepass at all."""
 
-import pytest
+import re
 
-from gatepass.surface.headers import safe_headers
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gatepass.errors import UnsupportedEncoding
+from gatepass.surface.headers import check_encoding, safe_headers, safe_headers_of_read
 
 
 def test_safe_headers_stay_in_order_duplicates_included():
@@ -43,3 +48,34 @@ def test_what_connection_names_stays_behind():
         (b"openai-organization", b"o"),
     )
     assert safe_headers(headers) == ((b"openai-organization", b"o"),)
+
+
+NAMES = st.sampled_from(
+    [
+        b"accept",
+        b"x-tag",
+        b"x_tag",
+        b"host",
+        b"connection",
+        b"content-encoding",
+        b"content-type",
+        b"authorization",
+        b"te",
+    ]
+)
+VALUES = st.sampled_from([b"", b"identity", b" Identity ", b"gzip", b"X-Tag, accept", b"close,content-type"])
+
+
+@given(st.lists(st.tuples(NAMES, VALUES), max_size=6).map(tuple))
+def test_one_pass_keeps_what_one_look_after_the_other_keeps(headers):
+    named = {word.strip().lower() for name, value in headers if name == b"connection" for word in value.split(b",")}
+    gone = {b"host", b"connection", b"content-encoding", b"authorization", b"te", *named}
+    kept = tuple(field for field in headers if field[0] not in gone and b"_" not in field[0])
+    assert safe_headers(headers) == kept
+    try:
+        check_encoding(headers)
+    except UnsupportedEncoding as refusal:
+        with pytest.raises(UnsupportedEncoding, match=re.escape(refusal.message)):
+            safe_headers_of_read(headers)
+    else:
+        assert safe_headers_of_read(headers) == kept
