@@ -34,6 +34,12 @@ def test_a_new_key_is_recognisable_and_never_the_same():
     assert new_key()[0] != key
 
 
+@pytest.mark.parametrize("rest", [b"", b" ", b"k", b"  k", b"\tk ", b"a b", b" a  b\t", b"Bearer k", b"\xff\xa0"])
+def test_a_plainly_written_scheme_is_read_as_any_other_spelling_of_it(rest):
+    keys = [presented_key(((b"authorization", scheme + rest),)) for scheme in (b"Bearer ", b" Bearer ", b"bEARER ")]
+    assert keys[0] == keys[1] == keys[2]
+
+
 def test_a_hash_is_sha256_in_hexadecimal_digits():
     assert hash_key("abc") == "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
