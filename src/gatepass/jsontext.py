@@ -172,12 +172,12 @@ def may_name(text: bytes, names: re.Pattern[bytes]) -> bool:
     return names.search(text) is not None or _may_spell(text)
 
 
-def value_span(text: bytes, name: str) -> tuple[int, int]:
-    """The span of the value of the top-level member `name`, which is there for certain.
+def value_span(text: bytes, quoted: bytes) -> tuple[int, int]:
+    """The span of the value of the top-level member whose name is `quoted` (quotes included), which is there for
+    certain.
 
     Where several have the name the last one counts, as it does for every parser we met.
     """
-    quoted = b'"%b"' % name.encode()
     at = text.find(quoted) if len(text) <= SMALL_BYTES else _at_an_end(text, quoted)
     if at >= 0 and stands_once(text, (quoted,)):
         span = _TEXT_MEMBER.match(text, at + len(quoted))
@@ -185,6 +185,7 @@ def value_span(text: bytes, name: str) -> tuple[int, int]:
             return span.span(1)
         value = _skip(_COLON, text, at + len(quoted))
         return value, Walk(text).value_end(value)
+    name = string(quoted)
     spans = [(member.value, member.end) for member in Walk(text).members() if member.name == name]
     return spans[-1]
 
@@ -195,10 +196,10 @@ def _at_an_end(text: bytes, word: bytes) -> int:
     return at if at >= 0 else text.find(word, max(0, len(text) - SMALL_BYTES))
 
 
-def replace_value(text: bytes, name: str, value: bytes) -> bytes:
+def replace_value(text: bytes, quoted: bytes, value: bytes) -> bytes:
     """`text` with the JSON text `value` in the place of the top-level member's own (see `value_span`)."""
-    start, end = value_span(text, name)
-    view = memoryview(text)
+    start, end = value_span(text, quoted)
+    view = text if len(text) <= SMALL_BYTES else memoryview(text)
     return b"".join((view[:start], value, view[end:]))
 
 

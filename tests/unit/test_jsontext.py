@@ -64,9 +64,9 @@ def test_replacing_a_value_changes_nothing_but_its_span(data):
     value = data.draw(OBJECTS)
     value["model"] = data.draw(VALUES)
     text = data.draw(written(value)).encode()
-    start, end = value_span(text, "model")
+    start, end = value_span(text, b'"model"')
     assert json.loads(text[start:end]) == value["model"]
-    changed = replace_value(text, "model", b'"new"')
+    changed = replace_value(text, b'"model"', b'"new"')
     assert changed == text[:start] + b'"new"' + text[end:]
     assert json.loads(changed) == {**value, "model": "new"}
 
@@ -122,13 +122,13 @@ def test_a_member_goes_with_one_comma(text, left):
     ],
 )
 def test_a_value_is_found_among_decoys(text, span):
-    start, end = value_span(text, "model")
+    start, end = value_span(text, b'"model"')
     assert text[start:end] == span
 
 
 def test_a_value_beside_a_large_string_is_found():
     text = b'{"image":"' + b"A" * 200_000 + b'","model":"m"}'
-    start, end = value_span(text, "model")
+    start, end = value_span(text, b'"model"')
     assert text[start:end] == b'"m"'
 
 

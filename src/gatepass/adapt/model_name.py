@@ -13,6 +13,7 @@ from gatepass.jsontext import Walk, replace_value
 ADDED = "default=model"
 """What `x-gatepass-adapted` calls a model that was put into a body or a form, as it calls what `rules.default` adds."""
 
+_MODEL = b'"model"'
 _AT_ITS_END = re.compile(rb"[ \t\n\r]*\}")
 
 
@@ -31,7 +32,7 @@ class ModelName:
             return call
         if not (call.model and call.operation.names_model and call.body):
             return _where_it_may_stand(call, target.model)
-        return call.with_body(replace_value(call.body, "model", _as_json(target.model)))
+        return call.with_body(replace_value(call.body, _MODEL, _as_json(target.model)))
 
 
 @lru_cache(maxsize=1024)  # of the configuration's models
@@ -53,5 +54,5 @@ def _where_it_may_stand(call: Call, model: str) -> Call:
     if not call.body:
         return call
     if any(member.name == "model" for member in Walk(call.body).members()):
-        return call.with_body(replace_value(call.body, "model", msgspec.json.encode(model)))
+        return call.with_body(replace_value(call.body, _MODEL, msgspec.json.encode(model)))
     return with_model(call, model) if call.operation.names_model else call

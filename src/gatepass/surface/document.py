@@ -29,6 +29,7 @@ class _Top(msgspec.Struct, gc=False):
 
 _TOP = msgspec.json.Decoder(_Top)
 _ROUTING = (b'"model"', b'"stream"')
+_MODEL = _ROUTING[:1]
 _UNSET = msgspec.UNSET
 _AT_BYTE = re.compile(r" \(byte (\d+)\)\Z")
 _HALF_PAIR = ("unexpected end of hex escape", "invalid utf-16 surrogate pair")
@@ -55,7 +56,7 @@ class Document(msgspec.Struct, frozen=True, gc=False):
         if is_deeper(body, MAX_DEPTH):
             raise _too_deep()
         model, stream, n = top.model, top.stream, top.n
-        if not stands_once(body, _ROUTING[: 1 if stream is _UNSET else 2]):
+        if not stands_once(body, _MODEL if stream is _UNSET else _ROUTING):
             _check_routing_names(body)
         return cls(
             body,

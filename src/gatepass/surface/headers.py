@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from gatepass.call import Headers
 from gatepass.errors import UnsupportedEncoding
 from gatepass.lexicon import CREDENTIALS, HOP_BY_HOP
@@ -41,23 +43,24 @@ def check_encoding(headers: Headers) -> None:
 
 
 def _safe(headers: Headers, *, is_read: bool) -> Headers:
-    """In one pass, where no field has a say about others: three of them were 2 % of a small chat."""
+    """In one pass: three of them were 2 % of a small chat."""
     safe: list[tuple[bytes, bytes]] = []
-    has_told = False
+    telling: list[tuple[bytes, bytes]] = []
     for field in headers:
         name = field[0]
         if name in _NEVER:
-            has_told = has_told or name in _TELLING
+            if name in _TELLING:
+                telling.append(field)
         elif UNDERSCORE not in name:
             safe.append(field)
-    if has_told:
+    if telling:
         if is_read:
-            check_encoding(headers)
-        named = _named_by_connection(headers)
-        return tuple([field for field in safe if field[0] not in named])
+            check_encoding(tuple(telling))
+        named = _named_by_connection(telling)
+        safe = [field for field in safe if field[0] not in named]
     return tuple(safe)
 
 
-def _named_by_connection(headers: Headers) -> set[bytes]:
+def _named_by_connection(headers: Iterable[tuple[bytes, bytes]]) -> set[bytes]:
     lists = [value.split(b",") for name, value in headers if name == b"connection"]
     return {named.strip().lower() for listed in lists for named in listed}
