@@ -44,9 +44,10 @@ class Pupil:
         self._hop = hop
         self._base = base
         self._exchange = exchange
-        credential = hop.settings.credential or ""
-        self._subject = Subject(hop.name, target.model or base.model, base.operation.name, credential)
-        self._learning = None if self._is_settled() else self._made()
+        settings, learner = hop.settings, gate.learner
+        self._subject = Subject(hop.name, target.model or base.model, base.operation.name, settings.credential or "")
+        is_settled = settings.learn != "on" or learner.is_settled(self._subject, base.stream, gate.clock.now())
+        self._learning = None if is_settled else self._made()
 
     def __enter__(self) -> Self:
         return self
@@ -101,12 +102,6 @@ class Pupil:
             if told:
                 shown.message = f"{sentence(shown.message)} {told}"
         return shown
-
-    def _is_settled(self) -> bool:
-        if self._hop.settings.learn != "on":
-            return True
-        gate = self._gate
-        return gate.learner.is_settled(self._subject, stream=self._base.stream, now_s=gate.clock.now())
 
     def _made(self) -> Learning:
         settings, call = self._hop.settings, self._base

@@ -17,7 +17,7 @@ class Learner:
         self.memory = Memory()
         self.crowd = Crowd()
 
-    def is_settled(self, subject: Subject, *, stream: bool, now_s: float) -> bool:
+    def is_settled(self, subject: Subject, stream: bool, now_s: float) -> bool:
         """Whether a request to `subject` has nothing to go by and nobody to wait for: it goes as it is, and a
         Learning is of no use before it is refused."""
         return self.crowd.is_calm((subject, stream), now_s) and not self.memory.knows(subject)

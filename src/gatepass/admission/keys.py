@@ -77,7 +77,8 @@ class KeyRing:
 
         `now` is in seconds of the Clock.
         """
-        self._look_again(now)
+        if now - self._looked_s >= LOOK_AGAIN_S:
+            self._look_again(now)
         digest = _digest(presented)
         found: AccessKey | None = None
         for entry in self._entries:
@@ -87,8 +88,6 @@ class KeyRing:
         return found
 
     def _look_again(self, now: float) -> None:
-        if now - self._looked_s < LOOK_AGAIN_S:
-            return
         self._looked_s = now
         for entry in self._entries:
             if entry.key.key is not None:
