@@ -22,6 +22,11 @@ async def relay(answer: Answer, reply: Reply, exchange: Exchange, heartbeat: Hea
 
     `heartbeat`, where it was started, goes on while a stream pauses.
     """
+    if isinstance(answer, Whole):  # most are
+        exchange.usage = as_fields(answer.usage or usage_of(answer.body))
+        exchange.adapted = _with(exchange.adapted, answer.adapted)
+        await reply.whole(answer.status, answer.headers, answer.body)
+        return
     if isinstance(answer, Begun):
         heartbeat.follow(answer.events)
         await _stream(answer, reply, exchange, gate)
@@ -32,9 +37,6 @@ async def relay(answer: Answer, reply: Reply, exchange: Exchange, heartbeat: Hea
         return
     exchange.usage = as_fields(usage_of(answer.body))
     exchange.adapted = _with(exchange.adapted, answer.adapted)
-    if isinstance(answer, Whole):
-        await reply.whole(answer.status, answer.headers, answer.body)
-        return
     exchange.events = answer.events.count(b"\n\n") - answer.events.endswith(DONE)
     reply.begin_stream(OK, answer.headers)
     await reply.events(answer.events, last=True)

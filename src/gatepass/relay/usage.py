@@ -43,6 +43,17 @@ def usage_of(body: bytes) -> Usage | None:
         return _read(found[1])
 
 
+def ends_with_usage(body: bytes) -> bool:
+    """Whether the JSON object `body` ends with its own `usage`, which holds no objects and no escapes: what `usage_of`
+    finds is this one then."""
+    at = body.rfind(_NAME, -TAIL_BYTES)
+    return (
+        body[at - 1 : at + 9] == b',"usage":{'  # behind a comma a quote begins a name
+        and body.find(b"}", at) == len(body) - 2  # so it ends the usage, and the last one the body
+        and body.find(b"\\", at) < 0
+    )
+
+
 _COUNTS = msgspec.json.Decoder(Usage)
 
 

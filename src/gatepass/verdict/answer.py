@@ -7,6 +7,7 @@ import msgspec
 from gatepass.call import Headers, Response
 from gatepass.gate import Hop
 from gatepass.relay.stream import EventStream
+from gatepass.relay.usage import Usage
 
 
 class Whole(msgspec.Struct, frozen=True):
@@ -18,6 +19,8 @@ class Whole(msgspec.Struct, frozen=True):
     adapted: tuple[str, ...] = ()
     is_right: bool = False
     """Its vectors are all that the client's own call asked for, in order: nobody has to look again."""
+    usage: Usage | None = None
+    """As `usage_of` finds it in `body`; None: nobody has looked."""
 
 
 class Made(msgspec.Struct, frozen=True):

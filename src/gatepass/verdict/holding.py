@@ -17,6 +17,7 @@ from gatepass.relay.repair.repair import Repair
 from gatepass.relay.repair.wishes import Wishes
 from gatepass.relay.responses.aggregator import ResponseAggregator
 from gatepass.relay.whole.mending import mended_whole
+from gatepass.relay.whole.strict import read_good
 from gatepass.upstream import form
 from gatepass.verdict.answer import Whole
 from gatepass.verdict.case import Case
@@ -32,17 +33,21 @@ async def hold(case: Case, beginning: bytes = b"") -> Whole:
     """The reply held whole, of which `beginning` was read already. Raises the error that it really is."""
     body = await whole(case.gate, case.hop, case.response, case.gate.config.limits.reply_bytes, beginning)
     case.exchange.keep_body("reply", body)
+    surface = case.call.operation.surface
+    is_plain_chat = surface is Surface.CHAT and case.hop.shaping.is_plain
+    if is_plain_chat and form.speaks(body) and (good := read_good(body)) is not None:  # no need to judge and to mend it
+        return _profiled(case, Whole(case.response.status, case.headers(), body, usage=good.usage))
     if _is_stream(case, body):
         assembly = _assembly(case)
         assembly.feed(body)
         return _aggregated(case, assembly)
-    if case.call.operation.surface is Surface.EMBEDDINGS and is_right(body, Asked.of(case.call.body)):
+    if surface is Surface.EMBEDDINGS and is_right(body, Asked.of(case.call.body)):
         return _mended(case, Whole(case.response.status, case.headers(), body, is_right=True))
     adapted: tuple[str, ...] = ()
-    if case.is_chat and not case.hop.shaping.is_plain:
+    if surface is Surface.CHAT and not is_plain_chat:
         body, adapted = case.hop.shaping.document(body, case.origin())
     reply = heard(case.gate, case.hop, case.response, body)
-    judged = case.hop.dialect.judge_document(reply, case.call.operation.surface)
+    judged = case.hop.dialect.judge_document(reply, surface)
     if isinstance(judged, GatepassError):
         case.note(adapted)
         raise judged
@@ -82,11 +87,19 @@ def _mended(case: Case, reply: Whole) -> Whole:
     """`reply` as clients read it, and as the profile of this one wants it."""
     if case.call.operation.surface not in MENDED:
         return reply
-    body, mended = mended_whole(reply.body, case.origin) if case.is_chat else (reply.body, ())
-    body, more = mended_reply(body, case.profile, case.call.model)
-    if not (mended or more):
+    if case.is_chat:
+        reply = _changed(reply, *mended_whole(reply.body, case.origin))
+    return _profiled(case, reply)
+
+
+def _profiled(case: Case, reply: Whole) -> Whole:
+    return _changed(reply, *mended_reply(reply.body, case.profile, case.call.model))
+
+
+def _changed(reply: Whole, body: bytes, adapted: tuple[str, ...]) -> Whole:
+    if not adapted:
         return reply
-    return replace(reply, body=body, adapted=tuple(dict.fromkeys((*reply.adapted, *mended, *more))))
+    return replace(reply, body=body, adapted=tuple(dict.fromkeys((*reply.adapted, *adapted))), usage=None)
 
 
 def _is_stream(case: Case, body: bytes) -> bool:

@@ -7,8 +7,10 @@ from typing import Annotated, Literal
 import msgspec
 
 from gatepass.relay.chunk import CHAT, LEGACY
+from gatepass.relay.usage import Usage, ends_with_usage
 
 _Said = Annotated[str, msgspec.Meta(min_length=1)]
+_Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class _Function(msgspec.Struct, frozen=True, gc=False):
@@ -50,9 +52,9 @@ class _TextChoice(msgspec.Struct, frozen=True, gc=False):
 
 
 class _Usage(msgspec.Struct, frozen=True, gc=False):
-    prompt_tokens: int
-    completion_tokens: int
-    total_tokens: int
+    prompt_tokens: _Count
+    completion_tokens: _Count
+    total_tokens: _Count
 
 
 class _Whole(msgspec.Struct, frozen=True, gc=False):
@@ -60,6 +62,7 @@ class _Whole(msgspec.Struct, frozen=True, gc=False):
     created: Annotated[int, msgspec.Meta(ge=1)]
     model: _Said
     usage: _Usage | None = None
+    error: None = None
 
 
 class _Chat(_Whole, frozen=True, gc=False, tag_field="object", tag=CHAT, kw_only=True):
@@ -74,7 +77,8 @@ _WHOLE: msgspec.json.Decoder[_Chat | _Text] = msgspec.json.Decoder(_Chat | _Text
 
 
 def is_strict(body: bytes) -> bool:
-    """Whether nothing in the completion `body` is to be mended; False too for JSON that only Python reads.
+    """Whether nothing in the completion `body` is to be mended; False too for JSON that only Python reads, and beside
+    an error.
 
     One pass that builds next to nothing: 0.5 µs for a reply of 1 KB, 0.25 ms for one of 1.5 MB.
     """
@@ -83,6 +87,34 @@ def is_strict(body: bytes) -> bool:
     except (ValueError, RecursionError):
         return False
     return type(whole) is _Text or all(map(_ends_well, whole.choices))
+
+
+class Good(msgspec.Struct, frozen=True, gc=False):
+    """What one look told of a chat's reply in which nothing is to be mended."""
+
+    usage: Usage | None = None
+    """None: it stands where only `usage_of` finds it, or nowhere."""
+
+
+def read_good(body: bytes) -> Good | None:
+    """The chat's reply `body` where it is strict, has choices and holds no error beside or in them: a
+    `form.is_plain_success` then, which spares the judge a second pass and `usage_of` a third (3 µs of a chat)."""
+    try:
+        whole = _WHOLE.decode(body)
+    except (ValueError, RecursionError):
+        return None
+    if type(whole) is not _Chat or not whole.choices:
+        return None
+    for choice in whole.choices:
+        if choice.message.tool_calls and not _ends_well(choice):
+            return None
+    said = whole.usage
+    if said is None or not ends_with_usage(body):
+        return _GOOD
+    return Good(Usage(said.prompt_tokens, said.completion_tokens, said.total_tokens))
+
+
+_GOOD = Good()
 
 
 def _ends_well(choice: _ChatChoice | _TextChoice) -> bool:

@@ -1,0 +1,139 @@
+"""What one look tells of a chat's reply is what judge, mending and usage tell of it one after the other."""
+
+import json
+from itertools import product
+
+import pytest
+
+from gatepass.call import Surface
+from gatepass.relay.chunk import Origin
+from gatepass.relay.usage import usage_of
+from gatepass.relay.whole import mending
+from gatepass.relay.whole.strict import read_good
+from gatepass.upstream import form
+from gatepass.upstream.judge import judge_document
+from gatepass.upstream.reply import Reply
+from tests.unit.relay.whole.replies import CALL, CUSTOM, USAGE, chat, choice, text
+
+JSON = ((b"content-type", b"application/json"),)
+
+REPLIES = [
+    chat(),
+    chat(choice()),
+    chat(choice(CALL)),
+    chat(choice(CALL, CALL)),
+    chat(choice(CALL, CUSTOM), choice(index=1)),
+    chat(choice(CALL, finish="stop")),
+    chat(choice(finish="eos")),
+    chat(choice(content='"usage":{"total_tokens":9}')),
+    chat(choice(content='an "error", "choices":[{"message":{"')),
+    chat(choice(), 1),
+    chat(choice() | {"error": {"message": "no"}}),
+    chat(choice() | {"error": None}),
+    chat({"content_filter_results": {}} | choice()),
+    chat(choice(content=None)),
+    chat({"index": 0, "finish_reason": "stop", "message": {}}),
+    chat({"index": 0, "finish_reason": "stop", "delta": {"role": "assistant"}}),
+    text(),
+    text() | {"choices": [{"index": 0, "finish_reason": "stop", "text": None}]},
+    {"object": "error", "message": "no"},
+    {"data": chat(choice())},
+    [chat(choice())],
+]
+ENDS = [
+    b"",
+    *(b',"usage":' + json.dumps(USAGE, separators=separators).encode() for separators in ((",", ":"), (", ", ": "))),
+    b',"usage":null',
+    b',"usage":{}',
+    b',"usage":{"prompt_tokens":-1,"completion_tokens":2,"total_tokens":3}',
+    b',"usage":{"prompt_tokens":1.0,"completion_tokens":2,"total_tokens":3}',
+    b',"usage":{"prompt_tokens":1%b,"completion_tokens":2,"total_tokens":3}' % (b"0" * 40),
+    b',"usage":{"prompt_tokens":1,"prompt_tokens":9,"completion_tokens":2,"total_tokens":3}',
+    b',"usage":{"prompt_tokens":1,"completion_tokens":2,"total_tokens":3,"more":{"usage":{"total_tokens":9}}}',
+    b',"usage":{"prompt_tokens":1,"completion_tokens":2,"total_tokens":3,"more":{"a":{"b":{}}}}',
+    b',"usage":{"prompt_tokens":1,"completion_tokens":2,"total_tokens":3,"more":[1,"}"]}',
+    b',"usage":{"prompt_tokens":1,"completion_tokens":2,"total_tokens":3,"more":"{"}',
+    b',"usage":{"prompt_tokens":1,"completion_tokens":2,"total_tokens":3,"more":"usage"}',
+    b',"usage":{"prompt_tokens":1,"completion_tokens":2,"total_tokens":3,"more":"a\\n"}',
+    b',"usage":{"prompt_tokens":1,"completion_tokens":2,"total_tokens":3,"prompt\\u005ftokens":9}',
+    b',"usage":{"total_tokens":9},"usage":{"prompt_tokens":1,"completion_tokens":2,"total_tokens":3}',
+    b',"usage":{"prompt_tokens":1,"completion_tokens":2,"total_tokens":3},"usage":{"total_tokens":9}',
+    b',"usage":{"prompt_tokens":1,"completion_tokens":2,"total_tokens":3},"us\\u0061ge":null',
+    b',"usage":{"prompt_tokens":1,"completion_tokens":2,"total_tokens":3},"x":{"y":1,"usage":{"total_tokens":9}}',
+    b',"usage":{"prompt_tokens":1,"completion_tokens":2,"total_tokens":3},"x\\"usage":{"prompt_tokens":9}',
+    b',"usage":{"prompt_tokens":1,"completion_tokens":2,"total_tokens":3},"x":[{"y":1,"usage":{"total_tokens":9}}]',
+    b',"usage":{"prompt_tokens":1,"completion_tokens":2,"total_tokens":3},"x":"' + b"x" * 3_000 + b'"',
+    b',"usage":{"prompt_tokens":1,"completion_tokens":2,"total_tokens":3,"x":"' + b"x" * 3_000 + b'"}',
+]
+MEMBERS = [
+    b"",
+    b',"error":null',
+    b',"error":{}',
+    b',"error":"no"',
+    b',"err\\u006fr":{"message":"no"}',
+    b',"err\\u006fr":null',
+    b',"error":{"message":"no"},"error":null',
+    b',"object":"error"',
+    b',"obj\\u0065ct":"error"',
+    b',"code":500,"msg":"no"',
+    b',"code":500,"message":"no","success":false,"status":401',
+    b',"choices":[]',
+    b',"choices":[{"index":0,"finish_reason":"stop","message":{"role":"user"}}]',
+    b',"choic\\u0065s":[]',
+    b',"x":{"error":1}',
+    b',"x":"error"',
+    b',"x":"\xff"',
+    b',"x":"\\ud83d"',
+    b',"x":NaN',
+    b',"x":1e999',
+    b',"x":01',
+]
+AROUND = [(b"", b""), (b"\n\n", b""), (b"", b"\n"), (b"", b" x"), (b"\xef\xbb\xbf", b""), (b"data: ", b"")]
+
+
+def bodies():
+    for reply, member, end in product(REPLIES, MEMBERS, ENDS):
+        written = json.dumps(reply, separators=(",", ":")).encode()
+        opened = written[:-1] if isinstance(reply, dict) else written
+        yield opened + member + end + (b"}" if isinstance(reply, dict) else b"")
+    plain = json.dumps(chat(choice(), usage=USAGE), separators=(",", ":")).encode()
+    for before, after in AROUND:
+        yield before + plain + after
+    for pretty in (chat(choice(), usage=USAGE), {"usage": USAGE} | chat(choice())):
+        yield json.dumps(pretty, indent=1).encode()
+    yield plain.replace(b'"hi"', b'"%b"' % (b"x" * form.WHOLE_BYTES))
+    yield plain.replace(b'"hi"', b'"\xff"')
+    yield plain.replace(b'"hi"', b'"\\ud83d"')
+    yield plain.replace(b'"hi"', b"[" * 100_000 + b"]" * 100_000)
+    yield from (b"", b" ", b"{}", b"[]", b"<html>", b"null")
+
+
+def walked(body, monkeypatch):
+    """The reply mended without a look before."""
+    with monkeypatch.context() as patched:
+        patched.setattr(mending, "is_strict", lambda _: False)
+        return mending.mended_whole(body, lambda: Origin(lambda prefix: f"{prefix}1", 9, "asked"))
+
+
+def test_what_one_look_takes_is_a_success_that_nobody_mends_and_has_the_usage_that_was_found(monkeypatch):
+    taken = [(body, good) for body in bodies() if form.speaks(body) and (good := read_good(body)) is not None]
+    told = 0
+    for body, good in taken:
+        assert not form.is_event_stream(JSON, body), body
+        assert walked(body, monkeypatch) == (body, ()), body
+        assert (good.usage or usage_of(body)) == usage_of(body), body
+        told += good.usage is not None
+        assert judge_document(Reply("chat", 200, JSON, body), Surface.CHAT) is body, body
+    assert len(taken) > 500
+    assert told > 100
+
+
+@pytest.mark.parametrize("more", [{}, {"usage": USAGE}, {"service_tier": "x", "usage": USAGE}])
+@pytest.mark.parametrize("choices", [[choice()], [choice(CALL)], [choice(), choice(CALL, CUSTOM, index=1)]])
+def test_a_good_reply_is_taken_with_its_usage(choices, more):
+    body = json.dumps(chat(*choices, **more), separators=(",", ":")).encode()
+    good = read_good(body)
+    assert good is not None
+    assert form.speaks(body)
+    assert good.usage == usage_of(body)
+    assert (good.usage is not None) is bool(more)
