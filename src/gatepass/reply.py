@@ -47,10 +47,13 @@ class Reply:
 
     async def whole(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
         """Send a complete response."""
-        self._begin(status, [*headers], len(body))
-        self._exchange.first_byte_s = self._exchange.head_s
+        self._begin(status, headers, len(body))
+        exchange = self._exchange
+        exchange.first_byte_s = exchange.head_s
+        exchange.bytes_out += len(body)
         self.ended = True
-        await self._write(body, last=True)
+        await self._client.write(body, last=True)
+        self.is_out = True
 
     def begin_stream(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
         """Write the head of a stream, unless comments of our own have brought it out already."""
@@ -62,7 +65,7 @@ class Reply:
     def begin_raw(self, status: int, headers: Iterable[tuple[bytes, bytes]], length_bytes: int | None) -> None:
         """Write the head of what is no stream of events: an error behind it can only break the connection."""
         self._is_raw = True
-        self._begin(status, [*headers], length_bytes)
+        self._begin(status, headers, length_bytes)
 
     async def events(self, data: bytes, *, last: bool = False) -> None:
         """Send a run of whole events."""
@@ -97,12 +100,17 @@ class Reply:
             return
         await self.whole(error.http_status, [*error_headers(error), *error.relayed], error_body(error))
 
-    def _begin(self, status: int, headers: Fields, length_bytes: int | None = None) -> None:
+    def _begin(self, status: int, headers: Iterable[tuple[bytes, bytes]], length_bytes: int | None = None) -> None:
         self.begun = True
-        exchange = self._exchange
+        exchange, inbound = self._exchange, self._exchange.inbound
         exchange.status = status
-        exchange.head_s = self._clock.now() - exchange.inbound.arrived_s
-        self._client.start(status, [*headers, *self.more, *_own_headers(exchange)], length_bytes)
+        exchange.head_s = head_s = self._clock.now() - inbound.arrived_s
+        timing = _server_timing(head_s, exchange.token_wait_s)
+        own = ((b"x-request-id", inbound.id.encode("latin-1")), (b"server-timing", timing))
+        fields = [*headers, *self.more, *own]
+        if exchange.adapted or exchange.tried or exchange.attempts > 1:
+            fields += _told(exchange)
+        self._client.start(status, fields, length_bytes)
 
     async def _write(self, data: bytes, *, last: bool) -> None:
         self._exchange.bytes_out += len(data)
@@ -114,18 +122,20 @@ class Reply:
             self._exchange.first_byte_s = self._clock.now() - self._exchange.inbound.arrived_s
 
 
-def _own_headers(exchange: Exchange) -> Fields:
-    own = [(b"x-request-id", exchange.inbound.id.encode("latin-1")), (b"server-timing", _server_timing(exchange))]
+def _told(exchange: Exchange) -> Fields:
+    """What was done on the way, as far as the client is told."""
+    told: Fields = []
     if exchange.adapted:
-        own.append((b"x-gatepass-adapted", ", ".join(exchange.adapted).encode("latin-1", "replace")))
+        told.append((b"x-gatepass-adapted", ", ".join(exchange.adapted).encode("latin-1", "replace")))
     if exchange.tried and exchange.error is not None:
-        own.append((b"x-gatepass-tried", ", ".join(exchange.tried).encode("latin-1", "replace")))
+        told.append((b"x-gatepass-tried", ", ".join(exchange.tried).encode("latin-1", "replace")))
     if exchange.attempts > 1:
-        own.append((b"x-gatepass-attempts", str(exchange.attempts).encode()))
-    return own
+        told.append((b"x-gatepass-attempts", str(exchange.attempts).encode()))
+    return told
 
 
-def _server_timing(exchange: Exchange) -> bytes:
+def _server_timing(head_s: float, token_wait_s: float) -> bytes:
     """Milliseconds until the head: all of it, and what of that was waiting for a token."""
-    total_ms = (exchange.head_s or 0.0) * 1000
-    return f"total;dur={total_ms:.1f}, token;dur={exchange.token_wait_s * 1000:.1f}".encode()
+    if not token_wait_s:
+        return b"total;dur=%.1f, token;dur=0.0" % (head_s * 1000)
+    return b"total;dur=%.1f, token;dur=%.1f" % (head_s * 1000, token_wait_s * 1000)

@@ -70,11 +70,9 @@ class OpenaiDialect:
         forward_headers: Collection[str] = (),
     ) -> Request:
         """`call` as a request to `base_url`, without its credential (`authorize.Carrier` adds that)."""
-        return written(call, operation_url(base_url, call.operation), timeouts, forward_headers)
+        return written(call, _below(base_url, call.operation.path), timeouts, forward_headers)
 
-    def relay_headers(self, headers: Headers) -> list[tuple[bytes, bytes]]:
-        return relayed(headers)
-
+    relay_headers = staticmethod(relayed)
     read_complaint = staticmethod(read_complaint)
     judge_head = staticmethod(judge.judge_head)
     judge_refusal = staticmethod(judge.judge_refusal)
@@ -88,7 +86,7 @@ def written(call: Call, url: str, timeouts: Timeouts, forward_headers: Collectio
     """
     method = call.operation.method
     has_body = method != "GET"
-    headers = _headers(call, forward_headers, has_body=has_body)
+    headers = _headers(call, forward_headers, _JSON_BODY if has_body else ())
     return Request(method, url, headers, call.body if has_body else b"", timeouts)
 
 
@@ -103,8 +101,8 @@ def _below(base_url: str, path: str) -> str:
     return parts._replace(path=f"{parts.path.rstrip('/')}/{path.lstrip('/')}").geturl()
 
 
-def _headers(call: Call, forward_headers: Collection[str], *, has_body: bool) -> Headers:
-    """The client's fields that may cross, then ours.
+def _headers(call: Call, forward_headers: Collection[str], of_body: Headers) -> Headers:
+    """The client's fields that may cross, then ours, those of the body among them.
 
     `accept` is ours: openai-python asks for application/json even where it wants a stream (its
     `_base_client.py`), and some servers choose by this field. `identity` keeps compression, which
@@ -112,13 +110,13 @@ def _headers(call: Call, forward_headers: Collection[str], *, has_body: bool) ->
     that is a plain word: one name for one request in every log.
     """
     kept = forwarded(call.headers, forward_headers)
-    own = [_ACCEPT_STREAM if call.stream else _ACCEPT_JSON, (b"accept-encoding", b"identity")]
-    if has_body:
-        own.append((b"content-type", b"application/json"))
-    if header(kept, b"user-agent") is None:
-        own.append((b"user-agent", b"gatepass"))
-    own.append((b"x-request-id", call.id.encode("ascii", "replace")))
-    return (*kept, *own)
+    accept = _ACCEPT_STREAM if call.stream else _ACCEPT_JSON
+    agent = _AGENT if header(kept, b"user-agent") is None else ()
+    return (*kept, *accept, *of_body, *agent, (b"x-request-id", call.id.encode("ascii", "replace")))
 
 
-_ACCEPT_STREAM, _ACCEPT_JSON = (b"accept", b"text/event-stream"), (b"accept", b"application/json")
+_IDENTITY = (b"accept-encoding", b"identity")
+_ACCEPT_STREAM: Headers = ((b"accept", b"text/event-stream"), _IDENTITY)
+_ACCEPT_JSON: Headers = ((b"accept", b"application/json"), _IDENTITY)
+_JSON_BODY: Headers = ((b"content-type", b"application/json"),)
+_AGENT: Headers = ((b"user-agent", b"gatepass"),)

@@ -14,6 +14,8 @@ FORWARDED = frozenset({b"user-agent", b"openai-organization", b"openai-project",
 NEVER_UP = HOP_BY_HOP | CREDENTIALS | MADE_ANEW
 """Not even by `forward_headers`: the client's credentials are for gatepass alone, and the framing is ours."""
 
+_ALLOWED = FORWARDED - NEVER_UP
+
 NEVER_DOWN = HOP_BY_HOP | {
     *(b"content-length", b"content-encoding", b"content-type", b"set-cookie", b"set-cookie2"),
     *(b"server", b"date", b"alt-svc", b"strict-transport-security", b"www-authenticate", b"x-request-id"),
@@ -35,8 +37,16 @@ def forwarded(headers: Headers, more: Collection[str] = ()) -> Headers:
     Fields that `connection` names belong to the first hop and stay there (CVE-2025-48865 was a proxy
     that let a client remove the proxy's own fields with it: those are added behind this).
     """
-    allowed = _allowed(tuple(more)) - _named_by_connection(headers)
-    return tuple([field for field in headers if field[0] in allowed])
+    allowed = _allowed(tuple(more)) if more else _ALLOWED
+    kept: list[tuple[bytes, bytes]] = []
+    names_fields = False
+    for field in headers:
+        name = field[0]
+        if name in allowed:
+            kept.append(field)
+        elif name == b"connection":
+            names_fields = True
+    return tuple(_not_named(kept, headers) if names_fields else kept)
 
 
 @lru_cache(maxsize=1024)  # of the configuration's upstreams
@@ -50,19 +60,28 @@ def relayed(headers: Headers) -> list[tuple[bytes, bytes]]:
 
     Of several content types the one that says event stream counts, else the first.
     """
-    named, kinds, kept = _named_by_connection(headers), list[bytes](), list[tuple[bytes, bytes]]()
+    kinds: list[bytes] = []
+    kept: list[tuple[bytes, bytes]] = []
+    names_fields = False
     for field in headers:
         name = field[0]
         if name == b"content-type":
             kinds.append(field[1])
-        elif name not in named and _goes_down(name):
+        elif name == b"connection":
+            names_fields = True
+        elif name not in NEVER_DOWN and _goes_down(name):
             kept.append(field)
-    return [(b"content-type", _content_type(kinds)), *kept] if kinds else kept
+    if names_fields:
+        kept = _not_named(kept, headers)
+    if kinds:
+        kept.insert(0, (b"content-type", _content_type(kinds)))
+    return kept
 
 
 @lru_cache(maxsize=1024)  # upstreams send the same few again and again
 def _goes_down(name: bytes) -> bool:
-    return not (name in NEVER_DOWN or b"_" in name or name.startswith(_NEVER_DOWN_PREFIXES))
+    """Whether a field crosses that is not of NEVER_DOWN."""
+    return not (b"_" in name or name.startswith(_NEVER_DOWN_PREFIXES))
 
 
 def _content_type(kinds: Sequence[bytes]) -> bytes:
@@ -72,12 +91,8 @@ def _content_type(kinds: Sequence[bytes]) -> bytes:
     return (streams or kinds)[0]
 
 
-def _named_by_connection(headers: Headers) -> frozenset[bytes]:
-    named = _NOTHING
-    for name, value in headers:
-        if name == b"connection":
-            named |= {token.strip().lower() for token in value.split(b",")}
-    return named
-
-
-_NOTHING = frozenset[bytes]()
+def _not_named(fields: list[tuple[bytes, bytes]], headers: Headers) -> list[tuple[bytes, bytes]]:
+    """`fields` without those that `connection` names in `headers`."""
+    said = [value for name, value in headers if name == b"connection"]
+    named = {token.strip().lower() for value in said for token in value.split(b",")}
+    return [field for field in fields if field[0] not in named]
