@@ -58,7 +58,8 @@ class Case(msgspec.Struct, frozen=True):
     @property
     def may_stream(self) -> bool:
         """Whether its answers come whole or as a stream, as the client asks, and each is made of the other."""
-        return self.is_chat or self.is_response
+        surface = self.call.operation.surface
+        return surface is Surface.CHAT or surface is Surface.RESPONSES
 
     def note(self, adapted: tuple[str, ...]) -> None:
         """Remember what was done to a reply that is an error then: an answer would carry that itself."""

@@ -79,8 +79,8 @@ async def gather(case: Case) -> Whole:
 
 def says_stream(case: Case) -> bool:
     """Whether the head calls the body a stream of events."""
-    kind = header(case.response.headers, b"content-type")
-    return kind != b"application/json" and form.content_type(case.response.headers) == "text/event-stream"
+    headers = case.response.headers
+    return header(headers, b"content-type") != b"application/json" and form.content_type(headers) == "text/event-stream"
 
 
 def _mended(case: Case, reply: Whole) -> Whole:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
+
 from gatepass.attempt import refused
 from gatepass.call import Call, Response, Surface
 from gatepass.config.profiles import PLAIN, Profile
@@ -17,6 +19,8 @@ from gatepass.verdict.case import Case
 from gatepass.verdict.holding import gather, hold, says_stream
 from gatepass.verdict.unlabelled import pass_unlabelled
 
+OK = 200
+
 
 async def judge(
     gate: Gate, call: Call, hop: Hop, response: Response, exchange: Exchange, profile: Profile = PLAIN
@@ -28,7 +32,9 @@ async def judge(
     """
     case = Case(gate, call, hop, response, exchange, profile)
     try:
-        return await _decide(case)
+        if response.status != OK:
+            await _check(case)
+        return await _answer(case)
     except UpstreamError as error:
         await response.aclose()
         raise named(error, hop.settings.rejection) from error.__cause__
@@ -37,16 +43,21 @@ async def judge(
         raise
 
 
-async def _decide(case: Case) -> Answer:
+async def _check(case: Case) -> None:
+    """Raises the error that a status tells of."""
     hop, response = case.hop, case.response
     error = hop.dialect.judge_head(hop.name, response.status, response.headers, host=hop.host)
     if error is None and is_error(response.status):
         error = await refused(case.gate, hop, response, case.exchange)
     if error is not None:
         raise error
+
+
+def _answer(case: Case) -> Awaitable[Answer]:
+    """Reads it in the way that the call and the reply's content type ask for."""
     if case.may_stream:
-        return await (begin(case) if case.call.stream else gather(case) if says_stream(case) else hold(case))
-    return await (_pass(case) if case.call.operation.surface is Surface.RAW else hold(case))
+        return begin(case) if case.call.stream else gather(case) if says_stream(case) else hold(case)
+    return _pass(case) if case.call.operation.surface is Surface.RAW else hold(case)
 
 
 async def _pass(case: Case) -> Answer:
