@@ -24,7 +24,8 @@ async def relay(answer: Answer, reply: Reply, exchange: Exchange, heartbeat: Hea
     """
     if isinstance(answer, Whole):  # most are
         exchange.usage = as_fields(answer.usage or usage_of(answer.body))
-        exchange.adapted = _with(exchange.adapted, answer.adapted)
+        if answer.adapted:
+            exchange.adapted = _with(exchange.adapted, answer.adapted)
         await reply.whole(answer.status, answer.headers, answer.body)
         return
     if isinstance(answer, Begun):

@@ -74,7 +74,7 @@ def relayed(headers: Headers) -> list[tuple[bytes, bytes]]:
     if names_fields:
         kept = _not_named(kept, headers)
     if kinds:
-        kept.insert(0, (b"content-type", _content_type(kinds)))
+        kept.insert(0, (b"content-type", kinds[0] if len(kinds) == 1 else _content_type(kinds)))
     return kept
 
 
@@ -85,8 +85,6 @@ def _goes_down(name: bytes) -> bool:
 
 
 def _content_type(kinds: Sequence[bytes]) -> bytes:
-    if len(kinds) == 1:
-        return kinds[0]
     streams = [kind for kind in kinds if kind.strip().lower().startswith(b"text/event-stream")]
     return (streams or kinds)[0]
 

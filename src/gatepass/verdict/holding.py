@@ -7,7 +7,7 @@ from msgspec.structs import replace
 from gatepass.adapt.asked import Asked
 from gatepass.adapt.vectors import is_right
 from gatepass.attempt import broken, heard, whole
-from gatepass.call import Surface, header
+from gatepass.call import Surface
 from gatepass.errors import GatepassError, TransportFault
 from gatepass.relay.aggregation.aggregator import Aggregator
 from gatepass.relay.aggregation.assembly import Assembly
@@ -80,7 +80,10 @@ async def gather(case: Case) -> Whole:
 def says_stream(case: Case) -> bool:
     """Whether the head calls the body a stream of events."""
     headers = case.response.headers
-    return header(headers, b"content-type") != b"application/json" and form.content_type(headers) == "text/event-stream"
+    for name, kind in headers:
+        if name == b"content-type":
+            return kind != b"application/json" and form.content_type(headers) == "text/event-stream"
+    return False
 
 
 def _mended(case: Case, reply: Whole) -> Whole:
@@ -88,17 +91,17 @@ def _mended(case: Case, reply: Whole) -> Whole:
     if case.call.operation.surface not in MENDED:
         return reply
     if case.is_chat:
-        reply = _changed(reply, *mended_whole(reply.body, case.origin))
+        body, adapted = mended_whole(reply.body, case.origin)
+        reply = _changed(reply, body, adapted) if adapted else reply
     return _profiled(case, reply)
 
 
 def _profiled(case: Case, reply: Whole) -> Whole:
-    return _changed(reply, *mended_reply(reply.body, case.profile, case.call.model))
+    body, adapted = mended_reply(reply.body, case.profile, case.call.model)
+    return _changed(reply, body, adapted) if adapted else reply
 
 
 def _changed(reply: Whole, body: bytes, adapted: tuple[str, ...]) -> Whole:
-    if not adapted:
-        return reply
     return replace(reply, body=body, adapted=tuple(dict.fromkeys((*reply.adapted, *adapted))), usage=None)
 
 
