@@ -10,6 +10,7 @@ from typing import Protocol
 
 from gatepass.call import Headers, header
 from gatepass.errors import BodyTooLarge, ClientGone, GatepassError, InvalidRequest
+from gatepass.transport.head import is_broken
 
 Fields = Iterable[tuple[bytes, bytes]]
 
@@ -251,11 +252,11 @@ class Turn:
 
 def header_lines(fields: Fields) -> bytes:
     """`fields` as lines, ended; raises ValueError where one would end its own line and be two."""
-    ended = [*map(b": ".join, fields), b""]
-    lines, breaks = b"\r\n".join(ended), len(ended) - 1
-    if lines.count(b"\n") != breaks or lines.count(b"\r") != breaks or b"\0" in lines:
+    lines = [*map(b": ".join, fields)]
+    if is_broken(lines):
         raise ValueError("a header field of the response holds a line break")
-    return lines
+    lines.append(b"")
+    return b"\r\n".join(lines)
 
 
 def _announced_bytes(headers: Headers) -> int:
