@@ -30,6 +30,8 @@ class Live:
         self.draining = False
         self._limit = limit
         self._places: set[Place] = set()
+        self.enter = self._places.add
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._idle = asyncio.Event()
         """Set while a drain finds nothing under way."""
         self._hurried = asyncio.Event()
@@ -47,10 +49,10 @@ class Live:
             raise Overloaded(
                 f"{self._limit} requests are under way, which is the limit (limits.connections).", retry_after_s=1
             )
-        return Place(self, reply)
-
-    def enter(self, place: Place) -> None:
-        self._places.add(place)
+        loop = self._loop
+        if loop is None:
+            loop = self._loop = asyncio.get_running_loop()
+        return Place(self, reply, loop)
 
     def leave(self, place: Place) -> None:
         self._places.discard(place)
@@ -88,10 +90,10 @@ class Place(Leash):
     """One of the requests under way, on its leash. Nothing ends it any more when its reply is out: neither the client
     that leaves with it, nor a deadline, nor a drain."""
 
-    def __init__(self, live: Live, reply: Reply) -> None:
-        super().__init__()
+    def __init__(self, live: Live, reply: Reply, loop: asyncio.AbstractEventLoop) -> None:
         self._live = live
         self._reply = reply
+        self._loop = loop
 
     @property
     def is_answered(self) -> bool:
@@ -102,7 +104,7 @@ class Place(Leash):
             super().pull(reason)
 
     def __enter__(self) -> Self:
-        super().__enter__()
+        Leash.__enter__(self)
         self._live.enter(self)
         return self
 
@@ -110,4 +112,4 @@ class Place(Leash):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._live.leave(self)
-        super().__exit__(kind, error, trace)
+        Leash.__exit__(self, kind, error, trace)

@@ -62,10 +62,11 @@ class Leash:
     cancellation. This is how a leaving client, a deadline and a drain all end a request.
     """
 
-    def __init__(self) -> None:
-        self._task: asyncio.Task[Any] | None = None
-        self._reason: BaseException | None = None
-        self._cancelling = 0
+    _task: asyncio.Task[Any] | None = None
+    _reason: BaseException | None = None
+    _cancelling = 0
+    _loop: asyncio.AbstractEventLoop | None = None
+    """That of the task, where it is known: CPython 3.11 asks the kernel (getpid) whenever it looks for it."""
 
     @property
     def reason(self) -> BaseException | None:
@@ -78,7 +79,7 @@ class Leash:
             self._task.cancel()
 
     def __enter__(self) -> Self:
-        task = asyncio.current_task()
+        task = asyncio.current_task(self._loop)
         if task is None:
             raise RuntimeError("a Leash holds a task: enter it inside one")
         self._task, self._cancelling = task, task.cancelling()
