@@ -13,7 +13,10 @@ from gatepass.api.head import head_of, path_of, size_bytes
     [
         (b"/", "/"),
         (b"/v1/x?q=/y", "/v1/x"),
+        (b"/v1/x?y?z", "/v1/x"),
+        (b"/?", "/"),
         (b"/v1/x#y", "/v1/x"),
+        (b"/v1/x?y#z", "/v1/x"),
         (b"/v1/%78%2Fy?q=%20", "/v1/x/y"),
         (b"/v1/%C3%A4", "/v1/ä"),
         (b"http://h:1/v1/x?q=1", "/v1/x"),
