@@ -162,12 +162,13 @@ class ClientConnection(asyncio.Protocol):
             self._patience.rest()
             self._patience.bound(self._reader, self._serving)
 
-    def send(self, pieces: list[bytes]) -> None:
-        if self._transport.is_closing():
-            return
-        if len(pieces) == 1:
-            self._transport.write(pieces[0])
-        else:
+    def send(self, data: bytes) -> None:
+        transport = self._transport
+        if not transport.is_closing():
+            transport.write(data)
+
+    def send_all(self, pieces: list[bytes]) -> None:
+        if not self._transport.is_closing():
             self._transport.writelines(pieces)
 
     async def room(self) -> None:

@@ -45,7 +45,9 @@ class Line(Protocol):
         """Read on."""
         ...
 
-    def send(self, pieces: list[bytes]) -> None: ...
+    def send(self, data: bytes) -> None: ...
+
+    def send_all(self, pieces: list[bytes]) -> None: ...
 
     @property
     def is_full(self) -> bool:
@@ -108,13 +110,15 @@ class Turn:
         self._pieces.append(piece)
         self._size_bytes += len(piece)
         if self._size_bytes > self._limit_bytes:
-            self._wake()
+            if self._waiter is not None:
+                self._wake()
             if self.is_passed_on and self._size_bytes - self._taken_bytes > AHEAD_BYTES:
                 self._line.hold()
 
     def complete(self) -> None:
         self.is_whole = True
-        self._wake()
+        if self._waiter is not None:
+            self._wake()
 
     def reopen(self) -> None:
         """It is not complete after all: there is more of its body."""
@@ -191,12 +195,12 @@ class Turn:
     async def write(self, data: bytes, *, last: bool = False) -> None:
         if self._line.is_full:
             await self._line.room()
-        self._send(data, last=last)
+        self._send(data, last)
 
     def offer(self, data: bytes) -> bool:
         if self._line.is_full:
             return False
-        self._send(data, last=False)
+        self._send(data, False)
         return True
 
     def watch(self, left: Callable[[], None]) -> Callable[[], None]:
@@ -225,29 +229,33 @@ class Turn:
             lines, self._is_chunked = b"transfer-encoding: chunked\r\n", not self._is_bodiless
         return lines if self.persists else lines + b"connection: close\r\n"
 
-    def _send(self, data: bytes, *, last: bool) -> None:
+    def _send(self, data: bytes, last: bool) -> None:
+        """Send the next bytes of the response: the head where it is not out yet, and `data` in its frame.
+
+        All in one frame: this is called for each event.
+        """
         if self.is_gone:
             return
-        self._line.send(self._joined(data, last=last))
+        head, self._head, size = self._head, b"", len(data)
+        if self._is_chunked and 0 < size <= JOINED_BYTES and not last:
+            self._line.send(b"%b%x\r\n%b\r\n" % (head, size, data))
+            return
+        tail = b""
+        if self._is_chunked:
+            if size:
+                head, tail = b"%b%x\r\n" % (head, size), b"\r\n"
+            if last:
+                tail += b"0\r\n\r\n"
+        elif self._is_bodiless:
+            data, size = b"", 0
+        if size <= JOINED_BYTES:
+            self._line.send(b"".join((head, data, tail)))
+        else:
+            self._line.send_all([piece for piece in (head, data, tail) if piece])
         if last:
             self.has_ended = True
             self._pieces.clear()
             self._line.answered()
-
-    def _joined(self, data: bytes, *, last: bool) -> list[bytes]:
-        """The next bytes of the response: the head where it is not out yet, and `data` in its frame."""
-        head, self._head = self._head, b""
-        tail = b""
-        if self._is_chunked:
-            if data:
-                head, tail = b"%b%x\r\n" % (head, len(data)), b"\r\n"
-            if last:
-                tail += b"0\r\n\r\n"
-        elif self._is_bodiless:
-            data = b""
-        if len(data) <= JOINED_BYTES:
-            return [b"".join((head, data, tail))]
-        return [piece for piece in (head, data, tail) if piece]
 
 
 def header_lines(fields: Fields) -> bytes:

@@ -32,7 +32,10 @@ class Desk:
     def flow(self) -> None:
         raise AssertionError("a reader is fed")
 
-    def send(self, pieces: list[bytes]) -> None:
+    def send(self, data: bytes) -> None:
+        raise AssertionError(f"a reader writes nothing: {data!r}")
+
+    def send_all(self, pieces: list[bytes]) -> None:
         raise AssertionError(f"a reader writes nothing: {pieces!r}")
 
     async def room(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import product
 
 import pytest
 
@@ -122,6 +123,25 @@ async def test_a_response_shows_its_end_as_the_request_can_read_it(form: str):
     await rest()
     assert visitor.heard == expected
     assert visitor.transport.closing == (line == OLD)
+
+
+@pytest.mark.parametrize("line", [GET, OLD, HEAD_LINE])
+async def test_pieces_of_every_size_are_framed_alike_written_or_offered(line: str):
+    for sizes in product((0, 1, JOINED_BYTES, JOINED_BYTES + 1), repeat=3):
+        pieces = [letter * size for letter, size in zip((b"a", b"b", b"c"), sizes, strict=True)]
+
+        async def answer(turn: Turn, pieces: list[bytes] = pieces) -> None:
+            turn.start(200, [])
+            await turn.write(pieces[0])
+            assert turn.offer(pieces[1])
+            await turn.write(pieces[2], last=True)
+
+        visitor = Visitor(answer)
+        visitor.say(asked(line=line))
+        await rest()
+        chunks = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces if piece)
+        bodies = {GET: chunks + b"0\r\n\r\n", OLD: b"".join(pieces), HEAD_LINE: b""}
+        assert visitor.heard.partition(b"\r\n\r\n")[2] == bodies[line]
 
 
 async def test_head_and_body_leave_in_one_piece_and_a_large_body_is_not_copied():
