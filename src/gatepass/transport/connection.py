@@ -102,7 +102,8 @@ class Connection(asyncio.BufferedProtocol):
             else:
                 await self._write(transport, reply, head, body, bounds.first_byte_s)
             while not reply.status:
-                reply.check()
+                if reply.ended:
+                    reply.check()
                 await reply.changed()
         except BaseException:
             reply.abandon()
@@ -129,10 +130,11 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.resume_reading()
 
     def _begin(self) -> asyncio.Transport:
-        if self._transport is None or not self.open:
+        transport = self._transport
+        if transport is None or self._killed or transport.is_closing():
             raise TransportFault(*self._why, sent=False, stale=self.kept)
         self._forget()
-        return self._transport
+        return transport
 
     async def _write(
         self, transport: asyncio.Transport, reply: Incoming, head: bytes, body: bytes, bound_s: float
@@ -276,15 +278,20 @@ class Connection(asyncio.BufferedProtocol):
         self._reply = None
         self.deadline.lift()
         reply.end()
-        if self._keeps and not (self._surplus or self._problem or self._unsent) and self.open and self._is_written():
-            self.resume()
+        if self._keeps and not (self._surplus or self._problem or self._unsent) and self._is_free():
+            if self._reading_paused:
+                self.resume()
             self.kept = True
             self._owner.freed(self)
         else:
             self.kill()
 
-    def _is_written(self) -> bool:
-        return self._transport is not None and self._transport.get_write_buffer_size() == 0
+    def _is_free(self) -> bool:
+        """Whether it is open, and nothing of a request is left to be written."""
+        transport = self._transport
+        if transport is None or self._killed or transport.is_closing():
+            return False
+        return transport.get_write_buffer_size() == 0
 
     # httptools calls these
 
@@ -305,8 +312,11 @@ class Connection(asyncio.BufferedProtocol):
             return
         headers = tuple(self._fields)
         named = dict(headers)
-        self._problem = self._problem_of(status) or objection(headers, named)
-        if self._problem is not None:
+        problem = None
+        if status < OK or self._overhead_bytes > HEAD_BYTES:
+            problem = self._problem_of(status)
+        problem = self._problem = problem or objection(headers, named)
+        if problem is not None:
             return
         self._until_close = b"content-length" not in named and b"transfer-encoding" not in named
         self._whole = self._to_head

@@ -67,6 +67,9 @@ class Incoming:
     async def pour(self, take: Callable[[bytes], bool]) -> bool:
         """See `Response`. A piece goes to `take` where it is read: an event needs no turn of the loop for
         itself and no step of a task, which was a third of its cost."""
+        if self.ended and self._fault is None and len(self.pieces) == 1:  # small and whole before it is read
+            self.size = 0
+            return take(self.pieces.pop())
         self._take = take
         try:
             while self._poured():
@@ -79,7 +82,8 @@ class Incoming:
         return False
 
     async def aclose(self) -> None:
-        self.abandon()
+        if self._source is not None:
+            self.abandon()
 
     def abandon(self) -> None:
         """Kill the connection, where this reply still holds it."""
@@ -91,15 +95,25 @@ class Incoming:
         if self._fault is not None:
             raise TransportFault(self._fault.fault, self._fault.detail, stale=self._fault.stale)
 
-    async def changed(self) -> None:
-        """Returns when there is more of the reply, or room for more of the request."""
-        self._waiter = self._loop.create_future()
-        await self._waiter
+    def changed(self) -> asyncio.Future[None]:
+        """Done when there is more of the reply, or room for more of the request."""
+        waiter = self._waiter = self._loop.create_future()
+        return waiter
 
     def wake(self) -> None:
+        """Hand on what is here without the task that pours, where one does and wants more; else wake who waits."""
         waiter = self._waiter
-        if waiter is None or waiter.done() or (self._take is not None and self._goes_on(waiter)):
+        if waiter is None or waiter.done():
             return
+        if self._take is not None:
+            try:
+                wants_more = self._poured()
+            except Exception as error:  # noqa: BLE001 - it belongs to whoever pours, not to the connection that reads
+                waiter.set_exception(error)
+                return
+            if wants_more and self._source is not None:
+                self._source.deadline.set(self._idle_s)
+                return
         self._waiter = None
         waiter.set_result(None)
 
@@ -117,18 +131,6 @@ class Incoming:
                 self._take = None
         return self._take is not None
 
-    def _goes_on(self, waiter: asyncio.Future[None]) -> bool:
-        """Whether what is here could be handed on without the task that pours."""
-        try:
-            wants_more = self._poured()
-        except Exception as error:  # noqa: BLE001 - it belongs to whoever pours, not to the connection that reads
-            waiter.set_exception(error)
-            return True
-        if not wants_more or self._source is None:
-            return False
-        self._source.deadline.set(self._idle_s)
-        return True
-
     async def _more(self) -> None:
         if self._source is not None:
             self._source.deadline.set(self._idle_s)
@@ -139,12 +141,17 @@ class Incoming:
                 self._source.deadline.lift()
 
     def _taken(self) -> bytes:
-        if len(self.pieces) == 1 or self.size > max(JOINED_BYTES, len(self.pieces) * SMALL_BYTES):
-            taken = self.pieces.pop(0)
+        pieces, size = self.pieces, self.size
+        if len(pieces) == 1:
+            taken = pieces.pop()
+            self.size = left_bytes = 0
         else:
-            taken = b"".join(self.pieces)
-            self.pieces.clear()
-        self.size -= len(taken)
-        if self._source is not None and self.size <= JOINED_BYTES:
+            if size > max(JOINED_BYTES, len(pieces) * SMALL_BYTES):
+                taken = pieces.pop(0)
+            else:
+                taken = b"".join(pieces)
+                pieces.clear()
+            self.size = left_bytes = size - len(taken)
+        if left_bytes <= JOINED_BYTES < size and self._source is not None:  # with no more than that it was never paused
             self._source.resume()
         return taken

@@ -46,8 +46,11 @@ class LeanTransport:
             if request.anew is not None:
                 head = self._head_anew(request.anew, pool, connection) or head
         reply = await connection.ask(head, request.upload or request.body, bounds, to_head=request.method == "HEAD")
+        coding = reply.named.get(b"content-encoding")
+        if coding is None:
+            return reply
         try:
-            return decoded(reply, reply.named.get(b"content-encoding"))
+            return decoded(reply, coding)
         except TransportFault:
             reply.abandon()
             raise

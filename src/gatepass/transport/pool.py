@@ -87,11 +87,12 @@ class Pool:
         now_s = self._loop.time()
         if now_s > (connection.made_s or 0.0) + AGE_S:
             connection.kill()
-        elif (waiter := self._next_waiter()) is not None:
+        elif self._waiting and (waiter := self._next_waiter()) is not None:
             waiter.set_result(connection)
         else:
             self._idle[connection] = now_s
-            self._sweep = self._sweep or self._loop.call_at(now_s + IDLE_S, self._drop_expired)
+            if self._sweep is None:
+                self._sweep = self._loop.call_at(now_s + IDLE_S, self._drop_expired)
 
     def lost(self, connection: Connection) -> None:
         self._idle.pop(connection, None)

@@ -84,6 +84,26 @@ async def test_who_has_enough_gets_no_more_until_it_pours_again(at: str):
     assert again.taken == ([] if at == "with the end" else [b"b"])
 
 
+@pytest.mark.parametrize("end", ["whole", "broken off"])
+@pytest.mark.parametrize("enough", [(), (b"a",)])
+@pytest.mark.parametrize("pieces", [(), (b"a",), (b"a", b"b"), (b"a" * 70_000, b"b" * 9)])
+async def test_what_is_here_before_it_is_poured_goes_the_way_of_what_is_awaited(pieces, enough, end: str):
+    """The other way asks for piece after piece."""
+
+    async def found(poured) -> tuple[list[bytes], object, int]:
+        wire, taker = Wire(), Taker(*enough)
+        reply = await begun(wire)
+        wire.feed(b"".join(map(chunk, pieces)) + (END if end == "whole" else b""))
+        if end != "whole":
+            wire.end()
+        try:
+            return taker.taken, await poured(reply, taker), reply.size
+        except TransportFault as fault:
+            return taker.taken, fault.fault, reply.size
+
+    assert await found(Incoming.pour) == await found(pour)
+
+
 async def test_what_breaks_off_is_raised_after_all_that_came():
     wire, taker = Wire(), Taker()
     pouring = asyncio.ensure_future((await begun(wire)).pour(taker))
