@@ -32,6 +32,7 @@ class Live:
         self._places: set[Place] = set()
         self.enter = self._places.add
         self._loop: asyncio.AbstractEventLoop | None = None
+        """That of all requests, known from the first one on."""
         self._idle = asyncio.Event()
         """Set while a drain finds nothing under way."""
         self._hurried = asyncio.Event()
@@ -88,7 +89,9 @@ class Live:
 
 class Place(Leash):
     """One of the requests under way, on its leash. Nothing ends it any more when its reply is out: neither the client
-    that leaves with it, nor a deadline, nor a drain."""
+    that leaves with it, nor a deadline, nor a drain.
+
+    Its base is named and not asked of `super()`, which makes an object each time (0.1 µs, twice a request)."""
 
     def __init__(self, live: Live, reply: Reply, loop: asyncio.AbstractEventLoop) -> None:
         self._live = live

