@@ -133,11 +133,14 @@ class _Outlet:
         self.held = ready
 
     def take(self, piece: bytes) -> bool:
-        """Whether `piece` went on at once, and the next one may come."""
-        self.hold(self._events.feed(piece))
-        if self.is_over or (self.held and not self._reply.offer(self.held)):
+        """Whether `piece` went on at once, and the next one may come. All in one frame: this is called for each."""
+        events = self._events
+        ready = events.feed(piece)
+        if self._exchange.keeps_bodies:
+            self._exchange.keep_body("reply", ready)
+        if events.done or events.failure is not None or (ready and not self._reply.offer(ready)):
+            self.held = ready
             return False
-        self.held = b""
         return True
 
     async def flush(self) -> None:

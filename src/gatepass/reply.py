@@ -78,8 +78,10 @@ class Reply:
         """Send a run of whole events of a begun stream, if that can be done without waiting."""
         if not self._client.offer(data):
             return False
-        self._mark_first_byte()
-        self._exchange.bytes_out += len(data)
+        exchange = self._exchange
+        if exchange.first_byte_s is None:
+            self._mark_first_byte()
+        exchange.bytes_out += len(data)
         return True
 
     def comment(self, line: bytes) -> None:
