@@ -85,7 +85,6 @@ class Exchange(msgspec.Struct):
             texts = [one.bodies[which] for one in told if which in one.bodies]
             self.bodies[which] = "\n".join(texts)[:BODY_KEPT_CHARS]
 
-    @property
     def outcome(self) -> str:
         """One of ok, error, client_gone: the closed set that metrics count by."""
         if self.client_gone:

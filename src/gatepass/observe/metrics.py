@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from gatepass.errors import GatepassError, UpstreamRefusal
 from gatepass.observe.exchange import Exchange
-from gatepass.observe.tally import Counts, Level, Times
+from gatepass.observe.tally import Count, Counts, Histogram, Level, Times
 
 DURATIONS_S = (0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
-
-_IN, _OUT = ("in",), ("out",)
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -29,6 +28,15 @@ class CredentialSample:
         self.life_left_s = life_left_s
         self.fetches = fetches
         self.failures = failures
+
+
+class Series(NamedTuple):
+    """What the exchanges of one operation and one outcome add to."""
+
+    requests: Count
+    duration: Histogram
+    bytes_in: Count
+    bytes_out: Count
 
 
 class Metrics:
@@ -72,6 +80,7 @@ class Metrics:
             DURATIONS_S,
         )
         self._bytes = Counts("gatepass_client_bytes_total", "Body bytes on the first hop", ("direction",))
+        self._series: dict[tuple[str, str], Series] = {}
         self._in_flight = Level("gatepass_requests_in_flight", "Requests under way")
         counts = (
             *(self._requests, self._attempts, self._renewals, self._stale, self._failovers, self._lessons),
@@ -85,16 +94,29 @@ class Metrics:
 
     def closed(self, exchange: Exchange) -> None:
         """Count a finished exchange."""
-        operation = exchange.operation
+        operation, outcome = exchange.operation, exchange.outcome()
+        requests, duration, bytes_in, bytes_out = self._series.get((operation, outcome)) or self._begun(
+            operation, outcome
+        )
         self._in_flight.value -= 1
-        self._requests.add((operation, exchange.outcome))
-        self._duration.observe(operation, exchange.ended_s or 0.0)
+        requests.value += 1
+        duration.observe(exchange.ended_s or 0.0)
+        bytes_in.value += exchange.bytes_in
+        bytes_out.value += exchange.bytes_out
         if exchange.events and exchange.first_byte_s is not None:
-            self._ttft.observe(operation, exchange.first_byte_s)
-        self._bytes.add(_IN, exchange.bytes_in)
-        self._bytes.add(_OUT, exchange.bytes_out)
+            self._ttft.of(operation).observe(exchange.first_byte_s)
         if exchange.error is not None:
             self._errors.add((_code(exchange.error), exchange.error.hop))
+
+    def _begun(self, operation: str, outcome: str) -> Series:
+        """A request looks up its series once, not each of their labels: half of what counting takes."""
+        series = self._series[operation, outcome] = Series(
+            self._requests.of((operation, outcome)),
+            self._duration.of(operation),
+            self._bytes.of(("in",)),
+            self._bytes.of(("out",)),
+        )
+        return series
 
     def refused(self, error: GatepassError) -> None:
         """Count an error that was told without an exchange."""

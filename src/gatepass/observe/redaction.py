@@ -46,7 +46,7 @@ class Redactor:
             del values[next(iter(values))]
 
     def mask(self, text: str) -> str:
-        for known in self._longest_first():
+        for known in self._by_length or self._longest_first():
             if known.anchor in text:
                 text = known.pattern.sub(MASK, text)
         return text

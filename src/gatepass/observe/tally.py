@@ -14,20 +14,35 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.utils import floatToGoString
 
 
+class Count:
+    """One number that goes up."""
+
+    __slots__ = ("value",)
+
+    def __init__(self) -> None:
+        self.value: float = 0
+
+
 class Counts:
-    """A family of counters, one for each combination of its labels' values that was ever counted."""
+    """A family of counters, one for each combination of its labels' values that was ever asked for."""
 
     def __init__(self, name: str, says: str, labels: Sequence[str]) -> None:
         self._name, self._says, self._labels = name, says, labels
-        self._values: dict[tuple[str, ...], float] = {}
+        self._counts: dict[tuple[str, ...], Count] = {}
 
-    def add(self, labels: tuple[str, ...], amount: float = 1) -> None:
-        self._values[labels] = self._values.get(labels, 0) + amount
+    def of(self, labels: tuple[str, ...]) -> Count:
+        """The counter of these labels, to be kept by whoever adds to it often. It is shown from now on."""
+        if (count := self._counts.get(labels)) is None:
+            count = self._counts[labels] = Count()
+        return count
+
+    def add(self, labels: tuple[str, ...]) -> None:
+        self.of(labels).value += 1
 
     def collect(self) -> Iterator[Metric]:
         family = CounterMetricFamily(self._name, self._says, labels=self._labels)
-        for labels, value in self._values.items():
-            family.add_metric(labels, value)
+        for labels, count in self._counts.items():
+            family.add_metric(labels, count.value)
         yield family
 
 
@@ -42,25 +57,39 @@ class Level:
         yield GaugeMetricFamily(self._name, self._says, self.value)
 
 
+class Histogram:
+    """How many times were up to each of `bounds_s`, and how many above all of them."""
+
+    __slots__ = ("_bounds_s", "counts", "sum_s")
+
+    def __init__(self, bounds_s: Sequence[float]) -> None:
+        self._bounds_s = bounds_s
+        self.counts = [0] * (len(bounds_s) + 1)
+        self.sum_s = 0.0
+
+    def observe(self, seconds: float) -> None:
+        self.counts[bisect_left(self._bounds_s, seconds)] += 1
+        self.sum_s += seconds
+
+
 class Times:
     """A family of histograms with one label; `bounds_s` in order."""
 
     def __init__(self, name: str, says: str, label: str, bounds_s: Sequence[float]) -> None:
         self._name, self._says, self._label = name, says, label
         self._bounds_s = bounds_s
-        self._shown = [*map(floatToGoString, bounds_s), "+Inf"]
-        self._counts: dict[str, list[int]] = {}
-        self._sums_s: dict[str, float] = {}
+        self._histograms: dict[str, Histogram] = {}
 
-    def observe(self, label: str, seconds: float) -> None:
-        if label not in self._counts:
-            self._counts[label], self._sums_s[label] = [0] * len(self._shown), 0.0
-        self._counts[label][bisect_left(self._bounds_s, seconds)] += 1
-        self._sums_s[label] += seconds
+    def of(self, label: str) -> Histogram:
+        """The histogram of this label, to be kept by whoever adds to it often. It is shown from now on."""
+        if (histogram := self._histograms.get(label)) is None:
+            histogram = self._histograms[label] = Histogram(self._bounds_s)
+        return histogram
 
     def collect(self) -> Iterator[Metric]:
         family = HistogramMetricFamily(self._name, self._says, labels=[self._label])
-        for label, counts in self._counts.items():
-            buckets = list(zip(self._shown, accumulate(counts), strict=True))
-            family.add_metric([label], buckets, self._sums_s[label])
+        bounds = [*map(floatToGoString, self._bounds_s), "+Inf"]
+        for label, histogram in self._histograms.items():
+            buckets = list(zip(bounds, accumulate(histogram.counts), strict=True))
+            family.add_metric([label], buckets, histogram.sum_s)
         yield family

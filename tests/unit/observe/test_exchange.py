@@ -11,11 +11,11 @@ def exchange() -> Exchange:
 
 def test_outcomes_come_from_a_closed_set():
     one = exchange()
-    assert one.outcome == "ok"
+    assert one.outcome() == "ok"
     one.error = UpstreamClosed("broke off", upstream="chat")
-    assert one.outcome == "error"
+    assert one.outcome() == "error"
     one.client_gone = True
-    assert one.outcome == "client_gone"
+    assert one.outcome() == "client_gone"
 
 
 def test_a_kept_body_is_cut():

@@ -1,10 +1,16 @@
 import io
 import json
 import logging
+import time
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
-from gatepass.observe.log import configure, emit
+from gatepass.call import Inbound
+from gatepass.observe.access_line import AccessLine
+from gatepass.observe.exchange import Exchange
+from gatepass.observe.log import Fields, Line, configure, emit
 from gatepass.observe.redaction import Redactor
 
 
@@ -109,3 +115,58 @@ def test_text_form_writes_nothing_that_a_terminal_obeys(logged):
     buffer = logged(style="text")
     emit(logging.getLogger("gatepass.access"), logging.INFO, "exchange", {"path": "/\x1b[31m\x0b\x9b", "model": "日本"})
     assert buffer.getvalue().endswith('exchange path="/\\u001b[31m\\u000b\\u009b" model=日本\n')
+
+
+WHO = Inbound("id-1", "POST", "/a b/\u65e5", (), "127.0.0.1", 1.0)
+TOLD: list[Fields] = [
+    *({}, {"id": "a", "code": None}, {"id": None}, {"id": "\ud83d", "ä": 'q"', "n": None}, {"up": ("a", "s3cret-k")}),
+    AccessLine.of(Exchange(WHO, status=200, caller="s3cret-k")),
+]
+
+
+@pytest.mark.parametrize("style", ["json", "text"])
+@pytest.mark.parametrize("worker", [None, 3])
+@pytest.mark.parametrize("level", [logging.INFO, logging.WARNING, logging.ERROR, logging.CRITICAL, 35])
+def test_an_event_is_the_same_line_whether_somebody_else_listens_or_not(logged, style, worker, level):
+    redactor = Redactor()
+    redactor.learn("s3cret-k")
+    buffer = logged(style=style, worker=worker, redactor=redactor)
+    logger, other = logging.getLogger("gatepass.access"), logging.NullHandler()
+
+    def lines():
+        for fields in TOLD * 2:
+            emit(logger, level, "exchange", fields)
+        told = buffer.getvalue().splitlines()
+        buffer.seek(buffer.truncate(0))
+        return [line.partition("Z")[2] for line in told]
+
+    alone = lines()
+    logger.addHandler(other)
+    try:
+        assert lines() == alone
+    finally:
+        logger.removeHandler(other)
+    assert len(alone) == 2 * len(TOLD)
+    assert "s3cret-k" not in str(alone)
+
+
+def test_each_level_of_an_event_and_each_event_of_a_level_are_told_apart(logged):
+    buffer = logged()
+    logger = logging.getLogger("gatepass.access")
+    said = [(logging.INFO, "exchange"), (logging.WARNING, "exchange"), (logging.INFO, "bodies")] * 2
+    for level, event in said:
+        emit(logger, level, event, {})
+    lines = [json.loads(line) for line in buffer.getvalue().splitlines()]
+    assert [(line["level"], line["event"]) for line in lines] == [
+        (logging.getLevelName(level).lower(), event) for level, event in said
+    ]
+
+
+@given(st.lists(st.floats(0, 4e9), min_size=1, max_size=5))
+@example([0.0, 0.9999999999999999, 1.0, 0.5])
+@example([1700000000.999, 1700000000.9999998, 1700000001.0, 1700000000.0])
+def test_a_line_tells_its_time_in_whole_milliseconds_that_have_passed(moments):
+    line = Line(Redactor(), "text")
+    for at_s in moments:
+        second = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(int(at_s)))
+        assert line.told(at_s, "", {}) == f"{second}.{int(at_s % 1 * 1000):03d}Z"

@@ -28,6 +28,24 @@ def test_an_exchange_is_counted_once_with_its_times_and_bytes():
     assert "gatepass_requests_in_flight 0.0" in lines
 
 
+def test_outcomes_share_their_operations_times_and_everybodys_bytes():
+    metrics = Metrics(list)
+    assert not [line for line in shown(metrics) if line.startswith("gatepass_client_bytes")]
+    broken = UpstreamTimeout("silence", upstream="chat", phase="idle")
+    for changes in ({}, {"error": broken}, {"client_gone": True}, {}, {"operation": "rerank"}):
+        metrics.opened()
+        metrics.closed(finished(bytes_in=10, bytes_out=1, **changes))
+    lines = shown(metrics)
+    for outcome, count in (("ok", 2), ("error", 1), ("client_gone", 1)):
+        assert f'gatepass_requests_total{{operation="chat",outcome="{outcome}"}} {count}.0' in lines
+    assert 'gatepass_requests_total{operation="rerank",outcome="ok"} 1.0' in lines
+    assert 'gatepass_request_duration_seconds_count{operation="chat"} 4.0' in lines
+    assert 'gatepass_request_duration_seconds_count{operation="rerank"} 1.0' in lines
+    assert 'gatepass_client_bytes_total{direction="in"} 50.0' in lines
+    assert 'gatepass_client_bytes_total{direction="out"} 5.0' in lines
+    assert "gatepass_requests_in_flight 0.0" in lines
+
+
 def test_an_upstreams_own_code_is_no_label_value():
     metrics = Metrics(list)
     metrics.opened()
