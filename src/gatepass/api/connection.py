@@ -32,8 +32,9 @@ class ClientConnection(asyncio.Protocol):
     """Has requests served in order; at most one is served at a time, and few more are read ahead."""
 
     __slots__ = (
-        *("is_full", "_date", "_dated", "_is_deaf", "_limits", "_lingers_till_s", "_loop", "_patience", "_queue"),
-        *("_reader", "_reading_paused", "_reception", "_room", "_serve", "_serving", "_stall", "_state", "_transport"),
+        *("is_full", "_date", "_dated", "_held", "_is_deaf", "_limits", "_lingers_till_s", "_loop"),
+        *("_patience", "_queue", "_reader", "_reading_paused", "_reception", "_room", "_serve", "_serving"),
+        *("_stall", "_state", "_transport"),
     )
 
     def __init__(
@@ -59,7 +60,7 @@ class ClientConnection(asyncio.Protocol):
         self._stall: asyncio.TimerHandle | None = None
         self._room: asyncio.Future[None] | None = None
         self._dated: list[tuple[bytes, bytes]] | None = None
-        self._date = b""
+        self._date = self._held = b""
         self.is_full = False
 
     # asyncio and uvicorn call these
@@ -121,7 +122,7 @@ class ClientConnection(asyncio.Protocol):
         """The server stops: what is served may end, and then this ends."""
         last = self._queue[-1] if self._queue else self._serving
         if last is None:
-            self._transport.close()
+            self._close()
         else:
             last.persists = False
 
@@ -149,8 +150,7 @@ class ClientConnection(asyncio.Protocol):
         return self._date
 
     def go_on(self) -> None:
-        if not self._transport.is_closing():
-            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        self.send(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def hold(self) -> None:
         self._pause_reading()
@@ -165,11 +165,27 @@ class ClientConnection(asyncio.Protocol):
     def send(self, data: bytes) -> None:
         transport = self._transport
         if not transport.is_closing():
+            if self._held:
+                self.flush()
             transport.write(data)
 
     def send_all(self, pieces: list[bytes]) -> None:
         if not self._transport.is_closing():
+            self.flush()
             self._transport.writelines(pieces)
+
+    def send_whole(self, response: bytes) -> None:
+        self.flush()
+        if self._reception.outbox.take(self, len(self._state.tasks), self._loop):
+            self._held = response
+        else:
+            self.send(response)
+
+    def flush(self) -> None:
+        """Write the response that waited for the end of the loop's turn."""
+        held, self._held = self._held, b""
+        if held and not self._transport.is_closing():
+            self._transport.write(held)
 
     async def room(self) -> None:
         while self.is_full:
@@ -206,9 +222,9 @@ class ClientConnection(asyncio.Protocol):
     def _break_off(self, turn: Turn) -> None:
         turn.persists = False
         if turn.has_begun or self._transport.is_closing():
-            self._transport.close()
+            self._close()
         else:
-            self._transport.write(response(given_up()))
+            self.send(response(given_up()))
             self.answered()
 
     def _pause_reading(self) -> None:
@@ -234,7 +250,7 @@ class ClientConnection(asyncio.Protocol):
             receiving.fail(slow_body(self._limits.receive_s))
             self._patience.expect(Awaited.REST, BODY_GRACE_S)
         elif awaited is Awaited.NEXT:
-            self._transport.close()
+            self._close()
         else:
             self._transport.abort()
 
@@ -251,10 +267,10 @@ class ClientConnection(asyncio.Protocol):
             if receiving is not None:
                 receiving.depart()  # the street waits for the rest of its body: it has nobody to answer
             self._reception.refused(error, self._reader.peer)
-            self._transport.write(response(error))
+            self.send(response(error))
             self._linger()
         elif self._serving is None:
-            self._transport.close()
+            self._close()
         else:
             (self._queue[-1] if self._queue else self._serving).persists = False
 
@@ -270,12 +286,17 @@ class ClientConnection(asyncio.Protocol):
         if self._reader.turn is not None:
             self._linger()
         else:
-            self._transport.close()
+            self._close()
+
+    def _close(self) -> None:
+        self.flush()
+        self._transport.close()
 
     def _linger(self) -> None:
         """Say that this is the end, and take what still comes: of a body for as long as one may take, where it goes on
         coming. Most clients read no response before they have sent all of it."""
         self._is_deaf = True
+        self.flush()
         self._transport.write_eof()
         if self._reading_paused:
             self._reading_paused = False

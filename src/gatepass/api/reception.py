@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from gatepass.api.turn import Turn
 from gatepass.config.server import Limits
 from gatepass.errors import GatepassError
+from gatepass.transport.outbox import Outbox
 
 Serve = Callable[[Turn], Awaitable[None]]
 
@@ -26,3 +27,4 @@ class Reception:
     limits: Limits
     keep_alive_s: float
     """How long a connection may wait for its next request."""
+    outbox: Outbox = field(default_factory=Outbox)

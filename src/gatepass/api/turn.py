@@ -49,6 +49,10 @@ class Line(Protocol):
 
     def send_all(self, pieces: list[bytes]) -> None: ...
 
+    def send_whole(self, response: bytes) -> None:
+        """Send a small response, head and body: with others of this moment, where there are many."""
+        ...
+
     @property
     def is_full(self) -> bool:
         """Whether the client has to take something before more is sent."""
@@ -237,6 +241,7 @@ class Turn:
         if self.is_gone:
             return
         head, self._head, size = self._head, b"", len(data)
+        is_whole = last and head != b""
         if self._is_chunked and 0 < size <= JOINED_BYTES and not last:  # an event: 0.1 µs less than the general way
             self._line.send(b"%b%x\r\n%b\r\n" % (head, size, data))
             return
@@ -249,7 +254,8 @@ class Turn:
         elif self._is_bodiless:
             data, size = b"", 0
         if size <= JOINED_BYTES:
-            self._line.send(b"".join((head, data, tail)))
+            send = self._line.send_whole if is_whole else self._line.send
+            send(b"".join((head, data, tail)))
         else:
             self._line.send_all([piece for piece in (head, data, tail) if piece])
         if last:

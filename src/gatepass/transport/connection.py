@@ -41,6 +41,10 @@ class Owner(Protocol):
         """It is no more. Told once, whoever ended it."""
         ...
 
+    def holds(self, connection: Connection) -> bool:
+        """Whether it is told to flush at the end of this turn of the loop, and writes then and not now."""
+        ...
+
 
 class Connection(asyncio.BufferedProtocol):
     """New until it is dialed, then idle, or busy with one reply, and at last lost.
@@ -69,6 +73,7 @@ class Connection(asyncio.BufferedProtocol):
         """As before the first request."""
         self._fields: list[tuple[bytes, bytes]] = []
         self._problem: str | None = None
+        self._held = b""
         self._overhead_bytes = 0
         self._heard = self._whole = self._keeps = self._surplus = False
         self._until_close = self._to_head = self._unsent = False
@@ -98,7 +103,7 @@ class Connection(asyncio.BufferedProtocol):
             if not isinstance(body, bytes):
                 await self._pass_on(transport, reply, head, body, bounds.first_byte_s)
             elif len(body) <= JOINED_BYTES:
-                transport.write(head + body)
+                self._send(transport, head + body)
             else:
                 await self._write(transport, reply, head, body, bounds.first_byte_s)
             while not reply.status:
@@ -128,6 +133,19 @@ class Connection(asyncio.BufferedProtocol):
         if self._reading_paused and self._transport is not None:
             self._reading_paused = False
             self._transport.resume_reading()
+
+    def flush(self) -> None:
+        """Write the request that waited for the end of the turn, unless its connection has ended meanwhile."""
+        held, self._held = self._held, b""
+        if held and self._transport is not None and self.open:
+            self._unsent = False
+            self._transport.write(held)
+
+    def _send(self, transport: asyncio.Transport, request: bytes) -> None:
+        if self._owner.holds(self):
+            self._held, self._unsent = request, True
+        else:
+            transport.write(request)
 
     def _begin(self) -> asyncio.Transport:
         transport = self._transport

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 
 from gatepass.errors import Fault, TransportFault
 from gatepass.transport.connection import Connection
+from gatepass.transport.outbox import Outbox
 
 Dial = Callable[[Connection, float], Awaitable[None]]
 """Connects a new Connection within so many seconds, or raises TransportFault, unsent."""
@@ -38,6 +39,7 @@ class Pool:
         self._limit = limit
         self._loop = asyncio.get_running_loop()
         self._buffer = memoryview(bytearray(BUFFER_BYTES))
+        self._outbox = Outbox()
         self._slots: set[Connection] = set()
         self._idle: dict[Connection, float] = {}
         self._waiting: OrderedDict[asyncio.Future[Connection], None] = OrderedDict()
@@ -100,6 +102,9 @@ class Pool:
             self._slots.remove(connection)
             if (waiter := self._next_waiter()) is not None:
                 waiter.set_result(self._slot())
+
+    def holds(self, connection: Connection) -> bool:
+        return self._outbox.take(connection, len(self._slots) - len(self._idle), self._loop)
 
     def close(self) -> None:
         """Kill every connection, busy ones too."""

@@ -38,6 +38,9 @@ class Desk:
     def send_all(self, pieces: list[bytes]) -> None:
         raise AssertionError(f"a reader writes nothing: {pieces!r}")
 
+    def send_whole(self, response: bytes) -> None:
+        raise AssertionError(f"a reader writes nothing: {response!r}")
+
     async def room(self) -> None:
         raise AssertionError("a reader writes nothing")
 

@@ -651,3 +651,95 @@ async def test_a_connection_that_is_over_leaves_nothing_to_the_collector(raw: by
         assert gone() is None
     finally:
         gc.enable()
+
+
+# a response that waits for the end of the turn
+
+
+async def crowd(visitor: Visitor, others: int = 5) -> list[asyncio.Task[None]]:
+    """Others that are under way beside what `visitor` asks."""
+    tasks = [asyncio.ensure_future(asyncio.sleep(9)) for _ in range(others)]
+    visitor.state.tasks.update(tasks)
+    return tasks
+
+
+class AtOnce:
+    """Answers in the step that serves, and notes what is written when its own call returns."""
+
+    def __init__(self) -> None:
+        self.visitor: Visitor | None = None
+        self.seen: list[int] = []
+        self.size = 2
+
+    async def __call__(self, turn: Turn) -> None:
+        turn.start(200, [], self.size)
+        await turn.write(b"x" * self.size, last=True)
+        assert self.visitor is not None
+        self.seen.append(len(self.visitor.statuses))
+
+
+@pytest.mark.parametrize(
+    ("others", "size", "written"),
+    [(0, 2, 1), (1, 2, 1), (5, 2, 0), (5, 64 * 1024 + 1, 1)],
+    ids=["alone", "two", "many", "large"],
+)
+async def test_a_small_response_waits_for_the_others_of_its_turn(others: int, size: int, written: int):
+    serve = AtOnce()
+    serve.size = size
+    visitor = serve.visitor = Visitor(serve)
+    tasks = await crowd(visitor, others)
+    visitor.say(asked(b""))
+    await rest()
+    assert (serve.seen, visitor.statuses) == ([written], [200])
+    for task in tasks:
+        task.cancel()
+
+
+async def test_what_follows_a_held_response_stands_behind_it():
+    serve = AtOnce()
+    visitor = serve.visitor = Visitor(serve)
+    tasks = await crowd(visitor)
+    visitor.say(asked(b""))
+    await asyncio.sleep(0)
+    visitor.say(b"no HTTP\r\n\r\n")
+    assert serve.seen == [0]
+    assert visitor.heard.startswith(OK % (2, b"xx") + b"HTTP/1.1 400 ")
+    for task in tasks:
+        task.cancel()
+
+
+async def test_a_held_response_is_out_before_its_connection_closes():
+    serve = AtOnce()
+    visitor = serve.visitor = Visitor(serve)
+    tasks = await crowd(visitor)
+    visitor.say(asked(b"", "connection: close"))
+    await rest()
+    assert (serve.seen, visitor.statuses, visitor.transport.closing) == ([1], [200], True)
+    for task in tasks:
+        task.cancel()
+
+
+async def test_a_held_response_is_out_before_its_client_is_told_that_this_is_the_end():
+    """It is refused while its body still comes: the connection lingers behind the response."""
+    serve = AtOnce()
+    visitor = serve.visitor = Visitor(serve)
+    tasks = await crowd(visitor)
+    visitor.say(asked(b"", "content-length: 9", "connection: close") + b"half")
+    await rest()
+    assert (visitor.statuses, visitor.transport.ended) == ([200], True)
+    assert visitor.transport.pieces_at_end == 1
+    for task in tasks:
+        task.cancel()
+
+
+async def test_nothing_is_written_to_a_client_that_left_before_its_turn_ended():
+    serve = AtOnce()
+    visitor = serve.visitor = Visitor(serve)
+    tasks = await crowd(visitor)
+    visitor.say(asked(b""))
+    await asyncio.sleep(0)
+    visitor.transport.abort()
+    await rest()
+    assert (serve.seen, visitor.heard) == ([0], b"")
+    for task in tasks:
+        task.cancel()

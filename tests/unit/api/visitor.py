@@ -30,6 +30,7 @@ class FakeTransport(asyncio.Transport):
         self.protocol = protocol
         self.pieces: list[bytes] = []
         self.ended = False
+        self.pieces_at_end = 0
         self.closing = False
         self.aborted = False
         self.reading = True
@@ -43,7 +44,7 @@ class FakeTransport(asyncio.Transport):
             self.write(data)
 
     def write_eof(self) -> None:
-        self.ended = True
+        self.ended, self.pieces_at_end = True, len(self.pieces)
 
     def is_closing(self) -> bool:
         return self.closing

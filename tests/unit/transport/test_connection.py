@@ -278,6 +278,76 @@ async def test_a_connection_killed_before_it_was_made_is_ended_when_it_is():
     assert not connection.open
 
 
+# a request that waits for the end of the turn
+
+
+def waiting(body: bytes = b"body") -> tuple[Wire, asyncio.Task[Incoming]]:
+    wire = Wire()
+    wire.holding = True
+    return wire, asked(wire, body)
+
+
+async def test_a_held_request_is_written_once_when_it_is_told_to():
+    wire, asking = waiting()
+    await rest()
+    assert wire.sent == b""
+    wire.connection.flush()
+    wire.connection.flush()
+    assert wire.sent == HEAD + b"body"
+    wire.feed(OK)
+    assert await body_of(await asking) == b"fine"
+    assert wire.told == ["freed"]
+
+
+async def test_a_request_that_is_given_up_while_it_is_held_is_never_written():
+    wire, asking = waiting()
+    await rest()
+    asking.cancel()
+    await rest()
+    wire.connection.flush()
+    assert (wire.sent, wire.told) == (b"", ["lost"])
+
+
+async def test_nothing_is_written_to_a_connection_that_was_killed_in_the_same_turn():
+    wire, asking = waiting()
+    await rest()
+    wire.connection.kill()
+    wire.connection.flush()
+    assert wire.sent == b""
+    assert (await fault_of(asking)).fault is Fault.CLOSED
+
+
+async def test_a_held_request_whose_server_closes_meanwhile_may_be_sent_again():
+    wire = Wire()
+    await body_of(await begun(wire, OK))
+    wire.holding = True
+    asking = asked(wire)
+    await rest()
+    written = wire.sent
+    wire.end(None)
+    fault = await fault_of(asking)
+    wire.connection.flush()
+    assert (fault.fault, fault.stale, wire.sent) == (Fault.CLOSED, True, written)
+
+
+async def test_a_server_that_replies_before_it_was_asked_gets_no_other_request():
+    wire, asking = waiting()
+    await rest()
+    wire.feed(OK)
+    assert await body_of(await asking) == b"fine"
+    wire.connection.flush()
+    await rest()
+    assert (wire.sent, wire.told) == (b"", ["lost"])
+
+
+async def test_only_what_fits_in_one_piece_with_its_head_is_held():
+    wire, asking = waiting(b"x" * (JOINED_BYTES + 1))
+    await rest()
+    assert wire.sent == HEAD + b"x" * (JOINED_BYTES + 1)
+    wire.feed(OK)
+    await asking
+
+
 # what is no reply
 
 

@@ -46,7 +46,7 @@ class Server:
 
 async def use(connection: Connection) -> None:
     """One request and its reply: the connection is free again."""
-    asking = asyncio.ensure_future(connection.ask(b"", b"", BOUNDS))
+    asking = asyncio.ensure_future(connection.ask(b"GET / HTTP/1.1\r\n\r\n", b"", BOUNDS))
     await rest()
     feed(connection, OK)
     await asking

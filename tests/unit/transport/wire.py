@@ -59,10 +59,12 @@ class FakeTransport(asyncio.Transport):
 
 
 class Wire:
-    """One connection, connected; also its owner, who notes what it is told."""
+    """One connection, connected; also its owner, who notes what it is told. `holding`: a small request waits for the
+    end of the turn, which is when the test says `flush`."""
 
     def __init__(self) -> None:
         self.told: list[str] = []
+        self.holding = False
         self.connection = Connection(asyncio.get_running_loop(), self, memoryview(bytearray(128 * 1024)))
         self.transport = FakeTransport(self.connection)
         self.connection.connection_made(self.transport)
@@ -74,6 +76,10 @@ class Wire:
     def lost(self, connection: Connection) -> None:
         assert connection is self.connection
         self.told.append("lost")
+
+    def holds(self, connection: Connection) -> bool:
+        assert connection is self.connection
+        return self.holding
 
     @property
     def sent(self) -> bytes:
