@@ -202,9 +202,13 @@ class Turn:
         self._send(data, last)
 
     def offer(self, data: bytes) -> bool:
-        if self._line.is_full:
+        line, size = self._line, len(data)
+        if line.is_full:
             return False
-        self._send(data, False)
+        if self._is_chunked and 0 < size <= JOINED_BYTES and not (self._head or self.is_gone):
+            line.send(b"%x\r\n%b\r\n" % (size, data))  # an event behind the first: 0.2 µs less than the general way
+        else:
+            self._send(data, False)
         return True
 
     def watch(self, left: Callable[[], None]) -> Callable[[], None]:
@@ -234,17 +238,11 @@ class Turn:
         return lines if self.persists else lines + b"connection: close\r\n"
 
     def _send(self, data: bytes, last: bool) -> None:
-        """Send the next bytes of the response: the head where it is not out yet, and `data` in its frame.
-
-        All in one frame: this is called for each event.
-        """
+        """Send the next bytes of the response: the head where it is not out yet, and `data` in its frame."""
         if self.is_gone:
             return
         head, self._head, size = self._head, b"", len(data)
         is_whole = last and head != b""
-        if self._is_chunked and 0 < size <= JOINED_BYTES and not last:  # an event: 0.1 µs less than the general way
-            self._line.send(b"%b%x\r\n%b\r\n" % (head, size, data))
-            return
         tail = b""
         if self._is_chunked:
             if size:

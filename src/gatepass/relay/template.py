@@ -65,6 +65,7 @@ class Template:
     def __init__(self) -> None:
         self._patience, self._learned_at = _PATIENCE, 0
         self._head = self._tail = _NO_EVENT
+        self._head_bytes = self._tail_bytes = self._seam_bytes = len(_NO_EVENT)
         self._news: tuple[bytes, int] | None = None
 
     def learn(self, block: bytes, events: int) -> None:
@@ -105,16 +106,19 @@ class Template:
         """How many events `run` is, if each is like this one; 0 as soon as any is not, or may not be."""
         if self._news is not None:
             self._study(*self._news)
-        if not (run.startswith(self._head) and run.endswith(self._tail)) or len(run) < self._seam_bytes:
+        head_bytes, tail_bytes, seam_bytes = self._head_bytes, self._tail_bytes, self._seam_bytes
+        if run[:head_bytes] != self._head or run[-tail_bytes:] != self._tail or len(run) < seam_bytes:
             return 0
-        inner = run[self._head_bytes : -self._tail_bytes]
-        fillings = [inner] if len(inner) < self._seam_bytes else self._fillings(inner)
-        texts = self._without_middles(fillings) if self._middles else b"".join(fillings)
+        texts, count = run[head_bytes:-tail_bytes], 1
+        if len(texts) >= seam_bytes or self._middles:
+            fillings = self._fillings(texts) if len(texts) >= seam_bytes else [texts]
+            texts = self._without_middles(fillings) if self._middles else b"".join(fillings)
+            count = len(fillings)
         if _QUOTE in texts or _LF in texts or _CR in texts:
             return 0
         if _BACKSLASH in texts and any(end in run for end in self._backslashed):
             return 0
-        return len(fillings)
+        return count
 
     def _fillings(self, inner: bytes) -> list[bytes]:
         """What stands between the seams."""

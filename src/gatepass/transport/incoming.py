@@ -126,6 +126,11 @@ class Incoming:
 
     def _poured(self) -> bool:
         """Hand on what is here; whether more is wanted."""
+        pieces, take = self.pieces, self._take
+        if len(pieces) == 1 and take is not None and self.size <= JOINED_BYTES:  # an event, of which there are many
+            self.size = 0
+            if not take(pieces.pop()):
+                self._take = None
         while self.pieces and self._take is not None:
             if not self._take(self._taken()):
                 self._take = None
