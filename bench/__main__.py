@@ -50,7 +50,7 @@ def main(
     """
     plan = Plan(
         candidates=_chosen(_listed(only) or (candidates.QUICK if quick else ()), against),
-        workloads=workloads.named(_listed(wanted) or workloads.QUICK) if quick or wanted else workloads.WORKLOADS,
+        workloads=_wanted(_listed(wanted) or (workloads.QUICK if quick else ())),
         rounds=rounds or (2 if quick else 3),
         window_s=seconds or (1.5 if quick else 2.0),
         starts=starts if starts is not None else (1 if quick else 3),
@@ -81,7 +81,7 @@ def main(
         "workers": _read("workers"),
         "soak": _read("soak"),
     }
-    written = _write(document, "quick" if quick else "bench")
+    written = _write(document, "quick" if quick else "part" if only or wanted else "bench")
     print(report.report(figures, results, outcomes, plan.workloads))
     print(f"\n{document['took_s']} s; all figures: {written}")
     if page_path or not (quick or only or wanted):
@@ -95,6 +95,13 @@ def main(
 
 def _listed(names: str | None) -> tuple[str, ...]:
     return tuple(name for name in (names or "").split(",") if name)
+
+
+def _wanted(names: tuple[str, ...]) -> tuple[workloads.Workload, ...]:
+    known = [workload.name for workload in workloads.WORKLOADS]
+    if unknown := sorted(set(names).difference(known)):
+        raise click.BadParameter(f"no workload is called {', '.join(unknown)}; there are {', '.join(known)}")
+    return workloads.named(names) if names else workloads.WORKLOADS
 
 
 def _chosen(names: tuple[str, ...], against: Path | None) -> list[Candidate]:

@@ -9,6 +9,7 @@ from bench.bar import Figures, Result
 from bench.machine import BUSY
 from bench.report import Table, bar_table, footprint_table, load_table, miss, number, wanted
 from bench.series import Outcome
+from bench.why import WHY
 from bench.workloads import Workload
 
 
@@ -47,6 +48,8 @@ READING = (
     "- `errors`: replies that were no 200 or did not end, over all rounds.",
     "- nginx without buffering, which event streams need, copies large replies in small pieces: to be faster than it",
     "  with embeddings says something about this setting only.",
+    "- `street` in the profile: what hands a request from stage to stage, and whatever no other row names.",
+    "- `direct` can be slower than a gateway that joins events: the load generator then reads fewer and larger pieces.",
     "- None of the others checks a key by hash, fetches a token or writes a line per request here; gatepass does.",
 )
 FRESH = (
@@ -66,7 +69,7 @@ def _head(document: Mapping[str, Any]) -> list[str]:
         "",
         f"Written by `{document['command']}`: do not edit. bench/README.md says how the rig works.",
         "",
-        f"Measured{when} on {', '.join(told)}.",
+        f"Measured{when} on {', '.join(told)}; `{document['source']}` stands for the code in src/.",
         f"Rounds: {document['rounds']}, with windows of {document['window_s']:g} s; {took_min:.0f} minutes in all.",
         "The gateway has one core, the upstream and the load generator share the other.",
     ]
@@ -98,6 +101,8 @@ def _bar_words(results: Sequence[Result]) -> list[str]:
         words.append(
             f"- Missed: {bar.work}, {bar.measure}: {value} {bar.unit} where {wanted(result)} is wanted, {miss(result)}."
         )
+        if (why := WHY.get((bar.work, bar.measure))) is not None:
+            words.append(f"  {why}")
     words += [f"- Not measured: {one.bar.work}, {one.bar.measure}, {wanted(one)}." for one in unknown]
     return [words[0], *([""] if words[1:] else []), *words[1:]]
 

@@ -134,7 +134,7 @@ def string(raw: bytes) -> str:
     return raw[1:-1].decode()
 
 
-def stands_once(text: bytes, names: Sequence[bytes]) -> bool:
+def at_most_once(text: bytes, names: Sequence[bytes]) -> bool:
     """True only where each of `names` (`b'"model"'`: quotes included) stands in `text` once at most, and none of them
     in escapes.
 
@@ -179,7 +179,7 @@ def value_span(text: bytes, quoted: bytes) -> tuple[int, int]:
     Where several have the name the last one counts, as it does for every parser we met.
     """
     at = text.find(quoted) if len(text) <= SMALL_BYTES else _at_an_end(text, quoted)
-    if at >= 0 and stands_once(text, (quoted,)):
+    if at >= 0 and at_most_once(text, (quoted,)):
         span = _TEXT_MEMBER.match(text, at + len(quoted))
         if span is not None:
             return span.span(1)

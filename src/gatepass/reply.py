@@ -138,6 +138,6 @@ def _told(exchange: Exchange) -> Fields:
 
 def _server_timing(head_s: float, token_wait_s: float) -> bytes:
     """Milliseconds until the head: all of it, and what of that was waiting for a token."""
-    if not token_wait_s:
+    if not token_wait_s:  # nearly always: two formats less
         return b"total;dur=%.1f, token;dur=0.0" % (head_s * 1000)
     return b"total;dur=%.1f, token;dur=%.1f" % (head_s * 1000, token_wait_s * 1000)

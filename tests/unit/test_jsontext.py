@@ -14,11 +14,11 @@ from gatepass.jsontext import (
     SMALL_BYTES,
     Edit,
     Walk,
+    at_most_once,
     edited,
     mentions,
     removals,
     replace_value,
-    stands_once,
     value_span,
 )
 from tests.unit.surface.json_texts import STRINGS, VALUES, written
@@ -157,16 +157,16 @@ def test_a_name_is_mentioned_wherever_it_stands_among_short_strings(spelled):
 def test_names_that_stand_more_than_once_are_found_in_all_parts(filler):
     inner = b'{"model":"' + b"x" * 3 * PART_BYTES + b'"}'
     end = b',"a":"' + filler + b'","model":""}'
-    assert stands_once(b'{"b":0' + end, (b'"model"', b'"stream"'))
-    assert not stands_once(b'{"b":' + inner + end, (b'"model"', b'"stream"'))
-    assert not stands_once(b'{"b":' + inner + end, (b'"stream"', b'"model"'))
-    assert stands_once(b'{"b":' + inner + end, (b'"stream"',))
-    assert not stands_once(b'{"\\u006d":0' + end, (b'"model"',))
+    assert at_most_once(b'{"b":0' + end, (b'"model"', b'"stream"'))
+    assert not at_most_once(b'{"b":' + inner + end, (b'"model"', b'"stream"'))
+    assert not at_most_once(b'{"b":' + inner + end, (b'"stream"', b'"model"'))
+    assert at_most_once(b'{"b":' + inner + end, (b'"stream"',))
+    assert not at_most_once(b'{"\\u006d":0' + end, (b'"model"',))
 
 
 @pytest.mark.parametrize("escape", [b"\\u00e9", b"\\u0041", b"\\u0060", b"\\u000a", b"\\u002f", b"\\u007f", b"\\u0030"])
 def test_an_escape_of_no_letter_is_no_reason_to_look_closer(escape):
-    assert stands_once(b'{"a":"' + escape + b'"}', (b'"model"',))
+    assert at_most_once(b'{"a":"' + escape + b'"}', (b'"model"',))
 
 
 def test_edits_are_made_in_order_of_place():

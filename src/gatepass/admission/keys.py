@@ -165,8 +165,6 @@ def _agreed(one: str, other: str) -> str:
 
 def _bearer(value: bytes) -> str:
     """The key in an Authorization header (RFC 6750 2.1; the scheme's case is free, RFC 9110 11.1)."""
-    if value[:7] == b"Bearer ":  # as nearly all write it: 0.17 µs in the place of 0.24
-        return value[7:].strip().decode("latin-1")
     scheme, _, key = value.strip().partition(b" ")
     if scheme and scheme.lower() != b"bearer":
         raise InvalidApiKey("The Authorization header is not understood. Send it as `Authorization: Bearer <key>`.")

@@ -182,7 +182,7 @@ class ClientConnection(asyncio.Protocol):
             self.send(response)
 
     def flush(self) -> None:
-        """Write the response that waited for the end of the loop's turn."""
+        """Write the response that waited (see Outbox)."""
         held, self._held = self._held, b""
         if held and not self._transport.is_closing():
             self._transport.write(held)

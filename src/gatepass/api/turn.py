@@ -10,7 +10,7 @@ from typing import Protocol
 
 from gatepass.call import Headers, header
 from gatepass.errors import BodyTooLarge, ClientGone, GatepassError, InvalidRequest
-from gatepass.transport.head import is_broken
+from gatepass.transport.head import has_line_break
 
 Fields = Iterable[tuple[bytes, bytes]]
 
@@ -265,7 +265,7 @@ class Turn:
 def header_lines(fields: Fields) -> bytes:
     """`fields` as lines, ended; raises ValueError where one would end its own line and be two."""
     lines = [*map(b": ".join, fields)]
-    if is_broken(lines):
+    if has_line_break(lines):
         raise ValueError("a header field of the response holds a line break")
     lines.append(b"")
     return b"\r\n".join(lines)

@@ -145,7 +145,7 @@ class _Sink(logging.StreamHandler[TextIO]):
         head = self._heads.get((level, event))
         if head is None:
             head = self._heads[level, event] = self._line.head(level, event)
-        self.lock.acquire()  # no `with`: it takes 0.2 µs more
+        self.lock.acquire()  # no `with`: it takes 1,000 instructions more
         try:
             self.stream.write(self._line.told(time.time(), head, fields) + "\n")
             self.stream.flush()

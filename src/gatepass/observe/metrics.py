@@ -95,7 +95,7 @@ class Metrics:
     def closed(self, exchange: Exchange) -> None:
         """Count a finished exchange."""
         operation, outcome = exchange.operation, exchange.outcome()
-        requests, duration, bytes_in, bytes_out = self._series.get((operation, outcome)) or self._begun(
+        requests, duration, bytes_in, bytes_out = self._series.get((operation, outcome)) or self._new_series(
             operation, outcome
         )
         self._in_flight.value -= 1
@@ -108,8 +108,8 @@ class Metrics:
         if exchange.error is not None:
             self._errors.add((_code(exchange.error), exchange.error.hop))
 
-    def _begun(self, operation: str, outcome: str) -> Series:
-        """A request looks up its series once, not each of their labels: half of what counting takes."""
+    def _new_series(self, operation: str, outcome: str) -> Series:
+        """Looked up by label once, and kept: that is half of what counting takes."""
         series = self._series[operation, outcome] = Series(
             self._requests.of((operation, outcome)),
             self._duration.of(operation),

@@ -9,7 +9,7 @@ from typing import Self
 import msgspec
 
 from gatepass.errors import InvalidJson, InvalidRequest
-from gatepass.jsontext import Member, Walk, stands_once
+from gatepass.jsontext import Member, Walk, at_most_once
 from gatepass.surface.nesting import is_deeper
 
 MAX_DEPTH = 64
@@ -56,7 +56,7 @@ class Document(msgspec.Struct, frozen=True, gc=False):
         if is_deeper(body, MAX_DEPTH):
             raise _too_deep()
         model, stream, n = top.model, top.stream, top.n
-        if not stands_once(body, _MODEL if stream is _UNSET else _ROUTING):
+        if not at_most_once(body, _MODEL if stream is _UNSET else _ROUTING):
             _check_routing_names(body)
         return cls(
             body,

@@ -16,7 +16,7 @@ UNDERSCORE = ord("_")
 
 _NEVER = CREDENTIALS | FRAMING | HOP_BY_HOP
 _TELLING = frozenset((b"connection", b"content-encoding"))
-"""Of these, the ones whose value has a say here."""
+"""Of `_NEVER`, the ones whose value has a say here."""
 
 
 def safe_headers(headers: Headers) -> Headers:

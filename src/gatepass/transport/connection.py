@@ -42,7 +42,7 @@ class Owner(Protocol):
         ...
 
     def holds(self, connection: Connection) -> bool:
-        """Whether it is told to flush at the end of this turn of the loop, and writes then and not now."""
+        """Whether it is told to flush when this iteration of the loop is over, and writes then and not now."""
         ...
 
 
@@ -135,7 +135,7 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.resume_reading()
 
     def flush(self) -> None:
-        """Write the request that waited for the end of the turn, unless its connection has ended meanwhile."""
+        """Write the request that waited (see Outbox), unless its connection has ended meanwhile."""
         held, self._held = self._held, b""
         if held and self._transport is not None and self.open:
             self._unsent = False

@@ -67,7 +67,7 @@ class Incoming:
     async def pour(self, take: Callable[[bytes], bool]) -> bool:
         """See `Response`. A piece goes to `take` where it is read: an event needs no turn of the loop for
         itself and no step of a task, which was a third of its cost."""
-        if self.ended and self._fault is None and len(self.pieces) == 1:  # small and whole before it is read
+        if self.ended and self._fault is None and len(self.pieces) == 1:  # all of it is here, in one piece
             self.size = 0
             return take(self.pieces.pop())
         self._take = take

@@ -1,4 +1,4 @@
-"""What one turn of the event loop writes, written at its end in one go."""
+"""Small whole messages of one iteration of the event loop, written one after the other when it is over."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 from typing import Protocol
 
 MANY = 3
-"""With so many requests under way a small whole message waits for the others of its turn.
+"""With so many requests under way a small whole message waits for the others of its iteration.
 
 A write wakes whoever reads, and to wake a process that sleeps on another core takes the kernel longer than all else
 that the call does; of ten writes in a row only the first finds it asleep. With 64 chats at a time each takes 111 µs of
@@ -24,7 +24,7 @@ class Writer(Protocol):
 
 
 class Outbox:
-    """Whole messages only: the events of a stream go the moment they are here."""
+    """Batches writes, of whole messages only: an event of a stream that is still coming goes the moment it is here."""
 
     __slots__ = ("_waiting",)
 
@@ -33,7 +33,7 @@ class Outbox:
 
     def take(self, writer: Writer, under_way: int, loop: asyncio.AbstractEventLoop) -> bool:
         """Whether `writer` is to wait, being one of so many `under_way`: it is told to flush when all that is ready
-        in this turn of `loop` has run."""
+        in this iteration of `loop` has run."""
         waiting = self._waiting
         if not waiting:
             if under_way < MANY:

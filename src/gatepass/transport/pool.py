@@ -104,6 +104,7 @@ class Pool:
                 waiter.set_result(self._slot())
 
     def holds(self, connection: Connection) -> bool:
+        """Those that are dialed ahead count as under way: there are more than a few then."""
         return self._outbox.take(connection, len(self._slots) - len(self._idle), self._loop)
 
     def close(self) -> None:

@@ -80,7 +80,7 @@ def relayed(headers: Headers) -> list[tuple[bytes, bytes]]:
 
 @lru_cache(maxsize=1024)  # upstreams send the same few again and again
 def _goes_down(name: bytes) -> bool:
-    """Whether a field crosses that is not of NEVER_DOWN."""
+    """Whether a field outside NEVER_DOWN crosses."""
     return not (b"_" in name or name.startswith(_NEVER_DOWN_PREFIXES))
 
 

@@ -20,7 +20,7 @@ class Whole(msgspec.Struct, frozen=True):
     is_right: bool = False
     """Its vectors are all that the client's own call asked for, in order: nobody has to look again."""
     usage: Usage | None = None
-    """As `usage_of` finds it in `body`; None: nobody has looked."""
+    """As `usage_of` finds it in `body`; None: not known, ask that."""
 
 
 class Made(msgspec.Struct, frozen=True):

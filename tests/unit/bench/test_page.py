@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
-from bench.bar import Figures, judge
+from bench.bar import BARS, Figures, judge
 from bench.page import markdown
 from bench.report import aligned, report
 from bench.sample import Sample
 from bench.series import Outcome
 from bench.soak import Rest, is_flat
+from bench.why import WHY
 from bench.workloads import WORKLOADS
 
 SAMPLE = Sample(2000.0, 0.0, 1.0, 900.0, 1900.0, -1.0, -1.0, -1.0, 80.0, 0.5, 0.4, 50.0, 0)
@@ -20,6 +22,7 @@ DOCUMENT: dict[str, Any] = {
     "command": "make bench",
     "date": None,
     "machine": MACHINE,
+    "source": "0123456789abcdef",
     "versions": {"gatepass": {"uvicorn": "0.54"}},
     "rounds": 3,
     "window_s": 2.0,
@@ -34,6 +37,18 @@ def page(**changed: Any) -> str:
 def test_page_says_what_is_missed_and_by_how_much() -> None:
     assert "- Missed: idle, memory: 90 MB where ≤ 60 MB is wanted, 1.5 times as much." in page()
     assert "| idle | memory | ≤ 60 MB | 90 MB | missed: 1.5 times as much |" in page()
+
+
+def test_page_says_why_a_promise_is_missed_and_what_would_lift_it() -> None:
+    slow = Figures({("gatepass", "chat-64"): SAMPLE, ("nginx", "chat-64"): replace(SAMPLE, requests_s=99_999.0)}, {})
+    words = markdown(slow, judge(slow), OUTCOMES, WORKLOADS, DOCUMENT)
+    assert "x nginx is wanted, 17% of it.\n  A chat is some" in words
+    promises = {(bar.work, bar.measure) for bar in BARS}
+    assert set(WHY) <= promises
+
+
+def test_page_names_the_code_that_was_measured() -> None:
+    assert "nginx 1.22; `0123456789abcdef` stands for the code in src/." in page()
 
 
 def test_page_says_what_is_met() -> None:
