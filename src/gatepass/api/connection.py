@@ -104,6 +104,10 @@ class ClientConnection(asyncio.Protocol):
         else:
             self._patience.bound(reader, self._serving)
 
+    def eof_received(self) -> None:
+        """uvloop closes the transport next, and may come to this before it runs what waits (see Outbox)."""
+        self.flush()
+
     def pause_writing(self) -> None:
         """The client takes nothing: a bounded patience, at no cost for those that do take."""
         self.is_full = True

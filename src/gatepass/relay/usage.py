@@ -61,7 +61,7 @@ def _read(text: bytes) -> Usage | None:
     """Where not all that is said are counts."""
     try:
         return Usage.read(msgspec.json.decode(text))
-    except msgspec.DecodeError:
+    except ValueError:  # no JSON, or no UTF-8
         return None
 
 

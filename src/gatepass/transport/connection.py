@@ -126,7 +126,7 @@ class Connection(asyncio.BufferedProtocol):
         reply, self._reply = self._reply, None
         if reply is not None:
             self._stop_sending()
-            reply.end(TransportFault(fault, detail, stale=stale))
+            reply.end(TransportFault(fault, detail, sent=not self._held, stale=stale))
 
     def resume(self) -> None:
         """Read on, where reading stopped."""
@@ -234,8 +234,9 @@ class Connection(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         reply, parser = self._reply, self._parser
-        if reply is None or parser is None:
-            self.kill(Fault.INVALID, "the server spoke before it was asked")
+        if reply is None or parser is None or self._held:
+            # a server that is tired of waiting says 408 to nobody: what is still held goes over another connection
+            self.kill(Fault.INVALID, "the server spoke before it was asked", stale=self._held != b"")
             return
         self._heard = True
         self._overhead_bytes += nbytes

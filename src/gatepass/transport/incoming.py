@@ -93,7 +93,8 @@ class Incoming:
     def check(self) -> None:
         """Raises what this reply broke off by."""
         if self._fault is not None:
-            raise TransportFault(self._fault.fault, self._fault.detail, stale=self._fault.stale)
+            fault = self._fault
+            raise TransportFault(fault.fault, fault.detail, sent=fault.sent, stale=fault.stale)
 
     def changed(self) -> asyncio.Future[None]:
         """Done when there is more of the reply, or room for more of the request."""

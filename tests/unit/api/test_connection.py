@@ -732,6 +732,18 @@ async def test_a_held_response_is_out_before_its_client_is_told_that_this_is_the
         task.cancel()
 
 
+async def test_a_held_response_is_out_before_the_transport_of_a_client_that_is_done_sending_closes():
+    serve = AtOnce()
+    visitor = serve.visitor = Visitor(serve)
+    tasks = await crowd(visitor)
+    visitor.say(asked(b""))
+    await asyncio.sleep(0)
+    visitor.connection.eof_received()
+    assert (serve.seen, visitor.statuses) == ([0], [200])
+    for task in tasks:
+        task.cancel()
+
+
 async def test_nothing_is_written_to_a_client_that_left_before_its_turn_ended():
     serve = AtOnce()
     visitor = serve.visitor = Visitor(serve)

@@ -24,6 +24,7 @@ def test_counts_are_whole_numbers_or_missing():
         (b'{"usage":{"prompt_tokens":true,"completion_tokens":1.5,"total_tokens":3}}', Usage(None, None, 3)),
         (b'{"usage":null}', None),
         (b'{"usage":{"total_tokens":1,}}', None),
+        (b'{"usage":{"total_tokens":1.5,"note":"\xff"}}', None),
         (b'{"usage":{"total_tokens":1}' + b" " * 5_000 + b"}", None),
         (b"", None),
     ],

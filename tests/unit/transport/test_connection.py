@@ -330,14 +330,30 @@ async def test_a_held_request_whose_server_closes_meanwhile_may_be_sent_again():
     assert (fault.fault, fault.stale, wire.sent) == (Fault.CLOSED, True, written)
 
 
-async def test_a_server_that_replies_before_it_was_asked_gets_no_other_request():
-    wire, asking = waiting()
+@pytest.mark.parametrize("kept", [True, False])
+async def test_what_a_server_says_before_a_held_request_is_out_is_no_answer_to_it(kept: bool):
+    """One that is tired of waiting says 408 and closes: the request goes over another connection."""
+    wire = Wire()
+    if kept:
+        await body_of(await begun(wire, OK))
+    wire.holding = True
+    asking = asked(wire)
     await rest()
-    wire.feed(OK)
-    assert await body_of(await asking) == b"fine"
+    written = wire.sent
+    wire.feed(b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
+    fault = await fault_of(asking)
     wire.connection.flush()
+    assert (fault.fault, fault.stale, fault.sent, wire.sent) == (Fault.INVALID, True, False, written)
+
+
+@pytest.mark.parametrize("holding", [True, False])
+async def test_the_fault_of_a_held_request_says_that_nothing_was_sent(holding: bool):
+    wire = Wire()
+    wire.holding = holding
+    asking = asked(wire)
     await rest()
-    assert (wire.sent, wire.told) == (b"", ["lost"])
+    wire.end(None)
+    assert (await fault_of(asking)).sent is not holding
 
 
 async def test_only_what_fits_in_one_piece_with_its_head_is_held():
