@@ -6,7 +6,7 @@ What every request makes is a msgspec struct: one is made in 50 ns, a frozen dat
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -22,6 +22,12 @@ def header(headers: Headers, name: bytes) -> bytes | None:
         if key == name:
             return value
     return None
+
+
+def named_by_connection(headers: Iterable[tuple[bytes, bytes]]) -> set[bytes]:
+    """The fields that `connection` says belong to one hop (RFC 9110 7.6.1)."""
+    lists = [value.split(b",") for name, value in headers if name == b"connection"]
+    return {named.strip().lower() for listed in lists for named in listed}
 
 
 class Secret:

@@ -30,7 +30,6 @@ class Live:
         self.draining = False
         self._limit = limit
         self._places: set[Place] = set()
-        self.enter = self._places.add
         self._loop: asyncio.AbstractEventLoop | None = None
         """That of all requests, known from the first one on."""
         self._idle = asyncio.Event()
@@ -54,6 +53,9 @@ class Live:
         if loop is None:
             loop = self._loop = asyncio.get_running_loop()
         return Place(self, reply, loop)
+
+    def enter(self, place: Place) -> None:
+        self._places.add(place)
 
     def leave(self, place: Place) -> None:
         self._places.discard(place)

@@ -148,6 +148,7 @@ async def _converse(visit: Visit, call: Call, caller: AccessKey) -> None:
     targets = visit.gate.routes.resolve(call.operation.name, call.model, may_see)
     bound = _bound_total(visit, targets[0])
     try:
+        # nearly always there is one: no coroutine to choose among them
         answer = await (_at(visit, call, targets[0]) if len(targets) == 1 else _answer(visit, call, targets))
         await relay(answer, visit.reply, visit.exchange, visit.heartbeat, visit.gate)
     finally:

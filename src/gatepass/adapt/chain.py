@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from types import MappingProxyType
 
-from gatepass.adapt.changes.always import StreamOptions, Vectors
+from gatepass.adapt.changes.always import OF_STREAMS, OF_VECTORS, StreamOptions, Vectors
+from gatepass.adapt.images import WORDS as IMAGES
 from gatepass.adapt.images import Images
 from gatepass.adapt.model_name import ModelName
 from gatepass.adapt.rule import Rule
@@ -18,9 +19,9 @@ _NAMING: tuple[Rule, ...] = BUILT_IN[-1:]
 """The rules for a body in which no other finds its words."""
 _WORDS = MappingProxyType(
     {
-        (Surface.CHAT, False): any_of(*STRAYS, "images", "stream_options"),
-        (Surface.CHAT, True): any_of(*STRAYS, "images"),
-        (Surface.EMBEDDINGS, False): any_of(*STRAYS, "base64"),
+        (Surface.CHAT, False): any_of(*STRAYS, *IMAGES, *OF_STREAMS),
+        (Surface.CHAT, True): any_of(*STRAYS, *IMAGES),
+        (Surface.EMBEDDINGS, False): any_of(*STRAYS, *OF_VECTORS),
     }
 )
 """Without one of these in a body, by its surface and whether it asks for a stream, no built-in rule but the last

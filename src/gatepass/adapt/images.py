@@ -10,9 +10,13 @@ from msgspec.structs import replace
 from gatepass.adapt.image import image_part, kind_at, refused
 from gatepass.call import Call, Surface, Target
 from gatepass.errors import InvalidImage
-from gatepass.jsontext import Edit, Member, Piece, Walk, edited, mentions, removals, string
+from gatepass.jsontext import Edit, Member, Piece, Walk, any_of, edited, may_name, removals, string
 
 Part = tuple[Piece, ...]
+
+WORDS = ("images",)
+"""Where none of these stands in a body, the rule does not concern it."""
+_WORDS = any_of(*WORDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +46,7 @@ class Images:
 
     def apply(self, call: Call, target: Target) -> Call:
         del target
-        if call.operation.surface is not Surface.CHAT or not mentions(call.body, (b'"images"',)):
+        if call.operation.surface is not Surface.CHAT or not may_name(call.body, _WORDS):
             return call
         count, edits = _moves(call.body)
         if not edits:

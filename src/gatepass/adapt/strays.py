@@ -5,13 +5,13 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from gatepass.call import Call, Target
-from gatepass.jsontext import Walk, edited, mentions, removals
+from gatepass.jsontext import Walk, any_of, edited, may_name, removals
 
 STRAYS = ("drop_params", "model_type")
 """RAGFlow sends the first with every embedding up to v0.27.0 (infiniflow/ragflow#18584) and let the
 second slip into chats (infiniflow/ragflow#15427). Azure answers: Unrecognized request argument."""
 
-_STRAYS = tuple(b'"%b"' % name.encode() for name in STRAYS)
+_STRAYS = any_of(*STRAYS)
 
 
 class Strays:
@@ -21,7 +21,7 @@ class Strays:
 
     def apply(self, call: Call, target: Target) -> Call:
         del target
-        if not mentions(call.body, _STRAYS):
+        if not may_name(call.body, _STRAYS):
             return call
         listed = list(Walk(call.body).members())
         gone = [member for member in listed if member.name in STRAYS]

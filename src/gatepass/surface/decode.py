@@ -8,7 +8,7 @@ from gatepass.call import Call, Inbound, Operation
 from gatepass.errors import InvalidRequest
 from gatepass.jsontext import string
 from gatepass.surface.document import Document
-from gatepass.surface.headers import safe_headers, safe_headers_of_read
+from gatepass.surface.headers import safe_headers
 
 MAX_MODEL_CHARS = 512
 MAX_CHOICES = 128
@@ -26,7 +26,7 @@ def decode(inbound: Inbound, operation: Operation, body: bytes, caller: str) -> 
     for an upstream picks from them. `model` is "" where the body names none.
     Raises UnsupportedEncoding, InvalidJson and InvalidRequest.
     """
-    headers = safe_headers_of_read(inbound.headers)
+    headers = safe_headers(inbound.headers, is_read=True)
     document = Document.read(body)
     model, stream, choices = _model(document.model), _stream(document.stream), _choices(document.n)
     return Call(inbound.id, operation, caller, model, body, headers, stream, choices)

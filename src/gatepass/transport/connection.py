@@ -17,15 +17,13 @@ from gatepass.errors import Fault, TransportFault
 from gatepass.transport.deadline import Deadline
 from gatepass.transport.head import FIELDS, HEAD_BYTES, objection
 from gatepass.transport.incoming import Incoming
+from gatepass.transport.outgoing import Outgoing
 
 AHEAD_BYTES = 256 * 1024
 """Reading stops while more than this of a body is here and nobody takes it."""
 
 JOINED_BYTES = 64 * 1024
 """A body up to this size goes out in one piece with its head: a copy is cheaper than a call."""
-
-SLICE_BYTES = 256 * 1024
-"""A larger one is handed to the loop in slices of this size, each when the one before is nearly out."""
 
 CONTINUE, SWITCHING, OK = 100, 101, 200
 
@@ -62,7 +60,6 @@ class Connection(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport | None = None
         self._parser: httptools.HttpResponseParser | None = None
         self._reply: Incoming | None = None
-        self._sending: asyncio.Timeout | None = None
         self.kept = False
         """It has lain idle: its server may have closed it meanwhile, and nobody is to blame."""
         self._killed = False
@@ -74,10 +71,11 @@ class Connection(asyncio.BufferedProtocol):
         self._fields: list[tuple[bytes, bytes]] = []
         self._problem: str | None = None
         self._held = b""
+        self._outgoing: Outgoing | None = None
         self._overhead_bytes = 0
         self._heard = self._whole = self._keeps = self._surplus = False
-        self._until_close = self._to_head = self._unsent = False
-        self._reading_paused = self._writing_paused = False
+        self._until_close = self._to_head = False
+        self._reading_paused = self.is_full = False
 
     @property
     def open(self) -> bool:
@@ -100,12 +98,11 @@ class Connection(asyncio.BufferedProtocol):
         self._to_head = to_head
         self.deadline.set(bounds.first_byte_s)
         try:
-            if not isinstance(body, bytes):
-                await self._pass_on(transport, reply, head, body, bounds.first_byte_s)
-            elif len(body) <= JOINED_BYTES:
+            if isinstance(body, bytes) and len(body) <= JOINED_BYTES:
                 self._send(transport, head + body)
             else:
-                await self._write(transport, reply, head, body, bounds.first_byte_s)
+                outgoing = self._outgoing = Outgoing(self, transport, reply, bounds.first_byte_s)
+                await (outgoing.write(head, body) if isinstance(body, bytes) else outgoing.pass_on(head, body))
             while not reply.status:
                 if reply.ended:
                     reply.check()
@@ -125,7 +122,8 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.abort()
         reply, self._reply = self._reply, None
         if reply is not None:
-            self._stop_sending()
+            if self._outgoing is not None:
+                self._outgoing.stop()
             reply.end(TransportFault(fault, detail, sent=not self._held, stale=stale))
 
     def resume(self) -> None:
@@ -138,76 +136,19 @@ class Connection(asyncio.BufferedProtocol):
         """Write the request that waited (see Outbox), unless its connection has ended meanwhile."""
         held, self._held = self._held, b""
         if held and self._transport is not None and self.open:
-            self._unsent = False
             self._transport.write(held)
 
     def _send(self, transport: asyncio.Transport, request: bytes) -> None:
         if self._owner.holds(self):
-            self._held, self._unsent = request, True
+            self._held = request
         else:
             transport.write(request)
 
     def _begin(self) -> asyncio.Transport:
-        transport = self._transport
-        if transport is None or self._killed or transport.is_closing():
+        if self._transport is None or not self.open:
             raise TransportFault(*self._why, sent=False, stale=self.kept)
         self._forget()
-        return transport
-
-    async def _write(
-        self, transport: asyncio.Transport, reply: Incoming, head: bytes, body: bytes, bound_s: float
-    ) -> None:
-        self._unsent = True
-        transport.write(head)
-        view = memoryview(body)
-        for start in range(0, len(body), SLICE_BYTES):
-            while self._writing_paused and not (reply.status or reply.ended):
-                self.deadline.set(bound_s)
-                await reply.changed()
-            if reply.status or not self.open:  # uvloop raises where asyncio ignores a write to what is closing
-                return
-            transport.write(view[start : start + SLICE_BYTES])
-        self._unsent = False
-        self.deadline.set(bound_s)
-
-    async def _pass_on(
-        self, transport: asyncio.Transport, reply: Incoming, head: bytes, body: Upload, bound_s: float
-    ) -> None:
-        """Write an upload, piece by piece as it comes: while one is waited for, its sender is bounded and not the
-        server, and a reply ends the wait."""
-        self._unsent = True
-        self.deadline.lift()
-        is_chunked = body.length_bytes is None
-        transport.write(head)
-        try:
-            async with asyncio.timeout(None) as sending:
-                self._sending = sending
-                async for piece in body:
-                    while self._writing_paused and not (reply.status or reply.ended):
-                        self.deadline.set(bound_s)
-                        await reply.changed()
-                        self.deadline.lift()
-                    if reply.status or not self.open:
-                        return
-                    transport.write(b"%x\r\n%b\r\n" % (len(piece), piece) if is_chunked else piece)
-        except TimeoutError:
-            if not sending.expired():
-                raise
-            return  # `_stop_sending` was here
-        finally:
-            self._sending = None
-        if reply.status or not self.open:
-            return
-        if is_chunked:
-            transport.write(b"0\r\n\r\n")
-        self._unsent = False
-        self.deadline.set(bound_s)
-
-    def _stop_sending(self) -> None:
-        """The reply is here, or there will be none: nothing more of an upload is waited for."""
-        sending, self._sending = self._sending, None
-        if sending is not None:
-            sending.reschedule(0)
+        return self._transport
 
     def _late(self) -> None:
         if self._reply is not None and self._reply.status:
@@ -272,10 +213,10 @@ class Connection(asyncio.BufferedProtocol):
         self._owner.lost(self)
 
     def pause_writing(self) -> None:
-        self._writing_paused = True
+        self.is_full = True
 
     def resume_writing(self) -> None:
-        self._writing_paused = False
+        self.is_full = False
         if self._reply is not None:
             self._reply.wake()
 
@@ -297,7 +238,7 @@ class Connection(asyncio.BufferedProtocol):
         self._reply = None
         self.deadline.lift()
         reply.end()
-        if self._keeps and not (self._surplus or self._problem or self._unsent) and self._is_free():
+        if self._keeps and not (self._surplus or self._problem) and self._is_written():
             if self._reading_paused:
                 self.resume()
             self.kept = True
@@ -305,12 +246,11 @@ class Connection(asyncio.BufferedProtocol):
         else:
             self.kill()
 
-    def _is_free(self) -> bool:
-        """Whether it is open, and nothing of a request is left to be written."""
-        transport = self._transport
-        if transport is None or self._killed or transport.is_closing():
+    def _is_written(self) -> bool:
+        """Whether nothing of the request is left, and the next one can follow."""
+        if self._transport is None or not self.open or (self._outgoing is not None and not self._outgoing.is_out):
             return False
-        return transport.get_write_buffer_size() == 0
+        return self._transport.get_write_buffer_size() == 0
 
     # httptools calls these
 
@@ -331,16 +271,13 @@ class Connection(asyncio.BufferedProtocol):
             return
         headers = tuple(self._fields)
         named = dict(headers)
-        problem = None
-        if status < OK or self._overhead_bytes > HEAD_BYTES:
-            problem = self._problem_of(status)
-        problem = self._problem = problem or objection(headers, named)
-        if problem is not None:
+        self._problem = self._problem_of(status) or objection(headers, named)
+        if self._problem is not None:
             return
         self._until_close = b"content-length" not in named and b"transfer-encoding" not in named
         self._whole = self._to_head
-        if self._unsent:
-            self._stop_sending()
+        if self._outgoing is not None:
+            self._outgoing.stop()
         reply.status, reply.headers, reply.named = status, headers, named
 
     def _problem_of(self, status: int) -> str | None:

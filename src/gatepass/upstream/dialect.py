@@ -47,7 +47,9 @@ class Dialect(Protocol):
 
     def read_complaint(self, document: Any, *, refused: bool = False, mask: Mask = unmasked) -> Complaint | None: ...
 
-    def judge_head(self, upstream: str, status: int, headers: Headers, *, host: str = "") -> GatepassError | None: ...
+    def judge_head(self, upstream: str, status: int, headers: Headers, *, host: str = "") -> GatepassError | None:
+        """Not asked of a 200, whose head says nothing yet."""
+        ...
 
     def judge_refusal(self, reply: Reply) -> UpstreamError: ...
 
@@ -70,7 +72,7 @@ class OpenaiDialect:
         forward_headers: Collection[str] = (),
     ) -> Request:
         """`call` as a request to `base_url`, without its credential (`authorize.Carrier` adds that)."""
-        return written(call, _below(base_url, call.operation.path), timeouts, forward_headers)
+        return written(call, operation_url(base_url, call.operation), timeouts, forward_headers)
 
     relay_headers = staticmethod(relayed)
     read_complaint = staticmethod(read_complaint)

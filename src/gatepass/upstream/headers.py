@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from functools import lru_cache
 
-from gatepass.call import Headers
+from gatepass.call import Headers, named_by_connection
 from gatepass.lexicon import CREDENTIALS, HOP_BY_HOP, MADE_ANEW
 
 FORWARDED = frozenset({b"user-agent", b"openai-organization", b"openai-project", b"traceparent", b"tracestate"})
@@ -90,7 +90,5 @@ def _content_type(kinds: Sequence[bytes]) -> bytes:
 
 
 def _not_named(fields: list[tuple[bytes, bytes]], headers: Headers) -> list[tuple[bytes, bytes]]:
-    """`fields` without those that `connection` names in `headers`."""
-    said = [value for name, value in headers if name == b"connection"]
-    named = {token.strip().lower() for value in said for token in value.split(b",")}
+    named = named_by_connection(headers)
     return [field for field in fields if field[0] not in named]

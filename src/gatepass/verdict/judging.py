@@ -55,11 +55,9 @@ async def _check(case: Case) -> None:
 
 def _answer(case: Case) -> Awaitable[Answer]:
     """Reads it in the way that the call and the reply's content type ask for."""
-    call = case.call
-    surface = call.operation.surface
-    if surface is Surface.CHAT or surface is Surface.RESPONSES:
-        return begin(case) if call.stream else gather(case) if says_stream(case) else hold(case)
-    return _pass(case) if surface is Surface.RAW else hold(case)
+    if case.may_stream:
+        return begin(case) if case.call.stream else gather(case) if says_stream(case) else hold(case)
+    return _pass(case) if case.call.operation.surface is Surface.RAW else hold(case)
 
 
 async def _pass(case: Case) -> Answer:

@@ -7,6 +7,8 @@ import gc
 import json
 import logging
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 from uvicorn.server import ServerState
@@ -18,7 +20,7 @@ from gatepass.api.spare import SPARE_CONNECTIONS
 from gatepass.api.turn import AHEAD_BYTES, Turn
 from gatepass.errors import ClientGone, GatepassError
 from tests.unit.api.visitor import DATE, KEEP_ALIVE_S, Visitor, asked
-from tests.unit.transport.loop import advance, driven, rest
+from tests.unit.transport.loop import advance, driven, one_turn, rest
 
 LIMIT_BYTES = 1_000_000
 RECEIVE_S = 20.0
@@ -656,11 +658,20 @@ async def test_a_connection_that_is_over_leaves_nothing_to_the_collector(raw: by
 # a response that waits for the end of the turn
 
 
-async def crowd(visitor: Visitor, others: int = 5) -> list[asyncio.Task[None]]:
-    """Others that are under way beside what `visitor` asks."""
-    tasks = [asyncio.ensure_future(asyncio.sleep(9)) for _ in range(others)]
+@contextmanager
+def crowded(visitor: Visitor, others: int = 5) -> Iterator[None]:
+    """Inside it `others` are under way beside what `visitor` asks."""
+
+    async def busy() -> None:
+        await asyncio.Event().wait()
+
+    tasks = [asyncio.ensure_future(busy()) for _ in range(others)]
     visitor.state.tasks.update(tasks)
-    return tasks
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 class AtOnce:
@@ -687,71 +698,59 @@ async def test_a_small_response_waits_for_the_others_of_its_turn(others: int, si
     serve = AtOnce()
     serve.size = size
     visitor = serve.visitor = Visitor(serve)
-    tasks = await crowd(visitor, others)
-    visitor.say(asked(b""))
-    await rest()
-    assert (serve.seen, visitor.statuses) == ([written], [200])
-    for task in tasks:
-        task.cancel()
+    with crowded(visitor, others):
+        visitor.say(asked(b""))
+        await rest()
+        assert (serve.seen, visitor.statuses) == ([written], [200])
 
 
 async def test_what_follows_a_held_response_stands_behind_it():
     serve = AtOnce()
     visitor = serve.visitor = Visitor(serve)
-    tasks = await crowd(visitor)
-    visitor.say(asked(b""))
-    await asyncio.sleep(0)
-    visitor.say(b"no HTTP\r\n\r\n")
-    assert serve.seen == [0]
-    assert visitor.heard.startswith(OK % (2, b"xx") + b"HTTP/1.1 400 ")
-    for task in tasks:
-        task.cancel()
+    with crowded(visitor):
+        visitor.say(asked(b""))
+        await one_turn()
+        visitor.say(b"no HTTP\r\n\r\n")
+        assert serve.seen == [0]
+        assert visitor.heard.startswith(OK % (2, b"xx") + b"HTTP/1.1 400 ")
 
 
 async def test_a_held_response_is_out_before_its_connection_closes():
     serve = AtOnce()
     visitor = serve.visitor = Visitor(serve)
-    tasks = await crowd(visitor)
-    visitor.say(asked(b"", "connection: close"))
-    await rest()
-    assert (serve.seen, visitor.statuses, visitor.transport.closing) == ([1], [200], True)
-    for task in tasks:
-        task.cancel()
+    with crowded(visitor):
+        visitor.say(asked(b"", "connection: close"))
+        await rest()
+        assert (serve.seen, visitor.statuses, visitor.transport.closing) == ([1], [200], True)
 
 
 async def test_a_held_response_is_out_before_its_client_is_told_that_this_is_the_end():
     """It is refused while its body still comes: the connection lingers behind the response."""
     serve = AtOnce()
     visitor = serve.visitor = Visitor(serve)
-    tasks = await crowd(visitor)
-    visitor.say(asked(b"", "content-length: 9", "connection: close") + b"half")
-    await rest()
-    assert (visitor.statuses, visitor.transport.ended) == ([200], True)
-    assert visitor.transport.pieces_at_end == 1
-    for task in tasks:
-        task.cancel()
+    with crowded(visitor):
+        visitor.say(asked(b"", "content-length: 9", "connection: close") + b"half")
+        await rest()
+        assert (visitor.statuses, visitor.transport.ended) == ([200], True)
+        assert visitor.transport.pieces_at_end == 1
 
 
 async def test_a_held_response_is_out_before_the_transport_of_a_client_that_is_done_sending_closes():
     serve = AtOnce()
     visitor = serve.visitor = Visitor(serve)
-    tasks = await crowd(visitor)
-    visitor.say(asked(b""))
-    await asyncio.sleep(0)
-    visitor.connection.eof_received()
-    assert (serve.seen, visitor.statuses) == ([0], [200])
-    for task in tasks:
-        task.cancel()
+    with crowded(visitor):
+        visitor.say(asked(b""))
+        await one_turn()
+        visitor.connection.eof_received()
+        assert (serve.seen, visitor.statuses) == ([0], [200])
 
 
 async def test_nothing_is_written_to_a_client_that_left_before_its_turn_ended():
     serve = AtOnce()
     visitor = serve.visitor = Visitor(serve)
-    tasks = await crowd(visitor)
-    visitor.say(asked(b""))
-    await asyncio.sleep(0)
-    visitor.transport.abort()
-    await rest()
-    assert (serve.seen, visitor.heard) == ([0], b"")
-    for task in tasks:
-        task.cancel()
+    with crowded(visitor):
+        visitor.say(asked(b""))
+        await one_turn()
+        visitor.transport.abort()
+        await rest()
+        assert (serve.seen, visitor.heard) == ([0], b"")

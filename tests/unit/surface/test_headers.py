@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gatepass.errors import UnsupportedEncoding
-from gatepass.surface.headers import check_encoding, safe_headers, safe_headers_of_read
+from gatepass.surface.headers import check_encoding, safe_headers
 
 
 def test_safe_headers_stay_in_order_duplicates_included():
@@ -76,6 +76,6 @@ def test_one_pass_keeps_what_one_look_after_the_other_keeps(headers):
         check_encoding(headers)
     except UnsupportedEncoding as refusal:
         with pytest.raises(UnsupportedEncoding, match=re.escape(refusal.message)):
-            safe_headers_of_read(headers)
+            safe_headers(headers, is_read=True)
     else:
-        assert safe_headers_of_read(headers) == kept
+        assert safe_headers(headers, is_read=True) == kept

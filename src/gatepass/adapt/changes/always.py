@@ -6,7 +6,11 @@ from gatepass.adapt.changes.change import revised
 from gatepass.adapt.changes.streams import OrphanedOptions
 from gatepass.adapt.changes.vectors import FloatVectors
 from gatepass.call import Call, Surface, Target
-from gatepass.jsontext import mentions
+from gatepass.jsontext import any_of, may_name
+
+OF_STREAMS, OF_VECTORS = ("stream_options",), ("base64",)
+"""Where none of these stands in a body, the rules below do not concern it."""
+_OF_STREAMS, _OF_VECTORS = any_of(*OF_STREAMS), any_of(*OF_VECTORS)
 
 
 class StreamOptions:
@@ -16,7 +20,7 @@ class StreamOptions:
 
     def apply(self, call: Call, target: Target) -> Call:
         del target
-        if call.stream or call.operation.surface is not Surface.CHAT or not mentions(call.body, (b'"stream_options"',)):
+        if call.stream or call.operation.surface is not Surface.CHAT or not may_name(call.body, _OF_STREAMS):
             return call
         return revised(call, [OrphanedOptions()])[0]
 
@@ -29,6 +33,6 @@ class Vectors:
 
     def apply(self, call: Call, target: Target) -> Call:
         del target
-        if call.operation.surface is not Surface.EMBEDDINGS or not mentions(call.body, (b'"base64"',)):
+        if call.operation.surface is not Surface.EMBEDDINGS or not may_name(call.body, _OF_VECTORS):
             return call
         return revised(call, [FloatVectors()])[0]

@@ -1,0 +1,100 @@
+"""The body of a request on its way out, as fast as the server takes it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol
+
+from gatepass.call import Upload
+from gatepass.transport.deadline import Deadline
+from gatepass.transport.incoming import Incoming
+
+SLICE_BYTES = 256 * 1024
+"""A large body is handed to the loop in slices of this size, each when the one before is nearly out."""
+
+
+class Line(Protocol):
+    """The connection, as much of it as a body may know."""
+
+    deadline: Deadline
+    is_full: bool
+    """Whether the server has to take something before more is written."""
+
+    @property
+    def open(self) -> bool: ...
+
+
+class Outgoing:
+    """A body that does not go out with its head: `is_out` when all of it does.
+
+    A reply that comes meanwhile ends the sending: it is an error that wants no more of it. Each wait for the server is
+    bounded by `bound_s`.
+    """
+
+    __slots__ = ("_bound_s", "_line", "_reply", "_sending", "_transport", "is_out")
+
+    def __init__(self, line: Line, transport: asyncio.Transport, reply: Incoming, bound_s: float) -> None:
+        self._line = line
+        self._transport = transport
+        self._reply = reply
+        self._bound_s = bound_s
+        self._sending: asyncio.Timeout | None = None
+        self.is_out = False
+
+    async def write(self, head: bytes, body: bytes) -> None:
+        """Write a body that is here, behind its head."""
+        self._transport.write(head)
+        view = memoryview(body)
+        for start in range(0, len(body), SLICE_BYTES):
+            await self._room()
+            if self._is_over():
+                return
+            self._transport.write(view[start : start + SLICE_BYTES])
+        self._end()
+
+    async def pass_on(self, head: bytes, body: Upload) -> None:
+        """Write an upload, piece by piece as it comes: while one is waited for, its sender is bounded and not the
+        server, and a reply ends the wait."""
+        self._line.deadline.lift()
+        is_chunked = body.length_bytes is None
+        self._transport.write(head)
+        try:
+            async with asyncio.timeout(None) as sending:
+                self._sending = sending
+                async for piece in body:
+                    if self._line.is_full:
+                        await self._room()
+                        self._line.deadline.lift()
+                    if self._is_over():
+                        return
+                    self._transport.write(b"%x\r\n%b\r\n" % (len(piece), piece) if is_chunked else piece)
+        except TimeoutError:
+            if not sending.expired():
+                raise
+            return  # `stop` was here
+        finally:
+            self._sending = None
+        if self._is_over():
+            return
+        if is_chunked:
+            self._transport.write(b"0\r\n\r\n")
+        self._end()
+
+    def stop(self) -> None:
+        """The reply is here, or there will be none: nothing more of an upload is waited for."""
+        sending, self._sending = self._sending, None
+        if sending is not None:
+            sending.reschedule(0)
+
+    async def _room(self) -> None:
+        while self._line.is_full and not (self._reply.status or self._reply.ended):
+            self._line.deadline.set(self._bound_s)
+            await self._reply.changed()
+
+    def _is_over(self) -> bool:
+        """Whether nothing more is wanted; uvloop raises where asyncio ignores a write to what is closing."""
+        return bool(self._reply.status) or not self._line.open
+
+    def _end(self) -> None:
+        self.is_out = True
+        self._line.deadline.set(self._bound_s)
