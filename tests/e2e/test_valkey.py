@@ -152,6 +152,10 @@ def test_a_dump_of_the_store_gives_no_token(tmp_path, store):
         assert CLIENT_SECRET.encode() not in dumped
 
 
+TURNS = 12
+"""Of the loop, and some more than a request of the store takes."""
+
+
 class TestRealServer(StoreContract):
     @pytest.fixture
     async def shared(self, store):
@@ -161,3 +165,20 @@ class TestRealServer(StoreContract):
         yield Shared(here, there, asyncio.sleep)
         await here.aclose()
         await there.aclose()
+
+    async def test_a_request_that_is_given_up_goes_no_further(self, shared):
+        """The client's own timeout lost one cancellation in fourteen, and a second token was minted in a life."""
+        went_on: list[int] = []
+
+        async def work(turns: int) -> None:
+            await shared.here.put("kind/name", b"value", 60.0)
+            went_on.append(turns)
+
+        for turns in [*range(TURNS)] * 25:
+            task = asyncio.ensure_future(work(turns))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            went_on.clear()
+            if task.cancel():
+                await asyncio.wait([task])
+                assert (task.cancelled(), went_on) == (True, []), turns

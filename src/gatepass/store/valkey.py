@@ -2,6 +2,8 @@
 
 That client is imported here and nowhere else. Its own retries, health checks and timeouts are off:
 `guard.py` bounds each request as a whole, and a connection whose request was cut short is closed.
+A timeout of the client's own would do worse than nothing: it is an `asyncio.wait_for`, which in Python 3.11 loses a
+cancellation that comes when what it waits for is done (python/cpython#86296), and a fetch that was given up goes on.
 """
 
 from __future__ import annotations
@@ -130,6 +132,7 @@ def _connection(settings: StoreSettings) -> dict[str, Any]:
         "client_name": "gatepass",
         "lib_name": None,
         "lib_version": None,
+        "socket_timeout": None,
         "socket_connect_timeout": CLOSING_S,  # it bounds the closing of a connection too, which nobody else does
     }
     if settings.password is not None:
