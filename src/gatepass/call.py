@@ -12,6 +12,8 @@ from typing import Any, ClassVar, Protocol
 
 import msgspec
 
+from gatepass.asked import Asked
+
 Headers = tuple[tuple[bytes, bytes], ...]
 """Header fields in order; names in lower case."""
 
@@ -123,6 +125,12 @@ class Call(msgspec.Struct, frozen=True, gc=False):
     adapted: tuple[str, ...] = ()
     max_inputs: int | None = None
     """At most so many inputs of an embeddings call in one request (see adapt/splitting.py); None: as they came."""
+    asked: Asked | None = None
+    """See `wishes`: read with the rest of the client's body, in one pass; None but for embeddings."""
+
+    def wishes(self) -> Asked:
+        """What an embeddings call asks for, as the client sent it: of one made by hand its body tells."""
+        return self.asked or Asked.of(self.body)
 
     def with_body(self, body: bytes, *entries: str) -> Call:
         """The same call with another body; `entries` join `adapted`."""
@@ -137,6 +145,7 @@ class Call(msgspec.Struct, frozen=True, gc=False):
             self.choices,
             (*self.adapted, *entries),
             self.max_inputs,
+            self.asked,
         )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
-from gatepass.adapt.asked import Asked
 from gatepass.adapt.embeddings import PARALLEL, answer
 from gatepass.adapt.splitting import counts_of, split
 from gatepass.call import Call
@@ -27,7 +26,7 @@ async def embedded(wanted: Call, adapted: Call, upstream: str, exchange: Exchang
     replies = [_held(each) for each in answers]
     if len(replies) == 1 and replies[0].is_right:
         return replies[0]
-    asked = Asked.of(wanted.body)
+    asked = wanted.wishes()
     body, put_right = answer([reply.body for reply in replies], counts_of(parts, asked), asked, upstream)
     done = dict.fromkeys((*(name for reply in replies for name in reply.adapted), *put_right))
     return Whole(replies[0].status, replies[0].headers, body, tuple(done))

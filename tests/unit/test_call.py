@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from gatepass.asked import Asked
 from gatepass.call import Call, Operation, Secret, Surface, header
 
 
@@ -50,6 +51,7 @@ def test_a_call_with_another_body_is_the_same_call_in_everything_else():
         "choices": 2,
         "adapted": ("a",),
         "max_inputs": 3,
+        "asked": Asked(2),
     }
     assert set(values) == set(Call.__struct_fields__)
     call = Call(**values)

@@ -16,8 +16,8 @@ from typing import Any
 
 import msgspec
 
-from gatepass.adapt.asked import Asked, whole
 from gatepass.adapt.encoding import encoded
+from gatepass.asked import Asked, whole
 from gatepass.errors import UpstreamInvalid
 
 FLOAT_BYTES = 4

@@ -9,7 +9,7 @@ from typing import overload
 
 from msgspec.structs import replace
 
-from gatepass.adapt.asked import Asked
+from gatepass.asked import Asked
 from gatepass.call import Call
 from gatepass.jsontext import Edit, Member, Walk, edited
 

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from gatepass.adapt.asked import Asked
+from gatepass.asked import Asked
 
 LOOKED_BYTES = 4 * 1024
 """So much of all vectors together is read as JSON: all of short ones, the ends of others."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from gatepass.call import Call, Inbound, Operation
+from gatepass.call import Call, Inbound, Operation, Surface
 from gatepass.errors import InvalidRequest
 from gatepass.jsontext import string
 from gatepass.surface.document import Document
@@ -27,9 +27,9 @@ def decode(inbound: Inbound, operation: Operation, body: bytes, caller: str) -> 
     Raises UnsupportedEncoding, InvalidJson and InvalidRequest.
     """
     headers = safe_headers(inbound.headers, is_read=True)
-    document = Document.read(body)
+    document = Document.read(body, asks_vectors=operation.surface is Surface.EMBEDDINGS)
     model, stream, choices = _model(document.model), _stream(document.stream), _choices(document.n)
-    return Call(inbound.id, operation, caller, model, body, headers, stream, choices)
+    return Call(inbound.id, operation, caller, model, body, headers, stream, choices, asked=document.asked)
 
 
 def without_body(inbound: Inbound, operation: Operation, caller: str, model: str) -> Call:

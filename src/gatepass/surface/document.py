@@ -8,6 +8,7 @@ from typing import Self
 
 import msgspec
 
+from gatepass.asked import Asked, count_of
 from gatepass.errors import InvalidJson, InvalidRequest
 from gatepass.jsontext import Member, Walk, at_most_once
 from gatepass.surface.nesting import is_deeper
@@ -27,7 +28,16 @@ class _Top(msgspec.Struct, gc=False):
     n: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
+class _TopOfInputs(_Top, gc=False, kw_only=True):
+    """Of an embeddings request with a list of inputs: a second pass would cost as much as the first."""
+
+    input: list[msgspec.Raw]
+    dimensions: msgspec.Raw = msgspec.Raw(b"")
+    encoding_format: msgspec.Raw = msgspec.Raw(b"")
+
+
 _TOP = msgspec.json.Decoder(_Top)
+_TOP_OF_INPUTS = msgspec.json.Decoder(_TopOfInputs)
 _ROUTING = (b'"model"', b'"stream"')
 _MODEL = _ROUTING[:1]
 _UNSET = msgspec.UNSET
@@ -45,14 +55,18 @@ class Document(msgspec.Struct, frozen=True, gc=False):
     model: bytes | None
     stream: bytes | None
     n: bytes | None
+    asked: Asked | None = None
 
     @classmethod
-    def read(cls, body: bytes) -> Self:
-        """Raises InvalidJson for what is no JSON object in UTF-8, or nested deeper than 64, and
-        InvalidRequest where `model` or `stream` stands twice or is spelled with escapes."""
+    def read(cls, body: bytes, *, asks_vectors: bool = False) -> Self:
+        """`asks_vectors`: it is an embeddings request, so `asked` is read too.
+
+        Raises InvalidJson for what is no JSON object in UTF-8, or nested deeper than 64, and
+        InvalidRequest where `model` or `stream` stands twice or is spelled with escapes.
+        """
         if not body.isascii():
             _check_utf8(body)
-        top = _top_level(body)
+        top, asked = _of_inputs(body) if asks_vectors else (_top_level(body), None)
         if is_deeper(body, MAX_DEPTH):
             raise _too_deep()
         model, stream, n = top.model, top.stream, top.n
@@ -63,6 +77,7 @@ class Document(msgspec.Struct, frozen=True, gc=False):
             None if model is _UNSET else bytes(model),
             None if stream is _UNSET else bytes(stream),
             None if n is _UNSET else bytes(n),
+            asked,
         )
 
 
@@ -86,6 +101,14 @@ def _top_level(body: bytes) -> _Top:
         raise InvalidJson(_complaint(body, str(error))) from None
     except RecursionError:
         raise _too_deep() from None
+
+
+def _of_inputs(body: bytes) -> tuple[_Top, Asked]:
+    try:
+        top = _TOP_OF_INPUTS.decode(body)
+    except (msgspec.DecodeError, RecursionError):  # one text, or no request at all
+        return _top_level(body), Asked.of(body)
+    return top, Asked.told(count_of(top.input), top.encoding_format, top.dimensions)
 
 
 def _complaint(body: bytes, said: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from gatepass.adapt.asked import Asked
 from gatepass.adapt.vectors import is_right
 from gatepass.attempt import broken, heard, whole
 from gatepass.call import Surface
@@ -41,7 +40,7 @@ async def hold(case: Case, beginning: bytes = b"") -> Whole:
         assembly = _assembly(case)
         assembly.feed(body)
         return _aggregated(case, assembly)
-    if surface is Surface.EMBEDDINGS and is_right(body, Asked.of(case.call.body)):
+    if surface is Surface.EMBEDDINGS and is_right(body, case.call.wishes()):
         return _mended(case, Whole(case.response.status, case.headers(), body, is_right=True))
     adapted: tuple[str, ...] = ()
     if surface is Surface.CHAT and not is_plain_chat:

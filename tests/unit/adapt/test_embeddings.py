@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gatepass.adapt.asked import Asked
 from gatepass.adapt.embeddings import INDEX, NAMES, ORDER
 from gatepass.adapt.embeddings import answer as put_right
 from gatepass.adapt.splitting import counts_of, split
 from gatepass.adapt.vectors import is_right
+from gatepass.asked import Asked
 from gatepass.call import Call
 from gatepass.errors import UpstreamInvalid
 from tests.unit.adapt.calls import EMBEDDINGS, a_call

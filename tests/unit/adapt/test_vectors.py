@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from gatepass.adapt.asked import Asked
 from gatepass.adapt.embeddings import answer
 from gatepass.adapt.vectors import COUNTED_BYTES, LOOKED_BYTES, is_right
+from gatepass.asked import Asked
 from gatepass.errors import UpstreamInvalid
 
 LONG = ", ".join(["-0.0123"] * 1536)
