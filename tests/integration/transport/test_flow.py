@@ -131,6 +131,8 @@ async def test_a_server_that_never_reads_is_waited_for_until_first_byte_s(kind: 
 
 
 LARGE = 64 * MIB
+HELD = 16 * MIB
+"""Most is held for a moment: on a busy machine libuv empties a socket's buffer in one go, 32 reads of 256 KB."""
 ONE = b"y" * MIB
 FORMS: dict[str, Dialogue] = {
     "length": [Send(head(content_length=str(LARGE))), *[Send(ONE)] * 64],
@@ -153,7 +155,7 @@ async def test_a_slow_reader_stops_the_server_and_gets_all_of_it(kind: Kind, for
         tracemalloc.stop()
         await response.aclose()
     assert count == LARGE
-    assert peak_bytes < 8 * MIB
+    assert peak_bytes < HELD
 
 
 async def held_after(once: Callable[[], Awaitable[object]], rounds: int) -> int:
