@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gatepass.asked import Asked
 from gatepass.errors import InvalidJson, InvalidRequest
 from gatepass.surface.document import MAX_DEPTH, WINDOW_BYTES, Document
 from tests.unit.surface.json_texts import VALUES, written
@@ -20,6 +21,33 @@ def refusal(body: bytes) -> str:
 def test_members_are_as_they_are_written():
     body = b' { "model" : "m\\u00e9" , "stream":true,"n": 2 ,"messages":[ ] } '
     assert Document.read(body) == Document(body, b'"m\\u00e9"', b"true", b"2")
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        '"input":["a","b"],"dimensions":256,"encoding_format":"base64"',
+        '"input":[[1],[2],[3]]',
+        '"input":[1,2,3]',
+        '"input":[]',
+        '"input":"a","encoding_format":"base64"',
+        '"input":"a","input":["b","c"]',
+        '"input":["b","c"],"input":"a"',
+        '"input":{"a":[1]}',
+        '"input":null',
+        '"dimensions":null',
+    ],
+)
+def test_what_an_embeddings_request_asks_for_is_read_along(members: str):
+    body = f'{{"model":"m",{members},"n":2}}'.encode()
+    assert Document.read(body, asks_vectors=True) == Document(body, b'"m"', None, b"2", Asked.of(body))
+
+
+@pytest.mark.parametrize("body", [b"[]", b"{", b'{"input":["a"],"input":[', b'{"input":' + b"[" * 100_000])
+def test_a_broken_embeddings_request_is_refused_as_any_other(body: bytes):
+    with pytest.raises(InvalidJson) as caught:
+        Document.read(body, asks_vectors=True)
+    assert caught.value.message == refusal(body)
 
 
 def test_absent_members_are_none():
