@@ -17,7 +17,7 @@ from gatepass.errors import Fault, TransportFault
 from gatepass.transport.deadline import Deadline
 from gatepass.transport.head import FIELDS, HEAD_BYTES, objection
 from gatepass.transport.incoming import Incoming
-from gatepass.transport.outgoing import Outgoing
+from gatepass.transport.sending import Sending
 
 AHEAD_BYTES = 256 * 1024
 """Reading stops while more than this of a body is here and nobody takes it."""
@@ -71,10 +71,10 @@ class Connection(asyncio.BufferedProtocol):
         self._fields: list[tuple[bytes, bytes]] = []
         self._problem: str | None = None
         self._held = b""
-        self._outgoing: Outgoing | None = None
+        self._sending: Sending | None = None
         self._overhead_bytes = 0
         self._heard = self._whole = self._keeps = self._surplus = False
-        self._until_close = self._to_head = False
+        self._until_close = self._to_head = self._is_cut = False
         self._reading_paused = self.is_full = False
 
     @property
@@ -97,12 +97,13 @@ class Connection(asyncio.BufferedProtocol):
         reply = self._reply = Incoming(self, self._loop, bounds.idle_s)
         self._to_head = to_head
         self.deadline.set(bounds.first_byte_s)
+        sending: Sending | None = None
         try:
             if isinstance(body, bytes) and len(body) <= JOINED_BYTES:
                 self._send(transport, head + body)
             else:
-                outgoing = self._outgoing = Outgoing(self, transport, reply, bounds.first_byte_s)
-                await (outgoing.write(head, body) if isinstance(body, bytes) else outgoing.pass_on(head, body))
+                sending = self._sending = Sending(self, transport, reply, bounds.first_byte_s)
+                await (sending.write(head, body) if isinstance(body, bytes) else sending.pass_on(head, body))
             while not reply.status:
                 if reply.ended:
                     reply.check()
@@ -110,6 +111,9 @@ class Connection(asyncio.BufferedProtocol):
         except BaseException:
             reply.abandon()
             raise
+        finally:
+            if sending is not None:
+                self._sent(sending)
         if not reply.ended:
             self.deadline.lift()
         return reply
@@ -122,8 +126,8 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.abort()
         reply, self._reply = self._reply, None
         if reply is not None:
-            if self._outgoing is not None:
-                self._outgoing.stop()
+            if self._sending is not None:
+                self._sending.stop()
             reply.end(TransportFault(fault, detail, sent=not self._held, stale=stale))
 
     def resume(self) -> None:
@@ -143,6 +147,12 @@ class Connection(asyncio.BufferedProtocol):
             self._held = request
         else:
             transport.write(request)
+
+    def _sent(self, sending: Sending) -> None:
+        """Let go of it, for it knows this object, unless the next request is here already."""
+        sending.close()
+        if self._sending is sending:
+            self._sending, self._is_cut = None, not sending.is_out
 
     def _begin(self) -> asyncio.Transport:
         if self._transport is None or not self.open:
@@ -207,6 +217,9 @@ class Connection(asyncio.BufferedProtocol):
             self._broke_off(None)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        sending = self._sending
+        while sending is not None and self._reply is not None and (size := sending.last_words(self._buffer)):
+            self.buffer_updated(size)
         self._broke_off(exc)
         self.deadline.close()
         self._parser = self._transport = None  # the parser holds this object's methods
@@ -248,9 +261,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def _is_written(self) -> bool:
         """Whether nothing of the request is left, and the next one can follow."""
-        if self._transport is None or not self.open or (self._outgoing is not None and not self._outgoing.is_out):
-            return False
-        return self._transport.get_write_buffer_size() == 0
+        is_cut = self._is_cut if self._sending is None else not self._sending.is_out
+        return self._transport is not None and self.open and not is_cut and not self._transport.get_write_buffer_size()
 
     # httptools calls these
 
@@ -276,8 +288,8 @@ class Connection(asyncio.BufferedProtocol):
             return
         self._until_close = b"content-length" not in named and b"transfer-encoding" not in named
         self._whole = self._to_head
-        if self._outgoing is not None:
-            self._outgoing.stop()
+        if self._sending is not None:
+            self._sending.stop()
         reply.status, reply.headers, reply.named = status, headers, named
 
     def _problem_of(self, status: int) -> str | None:

@@ -1,6 +1,6 @@
 """The Transport on the hot path: HTTP/1.1 over asyncio and httptools, with nothing above them.
 
-Read on in head.py (what is written and what may come), connection.py (one connection), outgoing.py (a body too large to
+Read on in head.py (what is written and what may come), connection.py (one connection), sending.py (a body too large to
 go with its head), incoming.py (one reply) and pool.py (all of them). What it leaves to `pooled.py`: proxies, HTTP/2.
 """
 

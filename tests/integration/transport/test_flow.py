@@ -191,3 +191,17 @@ async def test_no_body_waits_for_the_garbage_collector(outcome: str):
         received_bytes = sum(len(asked.body) for asked in upstream.received[1:])
     assert received_bytes == 5 * len(up), "these the test itself holds"
     assert held_bytes - received_bytes < 1 * MIB
+
+
+async def test_a_reply_that_nobody_reads_leaves_nothing_to_the_garbage_collector():
+    """A large request and its connection knew each other, and the reply's pieces stayed with them."""
+    async with Scripted([Send(reply(b"d" * MIB, connection="close")), Fin()]) as upstream, LEAN.open() as hand:
+
+        async def leave() -> None:
+            response = await hand.send(upstream.url, b"u" * MIB)
+            await asyncio.sleep(0.02)  # some of the reply is here then
+            await response.aclose()
+
+        held_bytes = await held_after(leave, 10)
+        sent_bytes = sum(len(asked.body) for asked in upstream.received[1:])
+    assert held_bytes - sent_bytes < MIB // 2

@@ -10,7 +10,7 @@ import pytest
 from gatepass.call import Timeouts
 from gatepass.errors import Fault, ReceiveTimeout, TransportFault
 from gatepass.transport.incoming import Incoming
-from gatepass.transport.outgoing import SLICE_BYTES
+from gatepass.transport.sending import SLICE_BYTES
 from tests.unit.transport.loop import advance, rest
 from tests.unit.transport.wire import HIGH_WATER_BYTES, Wire
 

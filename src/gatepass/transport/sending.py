@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+from contextlib import suppress
 from typing import Protocol
 
 from gatepass.call import Upload
@@ -24,21 +26,22 @@ class Line(Protocol):
     def open(self) -> bool: ...
 
 
-class Outgoing:
+class Sending:
     """A body that does not go out with its head: `is_out` when all of it does.
 
     A reply that comes meanwhile ends the sending: it is an error that wants no more of it. Each wait for the server is
-    bounded by `bound_s`.
+    bounded by `bound_s`. Whoever makes it closes it.
     """
 
-    __slots__ = ("_bound_s", "_line", "_reply", "_sending", "_transport", "is_out")
+    __slots__ = ("_bound_s", "_handle", "_line", "_reply", "_transport", "_wait", "is_out")
 
     def __init__(self, line: Line, transport: asyncio.Transport, reply: Incoming, bound_s: float) -> None:
         self._line = line
         self._transport = transport
         self._reply = reply
         self._bound_s = bound_s
-        self._sending: asyncio.Timeout | None = None
+        self._wait: asyncio.Timeout | None = None
+        self._handle = _second_handle(transport)
         self.is_out = False
 
     async def write(self, head: bytes, body: bytes) -> None:
@@ -59,8 +62,8 @@ class Outgoing:
         is_chunked = body.length_bytes is None
         self._transport.write(head)
         try:
-            async with asyncio.timeout(None) as sending:
-                self._sending = sending
+            async with asyncio.timeout(None) as wait:
+                self._wait = wait
                 async for piece in body:
                     if self._line.is_full:
                         await self._room()
@@ -69,22 +72,38 @@ class Outgoing:
                         return
                     self._transport.write(b"%x\r\n%b\r\n" % (len(piece), piece) if is_chunked else piece)
         except TimeoutError:
-            if not sending.expired():
+            if not wait.expired():
                 raise
             return  # `stop` was here
         finally:
-            self._sending = None
+            self._wait = None
         if self._is_over():
             return
         if is_chunked:
             self._transport.write(b"0\r\n\r\n")
         self._end()
 
+    def last_words(self, into: memoryview) -> int:
+        """How many bytes of what the server said before it hung up are now in `into`; 0 when there are no more.
+
+        A server that answers a body which it does not read, and closes, resets the connection (RFC 9112 9.6). The loop
+        ends it at the next write that fails, before it has read the answer: that lies in the kernel.
+        """
+        try:
+            return 0 if self._handle is None else os.readv(self._handle, [into])
+        except OSError:  # it never said more, or the reset was first
+            return 0
+
+    def close(self) -> None:
+        handle, self._handle = self._handle, None
+        if handle is not None:
+            os.close(handle)
+
     def stop(self) -> None:
         """The reply is here, or there will be none: nothing more of an upload is waited for."""
-        sending, self._sending = self._sending, None
-        if sending is not None:
-            sending.reschedule(0)
+        wait, self._wait = self._wait, None
+        if wait is not None:
+            wait.reschedule(0)
 
     async def _room(self) -> None:
         while self._line.is_full and not (self._reply.status or self._reply.ended):
@@ -98,3 +117,13 @@ class Outgoing:
     def _end(self) -> None:
         self.is_out = True
         self._line.deadline.set(self._bound_s)
+
+
+def _second_handle(transport: asyncio.Transport) -> int | None:
+    """The transport's socket, to outlive it; None over TLS, where nobody else could read it."""
+    connected = transport.get_extra_info("socket")
+    if connected is None or transport.get_extra_info("sslcontext") is not None:
+        return None
+    with suppress(OSError):  # too many files are open
+        return os.dup(connected.fileno())
+    return None

@@ -1,0 +1,92 @@
+"""A server that answers while the body still comes, and closes: what is unread makes the kernel reset it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from gatepass.call import Request
+from gatepass.errors import Fault
+from gatepass.transport.seam import read_whole
+from tests.integration.scripted import reply
+from tests.integration.transport.hand import BOUND_S, BOUNDS, LEAN, LIMIT_BYTES, Hand
+from tests.integration.transport.test_upload import Pieces
+
+MIB = 1024 * 1024
+TIMES = 12
+"""The moment of the reset is chance."""
+
+
+@contextmanager
+def hanging_up(answer: bytes) -> Iterator[str]:
+    """Reads a request's head, says `answer` and closes, in a thread of its own."""
+
+    def serve() -> None:
+        while True:
+            try:
+                connection, _ = server.accept()
+            except OSError:
+                return
+            with connection:
+                heard = b""
+                while b"\r\n\r\n" not in heard:
+                    heard += connection.recv(1024)
+                connection.sendall(answer)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.getsockname()[1]}"
+        finally:
+            server.shutdown(socket.SHUT_RDWR)
+            thread.join(BOUND_S)
+
+
+async def uploaded(hand: Hand, url: str, body: bytes) -> tuple[int, bytes]:
+    upload = Pieces(tuple(body[start : start + MIB] for start in range(0, len(body), MIB)), len(body))
+    async with asyncio.timeout(BOUND_S):
+        response = await hand.transport.send(Request("POST", url, (), b"", BOUNDS, upload=upload))
+        try:
+            return response.status, await read_whole(response, LIMIT_BYTES)
+        finally:
+            await response.aclose()
+
+
+async def held(hand: Hand, url: str, body: bytes) -> tuple[int, bytes]:
+    answer = await hand.ask(url, body)
+    return answer.status, answer.body
+
+
+@pytest.mark.parametrize("sent", [held, uploaded])
+@pytest.mark.parametrize("size", [3 * MIB, 8 * MIB])
+async def test_a_refusal_with_a_reset_behind_it_is_the_reply(sent, size: int):
+    """The loop's next write fails before it reads the refusal, which lies in the kernel: others find it there."""
+    with hanging_up(reply(b"too large", 413, connection="close")) as url:
+        for _ in range(TIMES):
+            async with LEAN.open() as hand:
+                assert await sent(hand, url, b"x" * size) == (413, b"too large")
+
+
+async def test_a_reset_in_the_middle_of_a_refusal_is_a_fault():
+    with hanging_up(reply(b"too large", 413, content_length="99")) as url:
+        for _ in range(TIMES):
+            async with LEAN.open() as hand:
+                assert (await hand.fault(url, b"x" * 8 * MIB)).fault is Fault.CLOSED
+
+
+async def test_a_reset_without_a_word_is_a_fault_and_leaves_nothing_open():
+    with hanging_up(b"") as url:
+        async with LEAN.open() as hand:
+            await hand.fault(url, b"x" * 8 * MIB)
+            before = len(os.listdir("/proc/self/fd"))
+            for _ in range(TIMES):
+                assert (await hand.fault(url, b"x" * 8 * MIB)).fault is Fault.CLOSED
+            await asyncio.sleep(0)
+            assert len(os.listdir("/proc/self/fd")) <= before
