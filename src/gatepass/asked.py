@@ -10,20 +10,13 @@ import msgspec
 _NOTHING = msgspec.Raw(b"")
 
 
-class _Listed(msgspec.Struct, gc=False):
-    input: list[msgspec.Raw]
-    dimensions: msgspec.Raw = _NOTHING
-    encoding_format: msgspec.Raw = _NOTHING
-
-
-class _Whatever(msgspec.Struct, gc=False):
+class _Body(msgspec.Struct, gc=False):
     input: msgspec.Raw = _NOTHING
     dimensions: msgspec.Raw = _NOTHING
     encoding_format: msgspec.Raw = _NOTHING
 
 
-_LISTED = msgspec.json.Decoder(_Listed)
-_WHATEVER = msgspec.json.Decoder(_Whatever)
+_BODY = msgspec.json.Decoder(_Body)
 _LIST: msgspec.json.Decoder[list[msgspec.Raw]] = msgspec.json.Decoder(list[msgspec.Raw])
 
 
@@ -37,12 +30,8 @@ class Asked(msgspec.Struct, frozen=True, gc=False):
     @classmethod
     def of(cls, body: bytes) -> Self:
         """`body` is a JSON object."""
-        try:
-            listed = _LISTED.decode(body)
-        except msgspec.ValidationError:  # one text, or `input` stands twice
-            found = _WHATEVER.decode(body)
-            return cls.told(_count(found.input), found.encoding_format, found.dimensions)
-        return cls.told(count_of(listed.input), listed.encoding_format, listed.dimensions)
+        found = _BODY.decode(body)
+        return cls.told(_count(found.input), found.encoding_format, found.dimensions)
 
     @classmethod
     def told(cls, count: int, encoding_format: msgspec.Raw, dimensions: msgspec.Raw) -> Self:

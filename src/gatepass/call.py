@@ -126,10 +126,10 @@ class Call(msgspec.Struct, frozen=True, gc=False):
     max_inputs: int | None = None
     """At most so many inputs of an embeddings call in one request (see adapt/splitting.py); None: as they came."""
     asked: Asked | None = None
-    """See `wishes`: read with the rest of the client's body, in one pass; None but for embeddings."""
+    """See `wishes`: known where the pass over the client's body could tell it too."""
 
     def wishes(self) -> Asked:
-        """What an embeddings call asks for, as the client sent it: of one made by hand its body tells."""
+        """What an embeddings call asks for. It is the client's own: no rule has changed its body."""
         return self.asked or Asked.of(self.body)
 
     def with_body(self, body: bytes, *entries: str) -> Call:

@@ -15,6 +15,10 @@ from gatepass.surface.nesting import is_deeper
 
 MAX_DEPTH = 64
 WINDOW_BYTES = 64 * 1024
+LISTED_BYTES = 128 * 1024
+"""The inputs of a larger body are not listed: a list of the shortest takes thirty times as much as its text."""
+BEGINNING_BYTES = 1024
+"""So much of a body is looked at for a list of texts."""
 
 ROUTING = ("model", "stream")
 """What gatepass decides by. Two parsers that read different values here would part ways."""
@@ -29,7 +33,7 @@ class _Top(msgspec.Struct, gc=False):
 
 
 class _TopOfInputs(_Top, gc=False, kw_only=True):
-    """Of an embeddings request with a list of inputs: a second pass would cost as much as the first."""
+    """Of an embeddings request with a list of texts: a second pass would cost as much as the first."""
 
     input: list[msgspec.Raw]
     dimensions: msgspec.Raw = msgspec.Raw(b"")
@@ -38,6 +42,7 @@ class _TopOfInputs(_Top, gc=False, kw_only=True):
 
 _TOP = msgspec.json.Decoder(_Top)
 _TOP_OF_INPUTS = msgspec.json.Decoder(_TopOfInputs)
+_TEXTS = re.compile(rb'"input"[ \t\r\n]*:[ \t\r\n]*\[[ \t\r\n]*"')
 _ROUTING = (b'"model"', b'"stream"')
 _MODEL = _ROUTING[:1]
 _UNSET = msgspec.UNSET
@@ -59,7 +64,7 @@ class Document(msgspec.Struct, frozen=True, gc=False):
 
     @classmethod
     def read(cls, body: bytes, *, asks_vectors: bool = False) -> Self:
-        """`asks_vectors`: it is an embeddings request, so `asked` is read too.
+        """`asks_vectors`: it is an embeddings request, so `asked` is read too where that costs nothing.
 
         Raises InvalidJson for what is no JSON object in UTF-8, or nested deeper than 64, and
         InvalidRequest where `model` or `stream` stands twice or is spelled with escapes.
@@ -103,11 +108,15 @@ def _top_level(body: bytes) -> _Top:
         raise _too_deep() from None
 
 
-def _of_inputs(body: bytes) -> tuple[_Top, Asked]:
+def _of_inputs(body: bytes) -> tuple[_Top, Asked | None]:
+    """What it asks for comes along where that is a list of texts, as most are; else a second pass tells, if there is an
+    answer (see `Call.wishes`)."""
+    if len(body) > LISTED_BYTES or _TEXTS.search(body, 0, BEGINNING_BYTES) is None:
+        return _top_level(body), None
     try:
         top = _TOP_OF_INPUTS.decode(body)
-    except (msgspec.DecodeError, RecursionError):  # one text, or no request at all
-        return _top_level(body), Asked.of(body)
+    except (msgspec.DecodeError, RecursionError):  # `input` stands twice, or this is no request at all
+        return _top_level(body), None
     return top, Asked.told(count_of(top.input), top.encoding_format, top.dimensions)
 
 

@@ -145,3 +145,13 @@ def test_a_body_of_many_members_costs_no_more_than_it_is():
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 2 * len(body)
+
+
+@pytest.mark.parametrize("one", ["1", "{}", '""'])
+def test_a_body_of_many_inputs_costs_no_more_than_it_is(one: str):
+    body = f'{{"model":"m","input":[{",".join([one] * 500_000)}]}}'.encode()
+    tracemalloc.start()
+    decode(INBOUND, EMBEDDINGS, body, "k")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2 * len(body)

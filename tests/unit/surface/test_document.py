@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from gatepass.asked import Asked
 from gatepass.errors import InvalidJson, InvalidRequest
-from gatepass.surface.document import MAX_DEPTH, WINDOW_BYTES, Document
+from gatepass.surface.document import BEGINNING_BYTES, LISTED_BYTES, MAX_DEPTH, WINDOW_BYTES, Document
 from tests.unit.surface.json_texts import VALUES, written
 
 
@@ -24,23 +24,28 @@ def test_members_are_as_they_are_written():
 
 
 @pytest.mark.parametrize(
-    "members",
+    ("members", "asked"),
     [
-        '"input":["a","b"],"dimensions":256,"encoding_format":"base64"',
-        '"input":[[1],[2],[3]]',
-        '"input":[1,2,3]',
-        '"input":[]',
-        '"input":"a","encoding_format":"base64"',
-        '"input":"a","input":["b","c"]',
-        '"input":["b","c"],"input":"a"',
-        '"input":{"a":[1]}',
-        '"input":null',
-        '"dimensions":null',
+        ('"input":["a","b"],"dimensions":256,"encoding_format":"base64"', Asked(2, base64=True, dimensions=256)),
+        ('"dimensions":256,"input" : [ "a", [1] ]', Asked(2, dimensions=256)),
+        ('"input":["b"],"input":["b","c"]', Asked(2)),
+        ('"user":"\\"input\\":[\\"","input":[1,2,3]', None),
+        ('"user":{"input":["b","c"]},"input":[1,2,3]', Asked(1)),
+        ('"input":["b","c"],"input":"a"', None),
+        ('"input":[[1],[2],[3]]', None),
+        ('"input":[1,2,3]', None),
+        ('"input":[]', None),
+        ('"input":"a","encoding_format":"base64"', None),
+        ('"input":null', None),
+        ('"dimensions":null', None),
+        (f'"user":"{"u" * BEGINNING_BYTES}","input":["a"]', None),
+        (f'"input":["{"a" * LISTED_BYTES}"]', None),
     ],
 )
-def test_what_an_embeddings_request_asks_for_is_read_along(members: str):
+def test_what_an_embeddings_request_asks_for_is_read_along_where_it_lists_texts(members: str, asked: Asked | None):
     body = f'{{"model":"m",{members},"n":2}}'.encode()
-    assert Document.read(body, asks_vectors=True) == Document(body, b'"m"', None, b"2", Asked.of(body))
+    assert Document.read(body, asks_vectors=True) == Document(body, b'"m"', None, b"2", asked)
+    assert asked is None or asked == Asked.of(body)
 
 
 @pytest.mark.parametrize("body", [b"[]", b"{", b'{"input":["a"],"input":[', b'{"input":' + b"[" * 100_000])
