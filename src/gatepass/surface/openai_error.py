@@ -32,7 +32,7 @@ _STREAM_TEXTS = MappingProxyType(
         "upstream_connect": "the upstream could not be reached.",
         "upstream_dns": "the upstream's host name could not be resolved.",
         "upstream_tls": "no TLS connection to the upstream could be made.",
-        "upstream_closed": "the upstream closed the connection before the stream was complete.",
+        "upstream_closed": "the stream of the upstream ended before the answer was complete.",
         "upstream_invalid": "what the upstream sent could not be read as a stream.",
         "upstream_html": "the upstream sent a web page, perhaps a login page.",
         "upstream_empty": "the upstream sent nothing.",

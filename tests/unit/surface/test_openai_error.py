@@ -282,7 +282,7 @@ def test_a_mid_stream_event_is_one_line_and_ends_the_stream():
     assert event.count(b"\n") == 2
     assert json.loads(event[6:]) == {
         "error": {
-            "message": "The answer ends here: the upstream closed the connection before the stream was complete.",
+            "message": "The answer ends here: the stream of the upstream ended before the answer was complete.",
             "type": "stream_error",
             "param": None,
             "code": "upstream_closed",
