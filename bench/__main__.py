@@ -66,7 +66,7 @@ def main(
     figures = series.figures(outcomes)
     results = bar.judge(figures)
     document = {
-        "command": "make bench-quick" if quick else "make bench",
+        "command": _command(quick, rounds=rounds, seconds=seconds, starts=starts),
         "date": date,
         "machine": began_on,
         "source": source(),
@@ -91,6 +91,13 @@ def main(
     faults = [f"{name}: not so: {fault}" for name, outcome in outcomes.items() for fault in outcome.faults]
     if faults:
         raise click.ClickException("; ".join(faults))
+
+
+def _command(quick: bool, **given: float | None) -> str:
+    """What was run, with the options that change the figures."""
+    options = " ".join(f"--{name} {value:g}" for name, value in given.items() if value is not None)
+    command = "make bench-quick" if quick else "make bench"
+    return f'{command} BENCH="{options}"' if options else command
 
 
 def _listed(names: str | None) -> tuple[str, ...]:

@@ -11,6 +11,9 @@ from bench.workloads import BURST_EVENTS
 US_PER_MS = 1000.0
 HELD = 0.97
 """Paced streams are held when this share of their events came in the window, without an error."""
+AT_LIMIT, IDLE = 0.95, 0.9
+"""A rig's core busier than the one, beside a gateway's below the other, was the limit itself: then a rate says how fast
+the rig is, and only the CPU compares the two."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,14 @@ class Figures:
         mine, direct = self._figure(workload, figure, "gatepass"), self._figure(workload, figure, "direct")
         return mine - direct if mine is not None and direct is not None else None
 
+    def by_cpu(self, workload: str, ours: str, theirs: str) -> float | None:
+        """What a ratio of rates would be by the CPU alone, where the rig was the limit of either; else None."""
+        mine, other = self.loads.get((ours, workload)), self.loads.get((theirs, workload))
+        if mine is None or other is None or not mine.cpu_us:
+            return None
+        is_limited = any(one.rig_cpu >= AT_LIMIT and one.gateway_cpu < IDLE for one in (mine, other))
+        return other.cpu_us / mine.cpu_us if is_limited else None
+
     def _figure(self, workload: str, figure: str, who: str) -> float | None:
         sample = self.loads.get((who, workload))
         return getattr(sample, figure) if sample is not None else None
@@ -44,15 +55,19 @@ class Bar:
     limit: float
     at_least: bool
     value: Callable[[Figures], float | None]
+    by_cpu: Callable[[Figures], float | None] = lambda _: None
+    """See Figures."""
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
     """How a promise came out; `value` None: not measured. `by` is how far past the limit the value is, in
-    parts of the limit: 0.25 is a quarter too much, or too little; 0 where it is met."""
+    parts of the limit: 0.25 is a quarter too much, or too little; 0 where it is met. `by_cpu`: the same ratio by the
+    CPU, where the rig was too slow for the rates."""
 
     bar: Bar
     value: float | None
+    by_cpu: float | None = None
 
     @property
     def met(self) -> bool | None:
@@ -68,7 +83,7 @@ class Result:
 
 
 def judge(figures: Figures, bars: tuple[Bar, ...] | None = None) -> list[Result]:
-    return [Result(bar, bar.value(figures)) for bar in bars or BARS]
+    return [Result(bar, bar.value(figures), bar.by_cpu(figures)) for bar in bars or BARS]
 
 
 def _ratio(workload: str, figure: str, theirs: str) -> Callable[[Figures], float | None]:
@@ -77,7 +92,13 @@ def _ratio(workload: str, figure: str, theirs: str) -> Callable[[Figures], float
 
 
 def _at_least(work: str, measure: str, limit: float, workload: str, figure: str, theirs: str) -> Bar:
-    return Bar(work, measure, f"x {theirs}", limit, True, _ratio(workload, figure, theirs))
+    """Of a rate."""
+    ours = "gatepass-tls" if theirs == "nginx-tls" else "gatepass"
+
+    def by_cpu(figures: Figures) -> float | None:
+        return figures.by_cpu(workload, ours, theirs)
+
+    return Bar(work, measure, f"x {theirs}", limit, True, _ratio(workload, figure, theirs), by_cpu)
 
 
 def _at_most(work: str, measure: str, limit: float, workload: str, figure: str, theirs: str) -> Bar:

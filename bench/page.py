@@ -103,6 +103,12 @@ def _bar_words(results: Sequence[Result]) -> list[str]:
         )
         if (why := WHY.get((bar.work, bar.measure))) is not None:
             words.append(f"  {why}")
+    words += [
+        f"- By CPU alone: {one.bar.work}, {one.bar.measure}: {number(one.by_cpu)} {one.bar.unit}. The rig was the "
+        "limit there, which flatters whoever needs more CPU."
+        for one in results
+        if one.by_cpu is not None
+    ]
     words += [f"- Not measured: {one.bar.work}, {one.bar.measure}, {wanted(one)}." for one in unknown]
     return [words[0], *([""] if words[1:] else []), *words[1:]]
 

@@ -16,7 +16,7 @@ _EVENT = (
     "Python functions between the two sockets; fewer of these lift it."
 )
 _VECTORS = (
-    "A reply is held whole, and its vectors are looked at before a byte of it goes on, which is a fifth of the call; "
+    "A reply is held whole, and its vectors are looked at before a byte of it goes on, which is a quarter of the call; "
     "the request's 64 KB are read too. The rest is what a small chat costs, and to move the bytes. How quick nginx is "
     "with its small pieces depends on the machine more than on that: bench/README.md has two."
 )

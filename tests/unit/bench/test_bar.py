@@ -110,6 +110,16 @@ def test_tls_is_compared_with_tls() -> None:
     assert result.value == 0.3
 
 
+def test_a_rate_that_the_rig_limited_is_told_by_cpu_too() -> None:
+    mine = replace(SAMPLE, requests_s=24.0, cpu_us=120.0, gateway_cpu=0.99, rig_cpu=0.2)
+    loads = {("gatepass-tls", "chat-64"): mine}
+    for rig_cpu, gateway_cpu, by_cpu in ((0.99, 0.6, 0.15), (0.99, 0.98, None), (0.8, 0.6, None)):
+        theirs = replace(SAMPLE, requests_s=100.0, cpu_us=18.0, gateway_cpu=gateway_cpu, rig_cpu=rig_cpu)
+        figures = Figures(loads | {("nginx-tls", "chat-64"): theirs}, {})
+        (result,) = judge(figures, bar("the same with TLS", "small chat, requests/s"))
+        assert (result.value, result.by_cpu) == (0.24, by_cpu)
+
+
 def test_nothing_measured_is_neither_met_nor_missed() -> None:
     assert {result.met for result in judge(Figures({}, {}))} == {None}
 

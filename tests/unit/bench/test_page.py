@@ -47,6 +47,14 @@ def test_page_says_why_a_promise_is_missed_and_what_would_lift_it() -> None:
     assert set(WHY) <= promises
 
 
+def test_page_says_which_rate_the_rig_limited() -> None:
+    theirs = replace(SAMPLE, requests_s=4000.0, gateway_cpu=0.5, rig_cpu=1.0, cpu_us=20.0)
+    limited = Figures({("gatepass", "chat-64"): SAMPLE, ("nginx", "chat-64"): theirs}, {})
+    words = markdown(limited, judge(limited), OUTCOMES, WORKLOADS, DOCUMENT)
+    assert "- By CPU alone: small chat, 64 at a time, requests/s: 0.25 x nginx. The rig was the limit there" in words
+    assert "By CPU alone" not in page()
+
+
 def test_page_names_the_code_that_was_measured() -> None:
     assert "nginx 1.22; `0123456789abcdef` stands for the code in src/." in page()
 
