@@ -87,16 +87,19 @@ def judge(figures: Figures, bars: tuple[Bar, ...] | None = None) -> list[Result]
 
 
 def _ratio(workload: str, figure: str, theirs: str) -> Callable[[Figures], float | None]:
-    ours = "gatepass-tls" if theirs == "nginx-tls" else "gatepass"
-    return lambda figures: figures.ratio(workload, figure, ours, theirs)
+    return lambda figures: figures.ratio(workload, figure, _ours(theirs), theirs)
+
+
+def _ours(theirs: str) -> str:
+    """TLS is compared with TLS."""
+    return "gatepass-tls" if theirs == "nginx-tls" else "gatepass"
 
 
 def _at_least(work: str, measure: str, limit: float, workload: str, figure: str, theirs: str) -> Bar:
     """Of a rate."""
-    ours = "gatepass-tls" if theirs == "nginx-tls" else "gatepass"
 
     def by_cpu(figures: Figures) -> float | None:
-        return figures.by_cpu(workload, ours, theirs)
+        return figures.by_cpu(workload, _ours(theirs), theirs)
 
     return Bar(work, measure, f"x {theirs}", limit, True, _ratio(workload, figure, theirs), by_cpu)
 

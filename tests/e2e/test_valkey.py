@@ -36,6 +36,7 @@ from tests.e2e.store.fleet import Clients, Fleet, answering
 from tests.e2e.store.front import Front, standing
 from tests.e2e.store.server import StoreServer
 from tests.unit.store.contract import Shared, StoreContract
+from tests.unit.transport.loop import one_turn
 from tests.waiting import block_until
 
 LIFE_S = 5
@@ -177,7 +178,7 @@ class TestRealServer(StoreContract):
         for turns in [*range(TURNS)] * 25:
             task = asyncio.ensure_future(work(turns))
             for _ in range(turns):
-                await asyncio.sleep(0)
+                await one_turn()
             went_on.clear()
             if task.cancel():
                 await asyncio.wait([task])

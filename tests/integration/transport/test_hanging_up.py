@@ -17,6 +17,7 @@ from gatepass.transport.seam import read_whole
 from tests.integration.scripted import reply
 from tests.integration.transport.hand import BOUND_S, BOUNDS, LEAN, LIMIT_BYTES, Hand
 from tests.integration.transport.test_upload import Pieces
+from tests.waiting import until
 
 MIB = 1024 * 1024
 TIMES = 12
@@ -47,6 +48,10 @@ def hanging_up(answer: bytes) -> Iterator[str]:
         finally:
             server.shutdown(socket.SHUT_RDWR)
             thread.join(BOUND_S)
+
+
+def open_files() -> int:
+    return len(os.listdir("/proc/self/fd"))
 
 
 async def uploaded(hand: Hand, url: str, body: bytes) -> tuple[int, bytes]:
@@ -85,8 +90,7 @@ async def test_a_reset_without_a_word_is_a_fault_and_leaves_nothing_open():
     with hanging_up(b"") as url:
         async with LEAN.open() as hand:
             await hand.fault(url, b"x" * 8 * MIB)
-            before = len(os.listdir("/proc/self/fd"))
+            before = open_files()
             for _ in range(TIMES):
                 assert (await hand.fault(url, b"x" * 8 * MIB)).fault is Fault.CLOSED
-            await asyncio.sleep(0)
-            assert len(os.listdir("/proc/self/fd")) <= before
+            await until(lambda: open_files() <= before)
