@@ -114,7 +114,10 @@ def _wanted(names: tuple[str, ...]) -> tuple[workloads.Workload, ...]:
 def _chosen(names: tuple[str, ...], against: Path | None) -> list[Candidate]:
     chosen = [one for one in CANDIDATES if not names or one.name in names]
     if against is not None:
-        chosen.append(Candidate("before", f"gatepass of another checkout, {against.name}", gatepass(against), True))
+        says = f"gatepass of another checkout, {against.name}"
+        chosen.append(Candidate("before", says, gatepass(against), True))
+        if any(one.has_reader for one in chosen):
+            chosen.append(Candidate("before-piped", f"{says}, its log read from a pipe", gatepass(against), True, True))
     return chosen
 
 

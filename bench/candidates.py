@@ -39,12 +39,16 @@ Launcher = Callable[[Ports, int], Launch]
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """`launch` None is the upstream itself. `launch` raises NotMade where the candidate does not install."""
+    """`launch` None is the upstream itself. `launch` raises NotMade where the candidate does not install.
+
+    `has_reader`: its log goes through a pipe that another process reads; else into a file.
+    """
 
     name: str
     says: str
     launch: Launcher | None = None
     is_gatepass: bool = False
+    has_reader: bool = False
 
 
 def gatepass(source: Path = ROOT, *, tls: bool = False) -> Launcher:
@@ -129,6 +133,7 @@ CANDIDATES = (
     Candidate("direct", "the upstream itself, no gateway between"),
     Candidate("nginx", "nginx, `proxy_buffering off`, keep-alive to the upstream, one worker", _nginx),
     Candidate("gatepass", "gatepass, complete: key, rename, fresh token, log line, metrics", gatepass(), True),
+    Candidate("gatepass-piped", "the same, its log read from a pipe as a container's is", gatepass(), True, True),
     Candidate("naive", "FastAPI + httpx + StreamingResponse as in examples, with sniffio", _naive),
     Candidate("openai-forward", "openai-forward, logging off", _openai_forward),
     Candidate("litellm", "LiteLLM's proxy, one worker, no keys, no database", _litellm),

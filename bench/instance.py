@@ -72,7 +72,8 @@ class Instance:
         launch = launcher(self._rig.ports, self.port)
         log = LOGS / f"{self.candidate.name}.log"
         began_s = time.monotonic()
-        self._child = Child(launch.command, self._rig.gateway_core, log, launch.env)
+        reader_core = self._rig.rig_core if self.candidate.has_reader else None
+        self._child = Child(launch.command, self._rig.gateway_core, log, launch.env, reader_core)
         with self._stopped_on_failure():
             self._await_ready(self._child, began_s)
         self.ready_s = time.monotonic() - began_s

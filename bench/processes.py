@@ -10,9 +10,9 @@ import signal
 import socket
 import subprocess
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Self
+from typing import IO, Self, cast
 
 PR_SET_PDEATHSIG = 1
 TERM_S = 6.0
@@ -44,14 +44,27 @@ def free_port() -> int:
 
 
 class Child:
-    """A process group pinned to one core; it ends with the `with` block, and with this process however that ends."""
+    """A process group pinned to one core; it ends with the `with` block, and with this process however that ends.
+
+    `reader_core`: what it says goes to its log through a pipe that a process there reads, as a container's does.
+    """
 
     def __init__(
-        self, command: Sequence[str | Path], core: int, log: Path, env: Mapping[str, str] | None = None
+        self,
+        command: Sequence[str | Path],
+        core: int,
+        log: Path,
+        env: Mapping[str, str] | None = None,
+        reader_core: int | None = None,
     ) -> None:
         inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
         self.log = log
-        with log.open("wb") as out:
+        self._reader: subprocess.Popen[bytes] | None = None
+        with log.open("wb") as file, ExitStack() as ends:
+            out: IO[bytes] = file
+            if reader_core is not None:
+                self._reader = _reader(reader_core, file)
+                out = ends.enter_context(cast(IO[bytes], self._reader.stdin))  # the child's own end keeps it open
             self._process = subprocess.Popen(
                 [str(word) for word in command],
                 env=inherited | dict(env or {}),
@@ -86,11 +99,17 @@ class Child:
         except subprocess.TimeoutExpired:
             os.killpg(self.pid, signal.SIGKILL)
             self._process.wait()
+        if self._reader is not None:
+            self._reader.wait(TERM_S)  # nobody holds the other end any more
 
     def tail(self, lines: int = 1) -> str:
         """The end of what it said."""
         said = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         return " ".join(line.strip() for line in said[-lines:])[-300:]
+
+
+def _reader(core: int, file: IO[bytes]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=file, preexec_fn=lambda: _settle(core))  # noqa: S607
 
 
 def _settle(core: int) -> None:

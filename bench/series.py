@@ -96,7 +96,7 @@ def figures(outcomes: dict[str, Outcome]) -> Figures:
 
 
 def _starts(candidate: Candidate, plan: Plan, rig: Rig, outcome: Outcome) -> None:
-    if candidate.launch is None or candidate.name.endswith("-tls"):
+    if candidate.launch is None or candidate.has_reader or candidate.name.endswith("-tls"):
         return
     try:
         for _ in range(plan.starts):
@@ -141,6 +141,8 @@ def _takes_part(candidate: Candidate, workload: Workload) -> bool:
 
 def _twin(candidate: Candidate) -> str:
     """Another checkout of gatepass takes part where this one does."""
+    if candidate.has_reader:
+        return "gatepass-piped"
     return "gatepass-tls" if candidate.name.endswith("-tls") else "gatepass"
 
 

@@ -63,7 +63,7 @@ def paced(connections: int, ramp_ms: int, warmup_s: float, candidates: tuple[str
 
 WORKLOADS = (
     Workload("chat-1", "small chat (1 KB in, 1 KB out), one at a time", "chat", 1, EVERYBODY + OVER_TLS),
-    Workload("chat-64", "small chat, 64 at a time", "chat", 64, EVERYBODY + OVER_TLS),
+    Workload("chat-64", "small chat, 64 at a time", "chat", 64, (*EVERYBODY, "gatepass-piped", *OVER_TLS)),
     Workload("burst-32", "streams of 200 events without a pause, 32 at a time", "burst", 32, EVERYBODY),
     Workload(
         "repaired-32",

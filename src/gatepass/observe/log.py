@@ -1,161 +1,32 @@
-"""Log lines: the event's name first, fields as data, every line masked on its way out."""
+"""Who writes the log, and how an event gets there. What a line looks like: `line`; how it goes out: `sink`."""
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
-import threading
-import time
-from collections.abc import Callable
-from math import floor
-from types import MappingProxyType
-from typing import Any, NamedTuple, TextIO
+from typing import TextIO
 
-import msgspec
-
+from gatepass.observe.line import ROOT, Fields, Line, listed
 from gatepass.observe.redaction import Redactor
+from gatepass.observe.sink import Sink
 
-Fields = dict[str, Any] | msgspec.Struct
-"""A struct leaves out what is None by itself (`omit_defaults`)."""
-
-ROOT = "gatepass"
-_LEVELS = MappingProxyType({logging.INFO: "info", logging.WARNING: "warning", logging.ERROR: "error"})
 FOREIGN_LEVEL = logging.WARNING
 """Libraries speak from here up: at DEBUG an HTTP client prints the headers it sends."""
-
-_MILLISECONDS = tuple(f".{ms:03d}Z" for ms in range(1000))
-"""How a time ends: to format a number takes half a microsecond, a tenth of its line."""
-_JSON = msgspec.json.Encoder(enc_hook=str)
-
-
-class _Style(NamedTuple):
-    """How a line is written: its opening, its time, then its head, then the rest."""
-
-    opening: str
-    head: Callable[[str, str, int | None], str]
-    rest: Callable[[Fields], str]
-
-
-def _json_head(level: str, event: str, worker: int | None) -> str:
-    try:
-        quoted = _JSON.encode(event).decode()
-    except UnicodeEncodeError:
-        quoted = json.dumps(event)
-    return f'","level":"{level}","event":{quoted}' + ("" if worker is None else f',"worker":{worker}')
-
-
-def _json_rest(fields: Fields) -> str:
-    try:
-        told = _JSON.encode(fields).decode()
-    except UnicodeEncodeError:  # half a surrogate pair, which clients do send
-        told = json.dumps(_listed(fields), separators=(",", ":"), default=str)
-    return "," + told[1:] if told != "{}" else "}"
-
-
-def _text_head(level: str, event: str, worker: int | None) -> str:
-    return f" {level:<7} {event}" + ("" if worker is None else f" worker={worker}")
-
-
-def _text_rest(fields: Fields) -> str:
-    return "".join([f" {name}={_plain(value)}" for name, value in _listed(fields).items()])
-
-
-_IN_JSON = _Style('{"ts":"', _json_head, _json_rest)
-_IN_TEXT = _Style("", _text_head, _text_rest)
-
-
-class Line(logging.Formatter):
-    """One record as one line: `{"ts", "level", "event", …fields}` or `time level event key=value …`.
-
-    `worker` is the number of this process where it is one of several: it stands in each line, before the fields.
-    """
-
-    def __init__(self, redactor: Redactor, style: str, worker: int | None = None) -> None:
-        super().__init__()
-        self._redactor = redactor
-        self._worker = worker
-        self._opening, self._words_head, self._words_rest = _IN_JSON if style == "json" else _IN_TEXT
-        self._second, self._said = -1, ""
-
-    def format(self, record: logging.LogRecord) -> str:
-        fields: dict[str, Any] = {} if record.name.startswith(ROOT) else {"logger": record.name}
-        fields |= getattr(record, "fields", {})
-        if record.exc_info:
-            fields["trace"] = self.formatException(record.exc_info)
-        return self.told(record.created, self.head(record.levelno, record.getMessage()), fields)
-
-    def head(self, level: int, event: str) -> str:
-        """What stands between a line's time and its fields."""
-        named = _LEVELS.get(level) or logging.getLevelName(level).lower()
-        return self._words_head(named, event, self._worker)
-
-    def told(self, created_s: float, head: str, fields: Fields) -> str:
-        """One event as its line."""
-        return self._redactor.mask(f"{self._time(created_s)}{head}{self._words_rest(fields)}")
-
-    def _time(self, created_s: float) -> str:
-        """Lines come many to a second, and a second is put into words once."""
-        past_s = created_s - self._second
-        if not 0 <= past_s < 1:
-            self._second = second = int(created_s)
-            self._said = self._opening + time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
-            past_s = created_s - second
-        return self._said + _MILLISECONDS[floor(past_s * 1000)]
 
 
 def configure(
     level: str, style: str, redactor: Redactor, stream: TextIO | None = None, worker: int | None = None
 ) -> None:
     """Send every logger of the process through one masked handler on stderr; each line names the `worker`."""
-    handler = _Sink(stream or sys.stderr, Line(redactor, style, worker))
     root = logging.getLogger()
     for old in list(root.handlers):
         root.removeHandler(old)
-    root.addHandler(handler)
+    root.addHandler(Sink(stream or sys.stderr, Line(redactor, style, worker)))
     root.setLevel(FOREIGN_LEVEL)
     logging.getLogger(ROOT).setLevel(level.upper())
     # the standard library's own switches ("Optimization" in its logging HOWTO): nothing here shows these
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging._srcfile = None  # noqa: SLF001 - as the HOWTO says
-
-
-class _Sink(logging.StreamHandler[TextIO]):
-    """logging's own asks for filters, of which there are none, and takes its lock twice for each line."""
-
-    lock: threading.RLock
-    """Never None: `createLock` makes it."""
-
-    def __init__(self, stream: TextIO, line: Line) -> None:
-        super().__init__(stream)
-        self.setFormatter(line)
-        self._line = line
-        self._heads: dict[tuple[int, str], str] = {}
-
-    def handle(self, record: logging.LogRecord) -> bool:
-        with self.lock:
-            self.emit(record)
-        return True
-
-    def tell(self, level: int, event: str, fields: Fields) -> None:
-        """Write one event. A stream that takes no line fails no request: logging tells of it, as of any record.
-
-        Events are few and come often, so each one's head is kept.
-        """
-        head = self._heads.get((level, event))
-        if head is None:
-            head = self._heads[level, event] = self._line.head(level, event)
-        self.lock.acquire()  # no `with`: it takes 1,000 instructions more
-        try:
-            self.stream.write(self._line.told(time.time(), head, fields) + "\n")
-            self.stream.flush()
-        except (OSError, ValueError):
-            self.handleError(logging.makeLogRecord({"msg": event}))
-        finally:
-            self.lock.release()
-
-    def flush(self) -> None:
-        self.stream.flush()
 
 
 def emit(logger: logging.Logger, level: int, event: str, fields: Fields) -> None:
@@ -167,22 +38,8 @@ def emit(logger: logging.Logger, level: int, event: str, fields: Fields) -> None
     if not logger.isEnabledFor(level):
         return
     handlers = logging.root.handlers
-    if len(handlers) == 1 and isinstance(sink := handlers[0], _Sink) and not logger.handlers:
-        sink.tell(level, event, _listed(fields) if isinstance(fields, dict) else fields)
+    if len(handlers) == 1 and isinstance(sink := handlers[0], Sink) and not logger.handlers:
+        sink.tell(level, event, listed(fields) if isinstance(fields, dict) else fields)
         return
     told = {"name": logger.name, "levelno": level, "levelname": logging.getLevelName(level), "msg": event}
-    logger.handle(logging.makeLogRecord({**told, "fields": _listed(fields)}))
-
-
-def _listed(fields: Fields) -> dict[str, Any]:
-    named = msgspec.structs.asdict(fields) if isinstance(fields, msgspec.Struct) else fields
-    return {name: value for name, value in named.items() if value is not None}
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, list | tuple):
-        value = ",".join(map(str, value))
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-    if text.isprintable():
-        return json.dumps(text, ensure_ascii=False) if any(sign in text for sign in ' "=') else text
-    return json.dumps(text)  # in ASCII: a path may hold what a terminal obeys
+    logger.handle(logging.makeLogRecord({**told, "fields": listed(fields)}))

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from gatepass.call import Inbound
 from gatepass.observe.access_line import AccessLine
 from gatepass.observe.exchange import Exchange
-from gatepass.observe.log import Fields, Line, configure, emit
+from gatepass.observe.line import Fields, Line
+from gatepass.observe.log import configure, emit
 from gatepass.observe.redaction import Redactor
 
 
