@@ -33,15 +33,14 @@ def stream():
 
 
 @pytest.fixture
-def tell(stream):
+def sink(stream):
+    return Sink(stream, Line(Redactor(), "json"))
+
+
+@pytest.fixture
+def tell(sink):
     """Logs an event with a name."""
-    sink = Sink(stream, Line(Redactor(), "json"))
-
-    def tell(name, level=logging.INFO):
-        sink.tell(level, "exchange", {"id": name})
-
-    tell.sink = sink
-    return tell
+    return lambda name, level=logging.INFO: sink.tell(level, "exchange", {"id": name})
 
 
 def names(text):
@@ -73,19 +72,19 @@ async def test_what_went_wrong_goes_out_at_once_behind_what_waited(stream, tell,
     assert len(stream.writes) == 1
 
 
-async def test_what_others_log_goes_out_at_once_behind_what_waited(stream, tell):
+async def test_what_others_log_goes_out_at_once_behind_what_waited(stream, sink, tell):
     tell("a")
     record = {"name": "elsewhere", "levelno": logging.ERROR, "msg": "failed", "fields": {"id": "b"}}
-    tell.sink.handle(logging.makeLogRecord(record))
+    sink.handle(logging.makeLogRecord(record))
     tell("c")
     assert names(stream.getvalue()) == ["a", "b"]
     await one_turn()
     assert names(stream.getvalue()) == ["a", "b", "c"]
 
 
-async def test_what_waits_when_the_process_ends_is_written(stream, tell):
+async def test_what_waits_when_the_process_ends_is_written(stream, sink, tell):
     tell("a")
-    logging.shutdown([lambda: tell.sink])
+    logging.shutdown([lambda: sink])
     assert names(stream.getvalue()) == ["a"]
 
 
