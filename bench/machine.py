@@ -64,3 +64,7 @@ def _version_in(folder: Path, name: str) -> str | None:
     for info in folder.glob(f"{name.replace('-', '_')}-*.dist-info"):
         return info.name.rpartition(".dist-info")[0].rpartition("-")[2]
     return None
+
+
+if __name__ == "__main__":
+    print(source())

@@ -9,6 +9,7 @@ from bench.bar import Figures, Result
 from bench.machine import BUSY
 from bench.report import Table, bar_table, footprint_table, load_table, miss, number, wanted
 from bench.series import Outcome
+from bench.soak import GROWTH
 from bench.why import WHY
 from bench.workloads import Workload
 
@@ -44,7 +45,8 @@ READING = (
     "  the gateway: then compare the CPU, not the rate. A gateway that is not at its limit also joins fewer events in",
     "  one write and spends more on each.",
     "- `delay`: from the upstream's write of an event to the client's read of it. `TTFT added`: the time to the first",
-    "  event without what the upstream itself took.",
+    "  event without what the upstream itself took. The promises of both are of what a gateway adds: without what",
+    "  `direct` has.",
     "- `errors`: replies that were no 200 or did not end, over all rounds.",
     "- nginx without buffering, which event streams need, copies large replies in small pieces: to be faster than it",
     "  with embeddings says something about this setting only.",
@@ -69,7 +71,8 @@ def _head(document: Mapping[str, Any]) -> list[str]:
         "",
         f"Written by `{document['command']}`: do not edit. bench/README.md says how the rig works.",
         "",
-        f"Measured{when} on {', '.join(told)}; `{document['source']}` stands for the code in src/.",
+        f"Measured{when} on {', '.join(told)}; `{document['source']}` stands for the code in src/",
+        "(`.venv/bin/python -m bench.machine` says what stands for that of a checkout).",
         f"Rounds: {document['rounds']}, with windows of {document['window_s']:g} s; {took_min:.0f} minutes in all.",
         "The gateway has one core, the upstream and the load generator share the other.",
     ]
@@ -85,7 +88,7 @@ def _head(document: Mapping[str, Any]) -> list[str]:
 def _against(outcomes: Mapping[str, Outcome], document: Mapping[str, Any]) -> list[str]:
     lines = [""]
     for name, outcome in outcomes.items():
-        found = document["versions"].get(name.removesuffix("-tls"), {})
+        found = document["versions"].get(name.removesuffix("-tls").removesuffix("-piped"), {})
         tail = f" ({', '.join(f'{library} {version}' for library, version in found.items())})" if found else ""
         absent = f". **Not measured: {outcome.absent}**" if outcome.absent else ""
         lines.append(f"- `{name}`: {outcome.says}{tail}{absent}")
@@ -141,7 +144,7 @@ def _profile(profile: Mapping[str, Any] | None) -> list[str]:
 def _curves(curves: Mapping[str, Any] | None) -> list[str]:
     if curves is None:
         return []
-    lines = ["", "## How it grows", "", "A run of its own, `make bench-curves`: gatepass against nginx."]
+    lines = ["", "## How it grows", "", "A run of its own, `make bench-curves`: gatepass against nginx; bodies 4 at a time."]
     for title, table in curves["tables"].items():
         lines += ["", f"### {title.capitalize()}", "", *_grid(table)]
     return lines
@@ -163,7 +166,8 @@ def _soak(soak: Mapping[str, Any] | None) -> list[str]:
     table = [head, *([f"{one[name]:,}" for name in one] for one in shown)]
     verdict = "flat" if soak["flat"] else "**not flat**"
     words = (
-        f"A run of its own, `make bench-soak`: everything in turn; between two rounds, at rest, memory is {verdict}."
+        f"A run of its own, `make bench-soak`: everything in turn; between two rounds, at rest, memory is {verdict}: "
+        f"the median of the last third is at most {GROWTH:.0%} above that of the third before it."
     )
     return ["", "## Over time", "", words, "", *_grid(table)]
 

@@ -10,7 +10,7 @@ from gatepass.heartbeat import Heartbeat
 from gatepass.observe.exchange import Exchange
 from gatepass.relay.event import DONE
 from gatepass.relay.stream import EventStream
-from gatepass.relay.usage import as_fields, usage_of
+from gatepass.relay.usage import told, usage_of
 from gatepass.reply import Reply
 from gatepass.verdict import Answer, Begun, Passed, Whole, let_go
 
@@ -23,7 +23,7 @@ async def relay(answer: Answer, reply: Reply, exchange: Exchange, heartbeat: Hea
     `heartbeat`, where it was started, goes on while a stream pauses.
     """
     if isinstance(answer, Whole):  # most are
-        exchange.usage = as_fields(answer.usage or usage_of(answer.body))
+        exchange.usage = told(answer.usage or usage_of(answer.body))
         if answer.adapted:
             exchange.adapted = _with(exchange.adapted, answer.adapted)
         await reply.whole(answer.status, answer.headers, answer.body)
@@ -36,7 +36,7 @@ async def relay(answer: Answer, reply: Reply, exchange: Exchange, heartbeat: Hea
     if isinstance(answer, Passed):
         await _pass(answer, reply, exchange, gate)
         return
-    exchange.usage = as_fields(usage_of(answer.body))
+    exchange.usage = told(usage_of(answer.body))
     exchange.adapted = _with(exchange.adapted, answer.adapted)
     exchange.events = answer.events.count(b"\n\n") - answer.events.endswith(DONE)
     reply.begin_stream(OK, answer.headers)
@@ -54,7 +54,7 @@ async def _stream(begun: Begun, reply: Reply, exchange: Exchange, gate: Gate) ->
         raise
     finally:
         exchange.events = begun.events.events
-        exchange.usage = as_fields(begun.events.usage)
+        exchange.usage = told(begun.events.usage)
         exchange.adapted = _with(exchange.adapted, begun.events.adapted)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import msgspec
 
 from gatepass.observe.exchange import Exchange
@@ -40,7 +38,7 @@ class AccessLine(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     bytes_in: int | None = None
     bytes_out: int | None = None
     events: int | None = None
-    usage: Mapping[str, int | None] | None = None
+    usage: msgspec.Struct | None = None
     upstream_request_id: str | None = None
 
     @classmethod

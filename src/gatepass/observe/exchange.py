@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Self
 
 import msgspec
@@ -45,7 +44,8 @@ class Exchange(msgspec.Struct):
     head_s: float | None = None
     first_byte_s: float | None = None
     ended_s: float | None = None
-    usage: Mapping[str, int | None] | None = None
+    usage: msgspec.Struct | None = None
+    """The counts of tokens that the upstream told."""
     upstream_request_id: str | None = None
     error: GatepassError | None = None
     client_gone: bool = False

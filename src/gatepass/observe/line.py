@@ -53,8 +53,14 @@ def _text_head(level: str, event: str, worker: int | None) -> str:
     return f" {level:<7} {event}" + ("" if worker is None else f" worker={worker}")
 
 
-def _text_rest(fields: Fields) -> str:
-    return "".join([f" {name}={_plain(value)}" for name, value in listed(fields).items()])
+def _text_rest(fields: Fields, within: str = "") -> str:
+    """What a field holds fields in comes as each of them: `usage.total_tokens=3`."""
+    return "".join(
+        _text_rest(value, f"{within}{name}.")
+        if isinstance(value, dict | msgspec.Struct)
+        else f" {within}{name}={_plain(value)}"
+        for name, value in listed(fields).items()
+    )
 
 
 _IN_JSON = _Style('{"ts":"', _json_head, _json_rest)

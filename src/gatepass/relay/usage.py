@@ -17,8 +17,8 @@ _USAGE = re.compile(rb'"usage"\s*+:\s*+(\{(?:[^{}"]++|"[^"\\]*+"|\{[^{}]*+\})*+\
 Count = Annotated[int, msgspec.Meta(ge=0)] | None
 
 
-class Usage(msgspec.Struct, frozen=True, gc=False):
-    """The counts of a `usage` object; None for what is missing or no whole number."""
+class Usage(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """The counts of a `usage` object; None for what is missing or no whole number, and left out where it is written."""
 
     prompt_tokens: Count = None
     completion_tokens: Count = None
@@ -55,6 +55,7 @@ def ends_with_usage(body: bytes) -> bool:
 
 
 _COUNTS = msgspec.json.Decoder(Usage)
+_NOTHING = Usage()
 
 
 def _read(text: bytes) -> Usage | None:
@@ -65,14 +66,9 @@ def _read(text: bytes) -> Usage | None:
         return None
 
 
-def as_fields(usage: Usage | None) -> dict[str, int | None] | None:
-    if usage is None:
-        return None
-    return {
-        "prompt_tokens": usage.prompt_tokens,
-        "completion_tokens": usage.completion_tokens,
-        "total_tokens": usage.total_tokens,
-    }
+def told(usage: Usage | None) -> Usage | None:
+    """`usage`, if it says anything."""
+    return None if usage == _NOTHING else usage
 
 
 def _count(value: Any) -> int | None:

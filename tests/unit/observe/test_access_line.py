@@ -6,6 +6,7 @@ from gatepass.call import Inbound
 from gatepass.errors import UpstreamClosed
 from gatepass.observe.access_line import PATH_LOG_CHARS, AccessLine, rounded
 from gatepass.observe.exchange import Exchange
+from gatepass.relay.usage import Usage
 
 BEARER = ((b"authorization", b"Bearer x"),)
 
@@ -78,7 +79,7 @@ def test_every_field_tells_what_its_name_says():
         bytes_in=10,
         bytes_out=20,
         events=7,
-        usage={"total_tokens": 5},
+        usage=Usage(prompt_tokens=0, total_tokens=5),
         upstream_request_id="req-1",
     )
     said = line(one)
@@ -110,7 +111,7 @@ def test_every_field_tells_what_its_name_says():
         "bytes_in": 10,
         "bytes_out": 20,
         "events": 7,
-        "usage": {"total_tokens": 5},
+        "usage": {"prompt_tokens": 0, "total_tokens": 5},
         "upstream_request_id": "req-1",
     }
 

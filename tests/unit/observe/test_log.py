@@ -13,6 +13,7 @@ from gatepass.observe.exchange import Exchange
 from gatepass.observe.line import Fields, Line
 from gatepass.observe.log import configure, emit
 from gatepass.observe.redaction import Redactor
+from gatepass.relay.usage import Usage
 
 
 @pytest.fixture
@@ -46,6 +47,13 @@ def test_text_form_quotes_what_could_fake_a_field(logged):
     fields = {"model": "a status=200\nfake", "n": 1, "up": ["a", "b"]}
     emit(logging.getLogger("gatepass.access"), logging.INFO, "exchange", fields)
     assert buffer.getvalue().endswith('exchange model="a status=200\\nfake" n=1 up=a,b\n')
+
+
+def test_text_form_names_what_a_field_holds(logged):
+    buffer = logged(style="text")
+    fields = {"id": "a", "usage": Usage(prompt_tokens=3, total_tokens=3), "up": {"one": "c", "none": None}}
+    emit(logging.getLogger("gatepass.access"), logging.INFO, "exchange", fields)
+    assert buffer.getvalue().endswith("exchange id=a usage.prompt_tokens=3 usage.total_tokens=3 up.one=c\n")
 
 
 @pytest.mark.parametrize("fields", [{"id": "a"}, {}, {"id": "\ud83d"}], ids=["fields", "none", "half a surrogate pair"])
