@@ -144,7 +144,12 @@ def _profile(profile: Mapping[str, Any] | None) -> list[str]:
 def _curves(curves: Mapping[str, Any] | None) -> list[str]:
     if curves is None:
         return []
-    lines = ["", "## How it grows", "", "A run of its own, `make bench-curves`: gatepass against nginx; bodies 4 at a time."]
+    lines = [
+        "",
+        "## How it grows",
+        "",
+        "A run of its own, `make bench-curves`: gatepass against nginx; bodies 4 at a time.",
+    ]
     for title, table in curves["tables"].items():
         lines += ["", f"### {title.capitalize()}", "", *_grid(table)]
     return lines

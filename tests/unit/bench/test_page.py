@@ -56,7 +56,7 @@ def test_page_says_which_rate_the_rig_limited() -> None:
 
 
 def test_page_names_the_code_that_was_measured() -> None:
-    assert "nginx 1.22; `0123456789abcdef` stands for the code in src/." in page()
+    assert "nginx 1.22; `0123456789abcdef` stands for the code in src/\n(`" in page()
 
 
 def test_page_says_what_is_met() -> None:
