@@ -43,10 +43,35 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+class LogReader:
+    """A process on `core` that reads `pipe` into `file`, as whoever keeps a container's log does.
+
+    It ends when nobody holds the other end of the pipe any more.
+    """
+
+    def __init__(self, core: int, file: IO[bytes]) -> None:
+        self._process = subprocess.Popen(
+            ["cat"],  # noqa: S607
+            stdin=subprocess.PIPE,
+            stdout=file,
+            start_new_session=True,  # a Ctrl-C is for those that it reads
+            preexec_fn=lambda: _settle(core),
+        )
+        self.pipe = cast(IO[bytes], self._process.stdin)
+
+    def end(self) -> None:
+        self.pipe.close()
+        try:
+            self._process.wait(TERM_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
 class Child:
     """A process group pinned to one core; it ends with the `with` block, and with this process however that ends.
 
-    `reader_core`: what it says goes to its log through a pipe that a process there reads, as a container's does.
+    `reader_core`: what it says goes to its log through a LogReader there.
     """
 
     def __init__(
@@ -59,21 +84,22 @@ class Child:
     ) -> None:
         inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
         self.log = log
-        self._reader: subprocess.Popen[bytes] | None = None
-        with log.open("wb") as file, ExitStack() as ends:
-            out: IO[bytes] = file
-            if reader_core is not None:
-                self._reader = _reader(reader_core, file)
-                out = ends.enter_context(cast(IO[bytes], self._reader.stdin))  # the child's own end keeps it open
+        with log.open("wb") as file, ExitStack() as started:
+            self._reader = None if reader_core is None else LogReader(reader_core, file)
+            if self._reader is not None:
+                started.callback(self._reader.end)
             self._process = subprocess.Popen(
                 [str(word) for word in command],
                 env=inherited | dict(env or {}),
                 stdin=subprocess.DEVNULL,
-                stdout=out,
+                stdout=file if self._reader is None else self._reader.pipe,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
                 preexec_fn=lambda: _settle(core),
             )
+            started.pop_all()
+        if self._reader is not None:
+            self._reader.pipe.close()
 
     def __enter__(self) -> Self:
         return self
@@ -90,8 +116,12 @@ class Child:
         return self._process.poll() is not None
 
     def stop(self) -> None:
-        if self.ended:
-            return
+        if not self.ended:
+            self._end()
+        if self._reader is not None:
+            self._reader.end()
+
+    def _end(self) -> None:
         with suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGTERM)
         try:
@@ -99,17 +129,11 @@ class Child:
         except subprocess.TimeoutExpired:
             os.killpg(self.pid, signal.SIGKILL)
             self._process.wait()
-        if self._reader is not None:
-            self._reader.wait(TERM_S)  # nobody holds the other end any more
 
     def tail(self, lines: int = 1) -> str:
         """The end of what it said."""
         said = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         return " ".join(line.strip() for line in said[-lines:])[-300:]
-
-
-def _reader(core: int, file: IO[bytes]) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=file, preexec_fn=lambda: _settle(core))  # noqa: S607
 
 
 def _settle(core: int) -> None:

@@ -87,6 +87,10 @@ class Line(logging.Formatter):
             fields["trace"] = self.formatException(record.exc_info)
         return self.told(record.created, self.head(record.levelno, record.getMessage()), fields)
 
+    def masked(self, text: str) -> str:
+        """`text` of somebody else's, with no secret in it that is known."""
+        return self._redactor.mask(text)
+
     def head(self, level: int, event: str) -> str:
         """What stands between a line's time and its fields."""
         named = _LEVELS.get(level) or logging.getLevelName(level).lower()

@@ -9,22 +9,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import select
+import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import TextIO
 
 from gatepass.observe.line import Fields, Line
 
-WRITE_BYTES = 4096
-"""Linux's PIPE_BUF: a write of this size is never mixed with another process's, such as another worker's (pipe(7))."""
+WRITE_BYTES = select.PIPE_BUF
+"""A write of up to this size is never mixed with another process's, such as another worker's (pipe(7)): 4 KiB."""
 
 
 class Sink(logging.StreamHandler[TextIO]):
     """A line of what goes well waits until the loop's turn is over; from `warning` up, and where no loop runs, all goes
-    out at once. Lines stay in order, and none is lost but by a process that is killed in the middle of a turn.
-
-    logging's own handler asks for filters, of which there are none, and takes its lock twice for each line.
+    out at once. Lines stay in order. A process that is killed loses those of the turn that it is in.
     """
 
     lock: threading.RLock
@@ -40,6 +42,7 @@ class Sink(logging.StreamHandler[TextIO]):
         """Whose turn ends with what waits being written."""
 
     def handle(self, record: logging.LogRecord) -> bool:
+        """logging's own asks for filters, of which there are none."""
         with self.lock:
             self._write()
             self.emit(record)
@@ -67,6 +70,13 @@ class Sink(logging.StreamHandler[TextIO]):
             self._write()
             self.stream.flush()
 
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """logging's own shows what it was given as it is: the arguments of a record may be secrets."""
+        if logging.raiseExceptions and sys.stderr is not None:
+            fault = f"--- Logging error ---\n{traceback.format_exc()}Message: {record.msg!r} {record.args!r}\n"
+            with suppress(OSError, ValueError):
+                sys.stderr.write(self._line.masked(fault))
+
     def _is_due(self) -> bool:
         """Whether what waits is written when the turn of the loop that runs is over."""
         try:
@@ -84,27 +94,31 @@ class Sink(logging.StreamHandler[TextIO]):
             self._write()
 
     def _write(self) -> None:
-        if not self._waiting:
-            return
-        lines, self._waiting = self._waiting, []
+        if self._waiting:
+            lines, self._waiting = self._waiting, []
+            for piece in self._pieces(lines):
+                self._put(piece)
+
+    def _put(self, piece: str) -> None:
         try:
-            for piece in _pieces(lines):
-                self.stream.write(piece)
-                self.stream.flush()
+            self.stream.write(piece)
+            self.stream.flush()
         except (OSError, ValueError):
-            self.handleError(logging.makeLogRecord({"msg": "\n".join(lines)}))
+            self.handleError(logging.makeLogRecord({"msg": piece}))
 
-
-def _pieces(lines: Iterable[str]) -> Iterator[str]:
-    """`lines`, ended and joined to as few pieces of at most WRITE_BYTES as they fit into; a longer one goes alone."""
-    piece, size_bytes = "", 0
-    for line in lines:
-        ended = line + "\n"
-        ended_bytes = len(ended) if ended.isascii() else len(ended.encode("utf-8", "replace"))
-        if piece and size_bytes + ended_bytes > WRITE_BYTES:
+    def _pieces(self, lines: Iterable[str]) -> Iterator[str]:
+        """`lines`, ended and joined to pieces of at most WRITE_BYTES; one that is longer goes alone."""
+        piece, size_bytes = "", 0
+        for line in lines:
+            line_bytes = self._size_bytes(line) + 1
+            if piece and size_bytes + line_bytes > WRITE_BYTES:
+                yield piece
+                piece, size_bytes = "", 0
+            piece += line + "\n"
+            size_bytes += line_bytes
+        if piece:
             yield piece
-            piece, size_bytes = "", 0
-        piece += ended
-        size_bytes += ended_bytes
-    if piece:
-        yield piece
+
+    def _size_bytes(self, line: str) -> int:
+        """As the stream encodes it; stderr writes what its encoding has not as an escape."""
+        return len(line) if line.isascii() else len(line.encode(self.stream.encoding or "utf-8", "backslashreplace"))
