@@ -7,7 +7,7 @@ from typing import Any
 
 from bench.bar import Figures, Result
 from bench.machine import BUSY
-from bench.report import Table, bar_table, footprint_table, load_table, miss, number, wanted
+from bench.report import Table, bar_table, footprint_table, load_table, measured, miss, number, wanted
 from bench.series import Outcome
 from bench.soak import GROWTH
 from bench.why import WHY
@@ -100,7 +100,7 @@ def _bar_words(results: Sequence[Result]) -> list[str]:
     unknown = [result for result in results if result.met is None]
     words = [f"{len(results) - len(missed) - len(unknown)} of {len(results)} promises are met."]
     for result in sorted(missed, key=lambda one: -one.by):
-        bar, value = result.bar, number(result.value or 0.0)
+        bar, value = result.bar, measured(result)
         words.append(
             f"- Missed: {bar.work}, {bar.measure}: {value} {bar.unit} where {wanted(result)} is wanted, {miss(result)}."
         )

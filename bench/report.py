@@ -88,7 +88,7 @@ def footprint_table(figures: Figures, names: Sequence[str]) -> Table:
 def bar_table(results: Sequence[Result]) -> Table:
     rows = [["work", "measure", "wanted", "measured", ""]]
     for result in results:
-        value = "" if result.value is None else f"{number(result.value)} {result.bar.unit}"
+        value = "" if result.value is None else f"{measured(result)} {result.bar.unit}"
         rows.append([result.bar.work, result.bar.measure, wanted(result), value, verdict(result)])
     return rows
 
@@ -112,7 +112,14 @@ def verdict(result: Result) -> str:
 def miss(result: Result) -> str:
     """How far from the limit a missed value is."""
     share = (result.value or 0.0) / result.bar.limit
-    return f"{share:.0%} of it" if result.bar.at_least else f"{share:.3g} times as much"
+    return f"{share:.1%} of it" if result.bar.at_least else f"{share:.3g} times as much"
+
+
+def measured(result: Result) -> str:
+    """The value, and a digit more of one that would look like the limit that it misses."""
+    value = result.value or 0.0
+    told = number(value)
+    return f"{value:.4g}" if result.met is False and told == number(result.bar.limit) else told
 
 
 def number(value: float) -> str:

@@ -42,9 +42,17 @@ def test_page_says_what_is_missed_and_by_how_much() -> None:
 def test_page_says_why_a_promise_is_missed_and_what_would_lift_it() -> None:
     slow = Figures({("gatepass", "chat-64"): SAMPLE, ("nginx", "chat-64"): replace(SAMPLE, requests_s=99_999.0)}, {})
     words = markdown(slow, judge(slow), OUTCOMES, WORKLOADS, DOCUMENT)
-    assert "x nginx is wanted, 17% of it.\n  A chat is some" in words
+    assert "x nginx is wanted, 16.7% of it.\n  A chat is some" in words
     promises = {(bar.work, bar.measure) for bar in BARS}
     assert set(WHY) <= promises
+
+
+def test_page_shows_a_digit_more_where_a_miss_would_look_like_its_limit() -> None:
+    nearly = replace(SAMPLE, requests_s=SAMPLE.requests_s / 0.1196)
+    near = Figures({("gatepass", "chat-64"): SAMPLE, ("nginx", "chat-64"): nearly}, {})
+    words = markdown(near, judge(near), OUTCOMES, WORKLOADS, DOCUMENT)
+    assert "0.1196 x nginx where ≥ 0.12 x nginx is wanted, 99.7% of it." in words
+    assert "| ≥ 0.12 x nginx | 0.1196 x nginx | missed: 99.7% of it |" in words
 
 
 def test_page_says_which_rate_the_rig_limited() -> None:
