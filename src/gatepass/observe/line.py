@@ -56,9 +56,7 @@ def _text_head(level: str, event: str, worker: int | None) -> str:
 def _text_rest(fields: Fields, within: str = "") -> str:
     """What a field holds fields in comes as each of them: `usage.total_tokens=3`."""
     return "".join(
-        _text_rest(value, f"{within}{name}.")
-        if isinstance(value, dict | msgspec.Struct)
-        else f" {within}{name}={_plain(value)}"
+        _text_rest(value, f"{within}{name}.") if isinstance(value, dict) else f" {within}{name}={_plain(value)}"
         for name, value in listed(fields).items()
     )
 
@@ -111,9 +109,10 @@ class Line(logging.Formatter):
 
 
 def listed(fields: Fields) -> dict[str, Any]:
-    """`fields` without those that say nothing."""
+    """`fields` without those that say nothing, as a dict; a struct that one of them holds likewise."""
     named = msgspec.structs.asdict(fields) if isinstance(fields, msgspec.Struct) else fields
-    return {name: value for name, value in named.items() if value is not None}
+    told = {name: value for name, value in named.items() if value is not None}
+    return {name: listed(value) if isinstance(value, msgspec.Struct) else value for name, value in told.items()}
 
 
 def _plain(value: Any) -> str:

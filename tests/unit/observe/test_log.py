@@ -100,10 +100,10 @@ def test_whoever_else_listens_hears_every_event(logged, where):
     logger, listener = logging.getLogger("gatepass.access"), Listener()
     logging.getLogger(where).addHandler(listener)
     try:
-        emit(logger, logging.WARNING, "exchange", {"id": "a", "code": None})
+        emit(logger, logging.WARNING, "exchange", {"id": "a", "code": None, "usage": Usage(3)})
     finally:
         logging.getLogger(where).removeHandler(listener)
-    assert heard == [("gatepass.access", "WARNING", "exchange", {"id": "a"})]
+    assert heard == [("gatepass.access", "WARNING", "exchange", {"id": "a", "usage": {"prompt_tokens": 3}})]
     assert json.loads(buffer.getvalue())["level"] == "warning"
 
 
