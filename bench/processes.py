@@ -51,7 +51,7 @@ class LogReader:
 
     def __init__(self, core: int, file: IO[bytes]) -> None:
         self._process = subprocess.Popen(
-            ["cat"],  # noqa: S607
+            ["cat"],  # noqa: S607 - the machine's own, as taskset and timeout are
             stdin=subprocess.PIPE,
             stdout=file,
             start_new_session=True,  # a Ctrl-C is for those that it reads

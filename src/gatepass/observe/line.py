@@ -54,10 +54,11 @@ def _text_head(level: str, event: str, worker: int | None) -> str:
 
 
 def _text_rest(fields: Fields, within: str = "") -> str:
-    """What a field holds fields in comes as each of them: `usage.total_tokens=3`."""
+    """A field that holds others comes as each of them, `usage.total_tokens=3`; no name can fake one of ours."""
+    named = {f"{within}{_plain(name)}": value for name, value in listed(fields).items()}
     return "".join(
-        _text_rest(value, f"{within}{name}.") if isinstance(value, dict) else f" {within}{name}={_plain(value)}"
-        for name, value in listed(fields).items()
+        _text_rest(value, f"{name}.") if isinstance(value, dict) else f" {name}={_plain(value)}"
+        for name, value in named.items()
     )
 
 

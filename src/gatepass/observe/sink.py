@@ -49,7 +49,8 @@ class Sink(logging.StreamHandler[TextIO]):
         return True
 
     def tell(self, level: int, event: str, fields: Fields) -> None:
-        """Log one event. A stream that takes no line fails no request: logging tells of it, as of any record.
+        """Log one event. One that cannot be written out, and a stream that takes no line, fail no request: logging
+        tells of them, as of any record.
 
         Events are few and come often, so each one's head is kept.
         """
@@ -61,6 +62,8 @@ class Sink(logging.StreamHandler[TextIO]):
             self._waiting.append(self._line.told(time.time(), head, fields))
             if level >= logging.WARNING or not self._is_due():
                 self._write()
+        except ValueError:  # a number with too many digits for Python to write
+            self.handleError(logging.makeLogRecord({"msg": event}))
         finally:
             self.lock.release()
 
@@ -70,7 +73,7 @@ class Sink(logging.StreamHandler[TextIO]):
             self._write()
             self.stream.flush()
 
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - what logging calls has logging's name
         """logging's own shows what it was given as it is: the arguments of a record may be secrets."""
         if logging.raiseExceptions and sys.stderr is not None:
             fault = f"--- Logging error ---\n{traceback.format_exc()}Message: {record.msg!r} {record.args!r}\n"

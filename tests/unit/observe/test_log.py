@@ -49,6 +49,12 @@ def test_text_form_quotes_what_could_fake_a_field(logged):
     assert buffer.getvalue().endswith('exchange model="a status=200\\nfake" n=1 up=a,b\n')
 
 
+def test_text_form_quotes_a_name_that_could_fake_a_field(logged):
+    buffer = logged(style="text")
+    emit(logging.getLogger("gatepass.access"), logging.INFO, "exchange", {"up": {"a status=200\nfake": {"b c": 1}}})
+    assert buffer.getvalue().endswith('exchange up."a status=200\\nfake"."b c"=1\n')
+
+
 def test_text_form_names_what_a_field_holds(logged):
     buffer = logged(style="text")
     fields = {"id": "a", "usage": Usage(prompt_tokens=3, total_tokens=3), "up": {"one": "c", "none": None}}

@@ -160,6 +160,13 @@ def _fail_once(pipe, taken):
     raise BlockingIOError("full")
 
 
+def test_an_event_that_cannot_be_written_out_fails_nobody_and_is_told_of(pipe, sink, capsys):
+    sink.tell(logging.INFO, "exchange", {"n": 10**5_000})
+    sink.tell(logging.INFO, "exchange", {"id": "b"})
+    assert "ValueError" in capsys.readouterr().err
+    assert names(pipe.text) == ["b"]
+
+
 def test_a_record_that_cannot_be_formatted_shows_no_secret(sink, capsys):
     record = {"name": "library", "levelno": logging.ERROR, "msg": "took %d", "args": ("planted-secret",)}
     sink.handle(logging.makeLogRecord(record))
