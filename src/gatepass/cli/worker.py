@@ -53,11 +53,12 @@ def work(heritage: Heritage, config_path: str | None, host: str | None, port: in
     listening, lifeline, key = heritage.fds
     with open(key, "rb") as pipe:
         inheritance = Inheritance(heritage.folder / STORE, pipe.read())
+    shared = inheritance if inheritance.folder.is_dir() else None
 
     def refuse(text: str) -> NoReturn:
         _refuse(loaded.source, [text])
 
-    gate = gate_of(loaded, refuse, inheritance, heritage.number)
+    gate = gate_of(loaded, refuse, shared, heritage.number)
     name = name_of(heritage.number)
     peers = Peers(heritage.folder, name, gate.metrics.exposition, lambda: status_of(gate), lambda: lessons_of(gate))
     server = Server(gate, lambda _: None, peers, socket.socket(fileno=lifeline))

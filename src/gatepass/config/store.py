@@ -76,7 +76,8 @@ class StoreSettings(Block):
     @field_validator("url")
     @classmethod
     def _installed(cls, url: str) -> str:
-        checked_extra("valkey", "valkey", "a shared store")
+        for module in ("valkey", "cryptography"):
+            checked_extra(module, "valkey", "a shared store")
         return url
 
     @field_validator("encryption_key")

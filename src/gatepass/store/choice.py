@@ -10,8 +10,6 @@ from gatepass.runtime import Clock
 from gatepass.store.folder import FolderStore
 from gatepass.store.guard import GuardedStore
 from gatepass.store.memory import MemoryStore
-from gatepass.store.seal import Seal
-from gatepass.store.sealed import SealedStore
 from gatepass.store.seam import Store
 
 FOLDER_S = 0.25
@@ -20,7 +18,7 @@ FOLDER_S = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Inheritance:
-    """What a worker has from its supervisor: the folder that all of them share, and the key to what lies in it."""
+    """The folder that a supervisor's workers share, and the key of its values; an empty key means in clear."""
 
     folder: Path
     key: bytes = field(repr=False)
@@ -31,12 +29,18 @@ def open_store(settings: StoreSettings | None, inherited: Inheritance | None, cl
 
     Asks nobody yet: a store that is down stops no start. Raises OSError where a file of TLS cannot be loaded.
     """
+    # each branch imports what it needs: valkey costs 7 MiB, cryptography 6
     if settings is not None:
-        from gatepass.store.valkey import ValkeyStore  # an extra, which costs 7 MiB
+        from gatepass.store.encrypted import EncryptedStore
+        from gatepass.store.valkey import ValkeyStore
 
-        shared = SealedStore(ValkeyStore(settings, clock), Seal(settings.encryption_key.reveal().encode()))
+        shared = EncryptedStore(ValkeyStore(settings, clock), settings.encryption_key.reveal().encode())
         return GuardedStore(shared, clock, settings.timeout_s)
-    if inherited is not None:
-        local = SealedStore(FolderStore(inherited.folder, clock), Seal(inherited.key))
-        return GuardedStore(local, clock, FOLDER_S)
-    return MemoryStore(clock)
+    if inherited is None:
+        return MemoryStore(clock)
+    store: Store = FolderStore(inherited.folder, clock)
+    if inherited.key:
+        from gatepass.store.encrypted import EncryptedStore
+
+        store = EncryptedStore(store, inherited.key)
+    return GuardedStore(store, clock, FOLDER_S)

@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 
-from gatepass.store.seal import KEY_BYTES
-from gatepass.supervisor.folder import own_folder
+from gatepass.supervisor.folder import SHARED_MEMORY, own_folder
+
+LOG = logging.getLogger("gatepass.supervisor")
+
+KEY_BYTES = 32
 
 STOPPING = b"."
 """What the lifeline says before a stop. It is not read but looked at, for all workers have the same end of it."""
 STORE = "store"
-"""The folder of what the workers share, within the supervisor's own; encrypted with a key that only they have."""
+"""The folder of the tokens that the workers share, within the supervisor's own; absent if they share none."""
+NOT_SHARED = (
+    "the workers' folder is on a disk, and the library that encrypts tokens there is not installed: each worker"
+    " fetches its own tokens, and refresh tokens are not shared. Make {} writable, or install the extra `crypto`"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Channel:
-    """`lifeline` is the supervisor's end: its close tells the workers that their supervisor is gone."""
+    """`lifeline` is the supervisor's end: its close tells the workers that their supervisor is gone.
+
+    `key` encrypts what lies in `folder`; it is empty where that is in memory, which needs none.
+    """
 
     folder: Path
     listening: socket.socket
@@ -41,14 +53,18 @@ class Channel:
 
 
 @contextmanager
-def channel(listening: socket.socket) -> Iterator[Channel]:
+def channel(listening: socket.socket, shared_memory: str = SHARED_MEMORY) -> Iterator[Channel]:
     """A new one, whose folder goes with the block. Raises NoFolder."""
-    with own_folder() as name:
+    with own_folder(shared_memory) as name:
         folder = Path(name)
-        (folder / STORE).mkdir(mode=0o700)
+        is_on_disk = folder.parent != Path(shared_memory)
+        if is_on_disk and find_spec("cryptography") is None:
+            LOG.warning("tokens_not_shared", extra={"fields": {"reason": NOT_SHARED.format(shared_memory)}})
+        else:
+            (folder / STORE).mkdir(mode=0o700)
         lifeline, lent = socket.socketpair()
         with lifeline, lent:
-            yield Channel(folder, listening, lifeline, lent, secrets.token_bytes(KEY_BYTES))
+            yield Channel(folder, listening, lifeline, lent, secrets.token_bytes(KEY_BYTES) if is_on_disk else b"")
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 
 SHARED_MEMORY = "/dev/shm"  # noqa: S108 - the folder in it is made by mkdtemp, mode 0700
-"""Where a container with a read-only root can still write: a tmpfs of its own."""
+"""A tmpfs: what lies in it never reaches a disk. Containers have one of their own, with a read-only root too."""
 
 
 class NoFolder(Exception):
@@ -13,24 +13,19 @@ class NoFolder(Exception):
 
 
 def own_folder(shared_memory: str = SHARED_MEMORY) -> tempfile.TemporaryDirectory[str]:
-    """A folder that goes with its block, mode 0700: where TMPDIR says, or /tmp and its like, or in `shared_memory`.
+    """Make a folder with mode 0700 that is removed when its block ends.
 
-    Raises NoFolder, with what to do, where none of them can be written to.
+    It is in `shared_memory` if that is writable, else where TMPDIR says, or in /tmp and its like.
+    Raises NoFolder, with what to do, if none of them is writable.
     """
     try:
-        return tempfile.TemporaryDirectory(prefix="gatepass-")
-    except FileNotFoundError:  # what tempfile raises where no folder is usable, a read-only root included
-        pass
-    except OSError as error:
-        raise NoFolder(_no_folder(tempfile.gettempdir(), error)) from error
-    try:
         return tempfile.TemporaryDirectory(prefix="gatepass-", dir=shared_memory)
-    except OSError as error:
-        raise NoFolder(_no_folder(f"the usual folders and {shared_memory}", error)) from error
-
-
-def _no_folder(places: str, error: OSError) -> str:
-    return (
-        f"several workers share a folder, and none can be made in {places} ({error.strerror}):"
-        " mount a tmpfs on /tmp, name a folder in TMPDIR, or set server.workers: 1"
-    )
+    except OSError:
+        pass
+    try:
+        return tempfile.TemporaryDirectory(prefix="gatepass-")
+    except OSError as error:  # tempfile raises FileNotFoundError if no folder is usable, a read-only root included
+        raise NoFolder(
+            f"several workers share a folder, and none can be made in {shared_memory} or the usual folders"
+            f" ({error.strerror}): mount a tmpfs on /tmp, name a folder in TMPDIR, or set server.workers: 1"
+        ) from error

@@ -24,7 +24,7 @@ class TestStoreOfWorkers(StoreContract):
         return Shared(here, there, clock.advance)
 
 
-async def test_workers_share_a_folder_that_says_nothing_without_the_key(tmp_path, inheritance):
+async def test_a_folder_with_a_key_shows_nothing_without_it(tmp_path, inheritance):
     clock = DrivenClock()
     await open_store(None, inheritance, clock).put("token/the-recipe", b"the-token", 60.0)
     written = b"".join(str(file).encode() + file.read_bytes() for file in tmp_path.iterdir())
@@ -46,3 +46,11 @@ async def test_a_configured_server_is_for_workers_too_and_is_not_asked_yet(tmp_p
 
 def test_an_inheritance_does_not_print_its_key(inheritance):
     assert "kkk" not in repr(inheritance)
+
+
+async def test_a_folder_in_memory_has_no_key_and_is_shared_in_clear(tmp_path):
+    clock = DrivenClock()
+    here, there = (open_store(None, Inheritance(tmp_path, b""), clock) for _ in range(2))
+    await here.put("token/x", b"the-token", 60.0)
+    assert (await there.get(["token/x"])).values == {"token/x": b"the-token"}
+    assert b"the-token" in b"".join(file.read_bytes() for file in tmp_path.iterdir())

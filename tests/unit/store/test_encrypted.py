@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gatepass.store.encrypted import NONCE_BYTES, EncryptedStore
+from gatepass.store.memory import MemoryStore
+from gatepass.store.seam import Reach
+from tests.unit.clock import DrivenClock
+from tests.unit.store.contract import Shared, StoreContract
+
+SECRET = b"k" * 32
+NAME, VALUE = "token/v1/abc", b"a token of nobody's business"
+
+
+class TestEncryptedStore(StoreContract):
+    @pytest.fixture
+    def shared(self):
+        clock = DrivenClock()
+        store = MemoryStore(clock)
+        return Shared(EncryptedStore(store, SECRET), EncryptedStore(store, SECRET), clock.advance)
+
+
+@pytest.fixture
+def below():
+    return MemoryStore(DrivenClock())
+
+
+async def stored(below: MemoryStore, name: str = NAME) -> bytes:
+    """What lies in the store below under the code of `name`."""
+    code = EncryptedStore(below, SECRET).code(name)
+    return (await below.get([code])).values[code]
+
+
+def dump(store: MemoryStore) -> bytes:
+    return repr([store._values._kept, store._counters._kept, store._leases._kept]).encode()
+
+
+@given(st.binary(max_size=300), st.text(max_size=20), st.binary(min_size=1, max_size=40))
+async def test_every_value_under_every_name_is_read_back(value, name, secret):
+    store = EncryptedStore(MemoryStore(DrivenClock()), secret)
+    await store.put(name, value, 60.0)
+    assert (await store.get([name])).values == {name: value}
+
+
+async def test_a_dump_of_the_store_shows_no_value_and_no_name(below):
+    store = EncryptedStore(below, SECRET)
+    await store.put("token/the-recipe", b"the-token", 60.0)
+    await store.count("count/the-recipe", 60.0)
+    await store.lease("lease/the-recipe", "me", 60.0)
+    assert b"token:" in dump(below)
+    assert b"the-token" not in dump(below)
+    assert b"the-recipe" not in dump(below)
+
+
+async def test_equal_values_look_different_each_time(below):
+    store = EncryptedStore(below, SECRET)
+    await store.put(NAME, VALUE, 60.0)
+    first = await stored(below)
+    await store.put(NAME, VALUE, 60.0)
+    assert (await stored(below))[:NONCE_BYTES] != first[:NONCE_BYTES]
+    assert (await stored(below))[NONCE_BYTES:] != first[NONCE_BYTES:]
+
+
+async def test_a_value_that_was_changed_or_cut_anywhere_is_absent(below):
+    store = EncryptedStore(below, SECRET)
+    await store.put(NAME, VALUE, 60.0)
+    whole = await stored(below)
+    flipped = [whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :] for at in range(len(whole))]
+    cut = [piece for at in range(len(whole)) for piece in (whole[:at], whole[at + 1 :])]
+    for wrong in (*flipped, *cut):
+        await below.put(store.code(NAME), wrong, 60.0)
+        assert (await store.get([NAME])).values == {}
+    await below.put(store.code(NAME), whole, 60.0)
+    assert (await store.get([NAME])).values == {NAME: VALUE}
+
+
+async def test_a_value_that_was_moved_to_another_name_is_absent(below):
+    store = EncryptedStore(below, SECRET)
+    await store.put(NAME, VALUE, 60.0)
+    await below.put(store.code("token/v1/other"), await stored(below), 60.0)
+    assert (await store.get(["token/v1/other"])).values == {}
+
+
+async def test_a_value_of_another_key_is_absent(below):
+    store, other = EncryptedStore(below, SECRET), EncryptedStore(below, b"x" * 32)
+    await other.put(NAME, b"theirs", 60.0)
+    theirs = (await below.get([other.code(NAME)])).values[other.code(NAME)]
+    assert (await store.get([NAME])).values == {}
+    await below.put(store.code(NAME), theirs, 60.0)
+    assert (await store.get([NAME])).values == {}
+
+
+async def test_the_format_is_nonce_and_aes_gcm_with_an_hkdf_key_and_the_name_as_associated_data(below):
+    await EncryptedStore(below, SECRET).put(NAME, VALUE, 60.0)
+    key = HKDF(algorithm=SHA256(), length=32, salt=None, info=b"gatepass store values").derive(SECRET)
+    whole = await stored(below)
+    assert AESGCM(key).decrypt(whole[:12], whole[12:], NAME.encode()) == VALUE
+
+
+def test_a_code_keeps_the_kind_and_differs_by_name_and_by_key(below):
+    code = EncryptedStore(below, SECRET).code
+    kind, _, rest = code(NAME).partition(":")
+    assert (kind, len(rest)) == ("token", 32)
+    others = {code("token/v1/abd"), code("lease/v1/abc"), EncryptedStore(below, b"x" * 32).code(NAME)}
+    assert len({rest, *(other.partition(":")[2] for other in others)}) == 4
+
+
+async def test_it_reaches_as_far_as_the_store_below_and_closes_it():
+    class Far(MemoryStore):
+        reach = Reach.NETWORK
+        closed = False
+
+        async def aclose(self) -> None:
+            self.closed = True
+
+    far = Far(DrivenClock())
+    store = EncryptedStore(far, SECRET)
+    assert store.reach is Reach.NETWORK
+    await store.aclose()
+    assert far.closed
