@@ -8,7 +8,7 @@ PYTHONS ?= python3.11 python3.12 python3.13
 UV     := $(shell command -v uv 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types layers unit integration docs e2e stress token-matrix fuzz startup pythons lock clean
+.PHONY: help setup demo test lint types layers unit integration docs golden e2e stress token-matrix fuzz startup pythons lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -53,6 +53,10 @@ integration: setup ## Real sockets, scripted upstreams
 
 docs: setup ## What the documentation says is what the code does
 	$(BIN)/pytest tests/docs
+
+golden: setup ## Write tests/golden/*.txt again: what users see, which tests/golden compares byte for byte
+	GATEPASS_GOLDEN=write $(BIN)/pytest -q tests/golden
+	git diff --stat -- tests/golden
 
 e2e: setup ## Real servers, Node clients, the container image (E2E_CONTAINER=skip without root)
 	tests/e2e/setup.sh

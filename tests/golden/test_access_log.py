@@ -1,0 +1,240 @@
+"""The access line of one request of each kind, as JSON and as text; times, ids and ports made equal."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from gatepass.admission.keys import hash_key
+from gatepass.observe.line import Line
+from gatepass.observe.redaction import Redactor
+from tests.golden.golden import same
+from tests.integration.answers import COMPLETION, DONE, EVENTS
+from tests.integration.conftest import complaints  # noqa: F401 - a fixture
+from tests.integration.gateway import HELLO, JSON, gateway
+from tests.integration.issuer import corp, minted
+from tests.integration.scripted import (
+    Dialogue,
+    Fin,
+    Hold,
+    Received,
+    Rst,
+    Scripted,
+    Send,
+    Wait,
+    begin_stream,
+    chunk,
+    reply,
+    stream,
+)
+from tests.waiting import until
+
+KEY = "gp-a-key-that-opens-the-door"
+LOCKED = {"keys": [{"name": "ragflow", "hash": hash_key(KEY)}]}
+STREAMED = {**HELLO, "stream": True, "stream_options": {"include_usage": True}}
+USAGE = b'data: {"id":"x","choices":[],"usage":{"prompt_tokens":1,"completion_tokens":3,"total_tokens":4}}\n\n'
+GOOD = [Send(reply(COMPLETION, x_request_id="upstream-id-7"))]
+EQUAL = (
+    (r'("(?:duration_s|ttft_s|token_wait_s)":)[0-9.e-]+', r"\g<1>0.5"),
+    (r"(\b(?:duration_s|ttft_s|token_wait_s)=)[0-9.e-]+", r"\g<1>0.5"),
+    (r'("id":)"[0-9a-f]{24}"', r'\g<1>"0123456789abcdef01234567"'),
+    (r"(\bid=)[0-9a-f]{24}", r"\g<1>0123456789abcdef01234567"),
+    (r"\b127\.0\.0\.1:\d+", "127.0.0.1:12345"),
+)
+"""What differs from run to run, and what stands in its place."""
+
+
+class _Lines(logging.Handler):
+    """Keeps the access lines, in both forms."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._forms = [Line(Redactor(), style) for style in ("json", "text")]
+        self.said: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        record.created = 1_800_000_000.25
+        said = "\n".join(form.format(record) for form in self._forms)
+        for pattern, equal in EQUAL:
+            said = re.sub(pattern, equal, said)
+        self.said.append(said)
+
+
+@contextmanager
+def access_lines() -> Iterator[list[str]]:
+    logger, handler = logging.getLogger("gatepass.access"), _Lines()
+    level = logger.level
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    try:
+        yield handler.said
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
+@pytest.fixture
+def lines() -> Iterator[list[str]]:
+    with access_lines() as said:
+        yield said
+
+
+async def test_access_lines(lines):
+    same("access_log.txt", {name: await told(lines, case) for name, case in CASES.items()})
+
+
+async def told(lines: list[str], case: Any) -> str:
+    before = len(lines)
+    count = await case()
+    await until(lambda: len(lines) >= before + count)
+    return "\n".join(lines[before:])
+
+
+async def whole_chat() -> int:
+    models = {"public": {"upstream": "chat", "name": "deployed"}}
+    async with Scripted(GOOD) as upstream, gateway(upstream=upstream.url, access=LOCKED, models=models) as gate:
+        headers = {**JSON, "x-api-key": KEY, "x-request-id": "mine-1"}
+        answer = await gate.ask({**HELLO, "model": "public"}, headers=headers).answer()
+    assert answer.status == 200
+    return 1
+
+
+async def a_stream() -> int:
+    said = stream(EVENTS[0], EVENTS[1], USAGE, DONE)
+    async with Scripted([Send(said)]) as upstream, gateway(upstream=upstream.url) as gate:
+        assert (await gate.ask({**STREAMED, "images": []}).answer()).status == 200
+    return 1
+
+
+async def a_stream_that_breaks_off() -> int:
+    broken: Dialogue = [*begin_stream(), Send(chunk(EVENTS[0])), Fin()]
+    async with Scripted(broken) as upstream, gateway(upstream=upstream.url) as gate:
+        assert (await gate.ask(STREAMED).answer()).error["code"] == "upstream_closed"
+    return 1
+
+
+async def failed_auth() -> int:
+    async with Scripted(GOOD) as upstream, gateway(upstream=upstream.url, access=LOCKED) as gate:
+        answer = await gate.ask(headers={**JSON, "x-api-key": "an-unknown-key-0123"}).answer()
+    assert answer.status == 401
+    return 1
+
+
+async def an_unknown_path() -> int:
+    async with Scripted(GOOD) as upstream, gateway(upstream=upstream.url) as gate:
+        assert (await gate.ask(path="/v1/nothing?key=in-the-query").answer()).status == 404
+    return 1
+
+
+async def upstream_error() -> int:
+    refusal = reply({"error": {"message": "no such model", "code": "model_gone"}}, 404)
+    async with Scripted([Send(refusal)]) as upstream, gateway(upstream=upstream.url) as gate:
+        assert (await gate.ask().answer()).status == 404
+    return 1
+
+
+async def unreachable_token() -> int:
+    asked = asyncio.Event()
+    refusal: Dialogue = [
+        Wait(asked),
+        Send(reply({"error": "invalid_client", "error_description": "unknown client"}, 401)),
+    ]
+    async with (
+        Scripted(refusal) as issuer,
+        Scripted(GOOD) as upstream,
+        gateway(**corp(issuer, upstream)) as gate,
+        gate.ask() as ask,
+    ):
+        await until(lambda: gate.gate.live.busy == 1)
+        asked.set()
+        assert (await ask.answer()).status == 503
+    return 1
+
+
+async def renewed_401() -> int:
+    expired: Dialogue = [Send(reply({"error": {"message": "expired"}}, 401))]
+    async with (
+        Scripted(minted(), minted("good-token-2")) as issuer,
+        Scripted(expired, GOOD) as upstream,
+        gateway(**corp(issuer, upstream)) as gate,
+    ):
+        assert (await gate.ask().answer()).status == 200
+    return 1
+
+
+async def repeated_on_a_stale_connection() -> int:
+    async with Scripted(GOOD, [Rst()], GOOD) as upstream, gateway(upstream=upstream.url) as gate:
+        assert (await gate.ask().answer()).status == 200
+        assert (await gate.ask().answer()).status == 200
+    return 2
+
+
+async def failover() -> int:
+    first = {"base_url": "http://127.0.0.1:9"}
+    models = {"m": {"targets": [{"upstream": "first", "name": "a"}, {"upstream": "second", "name": "b"}]}}
+    async with (
+        Scripted(GOOD) as second,
+        gateway(upstreams={"first": first, "second": {"base_url": second.url}}, models=models) as gate,
+    ):
+        assert (await gate.ask().answer()).status == 200
+    return 1
+
+
+async def learned_rule() -> int:
+    def answer(request: Received) -> Dialogue:
+        if "temperature" in request.json():
+            said = "Unsupported parameter: 'temperature' is not supported with this model."
+            error = {"message": said, "type": "invalid_request_error", "param": "temperature"}
+            return [Send(reply({"error": {**error, "code": "unsupported_parameter"}}, 400))]
+        return GOOD
+
+    async with Scripted(answer=answer) as upstream, gateway(upstream=upstream.url) as gate:
+        for _ in range(2):
+            assert (await gate.ask({**HELLO, "temperature": 0.5}).answer()).status == 200
+    return 2
+
+
+async def client_gone() -> int:
+    async with Scripted([Hold()]) as upstream, gateway(upstream=upstream.url) as gate:
+        async with gate.ask():
+            await upstream.requested()
+        await until(lambda: not gate.gate.live.busy)
+    return 1
+
+
+async def embeddings_in_parts() -> int:
+    def answer(request: Received) -> Dialogue:
+        inputs = request.json()["input"]
+        inputs = inputs if isinstance(inputs, list) else [inputs]
+        data = [{"object": "embedding", "index": at, "embedding": [0.5]} for at in range(len(inputs))]
+        usage = {"prompt_tokens": len(inputs), "total_tokens": len(inputs)}
+        return [Send(reply({"object": "list", "data": data, "model": "e-1", "usage": usage}))]
+
+    models = {"e": {"upstream": "chat", "rules": {"split": 3}}}
+    async with Scripted(answer=answer) as upstream, gateway(upstream=upstream.url, models=models) as gate:
+        asked = {"model": "e", "input": [str(number) for number in range(8)]}
+        assert (await gate.ask(asked, "/v1/embeddings").answer()).status == 200
+    return 1
+
+
+CASES = {
+    "a whole chat": whole_chat,
+    "a stream": a_stream,
+    "a stream that breaks off": a_stream_that_breaks_off,
+    "a failed authentication": failed_auth,
+    "an unknown path": an_unknown_path,
+    "an upstream's error": upstream_error,
+    "no token": unreachable_token,
+    "a 401 and a renewed token": renewed_401,
+    "a stale connection, after a good one": repeated_on_a_stale_connection,
+    "a failover": failover,
+    "a rule that is learned, and one that was": learned_rule,
+    "a client that left": client_gone,
+    "embeddings in three parts": embeddings_in_parts,
+}
