@@ -8,6 +8,7 @@ from functools import partial
 from msgspec.structs import replace
 
 from gatepass.call import Headers, Request, Response
+from gatepass.error_body import Mask, is_error
 from gatepass.errors import (
     Fault,
     GatepassError,
@@ -22,12 +23,10 @@ from gatepass.observe.exchange import Exchange
 from gatepass.runtime import timeout
 from gatepass.tokens import Token, TokenHolder, TokenReissued, User
 from gatepass.transport.seam import read_whole
-from gatepass.upstream.codes import is_error
 from gatepass.upstream.fault import upstream_error
 from gatepass.upstream.hints import of_token, sentence
 from gatepass.upstream.rejection import is_rejection, says_so
 from gatepass.upstream.reply import Reply
-from gatepass.upstream.wording import Mask
 
 REFUSAL_BYTES = 64 * 1024
 """As much of an error's body as is read."""

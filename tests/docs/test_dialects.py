@@ -10,10 +10,10 @@ from gatepass.call import Call, Operation, Surface
 from gatepass.config.dialects import Azure, DialectName, Ragflow
 from gatepass.config.load import load
 from gatepass.config.upstream import Upstream
+from gatepass.error_body import RAGFLOW_STATUS, ragflow_status
 from gatepass.relay import ragflow as replies
 from gatepass.routing.table import RouteTable
 from gatepass.upstream.choice import dialect_of
-from gatepass.upstream.codes import RAGFLOW_STATUS, ragflow_status
 from gatepass.upstream.hints import with_hint
 from gatepass.upstream.ragflow_body import LIFTED
 

@@ -8,10 +8,10 @@ from gatepass import lexicon
 from gatepass.adapt.teaching.heard import NEVER_CODES
 from gatepass.config.carry import checked_fields
 from gatepass.config.upstream import NEVER_FORWARDED
+from gatepass.error_body import STATUS_OF_CODE
 from gatepass.errors import UpstreamRefusal
 from gatepass.surface.headers import safe_headers
 from gatepass.surface.openai_error import error_headers, stream_message
-from gatepass.upstream.codes import STATUS_OF_CODE
 from gatepass.upstream.headers import forwarded, relayed
 
 

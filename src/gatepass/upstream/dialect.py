@@ -9,12 +9,11 @@ from typing import Any, ClassVar, Protocol
 from urllib.parse import urlsplit
 
 from gatepass.call import Call, Complaint, Headers, Operation, Request, Surface, Target, Timeouts, header
+from gatepass.error_body import Mask, read_complaint, unmasked
 from gatepass.errors import GatepassError, UpstreamError
 from gatepass.upstream import judge
-from gatepass.upstream.complaint import read_complaint
 from gatepass.upstream.headers import forwarded, relayed
 from gatepass.upstream.reply import Reply
-from gatepass.upstream.wording import Mask, unmasked
 
 
 class Constraint(Protocol):

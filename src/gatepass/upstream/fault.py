@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from urllib.parse import urlsplit
 
+from gatepass.error_body import Mask, unmasked
 from gatepass.errors import (
     Fault,
     TransportFault,
@@ -22,7 +23,6 @@ from gatepass.errors import (
     UpstreamTimeout,
     UpstreamTls,
 )
-from gatepass.upstream.wording import Mask, unmasked
 
 DETAIL_CHARS = 300
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gatepass.upstream.wording import MESSAGE_CHARS
+from gatepass.error_body import MESSAGE_CHARS
 
 
 @dataclass(frozen=True, slots=True)

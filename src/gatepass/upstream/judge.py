@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from msgspec.structs import replace
 
 from gatepass.call import Complaint, Headers, Surface, header
+from gatepass.error_body import Mask, clean, is_http_error, kind_of, read_complaint, unmasked
 from gatepass.errors import (
     GatepassError,
     UpstreamAuth,
@@ -26,12 +27,9 @@ from gatepass.errors import (
     UpstreamRefusal,
 )
 from gatepass.upstream import form
-from gatepass.upstream.codes import is_http_error, kind_of
-from gatepass.upstream.complaint import read_complaint
 from gatepass.upstream.hints import with_hint
 from gatepass.upstream.reply import TITLE_CHARS, Reply
 from gatepass.upstream.retry_after import retry_after_s
-from gatepass.upstream.wording import Mask, clean, unmasked
 
 MEMBERS = 8
 """Names of members that are listed where a reply is not what was asked for."""

@@ -7,8 +7,8 @@ from fnmatch import fnmatchcase
 from urllib.parse import urlsplit
 
 from gatepass.config.rejection import Rejection
+from gatepass.error_body import kind_of
 from gatepass.errors import GatepassError, UpstreamAuth, UpstreamError, UpstreamHtml, UpstreamRedirect, UpstreamRefusal
-from gatepass.upstream.codes import kind_of
 
 UNAUTHORIZED = 401
 SERVER_ERROR = 500

@@ -8,9 +8,9 @@ from http import HTTPStatus
 import msgspec
 
 from gatepass.call import Headers
+from gatepass.error_body import Mask, clean, unmasked
 from gatepass.upstream import form
 from gatepass.upstream.hints import HINTS, Hint
-from gatepass.upstream.wording import Mask, clean, unmasked
 
 EXCERPT_CHARS = 500
 TITLE_CHARS = 100

@@ -7,11 +7,11 @@ from collections.abc import Awaitable
 from gatepass.attempt import refused
 from gatepass.call import Call, Response, Surface
 from gatepass.config.profiles import PLAIN, Profile
+from gatepass.error_body import is_error
 from gatepass.errors import UpstreamError
 from gatepass.gate import Gate, Hop
 from gatepass.observe.exchange import Exchange
 from gatepass.upstream import form
-from gatepass.upstream.codes import is_error
 from gatepass.upstream.rejection import named
 from gatepass.verdict.answer import Answer, Passed
 from gatepass.verdict.beginning import begin

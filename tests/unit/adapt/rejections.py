@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gatepass.call import Call, Complaint
-from gatepass.upstream.complaint import read_complaint
+from gatepass.error_body import read_complaint
 from tests.unit.adapt.calls import CHAT, EMBEDDINGS, a_call
 
 USER = {"role": "user", "content": "hi"}

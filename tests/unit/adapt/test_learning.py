@@ -295,7 +295,7 @@ def test_a_connection_that_breaks_after_a_change_brings_the_first_error_back():
 
 
 def complaint(refusal: Refusal) -> Any:
-    from gatepass.upstream.complaint import read_complaint
+    from gatepass.error_body import read_complaint
 
     return read_complaint(refusal.body, refused=True)
 

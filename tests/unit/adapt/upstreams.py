@@ -12,8 +12,8 @@ from gatepass.adapt.learner import Learner
 from gatepass.adapt.learning import Learning, Mode
 from gatepass.adapt.teaching.allowance import Allowance
 from gatepass.call import Call
+from gatepass.error_body import read_complaint
 from gatepass.errors import GatepassError, UpstreamRefusal
-from gatepass.upstream.complaint import read_complaint
 from tests.unit.adapt.rejections import STREAM, openai, unsupported
 
 O3 = Subject("chat", "o3-mini", "chat", "corp")

@@ -1,8 +1,8 @@
 import pytest
 
 from gatepass.call import Call, Complaint, Operation, Request, Surface, Target, Timeouts
+from gatepass.error_body import read_complaint
 from gatepass.upstream import judge
-from gatepass.upstream.complaint import read_complaint
 from gatepass.upstream.dialect import Dialect, OpenaiDialect, operation_url
 
 CHAT = Operation("chat", "POST", "/chat/completions", Surface.CHAT, "chat")

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gatepass import error_body
 from gatepass.call import Complaint
-from gatepass.upstream.complaint import read_complaint
+from gatepass.error_body import clean, compact, quotable, read_complaint, unmasked
 
 STREAM_TEXT = (
     "Unsupported value: 'stream' does not support true with this model. Only the default (false) value is supported."
@@ -687,3 +688,146 @@ def test_hostile_text_is_read_in_time(filler):
     began = time.process_time()
     read_complaint({"error": {"message": "a" + filler * (500_000 // len(filler)) + "b"}}, refused=True)
     assert time.process_time() - began < 1.0
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (7, 7),
+        ("007", 7),
+        (-1, -1),
+        (True, None),
+        ("-1", None),
+        ("1.0", None),
+        (1.0, None),
+        (None, None),
+        ("²", None),
+        ("", None),
+        ("9" * 12, 999999999999),
+        ("9" * 13, None),
+        (10**12, None),
+        ([], None),
+    ],
+)
+def test_number_is_read_where_it_is_one(value, expected):
+    assert error_body.whole_number(value) == expected
+
+
+@pytest.mark.parametrize(
+    ("code", "text", "expected"),
+    [
+        (100, "", 502),
+        (101, "", 400),
+        (102, "You have to provide messages.", 400),
+        (102, "You don't own the chat x", 404),
+        (102, "Chat NOT FOUND", 404),
+        (103, "", 400),
+        (105, "", 502),
+        (106, "", 503),
+        (108, "", 403),
+        (109, "", 403),
+        ("102", "", 400),
+        (104, "", None),
+        (None, "", None),
+        ("x", "", None),
+    ],
+)
+def test_ragflow_code_has_its_status(code, text, expected):
+    assert error_body.ragflow_status(code, text) == expected
+
+
+def test_http_errors_are_400_to_599():
+    numbers = (None, 399, 400, 599, 600)
+    assert [error_body.is_http_error(number) for number in numbers] == [False, False, True, True, False]
+
+
+def test_success_is_told_from_failure():
+    fine = [0, "0", 200, "200", 201, "000000", "success", " OK ", "", None, True, False, [], 0.5]
+    failed = [1, 102, 199, 300, 401, -1, "1", "401", "InvalidParameter", "no"]
+    assert [error_body.is_success(code) for code in fine] == [True] * len(fine)
+    assert [error_body.is_success(code) for code in failed] == [False] * len(failed)
+
+
+def test_each_status_has_a_kind():
+    kinds = {status: error_body.kind_of(status) for status in (400, 401, 403, 404, 422, 429, 500, 503)}
+    assert kinds == {
+        400: "invalid_request_error",
+        401: "authentication_error",
+        403: "permission_error",
+        404: "invalid_request_error",
+        422: "invalid_request_error",
+        429: "rate_limit_error",
+        500: "server_error",
+        503: "server_error",
+    }
+
+
+@pytest.mark.parametrize("code", ["InvalidParameter", "DataInspectionFailed", "data_inspection_failed"])
+def test_a_refused_request_inside_a_200_is_no_fault_of_the_server(code):
+    assert error_body.STATUS_OF_CODE[code.lower()] == 400
+    complaint = read_complaint({"code": code, "message": "no", "request_id": "1"})
+    assert complaint is not None
+    assert complaint.status == 400
+
+
+def test_a_status_of_400_or_more_is_an_error():
+    assert [error_body.is_error(status) for status in (200, 399, 400, 599, 999)] == [False, False, True, True, True]
+
+
+def test_text_keeps_its_lines_and_loses_what_no_reader_wants():
+    said = "  first\t\tline\r\nsecond \x00\x1b[31m line\r\r\r\rthird\u2028 \n"
+    assert clean(said, unmasked) == "first line\nsecond [31m line\n\nthird"
+
+
+def test_text_is_cut_with_a_sign():
+    assert clean("abcdef", unmasked, 6) == "abcdef"
+    assert clean("abcdefg", unmasked, 6) == "abcde…"
+    assert clean("abc  efg", unmasked, 5) == "abc…"
+
+
+def test_secret_at_the_cut_is_masked_first():
+    assert clean("abc-secret", lambda text: text.replace("secret", "***"), 7) == "abc-***"
+
+
+def test_lone_surrogate_does_not_break_the_reply():
+    assert clean("a\ud800b", unmasked) == "a?b"
+    assert quotable({"a\ud800": "\ud800"}, unmasked) == {"a?": "?"}
+
+
+def test_json_that_cannot_be_written_is_none():
+    assert compact({"a": [1, "ü"]}) == '{"a":[1,"ü"]}'
+    assert compact({1: {2, 3}}) is None
+
+
+def test_object_is_kept_up_to_its_bound():
+    assert quotable({"a": "x" * 4088}, unmasked) == {"a": "x" * 4088}
+    assert quotable({"a": "x" * 4089}, unmasked) is None
+
+
+def test_object_too_deep_to_mask_is_dropped():
+    deep: list[object] = []
+    for _ in range(64):
+        deep = [deep]
+    assert quotable(deep, unmasked) == deep
+    assert quotable([deep], unmasked) is None
+
+
+def test_code_is_found_under_each_usual_name():
+    assert [error_body.code_of({name: " E1 "}) for name in ("code", "error_code", "errorCode", "errcode")] == ["E1"] * 4
+    assert [error_body.code_of(part) for part in ({"code": 40101}, {"code": ""}, {}, ["code"], None)] == [
+        "40101",
+        *[None] * 4,
+    ]
+
+
+def test_token_endpoints_are_read_by_the_same_function():
+    """RFC 6749 5.2, and envelopes of in-house logins."""
+    told = [
+        {"error": "invalid_client", "error_description": "Wrong secret"},
+        {"errcode": 40001, "errmsg": "Wrong secret"},
+        {"code": "40101", "msg": "Wrong secret"},
+        {"error": {"code": 7, "message": "Wrong secret"}},
+    ]
+    read = [read_complaint(document, refused=True) for document in told]
+    assert [complaint and complaint.message for complaint in read] == ["Wrong secret"] * 4
+    assert [complaint and complaint.code for complaint in read] == ["invalid_client", "40001", "40101", "7"]
