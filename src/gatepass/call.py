@@ -79,8 +79,6 @@ class Surface(str):
 Surface.CHAT, Surface.EMBEDDINGS, Surface.RERANK = Surface("chat"), Surface("embeddings"), Surface("rerank")
 Surface.RESPONSES, Surface.MODELS, Surface.RAW = Surface("responses"), Surface("models"), Surface("raw")
 
-SURFACES = (Surface.CHAT, Surface.EMBEDDINGS, Surface.RERANK, Surface.RESPONSES, Surface.MODELS, Surface.RAW)
-
 
 @dataclass(frozen=True, slots=True)
 class Operation:

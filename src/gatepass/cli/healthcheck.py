@@ -45,10 +45,9 @@ def listening(path: str, environment: Mapping[str, str]) -> tuple[str, int]:
     """
     from gatepass.config.file import read_document
     from gatepass.config.references import resolve
-    from gatepass.config.renamed import RENAMED, with_new_names
     from gatepass.config.tree import lookup
 
-    tree = with_new_names(read_document(path), RENAMED).tree
+    tree = read_document(path).tree
     host, port = (lookup(tree, ("server", name)) for name in ("host", "port"))
     return resolve(host, environment) if isinstance(host, str) else HOST, port if isinstance(port, int) else PORT
 

@@ -21,7 +21,6 @@ from gatepass.config.planned import not_built_yet
 from gatepass.config.problem import ConfigError, Origin, Path, Problem
 from gatepass.config.proxy import with_environment_proxies
 from gatepass.config.references import Reference, UnresolvedReference, resolve, without_braces
-from gatepass.config.renamed import RENAMED, Renamed, with_new_names
 from gatepass.config.safety import open_doors
 from gatepass.config.tree import leaves, lookup, replaced
 from gatepass.config.variables import PREFIX, own_variables
@@ -53,14 +52,13 @@ def load(
     *,
     host: str | None = None,
     port: int | None = None,
-    renamed: Sequence[Renamed] = RENAMED,
 ) -> Loaded:
     """The configuration of `path`, else of GATEPASS_CONFIG, else of the environment alone.
 
     `host` and `port` come from flags and win over GATEPASS_HOST and GATEPASS_PORT, which win over a
     file. Raises ConfigError with every problem at once.
     """
-    document = _listening(_document(path, environment, renamed), environment, host, port)
+    document = _listening(_document(path, environment), environment, host, port)
     config = _with_proxies(_checked(document), environment)
     return Loaded(
         config,
@@ -70,10 +68,10 @@ def load(
     )
 
 
-def _document(path: str | None, environment: Mapping[str, str], renamed: Sequence[Renamed]) -> Document:
+def _document(path: str | None, environment: Mapping[str, str]) -> Document:
     own = own_variables(environment)
     if name := path or own.get("CONFIG"):
-        return with_variables(_resolved(with_new_names(read_document(name), renamed), environment), environment)
+        return with_variables(_resolved(read_document(name), environment), environment)
     if "UPSTREAM_URL" in own:
         return read_environment(environment)
     text = f"there is none: name a file by --config or {PREFIX}CONFIG, or set {PREFIX}UPSTREAM_URL"

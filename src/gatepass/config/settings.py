@@ -1,4 +1,4 @@
-"""Every setting there is, read off the model: for "did you mean", the documentation's test and renames."""
+"""Every setting there is, read off the model: for "did you mean" and the documentation's test."""
 
 from __future__ import annotations
 

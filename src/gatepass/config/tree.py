@@ -53,10 +53,3 @@ def replaced(tree: Any, path: Path, value: Any) -> Any:
         return [replaced(old, path[1:], value) if index == path[0] else old for index, old in enumerate(tree)]
     block = tree if isinstance(tree, dict) else {}
     return {**block, path[0]: replaced(block.get(path[0]), path[1:], value)}
-
-
-def without(tree: Any, path: Path) -> Any:
-    """A copy of `tree` that lacks the dict member at `path`."""
-    if len(path) > 1:
-        return replaced(tree, path[:-1], without(lookup(tree, path[:-1]), path[-1:]))
-    return {key: value for key, value in children(tree) if key != path[0]}

@@ -12,7 +12,6 @@ from gatepass.config.credential.static import StaticCredential
 from gatepass.config.load import load
 from gatepass.config.model import Config
 from gatepass.config.problem import ConfigError
-from gatepass.config.renamed import Renamed
 from gatepass.config.safety import IN_PLAIN_SIGHT
 
 ROOT = Path(__file__).parents[3]
@@ -257,17 +256,6 @@ def test_a_rotated_file_arrives_without_a_restart(write, tmp_path):
     secret.write_text("two\n")
     assert token.token.reveal() == "two"
     assert loaded.origin(("credentials", "c", "token")).endswith(f"gatepass.yaml:2, file {secret}")
-
-
-def test_a_renamed_setting_is_accepted_with_a_warning(write):
-    table = [Renamed(("upstreams", "*", "url"), ("upstreams", "*", "base_url"), "0.2")]
-    path = write("upstreams: {chat: {url: 'https://${H}/v1'}}\n")
-    loaded = load(path, {"H": "llm.example"}, renamed=table)
-    assert loaded.config.upstreams["chat"].base_url == "https://llm.example/v1"
-    assert loaded.warnings == (
-        f"{path}:1: upstreams.chat.url is now called upstreams.chat.base_url; the old name is accepted until 0.2",
-    )
-    assert "url: is not a setting" in refused(path, {"H": "h"})
 
 
 def test_variables_that_say_nothing_beside_a_file_are_pointed_out(write):

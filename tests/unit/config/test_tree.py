@@ -1,4 +1,4 @@
-from gatepass.config.tree import leaves, lookup, matches, replaced, without
+from gatepass.config.tree import leaves, lookup, matches, replaced
 
 TREE = {"a": {"x": {"n": 1}, "y": {"n": 2, "m": [3, {"n": 4}]}}, "b": None}
 
@@ -26,8 +26,3 @@ def test_replacing_copies_and_makes_what_is_missing():
     assert replaced(tree, ("b", "c"), 3) == {"a": [{"n": 1}, {"n": 2}], "b": {"c": 3}}
     assert replaced(None, ("b",), 3) == {"b": 3}
     assert tree == {"a": [{"n": 1}, {"n": 2}]}
-
-
-def test_a_member_can_be_left_out():
-    assert without({"a": {"x": 1, "y": 2}}, ("a", "x")) == {"a": {"y": 2}}
-    assert without({"a": 1}, ("a",)) == {}

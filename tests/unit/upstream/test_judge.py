@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatepass.call import SURFACES, Surface
+from gatepass.call import Surface
 from gatepass.errors import (
     GatepassError,
     UpstreamAuth,
@@ -19,6 +19,7 @@ from gatepass.upstream import form
 from gatepass.upstream.judge import judge_document, judge_head, judge_refusal
 from gatepass.upstream.reply import Reply
 
+SURFACES = (Surface.CHAT, Surface.EMBEDDINGS, Surface.RERANK, Surface.RESPONSES, Surface.MODELS, Surface.RAW)
 JSON = ((b"content-type", b"application/json"),)
 HTML = ((b"content-type", b"text/html; charset=utf-8"),)
 EVENTS = ((b"content-type", b"text/event-stream"),)
