@@ -73,6 +73,7 @@ def test_a_warning_is_a_line_of_the_log_and_a_secret_that_has_gone_is_told_like_
 ):
     file, pipe = tmp_path / "gatepass.json", tmp_path / "pipe"
     pipe.write_bytes(b"k" * 32)
+    (tmp_path / "store").mkdir()
     file.write_text('{"upstreams": {"a": {"base_url": "http://127.0.0.1:9/v1"}}}')
     monkeypatch.setenv("GATEPASS_KEYS", "a-key-of-nobody")
 
