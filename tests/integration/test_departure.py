@@ -2,11 +2,15 @@
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from gatepass.call import Request
+from gatepass.gate import Gate
+from gatepass.transport.seam import pour
 from tests.integration.answers import COMPLETION
 from tests.integration.gateway import HELLO, descriptors, gateway
 from tests.integration.scripted import Dialogue, Hold, Scripted, Send, Wait, begin_stream, chunk, event, head, reply
@@ -112,3 +116,66 @@ async def test_after_a_storm_of_leavers_every_request_is_served():
             release.set()
             answers = await asyncio.gather(*(gate.ask().answer() for _ in range(50)))
     assert [answer.status for answer in answers] == [200] * 50
+
+
+class Unfinished:
+    """A Response that never ends."""
+
+    ended = False
+
+    def __init__(self, status: int, kind: bytes, beginning: bytes) -> None:
+        self.status = status
+        self.headers = ((b"content-type", kind),)
+        self.beginning = beginning
+        self.read = asyncio.Event()
+        self.closed = False
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield self.beginning
+        self.read.set()
+        await asyncio.Event().wait()
+
+    async def pour(self, take: Callable[[bytes], bool]) -> bool:
+        return await pour(self, take)
+
+    async def aclose(self) -> None:
+        self.closed = True
+
+
+class Wire:
+    """A Transport that answers with `response`."""
+
+    def __init__(self, response: Unfinished) -> None:
+        self.response = response
+
+    async def send(self, request: Request) -> Unfinished:
+        return self.response
+
+    async def aclose(self) -> None:
+        pass
+
+
+UNFINISHED: dict[str, tuple[Mapping[str, Any], int, bytes, bytes]] = {
+    "a whole reply": (HELLO, 200, b"application/json", b'{"a'),
+    "a stream before its first event": (STREAMED, 200, b"text/event-stream", b": wait\n"),
+    "a whole reply where a stream was asked for": (STREAMED, 200, b"application/json", b'{"a'),
+    "a stream where a whole reply was asked for": (HELLO, 200, b"text/event-stream", FIRST),
+    "an error": (HELLO, 500, b"application/json", b'{"error'),
+}
+
+
+@pytest.mark.parametrize("case", UNFINISHED)
+async def test_a_reply_is_closed_when_the_client_leaves_while_it_is_classified(case):
+    asked, status, kind, beginning = UNFINISHED[case]
+    response = Unfinished(status, kind, beginning)
+
+    def on_wire(gate: Gate) -> Gate:
+        hop = gate.hops["chat"]
+        return replace(gate, hops={"chat": replace(hop, transport=Wire(response))})
+
+    async with gateway(upstream="http://127.0.0.1:9", change=on_wire) as gate:
+        async with gate.ask(asked):
+            await response.read.wait()
+            assert not response.closed
+        await until(lambda: not gate.gate.live.busy)
+        assert response.closed

@@ -19,7 +19,7 @@ from tests.unit.relay.peer import chunks_of
 from tests.unit.relay.streams import DONE, text
 from tests.unit.relay.streams import chunk as piece
 from tests.unit.relay.streams import data as said
-from tests.waiting import until
+from tests.waiting import at_rest, until
 
 STREAMED = {**HELLO, "stream": True}
 STOP = said(piece({}, finish="stop"))
@@ -231,6 +231,35 @@ async def test_nor_do_they_commit_a_status(path, status):
     dialogue: Dialogue = [Send(BEGUN + MANY_LINES), Wait(go), Send(framed(said({**BUSY, "status": 429})) + LAST_CHUNK)]
     answer = await waited(dialogue, go, STREAM_HOLD_S - 1, path=path)
     assert (answer.status, answer.error["code"]) == (status, "busy")
+
+
+COMMENTS_HELD_S = 5.0
+BLOCK = BUSY_LINE + b"\n"
+
+
+@pytest.mark.parametrize(("after_s", "is_held"), [(COMMENTS_HELD_S - 2**-10, True), (COMMENTS_HELD_S, False)])
+async def test_an_upstreams_comments_are_held_for_five_seconds_and_no_longer(after_s, is_held):
+    """Held: an error after them still has its own status. Later they go out, and the status with them."""
+    more, go, clock = asyncio.Event(), asyncio.Event(), DrivenClock()
+    failure = framed(said({**BUSY, "status": 429})) + LAST_CHUNK
+    dialogue: Dialogue = [Send(BEGUN + chunk(BLOCK)), Wait(more), Send(chunk(BLOCK)), Wait(go), Send(failure)]
+    async with (
+        Scripted(dialogue) as upstream,
+        gateway(upstream=upstream.url, clock=clock) as gp,
+        gp.ask(STREAMED) as ask,
+    ):
+        await upstream.requested()
+        await at_rest(lambda: upstream.sent_bytes)
+        await clock.advance(after_s)
+        more.set()
+        if is_held:
+            await at_rest(lambda: upstream.sent_bytes)
+        else:
+            assert await ask.head() == 200
+            await ask.until(2 * BLOCK)
+        go.set()
+        answer = await ask.answer()
+    assert (answer.status, answer.error["code"]) == (429 if is_held else 200, "busy")
 
 
 USAGE = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}

@@ -1,0 +1,72 @@
+"""Times of a token at exactly their boundary: the mutants `>` for `>=`, and the other way round, fail here."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from gatepass.call import Secret
+from gatepass.tokens import Token
+from gatepass.tokens.life import Freshness, freshness
+from tests.unit.clock import DrivenClock
+from tests.unit.tokens.scripted import Hang, Kept, Mint, ScriptedIssuer, Turn
+
+TICK_S = 2.0**-10
+"""Exact as a sum with the clock's 1,000 s."""
+MARGIN_S = 5.0
+LIFE_S = 300.0
+
+
+def kept(*turns: Turn) -> Kept:
+    clock = DrivenClock()
+    return Kept(clock, ScriptedIssuer(clock, *turns, otherwise=Hang()))
+
+
+async def test_a_token_is_not_used_from_the_very_moment_on_at_which_its_margin_begins():
+    async with kept(Mint(life=LIFE_S)) as it:
+        await it.clock.advance(LIFE_S - MARGIN_S - TICK_S)
+        assert it.holder.fresh() is not None
+        assert it.holder.usable
+        await it.clock.advance(TICK_S)
+        assert it.holder.fresh() is None
+        assert not it.holder.usable
+
+
+@pytest.mark.parametrize(("early_s", "usable"), [(TICK_S, True), (0.0, False)])
+async def test_a_token_that_comes_at_the_moment_at_which_its_margin_begins_is_dead_on_arrival(early_s, usable):
+    """10 s to live, 5 % of them its margin."""
+    async with kept(Mint(life=10, delay_s=9.5 - early_s)) as it:
+        await it.clock.advance(9.5 - early_s)
+        assert it.holder.usable is usable
+        assert it.holder.status().failing is not usable
+        assert it.issuer.minted == ["token-1"]
+
+
+async def test_of_two_tokens_born_at_the_same_moment_the_one_that_is_held_stays():
+    async with kept(Mint(life=LIFE_S)) as it:
+        await it.clock.advance(1.0)
+        held = it.holder.fresh()
+        assert held is not None
+        other = replace(held, value=Secret("from-elsewhere"))
+        assert not it.holder.offer(other)
+        assert it.holder.fresh() is held
+        assert it.holder.offer(replace(other, born_s=held.born_s + TICK_S))
+
+
+@pytest.mark.parametrize(("left_s", "taken"), [(TICK_S, True), (0.0, False)])
+async def test_an_offered_token_is_not_taken_from_the_moment_on_at_which_its_margin_begins(left_s, taken):
+    async with kept() as it:
+        born_s = it.clock.now() + left_s - (LIFE_S - MARGIN_S)
+        assert it.holder.offer(Token(Secret("from-elsewhere"), born_s, LIFE_S)) is taken
+
+
+def test_freshness_changes_at_the_moment_itself():
+    token = Token(Secret("abc"), 1_000.0, LIFE_S)
+    moments = (1_240.0 - TICK_S, 1_240.0, 1_295.0 - TICK_S, 1_295.0)
+    assert [freshness(token, moment, 0.0) for moment in moments] == [
+        Freshness.FRESH,
+        Freshness.STALE,
+        Freshness.STALE,
+        Freshness.EXPIRED,
+    ]
