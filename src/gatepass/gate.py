@@ -17,7 +17,6 @@ from gatepass.adapt.declared import Declared
 from gatepass.adapt.learner import Learner
 from gatepass.adapt.profile import Prepared, prepared
 from gatepass.adapt.rule import Rule
-from gatepass.adapt.sharing import SharedLessons, shared_names
 from gatepass.admission.doors import Doors
 from gatepass.admission.keys import key_texts
 from gatepass.call import Call, Timeouts
@@ -89,7 +88,6 @@ class Gate:
     has_pages: bool
     """Whether a profile lets pages of other origins in."""
     learner: Learner
-    lessons: SharedLessons
     hops: Mapping[str, Hop]
     holders: Mapping[str, TokenHolder]
     transports: tuple[Transport, ...]
@@ -107,7 +105,6 @@ class Gate:
     def start(self) -> None:
         """Begin minting tokens, in the background: a dead issuer does not stop the start."""
         self.snapshot.start()
-        self.lessons.start()
         for holder in self.holders.values():
             holder.start()
 
@@ -124,7 +121,6 @@ class Gate:
         await self.live.tasks.aclose()
         for transport in self.transports:
             await transport.aclose()
-        await self.lessons.aclose()
         await self.snapshot.aclose()
         with suppress(StoreUnavailable):
             await self.store.aclose()
@@ -171,7 +167,6 @@ def build_gate(config: Config, clock: Clock | None = None, store: Store | None =
         profiles=prepared(config.profiles),
         has_pages=any(profile.cors_origins for profile in config.profiles.values()),
         learner=learner,
-        lessons=SharedLessons(learner.memory, shared_names(config, store.reach), store, snapshot, clock),
         hops=hops,
         holders=holders,
         transports=(*issuers.values(), *(hop.transport for hop in hops.values())),

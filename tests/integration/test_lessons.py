@@ -189,17 +189,15 @@ async def test_nothing_is_learned_from(case):
     assert "x-gatepass-tried" not in answer.headers
 
 
-@pytest.mark.parametrize("mode", ["off", "observe"])
-async def test_where_nothing_is_gone_by_the_first_word_is_the_last(mode):
+async def test_where_nothing_is_gone_by_the_first_word_is_the_last():
     async with (
         Scripted(answer=Refusing([no_stream()])) as upstream,
-        gateway(upstreams={"chat": {"base_url": f"{upstream.url}/v1", "learn": mode}}) as gate,
+        gateway(upstreams={"chat": {"base_url": f"{upstream.url}/v1", "learn": "off"}}) as gate,
     ):
         answers = [await gate.ask(STREAMED).answer() for _ in range(2)]
-        seen = [(one.state, one.lesson.entry) for one in gate.gate.learner.memory.learned(0.0, 0.0)]
+        assert lessons(gate) == []
     assert [answer.status for answer in answers] == [400, 400]
     assert len(upstream.received) == 2
-    assert seen == ([("observed", "stream=synth")] if mode == "observe" else [])
 
 
 async def test_what_a_model_says_of_its_stream_is_not_overruled():
@@ -214,7 +212,7 @@ async def test_what_a_model_says_of_its_stream_is_not_overruled():
     )
 
 
-async def test_after_an_hour_one_request_sees_whether_it_is_still_so():
+async def test_after_an_hour_one_request_meets_the_refusal_again_and_the_others_wait_for_it():
     clock, upstream_of = DrivenClock(), Refusing([no_stream()])
     async with Scripted(answer=upstream_of) as upstream, gateway(upstream=upstream.url, clock=clock) as gate:
         await gate.ask(STREAMED).answer()
@@ -223,12 +221,10 @@ async def test_after_an_hour_one_request_sees_whether_it_is_still_so():
         answers = await asyncio.gather(*(gate.ask(STREAMED).answer() for _ in range(5)))
         assert {answer.status for answer in answers} == {200}
         assert sorted(request.json()["stream"] for request in upstream.received) == [False] * 5 + [True]
-        assert counted(gate, "renewed")
         upstream_of.refuses.clear()
         await clock.advance(HOUR_S + 1)
         assert "x-gatepass-adapted" not in (await gate.ask(STREAMED).answer()).headers
         assert lessons(gate) == []
-        assert counted(gate, "healed")
 
 
 async def test_a_burst_to_a_model_that_refuses_streams_costs_a_handful_of_calls(capsys):

@@ -206,14 +206,6 @@ async def test_what_is_learned_off_is_said_to_be(street):
     assert off.exchange.tried == ()
 
 
-async def test_observing_tells_and_changes_nothing(caplog):
-    caplog.set_level(logging.INFO, "gatepass.lessons")
-    street = Street(a_gate(learn="observe"))
-    for _ in range(2):
-        assert await street.ask(a_chat(), refusal()) is not None
-    assert events(caplog) == ["lesson_observed"]
-
-
 async def test_token_ids_that_are_refused_or_come_to_nothing_get_advice(street):
     call = a_call(b'{"model":"m","input":[1,2]}', EMBEDDINGS)
     error = refusal("`input` must be a string")

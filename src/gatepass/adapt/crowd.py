@@ -115,6 +115,11 @@ class Crowd:
             self._known.popitem(last=False)
         self.leave(who, way)
 
+    def forget(self, subject: Subject) -> None:
+        """Treat the model as unknown again: a rule of it has expired."""
+        for way in [way for way in self._known if way[0].plain == subject.plain]:
+            del self._known[way]
+
     def leave(self, who: Hashable, way: Way) -> None:
         """`who` is done or gone: its place as a scout is free, and it tries nothing any more."""
         subject, scout = way[0], self._scouts.get(way)

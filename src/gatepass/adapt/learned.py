@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple, Self
 
-from gatepass.adapt.evidence import evidence_of
 from gatepass.adapt.lesson import Lesson
-
-LARGEST = 1e15
-"""Of what a row may count or date."""
 
 
 class Subject(NamedTuple):
@@ -39,10 +35,10 @@ Key = tuple[Subject, tuple[str, str]]
 
 @dataclass(frozen=True, slots=True)
 class Learned:
-    """One lesson with its evidence, for people and for the Store. Times are seconds of a clock that they have too.
+    """One learned rule with its evidence, for people. Times are seconds since the epoch.
 
-    `state` is `learned`, `observed` where it was only seen and is not applied, or `failed` where it was tried in vain
-    and is not tried again before `expires_at`: `evidence` is what came of it.
+    `state` is `learned`, or `failed` if it was tried in vain and is not tried again before `expires_at`: then
+    `evidence` is what came of it.
     """
 
     subject: Subject
@@ -52,10 +48,6 @@ class Learned:
     learned_at: float
     expires_at: float
     uses: int = 0
-
-    @property
-    def key(self) -> Key:
-        return (self.subject, self.lesson.key)
 
     def as_row(self) -> dict[str, Any]:
         """Plain JSON; the evidence is the upstream's own sentence, secrets masked, cut."""
@@ -70,32 +62,12 @@ class Learned:
             "learned_at": self.learned_at,
             "expires_at": self.expires_at,
             "uses": self.uses,
-            "lesson": self.lesson.as_row(),
+            "lesson": asdict(self.lesson),
         }
 
     @classmethod
     def of_row(cls, row: Mapping[str, Any]) -> Self:
-        """What `as_row` wrote; raises ValueError for anything else."""
-        names = ("upstream", "model", "operation", "credential", "evidence")
-        texts = [row.get(name) for name in names]
-        if not all(isinstance(text, str) and _is_whole(text) for text in texts):
-            raise ValueError("is no row of a lesson")
-        upstream, model, operation, credential, evidence = map(str, texts)
-        learned_at, expires_at, uses = (_number(row.get(name)) for name in ("learned_at", "expires_at", "uses"))
-        lesson = row.get("lesson")
-        if not isinstance(lesson, dict) or row.get("state") != "learned":
-            raise ValueError("is no row of a lesson that holds")
-        subject = Subject(upstream, model, operation, credential)
-        return cls(subject, Lesson.of_row(lesson), "learned", evidence_of(evidence), learned_at, expires_at, int(uses))
-
-
-def _is_whole(text: str) -> bool:
-    """Half a surrogate pair has no place on any page."""
-    return not any("\ud800" <= char <= "\udfff" for char in text)
-
-
-def _number(value: Any) -> float:
-    """Python's JSON reads NaN and numbers of any size, and no moment is one of them."""
-    if not isinstance(value, int | float) or isinstance(value, bool) or not -LARGEST < value < LARGEST:
-        raise ValueError("is no row of a lesson: no such moment")
-    return float(value)
+        """Return what `as_row` wrote in another worker of the same supervisor."""
+        subject = Subject(*(row[name] for name in ("upstream", "model", "operation", "credential")))
+        told = {name: row[name] for name in ("state", "evidence", "learned_at", "expires_at", "uses")}
+        return cls(subject, Lesson(**row["lesson"]), **told)

@@ -24,24 +24,25 @@ from gatepass.adapt.crowd import Crowd, Way
 from gatepass.adapt.evidence import evidence_of
 from gatepass.adapt.learned import Key, Learned, Subject
 from gatepass.adapt.lesson import Lesson
-from gatepass.adapt.memory import REFUTED_S, Memory
-from gatepass.adapt.outcome import LeftOut, Outcome, entries, is_elsewhere
-from gatepass.adapt.probe import Probe
+from gatepass.adapt.memory import Memory
 from gatepass.adapt.teaching.allowance import Allowance
-from gatepass.adapt.teaching.heard import Heard
+from gatepass.adapt.teaching.heard import TEACHING, Heard
 from gatepass.adapt.teaching.teacher import contradicts, repeats, taught
 from gatepass.call import Call, Complaint, Surface
-from gatepass.errors import GatepassError
+from gatepass.errors import GatepassError, UpstreamConnect, UpstreamDns, UpstreamTimeout, UpstreamTls
 
 MOST_STEPS = 3
 """Repeats of one request at one target, whatever they are for (o3-mini needs three)."""
 
-Mode = Literal["off", "observe", "on"]
+UNHEARD = (UpstreamTimeout, UpstreamConnect, UpstreamDns, UpstreamTls)
+"""The upstream has said nothing at all of what it was sent."""
+
+Mode = Literal["off", "on"]
 
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """What a log tells of: `event` is learned, observed, renewed, healed or failed."""
+    """What a log tells of: `event` is learned, healed or failed."""
 
     event: str
     subject: Subject
@@ -68,10 +69,8 @@ class Learning:
     _applied: AppliedLessons = field(default_factory=AppliedLessons)
     _is_planned: bool = False
     _sent: Call | None = None
-    _probe: Probe | None = None
     _steps: int = 0
     _vain: tuple[str, ...] = ()
-    _left_out: LeftOut = field(default_factory=LeftOut)
     _entered_s: float | None = None
     _stream: bool = False
 
@@ -90,6 +89,7 @@ class Learning:
         if self.mode != "on" or not call.body:
             return 0.0
         self._stream = call.stream
+        self._expire(now_s)
         self._entered_s = now_s if self._entered_s is None else self._entered_s
         return self.crowd.wait_s(self, self._way, self._entered_s, now_s)
 
@@ -101,7 +101,7 @@ class Learning:
         """`call` with the lessons that hold, the same object where none concerns it. Again after each `teach`."""
         self._stream = call.stream
         if not self._is_planned and self.mode == "on" and call.body:
-            self._recall(call, now_s)
+            self._recall(now_s)
         self._is_planned = True
         self._sent = self._applied.revise(call)
         return self._sent
@@ -121,12 +121,9 @@ class Learning:
         if self._steps >= MOST_STEPS:
             return False
         lessons = taught(heard, self._sent, self.allowance, lambda lesson: self._is_barred(lesson, now_s))
-        if self.mode == "observe":
-            self._observe(lessons, heard, now_s)
-            return False
         self._steps += 1
         if not lessons:
-            return self._step_back(heard, error)
+            return self._step_back(heard)
         for lesson in lessons:
             self._take(lesson, heard, error, now_s)
         return True
@@ -135,8 +132,6 @@ class Learning:
         """The upstream has taken the request as it was sent last: what was on trial is learned."""
         for key in self._applied.used:
             self._confirm(key, self._applied.by_key[key], now_s)
-        if self._probe is not None and (news := self._probe.conclude(now_s)) is not None:
-            self._tell(*news, "")
         if self.mode == "on":
             self.crowd.spoke(self, self._way, now_s)
 
@@ -152,23 +147,28 @@ class Learning:
         passed on as it is, and what was tried stays on trial.
         """
         heard, shown = Heard.of(self.surface, status, complaint), error
-        if not is_elsewhere(status, complaint, heard, error):
-            shown = self._judged(Outcome.of(self._applied.own, self._left_out, heard, error), error, now_s)
-        if self._probe is not None:
-            self._probe.release(now_s + REFUTED_S)
+        if not _is_elsewhere(status, complaint, heard, error):
+            shown = self._judged(heard, error, now_s)
         if self.mode == "on" and heard is not None:
             self.crowd.spoke(self, self._way, now_s)
         self.crowd.leave(self, self._way)
         return shown
 
-    def _judged(self, outcome: Outcome, error: GatepassError, now_s: float) -> GatepassError:
-        """The error to show of those that came, after everything that was tried is judged by the last, `error`."""
-        for key, one in outcome.vain.items():
-            self._refute(key, one, error, now_s)
-        for key in outcome.needed:
-            self.crowd.helped(key, now_s)
-        self._vain, self.changed = entries(outcome.vain, outcome.vain), outcome.changed
-        return outcome.error
+    def _judged(self, heard: Heard | None, error: GatepassError, now_s: float) -> GatepassError:
+        """Return the error from before the first of the request's own changes that failed, else the last, `error`;
+        refute what failed. `heard` is None where `error` is a broken answer."""
+        own = self._applied.own
+        vain = [
+            key
+            for key, one in own.items()
+            if not one.helped or (heard is not None and repeats(heard, one.lesson, one.evidence))
+        ]
+        for key in vain:
+            self._refute(key, own[key], error, now_s)
+        helped = list(own)[: list(own).index(vain[0])] if vain else list(own)
+        self._vain = tuple(own[key].lesson.entry for key in vain)
+        self.changed = tuple(own[key].lesson.entry for key in helped)
+        return (own[vain[0]].answered or error) if vain else error
 
     def __enter__(self) -> Self:
         return self
@@ -177,8 +177,6 @@ class Learning:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.crowd.leave(self, self._way)
-        if self._probe is not None:
-            self._probe.release()
 
     @property
     def _way(self) -> Way:
@@ -187,47 +185,49 @@ class Learning:
     def _key(self, lesson: Lesson) -> Key:
         return (self.subject.of(lesson), lesson.key)
 
-    def _recall(self, call: Call, now_s: float) -> None:
-        """Go by what holds and what is on trial; of what is past its time, one lesson is left out to see."""
+    def _expire(self, now_s: float) -> None:
+        """Forget what has expired: then the model is unknown, and one request alone meets the next rejection."""
+        if self.memory.expire(self.subject, now_s):
+            self.crowd.forget(self.subject)
+
+    def _recall(self, now_s: float) -> None:
+        """Go by what holds and what is on trial."""
+        self._expire(now_s)
         known = {key: Applied(lesson, proven=True) for key, lesson in self.memory.of(self.subject)}
         for key, trial in self.crowd.candidates(self.subject, now_s):
             known.setdefault(key, Applied(trial.lesson, proven=False, evidence=trial.evidence, helped=trial.helped))
-        allowed = {key: one for key, one in known.items() if self.allowance.allows(one.lesson, self.surface)}
-        self._probe = Probe.claimed(self.memory, allowed, call, now_s)
-        if self._probe is not None:
-            del allowed[self._probe.key]
-        self._applied.by_key = allowed
+        allows = self.allowance.allows
+        self._applied.by_key = {key: one for key, one in known.items() if allows(one.lesson, self.surface)}
 
     def _is_barred(self, lesson: Lesson, now_s: float) -> bool:
         """Whether it was tried here or failed lately, is applied already, or undoes what is applied."""
         key = self._key(lesson)
-        return self._applied.bars(key, lesson) or self.memory.is_refuted(key, now_s)
+        return self._applied.bars(key, lesson) or self.memory.refuted(key, now_s) is not None
 
     def _take(self, lesson: Lesson, heard: Heard, error: GatepassError, now_s: float) -> None:
         """Go by `lesson` from now on."""
         key = self._key(lesson)
         proven = self.memory.lesson(key) == lesson
         self._applied.take(key, Applied(lesson, proven, heard.text, is_own=not proven, answered=error))
-        if self._probe is not None and self._probe.key == key:
-            self._probe.has_failed = True
         if not proven and lesson.ttl_s:
             self.crowd.propose(key, lesson, heard.text, self, now_s)
 
-    def _step_back(self, heard: Heard, error: GatepassError) -> bool:
-        """Whether one more try with a lesson less, or with the one that was left out to see, is worth it."""
-        inherited, probe = self._applied.inherited, self._probe
+    def _step_back(self, heard: Heard) -> bool:
+        """Whether one more try without what others have learned, or have on trial, is worth it."""
+        inherited = self._applied.inherited
         wrong = [key for key, one in inherited.items() if one.proven and contradicts(heard, one.lesson)]
         for key in wrong:
             self.memory.forget(key)
             self._tell("healed", inherited[key].lesson, heard.text)
-        if not wrong and probe is not None and not probe.has_failed:
-            self._applied.by_key[probe.key], probe.has_failed = probe.applied, True
+        if wrong:
+            self._applied.leave_out(wrong)
             return True
-        if not wrong:
-            wrong = [key for key, one in inherited.items() if self._is_doubtful(key, one, heard)]
-            self._left_out.add({key: inherited[key] for key in wrong}, error)
-        self._applied.leave_out(wrong)
-        return bool(wrong)
+        doubtful = [key for key, one in inherited.items() if self._is_doubtful(key, one, heard)]
+        for key in doubtful:
+            one = self._applied.by_key.pop(key)
+            if repeats(heard, one.lesson, one.evidence):
+                self._applied.done.add(key)  # else the next rejection may teach it again
+        return bool(doubtful)
 
     def _is_doubtful(self, key: Key, one: Applied, heard: Heard) -> bool:
         """Whether what others have on trial may be at fault: nobody has seen it help, or it does not any more."""
@@ -235,11 +235,6 @@ class Learning:
             return False
         has_helped = one.helped or self.crowd.has_helped(key)
         return not has_helped or repeats(heard, one.lesson, one.evidence)
-
-    def _observe(self, lessons: tuple[Lesson, ...], heard: Heard, now_s: float) -> None:
-        for lesson in lessons:
-            if lesson.ttl_s and self.memory.observe(self._key(lesson), lesson, heard.text, now_s):
-                self._tell("observed", lesson, heard.text)
 
     def _confirm(self, key: Key, one: Applied, now_s: float) -> None:
         """The lesson has helped."""
@@ -257,3 +252,12 @@ class Learning:
 
     def _tell(self, event: str, lesson: Lesson, evidence: str) -> None:
         self.news.append(News(event, self.subject, lesson.entry, evidence_of(evidence)))
+
+
+def _is_elsewhere(status: int | None, complaint: Complaint | None, heard: Heard | None, error: GatepassError) -> bool:
+    """Whether an answer says nothing of the form of the request: a timeout, a token, a quota, a filter."""
+    if isinstance(error, UNHEARD):
+        return True
+    if heard is not None or status is None or not 400 <= status < 500:
+        return False
+    return status not in TEACHING or complaint is not None

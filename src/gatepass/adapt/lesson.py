@@ -6,7 +6,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Self
 
 from gatepass.adapt.changes.change import Change
 from gatepass.adapt.changes.content import EmptyContent, TextContent
@@ -55,7 +54,6 @@ _ORDER = (
 _OPPOSITE: Mapping[str, str] = MappingProxyType(
     {"synth": "aggregate", "aggregate": "synth", "true": "false", "false": "true"}
 )
-LONGEST_CHARS = 200
 _SHARE = re.compile(r"([1-9][0-9]{0,8})(%?)\Z")
 _SCALAR = re.compile(r'true\Z|false\Z|-?[0-9]+\Z|"[A-Za-z0-9_-]*"\Z')
 
@@ -111,28 +109,6 @@ class Lesson:
         if self.rule == "stream":
             return _OPPOSITE.get(self.field) == other.field
         return self.rule == "set" and self.field == other.field and _OPPOSITE.get(self.to or "") == other.to
-
-    def as_row(self) -> dict[str, Any]:
-        """Plain JSON."""
-        return {
-            "rule": self.rule,
-            "field": self.field,
-            "to": self.to,
-            "ttl_s": self.ttl_s,
-            "by_credential": self.by_credential,
-        }
-
-    @classmethod
-    def of_row(cls, row: Mapping[str, Any]) -> Self:
-        """What `as_row` wrote; raises ValueError for anything else."""
-        rule, field, to = (row.get(name) for name in ("rule", "field", "to"))
-        ttl_s, by_credential = row.get("ttl_s"), row.get("by_credential")
-        texts = isinstance(rule, str) and isinstance(field, str) and isinstance(to, str | None)
-        if not texts or not isinstance(ttl_s, int | float) or not isinstance(by_credential, bool):
-            raise ValueError("is no lesson")
-        if len(f"{rule}{field}{to}") > LONGEST_CHARS or not 0 < ttl_s <= DAY_S:
-            raise ValueError("is out of bounds for a lesson")
-        return cls(str(rule), str(field), None if to is None else str(to), float(ttl_s), by_credential)
 
 
 def _of_member(lesson: Lesson) -> Change:

@@ -60,7 +60,7 @@ def _together(one: Row, other: Row) -> Row:
 
 
 def shown(rows: Iterable[Row], wall_s: float) -> list[Row]:
-    """For people and programs: ages instead of moments. `expires_in_s` 0: the next request goes without it, to see."""
+    """Return `rows` with ages instead of moments, for people and programs."""
     return [
         {
             **{name: row[name] for name in _SUBJECT},
@@ -74,7 +74,6 @@ def shown(rows: Iterable[Row], wall_s: float) -> list[Row]:
 
 
 def pinned(rows: Iterable[Row], config: Config, caller: AccessKey) -> str:
-    """YAML that makes what was learned permanent, for the names that `caller` may use; what was only observed has never
-    been tried, so it is left."""
+    """Return YAML that makes the learned rules permanent, for the names that `caller` may use."""
     learned = (Learned.of_row(row) for row in rows if row["state"] == "learned")
     return as_config(learned, config, lambda name: may_use(caller, name))

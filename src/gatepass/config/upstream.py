@@ -48,8 +48,8 @@ class Upstream(Block):
     """Connections at once; None: as many as `limits.connections`."""
     forward_headers: list[Annotated[str, Field(pattern=HEADER_NAME)]] = []
     """Request headers of the client to send on, beside the built-in list."""
-    learn: Literal["off", "observe", "on"] = "on"
-    """What its rejections teach: nothing, what is then only shown, or what requests go by."""
+    learn: Literal["off", "on"] = "on"
+    """Whether its rejections teach what later requests go by."""
     learn_also: list[Learnable] = []
     """Changes to learn although they alter what is asked for: members that may go, system_into_user, merge_roles."""
     repair: Repair = Repair()
@@ -58,6 +58,13 @@ class Upstream(Block):
     """Send a request again, once, when a reused connection closed without one byte of answer."""
     allow_plain_http: bool = False
     """Send the credential over plain HTTP beyond loopback."""
+
+    @field_validator("learn", mode="before")
+    @classmethod
+    def _not_observed(cls, value: object) -> object:
+        if value == "observe":
+            raise ValueError("observe was removed: set on (`gatepass learned` lists what is changed), or off")
+        return value
 
     @field_validator("azure", "ragflow")
     @classmethod

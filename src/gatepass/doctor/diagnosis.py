@@ -66,7 +66,6 @@ def _credentials(gate: Gate, hops: Sequence[Hop], trial: Trial | None) -> list[s
 def _start(gate: Gate, credentials: Sequence[str]) -> None:
     """As the gate does it itself, but for holders whose first fetch would cost somebody else his login."""
     gate.snapshot.start()
-    gate.lessons.start()
     for name in credentials:
         if not is_alone(gate.config, name):
             gate.holders[name].start()

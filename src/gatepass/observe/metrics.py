@@ -63,7 +63,7 @@ class Metrics:
         )
         self._lessons = Counts(
             "gatepass_lessons_total",
-            "What rejections taught: learned, observed, renewed, healed, failed",
+            "What rejections taught: learned, healed, failed",
             ("upstream", "event"),
         )
         self._errors = Counts("gatepass_errors_total", "Errors by code and by the hop that failed", ("code", "hop"))

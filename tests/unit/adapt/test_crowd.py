@@ -75,6 +75,17 @@ def test_a_model_that_has_spoken_makes_nobody_wait_for_an_hour():
     assert crowd.wait_s("c", WAY, KNOWN_S, KNOWN_S) == WAIT_S
 
 
+def test_a_model_of_which_a_rule_has_expired_is_unknown_again():
+    crowd, corp = Crowd(), (O3._replace(credential="corp"), True)
+    for way in (WAY, OTHER_WAY, corp):
+        crowd.spoke("a", way, 0.0)
+    crowd.forget(corp[0])
+    assert [crowd.is_calm(way, 0.0) for way in (WAY, OTHER_WAY, corp)] == [False] * 3
+    crowd.spoke("a", WAY, 0.0)
+    crowd.forget(O3._replace(model="other"))
+    assert crowd.is_calm(WAY, 0.0)
+
+
 def test_a_model_that_has_spoken_lately_and_has_nothing_on_trial_is_calm():
     crowd = Crowd()
     assert not crowd.is_calm(WAY, 0.0)

@@ -8,13 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gatepass.adapt.crowd import WAIT_S
 from gatepass.adapt.learned import Subject
 from gatepass.adapt.learner import Learner
 from gatepass.adapt.learning import MOST_STEPS
 from gatepass.adapt.lesson import DAY_S, HOUR_S, QUARTER_S, Lesson
 from gatepass.adapt.memory import REFUTED_S
 from gatepass.adapt.teaching.allowance import Allowance
-from gatepass.call import Call
+from gatepass.call import Call, Complaint
 from gatepass.errors import UpstreamConnect, UpstreamDns, UpstreamTimeout, UpstreamTls
 from tests.unit.adapt.calls import CHAT, EMBEDDINGS, MODELS, a_call
 from tests.unit.adapt.rejections import FILTERED, NOTHING_ROWS, ROWS, STREAM, USE, VERIFY, openai, pydantic, unsupported
@@ -112,9 +113,9 @@ def test_an_unverified_account_is_a_matter_of_its_credential_and_of_minutes():
     ask(learner, Upstream([refusal]), chat(stream=True))
     assert lessons(learner) == ["stream=synth"]
     assert lessons(learner, Subject("chat", "o3-mini", "chat", "other")) == []
-    probing = Upstream()
-    assert ask(learner, probing, chat(stream=True), QUARTER_S - 1).call.adapted == ("stream=synth",)
-    assert ask(learner, probing, chat(stream=True), QUARTER_S).told == [("healed", "stream=synth")]
+    verified = Upstream()
+    assert ask(learner, verified, chat(stream=True), QUARTER_S - 1).call.adapted == ("stream=synth",)
+    assert ask(learner, verified, chat(stream=True), QUARTER_S).call.adapted == ()
 
 
 # what is not learned
@@ -136,18 +137,6 @@ def test_where_learning_is_off_nothing_happens():
     assert outcome.error is not None
     assert (outcome.call, len(upstream.seen)) == (call, 1)
     assert learner.memory.learned(0.0, 0.0) == []
-
-
-def test_where_it_only_observes_it_shows_what_it_saw():
-    learner, upstream = Learner(), Upstream([NO_STREAM])
-    ask(learner, upstream, chat(stream=True))
-    for at in range(2):
-        outcome = ask(learner, upstream, chat(stream=True), mode="observe", subject=Subject("u", "m", "chat"))
-        assert outcome.error is not None
-        assert outcome.call.adapted == ()
-        assert outcome.told == ([("observed", "stream=synth")] if at == 0 else [])
-    seen = [one for one in learner.memory.learned(0.0, 0.0) if one.state == "observed"]
-    assert [(one.lesson.entry, one.uses, one.subject.upstream) for one in seen] == [("stream=synth", 2, "u")]
 
 
 def test_what_the_operator_decided_about_streams_is_not_overruled():
@@ -331,12 +320,12 @@ def test_who_follows_a_trial_of_which_nobody_knows_finds_out_that_it_helped():
     ask(learner, Upstream([NO_STREAM, always(openai("Slow down."), 429)]), chat(stream=True))
     upstream = Upstream([NO_STREAM, always(openai(WRONG))])
     outcome = ask(learner, upstream, chat(stream=True), 5.0)
-    assert [body["stream"] for body in upstream.seen] == [False, True]
+    assert [body["stream"] for body in upstream.seen] == [False, True, False]
     assert outcome.error is not None
     assert outcome.error.message == WRONG
     assert (outcome.learning.tried, outcome.learning.changed, lessons(learner)) == ((), ("stream=synth",), [])
     ask(learner, upstream, chat(stream=True), 6.0)
-    assert [body["stream"] for body in upstream.seen] == [False, True, False]
+    assert [body["stream"] for body in upstream.seen] == [False, True, False, False]
 
 
 def test_who_follows_a_trial_that_is_at_fault_goes_back_to_its_own_words():
@@ -416,92 +405,55 @@ def test_roles_go_one_step_further_where_the_operator_lets_them():
 # time
 
 
-def test_after_its_time_one_request_sees_whether_a_lesson_is_still_needed():
+def test_a_rule_that_has_expired_is_forgotten_and_learned_again():
     learner, upstream = Learner(), Upstream([NO_STREAM])
     ask(learner, upstream, chat(stream=True))
     upstream.seen.clear()
-    probe = ask(learner, upstream, chat(stream=True), HOUR_S)
-    assert (probe.error, probe.told) == (None, [("renewed", "stream=synth")])
+    assert ask(learner, upstream, chat(), HOUR_S - 1).call.adapted == ()
+    upstream.seen.clear()
+    again = ask(learner, upstream, chat(stream=True), HOUR_S)
+    assert (again.error, again.told) == (None, [("learned", "stream=synth")])
     assert [body["stream"] for body in upstream.seen] == [True, False]
     upstream.seen.clear()
     ask(learner, upstream, chat(stream=True), 2 * HOUR_S - 1)
     assert [body["stream"] for body in upstream.seen] == [False]
 
 
-def test_a_model_that_was_mended_heals():
+def test_a_model_that_was_mended_is_asked_as_the_client_asks():
+    learner, mended = Learner(), Upstream()
+    ask(learner, Upstream([NO_STREAM]), chat(stream=True))
+    again = ask(learner, mended, chat(stream=True), HOUR_S)
+    assert (again.call.adapted, again.told, lessons(learner)) == ((), [], [])
+
+
+def test_after_a_rule_has_expired_one_request_goes_first():
     learner = Learner()
     ask(learner, Upstream([NO_STREAM]), chat(stream=True))
-    mended = Upstream()
-    probe = ask(learner, mended, chat(stream=True), HOUR_S)
-    assert (probe.call.adapted, probe.told) == ((), [("healed", "stream=synth")])
-    assert ask(learner, mended, chat(stream=True), HOUR_S).call.adapted == ()
+    with learner.at(O3, CHAT.surface) as first, learner.at(O3, CHAT.surface) as second:
+        waits = [one.wait_s(chat(stream=True), HOUR_S) for one in (first, second)]
+        assert waits == [0.0, WAIT_S]
+        assert converse(first, Upstream([NO_STREAM]), chat(stream=True), HOUR_S).call.adapted == ("stream=synth",)
+        assert second.wait_s(chat(stream=True), HOUR_S) == 0.0
 
 
-def test_while_one_probes_the_others_keep_the_lesson():
-    learner, upstream = Learner(), Upstream([NO_STREAM])
-    ask(learner, upstream, chat(stream=True))
-    with learner.at(O3, CHAT.surface) as prober:
-        assert prober.plan(chat(stream=True), HOUR_S).adapted == ()
-        for _ in range(20):
-            assert ask(learner, upstream, chat(stream=True), HOUR_S).call.adapted == ("stream=synth",)
-        converse(prober, Upstream(), chat(stream=True), HOUR_S)
-    assert lessons(learner) == []
-
-
-def test_a_probe_that_is_cut_short_leaves_its_place_to_the_next():
-    learner = Learner()
-    ask(learner, Upstream([NO_STREAM]), chat(stream=True))
-    with learner.at(O3, CHAT.surface) as gone:
-        gone.plan(chat(stream=True), HOUR_S)
-    with learner.at(O3, CHAT.surface) as prober:
-        assert prober.plan(chat(stream=True), HOUR_S).adapted == ()
-
-
-def test_only_a_request_that_a_lesson_concerns_probes_it():
-    learner = Learner()
-    ask(learner, Upstream([NO_STREAM]), chat(stream=True))
-    assert ask(learner, Upstream(), chat(), HOUR_S).told == []
-    assert lessons(learner) == ["stream=synth"]
-
-
-def test_lessons_are_probed_one_at_a_time():
-    learner, upstream = Learner(), Upstream(O3_MINI)
-    ask(learner, upstream, chat(temperature=1, max_tokens=5, parallel_tool_calls=True))
-    upstream.seen.clear()
-    probe = ask(learner, upstream, chat(temperature=1, max_tokens=5, parallel_tool_calls=True), HOUR_S)
-    assert (probe.error, len(upstream.seen)) == (None, 2)
-    assert len(probe.told) == 1
-
-
-def test_a_probe_that_is_refused_in_other_words_takes_the_lesson_back():
-    learner = Learner()
-    ask(learner, Upstream([NO_STREAM]), chat(stream=True))
-    other = Upstream([Refusal(NO_STREAM.concerns, openai("Nope."))])
-    probe = ask(learner, other, chat(stream=True), HOUR_S)
-    assert (probe.error, probe.call.adapted, probe.told) == (None, ("stream=synth",), [("renewed", "stream=synth")])
-
-
-def test_a_probe_of_a_request_that_is_wrong_anyway_shows_its_own_error_and_says_nothing():
-    learner = Learner()
-    ask(learner, Upstream([NO_STREAM]), chat(stream=True))
-    wrong = Upstream([NO_STREAM, always(openai("You are wrong."))])
-    probe = ask(learner, wrong, chat(stream=True), HOUR_S)
-    assert probe.error is not None
-    assert (probe.error.message, probe.told, probe.learning.tried) == ("You are wrong.", [], ())
-    assert lessons(learner) == ["stream=synth"]
-    assert ask(learner, Upstream(), chat(stream=True), HOUR_S + 59).call.adapted == ("stream=synth",)
-    assert ask(learner, Upstream(), chat(stream=True), HOUR_S + 60).call.adapted == ()
-
-
-def test_a_lesson_that_is_gone_when_its_probe_ends_is_gone():
-    learner = Learner()
-    ask(learner, Upstream([NO_STREAM]), chat(stream=True))
-    with learner.at(O3, CHAT.surface) as prober:
-        prober.plan(chat(stream=True), HOUR_S)
-        for key, _ in learner.memory.of(O3):
-            learner.memory.forget(key)
-        prober.succeeded(HOUR_S)
-    assert (prober.news, lessons(learner)) == ([], [])
+@pytest.mark.parametrize(
+    ("status", "body", "shown"),
+    [
+        (400, "no stream", "first"),
+        (400, None, "first"),
+        (500, "boom", "first"),
+        (None, None, "first"),
+        (401, None, "last"),
+    ],
+)
+def test_the_status_and_the_words_of_the_last_answer_say_whether_a_change_failed(status, body, shown):
+    learner, first, last = Learner(), refused(NO_STREAM), refused(always(openai("last")))
+    with learner.at(O3, CHAT.surface) as learning:
+        learning.plan(chat(stream=True), 0.0)
+        assert learning.teach(400, complaint(NO_STREAM), first, 0.0)
+        learning.plan(chat(stream=True), 0.0)
+        said = None if body is None else Complaint(STREAM if body == "no stream" else body)
+        assert learning.failed(status, said, last, 0.0) is (first if shown == "first" else last)
 
 
 def test_a_request_in_flight_takes_over_what_was_learned_meanwhile():

@@ -1,4 +1,4 @@
-"""Lessons: as changes, as rows, and against each other."""
+"""Lessons: as changes, and against each other."""
 
 import pytest
 
@@ -40,11 +40,6 @@ LESSONS = (
 )
 
 
-def test_every_lesson_survives_as_a_row():
-    for lesson in LESSONS:
-        assert Lesson.of_row(lesson.as_row()) == lesson
-
-
 def test_lessons_are_made_in_an_order_in_which_each_sees_what_it_needs():
     shuffled = [*LESSONS[8:], *LESSONS[:8]]
     assert [lesson.rank for lesson in sorted(shuffled, key=lambda lesson: lesson.rank)] == [
@@ -77,38 +72,6 @@ def test_the_entries_are_those_of_the_table():
 def test_there_is_no_lesson_without_a_change(rule, field, to):
     with pytest.raises(ValueError, match=r"."):
         Lesson(rule, field, to)
-
-
-ROW = Lesson("drop", "temperature").as_row()
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"rule": "explode"},
-        {"rule": 5},
-        {"field": None},
-        {"field": "a b"},
-        {"field": "x" * 300},
-        {"to": 5},
-        {"to": "x"},
-        {"ttl_s": "3600"},
-        {"ttl_s": 0},
-        {"ttl_s": float("nan")},
-        {"ttl_s": 1e9},
-        {"by_credential": "no"},
-        {"rule": "split", "field": "input", "to": "0"},
-        {"rule": "split", "field": "input", "to": "x"},
-        {"rule": "split", "field": "input"},
-        {"rule": "rename", "to": "a b"},
-        {"rule": "set", "to": '{"a":1}'},
-        {"rule": "clamp", "to": "much"},
-        {"rule": "stream", "field": "sideways"},
-    ],
-)
-def test_a_row_that_is_no_lesson_is_refused(change):
-    with pytest.raises(ValueError, match=r"."):
-        Lesson.of_row({**ROW, **change})
 
 
 @pytest.mark.parametrize(

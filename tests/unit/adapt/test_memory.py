@@ -1,10 +1,7 @@
-"""The memory of lessons: how long, how many, and what is taken over."""
+"""The memory of learned rules: how long, and how many."""
 
-from dataclasses import replace
-
-from gatepass.adapt.evidence import EVIDENCE_CHARS
 from gatepass.adapt.learned import Key, Learned, Subject
-from gatepass.adapt.lesson import DAY_S, HOUR_S, Lesson
+from gatepass.adapt.lesson import HOUR_S, Lesson
 from gatepass.adapt.memory import LIMIT_OF_SUBJECT, REFUTED_S, Memory
 
 O3 = Subject("chat", "o3-mini", "chat")
@@ -66,48 +63,30 @@ def test_what_undoes_a_lesson_takes_its_place():
     assert known(memory) == [back]
 
 
-def test_past_its_time_a_lesson_holds_on_and_is_due_for_one():
-    memory, one, other = Memory(), object(), object()
-    memory.commit(key(), SYNTH, "", NOW_S)
-    assert not memory.is_due(key(), NOW_S + HOUR_S - 1)
-    later_s = NOW_S + HOUR_S
-    assert memory.is_due(key(), later_s)
-    memory.claim(key(), one)
-    assert not memory.is_due(key(), later_s)
-    assert known(memory) == [SYNTH]
-    memory.release(key(), other, later_s)
-    assert not memory.is_due(key(), later_s)
-    memory.release(key(), one)
-    assert memory.is_due(key(), later_s)
-    memory.claim(key(), one)
-    memory.release(key(), one, later_s + 60)
-    assert not memory.is_due(key(), later_s + 59)
-    assert memory.is_due(key(), later_s + 60)
-
-
-def test_a_probe_renews_or_ends_a_lesson():
+def test_a_rule_that_has_expired_is_forgotten():
     memory = Memory()
     memory.commit(key(), SYNTH, "", NOW_S)
-    memory.claim(key(), object())
-    memory.renew(key(), NOW_S + HOUR_S)
-    assert not memory.is_due(key(), NOW_S + 2 * HOUR_S - 1)
-    assert memory.is_due(key(), NOW_S + 2 * HOUR_S)
-    memory.forget(key())
-    assert known(memory) == []
+    memory.commit(key(VERIFIED, OURS), VERIFIED, "", NOW_S)
+    memory.commit(key(DROP, O3._replace(model="o3")), DROP, "", NOW_S)
+    assert not memory.expire(OURS, NOW_S + VERIFIED.ttl_s - 1)
+    assert memory.expire(OURS, NOW_S + VERIFIED.ttl_s)
+    assert known(memory) == [SYNTH]
+    assert [one.lesson for one in memory.learned(NOW_S + HOUR_S - 1, WALL_S)] == [SYNTH, DROP]
+    assert memory.learned(NOW_S + HOUR_S, WALL_S) == []
+    assert memory.expire(O3, NOW_S + HOUR_S)
+    assert (memory.knows(OURS), known(memory)) == (False, [])
+    assert memory.commit(key(), SYNTH, "", NOW_S + HOUR_S), "it is news again"
     for vain in (memory.forget, memory.used):
-        vain(key())
-    memory.renew(key(), NOW_S)
-    memory.release(key(), object())
-    assert not memory.is_due(key(), NOW_S * 100)
+        vain(key(DROP))
 
 
 def test_what_failed_is_refuted_for_a_minute():
     memory = Memory()
     memory.refute(key(), SYNTH, "no", NOW_S)
-    assert memory.is_refuted(key(), NOW_S + REFUTED_S - 0.1)
-    assert not memory.is_refuted(key(DROP), NOW_S)
-    assert not memory.is_refuted(key(), NOW_S + REFUTED_S)
-    assert not memory.is_refuted(key(), NOW_S)
+    assert memory.refuted(key(), NOW_S + REFUTED_S - 0.1)
+    assert not memory.refuted(key(DROP), NOW_S)
+    assert not memory.refuted(key(), NOW_S + REFUTED_S)
+    assert not memory.refuted(key(), NOW_S)
 
 
 def drop(at: int) -> Lesson:
@@ -147,67 +126,10 @@ def test_everything_else_is_bounded_too():
     memory = Memory(limit=3)
     for at in range(10):
         memory.refute(key(drop(at)), drop(at), "", NOW_S)
-        memory.observe(key(drop(at)), drop(at), "", NOW_S)
-    assert [memory.is_refuted(key(drop(at)), NOW_S) for at in (6, 7, 8, 9)] == [False, True, True, True]
+    assert [memory.refuted(key(drop(at)), NOW_S) is None for at in (6, 7, 8, 9)] == [True, False, False, False]
     assert [(one.lesson, one.state) for one in memory.learned(NOW_S, WALL_S)] == [
-        (drop(at), state) for state in ("observed", "failed") for at in (7, 8, 9)
+        (drop(at), "failed") for at in (7, 8, 9)
     ]
-
-
-def test_what_was_only_seen_is_shown_and_not_gone_by():
-    memory = Memory()
-    assert memory.observe(key(), SYNTH, "e" * 1_000, NOW_S)
-    assert not memory.observe(key(), SYNTH, "e", NOW_S + 1)
-    assert known(memory) == []
-    (seen,) = memory.learned(NOW_S + 1, WALL_S + 1)
-    assert (seen.state, seen.uses, seen.evidence, seen.learned_at) == ("observed", 2, "e", WALL_S + 1)
-    assert memory.learned(NOW_S + HOUR_S + 1, WALL_S) == []
-    assert memory.observe(key(), SYNTH, "e", NOW_S + HOUR_S + 1)
-    memory.commit(key(), SYNTH, "e" * 1_000, NOW_S + HOUR_S + 1)
-    (learned,) = memory.learned(NOW_S + HOUR_S + 1, WALL_S)
-    assert (learned.state, len(learned.evidence)) == ("learned", EVIDENCE_CHARS)
-
-
-def filled() -> Memory:
-    memory = Memory()
-    memory.commit(key(), SYNTH, "no stream", NOW_S)
-    memory.commit(key(VERIFIED, OURS), VERIFIED, "verify", NOW_S)
-    memory.used(key())
-    return memory
-
-
-def adopted(now_s: float, wall_s: float, memory: Memory | None = None) -> Memory:
-    """A process whose clock says `now_s` at `wall_s`, and that has taken over what `filled` knows."""
-    memory = memory or Memory()
-    for one in filled().learned(NOW_S, WALL_S):
-        memory.adopt(one, now_s, wall_s)
-    return memory
-
-
-def test_another_process_takes_lessons_over_on_its_own_clock():
-    memory = adopted(5.0, WALL_S + 600)
-    assert {one.subject.credential: one.lesson for one in memory.learned(5.0, WALL_S + 600)} == {
-        "": SYNTH,
-        "corp": VERIFIED,
-    }
-    assert not memory.is_due(key(), 5.0 + HOUR_S - 601)
-    assert memory.is_due(key(), 5.0 + HOUR_S - 600)
-    assert memory.learned(5.0, WALL_S + 600) == filled().learned(NOW_S, WALL_S)
-
-
-def test_what_has_expired_or_is_older_is_not_taken_over():
-    memory = adopted(5.0, WALL_S + HOUR_S)
-    assert known(memory) == []
-    memory.commit(key(), SYNTH, "mine", 5.0)
-    adopted(5.0, WALL_S + 10, memory)
-    assert {one.lesson: one.evidence for one in memory.learned(5.0, WALL_S)} == {SYNTH: "mine", VERIFIED: "verify"}
-
-
-def test_a_lesson_from_the_far_future_lasts_no_longer_than_its_time():
-    (one,) = [one for one in filled().learned(NOW_S, WALL_S) if not one.subject.credential]
-    memory = Memory()
-    memory.adopt(replace(one, expires_at=WALL_S + 1_000 * DAY_S), 0.0, WALL_S)
-    assert memory.is_due(key(), HOUR_S)
 
 
 def test_what_failed_is_shown_until_it_is_tried_again():

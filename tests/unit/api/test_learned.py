@@ -14,7 +14,7 @@ WALL_S = 1_800_000_000.0
 ONE = Learned(
     Subject("chat", "o3", "chat"), Lesson("stream", "synth"), "learned", "no stream", WALL_S - 100, WALL_S + HOUR_S, 4
 )
-SEEN = replace(ONE, state="observed", lesson=Lesson("drop", "seed"))
+FAILED = replace(ONE, state="failed", lesson=Lesson("drop", "seed"))
 CONFIG = Config.model_validate({"upstreams": {"chat": {"base_url": "https://h/v1"}}})
 
 
@@ -33,7 +33,7 @@ def test_rows_about_something_else_stay_apart_in_the_order_of_their_models():
         replace(ONE, subject=ONE.subject._replace(upstream="azure")),
         replace(ONE, subject=ONE.subject._replace(credential="corp")),
         replace(ONE, subject=ONE.subject._replace(operation="completions")),
-        SEEN,
+        FAILED,
     ]
     found = merged([rows(*others), rows(ONE), []])
     assert len(found) == 5
@@ -48,9 +48,9 @@ def test_people_are_shown_ages():
     assert row["expires_in_s"] == 0
 
 
-def test_what_was_only_observed_is_not_pinned():
-    assert pinned(rows(SEEN), CONFIG, LOCAL) == "# Nothing has been learned.\n"
-    assert "stream: emulate" in pinned(rows(SEEN, ONE), CONFIG, LOCAL)
+def test_what_has_failed_is_not_pinned():
+    assert pinned(rows(FAILED), CONFIG, LOCAL) == "# Nothing has been learned.\n"
+    assert "stream: emulate" in pinned(rows(FAILED, ONE), CONFIG, LOCAL)
 
 
 ROUTED = Config.model_validate(

@@ -121,7 +121,7 @@ def test_a_reranker_is_asked_in_its_shape():
     ("settings", "line"),
     [
         ({}, "lessons: on"),
-        ({"learn": "observe", "learn_also": ["tools", "stop"]}, "lessons: observe, also tools, stop"),
+        ({"learn": "on", "learn_also": ["tools", "stop"]}, "lessons: on, also tools, stop"),
         ({"learn": "off", "learn_also": ["tools"]}, "lessons: off"),
     ],
 )

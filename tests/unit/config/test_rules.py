@@ -94,7 +94,7 @@ def test_what_is_a_place_here_is_one_there(place):
 
 def test_what_may_be_learned_besides_has_a_name():
     names = sorted(OPT_IN)
-    upstream = {"base_url": "https://x", "learn": "observe", "learn_also": [*names, "my_own", "messages[].own"]}
+    upstream = {"base_url": "https://x", "learn": "on", "learn_also": [*names, "my_own", "messages[].own"]}
     assert Config.model_validate({"upstreams": {"u": upstream}}).upstreams["u"].learn_also[:-2] == names
     for name in ("model", "messages", "input", "stream", "messages[].content", "messages[].role", "a b"):
         told = said({"upstreams": {"u": {**upstream, "learn_also": [name]}}})

@@ -32,7 +32,7 @@ class Setting:
 
     upstream: str
     allowance: Allowance
-    learn: Literal["off", "observe", "on"] = "on"
+    learn: Literal["off", "on"] = "on"
     stream: str = "auto"
     suggest: str | None = None
 
