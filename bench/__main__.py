@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import click
 
-from bench import bar, candidates, page, profile, report, rig, series, workloads
-from bench.candidates import CANDIDATES, Candidate, gatepass
-from bench.environments import NotMade
+from bench import bar, candidates, comparison, page, profile, report, rig, series, workloads
+from bench.candidates import CANDIDATES, Candidate
+from bench.environments import NotMade, fetch_nginx
 from bench.machine import machine, source, versions
 from bench.places import PAGE, RESULTS
 from bench.processes import NotEnoughCores
@@ -21,13 +22,13 @@ WHOLE_FOOTPRINT = frozenset(("gatepass", "nginx", "naive"))
 
 
 @click.command()
-@click.option("--quick", is_flag=True, help="gatepass against direct, nginx and naive; under three minutes.")
+@click.option("--quick", is_flag=True, help="Core workloads, and peers that need nothing from outside.")
 @click.option("--only", help="Candidates, separated by commas.")
 @click.option("--workloads", "wanted", help="Workloads, separated by commas.")
-@click.option("--rounds", type=click.IntRange(1), help="Rounds; medians are over them. [3, quick 2]")
+@click.option("--rounds", type=click.IntRange(1), help="Rounds; medians are over them. [3, quick 2, --against 5]")
 @click.option("--seconds", type=click.FloatRange(0.2), help="A window that is not of paced streams. [2, quick 1.5]")
 @click.option("--starts", type=click.IntRange(0), help="Fresh processes for the footprint. [3, quick 1]")
-@click.option("--against", type=click.Path(exists=True, path_type=Path), help="Another checkout, measured as `before`.")
+@click.option("--against", help="A revision or a checkout: compare this code with it, and exit 1 where it is worse.")
 @click.option("--date", help="Stands in the page as it is; left out otherwise.")
 @click.option("--page", "page_path", type=click.Path(path_type=Path), help="Where the page goes. [docs/benchmarks.md]")
 @click.option("--profile/--no-profile", "profiled", default=None, help="[with profile, quick without]")
@@ -39,7 +40,7 @@ def main(
     rounds: int | None,
     seconds: float | None,
     starts: int | None,
-    against: Path | None,
+    against: str | None,
     date: str | None,
     page_path: Path | None,
     profiled: bool | None,
@@ -48,15 +49,21 @@ def main(
 
     The page is written by a whole run, or where --page says.
     """
+    if against is not None:
+        _compare(against, _wanted(_listed(wanted) or workloads.QUICK), rounds or comparison.RUNS, seconds or 1.5)
+        return
     plan = Plan(
-        candidates=_chosen(_listed(only) or (candidates.QUICK if quick else ()), against),
+        candidates=_chosen(_listed(only) or (candidates.QUICK if quick else ())),
         workloads=_wanted(_listed(wanted) or (workloads.QUICK if quick else ())),
         rounds=rounds or (2 if quick else 3),
         window_s=seconds or (1.5 if quick else 2.0),
         starts=starts if starts is not None else (1 if quick else 3),
-        whole_footprint=frozenset(("gatepass", "before")) if quick else WHOLE_FOOTPRINT | {"before"},
+        whole_footprint=frozenset(("gatepass",)) if quick else WHOLE_FOOTPRINT,
     )
     began_s, began_on = time.monotonic(), machine()
+    if not quick:
+        with suppress(NotMade):
+            fetch_nginx()
     try:
         with rig.running() as far_ends:
             outcomes = series.run(plan, far_ends)
@@ -93,6 +100,24 @@ def main(
         raise click.ClickException("; ".join(faults))
 
 
+def _compare(against: str, wanted: tuple[workloads.Workload, ...], runs: int, window_s: float) -> None:
+    began_s, load = time.monotonic(), machine()["load before the run"]
+    try:
+        old = comparison.checkout(against)
+        with rig.running() as far_ends:
+            outcomes = comparison.run(old, far_ends, wanted, runs, window_s)
+    except (NotMade, NotEnoughCores) as error:
+        raise click.ClickException(str(error)) from error
+    found = comparison.compared(outcomes, wanted)
+    print("\n".join(comparison.table(outcomes, found)))
+    print(f"\n{runs} alternating runs of {old.name} and this code, medians; load before them {load}")
+    print(f"{time.monotonic() - began_s:.0f} s")
+    worse = comparison.failures(outcomes, found, wanted)
+    if worse:
+        raise click.ClickException("worse: " + "; ".join(worse))
+    print(f"no worse: no median by more than {comparison.ALLOWED:.0%} and the spread")
+
+
 def _command(quick: bool, **given: float | None) -> str:
     """What was run, with the options that change the figures."""
     options = " ".join(f"--{name} {value:g}" for name, value in given.items() if value is not None)
@@ -111,14 +136,8 @@ def _wanted(names: tuple[str, ...]) -> tuple[workloads.Workload, ...]:
     return workloads.named(names) if names else workloads.WORKLOADS
 
 
-def _chosen(names: tuple[str, ...], against: Path | None) -> list[Candidate]:
-    chosen = [one for one in CANDIDATES if not names or one.name in names]
-    if against is not None:
-        says = f"gatepass of another checkout, {against.name}"
-        chosen.append(Candidate("before", says, gatepass(against), True))
-        if any(one.has_reader for one in chosen):
-            chosen.append(Candidate("before-piped", f"{says}, its log read from a pipe", gatepass(against), True, True))
-    return chosen
+def _chosen(names: tuple[str, ...]) -> list[Candidate]:
+    return [one for one in CANDIDATES if not names or one.name in names]
 
 
 def _read(name: str) -> dict[str, Any] | None:

@@ -4,7 +4,7 @@
 bench: setup ## Measure gatepass against nginx, FastAPI + httpx, openai-forward, LiteLLM; writes docs/benchmarks.md
 	$(BIN)/python -m bench $(BENCH)
 
-bench-quick: setup ## The same in under three minutes: against nginx and FastAPI + httpx, core workloads
+bench-quick: setup ## Core workloads, no network, 4 minutes; BENCH="--against REF" compares with older code in 7
 	$(BIN)/python -m bench --quick $(BENCH)
 
 bench-profile: setup ## Where each microsecond of a small chat and of a relayed event goes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ from bench.places import BENCH, CA_FILE, PEERS, ROOT, SCRATCH, TLS
 CLIENT_KEY = "gp-bench-0000000000000000000000000000000000000000"
 CLIENT_SECRET = "bench-client-secret"  # noqa: S105 - of the rig's own issuer
 
+CONFIG = BENCH / "gatepass.yaml"
 UVICORN = ("-m", "uvicorn", "--log-level", "warning", "--no-access-log", "--loop", "uvloop", "--http", "httptools")
 
 
@@ -55,21 +57,28 @@ def gatepass(source: Path = ROOT, *, tls: bool = False) -> Launcher:
     """gatepass of the checkout `source`, complete: key, rename, token, log line, metrics."""
 
     def launch(ports: Ports, port: int) -> Launch:
-        scheme, upstream = ("https", ports.tls) if tls else ("http", ports.mock)
-        command = ("-m", "gatepass", "serve", "--config", BENCH / "gatepass.yaml", "--port", str(port))
-        return Launch(
-            (environment("gatepass"), *command),
-            {
-                "PYTHONPATH": str(source / "src"),
-                "BENCH_UPSTREAM_URL": f"{scheme}://127.0.0.1:{upstream}/v1",
-                "BENCH_TOKEN_URL": f"http://127.0.0.1:{ports.issuer}/token",
-                "BENCH_CLIENT_SECRET": CLIENT_SECRET,
-                "BENCH_CA_FILE": str(CA_FILE),
-                "BENCH_KEY_HASH": f"sha256:{hashlib.sha256(CLIENT_KEY.encode()).hexdigest()}",
-            },
-        )
+        command = ("-m", "gatepass", "serve", "--config", CONFIG, "--port", str(port))
+        return Launch((sys.executable, *command), _variables(ports, source, tls=tls))
 
     return launch
+
+
+def _gatepass_uvicorn(ports: Ports, port: int) -> Launch:
+    command = (sys.executable, *UVICORN, "--app-dir", PEERS, "--port", str(port), "plain_uvicorn:app")
+    return Launch(command, {**_variables(ports, ROOT), "GATEPASS_CONFIG": str(CONFIG)})
+
+
+def _variables(ports: Ports, source: Path, *, tls: bool = False) -> dict[str, str]:
+    """The environment that bench/gatepass.yaml refers to."""
+    scheme, upstream = ("https", ports.tls) if tls else ("http", ports.mock)
+    return {
+        "PYTHONPATH": str(source / "src"),
+        "BENCH_UPSTREAM_URL": f"{scheme}://127.0.0.1:{upstream}/v1",
+        "BENCH_TOKEN_URL": f"http://127.0.0.1:{ports.issuer}/token",
+        "BENCH_CLIENT_SECRET": CLIENT_SECRET,
+        "BENCH_CA_FILE": str(CA_FILE),
+        "BENCH_KEY_HASH": f"sha256:{hashlib.sha256(CLIENT_KEY.encode()).hexdigest()}",
+    }
 
 
 def _nginx(ports: Ports, port: int) -> Launch:
@@ -105,6 +114,11 @@ def _naive(ports: Ports, port: int) -> Launch:
     return Launch(command, {"UPSTREAM_URL": f"http://127.0.0.1:{ports.mock}/v1"})
 
 
+def _tuned(ports: Ports, port: int) -> Launch:
+    command = (sys.executable, *UVICORN, "--app-dir", PEERS, "--port", str(port), "tuned_app:app")
+    return Launch(command, {"UPSTREAM_URL": f"http://127.0.0.1:{ports.mock}/v1"})
+
+
 def _openai_forward(ports: Ports, port: int) -> Launch:
     """Its logs are off, as in its examples for speed; it keeps no key and renames no model."""
     routes = [{"base_url": f"http://127.0.0.1:{ports.mock}", "route": "/", "type": "general"}]
@@ -134,10 +148,12 @@ CANDIDATES = (
     Candidate("nginx", "nginx, `proxy_buffering off`, keep-alive to the upstream, one worker", _nginx),
     Candidate("gatepass", "gatepass, complete: key, rename, fresh token, log line, metrics", gatepass(), True),
     Candidate("gatepass-piped", "the same, its log read from a pipe as a container's is", gatepass(), True, True),
+    Candidate("gatepass-uvicorn", "gatepass's application under plain uvicorn, no log handler", _gatepass_uvicorn),
+    Candidate("tuned", "FastAPI + httpx2 tuned: raw routes, raw bytes, no limit of the pool", _tuned),
     Candidate("naive", "FastAPI + httpx + StreamingResponse as in examples, with sniffio", _naive),
     Candidate("openai-forward", "openai-forward, logging off", _openai_forward),
     Candidate("litellm", "LiteLLM's proxy, one worker, no keys, no database", _litellm),
     Candidate("nginx-tls", "nginx, TLS to the upstream (`proxy_ssl`, verified, sessions kept)", _nginx_tls),
     Candidate("gatepass-tls", "gatepass, complete, TLS to the upstream", gatepass(tls=True), True),
 )
-QUICK = ("direct", "nginx", "gatepass", "naive")
+QUICK = ("direct", "nginx", "gatepass", "gatepass-uvicorn", "tuned")

@@ -6,6 +6,7 @@ import hashlib
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import trustme
@@ -14,7 +15,6 @@ from bench.places import BENCH, BINARIES, CA_FILE, ENVIRONMENTS, MADE, REQUIREME
 
 PROGRAMS = ("mock", "load")
 LOCKS = {
-    "gatepass": ROOT / "requirements" / "runtime.txt",
     "naive": REQUIREMENTS / "naive.txt",
     "openai-forward": REQUIREMENTS / "openai-forward.txt",
     "litellm": REQUIREMENTS / "litellm.txt",
@@ -22,7 +22,7 @@ LOCKS = {
 }
 PIP = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes", "--only-binary", ":all:")
 INSTALL_S = 900
-NO_NGINX = "nginx is missing, and apt-get could not fetch it: install the package nginx-light (Debian, Ubuntu)"
+NO_NGINX = "nginx is missing: install the package nginx-light (Debian, Ubuntu)"
 NGINX = MADE / "nginx" / "usr" / "sbin" / "nginx"
 
 
@@ -65,23 +65,24 @@ def certificate() -> None:
 
 
 def nginx() -> Path:
-    """The nginx of the machine, or Debian's package unpacked (not installed); raises NotMade."""
+    """The nginx of the machine, or the one that `fetch_nginx` unpacked; raises NotMade."""
     installed = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
     if installed is not None:
         return Path(installed)
     if not NGINX.exists():
-        _unpack_nginx(MADE / "nginx")
+        raise NotMade(NO_NGINX)
     return NGINX
 
 
-def _unpack_nginx(home: Path) -> None:
-    if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
-        raise NotMade(NO_NGINX)
+def fetch_nginx() -> None:
+    """Unpack Debian's package, without installing it, where the machine has no nginx; raises NotMade."""
+    with suppress(NotMade):
+        nginx()
+        return
+    home = MADE / "nginx"
     home.mkdir(parents=True, exist_ok=True)
     _run(["apt-get", "download", "nginx"], NO_NGINX, home)
     _run(["dpkg-deb", "-x", next(home.glob("nginx_*.deb")), home], NO_NGINX)
-    if not NGINX.exists():
-        raise NotMade(NO_NGINX)
 
 
 def _run(command: list[str | Path], otherwise: str, folder: Path | None = None) -> None:

@@ -7,6 +7,7 @@ import os
 import platform
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 from bench.environments import NotMade, nginx
@@ -56,7 +57,8 @@ def versions() -> dict[str, dict[str, str]]:
 
 
 def _versions(environment: str, wanted: tuple[str, ...]) -> dict[str, str]:
-    folders = list((ENVIRONMENTS / environment / "lib").glob("python*/site-packages"))
+    home = Path(sys.prefix) if environment == "gatepass" else ENVIRONMENTS / environment
+    folders = list((home / "lib").glob("python*/site-packages"))
     return {name: found for name in wanted for folder in folders if (found := _version_in(folder, name))}
 
 

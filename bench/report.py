@@ -29,7 +29,14 @@ STREAM = (
     *ALL,
 )
 BYTES = (Column("MB/s", "mb_s"), *CHAT)
-COLUMNS = {"burst": STREAM, "repaired": STREAM, "emulated": STREAM, "paced": STREAM, "embeddings": BYTES}
+COLUMNS = {
+    "burst": STREAM,
+    "tools": STREAM,
+    "repaired": STREAM,
+    "emulated": STREAM,
+    "paced": STREAM,
+    "embeddings": BYTES,
+}
 LAST = (Column("MB", "memory_mb"), Column("errors", "errors"))
 
 FOOTPRINT = (("ready s", "ready_s", 2), ("idle MB", "idle_mb", 1), ("KiB a slow stream", "stream_kib", 1))

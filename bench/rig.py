@@ -86,7 +86,7 @@ def _stop(_: int, __: FrameType | None) -> NoReturn:
 
 
 def _issuer(port: int, core: int) -> tuple[tuple[str | Path, ...], int, Path, dict[str, str]]:
-    command = (environments.environment("gatepass"), "-m", "bench.issuer", str(port))
+    command = (sys.executable, "-m", "bench.issuer", str(port))
     return command, core, LOGS / "issuer.log", {"PYTHONPATH": str(ROOT), "BENCH_CLIENT_SECRET": CLIENT_SECRET}
 
 

@@ -13,9 +13,9 @@ from bench.places import BODIES
 
 CHAT, EMBEDDINGS = "/v1/chat/completions", "/v1/embeddings"
 
-EVERYBODY = ("direct", "nginx", "gatepass", "naive", "openai-forward", "litellm")
+EVERYBODY = ("direct", "nginx", "gatepass", "gatepass-uvicorn", "tuned", "naive", "openai-forward", "litellm")
 OVER_TLS = ("nginx-tls", "gatepass-tls")
-LEAN = ("direct", "nginx", "gatepass")
+LEAN = ("direct", "nginx", "gatepass", "gatepass-uvicorn", "tuned")
 """The others show nothing but a backlog there: naive holds 100 streams (httpx's default pool), and the
 events of 500 streams are more than one core's work for openai-forward and LiteLLM."""
 
@@ -66,6 +66,13 @@ WORKLOADS = (
     Workload("chat-64", "small chat, 64 at a time", "chat", 64, (*EVERYBODY, "gatepass-piped", *OVER_TLS)),
     Workload("burst-32", "streams of 200 events without a pause, 32 at a time", "burst", 32, EVERYBODY),
     Workload(
+        "tools-32",
+        "the same with deltas of a tool call and text with escapes, in turns",
+        "tools",
+        32,
+        EVERYBODY,
+    ),
+    Workload(
         "repaired-32",
         "the same with ids and comment-only blocks, which gatepass rewrites",
         "mixed",
@@ -102,7 +109,7 @@ WORKLOADS = (
         "images-4", "a 4 MB image beside the messages, 4 at a time: gatepass moves it", "images", 4, EVERYBODY[1:]
     ),
 )
-QUICK = ("chat-1", "chat-64", "burst-32", "paced-500", "embeddings-8", "images-4")
+QUICK = ("chat-1", "chat-64", "burst-32", "tools-32", "paced-500", "embeddings-8", "images-4")
 
 SLOW_STREAMS = Workload(
     "slow-1000",
@@ -118,17 +125,18 @@ SLOW_STREAMS = Workload(
 ONE_IMAGE = Workload("image-1", "a 4 MB image, one at a time", "images", 1, EVERYBODY, warmup_s=0.1, window_s=1.0)
 
 
+CURVES = ("nginx", "gatepass")
 CURVE_STREAMS = (1, 10, 100, 500, 1000, 2000)
 CURVE_BODIES_KB = (1, 16, 256, 1024, 4096, 16384)
 
 
 def stream_curve() -> tuple[Workload, ...]:
-    return tuple(paced(count, min(2000, count * 2), 2.5, LEAN[1:], "paced-120") for count in CURVE_STREAMS)
+    return tuple(paced(count, min(2000, count * 2), 2.5, CURVES, "paced-120") for count in CURVE_STREAMS)
 
 
 def body_curve() -> tuple[Workload, ...]:
     return tuple(
-        Workload(f"body-{size}", f"chat with a body of {size:,} KB, 4 at a time", f"body-{size}", 4, LEAN[1:])
+        Workload(f"body-{size}", f"chat with a body of {size:,} KB, 4 at a time", f"body-{size}", 4, CURVES)
         for size in CURVE_BODIES_KB
     )
 
@@ -150,6 +158,7 @@ def _bodies() -> Mapping[str, Any]:
     return {
         "chat": _chat("bench-chat", text[:800]),
         "burst": _chat("bench-burst-200", text[:800], stream=True),
+        "tools": _chat("bench-tools-200", text[:800], stream=True),
         "mixed": _chat("bench-mixed-200", text[:800], stream=True),
         "wide": _chat("bench-wide", text[:800], stream=True),
         "whole": _chat(f"bench-whole-{BURST_EVENTS}", text[:800]),

@@ -8,6 +8,8 @@
  *        model "...burst-N..."     N SSE events, each its own write(), no pause
  *        model "...mixed-N..."     the same with an `id:` line in each event and comment-only blocks between
  *                                  them: what openai-python dies of, so a gateway has to rewrite it
+ *        model "...tools-N..."     N SSE events without a pause: deltas of a tool call's arguments, and text with
+ *                                  escapes, in turns
  *        model "...pace-N-MS..."   N SSE events, one every MS milliseconds
  *        model "...wide..."        JSON with 100 tool calls, Content-Length: some 200 events where a gateway
  *                                  makes a stream of it
@@ -35,7 +37,7 @@
 
 enum { READ, REPLY, BURST, PACE };
 typedef struct conn {
-    int fd, state, armed_out, i, n, every, mixed;
+    int fd, state, armed_out, i, n, every, mixed, tools;
     char *in; size_t len, cap, head, need; int chunked;
     const char *sp; size_t slen;           /* static reply still to write */
     char tmp[1024]; size_t tlen, toff;     /* event not fully written */
@@ -85,13 +87,21 @@ static void make_event(conn *c) {
     if (c->i < 0) { memcpy(c->tmp, SSE_HEAD, sizeof SSE_HEAD - 1); c->tlen = sizeof SSE_HEAD - 1; c->toff = 0; c->i++; return; }
     if (c->mixed) sprintf(id, "%sid: %d\n", c->i % 4 == 1 ? ": still here\n\n" : "", c->i);
     if (!c->i) sprintf(arrived, "A=%llu ", (unsigned long long)c->arrived);
-    if (c->i < c->n - 1)
+    if (c->tools && c->i && c->i < c->n - 1) {
+        static const char *said[3] = {
+            "\"tool_calls\":[{\"index\":0,\"function\":{\"arguments\":\"\\\"T=%llu\\\":\\\"a \\\\u00fc\\\\n\\\",\"}}]",
+            "\"content\":\"T=%llu a \\\"word\\\"\\n\\tof gr\\u00fc\\u00dfe \\\\ \\ud83d\\ude00\"",
+            "\"tool_calls\":[{\"index\":0,\"id\":\"call_%llu\",\"type\":\"function\",\"function\":{\"name\":\"look_up\",\"arguments\":\"{\"}}]" };
+        char delta[300]; sprintf(delta, said[c->i == 2 ? 2 : c->i % 2], (unsigned long long)now_ns());
+        k = sprintf(b, "data: {\"id\":\"chatcmpl-bench0000\",\"object\":\"chat.completion.chunk\",\"created\":1740062666,\"model\":\"bench\","
+            "\"choices\":[{\"index\":0,\"delta\":{%s},\"finish_reason\":null}]}\n\n", delta);
+    } else if (c->i < c->n - 1)
         k = sprintf(b, "%sdata: {\"id\":\"chatcmpl-bench0000\",\"object\":\"chat.completion.chunk\",\"created\":1740062666,\"model\":\"bench\","
             "\"choices\":[{\"index\":0,\"delta\":{%s\"content\":\"T=%llu %s\"},\"finish_reason\":null}]}\n\n",
             id, c->i ? "" : "\"role\":\"assistant\",", (unsigned long long)now_ns(), arrived);
     else if (c->i == c->n - 1)
         k = sprintf(b, "data: {\"id\":\"chatcmpl-bench0000\",\"object\":\"chat.completion.chunk\",\"created\":1740062666,\"model\":\"bench\","
-            "\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n");
+            "\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"%s\"}]}\n\n", c->tools ? "tool_calls" : "stop");
     else k = sprintf(b, "data: [DONE]\n\n");
     c->tlen = sprintf(c->tmp, "%x\r\n%s\r\n%s", k, b, c->i == c->n ? "0\r\n\r\n" : "");
     c->toff = 0; c->i++;
@@ -206,8 +216,8 @@ static int next_request(conn *c) {
         char *m = NULL;
         if (c->need > 1 << 20) { /* images: were they moved into the message? */
             if (memmem(body, c->need, "\"image_url\"", 11)) st.img_ok++; else st.img_bad++;
-        } else if (!(m = strstr(st.model, "burst-")) && !(m = strstr(st.model, "mixed-"))) m = strstr(st.model, "pace-");
-        c->mixed = m && *m == 'm';
+        } else if (!(m = strstr(st.model, "burst-")) && !(m = strstr(st.model, "mixed-")) && !(m = strstr(st.model, "tools-"))) m = strstr(st.model, "pace-");
+        c->mixed = m && *m == 'm'; c->tools = m && *m == 't';
         if (m && *m != 'p') { st.burst++; c->n = atoi(m + 6); c->i = -1; c->tlen = c->toff = 0; c->state = BURST; }
         else if (m) { char *q; st.pace++; c->n = strtol(m + 5, &q, 10); c->every = strtol(q + 1, NULL, 10); c->i = -1; c->tlen = c->toff = 0;
                       c->due = now_ns(); c->state = PACE; }

@@ -1,0 +1,178 @@
+"""`--against OLD`: this code and an older one in alternating runs, and whether this one is no worse."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from types import MappingProxyType
+
+from bench import series
+from bench.candidates import CANDIDATES, Candidate, gatepass
+from bench.environments import NotMade
+from bench.places import MADE, ROOT
+from bench.report import aligned, number
+from bench.rig import Rig
+from bench.series import Outcome, Plan
+from bench.workloads import Workload
+
+RUNS = 5
+PEER_RUNS = 2
+"""The peers take part in so many of the runs: they are a column to look at, and judge nothing."""
+ALLOWED = 0.05
+"""A median may be worse by this share of the old one, beside the spread of the runs."""
+OLD, NEW = "before", "gatepass"
+PEERS = ("gatepass-uvicorn", "tuned", "nginx")
+RATES = frozenset(("requests_s", "events_s", "mb_s"))
+"""More is better; of all other figures less is."""
+JUDGED = MappingProxyType(
+    {
+        "chat": ("cpu_us", "requests_s", "latency_p50_us"),
+        "burst": ("cpu_us", "events_s"),
+        "tools": ("cpu_us", "events_s"),
+        "paced": ("cpu_us", "ttft_added_p50_us", "delay_p50_us"),
+        "embeddings": ("cpu_us", "mb_s"),
+        "images": ("cpu_us", "latency_p50_us"),
+    }
+)
+"""The figures that are compared, by the first word of a workload's name."""
+FRESH = "fresh process"
+FOOTPRINT = ("ready_s", "idle_mb", "stream_kib", "peak_bodies")
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """One figure of both codes, a value for each run."""
+
+    work: str
+    figure: str
+    old: tuple[float, ...]
+    new: tuple[float, ...]
+
+    @property
+    def change(self) -> float:
+        """How much worse the new median is, in parts of the old one. Below 0 it is better."""
+        change = median(self.new) / median(self.old) - 1.0
+        return -change if self.figure in RATES else change
+
+    @property
+    def spread(self) -> float:
+        """Of the noisier of the two codes."""
+        return max(spread(self.old), spread(self.new))
+
+    @property
+    def is_worse(self) -> bool:
+        return self.change > ALLOWED + self.spread
+
+
+def spread(values: Sequence[float]) -> float:
+    """How far the runs lie apart, in parts of their median. Of four runs and more the two outermost do not count."""
+    ordered = sorted(values)
+    inner = ordered[1:-1] if len(ordered) > 3 else ordered
+    return (inner[-1] - inner[0]) / median(ordered)
+
+
+def run(old: Path, rig: Rig, workloads: Sequence[Workload], runs: int, window_s: float) -> dict[str, Outcome]:
+    """Measure the code of `old` and this one by turns, in fresh processes for each run."""
+    before = Candidate(OLD, f"gatepass of {old.name}", gatepass(old), True)
+    known = {one.name: one for one in CANDIDATES}
+    outcomes: dict[str, Outcome] = {}
+    for turn in range(runs):
+        pair = [before, known[NEW]] if turn % 2 == 0 else [known[NEW], before]
+        peers = [known[name] for name in PEERS] if turn < PEER_RUNS else []
+        plan = Plan([*pair, *peers], workloads, 1, window_s, 1, frozenset((OLD, NEW)))
+        for name, outcome in series.run(plan, rig).items():
+            _add(outcomes.setdefault(name, outcome), outcome)
+    return outcomes
+
+
+def _add(whole: Outcome, part: Outcome) -> None:
+    if whole is part:
+        return
+    whole.absent = whole.absent or part.absent
+    whole.footprints += part.footprints
+    whole.faults += part.faults
+    for name, samples in part.runs.items():
+        whole.runs.setdefault(name, []).extend(samples)
+
+
+def compared(outcomes: Mapping[str, Outcome], workloads: Iterable[Workload]) -> list[Compared]:
+    """Every figure that both codes have."""
+    found = [
+        Compared(workload.name, figure, _values(outcomes[OLD], workload.name, figure), new)
+        for workload in workloads
+        for figure in JUDGED[workload.name.partition("-")[0]]
+        if (new := _values(outcomes[NEW], workload.name, figure))
+    ]
+    found += [
+        Compared(FRESH, figure, _fresh(outcomes[OLD], figure), new)
+        for figure in FOOTPRINT
+        if (new := _fresh(outcomes[NEW], figure))
+    ]
+    return [one for one in found if one.old and median(one.old) > 0]
+
+
+def failures(outcomes: Mapping[str, Outcome], found: Sequence[Compared], workloads: Iterable[Workload]) -> list[str]:
+    """Why this code is worse, or why the runs cannot say; empty where it is no worse."""
+    told = [f"{name}: {outcomes[name].absent}" for name in (OLD, NEW) if outcomes[name].absent]
+    told += [f"{NEW}: not so: {fault}" for fault in dict.fromkeys(outcomes[NEW].faults)]
+    for workload in workloads:
+        errors = {name: sum(_values(outcomes[name], workload.name, "errors")) for name in (OLD, NEW)}
+        if errors[NEW] > errors[OLD]:
+            told.append(f"{workload.name}: {errors[NEW]:.0f} errors, {errors[OLD]:.0f} before")
+        if not any(one.work == workload.name for one in found):
+            told.append(f"{workload.name}: not measured")
+    return told + [
+        f"{one.work} {one.figure}: {one.change:+.1%} where {ALLOWED:.0%} and a spread of {one.spread:.1%} are allowed"
+        for one in found
+        if one.is_worse
+    ]
+
+
+def table(outcomes: Mapping[str, Outcome], found: Sequence[Compared]) -> list[str]:
+    """For the terminal: medians, the change, the spread, and the peers beside them."""
+    peers = [name for name in PEERS if name in outcomes and not outcomes[name].absent]
+    rows = [["work", "figure", "old", "new", "worse by", "spread", "", *peers]]
+    for one in found:
+        values = [_fresh(outcomes[p], one.figure) or _values(outcomes[p], one.work, one.figure) for p in peers]
+        cells = [number(median(of_peer)) if of_peer else "" for of_peer in values]
+        verdict = "worse" if one.is_worse else ""
+        medians = (number(median(one.old)), number(median(one.new)))
+        rows.append([one.work, one.figure, *medians, f"{one.change:+.1%}", f"{one.spread:.1%}", verdict, *cells])
+    return aligned(rows)
+
+
+def checkout(old: str) -> Path:
+    """The folder `old`, or the sources of the git revision `old`, unpacked; raises NotMade."""
+    if (Path(old) / "src" / "gatepass").is_dir():
+        return Path(old)
+    commit = _git("rev-parse", "--verify", "--quiet", f"{old}^{{commit}}").decode().strip()
+    home = MADE / "against" / commit[:12]
+    if not home.exists():
+        archive = _git("archive", commit, "src")
+        home.mkdir(parents=True)
+        try:
+            subprocess.run(["tar", "-x", "-C", home], input=archive, check=True)  # noqa: S607 - the machine's own
+        except (OSError, subprocess.CalledProcessError) as error:
+            shutil.rmtree(home)
+            raise NotMade(f"{old} could not be unpacked: {error}") from error
+    return home
+
+
+def _git(*arguments: str) -> bytes:
+    try:
+        done = subprocess.run(["git", "-C", ROOT, *arguments], check=True, capture_output=True)  # noqa: S607
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise NotMade(f"--against is neither a checkout of gatepass nor a revision of git: {error}") from error
+    return done.stdout
+
+
+def _values(outcome: Outcome, workload: str, figure: str) -> tuple[float, ...]:
+    return tuple(getattr(sample, figure) for sample in outcome.runs.get(workload, ()))
+
+
+def _fresh(outcome: Outcome, figure: str) -> tuple[float, ...]:
+    return tuple(value for one in outcome.footprints if (value := getattr(one, figure, None)) is not None)

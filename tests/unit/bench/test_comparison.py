@@ -1,0 +1,103 @@
+"""Old and new code, run by run: what counts as worse."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from bench.comparison import JUDGED, NEW, OLD, Compared, checkout, compared, failures, spread, table
+from bench.environments import NotMade
+from bench.footprint import Footprint
+from bench.sample import Sample
+from bench.series import Outcome
+from bench.workloads import QUICK, Workload, named
+
+SAMPLE = Sample(2000.0, 0.0, 1.0, 900.0, 1900.0, -1.0, -1.0, -1.0, 80.0, 0.5, 0.4, 50.0, 0)
+CHAT = named(("chat-64",))
+STEADY = (100.0,) * 5
+
+
+def outcomes(*cpu_us: float, errors: float = 0) -> dict[str, Outcome]:
+    """Five runs of the old code at 80 µs, and one run of the new for each of `cpu_us`."""
+    old = Outcome("old", footprints=[Footprint(0.5, 50.0)] * 5, runs={"chat-64": [SAMPLE] * 5})
+    samples = [replace(SAMPLE, cpu_us=value, errors=errors) for value in cpu_us]
+    return {OLD: old, NEW: Outcome("new", footprints=[Footprint(0.5, 50.0)], runs={"chat-64": samples})}
+
+
+def told(found: dict[str, Outcome], workloads: tuple[Workload, ...] = CHAT) -> list[str]:
+    return failures(found, compared(found, workloads), workloads)
+
+
+def test_spread_leaves_the_two_outermost_of_many_runs_out() -> None:
+    assert spread((100.0, 90.0, 110.0, 1.0, 900.0)) == pytest.approx(0.2)
+    assert spread((90.0, 100.0, 110.0)) == pytest.approx(0.2)
+    assert spread((7.0,)) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("figure", "new", "is_worse"),
+    [
+        ("cpu_us", 104.9, False),
+        ("cpu_us", 105.1, True),
+        ("cpu_us", 50.0, False),
+        ("requests_s", 95.1, False),
+        ("requests_s", 94.9, True),
+        ("requests_s", 200.0, False),
+    ],
+)
+def test_a_median_is_worse_beyond_five_per_cent(figure: str, new: float, is_worse: bool) -> None:
+    assert Compared("chat-64", figure, STEADY, (new,) * 5).is_worse is is_worse
+
+
+@pytest.mark.parametrize(("median", "is_worse"), [(124.0, False), (126.0, True)])
+def test_the_spread_of_the_noisier_code_is_allowed_beside_them(median: float, is_worse: bool) -> None:
+    noisy = (1.0, 90.0, 100.0, 110.0, 900.0)
+    assert Compared("chat-64", "cpu_us", noisy, (median,) * 5).is_worse is is_worse
+
+
+def test_no_worse_says_nothing() -> None:
+    assert told(outcomes(80.0, 81.0, 79.0)) == []
+
+
+def test_what_is_worse_is_named_with_its_change_and_what_is_allowed() -> None:
+    assert told(outcomes(100.0, 100.0, 100.0)) == [
+        "chat-64 cpu_us: +25.0% where 5% and a spread of 0.0% are allowed",
+    ]
+
+
+def test_errors_that_are_new_are_worse() -> None:
+    assert told(outcomes(80.0, 80.0, errors=1)) == ["chat-64: 2 errors, 0 before"]
+
+
+def test_what_was_not_measured_is_not_taken_for_good() -> None:
+    found = outcomes()
+    found[NEW].absent = "did not start"
+    assert told(found) == ["gatepass: did not start", "chat-64: not measured"]
+
+
+def test_work_that_was_not_done_is_worse() -> None:
+    found = outcomes(80.0)
+    found[NEW].faults = ["the metrics count"] * 5
+    assert told(found) == ["gatepass: not so: the metrics count"]
+
+
+def test_the_table_shows_medians_change_spread_and_the_peers() -> None:
+    found = outcomes(100.0, 100.0, 100.0)
+    found["gatepass-uvicorn"] = Outcome("a peer", runs={"chat-64": [replace(SAMPLE, cpu_us=300.0)]})
+    lines = table(found, compared(found, CHAT))
+    assert lines[0].split() == ["work", "figure", "old", "new", "worse", "by", "spread", "gatepass-uvicorn"]
+    assert lines[1].split() == ["chat-64", "cpu_us", "80", "100", "+25.0%", "0.0%", "worse", "300"]
+    assert any(line.split()[:4] == ["fresh", "process", "ready_s", "0.5"] for line in lines)
+
+
+def test_every_quick_workload_is_judged_by_figures_of_a_sample() -> None:
+    figures = {name: JUDGED[name.partition("-")[0]] for name in QUICK}
+    assert all(hasattr(SAMPLE, figure) for several in figures.values() for figure in several)
+
+
+def test_a_checkout_is_a_folder_of_gatepass_and_nothing_else_is(tmp_path: Path) -> None:
+    (tmp_path / "src" / "gatepass").mkdir(parents=True)
+    assert checkout(str(tmp_path)) == tmp_path
+    with pytest.raises(NotMade, match="neither a checkout of gatepass nor a revision"):
+        checkout("no-such-revision")
