@@ -1,10 +1,9 @@
-"""What a Transport costs by itself: CPU for a small request and for a relayed event, lean against pooled.
+"""What the Transport costs by itself: CPU for a small request and for a relayed event.
 
     python -m bench.transport [--rounds 5] [--tls]
 
-Both take turns in one run against an upstream in a process of its own; the figures are medians, in
-microseconds of this process's CPU, the loop's own work included. Read the ratios: the microseconds are
-this machine's.
+The upstream is a process of its own; the figures are medians, in microseconds of this process's CPU, the loop's own
+work included.
 """
 
 from __future__ import annotations
@@ -26,9 +25,7 @@ import trustme
 import uvloop
 
 from gatepass.call import Request
-from gatepass.config.network import Network
 from gatepass.transport.lean import LeanTransport
-from gatepass.transport.pooled import PooledTransport
 from gatepass.transport.seam import Transport, read_whole
 
 CONNECTIONS = 64
@@ -149,20 +146,12 @@ async def cost_us(work: Work, transport: Transport, url: str) -> float:
 
 
 async def measure(url: str, context: ssl.SSLContext, rounds: int) -> None:
-    kinds: dict[str, Transport] = {
-        "lean": LeanTransport(CONNECTIONS * 2, context),
-        "pooled": PooledTransport(Network(), CONNECTIONS * 2, context),
-    }
-    print(f"{'CPU µs per':34}{'lean':>9}{'pooled':>9}   pooled/lean")
+    transport = LeanTransport(CONNECTIONS * 2, context)
+    print("CPU µs per")
     for name, work in WORKS.items():
-        found: dict[str, list[float]] = {kind: [] for kind in kinds}
-        for _ in range(rounds):
-            for kind, transport in kinds.items():
-                found[kind].append(await cost_us(work, transport, url))
-        lean, pooled = (statistics.median(found[kind]) for kind in kinds)
-        print(f"{name:34}{lean:9.1f}{pooled:9.1f}   {pooled / lean:.1f}")
-    for transport in kinds.values():
-        await transport.aclose()
+        found = [await cost_us(work, transport, url) for _ in range(rounds)]
+        print(f"{name:34}{statistics.median(found):9.1f}")
+    await transport.aclose()
 
 
 def main() -> None:

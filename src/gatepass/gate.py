@@ -38,7 +38,7 @@ from gatepass.tokens.holder import TokenHolder
 from gatepass.tokens.shared import SharedSource, is_shareable
 from gatepass.tokens.shared_keepsake import keepsake_for
 from gatepass.tokens.source import build_source, is_repeatable
-from gatepass.transport.choice import open_transport
+from gatepass.transport.lean import open_transport
 from gatepass.transport.seam import Transport
 from gatepass.transport.tls import Trust
 from gatepass.upstream.authorize import Carrier

@@ -214,13 +214,13 @@ class Connection(asyncio.BufferedProtocol):
         if self._reply is not None and self._until_close:
             self._finish(self._reply)
         else:
-            self._broke_off(None)
+            self.broke_off(None)
 
     def connection_lost(self, exc: Exception | None) -> None:
         sending = self._sending
         while sending is not None and self._reply is not None and (size := sending.last_words(self._buffer)):
             self.buffer_updated(size)
-        self._broke_off(exc)
+        self.broke_off(exc)
         self.deadline.close()
         self._parser = self._transport = None  # the parser holds this object's methods
         self._owner.lost(self)
@@ -238,7 +238,7 @@ class Connection(asyncio.BufferedProtocol):
             self._reading_paused = True
             self._transport.pause_reading()
 
-    def _broke_off(self, exc: Exception | None) -> None:
+    def broke_off(self, exc: Exception | None) -> None:
         """The server ended the connection, and with it what it was busy with."""
         if isinstance(exc, ssl.SSLError) and not (self.kept or self._heard):
             self.kill(Fault.TLS, str(exc))  # in TLS 1.3 a client certificate is refused after the handshake

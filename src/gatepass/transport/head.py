@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from gatepass.call import Headers, Request
@@ -21,25 +22,66 @@ _BODIED = frozenset(("POST", "PUT", "PATCH"))
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a URL leads: the server to connect to, and what to ask it for."""
+    """Where a URL leads: the server, the proxy on the way to it, and what to ask for."""
 
     secure: bool
     host: str
     port: int
     authority: bytes
     target: bytes
+    proxy: ProxyServer | None = None
+
+    @property
+    def host_and_port(self) -> bytes:
+        """The server as CONNECT names it, its port never left out."""
+        return b"%b:%d" % (_bracketed(self.host).encode(), self.port)
 
 
-def place_of(url: str) -> Place:
-    """Raises TransportFault INVALID, unsent, where `url` is none that could be asked for."""
+@dataclass(frozen=True, slots=True)
+class ProxyServer:
+    """An HTTP proxy: where it is, and the value of `proxy-authorization` where it requires one."""
+
+    place: Place
+    authorization: bytes | None = field(default=None, repr=False)
+
+    @classmethod
+    def of(cls, url: str, user_and_password: str | None) -> ProxyServer:
+        """Raises TransportFault INVALID where `url` is not a plain http or https one."""
+        encoded = None if user_and_password is None else base64.b64encode(_with_colon(user_and_password).encode())
+        return cls(place_of(url), None if encoded is None else b"Basic " + encoded)
+
+    def mask(self, text: str) -> str:
+        """`text` of the proxy without the credentials that it may quote."""
+        if self.authorization is None:
+            return text
+        encoded = self.authorization.removeprefix(b"Basic ")
+        for secret in (encoded.decode(), base64.b64decode(encoded).decode().partition(":")[2]):
+            text = text.replace(secret, "***") if secret else text
+        return text
+
+
+def place_of(url: str, proxy: ProxyServer | None = None) -> Place:
+    """Where `url` leads through `proxy`. A proxy that gets the request itself is asked for the whole URL (RFC 9112
+    3.2.2). Raises TransportFault INVALID, unsent, where `url` is none that could be asked for."""
     parts = urlsplit(url)
     if parts.scheme not in _PORTS or not parts.hostname or any(not 0x20 < ord(char) < 0x7F for char in url):
         raise TransportFault(Fault.INVALID, "the URL is no plain http or https one", sent=False)
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    host = _bracketed(parts.hostname)
     port = parts.port or _PORTS[parts.scheme]
     authority = host if port == _PORTS[parts.scheme] else f"{host}:{port}"
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    return Place(parts.scheme == "https", parts.hostname, port, authority.encode(), target.encode())
+    secure = parts.scheme == "https"
+    if proxy is not None and not secure:
+        target = f"http://{host}:{port}{target}"
+    return Place(secure, parts.hostname, port, authority.encode(), target.encode(), proxy)
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _with_colon(user_and_password: str) -> str:
+    return user_and_password if ":" in user_and_password else f"{user_and_password}:"
 
 
 def request_fields(request: Request, place: Place) -> list[tuple[bytes, bytes]]:
@@ -59,6 +101,8 @@ def request_fields(request: Request, place: Place) -> list[tuple[bytes, bytes]]:
         fields.append(framing)
     elif request.body or request.method in _BODIED:
         fields.append((b"content-length", b"%d" % len(request.body)))
+    if place.proxy is not None and place.proxy.authorization is not None and not place.secure:
+        fields.append((b"proxy-authorization", place.proxy.authorization))
     return fields
 
 

@@ -1,7 +1,8 @@
 """The Transport on the hot path: HTTP/1.1 over asyncio and httptools, with nothing above them.
 
-Read on in head.py (what is written and what may come), connection.py (one connection), sending.py (a body too large to
-go with its head), incoming.py (one reply) and pool.py (all of them). What it leaves to `pooled.py`: proxies, HTTP/2.
+Read on in head.py (what is written and what may come), connect.py (how a connection is made, through a proxy too),
+connection.py (one connection), sending.py (a body too large to go with its head), incoming.py (one reply) and pool.py
+(all of them). It does not speak HTTP/2.
 """
 
 from __future__ import annotations
@@ -10,13 +11,15 @@ import asyncio
 import ssl
 from collections.abc import Awaitable, Callable
 from functools import partial
+from http import HTTPStatus
 
 from gatepass.call import Request, Response
-from gatepass.errors import TransportFault
+from gatepass.config.network import Network
+from gatepass.errors import Fault, TransportFault
 from gatepass.transport.coding import decoded
+from gatepass.transport.connect import dial
 from gatepass.transport.connection import Connection
-from gatepass.transport.dial import dial
-from gatepass.transport.head import Place, place_of, request_head
+from gatepass.transport.head import Place, ProxyServer, place_of, request_head
 from gatepass.transport.pool import Pool
 
 WAYS = 256
@@ -27,12 +30,15 @@ Dialer = Callable[[Place, ssl.SSLContext, Connection, float], Awaitable[None]]
 
 
 class LeanTransport:
-    """`max_connections` for each server that is asked; a hop asks one."""
+    """`max_connections` for each server that is asked; a hop asks one, through one proxy or none."""
 
-    def __init__(self, max_connections: int, context: ssl.SSLContext, dial: Dialer = dial) -> None:
+    def __init__(
+        self, max_connections: int, context: ssl.SSLContext, dial: Dialer = dial, proxy: ProxyServer | None = None
+    ) -> None:
         self._max_connections = max_connections
         self._context = context
         self._dial = dial
+        self._proxy = proxy
         self._pools: dict[tuple[bool, str, int], Pool] = {}
         self._ways: dict[str, tuple[Place, Pool]] = {}
 
@@ -46,6 +52,9 @@ class LeanTransport:
             if request.anew is not None:
                 head = self._head_anew(request.anew, pool, connection) or head
         reply = await connection.ask(head, request.upload or request.body, bounds, to_head=request.method == "HEAD")
+        if place.proxy is not None and reply.status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED and not place.secure:
+            reply.abandon()
+            raise TransportFault(Fault.PROXY, "407 Proxy Authentication Required", sent=False)
         coding = reply.named.get(b"content-encoding")
         if coding is None:
             return reply
@@ -74,7 +83,7 @@ class LeanTransport:
             raise
 
     def _way(self, url: str) -> tuple[Place, Pool]:
-        place = place_of(url)
+        place = place_of(url, self._proxy)
         server = (place.secure, place.host, place.port)
         if server not in self._pools:
             self._pools[server] = Pool(partial(self._dial, place, self._context), self._max_connections)
@@ -82,3 +91,10 @@ class LeanTransport:
             self._ways.clear()
         way = self._ways[url] = (place, self._pools[server])
         return way
+
+
+def open_transport(network: Network, max_connections: int, context: ssl.SSLContext) -> LeanTransport:
+    """The Transport of one hop. Opens nothing yet; `proxy_auth` counts as it is now."""
+    auth = None if network.proxy_auth is None else network.proxy_auth.reveal()
+    proxy = None if network.proxy is None else ProxyServer.of(network.proxy, auth)
+    return LeanTransport(max_connections, context, proxy=proxy)

@@ -15,7 +15,7 @@ from gatepass.gate import build_gate
 from gatepass.runtime import SystemClock
 from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.source import TokenSource, build_source
-from gatepass.transport.choice import open_transport
+from gatepass.transport.lean import open_transport
 from gatepass.transport.tls import ssl_context
 from tests.integration.scripted import Scripted, Send, reply
 from tests.integration.tokens.cloud import ENTRA, GOOGLE, STS, Cloud, Wire

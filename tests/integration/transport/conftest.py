@@ -1,4 +1,4 @@
-"""Both transports keep the same promises, on both event loops: asyncio's own, and the one gatepass runs on."""
+"""The same promises on both event loops, asyncio's own and the one gatepass runs on, and over TLS on every way."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections.abc import Callable
 import pytest
 import uvloop
 
-from tests.integration.transport.hand import LEAN, POOLED, Kind
+from tests.integration.transport.hand import DIRECT, TLS_TUNNEL, TUNNEL, Way
 
 
 def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
     return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 
 
-@pytest.fixture(params=[LEAN, POOLED], ids=lambda kind: kind.name)
-def kind(request: pytest.FixtureRequest) -> Kind:
-    found: Kind = request.param
+@pytest.fixture(params=[DIRECT, TUNNEL, TLS_TUNNEL], ids=lambda way: way.name)
+def way(request: pytest.FixtureRequest) -> Way:
+    found: Way = request.param
     return found

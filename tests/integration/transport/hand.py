@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from gatepass.call import Headers, Request, Response, Timeouts
-from gatepass.config.network import Network
 from gatepass.errors import TransportFault
+from gatepass.transport.head import ProxyServer
 from gatepass.transport.lean import LeanTransport
-from gatepass.transport.pooled import PooledTransport
 from gatepass.transport.seam import Transport, read_whole
+from tests.integration.transport.proxies import AUTHORITY, Tunnel, proxy_context
 
 BOUNDS = Timeouts(connect_s=5, first_byte_s=5, idle_s=5)
 BOUND_S = 20.0
@@ -21,22 +21,30 @@ LIMIT_BYTES = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class Way:
+    """How requests get to a server: directly, or through a tunnel of a proxy that is reached over TCP or TLS."""
+
     name: str
-    build: Callable[[int, ssl.SSLContext], Transport]
+    proxy_scheme: str | None = None
 
     @asynccontextmanager
     async def open(self, max_connections: int = 10, context: ssl.SSLContext | None = None) -> AsyncIterator[Hand]:
-        """A transport of this kind, closed at the end. Without `context` it trusts nobody."""
-        transport = self.build(max_connections, context or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
-        try:
+        """A transport, closed at the end. Without `context` it trusts nobody but the proxy."""
+        context = context or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        AUTHORITY.configure_trust(context)
+        async with AsyncExitStack() as stack:
+            proxy = None
+            if self.proxy_scheme is not None:
+                tunnel = Tunnel(proxy_context() if self.proxy_scheme == "https" else None)
+                proxy = ProxyServer.of(await stack.enter_async_context(tunnel.open()), None)
+            transport = LeanTransport(max_connections, context, proxy=proxy)
+            stack.push_async_callback(transport.aclose)
             yield Hand(transport)
-        finally:
-            await transport.aclose()
 
 
-LEAN = Kind("lean", LeanTransport)
-POOLED = Kind("pooled", lambda limit, context: PooledTransport(Network(), limit, context))
+DIRECT = Way("direct")
+TUNNEL = Way("tunnel", "http")
+TLS_TUNNEL = Way("tls-tunnel", "https")
 
 
 @dataclass(frozen=True, slots=True)

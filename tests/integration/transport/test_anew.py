@@ -12,8 +12,9 @@ import trustme
 from gatepass.call import Request
 from gatepass.transport.seam import read_whole
 from tests.integration.scripted import Received, Scripted, Send, Wait, reply
-from tests.integration.transport.hand import BOUNDS, LEAN, Hand, Kind
-from tests.integration.transport.test_proxy import Tunnel, through
+from tests.integration.transport.hand import BOUNDS, DIRECT, Hand
+from tests.integration.transport.proxies import Tunnel
+from tests.integration.transport.test_proxy import through
 from tests.unit.clock import settle
 
 OK = reply(b"fine")
@@ -58,9 +59,9 @@ class Moment:
 
 
 @pytest.mark.parametrize("query", ["", "?key=1"])
-async def test_who_waited_for_a_connection_shows_the_token_of_the_moment(kind: Kind, query: str):
+async def test_who_waited_for_a_connection_shows_the_token_of_the_moment(query: str):
     go_on = asyncio.Event()
-    async with Scripted([Wait(go_on), Send(OK)], [Send(OK)]) as upstream, kind.open(max_connections=1) as hand:
+    async with Scripted([Wait(go_on), Send(OK)], [Send(OK)]) as upstream, DIRECT.open(max_connections=1) as hand:
         now = Moment(upstream.url, query)
         first = asyncio.create_task(whole(hand, request(upstream.url, "first")))
         await upstream.requested(1)
@@ -74,9 +75,9 @@ async def test_who_waited_for_a_connection_shows_the_token_of_the_moment(kind: K
         assert now.asked == 1
 
 
-async def test_who_waited_and_has_no_token_any_more_sends_nothing_and_harms_no_slot(kind: Kind):
+async def test_who_waited_and_has_no_token_any_more_sends_nothing_and_harms_no_slot():
     go_on = asyncio.Event()
-    async with Scripted([Wait(go_on), Send(OK)], [Send(OK)]) as upstream, kind.open(max_connections=1) as hand:
+    async with Scripted([Wait(go_on), Send(OK)], [Send(OK)]) as upstream, DIRECT.open(max_connections=1) as hand:
         now = Moment(upstream.url)
         first = asyncio.create_task(whole(hand, request(upstream.url, "first")))
         await upstream.requested(1)
@@ -90,8 +91,8 @@ async def test_who_waited_and_has_no_token_any_more_sends_nothing_and_harms_no_s
         assert [token for token, _, _ in shown(upstream)] == ["first", "third", "third", "third"]
 
 
-async def test_a_token_that_holds_is_sent_as_it_was(kind: Kind):
-    async with Scripted([Send(OK)]) as upstream, kind.open() as hand:
+async def test_a_token_that_holds_is_sent_as_it_was():
+    async with Scripted([Send(OK)]) as upstream, DIRECT.open() as hand:
         now = Moment(upstream.url)
         for _ in range(2):
             await whole(hand, request(upstream.url, "first", now.anew))
@@ -99,7 +100,7 @@ async def test_a_token_that_holds_is_sent_as_it_was(kind: Kind):
 
 
 async def test_a_request_that_finds_a_connection_free_is_not_made_anew():
-    async with Scripted([Send(OK)]) as upstream, LEAN.open() as hand:
+    async with Scripted([Send(OK)]) as upstream, DIRECT.open() as hand:
         now = Moment(upstream.url)
         for _ in range(3):
             await whole(hand, request(upstream.url, "first", now.anew))
@@ -107,7 +108,7 @@ async def test_a_request_that_finds_a_connection_free_is_not_made_anew():
 
 
 async def test_a_connection_that_was_dialed_for_nothing_serves_the_next():
-    async with Scripted([Send(OK)]) as upstream, LEAN.open() as hand:
+    async with Scripted([Send(OK)]) as upstream, DIRECT.open() as hand:
         now = Moment(upstream.url)
         now.token = None
         with pytest.raises(_TooLate):

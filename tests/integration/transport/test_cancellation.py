@@ -26,7 +26,7 @@ from tests.integration.scripted import (
     reply,
     stream,
 )
-from tests.integration.transport.hand import LEAN, Hand, Kind
+from tests.integration.transport.hand import DIRECT, Hand, Way
 from tests.waiting import until
 
 OK = reply(b"fine")
@@ -51,12 +51,12 @@ async def proved_whole(hand: Hand, upstream: Scripted) -> None:
 
 @pytest.mark.parametrize("first", ["fresh", "reused"])
 @pytest.mark.parametrize("body_bytes", [2, 1_000_000])
-async def test_cancelled_after_any_turn_of_the_loop(kind: Kind, first: str, body_bytes: int):
+async def test_cancelled_after_any_turn_of_the_loop(first: str, body_bytes: int):
     """Connect, write, head, body: the request is cancelled a turn later each time, until it is done before."""
     parts: Dialogue = [Send(stream(b"one", end=b"")), Send(chunk(b"two")), Send(LAST_CHUNK)]
     async with (
         Scripted(answer=lambda asked: [Send(OK)] if asked.body == b"proof" else parts) as upstream,
-        kind.open(1) as hand,
+        DIRECT.open(1) as hand,
     ):
         turns = done = 0
         while done < 3:
@@ -68,13 +68,13 @@ async def test_cancelled_after_any_turn_of_the_loop(kind: Kind, first: str, body
         assert turns > 5
 
 
-async def test_cancelled_in_any_turn_of_a_handshake(kind: Kind):
+async def test_cancelled_in_any_turn_of_a_handshake(way: Way):
     authority = trustme.CA()
     server, client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
     authority.issue_cert("127.0.0.1").configure_cert(server)
     authority.configure_trust(client)
     closing: Dialogue = [Send(reply(b"fine", connection="close")), Fin()]
-    async with Scripted(closing, tls=server) as upstream, kind.open(1, client) as hand:
+    async with Scripted(closing, tls=server) as upstream, way.open(1, client) as hand:
         turns = done = 0
         while done < 2:
             done += await cancelled_after(asyncio.ensure_future(hand.ask(upstream.url)), turns)
@@ -84,11 +84,11 @@ async def test_cancelled_in_any_turn_of_a_handshake(kind: Kind):
 
 
 @pytest.mark.parametrize("ends", ["freed", "lost"])
-async def test_cancelled_in_any_turn_of_a_wait_for_a_connection(kind: Kind, ends: str):
+async def test_cancelled_in_any_turn_of_a_wait_for_a_connection(ends: str):
     """Before, while and after the only connection is freed, or lost, for the one who waits and leaves."""
     for turns in range(25):
         go_on = asyncio.Event()
-        async with Scripted([Wait(go_on), Send(OK)], [Send(OK)]) as upstream, kind.open(1) as hand:
+        async with Scripted([Wait(go_on), Send(OK)], [Send(OK)]) as upstream, DIRECT.open(1) as hand:
             holder = asyncio.ensure_future(hand.ask(upstream.url, b"first"))
             await upstream.requested()
             waiter = asyncio.ensure_future(hand.ask(upstream.url, b"waits"))
@@ -104,7 +104,7 @@ async def test_cancelled_in_any_turn_of_a_wait_for_a_connection(kind: Kind, ends
             await proved_whole(hand, upstream)
 
 
-async def test_after_a_storm_of_cancellations_every_request_is_served(kind: Kind):
+async def test_after_a_storm_of_cancellations_every_request_is_served():
     """1,200 requests cut after a few milliseconds over 10 connections: httpx 0.28 fails for good after it."""
     rng = random.Random(3)
     calm = False
@@ -116,7 +116,7 @@ async def test_after_a_storm_of_cancellations_every_request_is_served(kind: Kind
         work.cancel()
         await asyncio.gather(work, return_exceptions=True)
 
-    async with Scripted(answer=lambda _: [Send(OK)] if calm else slow) as upstream, kind.open(10) as hand:
+    async with Scripted(answer=lambda _: [Send(OK)] if calm else slow) as upstream, DIRECT.open(10) as hand:
         for _ in range(20):
             await asyncio.gather(*(leave(hand, upstream.url) for _ in range(60)))
         calm = True
@@ -125,8 +125,8 @@ async def test_after_a_storm_of_cancellations_every_request_is_served(kind: Kind
         await upstream.until(lambda: upstream.open <= 10)
 
 
-async def test_three_hundred_abandoned_replies_leave_no_descriptor_behind(kind: Kind):
-    async with Scripted([*begin_stream(), Send(chunk(b"first")), Hold()]) as upstream, kind.open(30) as hand:
+async def test_three_hundred_abandoned_replies_leave_no_descriptor_behind():
+    async with Scripted([*begin_stream(), Send(chunk(b"first")), Hold()]) as upstream, DIRECT.open(30) as hand:
         before = descriptors()
         for _ in range(10):
             replies = await asyncio.gather(*(hand.send(upstream.url) for _ in range(30)))
@@ -139,7 +139,7 @@ async def test_a_cancelled_read_loses_nothing():
     """Whoever reads with a bound of its own may read on."""
     go_on = asyncio.Event()
     dialogue = [*begin_stream(), Send(chunk(b"one")), Wait(go_on), Send(chunk(b"two") + LAST_CHUNK)]
-    async with Scripted(dialogue) as upstream, LEAN.open() as hand:
+    async with Scripted(dialogue) as upstream, DIRECT.open() as hand:
         response = await hand.send(upstream.url)
         pieces = aiter(response)
         assert await anext(pieces) == b"one"
@@ -155,7 +155,7 @@ async def test_a_cancelled_read_loses_nothing():
 async def test_a_cancelled_waiter_leaves_no_one_waiting_in_vain():
     """Two hundred wait for one connection; all but each tenth leave, in the very turn it is freed."""
     release = asyncio.Event()
-    async with Scripted(answer=lambda _: [Wait(release), Send(OK)]) as upstream, LEAN.open(1) as hand:
+    async with Scripted(answer=lambda _: [Wait(release), Send(OK)]) as upstream, DIRECT.open(1) as hand:
         works = [asyncio.ensure_future(hand.ask(upstream.url, b"%d" % number)) for number in range(200)]
         await upstream.requested()
         release.set()

@@ -30,7 +30,7 @@ from tests.integration.scripted import (
     reply,
     stream,
 )
-from tests.integration.transport.hand import LEAN, Kind
+from tests.integration.transport.hand import DIRECT
 from tests.unit.clock import settle
 
 OK = reply(b"fine")
@@ -42,8 +42,8 @@ PIECES = [None, 1, 7]
 # requests
 
 
-async def test_a_request_goes_out_as_it_is_with_its_framing(kind: Kind):
-    async with Scripted([Send(OK)]) as upstream, kind.open() as hand:
+async def test_a_request_goes_out_as_it_is_with_its_framing():
+    async with Scripted([Send(OK)]) as upstream, DIRECT.open() as hand:
         await hand.ask(f"{upstream.url}/v1/x?y=%20z", b"abc", headers=((b"x-one", b"1"), (b"x-two", b"")))
         await hand.ask(upstream.url, b"", method="GET")
         await hand.ask(upstream.url, b"")
@@ -67,8 +67,8 @@ BAD_FIELDS: list[Headers] = [
 
 
 @pytest.mark.parametrize("headers", BAD_FIELDS, ids=str)
-async def test_a_request_that_could_be_two_is_never_sent(kind: Kind, headers: Headers):
-    async with Scripted([Send(OK)]) as upstream, kind.open() as hand:
+async def test_a_request_that_could_be_two_is_never_sent(headers: Headers):
+    async with Scripted([Send(OK)]) as upstream, DIRECT.open() as hand:
         fault = await hand.fault(upstream.url, headers=headers)
         assert (fault.fault, fault.sent) == (Fault.INVALID, False)
         assert (await hand.ask(upstream.url)).body == b"fine"
@@ -76,8 +76,8 @@ async def test_a_request_that_could_be_two_is_never_sent(kind: Kind, headers: He
 
 
 @pytest.mark.parametrize("url", ["ftp://h/", "http://", "http://h/a b", "http://h/\r\nx", "/v1"])
-async def test_what_is_no_url_is_not_asked(kind: Kind, url: str):
-    async with kind.open() as hand:
+async def test_what_is_no_url_is_not_asked(url: str):
+    async with DIRECT.open() as hand:
         fault = await hand.fault(url)
     assert (fault.fault, fault.sent) == (Fault.INVALID, False)
 
@@ -86,8 +86,8 @@ async def test_what_is_no_url_is_not_asked(kind: Kind, url: str):
 
 
 @pytest.mark.parametrize("piece_bytes", PIECES)
-async def test_a_body_with_a_length_comes_whole_in_pieces_of_any_size(kind: Kind, piece_bytes: int | None):
-    async with Scripted([Send(reply(b"0123456789" * 20, x_a="b"), piece_bytes)]) as upstream, kind.open() as hand:
+async def test_a_body_with_a_length_comes_whole_in_pieces_of_any_size(piece_bytes: int | None):
+    async with Scripted([Send(reply(b"0123456789" * 20, x_a="b"), piece_bytes)]) as upstream, DIRECT.open() as hand:
         for _ in range(2):
             answer = await hand.ask(upstream.url)
             assert (answer.status, answer.body) == (200, b"0123456789" * 20)
@@ -96,9 +96,9 @@ async def test_a_body_with_a_length_comes_whole_in_pieces_of_any_size(kind: Kind
 
 
 @pytest.mark.parametrize("piece_bytes", PIECES)
-async def test_a_chunked_body_comes_without_its_framing_and_trailers(kind: Kind, piece_bytes: int | None):
+async def test_a_chunked_body_comes_without_its_framing_and_trailers(piece_bytes: int | None):
     raw = head(transfer_encoding="chunked") + b"3;x=y\r\nabc\r\nA \r\n0123456789\r\n0\r\nX-Trailer: t\r\n\r\n"
-    async with Scripted([Send(raw, piece_bytes)]) as upstream, kind.open() as hand:
+    async with Scripted([Send(raw, piece_bytes)]) as upstream, DIRECT.open() as hand:
         for _ in range(2):
             answer = await hand.ask(upstream.url)
             assert (answer.headers, answer.body) == (((b"transfer-encoding", b"chunked"),), b"abc0123456789")
@@ -106,8 +106,8 @@ async def test_a_chunked_body_comes_without_its_framing_and_trailers(kind: Kind,
 
 
 @pytest.mark.parametrize("piece_bytes", PIECES)
-async def test_a_body_without_a_length_ends_with_its_connection(kind: Kind, piece_bytes: int | None):
-    async with Scripted([Send(head() + b"until the end", piece_bytes), Fin()]) as upstream, kind.open() as hand:
+async def test_a_body_without_a_length_ends_with_its_connection(piece_bytes: int | None):
+    async with Scripted([Send(head() + b"until the end", piece_bytes), Fin()]) as upstream, DIRECT.open() as hand:
         for _ in range(2):
             assert (await hand.ask(upstream.url)).body == b"until the end"
     assert upstream.connections == 2
@@ -124,16 +124,16 @@ async def test_a_body_without_a_length_ends_with_its_connection(kind: Kind, piec
         ("POST", head(200, content_length="0")),
     ],
 )
-async def test_a_reply_without_a_body_ends_with_its_head(kind: Kind, method: str, raw: bytes):
-    async with Scripted([Send(raw)], [Send(OK)]) as upstream, kind.open() as hand:
+async def test_a_reply_without_a_body_ends_with_its_head(method: str, raw: bytes):
+    async with Scripted([Send(raw)], [Send(OK)]) as upstream, DIRECT.open() as hand:
         assert (await hand.ask(upstream.url, b"", method=method)).body == b""
         assert (await hand.ask(upstream.url)).body == b"fine"
 
 
 @pytest.mark.parametrize("piece_bytes", PIECES)
-async def test_interim_replies_are_passed_over(kind: Kind, piece_bytes: int | None):
+async def test_interim_replies_are_passed_over(piece_bytes: int | None):
     interim = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
-    async with Scripted([Send(interim + OK, piece_bytes)]) as upstream, kind.open() as hand:
+    async with Scripted([Send(interim + OK, piece_bytes)]) as upstream, DIRECT.open() as hand:
         for _ in range(2):
             answer = await hand.ask(upstream.url)
             assert (answer.status, answer.body) == (200, b"fine")
@@ -141,11 +141,11 @@ async def test_interim_replies_are_passed_over(kind: Kind, piece_bytes: int | No
     assert upstream.connections == 1
 
 
-async def test_pieces_come_when_they_come(kind: Kind):
+async def test_pieces_come_when_they_come():
     """The upstream waits with each piece until the one before was read: a transport that held one back would hang."""
     turns = [asyncio.Event() for _ in range(5)]
     moves: list[Move] = [move for turn in turns for move in (Wait(turn), Send(chunk(b"piece")))]
-    async with Scripted([*begin_stream(), *moves, Send(LAST_CHUNK)]) as upstream, kind.open() as hand:
+    async with Scripted([*begin_stream(), *moves, Send(LAST_CHUNK)]) as upstream, DIRECT.open() as hand:
         response = await hand.send(upstream.url)
         pieces = aiter(response)
         for turn in turns:
@@ -157,7 +157,7 @@ async def test_pieces_come_when_they_come(kind: Kind):
 
 
 async def test_what_is_here_already_comes_together():
-    async with Scripted([Send(stream(*[b"piece"] * 1000))]) as upstream, LEAN.open() as hand:
+    async with Scripted([Send(stream(*[b"piece"] * 1000))]) as upstream, DIRECT.open() as hand:
         response = await hand.send(upstream.url)
         pieces = [piece async for piece in response]
     assert b"".join(pieces) == b"piece" * 1000
@@ -165,17 +165,17 @@ async def test_what_is_here_already_comes_together():
 
 
 @pytest.mark.parametrize("piece_bytes", PIECES)
-async def test_a_compressed_body_is_unpacked(kind: Kind, piece_bytes: int | None):
+async def test_a_compressed_body_is_unpacked(piece_bytes: int | None):
     packed = gzip.compress(b"data: {}\n\n" * 100)
     async with (
         Scripted([Send(reply(packed, content_encoding="gzip"), piece_bytes)]) as upstream,
-        kind.open() as hand,
+        DIRECT.open() as hand,
     ):
         assert (await hand.ask(upstream.url)).body == b"data: {}\n\n" * 100
 
 
-async def test_an_unknown_coding_is_refused_and_its_connection_dropped(kind: Kind):
-    async with Scripted([Send(reply(b"?", content_encoding="zstd"))], [Send(OK)]) as upstream, kind.open(1) as hand:
+async def test_an_unknown_coding_is_refused_and_its_connection_dropped():
+    async with Scripted([Send(reply(b"?", content_encoding="zstd"))], [Send(OK)]) as upstream, DIRECT.open(1) as hand:
         assert (await hand.fault(upstream.url)).fault is Fault.INVALID
         assert (await hand.ask(upstream.url)).body == b"fine"
 
@@ -209,10 +209,10 @@ INVALID = {
 
 
 @pytest.mark.parametrize("name", INVALID)
-async def test_what_is_no_clear_reply_is_invalid(kind: Kind, name: str):
+async def test_what_is_no_clear_reply_is_invalid(name: str):
     raw = INVALID[name]
     for piece_bytes in (None, 7 if len(raw) < 10_000 else 10_000):
-        async with Scripted([Send(raw, piece_bytes), Hold()], [Send(OK)]) as upstream, kind.open(1) as hand:
+        async with Scripted([Send(raw, piece_bytes), Hold()], [Send(OK)]) as upstream, DIRECT.open(1) as hand:
             fault = await hand.fault(upstream.url)
             assert (fault.fault, fault.sent, fault.stale) == (Fault.INVALID, True, False)
             assert (await hand.ask(upstream.url)).body == b"fine"
@@ -232,23 +232,20 @@ async def test_what_is_no_clear_reply_is_invalid(kind: Kind, name: str):
 )
 async def test_what_is_no_body_is_bounded(endless: bytes):
     """Sent in pieces, so that it could go on for ever: the transport hangs up by itself."""
-    async with Scripted([Send(endless, 8_000), Hold()]) as upstream, LEAN.open() as hand:
+    async with Scripted([Send(endless, 8_000), Hold()]) as upstream, DIRECT.open() as hand:
         assert (await hand.fault(upstream.url)).fault is Fault.INVALID
         await upstream.left()
 
 
-async def test_a_folded_field_is_refused_or_unfolded(kind: Kind):
+async def test_a_folded_field_is_refused():
     raw = b"HTTP/1.1 200 OK\r\na: b\r\n c\r\ncontent-length: 0\r\n\r\n"
-    async with Scripted([Send(raw)]) as upstream, kind.open() as hand:
-        if kind is LEAN:
-            assert (await hand.fault(upstream.url)).fault is Fault.INVALID
-        else:
-            assert (await hand.ask(upstream.url)).headers[0] == (b"a", b"b c")
+    async with Scripted([Send(raw)]) as upstream, DIRECT.open() as hand:
+        assert (await hand.fault(upstream.url)).fault is Fault.INVALID
 
 
-async def test_old_servers_line_ends_are_taken(kind: Kind):
+async def test_old_servers_line_ends_are_taken():
     raw = b"HTTP/1.1 200 OK\nX-A:  b \ncontent-length: 2\n\nok"
-    async with Scripted([Send(raw)]) as upstream, kind.open() as hand:
+    async with Scripted([Send(raw)]) as upstream, DIRECT.open() as hand:
         answer = await hand.ask(upstream.url)
     assert (answer.headers, answer.body) == (((b"x-a", b"b"), (b"content-length", b"2")), b"ok")
 
@@ -260,26 +257,26 @@ WHOLES = {"a length": reply(b"0123456789"), "chunks": stream(b"01234", b"56789")
 
 @pytest.mark.parametrize("end", ENDS)
 @pytest.mark.parametrize("form", WHOLES)
-async def test_a_reply_cut_after_any_byte_never_looks_whole(kind: Kind, form: str, end: str):
+async def test_a_reply_cut_after_any_byte_never_looks_whole(form: str, end: str):
     whole = WHOLES[form]
     cuts = iter(range(len(whole)))
-    async with Scripted(answer=lambda _: cut(whole, next(cuts), ENDS[end])) as upstream, kind.open() as hand:
+    async with Scripted(answer=lambda _: cut(whole, next(cuts), ENDS[end])) as upstream, DIRECT.open() as hand:
         for _ in whole:
             fault = await hand.fault(upstream.url)
             assert (fault.fault, fault.sent, fault.stale) == (Fault.CLOSED, True, False)
     assert upstream.connections == len(whole)
 
 
-async def test_a_body_without_a_length_that_is_reset_is_not_whole(kind: Kind):
-    async with Scripted([Send(head() + b"unti"), Rst()]) as upstream, kind.open() as hand:
+async def test_a_body_without_a_length_that_is_reset_is_not_whole():
+    async with Scripted([Send(head() + b"unti"), Rst()]) as upstream, DIRECT.open() as hand:
         assert (await hand.fault(upstream.url)).fault is Fault.CLOSED
 
 
 @pytest.mark.parametrize("end", ENDS)
-async def test_what_came_before_the_end_is_given_first(kind: Kind, end: str):
+async def test_what_came_before_the_end_is_given_first(end: str):
     go_on = asyncio.Event()
     dialogue = [*begin_stream(), Send(chunk(b"first")), Wait(go_on), ENDS[end]]
-    async with Scripted(dialogue) as upstream, kind.open() as hand:
+    async with Scripted(dialogue) as upstream, DIRECT.open() as hand:
         response = await hand.send(upstream.url)
         pieces = aiter(response)
         assert await anext(pieces) == b"first"
@@ -302,8 +299,8 @@ UNANSWERED: list[tuple[Dialogue, bool]] = [
 
 
 @pytest.mark.parametrize(("death", "stale"), UNANSWERED)
-async def test_a_reused_connection_without_one_byte_of_answer_is_stale(kind: Kind, death: Dialogue, stale: bool):
-    async with Scripted([Send(OK)], death) as upstream, kind.open() as hand:
+async def test_a_reused_connection_without_one_byte_of_answer_is_stale(death: Dialogue, stale: bool):
+    async with Scripted([Send(OK)], death) as upstream, DIRECT.open() as hand:
         await hand.ask(upstream.url)
         fault = await hand.fault(upstream.url)
         assert (fault.fault, fault.sent, fault.stale) == (Fault.CLOSED, True, stale)
@@ -311,23 +308,23 @@ async def test_a_reused_connection_without_one_byte_of_answer_is_stale(kind: Kin
 
 
 @pytest.mark.parametrize("end", ENDS)
-async def test_a_reused_connection_that_dies_under_a_large_body_is_stale(kind: Kind, end: str):
-    async with Scripted([Send(OK)], [ENDS[end]]) as upstream, kind.open() as hand:
+async def test_a_reused_connection_that_dies_under_a_large_body_is_stale(end: str):
+    async with Scripted([Send(OK)], [ENDS[end]]) as upstream, DIRECT.open() as hand:
         await hand.ask(upstream.url)
         fault = await hand.fault(upstream.url, b"x" * 3_000_000)
         assert (fault.fault, fault.sent, fault.stale) == (Fault.CLOSED, True, True)
 
 
 @pytest.mark.parametrize("end", ENDS)
-async def test_a_fresh_connection_is_never_stale(kind: Kind, end: str):
-    async with Scripted([ENDS[end]]) as upstream, kind.open() as hand:
+async def test_a_fresh_connection_is_never_stale(end: str):
+    async with Scripted([ENDS[end]]) as upstream, DIRECT.open() as hand:
         fault = await hand.fault(upstream.url)
         assert (fault.fault, fault.sent, fault.stale) == (Fault.CLOSED, True, False)
 
 
 @pytest.mark.parametrize("end", ENDS)
-async def test_a_connection_that_closed_while_idle_is_not_used(kind: Kind, end: str):
-    async with Scripted([Send(OK), ENDS[end]]) as upstream, kind.open() as hand:
+async def test_a_connection_that_closed_while_idle_is_not_used(end: str):
+    async with Scripted([Send(OK), ENDS[end]]) as upstream, DIRECT.open() as hand:
         for _ in range(3):
             assert (await hand.ask(upstream.url)).body == b"fine"
             await upstream.left()
@@ -348,7 +345,7 @@ SURPLUS: dict[str, Sequence[Move]] = {
 @pytest.mark.parametrize("when", SURPLUS)
 async def test_bytes_behind_a_reply_answer_no_request(when: str):
     """A connection with bytes left over is dropped: they would be the next caller's reply."""
-    async with Scripted(SURPLUS[when], [Send(OK)]) as upstream, LEAN.open() as hand:
+    async with Scripted(SURPLUS[when], [Send(OK)]) as upstream, DIRECT.open() as hand:
         assert (await hand.ask(upstream.url)).body in (b"fine", b"")
         await upstream.left()
         assert (await hand.ask(upstream.url)).body == b"fine"
@@ -358,35 +355,35 @@ async def test_bytes_behind_a_reply_answer_no_request(when: str):
 @pytest.mark.parametrize("delay_s", [0, 0.05])
 async def test_a_server_that_speaks_first_is_no_http_server(delay_s: float):
     greeting: Dialogue = [Pause(delay_s), Send(b"220 mail.example ESMTP\r\n"), Hold()]
-    async with Scripted(greeting, speaks_first=True) as upstream, LEAN.open() as hand:
+    async with Scripted(greeting, speaks_first=True) as upstream, DIRECT.open() as hand:
         assert (await hand.fault(upstream.url)).fault is Fault.INVALID
 
 
 @pytest.mark.parametrize("closing", ["close", "Close, x"])
-async def test_a_reply_that_closes_is_the_last_of_its_connection(kind: Kind, closing: str):
-    async with Scripted([Send(reply(b"fine", connection=closing))]) as upstream, kind.open() as hand:
+async def test_a_reply_that_closes_is_the_last_of_its_connection(closing: str):
+    async with Scripted([Send(reply(b"fine", connection=closing))]) as upstream, DIRECT.open() as hand:
         for _ in range(2):
             assert (await hand.ask(upstream.url)).body == b"fine"
     assert upstream.connections == 2
 
 
-async def test_old_http_keeps_no_connection(kind: Kind):
-    async with Scripted([Send(OK.replace(b"HTTP/1.1", b"HTTP/1.0"))]) as upstream, kind.open() as hand:
+async def test_old_http_keeps_no_connection():
+    async with Scripted([Send(OK.replace(b"HTTP/1.1", b"HTTP/1.0"))]) as upstream, DIRECT.open() as hand:
         for _ in range(2):
             assert (await hand.ask(upstream.url)).body == b"fine"
     assert upstream.connections == 2
 
 
-async def test_a_reply_left_half_read_closes_its_connection(kind: Kind):
-    async with Scripted([*begin_stream(), Send(chunk(b"first")), Hold()]) as upstream, kind.open() as hand:
+async def test_a_reply_left_half_read_closes_its_connection():
+    async with Scripted([*begin_stream(), Send(chunk(b"first")), Hold()]) as upstream, DIRECT.open() as hand:
         response = await hand.send(upstream.url)
         assert await anext(aiter(response)) == b"first"
         await response.aclose()
         await upstream.left()
 
 
-async def test_a_reply_that_nobody_begins_to_read_closes_its_connection(kind: Kind):
-    async with Scripted([*begin_stream(), Hold()]) as upstream, kind.open() as hand:
+async def test_a_reply_that_nobody_begins_to_read_closes_its_connection():
+    async with Scripted([*begin_stream(), Hold()]) as upstream, DIRECT.open() as hand:
         await (await hand.send(upstream.url)).aclose()
         await upstream.left()
 
@@ -394,8 +391,8 @@ async def test_a_reply_that_nobody_begins_to_read_closes_its_connection(kind: Ki
 # what does not come in time
 
 
-async def test_a_server_that_says_nothing_is_waited_for_until_first_byte_s(kind: Kind):
-    async with Scripted([Hold()]) as upstream, kind.open() as hand:
+async def test_a_server_that_says_nothing_is_waited_for_until_first_byte_s():
+    async with Scripted([Hold()]) as upstream, DIRECT.open() as hand:
         began_s = time.monotonic()
         fault = await hand.fault(upstream.url, bounds=Timeouts(5, 0.1, 5))
         assert (fault.fault, fault.sent, fault.stale) == (Fault.TIMEOUT_FIRST_BYTE, True, False)
@@ -403,17 +400,17 @@ async def test_a_server_that_says_nothing_is_waited_for_until_first_byte_s(kind:
         await upstream.left()
 
 
-async def test_a_head_that_dribbles_is_bounded_as_a_whole(kind: Kind):
+async def test_a_head_that_dribbles_is_bounded_as_a_whole():
     """Each byte comes in time, the whole head does not."""
-    async with Scripted([Send(reply(b"fine", x_long="y" * 400), 1, 0.01)]) as upstream, kind.open() as hand:
+    async with Scripted([Send(reply(b"fine", x_long="y" * 400), 1, 0.01)]) as upstream, DIRECT.open() as hand:
         began_s = time.monotonic()
         fault = await hand.fault(upstream.url, bounds=Timeouts(0.1, 0.2, 5))
         assert fault.fault is Fault.TIMEOUT_FIRST_BYTE
         assert time.monotonic() - began_s < 2
 
 
-async def test_a_body_that_falls_silent_is_waited_for_until_idle_s(kind: Kind):
-    async with Scripted([*begin_stream(), Send(chunk(b"first")), Hold()]) as upstream, kind.open() as hand:
+async def test_a_body_that_falls_silent_is_waited_for_until_idle_s():
+    async with Scripted([*begin_stream(), Send(chunk(b"first")), Hold()]) as upstream, DIRECT.open() as hand:
         response = await hand.send(upstream.url, bounds=Timeouts(5, 5, 0.1))
         pieces = aiter(response)
         assert await anext(pieces) == b"first"
@@ -424,15 +421,15 @@ async def test_a_body_that_falls_silent_is_waited_for_until_idle_s(kind: Kind):
         await upstream.left()
 
 
-async def test_a_long_reply_outlives_every_bound_while_it_comes(kind: Kind):
+async def test_a_long_reply_outlives_every_bound_while_it_comes():
     dialogue = [*begin_stream(), *(Send(chunk(b"x"), pause_s=0.05) for _ in range(12)), Send(LAST_CHUNK)]
-    async with Scripted(dialogue) as upstream, kind.open() as hand:
+    async with Scripted(dialogue) as upstream, DIRECT.open() as hand:
         assert (await hand.ask(upstream.url, bounds=Timeouts(0.3, 0.3, 0.3))).body == b"x" * 12
 
 
-async def test_a_slow_reader_is_not_a_silent_server(kind: Kind):
+async def test_a_slow_reader_is_not_a_silent_server():
     dialogue = [*begin_stream(), *(Send(chunk(b"x"), pause_s=0.02) for _ in range(5)), Send(LAST_CHUNK)]
-    async with Scripted(dialogue) as upstream, kind.open() as hand:
+    async with Scripted(dialogue) as upstream, DIRECT.open() as hand:
         response = await hand.send(upstream.url, bounds=Timeouts(5, 5, 0.1))
         body = b""
         async for piece in response:
@@ -442,12 +439,12 @@ async def test_a_slow_reader_is_not_a_silent_server(kind: Kind):
     assert body == b"x" * 5
 
 
-async def test_a_bound_of_one_request_is_none_of_the_next(kind: Kind):
+async def test_a_bound_of_one_request_is_none_of_the_next():
     """The first request's limits are long, the second's short, on the same connection."""
-    async with Scripted([Send(OK)], [Hold()]) as upstream, kind.open() as hand:
+    async with Scripted([Send(OK)], [Hold()]) as upstream, DIRECT.open() as hand:
         await hand.ask(upstream.url, bounds=Timeouts(5, 60, 60))
         assert (await hand.fault(upstream.url, bounds=Timeouts(5, 0.1, 5))).fault is Fault.TIMEOUT_FIRST_BYTE
-    async with Scripted([Send(OK)], [Pause(0.3), Send(OK)]) as upstream, kind.open() as hand:
+    async with Scripted([Send(OK)], [Pause(0.3), Send(OK)]) as upstream, DIRECT.open() as hand:
         await hand.ask(upstream.url, bounds=Timeouts(5, 0.2, 0.2))
         assert (await hand.ask(upstream.url)).body == b"fine"
 
@@ -455,23 +452,23 @@ async def test_a_bound_of_one_request_is_none_of_the_next(kind: Kind):
 # connections
 
 
-async def test_nobody_listens(kind: Kind):
+async def test_nobody_listens():
     async with Scripted([Hold()]) as upstream:
         url = upstream.url
-    async with kind.open() as hand:
+    async with DIRECT.open() as hand:
         fault = await hand.fault(url)
     assert (fault.fault, fault.sent) == (Fault.CONNECT, False)
 
 
 @pytest.mark.parametrize("host", ["no-such-host.invalid", "x" * 70 + ".invalid"])
-async def test_a_name_that_is_none(kind: Kind, host: str):
-    async with kind.open() as hand:
+async def test_a_name_that_is_none(host: str):
+    async with DIRECT.open() as hand:
         fault = await hand.fault(f"http://{host}/")
     assert (fault.fault, fault.sent) == (Fault.DNS, False)
 
 
-async def test_connections_are_bounded_and_a_wait_for_one_too(kind: Kind):
-    async with Scripted([*begin_stream(), Hold()]) as upstream, kind.open(2) as hand:
+async def test_connections_are_bounded_and_a_wait_for_one_too():
+    async with Scripted([*begin_stream(), Hold()]) as upstream, DIRECT.open(2) as hand:
         held = [await hand.send(upstream.url) for _ in range(2)]
         began_s = time.monotonic()
         fault = await hand.fault(upstream.url, bounds=Timeouts(0.1, 5, 5))
@@ -482,8 +479,8 @@ async def test_connections_are_bounded_and_a_wait_for_one_too(kind: Kind):
             await response.aclose()
 
 
-async def test_who_waits_is_served_in_the_order_of_coming(kind: Kind):
-    async with Scripted(answer=lambda asked: [Send(reply(asked.body))]) as upstream, kind.open(1) as hand:
+async def test_who_waits_is_served_in_the_order_of_coming():
+    async with Scripted(answer=lambda asked: [Send(reply(asked.body))]) as upstream, DIRECT.open(1) as hand:
         numbers = [b"%d" % number for number in range(40)]
         answers = await asyncio.gather(*(hand.ask(upstream.url, number) for number in numbers))
         assert [answer.body for answer in answers] == numbers
@@ -491,29 +488,29 @@ async def test_who_waits_is_served_in_the_order_of_coming(kind: Kind):
     assert upstream.connections == 1
 
 
-async def test_who_waits_gets_the_place_of_a_connection_that_ended(kind: Kind):
-    async with Scripted([Send(reply(b"fine", connection="close")), Fin()]) as upstream, kind.open(1) as hand:
+async def test_who_waits_gets_the_place_of_a_connection_that_ended():
+    async with Scripted([Send(reply(b"fine", connection="close")), Fin()]) as upstream, DIRECT.open(1) as hand:
         answers = await asyncio.gather(*(hand.ask(upstream.url) for _ in range(20)))
     assert [answer.body for answer in answers] == [b"fine"] * 20
     assert upstream.connections == 20
 
 
-async def test_who_waits_gets_the_place_of_a_connection_that_died(kind: Kind):
-    async with Scripted([Rst()]) as upstream, kind.open(1) as hand:
+async def test_who_waits_gets_the_place_of_a_connection_that_died():
+    async with Scripted([Rst()]) as upstream, DIRECT.open(1) as hand:
         faults = await asyncio.gather(*(hand.fault(upstream.url) for _ in range(20)))
     assert [(fault.fault, fault.stale) for fault in faults] == [(Fault.CLOSED, False)] * 20
 
 
-async def test_a_server_that_is_down_fails_everybody_at_once(kind: Kind):
+async def test_a_server_that_is_down_fails_everybody_at_once():
     async with Scripted([Hold()]) as upstream:
         url = upstream.url
-    async with kind.open(2) as hand:
+    async with DIRECT.open(2) as hand:
         faults = await asyncio.gather(*(hand.fault(url) for _ in range(50)))
     assert {fault.fault for fault in faults} == {Fault.CONNECT}
 
 
 async def test_closing_ends_replies_under_way():
-    async with Scripted([*begin_stream(), Hold()]) as upstream, LEAN.open(1) as hand:
+    async with Scripted([*begin_stream(), Hold()]) as upstream, DIRECT.open(1) as hand:
         response = await hand.send(upstream.url)
         waiting = asyncio.create_task(hand.fault(upstream.url))
         await asyncio.sleep(0)
@@ -527,7 +524,7 @@ async def test_closing_ends_replies_under_way():
 
 async def test_a_closed_transport_does_not_make_a_broken_body_whole():
     """A body without a length ends with its connection, unless it was gatepass that ended it."""
-    async with Scripted([Send(head() + b"unti"), Hold()]) as upstream, LEAN.open() as hand:
+    async with Scripted([Send(head() + b"unti"), Hold()]) as upstream, DIRECT.open() as hand:
         response = await hand.send(upstream.url)
         pieces = aiter(response)
         assert await anext(pieces) == b"unti"
@@ -537,10 +534,10 @@ async def test_a_closed_transport_does_not_make_a_broken_body_whole():
 
 
 @pytest.mark.parametrize("coding", ["identity", "gzip"])
-async def test_a_reply_tells_whether_its_body_has_ended(kind: Kind, coding: str):
+async def test_a_reply_tells_whether_its_body_has_ended(coding: str):
     body, go_on = gzip.compress(b"one") if coding == "gzip" else b"one", asyncio.Event()
     begun = head(200, transfer_encoding="chunked", content_encoding=coding)
-    async with Scripted([Send(begun + chunk(body)), Wait(go_on), Send(LAST_CHUNK)]) as upstream, kind.open() as hand:
+    async with Scripted([Send(begun + chunk(body)), Wait(go_on), Send(LAST_CHUNK)]) as upstream, DIRECT.open() as hand:
         response = await hand.send(upstream.url)
         found = [(await response.pour(lambda _: False), response.ended)]
         go_on.set()

@@ -18,7 +18,7 @@ from gatepass.call import Timeouts
 from gatepass.errors import Fault
 from gatepass.transport.incoming import Incoming
 from tests.integration.scripted import LAST_CHUNK, Dialogue, Fin, Move, Scripted, Send, chunk, head, reply, stream
-from tests.integration.transport.hand import LEAN, Kind
+from tests.integration.transport.hand import DIRECT
 from tests.waiting import at_rest, until
 
 MIB = 1024 * 1024
@@ -67,11 +67,11 @@ class Serving:
         await self._reader.gone.wait()
 
 
-async def test_a_large_body_waits_for_a_slow_reader(kind: Kind):
+async def test_a_large_body_waits_for_a_slow_reader():
     """Until the server reads, the loop holds no more of 16 MiB than a slice or two: the rest is the caller's."""
     body = bytes(range(256)) * (16 * MIB // 256)
     reader = SlowReader()
-    async with Serving(reader) as url, kind.open() as hand:
+    async with Serving(reader) as url, DIRECT.open() as hand:
         tracemalloc.start()
         asking = asyncio.ensure_future(hand.ask(url, body))
         await reader.began.wait()
@@ -79,8 +79,7 @@ async def test_a_large_body_waits_for_a_slow_reader(kind: Kind):
         held_bytes = tracemalloc.get_traced_memory()[0]
         tracemalloc.stop()
         assert not asking.done()
-        if kind is LEAN:
-            assert held_bytes < 2 * MIB
+        assert held_bytes < 2 * MIB
         reader.transport.resume_reading()
         await until(lambda: reader.count >= len(body))
         reader.transport.write(reply(b"fine"))
@@ -88,9 +87,9 @@ async def test_a_large_body_waits_for_a_slow_reader(kind: Kind):
     assert reader.count > len(body)
 
 
-async def test_a_large_body_comes_as_it_was(kind: Kind):
+async def test_a_large_body_comes_as_it_was():
     body = b"".join(b"%08d" % number for number in range(2 * MIB))
-    async with Scripted([Send(reply(b"fine"))]) as upstream, kind.open() as hand:
+    async with Scripted([Send(reply(b"fine"))]) as upstream, DIRECT.open() as hand:
         assert (await hand.ask(upstream.url, body)).body == b"fine"
     assert hashlib.sha256(upstream.received[0].body).digest() == hashlib.sha256(body).digest()
 
@@ -98,7 +97,7 @@ async def test_a_large_body_comes_as_it_was(kind: Kind):
 async def test_a_refusal_before_the_body_is_out_is_the_reply():
     """The rest of the body stays here, and the connection is not used again."""
     reader = SlowReader()
-    async with Serving(reader) as url, LEAN.open() as hand:
+    async with Serving(reader) as url, DIRECT.open() as hand:
         asking = asyncio.ensure_future(hand.ask(url, b"x" * 16 * MIB))
         await reader.began.wait()
         reader.transport.write(reply(b"too large", 413))
@@ -111,7 +110,7 @@ async def test_a_refusal_before_the_body_is_out_is_the_reply():
 
 async def test_a_refusal_in_parts_before_the_body_is_out_is_the_whole_reply():
     reader = SlowReader()
-    async with Serving(reader) as url, LEAN.open() as hand:
+    async with Serving(reader) as url, DIRECT.open() as hand:
         sending = asyncio.ensure_future(hand.send(url, b"x" * 16 * MIB))
         await reader.began.wait()
         reader.transport.write(head(413, content_length="9") + b"too")
@@ -122,9 +121,9 @@ async def test_a_refusal_in_parts_before_the_body_is_out_is_the_whole_reply():
         await response.aclose()
 
 
-async def test_a_server_that_never_reads_is_waited_for_until_first_byte_s(kind: Kind):
+async def test_a_server_that_never_reads_is_waited_for_until_first_byte_s():
     reader = SlowReader()
-    async with Serving(reader) as url, kind.open() as hand:
+    async with Serving(reader) as url, DIRECT.open() as hand:
         fault = await hand.fault(url, b"x" * 16 * MIB, bounds=Timeouts(5, 0.2, 5))
         assert fault.fault is Fault.TIMEOUT_FIRST_BYTE
         reader.transport.resume_reading()
@@ -141,8 +140,8 @@ FORMS: dict[str, Dialogue] = {
 
 
 @pytest.mark.parametrize("form", FORMS)
-async def test_a_slow_reader_stops_the_server_and_gets_all_of_it(kind: Kind, form: str):
-    async with Scripted(FORMS[form], send_buffer_bytes=65_536) as upstream, kind.open() as hand:
+async def test_a_slow_reader_stops_the_server_and_gets_all_of_it(form: str):
+    async with Scripted(FORMS[form], send_buffer_bytes=65_536) as upstream, DIRECT.open() as hand:
         response = await hand.send(upstream.url)
         pieces = aiter(response)
         count = len(await anext(pieces))
@@ -184,7 +183,7 @@ OUTCOMES: dict[str, Dialogue] = {
 @pytest.mark.parametrize("outcome", OUTCOMES)
 async def test_no_body_waits_for_the_garbage_collector(outcome: str):
     up = b"u" * 2 * MIB
-    async with Scripted(OUTCOMES[outcome]) as upstream, LEAN.open() as hand:
+    async with Scripted(OUTCOMES[outcome]) as upstream, DIRECT.open() as hand:
         ask = hand.fault if outcome == "broken" else hand.ask
         held_bytes = await held_after(lambda: ask(upstream.url, up), 5)
         received_bytes = sum(len(asked.body) for asked in upstream.received[1:])
@@ -194,7 +193,7 @@ async def test_no_body_waits_for_the_garbage_collector(outcome: str):
 
 async def test_a_reply_that_nobody_reads_leaves_nothing_to_the_garbage_collector():
     """A large request and its connection knew each other, and the reply's pieces stayed with them."""
-    async with Scripted([Send(reply(b"d" * MIB, connection="close")), Fin()]) as upstream, LEAN.open() as hand:
+    async with Scripted([Send(reply(b"d" * MIB, connection="close")), Fin()]) as upstream, DIRECT.open() as hand:
 
         async def leave() -> None:
             response = cast(Incoming, await hand.send(upstream.url, b"u" * MIB))

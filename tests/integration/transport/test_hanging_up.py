@@ -15,7 +15,7 @@ from gatepass.call import Request
 from gatepass.errors import Fault
 from gatepass.transport.seam import read_whole
 from tests.integration.scripted import reply
-from tests.integration.transport.hand import BOUND_S, BOUNDS, LEAN, LIMIT_BYTES, Hand
+from tests.integration.transport.hand import BOUND_S, BOUNDS, DIRECT, LIMIT_BYTES, Hand
 from tests.integration.transport.test_upload import Pieces
 from tests.waiting import until
 
@@ -75,20 +75,20 @@ async def test_a_refusal_with_a_reset_behind_it_is_the_reply(sent, size: int):
     """The loop's next write fails before it reads the refusal, which lies in the kernel: others find it there."""
     with hanging_up(reply(b"too large", 413, connection="close")) as url:
         for _ in range(TIMES):
-            async with LEAN.open() as hand:
+            async with DIRECT.open() as hand:
                 assert await sent(hand, url, b"x" * size) == (413, b"too large")
 
 
 async def test_a_reset_in_the_middle_of_a_refusal_is_a_fault():
     with hanging_up(reply(b"too large", 413, content_length="99")) as url:
         for _ in range(TIMES):
-            async with LEAN.open() as hand:
+            async with DIRECT.open() as hand:
                 assert (await hand.fault(url, b"x" * 8 * MIB)).fault is Fault.CLOSED
 
 
 async def test_a_reset_without_a_word_is_a_fault_and_leaves_nothing_open():
     with hanging_up(b"") as url:
-        async with LEAN.open() as hand:
+        async with DIRECT.open() as hand:
             await hand.fault(url, b"x" * 8 * MIB)
             before = open_files()
             for _ in range(TIMES):

@@ -1,22 +1,28 @@
-"""The way through a proxy, which the pooled transport goes."""
+"""The way through a proxy: whole URLs for http upstreams, a tunnel for https ones."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
+import gc
 import ssl
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 
 import pytest
 import trustme
 
+from gatepass.call import Timeouts
 from gatepass.config.network import Network
-from gatepass.errors import Fault
-from gatepass.transport.choice import open_transport
-from tests.integration.scripted import Fin, Rst, Scripted, Send, reply
+from gatepass.errors import Fault, TransportFault
+from gatepass.transport.lean import open_transport
+from gatepass.transport.tls import ssl_context
+from tests.integration.gateway import descriptors
+from tests.integration.scripted import Dialogue, Fin, Hold, Move, Pause, Rst, Scripted, Send, reply
 from tests.integration.transport.hand import Hand
+from tests.integration.transport.proxies import AUTHORITY, Tunnel, proxy_context
+from tests.waiting import until
 
 OK = reply(b"fine")
 BASIC = "Basic " + base64.b64encode(b"user:pass word").decode()
@@ -32,36 +38,14 @@ async def through(proxy: str, auth: str | None = None, context: ssl.SSLContext |
         await transport.aclose()
 
 
-@dataclass(slots=True)
-class Tunnel:
-    """A proxy that connects whom it is asked to connect, and notes the heads of the asking."""
-
-    asked: list[str] = field(default_factory=list)
-    _tunnels: list[asyncio.Task[None] | None] = field(default_factory=list)
-
-    @asynccontextmanager
-    async def open(self) -> AsyncIterator[str]:
-        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        async with server:
-            yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        await asyncio.gather(*filter(None, self._tunnels))
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._tunnels.append(asyncio.current_task())
-        head = (await reader.readuntil(b"\r\n\r\n")).decode()
-        self.asked.append(head)
-        host, _, port = head.split()[1].rpartition(":")
-        there, there_writer = await asyncio.open_connection(host, int(port))
-        writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
-        await asyncio.gather(self._pump(reader, there_writer), self._pump(there, writer), return_exceptions=True)
-
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while data := await reader.read(65_536):
-                writer.write(data)
-                await writer.drain()
-        finally:
-            writer.close()
+@pytest.fixture
+def tls() -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """Of an upstream, and of a client that trusts it."""
+    authority = trustme.CA()
+    server, client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
+    authority.issue_cert("127.0.0.1").configure_cert(server)
+    authority.configure_trust(client)
+    return server, client
 
 
 async def test_a_plain_request_goes_to_the_proxy_with_its_whole_url_and_the_proxys_password():
@@ -74,11 +58,11 @@ async def test_a_plain_request_goes_to_the_proxy_with_its_whole_url_and_the_prox
     assert proxy.connections == 1
 
 
-async def test_a_secure_request_goes_through_a_tunnel_and_tells_the_proxy_nothing():
-    authority, tunnel = trustme.CA(), Tunnel()
-    server, client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
-    authority.issue_cert("127.0.0.1").configure_cert(server)
-    authority.configure_trust(client)
+async def test_a_secure_request_goes_through_a_tunnel_and_tells_the_proxy_nothing(
+    tls: tuple[ssl.SSLContext, ssl.SSLContext],
+):
+    server, client = tls
+    tunnel = Tunnel()
     async with (
         Scripted([Send(OK)], tls=server) as upstream,
         tunnel.open() as proxy,
@@ -93,11 +77,162 @@ async def test_a_secure_request_goes_through_a_tunnel_and_tells_the_proxy_nothin
     assert upstream.received[0].header("proxy-authorization") is None
 
 
-async def test_a_proxy_that_refuses_a_tunnel_is_named():
-    refusal = reply(b"who are you?", 407, proxy_authenticate="Basic")
-    async with Scripted([Send(refusal)]) as proxy, through(proxy.url) as hand:
-        fault = await hand.fault("https://llm.example/")
-    assert (fault.fault, fault.sent) == (Fault.PROXY, False)
+async def refused(*dialogue: Move, auth: str | None = None, connect_s: float = 5) -> TransportFault:
+    """How a proxy that plays `dialogue` to CONNECT fails the request, which is not repeated."""
+    async with Scripted([*dialogue]) as proxy, through(proxy.url, auth) as hand:
+        fault = await hand.fault("https://llm.example/", bounds=Timeouts(connect_s, 5, 5))
+        await proxy.left()
+    assert (proxy.connections, [asked.method for asked in proxy.received]) == (1, ["CONNECT"])
+    assert fault.sent is False
+    return fault
+
+
+@pytest.mark.parametrize(
+    ("line", "detail"),
+    [
+        (b"407 Proxy Authentication Required", "407 Proxy Authentication Required"),
+        (b"403 Forbidden by policy 7", "403 Forbidden by policy 7"),
+        (b"502 \xe4\x00\x1b[31m", "502 \xe4[31m"),
+        (b"503", "503"),
+        (b"302 Found", "302 Found"),
+        (b"500 " + b"y" * 5_000, f"500 {'y' * 200}"),
+    ],
+)
+async def test_a_proxy_that_refuses_a_tunnel_is_quoted(line: bytes, detail: str):
+    fault = await refused(Send(b"HTTP/1.1 " + line + b"\r\ncontent-length: 4\r\n\r\nbody"), Hold())
+    assert (fault.fault, fault.detail) == (Fault.PROXY, detail)
+
+
+async def test_a_proxy_that_quotes_its_credentials_is_masked():
+    quoted = f"407 no {BASIC} nor pass word".encode()
+    fault = await refused(Send(b"HTTP/1.1 " + quoted + b"\r\n\r\n"), Hold(), auth="user:pass word")
+    assert fault.detail == "407 no Basic *** nor ***"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\n\r\nSSH-2.0-x\r\n",
+        b"SSH-2.0-OpenSSH_9.6\r\n",
+        b"HTTP/1.1 OK\r\n\r\n",
+        b"HTTP/2 200 OK\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nx: " + b"y" * 70_000,
+        b"HTTP/1.1 100 Continue\r\n\r\n" * 5_000,
+        b"HTTP/1.1 200 OK\r\n" + b"x: y\r\n" * 20_000,
+    ],
+    ids=["bytes behind the head", "no HTTP", "no status", "HTTP/2", "an endless field", "interim replies", "fields"],
+)
+async def test_what_is_not_the_head_of_a_reply_opens_no_tunnel(answer: bytes):
+    """Sent in pieces, so that it could go on for ever: the transport hangs up by itself."""
+    assert (await refused(Send(answer, 8_000), Hold())).fault is Fault.PROXY
+
+
+@pytest.mark.parametrize("end", [Fin(), Rst()], ids=["FIN", "RST"])
+async def test_a_proxy_that_hangs_up_on_connect_is_named(end: Fin | Rst):
+    assert (await refused(Send(b"HTTP/1.1 200 O"), end)).fault is Fault.PROXY
+
+
+@pytest.mark.parametrize(
+    "dialogue",
+    [
+        [Hold()],
+        [Send(b"HTTP/1.1 200 OK\r\n" + b"x: y\r\n" * 100, 1, 0.05)],
+        [Send(b"HTTP/1.1 200 OK\r\n\r\n"), Hold()],
+    ],
+    ids=["silent", "a head that dribbles", "silent in the handshake"],
+)
+async def test_the_way_through_a_proxy_is_bounded_by_connect_s(dialogue: Dialogue):
+    assert (await refused(*dialogue, connect_s=0.2)).fault is Fault.TIMEOUT_CONNECT
+
+
+async def test_connect_and_handshake_share_one_bound():
+    began_s = time.monotonic()
+    fault = await refused(Pause(1.0), Send(b"HTTP/1.1 200 OK\r\n\r\n"), Hold(), connect_s=1.2)
+    assert fault.fault is Fault.TIMEOUT_CONNECT
+    assert time.monotonic() - began_s < 2.1
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.0 200 Connection established\r\n\r\n",
+        b"HTTP/1.1 200\n\n",
+        b"HTTP/1.1 204 \r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nx: y\r\n\r\nHTTP/1.1 200 OK\r\n\r\n",
+    ],
+)
+async def test_every_form_of_success_opens_the_tunnel(tls: tuple[ssl.SSLContext, ssl.SSLContext], answer: bytes):
+    server, client = tls
+    tunnel = Tunnel(answer=answer)
+    async with (
+        Scripted([Send(OK)], tls=server) as upstream,
+        tunnel.open() as proxy,
+        through(proxy, context=client) as hand,
+    ):
+        assert (await hand.ask(upstream.url)).body == b"fine"
+
+
+async def test_a_407_of_the_upstream_itself_is_its_reply(tls: tuple[ssl.SSLContext, ssl.SSLContext]):
+    server, client = tls
+    async with (
+        Scripted([Send(reply(b"no", 407))], tls=server) as upstream,
+        Tunnel().open() as proxy,
+        through(proxy, context=client) as hand,
+    ):
+        assert (await hand.ask(upstream.url)).status == 407
+
+
+async def test_a_407_to_a_whole_url_is_the_proxys_refusal():
+    async with Scripted([Send(reply(b"who?", 407))]) as proxy, through(proxy.url, "user:wrong") as hand:
+        fault = await hand.fault("http://llm.example/")
+    assert (fault.fault, fault.detail) == (Fault.PROXY, "407 Proxy Authentication Required")
+    assert (fault.sent, proxy.connections, len(proxy.received)) == (False, 1, 1)
+
+
+async def test_a_proxy_over_tls_gets_whole_urls_too():
+    context = ssl_context(Network())
+    AUTHORITY.configure_trust(context)
+    async with (
+        Scripted([Send(OK)], tls=proxy_context()) as proxy,
+        through(proxy.url, "user:pass word", context) as hand,
+    ):
+        assert (await hand.ask("http://llm.example/v1")).body == b"fine"
+    asked = proxy.received[0]
+    assert (asked.target, asked.header("proxy-authorization")) == ("http://llm.example:80/v1", BASIC)
+
+
+async def test_a_proxy_over_tls_that_nobody_trusts_hears_nothing(complaints: list[str]):
+    async with Scripted([Send(OK)], tls=proxy_context()) as proxy, through(proxy.url, "user:pass word") as hand:
+        for url in ("http://llm.example/", "https://llm.example/"):
+            fault = await hand.fault(url)
+            assert (fault.fault, fault.sent) == (Fault.TLS, False)
+            assert fault.detail.startswith(f"proxy {proxy.url.removeprefix('https://')}: ")
+    assert proxy.received == []
+    complaints.clear()  # the scripted server's own loop complains of the handshake
+
+
+@pytest.mark.parametrize("over_tls", [False, True], ids=["http proxy", "https proxy"])
+@pytest.mark.parametrize("silent", ["connect", "handshake"])
+async def test_fifty_that_are_cancelled_on_their_way_leave_no_descriptor(silent: str, *, over_tls: bool):
+    """With the garbage collector off: each is closed by whom it was opened by."""
+    context = ssl_context(Network())
+    AUTHORITY.configure_trust(context)
+    dialogue: Dialogue = [Hold()] if silent == "connect" else [Send(b"HTTP/1.1 200 OK\r\n\r\n"), Hold()]
+    gc.disable()
+    try:
+        async with Scripted(dialogue, tls=proxy_context() if over_tls else None) as proxy:
+            before = descriptors()
+            transport = open_transport(Network(proxy=proxy.url), 50, context)
+            works = [asyncio.ensure_future(Hand(transport).ask("https://llm.example/")) for _ in range(50)]
+            await proxy.requested(50)
+            for work in works:
+                work.cancel()
+            await asyncio.gather(*works, return_exceptions=True)
+            await proxy.left()
+            await until(lambda: descriptors() <= before)
+            await transport.aclose()
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("end", [Fin(), Rst()], ids=["FIN", "RST"])
@@ -112,4 +247,7 @@ async def test_a_proxy_that_is_down_is_no_connection():
     async with Scripted([Fin()]) as proxy:
         url = proxy.url
     async with through(url) as hand:
-        assert (await hand.fault("http://llm.example/")).fault is Fault.CONNECT
+        for target in ("http://llm.example/", "https://llm.example/"):
+            fault = await hand.fault(target)
+            assert (fault.fault, fault.sent) == (Fault.CONNECT, False)
+            assert fault.detail.startswith(f"proxy {url.removeprefix('http://')}: ")

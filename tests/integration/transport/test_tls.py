@@ -17,7 +17,7 @@ from gatepass.config.network import Network
 from gatepass.errors import Fault
 from gatepass.transport.tls import ssl_context
 from tests.integration.scripted import Dialogue, Fin, Hold, Rst, Scripted, Send, head, reply, stream
-from tests.integration.transport.hand import Kind
+from tests.integration.transport.hand import Way
 
 OK = reply(b"fine")
 AUTHORITY = trustme.CA()
@@ -42,15 +42,15 @@ def client_context(*, shows: bool = False) -> ssl.SSLContext:
     return context
 
 
-async def test_a_trusted_server_is_asked_and_its_connection_kept(kind: Kind):
-    async with Scripted([Send(OK)], tls=server_context()) as upstream, kind.open(1, client_context()) as hand:
+async def test_a_trusted_server_is_asked_and_its_connection_kept(way: Way):
+    async with Scripted([Send(OK)], tls=server_context()) as upstream, way.open(1, client_context()) as hand:
         for _ in range(3):
             assert (await hand.ask(upstream.url)).body == b"fine"
     assert upstream.connections == 1
 
 
-async def test_an_unknown_authority_is_a_fault_of_tls(kind: Kind, complaints: list[str]):
-    async with Scripted([Send(OK)], tls=server_context()) as upstream, kind.open(1) as hand:
+async def test_an_unknown_authority_is_a_fault_of_tls(way: Way, complaints: list[str]):
+    async with Scripted([Send(OK)], tls=server_context()) as upstream, way.open(1) as hand:
         for _ in range(2):
             fault = await hand.fault(upstream.url)
             assert (fault.fault, fault.sent) == (Fault.TLS, False)
@@ -59,22 +59,22 @@ async def test_an_unknown_authority_is_a_fault_of_tls(kind: Kind, complaints: li
     complaints.clear()  # the scripted server's own loop complains of the handshake
 
 
-async def test_a_certificate_of_another_host_is_a_fault_of_tls(kind: Kind, complaints: list[str]):
+async def test_a_certificate_of_another_host_is_a_fault_of_tls(way: Way, complaints: list[str]):
     server = server_context("other.example")
-    async with Scripted([Send(OK)], tls=server) as upstream, kind.open(1, client_context()) as hand:
+    async with Scripted([Send(OK)], tls=server) as upstream, way.open(1, client_context()) as hand:
         fault = await hand.fault(upstream.url)
     assert (fault.fault, fault.sent) == (Fault.TLS, False)
     complaints.clear()
 
 
-async def test_a_client_certificate_is_shown(kind: Kind):
+async def test_a_client_certificate_is_shown(way: Way):
     server, client = server_context(asks=True), client_context(shows=True)
-    async with Scripted([Send(OK)], tls=server) as upstream, kind.open(1, client) as hand:
+    async with Scripted([Send(OK)], tls=server) as upstream, way.open(1, client) as hand:
         assert (await hand.ask(upstream.url)).body == b"fine"
 
 
 async def test_a_client_certificate_that_was_replaced_is_shown_by_the_next_connection(
-    kind: Kind, tmp_path: Path, complaints: list[str]
+    way: Way, tmp_path: Path, complaints: list[str]
 ):
     cert, key = tmp_path / "client.pem", tmp_path / "client.key"
 
@@ -86,7 +86,7 @@ async def test_a_client_certificate_that_was_replaced_is_shown_by_the_next_conne
     put(trustme.CA())
     client = ssl_context(Network(client_cert=str(cert), client_key=str(key)))
     AUTHORITY.configure_trust(client)
-    async with Scripted([Send(OK)], tls=server_context(asks=True)) as upstream, kind.open(1, client) as hand:
+    async with Scripted([Send(OK)], tls=server_context(asks=True)) as upstream, way.open(1, client) as hand:
         assert (await hand.fault(upstream.url)).fault in (Fault.TLS, Fault.CLOSED)
         put(AUTHORITY)
         assert (await hand.ask(upstream.url)).body == b"fine"
@@ -121,58 +121,58 @@ def strict_server(version: ssl.TLSVersion) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-async def test_a_missing_client_certificate_is_a_fault_of_tls(kind: Kind, version: ssl.TLSVersion):
+async def test_a_missing_client_certificate_is_a_fault_of_tls(way: Way, version: ssl.TLSVersion):
     """TLS 1.3 tells of it after the handshake, when the request may be on its way."""
     with strict_server(version) as url:
-        async with kind.open(1, client_context()) as hand:
+        async with way.open(1, client_context()) as hand:
             fault = await hand.fault(url)
     assert (fault.fault, fault.stale) == (Fault.TLS, False)
 
 
-async def test_a_server_that_hangs_up_in_the_handshake_is_a_fault_of_tls(kind: Kind):
-    async with Scripted([Rst()], speaks_first=True) as upstream, kind.open(1) as hand:
+async def test_a_server_that_hangs_up_in_the_handshake_is_a_fault_of_tls(way: Way):
+    async with Scripted([Rst()], speaks_first=True) as upstream, way.open(1) as hand:
         fault = await hand.fault(upstream.url.replace("http:", "https:"))
     assert (fault.fault, fault.sent) == (Fault.TLS, False)
 
 
-async def test_a_server_without_tls_is_a_fault_of_tls(kind: Kind):
-    async with Scripted([Send(b"220 mail.example\r\n")], speaks_first=True) as upstream, kind.open(1) as hand:
+async def test_a_server_without_tls_is_a_fault_of_tls(way: Way):
+    async with Scripted([Send(b"220 mail.example\r\n")], speaks_first=True) as upstream, way.open(1) as hand:
         fault = await hand.fault(upstream.url.replace("http:", "https:"))
     assert (fault.fault, fault.sent) == (Fault.TLS, False)
 
 
-async def test_a_handshake_that_never_ends_is_bounded_by_connect_s(kind: Kind):
-    async with Scripted([Hold()], speaks_first=True) as upstream, kind.open(1) as hand:
+async def test_a_handshake_that_never_ends_is_bounded_by_connect_s(way: Way):
+    async with Scripted([Hold()], speaks_first=True) as upstream, way.open(1) as hand:
         fault = await hand.fault(upstream.url.replace("http:", "https:"), bounds=Timeouts(0.2, 5, 5))
         assert (fault.fault, fault.sent) == (Fault.TIMEOUT_CONNECT, False)
         await upstream.left()
 
 
 @pytest.mark.parametrize("end", [Fin(), Rst()], ids=["FIN", "RST"])
-async def test_a_reply_that_breaks_off_is_not_whole(kind: Kind, end: Fin | Rst):
+async def test_a_reply_that_breaks_off_is_not_whole(way: Way, end: Fin | Rst):
     broken = stream(b"first", end=b"")
-    async with Scripted([Send(broken), end], tls=server_context()) as upstream, kind.open(1, client_context()) as hand:
+    async with Scripted([Send(broken), end], tls=server_context()) as upstream, way.open(1, client_context()) as hand:
         assert (await hand.fault(upstream.url)).fault is Fault.CLOSED
         assert (await hand.fault(upstream.url)).stale is False
 
 
 @pytest.mark.parametrize("end", [Fin(), Rst()], ids=["FIN", "RST"])
-async def test_a_reused_connection_without_an_answer_is_stale(kind: Kind, end: Fin | Rst):
-    async with Scripted([Send(OK)], [end], tls=server_context()) as upstream, kind.open(1, client_context()) as hand:
+async def test_a_reused_connection_without_an_answer_is_stale(way: Way, end: Fin | Rst):
+    async with Scripted([Send(OK)], [end], tls=server_context()) as upstream, way.open(1, client_context()) as hand:
         await hand.ask(upstream.url)
         fault = await hand.fault(upstream.url)
     assert (fault.fault, fault.stale) == (Fault.CLOSED, True)
 
 
-async def test_a_body_without_a_length_ends_with_its_connection(kind: Kind):
+async def test_a_body_without_a_length_ends_with_its_connection(way: Way):
     dialogue: Dialogue = [Send(head() + b"until the end"), Fin()]
-    async with Scripted(dialogue, tls=server_context()) as upstream, kind.open(1, client_context()) as hand:
+    async with Scripted(dialogue, tls=server_context()) as upstream, way.open(1, client_context()) as hand:
         assert (await hand.ask(upstream.url)).body == b"until the end"
 
 
-async def test_large_bodies_both_ways(kind: Kind):
+async def test_large_bodies_both_ways(way: Way):
     up, down = b"u" * 3_000_001, b"d" * 5_000_003
-    async with Scripted([Send(reply(down))], tls=server_context()) as upstream, kind.open(1, client_context()) as hand:
+    async with Scripted([Send(reply(down))], tls=server_context()) as upstream, way.open(1, client_context()) as hand:
         for _ in range(2):
             assert (await hand.ask(upstream.url, up)).body == down
     assert [asked.body == up for asked in upstream.received] == [True, True]

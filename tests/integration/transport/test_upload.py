@@ -13,7 +13,7 @@ from gatepass.call import Request, Timeouts
 from gatepass.errors import ClientGone, Fault, TransportFault
 from gatepass.transport.seam import read_whole
 from tests.integration.scripted import Hold, Rst, Scripted, Send, reply
-from tests.integration.transport.hand import BOUNDS, LIMIT_BYTES, Hand, Kind
+from tests.integration.transport.hand import BOUNDS, DIRECT, LIMIT_BYTES, Hand
 from tests.waiting import at_rest, until
 
 OK = reply(b"fine")
@@ -71,8 +71,8 @@ async def ask(hand: Hand, url: str, upload: Pieces, bounds: Timeouts = BOUNDS) -
 
 
 @pytest.mark.parametrize("length_bytes", [6, None])
-async def test_an_upload_goes_out_in_its_framing_and_the_connection_is_used_again(kind: Kind, length_bytes: int | None):
-    async with Scripted([Send(OK)]) as upstream, kind.open() as hand:
+async def test_an_upload_goes_out_in_its_framing_and_the_connection_is_used_again(length_bytes: int | None):
+    async with Scripted([Send(OK)]) as upstream, DIRECT.open() as hand:
         for _ in range(2):
             assert await ask(hand, upstream.url, Pieces((b"abc", b"d", b"ef"), length_bytes)) == b"fine"
     framing = ("transfer-encoding", "chunked") if length_bytes is None else ("content-length", "6")
@@ -81,9 +81,9 @@ async def test_an_upload_goes_out_in_its_framing_and_the_connection_is_used_agai
     assert upstream.connections == 1
 
 
-async def test_what_is_here_is_sent_before_the_rest_is(kind: Kind):
+async def test_what_is_here_is_sent_before_the_rest_is():
     upload = Pieces((b"abc", None, b"def"), 6)
-    async with Scripted([Send(OK)]) as upstream, kind.open() as hand:
+    async with Scripted([Send(OK)]) as upstream, DIRECT.open() as hand:
         asking = asyncio.create_task(ask(hand, upstream.url, upload))
         await until(lambda: upload.taken == 1 and upstream.open == 1)
         upload.go_on.set()
@@ -91,8 +91,8 @@ async def test_what_is_here_is_sent_before_the_rest_is(kind: Kind):
     assert upstream.received[0].body == b"abcdef"
 
 
-async def test_a_client_that_leaves_ends_the_request_and_its_connection(kind: Kind):
-    async with Scripted([Send(OK)]) as upstream, kind.open() as hand:
+async def test_a_client_that_leaves_ends_the_request_and_its_connection():
+    async with Scripted([Send(OK)]) as upstream, DIRECT.open() as hand:
         with pytest.raises(ClientGone):
             await ask(hand, upstream.url, Pieces((b"abc", ClientGone()), 6))
         await until(lambda: upstream.open == 0)
@@ -100,21 +100,21 @@ async def test_a_client_that_leaves_ends_the_request_and_its_connection(kind: Ki
     assert [request.body for request in upstream.received] == [b"abc"]
 
 
-async def test_an_upload_into_a_connection_that_dies_is_a_fault_of_what_was_sent(kind: Kind):
+async def test_an_upload_into_a_connection_that_dies_is_a_fault_of_what_was_sent():
     pieces = tuple(bytes(2**18) for _ in range(64))
-    async with Scripted([Rst()], speaks_first=True) as upstream, kind.open() as hand:
+    async with Scripted([Rst()], speaks_first=True) as upstream, DIRECT.open() as hand:
         with pytest.raises(TransportFault):
             await ask(hand, upstream.url, Pieces(pieces, 2**24))
 
 
-async def test_an_upload_waits_for_an_upstream_that_takes_nothing(kind: Kind):
+async def test_an_upload_waits_for_an_upstream_that_takes_nothing():
     """The kernel takes some megabytes; the rest stays where it comes from."""
     upload = Pieces(tuple(bytes(2**18) for _ in range(400)), 400 * 2**18)
     made: list[Deaf] = []
     listener = await asyncio.get_running_loop().create_server(lambda: Deaf(made), "127.0.0.1", 0)
     port = listener.sockets[0].getsockname()[1]
     try:
-        async with kind.open() as hand:
+        async with DIRECT.open() as hand:
             asking = asyncio.create_task(ask(hand, f"http://127.0.0.1:{port}", upload))
             await until(lambda: upload.taken > 0)
             taken = await at_rest(lambda: upload.taken)
@@ -127,17 +127,17 @@ async def test_an_upload_waits_for_an_upstream_that_takes_nothing(kind: Kind):
     assert taken < 200
 
 
-async def test_an_upload_may_take_longer_than_the_server_may_be_silent(kind: Kind):
+async def test_an_upload_may_take_longer_than_the_server_may_be_silent():
     bounds = Timeouts(connect_s=0.05, first_byte_s=0.15, idle_s=5)
     upload = Pieces((b"abc", None, b"def"), 6)
-    async with Scripted([Send(OK)]) as upstream, kind.open() as hand:
+    async with Scripted([Send(OK)]) as upstream, DIRECT.open() as hand:
         asyncio.get_running_loop().call_later(0.5, upload.go_on.set)  # its slowness is what is asked about
         assert await ask(hand, upstream.url, upload, bounds) == b"fine"
 
 
-async def test_a_server_that_is_silent_behind_an_upload_is_late(kind: Kind):
+async def test_a_server_that_is_silent_behind_an_upload_is_late():
     bounds = Timeouts(connect_s=0.05, first_byte_s=0.15, idle_s=5)
-    async with Scripted([Hold()]) as upstream, kind.open() as hand:
+    async with Scripted([Hold()]) as upstream, DIRECT.open() as hand:
         with pytest.raises(TransportFault) as caught:
             await ask(hand, upstream.url, Pieces((b"abc",), 3), bounds)
     assert caught.value.fault is Fault.TIMEOUT_FIRST_BYTE

@@ -4,7 +4,7 @@ import pytest
 
 from gatepass.call import Headers, Request
 from gatepass.errors import Fault, TransportFault
-from gatepass.transport.head import FIELDS, Place, objection, place_of, request_fields, request_head
+from gatepass.transport.head import FIELDS, Place, ProxyServer, objection, place_of, request_fields, request_head
 
 
 @pytest.mark.parametrize(
@@ -86,3 +86,40 @@ def test_a_request_does_not_frame_its_own_body(name: bytes):
 )
 def test_a_head_of_two_meanings_is_objected_to(headers: Headers, fine: bool):
     assert (objection(headers, dict(headers)) is None) == fine
+
+
+PROXY = ProxyServer.of("http://proxy.example:3128", "user:pass word")
+
+
+@pytest.mark.parametrize(
+    ("url", "target", "host_and_port"),
+    [
+        ("http://h/x?y", b"http://h:80/x?y", b"h:80"),
+        ("http://h:8080", b"http://h:8080/", b"h:8080"),
+        ("http://[::1]/x#part", b"http://[::1]:80/x", b"[::1]:80"),
+        ("https://h/x", b"/x", b"h:443"),
+        ("https://[::1]:8443/x", b"/x", b"[::1]:8443"),
+    ],
+)
+def test_a_proxy_gets_whole_urls_and_leads_to_a_host_and_port(url: str, target: bytes, host_and_port: bytes):
+    place = place_of(url, PROXY)
+    assert (place.target, place.host_and_port, place.proxy) == (target, host_and_port, PROXY)
+
+
+def test_only_a_request_that_the_proxy_itself_gets_shows_its_credentials():
+    request = Request("GET", "http://h/x")
+    assert request_head(request, place_of("http://h/x", PROXY)) == (
+        b"GET http://h:80/x HTTP/1.1\r\nhost: h\r\nproxy-authorization: Basic dXNlcjpwYXNzIHdvcmQ=\r\n\r\n"
+    )
+    assert request_head(request, place_of("https://h/x", PROXY)) == b"GET /x HTTP/1.1\r\nhost: h\r\n\r\n"
+    open_proxy = ProxyServer.of("http://proxy.example:3128", None)
+    assert b"proxy-authorization" not in request_head(request, place_of("http://h/x", open_proxy))
+
+
+def test_a_proxys_credentials_are_in_no_repr():
+    assert "dXNlcjpwYXNzIHdvcmQ" not in repr(place_of("http://h/x", PROXY))
+
+
+@pytest.mark.parametrize(("auth", "encoded"), [("user", b"dXNlcjo="), ("user:", b"dXNlcjo="), ("é:ü", b"w6k6w7w=")])
+def test_any_user_and_password_can_be_shown(auth: str, encoded: bytes):
+    assert ProxyServer.of("http://proxy.example", auth).authorization == b"Basic " + encoded

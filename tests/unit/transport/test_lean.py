@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ssl
+import subprocess
+import sys
 
 from gatepass.transport.lean import WAYS, LeanTransport
 
@@ -15,3 +17,9 @@ async def test_urls_of_one_server_share_one_pool_and_no_more_of_them_are_kept_th
     others = [transport._way(url)[1] for url in ("https://h.example/", "http://h.example:81/", "http://i.example/")]
     assert len(pools | {id(pool) for pool in others}) == 4
     await transport.aclose()
+
+
+def test_no_http_library_is_loaded_for_it():
+    code = "import sys, gatepass.transport.lean; print({'httpx2', 'httpcore2', 'h11'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
