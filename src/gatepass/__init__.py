@@ -1,3 +1,23 @@
-"""gatepass: a plain, stable OpenAI API in front of an LLM gateway that is hard to talk to."""
+"""gatepass: a plain, stable OpenAI API in front of an LLM gateway that is hard to use.
+
+The public API, for a host that embeds the gateway: `create_app`, `load_config`, `Config`, `drain`. Each is imported on
+first use, because `gatepass --version` needs nothing of what they import.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gatepass.app import create_app, drain, load_config
+    from gatepass.config.model import Config
+
+__all__ = ["Config", "create_app", "drain", "load_config"]
 
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from gatepass import app
+
+    return getattr(app, name)

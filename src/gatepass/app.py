@@ -1,10 +1,11 @@
-"""config ─► Gate ─► FastAPI app ─► uvicorn: wiring only."""
+"""config ─► Gate ─► FastAPI app ─► a server: wiring only."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
 import logging
+import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -16,29 +17,31 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
-from starlette.middleware.errors import ServerErrorMiddleware
-from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import ASGIApp
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from gatepass import __version__
 from gatepass.allocator import keep_freed_pages
 from gatepass.api.connection import ClientConnection
 from gatepass.api.openai import Operations
-from gatepass.api.ops import ops_routes
+from gatepass.api.ops import ops_routes, page_paths
 from gatepass.api.pages import show
 from gatepass.api.peers import Peers
 from gatepass.api.reception import Reception, Serve
 from gatepass.api.refusal import Refusals
 from gatepass.api.spare import spare
 from gatepass.api.turn import Turn
-from gatepass.catalog import Catalog
-from gatepass.errors import InternalError, MethodNotAllowed
-from gatepass.gate import Gate
+from gatepass.config.load import load
+from gatepass.config.model import Config
+from gatepass.errors import GatepassError, InternalError, MethodNotAllowed, NotStarted
+from gatepass.gate import Gate, build_gate
 from gatepass.listening import url_of
+from gatepass.runtime import SystemClock
+from gatepass.store.choice import open_store
 from gatepass.surface.openai_error import error_body, error_headers
-from gatepass.surface.operations import openapi_paths
+from gatepass.surface.operations import OPERATIONS, PREFIXES, openapi_paths
 
 LOG = logging.getLogger("gatepass.serve")
 
@@ -54,53 +57,167 @@ COLLECT_AFTER = 10_000
 """Containers more than at the last collection; 64 requests under way hold 6,000. Python's own 700 has each ebb and
 flow of requests walked through, 2.6 % of all work, for cycles that they do not make."""
 
+ENTER_LIFESPAN = "Enter its lifespan in the event loop that serves the requests."
+"""What the application around gatepass does to start it."""
+
 NO_TELEMETRY = {"tracing": False, "metrics": False, "logs": False, "operation_spans": False, "auto_configure": False}
 """FastAPI's own telemetry records exception texts and reads exporters from the environment by default."""
 
 
-class Gatepass(FastAPI):
-    """gatepass's own pages, and the lifespan. What clients call does not come here: see `served_by`.
+class Service:
+    """What one application serves with, from the start of its lifespan to its end."""
 
-    FastAPI's stack of middleware serves dependencies and path operations, which are none here.
-    """
+    def __init__(self, opened: Callable[[], Gate]) -> None:
+        self._opened = opened
+        self._operations: Operations | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._draining: asyncio.Task[int] | None = None
 
-    pages: frozenset[str]
+    @property
+    def gate(self) -> Gate:
+        return self._running().gate
 
-    def build_middleware_stack(self) -> ASGIApp:
-        pages = ExceptionMiddleware(self.router, handlers={HTTPException: _wrong_method})
-        return ServerErrorMiddleware(pages, handler=_internal_error)
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The ASGI endpoint of every API route. The operation table does the routing: 404, 405, CORS, profiles."""
+        await self._running().serve_asgi(scope, receive, send)
 
-
-def build_app(gate: Gate, peers: Peers | None = None) -> Gatepass:
-    """The ASGI application of one Gate."""
+    def _running(self) -> Operations:
+        """Raises NotStarted."""
+        if self._operations is None:
+            raise NotStarted(f"gatepass was not started: its lifespan is not running. {ENTER_LIFESPAN}")
+        if asyncio.get_running_loop() is not self._loop:
+            raise NotStarted(f"gatepass was started in another event loop than this request's. {ENTER_LIFESPAN}")
+        return self._operations
 
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(self, _: FastAPI) -> AsyncIterator[None]:
+        if self._operations is not None:
+            raise RuntimeError("the lifespan of this gatepass application is running already")
+        gate = self._opened()
+        self._operations, self._loop = Operations(gate), asyncio.get_running_loop()
         gate.start()
         try:
             yield
         finally:
-            await gate.aclose()
+            try:
+                await self._drained(gate)
+            finally:
+                self._operations = self._draining = None
+                await gate.aclose()
 
-    app = Gatepass(
+    def drain(self) -> None:
+        """See `gatepass.drain`."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._begin_drain)
+
+    def _begin_drain(self) -> None:
+        if self._operations is None:
+            return
+        gate = self._operations.gate
+        if self._draining is not None:
+            gate.live.hurry()
+        elif not gate.live.draining:
+            bound_s = gate.config.server.drain_timeout_s
+            LOG.info("draining", extra={"fields": {"bound_s": bound_s, "under_way": gate.live.busy}})
+            self._draining = gate.live.tasks.spawn(gate.live.drain(gate.clock, bound_s), "drain")
+
+    async def _drained(self, gate: Gate) -> None:
+        """End what is still under way: a server ends the lifespan when it waits for no request any more."""
+        if self._draining is not None:
+            await asyncio.wait((self._draining,))
+        elif gate.live.busy:
+            await gate.live.drain(gate.clock, 0)
+
+
+class OperationRoute(Route):
+    """Shows an API path in `app.routes`. It passes on every method: the operation table answers 405."""
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.app(scope, receive, send)
+
+
+def create_app(config: Config) -> FastAPI:
+    """The complete gateway as an ASGI application, for any server, a mount, or the TestClient.
+
+    Its lifespan opens the configuration, starts to fetch tokens, and closes everything at the end: a parent application
+    must enter it. `drain` is for the parent's signal handler. gatepass changes nothing of the process: no signals, log
+    handlers, garbage collector or event loop policy.
+
+    Raises: at the start of the lifespan OSError if a certificate cannot be loaded, and UnresolvedReference if a secret
+    has gone since the configuration was loaded.
+    """
+
+    def opened() -> Gate:
+        clock = SystemClock()
+        return build_gate(config, clock, open_store(config.store, None, clock))
+
+    return _app(opened, config.server.base_path)
+
+
+def load_config(path: str | os.PathLike[str]) -> Config:
+    """The configuration in the YAML file `path`, with the references in it resolved from the environment.
+
+    Warnings go to the logger `gatepass.config`. Raises `gatepass.config.problem.ConfigError`, which
+    lists every problem.
+    """
+    loaded = load(os.fspath(path), os.environ)
+    for warning in loaded.warnings:
+        logging.getLogger("gatepass.config").warning(warning)
+    return loaded.config
+
+
+def drain(app: FastAPI) -> None:
+    """Begin to stop an application of `create_app`: safe in a signal handler and in any thread.
+
+    /readyz turns 503, new requests get 503 `draining`, running streams may go on for `server.drain_timeout_s` and then
+    end with an error event. A second call ends them at once. Without effect while the lifespan does not run.
+    """
+    service: Service = app.state.gatepass
+    service.drain()
+
+
+def build_app(gate: Gate, peers: Peers | None = None) -> FastAPI:
+    """The application of one Gate that is open already."""
+    return _app(lambda: gate, gate.config.server.base_path, peers)
+
+
+def _app(opened: Callable[[], Gate], base_path: str, peers: Peers | None = None) -> FastAPI:
+    service = Service(opened)
+    app = FastAPI(
         title="gatepass",
         version=__version__,
-        lifespan=lifespan,
+        lifespan=service.lifespan,
         docs_url=None,
         redoc_url=None,
         openapi_url=None,
+        redirect_slashes=False,
         telemetry=NO_TELEMETRY,  # type: ignore[arg-type]  # a TypedDict with total=False
+        exception_handlers={HTTPException: _wrong_method, GatepassError: _told, Exception: _internal_error},
     )
-    pages = ops_routes(gate, peers)
-    app.pages = frozenset(page.path for page in pages)
-    app.router.routes.extend(pages)
-    app.openapi = lambda: _openapi(app, gate.config.server.base_path)  # type: ignore[method-assign]  # FastAPI's own way to extend the schema
+    app.state.gatepass = service
+    app.router.routes.extend(ops_routes(lambda: service.gate, base_path, peers))
+    app.router.routes.extend(_operation_routes(service, base_path))
+    not_http = app.router.default
+
+    async def otherwise(scope: Scope, receive: Receive, send: Send) -> None:
+        await (service if scope["type"] == "http" else not_http)(scope, receive, send)
+
+    app.router.default = otherwise
+    app.openapi = lambda: _openapi(app, base_path)  # type: ignore[method-assign]  # FastAPI's own way to extend the schema
     return app
 
 
-def served_by(app: Gatepass, gate: Gate) -> Serve:
-    """Pages by FastAPI, everything else by the street."""
-    operations, pages, limit_bytes = Operations(gate, Catalog(gate)), app.pages, gate.config.limits.body_bytes
+def _operation_routes(service: Service, base_path: str) -> list[OperationRoute]:
+    methods: dict[str, list[str]] = {}
+    for operation in OPERATIONS:
+        methods.setdefault(base_path + PREFIXES[0] + operation.path, []).append(operation.method)
+    return [OperationRoute(path, service, methods=methods[path], name=path) for path in methods]
+
+
+def served_by(app: FastAPI, gate: Gate) -> Serve:
+    """Pages by FastAPI, everything else by the pipeline."""
+    operations, pages = Operations(gate), page_paths(gate.config.server.base_path)
+    limit_bytes = gate.config.limits.body_bytes
 
     def serve(turn: Turn) -> Awaitable[None]:
         return show(app, turn, limit_bytes) if turn.path in pages else operations.serve(turn)
@@ -108,10 +225,11 @@ def served_by(app: Gatepass, gate: Gate) -> Serve:
     return serve
 
 
-def reception_of(app: Gatepass, gate: Gate) -> Reception:
+def reception_of(app: FastAPI, gate: Gate) -> Reception:
     """What the server's connections share."""
     limits, refused = gate.config.limits, Refusals(gate.metrics.refused).note
-    spared = spare(lambda turn: show(app, turn, limits.body_bytes), app.pages, refused)
+    pages = page_paths(gate.config.server.base_path)
+    spared = spare(lambda turn: show(app, turn, limits.body_bytes), pages, refused)
     return Reception(served_by(app, gate), spared, refused, limits, KEEP_ALIVE_S)
 
 
@@ -121,20 +239,28 @@ def _openapi(app: FastAPI, base_path: str) -> dict[str, Any]:
     return {"openapi": "3.1.0", "info": {"title": app.title, "version": app.version}, "paths": paths}
 
 
-async def _internal_error(_: Request, __: Exception) -> Response:
-    """The last resort for a fault of our own; the server logs its trace, the client learns no detail."""
-    error = InternalError("gatepass failed at this request. Its log tells more.")
+def _response(error: GatepassError) -> Response:
     headers = {name.decode(): value.decode() for name, value in error_headers(error)}
     return Response(error_body(error), error.http_status, headers)
+
+
+async def _told(_: Request, error: Exception) -> Response:
+    assert isinstance(error, GatepassError)  # noqa: S101 - Starlette's handlers take any Exception
+    return _response(error)
+
+
+async def _internal_error(_: Request, __: Exception) -> Response:
+    """The last resort for a fault of our own; the server logs its trace, the client learns no detail."""
+    return _response(InternalError("gatepass failed at this request. Its log tells more."))
 
 
 async def _wrong_method(request: Request, error: Exception) -> Response:
     """The router raises no other: a page is asked for by its path, so it is the method that does not fit."""
     named = (error.headers or {}).get("Allow", "GET") if isinstance(error, HTTPException) else "GET"
     allowed = ", ".join(sorted(named.split(", ")))
-    fault = MethodNotAllowed(f"{request.method} is not possible at {request.url.path}; use GET.", allow=allowed)
-    headers = {name.decode(): value.decode() for name, value in error_headers(fault)}
-    return Response(error_body(fault), fault.http_status, headers)
+    return _response(
+        MethodNotAllowed(f"{request.method} is not possible at {request.url.path}; use GET.", allow=allowed)
+    )
 
 
 class Server(uvicorn.Server):

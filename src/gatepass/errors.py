@@ -7,6 +7,7 @@
     │   ├── InvalidApiKey           401 invalid_api_key
     │   ├── ForbiddenHost           403 forbidden_host
     │   ├── ForbiddenOrigin         403 forbidden_origin
+    │   ├── ForbiddenPeer           403 forbidden_peer
     │   ├── ModelNotAllowed         403 model_not_allowed
     │   ├── ModelNotFound           404 model_not_found
     │   ├── UnknownPath             404 unknown_path
@@ -22,6 +23,7 @@
     ├── GatewayError                hop "gatepass": this process
     │   ├── Overloaded              503 overloaded
     │   ├── Draining                503 draining
+    │   ├── NotStarted              500 not_started
     │   └── InternalError           500 internal_error
     ├── TokenUnavailable            503 token_unavailable, hop "credential:NAME"
     └── UpstreamError               hop "upstream:NAME"
@@ -108,6 +110,10 @@ class ForbiddenOrigin(CallerError):
     code, status = "forbidden_origin", 403
 
 
+class ForbiddenPeer(CallerError):
+    code, status = "forbidden_peer", 403
+
+
 class ModelNotAllowed(CallerError):
     code, status = "model_not_allowed", 403
 
@@ -173,6 +179,10 @@ class Overloaded(GatewayError):
 
 class Draining(GatewayError):
     code, status, retryable = "draining", 503, True
+
+
+class NotStarted(GatewayError):
+    code, status = "not_started", 500
 
 
 class InternalError(GatewayError):

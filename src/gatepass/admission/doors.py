@@ -14,7 +14,14 @@ from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
 from gatepass.config.profiles import resolved
 from gatepass.config.url import is_loopback
-from gatepass.errors import ForbiddenHost, ForbiddenOrigin, InvalidApiKey, ModelNotAllowed, UnsupportedMediaType
+from gatepass.errors import (
+    ForbiddenHost,
+    ForbiddenOrigin,
+    ForbiddenPeer,
+    InvalidApiKey,
+    ModelNotAllowed,
+    UnsupportedMediaType,
+)
 
 _HOST = re.compile(rb"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<name>[A-Za-z0-9.-]+))(?::[0-9]{1,5})?")
 
@@ -37,7 +44,7 @@ class Doors:
         """The caller behind `inbound`; `in_path` is the profile that its path names, `takes_form` whether its
         operation takes a multipart form.
 
-        Raises InvalidApiKey, ForbiddenHost, ForbiddenOrigin, UnsupportedMediaType.
+        Raises InvalidApiKey, ForbiddenPeer, ForbiddenHost, ForbiddenOrigin, UnsupportedMediaType.
         """
         if not self.wants_key:
             check_local(inbound, takes_form=takes_form)
@@ -79,6 +86,11 @@ def check_local(inbound: Inbound, *, takes_form: bool = False) -> None:
 
 
 def check_host_and_origin(inbound: Inbound) -> None:
+    if not is_loopback(inbound.peer):
+        raise ForbiddenPeer(
+            f"Without keys gatepass serves clients on the same machine only, and this one is at"
+            f" {inbound.peer or 'an unknown address'}. Set access.keys (see `gatepass keys new`) to serve others."
+        )
     hosts = [value for name, value in inbound.headers if name == b"host"]
     if len(hosts) != 1 or not is_loopback(_host_of(hosts[0])):
         raise ForbiddenHost(

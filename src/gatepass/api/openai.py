@@ -1,4 +1,4 @@
-"""The OpenAI surface: every path that is not one of gatepass's own, straight to the street."""
+"""The API: every path that is not one of gatepass's own pages, straight to the pipeline."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import secrets
 from collections.abc import Awaitable
 from itertools import count
 
+from starlette.types import Receive, Scope, Send
+
+from gatepass.api.asgi import AsgiClient, path_in, peer_in
 from gatepass.api.turn import Turn
 from gatepass.call import Headers, Inbound, header
 from gatepass.catalog import Catalog
@@ -17,23 +20,36 @@ _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}\Z")
 
 
 class Operations:
-    """Serves what the operation table knows; it says what exists.
+    """Serves what the operation table knows, from either front: our own HTTP/1.1 protocol, or any ASGI server.
 
-    No ASGI, no FastAPI parameters, dependencies or body models: a request body's bytes are not ours to
-    model, and a FastAPI endpoint costs 50 to 70 µs more than this.
+    No FastAPI parameters, dependencies or body models: a request body's bytes are not ours to model, and a FastAPI
+    endpoint costs 50 to 70 µs more than this.
     """
 
-    def __init__(self, gate: Gate, catalog: Catalog) -> None:
-        self._gate = gate
-        self._catalog = catalog
+    def __init__(self, gate: Gate) -> None:
+        self.gate = gate
+        self._catalog = Catalog(gate)
         self._ids = RequestIds()
 
     def serve(self, turn: Turn) -> Awaitable[None]:
-        gate = self._gate
+        gate = self.gate
         name = given_id(turn.headers) or self._ids.new()
         query = turn.target.partition(b"?")[2]
         inbound = Inbound(name, turn.method, turn.path, turn.headers, turn.peer, gate.clock.now(), query)
         return handle(inbound, gate, self._catalog, turn)
+
+    async def serve_asgi(self, scope: Scope, receive: Receive, send: Send) -> None:
+        gate, client = self.gate, AsgiClient(scope, receive, send, self.gate)
+        inbound = Inbound(
+            given_id(client.headers) or self._ids.new(),
+            scope["method"],
+            path_in(scope),
+            client.headers,
+            peer_in(scope, only_direct=not gate.doors.wants_key),
+            gate.clock.now(),
+            scope["query_string"],
+        )
+        await client.serve(handle(inbound, gate, self._catalog, client))
 
 
 class RequestIds:

@@ -1,11 +1,14 @@
-"""What operators ask: alive, ready, metrics, status."""
+"""The pages for operators: alive, ready, metrics, status, learned rules."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from gatepass.api.asgi import peer_in
 from gatepass.api.learned import lessons_of, merged, pinned, shown, visible
 from gatepass.api.peers import Peers
 from gatepass.api.status import status_of
@@ -19,18 +22,28 @@ from gatepass.surface.openai_error import error_body, error_headers
 UNREADY = 503
 
 
-def ops_routes(gate: Gate, peers: Peers | None = None) -> list[Route]:
-    """/healthz, /readyz, /metrics, /status and /learned (of all `peers`), at the root and below `server.base_path`."""
+PATHS = ("/healthz", "/readyz", "/metrics", "/status", "/learned")
+
+
+def page_paths(base_path: str) -> frozenset[str]:
+    """Where the pages are: at the root, and below `base_path`."""
+    return frozenset(prefix + path for prefix in ("", base_path) for path in PATHS)
+
+
+def ops_routes(current: Callable[[], Gate], base_path: str, peers: Peers | None = None) -> list[Route]:
+    """The routes of the pages, which tell of all `peers`. `current` returns the Gate, or raises NotStarted."""
 
     async def healthz(_: Request) -> Response:
+        current()
         return JSONResponse({"status": "ok"})
 
     async def readyz(_: Request) -> Response:
         """Says only ready or not: who asks need not be known, so nothing is told of the reason."""
-        ready = gate.ready
+        ready = current().ready
         return JSONResponse({"ready": ready}, status_code=200 if ready else UNREADY)
 
     async def metrics(request: Request) -> Response:
+        gate = current()
         if not gate.config.access.metrics_open and (refused := _refused(request, gate)):
             return refused
         shown = gate.metrics.exposition() if peers is None else await peers.exposition()
@@ -38,6 +51,7 @@ def ops_routes(gate: Gate, peers: Peers | None = None) -> list[Route]:
 
     async def status(request: Request) -> Response:
         """Wants a key wherever there are any: it quotes what issuers say."""
+        gate = current()
         if refused := _refused(request, gate):
             return refused
         return JSONResponse(status_of(gate) if peers is None else {"workers": await peers.statuses()})
@@ -45,6 +59,7 @@ def ops_routes(gate: Gate, peers: Peers | None = None) -> list[Route]:
     async def learned(request: Request) -> Response:
         """Wants a key as well, and shows the models that it may use: it quotes what upstreams say. `?as=config` is the
         YAML that pins it."""
+        gate = current()
         caller = _admitted(request, gate)
         if isinstance(caller, Response):
             return caller
@@ -54,8 +69,8 @@ def ops_routes(gate: Gate, peers: Peers | None = None) -> list[Route]:
             return Response(pinned(rows, gate.config, caller), media_type="application/yaml")
         return JSONResponse({"lessons": shown(rows, gate.clock.wall())})
 
-    endpoints = {"/healthz": healthz, "/readyz": readyz, "/metrics": metrics, "/status": status, "/learned": learned}
-    prefixes = dict.fromkeys(("", gate.config.server.base_path))
+    endpoints = dict(zip(PATHS, (healthz, readyz, metrics, status, learned), strict=True))
+    prefixes = dict.fromkeys(("", base_path))
     return [
         Route(prefix + path, endpoint, methods=["GET"]) for prefix in prefixes for path, endpoint in endpoints.items()
     ]
@@ -70,7 +85,7 @@ def _refused(request: Request, gate: Gate) -> Response | None:
 def _admitted(request: Request, gate: Gate) -> AccessKey | Response:
     """Who asks, or the answer to somebody without a known key."""
     headers = tuple(request.headers.raw)
-    peer = request.client.host if request.client else ""
+    peer = peer_in(request.scope, only_direct=not gate.doors.wants_key)
     try:
         return gate.doors.admit(Inbound("", "GET", request.url.path, headers, peer, gate.clock.now()))
     except GatepassError as error:

@@ -20,7 +20,7 @@ JOINED_BYTES = 64 * 1024
 AHEAD_BYTES = 256 * 1024
 """Reading stops while more than this of a body that is passed on is here and nobody takes it."""
 
-_BODILESS = frozenset((204, 304))
+BODILESS = frozenset((204, 304))
 _STATUS_LINES = MappingProxyType(
     {status.value: b"HTTP/1.1 %d %b\r\n" % (status.value, status.phrase.encode()) for status in HTTPStatus}
 )
@@ -146,8 +146,8 @@ class Turn:
     # the street calls these: call.Client
 
     async def body(self, limit_bytes: int) -> bytes:
-        if _announced_bytes(self.headers) > limit_bytes:
-            raise _too_large(limit_bytes)
+        if announced_bytes(self.headers) > limit_bytes:
+            raise too_large(limit_bytes)
         if not self._is_asked_for:
             self._is_asked_for = True
             self._line.go_on()
@@ -156,7 +156,7 @@ class Turn:
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
         if self._size_bytes > limit_bytes:
-            raise _too_large(limit_bytes)
+            raise too_large(limit_bytes)
         if not self.is_whole and self._fault is not None:
             raise self._fault
         pieces, self._pieces = self._pieces, []
@@ -170,7 +170,7 @@ class Turn:
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
         if self._size_bytes > limit_bytes:
-            raise _too_large(limit_bytes, "limits.upload_bytes")
+            raise too_large(limit_bytes, "limits.upload_bytes")
         pieces, self._pieces = self._pieces, []
         if not pieces and not self.is_whole and self._fault is not None:
             raise self._fault
@@ -179,8 +179,8 @@ class Turn:
 
     def _pass_on(self, limit_bytes: int) -> None:
         """The body is taken as it comes: every piece of it wakes who waits."""
-        if _announced_bytes(self.headers) > limit_bytes:
-            raise _too_large(limit_bytes, "limits.upload_bytes")
+        if announced_bytes(self.headers) > limit_bytes:
+            raise too_large(limit_bytes, "limits.upload_bytes")
         self.is_passed_on, self._limit_bytes = True, 0
         if not self._is_asked_for:
             self._is_asked_for = True
@@ -227,13 +227,13 @@ class Turn:
 
     def _framed(self, status: int, length_bytes: int | None) -> bytes:
         """The header lines that say how the body ends (RFC 9112 6): HTTP/1.0 knows no chunks."""
-        self._is_bodiless = self.method == "HEAD" or status in _BODILESS
+        self._is_bodiless = self.method == "HEAD" or status in BODILESS
         lines = b""
         if length_bytes is not None:
             lines = b"content-length: %d\r\n" % length_bytes
         elif self.version == "1.0":
             self.persists = False
-        elif status not in _BODILESS:
+        elif status not in BODILESS:
             lines, self._is_chunked = b"transfer-encoding: chunked\r\n", not self._is_bodiless
         return lines if self.persists else lines + b"connection: close\r\n"
 
@@ -271,7 +271,7 @@ def header_lines(fields: Fields) -> bytes:
     return b"\r\n".join(lines)
 
 
-def _announced_bytes(headers: Headers) -> int:
+def announced_bytes(headers: Headers) -> int:
     value = header(headers, b"content-length")
     if value is None:
         return 0
@@ -280,5 +280,5 @@ def _announced_bytes(headers: Headers) -> int:
     return int(value)
 
 
-def _too_large(limit_bytes: int, setting: str = "limits.body_bytes") -> BodyTooLarge:
+def too_large(limit_bytes: int, setting: str = "limits.body_bytes") -> BodyTooLarge:
     return BodyTooLarge(f"The request body is larger than {limit_bytes} bytes ({setting}).")

@@ -1,0 +1,250 @@
+"""A request under any ASGI server: the pipeline's Client on `receive` and `send`.
+
+A request has three tasks beside the server's own: one that handles it, the only one that awaits `receive`, and the only
+one that awaits `send`. The server's own task waits for them, so that its cancel scope (anyio cancels at every await)
+never reaches the `finally` blocks of the request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+from starlette.types import Message, Receive, Scope, Send
+
+from gatepass.api.refusal import slow_body
+from gatepass.api.turn import AHEAD_BYTES, BODILESS, Fields, announced_bytes, too_large
+from gatepass.call import Headers
+from gatepass.errors import ClientGone
+from gatepass.gate import Gate
+from gatepass.runtime import timeout
+
+RUN_BYTES = 64 * 1024
+"""The largest run of events that waits behind the message that the server is taking. One event may be larger."""
+
+_FORWARDED = frozenset((b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-real-ip"))
+
+
+class ReplyBrokenOff(Exception):
+    """A begun reply cannot be completed. The server must break the connection, and never end the body."""
+
+
+def path_in(scope: Scope) -> str:
+    """The path below the place where the app is mounted. ASGI's `path` includes `root_path`."""
+    path, root_path = str(scope["path"]), str(scope.get("root_path", "")).rstrip("/")
+    below = path.removeprefix(root_path) if root_path else path
+    return below if below.startswith("/") or not below else path
+
+
+def peer_in(scope: Scope, *, only_direct: bool = False) -> str:
+    """The address of the client, "" if the server does not name one (a Unix socket).
+
+    `only_direct`: also "" for a request that a proxy forwarded. The server may have put an address into the scope that
+    such a header names, and anybody can write the header.
+    """
+    if only_direct and any(name.lower() in _FORWARDED for name, _ in scope["headers"]):
+        return ""
+    client = scope.get("client")
+    return str(client[0]) if client else ""
+
+
+class AsgiClient:
+    """The other end of one ASGI exchange (https://asgi.readthedocs.io/en/latest/specs/www.html)."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, gate: Gate) -> None:
+        self.headers: Headers = tuple((bytes(name).lower(), bytes(value)) for name, value in scope["headers"])
+        self._method: str = scope["method"]
+        self._receive = receive
+        self._send = send
+        self._clock = gate.clock
+        self._tasks = gate.live.tasks
+        self._limits = gate.config.limits
+        self.is_gone = self.has_begun = self.has_ended = False
+        self._is_ending = False
+        """The server is taking the last run: a disconnect that it tells of may be the end of the response."""
+        self._left: Callable[[], None] | None = None
+        # the request body
+        self._receiver: asyncio.Task[None] | None = None
+        self._pieces: list[bytes] = []
+        self._size_bytes = self._taken_bytes = 0
+        self._ahead_bytes = 0
+        self._is_whole = False
+        self._arrived = asyncio.Event()
+        self._taken = asyncio.Event()
+        # the response
+        self._sender: asyncio.Task[None] | None = None
+        self._head: Message | None = None
+        self._is_bodiless = False
+        self._run: list[bytes] = []
+        self._run_bytes = 0
+        self._is_last = self._is_sending = False
+        self._offered = asyncio.Event()
+        self._sent = asyncio.Event()
+
+    async def serve(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run `work`, which uses this object as its Client, to its end.
+
+        Raises what `work` and `send` raise, and ReplyBrokenOff.
+        """
+        handling = self._tasks.spawn(work, "request")
+        try:
+            await asyncio.wait((handling,))
+            while self._is_sending or self._run:
+                await _next(self._sent)
+        finally:
+            handling.cancel()  # no effect unless the server cancelled this call
+            helpers = [task for task in (self._receiver, self._sender) if task is not None]
+            for task in helpers:
+                task.cancel()
+            await asyncio.wait((handling, *helpers))
+        for task in (handling, *helpers):
+            if not task.cancelled() and (error := task.exception()) is not None:
+                raise error
+        if self.has_begun and not (self.has_ended or self.is_gone):
+            raise ReplyBrokenOff
+
+    # the pipeline calls these: call.Client
+
+    async def body(self, limit_bytes: int) -> bytes:
+        if announced_bytes(self.headers) > limit_bytes:
+            raise too_large(limit_bytes)
+        self._read(limit_bytes)
+        await self._within_receive_s(self._until(lambda: self._is_whole or self._size_bytes > limit_bytes))
+        if self._size_bytes > limit_bytes:
+            raise too_large(limit_bytes)
+        if not self._is_whole:
+            raise ClientGone
+        return self._take()
+
+    async def piece(self, limit_bytes: int) -> bytes:
+        if self._receiver is None and announced_bytes(self.headers) > limit_bytes:
+            raise too_large(limit_bytes, "limits.upload_bytes")
+        self._read(AHEAD_BYTES)
+        await self._within_receive_s(self._until(lambda: self._is_whole or bool(self._pieces)))
+        if self._size_bytes > limit_bytes:
+            raise too_large(limit_bytes, "limits.upload_bytes")
+        if not self._pieces and not self._is_whole:
+            raise ClientGone
+        return self._take()
+
+    def start(self, status: int, headers: Fields, length_bytes: int | None = None) -> None:
+        self.has_begun = True
+        self._is_bodiless = self._method == "HEAD" or status in BODILESS
+        fields = [*headers] if length_bytes is None else [(b"content-length", b"%d" % length_bytes), *headers]
+        self._head = {"type": "http.response.start", "status": status, "headers": fields}
+
+    async def write(self, data: bytes, *, last: bool = False) -> None:
+        while self._run and not self.is_gone:
+            await _next(self._sent)
+        self._put(data, last=last)
+        while last and not (self.has_ended or self.is_gone):
+            await _next(self._sent)
+
+    def offer(self, data: bytes) -> bool:
+        if self._run and self._run_bytes + len(data) > RUN_BYTES and not self.is_gone:
+            return False
+        self._put(data)
+        return True
+
+    def watch(self, left: Callable[[], None]) -> Callable[[], None]:
+        self._left = left
+        if self.is_gone:
+            left()
+        return self._unwatch
+
+    def _unwatch(self) -> None:
+        self._left = None
+
+    # receiving
+
+    def _read(self, ahead_bytes: int) -> None:
+        """Let the receiver read on while at most `ahead_bytes` wait here."""
+        self._ahead_bytes = ahead_bytes
+        if self._receiver is None:
+            self._receiver = self._tasks.spawn(self._read_all(), "receive")
+
+    async def _read_all(self) -> None:
+        """Collect the body, then wait for the client to leave. The only reader: servers wake one."""
+        try:
+            while (message := await self._receive())["type"] == "http.request":
+                piece = bytes(message.get("body", b""))
+                if piece:
+                    self._pieces.append(piece)
+                    self._size_bytes += len(piece)
+                self._is_whole = self._is_whole or not message.get("more_body", False)
+                self._arrived.set()
+                while self._size_bytes - self._taken_bytes > self._ahead_bytes and not self._is_whole:
+                    await _next(self._taken)
+        finally:
+            if not self._is_ending:
+                self._depart()
+
+    async def _until(self, has_come: Callable[[], bool]) -> None:
+        while not (has_come() or self.is_gone):
+            await _next(self._arrived)
+
+    async def _within_receive_s(self, arrival: Awaitable[None]) -> None:
+        bound_s = self._limits.receive_s
+        await timeout(self._clock, bound_s, arrival, slow_body(bound_s))
+
+    def _take(self) -> bytes:
+        pieces, self._pieces = self._pieces, []
+        self._taken_bytes = self._size_bytes
+        self._taken.set()
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _depart(self) -> None:
+        """There is no client any more, or the response is complete."""
+        if self.is_gone or self.has_ended:
+            return
+        self.is_gone = True
+        self._run.clear()
+        for signal in (self._arrived, self._sent):
+            signal.set()
+        if self._left is not None:
+            self._left()
+
+    # sending
+
+    def _put(self, data: bytes, *, last: bool = False) -> None:
+        if self.is_gone or not (data or last or self._head):
+            return
+        self._run.append(b"" if self._is_bodiless else data)
+        self._run_bytes += len(data)
+        self._is_last = last
+        self._offered.set()
+        if self._sender is None:
+            self._sender = self._tasks.spawn(self._send_all(), "send")
+
+    async def _send_all(self) -> None:
+        """Send one run after the other; a client that takes nothing for `limits.send_stall_s` counts as gone."""
+        try:
+            while not self.has_ended:
+                while not self._run:
+                    await _next(self._offered)
+                self._is_sending = True
+                await timeout(self._clock, self._limits.send_stall_s, self._send_run(), ReplyBrokenOff())
+                self._is_sending = False
+                self._sent.set()
+        except OSError:
+            return  # the client has left (ASGI 2.4)
+        finally:
+            self._is_sending = False
+            self._depart()
+
+    async def _send_run(self) -> None:
+        head, self._head = self._head, None
+        if head is not None:
+            await self._send(head)
+        data, self._is_ending = b"".join(self._run), self._is_last
+        self._run.clear()
+        self._run_bytes = 0
+        await self._send({"type": "http.response.body", "body": data, "more_body": not self._is_ending})
+        self.has_ended = self._is_ending
+
+
+async def _next(event: asyncio.Event) -> None:
+    """Wait until `event` is set, and clear it: each has one waiter."""
+    await event.wait()
+    event.clear()
