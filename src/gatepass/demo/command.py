@@ -9,22 +9,16 @@ import sys
 import click
 
 from gatepass.config.credential.extra import in_a_clone
-from gatepass.demo.sabotage import Sabotage
 
 
 @click.command()
 @click.option("--once", is_flag=True, help="End after the last step: exit code 0 only if every step was right.")
 @click.option("--life", "life_s", type=click.FloatRange(min=3), default=20, hidden=True)
-@click.option("--break", "sabotage", type=click.Choice([kind.value for kind in Sabotage]), hidden=True)
-def demo(once: bool, life_s: float, sabotage: str | None) -> None:
+def demo(once: bool, life_s: float) -> None:
     """Play the main job on this machine: an issuer, two model servers, gatepass in front, a real client."""
     if importlib.util.find_spec("openai") is None:
-        click.echo(
-            f"The demo speaks through the openai client, which is not here: {in_a_clone('demo')}",
-            err=True,
-        )
+        click.echo(f"The demo uses the openai client, which is not installed: {in_a_clone('demo')}", err=True)
         sys.exit(2)
-    from gatepass.demo.show import show  # servers and client: for this command alone
+    from gatepass.demo.show import show  # imports servers and client, which no other command needs
 
-    spoiled = Sabotage(sabotage) if sabotage else None
-    sys.exit(asyncio.run(show(click.echo, once=once, life_s=life_s, sabotage=spoiled)))
+    sys.exit(asyncio.run(show(click.echo, once=once, life_s=life_s)))

@@ -1,234 +1,128 @@
-"""A small OpenAI-like model server: it believes fresh tokens only, and takes no member it does not know."""
+"""The demo's model server: OpenAI's chat and embeddings, for fresh tokens only, strict about unknown members."""
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
-import secrets
 import time
-from collections import Counter, deque
-from collections.abc import AsyncIterator, Iterable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
+import jwt
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from gatepass.demo.answer import Understood, Unreadable, answer, chunks, completion, understood, usage_of
-from gatepass.demo.signing import Distrust, Distrusted, SigningKey, fingerprint
-from gatepass.demo.vectors import in_base64, vector
+from gatepass.demo.issuer import ALGORITHM, fingerprint
 
-
-@dataclass(slots=True)
-class Faults:
-    """Ways to misbehave, each one what a step of the demo must notice."""
-
-    cut_streams: bool = False
-    """End a stream in the middle as if it were whole."""
-    burst: bool = False
-    """Hold a stream back and send all of it at once."""
-    blind: bool = False
-    """Overlook images."""
-    swapped_vectors: bool = False
-    """Give the second text's vector to the first."""
-    lenient: bool = False
-    """Believe a token after its end."""
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """One request that was let in: what it was, whose token it carried, how many images it held."""
-
-    operation: str
-    fingerprint: str
-    images: int = 0
-
-
-class _Refusal(Exception):
-    def __init__(self, status: int, message: str, *, code: str | None = None, param: str | None = None) -> None:
-        super().__init__(message)
-        self.status, self.message, self.code, self.param = status, message, code, param
+CHAT_MEMBERS = frozenset(("model", "messages", "stream", "stream_options", "temperature", "max_tokens"))
+MESSAGE_MEMBERS = frozenset(("role", "content", "name"))
+EMBEDDINGS_MEMBERS = frozenset(("model", "input", "encoding_format", "dimensions", "user"))
 
 
 class ModelServer:
-    """Chat, embeddings and the list of models under `/v1`, for tokens of `audience` alone.
+    """Serve `model` under `/v1` to tokens of `audience`; `pace_s` is the pause between the words of a stream.
 
-    A word of a stream leaves every `pace_s`. `seen` holds the last requests that were served,
-    `refused` counts those whose token was not believed, `sent_at` the moments (of
-    `time.monotonic`) at which the last stream's events left.
+    `fingerprints` holds the token of each request that was served, `refused` the reasons of the others.
     """
 
-    def __init__(self, key: SigningKey, *, audience: str, models: Iterable[str], pace_s: float = 0.12) -> None:
-        self._key = key
-        self._audience = audience
-        self._models = tuple(models)
-        self.pace_s = pace_s
-        self._started_at = int(time.time())
-        self.faults = Faults()
-        self.seen: deque[Seen] = deque(maxlen=1000)
-        self.refused: Counter[Distrust] = Counter()
-        self.app = Starlette(
-            routes=[
-                Route("/v1/chat/completions", self._chat, methods=["POST"]),
-                Route("/v1/embeddings", self._embeddings, methods=["POST"]),
-                Route("/v1/models", self._list, methods=["GET"]),
-                Route("/v1/models/{id:path}", self._model, methods=["GET"]),
-            ],
-            exception_handlers={_Refusal: _refusal, 404: _not_there, 405: _not_there},
-        )
+    def __init__(self, key: bytes, audience: str, model: str, pace_s: float = 0.12) -> None:
+        self._key, self._audience, self._model, self.pace_s = key, audience, model, pace_s
+        self.fingerprints, self.refused = list[str](), list[str]()
+        routes = [
+            Route("/v1/chat/completions", self._chat, methods=["POST"]),
+            Route("/v1/embeddings", self._embeddings, methods=["POST"]),
+        ]
+        self.app = Starlette(routes=routes, exception_handlers={HTTPException: _refusal})
 
     async def _chat(self, request: Request) -> Response:
-        token = self._admit(request)
-        body = await self._body(request, CHAT_MEMBERS)
-        try:
-            question = understood(body.get("messages"))
-        except Unreadable as error:
-            raise _Refusal(400, str(error), param=error.param) from None
-        include_usage = _include_usage(body)
-        if self.faults.blind:
-            question = Understood(question.text)
-        self.seen.append(Seen("chat", token, len(question.images)))
-        text = answer(question)
-        usage = usage_of(question.text, text)
-        head = {"id": f"chatcmpl-{secrets.token_hex(12)}", "created": int(time.time()), "model": body["model"]}
+        token = self._authenticate(request)
+        body = self._checked(await request.json(), CHAT_MEMBERS)
+        text = answer(*understood(body["messages"]))
+        self.fingerprints.append(token)
+        usage = {"prompt_tokens": 1, "completion_tokens": len(text.split()), "total_tokens": 1 + len(text.split())}
+        head = {"id": f"chatcmpl-{time.time_ns()}", "created": int(time.time()), "model": self._model}
         if body.get("stream") is not True:
-            return JSONResponse(completion(head, text, usage))
-        events = [_event(chunk) for chunk in chunks(head, text, usage, include_usage=include_usage)]
-        return StreamingResponse(self._paced([*events, b"data: [DONE]\n\n"]), media_type="text/event-stream")
+            choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+            return JSONResponse({**head, "object": "chat.completion", "choices": [choice], "usage": usage})
+        with_usage = (body.get("stream_options") or {}).get("include_usage") is True
+        chunks = [{**head, **chunk} for chunk in chunked(text, usage if with_usage else None)]
+        events = [f"data: {json.dumps(chunk)}\n\n" for chunk in chunks]
+        return StreamingResponse(self.paced([*events, "data: [DONE]\n\n"]), media_type="text/event-stream")
 
-    async def _paced(self, events: list[bytes]) -> AsyncIterator[bytes]:
-        if self.faults.cut_streams:
-            events = events[: len(events) // 2]
-        if self.faults.burst:
-            await asyncio.sleep(self.pace_s * len(events))
-            events = [b"".join(events)]
+    async def paced(self, events: list[str]) -> AsyncIterator[str]:
         for event in events:
             yield event
             await asyncio.sleep(self.pace_s)
 
     async def _embeddings(self, request: Request) -> Response:
-        token = self._admit(request)
-        body = await self._body(request, EMBEDDINGS_MEMBERS)
-        texts = _texts(body.get("input"))
-        coded = in_base64 if _wants_base64(body) else list
-        self.seen.append(Seen("embeddings", token))
-        vectors = [vector(text) for text in texts]
-        if self.faults.swapped_vectors:
-            vectors.reverse()
-        data = [{"object": "embedding", "index": index, "embedding": coded(v)} for index, v in enumerate(vectors)]
-        count = sum(len(text.split()) for text in texts)
-        usage = {"prompt_tokens": count, "total_tokens": count}
-        return JSONResponse({"object": "list", "data": data, "model": body["model"], "usage": usage})
+        token = self._authenticate(request)
+        body = self._checked(await request.json(), EMBEDDINGS_MEMBERS)
+        texts = [body["input"]] if isinstance(body["input"], str) else body["input"]
+        self.fingerprints.append(token)
+        data = [{"object": "embedding", "index": at, "embedding": vector(text)} for at, text in enumerate(texts)]
+        usage = {"prompt_tokens": len(texts), "total_tokens": len(texts)}
+        return JSONResponse({"object": "list", "data": data, "model": self._model, "usage": usage})
 
-    async def _list(self, request: Request) -> Response:
-        self._admit(request)
-        return JSONResponse({"object": "list", "data": [self._card(model) for model in self._models]})
-
-    async def _model(self, request: Request) -> Response:
-        self._admit(request)
-        return JSONResponse(self._card(self._known(request.path_params["id"])))
-
-    def _card(self, model: str) -> dict[str, Any]:
-        return {"id": model, "object": "model", "created": self._started_at, "owned_by": "gatepass-demo"}
-
-    def _admit(self, request: Request) -> str:
-        """The fingerprint of a token that is believed; raises _Refusal."""
-        scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not token:
-            raise self._distrust(Distrust.MISSING)
+    def _authenticate(self, request: Request) -> str:
+        """Return the fingerprint of a valid token; raise HTTPException."""
+        token = request.headers.get("authorization", "").removeprefix("Bearer ")
         try:
-            self._key.verify(token, self._audience, expiry=not self.faults.lenient)
-        except Distrusted as distrusted:
-            raise self._distrust(distrusted.why) from None
+            jwt.decode(token, self._key, [ALGORITHM], audience=self._audience)
+        except jwt.PyJWTError as error:
+            is_stale = isinstance(error, jwt.ExpiredSignatureError)
+            reason = "The token has expired" if is_stale else "The token was not issued for this server"
+            self.refused.append(reason)
+            raise HTTPException(401, reason) from None
         return fingerprint(token)
 
-    def _distrust(self, why: Distrust) -> _Refusal:
-        self.refused[why] += 1
-        return _Refusal(401, _DISTRUST[why], code=f"token_{why}")
-
-    async def _body(self, request: Request, known: frozenset[str]) -> dict[str, Any]:
-        try:
-            body = json.loads(await request.body())
-        except ValueError:
-            raise _Refusal(400, "The body is not JSON") from None
-        if not isinstance(body, dict):
-            raise _Refusal(400, "The body must be a JSON object")
-        strays = [name for name in body if name not in known]
-        if strays:
-            plural = "s" if len(strays) > 1 else ""
-            raise _Refusal(400, f"Unrecognized request argument{plural} supplied: {', '.join(strays)}")
-        self._known(body.get("model"))
+    def _checked(self, body: dict[str, Any], known: frozenset[str]) -> dict[str, Any]:
+        if unknown := sorted(set(body) - known):
+            raise HTTPException(400, f"Unrecognized request argument supplied: {', '.join(unknown)}")
+        if body.get("model") != self._model:
+            raise HTTPException(404, f"The model `{body.get('model')}` does not exist")
         return body
 
-    def _known(self, model: object) -> str:
-        if not isinstance(model, str) or model not in self._models:
-            raise _Refusal(404, f"The model `{model}` does not exist", code="model_not_found", param="model")
-        return model
+
+async def _refusal(_: Request, error: Any) -> Response:
+    body = {"message": error.detail, "type": "invalid_request_error", "param": None, "code": None}
+    return JSONResponse({"error": body}, error.status_code)
 
 
-def _texts(given: Any) -> list[str]:
-    texts = [given] if isinstance(given, str) else given
-    if not isinstance(texts, list) or not texts or not all(isinstance(text, str) and text for text in texts):
-        raise _Refusal(400, "'input' must be a text or a list of texts, none of them empty", param="input")
-    return texts
+def understood(messages: list[dict[str, Any]]) -> tuple[str, list[str]]:
+    """Read a conversation as a vision model does: the last message's text, and the stated type of each image."""
+    text, images = "", list[str]()
+    for message in messages:
+        if unknown := sorted(set(message) - MESSAGE_MEMBERS):
+            raise HTTPException(400, f"Unrecognized request argument supplied: messages.{unknown[0]}")
+        content = message["content"]
+        parts: Any = [{"type": "text", "text": content}] if isinstance(content, str) else content
+        text = " ".join(part["text"] for part in parts if part["type"] == "text")
+        urls = [part["image_url"]["url"] for part in parts if part["type"] == "image_url"]
+        images += [url.removeprefix("data:").partition(";")[0] for url in urls]
+    return text, images
 
 
-def _wants_base64(body: dict[str, Any]) -> bool:
-    encoding = body.get("encoding_format", "float")
-    if encoding not in ("float", "base64"):
-        raise _Refusal(400, "'encoding_format' must be float or base64", param="encoding_format")
-    return bool(encoding == "base64")
+def answer(text: str, images: list[str]) -> str:
+    if not images:
+        return f'You said "{text}" and I answer word by word, each the moment it is made.'
+    return f"I see {len(images)} images: {', '.join(images)}."
 
 
-def _include_usage(body: dict[str, Any]) -> bool:
-    options = body.get("stream_options")
-    if options is None:
-        return False
-    if body.get("stream") is not True:
-        message = "The 'stream_options' parameter is only allowed when 'stream' is enabled."
-        raise _Refusal(400, message, param="stream_options")
-    if not isinstance(options, dict):
-        raise _Refusal(400, "'stream_options' must be an object", param="stream_options")
-    return options.get("include_usage") is True
+def chunked(text: str, usage: dict[str, int] | None) -> Iterator[dict[str, Any]]:
+    """Yield the chunks of an answer: the role, each word, the end, and `usage` if there is one."""
+    words = [f" {word}" if index else word for index, word in enumerate(text.split(" "))]
+    deltas: list[dict[str, str]] = [{"role": "assistant", "content": ""}, *({"content": word} for word in words), {}]
+    for delta in deltas:
+        choice = {"index": 0, "delta": delta, "finish_reason": None if delta else "stop"}
+        yield {"object": "chat.completion.chunk", "choices": [choice]}
+    if usage is not None:
+        yield {"object": "chat.completion.chunk", "choices": [], "usage": usage}
 
 
-def _event(chunk: dict[str, Any]) -> bytes:
-    return b"data: " + json.dumps(chunk, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
-
-
-async def _refusal(_: Request, error: Exception) -> Response:
-    assert isinstance(error, _Refusal)  # noqa: S101 - registered for this class alone
-    return _error(error)
-
-
-async def _not_there(request: Request, error: Exception) -> Response:
-    message = f"Invalid URL ({request.method} {request.url.path})"
-    return _error(_Refusal(getattr(error, "status_code", 404), message, code="unknown_url"))
-
-
-def _error(refusal: _Refusal) -> Response:
-    kind = "authentication_error" if refusal.status == 401 else "invalid_request_error"
-    said = {"message": refusal.message, "type": kind, "param": refusal.param, "code": refusal.code}
-    headers = {"www-authenticate": 'Bearer error="invalid_token"'} if refusal.status == 401 else None
-    return JSONResponse({"error": said}, refusal.status, headers)
-
-
-_DISTRUST = {
-    Distrust.MISSING: "You did not provide a token",
-    Distrust.STALE: "The token has expired",
-    Distrust.FOREIGN: "The token was not issued for this server",
-}
-
-_CHAT = """
-    model messages stream stream_options temperature top_p n stop max_tokens max_completion_tokens
-    presence_penalty frequency_penalty logit_bias logprobs top_logprobs user seed response_format tools
-    tool_choice parallel_tool_calls functions function_call reasoning_effort verbosity modalities audio
-    prediction store metadata service_tier web_search_options safety_identifier prompt_cache_key
-"""
-
-CHAT_MEMBERS = frozenset(_CHAT.split())
-"""What the chat operation of the OpenAI API knows at the top level."""
-
-EMBEDDINGS_MEMBERS = frozenset(("model", "input", "encoding_format", "dimensions", "user"))
+def vector(text: str) -> list[float]:
+    """Return eight numbers that depend on `text` alone."""
+    return [byte / 256 for byte in hashlib.sha256(text.encode()).digest()[:8]]

@@ -1,29 +1,40 @@
-"""The whole street on one machine: an issuer, two model servers, and gatepass in front of them."""
+"""Everything that the demo runs on one machine: an issuer, two model servers, and gatepass in front of them."""
 
 from __future__ import annotations
 
+import asyncio
+import os
+import re
 import secrets
+import socket
+import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from asyncio.subprocess import DEVNULL, STDOUT, Process
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from gatepass.demo.gateway import Gateway, gateway
-from gatepass.demo.issuer import Client, Issuer, Turn
+import uvicorn
+from starlette.types import ASGIApp
+
+from gatepass.demo.issuer import Client, Issuer, Minted
 from gatepass.demo.model_server import ModelServer
-from gatepass.demo.sabotage import Sabotage
-from gatepass.demo.serving import serving
-from gatepass.demo.signing import Minted, SigningKey
-from gatepass.demo.voice import Voice
 
 CHAT_MODEL = "demo-chat"
 EMBEDDINGS_MODEL = "demo-embed"
+LOG, LOG_LINES = "gatepass.log", 20
+LISTENING = re.compile(r"gatepass listening on (http://\S+)$", re.MULTILINE)
+READY_S, STOP_S, LOOK_S = 20.0, 15.0, 0.02
+
+
+class GatewayFailed(Exception):
+    """gatepass did not start, or did not stop as it should."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """Who plays, and where. `folder` holds gatepass's configuration and the key that it asks of its callers."""
+    """The running servers. `folder` holds gatepass's configuration, its log, and one file for each secret."""
 
     issuer: Issuer
     chat: ModelServer
@@ -31,91 +42,111 @@ class Stage:
     issuer_url: str
     chat_url: str
     embeddings_url: str
-    gateway: Gateway
+    gateway_url: str
     folder: Path
-
-    def key(self) -> str:
-        return (self.folder / "key").read_text(encoding="utf-8")
-
-    def curl(self) -> str:
-        """A streamed chat to paste into a shell of this user; the key stays in its file."""
-        return (
-            f"curl -N {self.gateway.url}/v1/chat/completions \\\n"
-            f'  -H "Authorization: Bearer $(cat {self.folder}/key)" -H "Content-Type: application/json" \\\n'
-            f'  -d \'{{"model": "{CHAT_MODEL}", "stream": true, "messages": [{{"role": "user", "content": "Hi"}}]}}\''
-        )
+    key: str = field(repr=False)
 
 
 @asynccontextmanager
 async def stage(
-    voice: Voice, on_mint: Callable[[Minted], object], *, life_s: float, sabotage: Sabotage | None = None
+    folder: Path, secret_of: dict[str, str], on_mint: Callable[[Minted], object], life_s: float
 ) -> AsyncIterator[Stage]:
-    """Everything up and ready, and all of it gone at the end. Raises GatewayFailed."""
-    signing = SigningKey()
-    clients = (_client("chat"), _client("embeddings"))
-    issuer = Issuer(signing, *clients, life_s=life_s, on_mint=on_mint)
-    chat = ModelServer(signing, audience="chat", models=[CHAT_MODEL])
-    embeddings = ModelServer(signing, audience="embeddings", models=[EMBEDDINGS_MODEL])
-    _spoil(sabotage, issuer, chat, embeddings)
-    with tempfile.TemporaryDirectory(prefix="gatepass-demo-") as name:
-        folder = Path(name)
-        _keep(
-            folder, voice, {"key": f"gp-{secrets.token_urlsafe(32)}"} | {client.id: client.secret for client in clients}
+    """Run everything, and stop all of it at the end. Raises GatewayFailed."""
+    clients = [Client(name, secret_of[name], name.removeprefix("demo-")) for name in ("demo-chat", "demo-embeddings")]
+    issuer = Issuer(clients, life_s, on_mint)
+    chat = ModelServer(issuer.key, "chat", CHAT_MODEL)
+    embeddings = ModelServer(issuer.key, "embeddings", EMBEDDINGS_MODEL)
+    async with serving(issuer.app) as tokens, serving(chat.app) as chats, serving(embeddings.app) as vectors:
+        text = CONFIG.format(issuer=tokens, chat=chats, embeddings=vectors, folder=folder)
+        (folder / "gatepass.yaml").write_text(text)
+        async with gateway(folder / "gatepass.yaml", folder / LOG) as url:
+            yield Stage(issuer, chat, embeddings, tokens, chats, vectors, url, folder, secret_of["key"])
+
+
+@asynccontextmanager
+async def gateway(config: Path, log: Path) -> AsyncIterator[str]:
+    """Run `gatepass serve` in a process that writes into `log`, and yield its root URL.
+
+    Raises GatewayFailed unless it is ready within READY_S seconds and exits with 0 within STOP_S seconds of SIGTERM.
+    """
+    with log.open("wb") as out:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-P", "-m", "gatepass", "serve", "--config", str(config), "--port", "0"),
+            stdin=DEVNULL,
+            stdout=out,
+            stderr=STDOUT,
+            env={name: value for name, value in os.environ.items() if not name.startswith("GATEPASS_")},
+            process_group=0,  # Ctrl-C reaches the demo alone, which then stops gatepass in good order
         )
-        async with (
-            serving(issuer.app) as issuer_url,
-            serving(chat.app) as chat_url,
-            serving(embeddings.app) as embeddings_url,
-        ):
-            config = folder / "gatepass.yaml"
-            text = _CONFIG.format(issuer=issuer_url, chat=chat_url, embeddings=embeddings_url, folder=folder)
-            config.write_text(text, encoding="utf-8")
-            async with gateway(config, folder / "gatepass.log") as running:
-                yield Stage(issuer, chat, embeddings, issuer_url, chat_url, embeddings_url, running, folder)
+    try:
+        yield await _url(process, log)
+    finally:
+        code = await _stopped(process)
+    if code != 0:
+        raise GatewayFailed(f"gatepass ended with exit code {code}")
 
 
-def _client(audience: str) -> Client:
-    return Client(id=f"demo-{audience}", secret=secrets.token_urlsafe(24), audience=audience)
+async def _url(process: Process, log: Path) -> str:
+    try:
+        async with asyncio.timeout(READY_S):
+            while (found := LISTENING.search("\n".join(last_lines(log)))) is None:
+                if process.returncode is not None:
+                    raise GatewayFailed(f"gatepass ended with exit code {process.returncode} before it was ready")
+                await asyncio.sleep(LOOK_S)
+    except TimeoutError:
+        raise GatewayFailed(f"gatepass was not ready within {READY_S:.0f} s") from None
+    return found[1].rstrip("/")
 
 
-def _keep(folder: Path, voice: Voice, texts: dict[str, str]) -> None:
-    """Put each secret into a file of its name, for this user alone, and out of what is printed."""
-    voice.hide(*texts.values())
-    for name, text in texts.items():
-        path = folder / name
-        path.touch(mode=0o600)
-        path.write_text(text, encoding="utf-8")
+async def _stopped(process: Process) -> int:
+    """The exit code, after SIGTERM, or after SIGKILL if that is ignored."""
+    if process.returncode is None:
+        process.terminate()
+    try:
+        return await asyncio.wait_for(process.wait(), STOP_S)
+    except TimeoutError:
+        process.kill()
+        return await process.wait()
 
 
-def _spoil(sabotage: Sabotage | None, issuer: Issuer, chat: ModelServer, embeddings: ModelServer) -> None:
-    match sabotage:
-        case Sabotage.STREAM:
-            chat.faults.cut_streams = True
-        case Sabotage.BURST:
-            chat.faults.burst = True
-        case Sabotage.IMAGES:
-            chat.faults.blind = True
-        case Sabotage.EMBEDDINGS:
-            embeddings.faults.swapped_vectors = True
-        case Sabotage.RENEWAL:
-            issuer.on_mint = _then_outage(issuer)
-        case Sabotage.STALE_CHECK:
-            chat.faults.lenient = True
+def last_lines(log: Path) -> list[str]:
+    return log.read_text(errors="replace").splitlines()[-LOG_LINES:]
 
 
-def _then_outage(issuer: Issuer) -> Callable[[Minted], object]:
-    """Once either client has its first token, there are no more."""
-    tell = issuer.on_mint
+@contextmanager
+def secrets_in_files() -> Iterator[tuple[Path, dict[str, str]]]:
+    """Make a folder with one file for each secret, readable by this user alone, and remove it at the end."""
+    names = ("key", "demo-chat", "demo-embeddings")
+    with tempfile.TemporaryDirectory(prefix="gatepass-demo-") as name:
+        folder, secret_of = Path(name), {name: f"gp-{secrets.token_urlsafe(32)}" for name in names}
+        for name, text in secret_of.items():
+            (folder / name).touch(mode=0o600)
+            (folder / name).write_text(text)
+        yield folder, secret_of
 
-    def told(token: Minted) -> None:
-        tell(token)
-        if {minted.audience for minted in issuer.minted} == {"chat", "embeddings"}:
-            issuer.otherwise = Turn.fail(503)
 
-    return told
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handlers: the demo has its own."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
 
 
-_CONFIG = """\
+@asynccontextmanager
+async def serving(app: ASGIApp) -> AsyncIterator[str]:
+    """Serve `app` on a free loopback port and yield its root URL."""
+    server = _Server(uvicorn.Config(app, lifespan="off", log_config=None, ws="none", timeout_graceful_shutdown=1))
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        task = asyncio.create_task(server.serve(sockets=[listening]), name="demo server")
+        try:
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            await task
+
+
+CONFIG = """\
 server: {{host: 127.0.0.1, drain_timeout_s: 2}}
 credentials:
   corp:

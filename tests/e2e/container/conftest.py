@@ -17,8 +17,7 @@ import pytest
 
 from gatepass.demo.issuer import Client, Issuer
 from gatepass.demo.model_server import ModelServer
-from gatepass.demo.serving import serving
-from gatepass.demo.signing import SigningKey
+from gatepass.demo.stage import serving
 from tests.e2e.container.compose import document
 from tests.e2e.container.engine import REPOSITORY, Container, Engine, missing
 
@@ -124,11 +123,10 @@ class Corporation:
 
 @pytest.fixture
 async def corporation(tmp_path: Path) -> AsyncIterator[Corporation]:
-    key = SigningKey()
     client = Client(id="ragflow", secret=secrets.token_urlsafe(24), audience=AUDIENCE)
-    issuer = Issuer(key, client, life_s=TOKEN_LIFE_S)
-    chat = ModelServer(key, audience=AUDIENCE, models=[CHAT_MODEL], pace_s=0.2)
-    embeddings = ModelServer(key, audience=AUDIENCE, models=[EMBEDDINGS_MODEL])
+    issuer = Issuer([client], TOKEN_LIFE_S, lambda _: None)
+    chat = ModelServer(issuer.key, AUDIENCE, CHAT_MODEL, pace_s=0.2)
+    embeddings = ModelServer(issuer.key, AUDIENCE, EMBEDDINGS_MODEL)
     login = tmp_path / "login"
     login.write_text(json.dumps({"app_id": client.id, "secret": client.secret}))
     async with serving(issuer.app) as issuer_url, serving(chat.app) as chat_url, serving(embeddings.app) as embed_url:

@@ -4,9 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.embedded import issuer as issuer
-from tests.embedded import key as key
-from tests.embedded import token as token
 from tests.integration.demo.standin import Program, program_in
 
 

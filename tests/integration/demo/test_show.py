@@ -13,28 +13,85 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from subprocess import PIPE, STDOUT, Popen
+from types import ModuleType, SimpleNamespace
 
+import jwt
 import pytest
 from click.testing import CliRunner
+from starlette.exceptions import HTTPException
 
+from gatepass.demo import model_server, stage
 from gatepass.demo.command import demo
-from gatepass.demo.sabotage import Sabotage
+from gatepass.demo.issuer import Client, Issuer, Minted
+from gatepass.demo.model_server import ModelServer, understood, vector
 
 BOUND_S = 60.0
 COMMAND = (sys.executable, "-m", "gatepass", "demo")
 # what may stand in a user's environment and must not reach the demo's own hops
 ENVIRONMENT = os.environ | {"HTTP_PROXY": "http://127.0.0.1:9", "GATEPASS_CONFIG": "/nowhere.yaml"}
 STEPS = ["stream", "images", "embeddings", "renewal", "stale-check"]
-FAILS_AT = {kind: kind.value for kind in Sabotage} | {Sabotage.BURST: "stream"}
-REASONS = {
-    Sabotage.STREAM: "APIError",
-    Sabotage.BURST: "chunks came within",
-    Sabotage.IMAGES: "the model should have said: I see 2 images: image/png, image/gif.",
-    Sabotage.EMBEDDINGS: "the vectors are not those of the texts",
-    Sabotage.RENEWAL: "503",
-    Sabotage.STALE_CHECK: "the model server answered on the dead token",
+
+
+class CutServer(ModelServer):
+    """Ends a stream in the middle as if it were whole."""
+
+    async def paced(self, events: list[str]) -> AsyncIterator[str]:
+        for event in events[: len(events) // 2]:
+            yield event
+
+
+class BurstServer(ModelServer):
+    """Holds a stream back and sends all of it at once."""
+
+    async def paced(self, events: list[str]) -> AsyncIterator[str]:
+        await asyncio.sleep(self.pace_s * len(events))
+        yield "".join(events)
+
+
+class FailingIssuer(Issuer):
+    """Fails once each of its clients has its first token."""
+
+    def mint(self, client: Client) -> Minted:
+        if {minted.audience for minted in self.minted} == {"chat", "embeddings"}:
+            raise HTTPException(503)
+        return super().mint(client)
+
+
+def believing(token: str, key: bytes, algorithms: list[str], *, audience: str) -> object:
+    """Verify as the model server does, but believe a token after its end."""
+    return jwt.decode(token, key, algorithms, audience=audience, options={"verify_exp": False})
+
+
+@dataclass(frozen=True)
+class Fault:
+    """`name` of the demo's module is replaced by `value`; the verdict of `step` then contains `reason`."""
+
+    module: ModuleType
+    name: str
+    value: object
+    step: str
+    reason: str
+
+
+FAULTS = {
+    "cut stream": Fault(stage, "ModelServer", CutServer, "stream", "APIError"),
+    "burst": Fault(stage, "ModelServer", BurstServer, "stream", "chunks came within"),
+    "blind": Fault(
+        *(model_server, "understood", lambda messages: (understood(messages)[0], []), "images"),
+        "the model should have said: I see 2 images: image/png, image/gif.",
+    ),
+    "swapped vectors": Fault(
+        *(model_server, "vector", lambda text: vector(text[::-1]), "embeddings"),
+        "the vectors are not those of the texts",
+    ),
+    "outage": Fault(stage, "Issuer", FailingIssuer, "renewal", "503"),
+    "lenient": Fault(
+        *(model_server, "jwt", SimpleNamespace(decode=believing, PyJWTError=jwt.PyJWTError), "stale-check"),
+        "the model server answered on the dead token",
+    ),
 }
 
 
@@ -67,16 +124,18 @@ def assert_tells_no_token(output: str) -> None:
     assert not re.search(r"eyJ[\w-]{5}", output)
 
 
-@pytest.mark.parametrize("sabotage", list(Sabotage))
+@pytest.mark.parametrize("name", FAULTS)
 @pytest.mark.usefixtures("whole")
-def test_each_step_finds_its_own_failure(sabotage: Sabotage):
+def test_each_step_finds_its_own_failure(name: str, monkeypatch: pytest.MonkeyPatch):
+    fault = FAULTS[name]
+    monkeypatch.setattr(fault.module, fault.name, fault.value)
     # the outage must not come before the steps in front of it are through
-    life = "7" if sabotage is Sabotage.RENEWAL else "4"
-    result = CliRunner().invoke(demo, ["--once", "--life", life, "--break", sabotage.value], catch_exceptions=False)
+    life = "7" if fault.step == "renewal" else "4"
+    result = CliRunner().invoke(demo, ["--once", "--life", life], catch_exceptions=False)
     said = verdicts(result.output)
     assert result.exit_code == 1, result.output
-    assert [step for step in STEPS if said[step] != "ok"] == [FAILS_AT[sabotage]], result.output
-    assert REASONS[sabotage] in said[FAILS_AT[sabotage]]
+    assert [step for step in STEPS if said[step] != "ok"] == [fault.step], result.output
+    assert fault.reason in said[fault.step]
     assert "The last lines that gatepass printed:" in result.output
     assert_tells_no_token(result.output)
 

@@ -21,7 +21,7 @@ async def test_a_gatepass_that_does_not_start_is_quoted_without_its_secrets(prog
     )
     assert await show(said.append, once=True, life_s=20) == 1
     assert said[1:] == [
-        "\nFAILED: gatepass ended with exit code 2, never ready",
+        "\nFAILED: gatepass ended with exit code 2 before it was ready",
         "\nThe last lines that gatepass printed:",
         "   | key (hidden)",
         "   | demo-chat (hidden)",

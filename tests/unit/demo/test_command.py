@@ -15,12 +15,7 @@ def test_a_missing_client_is_named_with_the_way_to_get_it(monkeypatch: pytest.Mo
     assert "in a clone pip install '.[demo]'" in result.output
 
 
-def test_what_breaks_the_demo_is_not_in_its_help():
+def test_the_life_of_its_tokens_is_not_in_its_help():
     result = CliRunner().invoke(demo, ["--help"])
     assert "--once" in result.output
-    assert "--break" not in result.output
     assert "--life" not in result.output
-
-
-def test_an_unknown_way_to_break_it_is_a_usage_error():
-    assert CliRunner().invoke(demo, ["--break", "everything"]).exit_code == 2
