@@ -1,5 +1,127 @@
-"""What holds for every test."""
+"""What holds for every test: how many examples a property tries, what ends a test that hangs, and how much memory
+the test processes take."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import resource
+import signal
+from collections.abc import Generator
+from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import httpx2
+import pytest
+from hypothesis import settings
+from hypothesis.internal.conjecture import engine
 
 httpx2.alias_httpx()  # before anything imports httpx: respx patches httpx2 then
+
+settings.register_profile("few", deadline=None, max_examples=25)
+settings.register_profile("many", deadline=None, max_examples=500, print_blob=True)
+settings.load_profile("few")  # `--hypothesis-profile=many` takes its place in `make stress`
+
+AGAIN_S = 1.0
+"""A test past its time is interrupted this often until it ends: Hypothesis replays a hanging example."""
+PEAK_MIB = 400
+"""No test process may take more resident memory."""
+
+_HUNG_AFTER = "hung_after_s"
+_PEAKS = pytest.StashKey[dict[str, tuple[int, int]]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addini(_HUNG_AFTER, "seconds after which a phase of a test is ended as hung", default="120")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_PEAKS] = {}
+    # A quarter is left to Hypothesis: it reports the smallest counterexample that it has by then.
+    engine.MAX_SHRINKING_SECONDS = _hung_after_s(config) / 4  # type: ignore[assignment]  # compared with a clock
+
+
+def _hung_after_s(config: pytest.Config) -> float:
+    return float(config.getini(_HUNG_AFTER))
+
+
+# a test that hangs
+
+
+class Hung(Exception):
+    """Raised inside a test that took too long. Hypothesis reports it with the example at which it happened."""
+
+
+def _end(_: int, __: FrameType | None) -> None:
+    raise Hung(f"this test took too long, and was ended here{_tasks()}")
+
+
+def _tasks() -> str:
+    """Where each task of the running event loop waits: the traceback ends in the loop itself."""
+    try:
+        tasks = asyncio.all_tasks()
+    except RuntimeError:
+        return ""
+    stacks = io.StringIO()
+    for task in tasks:
+        task.print_stack(file=stacks)
+    return f", while its tasks waited:\n{stacks.getvalue()}"
+
+
+@pytest.hookimpl(wrapper=True)
+def _ended_in_time(item: pytest.Item) -> Generator[None, Any, Any]:
+    """End a phase of a test that hangs, so that the test fails and the run goes on.
+
+    What holds the interpreter itself is ended by faulthandler_timeout, with the process; under xdist the run goes on.
+    """
+    before = signal.signal(signal.SIGALRM, _end)
+    signal.setitimer(signal.ITIMER_REAL, _hung_after_s(item.config), AGAIN_S)
+    try:
+        return (yield)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+pytest_runtest_setup = pytest_runtest_call = pytest_runtest_teardown = _ended_in_time
+
+
+# memory
+
+
+def _peaks_mib() -> tuple[int, int]:
+    """The most resident memory that this process had, and the largest of the processes that it started."""
+    status = Path("/proc/self/status").read_text()
+    own_kib = int(status.partition("VmHWM:")[2].split()[0])
+    return own_kib // 1024, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_sessionfinish(session: pytest.Session) -> Generator[None, Any, Any]:
+    result = yield
+    output: dict[str, Any] | None = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["peaks_mib"] = _peaks_mib()
+    else:
+        session.config.stash[_PEAKS]["main"] = _peaks_mib()
+    if any(max(peaks) > PEAK_MIB for peaks in session.config.stash[_PEAKS].values()):
+        session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
+    return result
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """A worker of xdist has ended; one that crashed has no output."""
+    peaks: tuple[int, int] | None = getattr(node, "workeroutput", {}).get("peaks_mib")
+    if peaks is not None:
+        node.config.stash[_PEAKS][node.gateway.id] = tuple(peaks)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    peaks = config.stash[_PEAKS]
+    said = ", ".join(f"{name} {own} ({child} its largest child)" for name, (own, child) in sorted(peaks.items()))
+    most = max(map(max, peaks.values()), default=0)
+    terminalreporter.write_line(
+        f"peak resident memory in MiB: {said}; at most {PEAK_MIB} are allowed", red=most > PEAK_MIB
+    )

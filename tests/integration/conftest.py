@@ -23,6 +23,18 @@ class _Complaints(logging.Handler):
         self.heard.append(f"{record.name}: {record.getMessage()}\n{trace}")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def frozen_once() -> Iterator[None]:
+    """What the imports made stands for good. A server that starts in this process freezes nothing beside: nobody thaws
+    it when the server ends, so that each dead server would be kept, a megabyte and more."""
+    gc.collect()
+    gc.freeze()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gc, "freeze", lambda: None)
+        yield
+    gc.unfreeze()
+
+
 @pytest.fixture(autouse=True)
 def complaints() -> Iterator[list[str]]:
     """Errors of the machinery; a test that provokes one empties the list when it has looked at it."""

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gatepass.errors import InvalidRequest
@@ -28,7 +28,6 @@ OBJECTS = st.dictionaries(STRINGS, VALUES, max_size=5)
 
 
 @given(st.data())
-@settings(deadline=None, max_examples=60)
 def test_members_are_the_objects_members_in_order(data):
     value = data.draw(OBJECTS)
     text = data.draw(written(value)).encode()
@@ -40,7 +39,6 @@ def test_members_are_the_objects_members_in_order(data):
 
 
 @given(st.data())
-@settings(deadline=None, max_examples=60)
 def test_elements_are_the_arrays_elements_in_order(data):
     value = data.draw(st.lists(VALUES, max_size=5))
     text = data.draw(written(value)).strip().encode()
@@ -48,7 +46,6 @@ def test_elements_are_the_arrays_elements_in_order(data):
 
 
 @given(st.data())
-@settings(deadline=None, max_examples=60)
 def test_removing_members_is_removing_them_from_the_object(data):
     value = data.draw(OBJECTS)
     gone = data.draw(st.sets(st.sampled_from(sorted(value)))) if value else set()
@@ -60,7 +57,6 @@ def test_removing_members_is_removing_them_from_the_object(data):
 
 
 @given(st.data())
-@settings(deadline=None, max_examples=60)
 def test_replacing_a_value_changes_nothing_but_its_span(data):
     value = data.draw(OBJECTS)
     value["model"] = data.draw(VALUES)
@@ -73,7 +69,6 @@ def test_replacing_a_value_changes_nothing_but_its_span(data):
 
 
 @given(st.data())
-@settings(deadline=None, max_examples=60)
 def test_no_mention_means_no_member_at_any_depth(data):
     value = data.draw(VALUES)
     text = data.draw(written(value)).encode()

@@ -6,7 +6,7 @@ import tracemalloc
 from base64 import b64encode
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gatepass.adapt.chain import BUILT_IN, adapt
@@ -48,7 +48,6 @@ NAMES = st.one_of(st.sampled_from(["temperature", "metadata", "tools", "user", '
 
 
 @given(st.data())
-@settings(deadline=None, max_examples=60)
 def test_an_unconcerned_request_is_not_changed_by_a_byte(data):
     value = data.draw(st.dictionaries(NAMES, VALUES, max_size=4))
     for name in ("drop_params", "model_type", "images", "messages"):
@@ -61,7 +60,6 @@ def test_an_unconcerned_request_is_not_changed_by_a_byte(data):
 
 
 @given(st.data())
-@settings(deadline=None, max_examples=60)
 def test_decoding_and_rules_do_what_a_plain_model_does(data):
     value = data.draw(st.dictionaries(NAMES, VALUES, max_size=3))
     images = data.draw(st.lists(st.sampled_from(["http://h/a", PNG]), max_size=2))

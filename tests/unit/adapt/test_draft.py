@@ -5,7 +5,7 @@ import tracemalloc
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gatepass.adapt.draft import Draft
@@ -148,7 +148,6 @@ ACTIONS = st.lists(st.tuples(st.sampled_from(["drop", "set", "rename"]), STRINGS
 
 
 @given(st.data())
-@settings(deadline=None, max_examples=150)
 def test_a_draft_does_what_a_dict_does(data):
     value: dict[str, Any] = data.draw(st.dictionaries(STRINGS, VALUES, max_size=4))
     body = data.draw(written(value)).encode()

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gatepass.adapt.embeddings import INDEX, NAMES, ORDER
@@ -130,7 +130,6 @@ def test_parts_are_told_how_many_vectors_each_is_to_bring():
 
 
 @given(st.data(), st.lists(STRINGS, min_size=1, max_size=8), st.integers(1, 5))
-@settings(deadline=None, max_examples=100)
 def test_parts_hold_all_inputs_once_and_none_too_many(data, texts, limit):
     body = data.draw(written({"a": texts, "input": texts, "model": "e"})).encode()
     parts = split(a_call(body, EMBEDDINGS, max_inputs=limit))
@@ -246,7 +245,6 @@ def test_bytes_are_swapped_on_a_machine_of_the_other_order(monkeypatch, byteorde
 
 
 @given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1, max_size=20))
-@settings(deadline=None)
 def test_there_and_back_is_the_same_vector(numbers):
     there = answer([vectors(entry(0, numbers))], [1], Asked(1, base64=True), "embed")
     back = json.loads(answer([there], [1], Asked(1), "embed"))

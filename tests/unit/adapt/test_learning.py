@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gatepass.adapt.crowd import WAIT_S
@@ -528,7 +528,6 @@ SENT = st.sampled_from([row for row in ROWS if not row.also])
 
 
 @given(st.lists(st.tuples(SENT, ANSWERS, st.sampled_from([0.0, 30.0, 4_000.0])), max_size=6))
-@settings(deadline=None, max_examples=200)
 def test_no_sequence_of_answers_loops_or_touches_what_was_said(exchanges):
     learner, now_s = Learner(), 0.0
     for case, answers, pause_s in exchanges:

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gatepass.adapt.strays import Strays
@@ -68,7 +68,6 @@ def test_a_request_without_a_body_is_left_alone():
 
 
 @given(st.data())
-@settings(deadline=None, max_examples=60)
 def test_the_rule_is_removal_from_the_object(data):
     value = data.draw(st.dictionaries(STRINGS, VALUES, max_size=4))
     names = [*value, *data.draw(st.lists(st.sampled_from(["drop_params", "model_type"]), unique=True))]

@@ -332,7 +332,7 @@ log: {format: "${S}", level: "${S}", bodies: "${S}"}
 """
 
 
-@settings(max_examples=40, deadline=None, database=None)
+@settings(database=None)
 @given(
     st.sampled_from(["", "https://", "http://u:", "https://h:", "https://[", "sha256:", "${", "/"]),
     st.integers(0, 10**6),

@@ -3,7 +3,7 @@ from __future__ import annotations
 import tracemalloc
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gatepass.relay.framing import Framer, split_events
@@ -114,7 +114,6 @@ def reference_events(stream: bytes) -> list[bytes]:
     return events
 
 
-@settings(max_examples=400, deadline=None)
 @given(st.lists(st.sampled_from([b"\n", b"\r", b"\r\n", b"a", b"data: x"]), max_size=40), st.data())
 def test_any_mixture_of_line_ends_is_cut_as_the_specification_says(parts, draw):
     stream = b"".join(parts)
@@ -130,7 +129,6 @@ def test_any_mixture_of_line_ends_is_cut_as_the_specification_says(parts, draw):
         assert late == b"" or (stream[:at].endswith(b"\r") and reference_events(late) == [late])
 
 
-@settings(deadline=None)
 @given(st.lists(st.sampled_from([b"\n", b"\r", b"\r\n", b"a", b"data: x"]), max_size=40))
 def test_a_run_is_split_as_the_specification_says(parts):
     run = b"".join(reference_events(b"".join(parts)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gatepass.relay.aggregation.aggregator import Aggregator
@@ -21,21 +21,18 @@ def aggregated(blocks: list[bytes], choices: int = 1) -> bytes:
 
 
 @given(completions(), st.integers(1, 5) | st.just(PIECE_CHARS))
-@settings(deadline=None)
 def test_synthesised_and_aggregated_is_the_same_in_meaning(document, piece_chars):
     blocks = list(synthesise(document, True, origin(), piece_chars))
     assert meaning(json.loads(aggregated(blocks, len(document["choices"])))) == meaning(document)
 
 
 @given(legacy_completions(), st.integers(1, 5))
-@settings(deadline=None)
 def test_legacy_synthesised_and_aggregated_is_the_same(document, piece_chars):
     blocks = list(synthesise(document, True, origin(), piece_chars))
     assert json.loads(aggregated(blocks, len(document["choices"]))) == document
 
 
 @given(clean_streams())
-@settings(deadline=None)
 def test_aggregated_and_synthesised_says_the_same_to_the_helper_of_the_sdk(stream):
     _, chunks = stream
     again = synthesise(json.loads(aggregated(events(chunks))), True, origin())
@@ -43,7 +40,6 @@ def test_aggregated_and_synthesised_says_the_same_to_the_helper_of_the_sdk(strea
 
 
 @given(clean_streams())
-@settings(deadline=None)
 def test_a_second_round_changes_nothing_at_all(stream):
     _, chunks = stream
     once = aggregated(events(chunks))

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gatepass.relay.chunk import event
@@ -109,7 +109,6 @@ def test_what_cannot_be_cut_passes_as_it_is(data):
 
 
 @given(st.text(max_size=400), st.text(max_size=400), st.integers(OVERHEAD_BYTES, OVERHEAD_BYTES + 300))
-@settings(deadline=None, max_examples=60)
 def test_every_text_arrives_whole_and_every_line_is_short(content, reasoning, limit):
     block = event(chunk({"content": content * 30, "reasoning_content": reasoning * 30}, "stop"))
     shaped = ShortLines(limit).feed(block)

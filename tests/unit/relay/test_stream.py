@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gatepass.relay import stream as stream_module
@@ -122,7 +122,6 @@ def test_an_error_behind_an_id_is_no_text():
     assert str(stream.failure) == "boom"
 
 
-@settings(max_examples=300, deadline=None)
 @given(
     st.sampled_from(LINE_ENDS),
     st.sampled_from([b"", b" "]),
@@ -209,7 +208,6 @@ EVENT = st.one_of(
 )
 
 
-@settings(max_examples=600, deadline=None)
 @given(st.lists(EVENT, max_size=25), st.lists(st.integers(1, 900), min_size=1, max_size=9))
 def test_recognised_and_parsed_events_give_the_same_bytes_and_the_same_state(events, sizes):
     quick, thorough = new_stream(), new_stream()

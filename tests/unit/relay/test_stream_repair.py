@@ -4,7 +4,7 @@ import copy
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gatepass.relay.repair.repair import Repair
@@ -49,7 +49,6 @@ def test_clean_stream_is_unchanged():
 
 
 @given(st.data())
-@settings(deadline=None)
 def test_every_clean_stream_is_unchanged_in_pieces_of_any_size(draw):
     _, chunks = draw.draw(clean_streams())
     out, stream = repaired(events(chunks), draw.draw)

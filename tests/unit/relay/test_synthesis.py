@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from openai.types import Completion
 
@@ -294,7 +294,6 @@ def test_legacy_text_with_logprobs_stays_whole():
 
 
 @given(legacy_completions(), st.integers(1, 9))
-@settings(deadline=None)
 def test_sdk_reads_every_legacy_stream_as_the_document(said, piece_chars):
     read = chunks_of(b"".join(synthesise(said, True, origin(), piece_chars)), Completion)
     texts = {choice["index"]: "" for choice in said["choices"]}
@@ -312,13 +311,11 @@ def test_sdk_reads_every_legacy_stream_as_the_document(said, piece_chars):
 
 
 @given(completions(clean=True), st.integers(1, 9) | st.just(PIECE_CHARS))
-@settings(deadline=None)
 def test_helper_of_the_sdk_reads_every_stream_as_the_document(said, piece_chars):
     assert meaning(helper_reads(b"".join(synthesise(said, True, origin(), piece_chars)))) == meaning(said)
 
 
 @given(completions())
-@settings(deadline=None)
 def test_role_comes_once_for_each_choice_and_usage_nowhere_unasked(said):
     made = list(chunks(said, False, origin()))
     roles = [choice["index"] for chunk in made for choice in chunk["choices"] if "role" in choice["delta"]]

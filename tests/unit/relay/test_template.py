@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gatepass.relay.template import MAX_BYTES, Template
@@ -165,7 +165,6 @@ def test_event_that_was_parsed_for_its_quotes_does_not_use_up_the_patience():
     assert template.count(other) == 1
 
 
-@settings(max_examples=500, deadline=None)
 @given(
     st.lists(
         st.binary(max_size=12) | st.sampled_from([b'"', b"\\", b"\\\\", b'\\"', b"\n", b'"},"x":{"y":"']), max_size=4

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gatepass.surface.nesting import is_deeper
@@ -32,7 +32,6 @@ def test_one_more_level_is_deeper(depth):
 
 
 @given(st.data())
-@settings(deadline=None, max_examples=60)
 def test_the_depth_is_that_of_the_value(data):
     value = data.draw(VALUES)
     text = data.draw(written(value)).encode()

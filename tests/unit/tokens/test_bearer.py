@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gatepass.tokens.bearer import bare, bearer
@@ -35,7 +35,6 @@ async def test_a_word_for_nothing_is_no_token(text):
     assert "where a token is expected" in (await failure_of(lambda: bearer(text, "sso"))).reason
 
 
-@settings(deadline=None)
 @given(st.text())
 def test_bare_text_never_grows(text):
     assert bare(text) in text

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gatepass.tokens.expiry import (
@@ -73,20 +73,17 @@ def test_what_is_no_expiry_is_not_read(value):
     assert announced(value, None) is None
 
 
-@settings(deadline=None)
 @given(st.text() | st.floats() | st.integers() | st.booleans() | st.none(), st.sampled_from([None, "s", "ms"]))
 def test_no_value_breaks_the_reading(value, unit):
     assert isinstance(announced(value, unit), Life | Moment | None)
 
 
-@settings(deadline=None)
 @given(st.datetimes())
 def test_every_iso_date_is_a_moment_or_before_all_moments(moment):
     told = announced(moment.isoformat(sep=" "), None)
     assert isinstance(told, Moment)
 
 
-@settings(deadline=None)
 @given(st.text(alphabet="Mon, 0123456789JanFeb:GMT+-"))
 def test_no_text_breaks_the_date(text):
     http_date(text)
@@ -209,7 +206,6 @@ def test_what_only_looks_like_a_jwt_tells_nothing(text):
     assert jwt_life_s(text, None, NOW) is None
 
 
-@settings(deadline=None)
 @given(st.text(alphabet="abcdefghijklmnopqrstuvwxyzABCDEFGHIJ0123456789-_.", max_size=200))
 def test_no_token_breaks_the_jwt_reader(text):
     jwt_life_s(text, None, NOW)

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gatepass.config.credential.reply import ReplyPaths
@@ -191,7 +191,6 @@ def outcome(reading):
         return told
 
 
-@settings(deadline=None)
 @given(
     st.text(max_size=60) | st.binary(max_size=60).map(lambda b: b.decode("utf-8", "replace")),
     st.sampled_from([RUN, FILE]),
@@ -205,7 +204,6 @@ def test_no_text_breaks_the_reading(text, at_s):
             assert it.life_s is None or it.life_s > 0
 
 
-@settings(deadline=None)
 @given(
     iat=st.integers(-5_000, 5_000),
     life_s=st.integers(1, 10_000),

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gatepass.call import Secret
@@ -213,7 +213,6 @@ ISSUERS = {
 the reply stamped, and how old the server's `Date` was before it was cut to whole seconds."""
 
 
-@settings(deadline=None)
 @example(skew_ms=0, wall_ms=1_800_000_000_999, waited_ms=0, lag_ms=1_000, life_ms=6_000)
 @given(life_ms=ms(2_000, 4_000_000), **ISSUERS)
 def test_no_life_told_by_a_moment_and_a_date_outlives_the_token(skew_ms, wall_ms, waited_ms, lag_ms, life_ms):
@@ -224,7 +223,6 @@ def test_no_life_told_by_a_moment_and_a_date_outlives_the_token(skew_ms, wall_ms
     assert end_s - waited_ms / 1000 - margin_s - 2.0 - 1e-3 <= token.expires_s <= end_s
 
 
-@settings(deadline=None)
 @example(skew_ms=0, wall_ms=1_800_000_000_999, waited_ms=0, lag_ms=1_000, life_s=8)
 @given(life_s=st.integers(8, 4_000), **ISSUERS)
 def test_no_life_told_by_the_exp_of_a_jwt_and_a_date_outlives_it(skew_ms, wall_ms, waited_ms, lag_ms, life_s):
@@ -469,26 +467,22 @@ def judged(reply: Reply, how: Terms) -> None:
         assert it.life_s <= 3600.0
 
 
-@settings(deadline=None)
 @given(st.integers(100, 999), headers, st.binary(max_size=300), st.sampled_from([OAUTH2, LOGIN]))
 def test_no_bytes_break_the_reading(status, fields, body, how):
     judged(Reply(status, tuple(fields), body), how)
 
 
-@settings(deadline=None)
 @given(st.sampled_from([200, 201, 400, 401, 500]), headers, json_values, st.sampled_from([OAUTH2, LOGIN]))
 def test_no_document_breaks_the_reading_and_no_life_is_beyond_bounds(status, fields, document, how):
     judged(Reply(status, (*JSON, *fields), json.dumps(document).encode()), how)
 
 
-@settings(deadline=None)
 @given(st.sampled_from(["a.b", "data.token", "0", "", ".", "..", "a..b"]), json_values)
 def test_no_path_breaks_on_any_document(path, document):
     at(document, path)
     judged(said(document), terms(token=path or None, expires_in=path or None))
 
 
-@settings(deadline=None)
 @given(st.floats(min_value=1e-3, max_value=1e11), st.floats(allow_nan=False))
 def test_a_jwt_life_is_never_beyond_its_own_claims(life_s, date_s):
     exp = NOW + life_s

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gatepass.attempt import accepted, send
@@ -279,7 +279,6 @@ SOON = ("advance", "chat", 1.0)
 HANGS = TURNS.index(Hang())
 
 
-@settings(deadline=None, max_examples=60)
 @given(EVENTS)
 @example([*AGAIN, SOON, ("busy_s", "chat", 30.0), ("ask", "chat", 0), ("advance", "chat", 40.0)])
 @example([*AGAIN, SOON, ("stale_s", "chat", 70.0), ("ask", "chat", 0), ("advance", "chat", 90.0)])

@@ -6,7 +6,7 @@ import asyncio
 from contextvars import ContextVar
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gatepass.call import Request
@@ -102,7 +102,6 @@ async def play(events: list[tuple[Any, ...]]) -> None:
         assert isinstance(outcome, TokenUnavailable) or not isinstance(outcome, BaseException)
 
 
-@settings(max_examples=12, deadline=None)
 @given(st.lists(EVENTS, max_size=15))
 def test_no_sequence_of_events_leaves_a_dead_or_foreign_token_or_a_process_without_one(events):
     asyncio.run(play(events))

@@ -3,7 +3,7 @@
 import time
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gatepass.adapt.teaching.allowance import OPT_IN
@@ -60,7 +60,6 @@ WORDS = st.one_of(st.text(max_size=60), st.sampled_from([row.complaint.message f
     VALUES | st.lists(st.fixed_dictionaries({"code": st.just("unrecognized_keys"), "keys": VALUES, "path": VALUES})),
     st.sampled_from([Surface.CHAT, Surface.EMBEDDINGS]),
 )
-@settings(deadline=None, max_examples=100)
 def test_whatever_an_upstream_says_is_read(texts, param, code, raw, surface):
     heard = Heard.of(surface, 400, Complaint(" ".join(texts), 400, None, code, param, raw))
     if heard is not None:

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gatepass.adapt.changes.change import Change, revised
@@ -211,7 +211,6 @@ def rejections(draw: st.DrawFn) -> Heard:
 
 
 @given(rejections())
-@settings(deadline=None, max_examples=400)
 def test_every_lesson_of_every_step_is_a_change_whatever_an_upstream_says(said):
     for step in steps(said, OPT_IN):
         changes: list[Change] = [lesson.change() for lesson in step]

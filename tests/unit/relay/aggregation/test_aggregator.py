@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gatepass.errors import GatepassError
@@ -502,7 +502,6 @@ def test_legacy_reply_is_what_the_sdk_declares():
 
 
 @given(st.data())
-@settings(deadline=None)
 def test_every_clean_stream_means_its_document_in_runs_of_any_size(draw):
     document, chunks = draw.draw(clean_streams())
     one = aggregator(choices=len(document["choices"]))
@@ -511,7 +510,6 @@ def test_every_clean_stream_means_its_document_in_runs_of_any_size(draw):
 
 
 @given(clean_streams())
-@settings(deadline=None)
 def test_reply_is_strictly_what_the_sdk_declares_and_what_its_helper_reads(stream):
     _, chunks = stream
     one = aggregator()
@@ -522,7 +520,6 @@ def test_reply_is_strictly_what_the_sdk_declares_and_what_its_helper_reads(strea
 
 
 @given(completions(), st.integers(0, 30))
-@settings(deadline=None)
 def test_stream_cut_before_its_last_finish_reason_is_never_an_answer(document, missing):
     from gatepass.relay.synthesis import synthesise
 

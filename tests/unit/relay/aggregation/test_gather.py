@@ -5,7 +5,7 @@ import itertools
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gatepass.relay.aggregation.gather import Gather, joined_base64, keep_last
@@ -58,7 +58,6 @@ def test_empty_text_among_parts_is_left_out():
 
 
 @given(st.binary(max_size=40), st.lists(st.integers(0, 60), max_size=5))
-@settings(deadline=None)
 def test_base64_cut_anywhere_is_whole_again(raw, cuts):
     text = base64.b64encode(raw).decode()
     places = sorted({0, *(min(cut, len(text)) for cut in cuts), len(text)})
@@ -67,7 +66,6 @@ def test_base64_cut_anywhere_is_whole_again(raw, cuts):
 
 
 @given(st.lists(st.binary(max_size=10), max_size=5), st.booleans())
-@settings(deadline=None)
 def test_base64_of_pieces_each_encoded_by_itself_is_joined(parts, is_padded):
     pieces = [base64.b64encode(part).decode() for part in parts]
     joined = joined_base64(pieces)

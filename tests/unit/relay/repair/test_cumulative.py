@@ -3,7 +3,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gatepass.relay.repair.cumulative import EVIDENCE, MAX_CHARS, MAX_HELD, MAX_HELD_BYTES, MAX_TEXTS, MIN_CHARS
@@ -197,7 +197,6 @@ def test_no_more_of_a_text_is_remembered_than_may_be():
 
 
 @given(st.text(min_size=1, max_size=60), st.lists(st.integers(0, 60), min_size=3, max_size=8), st.booleans())
-@settings(deadline=None)
 def test_any_cumulative_text_is_read_once_if_it_shows_itself(text, cuts, is_done):
     text = SENTENCE + text
     ends = [MIN_CHARS, MIN_CHARS + 4, MIN_CHARS + 9, *sorted(len(SENTENCE) + cut for cut in cuts), len(text)]

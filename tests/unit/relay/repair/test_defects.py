@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gatepass.relay.aggregation.aggregator import Aggregator
@@ -235,14 +235,12 @@ def mixtures(draw: st.DrawFn) -> tuple[list[Chunk], list[Any]]:
 
 
 @given(mixtures(), st.data())
-@settings(max_examples=60, deadline=None)
 def test_any_mixture_of_defects_in_any_stream_is_repaired(mixture, draw):
     chunks, broken = mixture
     assert read_by_helper(repaired(broken, draw.draw)) == meaning(helper_reads(b"".join(events(chunks))))
 
 
 @given(mixtures())
-@settings(deadline=None)
 def test_any_mixture_of_defects_in_any_stream_is_joined(mixture):
     chunks, broken = mixture
     assert joined(events(broken)) == joined(events(chunks))

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gatepass.relay.repair import wishes
@@ -26,7 +26,6 @@ def test_clean_stream_is_unchanged_in_runs_of_any_size_and_each_run_is_the_same_
 
 
 @given(st.data())
-@settings(deadline=None)
 def test_every_clean_stream_is_unchanged_whatever_runs_it_comes_in(draw):
     _, chunks = draw.draw(clean_streams())
     blocks = [block for event in events(chunks) for block in (b": ping\n\n", event)]

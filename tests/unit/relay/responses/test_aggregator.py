@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 from gatepass.errors import GatepassError
 from gatepass.relay.aggregation.assembly import Assembly
@@ -53,7 +53,6 @@ def test_a_stream_cut_anywhere_is_the_same_response(ends):
         assert json.loads(one.finish()) == WHOLE
 
 
-@settings(max_examples=50, deadline=None)
 @given(RESPONSES)
 def test_the_stream_of_a_response_is_that_response_again(document):
     read = assembled(written(document))

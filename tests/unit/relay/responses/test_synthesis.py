@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 from gatepass.relay.responses.synthesis import Unfinished, events, synthesise_response
 from tests.unit.relay.documents import CREATED_S, origin
@@ -212,7 +212,6 @@ def test_a_response_that_says_nothing_is_a_stream_that_says_nothing(value):
     strict_events(written(value))
 
 
-@settings(max_examples=60, deadline=None)
 @given(RESPONSES)
 def test_every_event_is_one_of_the_sdks_and_the_last_one_is_the_response(document):
     said = strict_events(written(document))
@@ -223,7 +222,6 @@ def test_every_event_is_one_of_the_sdks_and_the_last_one_is_the_response(documen
     assert deltas == said[-1].response.output_text
 
 
-@settings(max_examples=30, deadline=None)
 @given(RESPONSES)
 def test_the_sdks_helper_reads_the_response(document):
     stream = written({**document, "status": "completed"})
@@ -232,7 +230,6 @@ def test_the_sdks_helper_reads_the_response(document):
     assert [item["id"] for item in read["output"]] == [item["id"] for item in document["output"]]
 
 
-@settings(max_examples=150, deadline=None)
 @given(ODD_RESPONSES)
 def test_whatever_is_a_document_is_a_stream_that_ends(document):
     try:
