@@ -16,7 +16,9 @@ def test_identity_needs_no_decoder(coding):
     assert decoder_of(coding) is None
 
 
-@pytest.mark.parametrize(("coding", "packed"), [(b"gzip", gzip.compress(TEXT, mtime=0)), (b"deflate", zlib.compress(TEXT))])
+@pytest.mark.parametrize(
+    ("coding", "packed"), [(b"gzip", gzip.compress(TEXT, mtime=0)), (b"deflate", zlib.compress(TEXT))]
+)
 def test_every_split_point_decodes_to_the_same(coding, packed):
     for cut in range(len(packed) + 1):
         decoder = decoder_of(coding)
