@@ -8,7 +8,7 @@ PYTHONS ?= python3.11 python3.12 python3.13
 UV     := $(shell command -v uv 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types layers unit integration docs golden e2e stress token-matrix fuzz startup pythons lock clean
+.PHONY: help setup demo test lint types layers unit integration docs golden e2e stress token-matrix mutants fuzz startup pythons lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -65,6 +65,9 @@ e2e: setup ## Real servers, Node clients, the container image (E2E_CONTAINER=ski
 
 token-matrix: setup ## Every fault of an issuer against every state of a token, on a driven clock: half a minute
 	$(BIN)/python -W ignore -m tests.stress.token_matrix
+
+mutants: setup ## Plant 40 faults in the core and name those that no test catches: half an hour; MUTANTS="--list"
+	$(BIN)/python -m tests.stress.mutants $(MUTANTS)
 
 fuzz: setup ## Ten minutes of mutated streams through the judge and the shapers
 	$(BIN)/python -m tests.fuzz --seconds 600 $(FUZZ)

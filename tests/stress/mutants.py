@@ -1,0 +1,359 @@
+"""Plant faults in the core of gatepass, and name those that no test catches: `make mutants`.
+
+A mutant is one small change of the source: `<` becomes `<=`, `and` becomes `or`, a call is left out. Of all that are
+possible in an area of the core, a seed draws some. Each one is planted in a copy of `src`, and the tests of its area
+run against the copy until the first failure. A mutant that they all pass is a survivor: write a test that fails there,
+or, if no test can tell it from the original, add it to EQUIVALENT with the reason.
+
+::
+
+    python -m tests.stress.mutants --list            show the mutants of the seed, run nothing
+    python -m tests.stress.mutants --seed 7 --area routing
+    python -m tests.stress.mutants --only 3,17       by their numbers in the list
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import difflib
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from enum import IntEnum
+from itertools import chain, islice, zip_longest
+from pathlib import Path
+from queue import SimpleQueue
+
+ROOT = Path(__file__).parents[2]
+SEED = 1795182408
+TIMEOUT_S = 600.0
+"""A mutant that makes the tests hang for so long is caught."""
+NO_TESTS = 5
+"""pytest's exit code where it collected nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Area:
+    """A part of the core: its sources, as patterns below src/gatepass, and the tests that are to catch faults in it.
+
+    The quickest tests come first: the first failure ends a run.
+    """
+
+    name: str
+    sources: tuple[str, ...]
+    tests: tuple[str, ...]
+    count: int
+
+
+AREAS = (
+    Area(
+        "token holder",
+        ("tokens/holder.py", "tokens/life.py", "tokens/rejection.py"),
+        ("tests/unit/tokens/test_boundaries.py", "tests/unit/tokens/test_holder.py", "tests/unit/tokens"),
+        8,
+    ),
+    Area(
+        "retry state",
+        ("trial.py", "visit.py", "attempt.py", "parts.py", "context.py"),
+        (
+            "tests/integration/test_rejections.py",
+            "tests/integration/test_connections.py",
+            "tests/integration/test_batches.py",
+            "tests/integration/test_faults.py",
+            "tests/integration/test_lessons.py",
+        ),
+        8,
+    ),
+    Area(
+        "classification of replies",
+        ("verdict/*.py",),
+        (
+            "tests/unit/verdict",
+            "tests/integration/test_replies.py",
+            "tests/integration/test_broken_replies.py",
+            "tests/integration/test_aggregation.py",
+            "tests/integration/test_keep_alive.py",
+            "tests/integration/test_departure.py",
+            "tests/integration/test_operations.py",
+        ),
+        8,
+    ),
+    Area("relay stream", ("relay/stream.py", "relay/progress.py"), ("tests/unit/relay",), 5),
+    Area("framing", ("relay/framing.py", "relay/event.py"), ("tests/unit/relay",), 4),
+    Area("routing", ("routing/*.py",), ("tests/unit/routing", "tests/integration/test_models.py"), 3),
+    Area(
+        "access checks",
+        ("admission/doors.py", "admission/keys.py"),
+        ("tests/unit/admission", "tests/integration/test_doors.py"),
+        4,
+    ),
+)
+EQUIVALENT: dict[tuple[str, str], str] = {}
+"""Survivors that no test can tell from the original: (the line, the line of the mutant), and why."""
+
+
+COMPARISONS: dict[type[ast.cmpop], tuple[str, str]] = {
+    ast.Lt: ("<", "<="),
+    ast.LtE: ("<=", "<"),
+    ast.Gt: (">", ">="),
+    ast.GtE: (">=", ">"),
+    ast.Eq: ("==", "!="),
+    ast.NotEq: ("!=", "=="),
+    ast.Is: ("is", "is not"),
+    ast.IsNot: ("is not", "is"),
+    ast.In: ("in", "not in"),
+    ast.NotIn: ("not in", "in"),
+}
+
+
+class Kind(IntEnum):
+    """What a mutant changes. An area's mutants are drawn from each kind by turns."""
+
+    BOUNDARY = 0
+    LEFT_OUT = 1
+    AND_OR = 2
+    SIGN = 3
+    OPPOSITE = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Mutation:
+    """`text` in place of the characters of a source from `start` to `end`."""
+
+    kind: Kind
+    start: int
+    end: int
+    text: str
+
+
+class Source:
+    """A text and its syntax tree: where in the text each node stands."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.tree = ast.parse(text)
+        self._lines = text.splitlines(keepends=True)
+        self._starts = [0]
+        for line in self._lines:
+            self._starts.append(self._starts[-1] + len(line))
+
+    def span(self, node: ast.expr | ast.stmt) -> tuple[int, int]:
+        end_line, end_column = node.end_lineno or node.lineno, node.end_col_offset or node.col_offset
+        return self._at(node.lineno, node.col_offset), self._at(end_line, end_column)
+
+    def of(self, node: ast.expr | ast.stmt) -> str:
+        return self.text[slice(*self.span(node))]
+
+    def between(self, kind: Kind, nodes: tuple[ast.expr, ast.expr], before: str, after: str) -> Iterator[Mutation]:
+        """`after` in place of the operator `before` between two nodes."""
+        start, end = self.span(nodes[0])[1], self.span(nodes[1])[0]
+        operator = self.text[start:end]
+        if operator.count(before) == 1:
+            yield Mutation(kind, start, end, operator.replace(before, after))
+
+    def instead(self, kind: Kind, node: ast.expr | ast.stmt, text: str) -> Iterator[Mutation]:
+        yield Mutation(kind, *self.span(node), text)
+
+    def _at(self, line: int, column_bytes: int) -> int:
+        before = self._lines[line - 1].encode()[:column_bytes].decode()
+        return self._starts[line - 1] + len(before)
+
+
+def mutations(text: str) -> Iterator[Mutation]:
+    """Every small change of the functions in `text`."""
+    source = Source(text)
+    for node in _code(source.tree):
+        if isinstance(node, ast.stmt):
+            yield from _of_statement(source, node)
+        elif isinstance(node, ast.expr):
+            yield from _of_expression(source, node)
+
+
+def _of_expression(source: Source, node: ast.expr) -> Iterator[Mutation]:
+    match node:
+        case ast.Compare(ops=[op], left=left, comparators=[right]) if type(op) in COMPARISONS:
+            kind = Kind.BOUNDARY if isinstance(op, ast.Lt | ast.LtE | ast.Gt | ast.GtE) else Kind.OPPOSITE
+            yield from source.between(kind, (left, right), *COMPARISONS[type(op)])
+        case ast.BoolOp(op=op, values=[left, right]):
+            words = ("and", "or") if isinstance(op, ast.And) else ("or", "and")
+            yield from source.between(Kind.AND_OR, (left, right), *words)
+        case ast.BinOp(op=ast.Add() | ast.Sub() as op, left=left, right=right):
+            signs = ("+", "-") if isinstance(op, ast.Add) else ("-", "+")
+            yield from source.between(Kind.SIGN, (left, right), *signs)
+        case ast.UnaryOp(op=ast.Not(), operand=operand):
+            yield from source.instead(Kind.OPPOSITE, node, source.of(operand))
+
+
+def _of_statement(source: Source, node: ast.stmt) -> Iterator[Mutation]:
+    match node:
+        case ast.Return(value=ast.Constant(value=bool() as value)):
+            yield from source.instead(Kind.OPPOSITE, node, f"return {not value}")
+        case ast.If(test=test) | ast.While(test=test) if isinstance(test, ast.Name | ast.Attribute | ast.Call):
+            yield from source.instead(Kind.OPPOSITE, test, f"not {source.of(test)}")
+        case ast.Expr(value=ast.Call() | ast.Await()) | ast.Continue() | ast.Break():
+            yield from source.instead(Kind.LEFT_OUT, node, "pass")
+
+
+def _code(tree: ast.Module) -> Iterator[ast.AST]:
+    """The nodes in bodies of functions, in order; `__repr__` aside."""
+    for function in ast.walk(tree):
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef) and function.name != "__repr__":
+            for statement in function.body:
+                yield from ast.walk(statement)
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """A mutation of `path`, a file below src."""
+
+    area: Area
+    path: str
+    mutation: Mutation
+
+    def planted(self, source: str) -> str:
+        return source[: self.mutation.start] + self.mutation.text + source[self.mutation.end :]
+
+    def lines(self, source: str) -> tuple[str, str]:
+        """The changed lines of the original and of the mutant, each as one line."""
+        before, after = source.splitlines(), self.planted(source).splitlines()
+        changes = [line for line in difflib.ndiff(before, after) if line[:2] in ("- ", "+ ")]
+        old, new = ([line[2:].strip() for line in changes if line[0] == sign] for sign in "-+")
+        return " ".join(old), " ".join(new)
+
+
+def sources(area: Area) -> list[Path]:
+    """The files of `area`; those that a pattern names and that are not there (yet, or any more) do not count."""
+    below = ROOT / "src" / "gatepass"
+    return sorted({path for pattern in area.sources for path in below.glob(pattern)})
+
+
+def drawn(seed: int) -> list[Mutant]:
+    """The mutants of `seed`: `count` of each area, on lines of their own, none of them known to be equivalent."""
+    return [mutant for area in AREAS for mutant in islice(_shuffled(area, seed), area.count)]
+
+
+def _shuffled(area: Area, seed: int) -> Iterator[Mutant]:
+    found: dict[Kind, list[Mutant]] = {kind: [] for kind in Kind}
+    for path in sources(area):
+        for mutation in dict.fromkeys(mutations(path.read_text())):
+            found[mutation.kind].append(Mutant(area, str(path.relative_to(ROOT / "src")), mutation))
+    chance = random.Random(f"{seed} {area.name}")
+    for several in found.values():
+        chance.shuffle(several)
+    used = set()
+    for mutant in chain.from_iterable(zip_longest(*found.values())):
+        if mutant is not None:
+            before, after = mutant.lines((ROOT / "src" / mutant.path).read_text())
+            if (before, after) not in EQUIVALENT and (mutant.path, before) not in used:
+                used.add((mutant.path, before))
+                yield mutant
+
+
+def shown(number: int, mutant: Mutant) -> str:
+    text = (ROOT / "src" / mutant.path).read_text()
+    before, after = mutant.lines(text)
+    line = text.count("\n", 0, mutant.mutation.start) + 1
+    return f"{number:2}  {mutant.area.name:<26} {mutant.path}:{line}\n      - {before}\n      + {after}"
+
+
+def tested(area: Area, source: Path) -> tuple[str, float]:
+    """Run the tests of `area` on the code in `source`: "" where they pass, else the first failure; and the seconds."""
+    env = {**os.environ, "PYTHONPATH": str(source), "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "--no-header", "--tb=no", "-p", "no:cacheprovider"]
+    began_s = time.monotonic()
+    try:
+        done = subprocess.run(
+            [*command, *area.tests], cwd=ROOT, env=env, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return f"no end after {TIMEOUT_S:.0f} s", TIMEOUT_S
+    took_s = time.monotonic() - began_s
+    if done.returncode == 0:
+        return "", took_s
+    if done.returncode == NO_TESTS:
+        raise RuntimeError(f"no tests of {area.name}: {done.stdout[-500:]}")
+    failed = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
+    return (failed or [done.stdout.strip()[-200:] or done.stderr.strip()[-200:]])[0], took_s
+
+
+class Copies:
+    """Copies of `src`, one for each job; a mutant stands in one of them while its tests run."""
+
+    def __init__(self, folder: Path, jobs: int) -> None:
+        self._free: SimpleQueue[Path] = SimpleQueue()
+        for job in range(jobs):
+            copy = folder / str(job)
+            shutil.copytree(ROOT / "src", copy, ignore=shutil.ignore_patterns("__pycache__"))
+            self._free.put(copy)
+
+    def clean(self, area: Area) -> tuple[str, float]:
+        copy = self._free.get()
+        try:
+            return tested(area, copy)
+        finally:
+            self._free.put(copy)
+
+    def planted(self, mutant: Mutant) -> tuple[str, float]:
+        copy = self._free.get()
+        file = copy / mutant.path
+        original = file.read_text()
+        try:
+            file.write_text(mutant.planted(original))
+            return tested(mutant.area, copy)
+        finally:
+            file.write_text(original)
+            self._free.put(copy)
+
+
+def run(chosen: Sequence[tuple[int, Mutant]], jobs: int) -> list[int]:
+    """Plant them all; the numbers of the survivors. Ends the process where the tests fail without any mutant."""
+    areas = list(dict.fromkeys(mutant.area for _, mutant in chosen))
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(jobs) as pool:
+        copies = Copies(Path(folder), jobs)
+        for area, (failure, took_s) in zip(areas, pool.map(copies.clean, areas), strict=True):
+            if failure:
+                sys.exit(f"{area.name}: the tests fail without a mutant: {failure}")
+            print(f"{area.name}: its tests pass in {took_s:.0f} s", flush=True)
+        survivors = []
+        results = pool.map(copies.planted, [mutant for _, mutant in chosen])
+        for (number, mutant), (failure, took_s) in zip(chosen, results, strict=True):
+            print(f"{shown(number, mutant)}\n      {failure or 'SURVIVES'} ({took_s:.0f} s)", flush=True)
+            if not failure:
+                survivors.append(number)
+    return survivors
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.stress.mutants", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--seed", type=int, default=SEED, help="draws the mutants [%(default)s]")
+    parser.add_argument("--area", help="only the areas whose name begins so")
+    parser.add_argument("--only", help="numbers in the list, separated by commas")
+    parser.add_argument("--jobs", type=int, default=2, help="[%(default)s]")
+    parser.add_argument("--list", action="store_true", help="show them, run nothing")
+    given = parser.parse_args()
+    chosen = list(enumerate(drawn(given.seed), 1))
+    if given.area:
+        chosen = [(number, mutant) for number, mutant in chosen if mutant.area.name.startswith(given.area)]
+    if given.only:
+        wanted = {int(number) for number in given.only.split(",")}
+        chosen = [(number, mutant) for number, mutant in chosen if number in wanted]
+    if given.list:
+        print("\n".join(shown(number, mutant) for number, mutant in chosen))
+        return 0
+    survivors = run(chosen, given.jobs)
+    print(f"{len(chosen) - len(survivors)} of {len(chosen)} mutants of the seed {given.seed} are caught")
+    if survivors:
+        print(f"survivors: {', '.join(map(str, survivors))}")
+    return 1 if survivors else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
