@@ -1,8 +1,7 @@
 """The Transport on the hot path: HTTP/1.1 over asyncio and httptools, with nothing above them.
 
 Read on in head.py (what is written and what may come), connect.py (how a connection is made, through a proxy too),
-connection.py (one connection), sending.py (a body too large to go with its head), incoming.py (one reply) and pool.py
-(all of them). It does not speak HTTP/2.
+connection.py (one connection), response_body.py (one reply) and pool.py (all of them). It does not speak HTTP/2.
 """
 
 from __future__ import annotations
@@ -16,11 +15,11 @@ from http import HTTPStatus
 from gatepass.call import Request, Response
 from gatepass.config.network import Network
 from gatepass.errors import Fault, TransportFault
-from gatepass.transport.coding import decoded
 from gatepass.transport.connect import dial
 from gatepass.transport.connection import Connection
 from gatepass.transport.head import Place, ProxyServer, place_of, request_head
 from gatepass.transport.pool import Pool
+from gatepass.transport.response_body import decoded
 
 WAYS = 256
 """How many URLs are remembered; a hop has as many as it has operations."""
@@ -86,7 +85,12 @@ class LeanTransport:
         place = place_of(url, self._proxy)
         server = (place.secure, place.host, place.port)
         if server not in self._pools:
-            self._pools[server] = Pool(partial(self._dial, place, self._context), self._max_connections)
+            self._pools[server] = Pool(
+                partial(self._dial, place, self._context),
+                self._max_connections,
+                # wrong credentials are shown once for each request: shown more often, they lock an account
+                dials_ahead=self._proxy is None or self._proxy.authorization is None,
+            )
         if len(self._ways) >= WAYS:
             self._ways.clear()
         way = self._ways[url] = (place, self._pools[server])

@@ -34,9 +34,10 @@ class Pool:
     wherever a task is cancelled (encode/httpcore#1093 is the story of slots that had nobody).
     """
 
-    def __init__(self, dial: Dial, limit: int) -> None:
+    def __init__(self, dial: Dial, limit: int, *, dials_ahead: bool = True) -> None:
         self._dial = dial
         self._limit = limit
+        self._dials_ahead = dials_ahead
         self._loop = asyncio.get_running_loop()
         self._buffer = memoryview(bytearray(BUFFER_BYTES))
         self._outbox = Outbox()
@@ -123,7 +124,7 @@ class Pool:
 
         Not before the server has kept a connection: some serve one at a time and sit on one that says nothing, but
         those close each (gunicorn's sync worker, http.server). Not before the request that wants none of it is out."""
-        if self._is_kept_by_server and self._ahead is None and not self._closed:
+        if self._dials_ahead and self._is_kept_by_server and self._ahead is None and not self._closed:
             self._ahead = self._loop.call_soon(self._make_ahead)
 
     def _make_ahead(self) -> None:

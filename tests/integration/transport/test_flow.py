@@ -16,7 +16,7 @@ import pytest
 
 from gatepass.call import Timeouts
 from gatepass.errors import Fault
-from gatepass.transport.incoming import Incoming
+from gatepass.transport.response_body import Incoming
 from tests.integration.scripted import LAST_CHUNK, Dialogue, Fin, Move, Scripted, Send, chunk, head, reply, stream
 from tests.integration.transport.hand import DIRECT
 from tests.waiting import at_rest, until

@@ -19,7 +19,7 @@ from gatepass.errors import Fault, TransportFault
 from gatepass.transport.lean import open_transport
 from gatepass.transport.tls import ssl_context
 from tests.integration.gateway import descriptors
-from tests.integration.scripted import Dialogue, Fin, Hold, Move, Pause, Rst, Scripted, Send, reply
+from tests.integration.scripted import Dialogue, Fin, Hold, Move, Pause, Rst, Scripted, Send, Wait, reply
 from tests.integration.transport.hand import Hand
 from tests.integration.transport.proxies import AUTHORITY, Tunnel, proxy_context
 from tests.waiting import until
@@ -187,6 +187,19 @@ async def test_a_407_to_a_whole_url_is_the_proxys_refusal():
         fault = await hand.fault("http://llm.example/")
     assert (fault.fault, fault.detail) == (Fault.PROXY, "407 Proxy Authentication Required")
     assert (fault.sent, proxy.connections, len(proxy.received)) == (False, 1, 1)
+
+
+@pytest.mark.parametrize(("auth", "connections"), [("user:pass word", 2), (None, 3)])
+async def test_credentials_are_shown_to_a_proxy_by_no_connection_made_ahead(auth: str | None, connections: int):
+    go_on = asyncio.Event()
+    async with Scripted([Send(OK)], [Wait(go_on), Send(OK)]) as proxy, through(proxy.url, auth) as hand:
+        await hand.ask("http://llm.example/")
+        works = [asyncio.ensure_future(hand.ask("http://llm.example/")) for _ in range(2)]
+        await proxy.requested(3)
+        await until(lambda: proxy.connections >= connections)
+        go_on.set()
+        await asyncio.gather(*works)
+        assert proxy.connections == connections
 
 
 async def test_a_proxy_over_tls_gets_whole_urls_too():

@@ -9,10 +9,9 @@ import pytest
 
 from gatepass.call import Timeouts
 from gatepass.errors import Fault, TransportFault
-from gatepass.transport.connection import AHEAD_BYTES, JOINED_BYTES
+from gatepass.transport.connection import AHEAD_BYTES, JOINED_BYTES, SLICE_BYTES
 from gatepass.transport.head import FIELDS, HEAD_BYTES
-from gatepass.transport.incoming import Incoming
-from gatepass.transport.sending import SLICE_BYTES
+from gatepass.transport.response_body import Incoming
 from tests.unit.transport.loop import advance, rest
 from tests.unit.transport.wire import FakeTransport, Wire
 

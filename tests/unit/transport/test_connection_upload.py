@@ -9,8 +9,8 @@ import pytest
 
 from gatepass.call import Timeouts
 from gatepass.errors import Fault, ReceiveTimeout, TransportFault
-from gatepass.transport.incoming import Incoming
-from gatepass.transport.sending import SLICE_BYTES
+from gatepass.transport.connection import SLICE_BYTES
+from gatepass.transport.response_body import Incoming
 from tests.unit.transport.loop import advance, rest
 from tests.unit.transport.wire import HIGH_WATER_BYTES, Wire
 

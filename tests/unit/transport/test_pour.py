@@ -9,8 +9,7 @@ import pytest
 
 from gatepass.call import Timeouts
 from gatepass.errors import Fault, TransportFault
-from gatepass.transport.coding import Decoded, decoded
-from gatepass.transport.incoming import Incoming
+from gatepass.transport.response_body import GZIP_WINDOW, Decoded, Incoming, ZlibDecoder, decoded
 from gatepass.transport.seam import pour, read_whole
 from tests.unit.transport.loop import advance, rest
 from tests.unit.transport.wire import Wire
@@ -181,7 +180,7 @@ async def test_a_coded_reply_pours_what_it_decodes():
         async def aclose(self):
             pass
 
-    class Plain:
+    class Plain(ZlibDecoder):
         def decode(self, piece):
             yield piece.upper()
 
@@ -189,7 +188,7 @@ async def test_a_coded_reply_pours_what_it_decodes():
             pass
 
     assert decoded(Pieces(), None).status == 200
-    reply, taker = Decoded(Pieces(), Plain()), Taker(b"B")
+    reply, taker = Decoded(Pieces(), Plain(GZIP_WINDOW)), Taker(b"B")
     assert (await reply.pour(taker), taker.taken) == (False, [b"A", b"B"])
     assert (await reply.pour(taker), taker.taken) == (True, [b"A", b"B", b"C"])
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from gatepass.errors import Fault, TransportFault
-from gatepass.transport.coding import PIECE_BYTES, decoded, decoder_of
+from gatepass.transport.response_body import PIECE_BYTES, decoded, decoder_of
 from gatepass.transport.seam import pour
 
 TEXT = b"data: {}\n\n" * 50
