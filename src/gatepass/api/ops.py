@@ -7,6 +7,7 @@ from collections.abc import Callable
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import Message, Receive, Scope, Send
 
 from gatepass.api.asgi import peer_in
 from gatepass.api.learned import lessons_of, merged, pinned, shown, visible
@@ -25,12 +26,22 @@ UNREADY = 503
 PATHS = ("/healthz", "/readyz", "/metrics", "/status", "/learned")
 
 
+class PageRoute(Route):
+    """A page. Drops the body of a reply to HEAD, which granian sends over HTTP/2."""
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_head(message: Message) -> None:
+            await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
+
+        await super().handle(scope, receive, send_head if scope["method"] == "HEAD" else send)
+
+
 def page_paths(base_path: str) -> frozenset[str]:
     """Where the pages are: at the root, and below `base_path`."""
     return frozenset(prefix + path for prefix in ("", base_path) for path in PATHS)
 
 
-def ops_routes(current: Callable[[], Gate], base_path: str, peers: Peers | None = None) -> list[Route]:
+def ops_routes(current: Callable[[], Gate], base_path: str, peers: Peers | None = None) -> list[PageRoute]:
     """The routes of the pages, which tell of all `peers`. `current` returns the Gate, or raises NotStarted."""
 
     async def healthz(_: Request) -> Response:
@@ -72,7 +83,9 @@ def ops_routes(current: Callable[[], Gate], base_path: str, peers: Peers | None 
     endpoints = dict(zip(PATHS, (healthz, readyz, metrics, status, learned), strict=True))
     prefixes = dict.fromkeys(("", base_path))
     return [
-        Route(prefix + path, endpoint, methods=["GET"]) for prefix in prefixes for path, endpoint in endpoints.items()
+        PageRoute(prefix + path, endpoint, methods=["GET"])
+        for prefix in prefixes
+        for path, endpoint in endpoints.items()
     ]
 
 

@@ -9,10 +9,11 @@ import asyncio
 import json
 import logging
 import socket
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Self
 
 import hypercorn.asyncio
 import hypercorn.config
@@ -20,16 +21,141 @@ import uvicorn
 from fastapi import FastAPI
 from granian.constants import HTTPModes, Interfaces
 from granian.server.embed import Server as Granian
+from h2.connection import H2Connection
+from h2.events import ConnectionTerminated, DataReceived, ResponseReceived, StreamEnded, StreamReset
 
 from gatepass.app import build_app
 from gatepass.config.model import Config
 from gatepass.gate import Gate, build_gate
 from gatepass.listening import listen
 from gatepass.runtime import Clock
-from tests.integration.gateway import CHAT, HELLO, JSON, Ask, gateway
+from tests.integration.gateway import CHAT, HELLO, JSON, Answer, Ask, gateway
 
 BOUND_S = 10.0
 MOUNTED_AT = "/llm"
+NO_CONTENT = 204
+
+
+@dataclass(slots=True)
+class Asked(Ask):
+    """An Ask whose body may come without its length, and whose kernel may take little ahead of the test."""
+
+    announced: bool = True
+    receive_bytes: int = 0
+
+    async def __aenter__(self) -> Self:
+        await self._connect()
+        self.again()
+        return self
+
+    def again(self) -> None:
+        """Send the request, on a connection that may have served one."""
+        self.status, self.body = 0, bytearray()
+        fields = {"host": f"127.0.0.1:{self.port}", **self.headers}
+        body = self.data
+        if self.announced:
+            fields.setdefault("content-length", str(len(body)))
+        else:
+            fields["transfer-encoding"] = "chunked"
+            body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+        lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+        self.send(f"{self.method} {self.path} HTTP/1.1\r\n{lines}\r\n".encode() + body)
+
+    def send(self, data: bytes) -> None:
+        assert self._writer is not None
+        self._writer.write(data)
+
+    async def piece(self) -> bytes:
+        return b"" if self.method == "HEAD" or self.status == NO_CONTENT else await Ask.piece(self)
+
+    async def _connect(self) -> None:
+        connected = socket.socket()
+        if self.receive_bytes:
+            connected.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self.receive_bytes)
+        connected.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(connected, ("127.0.0.1", self.port))
+        self._reader, self._writer = await asyncio.open_connection(sock=connected, limit=2**16)
+
+
+@dataclass(slots=True)
+class AskedByH2(Asked):
+    """The same over HTTP/2 without TLS. The client's window opens again when the test has read a piece."""
+
+    _h2: H2Connection = field(default_factory=H2Connection)
+    _events: deque[Any] = field(default_factory=deque)
+
+    async def __aenter__(self) -> Self:
+        await self._connect()
+        self._h2.initiate_connection()
+        own = {":method": self.method, ":scheme": "http", ":authority": f"127.0.0.1:{self.port}", ":path": self.path}
+        fields = [*own.items(), *self.headers.items()]
+        if is_whole := "content-length" not in self.headers:
+            fields += [("content-length", str(len(self.data)))] if self.announced else []
+        self._h2.send_headers(1, fields, end_stream=is_whole and not self.data)
+        self._flush()
+        rest = memoryview(self.data)
+        while rest and not any(isinstance(event, ResponseReceived | StreamReset) for event in self._events):
+            size = min(len(rest), self._h2.local_flow_control_window(1), self._h2.max_outbound_frame_size)
+            if size:
+                self._h2.send_data(1, bytes(rest[:size]), end_stream=size == len(rest))
+                rest = rest[size:]
+                self._flush()
+            else:
+                await self._feed()
+        return self
+
+    async def head(self) -> int:
+        event = await self._next(ResponseReceived)
+        named = {name.decode(): value.decode() for name, value in event.headers}
+        self.status = int(named.pop(":status"))
+        self.received = named
+        return self.status
+
+    async def piece(self) -> bytes:
+        event = await self._next(DataReceived | StreamEnded)
+        if isinstance(event, StreamEnded):
+            return b""
+        self._h2.acknowledge_received_data(event.flow_controlled_length, 1)
+        self._flush()
+        self.body += event.data
+        return bytes(event.data) or await self.piece()
+
+    async def answer(self) -> Answer:
+        if self._writer is None:
+            async with self:
+                return await self.answer()
+        if not self.status:
+            await self.head()
+        whole = True
+        try:
+            while await self.piece():
+                pass
+        except ConnectionError:
+            whole = False
+        return Answer(self.status, self.received, bytes(self.body), whole)
+
+    async def _next(self, wanted: Any) -> Any:
+        while True:
+            while not self._events:
+                await self._feed()
+            event = self._events.popleft()
+            if isinstance(event, StreamReset | ConnectionTerminated):
+                raise ConnectionResetError("the server reset the stream")
+            if isinstance(event, wanted):
+                return event
+
+    async def _feed(self) -> None:
+        assert self._reader is not None
+        async with asyncio.timeout(BOUND_S):
+            data = await self._reader.read(65_536)
+        if not data:
+            raise ConnectionResetError("the server closed the connection")
+        self._events.extend(self._h2.receive_data(data))
+        self._flush()
+
+    def _flush(self) -> None:
+        assert self._writer is not None
+        self._writer.write(self._h2.data_to_send())
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +166,25 @@ class Served:
     port: int
     gate: Gate
     prefix: str = ""
+    by: type[Asked] = Asked
+
+    @property
+    def has_frames(self) -> bool:
+        """Whether it speaks HTTP/2, whose frames end where they are full."""
+        return self.by is AskedByH2
 
     def ask(
-        self, body: Any = HELLO, path: str = CHAT, *, method: str = "POST", headers: Mapping[str, str] = JSON
-    ) -> Ask:
+        self,
+        body: Any = HELLO,
+        path: str = CHAT,
+        *,
+        method: str = "POST",
+        headers: Mapping[str, str] = JSON,
+        **more: Any,
+    ) -> Asked:
         """One request on a connection of its own."""
         data = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
-        return Ask(self.port, method, self.prefix + path, dict(headers), data)
+        return self.by(self.port, method, self.prefix + path, dict(headers), data, **more)
 
 
 class _Uvicorn(uvicorn.Server):
@@ -78,7 +216,7 @@ async def under_hypercorn(app: FastAPI) -> AsyncIterator[int]:
     config = hypercorn.config.Config()
     config.bind = [f"fd://{listening.fileno()}"]
     config.errorlog = logging.getLogger("hypercorn.error")
-    config.graceful_timeout = 1.0
+    config.graceful_timeout = config.keep_alive_timeout = 1.0
     serving = asyncio.create_task(hypercorn.asyncio.serve(app, config, shutdown_trigger=stop.wait))  # type: ignore[arg-type]
     try:
         await _connectable(listening.getsockname()[1])
@@ -130,8 +268,8 @@ def mounted(app: FastAPI) -> FastAPI:
 
 Under = Callable[[FastAPI], AbstractAsyncContextManager[int]]
 SERVERS: Mapping[str, Under] = {"uvicorn": under_uvicorn, "hypercorn": under_hypercorn, "granian": under_granian}
-FAST, MOUNTED = "gatepass serve", "mounted"
-NAMES = (FAST, *SERVERS, MOUNTED)
+FAST, MOUNTED, H2 = "gatepass serve", "mounted", ", HTTP/2"
+NAMES = (FAST, *SERVERS, MOUNTED, f"hypercorn{H2}", f"granian{H2}")
 
 
 @asynccontextmanager
@@ -143,5 +281,6 @@ async def served(name: str, clock: Clock | None = None, **blocks: Any) -> AsyncI
         return
     gate = build_gate(Config.model_validate({"server": {"drain_timeout_s": 0}, **blocks}), clock)
     app = build_app(gate)
-    async with SERVERS.get(name, under_uvicorn)(mounted(app) if name == MOUNTED else app) as port:
-        yield Served(name, port, gate, MOUNTED_AT if name == MOUNTED else "")
+    under, is_mounted = SERVERS.get(name.removesuffix(H2), under_uvicorn), name == MOUNTED
+    async with under(mounted(app) if is_mounted else app) as port:
+        yield Served(name, port, gate, MOUNTED_AT if is_mounted else "", AskedByH2 if name.endswith(H2) else Asked)

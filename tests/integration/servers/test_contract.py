@@ -22,6 +22,7 @@ from tests.integration.scripted import (
     LAST_CHUNK,
     Dialogue,
     Fin,
+    Hold,
     Received,
     Scripted,
     Send,
@@ -29,11 +30,13 @@ from tests.integration.scripted import (
     begin_stream,
     chunk,
     cut,
+    head,
     reply,
     stream,
 )
 from tests.integration.servers.running import NAMES, Served, served
 from tests.unit.clock import DrivenClock
+from tests.waiting import at_rest, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -41,6 +44,12 @@ KEY = "gp-a-key-of-the-contract-suite-0123456789"
 KEYED = {**JSON, "authorization": f"Bearer {KEY}", "x-request-id": "id-1"}
 STREAMED = {**HELLO, "stream": True}
 PAGE = "https://page.example"
+
+LEFT_S = 2.0
+"""For what a leaving client ends: one second is promised, and the machine may be busy."""
+
+UNBOUNDED = ("hypercorn, HTTP/2",)
+"""Servers whose `send` does not wait for a client that reads nothing (docs/embedding.md says so)."""
 
 DECIDED_BY_THE_SERVER = ("date", "server", "connection", "keep-alive", "transfer-encoding", "server-timing")
 """`server-timing` is ours, and a measurement."""
@@ -148,7 +157,7 @@ async def test_every_chunk_of_a_stream_holds_whole_events(server, stage):
         while piece := await ask.piece():
             pieces.append(piece)
     assert b"".join(pieces) == b"".join([*events, delta("stop"), DONE])
-    assert all(piece.endswith(b"\n\n") for piece in pieces)
+    assert server.has_frames or all(piece.endswith(b"\n\n") for piece in pieces)
 
 
 async def test_a_stream_that_breaks_off_ends_with_an_error_event(server, stage):
@@ -171,3 +180,176 @@ async def test_a_silent_stream_is_kept_alive_and_then_goes_on(server, stage, clo
         go.set()
         answer = await ask.answer()
     assert answer.body == COMMENT + COMMENT + b"".join(EVENTS)
+
+
+# errors
+
+
+async def test_the_table_answers_for_paths_and_methods(server, stage):
+    unknown = await server.ask(headers=KEYED, path="/v1/nothing").answer()
+    assert (unknown.status, unknown.error["code"], unknown.headers["x-gatepass-hop"]) == (404, "unknown_path", "client")
+    wrong = await server.ask(None, method="DELETE", headers=KEYED).answer()
+    assert (wrong.status, wrong.error["code"], wrong.headers["allow"]) == (405, "method_not_allowed", "POST")
+    profile = await server.ask(headers=KEYED, path="/for/nobody/v1/chat/completions").answer()
+    assert (profile.status, profile.error["code"]) == (404, "unknown_path")
+
+
+async def test_the_root_and_slashes_lead_where_they_lead_everywhere(server, stage):
+    stage.plays(Send(reply(COMPLETION)))
+    for path in ("/chat/completions", "/v1/v1/chat/completions", "/v1//chat/completions/", "/v1/chat%2Fcompletions"):
+        assert (await server.ask(headers=KEYED, path=path).answer()).status == 200
+
+
+async def test_a_page_of_a_listed_origin_may_call(server, stage):
+    asks = {"origin": PAGE, "access-control-request-method": "POST"}
+    allowed = await server.ask(None, "/for/web/v1/chat/completions", method="OPTIONS", headers=asks).answer()
+    assert (allowed.status, allowed.body, allowed.headers["access-control-allow-origin"]) == (204, b"", PAGE)
+    refused = await server.ask(None, method="OPTIONS", headers=asks).answer()
+    assert (refused.status, refused.error["code"]) == (403, "forbidden_origin")
+
+
+async def test_a_request_without_a_key_is_refused_before_its_body_is_read(server, stage):
+    stage.plays(Send(reply(COMPLETION)))
+    answer = await server.ask(None, headers={**JSON, "content-length": "900000"}).answer()
+    assert (answer.status, answer.error["code"], answer.headers["www-authenticate"]) == (
+        401,
+        "invalid_api_key",
+        "Bearer",
+    )
+    assert stage.upstream.received == []
+
+
+async def test_a_body_that_is_no_json_or_too_large_is_told(server, stage):
+    broken = await server.ask(b"{", headers=KEYED).answer()
+    assert (broken.status, broken.error["code"]) == (400, "invalid_json")
+    announced = await server.ask(b"", headers={**KEYED, "content-length": "2000000"}).answer()
+    assert (announced.status, announced.error["code"]) == (413, "body_too_large")
+    grown = await server.ask(b"x" * 1_100_000, headers=KEYED, announced=False).answer()
+    assert (grown.status, grown.error["code"]) == (413, "body_too_large")
+
+
+async def test_an_error_in_a_200_is_an_error(server, stage):
+    stage.plays(Send(reply({"error": {"message": "no such model", "code": "model_not_found", "type": "x"}})))
+    answer = await server.ask(headers=KEYED).answer()
+    assert (answer.status, answer.error["code"]) == (404, "model_not_found")
+    assert answer.error["message"].startswith("no such model")
+    assert answer.headers["x-gatepass-hop"] == "upstream:chat"
+
+
+# other replies
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/healthz"])
+async def test_head_has_the_fields_of_get_and_no_body(server, stage, path):
+    stage.plays(Send(reply({"object": "list", "data": [{"id": "m", "object": "model"}]})))
+    got = await server.ask(None, path, method="GET", headers=KEYED).answer()
+    asked = await server.ask(None, path, method="HEAD", headers=KEYED).answer()
+    assert (asked.status, asked.body, asked.whole) == (200, b"", True)
+    assert shown(asked).items() <= shown(got).items()
+    assert asked.headers["content-type"] == got.headers["content-type"]
+
+
+async def test_pages_answer(server, stage):
+    assert (await server.ask(None, "/healthz", method="GET").answer()).json() == {"status": "ok"}
+    assert (await server.ask(None, "/readyz", method="GET").answer()).json() == {"ready": True}
+    assert (await server.ask(None, "/status", method="GET").answer()).error["code"] == "invalid_api_key"
+    shown = await server.ask(None, "/status", method="GET", headers=KEYED).answer()
+    assert shown.json()["ready"] is True
+    wrong = await server.ask(b"", "/healthz", method="POST").answer()
+    assert (wrong.status, wrong.headers["allow"]) == (405, "GET, HEAD")
+
+
+async def test_a_form_passes_through_as_it_comes(server, stage):
+    form = b"--b\r\ncontent-disposition: form-data; name=model\r\n\r\nw\r\n--b\r\n"
+    form += b"content-disposition: form-data; name=file; filename=a\r\n\r\n" + b"sound" * 400_000 + b"\r\n--b--\r\n"
+    stage.plays(Send(reply({"text": "hi"})))
+    headers = {**KEYED, "content-type": "multipart/form-data; boundary=b"}
+    answer = await server.ask(form, "/v1/audio/transcriptions", headers=headers).answer()
+    assert (answer.status, answer.json()) == (200, {"text": "hi"})
+    assert stage.upstream.received[0].body == form
+
+
+SOUND = bytes(range(256)) * 4000
+
+
+@pytest.mark.parametrize("length", ["known", "unknown"])
+async def test_a_sound_comes_as_it_is(server, stage, length):
+    framed = reply(SOUND, content_type="audio/mpeg")
+    if length == "unknown":
+        framed = head(200, content_type="audio/mpeg", transfer_encoding="chunked") + chunk(SOUND) + LAST_CHUNK
+    stage.plays(Send(framed))
+    answer = await server.ask({"model": "t", "input": "hi"}, "/v1/audio/speech", headers=KEYED).answer()
+    assert (answer.status, answer.body, answer.whole) == (200, SOUND, True)
+    assert answer.headers["content-type"] == "audio/mpeg"
+
+
+@pytest.mark.parametrize("length", ["known", "unknown"])
+async def test_a_sound_that_breaks_off_never_looks_complete(server, stage, length, complaints):
+    framed = reply(SOUND, content_type="audio/mpeg")
+    if length == "unknown":
+        framed = head(200, content_type="audio/mpeg", transfer_encoding="chunked") + chunk(SOUND)
+    stage.plays(*cut(framed, 500_000, Fin()))
+    answer = await server.ask({"model": "t", "input": "hi"}, "/v1/audio/speech", headers=KEYED).answer()
+    assert (answer.status, answer.whole) == (200, False)
+    assert SOUND.startswith(answer.body)
+    complaints.clear()
+
+
+# clients that leave, or read slowly
+
+
+@pytest.mark.parametrize("asked", [HELLO, STREAMED], ids=["plain", "stream"])
+async def test_a_client_that_leaves_before_the_head_ends_the_upstreams_request(server, stage, asked):
+    stage.plays(Hold())
+    async with server.ask(asked, headers=KEYED):
+        await stage.upstream.requested()
+    await until(lambda: not stage.upstream.open, LEFT_S)
+    await until(lambda: not server.gate.live.busy, LEFT_S)
+
+
+async def test_a_client_that_leaves_in_a_stream_ends_the_upstreams_request(server, stage):
+    stage.plays(*begin_stream(), Send(chunk(EVENTS[0])), Hold())
+    async with server.ask(STREAMED, headers=KEYED) as ask:
+        await ask.head()
+        await ask.until(b"data:")
+    await until(lambda: not stage.upstream.open, LEFT_S)
+    await until(lambda: not server.gate.live.busy, LEFT_S)
+
+
+async def test_a_client_that_reads_nothing_stops_the_upstream_and_gets_all_when_it_reads(server, stage):
+    events = [delta(content="x" * 10_000) for _ in range(3000)]
+    data = b"".join([*events, delta("stop"), DONE])
+    stage.plays(Send(stream(*events, delta("stop"), DONE), piece_bytes=65_536))
+    sent_before = stage.upstream.sent_bytes
+    async with server.ask(STREAMED, headers=KEYED, receive_bytes=65_536) as ask:
+        await ask.head()
+        taken = await at_rest(lambda: stage.upstream.sent_bytes) - sent_before
+        answer = await ask.answer()
+    assert (taken < len(data) / 3) is (server.name not in UNBOUNDED)
+    assert (answer.body == data, answer.whole) == (True, True)
+
+
+# connections
+
+
+async def test_a_body_that_is_awaited_comes_after_100_continue(server, stage):
+    if server.has_frames:
+        return
+    stage.plays(Send(reply(COMPLETION)))
+    body = json.dumps(HELLO).encode()
+    async with server.ask(b"", headers={**KEYED, "expect": "100-continue", "content-length": str(len(body))}) as ask:
+        assert await ask.head() == 100
+        ask.send(body)
+        assert await ask.head() == 200
+        assert (await ask.answer()).json() == COMPLETION
+
+
+async def test_a_connection_serves_one_request_after_another(server, stage):
+    if server.has_frames:
+        return
+    stage.plays(Send(reply(COMPLETION)))
+    async with server.ask(headers=KEYED) as ask:
+        for _ in range(3):
+            assert (await ask.answer()).json() == COMPLETION
+            ask.again()
+        assert (await ask.answer()).json() == COMPLETION
