@@ -8,6 +8,7 @@ from functools import partial
 from msgspec.structs import replace
 
 from gatepass.call import Headers, Request, Response
+from gatepass.context import Attempt
 from gatepass.error_body import Mask, is_error
 from gatepass.errors import (
     Fault,
@@ -19,9 +20,8 @@ from gatepass.errors import (
     UpstreamError,
 )
 from gatepass.gate import Gate, Hop
-from gatepass.observe.exchange import Exchange
 from gatepass.runtime import timeout
-from gatepass.tokens import Token, TokenHolder, TokenReissued, User
+from gatepass.tokens import Token, TokenHolder, TokenReissued
 from gatepass.transport.seam import read_whole
 from gatepass.upstream.fault import upstream_error
 from gatepass.upstream.hints import of_token, sentence
@@ -34,80 +34,81 @@ REJECTION_S = 1.0
 """How long the body of a rejection is waited for: its status has said all, and others wait for the new token."""
 
 
-async def send(gate: Gate, hop: Hop, request: Request, exchange: Exchange) -> Response:
+async def send(attempt: Attempt, request: Request) -> Response:
     """The reply to `request`, sent with the token of the moment in which it is written; whoever gets it closes it.
 
     A 401 (or what `rejection.statuses` adds) drops the token by its value, asks for one new token and
     sends once more: a second one is returned as it came. Raises TokenUnavailable and UpstreamError.
     """
-    response = await _sent(gate, hop, request, exchange)
-    token: Token | None = exchange.token
-    if hop.holder is None or token is None or exchange.renewed or not _is_rejected(hop, response):
+    hop = attempt.hop
+    response = await _sent(attempt, request)
+    if hop.holder is None or attempt.token is None or attempt.renewed or not _is_rejected(hop, response):
         return response
-    refusal = await refused(gate, hop, response, exchange, within_s=REJECTION_S)
-    if not await _has_newer(gate, hop, token, exchange):
+    refusal = await refused(attempt, response, within_s=REJECTION_S)
+    if not await _has_newer(attempt, hop.holder, attempt.token):
         raise refusal
     if not _can_be_sent_again(request):
         raise _by_the_client_again(hop) from refusal
-    response = await _sent(gate, hop, request, exchange)
+    response = await _sent(attempt, request)
     if _is_rejected(hop, response):
-        hop.holder.rejected_again(_user(hop, exchange))
+        hop.holder.rejected_again(attempt.user)
     return response
 
 
-async def renew(gate: Gate, hop: Hop, error: UpstreamError, exchange: Exchange, request: Request) -> None:
+async def renew(attempt: Attempt, error: UpstreamError, request: Request) -> None:
     """Have another token for `request` after a judged reply turned out to be a rejection of the last one.
 
     Some gateways write it so: HTTP 200 with `{"code":401,"msg":"token expired"}`, or a login page.
     Raises `error` where it is none, the request has had its new token already, or there is none to be had: with what
     was tried, where it is a rejection.
     """
+    hop, token = attempt.hop, attempt.token
     if not is_rejection(error, hop.settings.rejection, hop.host):
         raise error
-    if hop.holder is None or exchange.token is None:
-        raise explained(gate, hop, error, exchange) if isinstance(error, UpstreamAuth) else error
-    if exchange.renewed:
-        hop.holder.rejected_again(_user(hop, exchange))
-        raise explained(gate, hop, error, exchange)
-    if not await _has_newer(gate, hop, exchange.token, exchange):
-        raise explained(gate, hop, error, exchange)
+    if hop.holder is None or token is None:
+        raise explained(attempt, error) if isinstance(error, UpstreamAuth) else error
+    if attempt.renewed:
+        hop.holder.rejected_again(attempt.user)
+        raise explained(attempt, error)
+    if not await _has_newer(attempt, hop.holder, token):
+        raise explained(attempt, error)
     if not _can_be_sent_again(request):
         raise _by_the_client_again(hop) from error
 
 
-def explained(gate: Gate, hop: Hop, refusal: UpstreamError, exchange: Exchange) -> UpstreamError:
+def explained(attempt: Attempt, refusal: UpstreamError) -> UpstreamError:
     """`refusal` of a token, in words that say what was tried with which credential, and what to do."""
-    token: Token | None = exchange.token
-    age_s = None if token is None or token.life_s is None else gate.clock.now() - token.born_s
-    told = of_token(hop.name, hop.settings.credential, age_s, renewed=exchange.renewed)
+    hop, token = attempt.hop, attempt.token
+    age_s = None if token is None or token.life_s is None else attempt.gate.clock.now() - token.born_s
+    told = of_token(hop.name, hop.settings.credential, age_s, renewed=attempt.renewed)
     refusal.message = f"{sentence(refusal.message)} {told}"
     return refusal
 
 
-def accepted(hop: Hop, exchange: Exchange) -> None:
+def accepted(attempt: Attempt) -> None:
     """The upstream took the token: should it refuse it later, it is the token's end and not a wrong credential."""
-    if hop.holder is not None and exchange.token is not None:
-        hop.holder.confirm(exchange.token, _user(hop, exchange))
+    if attempt.hop.holder is not None and attempt.token is not None:
+        attempt.hop.holder.confirm(attempt.token, attempt.user)
 
 
-async def refused(
-    gate: Gate, hop: Hop, response: Response, exchange: Exchange, within_s: float | None = None
-) -> GatepassError:
+async def refused(attempt: Attempt, response: Response, within_s: float | None = None) -> GatepassError:
     """The error that a reply of 400 and above stands for, read from what came of it `within_s`; closes the reply."""
+    gate = attempt.gate
     try:
         body = await _beginning(gate, response, within_s)
     except TransportFault as fault:
-        return broken(gate, hop, fault)
+        return broken(attempt, fault)
     finally:
         await response.aclose()
-    exchange.keep_body("reply", body)
-    error = hop.dialect.judge_refusal(heard(gate, hop, response, body))
+    attempt.keep_reply(body)
+    error = attempt.hop.dialect.judge_refusal(heard(attempt, response, body))
     error.relayed = _limit_headers(response.headers, gate.redactor.mask)
     return error
 
 
-def heard(gate: Gate, hop: Hop, response: Response, body: bytes) -> Reply:
-    """What `hop` answered, as its dialect judges it; `body` is as much of it as was read."""
+def heard(attempt: Attempt, response: Response, body: bytes) -> Reply:
+    """What the upstream answered, as its dialect judges it; `body` is as much of it as was read."""
+    gate, hop = attempt.gate, attempt.hop
     return Reply(
         hop.name,
         response.status,
@@ -120,17 +121,18 @@ def heard(gate: Gate, hop: Hop, response: Response, body: bytes) -> Reply:
     )
 
 
-def broken(gate: Gate, hop: Hop, fault: TransportFault) -> UpstreamError:
+def broken(attempt: Attempt, fault: TransportFault) -> UpstreamError:
     """The error that a fault of the connection is to the client."""
-    return upstream_error(fault, hop.name, hop.settings.base_url, gate.redactor.mask)
+    hop = attempt.hop
+    return upstream_error(fault, hop.name, hop.settings.base_url, attempt.gate.redactor.mask)
 
 
-async def whole(gate: Gate, hop: Hop, response: Response, limit_bytes: int, beginning: bytes = b"") -> bytes:
+async def whole(attempt: Attempt, response: Response, limit_bytes: int, beginning: bytes = b"") -> bytes:
     """The whole body of a reply, of which `beginning` was read already; closes it. Raises UpstreamError."""
     try:
         return await read_whole(response, limit_bytes, beginning)
     except TransportFault as fault:
-        raise broken(gate, hop, fault) from fault
+        raise broken(attempt, fault) from fault
     finally:
         await response.aclose()
 
@@ -139,38 +141,39 @@ class _Outdated(Exception):
     """The token ended while its request waited for a connection, and no other is here."""
 
 
-def _user(hop: Hop, exchange: Exchange) -> User:
-    return User(hop.name, exchange.upstream_model or exchange.model or "")
-
-
-async def _sent(gate: Gate, hop: Hop, request: Request, exchange: Exchange) -> Response:
+async def _sent(attempt: Attempt, request: Request) -> Response:
     """The reply to `request`, which waits for a token, and for a connection, until it has both at one moment.
 
     Once more, on a new connection, where a kept one turned out to be dead before anything came back.
     """
+    hop = attempt.hop
     while True:
         if hop.holder is not None:
-            by = _user(hop, exchange)
-            exchange.token = hop.holder.fresh(by) or await _waited(gate, hop.holder, by, exchange)
-        exchange.attempts += 1
-        gate.metrics.attempted(hop.name)
+            attempt.token = hop.holder.fresh(attempt.user) or await _waited(attempt, hop.holder)
+        attempt.requests += 1
+        attempt.gate.metrics.attempted(hop.name)
         try:
-            return await hop.transport.send(_authorized(gate, hop, request, exchange))
+            response = await hop.transport.send(_authorized(attempt, request))
         except _Outdated:
-            exchange.attempts -= 1
+            attempt.requests -= 1  # it never left: the log and the client are told of those that did
         except TransportFault as fault:
-            request = _on_a_new_connection(gate, hop, request, exchange, fault)
+            request = _on_a_new_connection(attempt, request, fault)
+        else:
+            attempt.written = True
+            return response
 
 
-def _on_a_new_connection(gate: Gate, hop: Hop, request: Request, exchange: Exchange, fault: TransportFault) -> Request:
+def _on_a_new_connection(attempt: Attempt, request: Request, fault: TransportFault) -> Request:
     """`request` for the one repeat that `fault` allows; raises what it is to the client where it allows none."""
+    hop = attempt.hop
     if fault.fault is Fault.TIMEOUT_POOL:
         raise _pool_busy(hop) from fault
-    is_final = exchange.repeated_stale or not _can_be_sent_again(request)
+    attempt.written = attempt.written or fault.sent
+    is_final = attempt.repeated or not _can_be_sent_again(request)
     if is_final or not (fault.stale and hop.settings.repeat_stale):
-        raise broken(gate, hop, fault) from fault
-    exchange.repeated_stale = True
-    gate.metrics.repeated_stale(hop.name)
+        raise broken(attempt, fault) from fault
+    attempt.repeated = attempt.written = True
+    attempt.gate.metrics.repeated_stale(hop.name)
     return replace(request, fresh=True)
 
 
@@ -193,36 +196,41 @@ def _is_rejected(hop: Hop, response: Response) -> bool:
     return is_error(response.status) and says_so(response.status, hop.settings.rejection)
 
 
-def _authorized(gate: Gate, hop: Hop, request: Request, exchange: Exchange) -> Request:
-    token: Token | None = exchange.token
+def _authorized(attempt: Attempt, request: Request) -> Request:
+    hop, token = attempt.hop, attempt.token
     if hop.holder is None or token is None:
-        return hop.carrier.loaded(request, None, gate.clock.now())
-    anew = partial(_authorized_anew, gate, hop, hop.holder, request, exchange)
-    return hop.carrier.loaded(request, token.value, gate.clock.now(), anew)
+        return hop.carrier.loaded(request, None, attempt.gate.clock.now())
+    anew = partial(_authorized_anew, attempt, hop.holder, request)
+    return hop.carrier.loaded(request, token.value, attempt.gate.clock.now(), anew)
 
 
-def _authorized_anew(gate: Gate, hop: Hop, holder: TokenHolder, request: Request, exchange: Exchange) -> Request | None:
+def _authorized_anew(attempt: Attempt, holder: TokenHolder, request: Request) -> Request | None:
     """`request` with another token, where this moment has another; raises _Outdated where it has none."""
-    token = holder.fresh(_user(hop, exchange))
+    token = holder.fresh(attempt.user)
     if token is None:
         raise _Outdated
-    if token is exchange.token:
+    if token is attempt.token:
         return None
-    exchange.token = token
-    return hop.carrier.loaded(request, token.value, gate.clock.now())
+    attempt.token = token
+    return attempt.hop.carrier.loaded(request, token.value, attempt.gate.clock.now())
 
 
-async def _has_newer(gate: Gate, hop: Hop, token: Token, exchange: Exchange) -> bool:
-    """Wait for another token than the one that was refused; False where the issuer has no other."""
-    by = _user(hop, exchange)
-    if hop.holder is None or not hop.holder.reject(token.text, by):
+async def _has_newer(attempt: Attempt, holder: TokenHolder, token: Token) -> bool:
+    """Wait for another token than the one that was refused; False where the issuer has no other.
+
+    The parts of one call share one renewal. The first that is refused asks for another token; the others wait for the
+    same one. A part that is refused with the new token gets TokenReissued.
+    """
+    shared = attempt.whole or attempt
+    if not shared.token_rejected and not holder.reject(token.text, attempt.user):
         return False
+    shared.token_rejected = True
     try:
-        exchange.token = await _waited(gate, hop.holder, by, exchange, instead_of=token.text)
+        attempt.token = await _waited(attempt, holder, instead_of=token.text)
     except TokenReissued:
         return False
-    exchange.renewed = True
-    gate.metrics.renewed(hop.name)
+    attempt.renewed = True
+    attempt.gate.metrics.renewed(attempt.hop.name)
     return True
 
 
@@ -243,14 +251,12 @@ async def _beginning(gate: Gate, response: Response, within_s: float | None) -> 
     return b"".join(pieces)[:REFUSAL_BYTES]
 
 
-async def _waited(
-    gate: Gate, holder: TokenHolder, by: User, exchange: Exchange, instead_of: str | None = None
-) -> Token:
-    began_s = gate.clock.now()
+async def _waited(attempt: Attempt, holder: TokenHolder, instead_of: str | None = None) -> Token:
+    began_s = attempt.gate.clock.now()
     try:
-        return await holder.token(instead_of, by)
+        return await holder.token(instead_of, attempt.user)
     finally:
-        exchange.token_wait_s += gate.clock.now() - began_s
+        attempt.token_wait_s += attempt.gate.clock.now() - began_s
 
 
 def _pool_busy(hop: Hop) -> Overloaded:

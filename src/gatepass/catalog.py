@@ -19,10 +19,10 @@ from gatepass.admission.doors import may_use
 from gatepass.attempt import explained, heard, refused, send, whole
 from gatepass.call import Call, Request, Surface, Target
 from gatepass.config.access import AccessKey
+from gatepass.context import Attempt, RequestContext
 from gatepass.errors import GatepassError, ModelNotFound, UpstreamAuth, UpstreamInvalid, UpstreamTimeout
 from gatepass.gate import Gate, Hop
 from gatepass.model_kinds import Kinds
-from gatepass.observe.exchange import Exchange
 from gatepass.runtime import timeout
 from gatepass.surface.operations import OPERATIONS
 
@@ -86,37 +86,37 @@ class Catalog:
         self._flights: dict[str, _Flight] = {}
         self._failed: dict[str, _Failed] = {}
 
-    async def listing(self, caller: AccessKey, exchange: Exchange, *, is_typed: bool = False) -> bytes:
-        """The body of GET /v1/models; `is_typed`: by names that tell each model's type.
+    async def listing(self, context: RequestContext) -> bytes:
+        """The body of GET /v1/models, as the caller and its profile may see it.
 
         Raises the upstream's error only where there is nothing at all to show.
         """
-        wanted = self._asked(exchange)
+        wanted = self._asked(context)
         await self._landed([name for name in wanted if name not in self._known], PATIENCE_S)
         if not self._shown():
             await self._landed(wanted)
-        entries = self._visible(wanted, caller)
-        if is_typed:
+        entries = self._visible(wanted, context.caller)
+        if context.profile.settings.typed_ids:
             entries = [{**entry, "id": self._kinds.typed(entry["id"], self._listing(entry["id"]))} for entry in entries]
         return msgspec.json.encode({"object": "list", "data": entries})
 
-    async def entry(self, model: str, caller: AccessKey, exchange: Exchange, *, is_typed: bool = False) -> bytes:
+    async def entry(self, context: RequestContext, model: str) -> bytes:
         """The body of GET /v1/models/{id}, which is looked for in new lists where the last ones do not have it.
 
         Raises ModelNotFound, and as `listing` does.
         """
-        name = untyped(model) if is_typed else model
-        wanted = self._asked(exchange)
+        name = untyped(model) if context.profile.settings.typed_ids else model
+        wanted = self._asked(context)
         if not any(entry["id"] == name for entry in self._shown()):
             await self._landed(wanted)
-        for known in self._visible(wanted, caller):
+        for known in self._visible(wanted, context.caller):
             if known["id"] == name:
                 return msgspec.json.encode({**known, "id": model})
         raise ModelNotFound(
             f"The model {model[:100]!r} is not listed here. GET /v1/models shows what is.", param="model"
         )
 
-    def _asked(self, exchange: Exchange) -> list[str]:
+    def _asked(self, context: RequestContext) -> list[str]:
         """The upstreams whose own lists are shown; those whose list is old are asked, once for all who want it."""
         opened, now = self._gate.routes.listing().open_upstreams, self._gate.clock.now()
         wanted = list(dict.fromkeys(upstream for upstream, _ in opened if self._has_list(upstream)))
@@ -124,7 +124,7 @@ class Catalog:
             if upstream not in self._flights and self._is_old(upstream, now):
                 task = self._gate.live.tasks.spawn(self._fetch(upstream), f"models of {upstream}")
                 self._flights[upstream] = _Flight(task, now)
-        exchange.upstream = ",".join(wanted) or None
+        context.upstream = ",".join(wanted) or None
         return wanted
 
     def _shown(self) -> Collection[Entry]:
@@ -225,24 +225,25 @@ class Catalog:
 
 async def fetch_models(gate: Gate, hop: Hop) -> tuple[Entry, ...]:
     """The upstream's own list, entries as `_as_model` leaves them; raises TokenUnavailable and UpstreamError."""
-    exchange = Exchange.silent()
+    attempt = Attempt(gate, hop, Target(hop.name), _model_list_call())
     try:
-        return await _listed(gate, hop, exchange)
+        return await _listed(attempt)
     except UpstreamAuth as refusal:
-        raise explained(gate, hop, refusal, exchange) from refusal.__cause__
+        raise explained(attempt, refusal) from refusal.__cause__
 
 
-async def _listed(gate: Gate, hop: Hop, exchange: Exchange) -> tuple[Entry, ...]:
-    response = await send(gate, hop, model_list_request(hop), exchange)
+async def _listed(attempt: Attempt) -> tuple[Entry, ...]:
+    hop = attempt.hop
+    response = await send(attempt, model_list_request(hop))
     try:
         if response.status != 200:
             error = hop.dialect.judge_head(hop.name, response.status, response.headers)
-            raise error or await refused(gate, hop, response, exchange)
+            raise error or await refused(attempt, response)
     finally:
         if response.status != 200:
             await response.aclose()
-    body = await whole(gate, hop, response, LIST_BYTES)
-    judged = hop.dialect.judge_document(heard(gate, hop, response, body), Surface.MODELS)
+    body = await whole(attempt, response, LIST_BYTES)
+    judged = hop.dialect.judge_document(heard(attempt, response, body), Surface.MODELS)
     if isinstance(judged, GatepassError):
         raise judged
     return _entries(hop, judged)
@@ -250,9 +251,12 @@ async def _listed(gate: Gate, hop: Hop, exchange: Exchange) -> tuple[Entry, ...]
 
 def model_list_request(hop: Hop) -> Request:
     """What lists the upstream's models, or RAGFlow's assistants; it bills nothing, so it also serves to try a hop."""
+    return hop.dialect.encode(_model_list_call(), Target(hop.name), hop.settings.base_url, hop.timeouts)
+
+
+def _model_list_call() -> Call:
     models = next(operation for operation in OPERATIONS if operation.name == "models")
-    call = Call(id="gatepass", operation=models, caller="gatepass", model="", body=b"", headers=())
-    return hop.dialect.encode(call, Target(hop.name), hop.settings.base_url, hop.timeouts)
+    return Call(id="gatepass", operation=models, caller="gatepass", model="", body=b"", headers=())
 
 
 def _entries(hop: Hop, body: bytes) -> tuple[Entry, ...]:

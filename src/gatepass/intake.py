@@ -9,8 +9,8 @@ from gatepass.adapt.rerank.question import is_question
 from gatepass.adapt.typed_ids import untyped
 from gatepass.admission.cors import is_preflight, shut_out
 from gatepass.admission.doors import may_use, permit_operation
-from gatepass.call import Call, Inbound, Operation, Surface, header
-from gatepass.config.access import AccessKey
+from gatepass.call import Call, Client, Inbound, Operation, Surface, header
+from gatepass.context import RequestContext
 from gatepass.errors import (
     GatepassError,
     InvalidRequest,
@@ -26,7 +26,6 @@ from gatepass.surface.headers import check_encoding
 from gatepass.surface.operations import Match, nothing_at, operation_at
 from gatepass.surface.profile_path import chosen, split_profile
 from gatepass.upload import Form
-from gatepass.visit import Visit
 
 MODEL_IS_NEEDED = (Surface.CHAT, Surface.EMBEDDINGS, Surface.RESPONSES)
 """Without a model these are no requests: their body names one, or their operation does. Others go on without."""
@@ -35,14 +34,14 @@ NO_OPERATION, PREFLIGHT = "none", "preflight"
 """What the access line calls what is served nowhere, and a browser's question before a request."""
 
 
-def unserved(visit: Visit, in_path: str | None, fault: MethodNotAllowed | UnknownPath) -> GatepassError:
+def unserved(context: RequestContext, in_path: str | None, fault: MethodNotAllowed | UnknownPath) -> GatepassError:
     """What to tell a client for whose path and method there is no operation; `in_path` is the profile in its path.
 
     Raises ForbiddenHost, ForbiddenOrigin and UnknownPath where a browser's page is not to hear that.
     """
-    inbound, gate = visit.inbound, visit.gate
+    inbound, gate = context.inbound, context.gate
     if isinstance(fault, UnknownPath):
-        return _nowhere(visit, in_path)
+        return _nowhere(context, in_path)
     if not is_preflight(inbound.method, inbound.headers):
         return fault
     gate.doors.check_page(inbound)
@@ -58,33 +57,35 @@ def asked_for(inbound: Inbound, base_path: str) -> str:
     return operation or NO_OPERATION
 
 
-def _nowhere(visit: Visit, in_path: str | None) -> UnknownPath:
-    inbound, base_path = visit.inbound, visit.gate.config.server.base_path
-    profile = in_path if in_path in visit.gate.profiles else None
+def _nowhere(context: RequestContext, in_path: str | None) -> UnknownPath:
+    inbound, base_path = context.inbound, context.gate.config.server.base_path
+    profile = in_path if in_path in context.gate.profiles else None
     return nothing_at(inbound.path, base_path, base_url(inbound.headers, base_path, profile))
 
 
-def decoded(visit: Visit, found: Match, caller: AccessKey, body: bytes) -> Call:
+def decoded(context: RequestContext, found: Match, body: bytes) -> Call:
     """The call that `body` asks for. Raises what `decode` and `_unnamed` do, UnknownPath and ModelNotAllowed."""
-    permit_operation(caller, found.operation)
-    visit.exchange.keep_body("request", body)
-    operation, inbound = found.operation, visit.inbound
+    permit_operation(context.caller, found.operation)
+    context.keep_request(body)
+    operation, inbound = found.operation, context.inbound
     if operation.surface is Surface.RAW and (not body or operation.method != "POST"):
-        call = without_body(inbound, operation, caller.name, visit.gate.routes.model_without_name(operation.name))
+        call = without_body(
+            inbound, operation, context.caller.name, context.gate.routes.model_without_name(operation.name)
+        )
     else:
-        call = decode(inbound, operation, body, caller.name)
+        call = decode(inbound, operation, body, context.caller.name)
         if not call.model:
-            call = _unnamed(visit, call)
+            call = _unnamed(context, call)
     if found.at_root and not is_question(body):
-        raise _nowhere(visit, split_profile(inbound.path, visit.gate.config.server.base_path)[0])
-    return _typed(visit, call)
+        raise _nowhere(context, split_profile(inbound.path, context.gate.config.server.base_path)[0])
+    return _typed(context, call)
 
 
-def _unnamed(visit: Visit, call: Call) -> Call:
+def _unnamed(context: RequestContext, call: Call) -> Call:
     """`call`, whose body names no model, under the one of its operation, which the body names from now on where it is
     about one. Raises InvalidRequest where it goes nowhere without."""
     operation = call.operation
-    model = visit.gate.routes.model_without_name(operation.name)
+    model = context.gate.routes.model_without_name(operation.name)
     if not model:
         if operation.surface in MODEL_IS_NEEDED:
             raise InvalidRequest("The body names no `model`.", param="model")
@@ -93,49 +94,48 @@ def _unnamed(visit: Visit, call: Call) -> Call:
     return with_model(named, model) if operation.names_model else named
 
 
-def form_of(visit: Visit, operation: Operation) -> Form:
+def form_of(context: RequestContext, client: Client, operation: Operation) -> Form:
     """The body of `operation` as a form of which nothing was read yet. Raises UnsupportedEncoding, UnsupportedMediaType
     and InvalidRequest."""
-    inbound, limits = visit.inbound, visit.gate.config.limits
+    inbound, limits = context.inbound, context.gate.config.limits
     boundary = boundary_of(inbound.headers)
     check_encoding(inbound.headers)
     if boundary is None:
         raise UnsupportedMediaType("Send the body as `content-type: multipart/form-data` with its boundary.")
     length = header(inbound.headers, b"content-length") or b""
     length_bytes = int(length) if length.isdigit() else None
-    held_bytes = limits.body_bytes if operation.names_model else 0
-    return Form(visit.client, visit.exchange, limits.upload_bytes, boundary, length_bytes, held_bytes)
+    return Form(client, operation, limits, boundary, length_bytes)
 
 
-async def named_by(visit: Visit, form: Form, found: Match, caller: AccessKey) -> Call:
+async def named_by(context: RequestContext, form: Form, found: Match) -> Call:
     """The call that `form` asks for, which is read until its model is known, where it is about one.
 
     Raises what `Form.read` does, ModelNotAllowed, and InvalidRequest for a form that is too long to be held until its
     model comes, where the call leads nowhere without.
     """
-    permit_operation(caller, found.operation)
+    permit_operation(context.caller, found.operation)
     await form.begin()
     model = form.model if found.operation.names_model else None
     if model is None:
-        model = visit.gate.routes.model_without_name(found.operation.name)
-        if found.operation.names_model and not form.is_whole and not _leads_on(visit, found.operation, model, caller):
+        model = context.gate.routes.model_without_name(found.operation.name)
+        if found.operation.names_model and not form.is_whole and not _leads_on(context, found.operation, model):
             raise form.without_model()
-    call = _typed(visit, without_body(visit.inbound, found.operation, caller.name, model))
+    call = _typed(context, without_body(context.inbound, found.operation, context.caller.name, model))
     form.routed = call.model
     return call
 
 
-def _leads_on(visit: Visit, operation: Operation, model: str, caller: AccessKey) -> bool:
+def _leads_on(context: RequestContext, operation: Operation, model: str) -> bool:
     try:
-        visit.gate.routes.resolve(operation.name, model)
+        context.gate.routes.resolve(operation.name, model)
     except ModelNotFound:
         return False
-    return may_use(caller, model)
+    return may_use(context.caller, model)
 
 
-def _typed(visit: Visit, call: Call) -> Call:
+def _typed(context: RequestContext, call: Call) -> Call:
     """`call` under the name that the model really has, where the profile lists it under another."""
-    if visit.profile.settings.typed_ids:
+    if context.profile.settings.typed_ids:
         call = replace(call, model=untyped(call.model))
-    visit.exchange.model, visit.exchange.stream = call.model or None, call.stream
+    context.call = call
     return call

@@ -15,10 +15,9 @@ from gatepass.adapt.teaching.allowance import Allowance
 from gatepass.adapt.teaching.heard import Heard, is_too_long
 from gatepass.adapt.turn import my_turn
 from gatepass.admission.doors import may_use
-from gatepass.call import Call, Complaint, Surface, Target
+from gatepass.call import Call, Complaint, Surface
+from gatepass.context import Attempt
 from gatepass.errors import UpstreamEmpty, UpstreamError, UpstreamRefusal
-from gatepass.gate import Gate, Hop
-from gatepass.observe.exchange import Exchange
 from gatepass.observe.log import emit
 from gatepass.upstream.hints import of_responses, sentence
 
@@ -37,15 +36,16 @@ class Pupil:
     it goes as it is: a Learning is made by the first refusal.
     """
 
-    __slots__ = ("_base", "_exchange", "_gate", "_hop", "_learning", "_subject")
+    __slots__ = ("_attempt", "_base", "_gate", "_hop", "_learning", "_subject")
 
-    def __init__(self, gate: Gate, hop: Hop, target: Target, base: Call, exchange: Exchange) -> None:
-        self._gate = gate
-        self._hop = hop
+    def __init__(self, attempt: Attempt, base: Call) -> None:
+        self._attempt = attempt
+        self._gate = gate = attempt.gate
+        self._hop = hop = attempt.hop
         self._base = base
-        self._exchange = exchange
         settings, learner = hop.settings, gate.learner
-        self._subject = Subject(hop.name, target.model or base.model, base.operation.name, settings.credential or "")
+        model = attempt.target.model or base.model
+        self._subject = Subject(hop.name, model, base.operation.name, settings.credential or "")
         is_settled = settings.learn != "on" or learner.is_settled(self._subject, base.stream, gate.clock.now())
         self._learning = None if is_settled else self._made()
 
@@ -69,7 +69,7 @@ class Pupil:
         if self._learning is None:
             return self._base
         planned = self._learning.plan(self._base, self._gate.clock.now())
-        self._exchange.learned = planned.adapted[len(self._base.adapted) :]
+        self._attempt.learned = planned.adapted[len(self._base.adapted) :]
         return planned
 
     def taught(self, error: UpstreamError) -> bool:
@@ -78,7 +78,7 @@ class Pupil:
 
     def succeeded(self) -> None:
         """The upstream has taken the request as it was planned last."""
-        self._exchange.tried = ()
+        self._attempt.tried = ()
         if self._learning is not None:
             self._learning.succeeded(self._gate.clock.now())
 
@@ -87,10 +87,10 @@ class Pupil:
         (adapt/learning.py), with what had been changed before it, and with advice where gatepass has some."""
         learning = self._heard()
         shown = learning.failed(_status(error), _complaint(error), error, self._gate.clock.now())
-        exchange = self._exchange
-        exchange.tried = learning.tried
+        attempt = self._attempt
+        attempt.tried = learning.tried
         if shown is not error:  # an earlier one, to a request without all that
-            exchange.adapted = tuple(entry for entry in exchange.adapted if entry not in exchange.tried)
+            attempt.adapted = tuple(entry for entry in attempt.adapted if entry not in attempt.tried)
         if not isinstance(shown, UpstreamError):
             return error  # cannot be: what it keeps came from `taught`
         if isinstance(shown, UpstreamEmpty) and has_token_ids(sent):
@@ -149,7 +149,7 @@ class Pupil:
         for news in learning.news:
             self._gate.metrics.lesson(news.subject.upstream, news.event)
             fields = {
-                "id": self._exchange.inbound.id,
+                "id": self._base.id,
                 "upstream": news.subject.upstream,
                 "model": news.subject.model,
                 "operation": news.subject.operation,

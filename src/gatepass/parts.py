@@ -8,26 +8,26 @@ from collections.abc import Awaitable, Callable, Sequence
 from gatepass.adapt.embeddings import PARALLEL, answer
 from gatepass.adapt.splitting import counts_of, split
 from gatepass.call import Call
+from gatepass.context import Attempt
 from gatepass.errors import GatepassError
-from gatepass.observe.exchange import Exchange
 from gatepass.verdict import Answer, Whole
 
-Ask = Callable[[Call, Exchange], Awaitable[Answer]]
+Ask = Callable[[Attempt, Call], Awaitable[Answer]]
 
 
-async def embedded(wanted: Call, adapted: Call, upstream: str, exchange: Exchange, ask: Ask) -> Whole:
-    """The vectors that `wanted`, the client's own call, asked for: all of them or an error.
+async def embedded(attempt: Attempt, adapted: Call, ask: Ask) -> Whole:
+    """The vectors that the client's own call asked for: all of them or an error.
 
     `adapted` goes out in as many requests as it has to, PARALLEL at a time; the first that fails ends the
     others, and its error is raised.
     """
     parts = split(adapted)
-    answers = [await ask(parts[0], exchange)] if len(parts) == 1 else await _all(parts, exchange, ask)
+    answers = [await ask(attempt, parts[0])] if len(parts) == 1 else await _all(attempt, parts, ask)
     replies = [_held(each) for each in answers]
     if len(replies) == 1 and replies[0].is_right:
         return replies[0]
-    asked = wanted.wishes()
-    body, put_right = answer([reply.body for reply in replies], counts_of(parts, asked), asked, upstream)
+    asked = attempt.call.wishes()
+    body, put_right = answer([reply.body for reply in replies], counts_of(parts, asked), asked, attempt.hop.name)
     done = dict.fromkeys((*(name for reply in replies for name in reply.adapted), *put_right))
     return Whole(replies[0].status, replies[0].headers, body, tuple(done))
 
@@ -38,22 +38,22 @@ def _held(answer: Answer) -> Whole:
     return answer
 
 
-async def _all(parts: Sequence[Call], exchange: Exchange, ask: Ask) -> list[Answer]:
+async def _all(attempt: Attempt, parts: Sequence[Call], ask: Ask) -> list[Answer]:
     """The replies in the order of `parts`, each of which is made when its turn has come."""
     answers: dict[int, Answer] = {}
     turns = iter(range(len(parts)))
-    exchange.upstream_request_id = None  # of a try before: here begin those of the parts
+    attempt.upstream_request_id = None  # of a try before: here begin those of the parts
 
     async def worked() -> None:
         for at in turns:
-            share = exchange.share()
+            part, failed = attempt.part(), False
             try:
-                answers[at] = await ask(parts[at], share)
-            except GatepassError as error:
-                share.error = error
+                answers[at] = await ask(part, parts[at])
+            except GatepassError:
+                failed = True
                 raise
             finally:
-                exchange.take_back(share)
+                attempt.take_back(part, failed=failed)
 
     tasks = [asyncio.create_task(worked(), name="embeddings parts") for _ in range(min(PARALLEL, len(parts)))]
     try:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from gatepass.attempt import broken
 from gatepass.call import Response, header
+from gatepass.context import Attempt, RequestContext
 from gatepass.errors import TransportFault
-from gatepass.gate import Gate
 from gatepass.heartbeat import Heartbeat
-from gatepass.observe.exchange import Exchange
 from gatepass.relay.event import DONE
 from gatepass.relay.stream import EventStream
 from gatepass.relay.usage import told, usage_of
@@ -17,54 +16,55 @@ from gatepass.verdict import Answer, Begun, Passed, Whole, let_go
 OK = 200
 
 
-async def relay(answer: Answer, reply: Reply, exchange: Exchange, heartbeat: Heartbeat, gate: Gate) -> None:
+async def relay(answer: Answer, context: RequestContext, reply: Reply, heartbeat: Heartbeat) -> None:
     """Write `answer` to the client; raises what broke it off, for the stream's error event.
 
     `heartbeat`, where it was started, goes on while a stream pauses.
     """
+    attempt = context.attempts[-1]
     if isinstance(answer, Whole):  # most are
-        exchange.usage = told(answer.usage or usage_of(answer.body))
-        if answer.adapted:
-            exchange.adapted = _with(exchange.adapted, answer.adapted)
+        context.usage = told(answer.usage or usage_of(answer.body))
+        attempt.add_changes(answer.adapted)
         await reply.whole(answer.status, answer.headers, answer.body)
         return
     if isinstance(answer, Begun):
         heartbeat.follow(answer.events)
-        await _stream(answer, reply, exchange, gate)
-        await let_go(answer.response, gate.live.tasks, gate.clock)
+        await _stream(answer, context, reply)
+        await let_go(answer.response, context.gate.live.tasks, context.gate.clock)
         return
     if isinstance(answer, Passed):
-        await _pass(answer, reply, exchange, gate)
+        await _pass(answer, attempt, reply)
         return
-    exchange.usage = told(usage_of(answer.body))
-    exchange.adapted = _with(exchange.adapted, answer.adapted)
-    exchange.events = answer.events.count(b"\n\n") - answer.events.endswith(DONE)
+    context.usage = told(usage_of(answer.body))
+    attempt.add_changes(answer.adapted)
+    context.events = answer.events.count(b"\n\n") - answer.events.endswith(DONE)
     reply.begin_stream(OK, answer.headers)
     await reply.events(answer.events, last=True)
 
 
-async def _stream(begun: Begun, reply: Reply, exchange: Exchange, gate: Gate) -> None:
+async def _stream(begun: Begun, context: RequestContext, reply: Reply) -> None:
     """Closes the stream where it did not come to its end."""
+    attempt = context.attempts[-1]
     try:
-        exchange.adapted = _with(exchange.adapted, begun.events.adapted)
+        attempt.add_changes(begun.events.adapted)
         reply.begin_stream(OK, begun.hop.dialect.relay_headers(begun.response.headers))
-        await _pump(begun, reply, exchange, gate)
+        await _pump(begun, attempt, reply)
     except BaseException:  # a client that leaves in mid-stream comes as a cancellation
         await begun.response.aclose()
         raise
     finally:
-        exchange.events = begun.events.events
-        exchange.usage = told(begun.events.usage)
-        exchange.adapted = _with(exchange.adapted, begun.events.adapted)
+        context.events = begun.events.events
+        context.usage = told(begun.events.usage)
+        attempt.add_changes(begun.events.adapted)
 
 
-async def _pass(passed: Passed, reply: Reply, exchange: Exchange, gate: Gate) -> None:
+async def _pass(passed: Passed, attempt: Attempt, reply: Reply) -> None:
     """Piece by piece, as fast as the client takes them; a failure leaves the response unfinished."""
     hop, response = passed.hop, passed.response
     held: list[bytes] = []
 
     def take(piece: bytes) -> bool:
-        exchange.keep_body("reply", piece)
+        attempt.keep_reply(piece)
         if reply.offer(piece):
             return True
         held.append(piece)
@@ -77,7 +77,7 @@ async def _pass(passed: Passed, reply: Reply, exchange: Exchange, gate: Gate) ->
             held.clear()
         await reply.events(b"".join(held), last=True)
     except TransportFault as fault:
-        raise broken(gate, hop, fault) from fault
+        raise broken(attempt, fault) from fault
     finally:
         await response.aclose()
 
@@ -89,14 +89,9 @@ def _length_bytes(response: Response) -> int | None:
     return int(length) if length is not None and length.isdigit() and not is_coded else None
 
 
-def _with(adapted: tuple[str, ...], more: tuple[str, ...]) -> tuple[str, ...]:
-    """Both, in order, each name once."""
-    return tuple(dict.fromkeys((*adapted, *more))) if more else adapted
-
-
-async def _pump(begun: Begun, reply: Reply, exchange: Exchange, gate: Gate) -> None:
+async def _pump(begun: Begun, attempt: Attempt, reply: Reply) -> None:
     """Each run of whole events leaves the moment it is here; returns when the stream ended well."""
-    events, outlet = begun.events, _Outlet(begun.events, reply, exchange, begun.ready)
+    events, outlet = begun.events, _Outlet(begun.events, attempt, reply, begun.ready)
     at_end = begun.whole
     while not (at_end or outlet.is_over):
         await outlet.flush()
@@ -105,7 +100,7 @@ async def _pump(begun: Begun, reply: Reply, exchange: Exchange, gate: Gate) -> N
             if at_end:
                 outlet.hold(events.finish())
         except TransportFault as fault:
-            events.broken(broken(gate, begun.hop, fault))
+            events.broken(broken(attempt, fault))
             at_end = True
     if events.failure is not None:
         await reply.events(outlet.held)
@@ -117,10 +112,11 @@ class _Outlet:
     """Passes pieces on for as long as the stream goes on and the client takes them; the run of events
     that waits, for room or for the stream's last words, is `held`."""
 
-    def __init__(self, events: EventStream, reply: Reply, exchange: Exchange, ready: bytes) -> None:
+    def __init__(self, events: EventStream, attempt: Attempt, reply: Reply, ready: bytes) -> None:
         self._events = events
+        self._attempt = attempt
+        self._keeps_bodies = attempt.gate.config.log.bodies
         self._reply = reply
-        self._exchange = exchange
         self.held = b""
         self.hold(ready)
 
@@ -129,15 +125,15 @@ class _Outlet:
         return self._events.done or self._events.failure is not None
 
     def hold(self, ready: bytes) -> None:
-        self._exchange.keep_body("reply", ready)
+        self._attempt.keep_reply(ready)
         self.held = ready
 
     def take(self, piece: bytes) -> bool:
         """Whether `piece` went on at once, and the next one may come. All in one frame: this is called for each."""
         events = self._events
         ready = events.feed(piece)
-        if self._exchange.keeps_bodies:
-            self._exchange.keep_body("reply", ready)
+        if self._keeps_bodies:
+            self._attempt.keep_reply(ready)
         if events.done or events.failure is not None or (ready and not self._reply.offer(ready)):
             self.held = ready
             return False

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
-from gatepass.call import Client, Headers
+from gatepass.call import Client, Surface
+from gatepass.context import RequestContext
 from gatepass.errors import GatepassError
-from gatepass.observe.exchange import Exchange
-from gatepass.runtime import Clock
-from gatepass.surface.openai_error import error_body, error_headers, stream_error
+from gatepass.surface.openai_error import error_body, error_headers, response_error, stream_error
 
 Fields = list[tuple[bytes, bytes]]
 
@@ -25,14 +24,10 @@ _STREAM_FIELDS = frozenset(name for name, _ in STREAM_HEADERS)
 class Reply:
     """The first hop's response under way: not begun, begun, ended, and out when the client's connection has it."""
 
-    def __init__(self, client: Client, exchange: Exchange, clock: Clock) -> None:
-        self._client = client
-        self._exchange = exchange
-        self._clock = clock
-        self.more: Headers = ()
-        """Fields for whatever response it becomes: what a browser's page may read."""
-        self.last_word: Callable[[GatepassError], bytes] = stream_error
-        """How a begun stream is told of an error, in the protocol that the client speaks."""
+    def __init__(self, client: Client, context: RequestContext) -> None:
+        self.client = client
+        self._context = context
+        self._clock = context.gate.clock
         self._is_raw = False
         self.begun = False
         self.ended = False
@@ -43,16 +38,16 @@ class Reply:
     @property
     def sent_bytes(self) -> int:
         """Of the body so far."""
-        return self._exchange.bytes_out
+        return self._context.bytes_out
 
     async def whole(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
         """Send a complete response."""
         self._begin(status, headers, len(body))
-        exchange = self._exchange
-        exchange.first_byte_s = exchange.head_s
-        exchange.bytes_out += len(body)
+        context = self._context
+        context.first_byte_s = context.head_s
+        context.bytes_out += len(body)
         self.ended = True
-        await self._client.write(body, last=True)
+        await self.client.write(body, last=True)
         self.is_out = True
 
     def begin_stream(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
@@ -76,64 +71,65 @@ class Reply:
 
     def offer(self, data: bytes) -> bool:
         """Send a run of whole events of a begun stream, if that can be done without waiting."""
-        if not self._client.offer(data):
+        if not self.client.offer(data):
             return False
-        exchange = self._exchange
-        if exchange.first_byte_s is None:
+        context = self._context
+        if context.first_byte_s is None:
             self._mark_first_byte()
-        exchange.bytes_out += len(data)
+        context.bytes_out += len(data)
         return True
 
     def comment(self, line: bytes) -> None:
         """Send a sign of life to a begun stream, where the client takes it at once: it is no part of an answer."""
-        if self._client.offer(line):
-            self._exchange.bytes_out += len(line)
+        if self.client.offer(line):
+            self._context.bytes_out += len(line)
 
     async def fail(self, error: GatepassError) -> None:
         """Tell the client of `error`: as the response itself, or as the last event of a begun stream.
 
         A begun raw response stays unfinished, and the connection breaks off with it.
         """
-        self._exchange.error = error
+        self._context.error = error
         if self.ended or self._is_raw:
             return
         if self.begun:
-            await self.events(self.last_word(error), last=True)
+            is_response = self._context.operation == Surface.RESPONSES
+            await self.events(response_error(error) if is_response else stream_error(error), last=True)
             return
         await self.whole(error.http_status, [*error_headers(error), *error.relayed], error_body(error))
 
     def _begin(self, status: int, headers: Iterable[tuple[bytes, bytes]], length_bytes: int | None = None) -> None:
         self.begun = True
-        exchange, inbound = self._exchange, self._exchange.inbound
-        exchange.status = status
-        exchange.head_s = head_s = self._clock.now() - inbound.arrived_s
-        timing = _server_timing(head_s, exchange.token_wait_s)
-        own = ((b"x-request-id", inbound.id.encode("latin-1")), (b"server-timing", timing))
-        fields = [*headers, *self.more, *own]
-        if exchange.adapted or exchange.tried or exchange.attempts > 1:
-            fields += _told(exchange)
-        self._client.start(status, fields, length_bytes)
+        context = self._context
+        context.status = status
+        context.head_s = head_s = self._clock.now() - context.inbound.arrived_s
+        timing = _server_timing(head_s, context.token_wait_s)
+        own = ((b"x-request-id", context.inbound.id.encode("latin-1")), (b"server-timing", timing))
+        fields = [*headers, *context.headers, *own]
+        if context.attempts:
+            _add_changes(fields, context)
+        self.client.start(status, fields, length_bytes)
 
     async def _write(self, data: bytes, *, last: bool) -> None:
-        self._exchange.bytes_out += len(data)
-        await self._client.write(data, last=last)
+        self._context.bytes_out += len(data)
+        await self.client.write(data, last=last)
         self.is_out = last
 
     def _mark_first_byte(self) -> None:
-        if self._exchange.first_byte_s is None:
-            self._exchange.first_byte_s = self._clock.now() - self._exchange.inbound.arrived_s
+        context = self._context
+        if context.first_byte_s is None:
+            context.first_byte_s = self._clock.now() - context.inbound.arrived_s
 
 
-def _told(exchange: Exchange) -> Fields:
-    """What was done on the way, as far as the client is told."""
-    told: Fields = []
-    if exchange.adapted:
-        told.append((b"x-gatepass-adapted", ", ".join(exchange.adapted).encode("latin-1", "replace")))
-    if exchange.tried and exchange.error is not None:
-        told.append((b"x-gatepass-tried", ", ".join(exchange.tried).encode("latin-1", "replace")))
-    if exchange.attempts > 1:
-        told.append((b"x-gatepass-attempts", str(exchange.attempts).encode()))
-    return told
+def _add_changes(fields: Fields, context: RequestContext) -> None:
+    """Add what was changed, tried in vain and sent more than once, as far as the client is told."""
+    attempt, requests = context.attempts[-1], context.requests
+    if attempt.adapted:
+        fields.append((b"x-gatepass-adapted", ", ".join(attempt.adapted).encode("latin-1", "replace")))
+    if attempt.tried and context.error is not None:
+        fields.append((b"x-gatepass-tried", ", ".join(attempt.tried).encode("latin-1", "replace")))
+    if requests > 1:
+        fields.append((b"x-gatepass-attempts", str(requests).encode()))
 
 
 def _server_timing(head_s: float, token_wait_s: float) -> bytes:

@@ -3,79 +3,88 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable
-from functools import partial
+
+from msgspec.structs import replace
 
 from gatepass.adapt.chain import adapt
+from gatepass.adapt.changes.change import Revision
 from gatepass.adapt.changes.streams import STREAMED
 from gatepass.adapt.profile import Prepared
+from gatepass.adapt.rerank.answer import Unfit, answer
+from gatepass.adapt.rerank.question import Asked
+from gatepass.adapt.rerank.shape import Shaped
+from gatepass.adapt.rule import Rule
 from gatepass.attempt import accepted, renew, send
 from gatepass.call import Call, Complaint, Request, Surface, Target, header
-from gatepass.errors import UpstreamError, UpstreamRefusal
+from gatepass.context import Attempt, RequestContext
+from gatepass.errors import UpstreamError, UpstreamInvalid, UpstreamRefusal
 from gatepass.gate import Gate, Hop
 from gatepass.heartbeat import HOLD_S, STREAM_HOLD_S, Heartbeat
 from gatepass.lessons import Pupil
-from gatepass.observe.exchange import Exchange
 from gatepass.parts import embedded
-from gatepass.ranking import ranked, rules_at
 from gatepass.relay.sign import sign_of
-from gatepass.upload import Form, Outgoing
+from gatepass.upload import Outgoing
 from gatepass.upstream.hints import of_model, sentence
 from gatepass.upstream.raw import passed_on
-from gatepass.verdict import Answer, Begun, judge
+from gatepass.verdict import Answer, Begun, Whole, judge
 
 
-async def try_at(
-    gate: Gate,
-    call: Call,
-    target: Target,
-    exchange: Exchange,
-    profile: Prepared,
-    heartbeat: Heartbeat | None = None,
-    form: Form | None = None,
-) -> Answer:
+async def try_at(context: RequestContext, call: Call, target: Target, heartbeat: Heartbeat | None = None) -> Answer:
     """adapt ─► encode ─► authorize ─► send ─► judge, at one target; again for as long as a refusal teaches.
 
-    `call` is that of a client of `profile`; where one waits for it, `heartbeat` tells him that it is still under way.
-    `form` is the body of a call that is a form. Raises what the answer really is, in the end.
+    `call` is as the client sent it. Where a client waits for it, `heartbeat` tells him that it is still under way.
+    Raises what the answer really is, in the end.
     """
-    hop = gate.hops[target.upstream]
-    exchange.upstream, exchange.upstream_model = hop.name, target.model
-    base = adapt(call, target, rules_at(gate, hop, call, target, profile))
+    attempt = context.attempt(call, target)
+    gate, hop = attempt.gate, attempt.hop
+    base = adapt(call, target, rules_at(gate, hop, call, target, context.profile))
     if not call.body:
         adapted = adapt(base, target, hop.dialect.rules)
-        upload = None if form is None else form.as_model(target.model)
-        exchange.adapted = adapted.adapted if upload is None else (*adapted.adapted, *upload.adapted)
+        upload = None if context.form is None else context.form.as_model(target.model)
+        attempt.adapted = adapted.adapted if upload is None else (*adapted.adapted, *upload.adapted)
         try:
-            answer = await _asked(gate, call, adapted, hop, target, exchange, profile, upload)
+            answer = await _asked(attempt, adapted, context.inbound.query, upload)
         except UpstreamError as error:
-            raise _of_name(error, call, target) from error.__cause__
+            raise _of_name(attempt, error) from error.__cause__
         if isinstance(answer, Begun):
-            _keep_alive(gate, call, profile, heartbeat, STREAM_HOLD_S)
-        accepted(hop, exchange)
+            _keep_alive(attempt, heartbeat, STREAM_HOLD_S)
+        accepted(attempt)
         return answer
     is_streamed = call.stream and call.operation.surface in STREAMED
     if is_streamed:
-        _keep_alive(gate, call, profile, heartbeat, STREAM_HOLD_S)
-    with Pupil(gate, hop, target, base, exchange) as pupil:
+        _keep_alive(attempt, heartbeat, STREAM_HOLD_S)
+    with Pupil(attempt, base) as pupil:
         await pupil.my_turn()
         while True:
             adapted = adapt(pupil.plan(), target, hop.dialect.rules)
-            exchange.adapted = adapted.adapted
+            attempt.adapted = adapted.adapted
             if is_streamed and not adapted.stream:
-                _keep_alive(gate, call, profile, heartbeat, HOLD_S)
+                _keep_alive(attempt, heartbeat, HOLD_S)
             try:
-                answer = await _asked(gate, call, adapted, hop, target, exchange, profile)
+                answer = await _asked(attempt, adapted, context.inbound.query)
             except UpstreamError as error:
                 if pupil.taught(error):
                     continue
-                raise _of_name(pupil.given_up(adapted, error), call, target) from error.__cause__
+                raise _of_name(attempt, pupil.given_up(adapted, error)) from error.__cause__
             pupil.succeeded()
-            accepted(hop, exchange)
+            accepted(attempt)
             return answer
 
 
-def _of_name(error: UpstreamError, call: Call, target: Target) -> UpstreamError:
+def rules_at(gate: Gate, hop: Hop, call: Call, target: Target, profile: Prepared) -> tuple[Rule, ...]:
+    """The rules that `call` goes through at `hop` before any lesson: those of its caller's profile, of a reranker's
+    shape, then the gate's. A call without a body goes as it is."""
+    if not call.body:
+        return ()
+    rules, own = gate.rules_for(call), profile.rules[hop.settings.dialect]
+    if call.operation.surface is Surface.RERANK:
+        rules = (Revision("rerank", (Shaped(hop.settings.rerank_shape, call.model or target.model),)), *rules)
+    return (*own, *rules) if own else rules
+
+
+def _of_name(attempt: Attempt, error: UpstreamError) -> UpstreamError:
     """`error`, with advice where the upstream does not know the client's name of the model, which went up as it was."""
+    call, target = attempt.call, attempt.target
     said: Complaint | None = error.complaint if isinstance(error, UpstreamRefusal) else None
     if said is None or not call.model or target.model not in (None, call.model):
         return error
@@ -84,59 +93,60 @@ def _of_name(error: UpstreamError, call: Call, target: Target) -> UpstreamError:
     return error
 
 
-def _keep_alive(gate: Gate, call: Call, profile: Prepared, heartbeat: Heartbeat | None, hold_s: float) -> None:
+def _keep_alive(attempt: Attempt, heartbeat: Heartbeat | None, hold_s: float) -> None:
     """Signs of life for a client that waits for a stream, in the form that it reads, if there is one."""
     if heartbeat is None:
         return
-    sign = sign_of(profile.settings, call, gate.clock.wall)
+    sign = sign_of(attempt.profile, attempt.call, attempt.gate.clock.wall)
     if sign is not None:
         heartbeat.start(sign, hold_s)
 
 
-def _asked(
-    gate: Gate,
-    call: Call,
-    adapted: Call,
-    hop: Hop,
-    target: Target,
-    exchange: Exchange,
-    profile: Prepared,
-    upload: Outgoing | None = None,
-) -> Awaitable[Answer]:
-    """The judged answer to `adapted`, with `upload` as its body, which is what `hop` is sent for the client's own
-    `call`."""
-    surface = call.operation.surface
+def _asked(attempt: Attempt, adapted: Call, query: bytes, upload: Outgoing | None = None) -> Awaitable[Answer]:
+    """The judged answer to `adapted`, with `upload` as its body: what the upstream is sent for the client's call."""
+    surface = adapted.operation.surface
     if surface is Surface.EMBEDDINGS:
-        return _embedded(gate, call, adapted, hop, target, exchange, profile)
-    request = _encoded(adapted, hop, target)
+        return embedded(attempt, adapted, _ask_part)
+    request = _encoded(attempt, adapted)
     if surface is Surface.RERANK:
-        return ranked(call, hop.name, partial(_ask, gate, call, hop, request, exchange, profile))
+        return _ranked(attempt, request)
     if surface is Surface.RAW:
-        request = passed_on(request, call.headers, exchange.inbound.query, upload)
-    return _ask(gate, call, hop, request, exchange, profile)
+        request = passed_on(request, attempt.call.headers, query, upload)
+    return _ask(attempt, request)
 
 
-def _embedded(
-    gate: Gate, call: Call, adapted: Call, hop: Hop, target: Target, exchange: Exchange, profile: Prepared
-) -> Awaitable[Answer]:
-    def ask(part: Call, share: Exchange) -> Awaitable[Answer]:
-        return _ask(gate, call, hop, _encoded(part, hop, target), share, profile)
-
-    return embedded(call, adapted, hop.name, exchange, ask)
+def _ask_part(attempt: Attempt, part: Call) -> Awaitable[Answer]:
+    return _ask(attempt, _encoded(attempt, part))
 
 
-def _encoded(call: Call, hop: Hop, target: Target) -> Request:
+def _encoded(attempt: Attempt, call: Call) -> Request:
+    hop, target = attempt.hop, attempt.target
     settings, timeouts = hop.settings, target.timeouts or hop.timeouts
     return hop.dialect.encode(call, target, settings.base_url, timeouts, settings.forward_headers)
 
 
-async def _ask(gate: Gate, call: Call, hop: Hop, request: Request, exchange: Exchange, profile: Prepared) -> Answer:
+async def _ranked(attempt: Attempt, request: Request) -> Whole:
+    """The ranking that the client's own call asked for, out of the upstream's reply to `request`.
+
+    Raises UpstreamInvalid for a reply that ranks nothing: clients take what they cannot read for zeros.
+    """
+    asked = Asked.of(attempt.call.body)
+    held = await _ask(attempt, request)
+    if not isinstance(held, Whole):
+        raise TypeError("only chats are streamed")
+    body = answer(held.body, asked)
+    if isinstance(body, Unfit):
+        raise UpstreamInvalid(f"The upstream's answer is no ranking: {body.reason}.", upstream=attempt.hop.name)
+    return held if body is held.body else replace(held, body=body)
+
+
+async def _ask(attempt: Attempt, request: Request) -> Answer:
     """A judged answer; where it turned out to be a rejection of the token, the next one, to a new token."""
-    try:
-        response = await send(gate, hop, request, exchange)
-        said_id = header(response.headers, b"x-request-id")
-        exchange.upstream_request_id = said_id.decode("latin-1")[:100] if said_id is not None else None
-        return await judge(gate, call, hop, response, exchange, profile.settings)
-    except UpstreamError as error:
-        await renew(gate, hop, error, exchange, request)
-    return await _ask(gate, call, hop, request, exchange, profile)
+    while True:
+        try:
+            response = await send(attempt, request)
+            said_id = header(response.headers, b"x-request-id")
+            attempt.upstream_request_id = said_id.decode("latin-1")[:100] if said_id is not None else None
+            return await judge(attempt, response)
+        except UpstreamError as error:
+            await renew(attempt, error, request)

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from gatepass.adapt.model_name import ADDED
+from gatepass.call import Operation
+from gatepass.config.server import Limits
 from gatepass.errors import InvalidRequest
-from gatepass.observe.exchange import Exchange
 from gatepass.surface.form_data import IN_QUOTES, FormScan
 
 KEPT_BYTES = 1024 * 1024
@@ -30,33 +31,29 @@ class Sender(Protocol):
 class Form:
     """The client's side: reads pieces as they are wanted. `model` is what the form names, as far as it was read.
 
-    `held_bytes`: a form that is not longer is held until its model is known, for many clients write their file first.
-    0 is for a form that is about no model: none is looked for, and what it names is nobody's.
+    A form that is not longer than `limits.body_bytes` is held until its model is known, because many clients write
+    their file first. An `operation` that is about no model needs none: the form is not searched for one.
     """
 
     def __init__(
-        self,
-        sender: Sender,
-        exchange: Exchange,
-        limit_bytes: int,
-        boundary: bytes,
-        length_bytes: int | None,
-        held_bytes: int = KEPT_BYTES,
+        self, sender: Sender, operation: Operation, limits: Limits, boundary: bytes, length_bytes: int | None
     ) -> None:
         self.length_bytes = length_bytes
+        self.bytes_in = 0
+        """As much of it as was read."""
         self.routed: str | None = None
         """The name that the call was routed by, where the form names another or none; "" where it has none."""
         self.is_whole = self.has_begun = self.model_is_late = False
         self._sender = sender
-        self._exchange = exchange
-        self._limit_bytes = limit_bytes
+        self._operation = operation
+        self._limit_bytes = limits.upload_bytes
         self._scan = FormScan(boundary)
         self._kept: list[bytes] = []
         self._kept_bytes = 0
         self._look_bytes = self._keep_bytes = KEPT_BYTES
-        self._names_model = held_bytes > 0
-        if length_bytes is None or length_bytes <= held_bytes:
-            self._look_bytes = max(KEPT_BYTES, held_bytes)
+        self._names_model = operation.names_model
+        if operation.names_model and (length_bytes is None or length_bytes <= limits.body_bytes):
+            self._look_bytes = max(KEPT_BYTES, limits.body_bytes)
 
     @property
     def model(self) -> str | None:
@@ -83,7 +80,7 @@ class Form:
         that comes when the form, routed without it, is on its way."""
         piece = await self._sender.piece(self._limit_bytes)
         self.is_whole = not piece
-        self._exchange.bytes_in += len(piece)
+        self.bytes_in += len(piece)
         self._scan.feed(piece)
         if self.is_whole:
             self._scan.finish()
@@ -138,7 +135,7 @@ class Form:
         )
 
     def _advice(self) -> str:
-        setting = f"operations.{self._exchange.operation}.model"
+        setting = f"operations.{self._operation.name}.model"
         return f"Send `model` before the file, or have {setting} set in gatepass and leave it out."
 
 

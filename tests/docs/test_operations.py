@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from gatepass.observe.access_line import AccessLine
+from gatepass.observe.access_record import AccessRecord
 from gatepass.observe.metrics import CredentialSample, Metrics
 
 TEXT = (Path(__file__).parents[2] / "docs/operations.md").read_text()
@@ -19,7 +19,7 @@ def test_every_metric_is_documented_with_its_labels_and_none_besides():
 
 
 def test_every_field_of_the_access_line_is_documented():
-    fields = AccessLine.__struct_fields__
+    fields = AccessRecord.__struct_fields__
     table = TEXT.partition("## The access line")[2].partition("## Response headers")[0]
     assert set(re.findall(r"`(\w+)`", table)) >= set(fields) - {"stream"}
     assert "stream" in fields

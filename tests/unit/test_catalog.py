@@ -14,9 +14,9 @@ from gatepass.call import Request, Response
 from gatepass.catalog import FAILED_S, FRESH_S, Catalog
 from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
+from gatepass.context import RequestContext
 from gatepass.errors import ModelNotFound
 from gatepass.gate import build_gate
-from gatepass.observe.exchange import Exchange
 from gatepass.transport.seam import pour
 from tests.unit.clock import DrivenClock, settle
 
@@ -73,8 +73,16 @@ def over(upstream: Upstream, clock: DrivenClock, **blocks: Any) -> Catalog:
     return Catalog(replace(gate, hops={"chat": replace(gate.hops["chat"], transport=upstream)}))
 
 
+def asking() -> RequestContext:
+    """The request of a caller who may see every model."""
+    gate = build_gate(Config.model_validate({"upstreams": {"chat": {"base_url": "http://127.0.0.1:9/v1"}}}))
+    context = RequestContext.of_own(gate, gate.profiles["plain"])
+    context.caller = ANYBODY
+    return context
+
+
 async def ids(catalog: Catalog) -> list[str]:
-    said = json.loads(await catalog.listing(ANYBODY, Exchange.silent()))
+    said = json.loads(await catalog.listing(asking()))
     return [model["id"] for model in said["data"]]
 
 
@@ -86,7 +94,7 @@ async def test_a_fault_that_nobody_expected_is_no_empty_list():
         with pytest.raises(Bug, match="oops"):
             await ids(catalog)
         with pytest.raises(Bug, match="oops"):
-            await catalog.entry("m", ANYBODY, Exchange.silent())
+            await catalog.entry(asking(), "m")
     assert upstream.asked == 1
     await clock.advance(FAILED_S)
     upstream.says = Listed("m")
@@ -137,9 +145,9 @@ async def test_a_model_that_is_known_is_described_at_once_and_another_one_looked
     assert await ids(catalog) == ["old"]
     await clock.advance(FRESH_S)
     upstream.says = None
-    known = await catalog.entry("old", ANYBODY, Exchange.silent())
+    known = await catalog.entry(asking(), "old")
     assert json.loads(known)["id"] == "old"
-    looking = [asyncio.create_task(catalog.entry(name, ANYBODY, Exchange.silent())) for name in ("new", "none")]
+    looking = [asyncio.create_task(catalog.entry(asking(), name)) for name in ("new", "none")]
     await settle()
     assert [task.done() for task in looking] == [False, False]
     upstream.says = Listed("old", "new")

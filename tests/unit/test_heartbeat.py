@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from gatepass.call import Inbound
+from gatepass.config.model import Config
+from gatepass.context import RequestContext
+from gatepass.gate import build_gate
 from gatepass.heartbeat import EVERY_S, HOLD_S, STREAM_HOLD_S, Heartbeat
-from gatepass.observe.exchange import Exchange
 from gatepass.relay.sign import COMMENT, COMMENT_AFTER_ID, comment
 from gatepass.reply import Reply
 from gatepass.runtime import Rounds
@@ -59,8 +61,10 @@ class Events:
 class Scene:
     def __init__(self) -> None:
         self.client, self.clock = Client(), DrivenClock()
-        self.exchange = Exchange(Inbound("id", "POST", "/", (), "", self.clock.now()))
-        self.reply = Reply(self.client, self.exchange, self.clock)
+        gate = build_gate(Config.model_validate({"upstreams": {"chat": {"base_url": "http://h/v1"}}}), self.clock)
+        inbound = Inbound("id", "POST", "/", (), "", self.clock.now())
+        self.context = RequestContext(inbound, gate, gate.profiles["plain"])
+        self.reply = Reply(self.client, self.context)
         self.heartbeat = Heartbeat(self.reply, self.clock, Rounds(self.clock, ROUND_S))
 
 
@@ -88,7 +92,7 @@ async def test_then_a_sign_comes_at_every_turn_and_each_is_a_block_of_its_own(sc
     scene.heartbeat.start(comment, HOLD_S)
     await scene.clock.advance(HOLD_S + 3 * EVERY_S)
     assert scene.client.data == b": keep-alive\n\n" * 4
-    assert (scene.exchange.bytes_out, scene.exchange.first_byte_s) == (len(COMMENT) * 4, None)
+    assert (scene.context.bytes_out, scene.context.first_byte_s) == (len(COMMENT) * 4, None)
 
 
 async def test_the_wait_is_one_over_all_attempts_and_can_only_become_shorter(scene):
@@ -120,7 +124,7 @@ async def test_where_no_sign_may_stand_nothing_is_written(scene):
     await scene.clock.advance(HOLD_S)
     scene.heartbeat.follow(Events())
     await scene.clock.advance(10 * EVERY_S)
-    assert (scene.client.data, scene.exchange.bytes_out) == (b": here\n\n", 8)
+    assert (scene.client.data, scene.context.bytes_out) == (b": here\n\n", 8)
 
 
 @pytest.mark.parametrize(("has_ids", "sign"), [(False, COMMENT), (True, COMMENT_AFTER_ID)])
@@ -173,7 +177,7 @@ async def test_a_client_that_does_not_read_is_sent_no_more(scene):
     scene.heartbeat.start(comment, HOLD_S)
     scene.client.takes = False
     await scene.clock.advance(HOLD_S + 100 * EVERY_S)
-    assert (scene.client.status, scene.client.data, scene.exchange.bytes_out) == (200, b"", 0)
+    assert (scene.client.status, scene.client.data, scene.context.bytes_out) == (200, b"", 0)
     scene.client.takes = True
     await scene.clock.advance(EVERY_S)
     assert scene.client.data == COMMENT

@@ -14,10 +14,10 @@ from gatepass.adapt.lesson import Lesson
 from gatepass.admission.keys import hash_key
 from gatepass.call import Call, Complaint, Operation, Surface, Target
 from gatepass.config.model import Config
+from gatepass.context import Attempt
 from gatepass.errors import UpstreamClosed, UpstreamEmpty, UpstreamError, UpstreamRefusal, UpstreamTimeout
 from gatepass.gate import Gate, build_gate
 from gatepass.lessons import Pupil
-from gatepass.observe.exchange import Exchange
 from tests.unit.adapt.calls import CHAT, EMBEDDINGS, a_call
 from tests.unit.clock import DrivenClock
 
@@ -43,22 +43,25 @@ def refusal(message: str = NO_STREAM, status: int = 400, **more: Any) -> Upstrea
 
 
 class Street:
-    """Asks as the pipeline does, and remembers the exchange."""
+    """Asks as the pipeline does, and remembers the attempt."""
 
     def __init__(self, gate: Gate) -> None:
         self.gate = gate
-        self.exchange = Exchange.silent()
+        self.attempt = self._attempt(a_chat())
         self.sent: list[Call] = []
+
+    def _attempt(self, call: Call) -> Attempt:
+        return Attempt(self.gate, self.gate.hops["chat"], TARGET, call)
 
     async def ask(self, call: Call, *answers: UpstreamError | None) -> UpstreamError | None:
         """`answers` to one try after the other; what the client sees in the end."""
-        self.exchange, self.sent = Exchange.silent(), []
+        self.attempt, self.sent = self._attempt(call), []
         said = iter(answers)
-        with Pupil(self.gate, self.gate.hops["chat"], TARGET, call, self.exchange) as pupil:
+        with Pupil(self.attempt, call) as pupil:
             await pupil.my_turn()
             while True:
                 self.sent.append(pupil.plan())
-                self.exchange.adapted = self.sent[-1].adapted
+                self.attempt.adapted = self.sent[-1].adapted
                 error = next(said)
                 if error is None:
                     pupil.succeeded()
@@ -103,7 +106,7 @@ async def test_a_known_model_that_begins_to_refuse_teaches_all_the_same(street, 
     assert await street.ask(a_chat(), refusal(), None) is None
     assert [call.adapted for call in street.sent] == [(), ("stream=synth",)]
     assert events(caplog) == ["lesson_learned"]
-    assert street.exchange.tried == ()
+    assert street.attempt.tried == ()
     assert b'gatepass_lessons_total{event="learned",upstream="chat"} 1.0' in street.gate.metrics.exposition()
     await street.ask(a_chat(), None)
     assert street.sent[0].adapted == ("stream=synth",)
@@ -112,8 +115,8 @@ async def test_a_known_model_that_begins_to_refuse_teaches_all_the_same(street, 
 async def test_what_another_request_has_learned_meanwhile_is_taken_over(street, caplog):
     caplog.set_level(logging.INFO, "gatepass.lessons")
     await street.ask(a_chat(), None)
-    call, hop = a_chat(), street.gate.hops["chat"]
-    with Pupil(street.gate, hop, TARGET, call, street.exchange) as pupil:
+    call = a_chat()
+    with Pupil(street.attempt, call) as pupil:
         assert pupil.plan() is call
         await Street(street.gate).ask(a_chat(), refusal(), None)
         assert pupil.taught(refusal())
@@ -126,14 +129,14 @@ async def test_the_first_error_is_shown_and_what_was_tried_in_vain(street, caplo
     caplog.set_level(logging.INFO, "gatepass.lessons")
     first = refusal()
     assert await street.ask(a_chat(), first, UpstreamClosed("gone", upstream="chat")) is first
-    assert (street.exchange.tried, street.exchange.adapted) == (("stream=synth",), ())
+    assert (street.attempt.tried, street.attempt.adapted) == (("stream=synth",), ())
     assert events(caplog) == ["lesson_failed"]
 
 
 async def test_an_error_about_something_else_is_the_one_that_is_shown(street):
     other = refusal("slow down", 429)
     assert await street.ask(a_chat(), refusal(), other) is other
-    assert street.exchange.adapted == ("stream=synth",)
+    assert street.attempt.adapted == ("stream=synth",)
 
 
 NO_STOP = "Unsupported parameter: 'stop' is not supported with this model."
@@ -147,7 +150,7 @@ async def test_what_is_left_after_a_change_that_helped_is_shown_with_it_and_with
         f"{NO_STOP} Already changed: stream=synth. To have stop left out: upstreams.chat.learn_also: [stop]."
         " The model 'gpt-4o' may do what was asked for."
     )
-    assert (street.exchange.tried, street.exchange.adapted) == ((), ("stream=synth",))
+    assert (street.attempt.tried, street.attempt.adapted) == ((), ("stream=synth",))
     assert await street.ask(a_chat(), None) is None
     assert street.sent[0].adapted == ("stream=synth",)
 
@@ -160,7 +163,7 @@ async def test_while_a_change_is_not_tried_again_the_refusal_says_so(street):
     assert shown.message.startswith(
         f"{NO_STREAM} stream=synth is not made again for 40 s, because it helped nothing when it was made last."
     )
-    assert street.exchange.tried == ()
+    assert street.attempt.tried == ()
 
 
 async def test_a_timeout_after_a_change_is_told_as_a_timeout(street, caplog):
@@ -168,7 +171,7 @@ async def test_a_timeout_after_a_change_is_told_as_a_timeout(street, caplog):
     late = UpstreamTimeout("It said nothing for 60 s.", upstream="chat", phase="first_byte")
     assert await street.ask(a_chat(), refusal(), late) is late
     assert (late.message, events(caplog)) == ("It said nothing for 60 s.", [])
-    assert street.exchange.adapted == ("stream=synth",)
+    assert street.attempt.adapted == ("stream=synth",)
     assert await street.ask(a_chat(), None) is None
     assert street.sent[0].adapted == ("stream=synth",)
 
@@ -203,7 +206,7 @@ async def test_what_is_learned_off_is_said_to_be(street):
         f"{NO_STREAM} To have such requests adapted (stream=synth): upstreams.chat.learn: on, or stream: emulate in the"
         " model's entry under models. The model 'gpt-4o' may do what was asked for."
     )
-    assert off.exchange.tried == ()
+    assert off.attempt.tried == ()
 
 
 async def test_token_ids_that_are_refused_or_come_to_nothing_get_advice(street):

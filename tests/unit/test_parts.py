@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Coroutine
 from typing import Any
 
 import pytest
@@ -11,10 +12,12 @@ import pytest
 from gatepass.adapt.changes.change import revised
 from gatepass.adapt.changes.vectors import SplitInputs
 from gatepass.adapt.embeddings import PARALLEL
-from gatepass.call import Call
+from gatepass.call import Call, Target
+from gatepass.config.model import Config
+from gatepass.context import Attempt
 from gatepass.errors import UpstreamClosed, UpstreamInvalid
-from gatepass.observe.exchange import Exchange
-from gatepass.parts import embedded
+from gatepass.gate import build_gate
+from gatepass.parts import Ask, embedded
 from gatepass.verdict import Made, Whole
 from tests.unit.adapt.calls import EMBEDDINGS, a_call
 from tests.unit.clock import settle
@@ -28,6 +31,18 @@ def a_request(count: int, limit: int) -> tuple[Call, Call]:
     return wanted, revised(wanted, [SplitInputs(limit)])[0]
 
 
+def an_attempt(wanted: Call, *, bodies: bool = False) -> Attempt:
+    """At the upstream `chat`, for the client's own call."""
+    blocks = {"upstreams": {"chat": {"base_url": "http://127.0.0.1:9/v1"}}, "log": {"bodies": bodies}}
+    gate = build_gate(Config.model_validate(blocks))
+    return Attempt(gate, gate.hops["chat"], Target("chat"), wanted)
+
+
+def asked(request: tuple[Call, Call], ask: Ask) -> Coroutine[Any, Any, Whole]:
+    wanted, adapted = request
+    return embedded(an_attempt(wanted), adapted, ask)
+
+
 class Upstream:
     """Answers each part when it is let go; `broken` are parts that fail, by their first input."""
 
@@ -39,11 +54,11 @@ class Upstream:
         self.asked: list[list[str]] = []
         self.under_way = self.most = self.cancelled = 0
 
-    async def ask(self, part: Call, exchange: Exchange) -> Whole:
+    async def ask(self, attempt: Attempt, part: Call) -> Whole:
         inputs = json.loads(part.body)["input"]
         self.asked.append(inputs)
-        exchange.attempts += 1
-        exchange.upstream_request_id = f"req-{inputs[0]}"
+        attempt.requests += 1
+        attempt.upstream_request_id = f"req-{inputs[0]}"
         self.under_way += 1
         self.most = max(self.most, self.under_way)
         try:
@@ -60,37 +75,40 @@ class Upstream:
 
 
 async def test_one_part_goes_as_it_is_and_comes_as_it_is():
-    upstream, exchange = Upstream(), Exchange.silent()
+    upstream = Upstream()
     wanted, adapted = a_request(2, 5)
     assert adapted is wanted
-    reply = await embedded(wanted, adapted, "chat", exchange, upstream.ask)
-    assert reply.body == (await upstream.ask(wanted, Exchange.silent())).body
-    assert (upstream.asked[0], exchange.attempts) == (["0", "1"], 1)
+    attempt = an_attempt(wanted)
+    reply = await embedded(attempt, adapted, upstream.ask)
+    assert reply.body == (await upstream.ask(an_attempt(wanted), wanted)).body
+    assert (upstream.asked[0], attempt.requests) == (["0", "1"], 1)
 
 
 async def test_several_parts_are_one_answer_and_one_story():
-    upstream, exchange = Upstream(), Exchange.silent()
-    reply = await embedded(*a_request(10, 3), "chat", exchange, upstream.ask)
+    upstream = Upstream()
+    wanted, adapted = a_request(10, 3)
+    attempt = an_attempt(wanted)
+    reply = await embedded(attempt, adapted, upstream.ask)
     document = json.loads(reply.body)
     assert [entry["embedding"] for entry in document["data"]] == [[float(at)] for at in range(10)]
     assert (document["usage"], reply.status, reply.headers) == ({"total_tokens": 10}, 200, HEADERS)
     assert upstream.asked == [["0", "1", "2"], ["3", "4", "5"], ["6", "7", "8"], ["9"]]
-    assert exchange.attempts == 4
+    assert (attempt.requests, attempt.written) == (4, True)
 
 
 async def test_what_was_wrong_with_an_answer_is_named_beside_what_was_done_to_it():
-    async def ask(part: Call, share: Exchange) -> Whole:
+    async def ask(share: Attempt, part: Call) -> Whole:
         data = [{"index": 1, "embedding": [1.0]}, {"index": 0, "embedding": [0.0]}]
         return Whole(200, HEADERS, json.dumps({"data": data}).encode(), ("unwrap=data",))
 
-    reply = await embedded(*a_request(2, 2), "chat", Exchange.silent(), ask)
+    reply = await asked(a_request(2, 2), ask)
     assert [entry["embedding"] for entry in json.loads(reply.body)["data"]] == [[0.0], [1.0]]
     assert reply.adapted == ("unwrap=data", "embeddings=order")
 
 
 async def test_no_more_than_a_few_are_under_way():
     upstream = Upstream(is_open=False)
-    asking = asyncio.create_task(embedded(*a_request(20, 2), "chat", Exchange.silent(), upstream.ask))
+    asking = asyncio.create_task(asked(a_request(20, 2), upstream.ask))
     await settle()
     assert (upstream.under_way, len(upstream.asked)) == (PARALLEL, PARALLEL)
     upstream.go.set()
@@ -101,7 +119,7 @@ async def test_no_more_than_a_few_are_under_way():
 async def test_no_more_bodies_and_tasks_are_there_than_requests_under_way():
     upstream = Upstream(is_open=False)
     before = len(asyncio.all_tasks())
-    asking = asyncio.create_task(embedded(*a_request(4000, 2), "chat", Exchange.silent(), upstream.ask))
+    asking = asyncio.create_task(asked(a_request(4000, 2), upstream.ask))
     await settle()
     assert len(asyncio.all_tasks()) - before == 1 + PARALLEL
     upstream.go.set()
@@ -109,85 +127,90 @@ async def test_no_more_bodies_and_tasks_are_there_than_requests_under_way():
 
 
 async def test_the_first_part_that_fails_ends_the_others_before_its_error_is_raised():
-    upstream, exchange = Upstream(is_open=False, broken=("2",)), Exchange.silent()
+    upstream = Upstream(is_open=False, broken=("2",))
+    wanted, adapted = a_request(20, 2)
+    attempt = an_attempt(wanted)
 
-    async def ask(part: Call, share: Exchange) -> Whole:
+    async def ask(share: Attempt, part: Call) -> Whole:
         if json.loads(part.body)["input"] == ["2", "3"]:
-            share.attempts += 1
+            share.requests += 1
             raise UpstreamClosed("part 2", upstream="chat")
-        return await upstream.ask(part, share)
+        return await upstream.ask(share, part)
 
     with pytest.raises(UpstreamClosed, match="part 2"):
-        await embedded(*a_request(20, 2), "chat", exchange, ask)
+        await embedded(attempt, adapted, ask)
     assert upstream.under_way == 0
     assert upstream.cancelled == len(upstream.asked) < 10
-    assert exchange.attempts == len(upstream.asked) + 1
+    assert attempt.requests == len(upstream.asked) + 1
 
 
 async def test_the_access_line_of_a_call_in_parts_tells_of_all_of_them():
-    exchange = Exchange.silent()
-    exchange.keeps_bodies, exchange.upstream_request_id = True, "of a try before"
+    wanted, adapted = a_request(6, 2)
+    attempt = an_attempt(wanted, bodies=True)
+    attempt.upstream_request_id = "of a try before"
 
-    async def ask(part: Call, share: Exchange) -> Whole:
+    async def ask(share: Attempt, part: Call) -> Whole:
         first = json.loads(part.body)["input"][0]
         share.upstream_request_id = f"req-{first}"
-        share.keep_body("reply", f"reply {first}".encode())
+        share.keep_reply(f"reply {first}".encode())
         body = json.dumps({"data": [{"index": at, "embedding": [1.0]} for at in range(2)]}).encode()
         return Whole(200, HEADERS, body, ("unwrap=data",) if first == "4" else ())
 
-    reply = await embedded(*a_request(6, 2), "chat", exchange, ask)
+    reply = await embedded(attempt, adapted, ask)
     assert reply.adapted == ("unwrap=data",)
-    assert exchange.upstream_request_id == "req-0,req-2,req-4"
-    assert exchange.bodies == {"reply": "reply 0\nreply 2\nreply 4"}
+    assert attempt.upstream_request_id == "req-0,req-2,req-4"
+    assert attempt.reply_text == "reply 0\nreply 2\nreply 4"
 
 
 async def test_the_part_that_failed_tells_first_what_it_was_answered():
-    exchange = Exchange.silent()
-    exchange.keeps_bodies = True
+    wanted, adapted = a_request(4, 2)
+    attempt = an_attempt(wanted, bodies=True)
 
-    async def ask(part: Call, share: Exchange) -> Whole:
+    async def ask(share: Attempt, part: Call) -> Whole:
         first = json.loads(part.body)["input"][0]
         share.upstream_request_id = f"req-{first}"
-        share.keep_body("reply", f"reply {first}".encode())
+        share.keep_reply(f"reply {first}".encode())
         if first == "2":
             share.adapted = ("tried=this",)
             raise UpstreamClosed("part 2", upstream="chat")
         return Whole(200, HEADERS, b"{}")
 
     with pytest.raises(UpstreamClosed):
-        await embedded(*a_request(4, 2), "chat", exchange, ask)
-    assert (exchange.upstream_request_id, exchange.bodies) == ("req-2,req-0", {"reply": "reply 2\nreply 0"})
-    assert exchange.adapted == ("tried=this",)
+        await embedded(attempt, adapted, ask)
+    assert (attempt.upstream_request_id, attempt.reply_text) == ("req-2,req-0", "reply 2\nreply 0")
+    assert attempt.adapted == ("tried=this",)
 
 
 async def test_parts_that_fail_together_leave_no_error_behind():
     upstream = Upstream(broken=("0", "2", "4"))
     with pytest.raises(UpstreamClosed):
-        await embedded(*a_request(6, 2), "chat", Exchange.silent(), upstream.ask)
+        await asked(a_request(6, 2), upstream.ask)
 
 
 async def test_a_cancelled_call_ends_every_part():
-    upstream, exchange = Upstream(is_open=False), Exchange.silent()
-    asking = asyncio.create_task(embedded(*a_request(20, 2), "chat", exchange, upstream.ask))
+    upstream = Upstream(is_open=False)
+    wanted, adapted = a_request(20, 2)
+    attempt = an_attempt(wanted)
+    asking = asyncio.create_task(embedded(attempt, adapted, upstream.ask))
     await settle()
     asking.cancel()
     with pytest.raises(asyncio.CancelledError):
         await asking
-    assert (upstream.under_way, upstream.cancelled, exchange.attempts) == (0, PARALLEL, PARALLEL)
+    assert (upstream.under_way, upstream.cancelled, attempt.requests) == (0, PARALLEL, PARALLEL)
 
 
 async def test_a_vector_less_is_an_error_however_it_came():
-    async def ask(part: Call, exchange: Exchange) -> Whole:
+    async def ask(share: Attempt, part: Call) -> Whole:
         return Whole(200, HEADERS, b'{"data":[{"index":0,"embedding":[1.0]}]}')
 
     for limit in (2, 5):
         with pytest.raises(UpstreamInvalid, match="there are 1 for 2 inputs"):
-            await embedded(*a_request(4 if limit == 2 else 2, limit), "chat", Exchange.silent(), ask)
+            await asked(a_request(4 if limit == 2 else 2, limit), ask)
 
 
 async def test_a_stream_is_no_answer_to_embeddings():
-    async def ask(part: Call, exchange: Exchange) -> Made:
+    async def ask(share: Attempt, part: Call) -> Made:
         return Made((), b"data: [DONE]\n\n", b"{}")
 
     with pytest.raises(TypeError):
-        await embedded(*a_request(1, 5), "chat", Exchange.silent(), ask)
+        await asked(a_request(1, 5), ask)

@@ -8,11 +8,11 @@ from urllib.parse import urlsplit
 from gatepass.attempt import explained, send
 from gatepass.call import Operation, Target
 from gatepass.catalog import model_list_request
+from gatepass.context import Attempt
 from gatepass.doctor.asking import Bound, within
 from gatepass.doctor.finding import PROVE, Check, Outcome, place
 from gatepass.errors import GatepassError, UpstreamAuth, UpstreamHtml, UpstreamRedirect, UpstreamRefusal
 from gatepass.gate import Gate, Hop
-from gatepass.observe.exchange import Exchange
 from gatepass.surface.operations import OPERATIONS
 from gatepass.surface.sample import call_of
 from gatepass.verdict import judge
@@ -49,12 +49,13 @@ async def of_list(gate: Gate, hop: Hop) -> Check:
 
 async def _listed(gate: Gate, hop: Hop) -> None:
     """Returns where `hop` answers well; raises what its answer really is, a refused token in a client's words."""
-    call, exchange = call_of(_operation("models")), Exchange.silent()
-    request = hop.dialect.encode(call, Target(hop.name), hop.settings.base_url, hop.timeouts)
+    call, target = call_of(_operation("models")), Target(hop.name)
+    attempt = Attempt(gate, hop, target, call)
+    request = hop.dialect.encode(call, target, hop.settings.base_url, hop.timeouts)
     try:
-        await judge(gate, call, hop, await send(gate, hop, request, exchange), exchange)
+        await judge(attempt, await send(attempt, request))
     except UpstreamAuth as refusal:
-        raise explained(gate, hop, refusal, exchange) from refusal.__cause__
+        raise explained(attempt, refusal) from refusal.__cause__
 
 
 def _unlisted(hop: Hop, error: GatepassError) -> Check:

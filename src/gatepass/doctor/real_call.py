@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from gatepass.adapt.profile import Prepared
 from gatepass.call import Call, Target
+from gatepass.context import RequestContext
 from gatepass.doctor.asking import Bound, within
 from gatepass.doctor.finding import Check, Outcome, place
 from gatepass.errors import CallerError, GatepassError, UpstreamRefusal
 from gatepass.gate import Gate, Hop
-from gatepass.observe.exchange import Exchange
 from gatepass.surface.sample import samples
 from gatepass.trial import try_at
 from gatepass.verdict import Whole
@@ -88,11 +88,11 @@ async def _first_taken(gate: Gate, trying: Try) -> _Taken:
 
 async def _taken(gate: Gate, trying: Try, call: Call) -> _Taken:
     """The answer to `call` from the street itself; raises what a client would be told."""
-    exchange = Exchange.silent()
-    answer = await try_at(gate, call, trying.target, exchange, trying.profile)
+    context = RequestContext.of_own(gate, trying.profile)
+    answer = await try_at(context, call, trying.target)
     if not isinstance(answer, Whole):
         raise TypeError("no stream was asked for")
-    return _Taken(answer.status, exchange.learned)
+    return _Taken(answer.status, context.attempts[-1].learned)
 
 
 def _bounds_otherwise(error: UpstreamRefusal) -> bool:

@@ -9,7 +9,6 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from gatepass.errors import GatepassError, UpstreamRefusal
-from gatepass.observe.exchange import Exchange
 from gatepass.observe.tally import Count, Counts, Histogram, Level, Times
 
 DURATIONS_S = (0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
@@ -31,7 +30,7 @@ class CredentialSample:
 
 
 class Series(NamedTuple):
-    """What the exchanges of one operation and one outcome add to."""
+    """What the requests of one operation and one outcome add to."""
 
     requests: Count
     duration: Histogram
@@ -92,21 +91,18 @@ class Metrics:
     def opened(self) -> None:
         self._in_flight.value += 1
 
-    def closed(self, exchange: Exchange) -> None:
-        """Count a finished exchange."""
-        operation, outcome = exchange.operation, exchange.outcome()
-        requests, duration, bytes_in, bytes_out = self._series.get((operation, outcome)) or self._new_series(
-            operation, outcome
-        )
+    def closed(self, operation: str, outcome: str, duration_s: float, bytes_in: int, bytes_out: int) -> None:
+        """Count a finished request."""
+        series = self._series.get((operation, outcome)) or self._new_series(operation, outcome)
         self._in_flight.value -= 1
-        requests.value += 1
-        duration.observe(exchange.ended_s or 0.0)
-        bytes_in.value += exchange.bytes_in
-        bytes_out.value += exchange.bytes_out
-        if exchange.events and exchange.first_byte_s is not None:
-            self._ttft.of(operation).observe(exchange.first_byte_s)
-        if exchange.error is not None:
-            self._errors.add((_code(exchange.error), exchange.error.hop))
+        series.requests.value += 1
+        series.duration.observe(duration_s)
+        series.bytes_in.value += bytes_in
+        series.bytes_out.value += bytes_out
+
+    def began_stream(self, operation: str, first_byte_s: float) -> None:
+        """Count a finished stream by the time until its first event."""
+        self._ttft.of(operation).observe(first_byte_s)
 
     def _new_series(self, operation: str, outcome: str) -> Series:
         """Looked up by label once, and kept: that is half of what counting takes."""
@@ -119,7 +115,7 @@ class Metrics:
         return series
 
     def refused(self, error: GatepassError) -> None:
-        """Count an error that was told without an exchange."""
+        """Count an error that a client was sent."""
         self._errors.add((_code(error), error.hop))
 
     def attempted(self, upstream: str) -> None:

@@ -49,7 +49,7 @@ async def begin(case: Case) -> Answer:
             if is_over or (held and not _may_wait(held, held_until_s - case.gate.clock.now())):
                 return Begun(case.hop, case.response, events, held)
     except TransportFault as fault:
-        raise broken(case.gate, case.hop, fault) from fault
+        raise broken(case.attempt, fault) from fault
     if opening.kind is not Kind.STREAM:
         return _made(case, await hold(case, b"".join(pieces)))
     held += _judged(case, b"", events.finish(), events)
@@ -130,8 +130,8 @@ def _wishes(case: Case, include_usage: bool | None) -> Wishes:
 
 def _judged(case: Case, piece: bytes, ready: bytes, events: EventStream) -> bytes:
     """`ready`, unless the stream failed before any event of an answer: the client still gets its true status."""
-    case.exchange.keep_body("reply", piece if events.failure is not None else b"")
+    case.attempt.keep_reply(piece if events.failure is not None else b"")
     if events.failure is not None and not events.has_answered:
-        case.note(events.adapted)
+        case.attempt.add_changes(events.adapted)
         raise events.failure
     return ready

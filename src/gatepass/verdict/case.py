@@ -9,8 +9,8 @@ import msgspec
 
 from gatepass.call import Call, Complaint, Headers, Response, Surface
 from gatepass.config.profiles import Profile
+from gatepass.context import Attempt
 from gatepass.gate import Gate, Hop
-from gatepass.observe.exchange import Exchange
 from gatepass.relay.chunk import Origin
 
 NAME_BYTES = 12
@@ -44,7 +44,7 @@ class Case(msgspec.Struct, frozen=True):
     call: Call
     hop: Hop
     response: Response
-    exchange: Exchange
+    attempt: Attempt
     profile: Profile
 
     @property
@@ -60,10 +60,6 @@ class Case(msgspec.Struct, frozen=True):
         """Whether its answers come whole or as a stream, as the client asks, and each is made of the other."""
         surface = self.call.operation.surface
         return surface is Surface.CHAT or surface is Surface.RESPONSES
-
-    def note(self, adapted: tuple[str, ...]) -> None:
-        """Remember what was done to a reply that is an error then: an answer would carry that itself."""
-        self.exchange.adapted = tuple(dict.fromkeys((*self.exchange.adapted, *adapted)))
 
     def headers(self) -> Headers:
         """The reply's headers, as far as the client gets them."""

@@ -30,8 +30,8 @@ AGGREGATED, UNWRAPPED = "stream=aggregate", "unwrap=data"
 
 async def hold(case: Case, beginning: bytes = b"") -> Whole:
     """The reply held whole, of which `beginning` was read already. Raises the error that it really is."""
-    body = await whole(case.gate, case.hop, case.response, case.gate.config.limits.reply_bytes, beginning)
-    case.exchange.keep_body("reply", body)
+    body = await whole(case.attempt, case.response, case.gate.config.limits.reply_bytes, beginning)
+    case.attempt.keep_reply(body)
     surface = case.call.operation.surface
     is_plain_chat = surface is Surface.CHAT and case.hop.shaping.is_plain
     if is_plain_chat and form.speaks(body) and (good := read_good(body)) is not None:  # no need to judge and to mend it
@@ -45,10 +45,10 @@ async def hold(case: Case, beginning: bytes = b"") -> Whole:
     adapted: tuple[str, ...] = ()
     if surface is Surface.CHAT and not is_plain_chat:
         body, adapted = case.hop.shaping.document(body, case.origin())
-    reply = heard(case.gate, case.hop, case.response, body)
+    reply = heard(case.attempt, case.response, body)
     judged = case.hop.dialect.judge_document(reply, surface)
     if isinstance(judged, GatepassError):
-        case.note(adapted)
+        case.attempt.add_changes(adapted)
         raise judged
     if judged is not body:
         adapted = (*adapted, UNWRAPPED)
@@ -65,11 +65,11 @@ async def gather(case: Case) -> Whole:
             if opening.kind is not Kind.STREAM:
                 return await hold(case, opening.held)
             opening.held, run = b"", opening.held or piece
-            case.exchange.keep_body("reply", run)
+            case.attempt.keep_reply(run)
             if not assembly.feed(run):
                 break
     except TransportFault as fault:
-        raise broken(case.gate, case.hop, fault) from fault
+        raise broken(case.attempt, fault) from fault
     assembly.feed(opening.held)
     reply = _aggregated(case, assembly)
     await let_go(case.response, case.gate.live.tasks, case.gate.clock)
@@ -124,7 +124,7 @@ def _aggregated(case: Case, assembly: Assembly) -> Whole:
     try:
         body = assembly.finish()
     except GatepassError:
-        case.note(assembly.adapted)
+        case.attempt.add_changes(assembly.adapted)
         raise
     headers = tuple(field for field in case.headers() if field[0] != b"content-type")
     headers = (*headers, (b"content-type", b"application/json"))

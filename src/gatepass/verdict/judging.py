@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Awaitable
 
 from gatepass.attempt import refused
-from gatepass.call import Call, Response, Surface
-from gatepass.config.profiles import PLAIN, Profile
+from gatepass.call import Response, Surface
+from gatepass.context import Attempt
 from gatepass.error_body import is_error
 from gatepass.errors import UpstreamError
-from gatepass.gate import Gate, Hop
-from gatepass.observe.exchange import Exchange
 from gatepass.upstream import form
 from gatepass.upstream.rejection import named
 from gatepass.verdict.answer import Answer, Passed
@@ -22,15 +20,13 @@ from gatepass.verdict.unlabelled import pass_unlabelled
 OK = 200
 
 
-async def judge(
-    gate: Gate, call: Call, hop: Hop, response: Response, exchange: Exchange, profile: Profile = PLAIN
-) -> Answer:
-    """Turn a reply into what the client's own `call` asked for; raises the error that it really is, and closes it then.
+async def judge(attempt: Attempt, response: Response) -> Answer:
+    """Turn a reply into what the client's own call asked for; raises the error that it really is, and closes it then.
 
     A stream where none was asked for becomes one reply, a whole reply where a stream was becomes a stream.
-    `profile` is what the client needs beyond that.
     """
-    case = Case(gate, call, hop, response, exchange, profile)
+    hop = attempt.hop
+    case = Case(attempt.gate, attempt.call, hop, response, attempt, attempt.profile)
     try:
         if response.status != OK:
             await _check(case)
@@ -48,7 +44,7 @@ async def _check(case: Case) -> None:
     hop, response = case.hop, case.response
     error = hop.dialect.judge_head(hop.name, response.status, response.headers, host=hop.host)
     if error is None and is_error(response.status):
-        error = await refused(case.gate, hop, response, case.exchange)
+        error = await refused(case.attempt, response)
     if error is not None:
         raise error
 

@@ -28,7 +28,7 @@ async def pass_unlabelled(case: Case) -> Answer:
             if len(beginning) > OPENING_BYTES or _MAY_BECOME.match(beginning) is None:
                 break
     except TransportFault as fault:
-        raise broken(case.gate, case.hop, fault) from fault
+        raise broken(case.attempt, fault) from fault
     if not beginning.strip() or _TEXT.match(beginning) is not None:
         return await hold(case, beginning)
     return Passed(case.hop, _Resumed(case.response, beginning))

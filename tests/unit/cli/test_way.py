@@ -4,8 +4,8 @@ from gatepass.adapt.chain import BUILT_IN
 from gatepass.cli.way import BUILT_IN_TELLS, FORM, way
 from gatepass.config.model import Config
 from gatepass.gate import build_gate
-from gatepass.ranking import rules_at
 from gatepass.surface.sample import samples
+from gatepass.trial import rules_at
 
 URL = "https://llm.example/v1"
 DEPLOYED = "https://r.openai.azure.com/openai/deployments/prod-4o/chat/completions"

@@ -7,9 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gatepass.call import Inbound
-from gatepass.observe.access_line import AccessLine
-from gatepass.observe.exchange import Exchange
+from gatepass.observe.access_record import AccessRecord
 from gatepass.observe.line import Fields, Line
 from gatepass.observe.log import configure, emit
 from gatepass.observe.redaction import Redactor
@@ -132,10 +130,11 @@ def test_text_form_writes_nothing_that_a_terminal_obeys(logged):
     assert buffer.getvalue().endswith('exchange path="/\\u001b[31m\\u000b\\u009b" model=日本\n')
 
 
-WHO = Inbound("id-1", "POST", "/a b/\u65e5", (), "127.0.0.1", 1.0)
 TOLD: list[Fields] = [
     *({}, {"id": "a", "code": None}, {"id": None}, {"id": "\ud83d", "ä": 'q"', "n": None}, {"up": ("a", "s3cret-k")}),
-    AccessLine.of(Exchange(WHO, status=200, caller="s3cret-k")),
+    AccessRecord(
+        "id-1", "POST", "/a b/\u65e5", "none", status=200, outcome="ok", caller="s3cret-k", bytes_in=0, bytes_out=0
+    ),
 ]
 
 

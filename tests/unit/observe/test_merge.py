@@ -1,5 +1,3 @@
-from gatepass.call import Inbound
-from gatepass.observe.exchange import Exchange
 from gatepass.observe.merge import merged
 from gatepass.observe.metrics import CredentialSample, Metrics
 
@@ -8,7 +6,7 @@ def one_worker(requests: int, life_left_s: float, *, usable: bool = True) -> byt
     metrics = Metrics(lambda: [CredentialSample("c", usable=usable, life_left_s=life_left_s, fetches=2, failures=0)])
     for _ in range(requests):
         metrics.opened()
-        metrics.closed(Exchange(Inbound("", "", "", (), "", 0.0), operation="chat", ended_s=0.2))
+        metrics.closed("chat", "ok", 0.2, bytes_in=0, bytes_out=0)
     metrics.opened()
     return metrics.exposition()
 

@@ -1,24 +1,16 @@
-from gatepass.call import Inbound
 from gatepass.errors import TokenUnavailable, UpstreamRefusal, UpstreamTimeout
-from gatepass.observe.exchange import Exchange
 from gatepass.observe.metrics import CredentialSample, Metrics
-
-
-def finished(**changes) -> Exchange:
-    exchange = Exchange(Inbound("i", "POST", "/v1/chat/completions", (), "", 0.0), operation="chat", ended_s=0.2)
-    for name, value in changes.items():
-        setattr(exchange, name, value)
-    return exchange
 
 
 def shown(metrics: Metrics) -> list[str]:
     return [line for line in metrics.exposition().decode().splitlines() if not line.startswith("#")]
 
 
-def test_an_exchange_is_counted_once_with_its_times_and_bytes():
+def test_a_request_is_counted_once_with_its_times_and_bytes():
     metrics = Metrics(list)
     metrics.opened()
-    metrics.closed(finished(stream=True, events=2, first_byte_s=0.03, bytes_in=10, bytes_out=20))
+    metrics.closed("chat", "ok", 0.2, bytes_in=10, bytes_out=20)
+    metrics.began_stream("chat", 0.03)
     lines = shown(metrics)
     assert 'gatepass_requests_total{operation="chat",outcome="ok"} 1.0' in lines
     assert 'gatepass_request_duration_seconds_count{operation="chat"} 1.0' in lines
@@ -31,10 +23,15 @@ def test_an_exchange_is_counted_once_with_its_times_and_bytes():
 def test_outcomes_share_their_operations_times_and_everybodys_bytes():
     metrics = Metrics(list)
     assert not [line for line in shown(metrics) if line.startswith("gatepass_client_bytes")]
-    broken = UpstreamTimeout("silence", upstream="chat", phase="idle")
-    for changes in ({}, {"error": broken}, {"client_gone": True}, {}, {"operation": "rerank"}):
+    for operation, outcome in [
+        ("chat", "ok"),
+        ("chat", "error"),
+        ("chat", "client_gone"),
+        ("chat", "ok"),
+        ("rerank", "ok"),
+    ]:
         metrics.opened()
-        metrics.closed(finished(bytes_in=10, bytes_out=1, **changes))
+        metrics.closed(operation, outcome, 0.2, bytes_in=10, bytes_out=1)
     lines = shown(metrics)
     for outcome, count in (("ok", 2), ("error", 1), ("client_gone", 1)):
         assert f'gatepass_requests_total{{operation="chat",outcome="{outcome}"}} {count}.0' in lines
@@ -48,16 +45,13 @@ def test_outcomes_share_their_operations_times_and_everybodys_bytes():
 
 def test_an_upstreams_own_code_is_no_label_value():
     metrics = Metrics(list)
-    metrics.opened()
-    error = UpstreamRefusal("no", upstream="chat", status=400, upstream_code="made-up-by-the-upstream")
-    metrics.closed(finished(error=error))
+    metrics.refused(UpstreamRefusal("no", upstream="chat", status=400, upstream_code="made-up-by-the-upstream"))
     assert 'gatepass_errors_total{code="upstream_error",hop="upstream:chat"} 1.0' in shown(metrics)
 
 
 def test_an_error_is_counted_by_the_code_that_the_documentation_has():
     metrics = Metrics(list)
-    metrics.opened()
-    metrics.closed(finished(error=UpstreamTimeout("silence", upstream="chat", phase="idle")))
+    metrics.refused(UpstreamTimeout("silence", upstream="chat", phase="idle"))
     assert 'gatepass_errors_total{code="upstream_timeout_idle",hop="upstream:chat"} 1.0' in shown(metrics)
 
 
@@ -89,10 +83,3 @@ def test_credentials_are_read_at_the_scrape():
     assert 'gatepass_token_fetches_total{credential="corp"} 3.0' in lines
     samples.clear()
     assert not [line for line in shown(metrics) if "corp" in line]
-
-
-def test_a_refused_stream_has_no_first_token():
-    metrics = Metrics(list)
-    metrics.opened()
-    metrics.closed(finished(stream=True, first_byte_s=0.03, status=403))
-    assert not [line for line in shown(metrics) if line.startswith("gatepass_time_to_first_token_seconds_count")]

@@ -16,15 +16,16 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gatepass.attempt import accepted, send
-from gatepass.call import Headers, Request, header
+from gatepass.call import Headers, Request, Target, header
 from gatepass.config.model import Config
+from gatepass.context import Attempt
 from gatepass.errors import Fault, TokenUnavailable, TransportFault, UpstreamError
 from gatepass.gate import Gate, Hop, build_gate
-from gatepass.observe.exchange import Exchange
 from gatepass.runtime import sleep
 from gatepass.tokens import TokenHolder, User
 from gatepass.tokens.rejection import ANYBODY
 from gatepass.transport.seam import pour
+from tests.unit.adapt.calls import a_call
 from tests.unit.clock import DrivenClock, settle
 from tests.unit.tokens.scripted import JSON, Answer, Broken, Hang, Kept, Mint, ScriptedIssuer, Turn, refused, signed
 
@@ -164,9 +165,9 @@ class Street:
     async def ask(self, name: str, model: str) -> int:
         """The status that one request comes to."""
         hop, by = self.hops[name], User(name, model)
-        exchange = replace_model(Exchange.silent(), model)
+        attempt = an_attempt(self.gate, hop, model)
         fields = ((b"accept", b"application/json"), (b"x-model", model.encode()))
-        work = asyncio.ensure_future(send(self.gate, hop, Request("POST", "http://h/v1/x", fields, b"{}"), exchange))
+        work = asyncio.ensure_future(send(attempt, Request("POST", "http://h/v1/x", fields, b"{}")))
         try:
             if self._is_held(hop, by):
                 came = self.upstreams[name].came
@@ -179,8 +180,9 @@ class Street:
             work.cancel()
         await response.aclose()
         if response.status == 200:
-            accepted(hop, exchange)
-            self.served[by].add(exchange.token.text)
+            accepted(attempt)
+            assert attempt.token is not None
+            self.served[by].add(attempt.token.text)
         return response.status
 
     def _is_held(self, hop: Hop, by: User) -> bool:
@@ -237,9 +239,8 @@ class Street:
         return task.result()
 
 
-def replace_model(exchange: Exchange, model: str) -> Exchange:
-    exchange.model = model
-    return exchange
+def an_attempt(gate: Gate, hop: Hop, model: str) -> Attempt:
+    return Attempt(gate, hop, Target(hop.name, model), a_call(b"{}"))
 
 
 def _gate(clock: DrivenClock) -> Gate:
@@ -304,13 +305,13 @@ async def test_a_token_that_ended_in_the_queue_leaves_its_request_unsent():
     async with street.kept["corp"], street.kept["firm"]:
         await settle()
         street.upstreams["chat"].busy_s, street.issuers["corp"].otherwise = 400.0, refused()
-        exchange = replace_model(Exchange.silent(), "m")
+        attempt = an_attempt(street.gate, street.hops["chat"], "m")
         request = Request("POST", "http://h/v1/x", (), b"{}")
-        task = asyncio.create_task(send(street.gate, street.hops["chat"], request, exchange))
+        task = asyncio.create_task(send(attempt, request))
         await street.clock.advance(402.0)
         with pytest.raises(TokenUnavailable, match="the issuer refused the client"):
             await task
-        assert (exchange.attempts, street.upstreams["chat"].came) == (0, 1)
+        assert (attempt.requests, attempt.written, street.upstreams["chat"].came) == (0, False, 1)
 
 
 async def test_a_rejection_whose_body_stalls_is_waited_for_one_second():

@@ -1,0 +1,55 @@
+"""The access record: an allow-list, no header, no body, no query string."""
+
+from __future__ import annotations
+
+import msgspec
+
+PATH_LOG_CHARS = 256
+
+
+class AccessRecord(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """What one request came to, written to the log once and never read.
+
+    A field that is None is left out. A struct: written in a fifth of the time that a dict takes.
+    """
+
+    id: str
+    method: str
+    path: str
+    operation: str
+    caller: str | None = None
+    model: str | None = None
+    upstream: str | None = None
+    upstream_model: str | None = None
+    stream: bool | None = None
+    status: int | None = None
+    outcome: str = ""
+    code: str | None = None
+    hop: str | None = None
+    reason: str | None = None
+    attempts: int | None = None
+    renewed: bool | None = None
+    repeated_stale: bool | None = None
+    adapted: tuple[str, ...] | None = None
+    tried: tuple[str, ...] | None = None
+    failover: tuple[str, ...] | None = None
+    duration_s: float | None = None
+    ttft_s: float | None = None
+    token_wait_s: float | None = None
+    bytes_in: int | None = None
+    bytes_out: int | None = None
+    events: int | None = None
+    usage: msgspec.Struct | None = None
+    upstream_request_id: str | None = None
+
+
+def rounded(seconds: float | None) -> float | None:
+    """As `round(seconds, 4)`, of what is not negative, at half its price: that one writes the digits and reads them.
+
+    To multiply and to add round too, yet never past a whole number: only where they end on one can the two differ.
+    """
+    if seconds is None:
+        return None
+    shifted = seconds * 10_000.0 + 0.5
+    whole = shifted // 1.0
+    return whole / 10_000.0 if whole != shifted else round(seconds, 4)
