@@ -20,7 +20,7 @@ from gatepass.adapt.rule import Rule
 from gatepass.admission.doors import Doors
 from gatepass.admission.keys import key_texts
 from gatepass.call import Call, Timeouts
-from gatepass.config.clashes import carry_of
+from gatepass.config.checks import carry_of
 from gatepass.config.credential.kinds import AnyCredential
 from gatepass.config.credential.place import place_of
 from gatepass.config.model import Config

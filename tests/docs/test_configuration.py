@@ -4,7 +4,7 @@ import json
 import re
 from pathlib import Path
 
-from gatepass.config.planned import PLANNED
+from gatepass.config.checks import PLANNED
 from gatepass.config.settings import Setting, all_settings
 from gatepass.config.variables import NAMES, SECRETS
 from gatepass.surface.operations import OPERATIONS

@@ -7,9 +7,8 @@ from typing import get_args
 import pytest
 
 from gatepass.call import Call, Operation, Surface
-from gatepass.config.dialects import Azure, DialectName, Ragflow
 from gatepass.config.load import load
-from gatepass.config.upstream import Upstream
+from gatepass.config.upstream import Azure, DialectName, Ragflow, Upstream
 from gatepass.error_body import RAGFLOW_STATUS, ragflow_status
 from gatepass.relay import ragflow as replies
 from gatepass.routing.table import RouteTable

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from gatepass.cli import main
 from gatepass.cli.check import NOTHING, NOTHING_PROVEN
-from gatepass.config.keeping import ALONE
+from gatepass.config.checks import ALONE
 from gatepass.config.model import Config
 from gatepass.doctor import PROVE, Check, Outcome, Trial, diagnose
 from gatepass.errors import ModelNotFound

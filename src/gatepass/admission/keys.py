@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from gatepass.admission.json_key import unwrapped_key
 from gatepass.call import Headers
 from gatepass.config.access import AccessKey, keys_in
+from gatepass.config.checks import SHORTEST_KEY_CHARS, weakness
 from gatepass.config.references import UnresolvedReference
-from gatepass.config.safety import SHORTEST_KEY_CHARS, weakness
 from gatepass.errors import InvalidApiKey
 
 logger = logging.getLogger("gatepass.admission")

@@ -43,9 +43,9 @@ def listening(path: str, environment: Mapping[str, str]) -> tuple[str, int]:
 
     Nothing else of the file is judged: a secret that is being replaced makes no live server look dead.
     """
+    from gatepass.config.document import lookup
     from gatepass.config.file import read_document
     from gatepass.config.references import resolve
-    from gatepass.config.tree import lookup
 
     tree = read_document(path).tree
     host, port = (lookup(tree, ("server", name)) for name in ("host", "port"))

@@ -109,10 +109,10 @@ def _configured_key(path: str | None, environment: Mapping[str, str]) -> str | N
 
 
 def _key_texts(path: str | None, environment: Mapping[str, str]) -> Iterator[str]:
+    from gatepass.config.document import lookup
     from gatepass.config.file import read_document
     from gatepass.config.problem import ConfigError
     from gatepass.config.references import UnresolvedReference, resolve
-    from gatepass.config.tree import lookup
     from gatepass.config.variables import given, own_variables
 
     if path is None:

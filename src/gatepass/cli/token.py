@@ -82,7 +82,7 @@ def _named(config: Config, name: str | None) -> str:
 
 def _leave_alone(config: Config, name: str) -> None:
     """Exit with 2 where a look at the token would cost the running gatepass its login."""
-    from gatepass.config.keeping import ALONE, is_alone
+    from gatepass.config.checks import ALONE, is_alone
 
     if is_alone(config, name):
         refuse(
@@ -199,7 +199,7 @@ def _future(token: Token, status: Status) -> Iterator[tuple[str, str]]:
 
 def _carried(config: Config, name: str) -> Iterator[str]:
     """How it is shown to the upstreams of the credential, those that agree on one line."""
-    from gatepass.config.clashes import carry_of
+    from gatepass.config.checks import carry_of
 
     ways: dict[str, list[str]] = {}
     for upstream, settings in config.upstreams.items():

@@ -1,7 +1,12 @@
-"""What all blocks of the configuration are made of: strictness, and the types of their fields."""
+"""What all blocks of the configuration are made of: strictness, field types, and the docs below each field."""
 
 from __future__ import annotations
 
+import ast
+import inspect
+import textwrap
+from collections.abc import Iterator
+from itertools import pairwise
 from typing import Annotated, Any
 
 from pydantic import (
@@ -18,7 +23,6 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from gatepass.call import Secret
-from gatepass.config.docstrings import field_docstrings
 from gatepass.config.references import Reference
 from gatepass.config.url import checked_base_url, checked_proxy_url, checked_url
 
@@ -77,3 +81,28 @@ class Block(BaseModel):
         for name, text in field_docstrings(cls).items():
             members[cls.model_fields[name].alias or name]["description"] = text
         return made
+
+
+def field_docstrings(block: type[BaseModel]) -> dict[str, str]:
+    """The text below each field of `block`, its inherited ones too, by the field's name; nothing of a class
+    whose source is not there."""
+    found: dict[str, str] = {}
+    for part in reversed(block.__mro__):
+        if issubclass(part, BaseModel) and part is not BaseModel:
+            found |= _below_fields(part)
+    return {name: text for name, text in found.items() if name in block.model_fields}
+
+
+def _below_fields(part: type) -> dict[str, str]:
+    try:
+        source = textwrap.dedent(inspect.getsource(part))
+    except (OSError, TypeError):
+        return {}
+    return {name: text for block in ast.parse(source).body for name, text in _pairs(block)}
+
+
+def _pairs(block: ast.stmt) -> Iterator[tuple[str, str]]:
+    for above, below in pairwise(block.body if isinstance(block, ast.ClassDef) else ()):
+        match above, below:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                yield name, inspect.cleandoc(text)

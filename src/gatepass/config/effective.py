@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from gatepass.config.credential.preset import PRESETS
+from gatepass.config.document import children, lookup
 from gatepass.config.load import Loaded
 from gatepass.config.problem import Path
-from gatepass.config.tree import children, lookup
 
 _PLAIN = re.compile(r"[A-Za-z/(][A-Za-z0-9 _./:@()+,=-]*(?<! )\Z")
 _NOT_TEXT = frozenset(("null", "true", "false", "yes", "no", "on", "off"))

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from difflib import get_close_matches
 from typing import Any
 
-from gatepass.config.document import Document
-from gatepass.config.json_file import value_of
+from gatepass.config.document import Document, leaves, lookup, matches, replaced
+from gatepass.config.file import value_of
 from gatepass.config.problem import Origin, Path, Problem, dotted
 from gatepass.config.proxy import parsed_proxy
 from gatepass.config.references import Reference, UnresolvedReference
 from gatepass.config.settings import OTHERWISE, all_settings, did_you_mean, named
-from gatepass.config.tree import leaves, lookup, replaced
 from gatepass.config.variables import (
     ASKING,
     NAMES,
@@ -241,3 +241,30 @@ def _text_at(whole: str, place: Path) -> str:
     if not isinstance(text, str):
         raise UnresolvedReference("the login's JSON has lost a text that it had")
     return text
+
+
+PLACE = ("credentials", "*", "variable")
+_NAME = re.compile(r"[A-Z_][A-Z0-9_]*\Z")
+"""As most are called. What looks otherwise may be the token itself, by mistake, and is not repeated."""
+
+
+def with_variables(document: Document, environment: Mapping[str, str]) -> Document:
+    """`document` with the value behind each variable's name that a credential of type `env` gives."""
+    for path, name in list(matches(document.tree, PLACE)):
+        if lookup(document.tree, (*path[:-1], "type")) == "env" and isinstance(name, str):
+            if (fault := _fault(name, environment)) is not None:
+                problem = Problem(path, fault, document.origin(path))
+                document = replace(document, problems=(*document.problems, problem))
+            else:
+                reference = Reference.to_variable(name, environment[name])
+                document = replace(document, tree=replaced(document.tree, path, reference))
+    return document
+
+
+def _fault(name: str, environment: Mapping[str, str]) -> str | None:
+    """Why `name` gives no token; a reference's value is nobody's to read."""
+    if isinstance(name, Reference):
+        return "expects a variable's name alone, without ${…}"
+    if environment.get(name):
+        return None
+    return f"the environment variable{f' {name}' if _NAME.match(name) else ''} is not set, or is empty"

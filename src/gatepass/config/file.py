@@ -1,12 +1,16 @@
-"""The file of a configuration: read within a bound, and parsed by its suffix."""
+"""Read a configuration file within bounds and parse it by its suffix; JSON is parsed here, YAML in yaml_file.py."""
 
 from __future__ import annotations
 
 import errno
-from pathlib import Path
+import json
+import pathlib
+import re
+from collections.abc import Iterator
+from typing import Any, NoReturn
 
-from gatepass.config.document import Document
-from gatepass.config.problem import ConfigError, Origin, Problem
+from gatepass.config.document import DEEPEST, Builder, Document
+from gatepass.config.problem import ConfigError, Origin, Path, Problem
 
 LARGEST_BYTES = 1024 * 1024
 
@@ -14,14 +18,12 @@ LARGEST_BYTES = 1024 * 1024
 def read_document(name: str) -> Document:
     """The file `name`, by its suffix; raises ConfigError where it cannot be read or parsed."""
     text = _text(name)
-    match Path(name).suffix.lower():
+    match pathlib.Path(name).suffix.lower():
         case ".yaml" | ".yml":
             from gatepass.config.yaml_file import parse_yaml
 
             document = parse_yaml(name, text)
         case ".json":
-            from gatepass.config.json_file import parse_json
-
             document = parse_json(name, text)
         case _:
             raise _unusable(name, "expects a name that ends in .yaml, .yml or .json")
@@ -32,7 +34,7 @@ def read_document(name: str) -> Document:
 
 def _text(name: str) -> str:
     try:
-        with Path(name).open("rb") as file:
+        with pathlib.Path(name).open("rb") as file:
             data = file.read(LARGEST_BYTES + 1)
     except OSError as error:
         reason = "does not exist" if error.errno == errno.ENOENT else f"cannot be read: {error.strerror}"
@@ -47,3 +49,80 @@ def _text(name: str) -> str:
 
 def _unusable(name: str, text: str) -> ConfigError:
     return ConfigError([Problem((), text, Origin(name))])
+
+
+_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]:,]|[^\s{}\[\],:"]+')
+
+Tokens = Iterator[tuple[str, int]]
+"""Each token with its line."""
+
+
+def parse_json(source: str, text: str) -> Document:
+    """The value of `text`; raises ConfigError with the line of the fault."""
+    builder = Builder(source)
+    try:
+        tree = json.loads(text, parse_constant=_no_constant)
+        sign, line = next(tokens := _tokens(text))
+        _walk(builder, tokens, sign, line, ())
+    except json.JSONDecodeError as error:
+        raise builder.fault(error.lineno, f"is not JSON: {error.msg}") from None
+    except RecursionError:
+        raise builder.fault(1, f"is nested deeper than {DEEPEST} levels") from None
+    except ValueError:  # a number that Python does not take: NaN, or thousands of digits
+        raise builder.fault(1, "is not JSON: holds a number that is none, or far too long") from None
+    return builder.document(tree)
+
+
+def _no_constant(word: str) -> NoReturn:
+    raise ValueError(word)
+
+
+def _tokens(text: str) -> Tokens:
+    line, end = 1, 0
+    for sign in _TOKEN.finditer(text):
+        line += text.count("\n", end, sign.start())
+        end = sign.start()
+        yield sign[0], line
+
+
+def _walk(builder: Builder, tokens: Tokens, sign: str, line: int, path: Path) -> None:
+    builder.seen(path, line)
+    if sign == "{":
+        _members(builder, tokens, path)
+    elif sign == "[":
+        _items(builder, tokens, path)
+
+
+def _members(builder: Builder, tokens: Tokens, path: Path) -> None:
+    seen: set[str] = set()
+    for sign, line in tokens:
+        if sign == "}":
+            return
+        if sign == ",":
+            continue
+        key = json.loads(sign)
+        next(tokens)  # the colon
+        if key in seen:
+            builder.twice((*path, key), line)
+        seen.add(key)
+        _walk(builder, tokens, next(tokens)[0], line, (*path, key))
+
+
+def _items(builder: Builder, tokens: Tokens, path: Path) -> None:
+    index = 0
+    for sign, line in tokens:
+        if sign == "]":
+            return
+        if sign != ",":
+            _walk(builder, tokens, sign, line, (*path, index))
+            index += 1
+
+
+def value_of(text: str) -> Any:
+    """The JSON value of `text`, where nobody asks for lines; raises ValueError with a text that quotes nothing."""
+    try:
+        return json.loads(text, parse_constant=_no_constant)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"is not JSON: {error.msg} (line {error.lineno}, column {error.colno})") from None
+    except (ValueError, RecursionError):
+        raise ValueError("is not JSON: a number that is none, or far too deep") from None

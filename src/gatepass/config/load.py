@@ -10,19 +10,14 @@ from typing import Any
 from pydantic import ValidationError
 
 from gatepass.config.certificates import unusable_files
-from gatepass.config.clashes import clashes, doubts
-from gatepass.config.document import Document
-from gatepass.config.environment import read_environment, strangers
+from gatepass.config.checks import clashes, dangling, dead_ends, doubts, not_built_yet, open_doors
+from gatepass.config.document import Document, leaves, lookup, replaced
+from gatepass.config.environment import read_environment, strangers, with_variables
 from gatepass.config.file import read_document
-from gatepass.config.links import dangling, dead_ends
 from gatepass.config.model import Config
-from gatepass.config.named import with_variables
-from gatepass.config.planned import not_built_yet
 from gatepass.config.problem import ConfigError, Origin, Path, Problem
 from gatepass.config.proxy import with_environment_proxies
 from gatepass.config.references import Reference, UnresolvedReference, resolve, without_braces
-from gatepass.config.safety import open_doors
-from gatepass.config.tree import leaves, lookup, replaced
 from gatepass.config.variables import PREFIX, own_variables
 from gatepass.config.wording import refusals
 

@@ -10,9 +10,9 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
+from gatepass.config.document import Pattern, lookup
 from gatepass.config.model import Config
 from gatepass.config.problem import Path, dotted
-from gatepass.config.tree import Pattern, lookup
 
 OTHERWISE: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {

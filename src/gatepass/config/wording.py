@@ -13,14 +13,13 @@ from gatepass.config.block import BASE_PATH, HASH, HEADER_NAME, NAME
 from gatepass.config.carry import FIELD_NAME, PARAMETER
 from gatepass.config.credential.exec import VARIABLE
 from gatepass.config.credential.kinds import KINDS
-from gatepass.config.dialects import API_VERSION
+from gatepass.config.document import lookup
 from gatepass.config.problem import Path
 from gatepass.config.profiles import ORIGIN
 from gatepass.config.references import Reference
-from gatepass.config.rejection import CODE, HOST
 from gatepass.config.settings import did_you_mean, unknown_setting
 from gatepass.config.store import KEY_PREFIX
-from gatepass.config.tree import lookup
+from gatepass.config.upstream import API_VERSION, CODE, HOST
 
 PATTERNS: Mapping[str, str] = {
     NAME: "a name is 1 to 63 letters, digits, dots, underscores or hyphens, the first a letter or digit",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
 
-from gatepass.config.keeping import is_alone
+from gatepass.config.checks import is_alone
 from gatepass.config.model import Config
 from gatepass.doctor.credential import of_credential
 from gatepass.doctor.finding import Check, Outcome, place

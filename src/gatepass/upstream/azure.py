@@ -10,7 +10,7 @@ from typing import ClassVar
 from msgspec.structs import replace
 
 from gatepass.call import Call, Request, Surface, Target, Timeouts
-from gatepass.config.dialects import Azure
+from gatepass.config.upstream import Azure
 from gatepass.errors import UpstreamError
 from gatepass.upstream.azure_path import azure_url
 from gatepass.upstream.dialect import OpenaiDialect, written

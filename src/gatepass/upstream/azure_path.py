@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from urllib.parse import unquote, urlencode, urlsplit
 
-from gatepass.config.dialects import Azure
+from gatepass.config.upstream import Azure
 from gatepass.upstream.segment import segment
 
 _TAIL = re.compile(r"(/openai)?(/v1|/deployments(?:/([^/]*))?)?\Z")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from gatepass.config.dialects import Azure, Ragflow
-from gatepass.config.upstream import Upstream
+from gatepass.config.upstream import Azure, Ragflow, Upstream
 from gatepass.upstream.azure import AzureDialect
 from gatepass.upstream.azure_path import deployment_of
 from gatepass.upstream.dialect import Dialect, OpenaiDialect

@@ -6,7 +6,7 @@ import re
 from fnmatch import fnmatchcase
 from urllib.parse import urlsplit
 
-from gatepass.config.rejection import Rejection
+from gatepass.config.upstream import Rejection
 from gatepass.error_body import kind_of
 from gatepass.errors import GatepassError, UpstreamAuth, UpstreamError, UpstreamHtml, UpstreamRedirect, UpstreamRefusal
 

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from gatepass.config.certificates import FOREIGN_KEY, LOCKED_KEY, NO_CERTIFICATE, NO_KEY, TOO_WEAK, unusable_files
-from gatepass.config.links import NO_WAY
+from gatepass.config.checks import NO_WAY
 from gatepass.config.load import load
 from gatepass.config.problem import ConfigError
 from gatepass.config.references import Reference

@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from gatepass.config.carry import BEARER, Carry
-from gatepass.config.clashes import NO_LIST, NO_RULES, NOT_AZURE, ONLY_LISTED, TWICE, UNASKED, carry_of, clashes, doubts
+from gatepass.config.checks import NO_LIST, NO_RULES, NOT_AZURE, ONLY_LISTED, TWICE, UNASKED, carry_of, clashes, doubts
 from gatepass.config.load import load
 from gatepass.config.model import Config
 from gatepass.config.problem import ConfigError, dotted

@@ -1,8 +1,7 @@
 import pytest
 from pydantic import ValidationError
 
-from gatepass.config.dialects import NO_VERSION, NOT_ITS_API, Azure, Ragflow, misplaced, no_assistant
-from gatepass.config.upstream import Upstream
+from gatepass.config.upstream import NO_VERSION, NOT_ITS_API, Azure, Ragflow, Upstream, misplaced, no_assistant
 
 HOST = "https://h.example"
 CLASSIC = Azure(api_version="2024-10-21")

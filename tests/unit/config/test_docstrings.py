@@ -4,8 +4,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from gatepass.config.block import Block
-from gatepass.config.docstrings import field_docstrings
+from gatepass.config.block import Block, field_docstrings
 from gatepass.config.model import Config
 
 PROBE = """

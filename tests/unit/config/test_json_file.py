@@ -1,6 +1,6 @@
 import pytest
 
-from gatepass.config.json_file import parse_json, value_of
+from gatepass.config.file import parse_json, value_of
 from gatepass.config.problem import ConfigError
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from gatepass.config.keeping import is_alone
+from gatepass.config.checks import is_alone
 from gatepass.config.model import Config
 
 CORP = {"type": "oauth2", "token_url": "https://sso.example/token", "client_id": "me", "client_secret": "s3cr3t-of-me"}

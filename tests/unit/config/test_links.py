@@ -1,6 +1,6 @@
 import pytest
 
-from gatepass.config.links import NO_WAY, dangling, dead_ends
+from gatepass.config.checks import NO_WAY, dangling, dead_ends
 from gatepass.config.references import Reference
 
 

@@ -1,7 +1,7 @@
 import pytest
 
-from gatepass.config.planned import PLANNED, not_built_yet
-from gatepass.config.tree import replaced
+from gatepass.config.checks import PLANNED, not_built_yet
+from gatepass.config.document import replaced
 
 
 def test_what_is_planned_is_refused_by_name_wherever_it_stands():

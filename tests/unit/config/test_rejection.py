@@ -1,7 +1,7 @@
 import pytest
 from pydantic import ValidationError
 
-from gatepass.config.rejection import Rejection
+from gatepass.config.upstream import Rejection
 
 
 def test_login_pages_count_and_nothing_else_beside_a_401():

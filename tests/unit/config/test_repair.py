@@ -3,8 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from gatepass.config.repair import Repair
-from gatepass.config.upstream import Upstream
+from gatepass.config.upstream import Repair, Upstream
 
 
 def test_nothing_is_mended_beside_what_always_is():

@@ -1,7 +1,7 @@
 import pytest
 
+from gatepass.config.checks import IN_PLAIN_SIGHT, UNGUARDED, open_doors, weakness
 from gatepass.config.references import Reference
-from gatepass.config.safety import IN_PLAIN_SIGHT, UNGUARDED, open_doors, weakness
 
 KEY = {"name": "a", "hash": "sha256:" + "0" * 64}
 

@@ -1,4 +1,4 @@
-from gatepass.config.tree import leaves, lookup, matches, replaced
+from gatepass.config.document import leaves, lookup, matches, replaced
 
 TREE = {"a": {"x": {"n": 1}, "y": {"n": 2, "m": [3, {"n": 4}]}}, "b": None}
 

@@ -5,11 +5,11 @@ import pytest
 from pydantic import ValidationError
 
 from gatepass.config.credential.kinds import KINDS
+from gatepass.config.document import replaced
 from gatepass.config.model import Config
 from gatepass.config.problem import dotted
 from gatepass.config.references import Reference
-from gatepass.config.rejection import CODE
-from gatepass.config.tree import replaced
+from gatepass.config.upstream import CODE
 from gatepass.config.wording import PATTERNS, refusals
 
 BASE = {"upstreams": {"u": {"base_url": "https://x"}}}

@@ -1,7 +1,7 @@
 import pytest
 
 from gatepass.call import Call, Operation, Request, Surface, Target, Timeouts
-from gatepass.config.dialects import Azure
+from gatepass.config.upstream import Azure
 from gatepass.upstream.azure import AzureDialect
 from gatepass.upstream.dialect import Dialect
 

@@ -1,6 +1,6 @@
 import pytest
 
-from gatepass.config.dialects import Azure
+from gatepass.config.upstream import Azure
 from gatepass.errors import ModelNotFound
 from gatepass.upstream.azure_path import azure_url, deployment_of
 

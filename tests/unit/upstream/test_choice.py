@@ -1,7 +1,6 @@
 import pytest
 
-from gatepass.config.dialects import Azure
-from gatepass.config.upstream import Upstream
+from gatepass.config.upstream import Azure, Upstream
 from gatepass.upstream.azure import AzureDialect
 from gatepass.upstream.choice import dialect_of
 from gatepass.upstream.dialect import OpenaiDialect

@@ -1,6 +1,6 @@
 import pytest
 
-from gatepass.config.rejection import Rejection
+from gatepass.config.upstream import Rejection
 from gatepass.errors import (
     UpstreamAuth,
     UpstreamConnect,

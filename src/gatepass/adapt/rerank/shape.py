@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from gatepass.adapt.draft import Draft, ObjectDraft
-from gatepass.config.rerank import RerankShape
+from gatepass.config.upstream import RerankShape
 from gatepass.errors import InvalidRequest
 
 OF_TEI = ("raw_scores", "return_text", "truncate", "truncation_direction")

@@ -9,7 +9,7 @@ from gatepass.adapt.changes.change import revised
 from gatepass.adapt.rerank.question import Asked
 from gatepass.adapt.rerank.shape import Shaped
 from gatepass.call import Operation, Surface
-from gatepass.config.rerank import RerankShape
+from gatepass.config.upstream import RerankShape
 from gatepass.errors import InvalidRequest
 from tests.unit.adapt.calls import a_call
 

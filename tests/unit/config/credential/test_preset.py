@@ -6,10 +6,10 @@ import pytest
 from pydantic import ValidationError
 
 from gatepass.config.carry import Carry
+from gatepass.config.checks import open_doors
 from gatepass.config.credential.http_json import HttpJsonCredential
 from gatepass.config.credential.preset import PLAIN, PRESETS, PresetName, expanded, preset_faults
 from gatepass.config.references import Reference
-from gatepass.config.safety import open_doors
 from gatepass.config.url import checked_url
 from tests.unit.config.credential.refused import refused
 
