@@ -37,16 +37,13 @@ from gatepass.store.snapshot import Snapshot
 from gatepass.tokens.holder import TokenHolder
 from gatepass.tokens.shared import SharedSource, is_shareable
 from gatepass.tokens.shared_keepsake import keepsake_for
-from gatepass.tokens.source import build_source, is_repeatable
+from gatepass.tokens.source import build_source, is_repeatable, open_client
 from gatepass.transport.lean import open_transport
 from gatepass.transport.seam import Transport
 from gatepass.transport.tls import Trust
 from gatepass.upstream.authorize import Carrier
 from gatepass.upstream.choice import dialect_of
 from gatepass.upstream.dialect import Dialect
-
-ISSUER_CONNECTIONS = 4
-"""A credential has one fetch under way; the rest are connections that are still closing."""
 
 FETCH_GRACE_S = 0.5
 """A request waits this much longer than a fetch may take: it then hears the issuer's own reason."""
@@ -138,12 +135,8 @@ def build_gate(config: Config, clock: Clock | None = None, store: Store | None =
     learner = Learner()
     redactor = Redactor()
     trust = Trust()
-    issuers = {
-        name: open_transport(credential.network, ISSUER_CONNECTIONS, trust.of(credential.network))
-        for name, credential in config.credentials.items()
-    }
     holders = {
-        name: _holder(name, credential, issuers[name], clock, redactor, store, snapshot)
+        name: _holder(name, credential, trust, clock, redactor, store, snapshot)
         for name, credential in config.credentials.items()
     }
     hops = {name: _hop(name, upstream, config, holders, trust, redactor) for name, upstream in config.upstreams.items()}
@@ -169,7 +162,7 @@ def build_gate(config: Config, clock: Clock | None = None, store: Store | None =
         learner=learner,
         hops=hops,
         holders=holders,
-        transports=(*issuers.values(), *(hop.transport for hop in hops.values())),
+        transports=tuple(hop.transport for hop in hops.values()),
         metrics=Metrics(lambda: [_sample(name, holder) for name, holder in holders.items()]),
         live=Live(config.limits.connections),
         rounds=Rounds(clock, ROUND_S),
@@ -181,7 +174,7 @@ def build_gate(config: Config, clock: Clock | None = None, store: Store | None =
 def _holder(
     name: str,
     settings: AnyCredential,
-    issuer: Transport,
+    trust: Trust,
     clock: Clock,
     redactor: Redactor,
     store: Store,
@@ -189,7 +182,7 @@ def _holder(
 ) -> TokenHolder:
     budget_s = settings.timeout_s + FETCH_GRACE_S
     holding = partial(TokenHolder, budget_s=budget_s, place=place_of(settings), repeatable=is_repeatable(settings))
-    source = build_source(name, settings, issuer, clock, keepsake_for(settings, store, clock))
+    source = build_source(name, settings, open_client(settings, trust), clock, keepsake_for(settings, store, clock))
     if not is_shareable(settings.type, store.reach):
         return holding(name, source, clock, redactor)
     shared = SharedSource(source, settings, store, clock)

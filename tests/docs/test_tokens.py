@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, parse_qsl, urlsplit
 
+import anyio
 import jwt
 import pytest
 import trustme
@@ -465,11 +466,18 @@ async def alive(world: World, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[
             return resolve(host, port, *more, **named)
         return resolve("127.0.0.1", world.port(host, int(port)), *more, **named)
 
+    async def connected(remote_host: str, remote_port: int, **named: Any) -> Any:
+        """As anyio connects for httpx2: it keeps the port, whatever the name resolves to."""
+        return await connect("127.0.0.1", world.port(remote_host, remote_port), **named)
+
+    connect = anyio.connect_tcp
     async with AsyncExitStack() as stack:
         for server in (world.secure, world.wanting, world.plain):
             await stack.enter_async_context(server)
         monkeypatch.setattr(socket, "getaddrinfo", resolved)
+        monkeypatch.setattr(anyio, "connect_tcp", connected)
         yield
+        monkeypatch.setattr(anyio, "connect_tcp", connect)
         monkeypatch.setattr(socket, "getaddrinfo", resolve)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlencode
 
-from gatepass.call import Request, Timeouts
+from gatepass.call import Request
 from gatepass.config.credential.sign import with_values, with_values_in
 from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.issuer import HEADERS
@@ -45,13 +45,13 @@ class Draft:
             document=with_values_in(self.document, values, str),
         )
 
-    def request(self, timeouts: Timeouts) -> Request:
+    def request(self) -> Request:
         """As it goes out; raises FetchFailure for a header that cannot."""
         headers = dict(HEADERS)
         if self.form is not None or self.document is not None:
             headers[b"content-type"] = JSON if self.form is None else FORM
         headers.update(_field(name, value) for name, value in self.headers.items())
-        return Request(self.method, self._target(), tuple(headers.items()), self.body(), timeouts)
+        return Request(self.method, self._target(), tuple(headers.items()), self.body())
 
     def _target(self) -> str:
         if not self.query:

@@ -8,18 +8,19 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
+import httpx2
+
 from gatepass.call import Request, Secret
 from gatepass.config.credential.http_json import Basic, HttpJsonCredential
 from gatepass.config.credential.sign import MOMENTS, SIGNATURE, with_values
 from gatepass.config.references import Reference
 from gatepass.runtime import Clock
 from gatepass.tokens.draft import Draft
-from gatepass.tokens.issuer import Issuer, bounds, host_of
+from gatepass.tokens.issuer import Issuer, host_of
 from gatepass.tokens.life import Token
 from gatepass.tokens.reading import Terms
 from gatepass.tokens.secret import revealed, secret_fields, secret_leaves
 from gatepass.tokens.signing import moments, signed
-from gatepass.transport.seam import Transport
 
 NONCE_BYTES = 16
 
@@ -35,7 +36,7 @@ class HttpJsonSource:
         self,
         name: str,
         settings: HttpJsonCredential,
-        transport: Transport,
+        client: httpx2.AsyncClient,
         clock: Clock,
         nonce: Callable[[], str] = fresh_nonce,
     ) -> None:
@@ -53,7 +54,7 @@ class HttpJsonSource:
         self._settings = settings
         self._clock = clock
         self._nonce = nonce
-        self._issuer = Issuer(name, settings, terms, transport, clock)
+        self._issuer = Issuer(name, settings, terms, client, clock)
         self._secrets = tuple(secret for secret in _secrets(settings) if settings.sign is None or not _is_place(secret))
 
     def __repr__(self) -> str:
@@ -70,7 +71,7 @@ class HttpJsonSource:
         if sign is not None:
             secret = revealed(sign.secret, "sign.secret")
             draft = signed(draft, sign, secret, moments(self._clock.wall(), self._nonce()))
-        return draft.request(bounds(self._settings))
+        return draft.request()
 
     def _draft(self) -> Draft:
         settings = self._settings

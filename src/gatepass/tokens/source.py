@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from gatepass.call import Secret
 from gatepass.config.credential.api_key import ApiKeyCredential
@@ -20,7 +20,13 @@ from gatepass.runtime import Clock
 from gatepass.tokens.life import Token
 from gatepass.tokens.oauth2.keepsake import Keepsake
 from gatepass.tokens.static import StaticSource
-from gatepass.transport.seam import Transport
+from gatepass.transport.tls import Trust
+
+if TYPE_CHECKING:
+    import httpx2
+
+Local = StaticCredential | ApiKeyCredential | ExecCredential | FileCredential | EnvCredential
+"""Credentials whose source asks nobody over a network."""
 
 
 class TokenSource(Protocol):
@@ -35,37 +41,56 @@ class TokenSource(Protocol):
         ...
 
 
+def open_client(settings: AnyCredential, trust: Trust) -> httpx2.AsyncClient | None:
+    """The HTTP client of one credential, None for a Local one: then no HTTP library is loaded.
+
+    It holds no connection between requests, so it needs no closing. Raises OSError where a CA or a certificate cannot
+    be loaded.
+    """
+    if isinstance(settings, Local):
+        return None
+    from gatepass.tokens.issuer import issuer_client
+
+    return issuer_client(settings, trust.of(settings.network))
+
+
 def build_source(
-    name: str, settings: AnyCredential, transport: Transport, clock: Clock, keepsake: Keepsake | None = None
+    name: str,
+    settings: AnyCredential,
+    client: httpx2.AsyncClient | None,
+    clock: Clock,
+    keepsake: Keepsake | None = None,
 ) -> TokenSource:
-    """The source that `credentials.NAME` describes. The transport stays its owner's to close.
+    """The source that `credentials.NAME` describes. `client` is what `open_client` returns.
 
     `keepsake` keeps what must outlive this process (refresh tokens) where processes share a place for it.
     A kind that nobody configured is not loaded, and no vendor's library with it.
     """
+    if isinstance(settings, Local):
+        return _local(name, settings, clock)
+    if client is None:
+        raise ValueError(f"a credential of type {settings.type} needs an HTTP client")
     match settings:
         case Oauth2Credential():
             from gatepass.tokens.oauth2.source import Oauth2Source
 
-            return Oauth2Source(name, settings, transport, clock, keepsake)
+            return Oauth2Source(name, settings, client, clock, keepsake)
         case HttpJsonCredential():
             from gatepass.tokens.http_json import HttpJsonSource
 
-            return HttpJsonSource(name, settings, transport, clock)
-        case StaticCredential() | ApiKeyCredential() | ExecCredential() | FileCredential() | EnvCredential():
-            return _local(name, settings, clock)
+            return HttpJsonSource(name, settings, client, clock)
         case EntraCredential():
             from gatepass.tokens.vendor.entra import EntraSource
 
-            return EntraSource(name, settings, transport, clock)
+            return EntraSource(name, settings, client, clock)
         case GoogleCredential():
             from gatepass.tokens.vendor.google import GoogleSource
 
-            return GoogleSource(name, settings, transport, clock, settings.surroundings())
+            return GoogleSource(name, settings, client, clock, settings.surroundings())
         case AwsBedrockCredential():
             from gatepass.tokens.vendor.aws_bedrock import AwsBedrockSource
 
-            return AwsBedrockSource(name, settings, transport, clock)
+            return AwsBedrockSource(name, settings, client, clock)
 
 
 def is_repeatable(settings: AnyCredential) -> bool:
@@ -78,11 +103,8 @@ def is_repeatable(settings: AnyCredential) -> bool:
     return not (isinstance(settings, ExecCredential) or (isinstance(settings, Oauth2Credential) and settings.refreshes))
 
 
-Local = StaticCredential | ApiKeyCredential | ExecCredential | FileCredential | EnvCredential
-
-
 def _local(name: str, settings: Local, clock: Clock) -> TokenSource:
-    """The sources that ask nobody over a network."""
+    """The source of a credential that asks nobody over a network."""
     match settings:
         case StaticCredential():
             return StaticSource(name, settings.token, "token", clock)

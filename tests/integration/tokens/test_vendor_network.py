@@ -14,16 +14,15 @@ from gatepass.config.network import Network
 from gatepass.gate import build_gate
 from gatepass.runtime import SystemClock
 from gatepass.tokens.failure import FetchFailure
-from gatepass.tokens.source import TokenSource, build_source
-from gatepass.transport.lean import open_transport
-from gatepass.transport.tls import ssl_context
+from gatepass.tokens.source import TokenSource, build_source, open_client
+from gatepass.transport.tls import Trust
 from tests.integration.scripted import Scripted, Send, reply
 from tests.integration.tokens.cloud import ENTRA, GOOGLE, STS, Cloud, Wire
 from tests.unit.tokens.keys import certificate_pem, private_pem
 from tests.unit.tokens.vendor.accounts import AWS_KEYS, SECRET, bedrock, entra, google, service_account, user
 
-IMDS = "http://169.254.169.254:80/metadata/identity/oauth2/token"
-GCE = "http://metadata.google.internal:80/computeMetadata/v1/instance/service-accounts/default/token"
+IMDS = "http://169.254.169.254/metadata/identity/oauth2/token"
+GCE = "http://metadata.google.internal/computeMetadata/v1/instance/service-accounts/default/token"
 ROLE = "arn:aws:iam::123456789012:role/bedrock"
 FROM_THE_ENVIRONMENT = ("IDENTITY_ENDPOINT", "IDENTITY_HEADER", "MSI_ENDPOINT", "GCE_METADATA_HOST", "CLOUDSDK_CONFIG")
 
@@ -79,12 +78,8 @@ def named(tmp_path) -> dict[str, AnyCredential]:
 
 @asynccontextmanager
 async def minting(settings: AnyCredential, **network: str) -> AsyncIterator[TokenSource]:
-    way = Network.model_validate(network)
-    transport = open_transport(way, 4, ssl_context(way))
-    try:
-        yield build_source("corp", settings, transport, SystemClock())
-    finally:
-        await transport.aclose()
+    own = settings.model_copy(update={"network": Network.model_validate(network)})
+    yield build_source("corp", own, open_client(own, Trust()), SystemClock())
 
 
 def only_over(cloud: Cloud, wire: Wire) -> bool:
@@ -123,8 +118,8 @@ async def test_a_way_around_the_proxy_would_be_heard(cloud, wire):
 async def test_every_request_goes_through_the_hops_proxy_and_no_other_way(cloud, wire, named, name):
     async with minting(named[name], **cloud.network) as source:
         tokens = [await source.fetch() for _ in range(2)]
-    expected = [OVER_TLS[name]] if name in OVER_TLS else [IN_PLAIN[name]]
-    assert cloud.asked == expected, "the second fetch uses the connection of the first"
+    asked = OVER_TLS[name] if name in OVER_TLS else IN_PLAIN[name]
+    assert cloud.asked == [asked] * 2, "each request has a connection of its own"
     assert len(cloud.received) == 2, "every fetch is one request, and none is answered from a cache"
     assert all(token.life_s and token.life_s <= 3_600 for token in tokens)
     assert only_over(cloud, wire)

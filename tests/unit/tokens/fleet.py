@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Self
 
+import httpx2
+
 from gatepass.call import Request
 from gatepass.observe.redaction import Redactor
 from gatepass.runtime import sleep
@@ -17,7 +19,7 @@ from gatepass.store.snapshot import Snapshot
 from gatepass.tokens import Token, TokenHolder, build_source
 from gatepass.tokens.shared import SharedSource
 from tests.unit.clock import DrivenClock, settle
-from tests.unit.tokens.scripted import Reply, ScriptedIssuer, oauth2
+from tests.unit.tokens.scripted import Far, Reply, ScriptedIssuer, oauth2
 
 BOUND_S = 0.25
 
@@ -94,25 +96,23 @@ class Wire:
         raise AssertionError("the store is its owner's to close")
 
 
-class Road:
+class Road(httpx2.AsyncClient):
     """One process's way to the issuer; `open`: its requests go through, else they hang."""
 
     def __init__(self, issuer: ScriptedIssuer) -> None:
+        super().__init__(transport=Far(self.play))
         self._issuer = issuer
         self.open = True
         self.under_way = 0
 
-    async def send(self, request: Request) -> Reply:
+    async def play(self, request: Request) -> Reply:
         self.under_way += 1
         try:
             if not self.open:
                 await asyncio.Event().wait()
-            return await self._issuer.send(request)
+            return await self._issuer.play(request)
         finally:
             self.under_way -= 1
-
-    async def aclose(self) -> None:
-        await self._issuer.aclose()
 
 
 class Replica:

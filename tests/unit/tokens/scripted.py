@@ -1,16 +1,19 @@
-"""An issuer with behaviour, behind the Transport seam: it answers, hangs, dribbles, refuses, redirects."""
+"""An issuer with behaviour, behind an HTTP client: it answers, hangs, dribbles, refuses, redirects."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import socket
+import ssl
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from typing import Any, Self
 from urllib.parse import parse_qs
 
+import httpx2
 import jwt
 
 from gatepass.call import Headers, Request, Secret
@@ -22,7 +25,6 @@ from gatepass.observe.redaction import Redactor
 from gatepass.runtime import sleep
 from gatepass.tokens import FetchFailure, Token, TokenHolder, build_source
 from gatepass.tokens.source import is_repeatable
-from gatepass.transport.seam import pour
 from tests.unit.clock import DrivenClock, settle
 
 JSON: Headers = ((b"content-type", b"application/json"),)
@@ -69,8 +71,8 @@ class Mint:
 Turn = Answer | Broken | Hang | Mint
 
 
-class Reply:
-    ended = False
+class Reply(httpx2.AsyncByteStream):
+    """The body of an answer."""
 
     def __init__(self, issuer: ScriptedIssuer, answer: Answer) -> None:
         self.status, self.headers = answer.status, answer.headers
@@ -86,21 +88,57 @@ class Reply:
             self._issuer.bytes_read += len(piece)
             yield piece
         if answer.ends_with is not None:
-            raise answer.ends_with
-
-    async def pour(self, take: Callable[[bytes], bool]) -> bool:
-        return await pour(self, take)
+            raise error_of(answer.ends_with)
 
     async def aclose(self) -> None:
         self._issuer.open -= 1
         await asyncio.sleep(0)
 
 
-class ScriptedIssuer:
+class Far(httpx2.AsyncBaseTransport):
+    """The way to whom `play` plays."""
+
+    def __init__(self, play: Callable[[Request], Awaitable[Reply]]) -> None:
+        self._play = play
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        try:
+            reply = await self._play(_request(request, await request.aread()))
+        except TransportFault as fault:
+            raise error_of(fault)  # noqa: B904 - its cause tells what kind it is
+        return httpx2.Response(reply.status, headers=list(reply.headers), stream=reply)
+
+
+def _request(request: httpx2.Request, body: bytes) -> Request:
+    """`request` as a source made it, without what HTTP/1.1 asks for."""
+    own = tuple((name.lower(), value) for name, value in request.headers.raw)
+    headers = tuple(field for field in own if field[0] not in (b"host", b"content-length"))
+    url = str(request.url.copy_with(raw_path=b"/")).removesuffix("/") + request.extensions["target"].decode()
+    return Request(request.method, url, headers, body)
+
+
+def error_of(fault: TransportFault) -> httpx2.TransportError:
+    """What httpx2 raises for `fault`."""
+    kinds: dict[Fault, type[httpx2.TransportError]] = {
+        Fault.PROXY: httpx2.ProxyError,
+        Fault.CLOSED: httpx2.ReadError,
+        Fault.INVALID: httpx2.RemoteProtocolError,
+        Fault.TIMEOUT_CONNECT: httpx2.ConnectTimeout,
+        Fault.TIMEOUT_FIRST_BYTE: httpx2.ReadTimeout,
+        Fault.TIMEOUT_IDLE: httpx2.ReadTimeout,
+    }
+    causes = {Fault.DNS: socket.gaierror(-2, "unknown"), Fault.TLS: ssl.SSLError(1, "certificate verify failed")}
+    error = kinds.get(fault.fault, httpx2.ConnectError)(fault.detail)
+    error.__cause__ = causes.get(fault.fault)
+    return error
+
+
+class ScriptedIssuer(httpx2.AsyncClient):
     """Plays `turns` in order, one per request, then `otherwise` for ever. `accepts` is a form secret
     that must be shown, else it says invalid_client; `asked` is set by the first request."""
 
     def __init__(self, clock: DrivenClock, *turns: Turn, otherwise: Turn | None = None) -> None:
+        super().__init__(transport=Far(self.play))
         self.clock = clock
         self.turns = deque(turns)
         self.otherwise: Turn = otherwise or Mint()
@@ -117,14 +155,14 @@ class ScriptedIssuer:
     def calls(self) -> int:
         return len(self.requests)
 
-    async def send(self, request: Request) -> Reply:
+    async def play(self, request: Request) -> Reply:
         self.under_way += 1
         try:
-            return await self._send(request)
+            return await self._played(request)
         finally:
             self.under_way -= 1
 
-    async def _send(self, request: Request) -> Reply:
+    async def _played(self, request: Request) -> Reply:
         self.requests.append(request)
         self.asked.set()
         self.started_s.append(self.clock.now())
@@ -141,9 +179,6 @@ class ScriptedIssuer:
             raise TransportFault(turn.fault, turn.detail)
         return Reply(self, turn if isinstance(turn, Answer) else self._mint(turn))  # type: ignore[arg-type]
 
-    async def aclose(self) -> None:
-        raise AssertionError("the transport is its owner's to close")
-
     def _mint(self, turn: Mint) -> Answer:
         text = turn.text or f"token-{len(self.minted) + 1}"
         self.minted.append(text)
@@ -154,8 +189,8 @@ class ScriptedIssuer:
 class Stubborn(ScriptedIssuer):
     """Goes on with what nobody waits for any more, and each of its tokens ends the one before."""
 
-    async def send(self, request: Request) -> Reply:
-        work = asyncio.ensure_future(super().send(request))
+    async def play(self, request: Request) -> Reply:
+        work = asyncio.ensure_future(super().play(request))
         try:
             return await asyncio.shield(work)
         except asyncio.CancelledError:

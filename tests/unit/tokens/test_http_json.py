@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gatepass.call import Request, Secret, Timeouts
+from gatepass.call import Request, Secret
 from gatepass.config.credential.http_json import HttpJsonCredential
 from gatepass.config.references import resolve
 from gatepass.errors import TokenUnavailable
@@ -22,7 +22,7 @@ LOGIN = {"app_id": "bot", "n": [1, None, True]}
 
 def posted(url: str, kind: bytes | None, body: bytes, *headers: tuple[bytes, bytes]) -> Request:
     kinds = () if kind is None else ((b"content-type", kind),)
-    return Request("POST", url, (*HEADERS, *kinds, *headers), body, Timeouts(5.0, 10.0, 10.0, 10.0))
+    return Request("POST", url, (*HEADERS, *kinds, *headers), body)
 
 
 async def sent(**settings: object) -> Request:
@@ -42,7 +42,6 @@ async def test_a_json_login():
             (b"content-type", b"application/json"),
         ),
         b'{"app_id":"bot","n":[1,null,true]}',
-        Timeouts(5.0, 10.0, 10.0, 10.0),
     )
 
 

@@ -6,7 +6,7 @@ from urllib.parse import parse_qs
 
 import pytest
 
-from gatepass.call import Request, Secret, Timeouts
+from gatepass.call import Request, Secret
 from gatepass.tokens import Token, TokenSource, build_source
 from gatepass.tokens.life import Kind, ToldBy
 from tests.unit.clock import DrivenClock
@@ -33,7 +33,6 @@ async def test_the_secret_goes_by_basic_form_encoded_before_it_is_joined():
             (b"authorization", b"Basic " + pair),
         ),
         b"grant_type=client_credentials",
-        Timeouts(5.0, 10.0, 10.0, 10.0),
     )
 
 

@@ -184,10 +184,10 @@ async def test_an_assertion_that_is_echoed_is_masked():
     echo: list[str] = []
 
     class Echoing(ScriptedIssuer):
-        async def send(self, request):
+        async def play(self, request):
             echo.append(form(request)["client_assertion"])
             self.turns.append(answer({"error": "invalid_client", "error_description": echo[-1]}, 401))
-            return await super().send(request)
+            return await super().play(request)
 
     issuer = Echoing(DrivenClock())
     failure = await failure_of(build_source("corp", signing(), issuer, issuer.clock).fetch())

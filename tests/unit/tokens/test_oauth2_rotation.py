@@ -384,8 +384,8 @@ async def test_a_refused_token_that_another_process_has_replaced_meanwhile_is_no
     spy = Spy()
 
     class Racing(ScriptedIssuer):
-        async def send(self, request):
-            reply = await super().send(request)
+        async def play(self, request):
+            reply = await super().play(request)
             spy.text = rotation.Kept("refresh-token-9", recipe_of(stage.settings)).written()
             return reply
 

@@ -29,7 +29,7 @@ class Rotating(ScriptedIssuer):
         self.current: str | None = "refresh-0"
         self.thefts = 0
 
-    async def _send(self, request):
+    async def _played(self, request):
         used = parse_qs(request.body.decode())["refresh_token"][0]
         self.requests.append(request)
         await asyncio.sleep(0)

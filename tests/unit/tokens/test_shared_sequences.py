@@ -38,9 +38,9 @@ class Ledger(ScriptedIssuer):
         self.given: dict[str, tuple[str, float]] = {}
         self._owner: ContextVar[str] = ContextVar("owner")
 
-    async def send(self, request: Request) -> Reply:
+    async def play(self, request: Request) -> Reply:
         self._owner.set("another" if b"client_id=another" in request.body else "me")
-        return await super().send(request)
+        return await super().play(request)
 
     def _mint(self, turn: Mint) -> Answer:
         minted = super()._mint(turn)

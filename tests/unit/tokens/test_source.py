@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+HTTP_CLIENT = ("httpx2", "httpcore2", "h11", "anyio._backends")
 LIBRARIES = ("azure", "msal", "google", "botocore", "urllib3", "requests", "jwt", "cryptography")
 SOURCES = ("vendor", "oauth2.source", "oauth2.signer", "http_json", "command", "file", "environment", "issuer")
 CREDENTIALS = {
@@ -55,6 +56,12 @@ def sources(modules: list[str]) -> set[str]:
 @pytest.mark.parametrize("kind", [kind for kind in CREDENTIALS if "signed" not in kind])
 def test_no_library_is_loaded_that_the_credentials_do_not_want(loaded, kind):
     assert of(loaded[kind], *LIBRARIES) == set()
+
+
+@pytest.mark.parametrize("kind", ["static", "exec"])
+def test_the_http_client_of_token_endpoints_is_not_loaded_for_a_credential_that_asks_nobody(loaded, kind):
+    """It takes 9 MiB and a tenth of a second."""
+    assert of(loaded[kind], *HTTP_CLIENT) == set()
 
 
 def test_no_source_is_loaded_that_is_not_configured(loaded):

@@ -14,7 +14,7 @@ from gatepass.config.credential.oauth2 import Oauth2Credential
 from gatepass.config.url import checked_url
 from gatepass.runtime import Clock
 from gatepass.tokens.failure import FetchFailure
-from gatepass.tokens.issuer import HEADERS, Heard, Issuer, bounds
+from gatepass.tokens.issuer import HEADERS, Heard, Issuer
 from gatepass.tokens.objection import REFUSED, refusal
 from gatepass.tokens.reply import Mask, NotJson, document_of, folded
 
@@ -131,7 +131,7 @@ class Discovery:
         raise self._undocumented(heard[0])
 
     async def _ask(self, url: str, by_s: float) -> Heard:
-        return await self._issuer.ask(Request("GET", url, HEADERS, b"", bounds(self._settings)), (), by_s)
+        return await self._issuer.ask(Request("GET", url, HEADERS), (), by_s)
 
     def _undocumented(self, heard: Heard) -> FetchFailure:
         if 200 <= heard.reply.status < 300:

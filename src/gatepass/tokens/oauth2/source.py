@@ -6,11 +6,13 @@ from collections.abc import Iterable
 from dataclasses import replace
 from urllib.parse import urlencode
 
+import httpx2
+
 from gatepass.call import Headers, Request, Secret
 from gatepass.config.credential.oauth2 import SPELLINGS, Oauth2Credential
 from gatepass.runtime import Clock
 from gatepass.tokens.failure import FetchFailure
-from gatepass.tokens.issuer import HEADERS, Heard, Issuer, bounds, host_of
+from gatepass.tokens.issuer import HEADERS, Heard, Issuer, host_of
 from gatepass.tokens.life import Token
 from gatepass.tokens.oauth2.client_auth import Client, Proof
 from gatepass.tokens.oauth2.discovery import Discovery, Endpoint
@@ -21,7 +23,6 @@ from gatepass.tokens.oauth2.refusal import DEAD_GRANT, advised, code_of, sign_in
 from gatepass.tokens.oauth2.rotation import Rotation
 from gatepass.tokens.reading import Terms
 from gatepass.tokens.secret import secret_fields
-from gatepass.transport.seam import Transport
 
 FORM = (b"content-type", b"application/x-www-form-urlencoded")
 
@@ -33,7 +34,7 @@ class Oauth2Source:
         self,
         name: str,
         settings: Oauth2Credential,
-        transport: Transport,
+        client: httpx2.AsyncClient,
         clock: Clock,
         keepsake: Keepsake | None = None,
     ) -> None:
@@ -43,7 +44,7 @@ class Oauth2Source:
         )
         self._settings = settings
         self._clock = clock
-        self._issuer = Issuer(name, settings, terms, transport, clock)
+        self._issuer = Issuer(name, settings, terms, client, clock)
         self._client = Client(settings)
         self._discovery = Discovery(settings, self._issuer, clock) if settings.issuer is not None else None
         kept = _keepsake(settings, clock, keepsake)
@@ -103,7 +104,7 @@ class Oauth2Source:
     def _request(self, endpoint: Endpoint, grant: Fields, proof: Proof) -> Request:
         headers: Headers = (*HEADERS, FORM, *proof.headers)
         form = urlencode({**grant, **proof.fields, **wishes(self._settings)}).encode()
-        return Request("POST", endpoint.token_url, headers, form, bounds(self._settings))
+        return Request("POST", endpoint.token_url, headers, form)
 
     def _at(self, endpoint: Endpoint) -> Issuer:
         return replace(self._issuer, terms=replace(self._issuer.terms, issuer=host_of(endpoint.token_url)))

@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import os
 
+import httpx2
+
 from gatepass.call import Secret
 from gatepass.config.credential.aws_bedrock import AwsBedrockCredential
 from gatepass.config.references import UnresolvedReference, read_file
 from gatepass.runtime import Clock
 from gatepass.tokens.failure import FetchFailure
-from gatepass.tokens.issuer import host_of
+from gatepass.tokens.issuer import host_of, hush
 from gatepass.tokens.life import Kind, Token, ToldBy
 from gatepass.tokens.secret import revealed
 from gatepass.tokens.vendor.aws_profile import profile_keys
 from gatepass.tokens.vendor.aws_signing import bedrock_key, signed_headers
 from gatepass.tokens.vendor.errand import Errand, Hop
-from gatepass.tokens.vendor.hush import hush
 from gatepass.tokens.vendor.sts import Keys, role_form, session
-from gatepass.transport.seam import Transport
 
 LIBRARY = "botocore"
 FORM = {"content-type": "application/x-www-form-urlencoded; charset=utf-8"}
@@ -30,10 +30,10 @@ FORM = {"content-type": "application/x-www-form-urlencoded; charset=utf-8"}
 class AwsBedrockSource:
     """Signs anew for each fetch, with keys as they stand then. Without a role nothing is asked anywhere."""
 
-    def __init__(self, name: str, settings: AwsBedrockCredential, transport: Transport, clock: Clock) -> None:
+    def __init__(self, name: str, settings: AwsBedrockCredential, client: httpx2.AsyncClient, clock: Clock) -> None:
         hush("botocore", "urllib3")
         self._settings = settings
-        self._hop = Hop(name, settings, transport, clock)
+        self._hop = Hop(name, settings, client, clock)
         self._path = os.path.expanduser(settings.profiles_file or "")  # which a process without a home survives
 
     def __repr__(self) -> str:

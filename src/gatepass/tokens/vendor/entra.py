@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
+import httpx2
 from azure.core.credentials import AccessTokenInfo
 from azure.core.exceptions import AzureError
 from azure.identity import aio
@@ -13,13 +14,12 @@ from gatepass.call import Secret
 from gatepass.config.credential.entra import EntraCredential
 from gatepass.config.references import read_file
 from gatepass.runtime import Clock
+from gatepass.tokens.issuer import hush
 from gatepass.tokens.life import Token
 from gatepass.tokens.secret import revealed
 from gatepass.tokens.vendor.azure_transport import AzureTransport
 from gatepass.tokens.vendor.entra_certificate import CertificateFile
 from gatepass.tokens.vendor.errand import MISHAPS, Errand, Hop
-from gatepass.tokens.vendor.hush import hush
-from gatepass.transport.seam import Transport
 
 LIBRARY = "azure-identity"
 
@@ -31,10 +31,10 @@ class _Credential(AbstractAsyncContextManager[Any], Protocol):
 class EntraSource:
     """Each fetch makes a credential object of its own: none caches a token, and a changed file counts."""
 
-    def __init__(self, name: str, settings: EntraCredential, transport: Transport, clock: Clock) -> None:
+    def __init__(self, name: str, settings: EntraCredential, client: httpx2.AsyncClient, clock: Clock) -> None:
         hush("azure", "msal")
         self._settings = settings
-        self._hop = Hop(name, settings, transport, clock, frozenset() if settings.managed_identity else None)
+        self._hop = Hop(name, settings, client, clock, frozenset() if settings.managed_identity else None)
         self._certificate = _certificate(settings)
         self._federated = _federated(settings)
 

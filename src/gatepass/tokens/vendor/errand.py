@@ -8,6 +8,8 @@ from ipaddress import ip_address
 from typing import TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
+import httpx2
+
 from gatepass.call import Headers, Request, Secret, header
 from gatepass.config.credential.base import Credential
 from gatepass.observe.redaction import Redactor
@@ -15,13 +17,12 @@ from gatepass.runtime import Clock, timeout
 from gatepass.tokens.bearer import bearer
 from gatepass.tokens.expiry import is_jwt, jwt_life_s
 from gatepass.tokens.failure import FetchFailure
-from gatepass.tokens.issuer import HEADERS, Heard, Issuer, bounds, host_of
+from gatepass.tokens.issuer import HEADERS, Heard, Issuer, host_of
 from gatepass.tokens.life import WHOLE_SECOND_S, Kind, Token, ToldBy
 from gatepass.tokens.reading import Terms
 from gatepass.tokens.remedy import setting
 from gatepass.tokens.reply import Reply, folded
 from gatepass.tokens.secret import readable
-from gatepass.transport.seam import Transport
 
 T = TypeVar("T")
 
@@ -47,7 +48,7 @@ class Hop:
 
     name: str
     settings: Credential
-    transport: Transport
+    client: httpx2.AsyncClient
     clock: Clock
     metadata: frozenset[str] | None = None
 
@@ -57,7 +58,7 @@ class Hop:
         if asks_metadata and self.metadata is not None and _is_metadata(url, self.metadata):
             settings = settings.model_copy(update={"allow_plain_http": True})
         terms = Terms(host_of(url), settings.default_ttl_s, settings.max_ttl_s)
-        return Issuer(self.name, settings, terms, self.transport, self.clock)
+        return Issuer(self.name, settings, terms, self.client, self.clock)
 
 
 @dataclass(slots=True)
@@ -90,7 +91,7 @@ class Errand:
         """The whole reply, whatever its status; raises FetchFailure where none came."""
         self.secrets = (*self.secrets, *_proofs(headers, body))
         issuer = self.hop.to(url, asks_metadata=method == "GET" and not body)
-        request = Request(method, url, _fields(headers), body, bounds(self.hop.settings))
+        request = Request(method, url, _fields(headers), body)
         self._heard = None
         try:
             heard = await issuer.ask(request, self.secrets, self.born_s + self.hop.settings.timeout_s)

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import quote
 
+import httpx2
 from google.auth.exceptions import GoogleAuthError
 
 from gatepass.call import Secret
@@ -16,13 +17,12 @@ from gatepass.config.credential.google import GoogleCredential
 from gatepass.config.references import UnresolvedReference, read_file
 from gatepass.runtime import Clock
 from gatepass.tokens.failure import FetchFailure
+from gatepass.tokens.issuer import hush
 from gatepass.tokens.life import Token
 from gatepass.tokens.reply import NotJson, document_of
 from gatepass.tokens.vendor.errand import MISHAPS, Errand, Hop
 from gatepass.tokens.vendor.google_account import Accounts
 from gatepass.tokens.vendor.google_request import GoogleRequest
-from gatepass.tokens.vendor.hush import hush
-from gatepass.transport.seam import Transport
 
 LIBRARY = "google-auth"
 METADATA_HOST = "metadata.google.internal"
@@ -48,7 +48,7 @@ class GoogleSource:
         self,
         name: str,
         settings: GoogleCredential,
-        transport: Transport,
+        client: httpx2.AsyncClient,
         clock: Clock,
         environment: Mapping[str, str],
     ) -> None:
@@ -56,7 +56,7 @@ class GoogleSource:
         self._settings = settings
         self._environment = environment
         self._accounts = Accounts()
-        self._hop = Hop(name, settings, transport, clock, frozenset({METADATA_HOST}))
+        self._hop = Hop(name, settings, client, clock, frozenset({METADATA_HOST}))
 
     def __repr__(self) -> str:
         return f"GoogleSource({self._hop.name})"

@@ -85,7 +85,6 @@ def test_a_key_is_parsed_once_and_each_fetch_has_an_object_of_its_own():
         ("http://127.0.0.1:8123/token", True),
         ("http://tokens.corp.example/token", False),
         ("http://169.254.169.254/token", False),
-        ("ftp://tokens.corp.example/token", True),  # the transport refuses it
     ],
 )
 async def test_the_files_own_token_uri_counts_where_nobody_can_read_along(tmp_path, url, goes):
@@ -97,6 +96,14 @@ async def test_the_files_own_token_uri_counts_where_nobody_can_read_along(tmp_pa
     else:
         assert "plain HTTP" in (await failure_of(work)).reason
         assert issuer.calls == 0
+
+
+async def test_a_token_uri_of_another_scheme_is_refused(tmp_path):
+    issuer = ScriptedIssuer(present())
+    account = service_account(token_uri="ftp://tokens.corp.example/token")
+    failure = await failure_of(source(issuer, credentials_file=file_of(tmp_path, account)).fetch())
+    assert failure.reason == "tokens.corp.example does not answer in HTTP: the URL is no plain http or https one"
+    assert issuer.calls == 0
 
 
 async def test_a_users_refresh_token_is_exchanged(tmp_path):

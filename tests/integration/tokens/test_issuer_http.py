@@ -1,0 +1,308 @@
+"""How token endpoints are asked: TLS, proxies, deadlines, cancellation and bounds, over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import gc
+import gzip
+import ssl
+import tracemalloc
+import zlib
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+
+from gatepass.call import Request, Secret
+from gatepass.config.credential.oauth2 import Oauth2Credential
+from gatepass.config.network import Network
+from gatepass.errors import Fault, TransportFault
+from gatepass.runtime import SystemClock
+from gatepass.tokens.failure import FetchFailure
+from gatepass.tokens.issuer import exchange, issuer_client
+from gatepass.tokens.source import build_source, open_client
+from gatepass.transport.tls import Trust, ssl_context
+from tests.integration.gateway import descriptors
+from tests.integration.scripted import Dialogue, Fin, Hold, Rst, Scripted, Send, head, reply
+from tests.integration.transport.proxies import Tunnel
+from tests.integration.transport.test_tls import AUTHORITY, client_context, server_context, strict_server
+from tests.waiting import until
+
+HANDSHAKES = 50
+TOKEN = [Send(reply({"access_token": "token-1", "expires_in": 300}))]
+BASIC = "Basic " + base64.b64encode(b"user:pass word").decode()
+
+
+def oauth2(url: str, **settings: Any) -> Oauth2Credential:
+    given = {"client_id": "me", "client_secret": Secret("s3cr3t-of-the-client"), "client_auth": "form"}
+    return Oauth2Credential.model_validate({"type": "oauth2", "token_url": url, **given, **settings})
+
+
+async def reply_of(url: str, context: ssl.SSLContext | None = None, **network: Any) -> Any:
+    settings = oauth2(url, network=network)
+    client = issuer_client(settings, context or ssl_context(settings.network))
+    return await exchange(client, Request("POST", url, ((b"accept-encoding", b"identity"),), b"x=1"))
+
+
+async def fault_of(url: str, context: ssl.SSLContext | None = None, **network: Any) -> TransportFault:
+    with pytest.raises(TransportFault) as caught:
+        await reply_of(url, context, **network)
+    return caught.value
+
+
+async def failure_of(url: str, **settings: Any) -> FetchFailure:
+    own = oauth2(url, **settings)
+    with pytest.raises(FetchFailure) as caught:
+        await build_source("corp", own, open_client(own, Trust()), SystemClock()).fetch()
+    return caught.value
+
+
+@contextmanager
+def without_collection() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+@asynccontextmanager
+async def silent_server(way: str) -> AsyncIterator[tuple[Scripted, str, dict[str, str]]]:
+    """A server that accepts and sends nothing, the URL to ask, and the network that leads to the server."""
+    async with AsyncExitStack() as stack:
+        silent = await stack.enter_async_context(Scripted([Hold()], speaks_first=True))
+        secure = silent.url.replace("http:", "https:")
+        match way:
+            case "directly":
+                yield silent, secure, {}
+            case "at a proxy":
+                yield silent, "https://sso.example/token", {"proxy": secure}
+            case "in a tunnel":
+                yield silent, secure, {"proxy": await stack.enter_async_context(Tunnel().open())}
+
+
+WAYS = ["directly", "at a proxy", "in a tunnel"]
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_fifty_cancelled_handshakes_leave_no_descriptor_open(way):
+    context = client_context()
+    async with silent_server(way) as (silent, url, network):
+        before = descriptors()
+        with without_collection():
+            asked = [asyncio.create_task(reply_of(url, context, **network)) for _ in range(HANDSHAKES)]
+            await until(lambda: silent.connections == HANDSHAKES)
+            await asyncio.sleep(0.1)  # each waits for the server's part of the handshake now
+            for task in asked:
+                task.cancel()
+            ended = await asyncio.gather(*asked, return_exceptions=True)
+            assert {type(error) for error in ended} == {asyncio.CancelledError}
+            await until(lambda: descriptors() <= before)
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_handshake_past_its_deadline_leaves_no_descriptor_open(way):
+    async with silent_server(way) as (_, url, network):
+        before = descriptors()
+        with without_collection():
+            failures = await asyncio.gather(
+                *(failure_of(url, timeout_s=1.0, network=network) for _ in range(3)),
+            )
+            await until(lambda: descriptors() <= before)
+    assert all("in time" in failure.reason or "within 1 s" in failure.reason for failure in failures)
+
+
+async def test_more_failed_handshakes_than_a_pool_holds_do_not_end_the_fetches():
+    """httpx2 keeps the slot of a tunnel whose handshake failed (pydantic/httpx2#1175)."""
+    tunnel = Tunnel()
+    async with Scripted(TOKEN, tls=server_context()) as issuer, tunnel.open() as proxy:
+        settings = oauth2(issuer.url, network={"proxy": proxy})
+        trusting, unknowing = client_context(), ssl_context(Network())
+        request = Request("POST", issuer.url)
+        for _ in range(12):
+            with pytest.raises(TransportFault, match="certificate verify failed"):
+                await exchange(issuer_client(settings, unknowing), request)
+        assert (await exchange(issuer_client(settings, trusting), request)).status == 200
+    assert len(tunnel.asked) == 13
+
+
+async def test_clients_with_the_same_files_share_a_context():
+    """A context takes 20 ms and 0.9 MiB."""
+    made: list[ssl.SSLContext] = []
+
+    class Counting(Trust):
+        def of(self, network: Network) -> ssl.SSLContext:
+            made.append(super().of(network))
+            return made[-1]
+
+    trust = Counting()
+    for name in ("one", "two"):
+        open_client(oauth2(f"https://{name}.example/token"), trust)
+    assert made[0] is made[1]
+
+
+async def test_a_client_certificate_that_was_replaced_is_shown_by_the_next_fetch(tmp_path: Path):
+    cert, key, ca = tmp_path / "client.pem", tmp_path / "client.key", tmp_path / "ca.pem"
+    AUTHORITY.cert_pem.write_to_path(ca)
+
+    def put(authority: trustme.CA) -> None:
+        issued = authority.issue_cert("client.example")
+        issued.private_key_pem.write_to_path(key)
+        issued.cert_chain_pems[0].write_to_path(cert)
+
+    put(trustme.CA())
+    network = {"client_cert": str(cert), "client_key": str(key), "ca_file": str(ca)}
+    async with Scripted(TOKEN, tls=server_context(asks=True)) as issuer:
+        settings = oauth2(issuer.url, network=network)
+        source = build_source("corp", settings, open_client(settings, Trust()), SystemClock())
+        with pytest.raises(FetchFailure, match=r"TLS connection|closed the connection"):
+            await source.fetch()
+        put(AUTHORITY)
+        assert (await source.fetch()).text == "token-1"
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_a_missing_client_certificate_is_a_fault_of_tls(version):
+    """TLS 1.3 reports it after the handshake."""
+    with strict_server(version) as url:
+        assert (await fault_of(url, client_context())).fault is Fault.TLS
+
+
+async def test_a_server_without_tls_is_a_fault_of_tls():
+    async with Scripted([Send(b"220 mail.example\r\n")], speaks_first=True) as server:
+        assert (await fault_of(server.url.replace("http:", "https:"))).fault is Fault.TLS
+
+
+@pytest.mark.parametrize(
+    ("dialogue", "fault"),
+    [
+        ([Fin()], Fault.CLOSED),
+        ([Rst()], Fault.CLOSED),
+        ([Send(b"no HTTP\r\n\r\n")], Fault.INVALID),
+        ([Send(head(content_length="9") + b"half"), Fin()], Fault.CLOSED),
+        ([Send(head(content_length="9") + b"half"), Rst()], Fault.CLOSED),
+        ([Send(head(content_encoding="gzip", content_length="4") + b"half")], Fault.INVALID),
+        ([Send(head(content_length="99999") + b"x" * 99_999)], Fault.TOO_LARGE),
+    ],
+)
+async def test_a_reply_that_is_no_whole_reply_is_a_fault(dialogue: Dialogue, fault: Fault):
+    async with Scripted(dialogue) as server:
+        assert (await fault_of(server.url)).fault is fault
+
+
+async def test_a_silent_issuer_meets_the_bound_of_the_whole():
+    async with Scripted([Hold()]) as server:
+        failure = await failure_of(server.url, timeout_s=1.0)
+        assert failure.reason.endswith("gave no whole answer within 1 s (credentials.corp.timeout_s)")
+        await server.left()
+
+
+async def test_a_compressed_reply_is_unpacked_and_a_bomb_is_not():
+    small, packing = gzip.compress(b'{"access_token": "t"}'), zlib.compressobj(wbits=16 + zlib.MAX_WBITS)
+    bomb = b"".join(packing.compress(bytes(1_000_000)) for _ in range(300)) + packing.flush()
+    dialogues = [[Send(reply(body, content_encoding="gzip"))] for body in (small, bomb)]
+    async with Scripted(*dialogues) as server:
+        assert (await reply_of(server.url)).body == b'{"access_token": "t"}'
+        tracemalloc.start()
+        try:
+            with pytest.raises(TransportFault, match="larger than 65536 bytes"):
+                await reply_of(server.url)
+            assert tracemalloc.get_traced_memory()[1] < 10_000_000
+        finally:
+            tracemalloc.stop()
+
+
+async def test_a_request_arrives_byte_for_byte_and_its_connection_ends_with_the_reply():
+    async with Scripted([Send(reply(b"{}", set_cookie="session=1; Path=/"))]) as server:
+        url, headers = f'{server.url}/a/../token?a="|b&c=%7e', ((b"x-sign", b"a=b"), (b"accept-encoding", b"identity"))
+        client = issuer_client(oauth2(url), ssl_context(Network()))
+        for _ in range(2):
+            await exchange(client, Request("POST", url, headers, b"x=1"))
+        await server.left()
+    asked = server.received[1]
+    assert (asked.target, asked.body) == ('/a/../token?a="|b&c=%7e', b"x=1")
+    assert {name: asked.header(name) for name in ("x-sign", "accept-encoding", "cookie", "user-agent")} == {
+        "x-sign": "a=b",
+        "accept-encoding": "identity",
+        "cookie": None,
+        "user-agent": None,
+    }
+    assert server.connections == 2
+
+
+@pytest.mark.parametrize("value", [b"a\r\nx: y", b"a\ny", b"a\0"])
+async def test_a_header_with_a_line_break_is_not_sent(value):
+    async with Scripted(TOKEN) as server:
+        with pytest.raises(TransportFault, match="line break"):
+            await exchange(
+                issuer_client(oauth2(server.url), ssl_context(Network())), Request("GET", server.url, ((b"x", value),))
+            )
+    assert server.connections == 0
+
+
+async def test_a_redirect_is_not_followed():
+    async with Scripted(TOKEN) as elsewhere, Scripted([Send(reply(b"", 307, location=elsewhere.url))]) as server:
+        assert (await reply_of(server.url)).status == 307
+    assert elsewhere.connections == 0
+
+
+async def test_the_environment_counts_for_nothing(monkeypatch, tmp_path):
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login somebody password secret\n")
+    (tmp_path / "netrc").chmod(0o600)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    async with Scripted([Send(reply(b"decoy"))]) as decoy, Scripted(TOKEN) as server:
+        for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
+            monkeypatch.setenv(name, decoy.url)
+        assert (await reply_of(server.url)).status == 200
+    assert decoy.connections == 0
+    assert server.received[0].header("authorization") is None
+
+
+async def test_a_plain_request_goes_to_the_proxy_with_its_whole_url_and_the_proxys_password():
+    async with Scripted(TOKEN) as proxy:
+        await reply_of('http://sso.example:8080/token?x="y', proxy=proxy.url, proxy_auth="user:pass word")
+    asked = proxy.received[0]
+    assert (asked.target, asked.body) == ('http://sso.example:8080/token?x="y', b"x=1")
+    assert (asked.header("host"), asked.header("proxy-authorization")) == ("sso.example:8080", BASIC)
+
+
+@pytest.mark.parametrize("is_secure", [False, True])
+async def test_a_secure_request_goes_through_a_tunnel_and_tells_the_proxy_nothing(is_secure):
+    tunnel = Tunnel(server_context() if is_secure else None)
+    async with Scripted(TOKEN, tls=server_context()) as issuer, tunnel.open() as proxy:
+        answer = await reply_of(f"{issuer.url}/token", client_context(), proxy=proxy, proxy_auth="user:pass word")
+    assert answer.status == 200
+    assert len(tunnel.asked) == 1
+    assert BASIC in tunnel.asked[0]
+    assert "/token" not in tunnel.asked[0]
+    assert issuer.received[0].header("proxy-authorization") is None
+
+
+@pytest.mark.parametrize("url", ["https://sso.example/token", "http://sso.example/token"])
+@pytest.mark.parametrize(("status", "definite"), [(407, True), (403, False)])
+async def test_a_proxy_that_refuses_the_password_is_not_asked_again(url, status, definite):
+    """Another try could lock the proxy's account."""
+    async with Scripted([Send(reply(b"who are you?", status, proxy_authenticate="Basic"))]) as proxy:
+        network = {"proxy": proxy.url, "proxy_auth": "user:wrong"}
+        failure = await failure_of(url, network=network, allow_plain_http=True)
+    assert failure.definite is definite
+    if definite:
+        assert failure.reason.startswith("the proxy on the way to sso.example refuses: 407")
+
+
+async def test_a_proxy_that_is_down_is_no_connection():
+    async with Scripted([Fin()]) as proxy:
+        url = proxy.url
+    fault = await fault_of("http://sso.example/", proxy=url)
+    assert (fault.fault, fault.detail) == (Fault.CONNECT, "connection refused")
+
+
+async def test_a_name_that_is_unknown_is_told():
+    fault = await fault_of("http://nobody.invalid/")
+    assert fault.fault is Fault.DNS
+    assert not fault.detail.startswith("[")
