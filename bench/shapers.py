@@ -19,8 +19,8 @@ from gatepass.call import Complaint
 from gatepass.relay.aggregation.aggregator import Aggregator
 from gatepass.relay.chunk import Object, Origin, event
 from gatepass.relay.event import DONE
+from gatepass.relay.repair.choices import Wishes
 from gatepass.relay.repair.repair import Repair
-from gatepass.relay.repair.wishes import Wishes
 from gatepass.relay.stream import EventStream
 from gatepass.relay.synthesis import synthesise
 

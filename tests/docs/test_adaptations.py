@@ -8,9 +8,9 @@ from gatepass.adapt.profile import PlainTools
 from gatepass.adapt.rerank.shape import Shaped
 from gatepass.adapt.teaching.allowance import OPT_IN, SAFE
 from gatepass.adapt.typed_ids import UntypedModel
-from gatepass.relay import empty_choice, only_chunks, plain_events, profiled, short_lines, silenced, stream
+from gatepass.relay import client_transforms, stream
 from gatepass.relay.ragflow import NAMES as RAGFLOW
-from gatepass.relay.repair.wishes import NAMES as REPAIRS
+from gatepass.relay.repair.choices import NAMES as REPAIRS
 from tests.unit.adapt.rejections import ROWS
 from tests.unit.adapt.test_lesson import LESSONS
 
@@ -30,12 +30,12 @@ PLACEHOLDER = {
 
 
 BY_PROFILE = {
-    profiled.CONTENT,
-    short_lines.LINE,
-    silenced.COMMENTS,
-    empty_choice.EMPTY_CHOICE,
-    only_chunks.NO_CHUNK,
-    plain_events.PLAIN,
+    client_transforms.CONTENT,
+    client_transforms.LINE,
+    client_transforms.COMMENTS,
+    client_transforms.EMPTY_CHOICE,
+    client_transforms.NO_CHUNK,
+    client_transforms.PLAIN,
 }
 MENDED = {*REPAIRS, *stream.NAMES, *BY_PROFILE}
 

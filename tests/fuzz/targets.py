@@ -13,8 +13,8 @@ from gatepass.errors import GatepassError
 from gatepass.relay.aggregation.aggregator import Aggregator
 from gatepass.relay.event import read_json
 from gatepass.relay.framing import Framer, split_events
+from gatepass.relay.repair.choices import NAMES, Wishes
 from gatepass.relay.repair.repair import Repair
-from gatepass.relay.repair.wishes import NAMES, Wishes
 from gatepass.relay.stream import EventStream
 from gatepass.relay.synthesis import synthesise
 from tests.unit.relay.documents import origin

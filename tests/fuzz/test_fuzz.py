@@ -7,8 +7,8 @@ from random import Random
 
 import pytest
 
+from gatepass.relay.repair.choices import Wishes
 from gatepass.relay.repair.repair import Repair
-from gatepass.relay.repair.wishes import Wishes
 from tests.fuzz import campaign
 from tests.fuzz.mutation import LONGEST_BYTES, mutated
 from tests.fuzz.targets import TARGETS, kept_bytes

@@ -8,16 +8,16 @@ from typing import Any
 from gatepass.attempt import broken
 from gatepass.call import Surface, header
 from gatepass.errors import TransportFault, UpstreamInvalid
+from gatepass.relay.client_transforms import after_of
 from gatepass.relay.event import read_json
 from gatepass.relay.opening import Kind, Opening
-from gatepass.relay.profiled import after_of
+from gatepass.relay.repair.choices import Wishes
 from gatepass.relay.repair.repair import Repair
-from gatepass.relay.repair.wishes import Wishes
 from gatepass.relay.responses.aggregator import LAST_EVENTS
 from gatepass.relay.responses.synthesis import Unfinished, synthesise_response
 from gatepass.relay.stream import EventStream
 from gatepass.relay.synthesis import synthesise
-from gatepass.relay.wish import usage_wish
+from gatepass.relay.usage import usage_wish
 from gatepass.verdict.answer import Answer, Begun, Made, Whole
 from gatepass.verdict.case import Case
 from gatepass.verdict.holding import hold

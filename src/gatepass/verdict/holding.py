@@ -8,12 +8,11 @@ from gatepass.adapt.vectors import is_right
 from gatepass.attempt import broken, heard, whole
 from gatepass.call import Surface
 from gatepass.errors import GatepassError, TransportFault
-from gatepass.relay.aggregation.aggregator import Aggregator
-from gatepass.relay.aggregation.assembly import Assembly
+from gatepass.relay.aggregation.aggregator import Aggregator, Assembly
+from gatepass.relay.client_transforms import mended_reply
 from gatepass.relay.opening import Kind, Opening
-from gatepass.relay.profiled import mended_reply
+from gatepass.relay.repair.choices import Wishes
 from gatepass.relay.repair.repair import Repair
-from gatepass.relay.repair.wishes import Wishes
 from gatepass.relay.responses.aggregator import ResponseAggregator
 from gatepass.relay.whole.mending import mended_whole
 from gatepass.relay.whole.strict import read_good

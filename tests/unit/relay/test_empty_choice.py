@@ -5,8 +5,7 @@ import json
 import pytest
 
 from gatepass.config.profiles import BUILT_IN, Profile
-from gatepass.relay.empty_choice import EMPTY_CHOICE, EmptyChoice
-from gatepass.relay.profiled import after_of
+from gatepass.relay.client_transforms import EMPTY_CHOICE, EmptyChoice, after_of
 from tests.unit.relay.peer import chunks_of, helper_reads
 from tests.unit.relay.streams import DONE, REALISTIC, chunk, data, text
 

@@ -3,8 +3,7 @@
 import pytest
 
 from gatepass.config.profiles import BUILT_IN
-from gatepass.relay.only_chunks import NO_CHUNK, OnlyChunks
-from gatepass.relay.profiled import after_of
+from gatepass.relay.client_transforms import NO_CHUNK, OnlyChunks, after_of
 from tests.unit.relay.streams import DONE, REALISTIC, chunk, data, new_stream, text, with_line_ends
 
 CLEAN = b"".join(REALISTIC)

@@ -5,10 +5,9 @@ import json
 import pytest
 
 from gatepass.config.profiles import BUILT_IN, PLAIN, Profile
+from gatepass.relay.client_transforms import PLAIN as ADAPTED
+from gatepass.relay.client_transforms import PlainEvents, after_of
 from gatepass.relay.framing import Framer
-from gatepass.relay.plain_events import PLAIN as ADAPTED
-from gatepass.relay.plain_events import PlainEvents
-from gatepass.relay.profiled import after_of
 from tests.unit.relay.peer import helper_reads
 from tests.unit.relay.streams import DONE, REALISTIC, chunk, data, new_stream, pieces, state, text, with_line_ends
 

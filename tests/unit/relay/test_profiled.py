@@ -5,7 +5,7 @@ import json
 import pytest
 
 from gatepass.config.profiles import BUILT_IN, PLAIN, Profile
-from gatepass.relay.profiled import after_of, mended_reply
+from gatepass.relay.client_transforms import after_of, mended_reply
 
 BOTH = Profile(whole_numbers=True, content_text=True)
 

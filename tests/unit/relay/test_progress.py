@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from gatepass.relay.progress import Progress
+from gatepass.relay.stream import Progress
 from gatepass.relay.usage import Usage
 
 

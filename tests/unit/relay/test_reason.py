@@ -2,7 +2,7 @@
 
 import pytest
 
-from gatepass.relay.reason import CHAT_REASONS, TEXT_REASONS, chat_reason, text_reason
+from gatepass.relay.repair.choices import CHAT_REASONS, TEXT_REASONS, chat_reason, text_reason
 
 STOPS: list[object] = [None, "", 1, [], "eos", "eos_token", "end_turn", "STOP", "stop_sequence"]
 

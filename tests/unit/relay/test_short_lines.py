@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gatepass.relay.chunk import event
-from gatepass.relay.short_lines import BYTES_PER_CHAR, LINE, OVERHEAD_BYTES, ShortLines
+from gatepass.relay.client_transforms import BYTES_PER_CHAR, LINE, OVERHEAD_BYTES, ShortLines
 
 LIMIT = OVERHEAD_BYTES + 10 * BYTES_PER_CHAR
 """Ten characters a piece."""

@@ -8,8 +8,8 @@ import pytest
 from gatepass.call import Call, Operation, Surface
 from gatepass.config.profiles import BUILT_IN, PLAIN, Profile
 from gatepass.relay.chunk import Origin
+from gatepass.relay.repair.choices import Wishes
 from gatepass.relay.repair.repair import Repair
-from gatepass.relay.repair.wishes import Wishes
 from gatepass.relay.sign import COMMENT, COMMENT_AFTER_ID, EmptyDelta, comment, sign_of
 from tests.unit.relay.documents import origin
 from tests.unit.relay.peer import chunks_of, helper_reads

@@ -3,9 +3,8 @@
 import pytest
 
 from gatepass.config.profiles import BUILT_IN, PLAIN, Profile
+from gatepass.relay.client_transforms import COMMENTS, WithoutComments, after_of
 from gatepass.relay.framing import Framer, split_events
-from gatepass.relay.profiled import after_of
-from gatepass.relay.silenced import COMMENTS, WithoutComments
 from tests.unit.relay.streams import REALISTIC, client_reads, new_stream, pieces, state, with_line_ends
 
 FIRST, SECOND = REALISTIC[0], REALISTIC[2]

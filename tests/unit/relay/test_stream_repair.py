@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gatepass.relay.repair.choices import Wishes
 from gatepass.relay.repair.repair import Repair
-from gatepass.relay.repair.wishes import Wishes
 from gatepass.relay.stream import EventStream
 from gatepass.relay.usage import Usage
 from tests.unit.relay.documents import clean_streams, events, fed, meaning, origin

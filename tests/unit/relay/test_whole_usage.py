@@ -5,8 +5,7 @@ import json
 import pytest
 
 from gatepass.config.profiles import BUILT_IN
-from gatepass.relay.profiled import after_of
-from gatepass.relay.whole_usage import WholeUsage, counted, is_same
+from gatepass.relay.client_transforms import WholeUsage, after_of, counted, is_same
 
 TEXT = b'data: {"id":"1","choices":[{"index":0,"delta":{"content":"a \\"usage\\" b"}}],"usage":null}\n\n'
 

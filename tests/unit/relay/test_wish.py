@@ -2,7 +2,7 @@
 
 import pytest
 
-from gatepass.relay.wish import usage_wish
+from gatepass.relay.usage import usage_wish
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,15 @@
-"""A plain reply made of a stream: for an upstream that only streams, or did though it was not asked to."""
+"""A whole reply made from a stream, for an upstream that only streams or streamed without being asked."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from operator import itemgetter
-from typing import Any
+from typing import Any, Protocol
 
 from gatepass.call import Complaint
 from gatepass.errors import GatepassError, UpstreamInvalid
 from gatepass.relay import failure
-from gatepass.relay.aggregation.choice import Choice, TextChoice, new_choice
-from gatepass.relay.aggregation.gather import keep_last
+from gatepass.relay.aggregation.choice import Choice, TextChoice, keep_last, new_choice
 from gatepass.relay.chunk import (
     CHAT,
     ENVELOPE,
@@ -23,8 +22,9 @@ from gatepass.relay.chunk import (
     json_text,
     unwrapped,
 )
-from gatepass.relay.event import parse_event, read_json, single_line_data
-from gatepass.relay.framing import split_events
+from gatepass.relay.event import is_json, parse_event, read_json, single_line_data
+from gatepass.relay.framing import Framer, split_events
+from gatepass.relay.shaper import Shaper
 
 MAX_CHOICES = 1024
 """More are no answer to any request (OpenAI takes an `n` of 128), and each costs memory."""
@@ -219,3 +219,72 @@ def _too_large(upstream: str) -> GatepassError:
 
 def _too_many(upstream: str) -> GatepassError:
     return UpstreamInvalid("The upstream's stream has more choices than any request asks for.", upstream=upstream)
+
+
+_BOM = b"\xef\xbb\xbf"
+
+
+class Aggregating(Protocol):
+    """What makes one reply of whole events: of a chat's (aggregator.py), or of a response's (relay/responses/)."""
+
+    @property
+    def is_over(self) -> bool: ...
+    def feed(self, run: bytes) -> None: ...
+    def fail(self, error: GatepassError) -> None: ...
+    def finish(self) -> bytes: ...
+
+
+class Assembly:
+    """Takes the pieces of a body, gives the reply: frames the events, shapes them, and adds them up.
+
+    It wants no more after the last event or the first error. What is held is one event of `event_limit_bytes`, what
+    the shapers hold, and the answer, which the aggregator bounds. A last event without its blank line counts
+    where it is whole.
+    """
+
+    __slots__ = ("_aggregator", "_framer", "_has_begun", "_shapers", "_upstream")
+
+    def __init__(
+        self, upstream: str, aggregator: Aggregating, event_limit_bytes: int, shapers: Sequence[Shaper] = ()
+    ) -> None:
+        self._upstream = upstream
+        self._aggregator = aggregator
+        self._framer = Framer(event_limit_bytes)
+        self._shapers = tuple(shapers)
+        self._has_begun = False
+
+    @property
+    def adapted(self) -> tuple[str, ...]:
+        """What its shapers have changed so far."""
+        return tuple(dict.fromkeys(name for shaper in self._shapers for name in shaper.adapted))
+
+    def feed(self, piece: bytes) -> bool:
+        """Whether more is wanted after `piece`."""
+        if run := self._framer.feed(piece):
+            self._add(run)
+        if self._framer.overflowed:
+            self._aggregator.fail(failure.too_large(self._upstream))
+        return not self._aggregator.is_over
+
+    def finish(self) -> bytes:
+        """The reply as JSON; raises what the aggregator's `finish` does."""
+        tail = self._framer.tail
+        data = (parse_event(tail + b"\n\n").data or b"").strip()
+        if is_json(data) or data == b"[DONE]":
+            self._add(tail + b"\n\n")
+        for at, shaper in enumerate(self._shapers):
+            self._shape(shaper.finish(), at + 1)
+        return self._aggregator.finish()
+
+    def _add(self, run: bytes) -> None:
+        if not self._has_begun:
+            self._has_begun = True
+            run = run.removeprefix(_BOM)
+        self._shape(run, 0)
+
+    def _shape(self, run: bytes, first: int) -> None:
+        for shaper in self._shapers[first:]:
+            if run:
+                run = shaper.feed(run)
+        if run:
+            self._aggregator.feed(run)

@@ -1,12 +1,14 @@
-"""One choice of an answer, gathered from its pieces."""
+"""One choice of an answer, gathered from its pieces: texts, lists, audio and tool calls."""
 
 from __future__ import annotations
 
+import base64
+import binascii
+from collections.abc import Sequence
 from typing import Any, Protocol
 
-from gatepass.relay.aggregation.gather import Gather, joined_base64, keep_last
-from gatepass.relay.aggregation.tools import Tools
-from gatepass.relay.chunk import Object, Origin, finish_reason, says
+from gatepass.relay.calls import Calls, ToolCall
+from gatepass.relay.chunk import Object, Origin, finish_reason, json_text, says
 
 _CHOICE = frozenset({"index", "delta", "message", "text", "logprobs", "finish_reason"})
 _CHAT_CHOICE = frozenset({"index", "delta", "logprobs", "finish_reason"})
@@ -183,3 +185,139 @@ def new_choice(said: Any) -> ChatChoice | TextChoice:
     """The kind that the first piece of a choice tells."""
     is_text = "text" in said and "delta" not in said and "message" not in said
     return TextChoice() if is_text else ChatChoice()
+
+
+_BASE64_GROUP = 4
+
+
+class Gather:
+    """The members of one object that comes in pieces: texts are joined, lists are extended, of
+    anything else the last value counts that says something."""
+
+    __slots__ = ("_lists", "_texts", "_values")
+
+    def __init__(self) -> None:
+        self._texts: dict[str, list[str]] = {}
+        self._lists: dict[str, list[Any]] = {}
+        self._values: Object = {}
+
+    def add(self, name: str, value: Any) -> None:
+        """One piece of the member `name`; null says nothing."""
+        if type(value) is str:
+            texts = self._texts.get(name)
+            if texts is None:
+                self._texts[name] = [value]
+            else:
+                texts.append(value)
+        elif type(value) is list:
+            self._lists.setdefault(name, []).extend(value)
+        elif value is not None:
+            keep_last(self._values, name, value)
+
+    def text(self, name: str) -> str | None:
+        """The whole text, None where no piece of one came."""
+        pieces = self._texts.get(name)
+        return None if pieces is None else "".join(pieces)
+
+    def whole(self) -> Object:
+        """All members, whole. Where a member came in texts and in lists the texts are parts among its parts."""
+        texts = {name: "".join(pieces) for name, pieces in self._texts.items()}
+        parted = {
+            name: [{"type": "text", "text": texts.pop(name)}, *parts] if texts.get(name) else parts
+            for name, parts in self._lists.items()
+        }
+        return {**self._values, **texts, **parted}
+
+
+def keep_last(said: Object, name: str, value: Any) -> None:
+    """Remember `value` unless it says nothing and something was said before."""
+    if value is not None and (value not in ({}, []) or name not in said):
+        said[name] = value
+
+
+def joined_base64(pieces: Sequence[str]) -> str:
+    """One base64 text for what came in several: cut anywhere, or each encoded by itself with its padding."""
+    joined = "".join(pieces)
+    if "=" not in joined.rstrip("=") and len(joined) % _BASE64_GROUP == 0:
+        return joined
+    try:
+        return base64.b64encode(b"".join(_decoded(piece) for piece in pieces)).decode()
+    except (ValueError, binascii.Error):
+        return joined
+
+
+def _decoded(piece: str) -> bytes:
+    bare = piece.rstrip("=")
+    return base64.b64decode(bare + "=" * (-len(bare) % _BASE64_GROUP), validate=True)
+
+
+_KNOWN = frozenset({"index", "id", "type", "function", "custom"})
+_NAMED = frozenset({"name", "arguments", "input"})
+
+
+class Tools:
+    """Puts tool deltas together; calls come out in the order of appearance, without `index`."""
+
+    __slots__ = ("_calls", "_whole")
+
+    def __init__(self) -> None:
+        self._calls = Calls()
+        self._whole: list[_Call] = []
+
+    def __len__(self) -> int:
+        return len(self._whole)
+
+    def add(self, entries: list[Any]) -> None:
+        for piece in self._calls.place(entries):
+            if piece.opens:
+                self._whole.append(_Call(piece.call))
+            self._whole[piece.call.number].add(piece.said)
+
+    def whole(self, origin: Origin) -> list[Object]:
+        return [call.whole(origin) for call in self._whole]
+
+
+class _Call:
+    """One call. Its id, type and name count once, whatever repeats them; its arguments are joined."""
+
+    __slots__ = ("_arguments", "_call", "_inner", "_kind", "_name", "_rest", "_type")
+
+    def __init__(self, call: ToolCall) -> None:
+        self._call = call
+        self._kind = "function"
+        self._type = self._name = ""
+        self._arguments: list[str] = []
+        self._rest: Object = {}
+        self._inner: Object = {}
+
+    def add(self, said: Object) -> None:
+        kind = said.get("type")
+        if isinstance(kind, str) and not self._type:
+            self._type = kind
+        for name, value in said.items():
+            if name in ("function", "custom") and isinstance(value, dict):
+                self._kind = name
+                self._add_inner(value)
+            elif name not in _KNOWN:
+                keep_last(self._rest, name, value)
+
+    def _add_inner(self, said: Object) -> None:
+        name = said.get("name")
+        if isinstance(name, str) and not self._name:
+            self._name = name
+        arguments = said.get("arguments", said.get("input"))
+        if arguments is not None:
+            self._arguments.append(arguments if isinstance(arguments, str) else json_text(arguments).decode())
+        if said.keys() - _NAMED:
+            for key, value in said.items():
+                if key not in _NAMED:
+                    keep_last(self._inner, key, value)
+
+    def whole(self, origin: Origin) -> Object:
+        text = "input" if self._kind == "custom" else "arguments"
+        return {
+            "id": self._call.id or origin.new_id("call_"),
+            "type": self._type or self._kind,
+            self._kind: {"name": self._name, text: "".join(self._arguments), **self._inner},
+            **self._rest,
+        }

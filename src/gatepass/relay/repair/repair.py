@@ -1,17 +1,14 @@
-"""The shaper that finds out whether a stream is one that clients misread, and repairs it then."""
+"""The transform that finds out whether clients misread a stream, and then repairs its chunks."""
 
 from __future__ import annotations
 
-from gatepass.relay.chunk import CHAT_CHUNK, Object, Origin, event, is_chunk, unwrapped
+from typing import Any, Literal
+
+from gatepass.relay.chunk import CHAT_CHUNK, ENVELOPE, Object, Origin, event, finish_reason, is_chunk, unwrapped
 from gatepass.relay.event import parse_event, read_json, single_line_data
 from gatepass.relay.framing import split_comments, split_events
-from gatepass.relay.repair import wishes as names
-from gatepass.relay.repair.choice import ChoiceRepair
-from gatepass.relay.repair.cumulative import Item, Suffixes
-from gatepass.relay.repair.envelope import Envelope, Extras, is_ping, is_whole
-from gatepass.relay.repair.split import split_finish
-from gatepass.relay.repair.usage import UsageRepair
-from gatepass.relay.repair.wishes import Wishes
+from gatepass.relay.repair import choices as names
+from gatepass.relay.repair.choices import USAGE, ChoiceRepair, Item, Note, Suffixes, Wishes
 from gatepass.relay.synthesis import chunks
 from gatepass.relay.template import Template
 
@@ -20,7 +17,7 @@ MAX_CHOICES = 1024
 
 
 class Repair:
-    """Repairs what `wishes.NAMES` lists. A clean stream passes byte for byte, each run the very same object.
+    """Repairs what `choices.NAMES` lists. A clean stream passes byte for byte, each run the very same object.
 
     It takes runs that a judge of the stream let through: errors and what is no JSON pass untouched.
     Events are parsed until one was seen that needs nothing; from then on only those that differ from
@@ -249,3 +246,184 @@ def _event(item: Item) -> bytes:
         return event(item.said)
     except ValueError:
         return item.block
+
+
+MAX_MOVED_BYTES = 65_536
+"""What may wait for a chunk with choices; larger extras go on where they stand."""
+
+_REQUIRED = ("id", "object", "created", "model")
+_SOUGHT = frozenset(_REQUIRED)
+_BARE = frozenset({*ENVELOPE, "choices", "usage", "obfuscation"})
+_SAYS_NOTHING: tuple[Any, ...] = (None, "", [], {})
+
+
+class Envelope:
+    """The envelope of one stream, as its first chunks told it."""
+
+    __slots__ = ("_has_one_id", "_is_known", "told")
+
+    def __init__(self, *, one_id: bool) -> None:
+        self.told: Object = {}
+        self._has_one_id = one_id
+        self._is_known = False
+
+    def fill(self, chunk: Object, note: Note) -> None:
+        """Give `chunk` the members that it lacks, and the stream's id where all chunks are to have one."""
+        told = self.told
+        for name in _REQUIRED:
+            if not chunk.get(name) and name in told:
+                chunk[name] = told[name]
+                note(names.ENVELOPE)
+        if not self._is_known:
+            self.learn(chunk)
+        if self._has_one_id and "id" in told and chunk.get("id") != told["id"]:
+            chunk["id"] = told["id"]
+            note(names.ONE_ID)
+
+    def learn(self, chunk: Object) -> None:
+        """Remember what `chunk` says of the envelope for the first time."""
+        self.told |= {name: chunk[name] for name in ENVELOPE if chunk.get(name) and name not in self.told}
+        self._is_known = self.told.keys() >= _SOUGHT
+
+
+class Extras:
+    """What came without choices and waits for a chunk that has some."""
+
+    __slots__ = ("_held", "_held_bytes", "_wish")
+
+    def __init__(self, wish: Literal["move", "keep", "drop"]) -> None:
+        self._wish = wish
+        self._held: Object = {}
+        self._held_bytes = 0
+
+    def stay(self, chunk: Object, size_bytes: int) -> bool:
+        """Whether a chunk of `size_bytes` without choices goes on as it is; if not, what it says is held
+        or dropped."""
+        said = {name: value for name, value in chunk.items() if name not in _BARE and value not in _SAYS_NOTHING}
+        if not said or self._wish == "drop":
+            return False
+        if self._wish == "keep" or self._held_bytes + size_bytes > MAX_MOVED_BYTES:
+            return True
+        self._held |= said
+        self._held_bytes += size_bytes
+        return False
+
+    def join(self, chunk: Object) -> bool:
+        """Put what is held into `chunk`; False if nothing is."""
+        if not self._held:
+            return False
+        held, self._held, self._held_bytes = self._held, {}, 0
+        for name, value in held.items():
+            chunk.setdefault(name, value)
+        return True
+
+
+def is_ping(said: Object) -> bool:
+    """Whether an event that is no chunk says nothing to anybody: a ping, or the empty envelope of a
+    gateway that wraps its chunks, of success (a failure is an error, and no ping)."""
+    if "data" in said and said.get("code") in (0, "0", 200, "200"):
+        return said["data"] is True or said["data"] in _SAYS_NOTHING
+    return not said or "ping" in (said.get("type"), said.get("event"))
+
+
+def is_whole(chunk: Object) -> bool:
+    """Whether this is a completion, all of it, and no piece of one: a piece may have a `message` too, and
+    call itself what the whole is called, but only a whole has a finish reason."""
+    choices = chunk["choices"]
+    if not all(
+        isinstance(one, dict) and "delta" not in one and isinstance(one.get("message"), dict) for one in choices
+    ):
+        return False
+    return any(finish_reason(one) for one in choices)
+
+
+_TEXT = ("delta", "text", "logprobs")
+
+
+def split_finish(chunk: Object) -> tuple[Object, ...]:
+    """`chunk` alone, or two in its place: what it says, then how it ends, with the usage.
+
+    vLLM sends the last text and the finish reason together; RAGFlow's vision models then fail on
+    the missing usage. `chunk` itself is not changed.
+    """
+    choices = chunk["choices"]
+    if not any(isinstance(choice, dict) and finish_reason(choice) and _says(choice) for choice in choices):
+        return (chunk,)
+    ends = [_end(choice) for choice in choices if isinstance(choice, dict) and finish_reason(choice)]
+    first = {**chunk, "choices": [_open(choice) for choice in choices]}
+    last = {**{name: chunk[name] for name in ENVELOPE if name in chunk}, "choices": ends}
+    if "usage" in chunk:
+        first["usage"], last["usage"] = None, chunk["usage"]
+    return first, last
+
+
+def _says(choice: Object) -> bool:
+    delta = choice.get("delta")
+    return bool(choice.get("text")) or (
+        isinstance(delta, dict) and any(delta[name] for name in delta if name != "role")
+    )
+
+
+def _open(choice: Any) -> Any:
+    return {**choice, "finish_reason": None} if isinstance(choice, dict) else choice
+
+
+def _end(choice: Object) -> Object:
+    nothing: Object = {"delta": {}, "text": "", "logprobs": None}
+    return {name: nothing[name] if name in _TEXT else value for name, value in choice.items()}
+
+
+class UsageRepair:
+    """Lets the last usage through and no other; LangChain and Open WebUI sum up whatever comes, and
+    RAGFlow too (vLLM, SGLang and DashScope can send it with every chunk).
+
+    Where the client asked for it, it goes into a chunk of its own after the last choice; where it did
+    not, only what stands beside the last finish reason stays. `wanted` None lets everything through.
+    """
+
+    __slots__ = ("_has_told", "_held", "_wanted")
+
+    def __init__(self, wanted: bool | None) -> None:
+        self._wanted = wanted
+        self._held: Object | None = None
+        self._has_told = False
+
+    def mend_beside_choices(self, said: Object, is_complete: bool, note: Note) -> None:
+        """Take the usage out of a chunk with choices, unless it may stay there."""
+        if self._wanted is None:
+            return
+        if self._wanted:
+            self._hold(said)
+            said["usage"] = None
+        elif is_complete and not self._has_told:
+            self._has_told = True
+            return
+        else:
+            del said["usage"]
+        note(USAGE)
+
+    def passes_alone(self, said: Object, is_complete: bool, note: Note) -> bool:
+        """Whether the usage of a chunk without choices goes on with it; if not it is taken out, and held
+        where it is wanted later."""
+        if self._wanted is None:
+            return True
+        if self._wanted and is_complete and not self._has_told:
+            self.close()
+            return True
+        self._hold(said)
+        del said["usage"]
+        note(USAGE)
+        return False
+
+    def close(self) -> None:
+        """The usage was told in another way: no more of it."""
+        self._has_told, self._held = True, None
+
+    def take(self) -> Object | None:
+        """The usage that is still to be told at the end."""
+        held, self._held = self._held, None
+        return held
+
+    def _hold(self, said: Object) -> None:
+        if self._wanted and not self._has_told:
+            self._held = said["usage"]

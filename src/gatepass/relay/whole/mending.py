@@ -1,19 +1,34 @@
-"""A whole completion as the types of OpenAI's SDKs have it, by the same names as a stream's repairs."""
+"""Make a whole completion what OpenAI's SDKs expect, by the same rules as for a stream."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any, Self
 
 from gatepass.errors import InvalidRequest
-from gatepass.jsontext import Edit, Walk, edited
-from gatepass.relay.chunk import CHAT, LEGACY, Origin, envelope
-from gatepass.relay.reason import NATIVE, chat_reason, native_of, text_reason
-from gatepass.relay.repair.tools import Note
-from gatepass.relay.repair.wishes import ENVELOPE, FINISH, INDEX, MESSAGE, ROLE, USAGE
-from gatepass.relay.whole.calls import call_edits, calls_of, function_edits, function_of
-from gatepass.relay.whole.fields import Fields
+from gatepass.jsontext import Edit, Member, Walk, edited
+from gatepass.relay.chunk import CHAT, LEGACY, Origin, envelope, json_text, text_of_id
+from gatepass.relay.client_transforms import counted
+from gatepass.relay.event import read_json
+from gatepass.relay.repair.choices import (
+    ENVELOPE,
+    FINISH,
+    INDEX,
+    MESSAGE,
+    NATIVE,
+    ROLE,
+    TOOL_ARGUMENTS,
+    TOOL_ID,
+    TOOL_NAME,
+    TOOL_TYPE,
+    USAGE,
+    Note,
+    chat_reason,
+    native_of,
+    text_reason,
+)
+from gatepass.relay.synthesis import argument_text
 from gatepass.relay.whole.strict import is_strict
-from gatepass.relay.whole_usage import counted
 
 _REQUIRED = ("id", "object", "created", "model")
 MOST_STEPS = 100_000
@@ -108,3 +123,137 @@ class _Mending:
             return
         top.put("usage", counted(said, is_chat=True) if isinstance(said, dict) and said else None)
         self._note(USAGE)
+
+
+class Fields:
+    """An object, of whose members that have one name the last one counts."""
+
+    __slots__ = ("_at", "_known", "_names", "_put", "_walk")
+
+    def __init__(self, walk: Walk, at: int) -> None:
+        self._walk = walk
+        self._at = at
+        self._known: dict[str, Member] = {member.name: member for member in walk.members(at)}
+        self._names: dict[str, str] = {}
+        self._put: dict[str, Any] = {}
+
+    @classmethod
+    def at(cls, walk: Walk, at: int) -> Self | None:
+        """The object that begins at `at`; None where it is none."""
+        return cls(walk, at) if walk.text.startswith(b"{", at) else None
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._known
+
+    def value(self, name: str) -> Any:
+        """The value of a member as it came, parsed; None where there is none."""
+        member = self._known.get(name)
+        return None if member is None else read_json(self._walk.text[member.value : member.end])
+
+    def text(self, name: str) -> str:
+        """The JSON of a member that is there, as it came."""
+        member = self._known[name]
+        return self._walk.text[member.value : member.end].decode("utf-8", "replace")
+
+    def object(self, name: str) -> Fields | None:
+        member = self._known.get(name)
+        return None if member is None else Fields.at(self._walk, member.value)
+
+    def objects(self, name: str) -> list[Fields]:
+        """The objects in a list."""
+        member = self._known.get(name)
+        if member is None or not self._walk.text.startswith(b"[", member.value):
+            return []
+        entries = [Fields.at(self._walk, at) for at, _ in self._walk.elements(member.value)]
+        return [entry for entry in entries if entry is not None]
+
+    def put(self, name: str, value: Any) -> None:
+        """Have the member `name` say `value`."""
+        self._put[name] = value
+
+    def rename(self, name: str, other: str) -> None:
+        """Call the member `name`, which is there, `other`."""
+        self._names[name] = other
+
+    def edits(self) -> Iterator[Edit]:
+        """What makes of the text what was asked for. Raises ValueError for what is nested too deep to be written."""
+        for name, other in self._names.items():
+            yield Edit(self._known[name].start, self._known[name].value, (b"%b:" % json_text(other),))
+        for name in self._put.keys() & self._known.keys():
+            yield Edit(self._known[name].value, self._known[name].end, (json_text(self._put[name]),))
+        if new := {name: value for name, value in self._put.items() if name not in self._known}:
+            start = self._at + 1
+            yield Edit(start, start, (json_text(new)[1:-1], b"," if self._known else b""))
+
+
+_ARGUMENTS = {"function": "arguments", "custom": "input"}
+
+
+def calls_of(message: Fields) -> list[Fields]:
+    """The entries of `tool_calls` that call something: an empty one does not."""
+    return [
+        call for call in message.objects("tool_calls") if "type" in call or any(kind in call for kind in _ARGUMENTS)
+    ]
+
+
+def function_of(message: Fields) -> Fields | None:
+    """The one function of old that `message` calls; an object without a name calls none."""
+    function = message.object("function_call")
+    return function if function is not None and function.value("name") else None
+
+
+def call_edits(calls: list[Fields], origin: Origin, note: Note) -> Iterator[Edit]:
+    """The edits that mend the tool calls of one choice; `note` is told what was wrong.
+
+    Each entry is one call, unlike a stream's: two that look alike are two.
+    """
+    ids: set[str] = set()
+    for call in calls:
+        _identify(call, ids, origin, note)
+        kind = _kind_of(call)
+        if call.value("type") != kind:
+            call.put("type", kind)
+            note(TOOL_TYPE)
+        yield from call.edits()
+        if kind in _ARGUMENTS:
+            yield from function_edits(call.object(kind), note, _ARGUMENTS[kind])
+
+
+def function_edits(function: Fields | None, note: Note, arguments: str = "arguments") -> Iterator[Edit]:
+    """The edits that mend the name of what is called, and what it is called with: the member `arguments`."""
+    if function is None:
+        return
+    if not isinstance(function.value("name"), str):
+        function.put("name", "")
+        note(TOOL_NAME)
+    told = function.value(arguments)
+    if not isinstance(told, str):
+        function.put(arguments, _as_text(function, arguments, told))
+        note(TOOL_ARGUMENTS)
+    yield from function.edits()
+
+
+def _as_text(function: Fields, name: str, told: Any) -> str:
+    """What the member `name` says, as text, in the form that a stream of it has; as it came where numbers stand there
+    that only Python reads: the tool would be called with others."""
+    text = argument_text(told)
+    return text if told is None or read_json(text.encode()) == told else function.text(name)
+
+
+def _kind_of(call: Fields) -> str:
+    """The type of a call by what it holds, else its own word: there may be kinds that we do not know."""
+    held = next((kind for kind in ("custom", "function") if call.object(kind) is not None), None)
+    said = call.value("type")
+    return held or (said if said and isinstance(said, str) else "function")
+
+
+def _identify(call: Fields, ids: set[str], origin: Origin, note: Note) -> None:
+    """Give `call` an id as text that none of `ids` is, and add it to them."""
+    told = call.value("id")
+    known = text_of_id(told)
+    if not known or known in ids:
+        known = origin.new_id("call_")
+    if known != told:
+        call.put("id", known)
+        note(TOOL_ID)
+    ids.add(known)

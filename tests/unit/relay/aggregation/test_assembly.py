@@ -7,11 +7,10 @@ import json
 import pytest
 
 from gatepass.errors import GatepassError
-from gatepass.relay.aggregation.aggregator import Aggregator
-from gatepass.relay.aggregation.assembly import Assembly
+from gatepass.relay.aggregation.aggregator import Aggregator, Assembly
 from gatepass.relay.ragflow import RagflowStream
+from gatepass.relay.repair.choices import Wishes
 from gatepass.relay.repair.repair import Repair
-from gatepass.relay.repair.wishes import Wishes
 from tests.unit.relay.documents import origin
 from tests.unit.relay.streams import DONE, LIMIT_BYTES, chunk, data, read_error, text
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatepass.relay.aggregation.gather import Gather, joined_base64, keep_last
+from gatepass.relay.aggregation.choice import Gather, joined_base64, keep_last
 
 
 def gathered(*pieces):

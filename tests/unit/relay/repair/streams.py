@@ -6,8 +6,8 @@ from typing import Any
 
 from gatepass.relay.event import parse_event, read_json
 from gatepass.relay.framing import split_events
+from gatepass.relay.repair.choices import Wishes
 from gatepass.relay.repair.repair import Repair
-from gatepass.relay.repair.wishes import Wishes
 from tests.unit.relay.documents import origin
 from tests.unit.relay.streams import DONE, chunk, data
 

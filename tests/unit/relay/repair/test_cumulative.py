@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatepass.relay.repair.cumulative import EVIDENCE, MAX_CHARS, MAX_HELD, MAX_HELD_BYTES, MAX_TEXTS, MIN_CHARS
+from gatepass.relay.repair.choices import EVIDENCE, MAX_CHARS, MAX_HELD, MAX_HELD_BYTES, MAX_TEXTS, MIN_CHARS
 from tests.unit.relay.repair.streams import ROLE, STOP, new_repair, repaired, said
 from tests.unit.relay.streams import DONE, chunk, data
 
@@ -189,7 +189,7 @@ def test_no_more_texts_are_watched_than_may():
 
 
 def test_no_more_of_a_text_is_remembered_than_may_be():
-    from gatepass.relay.repair.cumulative import Kind, _Text
+    from gatepass.relay.repair.choices import Kind, _Text
 
     text = _Text("content", so_far="x" * MAX_CHARS, kind=Kind.CUMULATIVE)
     assert text._new_part("y") == "y"

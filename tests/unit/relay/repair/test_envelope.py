@@ -3,9 +3,8 @@ from __future__ import annotations
 import pytest
 
 from gatepass.relay.chunk import Origin
-from gatepass.relay.repair.envelope import MAX_MOVED_BYTES
-from gatepass.relay.repair.repair import Repair
-from gatepass.relay.repair.wishes import Wishes
+from gatepass.relay.repair.choices import Wishes
+from gatepass.relay.repair.repair import MAX_MOVED_BYTES, Repair
 from tests.unit.relay.repair.streams import ROLE, STOP, USAGE, deltas, repaired
 from tests.unit.relay.streams import chunk
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatepass.relay.repair import wishes
+from gatepass.relay.repair import choices
 from gatepass.relay.shaper import Chain, Shaper
 from tests.unit.relay.documents import clean_streams, events, fed
 from tests.unit.relay.repair.streams import ROLE, STOP, USAGE, new_repair, said
@@ -113,8 +113,8 @@ REPAIRED = [
     chunk(None, usage=USAGE),
 ]
 NAMES = (
-    *(wishes.EMPTY_CHOICES, wishes.ROLE, wishes.USAGE, wishes.FINISH),
-    *(wishes.TOOL_INDEX, wishes.TOOL_TYPE, wishes.TOOL_ARGUMENTS, wishes.DELTA),
+    *(choices.EMPTY_CHOICES, choices.ROLE, choices.USAGE, choices.FINISH),
+    *(choices.TOOL_INDEX, choices.TOOL_TYPE, choices.TOOL_ARGUMENTS, choices.DELTA),
 )
 
 
@@ -144,8 +144,8 @@ def test_broken_stream_is_repaired_alike_behind_the_judge_at_every_split_and_in_
 
 
 def test_names_are_those_that_are_documented():
-    assert set(NAMES) < set(wishes.NAMES)
-    assert len(set(wishes.NAMES)) == len(wishes.NAMES) == 17
+    assert set(NAMES) < set(choices.NAMES)
+    assert len(set(choices.NAMES)) == len(choices.NAMES) == 17
 
 
 def test_repaired_event_is_one_data_line_and_a_clean_one_keeps_its_id_and_comments():

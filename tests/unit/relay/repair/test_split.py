@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from gatepass.relay.repair.split import split_finish
+from gatepass.relay.repair.repair import split_finish
 from tests.unit.relay.repair.streams import ROLE, STOP, USAGE, repaired
 from tests.unit.relay.streams import chunk
 

@@ -4,8 +4,7 @@ import copy
 
 import pytest
 
-from gatepass.relay.repair.tools import ToolRepair
-from gatepass.relay.repair.wishes import TOOL_ARGUMENTS, TOOL_ID, TOOL_INDEX, TOOL_NAME, TOOL_TYPE
+from gatepass.relay.repair.choices import TOOL_ARGUMENTS, TOOL_ID, TOOL_INDEX, TOOL_NAME, TOOL_TYPE, ToolRepair
 from tests.unit.relay.documents import origin
 
 

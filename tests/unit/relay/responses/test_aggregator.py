@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 
 from gatepass.errors import GatepassError
-from gatepass.relay.aggregation.assembly import Assembly
+from gatepass.relay.aggregation.aggregator import Assembly
 from gatepass.relay.responses.aggregator import ResponseAggregator
 from gatepass.relay.responses.synthesis import synthesise_response
 from tests.unit.relay.documents import origin
