@@ -86,7 +86,7 @@ AREAS = (
         ),
         8,
     ),
-    Area("relay stream", ("relay/stream.py", "relay/progress.py"), ("tests/unit/relay",), 5),
+    Area("relay stream", ("relay/stream.py",), ("tests/unit/relay",), 5),
     Area("framing", ("relay/framing.py", "relay/event.py"), ("tests/unit/relay",), 4),
     Area("routing", ("routing/*.py",), ("tests/unit/routing", "tests/integration/test_models.py"), 3),
     Area(
