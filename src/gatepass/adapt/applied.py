@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from gatepass.adapt.changes.change import revised
 from gatepass.adapt.learned import Key
 from gatepass.adapt.lesson import Lesson
+from gatepass.adapt.rejection_parser import repeats
 from gatepass.adapt.teaching.heard import Heard
-from gatepass.adapt.teaching.teacher import repeats
 from gatepass.call import Call
 from gatepass.errors import GatepassError
 

@@ -8,15 +8,19 @@ from fnmatch import fnmatchcase
 from functools import lru_cache
 
 from gatepass.adapt.changes.change import Change, Revision
-from gatepass.adapt.changes.content import EmptyContent, TextContent
-from gatepass.adapt.changes.members import Clamp, Default, Drop, Rename, Set
-from gatepass.adapt.changes.replayed import Replayed
-from gatepass.adapt.changes.response_format import SchemaInWords
-from gatepass.adapt.changes.roles import MergedRoles, Role, SystemIntoUser
 from gatepass.adapt.changes.streams import Streamed, Unstreamed
-from gatepass.adapt.changes.tool_ids import ToolIds
 from gatepass.adapt.changes.vectors import SplitInputs, TextsOnly
-from gatepass.adapt.place import Place
+from gatepass.adapt.members import Clamp, Default, Drop, Place, Rename, Set
+from gatepass.adapt.messages import (
+    EmptyContent,
+    MergedRoles,
+    Replayed,
+    Role,
+    SchemaInWords,
+    SystemIntoUser,
+    TextContent,
+    ToolIds,
+)
 from gatepass.adapt.rule import Rule
 from gatepass.call import Surface
 from gatepass.config.model import Config

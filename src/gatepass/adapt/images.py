@@ -1,16 +1,197 @@
-"""Rule "images": images that stand beside the conversation go into it."""
+"""Rule "images": images that stand beside the conversation, in whatever form, go into it as `image_url` parts.
+
+An image is never decoded or copied: a part is pieces of the client's own text with a few bytes of ours between them.
+Nothing is ever fetched.
+"""
 
 from __future__ import annotations
 
+import re
+from binascii import Error, a2b_base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from msgspec.structs import replace
 
-from gatepass.adapt.image import image_part, kind_at, refused
 from gatepass.call import Call, Surface, Target
 from gatepass.errors import InvalidImage
-from gatepass.jsontext import Edit, Member, Piece, Walk, any_of, edited, may_name, removals, string
+from gatepass.jsontext import Edit, Member, Piece, Walk, any_of, edited, may_name, pieces, removals, string
+
+HEAD_BYTES = 1024
+"""As much as tells what form an image has."""
+CHECKED_BYTES = 65_536
+"""How much of base64 is checked at once: pieces that stay in the cache, and no second copy of an image."""
+
+SNIFFED_CHARS = 32
+
+_HTTP = re.compile(rb"https?://[^\s/?#]", re.IGNORECASE)
+_SCHEME = re.compile(rb"([a-z][a-z0-9+.-]{1,19}):", re.IGNORECASE)
+_DATA_IMAGE = re.compile(rb"data:image/[a-z0-9.+-]+(?:;[^,;\x00-\x20\x7f]*)*?;base64,", re.IGNORECASE)
+_BASE64 = re.compile(rb"[A-Za-z0-9+/ \t\r\n]*+(?:=[= \t\r\n]*+)?+")
+_UNFIT = re.compile(r"[\s\x00-\x1f\x7f-\x9f]")
+_MIME = re.compile(r"image/[a-z0-9.+-]{1,60}", re.IGNORECASE)
+_BLANK = b" \t\r\n"
+_BASE64_BYTES = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/" + _BLANK
+
+_SIGNATURES = (
+    (re.compile(rb"\xff\xd8\xff"), b"image/jpeg"),
+    (re.compile(rb"\x89PNG\r\n\x1a\n"), b"image/png"),
+    (re.compile(rb"RIFF.{4}WEBP", re.DOTALL), b"image/webp"),
+    (re.compile(rb"GIF8[79]a"), b"image/gif"),
+)
+"""What OpenAI's vision models take. BMP and the rest would be refused further on, with a worse text."""
+
+_WANTED = "Send an http(s) URL, a data:image/…;base64 URL, or the base64 of a JPEG, PNG, WebP or GIF."
+_KINDS = {"[": "an array", '"': "a string", "{": "an object", "t": "true", "f": "false", "n": "null"}
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """An object form of an image: the member that becomes `image_url`, its URL, and what that used up."""
+
+    holder: Member
+    url: tuple[Piece, ...]
+    used: frozenset[str]
+
+
+def image_part(walk: Walk, start: int, end: int, where: str) -> tuple[Piece, ...]:
+    """The part for the image that stands in `walk.text` from `start` to `end`, as pieces of JSON text.
+
+    A string: an http(s) URL, a data URL, or bare base64, whose type its first bytes tell. An object:
+    `{image_url: {url}}`, `{image_url: str}`, `{url}`, `{inline_data: {mime_type, data}}`,
+    `{source: {media_type, data}}`, `{blob|data, mime_type|media_type}`; `detail` goes where the API
+    wants it and members that nobody knows stay. Raises InvalidImage with `where` and the reason.
+    """
+    text = walk.text
+    if text.startswith(b'"', start):
+        return (b'{"type":"image_url","image_url":{"url":', *_url(text, start, end, where), b"}}")
+    if text.startswith(b"{", start):
+        return _object_part(walk, start, end, where)
+    raise refused(where, f"is {kind_at(text, start)}")
+
+
+def refused(where: str, reason: str) -> InvalidImage:
+    return InvalidImage(f"{where} {reason}. {_WANTED}", param=where)
+
+
+def kind_at(text: bytes, at: int) -> str:
+    """What kind of JSON value begins at `at`, in words."""
+    return _KINDS.get(chr(text[at]), "a number")
+
+
+def _object_part(walk: Walk, start: int, end: int, where: str) -> tuple[Piece, ...]:
+    text, listed = walk.text, list(walk.members(start))
+    found = {member.name: member for member in listed}
+    inner = found.get("image_url")
+    if inner is not None and text.startswith(b"{", inner.value):
+        edits = _inner_edits(walk, inner, where)
+    else:
+        edits = _form_edits(text, listed, _form(walk, found, where))
+    return tuple(pieces(text, [*edits, *_type_edits(start, found.get("type"))], start, end))
+
+
+def _inner_edits(walk: Walk, inner: Member, where: str) -> list[Edit]:
+    url = {member.name: member for member in walk.members(inner.value)}.get("url")
+    if url is None:
+        raise refused(where, "holds an image_url without url")
+    return [Edit(url.value, url.end, _string_url(walk.text, url, where))]
+
+
+def _type_edits(start: int, kind: Member | None) -> list[Edit]:
+    if kind is None:
+        return [Edit(start + 1, start + 1, (b'"type":"image_url",',))]
+    return [Edit(kind.value, kind.end, (b'"image_url"',))]
+
+
+def _form_edits(text: bytes, listed: list[Member], form: Form) -> list[Edit]:
+    details = [member for member in listed if member.name == "detail"]
+    detail = (b',"detail":', memoryview(text)[details[-1].value : details[-1].end]) if details else ()
+    new = Edit(form.holder.start, form.holder.end, (b'"image_url":{"url":', *form.url, *detail, b"}"))
+    used = form.used | {"detail"}
+    return [new, *removals(listed, [member for member in listed if member.name in used and member != form.holder])]
+
+
+def _form(walk: Walk, found: dict[str, Member], where: str) -> Form:
+    text = walk.text
+    for name in ("image_url", "url"):
+        if (holder := found.get(name)) is not None:
+            return Form(holder, _string_url(text, holder, where), frozenset((name,)))
+    for name in ("inline_data", "source"):
+        if (holder := found.get(name)) is not None and text.startswith(b"{", holder.value):
+            inner = {member.name: member for member in walk.members(holder.value)}
+            return Form(holder, _form(walk, inner, where).url, frozenset((name,)))
+    for name in ("blob", "data"):
+        if (holder := found.get(name)) is not None:
+            url = _string_url(text, holder, where, _declared(text, found, where))
+            return Form(holder, url, frozenset((name, "mime_type", "media_type")))
+    raise refused(where, "is an object without image_url, url, inline_data or data")
+
+
+def _declared(text: bytes, found: dict[str, Member], where: str) -> bytes | None:
+    declared = found.get("mime_type") or found.get("media_type")
+    if declared is None or text.startswith(b"null", declared.value):
+        return None
+    said = string(text[declared.value : declared.end]) if text.startswith(b'"', declared.value) else ""
+    if _MIME.fullmatch(said) is None:
+        raise refused(where, "has a type that is not image/…")
+    return said.encode()
+
+
+def _string_url(text: bytes, member: Member, where: str, mime: bytes | None = None) -> tuple[Piece, ...]:
+    if not text.startswith(b'"', member.value):
+        raise refused(where, f"holds {kind_at(text, member.value)} in {member.name}")
+    return _url(text, member.value, member.end, where, mime)
+
+
+def _url(text: bytes, start: int, end: int, where: str, mime: bytes | None = None) -> tuple[Piece, ...]:
+    """The URL for the JSON string from `start` to `end`, as a JSON string; URLs stay as they are written."""
+    written = memoryview(text)[start:end]
+    has_escapes = text.find(b"\\", start, end) >= 0
+    said = memoryview(string(bytes(written)).encode()) if has_escapes else written[1:-1]
+    head = bytes(said[:HEAD_BYTES])
+    if _HTTP.match(head) is not None:
+        if _UNFIT.search(str(said, "utf-8", "replace")) is not None:
+            raise refused(where, "is a URL with a blank, a line break or another control character in it")
+        return (written,)
+    if (data_url := _DATA_IMAGE.match(head)) is not None:
+        _check_base64(said[data_url.end() :], where)
+        return (written,)
+    if (scheme := _SCHEME.match(head)) is not None:
+        raise refused(where, f"is a {scheme[1].decode().lower()}: URL, which is no image that gatepass can pass on")
+    return _data_url(said, where, mime, has_escapes=has_escapes)
+
+
+def _data_url(base64: memoryview, where: str, mime: bytes | None, *, has_escapes: bool) -> tuple[Piece, ...]:
+    """Bare base64 as a data URL, in one line and with its padding."""
+    _check_base64(base64, where)
+    if has_escapes or b" " in bytes(base64[:HEAD_BYTES]):
+        base64 = memoryview(bytes(base64).translate(None, _BLANK))
+    mime = mime or _sniffed(bytes(base64[:SNIFFED_CHARS]))
+    if mime is None:
+        raise refused(where, "begins like no image that gatepass knows")
+    missing = -len(base64) % 4
+    if missing == 3:
+        raise refused(where, "is base64 with a piece missing")
+    return (b'"data:%b;base64,' % mime, base64, b"=" * missing + b'"')
+
+
+def _check_base64(base64: memoryview, where: str) -> None:
+    if not len(base64):
+        raise refused(where, "is empty")
+    for at in range(0, len(base64), CHECKED_BYTES):
+        if bytes(base64[at : at + CHECKED_BYTES]).translate(None, _BASE64_BYTES):
+            if _BASE64.fullmatch(base64[at:]) is None:
+                raise refused(where, "is neither a URL nor base64")
+            return
+
+
+def _sniffed(base64: bytes) -> bytes | None:
+    try:
+        start = a2b_base64(base64[: len(base64) // 4 * 4])
+    except Error:
+        return None
+    return next((mime for signature, mime in _SIGNATURES if signature.match(start)), None)
+
 
 Part = tuple[Piece, ...]
 

@@ -25,9 +25,9 @@ from gatepass.adapt.evidence import evidence_of
 from gatepass.adapt.learned import Key, Learned, Subject
 from gatepass.adapt.lesson import Lesson
 from gatepass.adapt.memory import Memory
+from gatepass.adapt.rejection_parser import contradicts, repeats, taught
 from gatepass.adapt.teaching.allowance import Allowance
 from gatepass.adapt.teaching.heard import TEACHING, Heard
-from gatepass.adapt.teaching.teacher import contradicts, repeats, taught
 from gatepass.call import Call, Complaint, Surface
 from gatepass.errors import GatepassError, UpstreamConnect, UpstreamDns, UpstreamTimeout, UpstreamTls
 

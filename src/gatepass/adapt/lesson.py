@@ -8,14 +8,10 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from gatepass.adapt.changes.change import Change
-from gatepass.adapt.changes.content import EmptyContent, TextContent
-from gatepass.adapt.changes.members import Clamp, Drop, Rename, Set
-from gatepass.adapt.changes.response_format import SchemaInWords
-from gatepass.adapt.changes.roles import MergedRoles, Role, SystemIntoUser
 from gatepass.adapt.changes.streams import OrphanedOptions, Streamed, Unstreamed
-from gatepass.adapt.changes.tool_ids import ToolIds
 from gatepass.adapt.changes.vectors import SplitInputs, SplitShare
-from gatepass.adapt.place import Place
+from gatepass.adapt.members import Clamp, Drop, Place, Rename, Set
+from gatepass.adapt.messages import EmptyContent, MergedRoles, Role, SchemaInWords, SystemIntoUser, TextContent, ToolIds
 
 HOUR_S = 3600.0
 QUARTER_S = 900.0

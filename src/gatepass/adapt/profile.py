@@ -8,9 +8,8 @@ from types import MappingProxyType
 from typing import get_args
 
 from gatepass.adapt.changes.change import Change, Revision
-from gatepass.adapt.changes.members import Drop
 from gatepass.adapt.draft import Draft, ObjectDraft
-from gatepass.adapt.place import Place
+from gatepass.adapt.members import Drop, Place
 from gatepass.adapt.typed_ids import UntypedModel
 from gatepass.config.profiles import Dialect, Profile, resolved
 

@@ -10,9 +10,9 @@ from msgspec.structs import replace
 
 from gatepass.adapt.chain import BUILT_IN, adapt
 from gatepass.adapt.changes.change import Change, Revision
-from gatepass.adapt.changes.members import Clamp
 from gatepass.adapt.changes.streams import STREAMED
 from gatepass.adapt.declared import Declared
+from gatepass.adapt.members import Clamp
 from gatepass.adapt.model_name import ModelName
 from gatepass.adapt.profile import Prepared, prepared
 from gatepass.adapt.strays import STRAYS

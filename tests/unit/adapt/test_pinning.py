@@ -10,9 +10,9 @@ from gatepass.adapt.changes.change import revised
 from gatepass.adapt.declared import Declared
 from gatepass.adapt.learned import Learned, Subject
 from gatepass.adapt.pinning import NOTHING, as_config
+from gatepass.adapt.rejection_parser import taught
 from gatepass.adapt.teaching.allowance import Allowance
 from gatepass.adapt.teaching.heard import Heard
-from gatepass.adapt.teaching.teacher import taught
 from gatepass.config.model import Config
 from gatepass.config.yaml_file import parse_yaml
 from tests.unit.adapt.calls import TARGET

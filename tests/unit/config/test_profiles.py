@@ -5,7 +5,7 @@ from typing import get_args
 import pytest
 from pydantic import ValidationError
 
-from gatepass.adapt.place import Place
+from gatepass.adapt.members import Place
 from gatepass.config.profiles import BUILT_IN, PLAIN, BuiltIn, Profile, resolved
 
 

@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from gatepass.adapt.place import Place
+from gatepass.adapt.members import Place
 from gatepass.adapt.teaching.allowance import NEVER, OPT_IN, SAFE, SAFE_IN_MESSAGES
 from gatepass.config.model import Config
 from gatepass.config.problem import dotted

@@ -8,9 +8,9 @@ from typing import Literal
 
 from gatepass.adapt.changes.change import concerns
 from gatepass.adapt.lesson import Lesson
+from gatepass.adapt.rejection_parser import steps
 from gatepass.adapt.teaching.allowance import OPT_IN, Allowance
 from gatepass.adapt.teaching.heard import Heard
-from gatepass.adapt.teaching.teacher import steps
 from gatepass.call import Call
 
 _PICTURES = (b'"image_url"', b'"input_image"')

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gatepass.adapt.rejection_parser import steps
 from gatepass.adapt.teaching.allowance import OPT_IN
 from gatepass.adapt.teaching.heard import Heard, place_told
-from gatepass.adapt.teaching.teacher import steps
 from gatepass.call import Complaint, Surface
 from tests.unit.adapt.rejections import ROWS
 from tests.unit.surface.json_texts import VALUES

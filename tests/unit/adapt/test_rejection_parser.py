@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from gatepass.adapt.changes.change import Change, revised
 from gatepass.adapt.lesson import DAY_S, HOUR_S, QUARTER_S, Lesson
+from gatepass.adapt.rejection_parser import contradicts, repeats, steps, taught
 from gatepass.adapt.teaching.allowance import OPT_IN, Allowance
 from gatepass.adapt.teaching.heard import Heard
-from gatepass.adapt.teaching.teacher import contradicts, repeats, steps, taught
 from gatepass.call import Surface
 from tests.unit.adapt.calls import CHAT, EMBEDDINGS
 from tests.unit.adapt.rejections import (

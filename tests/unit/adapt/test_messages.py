@@ -6,11 +6,17 @@ from typing import Any
 import pytest
 
 from gatepass.adapt.changes.change import Change, concerns, revised
-from gatepass.adapt.changes.content import EmptyContent, TextContent
-from gatepass.adapt.changes.replayed import Replayed
-from gatepass.adapt.changes.response_format import SchemaInWords
-from gatepass.adapt.changes.roles import MergedRoles, Role, SystemIntoUser
-from gatepass.adapt.changes.tool_ids import ToolIds, short_id
+from gatepass.adapt.messages import (
+    EmptyContent,
+    MergedRoles,
+    Replayed,
+    Role,
+    SchemaInWords,
+    SystemIntoUser,
+    TextContent,
+    ToolIds,
+    short_id,
+)
 from gatepass.errors import InvalidRequest
 from tests.unit.adapt.calls import EMBEDDINGS, a_call
 

@@ -4,9 +4,9 @@ import pytest
 
 from gatepass.adapt.changes.change import concerns
 from gatepass.adapt.lesson import HOUR_S, Lesson
+from gatepass.adapt.rejection_parser import steps, taught
 from gatepass.adapt.teaching.allowance import Allowance
 from gatepass.adapt.teaching.heard import Heard
-from gatepass.adapt.teaching.teacher import steps, taught
 from tests.unit.adapt.rejections import STREAM, STREAMS, TOOLS, Case, openai
 
 
