@@ -12,9 +12,9 @@ from typing import Any
 
 import msgspec
 
-from gatepass.adapt.learned import Learned
-from gatepass.adapt.marking import marks
-from gatepass.adapt.typed_ids import untyped
+from gatepass.adapt.export import marks
+from gatepass.adapt.learned_rule import Learned
+from gatepass.adapt.profile import untyped
 from gatepass.admission.doors import may_use
 from gatepass.attempt import explained, heard, refused, send, whole
 from gatepass.call import Call, Request, Surface, Target

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from urllib.parse import urlsplit
 
-from gatepass.adapt.chain import BUILT_IN, LAST
+from gatepass.adapt.built_in import BUILT_IN, LAST
 from gatepass.adapt.declared import Declared
-from gatepass.adapt.learner import Learner
 from gatepass.adapt.profile import Prepared, prepared
 from gatepass.adapt.rule import Rule
+from gatepass.adapt.session import Learner
 from gatepass.admission.doors import Doors
 from gatepass.admission.keys import key_texts
 from gatepass.call import Call, Timeouts

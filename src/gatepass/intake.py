@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from gatepass.adapt.model_name import with_model
-from gatepass.adapt.rerank.question import is_question
-from gatepass.adapt.typed_ids import untyped
+from gatepass.adapt.built_in import with_model
+from gatepass.adapt.profile import untyped
+from gatepass.adapt.rerank import is_question
 from gatepass.admission.cors import is_preflight, shut_out
 from gatepass.admission.doors import may_use, permit_operation
 from gatepass.call import Call, Client, Inbound, Operation, Surface, header

@@ -6,14 +6,12 @@ import logging
 from types import TracebackType
 from typing import Self
 
-from gatepass.adapt.changes.vectors import has_token_ids
-from gatepass.adapt.learned import Subject
-from gatepass.adapt.learning import Learning
-from gatepass.adapt.lesson import Lesson
-from gatepass.adapt.teaching.advice import Setting, advice
-from gatepass.adapt.teaching.allowance import Allowance
-from gatepass.adapt.teaching.heard import Heard, is_too_long
-from gatepass.adapt.turn import my_turn
+from gatepass.adapt.advice import Setting, advice
+from gatepass.adapt.allowance import Allowance
+from gatepass.adapt.embeddings_request import has_token_ids
+from gatepass.adapt.learned_rule import Lesson, Subject
+from gatepass.adapt.rejection import Heard, is_too_long
+from gatepass.adapt.session import Learning, my_turn
 from gatepass.admission.doors import may_use
 from gatepass.call import Call, Complaint, Surface
 from gatepass.context import Attempt

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
-from gatepass.adapt.typed_ids import typed
+from gatepass.adapt.profile import typed
 from gatepass.config.model import Config
 from gatepass.config.models import Model
 from gatepass.config.rules import Kind

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
-from gatepass.adapt.embeddings import PARALLEL, answer
-from gatepass.adapt.splitting import counts_of, split
+from gatepass.adapt.embeddings_reply import PARALLEL, answer
+from gatepass.adapt.embeddings_request import counts_of, split
 from gatepass.call import Call
 from gatepass.context import Attempt
 from gatepass.errors import GatepassError

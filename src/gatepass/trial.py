@@ -6,14 +6,11 @@ from collections.abc import Awaitable
 
 from msgspec.structs import replace
 
-from gatepass.adapt.chain import adapt
-from gatepass.adapt.changes.change import Revision
-from gatepass.adapt.changes.streams import STREAMED
+from gatepass.adapt.built_in import adapt
 from gatepass.adapt.profile import Prepared
-from gatepass.adapt.rerank.answer import Unfit, answer
-from gatepass.adapt.rerank.question import Asked
-from gatepass.adapt.rerank.shape import Shaped
-from gatepass.adapt.rule import Rule
+from gatepass.adapt.rerank import Asked, Shaped, Unfit, answer
+from gatepass.adapt.rule import Revision, Rule
+from gatepass.adapt.streams import STREAMED
 from gatepass.attempt import accepted, renew, send
 from gatepass.call import Call, Complaint, Request, Surface, Target, header
 from gatepass.context import Attempt, RequestContext

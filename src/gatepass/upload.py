@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from gatepass.adapt.model_name import ADDED
+from gatepass.adapt.built_in import ADDED
 from gatepass.call import Operation
 from gatepass.config.server import Limits
 from gatepass.errors import InvalidRequest

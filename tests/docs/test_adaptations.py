@@ -3,16 +3,15 @@
 import re
 from pathlib import Path
 
-from gatepass.adapt import embeddings, model_name
-from gatepass.adapt.profile import PlainTools
-from gatepass.adapt.rerank.shape import Shaped
-from gatepass.adapt.teaching.allowance import OPT_IN, SAFE
-from gatepass.adapt.typed_ids import UntypedModel
+from gatepass.adapt import built_in, embeddings_reply
+from gatepass.adapt.allowance import OPT_IN, SAFE
+from gatepass.adapt.profile import PlainTools, UntypedModel
+from gatepass.adapt.rerank import Shaped
 from gatepass.relay import client_transforms, stream
 from gatepass.relay.ragflow import NAMES as RAGFLOW
 from gatepass.relay.repair.choices import NAMES as REPAIRS
 from tests.unit.adapt.rejections import ROWS
-from tests.unit.adapt.test_lesson import LESSONS
+from tests.unit.adapt.test_learned_rule import LESSONS
 
 TEXT = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text()
 SECTION = TEXT.partition("### What is learned")[2]
@@ -54,8 +53,8 @@ def test_every_entry_is_in_the_table():
         UntypedModel().entry,
         PlainTools().entry,
         "extra_body=reference",
-        model_name.ADDED,
-        *embeddings.NAMES,
+        built_in.ADDED,
+        *embeddings_reply.NAMES,
         *RAGFLOW,
         *MENDED,
     }

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from gatepass.adapt.crowd import KNOWN_S
-from gatepass.adapt.learned import Subject
-from gatepass.adapt.lesson import Lesson
+from gatepass.adapt.learned_rule import Lesson, Subject
 from gatepass.admission.keys import hash_key
 from gatepass.call import Call, Complaint, Operation, Surface, Target
 from gatepass.config.model import Config

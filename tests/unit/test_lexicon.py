@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gatepass import lexicon
-from gatepass.adapt.teaching.heard import NEVER_CODES
+from gatepass.adapt.rejection import NEVER_CODES
 from gatepass.config.carry import checked_fields
 from gatepass.config.upstream import NEVER_FORWARDED
 from gatepass.error_body import STATUS_OF_CODE

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from gatepass.adapt.changes.change import revised
-from gatepass.adapt.changes.vectors import SplitInputs
-from gatepass.adapt.embeddings import PARALLEL
+from gatepass.adapt.embeddings_reply import PARALLEL
+from gatepass.adapt.embeddings_request import SplitInputs
+from gatepass.adapt.rule import revised
 from gatepass.call import Call, Target
 from gatepass.config.model import Config
 from gatepass.context import Attempt

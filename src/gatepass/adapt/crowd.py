@@ -13,8 +13,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from gatepass.adapt.learned import Key, Subject
-from gatepass.adapt.lesson import HOUR_S, Lesson
+from gatepass.adapt.learned_rule import HOUR_S, Key, Lesson, Subject
 from gatepass.adapt.memory import LIMIT
 
 WAIT_S = 2.0

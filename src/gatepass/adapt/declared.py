@@ -7,9 +7,7 @@ from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
 from functools import lru_cache
 
-from gatepass.adapt.changes.change import Change, Revision
-from gatepass.adapt.changes.streams import Streamed, Unstreamed
-from gatepass.adapt.changes.vectors import SplitInputs, TextsOnly
+from gatepass.adapt.embeddings_request import SplitInputs, TextsOnly
 from gatepass.adapt.members import Clamp, Default, Drop, Place, Rename, Set
 from gatepass.adapt.messages import (
     EmptyContent,
@@ -21,7 +19,8 @@ from gatepass.adapt.messages import (
     TextContent,
     ToolIds,
 )
-from gatepass.adapt.rule import Rule
+from gatepass.adapt.rule import Change, Revision, Rule
+from gatepass.adapt.streams import Streamed, Unstreamed
 from gatepass.call import Surface
 from gatepass.config.model import Config
 from gatepass.config.models import Model, of_operation

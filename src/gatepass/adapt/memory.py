@@ -8,9 +8,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass
 
-from gatepass.adapt.evidence import evidence_of
-from gatepass.adapt.learned import Key, Learned, Subject
-from gatepass.adapt.lesson import Lesson
+from gatepass.adapt.learned_rule import Key, Learned, Lesson, Subject, evidence_of
 
 LIMIT = 1_000
 LIMIT_OF_SUBJECT = 20

@@ -6,12 +6,12 @@ import re
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
-from gatepass.adapt.changes.change import concerns
-from gatepass.adapt.changes.streams import STREAMED
-from gatepass.adapt.lesson import DAY_S, HOUR_S, QUARTER_S, Lesson
+from gatepass.adapt.allowance import NEVER, OPT_IN, RENAMES, Allowance
+from gatepass.adapt.learned_rule import DAY_S, HOUR_S, QUARTER_S, Lesson
 from gatepass.adapt.members import Place
-from gatepass.adapt.teaching.allowance import NEVER, OPT_IN, RENAMES, Allowance
-from gatepass.adapt.teaching.heard import WORDS, Heard, place_told
+from gatepass.adapt.rejection import WORDS, Heard, place_told
+from gatepass.adapt.rule import concerns
+from gatepass.adapt.streams import STREAMED
 from gatepass.call import Call, Surface
 
 _FIGURES = re.compile(r"[0-9]+")

@@ -1,10 +1,16 @@
-"""What a rule is: a named, declared change of a call."""
+"""What a rule and a change are: a rule is a named change of a call, a change one thing done to a body."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Protocol
 
-from gatepass.call import Call, Target
+from msgspec.structs import replace
+
+from gatepass.adapt.draft import Draft
+from gatepass.call import Call, Surface, Target
+from gatepass.errors import InvalidRequest
 
 
 class Rule(Protocol):
@@ -19,3 +25,60 @@ class Rule(Protocol):
     def name(self) -> str: ...
 
     def apply(self, call: Call, target: Target) -> Call: ...
+
+
+class Change(Protocol):
+    """One thing to do to a body. `entry` is what `x-gatepass-adapted` shows of it: short, ASCII, without any value
+    of the client's.
+
+    `revise` says whether it changed anything; where it did not, the draft is as it was.
+    """
+
+    @property
+    def entry(self) -> str: ...
+
+    def revise(self, draft: Draft) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """A Rule made of changes, in order: the body is copied once however many of them have something to do.
+
+    The new Call's `stream` is what the upstream is asked for; the client's own Call keeps what the client asked.
+    """
+
+    name: str
+    changes: tuple[Change, ...]
+
+    def apply(self, call: Call, target: Target) -> Call:
+        del target
+        return revised(call, self.changes)[0]
+
+
+def concerns(change: Change, call: Call) -> bool:
+    """Whether `change` would change `call`; nothing is written out."""
+    try:
+        return call.operation.surface is not Surface.MODELS and change.revise(Draft(call))
+    except InvalidRequest:
+        return False  # made of more values than gatepass looks at (jsontext.Walk)
+
+
+def revised(call: Call, changes: Iterable[Change]) -> tuple[Call, list[Change]]:
+    """`call` after `changes`, the same object where none had anything to do; and those that had."""
+    if call.operation.surface is Surface.MODELS:
+        return call, []
+    draft = Draft(call)
+    made = [change for change in changes if change.revise(draft)]
+    if not made:
+        return call, []
+    entries = dict.fromkeys(change.entry for change in made)
+    return (
+        replace(
+            call,
+            body=draft.written(),
+            stream=draft.stream,
+            max_inputs=draft.max_inputs,
+            adapted=(*call.adapted, *entries),
+        ),
+        made,
+    )

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from gatepass.adapt.learned import Learned
-from gatepass.adapt.pinning import as_config
+from gatepass.adapt.export import as_config
+from gatepass.adapt.learned_rule import Learned
 from gatepass.admission.doors import may_use
 from gatepass.config.access import AccessKey
 from gatepass.config.model import Config

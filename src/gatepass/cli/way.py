@@ -8,14 +8,12 @@ from types import MappingProxyType
 
 from msgspec.structs import replace
 
-from gatepass.adapt.chain import BUILT_IN, adapt
-from gatepass.adapt.changes.change import Change, Revision
-from gatepass.adapt.changes.streams import STREAMED
+from gatepass.adapt.built_in import BUILT_IN, STRAYS, ModelName, adapt
 from gatepass.adapt.declared import Declared
 from gatepass.adapt.members import Clamp
-from gatepass.adapt.model_name import ModelName
 from gatepass.adapt.profile import Prepared, prepared
-from gatepass.adapt.strays import STRAYS
+from gatepass.adapt.rule import Change, Revision
+from gatepass.adapt.streams import STREAMED
 from gatepass.call import Call, Operation, Target
 from gatepass.config.access import AccessKey
 from gatepass.config.model import Config

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from gatepass.adapt.vectors import is_right
+from gatepass.adapt.embeddings_reply import is_right
 from gatepass.attempt import broken, heard, whole
 from gatepass.call import Surface
 from gatepass.errors import GatepassError, TransportFault

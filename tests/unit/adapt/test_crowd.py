@@ -1,8 +1,7 @@
 """Who goes first, and for how long the others wait."""
 
 from gatepass.adapt.crowd import CANDIDATE_S, KNOWN_S, MOST_WAIT_S, WAIT_S, Crowd
-from gatepass.adapt.learned import Subject
-from gatepass.adapt.lesson import Lesson
+from gatepass.adapt.learned_rule import Lesson, Subject
 
 O3 = Subject("chat", "o3-mini", "chat")
 WAY, OTHER_WAY = (O3, True), (O3, False)

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from gatepass.adapt.chain import adapt
-from gatepass.adapt.changes.change import Revision
+from gatepass.adapt.built_in import adapt
 from gatepass.adapt.declared import NAMES, Declared, changes_of
+from gatepass.adapt.rule import Revision
 from gatepass.config.model import Config
 from gatepass.config.models import Model
 from gatepass.errors import InvalidRequest

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from gatepass.adapt.changes.change import Change, Revision, concerns, revised
 from gatepass.adapt.draft import Draft
 from gatepass.adapt.members import Clamp, Default, Drop, Place, Rename, Set
+from gatepass.adapt.rule import Change, Revision, concerns, revised
 from tests.unit.adapt.calls import MODELS, TARGET, a_call
 
 

@@ -1,7 +1,6 @@
 """The memory of learned rules: how long, and how many."""
 
-from gatepass.adapt.learned import Key, Learned, Subject
-from gatepass.adapt.lesson import HOUR_S, Lesson
+from gatepass.adapt.learned_rule import HOUR_S, Key, Learned, Lesson, Subject
 from gatepass.adapt.memory import LIMIT_OF_SUBJECT, REFUTED_S, Memory
 
 O3 = Subject("chat", "o3-mini", "chat")

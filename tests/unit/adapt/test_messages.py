@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 
-from gatepass.adapt.changes.change import Change, concerns, revised
 from gatepass.adapt.messages import (
     EmptyContent,
     MergedRoles,
@@ -17,6 +16,7 @@ from gatepass.adapt.messages import (
     ToolIds,
     short_id,
 )
+from gatepass.adapt.rule import Change, concerns, revised
 from gatepass.errors import InvalidRequest
 from tests.unit.adapt.calls import EMBEDDINGS, a_call
 

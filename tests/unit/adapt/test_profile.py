@@ -1,12 +1,17 @@
 """What a client's profile changes of its requests."""
 
 import json
+from typing import get_args
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from gatepass.adapt.chain import adapt
-from gatepass.adapt.profile import PlainTools, changes_of, rules_of
+from gatepass.adapt.built_in import adapt
+from gatepass.adapt.profile import PlainTools, UntypedModel, changes_of, guessed, rules_of, typed, untyped
+from gatepass.adapt.rule import revised
 from gatepass.config.profiles import BUILT_IN, PLAIN, Profile
+from gatepass.config.rules import Kind
 from tests.unit.adapt.calls import EMBEDDINGS, TARGET, a_call
 
 ROUND = {
@@ -92,3 +97,54 @@ def test_the_changes_come_in_a_fixed_order():
     profile = Profile(typed_ids=True, drop=["a"], drop_for={"azure": ["b"]}, drop_null=["c"], plain_tools=True)
     entries = [change.entry for change in changes_of(profile, "azure")]
     assert entries == ["model=untyped", "drop=a", "drop=b", "drop=c", PlainTools().entry]
+
+
+@pytest.mark.parametrize(
+    ("model", "kind"),
+    [
+        ("bge-reranker-v2-m3", "rerank"),
+        ("text-embedding-3-small", "embedding"),
+        ("BGE-m3", "embedding"),
+        ("whisper-1", "asr"),
+        ("gpt-4o-transcribe", "asr"),
+        ("gpt-4o-mini-tts", "tts"),
+        ("gpt-4o-240806", "vision"),
+        ("Qwen2.5-VL-7B", "vision"),
+        ("o3-mini", "chat"),
+    ],
+)
+def test_a_name_is_read_as_ragflow_reads_it(model, kind):
+    assert guessed(model) == kind
+    assert typed(model, kind) == model
+
+
+@pytest.mark.parametrize(
+    ("model", "kind", "listed"),
+    [
+        ("corp-vectors", "embedding", "corp-vectors___embedding"),
+        ("corp-order", "rerank", "corp-order___rerank"),
+        ("corp-eyes", "vision", "corp-eyes___vision"),
+        ("corp-ears", "asr", "corp-ears___whisper"),
+        ("corp-voice", "tts", "corp-voice___tts"),
+        ("gpt-4o", "chat", "gpt-4o"),
+        ("embedded-eyes", "vision", "embedded-eyes"),
+    ],
+)
+def test_a_name_that_tells_nothing_gets_a_suffix_where_that_helps(model, kind, listed):
+    assert typed(model, kind) == listed
+
+
+@given(st.text(min_size=1, max_size=20), st.sampled_from(get_args(Kind)))
+def test_what_is_listed_is_understood(model, kind):
+    assert untyped(typed(model, kind)) == untyped(model)
+
+
+@pytest.mark.parametrize("model", ["a", "a___b", "___tts", "", "a__tts", "a___tts___x"])
+def test_a_name_without_a_suffix_of_ours_stays(model):
+    assert untyped(model) == model
+
+
+@pytest.mark.parametrize("body", [b'{"model":"m"}', b"{}", b'{"model":1}'])
+def test_a_body_without_such_a_name_is_the_same_object(body):
+    call = a_call(body)
+    assert revised(call, [UntypedModel()])[0] is call

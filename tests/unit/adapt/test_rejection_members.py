@@ -2,10 +2,10 @@
 
 import pytest
 
-from gatepass.adapt.lesson import HOUR_S, Lesson
+from gatepass.adapt.allowance import Allowance
+from gatepass.adapt.learned_rule import HOUR_S, Lesson
+from gatepass.adapt.rejection import Heard
 from gatepass.adapt.rejection_parser import taught
-from gatepass.adapt.teaching.allowance import Allowance
-from gatepass.adapt.teaching.heard import Heard
 from tests.unit.adapt.rejections import Case, openai, pydantic, unsupported
 
 WARM = {"temperature": 0.2, "seed": 1, "top_p": 0.3, "stream": True}

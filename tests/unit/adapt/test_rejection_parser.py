@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatepass.adapt.changes.change import Change, revised
-from gatepass.adapt.lesson import DAY_S, HOUR_S, QUARTER_S, Lesson
+from gatepass.adapt.allowance import OPT_IN, Allowance
+from gatepass.adapt.learned_rule import DAY_S, HOUR_S, QUARTER_S, Lesson
+from gatepass.adapt.rejection import Heard
 from gatepass.adapt.rejection_parser import contradicts, repeats, steps, taught
-from gatepass.adapt.teaching.allowance import OPT_IN, Allowance
-from gatepass.adapt.teaching.heard import Heard
+from gatepass.adapt.rule import Change, revised
 from gatepass.call import Surface
 from tests.unit.adapt.calls import CHAT, EMBEDDINGS
 from tests.unit.adapt.rejections import (

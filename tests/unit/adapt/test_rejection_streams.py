@@ -2,11 +2,11 @@
 
 import pytest
 
-from gatepass.adapt.changes.change import concerns
-from gatepass.adapt.lesson import HOUR_S, Lesson
+from gatepass.adapt.allowance import Allowance
+from gatepass.adapt.learned_rule import HOUR_S, Lesson
+from gatepass.adapt.rejection import Heard
 from gatepass.adapt.rejection_parser import steps, taught
-from gatepass.adapt.teaching.allowance import Allowance
-from gatepass.adapt.teaching.heard import Heard
+from gatepass.adapt.rule import concerns
 from tests.unit.adapt.rejections import STREAM, STREAMS, TOOLS, Case, openai
 
 

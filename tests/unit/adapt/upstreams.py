@@ -7,10 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from gatepass.adapt.learned import Subject
-from gatepass.adapt.learner import Learner
-from gatepass.adapt.learning import Learning, Mode
-from gatepass.adapt.teaching.allowance import Allowance
+from gatepass.adapt.allowance import Allowance
+from gatepass.adapt.learned_rule import Subject
+from gatepass.adapt.session import Learner, Learning, Mode
 from gatepass.call import Call
 from gatepass.error_body import read_complaint
 from gatepass.errors import GatepassError, UpstreamRefusal

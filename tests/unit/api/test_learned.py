@@ -2,8 +2,7 @@
 
 from dataclasses import replace
 
-from gatepass.adapt.learned import Learned, Subject
-from gatepass.adapt.lesson import HOUR_S, Lesson
+from gatepass.adapt.learned_rule import HOUR_S, Learned, Lesson, Subject
 from gatepass.admission.doors import LOCAL
 from gatepass.api.learned import merged, pinned, shown, visible
 from gatepass.config.access import AccessKey

@@ -1,6 +1,6 @@
 import pytest
 
-from gatepass.adapt.chain import BUILT_IN
+from gatepass.adapt.built_in import BUILT_IN
 from gatepass.cli.way import BUILT_IN_TELLS, FORM, way
 from gatepass.config.model import Config
 from gatepass.gate import build_gate

@@ -3,8 +3,8 @@
 import pytest
 from pydantic import ValidationError
 
+from gatepass.adapt.allowance import NEVER, OPT_IN, SAFE, SAFE_IN_MESSAGES
 from gatepass.adapt.members import Place
-from gatepass.adapt.teaching.allowance import NEVER, OPT_IN, SAFE, SAFE_IN_MESSAGES
 from gatepass.config.model import Config
 from gatepass.config.problem import dotted
 from gatepass.config.references import Reference
