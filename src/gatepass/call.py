@@ -122,7 +122,7 @@ class Call(msgspec.Struct, frozen=True, gc=False):
     choices: int = 1
     adapted: tuple[str, ...] = ()
     max_inputs: int | None = None
-    """At most so many inputs of an embeddings call in one request (see adapt/embeddings_request.py); None: as they came."""
+    """At most so many inputs of an embeddings call in one request (adapt/embeddings_request.py); None: as they came."""
     asked: Asked | None = None
     """See `wishes`: known where the pass over the client's body could tell it too."""
 

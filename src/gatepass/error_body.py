@@ -35,7 +35,12 @@ _TEXTS = (
     *("message", "msg", "error_description", "errorMessage", "error_message", "error_msg", "errmsg"),
     *("detail", "description", "title", "reason"),
 )
-_ENVELOPE_CODES = ("code", "error_code", "errorCode", "errcode", "statusCode", "status_code")
+_ENVELOPE_CODES = (*_CODES, "statusCode", "status_code")
+MEMBERS = (
+    *("object", "error", "errors", "header", "success", "status", "type", "param", "error_type"),
+    *(*_ENVELOPE_CODES, *_TEXTS),
+)
+"""The members of a document by which `read_complaint` tells an error, beside `choices` and `data`."""
 _DEEPEST = 4
 MESSAGE_CHARS = 2000
 RAW_BYTES = 4096

@@ -683,6 +683,17 @@ def test_what_is_an_error_in_a_200_is_one_in_a_400(document):
         assert read_complaint(document, refused=True) is not None
 
 
+@given(st.dictionaries(st.one_of(NAMES, st.text(max_size=3)), ERROR_LIKE, max_size=6), st.booleans())
+def test_the_members_that_a_large_document_is_read_by_are_all_that_count(document, refused):
+    """upstream/form.py reads no others of a document beyond its bound."""
+    document.pop("loc", None)  # a place before the text: of pydantic's details, which are never the whole document
+    members = {name: value for name, value in document.items() if name in (*error_body.MEMBERS, "choices", "data")}
+    whole, cut = (read_complaint(read, refused=refused) for read in (document, members))
+    assert (whole is None) == (cut is None)
+    if whole is not None and cut is not None:
+        assert (cut.status, cut.kind, cut.code, cut.param) == (whole.status, whole.kind, whole.code, whole.param)
+
+
 @pytest.mark.parametrize("filler", [" ", "(request id:", "retry after ", "1s", "\n", "<title>", "{", "[{"])
 def test_hostile_text_is_read_in_time(filler):
     began = time.process_time()

@@ -61,8 +61,8 @@ class StreamOptions:
 
 
 class Vectors:
-    """Rule "vectors": embeddings are asked for as numbers (see FloatVectors), and `embeddings_reply.answer` makes base64
-    of them where the client wants that."""
+    """Rule "vectors": embeddings are asked for as numbers (see FloatVectors), and `embeddings_reply.answer` makes
+    base64 of them where the client wants that."""
 
     name = "vectors"
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from gatepass import error_body
 from gatepass.call import Headers
 
 BLANKS = b" \t\r\n"
@@ -23,12 +24,7 @@ _OBJECTS = re.compile(rb"\[[ \t\r\n]*\{")
 _SPEAKS = re.compile(rb'"choices"\s*+:\s*+\[\s*+\{[^{}\[\]]*?"(?:message"\s*+:\s*+\{\s*+"|text"\s*+:\s*+")')
 FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")
 
-MEMBERS = (
-    *("choices", "data", "object", "error", "errors", "header", "success", "status", "title", "type", "param"),
-    *("code", "error_code", "errorCode", "errcode", "statusCode", "status_code", "error_type"),
-    *("message", "msg", "error_description", "errorMessage", "error_message", "error_msg", "errmsg"),
-    *("detail", "description", "reason"),
-)
+MEMBERS = ("choices", "data", *error_body.MEMBERS)
 """All that errors and successes are told by."""
 
 CHOICE = ("message", "text", "delta", "error", "finish_reason")
