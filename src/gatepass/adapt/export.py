@@ -45,16 +45,14 @@ class _Pins:
         return len({(target.upstream, target.name or self.name) for target in targets}) < 2
 
 
-def as_config(
-    learned: Iterable[Learned], config: Config | None = None, may_see: Callable[[str], bool] = lambda _: True
-) -> str:
-    """YAML to put under `models`, each change with the sentence it was learned from.
+def as_config(learned: Iterable[Learned], config: Config, may_see: Callable[[str], bool] = lambda _: True) -> str:
+    """Return YAML to put under `models`, each change with the sentence it was learned from.
 
-    `config` tells by which public names the models are reached; without it, and for models that only
-    a glob leads to, the upstream's own name stands there. Names that nobody `may_see` are left out.
+    The names are those by which `config` reaches the models; for models that only a glob leads to, the upstream's own
+    name. Names that the caller may not see are left out.
     """
     pins: dict[str, _Pins] = {}
-    declared = Declared(config) if config is not None else None
+    declared = Declared(config)
     for one in (one for one in learned if one.lesson.rule not in ALWAYS):
         for public in filter(may_see, _public_names(one, config)):
             _pin(pins.setdefault(public, _entry(public, one, config, declared)), one)
@@ -65,21 +63,18 @@ def as_config(
     return "".join(line + "\n" for line in (head, *lines))
 
 
-def _entry(public: str, one: Learned, config: Config | None, declared: Declared | None) -> _Pins:
-    if config is None or declared is None:
-        return _Pins(one.subject.upstream, one.subject.model)
+def _entry(public: str, one: Learned, config: Config, declared: Declared) -> _Pins:
     operation = one.subject.operation
     name = public if public in config.models else declared.entry(operation, public)
     model = _of_operation(operation, config) if name is None else config.models[name]
     return _Pins(one.subject.upstream, public, model, is_there=public in config.models)
 
 
-def _public_names(one: Learned, config: Config | None) -> list[str]:
+def _public_names(one: Learned, config: Config) -> list[str]:
     """The exact names of the configuration that lead to this model of this upstream."""
-    models = config.models if config is not None else {}
     found = [
         public
-        for public, model in models.items()
+        for public, model in config.models.items()
         for target in model.at(one.subject.operation).in_order()
         if (target.upstream, target.name or public) == (one.subject.upstream, one.subject.model)
     ]

@@ -36,9 +36,13 @@ def read(text: str) -> Config:
     return Config.model_validate({**UPSTREAMS, **parse_yaml("pins", text).tree})
 
 
+def yaml(rows: list[Learned], known: Config | None = None) -> str:
+    return as_config(rows, known or config())
+
+
 def test_the_yaml_is_for_people_too():
     rows = learned(LESSONS[0], LESSONS[3], *LESSONS[4:6], evidence="Unsupported value:\n 'stream' …")
-    assert as_config(rows) == (
+    assert yaml(rows) == (
         "models:\n"
         '  "o3-mini":\n'
         "    # stream=synth: Unsupported value: 'stream' …\n"
@@ -59,21 +63,21 @@ def test_models_have_their_public_names():
         best={"targets": [{"upstream": "chat", "name": "o3-mini"}]},
         other={"upstream": "chat"},
     )
-    text = as_config(learned(LESSONS[0]), known)
+    text = yaml(learned(LESSONS[0]), known)
     assert [line for line in text.splitlines() if line.startswith('  "')] == [
         '  "mini":   # add to the entry that is there',
         '  "best":   # add to the entry that is there',
     ]
     assert "upstream:" not in text
-    assert '  "o3-mini":\n' in as_config(learned(LESSONS[0]), config(other={"upstream": "chat"}))
+    assert '  "o3-mini":\n' in yaml(learned(LESSONS[0]), config(other={"upstream": "chat"}))
 
 
 def test_where_nothing_was_learned_that_is_said():
-    assert as_config([]) == as_config(learned(LESSONS[2])) == NOTHING
+    assert yaml([]) == yaml(learned(LESSONS[2])) == NOTHING
 
 
 def test_evidence_cannot_leave_its_comment():
-    text = as_config(learned(LESSONS[0], evidence="a\n  evil: true\r\n\u2028b" + "x" * 500))
+    text = yaml(learned(LESSONS[0], evidence="a\n  evil: true\r\n\u2028b" + "x" * 500))
     assert set(read(text).models) == {"o3-mini"}
     assert max(map(len, text.splitlines())) < 120
 
@@ -91,7 +95,7 @@ PINNED = [case for case in ROWS if lesson_of(case)[0].ttl_s and lesson_of(case)[
 @pytest.mark.parametrize("case", PINNED, ids=lambda case: case.name)
 def test_a_pin_does_what_its_lesson_does(case):
     lessons = lesson_of(case)
-    pinned = read(as_config(learned(*lessons, model="m")))
+    pinned = read(yaml(learned(*lessons, model="m")))
     rules = Declared(pinned).rules(case.call.operation.name, "m")
     by_lesson, _ = revised(case.call, [lesson.change() for lesson in lessons])
     by_pin = adapt(case.call, TARGET, rules)
@@ -102,7 +106,7 @@ def test_a_pin_does_what_its_lesson_does(case):
 @pytest.mark.parametrize("name", ["audio", "function_call", "tool_calls"])
 def test_what_goes_only_where_it_is_empty_is_not_pinned_as_a_drop(name):
     lesson = LESSONS[4].__class__("drop", f"messages[].{name}")
-    rules = read(as_config(learned(lesson))).models["o3-mini"].rules
+    rules = read(yaml(learned(lesson))).models["o3-mini"].rules
     assert rules is not None
     assert (rules.drop, rules.replayed) == ([], "drop_but_reasoning")
 
@@ -116,7 +120,7 @@ def test_a_pin_takes_over_what_the_glob_has_that_it_shadows():
         "rules": {"drop": ["top_p"], "rename": {"a": "b"}, "merge_roles": True},
     }
     lessons = (LESSONS[4].__class__("drop", "seed"), LESSONS[4].__class__("drop", "top_p"), LESSONS[3])
-    pin = read(as_config(learned(*lessons), config(**{"*": glob, "other": {"upstream": "chat"}}))).models["o3-mini"]
+    pin = read(yaml(learned(*lessons), config(**{"*": glob, "other": {"upstream": "chat"}}))).models["o3-mini"]
     assert pin.model_dump(mode="json", exclude_unset=True) == {
         **glob,
         "rules": {
@@ -129,7 +133,7 @@ def test_a_pin_takes_over_what_the_glob_has_that_it_shadows():
 
 def test_what_holds_for_one_of_several_targets_is_told_and_not_pinned():
     two = {"targets": [{"upstream": "chat", "name": "x"}, {"upstream": "chat", "name": "o3-mini"}]}
-    text = as_config(learned(LESSONS[0], evidence="no stream"), config(best=two))
+    text = yaml(learned(LESSONS[0], evidence="no stream"), config(best=two))
     assert text == (
         "# Nothing can be pinned.\n"
         '    # "best": not pinned, for rules hold for all targets, and this for chat alone: stream=synth: no stream\n'
@@ -137,7 +141,7 @@ def test_what_holds_for_one_of_several_targets_is_told_and_not_pinned():
 
 
 def test_what_is_set_only_where_it_is_there_is_told_and_not_pinned():
-    text = as_config(learned(LESSONS[5].__class__("set", "enable_thinking", "false")))
+    text = yaml(learned(LESSONS[5].__class__("set", "enable_thinking", "false")))
     assert "models:" not in text
     assert "set=enable_thinking>false" in text
 
@@ -145,7 +149,7 @@ def test_what_is_set_only_where_it_is_there_is_told_and_not_pinned():
 def test_a_pin_leads_where_the_operation_does_and_leaves_the_rest_to_it():
     route = {"upstream": "chat", "timeouts": {"idle_s": 3.0}, "rules": {"drop": ["user"], "set": {"x": "mine"}}}
     known = Config.model_validate({**UPSTREAMS, "operations": {"chat": route}})
-    text = as_config(learned(LESSONS[4].__class__("drop", "seed")), known)
+    text = yaml(learned(LESSONS[4].__class__("drop", "seed")), known)
     pin = read(text).models["o3-mini"]
     assert pin.model_dump(mode="json", exclude_unset=True) == {"upstream": "chat", "rules": {"drop": ["seed"]}}
     assert "mine" not in text
@@ -155,7 +159,7 @@ def test_a_pin_shows_no_value_that_an_operator_sets():
     rules = {"drop": ["user"], "set": {"x": "mine"}}
     own = {"embeddings": {"rules": rules}}
     glob = {"upstream": "chat", "timeouts": {"idle_s": 3.0}, "rules": rules, "operations": own}
-    text = as_config(learned(LESSONS[4].__class__("drop", "seed")), config(**{"o3-*": glob}))
+    text = yaml(learned(LESSONS[4].__class__("drop", "seed")), config(**{"o3-*": glob}))
     assert read(text).models["o3-mini"].model_dump(mode="json", exclude_unset=True) == {
         "upstream": "chat",
         "timeouts": {"idle_s": 3.0},
@@ -170,14 +174,14 @@ def test_what_holds_for_one_operations_own_upstream_is_told_and_not_pinned():
     entry = {"upstream": "other", "operations": {"chat": {"upstream": "chat", "name": "o3-mini"}}}
     blocks = {**UPSTREAMS, "upstreams": {**UPSTREAMS["upstreams"], "other": {"base_url": "https://o/v1"}}}
     known = Config.model_validate({**blocks, "models": {"best": entry}})
-    text = as_config(learned(LESSONS[0], evidence="no stream"), known)
+    text = yaml(learned(LESSONS[0], evidence="no stream"), known)
     assert text.startswith("# Nothing can be pinned.")
     assert '"best": not pinned' in text
 
 
 def test_a_pin_takes_over_the_one_target_of_a_glob():
     glob = {"targets": [{"upstream": "chat"}]}
-    pin = read(as_config(learned(LESSONS[0]), config(**{"o3-*": glob}))).models["o3-mini"]
+    pin = read(yaml(learned(LESSONS[0]), config(**{"o3-*": glob}))).models["o3-mini"]
     assert (pin.upstream, pin.stream, len(pin.targets or ())) == (None, "emulate", 1)
 
 
