@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-import resource
 import signal
 from collections.abc import Generator
 from pathlib import Path
@@ -29,7 +28,7 @@ PEAK_MIB = 400
 """No test process may take more resident memory."""
 
 _HUNG_AFTER = "hung_after_s"
-_PEAKS = pytest.StashKey[dict[str, tuple[int, int]]]()
+_PEAKS = pytest.StashKey[dict[str, int]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -90,11 +89,9 @@ pytest_runtest_setup = pytest_runtest_call = pytest_runtest_teardown = _ended_in
 # memory
 
 
-def _peaks_mib() -> tuple[int, int]:
-    """The most resident memory that this process had, and the largest of the processes that it started."""
-    status = Path("/proc/self/status").read_text()
-    own_kib = int(status.partition("VmHWM:")[2].split()[0])
-    return own_kib // 1024, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024
+def _peak_mib() -> int:
+    """The most resident memory that this process has had (proc(5), VmHWM)."""
+    return int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) // 1024
 
 
 @pytest.hookimpl(wrapper=True)
@@ -102,10 +99,10 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None, Any, Any]:
     result = yield
     output: dict[str, Any] | None = getattr(session.config, "workeroutput", None)
     if output is not None:
-        output["peaks_mib"] = _peaks_mib()
+        output["peak_mib"] = _peak_mib()
     else:
-        session.config.stash[_PEAKS]["main"] = _peaks_mib()
-    if any(max(peaks) > PEAK_MIB for peaks in session.config.stash[_PEAKS].values()):
+        session.config.stash[_PEAKS]["main"] = _peak_mib()
+    if any(peak > PEAK_MIB for peak in session.config.stash[_PEAKS].values()):
         session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
     return result
 
@@ -113,15 +110,13 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None, Any, Any]:
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
     """A worker of xdist has ended; one that crashed has no output."""
-    peaks: tuple[int, int] | None = getattr(node, "workeroutput", {}).get("peaks_mib")
-    if peaks is not None:
-        node.config.stash[_PEAKS][node.gateway.id] = tuple(peaks)
+    peak: int | None = getattr(node, "workeroutput", {}).get("peak_mib")
+    if peak is not None:
+        node.config.stash[_PEAKS][node.gateway.id] = peak
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     peaks = config.stash[_PEAKS]
-    said = ", ".join(f"{name} {own} ({child} its largest child)" for name, (own, child) in sorted(peaks.items()))
-    most = max(map(max, peaks.values()), default=0)
-    terminalreporter.write_line(
-        f"peak resident memory in MiB: {said}; at most {PEAK_MIB} are allowed", red=most > PEAK_MIB
-    )
+    each = ", ".join(f"{name} {peak}" for name, peak in sorted(peaks.items()))
+    is_over = max(peaks.values(), default=0) > PEAK_MIB
+    terminalreporter.write_line(f"peak resident memory: {each} MiB (limit {PEAK_MIB})", red=is_over)

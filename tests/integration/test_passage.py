@@ -507,7 +507,10 @@ async def test_a_transcript_that_is_streamed_passes_event_by_event():
 
 async def test_a_client_that_reads_slowly_holds_the_upstream_back_and_gets_every_byte():
     sound = bytes(range(256)) * 2**17
-    answer = [Send(head(200, content_type="audio/mpeg", content_length=str(len(sound))) + sound)]
+    answer = [
+        Send(head(200, content_type="audio/mpeg", content_length=str(len(sound)))),
+        Send(sound, piece_bytes=2**18),
+    ]
     async with (
         Scripted(answer=lambda _: answer, send_buffer_bytes=2**16) as upstream,
         gateway(upstream=upstream.url) as gp,

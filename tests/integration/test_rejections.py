@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -94,13 +95,15 @@ class Firm:
         self.chat = Scripted(answer=self._serve)
 
     async def __aenter__(self) -> Self:
-        await self.issuer.__aenter__()
-        await self.chat.__aenter__()
+        """Start both. A test that replaces `chat` runs its own, and the first one is closed all the same."""
+        async with AsyncExitStack() as servers:
+            await servers.enter_async_context(self.issuer)
+            await servers.enter_async_context(self.chat)
+            self._servers = servers.pop_all()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self.chat.__aexit__(None)
-        await self.issuer.__aexit__(None)
+        await self._servers.aclose()
 
     def _mint(self, _: Received) -> Dialogue:
         if self.hangs:
