@@ -4,11 +4,16 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
-PYTHONS ?= python3.11 python3.12 python3.13
+PYTHONS ?= python3.11 python3.12 python3.13 python3.14
+# Half of the integration tests wait for a socket or a timer: two processes per core. Each file stays in one process,
+# so that the servers of its module start once.
+JOBS   ?= $(shell expr 2 \* $$(nproc))
+PYTEST := $(BIN)/pytest -n $(JOBS) --dist loadfile
 UV     := $(shell command -v uv 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types layers unit integration docs golden e2e stress token-matrix mutants fuzz startup pythons lock clean
+.PHONY: help setup demo test check coverage lint types layers unit integration docs golden e2e e2e-system \
+  stress token-matrix properties mutants fuzz startup pythons lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -32,8 +37,13 @@ include bench/bench.mk
 demo: setup ## Run the main job on embedded servers; ONCE=1 ends by itself
 	@$(BIN)/gatepass demo $(if $(ONCE),--once)
 
-test: setup lint types layers ## Everything that needs Python alone: lint, types, layers, tests, coverage
-	$(BIN)/pytest --cov --cov-report=term
+test: setup ## Every test that needs Python alone: unit, integration, documentation, golden files, fuzz
+	$(PYTEST)
+
+coverage: setup ## The same tests, with the share of the code that they run
+	$(PYTEST) --cov --cov-report=term
+
+check: lint types layers test ## lint, types, layers and the tests
 
 lint: setup ## Style, and the faults that a linter finds
 	$(BIN)/ruff check .
@@ -45,11 +55,11 @@ types: setup ## mypy, strict
 layers: setup ## Imports point downwards
 	$(BIN)/lint-imports
 
-unit: setup ## The unit tier alone: seconds
-	$(BIN)/pytest tests/unit
+unit: setup ## The unit tier alone
+	$(PYTEST) tests/unit
 
 integration: setup ## Real sockets, scripted upstreams
-	$(BIN)/pytest tests/integration
+	$(PYTEST) tests/integration
 
 docs: setup ## What the documentation says is what the code does
 	$(BIN)/pytest tests/docs
@@ -59,9 +69,12 @@ golden: setup ## Write tests/golden/*.txt again: what users see, which tests/gol
 	git diff --stat -- tests/golden
 
 e2e: setup ## Real servers, Node clients, the container image (E2E_CONTAINER=skip without root)
+	$(if $(filter skip,$(E2E_CONTAINER)),,tests/e2e/container/setup.sh --check)
 	tests/e2e/setup.sh
-	$(if $(filter skip,$(E2E_CONTAINER)),,tests/e2e/container/setup.sh)
 	$(BIN)/pytest tests/e2e
+
+e2e-system: ## Install the system packages of the container tests: Debian or Ubuntu, as root
+	tests/e2e/container/setup.sh
 
 token-matrix: setup ## Every fault of an issuer against every state of a token, on a driven clock: half a minute
 	$(BIN)/python -W ignore -m tests.stress.token_matrix
@@ -72,7 +85,10 @@ mutants: setup ## Plant 40 faults in the core and name those that no test catche
 fuzz: setup ## Ten minutes of mutated streams through the judge and the shapers
 	$(BIN)/python -m tests.fuzz --seconds 600 $(FUZZ)
 
-stress: token-matrix ## What CI runs of the long ones: the matrix, a minute of the fuzzer by one seed
+properties: setup ## Every property with 500 examples instead of 25
+	$(PYTEST) tests/unit -m hypothesis --hypothesis-profile=many -o hung_after_s=900 -o faulthandler_timeout=1200
+
+stress: token-matrix properties ## What CI runs of the long ones: the matrix, the properties, a minute of the fuzzer by one seed
 	$(BIN)/python -m tests.fuzz --runs 30000 --seed 1795182408 $(FUZZ)
 
 startup: setup ## Print import time, time to ready and idle memory

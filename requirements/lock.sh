@@ -35,7 +35,7 @@ if grep -nE '[a-z]+://|(^|[ =])(/|~|-i |--index|--find-links)' requirements/{run
 fi
 
 # Each platform that the classifiers and the image promise has a wheel for everything.
-for python in 3.11 3.12 3.13; do
+for python in 3.11 3.12 3.13 3.14; do
   for platform in x86_64-manylinux_2_28 aarch64-manylinux_2_28; do
     for name in runtime build dev "${extras[@]/#/extra-}"; do
       "$uv" pip install --quiet --dry-run --require-hashes --only-binary :all: --python-version "$python" \
@@ -43,4 +43,4 @@ for python in 3.11 3.12 3.13; do
     done
   done
 done
-echo "locked for CPython 3.11, 3.12 and 3.13 on Linux x86_64 and aarch64"
+echo "locked for CPython 3.11 to 3.14 on Linux x86_64 and aarch64"

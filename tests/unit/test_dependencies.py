@@ -17,7 +17,7 @@ MOST_PACKAGES = 24
 EXTRAS = ("crypto", "entra", "google", "aws", "valkey")
 """What the image takes beside, by the build argument of that name."""
 LOCKS = ("runtime", "build", "dev", *(f"extra-{name}" for name in EXTRAS))
-PLATFORMS = [(python, machine) for python in ("3.11", "3.12", "3.13") for machine in ("x86_64", "aarch64")]
+PLATFORMS = [(python, machine) for python in ("3.11", "3.12", "3.13", "3.14") for machine in ("x86_64", "aarch64")]
 PROJECT = tomllib.loads((REQUIREMENTS.parent / "pyproject.toml").read_text())
 
 

@@ -42,7 +42,7 @@ def missing() -> str | None:
     if os.geteuid() != 0:
         return "containers are built and run as root here"
     absent = [name for name in TOOLS if shutil.which(name) is None]
-    return f"{', '.join(absent)} not found: run tests/e2e/container/setup.sh" if absent else None
+    return f"{', '.join(absent)} not found: run `make e2e-system`" if absent else None
 
 
 @dataclass(frozen=True, slots=True)
