@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, parse_qsl, urlsplit
 
-import anyio
+import httpx2
 import jwt
 import pytest
 import trustme
@@ -466,18 +466,21 @@ async def alive(world: World, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[
             return resolve(host, port, *more, **named)
         return resolve("127.0.0.1", world.port(host, int(port)), *more, **named)
 
-    async def connected(remote_host: str, remote_port: int, **named: Any) -> Any:
-        """As anyio connects for httpx2: it keeps the port, whatever the name resolves to."""
-        return await connect("127.0.0.1", world.port(remote_host, remote_port), **named)
+    async def handled(own: httpx2.AsyncHTTPTransport, request: httpx2.Request) -> httpx2.Response:
+        """httpx2 takes no port of a look-up: the request is sent to the server of its host."""
+        host, port = request.url.host, request.url.port or (443 if request.url.scheme == "https" else 80)
+        request.extensions["sni_hostname"] = host
+        request.url = request.url.copy_with(host="127.0.0.1", port=world.port(host, port))
+        return await handle(own, request)
 
-    connect = anyio.connect_tcp
+    handle = httpx2.AsyncHTTPTransport.handle_async_request
     async with AsyncExitStack() as stack:
         for server in (world.secure, world.wanting, world.plain):
             await stack.enter_async_context(server)
         monkeypatch.setattr(socket, "getaddrinfo", resolved)
-        monkeypatch.setattr(anyio, "connect_tcp", connected)
+        monkeypatch.setattr(httpx2.AsyncHTTPTransport, "handle_async_request", handled)
         yield
-        monkeypatch.setattr(anyio, "connect_tcp", connect)
+        monkeypatch.setattr(httpx2.AsyncHTTPTransport, "handle_async_request", handle)
         monkeypatch.setattr(socket, "getaddrinfo", resolve)
 
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import re
+import sys
 import tomllib
+from collections.abc import Iterator
+from importlib.metadata import distributions
+from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
@@ -85,3 +90,65 @@ def test_development_runs_on_the_very_same_versions(part: str) -> None:
     assert {name: whole[name].version for name in by_name(read(part)) if name in whole} == {
         pin.name: pin.version for pin in read(part)
     }
+
+
+ROOT = REQUIREMENTS.parent
+FOREIGN = ("tests/e2e/clients", "tests/e2e/quirks", "tests/e2e/realllm", "tests/e2e/django", "bench/peers")
+"""Scripts that run in environments of their own."""
+COMMANDS = {"coverage", "import-linter", "mypy", "pytest-cov", "pytest-xdist", "ruff"}
+"""Development tools that nobody imports."""
+BY_NAME = {"uvloop"}
+"""uvicorn loads it."""
+
+
+def modules() -> dict[str, str]:
+    """The distribution of each installed module."""
+    return {
+        ".".join(file.with_suffix("").parts).removesuffix(".__init__").partition(".cpython")[0]: each.name
+        for each in distributions()
+        for file in each.files or ()
+        if file.suffix in (".py", ".so") and ".." not in file.parts
+    }
+
+
+def imported(*folders: str) -> set[str]:
+    """The distributions that the code in `folders` imports, by their canonical names."""
+    own, known = {*sys.stdlib_module_names, "gatepass", "tests", "bench"}, modules()
+    files = [file for folder in folders for file in (ROOT / folder).rglob("*.py")]
+    found: set[str] = set()
+    for file in files:
+        if str(file.relative_to(ROOT)).startswith(FOREIGN):
+            continue
+        for name in imports(file):
+            if name.partition(".")[0] in own:
+                continue
+            parents = [name.rsplit(".", up)[0] for up in range(name.count(".") + 1)]
+            found.add(canonicalize_name(next(known[each] for each in parents if each in known)))
+    return found
+
+
+def imports(file: Path) -> Iterator[str]:
+    """What `file` imports: modules, and names that may be modules."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        match node:
+            case ast.Import(names=names):
+                yield from (alias.name for alias in names)
+            case ast.ImportFrom(module=str(module), names=names, level=0):
+                yield from (f"{module}.{alias.name}" for alias in names)
+
+
+def declared(requirements: list[str]) -> set[str]:
+    return {canonicalize_name(Requirement(each).name) for each in requirements}
+
+
+def test_what_the_source_imports_is_declared_and_the_other_way_round() -> None:
+    runtime, optional = PROJECT["project"]["dependencies"], PROJECT["project"]["optional-dependencies"]
+    extras = {name for extra in (*EXTRAS, "demo") for name in declared(optional[extra])}
+    assert imported("src") == (declared(runtime) - BY_NAME) | extras
+
+
+def test_the_development_group_holds_what_tests_import_and_the_extras() -> None:
+    runtime, development = PROJECT["project"]["dependencies"], PROJECT["dependency-groups"]["dev"]
+    used = imported("tests", "bench")
+    assert declared(development) - COMMANDS == (used | imported("src")) - declared(runtime)
+    assert used >= BY_NAME
