@@ -26,7 +26,7 @@ import uvloop
 
 from gatepass.call import Request
 from gatepass.transport.lean import LeanTransport
-from gatepass.transport.seam import Transport, read_whole
+from gatepass.transport.response_body import read_whole
 
 CONNECTIONS = 64
 REQUESTS = 4_000
@@ -48,7 +48,7 @@ HEADERS = (
 )
 BODY = b'{"model":"m","messages":[{"role":"user","content":"%b"}]}' % (b"h" * 900)
 
-Work = Callable[[Transport, str], Awaitable[int]]
+Work = Callable[[LeanTransport, str], Awaitable[int]]
 
 
 class Upstream(asyncio.Protocol):
@@ -91,7 +91,7 @@ async def serve(certificate: str | None) -> None:
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)  # ends with the one that started it
 
 
-async def ask(transport: Transport, url: str) -> int:
+async def ask(transport: LeanTransport, url: str) -> int:
     response = await transport.send(Request("POST", url, HEADERS, BODY))
     try:
         return len(await read_whole(response, 1 << 30))
@@ -99,7 +99,7 @@ async def ask(transport: Transport, url: str) -> int:
         await response.aclose()
 
 
-async def small(transport: Transport, url: str) -> int:
+async def small(transport: LeanTransport, url: str) -> int:
     async def client() -> None:
         for _ in range(REQUESTS // CONNECTIONS):
             await ask(transport, f"{url}/small")
@@ -108,24 +108,24 @@ async def small(transport: Transport, url: str) -> int:
     return REQUESTS
 
 
-async def one_at_a_time(transport: Transport, url: str) -> int:
+async def one_at_a_time(transport: LeanTransport, url: str) -> int:
     for _ in range(REQUESTS // 4):
         await ask(transport, f"{url}/small")
     return REQUESTS // 4
 
 
-async def large(transport: Transport, url: str) -> int:
+async def large(transport: LeanTransport, url: str) -> int:
     for _ in range(200):
         await ask(transport, f"{url}/large")
     return 200
 
 
-async def paced(transport: Transport, url: str) -> int:
+async def paced(transport: LeanTransport, url: str) -> int:
     await asyncio.gather(*(ask(transport, f"{url}/paced") for _ in range(STREAMS)))
     return STREAMS * EVENTS
 
 
-async def burst(transport: Transport, url: str) -> int:
+async def burst(transport: LeanTransport, url: str) -> int:
     await ask(transport, f"{url}/burst")
     return BURST_EVENTS
 
@@ -139,7 +139,7 @@ WORKS: dict[str, Work] = {
 }
 
 
-async def cost_us(work: Work, transport: Transport, url: str) -> float:
+async def cost_us(work: Work, transport: LeanTransport, url: str) -> float:
     began_s = time.process_time()
     units = await work(transport, url)
     return (time.process_time() - began_s) / units * 1e6

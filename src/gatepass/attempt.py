@@ -22,7 +22,7 @@ from gatepass.errors import (
 from gatepass.gate import Gate, Hop
 from gatepass.runtime import timeout
 from gatepass.tokens import Token, TokenHolder, TokenReissued
-from gatepass.transport.seam import read_whole
+from gatepass.transport.response_body import read_whole
 from gatepass.upstream.fault import upstream_error
 from gatepass.upstream.hints import of_token, sentence
 from gatepass.upstream.rejection import is_rejection, says_so

@@ -39,7 +39,7 @@
         ├── UpstreamAuth            the upstream's status, upstream_auth
         └── UpstreamRefusal         the upstream's status, its own code and text
 
-    TransportFault                  what a Transport raises; each hop turns it into its own error
+    TransportFault                  what the HTTP client raises; each hop turns it into its own error
     ClientGone                      the client left: nobody is there to be told
 """
 
@@ -334,7 +334,7 @@ class Fault(StrEnum):
 
 
 class TransportFault(Exception):
-    """Raised by every Transport. `sent`: a byte of the request may have been written.
+    """Raised by the HTTP client. `sent`: a byte of the request may have been written.
 
     `stale`: the connection was a reused one and closed without one byte of answer, so the
     server most likely never read the request (RFC 9112 9.3.1 leaves a repeat to the client).

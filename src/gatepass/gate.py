@@ -38,8 +38,7 @@ from gatepass.tokens.holder import TokenHolder
 from gatepass.tokens.shared import SharedSource, is_shareable
 from gatepass.tokens.shared_keepsake import keepsake_for
 from gatepass.tokens.source import build_source, is_repeatable, open_client
-from gatepass.transport.lean import open_transport
-from gatepass.transport.seam import Transport
+from gatepass.transport.lean import LeanTransport, open_transport
 from gatepass.transport.tls import Trust
 from gatepass.upstream.authorize import Carrier
 from gatepass.upstream.choice import dialect_of
@@ -59,7 +58,7 @@ class Hop:
     name: str
     settings: Upstream
     dialect: Dialect
-    transport: Transport
+    transport: LeanTransport
     holder: TokenHolder | None
     timeouts: Timeouts
     carrier: Carrier = field(default_factory=Carrier)
@@ -87,7 +86,7 @@ class Gate:
     learner: Learner
     hops: Mapping[str, Hop]
     holders: Mapping[str, TokenHolder]
-    transports: tuple[Transport, ...]
+    transports: tuple[LeanTransport, ...]
     metrics: Metrics
     live: Live
     rounds: Rounds

@@ -10,7 +10,7 @@ import pytest
 
 from gatepass.call import Request
 from gatepass.gate import Gate
-from gatepass.transport.seam import pour
+from gatepass.transport.response_body import pour
 from tests.integration.answers import COMPLETION
 from tests.integration.gateway import HELLO, descriptors, gateway
 from tests.integration.scripted import Dialogue, Hold, Scripted, Send, Wait, begin_stream, chunk, event, head, reply
@@ -171,7 +171,7 @@ async def test_a_reply_is_closed_when_the_client_leaves_while_it_is_classified(c
 
     def on_wire(gate: Gate) -> Gate:
         hop = gate.hops["chat"]
-        return replace(gate, hops={"chat": replace(hop, transport=Wire(response))})
+        return replace(gate, hops={"chat": replace(hop, transport=Wire(response))})  # type: ignore[arg-type]
 
     async with gateway(upstream="http://127.0.0.1:9", change=on_wire) as gate:
         async with gate.ask(asked):

@@ -17,7 +17,7 @@ from gatepass.config.model import Config
 from gatepass.context import RequestContext
 from gatepass.errors import ModelNotFound
 from gatepass.gate import build_gate
-from gatepass.transport.seam import pour
+from gatepass.transport.response_body import pour
 from tests.unit.clock import DrivenClock, settle
 
 ANYBODY = AccessKey(name="anybody", hash="sha256:" + "0" * 64)
@@ -70,7 +70,7 @@ class Upstream:
 def over(upstream: Upstream, clock: DrivenClock, **blocks: Any) -> Catalog:
     config = Config.model_validate({"upstreams": {"chat": {"base_url": "http://127.0.0.1:9/v1"}}, **blocks})
     gate = build_gate(config, clock)
-    return Catalog(replace(gate, hops={"chat": replace(gate.hops["chat"], transport=upstream)}))
+    return Catalog(replace(gate, hops={"chat": replace(gate.hops["chat"], transport=upstream)}))  # type: ignore[arg-type]
 
 
 def asking() -> RequestContext:

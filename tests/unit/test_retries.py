@@ -29,7 +29,7 @@ from gatepass.errors import (
 from gatepass.gate import Gate, build_gate
 from gatepass.pipeline import handle
 from gatepass.tokens import Token, TokenReissued, User
-from gatepass.transport.seam import pour
+from gatepass.transport.response_body import pour
 from gatepass.trial import try_at
 from gatepass.verdict import Answer, Whole
 from tests.integration.answers import COMPLETION
@@ -159,7 +159,7 @@ class Street:
         hops = dict(gate.hops)
         for name, upstream in zip(names, upstreams, strict=True):
             held: Any = holder if name == "chat" else None
-            hops[name] = replace(hops[name], transport=upstream, holder=held)
+            hops[name] = replace(hops[name], transport=upstream, holder=held)  # type: ignore[arg-type]
         self.gate: Gate = replace(gate, hops=hops)
         self.context = RequestContext.of_own(self.gate, self.gate.profiles["plain"])
 

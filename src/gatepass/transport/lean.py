@@ -29,7 +29,10 @@ Dialer = Callable[[Place, ssl.SSLContext, Connection, float], Awaitable[None]]
 
 
 class LeanTransport:
-    """`max_connections` for each server that is asked; a hop asks one, through one proxy or none."""
+    """Sends requests over one hop's network: its CA, proxy and client certificate.
+
+    There are up to `max_connections` to each server that is asked; a hop asks one.
+    """
 
     def __init__(
         self, max_connections: int, context: ssl.SSLContext, dial: Dialer = dial, proxy: ProxyServer | None = None
@@ -42,6 +45,10 @@ class LeanTransport:
         self._ways: dict[str, tuple[Place, Pool]] = {}
 
     async def send(self, request: Request) -> Response:
+        """Return when the reply's head is here. Raises TransportFault.
+
+        It follows no redirect and repeats nothing, and one that is cancelled leaves no connection behind.
+        """
         place, pool = self._ways.get(request.url) or self._way(request.url)
         head = request_head(request, place)
         bounds = request.timeouts

@@ -1,4 +1,4 @@
-"""A reply on its way in: its pieces as they come, and its content coding undone, piece by piece and bounded.
+"""A reply on its way in: its pieces as they come, all of them as one, its content coding undone; all of it bounded.
 
 Upstreams are asked for `identity`; some send gzip all the same, and a stream of events must not wait
 in a decompressor's buffer.
@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterator
 from typing import Protocol, Self
 
 from gatepass.call import Headers, Response
 from gatepass.errors import Fault, TransportFault
 from gatepass.transport.deadline import Deadline
-from gatepass.transport.seam import pour
 
 JOINED_BYTES = 64 * 1024
 """So much of small pieces is handed on as one; with no more than this left the connection reads on."""
@@ -165,6 +164,33 @@ class Incoming:
         if self.size <= JOINED_BYTES < size and self._source is not None:  # with no more than that it was never paused
             self._source.resume()
         return taken
+
+
+async def pour(pieces: AsyncIterable[bytes], take: Callable[[bytes], bool]) -> bool:
+    """`Response.pour` for pieces that have to be awaited one by one."""
+    async for piece in pieces:
+        if not take(piece):
+            return False
+    return True
+
+
+async def read_whole(response: Response, limit_bytes: int, beginning: bytes = b"") -> bytes:
+    """The whole body, `beginning` is what was read of it already; raises TransportFault TOO_LARGE past the limit.
+
+    The caller closes the response.
+    """
+    pieces = [beginning] if beginning else []
+    left_bytes = limit_bytes - len(beginning)
+
+    def take(piece: bytes) -> bool:
+        nonlocal left_bytes
+        left_bytes -= len(piece)
+        pieces.append(piece)
+        return left_bytes >= 0
+
+    if left_bytes < 0 or not await response.pour(take):
+        raise TransportFault(Fault.TOO_LARGE, f"the reply is larger than {limit_bytes} bytes")
+    return b"".join(pieces)
 
 
 class ZlibDecoder:

@@ -12,7 +12,7 @@ from gatepass.call import Headers, Request, Response, Timeouts
 from gatepass.errors import TransportFault
 from gatepass.transport.head import ProxyServer
 from gatepass.transport.lean import LeanTransport
-from gatepass.transport.seam import Transport, read_whole
+from gatepass.transport.response_body import read_whole
 from tests.integration.transport.proxies import AUTHORITY, Tunnel, proxy_context
 
 BOUNDS = Timeouts(connect_s=5, first_byte_s=5, idle_s=5)
@@ -56,7 +56,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Hand:
-    transport: Transport
+    transport: LeanTransport
 
     async def send(
         self, url: str, body: bytes = b"{}", *, method: str = "POST", headers: Headers = (), bounds: Timeouts = BOUNDS

@@ -10,7 +10,7 @@ import pytest
 import trustme
 
 from gatepass.call import Request
-from gatepass.transport.seam import read_whole
+from gatepass.transport.response_body import read_whole
 from tests.integration.scripted import Received, Scripted, Send, Wait, reply
 from tests.integration.transport.hand import BOUNDS, DIRECT, Hand
 from tests.integration.transport.proxies import Tunnel

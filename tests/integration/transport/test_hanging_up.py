@@ -13,7 +13,7 @@ import pytest
 
 from gatepass.call import Request
 from gatepass.errors import Fault
-from gatepass.transport.seam import read_whole
+from gatepass.transport.response_body import read_whole
 from tests.integration.scripted import reply
 from tests.integration.transport.hand import BOUND_S, BOUNDS, DIRECT, LIMIT_BYTES, Hand
 from tests.integration.transport.test_upload import Pieces

@@ -11,7 +11,7 @@ import pytest
 
 from gatepass.call import Request, Timeouts
 from gatepass.errors import ClientGone, Fault, TransportFault
-from gatepass.transport.seam import read_whole
+from gatepass.transport.response_body import read_whole
 from tests.integration.scripted import Hold, Rst, Scripted, Send, reply
 from tests.integration.transport.hand import BOUNDS, DIRECT, LIMIT_BYTES, Hand
 from tests.waiting import at_rest, until

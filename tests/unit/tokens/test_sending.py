@@ -24,7 +24,7 @@ from gatepass.gate import Gate, Hop, build_gate
 from gatepass.runtime import sleep
 from gatepass.tokens import TokenHolder, User
 from gatepass.tokens.rejection import ANYBODY
-from gatepass.transport.seam import pour
+from gatepass.transport.response_body import pour
 from tests.unit.adapt.calls import a_call
 from tests.unit.clock import DrivenClock, settle
 from tests.unit.tokens.scripted import JSON, Answer, Broken, Hang, Kept, Mint, ScriptedIssuer, Turn, refused, signed
@@ -160,7 +160,7 @@ class Street:
         self.served: defaultdict[User, set[str]] = defaultdict(set)
 
     def _hop(self, name: str, credential: str) -> Hop:
-        return replace(self.gate.hops[name], transport=self.upstreams[name], holder=self.kept[credential].holder)
+        return replace(self.gate.hops[name], transport=self.upstreams[name], holder=self.kept[credential].holder)  # type: ignore[arg-type]
 
     async def ask(self, name: str, model: str) -> int:
         """The status that one request comes to."""

@@ -9,8 +9,7 @@ import pytest
 
 from gatepass.call import Timeouts
 from gatepass.errors import Fault, TransportFault
-from gatepass.transport.response_body import GZIP_WINDOW, Decoded, Incoming, ZlibDecoder, decoded
-from gatepass.transport.seam import pour, read_whole
+from gatepass.transport.response_body import GZIP_WINDOW, Decoded, Incoming, ZlibDecoder, decoded, pour, read_whole
 from tests.unit.transport.loop import advance, rest
 from tests.unit.transport.wire import Wire
 

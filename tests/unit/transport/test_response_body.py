@@ -5,8 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from gatepass.errors import Fault, TransportFault
-from gatepass.transport.response_body import PIECE_BYTES, decoded, decoder_of
-from gatepass.transport.seam import pour
+from gatepass.transport.response_body import PIECE_BYTES, decoded, decoder_of, pour
 
 TEXT = b"data: {}\n\n" * 50
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 
 from gatepass.errors import Fault, TransportFault
 from gatepass.runtime import Tasks
-from gatepass.transport.seam import pour
+from gatepass.transport.response_body import pour
 from gatepass.verdict import let_go
 from gatepass.verdict.tail import TAIL_S
 from tests.unit.clock import DrivenClock, settle
