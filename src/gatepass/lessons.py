@@ -13,7 +13,7 @@ from gatepass.adapt.learned_rule import Lesson, Subject
 from gatepass.adapt.rejection import Heard, is_too_long
 from gatepass.adapt.session import Learning, my_turn
 from gatepass.admission.doors import may_use
-from gatepass.call import Call, Complaint, Surface
+from gatepass.call import Call, Surface
 from gatepass.context import Attempt
 from gatepass.errors import UpstreamEmpty, UpstreamError, UpstreamRefusal
 from gatepass.observe.log import emit
@@ -72,7 +72,7 @@ class Pupil:
 
     def taught(self, error: UpstreamError) -> bool:
         """Whether `error` taught something that is worth another try."""
-        return self._heard().teach(_status(error), _complaint(error), error, self._gate.clock.now())
+        return self._heard().teach(error, self._gate.clock.now())
 
     def succeeded(self) -> None:
         """The upstream has taken the request as it was planned last."""
@@ -82,15 +82,13 @@ class Pupil:
 
     def given_up(self, sent: Call, error: UpstreamError) -> UpstreamError:
         """The error to show after `error` to `sent`: an earlier one where something was tried in vain
-        (adapt/learning.py), with what had been changed before it, and with advice where gatepass has some."""
+        (adapt/session.py), with what had been changed before it, and with advice where gatepass has some."""
         learning = self._heard()
-        shown = learning.failed(_status(error), _complaint(error), error, self._gate.clock.now())
+        shown = learning.failed(error, self._gate.clock.now())
         attempt = self._attempt
         attempt.tried = learning.tried
         if shown is not error:  # an earlier one, to a request without all that
             attempt.adapted = tuple(entry for entry in attempt.adapted if entry not in attempt.tried)
-        if not isinstance(shown, UpstreamError):
-            return error  # cannot be: what it keeps came from `taught`
         if isinstance(shown, UpstreamEmpty) and has_token_ids(sent):
             return _not_read(shown, self._hop.name)
         if sent.operation.surface is Surface.RESPONSES and isinstance(shown, UpstreamRefusal):
@@ -121,7 +119,7 @@ class Pupil:
         entry = self._gate.declared.model(self._base.operation.name, self._base.model)
         suggest = None if entry is None else self._shown(entry.suggest)
         told = self._way_out(learning, sent, error, "auto" if entry is None else entry.stream, suggest)
-        has_no_room = not told and suggest is not None and is_too_long(_complaint(error))
+        has_no_room = not told and suggest is not None and is_too_long(error)
         return f"The model {suggest!r} may have room for it." if has_no_room else told
 
     def _shown(self, model: str | None) -> str | None:
@@ -131,7 +129,7 @@ class Pupil:
         return model if model is None or caller is None or may_use(caller, model) else None
 
     def _way_out(self, learning: Learning, sent: Call, error: UpstreamError, stream: str, suggest: str | None) -> str:
-        heard = Heard.of(sent.operation.surface, _status(error), _complaint(error))
+        heard = Heard.in_error(sent.operation.surface, error)
         if heard is None:
             return ""
         setting = Setting(learning.subject.upstream, learning.allowance, learning.mode, stream, suggest)
@@ -174,11 +172,3 @@ def _not_read(error: UpstreamEmpty, upstream: str) -> UpstreamRefusal:
         upstream_code=error.code,
         param="input",
     )
-
-
-def _status(error: UpstreamError) -> int | None:
-    return error.http_status if isinstance(error, UpstreamRefusal) else None
-
-
-def _complaint(error: UpstreamError) -> Complaint | None:
-    return error.complaint if isinstance(error, UpstreamRefusal) else None

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from gatepass.call import Complaint, Surface
+from gatepass.errors import UpstreamError, UpstreamRefusal
 from gatepass.lexicon import FINAL_CODES
 
 TEACHING = frozenset((400, 422))
@@ -86,6 +87,11 @@ class Heard:
             return None
         return cls(surface, text, code, kind, complaint.param, complaint.raw)
 
+    @classmethod
+    def in_error(cls, surface: Surface, error: UpstreamError) -> Self | None:
+        """As `of`; None for an error that is not an upstream's refusal."""
+        return cls.of(surface, error.http_status, error.complaint) if isinstance(error, UpstreamRefusal) else None
+
     @property
     def is_of_a_value(self) -> bool:
         """Whether its code says that a value is wrong, and not that a member is unknown."""
@@ -123,8 +129,9 @@ class Heard:
         return _WANTS_BACK.search(self.text) is not None
 
 
-def is_too_long(complaint: Complaint | None) -> bool:
+def is_too_long(error: UpstreamError) -> bool:
     """Whether the upstream says that the conversation does not fit into the model's context."""
+    complaint = error.complaint if isinstance(error, UpstreamRefusal) else None
     if complaint is None:
         return False
     codes = {(complaint.code or "").lower(), (complaint.kind or "").lower()}

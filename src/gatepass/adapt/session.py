@@ -8,8 +8,8 @@ The way of a request, at the edge::
             adapted = learning.plan(call, now_s)            # with every lesson that holds
             ... send, judge ...
             learning.succeeded(now_s)                       # commits; or, after an error:
-            if not learning.teach(status, complaint, error, now_s):
-                raise learning.failed(status, complaint, error, now_s)
+            if not learning.teach(error, now_s):
+                raise learning.failed(error, now_s)
 """
 
 from __future__ import annotations
@@ -27,8 +27,15 @@ from gatepass.adapt.memory import Memory
 from gatepass.adapt.rejection import TEACHING, Heard
 from gatepass.adapt.rejection_parser import contradicts, repeats, taught
 from gatepass.adapt.rule import revised
-from gatepass.call import Call, Complaint, Surface
-from gatepass.errors import GatepassError, UpstreamConnect, UpstreamDns, UpstreamTimeout, UpstreamTls
+from gatepass.call import Call, Surface
+from gatepass.errors import (
+    UpstreamConnect,
+    UpstreamDns,
+    UpstreamError,
+    UpstreamRefusal,
+    UpstreamTimeout,
+    UpstreamTls,
+)
 from gatepass.runtime import Clock
 
 
@@ -45,7 +52,7 @@ class Applied:
     evidence: str = ""
     is_own: bool = False
     helped: bool = False
-    answered: GatepassError | None = None
+    answered: UpstreamError | None = None
 
 
 @dataclass(slots=True)
@@ -189,10 +196,9 @@ class Learning:
         """`call` went out as it is, for it `is_settled`: what `plan` would have noted."""
         self._stream, self._sent, self._is_planned = call.stream, call, True
 
-    def teach(self, status: int | None, complaint: Complaint | None, error: GatepassError, now_s: float) -> bool:
-        """Whether the request is worth another try, planned anew, after `error`: a refusal with `status` that
-        says `complaint`."""
-        heard = Heard.of(self.surface, status, complaint)
+    def teach(self, error: UpstreamError, now_s: float) -> bool:
+        """Whether the request is worth another try, planned anew, after `error`."""
+        heard = Heard.in_error(self.surface, error)
         if heard is None or self.mode == "off" or self._sent is None:
             return False
         for key in self._applied.weigh(heard):
@@ -214,26 +220,23 @@ class Learning:
         if self.mode == "on":
             self.crowd.spoke(self, self._way, now_s)
 
-    def failed(
-        self, status: int | None, complaint: Complaint | None, error: GatepassError, now_s: float
-    ) -> GatepassError:
+    def failed(self, error: UpstreamError, now_s: float) -> UpstreamError:
         """The error that the client is to see after `error`, for which `teach` had nothing.
 
         A change has helped where the upstream complains of something else after it: it stays on trial, for the
         next request to go by, and the last error is shown, since it names what is left. A change has failed where
-        the same complaint came back or the answer is broken: the error before it is shown. `status` is None where
-        there was no answer. What is not about the request's form (a token, a quota, a filter, a timeout) is
-        passed on as it is, and what was tried stays on trial.
+        the same complaint came back or the answer is broken: the error before it is shown. What is not about the
+        request's form (a token, a quota, a filter, a timeout) is passed on as it is, and what was tried stays on trial.
         """
-        heard, shown = Heard.of(self.surface, status, complaint), error
-        if not _is_elsewhere(status, complaint, heard, error):
+        heard, shown = Heard.in_error(self.surface, error), error
+        if not _is_elsewhere(error, heard):
             shown = self._judged(heard, error, now_s)
         if self.mode == "on" and heard is not None:
             self.crowd.spoke(self, self._way, now_s)
         self.crowd.leave(self, self._way)
         return shown
 
-    def _judged(self, heard: Heard | None, error: GatepassError, now_s: float) -> GatepassError:
+    def _judged(self, heard: Heard | None, error: UpstreamError, now_s: float) -> UpstreamError:
         """Return the error from before the first of the request's own changes that failed, else the last, `error`;
         refute what failed. `heard` is None where `error` is a broken answer."""
         own = self._applied.own
@@ -283,7 +286,7 @@ class Learning:
         key = self._key(lesson)
         return self._applied.bars(key, lesson) or self.memory.refuted(key, now_s) is not None
 
-    def _take(self, lesson: Lesson, heard: Heard, error: GatepassError, now_s: float) -> None:
+    def _take(self, lesson: Lesson, heard: Heard, error: UpstreamError, now_s: float) -> None:
         """Go by `lesson` from now on."""
         key = self._key(lesson)
         proven = self.memory.lesson(key) == lesson
@@ -323,7 +326,7 @@ class Learning:
             self.crowd.settle(key)
         self.memory.used(key)
 
-    def _refute(self, key: Key, one: Applied, error: GatepassError, now_s: float) -> None:
+    def _refute(self, key: Key, one: Applied, error: UpstreamError, now_s: float) -> None:
         if one.lesson.ttl_s:
             self.memory.refute(key, one.lesson, error.message, now_s)
         self.crowd.settle(key)
@@ -333,13 +336,13 @@ class Learning:
         self.news.append(News(event, self.subject, lesson.entry, evidence_of(evidence)))
 
 
-def _is_elsewhere(status: int | None, complaint: Complaint | None, heard: Heard | None, error: GatepassError) -> bool:
+def _is_elsewhere(error: UpstreamError, heard: Heard | None) -> bool:
     """Whether an answer says nothing of the form of the request: a timeout, a token, a quota, a filter."""
     if isinstance(error, UNHEARD):
         return True
-    if heard is not None or status is None or not 400 <= status < 500:
+    if heard is not None or not isinstance(error, UpstreamRefusal) or not 400 <= error.http_status < 500:
         return False
-    return status not in TEACHING or complaint is not None
+    return error.http_status not in TEACHING or error.complaint is not None
 
 
 class Learner:

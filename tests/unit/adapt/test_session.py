@@ -15,7 +15,15 @@ from gatepass.adapt.memory import REFUTED_S
 from gatepass.adapt.rejection import Heard
 from gatepass.adapt.session import MOST_STEPS, Applied, AppliedLessons, Learner
 from gatepass.call import Call, Complaint
-from gatepass.errors import UpstreamConnect, UpstreamDns, UpstreamTimeout, UpstreamTls
+from gatepass.errors import (
+    UpstreamClosed,
+    UpstreamConnect,
+    UpstreamDns,
+    UpstreamError,
+    UpstreamRefusal,
+    UpstreamTimeout,
+    UpstreamTls,
+)
 from tests.unit.adapt.calls import CHAT, EMBEDDINGS, MODELS, a_call
 from tests.unit.adapt.rejections import FILTERED, NOTHING_ROWS, ROWS, STREAM, USE, VERIFY, openai, pydantic, unsupported
 from tests.unit.adapt.upstreams import NO_STREAM, O3, Refusal, Upstream, always, ask, converse, refused, without
@@ -219,7 +227,7 @@ def test_one_input_that_is_wrong_leaves_the_limit_of_a_batch_for_the_others():
         call = embed(*["good"] * 11, "bad")
         learning.plan(call, 0.0)
         first = refused(always(size))
-        assert learning.teach(400, complaint(always(size)), first, 0.0)
+        assert learning.teach(first, 0.0)
         wrong = converse(learning, upstream, call, 0.0)
     assert wrong.error is not None
     assert wrong.error.message == "Range of input length should be [1, 8192]"
@@ -253,10 +261,10 @@ def test_an_upstream_that_says_nothing_after_a_change_is_told_as_such_and_refute
     learner = Learner()
     with learner.at(O3, CHAT.surface) as learning:
         learning.plan(chat(stream=True), 0.0)
-        assert learning.teach(400, complaint(NO_STREAM), refused(NO_STREAM), 0.0)
+        assert learning.teach(refused(NO_STREAM), 0.0)
         learning.plan(chat(stream=True), 0.0)
-        assert not learning.teach(None, None, silent, 0.0)
-        assert learning.failed(None, None, silent, 0.0) is silent
+        assert not learning.teach(silent, 0.0)
+        assert learning.failed(silent, 0.0) is silent
     assert learning.news == []
     assert ask(learner, Upstream([NO_STREAM]), chat(stream=True), 5.0).call.adapted == ("stream=synth",)
 
@@ -272,20 +280,14 @@ def test_a_failure_of_the_server_after_a_change_brings_the_first_error_back(stat
 
 def test_a_connection_that_breaks_after_a_change_brings_the_first_error_back():
     learner = Learner()
-    broken = refused(always({"error": "closed"}, 502))
+    broken = UpstreamClosed("closed", upstream="chat")
     with learner.at(O3, CHAT.surface) as learning:
         learning.plan(chat(stream=True), 0.0)
         first = refused(NO_STREAM)
-        assert learning.teach(400, complaint(NO_STREAM), first, 0.0)
+        assert learning.teach(first, 0.0)
         learning.plan(chat(stream=True), 0.0)
-        assert not learning.teach(None, None, broken, 0.0)
-        assert learning.failed(None, None, broken, 0.0) is first
-
-
-def complaint(refusal: Refusal) -> Any:
-    from gatepass.error_body import read_complaint
-
-    return read_complaint(refusal.body, refused=True)
+        assert not learning.teach(broken, 0.0)
+        assert learning.failed(broken, 0.0) is first
 
 
 @pytest.mark.parametrize(
@@ -446,13 +448,16 @@ def test_after_a_rule_has_expired_one_request_goes_first():
     ],
 )
 def test_the_status_and_the_words_of_the_last_answer_say_whether_a_change_failed(status, body, shown):
-    learner, first, last = Learner(), refused(NO_STREAM), refused(always(openai("last")))
+    learner, first = Learner(), refused(NO_STREAM)
+    said = None if body is None else Complaint(STREAM if body == "no stream" else body)
+    last: UpstreamError = UpstreamClosed("last", upstream="chat")
+    if status is not None:
+        last = UpstreamRefusal("last", upstream="chat", status=status, complaint=said)
     with learner.at(O3, CHAT.surface) as learning:
         learning.plan(chat(stream=True), 0.0)
-        assert learning.teach(400, complaint(NO_STREAM), first, 0.0)
+        assert learning.teach(first, 0.0)
         learning.plan(chat(stream=True), 0.0)
-        said = None if body is None else Complaint(STREAM if body == "no stream" else body)
-        assert learning.failed(status, said, last, 0.0) is (first if shown == "first" else last)
+        assert learning.failed(last, 0.0) is (first if shown == "first" else last)
 
 
 def test_a_request_in_flight_takes_over_what_was_learned_meanwhile():
@@ -460,7 +465,7 @@ def test_a_request_in_flight_takes_over_what_was_learned_meanwhile():
     with learner.at(O3, CHAT.surface) as slow:
         slow.plan(chat(stream=True), 0.0)
         ask(learner, upstream, chat(stream=True))
-        assert slow.teach(400, complaint(NO_STREAM), refused(NO_STREAM), 1.0)
+        assert slow.teach(refused(NO_STREAM), 1.0)
         assert learner.crowd.candidates(O3, 1.0) == []
         late = converse(slow, Upstream([always(openai("Wrong."))]), chat(stream=True), 1.0)
     assert late.error is not None
@@ -482,7 +487,7 @@ def test_a_batch_limit_is_learned_for_a_day():
         call = embed("a", "b", "c", "d", "e")
         learning.plan(call, 0.0)
         refusal = limit(2).refusals[0]
-        assert learning.teach(413, complaint(refusal), refused(refusal), 0.0)
+        assert learning.teach(refused(refusal), 0.0)
         assert learning.plan(call, 0.0).max_inputs == 2
         learning.succeeded(0.0)
     assert ask(learner, Upstream(), embed("a", "b", "c"), DAY_S - 1).call.max_inputs == 2
@@ -495,7 +500,7 @@ def test_a_smaller_limit_takes_the_place_of_one_that_is_known():
         with learner.at(O3, EMBEDDINGS.surface) as learning:
             learning.plan(embed("a", "b", "c", "d", "e"), 0.0)
             refusal = limit(most).refusals[0]
-            assert learning.teach(413, complaint(refusal), refused(refusal), 0.0)
+            assert learning.teach(refused(refusal), 0.0)
             assert learning.plan(embed("a", "b", "c", "d", "e"), 0.0).max_inputs == most
             learning.succeeded(0.0)
     assert lessons(learner) == ["split=2"]
@@ -510,12 +515,12 @@ def test_what_holds_for_one_request_alone_is_not_remembered():
             call = embed("a", "b", "c", "d")
             learning.plan(call, 0.0)
             error = refused(refusal)
-            assert learning.teach(400, complaint(refusal), error, 0.0)
+            assert learning.teach(error, 0.0)
             assert learning.plan(call, 0.0).max_inputs == 1
             if succeeds:
                 learning.succeeded(0.0)
             else:
-                assert learning.failed(400, complaint(refusal), refused(refusal), 0.0) is error
+                assert learning.failed(refused(refusal), 0.0) is error
     assert (lessons(learner), learner.memory.learned(0.0, 0.0)) == ([], [])
 
 
@@ -541,8 +546,8 @@ def test_no_sequence_of_answers_loops_or_touches_what_was_said(exchanges):
                     learning.succeeded(now_s)
                     break
                 refusal = Refusal(lambda _: True, answer.body, answer.status)
-                if not learning.teach(answer.status, answer.complaint, refused(refusal), now_s):
-                    learning.failed(answer.status, answer.complaint, refused(refusal), now_s)
+                if not learning.teach(refused(refusal), now_s):
+                    learning.failed(refused(refusal), now_s)
                     break
         assert sent <= 1 + MOST_STEPS
         entries = planned.adapted

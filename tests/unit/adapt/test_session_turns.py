@@ -52,9 +52,9 @@ class Street:
                     learning.succeeded(self.clock.now())
                     return ",".join(planned.adapted)
                 complaint = read_complaint(refusal.body, refused=True)
-                error = UpstreamRefusal("", upstream="chat", status=refusal.status)
-                if not learning.teach(refusal.status, complaint, error, self.clock.now()):
-                    learning.failed(refusal.status, complaint, error, self.clock.now())
+                error = UpstreamRefusal("", upstream="chat", status=refusal.status, complaint=complaint)
+                if not learning.teach(error, self.clock.now()):
+                    learning.failed(error, self.clock.now())
                     return "refused"
 
     async def burst(self, count: int = BURST, for_s: float = 60.0) -> list[str]:

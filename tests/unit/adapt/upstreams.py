@@ -55,7 +55,9 @@ def always(body: Any, status: int = 400) -> Refusal:
 def refused(refusal: Refusal) -> UpstreamRefusal:
     complaint = read_complaint(refusal.body, refused=True)
     assert complaint is not None
-    return UpstreamRefusal(complaint.message, upstream="chat", status=refusal.status, upstream_code=complaint.code)
+    return UpstreamRefusal(
+        complaint.message, upstream="chat", status=refusal.status, upstream_code=complaint.code, complaint=complaint
+    )
 
 
 @dataclass
@@ -93,6 +95,5 @@ def converse(learning: Learning, upstream: Upstream, call: Call, now_s: float) -
             learning.succeeded(now_s)
             return Outcome(planned, None, learning)
         error = refused(refusal)
-        complaint = read_complaint(refusal.body, refused=True)
-        if not learning.teach(refusal.status, complaint, error, now_s):
-            return Outcome(planned, learning.failed(refusal.status, complaint, error, now_s), learning)
+        if not learning.teach(error, now_s):
+            return Outcome(planned, learning.failed(error, now_s), learning)
