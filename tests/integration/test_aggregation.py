@@ -18,12 +18,14 @@ from tests.integration.scripted import (
     Rst,
     Scripted,
     Send,
+    Wait,
     begin_stream,
     chunk,
     event,
     reply,
     stream,
 )
+from tests.waiting import at_rest
 
 MODELS = {"m": {"upstream": "chat", "stream": "aggregate"}}
 USAGE = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
@@ -75,6 +77,18 @@ async def test_tool_calls_are_put_together():
         {"id": "a", "type": "function", "function": {"name": "look", "arguments": '{"x":1}'}},
         {"id": "b", "type": "function", "function": {"name": "go", "arguments": "{}"}},
     ]
+
+
+async def test_a_stream_whose_first_bytes_do_not_show_what_it_is_is_answered_at_its_done():
+    """Nothing after `[DONE]` is waited for, however few bytes the first piece had."""
+    go, events = asyncio.Event(), delta(content="hi") + delta("stop") + DONE
+    dialogue = [*begin_stream(), Send(chunk(events[:2])), Wait(go), Send(chunk(events[2:])), Hold()]
+    async with Scripted(dialogue) as upstream, serving(upstream) as gate, gate.ask(HELLO) as ask:
+        await upstream.requested()
+        await at_rest(lambda: upstream.sent_bytes)
+        go.set()
+        answer = await ask.answer()
+    assert answer.json()["choices"][0]["message"]["content"] == "hi"
 
 
 BAD: dict[str, tuple[list[Any], int, str]] = {

@@ -262,6 +262,27 @@ async def test_an_upstreams_comments_are_held_for_five_seconds_and_no_longer(aft
     assert (answer.status, answer.error["code"]) == (429 if is_held else 200, "busy")
 
 
+@pytest.mark.parametrize(("size_bytes", "is_held"), [(4096, True), (4097, False)])
+async def test_no_more_than_4_kib_of_an_upstreams_comments_are_held(size_bytes, is_held):
+    go, block = asyncio.Event(), b":" + b"x" * (size_bytes - 3) + b"\n\n"
+    failure = framed(said({**BUSY, "status": 429})) + LAST_CHUNK
+    dialogue: Dialogue = [Send(BEGUN + chunk(block)), Wait(go), Send(failure)]
+    async with (
+        Scripted(dialogue) as upstream,
+        gateway(upstream=upstream.url, clock=DrivenClock()) as gp,
+        gp.ask(STREAMED) as ask,
+    ):
+        await upstream.requested()
+        if is_held:
+            await at_rest(lambda: upstream.sent_bytes)
+        else:
+            assert await ask.head() == 200
+            await ask.until(block)
+        go.set()
+        answer = await ask.answer()
+    assert (answer.status, answer.error["code"]) == (429 if is_held else 200, "busy")
+
+
 USAGE = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
 SILENT = {"index": 0, "delta": {"content": ""}, "finish_reason": None}
 

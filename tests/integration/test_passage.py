@@ -191,6 +191,24 @@ async def test_speech_without_a_content_type_passes_unless_it_begins_like_an_err
     assert status != 200 or answered.body == sent
 
 
+@pytest.mark.parametrize(("blank_bytes", "status"), [(1023, 502), (1024, 200)])
+async def test_speech_without_a_content_type_is_looked_at_for_a_kilobyte(blank_bytes, status):
+    """An error after so much white space is still found; after more the rest passes as a file."""
+    beginning, rest = b" " * blank_bytes + b"{", b'"error": {"message": "no such voice"}}'
+    begun = f"HTTP/1.1 200 OK\r\ncontent-length: {len(beginning + rest)}\r\n\r\n".encode() + beginning
+    go = asyncio.Event()
+    async with (
+        Scripted([Send(begun), Wait(go), Send(rest)]) as upstream,
+        gateway(upstream=upstream.url) as gp,
+        gp.ask({"model": "tts", "input": "a"}, "/v1/audio/speech") as ask,
+    ):
+        await upstream.until(lambda: upstream.sent_bytes >= len(begun))
+        await at_rest(lambda: upstream.sent_bytes)
+        go.set()
+        answered = await ask.answer()
+    assert answered.status == status
+
+
 @pytest.mark.parametrize("more", [b"", b"data: [DONE]\n\n"])
 async def test_a_stream_of_responses_that_closes_before_its_last_event_ends_in_an_error(more):
     end = (chunk(more) if more else b"") + LAST_CHUNK
