@@ -46,8 +46,15 @@ def test_an_unknown_model_is_told_what_exists():
         routes.resolve("chat", "nope")
     assert "'nope'" in caught.value.message
     assert "m0, m1" in caught.value.message
-    assert "m11" not in caught.value.message
+    assert "m9, …" in caught.value.message
+    assert "m10" not in caught.value.message
     assert caught.value.param == "model"
+
+
+def test_ten_models_are_all_told_and_no_more_are_hinted_at():
+    routes = table(models={f"m{n}": {"upstream": "chat"} for n in range(10)})
+    with pytest.raises(ModelNotFound, match=r"m8, m9\. Whoever"):
+        routes.resolve("chat", "nope")
 
 
 def test_an_unknown_model_tells_nobody_of_models_that_are_not_theirs():
