@@ -53,19 +53,18 @@ class Hung(Exception):
 
 
 def _end(_: int, __: FrameType | None) -> None:
-    raise Hung(f"this test took too long, and was ended here{_tasks()}")
-
-
-def _tasks() -> str:
-    """Where each task of the running event loop waits: the traceback ends in the loop itself."""
     try:
-        tasks = asyncio.all_tasks()
+        loop = asyncio.get_running_loop()
     except RuntimeError:
-        return ""
-    stacks = io.StringIO()
+        raise Hung("this test took too long, and was ended here") from None
+    tasks, stacks = asyncio.all_tasks(loop), io.StringIO()
     for task in tasks:
-        task.print_stack(file=stacks)
-    return f", while its tasks waited:\n{stacks.getvalue()}"
+        task.print_stack(file=stacks)  # the traceback ends in the loop itself
+    hung = Hung(f"this test took too long, while its tasks waited:\n{stacks.getvalue()}")
+    if isinstance(loop, asyncio.BaseEventLoop):
+        raise hung
+    for task in tasks:  # uvloop logs what a signal handler raises, and goes on
+        task.cancel(str(hung))
 
 
 @pytest.hookimpl(wrapper=True)
