@@ -172,7 +172,7 @@ def _on_a_new_connection(attempt: Attempt, request: Request, fault: TransportFau
     is_final = attempt.repeated or not _can_be_sent_again(request)
     if is_final or not (fault.stale and hop.settings.repeat_stale):
         raise broken(attempt, fault) from fault
-    attempt.repeated = attempt.written = True
+    attempt.repeated = True
     attempt.gate.metrics.repeated_stale(hop.name)
     return replace(request, fresh=True)
 

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from gatepass.call import Inbound, Target
+from gatepass.call import Inbound, Secret, Target
 from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
 from gatepass.context import BODY_KEPT_CHARS, IDS_LOG_CHARS, Attempt, RequestContext
@@ -15,6 +15,7 @@ from gatepass.errors import UpstreamClosed
 from gatepass.gate import build_gate
 from gatepass.observe.access_record import PATH_LOG_CHARS, AccessRecord
 from gatepass.relay.usage import Usage
+from gatepass.tokens import Token
 from tests.unit.adapt.calls import CHAT, a_call
 
 LOAD = AccessKey(name="load", hash="sha256:" + "0" * 64)
@@ -170,6 +171,16 @@ def test_what_many_parts_add_is_bounded():
         part.keep_reply(b"x" * 1_000)
         attempt.take_back(part, failed=False)
     assert (len(attempt.upstream_request_id or ""), len(attempt.reply_text or "")) == (IDS_LOG_CHARS, BODY_KEPT_CHARS)
+
+
+def test_parts_wait_beside_each_other_and_the_last_token_is_that_of_the_whole():
+    attempt = an_attempt(a_context())
+    token = Token(Secret("t"), 0.0, 300.0)
+    for wait_s in (0.5, 2.0, 1.0):
+        part = attempt.part()
+        part.token, part.token_wait_s = token, wait_s
+        attempt.take_back(part, failed=False)
+    assert (attempt.token, attempt.token_wait_s) == (token, 2.0)
 
 
 def test_a_part_that_sent_nothing_changes_nothing():

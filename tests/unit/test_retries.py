@@ -231,8 +231,8 @@ def good(request: Request) -> Any:
     return {"data": [{"index": at, "embedding": [float(text)]} for at, text in enumerate(asked)]}
 
 
-def stale() -> TransportFault:
-    return TransportFault(Fault.CLOSED, "reset", stale=True)
+def stale(*, sent: bool = True) -> TransportFault:
+    return TransportFault(Fault.CLOSED, "reset", sent=sent, stale=True)
 
 
 def unreached() -> TransportFault:
@@ -296,6 +296,29 @@ async def test_a_401_and_a_hidden_rejection_share_one_renewal():
     assert (upstream.tokens, holder.fetches) == (["old", "new"], 1)
 
 
+async def test_a_second_401_is_returned_as_it_came_and_the_holder_is_told_that_its_fetch_was_in_vain():
+    upstream, holder = Upstream(takes=set()), Holder("old", "new")
+    attempt = Street(upstream, holder=holder).context.attempt(a_call(b""), TARGET)
+    assert (await send(attempt, Request("GET", "http://chat.example/v1/models"))).status == 401
+    assert (upstream.tokens, holder.in_vain) == (["old", "new"], [attempt.user])
+
+
+@pytest.mark.parametrize("said", [Reply(EXPIRED, 401), Reply(HIDDEN)], ids=["a 401", "hidden in a 200"])
+async def test_a_request_goes_out_again_once_though_the_holder_has_a_third_token(said):
+    class Rotating(Upstream):
+        """The holder's token changes with every request."""
+
+        async def send(self, request: Request) -> Response:
+            if self.came:
+                holder.held = Holder("third").held
+            return await super().send(request)
+
+    upstream, holder = Rotating(said, said), Holder("old", "new")
+    with pytest.raises(UpstreamError, match="token expired"):
+        await Street(upstream, holder=holder).ask()
+    assert upstream.tokens == ["old", "new"]
+
+
 @pytest.mark.parametrize("held", [True, False])
 async def test_an_upload_goes_out_again_after_a_401_only_where_it_is_held(held):
     upstream, holder = Upstream(takes={"new"}), Holder("old", "new")
@@ -356,6 +379,12 @@ async def test_the_next_target_is_tried_where_no_byte_was_written():
     client = await Street(first, second).handled()
     assert (client.status, len(second.came)) == (200, 1)
     assert client.headers[b"x-gatepass-attempts"] == b"2"
+
+
+async def test_the_next_target_is_tried_where_a_reused_connection_was_closed_before_anything_was_written_to_it():
+    first, second = Upstream(stale(sent=False), unreached()), Upstream()
+    client = await Street(first, second).handled()
+    assert (client.status, len(first.came), len(second.came)) == (200, 2, 1)
 
 
 @pytest.mark.parametrize(
