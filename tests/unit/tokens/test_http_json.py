@@ -10,9 +10,9 @@ from gatepass.call import Request, Secret
 from gatepass.config.credential.http_json import HttpJsonCredential
 from gatepass.config.references import resolve
 from gatepass.errors import TokenUnavailable
-from gatepass.tokens import build_source
 from gatepass.tokens.issuer import HEADERS
 from tests.unit.clock import DrivenClock
+from tests.unit.tokens.conftest import Endpoint
 from tests.unit.tokens.scripted import Answer, Kept, Mint, ScriptedIssuer, answer, failure_of, http_json
 
 FORM = b"application/x-www-form-urlencoded"
@@ -25,14 +25,13 @@ def posted(url: str, kind: bytes | None, body: bytes, *headers: tuple[bytes, byt
     return Request("POST", url, (*HEADERS, *kinds, *headers), body)
 
 
-async def sent(**settings: object) -> Request:
-    issuer = ScriptedIssuer(DrivenClock())
-    await build_source("login", http_json(**settings), issuer, issuer.clock).fetch()
-    return issuer.requests[0]
+async def sent(endpoint: Endpoint, **settings: object) -> Request:
+    await endpoint.source(http_json(**settings), "login").fetch()
+    return endpoint.requests[0]
 
 
-async def test_a_json_login():
-    assert await sent(json=LOGIN) == Request(
+async def test_a_json_login(endpoint: Endpoint):
+    assert await sent(endpoint, json=LOGIN) == Request(
         "POST",
         "https://portal.example/login",
         (
@@ -46,19 +45,20 @@ async def test_a_json_login():
 
 
 @pytest.mark.parametrize("document", [[], {}, 0, "", False])
-async def test_every_json_document_is_a_body(document):
-    request = await sent(json=document)
+async def test_every_json_document_is_a_body(endpoint: Endpoint, document):
+    request = await sent(endpoint, json=document)
     assert json.loads(request.body) == document
 
 
-async def test_a_form_login():
-    request = await sent(form={"user": "ä b", "password": "p&q"})
+async def test_a_form_login(endpoint: Endpoint):
+    request = await sent(endpoint, form={"user": "ä b", "password": "p&q"})
     assert request.body == b"user=%C3%A4+b&password=p%26q"
     assert dict(request.headers)[b"content-type"] == b"application/x-www-form-urlencoded"
 
 
-async def test_a_login_by_query_and_headers_without_a_body():
+async def test_a_login_by_query_and_headers_without_a_body(endpoint: Endpoint):
     request = await sent(
+        endpoint,
         method="GET",
         url="https://portal.example/login?v=2",
         query={"key": "k&1", "id": "x"},
@@ -77,79 +77,73 @@ async def test_a_login_by_query_and_headers_without_a_body():
     )
 
 
-async def test_a_query_is_put_behind_a_url_without_one():
-    assert (await sent(query={"a": "b"})).url == "https://portal.example/login?a=b"
+async def test_a_query_is_put_behind_a_url_without_one(endpoint: Endpoint):
+    assert (await sent(endpoint, query={"a": "b"})).url == "https://portal.example/login?a=b"
 
 
 @pytest.mark.parametrize("value", ["a\r\nx-evil: 1", "a\nb", "a\x00"])
-async def test_a_header_with_a_line_break_is_never_sent(value):
-    issuer = ScriptedIssuer(DrivenClock())
-    source = build_source("login", http_json(headers={"X-Key": value}), issuer, issuer.clock)
+async def test_a_header_with_a_line_break_is_never_sent(endpoint: Endpoint, value):
+    source = endpoint.source(http_json(headers={"X-Key": value}), "login")
     failure = await failure_of(source.fetch())
     assert (failure.reason, failure.definite) == ("headers.X-Key holds a line break, which no header may", True)
-    assert issuer.calls == 0
+    assert endpoint.requests == []
 
 
-async def test_references_in_the_body_are_read_at_every_fetch(tmp_path: Path):
+async def test_references_in_the_body_are_read_at_every_fetch(endpoint: Endpoint, tmp_path: Path):
     file = tmp_path / "secret"
     file.write_text("first-secret\n")
     reference = resolve(f"${{file:{file}}}", {})
-    issuer = ScriptedIssuer(DrivenClock())
-    source = build_source("login", http_json(json={"x": [{"secret": reference}]}), issuer, issuer.clock)
+    source = endpoint.source(http_json(json={"x": [{"secret": reference}]}), "login")
     await source.fetch()
     file.write_text("second-secret\n")
     await source.fetch()
-    assert [json.loads(request.body) for request in issuer.requests] == [
+    assert [json.loads(request.body) for request in endpoint.requests] == [
         {"x": [{"secret": "first-secret"}]},
         {"x": [{"secret": "second-secret"}]},
     ]
     assert [secret.reveal() for secret in source.secrets()] == ["second-secret"]
 
 
-async def test_a_reference_that_cannot_be_read_names_itself(tmp_path: Path):
+async def test_a_reference_that_cannot_be_read_names_itself(endpoint: Endpoint, tmp_path: Path):
     file = tmp_path / "secret"
     file.write_text("first-secret")
     reference = resolve(f"${{file:{file}}}", {})
     file.unlink()
-    issuer = ScriptedIssuer(DrivenClock())
-    source = build_source("login", http_json(json={"secret": reference}), issuer, issuer.clock)
+    source = endpoint.source(http_json(json={"secret": reference}), "login")
     assert (await failure_of(source.fetch())).reason.startswith(f"${{file:{file}}}: the file {file} cannot be read")
 
 
-async def test_token_and_expiry_by_path():
-    clock = DrivenClock()
-    until_ms = int(clock.wall() + 120) * 1000
-    issuer = ScriptedIssuer(clock, answer({"code": 0, "data": {"token": "abc", "expireAt": until_ms}}))
+async def test_token_and_expiry_by_path(endpoint: Endpoint):
+    until_ms = int(endpoint.clock.wall() + 120) * 1000
+    endpoint.answers(answer({"code": 0, "data": {"token": "abc", "expireAt": until_ms}}))
     reply = {"token": "data.token", "expires_at": "data.expireAt", "unit": "ms"}
-    token = await build_source("login", http_json(json=LOGIN, reply=reply), issuer, clock).fetch()
+    token = await endpoint.source(http_json(json=LOGIN, reply=reply), "login").fetch()
     assert (token.text, token.life_s) == ("abc", 120.0)
 
 
-async def test_a_plain_text_reply_is_a_token():
-    issuer = ScriptedIssuer(DrivenClock(), Answer(body=b"abc\n", headers=((b"content-type", b"text/plain"),)))
-    token = await build_source("login", http_json(default_ttl_s=60.0), issuer, issuer.clock).fetch()
+async def test_a_plain_text_reply_is_a_token(endpoint: Endpoint):
+    endpoint.answers(Answer(body=b"abc\n", headers=((b"content-type", b"text/plain"),)))
+    token = await endpoint.source(http_json(default_ttl_s=60.0), "login").fetch()
     assert (token.text, token.life_s) == ("abc", 60.0)
 
 
-def test_its_secrets_come_from_all_parts_of_the_request():
-    issuer = ScriptedIssuer(DrivenClock())
+def test_its_secrets_come_from_all_parts_of_the_request(endpoint: Endpoint):
     settings = http_json(
         headers={"X-Key": "header-key", "Accept": "*/*"}, query={"sig": "query-sig"}, json={"password": "body-password"}
     )
-    source = build_source("login", settings, issuer, issuer.clock)
+    source = endpoint.source(settings, "login")
     assert [secret.reveal() for secret in source.secrets()] == ["header-key", "query-sig", "body-password"]
-    form = build_source("login", http_json(form={"pin": Secret("123456")}), issuer, issuer.clock)
+    form = endpoint.source(http_json(form={"pin": Secret("123456")}), "login")
     assert [secret.reveal() for secret in form.secrets()] == ["123456"]
     assert repr(source) == "HttpJsonSource(login)"
 
 
-async def test_a_user_and_password_go_as_they_stand():
+async def test_a_user_and_password_go_as_they_stand(endpoint: Endpoint):
     """RFC 7617 2: SAP's ids hold characters that RFC 6749 would have form-encoded."""
-    request = await sent(basic={"username": "sb-a!b1|c!d2", "password": "p:ä+/="}, form={"a": "b"})
+    request = await sent(endpoint, basic={"username": "sb-a!b1|c!d2", "password": "p:ä+/="}, form={"a": "b"})
     pair = b64encode("sb-a!b1|c!d2:p:ä+/=".encode()).decode()
     assert request.headers[-1] == (b"authorization", f"Basic {pair}".encode())
-    issuer = ScriptedIssuer(DrivenClock())
-    source = build_source("login", http_json(basic={"username": "u", "password": "p-secret"}), issuer, issuer.clock)
+    source = endpoint.source(http_json(basic={"username": "u", "password": "p-secret"}), "login")
     assert [secret.reveal() for secret in source.secrets()] == ["p-secret", b64encode(b"u:p-secret").decode()]
 
 
@@ -222,21 +216,20 @@ PRESETS: dict[str, tuple[dict[str, str], Request, Answer, tuple[str, float]]] = 
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-async def test_each_preset_says_and_understands_what_its_issuer_does(preset):
+async def test_each_preset_says_and_understands_what_its_issuer_does(endpoint: Endpoint, preset):
     given, request, reply, told = PRESETS[preset]
     settings = HttpJsonCredential.model_validate({"type": "http_json", "preset": preset, **given})
-    issuer = ScriptedIssuer(DrivenClock(), reply)
-    token = await build_source(preset, settings, issuer, issuer.clock).fetch()
-    assert issuer.requests == [request]
+    endpoint.answers(reply)
+    token = await endpoint.source(settings, preset).fetch()
+    assert endpoint.requests == [request]
     assert (token.text, token.life_s) == told
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_each_preset_masks_what_it_signs_in_with(preset):
+def test_each_preset_masks_what_it_signs_in_with(endpoint: Endpoint, preset):
     given = PRESETS[preset][0]
     settings = HttpJsonCredential.model_validate({"type": "http_json", "preset": preset, **given})
-    issuer = ScriptedIssuer(DrivenClock())
-    secrets = {secret.reveal() for secret in build_source(preset, settings, issuer, issuer.clock).secrets()}
+    secrets = {secret.reveal() for secret in endpoint.source(settings, preset).secrets()}
     assert {given.get("apikey") or given.get("client_secret") or given.get("password")} <= secrets
     assert not {"client_credentials", "true", "corp", "me"} & secrets or preset == "huawei"
 
@@ -289,12 +282,12 @@ async def test_a_login_that_is_busy_is_noticed_to_be_back_within_4_seconds(reply
         assert it.holder.usable
 
 
-async def test_a_wrong_password_at_huawei_is_told_in_its_words():
+async def test_a_wrong_password_at_huawei_is_told_in_its_words(endpoint: Endpoint):
     given = PRESETS["huawei"][0]
     settings = HttpJsonCredential.model_validate({"type": "http_json", "preset": "huawei", **given})
     said = {"error": {"message": "The username or password is wrong.", "code": 401, "title": "Unauthorized"}}
-    issuer = ScriptedIssuer(DrivenClock(), answer(said, 401))
-    failure = await failure_of(build_source("hw", settings, issuer, issuer.clock).fetch())
+    endpoint.answers(answer(said, 401))
+    failure = await failure_of(endpoint.source(settings, "hw").fetch())
     assert (failure.reason, failure.definite) == (
         "the issuer refused the client: iam.myhuaweicloud.com answered 401: 401: The username or password is wrong.",
         True,

@@ -7,20 +7,19 @@ from urllib.parse import parse_qs
 import pytest
 
 from gatepass.call import Request, Secret
-from gatepass.tokens import Token, TokenSource, build_source
+from gatepass.tokens import Token
 from gatepass.tokens.life import Kind, ToldBy
-from tests.unit.clock import DrivenClock
-from tests.unit.tokens.scripted import SECRET, ScriptedIssuer, failure_of, oauth2
+from tests.unit.tokens.conftest import Endpoint
+from tests.unit.tokens.scripted import SECRET, failure_of, oauth2
 
 
-async def sent(**settings: object) -> Request:
-    issuer = ScriptedIssuer(DrivenClock())
-    await build_source("corp", oauth2(**settings), issuer, issuer.clock).fetch()
-    return issuer.requests[0]
+async def sent(endpoint: Endpoint, **settings: object) -> Request:
+    await endpoint.source(oauth2(**settings)).fetch()
+    return endpoint.requests[0]
 
 
-async def test_the_secret_goes_by_basic_form_encoded_before_it_is_joined():
-    request = await sent(client_auth="basic", client_id="a:b", client_secret=Secret("p ä%&+"))
+async def test_the_secret_goes_by_basic_form_encoded_before_it_is_joined(endpoint: Endpoint):
+    request = await sent(endpoint, client_auth="basic", client_id="a:b", client_secret=Secret("p ä%&+"))
     pair = base64.b64encode(b"a%3Ab:p+%C3%A4%25%26%2B")
     assert request == Request(
         "POST",
@@ -36,14 +35,15 @@ async def test_the_secret_goes_by_basic_form_encoded_before_it_is_joined():
     )
 
 
-async def test_the_secret_goes_in_the_form_and_then_nowhere_else():
-    request = await sent(client_auth="form")
+async def test_the_secret_goes_in_the_form_and_then_nowhere_else(endpoint: Endpoint):
+    request = await sent(endpoint, client_auth="form")
     assert request.body == f"grant_type=client_credentials&client_id=me&client_secret={SECRET}".encode()
     assert b"authorization" not in dict(request.headers)
 
 
-async def test_wishes_and_extra_fields_go_along():
+async def test_wishes_and_extra_fields_go_along(endpoint: Endpoint):
     request = await sent(
+        endpoint,
         client_auth="basic",
         scope="a b",
         audience="https://api.example",
@@ -59,31 +59,28 @@ async def test_wishes_and_extra_fields_go_along():
     }
 
 
-async def test_a_rotated_file_arrives_with_the_next_fetch(tmp_path: Path):
+async def test_a_rotated_file_arrives_with_the_next_fetch(endpoint: Endpoint, tmp_path: Path):
     file = tmp_path / "secret"
     file.write_text("first-secret")
-    issuer = ScriptedIssuer(DrivenClock())
-    source = build_source("corp", oauth2(client_secret=Secret(file.read_text)), issuer, issuer.clock)
+    source = endpoint.source(oauth2(client_secret=Secret(file.read_text)))
     await source.fetch()
     file.write_text("second-secret")
     await source.fetch()
-    sent_secrets = [parse_qs(request.body.decode())["client_secret"] for request in issuer.requests]
+    sent_secrets = [parse_qs(request.body.decode())["client_secret"] for request in endpoint.requests]
     assert sent_secrets == [["first-secret"], ["second-secret"]]
 
 
-async def test_a_file_that_is_away_is_a_failure_and_no_call():
+async def test_a_file_that_is_away_is_a_failure_and_no_call(endpoint: Endpoint):
     def gone() -> str:
         raise ValueError("the file x cannot be read")
 
-    issuer = ScriptedIssuer(DrivenClock())
-    source = build_source("corp", oauth2(client_secret=Secret(gone)), issuer, issuer.clock)
+    source = endpoint.source(oauth2(client_secret=Secret(gone)))
     assert (await failure_of(source.fetch())).reason == "client_secret: the file x cannot be read"
-    assert issuer.calls == 0
+    assert endpoint.requests == []
 
 
-async def test_the_lives_of_the_configuration_hold():
-    issuer = ScriptedIssuer(DrivenClock())
-    source = build_source("corp", oauth2(max_ttl_s=100.0), issuer, issuer.clock)
+async def test_the_lives_of_the_configuration_hold(endpoint: Endpoint):
+    source = endpoint.source(oauth2(max_ttl_s=100.0))
     token = await source.fetch()
     assert isinstance(token, Token)
     assert (token.text, token.born_s, token.life_s, token.kind, token.told_by) == (
@@ -93,10 +90,9 @@ async def test_the_lives_of_the_configuration_hold():
 
 
 @pytest.mark.parametrize("auth", ["basic", "form"])
-def test_its_secrets_are_known_in_the_forms_in_which_they_travel(auth):
-    issuer = ScriptedIssuer(DrivenClock())
+def test_its_secrets_are_known_in_the_forms_in_which_they_travel(endpoint: Endpoint, auth):
     extra = {"assertion": Secret("an-assertion"), "grant_type": Secret("password")}
-    source: TokenSource = build_source("corp", oauth2(client_auth=auth, extra=extra), issuer, issuer.clock)
+    source = endpoint.source(oauth2(client_auth=auth, extra=extra))
     pair = base64.b64encode(f"me:{SECRET}".encode()).decode()
     assert [secret.reveal() for secret in source.secrets()] == [SECRET, pair, "an-assertion"]
     assert repr(source) == "Oauth2Source(corp)"

@@ -13,6 +13,7 @@ from gatepass.call import Request, Secret
 from gatepass.tokens import build_source
 from gatepass.tokens.oauth2.assertion import BACKDATED_S, LIFE_S
 from tests.unit.clock import DrivenClock
+from tests.unit.tokens.conftest import Endpoint
 from tests.unit.tokens.keys import certificate, certificate_pem, private_pem, public_pem
 from tests.unit.tokens.scripted import Mint, ScriptedIssuer, answer, date, failure_of, oauth2, refused
 
@@ -40,12 +41,11 @@ def verified(request: Request, key: str, algorithm: str, audience: str = TOKEN_U
     )
 
 
-async def asked(settings, *turns, times: int = 1) -> list[Request]:
-    issuer = ScriptedIssuer(DrivenClock(), *turns)
-    source = build_source("corp", settings, issuer, issuer.clock)
+async def asked(endpoint: Endpoint, settings, times: int = 1) -> list[Request]:
+    source = endpoint.source(settings)
     for _ in range(times):
         await source.fetch()
-    return issuer.requests
+    return endpoint.requests
 
 
 @pytest.mark.parametrize(
@@ -58,8 +58,8 @@ async def asked(settings, *turns, times: int = 1) -> list[Request]:
         ("p256", "ES256", "ES256"),
     ],
 )
-async def test_a_key_signs_what_its_public_half_verifies(kind, wanted, signed):
-    [request] = await asked(signing(kind, algorithm=wanted, key_id="key-7"))
+async def test_a_key_signs_what_its_public_half_verifies(endpoint: Endpoint, kind, wanted, signed):
+    [request] = await asked(endpoint, signing(kind, algorithm=wanted, key_id="key-7"))
     sent = form(request)
     assert jwt.get_unverified_header(sent["client_assertion"]) == {"alg": signed, "typ": "JWT", "kid": "key-7"}
     claims = verified(request, public_pem(kind), signed)
@@ -77,20 +77,20 @@ async def test_a_key_signs_what_its_public_half_verifies(kind, wanted, signed):
     assert b"authorization" not in dict(request.headers)
 
 
-async def test_a_signature_of_another_key_would_not_verify():
-    [request] = await asked(signing("rsa"))
+async def test_a_signature_of_another_key_would_not_verify(endpoint: Endpoint):
+    [request] = await asked(endpoint, signing("rsa"))
     with pytest.raises(jwt.InvalidSignatureError):
         verified(request, public_pem("other-rsa"), "RS256")
 
 
-async def test_a_secret_signs_with_hs256():
-    [request] = await asked(oauth2(client_auth="client_secret_jwt", client_secret=Secret(LONG)))
+async def test_a_secret_signs_with_hs256(endpoint: Endpoint):
+    [request] = await asked(endpoint, oauth2(client_auth="client_secret_jwt", client_secret=Secret(LONG)))
     assert verified(request, LONG, "HS256")["iss"] == "me"
     assert "client_secret" not in form(request)
 
 
-async def test_no_two_assertions_are_the_same():
-    requests = await asked(signing(), times=3)
+async def test_no_two_assertions_are_the_same(endpoint: Endpoint):
+    requests = await asked(endpoint, signing(), times=3)
     assert len({str(verified(request, public_pem("rsa"), "RS256")["jti"]) for request in requests}) == 3
 
 
@@ -101,34 +101,33 @@ async def test_no_two_assertions_are_the_same():
         ({"assertion_audience": "https://audience.example/realm"}, "https://audience.example/realm"),
     ],
 )
-async def test_an_assertion_is_for_whom_the_configuration_names(settings, audience):
-    [request] = await asked(signing(**settings))
+async def test_an_assertion_is_for_whom_the_configuration_names(endpoint: Endpoint, settings, audience):
+    [request] = await asked(endpoint, signing(**settings))
     assert verified(request, public_pem("rsa"), "RS256", audience)["aud"] == audience
 
 
-async def test_the_certificate_is_named_by_its_thumbprint(tmp_path: Path):
+async def test_the_certificate_is_named_by_its_thumbprint(endpoint: Endpoint, tmp_path: Path):
     file = tmp_path / "cert.pem"
     file.write_text(f"subject=me\n{certificate_pem('rsa')}{certificate_pem('other-rsa')}")
-    [request] = await asked(signing(certificate_file=str(file)))
+    [request] = await asked(endpoint, signing(certificate_file=str(file)))
     told = jwt.get_unverified_header(form(request)["client_assertion"])["x5t#S256"]
     digest = certificate("rsa").fingerprint(hashes.SHA256())
     assert base64.urlsafe_b64decode(f"{told}=") == digest
 
 
-async def test_a_key_file_is_read_again_when_it_changes(tmp_path: Path):
+async def test_a_key_file_is_read_again_when_it_changes(endpoint: Endpoint, tmp_path: Path):
     file = tmp_path / "key.pem"
     file.write_text(private_pem("rsa"))
-    issuer = ScriptedIssuer(DrivenClock())
     settings = signing(private_key=None, private_key_file=str(file))
-    source = build_source("corp", settings, issuer, issuer.clock)
+    source = endpoint.source(settings)
     before = [secret.reveal() for secret in source.secrets()]
     await source.fetch()
     await source.fetch()
     file.write_text(private_pem("p256"))
     await source.fetch()
-    assert verified(issuer.requests[0], public_pem("rsa"), "RS256")
-    assert verified(issuer.requests[1], public_pem("rsa"), "RS256")
-    assert verified(issuer.requests[2], public_pem("p256"), "ES256")
+    assert verified(endpoint.requests[0], public_pem("rsa"), "RS256")
+    assert verified(endpoint.requests[1], public_pem("rsa"), "RS256")
+    assert verified(endpoint.requests[2], public_pem("p256"), "ES256")
     assert [secret.reveal() for secret in source.secrets()] != before, "a changed key is worth a new try"
 
 
@@ -143,11 +142,10 @@ async def test_a_key_file_is_read_again_when_it_changes(tmp_path: Path):
         ({"certificate_file": __file__}, "certificate_file holds no PEM certificate"),
     ],
 )
-async def test_a_key_that_has_become_useless_is_a_failure_and_no_call(change, reason):
-    issuer = ScriptedIssuer(DrivenClock())
-    failure = await failure_of(build_source("corp", signing(**change), issuer, issuer.clock).fetch())
+async def test_a_key_that_has_become_useless_is_a_failure_and_no_call(endpoint: Endpoint, change, reason):
+    failure = await failure_of(endpoint.source(signing(**change)).fetch())
     assert failure.reason.startswith(reason)
-    assert (failure.definite, failure.quick, issuer.calls) == (False, False, 0)
+    assert (failure.definite, failure.quick, len(endpoint.requests)) == (False, False, 0)
 
 
 @pytest.mark.parametrize(
@@ -157,12 +155,11 @@ async def test_a_key_that_has_become_useless_is_a_failure_and_no_call(change, re
         (public_pem("rsa"), "client_secret The specified key is an asymmetric key"),
     ],
 )
-async def test_a_secret_that_cannot_sign_is_a_failure_and_no_call(secret, reason):
-    issuer = ScriptedIssuer(DrivenClock())
+async def test_a_secret_that_cannot_sign_is_a_failure_and_no_call(endpoint: Endpoint, secret, reason):
     settings = oauth2(client_auth="secret_jwt", client_secret=Secret(secret))
-    failure = await failure_of(build_source("corp", settings, issuer, issuer.clock).fetch())
+    failure = await failure_of(endpoint.source(settings).fetch())
     assert failure.reason.startswith(reason)
-    assert issuer.calls == 0
+    assert len(endpoint.requests) == 0
 
 
 @pytest.mark.parametrize(
@@ -172,8 +169,8 @@ async def test_a_secret_that_cannot_sign_is_a_failure_and_no_call(secret, reason
         {"client_auth": "none", "grant_type": "refresh_token", "refresh_token": Secret("refresh-1")},
     ],
 )
-async def test_who_proves_itself_elsewhere_or_not_at_all_only_names_itself(settings):
-    [request] = await asked(oauth2(client_secret=None, **settings))
+async def test_who_proves_itself_elsewhere_or_not_at_all_only_names_itself(endpoint: Endpoint, settings):
+    [request] = await asked(endpoint, oauth2(client_secret=None, **settings))
     sent = form(request)
     assert sent["client_id"] == "me"
     assert not {"client_secret", "client_assertion"} & set(sent)
@@ -196,9 +193,9 @@ async def test_an_assertion_that_is_echoed_is_masked():
 
 
 @pytest.mark.parametrize("ahead_s", [-120, 120])
-async def test_an_assertion_refused_for_its_times_is_made_anew_by_the_issuers_clock(ahead_s):
-    clocks = date(WALL_S + ahead_s)
-    requests = await asked(signing(), refused("invalid_client", 401, clocks), Mint(), Mint(), times=2)
+async def test_an_assertion_refused_for_its_times_is_made_anew_by_the_issuers_clock(endpoint: Endpoint, ahead_s):
+    endpoint.answers(refused("invalid_client", 401, date(WALL_S + ahead_s)), answer({"access_token": "t"}))
+    requests = await asked(endpoint, signing(), times=2)
     times = [verified(request, public_pem("rsa"), "RS256")["exp"] for request in requests]
     right_s = WALL_S + ahead_s - BACKDATED_S + LIFE_S
     assert times == [WALL_S - BACKDATED_S + LIFE_S, right_s, right_s]
@@ -228,15 +225,15 @@ async def test_a_clock_that_was_put_right_is_found_out_again():
     ],
     ids=["clocks agree", "no clock", "another reason", "not refused", "no assertion"],
 )
-async def test_a_refusal_that_clocks_do_not_explain_is_asked_once(settings, turn):
-    issuer = ScriptedIssuer(DrivenClock(), otherwise=turn)
-    await failure_of(build_source("corp", settings, issuer, issuer.clock).fetch())
-    assert issuer.calls == 1
+async def test_a_refusal_that_clocks_do_not_explain_is_asked_once(endpoint: Endpoint, settings, turn):
+    endpoint.answers(turn)
+    await failure_of(endpoint.source(settings).fetch())
+    assert len(endpoint.requests) == 1
 
 
-async def test_a_client_that_is_refused_by_the_issuers_clock_too_is_refused():
-    issuer = ScriptedIssuer(DrivenClock(), otherwise=refused("invalid_client", 401, date(WALL_S + 120)))
-    source = build_source("corp", signing(), issuer, issuer.clock)
+async def test_a_client_that_is_refused_by_the_issuers_clock_too_is_refused(endpoint: Endpoint):
+    endpoint.answers(refused("invalid_client", 401, date(WALL_S + 120)))
+    source = endpoint.source(signing())
     assert (await failure_of(source.fetch())).definite
     await failure_of(source.fetch())
-    assert issuer.calls == 3, "the second fetch has the right clock already"
+    assert len(endpoint.requests) == 3, "the second fetch has the right clock already"
