@@ -75,7 +75,7 @@ class Attempt(msgspec.Struct, eq=False):
 
     def keep_reply(self, data: bytes) -> None:
         """Capture the beginning of the reply's body, where `log.bodies` asks for it."""
-        if self.gate.config.log.bodies:
+        if self.gate.keeps_bodies:
             self.reply_text = captured(self.reply_text, data)
 
     def add_changes(self, adapted: tuple[str, ...]) -> None:
@@ -180,10 +180,10 @@ class RequestContext(msgspec.Struct, eq=False):
 
     def keep_request(self, data: bytes) -> None:
         """Capture the beginning of the request's body, where `log.bodies` asks for it."""
-        if self.gate.config.log.bodies:
+        if self.gate.keeps_bodies:
             self.request_text = captured(self.request_text, data)
 
-    def record(self, duration_s: float) -> AccessRecord:
+    def record(self, outcome: str, duration_s: float) -> AccessRecord:
         """The access record of the finished request.
 
         The values stand in the order of the fields: as keywords they take 3 µs, a fiftieth of a chat.
@@ -202,7 +202,7 @@ class RequestContext(msgspec.Struct, eq=False):
             attempt.target.model if attempt is not None else None,
             call.stream or None if call is not None else None,
             self.status,
-            self.outcome,
+            outcome,
             error.public_code if error else None,
             error.hop if error else None,
             error.message if error else None,

@@ -83,6 +83,8 @@ class Gate:
     profiles: Mapping[str, Prepared]
     has_pages: bool
     """Whether a profile lets pages of other origins in."""
+    keeps_bodies: bool
+    """Whether the beginnings of bodies are captured (`log.bodies`)."""
     learner: Learner
     hops: Mapping[str, Hop]
     holders: Mapping[str, TokenHolder]
@@ -158,6 +160,7 @@ def build_gate(config: Config, clock: Clock | None = None, store: Store | None =
         declared=Declared(config),
         profiles=prepared(config.profiles),
         has_pages=any(profile.cors_origins for profile in config.profiles.values()),
+        keeps_bodies=config.log.bodies,
         learner=learner,
         hops=hops,
         holders=holders,

@@ -184,13 +184,14 @@ def _observe(context: RequestContext) -> None:
     duration_s = gate.clock.now() - inbound.arrived_s
     if context.form is not None:
         context.bytes_in = context.form.bytes_in
-    gate.metrics.closed(context.operation, context.outcome, duration_s, context.bytes_in, context.bytes_out)
+    outcome = context.outcome
+    gate.metrics.closed(context.operation, outcome, duration_s, context.bytes_in, context.bytes_out)
     if context.events and context.first_byte_s is not None:
         gate.metrics.began_stream(context.operation, context.first_byte_s)
     if error is not None:
         gate.metrics.refused(error)
     level = logging.WARNING if (context.status or 0) >= SERVER_ERROR else logging.INFO
-    emit(ACCESS_LOG, level, "exchange", context.record(duration_s))
-    if bodies := context.captured_bodies():
+    emit(ACCESS_LOG, level, "exchange", context.record(outcome, duration_s))
+    if gate.keeps_bodies and (bodies := context.captured_bodies()):
         shown = {which: gate.redactor.beginning(body, BODY_LOG_CHARS) for which, body in bodies.items()}
         emit(BODY_LOG, logging.INFO, "bodies", {"id": inbound.id, **shown})

@@ -115,7 +115,7 @@ class _Outlet:
     def __init__(self, events: EventStream, attempt: Attempt, reply: Reply, ready: bytes) -> None:
         self._events = events
         self._attempt = attempt
-        self._keeps_bodies = attempt.gate.config.log.bodies
+        self._keeps_bodies = attempt.gate.keeps_bodies
         self._reply = reply
         self.held = b""
         self.hold(ready)

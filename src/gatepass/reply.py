@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from gatepass.call import Client, Surface
-from gatepass.context import RequestContext
+from gatepass.context import Attempt, RequestContext
 from gatepass.errors import GatepassError
 from gatepass.surface.openai_error import error_body, error_headers, response_error, stream_error
 
@@ -106,8 +106,9 @@ class Reply:
         timing = _server_timing(head_s, context.token_wait_s)
         own = ((b"x-request-id", context.inbound.id.encode("latin-1")), (b"server-timing", timing))
         fields = [*headers, *context.headers, *own]
-        if context.attempts:
-            _add_changes(fields, context)
+        attempt = context.attempts[-1] if context.attempts else None
+        if attempt is not None and (attempt.adapted or attempt.tried or attempt.requests > 1 or context.failover):
+            _add_changes(fields, context, attempt)
         self.client.start(status, fields, length_bytes)
 
     async def _write(self, data: bytes, *, last: bool) -> None:
@@ -121,9 +122,9 @@ class Reply:
             context.first_byte_s = self._clock.now() - context.inbound.arrived_s
 
 
-def _add_changes(fields: Fields, context: RequestContext) -> None:
+def _add_changes(fields: Fields, context: RequestContext, attempt: Attempt) -> None:
     """Add what was changed, tried in vain and sent more than once, as far as the client is told."""
-    attempt, requests = context.attempts[-1], context.requests
+    requests = context.requests
     if attempt.adapted:
         fields.append((b"x-gatepass-adapted", ", ".join(attempt.adapted).encode("latin-1", "replace")))
     if attempt.tried and context.error is not None:

@@ -33,7 +33,7 @@ def an_attempt(context: RequestContext, model: str | None = None) -> Attempt:
 
 
 def line(context: RequestContext, duration_s: float = 0.0) -> dict[str, Any]:
-    said: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(context.record(duration_s)))
+    said: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(context.record(context.outcome, duration_s)))
     return said
 
 
