@@ -149,7 +149,7 @@ async def _sent(attempt: Attempt, request: Request) -> Response:
     hop = attempt.hop
     while True:
         if hop.holder is not None:
-            attempt.token = hop.holder.fresh(attempt.user) or await _waited(attempt, hop.holder)
+            attempt.token = hop.holder.fresh() or await _waited(attempt, hop.holder)
         attempt.requests += 1
         attempt.gate.metrics.attempted(hop.name)
         try:
@@ -206,7 +206,7 @@ def _authorized(attempt: Attempt, request: Request) -> Request:
 
 def _authorized_anew(attempt: Attempt, holder: TokenHolder, request: Request) -> Request | None:
     """`request` with another token, where this moment has another; raises _Outdated where it has none."""
-    token = holder.fresh(attempt.user)
+    token = holder.fresh()
     if token is None:
         raise _Outdated
     if token is attempt.token:
@@ -254,7 +254,7 @@ async def _beginning(gate: Gate, response: Response, within_s: float | None) -> 
 async def _waited(attempt: Attempt, holder: TokenHolder, instead_of: str | None = None) -> Token:
     began_s = attempt.gate.clock.now()
     try:
-        return await holder.token(instead_of, attempt.user)
+        return await holder.token(instead_of)
     finally:
         attempt.token_wait_s += attempt.gate.clock.now() - began_s
 

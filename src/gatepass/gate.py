@@ -35,9 +35,8 @@ from gatepass.store.memory import MemoryStore
 from gatepass.store.seam import Store, StoreUnavailable
 from gatepass.store.snapshot import Snapshot
 from gatepass.tokens.holder import TokenHolder
-from gatepass.tokens.shared import SharedSource, is_shareable
-from gatepass.tokens.shared_keepsake import keepsake_for
-from gatepass.tokens.source import build_source, is_repeatable, open_client
+from gatepass.tokens.sharing import SharedSource, is_shareable, keepsake_for
+from gatepass.tokens.source import build_source, open_client
 from gatepass.transport.lean import LeanTransport, open_transport
 from gatepass.transport.tls import Trust
 from gatepass.upstream.authorize import Carrier
@@ -183,7 +182,7 @@ def _holder(
     snapshot: Snapshot,
 ) -> TokenHolder:
     budget_s = settings.timeout_s + FETCH_GRACE_S
-    holding = partial(TokenHolder, budget_s=budget_s, place=place_of(settings), repeatable=is_repeatable(settings))
+    holding = partial(TokenHolder, budget_s=budget_s, place=place_of(settings))
     source = build_source(name, settings, open_client(settings, trust), clock, keepsake_for(settings, store, clock))
     if not is_shareable(settings.type, store.reach):
         return holding(name, source, clock, redactor)

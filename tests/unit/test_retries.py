@@ -112,10 +112,10 @@ class Holder:
     def _made(text: str | None) -> Token | None:
         return None if text is None else Token(Secret(text), 0.0, 1e9)
 
-    def fresh(self, by: User) -> Token | None:
-        return None if by in self.refusers else self.held
+    def fresh(self) -> Token | None:
+        return self.held
 
-    async def token(self, instead_of: str | None, by: User) -> Token:
+    async def token(self, instead_of: str | None) -> Token:
         if self._landing is not None:
             await asyncio.shield(self._landing)
         if self.held is None or self.down:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from gatepass.cli.seconds import rounded
 from gatepass.tokens import Status, Token
-from gatepass.tokens.repetition import Repetitions
+from gatepass.tokens.journal import Repetitions
 
 FOUND = "found: another gatepass fetched it"
 

@@ -1,4 +1,4 @@
-"""A lease that is held for as long as the work takes, and not much longer where its holder dies."""
+"""A lease that is held for as long as the work takes, and not much longer if its holder dies."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gatepass.store.seam import Store, StoreUnavailable
 LEASE_S = 2.0
 """How long the others wait for a holder that has died."""
 RENEWALS = 4
-"""So often it is prolonged within its length: one or two may fail."""
+"""It is prolonged this often within its length: one or two renewals may fail."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,17 +27,31 @@ class Lease:
     ttl_s: float = LEASE_S
 
     async def take(self) -> bool:
-        """Whether it is held now, anew or still; False where somebody else holds it."""
+        """Take or keep the lease; return False if another owner holds it."""
         return await self.store.lease(self.name, self.owner, self.ttl_s)
 
     async def give_back(self) -> None:
-        """Free it now; where the store is away it ends by itself."""
+        """Free it now; while the store is unavailable it ends by itself."""
         with suppress(StoreUnavailable):
             await self.store.release(self.name, self.owner)
 
     @asynccontextmanager
+    async def held(self, most_s: float = math.inf) -> AsyncIterator[bool]:
+        """Yield whether the lease was free; then hold it until the block ends, and prolong it for `most_s` at most."""
+        is_ours = True  # a request of the store that is cut short may have been received
+        try:
+            if not (is_ours := await self.take()):
+                yield False
+                return
+            async with self.prolonged(most_s):
+                yield True
+        finally:
+            if is_ours:
+                await self.give_back()
+
+    @asynccontextmanager
     async def prolonged(self, most_s: float = math.inf) -> AsyncIterator[None]:
-        """Keeps what `take` gave while the block runs, but prolongs it no more after `most_s`."""
+        """Keep what `take` gave while the block runs, but do not prolong it after `most_s`."""
         tasks = Tasks()
         tasks.spawn(self._prolong(self.clock.now() + most_s), f"lease of {self.name}")
         try:

@@ -4,11 +4,10 @@ A small library of its own: it wants a Transport, a Clock and a Redactor, and kn
 """
 
 from gatepass.tokens.failure import FetchFailure, TokenReissued
-from gatepass.tokens.holder import TokenHolder
+from gatepass.tokens.holder import Status, TokenHolder
 from gatepass.tokens.life import Token
 from gatepass.tokens.rejection import User
 from gatepass.tokens.source import TokenSource, build_source
-from gatepass.tokens.status import Status
 
 __all__ = [
     "FetchFailure",

@@ -1,4 +1,4 @@
-"""The one owner of a credential's token: it keeps one ready, and gives no dead one away."""
+"""The owner of one credential's token: keeps one ready, and never hands out an expired one."""
 
 from __future__ import annotations
 
@@ -6,41 +6,76 @@ import asyncio
 import math
 import random
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal, NoReturn
 
 from gatepass.errors import TokenUnavailable
 from gatepass.observe.redaction import Redactor
-from gatepass.runtime import Clock, Tasks
-from gatepass.tokens.backoff import Setback, at_once, probing, setback, silence, silent_s
-from gatepass.tokens.counted import counted
+from gatepass.runtime import Clock, Tasks, sleep
+from gatepass.tokens.backoff import Setback, at_once, quick_wait_s, setback
 from gatepass.tokens.failure import FetchFailure, TokenReissued
-from gatepass.tokens.flight import Pilot
 from gatepass.tokens.journal import Journal
-from gatepass.tokens.keeper import Keeper
-from gatepass.tokens.life import SPACING_S, Token, issued_again, refresh_s
-from gatepass.tokens.pace import Pace
-from gatepass.tokens.patience import Patience
+from gatepass.tokens.life import (
+    SPACING_S,
+    Freshness,
+    Kind,
+    Token,
+    ToldBy,
+    freshness,
+    issued_again,
+    no_longer_than,
+    refresh_s,
+)
 from gatepass.tokens.rejection import ANYBODY, Rejections, User
-from gatepass.tokens.runs import Run, Runs
+from gatepass.tokens.remedy import setting
+from gatepass.tokens.secret import next_secret
 from gatepass.tokens.source import TokenSource
-from gatepass.tokens.status import Status, sight
-from gatepass.tokens.waiters import Waiters
 
 WATCH_S = 2.0
-"""The secret is looked at this often while a change of its file would make a difference."""
-REFUSERS = 1024
-"""So many are kept from a token that they refused; more than that see their upstream's own answer."""
+"""The secret is read this often while a change of its file would make a difference."""
+NAP_S = 5.0
+"""The keeper looks at the clock this often: timers stand still while a machine is suspended."""
+GRACE_S = 0.25
+"""Beyond the fetch timeout: a fetch that has used it up ends with an error of its own."""
+OUTAGE_WAIT_S = 1.0
+"""How long a request waits for a fetch in progress while the issuer is failing."""
+SHORTEST_RETRY_S = 1.0
+REPEATED_S = 3.0
+"""How long after its end an issuer may repeat a token before that is a failure: their clocks may differ."""
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """One credential at one moment.
+
+    `left_s` runs until the token is not sent any more; None for a key that does not expire, and where no token is
+    held. `fetches` counts the tries of this process that ended with a token or a failure. `last_error` stays after a
+    recovery: `failing` says whether it is over.
+    """
+
+    credential: str
+    state: Freshness | Literal["none"]
+    kind: Kind | None
+    told_by: ToldBy | None
+    age_s: float | None
+    left_s: float | None
+    fetches: int
+    failures: int
+    last_error: str | None
+    last_error_age_s: float | None
+    failing: bool
+    refreshing: bool
+    next_try_in_s: float | None
 
 
 class TokenHolder:
-    """Fetches through `source`, one flight at a time however many wait.
+    """Fetches through `source`, one fetch at a time however many requests wait.
 
-    `start` wants a running loop; it begins to mint and returns. From then on a task of the
-    holder's own refreshes the token ahead of its end and goes on trying after failures, without
-    traffic too. All decisions are made on `clock.now()` at the moment of the call. `budget_s` is
-    how long a request waits at most, and `place` what people know the issuer by; `chance` gives 0 to 1 for jitter.
-    `refused` is told of each value that an upstream refused, before it is fetched anew. Where `source` is not
-    `repeatable`, a fetch is under way alone, however long it takes.
+    `start` needs a running loop, begins the first fetch and returns. From then on a task of the holder refreshes the
+    token ahead of its end and tries again after failures, without traffic too. `budget_s` is how long a request waits
+    at most; `place` names the issuer in messages; `refused` is called with each rejected token before it is renewed;
+    `chance` returns 0 to 1 for jitter.
     """
 
     def __init__(
@@ -53,241 +88,353 @@ class TokenHolder:
         budget_s: float,
         place: str = "the issuer",
         refused: Callable[[str], object] = lambda _: None,
-        repeatable: bool = True,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self.name = name
+        self._source = source
         self._clock = clock
-        self._patience = Patience(name, place, budget_s)
-        self._chance = chance
         self._journal = Journal(name, redactor)
-        self._source = counted(source, clock)
-        self._pilot = Pilot(self._source, clock, self._journal, budget_s, chance)
-        self._pace = Pace(budget_s)
+        self._budget_s = budget_s
+        self._place = place
         self._refused = refused
-        self._repeatable = repeatable
+        self._chance = chance
         self._rejections = Rejections()
-        self._refusers: set[User] = set()
         self._waiters = Waiters(clock)
         self._token: Token | None = None
-        self._last: Token | None = None
-        self._expires_s = self._refresh_s = self._floor_s = -math.inf
+        self._expires_s = self._refresh_s = self._floor_s = self._tried_s = -math.inf
         self._jitter = 0.0
         self._setback: Setback | None = None
-        self._runs = Runs()
+        self._fetch: asyncio.Task[Token] | None = None
+        self._signed_in_with = 0
+        self._next_secret = ""
         self._tasks: Tasks | None = None
-        self._keeper = Keeper(name, clock, self._tend, self._set_back)
+        self._keeper = Keeper(name, clock, self._tend, self._fail)
         self._closed = False
 
     def __repr__(self) -> str:
         return f"TokenHolder({self.name})"
 
     def start(self) -> None:
-        """Begin to keep a token, in the background: an issuer that is down stops nobody's start."""
+        """Begin to keep a token, in the background: a dead issuer does not prevent the start."""
         if self._tasks is not None:
             raise RuntimeError(f"{self!r} has been started already")
         self._tasks = Tasks()
         self._keeper.start(self._tasks)
 
     async def aclose(self) -> None:
-        """End all that runs for this holder; who waits is told. What a fetch still brings is dropped."""
+        """End all tasks of this holder; waiting requests get TokenUnavailable."""
         self._closed = True
-        self._runs.let_go()
+        self._fetch = None
         self._keeper.stop()
         if self._tasks is not None:
             await self._tasks.aclose()
         self._waiters.wake()
 
-    def fresh(self, by: User = ANYBODY) -> Token | None:
-        """The token, where a valid one is held that `by` has not refused; never waits."""
-        if self._clock.now() >= self._expires_s or (self._refusers and by in self._refusers):
-            return None
-        return self._token
+    def fresh(self) -> Token | None:
+        """Return the token if a valid one is held; never waits."""
+        return None if self._clock.now() >= self._expires_s else self._token
 
     @property
     def usable(self) -> bool:
-        """Whether a valid token is held, and not all that is known of it is that it was refused."""
-        return self._clock.now() < self._expires_s and not self._is_refused()
+        """Whether a valid token is held, and it is not only known for having been refused."""
+        return self._clock.now() < self._expires_s and not self._rejections.is_refused
 
-    async def token(self, instead_of: str | None = None, by: User = ANYBODY) -> Token:
-        """A valid token for `by`: at once where one is held, else from the flight that all share.
+    async def token(self, instead_of: str | None = None) -> Token:
+        """Return a valid token: at once where one is held, else from the fetch that all requests share.
 
-        Waits `budget_s` (and a moment) at most, a second while the issuer is failing. Raises
-        TokenUnavailable with the issuer's reason; after `reject(value)` pass the value as
-        `instead_of`, and TokenReissued tells that the issuer has no other token.
+        After `reject(value)` returned True pass the value as `instead_of`: this request alone waits for the successor.
+        Waits `budget_s` (and a moment) at most, a second while the issuer is failing.
+
+        Raises:
+            TokenUnavailable: with the issuer's reason.
+            TokenReissued: the issuer has no other token than `instead_of`.
         """
         arrived_s = self._clock.now()
         while True:
-            if (token := self.fresh(by)) is not None:
-                if instead_of is not None and token.text == instead_of:
+            if (token := self.fresh()) is not None:
+                if token.text != instead_of:
+                    return token
+                if not self._rejections.is_rejected(token):
                     raise TokenReissued("the issuer gave the token again that was refused", credential=self.name)
-                return token
             now = self._clock.now()
-            self._launch_if_due(now)
-            patience_s = arrived_s + self._patience.wait_s(self._trouble) - now
-            if not self._runs or patience_s <= 0:
+            self._fetch_if_due(now)
+            longest_s = self._budget_s + GRACE_S
+            wait_s = arrived_s + (longest_s if self._setback is None else min(longest_s, OUTAGE_WAIT_S)) - now
+            if self._fetch is None or wait_s <= 0:
                 raise self._unavailable(now)
-            await self._waiters.wait(patience_s)
+            await self._waiters.wait(wait_s)
 
     def confirm(self, token: Token, by: User = ANYBODY) -> None:
-        """`by` took `token`: its rejection from now on means that it has ended, nothing worse."""
+        """`by` accepted `token`: if it rejects it later, the token has ended early."""
         if token is self._token:
-            self._rejections.confirm(token, by, self._clock.now())
+            self._rejections.accept(by)
 
     def reject(self, value: str, by: User = ANYBODY) -> bool:
-        """`by` refused the token `value`: give it to `by` no more, and fetch another. Those who have not
-        refused it go on with it until its successor is here.
+        """`by` refused the token `value`: renew it. Other requests keep it until its successor is here.
 
-        True: ask `token(instead_of=value, by=by)` for another. False: there will be none, because the
-        issuer stands by this one or has been asked too often for `by` (see Rejections): show the
+        True: call `token(instead_of=value)` for another one. False: none will come, because the issuer returned this
+        one again, `by` refused the last renewed token too, or renewals were too frequent (see Rejections): pass on the
         upstream's own answer.
         """
         token, now = self._token, self._clock.now()
-        if token is None or token.text != value or by in self._refusers:
+        if token is None or token.text != value:
             return True
-        if self._closed or self._rejections.resting(value, now) or len(self._refusers) >= REFUSERS:
+        is_first = not self._rejections.is_rejected(token)
+        if self._closed or not self._rejections.reject(by, now):
             return False
-        if not self._refusers:
-            if not self._rejections.grant(token, by, now):
-                return False
-            self._rejections.note(value)
+        if is_first:
             self._refused(value)
-            self._pace.refused(token, now)
             self._refresh_s = self._floor_s = -math.inf
-        self._refusers.add(by)
-        self._launch_if_due(now)
-        self._keeper.rouse()
+            self._fetch_if_due(now)
+            self._keeper.rouse()
         return True
-
-    def offer(self, token: Token) -> bool:
-        """Another process has minted `token`: take it where it lives and is newer; True if so."""
-        if not self._wants(token):
-            return False
-        self._journal.found(token)
-        self._adopt(token)
-        self._waiters.wake()
-        self._keeper.rouse()
-        return True
-
-    def _wants(self, token: Token) -> bool:
-        """Whether `token` was asked for later than what is held, and lives."""
-        last, now = self._last, self._clock.now()
-        is_newer = last is None or (token.text != last.text and token.born_s > last.born_s)
-        return is_newer and not self._closed and now < token.expires_s
 
     def rejected_again(self, by: User = ANYBODY) -> None:
-        """`by` refused the token too that came instead of a rejected one: that fetch was in vain."""
+        """`by` refused the renewed token too: its next rejections renew nothing for a minute."""
         self._rejections.in_vain(by, self._clock.now())
 
+    def offer(self, token: Token) -> bool:
+        """Take `token`, which another process fetched, if it is valid and newer; return whether it was taken."""
+        held = self._token
+        is_newer = held is None or (token.text != held.text and token.born_s > held.born_s)
+        if not is_newer or self._closed or self._clock.now() >= token.expires_s:
+            return False
+        self._journal.found(token)
+        if self._fetch is not None:
+            self._fetch.cancel()
+            self._fetch = None
+        self._adopt(token)
+        return True
+
     def status(self) -> Status:
-        now, next_s, error_s = self._clock.now(), self._due_s(), self._journal.last_error_s
+        now, due_s, error_s = self._clock.now(), self._due_s(), self._journal.last_error_s
+        token = None if self._rejections.is_refused else self._token
         return Status(
             credential=self.name,
-            **asdict(sight(None if self._is_refused() else self._token, now, self._jitter)),
-            fetches=self._source.fetches,
+            state="none" if token is None else freshness(token, now, self._jitter),
+            kind=None if token is None else token.kind,
+            told_by=None if token is None else token.told_by,
+            age_s=None if token is None else now - token.born_s,
+            left_s=None if token is None or token.life_s is None else max(0.0, token.expires_s - now),
+            fetches=self._journal.fetches,
             failures=self._journal.failures,
             last_error=self._journal.last_error,
             last_error_age_s=None if error_s is None else now - error_s,
             failing=self._setback is not None,
-            refreshing=bool(self._runs),
-            next_try_in_s=max(0.0, next_s - now) if math.isfinite(next_s) else None,
+            refreshing=self._fetch is not None,
+            next_try_in_s=max(0.0, due_s - now) if math.isfinite(due_s) else None,
         )
-
-    def _is_refused(self) -> bool:
-        return bool(self._refusers) and not self._rejections.is_taken(self._token, self._refusers)
 
     def _due_s(self) -> float:
         """When the next fetch is to start."""
-        if self._setback is not None:
-            return self._setback.next_try_s
-        return math.inf if self._runs else min(self._refresh_s, self._expires_s)
-
-    def _start_s(self) -> float:
-        """The same, and when it is to start beside the one that is under way."""
-        if not self._runs:
-            return self._due_s()
-        if not self._repeatable:
+        if self._fetch is not None:
             return math.inf
-        if self._setback is not None:
-            return self._setback.next_try_s
-        without_s = -math.inf if self._refusers else self._expires_s
-        return silent_s(max(self._runs.begun_s, self._pilot.tried_s), self._pace.usual_s, without_s)
+        return min(self._refresh_s, self._expires_s) if self._setback is None else self._setback.next_try_s
 
-    def _launch_if_due(self, now: float) -> None:
-        if self._closed or now < self._start_s():
+    def _fetch_if_due(self, now: float) -> None:
+        if self._closed or now < self._due_s():
             return
         if self._tasks is None:
             raise RuntimeError(f"{self!r} has not been started")
-        if self._runs and self._setback is None:
-            self._setback = silence(now)
-        is_first = self._setback is None
-        flight = self._pilot.fly(self._last, self._floor_s, quick=is_first)
-        if self._setback is not None:
-            self._setback = probing(self._setback, now, self._chance())
-        run = self._tasks.spawn(flight, f"fetch of {self.name}")
-        self._runs.add(run, now, awaited=is_first)
-        run.add_done_callback(self._landed)
+        self._fetch = self._tasks.spawn(self._fetched(quick=self._setback is None), f"fetch of {self.name}")
+        self._fetch.add_done_callback(self._ended)
 
-    def _landed(self, run: Run) -> None:
-        """Of two that end in the same moment the one asked for later counts: an issuer's new token may end the old."""
-        error = asyncio.CancelledError() if run.cancelled() else run.exception()
-        is_expected = self._runs.remove(run)
-        if error is None and (is_expected or self._wants(run.result())):
-            self._adopt(run.result())
-        elif error is not None and is_expected:
-            self._set_back(error)
-        else:
+    async def _fetched(self, *, quick: bool) -> Token:
+        """Return a valid token after one try; if `quick` and the failure may pass, after up to three more.
+
+        Near its end, an issuer may repeat the last token until that one has expired: the fetch waits for the next one.
+
+        Raises:
+            FetchFailure: of the last try, masked.
+        """
+        if (early_s := self._floor_s - self._clock.now()) > 0:
+            await sleep(self._clock, early_s)
+        began_s, tries = self._clock.now(), 0
+        while True:
+            tries += 1
+            try:
+                token = await self._tried()
+            except FetchFailure as failure:
+                wait_s = quick_wait_s(tries, failure, self._chance()) if quick else None
+                if wait_s is None or self._clock.now() + wait_s >= began_s + self._budget_s:
+                    raise
+            else:
+                now = self._clock.now()
+                if now < token.expires_s:
+                    return token
+                wait_s = max(SPACING_S, token.end_s - now)
+                if now + wait_s >= min(began_s + self._budget_s, token.end_s + REPEATED_S):
+                    raise self._journal.failed(_dead_on_arrival(token, now), now - token.born_s, now)
+            await sleep(self._clock, wait_s)
+
+    async def _tried(self) -> Token:
+        self._tried_s = began_s = self._clock.now()
+        secrets = self._source.secrets()
+        self._signed_in_with, self._next_secret = self._journal.learn(secrets), next_secret(secrets)
+        try:
+            token = no_longer_than(await self._source.fetch(), self._token)
+            now = self._clock.now()
+            if now >= token.expires_s and not issued_again(token, self._token):
+                raise _dead_on_arrival(token, now)
+        except FetchFailure as failure:
+            now = self._clock.now()
+            raise self._journal.failed(failure, now - began_s, now) from None
+        if now < token.expires_s:
+            self._journal.fetched(token, now - began_s)
+        return token
+
+    def _ended(self, fetch: asyncio.Task[Token]) -> None:
+        error = asyncio.CancelledError() if fetch.cancelled() else fetch.exception()
+        if fetch is not self._fetch:  # closed, or another process was faster
             return
-        self._waiters.wake()
-        self._keeper.rouse()
+        self._fetch = None
+        if error is None:
+            self._adopt(fetch.result())
+        else:
+            self._fail(error)
 
     def _adopt(self, token: Token) -> None:
         now = self._clock.now()
-        self._runs.give_up()
-        self._pace.minted(token, alone=self._setback is None)
         self._jitter = self._chance()
-        self._refresh_s = refresh_s(token, again=issued_again(token, self._last), now=now, jitter=self._jitter)
+        self._refresh_s = refresh_s(token, again=issued_again(token, self._token), now=now, jitter=self._jitter)
         self._floor_s = token.born_s + SPACING_S
-        self._token, self._expires_s, self._last = token, token.expires_s, token
-        self._refusers = set()
+        self._token, self._expires_s = token, token.expires_s
         self._setback = None
-        self._rejections.minted(token.text, now)
+        self._rejections.adopt(token, now)
+        self._waiters.wake()
+        self._keeper.rouse()
 
-    def _set_back(self, error: BaseException) -> None:
+    def _fail(self, error: BaseException) -> None:
+        now = self._clock.now()
         if isinstance(error, FetchFailure):
-            failure = error
+            failure, began_s = error, self._tried_s
         else:
             failure = FetchFailure(f"the source broke ({type(error).__name__}): a bug", quick=False)
-            failure = self._journal.failed(failure, 0.0, self._clock.now(), bug=error)
-        self._setback = setback(self._setback, failure, self._clock.now(), self._chance())
-        if self._setback.definite:
-            self._runs.let_go()
-
-    @property
-    def _trouble(self) -> Setback | None:
-        """The setback, once the fetch has ended that people wait for."""
-        return None if self._runs.awaited else self._setback
+            failure, began_s = self._journal.failed(failure, 0.0, now, bug=error), now
+        self._setback = setback(self._setback, failure, began_s, now, self._chance())
+        self._waiters.wake()
+        self._keeper.rouse()
 
     def _unavailable(self, now: float) -> TokenUnavailable:
         if self._closed:
             return TokenUnavailable(f"credential {self.name} is closed", credential=self.name)
-        return self._patience.over(self._trouble, now, self._pilot.next_secret)
+        if self._setback is None:
+            bound = f"{self._budget_s:g} s ({setting(self.name, 'timeout_s')} and a moment more)"
+            reason, retry_s = f"no answer from {self._place} within {bound}", SHORTEST_RETRY_S
+        else:
+            reason, retry_s = self._setback.reason, max(SHORTEST_RETRY_S, self._setback.next_try_s - now)
+            if self._setback.definite:
+                reason = f"{reason.rstrip('.')}; tried again in {math.ceil(retry_s)} s{self._next_secret}"
+        message = f"no token for credential {self.name}: {reason}"
+        return TokenUnavailable(message, credential=self.name, retry_after_s=retry_s)
 
     def _tend(self) -> float:
-        """Do what is due; the seconds until the next look."""
-        if self._watches_secret() and self._pilot.secret_changed():
-            self._heed_changed_secret(self._clock.now())
-        self._launch_if_due(self._clock.now())
-        nap_s = WATCH_S if self._watches_secret() else math.inf
-        return min(nap_s, max(0.0, self._start_s() - self._clock.now()))
+        """Do what is due; return the seconds until the next look."""
+        now = self._clock.now()
+        if self._watches_secret() and self._journal.learn(self._source.secrets()) != self._signed_in_with:
+            self._refresh_s = now
+            self._setback = at_once(self._setback, now) if self._setback is not None else None
+        self._fetch_if_due(now)
+        return min(WATCH_S if self._watches_secret() else math.inf, max(0.0, self._due_s() - now))
 
     def _watches_secret(self) -> bool:
-        """Whether a change of the secret matters now: the issuer refused it, or what is held came by the old one."""
-        if self._setback is not None:
-            return self._setback.definite
-        return self._token is not None and not self._runs
+        """Whether a change of the secret matters now: the issuer refused it, or the token came with the old one."""
+        if self._fetch is not None:
+            return False
+        return self._token is not None if self._setback is None else self._setback.definite
 
-    def _heed_changed_secret(self, now: float) -> None:
-        self._refresh_s = now
-        if self._setback is not None:
-            self._setback = at_once(self._setback, now)
+
+def _dead_on_arrival(token: Token, now: float) -> FetchFailure:
+    return FetchFailure(
+        f"the token was dead on arrival: {max(0.0, token.end_s - token.born_s):.1f} s to live, "
+        f"and fetching it took {now - token.born_s:.1f} s",
+        quick=False,
+        heard=token.shared,
+    )
+
+
+class Keeper:
+    """The task that keeps a token ready, with traffic and without.
+
+    Calls `tend` again and again: it does what is due, and returns the seconds until the next call. `broke` receives
+    an exception that `tend` raised, by a bug in a source; `tend` is called again NAP_S later or after `rouse`.
+    """
+
+    def __init__(
+        self, name: str, clock: Clock, tend: Callable[[], float], broke: Callable[[BaseException], object]
+    ) -> None:
+        self._name = name
+        self._clock = clock
+        self._tend = tend
+        self._broke = broke
+        self._wake = asyncio.Event()
+        self._is_over = False
+
+    def start(self, tasks: Tasks, pause_s: float = 0.0) -> None:
+        """Begin after `pause_s`, in a task of `tasks`."""
+        work = tasks.spawn(self._keep(pause_s), f"keeper of {self._name}")
+        work.add_done_callback(partial(self._ended, tasks))
+
+    def rouse(self) -> None:
+        """Call `tend` now: something has changed."""
+        self._wake.set()
+
+    def stop(self) -> None:
+        """Do not begin again; the owner of the tasks ends what runs."""
+        self._is_over = True
+
+    def _ended(self, tasks: Tasks, work: asyncio.Task[NoReturn]) -> None:
+        if self._is_over or work.cancelled() or (error := work.exception()) is None:
+            return
+        self._broke(error)
+        self.start(tasks, NAP_S)
+
+    async def _keep(self, pause_s: float) -> NoReturn:
+        if pause_s > 0:
+            await self._nap(pause_s)
+        while True:
+            await self._nap(min(NAP_S, self._tend()))
+
+    async def _nap(self, nap_s: float) -> None:
+        timer = self._clock.call_later(nap_s, self._wake.set)
+        try:
+            await self._wake.wait()
+        finally:
+            timer.cancel()
+        self._wake.clear()
+
+
+class Waiters:
+    """The requests that wait for the one fetch.
+
+    Each has a future of its own: one that leaves does not affect another, and 2,000 that leave at once cost no storm
+    of callbacks, as a shield around one shared future does (Soju06/codex-lb#1897).
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._waiting: set[asyncio.Future[None]] = set()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    async def wait(self, longest_s: float) -> None:
+        """Return when `wake` is called, or after `longest_s`: check again in either case."""
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiting.add(waiter)
+        timer = self._clock.call_later(longest_s, lambda: _wake(waiter))
+        try:
+            await waiter
+        finally:
+            timer.cancel()
+            self._waiting.discard(waiter)
+
+    def wake(self) -> None:
+        waiting, self._waiting = self._waiting, set()
+        for waiter in waiting:
+            _wake(waiter)
+
+
+def _wake(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)

@@ -3,22 +3,59 @@
 from __future__ import annotations
 
 import logging
+import re
 from dataclasses import dataclass, field
 
 from gatepass.call import Secret
 from gatepass.observe.redaction import Redactor
 from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.life import Token
-from gatepass.tokens.repetition import Repetitions
 from gatepass.tokens.secret import readable
 
 logger = logging.getLogger("gatepass.tokens")
+
+TELL_AGAIN_S = 60.0
+"""Between two lines that say the same: an outage of a night is some hundred lines and not ten thousand."""
+REMEMBERED = 16
+"""Different reasons in one outage; an issuer that finds new words for each failure is told of once a minute."""
+_VARYING = re.compile(r"[0-9a-f]{8,}|[0-9]+", re.IGNORECASE)
+"""Moments, ports and request ids: what differs in two reasons that are the same."""
+
+
+@dataclass(slots=True)
+class Told:
+    at_s: float
+    silent: int = 0
+
+
+@dataclass(slots=True)
+class Repetitions:
+    """The failures of one credential since it last went well."""
+
+    _told: dict[str, Told] = field(default_factory=dict)
+
+    def times(self, reason: str, now: float) -> int | None:
+        """For how many failures a line about `reason` stands that is written now; None: write none."""
+        key = _VARYING.sub("#", reason)
+        if key not in self._told and len(self._told) >= REMEMBERED:
+            key = ""
+        told = self._told.get(key)
+        if told is not None and now < told.at_s + TELL_AGAIN_S:
+            told.silent += 1
+            return None
+        self._told[key] = Told(now)
+        return 1 if told is None else told.silent + 1
+
+    def forget(self) -> None:
+        """All is well: the next failure is news."""
+        self._told.clear()
 
 
 @dataclass(slots=True)
 class Journal:
     credential: str
     redactor: Redactor
+    fetches: int = 0
     failures: int = 0
     last_error: str | None = None
     last_error_s: float | None = None
@@ -32,7 +69,12 @@ class Journal:
             self.redactor.learn(value or "", (self.credential, place))
         return hash(values)
 
-    def minted(self, token: Token, took_s: float) -> None:
+    def fetched(self, token: Token, took_s: float) -> None:
+        """Note a fetch that went well; one of another process is no call of this one."""
+        if token.shared:
+            self.found(token)
+            return
+        self.fetches += 1
         self._learn(token)
         self.repetitions.forget()
         fields = {"life_s": token.life_s, "kind": token.kind.value, "told_by": token.told_by.value}
@@ -59,6 +101,7 @@ class Journal:
             told = {"credential": self.credential, "reason": failure.reason}
             logger.debug("token_failure_found", extra={"fields": told})
             return failure
+        self.fetches += bug is None
         self.failures += 1
         times = self.repetitions.times(failure.reason, now)
         fields = self._fields(took_s) | {"reason": failure.reason, "definite": failure.definite}

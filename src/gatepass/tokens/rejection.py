@@ -1,29 +1,30 @@
-"""How many fetches the rejections of upstreams may cause."""
+"""How many token renewals the rejections of upstreams may cause."""
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
+import math
+from collections import deque
 
 import msgspec
 
 from gatepass.tokens.life import Token
 
-FETCHES = 6
-"""In WINDOW_S, for tokens that had not worked, and for those whose successor did not either."""
-WORKED_FETCHES = 20
-"""The same for tokens that had worked: some are good for one use, and an upstream may say 401 in turns."""
-WORKED_SPACING_S = 1.0
-MOST_FETCHES = 60
-"""The same for all users of a credential together."""
+RENEWALS = 20
+"""In WINDOW_S, for all users of one credential together."""
+UNPROVEN_RENEWALS = 6
+"""How many of RENEWALS may follow the rejection of a token by a user that had not accepted it. The rest is kept for
+tokens that worked and ended early, so that a model that always refuses takes no renewal from one that is served."""
+SPACING_S = 1.0
+"""Between two renewals of tokens that worked: an upstream may answer 401 to every second request."""
 WINDOW_S = 60.0
 REST_S = 10.0
-"""How long a token is let be that the issuer gave again after it had been rejected."""
-USERS = 256
-"""So many are known by themselves; a client may make up names of models, which some upstreams serve."""
+"""How long a token is not renewed that the issuer returned again after it was rejected."""
+USERS = 1024
+"""How many users are remembered: a client may invent model names, which some upstreams answer."""
 
 
 class User(msgspec.Struct, frozen=True, gc=False):
-    """Who is shown a token: an upstream, and there a model, for what one model takes another may refuse."""
+    """Whom a token is sent to: an upstream, and a model there, because one model may refuse what another accepts."""
 
     upstream: str = ""
     model: str = ""
@@ -33,103 +34,81 @@ ANYBODY = User()
 
 
 class Rejections:
-    """A wrong credential is rejected with every request; it must not become a storm of logins.
+    """Decides which rejections renew the token.
 
-    A user that was served well has a budget of its own, so that nobody else's refusals keep it from being
-    healed; all others at an upstream share one. A token that its user had taken has ended, which may happen
-    often; any other rejection counts for more, and so does that of the token that came in its place.
+    A wrong credential is rejected with every request and must not cause a login with every request. A user that
+    refused the renewed token too causes no renewal for WINDOW_S, unless it accepts a token meanwhile.
     """
 
     def __init__(self) -> None:
-        self._own: dict[User, _Budget] = {}
-        self._shared: defaultdict[str, _Budget] = defaultdict(_Budget)
-        self._granted: deque[float] = deque(maxlen=MOST_FETCHES)
-        self._taken: Token | None = None
-        self._takers: set[User] = set()
-        self._value: str | None = None
-        self._confirmed_s: float | None = None
+        self._renewals: deque[float] = deque(maxlen=RENEWALS)
+        self._unproven: deque[float] = deque(maxlen=UNPROVEN_RENEWALS)
+        self._proven_s = -math.inf
+        self._in_vain_s: dict[User, float] = {}
+        self._token: Token | None = None
+        self._accepted_by: set[User] = set()
+        self._refused_by: set[User] = set()
+        self._rejected: Token | None = None
+        self._rests_until_s = 0.0
 
     def __repr__(self) -> str:
-        return f"Rejections({len(self._granted)} fetches granted)"
+        return f"Rejections({len(self._renewals)} renewals)"
 
-    def confirm(self, token: Token, by: User, now: float) -> None:
-        """`by` took `token`."""
-        if token is not self._taken:
-            self._taken, self._takers = token, set()
-        if by not in self._takers and len(self._takers) < USERS and self._entitle(by, now):
-            self._takers.add(by)
+    @property
+    def is_refused(self) -> bool:
+        """Whether the current token was refused, and accepted by nobody who has not refused it."""
+        return bool(self._refused_by) and self._accepted_by <= self._refused_by
 
-    def is_taken(self, token: Token | None, users: set[User]) -> bool:
-        """Whether somebody else than `users` took `token`."""
-        return token is self._taken and bool(self._takers - users)
+    def is_rejected(self, token: Token) -> bool:
+        """Whether `token` itself was rejected: one with the same text that came later was not."""
+        return token is self._rejected
 
-    def note(self, value: str) -> None:
-        """Remember which token was dropped last."""
-        self._value, self._confirmed_s = value, None
+    def adopt(self, token: Token, now: float) -> None:
+        """`token` is the current one from now on."""
+        is_reissued = self._rejected is not None and token.text == self._rejected.text
+        self._rests_until_s = now + REST_S if is_reissued else 0.0
+        self._token, self._accepted_by, self._refused_by = token, set(), set()
 
-    def minted(self, value: str, now: float) -> None:
-        """See whether the issuer stands by the token that was rejected."""
-        self._confirmed_s = now if value == self._value else None
+    def accept(self, by: User) -> None:
+        """`by` accepted the current token."""
+        self._refused_by.discard(by)
+        if len(self._accepted_by) < USERS:
+            self._accepted_by.add(by)
 
-    def resting(self, value: str, now: float) -> bool:
-        """Whether the issuer gave `value` again only just: asking once more would change nothing."""
-        return self._confirmed_s is not None and value == self._value and now < self._confirmed_s + REST_S
-
-    def grant(self, token: Token, by: User, now: float) -> bool:
-        """Allow `by` to reject `token`, and so one more fetch."""
-        has_worked = token is self._taken and by in self._takers
-        if _is_full(self._granted, now) or not self._budget(by).spend(now, has_worked=has_worked):
+    def reject(self, by: User, now: float) -> bool:
+        """Whether the current token, which `by` refused, is to be renewed."""
+        has_worked = by in self._accepted_by
+        was_in_vain = by in self._in_vain_s and now < self._in_vain_s[by] + WINDOW_S
+        if now < self._rests_until_s or (was_in_vain and not has_worked):
             return False
-        self._granted.append(now)
+        if self._token is not self._rejected:
+            if not self._spend(now, is_proven=has_worked and not was_in_vain):
+                return False
+            self._rejected = self._token
+        if len(self._refused_by) < USERS:
+            self._refused_by.add(by)
         return True
 
     def in_vain(self, by: User, now: float) -> None:
-        """`by` refused the newer token too: what was granted last counts as for a token that had not worked."""
-        self._budget(by).count_after_all(now)
+        """`by` refused the renewed token too."""
+        if len(self._in_vain_s) >= USERS:
+            self._in_vain_s = {user: at_s for user, at_s in self._in_vain_s.items() if now < at_s + WINDOW_S}
+        if len(self._in_vain_s) < USERS:
+            self._in_vain_s[by] = now
 
-    def _budget(self, by: User) -> _Budget:
-        return self._own.get(by) or self._shared[by.upstream]
-
-    def _entitle(self, by: User, now: float) -> bool:
-        """Give `by` a budget of its own, where there is room: none is forgotten while it still bounds anything."""
-        if by not in self._own and len(self._own) >= USERS:
-            idle = next((user for user, budget in self._own.items() if budget.is_idle(now)), None)
-            if idle is None:
-                return False
-            del self._own[idle]
-        self._own.setdefault(by, _Budget())
-        return True
-
-
-class _Budget:
-    """The fetches that one's rejections caused in the last WINDOW_S."""
-
-    __slots__ = ("_counted", "_is_open", "_worked")
-
-    def __init__(self) -> None:
-        self._counted: deque[float] = deque(maxlen=FETCHES)
-        self._worked: deque[float] = deque(maxlen=WORKED_FETCHES)
-        self._is_open = False
-
-    def spend(self, now: float, *, has_worked: bool) -> bool:
-        if _is_full(self._counted, now) or (has_worked and not self._may_end(now)):
+    def _spend(self, now: float, *, is_proven: bool) -> bool:
+        if _is_full(self._renewals, now):
             return False
-        (self._worked if has_worked else self._counted).append(now)
-        self._is_open = has_worked
+        if is_proven:
+            if now < self._proven_s + SPACING_S:
+                return False
+            self._proven_s = now
+        elif _is_full(self._unproven, now):
+            return False
+        else:
+            self._unproven.append(now)
+        self._renewals.append(now)
         return True
-
-    def count_after_all(self, now: float) -> None:
-        if self._is_open:
-            self._counted.append(now)
-            self._is_open = False
-
-    def is_idle(self, now: float) -> bool:
-        return all(now >= moment + WINDOW_S for moment in (*self._counted, *self._worked))
-
-    def _may_end(self, now: float) -> bool:
-        """Whether one more token that had worked may have ended."""
-        is_soon = bool(self._worked) and now < self._worked[-1] + WORKED_SPACING_S
-        return not is_soon and not _is_full(self._worked, now)
 
 
 def _is_full(moments: deque[float], now: float) -> bool:

@@ -93,16 +93,6 @@ def build_source(
             return AwsBedrockSource(name, settings, client, clock)
 
 
-def is_repeatable(settings: AnyCredential) -> bool:
-    """Whether a second fetch may go out while the first has no answer yet.
-
-    Not where it uses up what it signs in with: a refresh token that is seen twice looks stolen, and its issuer may
-    end the whole chain (RFC 9700 4.14.2). A program may do the same, or wait for a person, or write a file: it would
-    be killed half way.
-    """
-    return not (isinstance(settings, ExecCredential) or (isinstance(settings, Oauth2Credential) and settings.refreshes))
-
-
 def _local(name: str, settings: Local, clock: Clock) -> TokenSource:
     """The source of a credential that asks nobody over a network."""
     match settings:

@@ -17,7 +17,7 @@ from gatepass.store.memory import MemoryStore
 from gatepass.store.seam import Reach, StoreUnavailable
 from gatepass.store.snapshot import Snapshot
 from gatepass.tokens import Token, TokenHolder, build_source
-from gatepass.tokens.shared import SharedSource
+from gatepass.tokens.sharing import SharedSource
 from tests.unit.clock import DrivenClock, settle
 from tests.unit.tokens.scripted import Far, Reply, ScriptedIssuer, oauth2
 

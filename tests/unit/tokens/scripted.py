@@ -24,7 +24,6 @@ from gatepass.errors import Fault, TransportFault
 from gatepass.observe.redaction import Redactor
 from gatepass.runtime import sleep
 from gatepass.tokens import FetchFailure, Token, TokenHolder, build_source
-from gatepass.tokens.source import is_repeatable
 from tests.unit.clock import DrivenClock, settle
 
 JSON: Headers = ((b"content-type", b"application/json"),)
@@ -252,7 +251,6 @@ class Kept:
             clock,
             self.redactor,
             budget_s=settings.timeout_s,
-            repeatable=is_repeatable(settings),
             chance=lambda: jitter,
         )
 

@@ -165,11 +165,13 @@ async def test_late_rejections_kill_no_newer_token():
         assert it.issuer.calls == 2
 
 
-async def test_a_rejected_token_is_not_offered_while_another_is_fetched():
+async def test_only_the_rejecting_request_waits_while_another_token_is_fetched():
     async with kept(Mint(), Hang()) as it:
         await settle()
         it.holder.reject("token-1")
-        assert it.holder.fresh() is None
+        waiting = await it.asked(1, instead_of="token-1")
+        assert not waiting[0].done()
+        assert (await it.holder.token()).text == "token-1"
 
 
 async def test_a_rejection_under_way_of_a_refresh_joins_it():
@@ -236,7 +238,7 @@ async def test_a_flight_goes_on_when_all_its_waiters_left():
     async with kept(Mint(), Mint(delay_s=2.0)) as it:
         await settle()
         it.holder.reject("token-1")
-        tasks = await it.asked(2000)
+        tasks = await it.asked(2000, instead_of="token-1")
         for task in tasks:
             task.cancel()
         await settle(3)
@@ -253,7 +255,7 @@ async def test_a_waiter_may_be_cancelled_at_each_await():
         it.holder.reject("token-1")
 
         async def begin() -> None:
-            await it.holder.token()
+            await it.holder.token(instead_of="token-1")
 
         def check() -> None:
             assert len(it.holder._waiters) == 0
@@ -535,7 +537,7 @@ async def test_a_jwt_out_of_a_cache_is_not_believed_to_be_new():
     async with Kept(clock, ScriptedIssuer(clock, otherwise=Mint(None, text))) as it:
         await clock.advance(290.0)
         assert it.holder.fresh() is not None
-        await clock.advance(12.0)
+        await clock.advance(15.0)
         assert it.holder.fresh() is None
         assert "dead on arrival" in (it.holder.status().last_error or "")
 
@@ -602,7 +604,42 @@ async def test_a_confirmation_counts_for_its_own_token_alone():
         assert it.holder.reject(first.text)
         verdicts = []
         for _ in range(8):
+            await settle()
             token = await it.holder.token()
             it.holder.confirm(first)
             verdicts.append(it.holder.reject(token.text))
         assert verdicts == [True] * 6 + [False] * 2
+
+
+async def until_it_ends(it: Kept) -> None:
+    """Let the issuer give the same JWT of 300 s until it is not sent any more."""
+    while it.clock.now() < 1300.0 - 10.0 or it.holder.usable:
+        await it.clock.advance(0.25)
+    assert it.clock.now() < 1300.0
+
+
+async def test_requests_wait_for_the_next_token_near_the_end_of_one_that_the_issuer_repeats():
+    clock = DrivenClock()
+    text = signed(iat=clock.wall(), exp=clock.wall() + 300)
+    async with Kept(clock, ScriptedIssuer(clock, otherwise=Mint(None, text))) as it:
+        await until_it_ends(it)
+        tasks = await it.asked(50)
+        await clock.advance(0.2)
+        assert not any(task.done() for task in tasks)
+        it.issuer.otherwise = Mint()
+        await clock.advance(1301.0 - clock.now())
+        assert set(await outcomes(tasks)) == {it.issuer.minted[-1]} != {text}
+        assert it.holder.status().failures == 0
+
+
+async def test_the_wait_for_the_next_token_is_bounded_where_the_issuer_repeats_beyond_the_end():
+    clock = DrivenClock()
+    text = signed(iat=clock.wall(), exp=clock.wall() + 300)
+    async with Kept(clock, ScriptedIssuer(clock, otherwise=Mint(None, text))) as it:
+        await until_it_ends(it)
+        calls = it.issuer.calls
+        tasks = await it.asked(5)
+        await clock.advance(5.0)
+        assert await outcomes(tasks) == ["TokenUnavailable"] * 5
+        assert "dead on arrival" in str(tasks[0].exception())
+        assert it.issuer.calls - calls <= 5

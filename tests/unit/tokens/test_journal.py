@@ -30,7 +30,7 @@ def test_a_secret_that_is_rotated_for_months_is_remembered_by_its_last_values(jo
 @pytest.mark.parametrize("life_s", [300.0, None])
 def test_tokens_and_keys_that_come_and_go_are_remembered_by_the_last_ones(journal, life_s):
     for number in range(0, 100, 2):
-        journal.minted(Token(Secret(f"token-{number:05}"), 0.0, life_s), 0.1)
+        journal.fetched(Token(Secret(f"token-{number:05}"), 0.0, life_s), 0.1)
         journal.found(Token(Secret(f"token-{number + 1:05}"), 0.0, life_s))
     assert masked(journal, "token", 100) == KEPT
 

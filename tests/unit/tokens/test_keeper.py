@@ -5,7 +5,7 @@ import math
 import pytest
 
 from gatepass.runtime import Tasks
-from gatepass.tokens.keeper import NAP_S, Keeper
+from gatepass.tokens.holder import NAP_S, Keeper
 from tests.unit.clock import DrivenClock, settle
 
 

@@ -116,13 +116,15 @@ async def test_t2_issuer_failing_after_expiry_is_told_within_its_time_and_nothin
 
 
 @passing
-async def test_t2_recovery_is_noticed_within_4_seconds_without_traffic(fault):
+async def test_t2_recovery_is_noticed_in_time_without_traffic(fault):
+    """Within 4 s of the return of an issuer that fails, within the fetch timeout of one that hangs."""
+    within_s = 10.0 if fault in ("hang", "dribble") else 4.0
     for outage_s in (0.0, 0.7, 1.4, 2.1, 2.8, 17.7):
         async with holding(Mint(), otherwise=turn(fault), jitter=1.0) as it:
             await it.clock.advance(320.0 + outage_s)
             assert not it.holder.usable
             it.issuer.otherwise = Mint()
-            await it.clock.advance(4.0)
+            await it.clock.advance(within_s)
             assert it.holder.usable
 
 
@@ -157,19 +159,17 @@ async def test_t3_in_an_outage_the_oldest_try_has_its_full_time():
     async with holding(otherwise=Hang()) as it:
         await it.clock.advance(11.0)
         it.issuer.otherwise = Mint(delay_s=9.0)
-        await it.clock.advance(15.0)
+        await it.clock.advance(9.0 + 9.1)
         assert it.holder.usable
 
 
-async def test_t3_in_an_outage_two_tries_at_most_are_under_way_and_a_success_ends_the_other():
+async def test_t3_in_an_outage_one_try_is_under_way():
     async with holding(otherwise=Hang()) as it:
-        most = 0
-        for _ in range(40):
+        for _ in range(80):
             await it.clock.advance(0.5)
-            most = max(most, it.issuer.under_way)
-        assert most == 2
+            assert it.issuer.under_way <= 1
         it.issuer.otherwise = Mint()
-        await it.clock.advance(3.0)
+        await it.clock.advance(10.0)
         assert it.holder.usable
         assert it.issuer.under_way == 0
 

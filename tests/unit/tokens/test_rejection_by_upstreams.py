@@ -6,8 +6,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
-from gatepass.tokens import Token, TokenHolder, User
-from gatepass.tokens.holder import REFUSERS
+from gatepass.tokens import Token, TokenHolder, TokenReissued, User
 from tests.unit.clock import DrivenClock, settle
 from tests.unit.tokens.scripted import Hang, Kept, Mint, ScriptedIssuer, Turn, outcomes, refused
 
@@ -24,57 +23,55 @@ def _task(work: Coroutine[Any, Any, Token]) -> asyncio.Task[Token]:
 
 
 async def taken(holder: TokenHolder, by: User) -> str:
-    token = await holder.token(by=by)
+    token = await holder.token()
     holder.confirm(token, by)
     return token.text
 
 
-async def test_an_upstream_that_always_refuses_costs_six_fetches_a_minute_whatever_another_takes():
-    async with kept() as it:
-        await settle()
-        allowed = []
-        for _ in range(50):
-            allowed.append(it.holder.reject(await taken(it.holder, CHAT), EMBED))
-            await settle()
-        assert allowed == [True] * 6 + [False] * 44
-        assert it.issuer.calls == 7
+async def refusing(it: Kept, by: User) -> bool:
+    """One request of a model that is always refused; whether it waited for another token."""
+    token = await it.holder.token()
+    if not it.holder.reject(token.text, by):
+        return False
+    try:
+        await it.holder.token(token.text)
+    except TokenReissued:
+        return True
+    it.holder.rejected_again(by)
+    return True
 
 
-async def test_an_upstream_that_always_refuses_takes_no_renewal_from_another():
+async def test_a_forbidden_model_costs_one_fetch_a_minute_and_delays_nobody_else():
+    async with kept(Mint(), otherwise=Mint(delay_s=0.2)) as it:
+        await settle()
+        waited: list[asyncio.Task[bool]] = []
+        for _ in range(590):
+            waited.append(asyncio.create_task(refusing(it, FORBIDDEN)))
+            await settle()
+            request = _task(it.holder.token())
+            await asyncio.sleep(0)
+            assert request.done(), "a request of another model waited"
+            it.holder.confirm(request.result(), CHAT)
+            await it.clock.advance(0.1)
+        results = [task.result() for task in waited]
+        assert it.issuer.calls == 2
+        assert results == [True, True] + [False] * 588
+        await it.clock.advance(2.0)
+        again = asyncio.create_task(refusing(it, FORBIDDEN))
+        await it.clock.advance(1.0)
+        assert again.result()
+        assert it.issuer.calls == 3
+
+
+async def test_a_forbidden_model_does_not_keep_one_that_is_served_from_a_renewal():
     async with kept() as it:
         await settle()
-        for _ in range(50):
-            it.holder.reject(await taken(it.holder, CHAT), EMBED)
-            await settle()
+        for number in range(50):
+            await refusing(it, User("chat", f"made-up-{number}"))
+        assert it.issuer.calls == 1 + 6
         ended = await taken(it.holder, CHAT)
         assert it.holder.reject(ended, CHAT)
-        assert (await it.holder.token(ended, CHAT)).text == "token-8"
-
-
-async def test_a_model_that_is_always_refused_takes_no_renewal_from_one_that_is_served():
-    async with kept() as it:
-        await settle()
-        for _ in range(50):
-            it.holder.reject(await taken(it.holder, CHAT), FORBIDDEN)
-            await settle()
-        assert it.issuer.calls == 7
-        ended = await taken(it.holder, CHAT)
-        assert it.holder.reject(ended, CHAT)
-        assert (await it.holder.token(ended, CHAT)).text == "token-8"
-
-
-async def test_a_refused_operation_beside_one_that_works_costs_six_fetches_a_minute():
-    async with kept() as it:
-        await settle()
-        allowed = []
-        for _ in range(50):
-            allowed.append(it.holder.reject(await taken(it.holder, CHAT), CHAT))
-            await it.clock.advance(1.0)
-            it.holder.rejected_again(CHAT)
-        assert allowed == [True] * 6 + [False] * 44
-        assert it.issuer.calls == 7
-        await it.clock.advance(60.0)
-        assert it.holder.reject(await taken(it.holder, CHAT), CHAT)
+        assert (await it.holder.token(ended)).text == "token-8"
 
 
 async def test_an_upstream_that_refuses_every_second_time_costs_one_fetch_a_second_and_twenty_a_minute():
@@ -86,33 +83,22 @@ async def test_an_upstream_that_refuses_every_second_time_costs_one_fetch_a_seco
         assert it.issuer.calls == 1 + 20
 
 
-async def test_a_token_that_one_upstream_refused_goes_on_for_the_others_while_the_issuer_hangs():
+async def test_only_the_rejecting_request_waits_and_all_others_keep_the_token_while_the_issuer_hangs():
     async with kept(Mint(), otherwise=Hang()) as it:
         await settle()
         first = await taken(it.holder, CHAT)
         assert it.holder.reject(first, EMBED)
-        waiting = _task(it.holder.token(first, EMBED))
+        waiting = _task(it.holder.token(first))
         for _ in range(9):
-            token = it.holder.fresh(CHAT)
+            token = it.holder.fresh()
             assert token is not None
             assert token.text == first
-            assert it.holder.fresh(EMBED) is None
             assert it.holder.usable
             await it.clock.advance(1.0)
+        assert not waiting.done()
         await it.clock.advance(2.0)
         assert await outcomes([waiting]) == ["TokenUnavailable"]
-        assert it.holder.fresh(EMBED) is None
-
-
-async def test_who_refused_a_token_is_never_given_it_again():
-    async with kept(Mint(), Mint(delay_s=3.0)) as it:
-        await settle()
-        await taken(it.holder, CHAT)
-        assert it.holder.reject("token-1", EMBED)
-        tasks = [_task(it.holder.token(by=EMBED)), _task(it.holder.token("token-1", EMBED))]
-        await it.clock.advance(3.0)
-        assert await outcomes(tasks) == ["token-2"] * 2
-        assert (await it.holder.token(by=EMBED)).text == "token-2"
+        assert it.holder.fresh() is not None
 
 
 async def test_rejections_by_several_while_a_token_is_fetched_are_one_fetch():
@@ -120,18 +106,10 @@ async def test_rejections_by_several_while_a_token_is_fetched_are_one_fetch():
         await settle()
         users = [User("chat", f"m{number}") for number in range(10)]
         assert [it.holder.reject("token-1", user) for user in users] == [True] * 10
-        tasks = [_task(it.holder.token("token-1", user)) for user in users]
+        tasks = [_task(it.holder.token("token-1")) for _ in users]
         await it.clock.advance(1.0)
         assert await outcomes(tasks) == ["token-2"] * 10
         assert it.issuer.calls == 2
-
-
-async def test_more_users_than_are_known_by_themselves_see_the_upstreams_own_answer():
-    async with kept(Mint(), Hang()) as it:
-        await settle()
-        verdicts = [it.holder.reject("token-1", User("chat", f"made-up-{number}")) for number in range(REFUSERS + 3)]
-        assert verdicts == [True] * REFUSERS + [False] * 3
-        assert it.holder.fresh(CHAT) is not None
 
 
 async def test_a_token_that_all_who_used_it_refused_is_not_usable_and_not_shown():
@@ -142,7 +120,7 @@ async def test_a_token_that_all_who_used_it_refused_is_not_usable_and_not_shown(
         await settle()
         status = it.holder.status()
         assert (it.holder.usable, status.state, status.left_s) == (False, "none", None)
-        assert await outcomes([_task(it.holder.token(by=CHAT))]) == ["TokenUnavailable"]
+        assert await outcomes([_task(it.holder.token(first))]) == ["TokenUnavailable"]
         await it.clock.advance(31.0)
         assert (it.holder.usable, it.holder.status().state) == (True, "fresh")
 
@@ -153,5 +131,5 @@ async def test_a_token_is_not_given_past_its_end_to_those_who_did_not_refuse_it(
         await taken(it.holder, CHAT)
         it.holder.reject("token-1", EMBED)
         await it.clock.advance(296.0)
-        assert it.holder.fresh(CHAT) is None
+        assert it.holder.fresh() is None
         assert not it.holder.usable

@@ -1,5 +1,7 @@
-"""No sequence of events shows an upstream a token that is dead, foreign, or refused by it: by the issuer's own word,
-at the moment in which the request is written. Two credentials, three upstreams, through the street's own `send`.
+"""No sequence of events shows an upstream a token that is dead, foreign, or refused to the same request.
+
+By the issuer's own word, at the moment in which the request is written. Two credentials, three upstreams, through the
+street's own `send`.
 """
 
 from __future__ import annotations
@@ -7,8 +9,10 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import count
 from typing import Any
 
 import pytest
@@ -66,17 +70,20 @@ class Issuer(ScriptedIssuer):
         return super()._mint(replace(turn, text=text))
 
 
-class Witness(TokenHolder):
-    """Notes in `dropped` which token it gives to whom no more."""
+REQUEST: ContextVar[int] = ContextVar("number of the request")
 
-    def __init__(self, dropped: set[tuple[User, str]], *given: Any, **more: Any) -> None:
+
+class Witness(TokenHolder):
+    """Notes in `dropped` which token it gives to which request no more."""
+
+    def __init__(self, dropped: set[tuple[int, str]], *given: Any, **more: Any) -> None:
         super().__init__(*given, **more)
         self._dropped = dropped
 
     def reject(self, value: str, by: User = ANYBODY) -> bool:
         is_dropped = super().reject(value, by)
         if is_dropped:
-            self._dropped.add((by, value))
+            self._dropped.add((REQUEST.get(), value))
         return is_dropped
 
 
@@ -109,7 +116,7 @@ class Upstream:
     name: str
     clock: DrivenClock
     issuer: Issuer
-    dropped: set[tuple[User, str]]
+    dropped: set[tuple[int, str]]
     busy_s: float = 0.0
     stale_s: float | None = None
     stalls: bool = False
@@ -136,8 +143,7 @@ class Upstream:
         text = (header(headers, b"authorization") or b"").decode().removeprefix("Bearer ")
         assert text in self.issuer.minted, f"{self.name} was shown a foreign token"
         assert self.clock.now() < self.issuer.ends_s[text], f"{self.name} was shown a dead token"
-        by = User(self.name, (header(headers, b"x-model") or b"").decode())
-        assert (by, text) not in self.dropped, f"{self.name} was shown again what it had refused"
+        assert (REQUEST.get(), text) not in self.dropped, f"{self.name} was shown again what it had refused"
         return text
 
 
@@ -147,7 +153,7 @@ class Street:
     def __init__(self) -> None:
         self.clock = DrivenClock()
         self.issuers = {name: Issuer(self.clock, name) for name in ("corp", "firm")}
-        self.dropped: set[tuple[User, str]] = set()
+        self.dropped: set[tuple[int, str]] = set()
         holding = partial(Witness, self.dropped)
         self.kept = {name: Kept(self.clock, one, name=name, holding=holding) for name, one in self.issuers.items()}
         self.upstreams = {
@@ -157,6 +163,7 @@ class Street:
         self.gate = _gate(self.clock)
         self.hops = {name: self._hop(name, credential) for name, credential in UPSTREAMS.items()}
         self.asked: list[asyncio.Task[int]] = []
+        self.numbers = count()
         self.served: defaultdict[User, set[str]] = defaultdict(set)
 
     def _hop(self, name: str, credential: str) -> Hop:
@@ -165,6 +172,7 @@ class Street:
     async def ask(self, name: str, model: str) -> int:
         """The status that one request comes to."""
         hop, by = self.hops[name], User(name, model)
+        REQUEST.set(next(self.numbers))
         attempt = an_attempt(self.gate, hop, model)
         fields = ((b"accept", b"application/json"), (b"x-model", model.encode()))
         work = asyncio.ensure_future(send(attempt, Request("POST", "http://h/v1/x", fields, b"{}")))
@@ -188,8 +196,8 @@ class Street:
     def _is_held(self, hop: Hop, by: User) -> bool:
         """Whether the last token that was minted serves `by`, as far as can be known from without."""
         issuer = self.upstreams[hop.name].issuer
-        last = hop.holder._last if hop.holder is not None else None
-        if last is None or last.text not in self.served[by] or (by, last.text) in self.dropped:
+        last = hop.holder._token if hop.holder is not None else None
+        if last is None or last.text not in self.served[by]:
             return False
         return self.clock.now() + MARGIN_S < issuer.ends_s[last.text]
 
@@ -305,6 +313,7 @@ async def test_a_token_that_ended_in_the_queue_leaves_its_request_unsent():
     async with street.kept["corp"], street.kept["firm"]:
         await settle()
         street.upstreams["chat"].busy_s, street.issuers["corp"].otherwise = 400.0, refused()
+        REQUEST.set(0)
         attempt = an_attempt(street.gate, street.hops["chat"], "m")
         request = Request("POST", "http://h/v1/x", (), b"{}")
         task = asyncio.create_task(send(attempt, request))

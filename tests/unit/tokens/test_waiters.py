@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from gatepass.tokens.waiters import Waiters
+from gatepass.tokens.holder import Waiters
 from tests.unit.clock import DrivenClock, settle
 
 

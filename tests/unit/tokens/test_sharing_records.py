@@ -4,7 +4,7 @@ from gatepass.call import Secret
 from gatepass.store.seam import Reading
 from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.life import Kind, Token, ToldBy
-from gatepass.tokens.record import FailureRecord, TokenRecord, hold
+from gatepass.tokens.sharing import FailureRecord, TokenRecord, hold
 
 READING = Reading({}, at_s=5000.0, asked_s=100.0, answered_s=100.2)
 TOKEN = Token(Secret("abc"), 90.0, 300.0, Kind.JWT, ToldBy.JWT, "data.expires")
@@ -38,17 +38,18 @@ def test_what_another_version_wrote_is_nothing(data):
 
 def test_a_failure_is_told_with_what_is_left_of_its_hold():
     failure = FetchFailure("no", definite=True, quick=False)
-    record = FailureRecord.decoded(FailureRecord.of(failure, "me", 1000.0, 2).encoded())
+    record = FailureRecord.decoded(FailureRecord.of(failure, "me", 999.0, 1000.0, 2).encoded())
     assert record is not None
-    assert (record.owner, record.at_s, record.until_s) == ("me", 1000.0, 1060.0)
+    assert (record.owner, record.until_s) == ("me", 1060.0)
     told = record.failure(1020.0)
     assert (told.reason, told.definite, told.quick, told.retry_after_s) == ("no", True, False, 40.0)
 
 
-def test_a_failure_that_may_pass_asks_nobody_to_wait():
-    record = FailureRecord.of(FetchFailure("oh"), "me", 1000.0, 0)
-    assert record.until_s == 1001.0
-    assert record.failure(1000.5).retry_after_s is None
+@pytest.mark.parametrize(("began_s", "until_s"), [(1000.0, 1002.0), (999.5, 1001.5), (990.0, 1000.0)])
+def test_the_pause_after_a_failure_that_may_pass_counts_from_the_start_of_its_fetch(began_s, until_s):
+    record = FailureRecord.of(FetchFailure("oh"), "me", began_s, 1000.0, 0)
+    assert record.until_s == until_s
+    assert record.failure(1000.0).retry_after_s == until_s - 1000.0
 
 
 @pytest.mark.parametrize(
@@ -75,7 +76,7 @@ def test_all_are_held_back_together_as_one_would_be(failure, refusals, held_s):
 
 
 def test_a_doubt_is_told_on_as_one():
-    record = FailureRecord.decoded(FailureRecord.of(FetchFailure("?", unclear=True), "me", 1000.0, 2).encoded())
+    record = FailureRecord.decoded(FailureRecord.of(FetchFailure("?", unclear=True), "me", 1000.0, 1000.0, 2).encoded())
     assert record is not None
     assert record.until_s == 1030.0
     assert record.failure(1010.0).unclear
@@ -83,13 +84,19 @@ def test_a_doubt_is_told_on_as_one():
 
 def test_the_free_tries_of_a_doubt_are_told_on():
     doubt = FetchFailure("?", unclear=True, free_tries=5)
-    record = FailureRecord.decoded(FailureRecord.of(doubt, "me", 1000.0, 1).encoded())
+    record = FailureRecord.decoded(FailureRecord.of(doubt, "me", 1000.0, 1000.0, 1).encoded())
     assert record is not None
     assert record.failure(1000.5).free_tries == 5
 
 
 def test_a_failure_speaks_for_the_others_until_its_hold_ends():
-    record = FailureRecord.of(FetchFailure("no", definite=True), "me", 1000.0, 1)
+    record = FailureRecord.of(FetchFailure("no", definite=True), "me", 1000.0, 1000.0, 1)
     assert record.speaks_for("they", 1029.0)
     assert not record.speaks_for("they", 1030.0)
     assert not record.speaks_for("me", 1001.0)
+
+
+def test_the_process_that_failed_lets_another_lead_for_a_moment_after_its_pause():
+    record = FailureRecord.of(FetchFailure("oh"), "me", 1000.0, 1000.0, 0)
+    assert [record.yields("me", moment) for moment in (1001.9, 1002.0, 1002.4, 1002.5)] == [False, True, True, False]
+    assert not record.yields("they", 1002.0)

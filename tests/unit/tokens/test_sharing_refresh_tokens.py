@@ -11,7 +11,7 @@ from gatepass.call import Secret
 from gatepass.store.memory import MemoryStore
 from gatepass.store.seam import Reach
 from gatepass.tokens import build_source
-from gatepass.tokens.shared_keepsake import StoreKeepsake, keepsake_for
+from gatepass.tokens.sharing import StoreKeepsake, keepsake_for
 from tests.unit.clock import DrivenClock, settle
 from tests.unit.tokens.fleet import OwnClock, Wire
 from tests.unit.tokens.scripted import Reply, ScriptedIssuer, answer, failure_of, http_json, oauth2, refused

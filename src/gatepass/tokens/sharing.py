@@ -1,0 +1,391 @@
+"""One token for all processes that share a store: one of them fetches it, the others find it there."""
+
+from __future__ import annotations
+
+import math
+import secrets
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Self
+
+import msgspec
+
+from gatepass.call import Secret
+from gatepass.config.credential.base import Credential
+from gatepass.config.credential.oauth2 import Oauth2Credential
+from gatepass.runtime import Clock, sleep
+from gatepass.store.lease import LEASE_S, Lease
+from gatepass.store.seam import Reach, Reading, Store, StoreUnavailable
+from gatepass.store.snapshot import Snapshot
+from gatepass.tokens.backoff import DOUBT_LONGEST_S, PROBE_S, RETRY_AFTER_LONGEST_S, hold_s
+from gatepass.tokens.failure import FetchFailure
+from gatepass.tokens.life import Kind, Token, ToldBy
+from gatepass.tokens.oauth2.account import recipe_of
+from gatepass.tokens.oauth2.keepsake import BUSY
+from gatepass.tokens.recipe import recipe
+from gatepass.tokens.source import TokenSource
+
+POLL_S = 0.05
+POLL_LONGEST_S = 0.25
+"""Between two looks at what another process is fetching; it grows from the first to the second."""
+YIELD_S = 0.5
+"""How long a process whose fetch failed leaves the next one to another: longer than POLL_LONGEST_S, and short enough
+that a process alone notices a recovery within 4 s."""
+REFUSALS_TTL_S = 900.0
+"""The issuer's refusals within this are counted together."""
+FAILURE_KEPT_S = 60.0
+"""How long a failure is kept beyond its pause: a process that fetches well then sees that there is one to delete."""
+REJECTED_KEPT = 8
+_UNANSWERED = "another gatepass process asks for this token, and has none after {:g} s (timeout_s)"
+_WHOLE_IN_CONFIGURATION = frozenset({"oauth2", "http_json"})
+_ASKS_NOBODY = frozenset({"static", "api_key", "env", "file"})
+REFRESH_TOKEN_KEPT_S = 180 * 86_400.0
+"""Longer than an unused refresh token lives at any known issuer."""
+AWAY = "the refresh token is in the store, and the store is away: two uses of one token would end them all ({})"
+
+Offer = Callable[[Token], bool]
+"""Takes a token that another process fetched; returns whether it was wanted."""
+
+
+def is_shareable(kind: str, reach: Reach) -> bool:
+    """Return whether tokens of `type: kind` may be shared as far as `reach`.
+
+    Over a network only those are shared whose configuration says completely who signs in. What a program, a cloud's
+    library or the machine's own identity adds differs from machine to machine.
+    """
+    if reach is Reach.PROCESS or kind in _ASKS_NOBODY:
+        return False
+    return reach is Reach.MACHINE or kind in _WHOLE_IN_CONFIGURATION
+
+
+class _Record:
+    """Encodes itself; what another version wrote is ignored."""
+
+    def encoded(self) -> bytes:
+        return msgspec.json.encode(self)
+
+    @classmethod
+    def decoded(cls, data: bytes | None) -> Self | None:
+        try:
+            return None if data is None else msgspec.json.decode(data, type=cls)
+        except msgspec.MsgspecError:
+            return None
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRecord(_Record):
+    """A token in the store. `born_s` is a moment of the store; `id` distinguishes two records of the same text."""
+
+    text: str = field(repr=False)
+    born_s: float
+    life_s: float
+    kind: Kind
+    told_by: ToldBy
+    no_expiry_at: str | None
+    id: str
+
+    @classmethod
+    def of(cls, token: Token, life_s: float, born_s: float) -> Self:
+        return cls(token.text, born_s, life_s, token.kind, token.told_by, token.no_expiry_at, secrets.token_hex(8))
+
+    def token(self, reading: Reading) -> Token:
+        """Return the token by this process's clock, its end never later than it really is."""
+        born_s = reading.here_s(self.born_s)
+        return Token(Secret(self.text), born_s, self.life_s, self.kind, self.told_by, self.no_expiry_at, shared=True)
+
+
+@dataclass(frozen=True, slots=True)
+class FailureRecord(_Record):
+    """A fetch that failed, in the store. Until `until_s`, a moment of the store, no process but `owner` asks again."""
+
+    owner: str
+    reason: str
+    definite: bool
+    quick: bool
+    until_s: float
+    unclear: bool = False
+    free_tries: int = 1
+
+    @classmethod
+    def of(cls, failure: FetchFailure, owner: str, began_s: float, at_s: float, refusals: int) -> Self:
+        """`refusals`: how many refusals, or unclear errors, there were by now, this one included.
+
+        The pause after an outage's failure counts from the start of the fetch: after a fetch that hung there is none.
+        """
+        pause_s = hold(failure, refusals)
+        until_s = max(at_s + pause_s, began_s + PROBE_S)
+        return cls(owner, failure.reason, failure.definite, failure.quick, until_s, failure.unclear, failure.free_tries)
+
+    def speaks_for(self, process: str, now_s: float) -> bool:
+        """Return whether `process` has failed too, without asking: it would get the same answer."""
+        return self.owner != process and now_s < self.until_s
+
+    def yields(self, process: str, now_s: float) -> bool:
+        """Return whether `process`, whose own failure this is, lets another process lead first.
+
+        Another may reach the issuer where this one does not. A process that asks before its own pause is over has a
+        reason, such as a new secret.
+        """
+        return self.owner == process and self.until_s <= now_s < self.until_s + YIELD_S
+
+    def failure(self, now_s: float) -> FetchFailure:
+        """Return the same failure at the store's moment `now_s`, for a process that has not asked."""
+        return FetchFailure(
+            self.reason,
+            definite=self.definite,
+            unclear=self.unclear,
+            quick=self.quick,
+            retry_after_s=self.until_s - now_s,
+            free_tries=self.free_tries,
+            heard=True,
+        )
+
+
+def hold(failure: FetchFailure, refusals: int) -> float:
+    """Return the seconds for which `failure` keeps every process from asking; 0 if it may pass at any moment.
+
+    The same as in one process: together they must not lock an account either.
+    """
+    wished_s = min(failure.retry_after_s or 0.0, RETRY_AFTER_LONGEST_S)
+    if failure.unclear and refusals > failure.free_tries:
+        return max(wished_s, hold_s(refusals - failure.free_tries, DOUBT_LONGEST_S))
+    return max(wished_s, hold_s(refusals)) if failure.definite else wished_s
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """Where the entries of one recipe are in the store."""
+
+    token: str
+    failure: str
+    refusals: str
+    lease: str
+
+    @classmethod
+    def of(cls, digest: str) -> Names:
+        return cls(*(f"{kind}/v1/{digest}" for kind in ("token", "token-failure", "token-refusals", "token-lease")))
+
+
+class SharedSource:
+    """`source`, asked by one process at a time, and only while the store has nothing newer.
+
+    A process that does not hold the lease looks for the result of the one that does; if that one dies, the lease ends
+    LEASE_S later. The names in the store follow from the whole recipe at the moment of the fetch: a changed secret
+    shares with no process that has the old one. Without the store each process asks for itself.
+    """
+
+    def __init__(self, source: TokenSource, settings: Credential, store: Store, clock: Clock) -> None:
+        self._source = source
+        self._settings = settings
+        self._store = store
+        self._clock = clock
+        self._owner = secrets.token_hex(8)
+        self._names: Names | None = None
+        self._snapshot: Snapshot | None = None
+        self._offer: Offer = lambda _: False
+        self._leave: Callable[[], None] = lambda: None
+        self._rejected = OrderedDict[str, float]()
+        self._held: str | None = None
+        self._born_s = -math.inf
+
+    def __repr__(self) -> str:
+        return f"SharedSource({self._source!r})"
+
+    def secrets(self) -> tuple[Secret, ...]:
+        return self._source.secrets()
+
+    def join(self, snapshot: Snapshot, offer: Offer) -> None:
+        """Call `offer` with each token that another process fetched, soon after it did."""
+        self._snapshot, self._offer = snapshot, offer
+
+    def rejected(self, value: str) -> None:
+        """The upstream refused `value`: what was fetched before this is not taken from the store any more."""
+        self._rejected[value] = self._clock.now()
+        self._rejected.move_to_end(value)
+        while len(self._rejected) > REJECTED_KEPT:
+            self._rejected.popitem(last=False)
+
+    async def fetch(self) -> Token:
+        names = self._names_now()
+        if names is None:
+            return await self._source.fetch()  # it names what cannot be read
+        self._follow(names)
+        try:
+            return await self._together(names)
+        except StoreUnavailable:
+            return self._note(await self._source.fetch(), None)
+
+    def _names_now(self) -> Names | None:
+        try:
+            return Names.of(recipe(self._settings))
+        except (ValueError, OSError):
+            return None
+
+    def _follow(self, names: Names) -> None:
+        if names == self._names:
+            return
+        self._leave()
+        self._names, self._held, self._born_s = names, None, -math.inf
+        if self._snapshot is not None:
+            self._leave = self._snapshot.follow(names.token, self._hear)
+
+    def _hear(self, value: bytes, reading: Reading) -> None:
+        found = self._newer(value, reading)
+        if found is not None and self._offer(found[1]):
+            self._note(found[1], found[0].id)
+
+    async def _together(self, names: Names) -> Token:
+        """Return what the store has, or gets while this process waits, or what this process fetches for all."""
+        until_s, wait_s = self._clock.now() + self._settings.timeout_s, POLL_S
+        while (token := await self._look(names)) is None:
+            if self._clock.now() >= until_s:
+                raise FetchFailure(_UNANSWERED.format(self._settings.timeout_s), quick=False, heard=True)
+            await sleep(self._clock, wait_s)
+            wait_s = min(wait_s * 1.5, POLL_LONGEST_S)
+        return token
+
+    async def _look(self, names: Names) -> Token | None:
+        """Return the token of the moment; None while another process is to fetch it."""
+        reading = await self._store.get((names.token, names.failure))
+        if (token := self._found(names, reading)) is not None:
+            return token
+        failed = FailureRecord.decoded(reading.values.get(names.failure))
+        if failed is not None and failed.yields(self._owner, reading.at_s):
+            return None
+        timeout_s = self._settings.timeout_s
+        lease = Lease(self._store, self._clock, names.lease, self._owner, min(LEASE_S, timeout_s / 2))
+        async with lease.held(timeout_s) as leads:
+            if not leads:
+                return None
+            reading = await self._store.get((names.token, names.failure))  # another may have led since
+            return self._found(names, reading) or await self._fetch_for_all(names, lease, reading)
+
+    def _found(self, names: Names, reading: Reading) -> Token | None:
+        """Return the token in the store, if it is newer; raise the failure of another process."""
+        if (found := self._newer(reading.values.get(names.token), reading)) is not None:
+            return self._note(found[1], found[0].id)
+        failed = FailureRecord.decoded(reading.values.get(names.failure))
+        if failed is not None and failed.speaks_for(self._owner, reading.at_s):
+            raise failed.failure(reading.at_s)
+        return None
+
+    async def _fetch_for_all(self, names: Names, lease: Lease, reading: Reading) -> Token:
+        began_s = self._clock.now()
+        try:
+            token = await self._source.fetch()
+        except FetchFailure as failure:
+            with suppress(StoreUnavailable):
+                await self._put_failure(names, lease, reading, failure, began_s)
+            raise
+        self._note(token, None)
+        with suppress(StoreUnavailable):
+            await self._put_token(names, reading, token)
+        return token
+
+    async def _put_token(self, names: Names, reading: Reading, token: Token) -> None:
+        """Share `token`, even if the lease has ended, but not over one that was asked for later, which may have ended
+        this one. If a secret has changed meanwhile, the token belongs to another recipe."""
+        left_s = token.expires_s - self._clock.now()
+        if token.life_s is None or left_s <= 0 or self._names_now() != names:
+            return
+        record = TokenRecord.of(token, token.life_s, reading.there_s(token.born_s))
+        kept = TokenRecord.decoded((await self._store.get((names.token,))).values.get(names.token))
+        if kept is not None and kept.born_s > record.born_s:
+            return
+        self._note(token, record.id)
+        await self._store.put(names.token, record.encoded(), left_s)
+        if names.failure in reading.values:
+            await self._store.drop(names.failure)
+            await self._store.drop(names.refusals)
+
+    async def _put_failure(
+        self, names: Names, lease: Lease, reading: Reading, failure: FetchFailure, began_s: float
+    ) -> None:
+        if not await lease.take():  # another process leads by now, and may succeed
+            return
+        counts = failure.definite or failure.unclear
+        refusals = await self._store.count(names.refusals, REFUSALS_TTL_S) if counts else 0
+        now_s = reading.there_s(self._clock.now())
+        record = FailureRecord.of(failure, self._owner, reading.there_s(began_s), now_s, refusals)
+        await self._store.put(names.failure, record.encoded(), record.until_s - now_s + FAILURE_KEPT_S)
+
+    def _newer(self, value: bytes | None, reading: Reading) -> tuple[TokenRecord, Token] | None:
+        """Return what the store has if it is valid, newer than what was handed out, and not rejected since."""
+        record = TokenRecord.decoded(value)
+        if record is None or record.id == self._held:
+            return None
+        token = record.token(reading)
+        known_s = max(self._born_s, self._rejected.get(token.text, -math.inf))
+        return (record, token) if token.born_s > known_s and self._clock.now() < token.expires_s else None
+
+    def _note(self, token: Token, mark: str | None) -> Token:
+        """Remember what was handed out last."""
+        self._held, self._born_s = mark, token.born_s
+        return token
+
+
+def keepsake_for(settings: Credential, store: Store, clock: Clock) -> StoreKeepsake | None:
+    """Return where the refresh tokens of this credential are shared; None if it has none, or no store is shared."""
+    if store.reach is Reach.PROCESS or not isinstance(settings, Oauth2Credential) or not settings.refreshes:
+        return None
+    return StoreKeepsake(settings, store, clock)
+
+
+class StoreKeepsake:
+    """A Keepsake of all processes that share `store`.
+
+    Without the store no refresh token is used: what a process remembers may have been used by another, and an issuer
+    that sees it again ends the whole family (RFC 9700 4.14.2), which only a person could repair.
+    """
+
+    def __init__(self, settings: Oauth2Credential, store: Store, clock: Clock) -> None:
+        self._settings = settings
+        self._store = store
+        self._clock = clock
+
+    @property
+    def lasts(self) -> bool:
+        """The store of a supervisor's workers ends with it."""
+        return self._store.reach is Reach.NETWORK
+
+    @asynccontextmanager
+    async def turn(self, within_s: float) -> AsyncIterator[None]:
+        lease = Lease(self._store, self._clock, self._name("refresh-turn"), secrets.token_hex(8))
+        try:
+            await self._wait_for(lease, self._clock.now() + within_s)
+            async with lease.prolonged():
+                yield
+        finally:
+            await lease.give_back()
+
+    async def get(self) -> str | None:
+        name = self._name("refresh-token")
+        try:
+            kept = (await self._store.get((name,))).values.get(name)
+        except StoreUnavailable as error:
+            raise _away(error) from None
+        return None if kept is None else kept.decode()
+
+    async def put(self, text: str) -> None:
+        try:
+            await self._store.put(self._name("refresh-token"), text.encode(), REFRESH_TOKEN_KEPT_S)
+        except StoreUnavailable as error:
+            raise _away(error) from None
+
+    async def _wait_for(self, lease: Lease, by_s: float) -> None:
+        try:
+            while not await lease.take():
+                if self._clock.now() >= by_s:
+                    raise FetchFailure(BUSY, quick=False)
+                await sleep(self._clock, POLL_S)
+        except StoreUnavailable as error:
+            raise _away(error) from None
+
+    def _name(self, kind: str) -> str:
+        return f"{kind}/v1/{recipe_of(self._settings)}"
+
+
+def _away(error: StoreUnavailable) -> FetchFailure:
+    return FetchFailure(AWAY.format(error), quick=False)
