@@ -19,7 +19,7 @@ from bench.places import RESULTS
 from bench.processes import MB, NotEnoughCores, open_files, proportional_bytes
 from bench.workloads import named
 
-PARTS = ("chat-64", "burst-32", "paced-500", "embeddings-8", "images-4")
+PARTS = ("chat-64", "burst-32", "tools-32", "paced-500", "embeddings-8", "images-4")
 WINDOW_S = 4.0
 REST_S = 1.5
 GROWTH = 0.05

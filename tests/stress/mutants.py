@@ -1,8 +1,8 @@
 """Plant faults in the core of gatepass, and name those that no test catches: `make mutants`.
 
 A mutant is one small change of the source: `<` becomes `<=`, `and` becomes `or`, a call is left out. Of all that are
-possible in an area of the core, a seed draws some. Each one is planted in a copy of `src`, and the tests of its area
-run against the copy until the first failure. A mutant that they all pass is a survivor: write a test that fails there,
+possible in an area of the core, a seed draws some. Each one is planted in a copy of the repository, and the tests of
+its area run there until the first failure. A mutant that they all pass is a survivor: write a test that fails there,
 or, if no test can tell it from the original, add it to EQUIVALENT with the reason.
 
 ::
@@ -274,14 +274,14 @@ def shown(number: int, mutant: Mutant) -> str:
     return f"{number:2}  {mutant.area.name:<26} {mutant.path}:{line}\n      - {before}\n      + {after}"
 
 
-def tested(area: Area, source: Path) -> tuple[str, float]:
-    """Run the tests of `area` on the code in `source`: "" where they pass, else the first failure; and the seconds."""
-    env = {**os.environ, "PYTHONPATH": str(source), "PYTHONDONTWRITEBYTECODE": "1"}
+def tested(area: Area, copy: Path) -> tuple[str, float]:
+    """Run the tests of `area` in `copy`: "" where they pass, else the first failure; and the seconds."""
+    env = {**os.environ, "PYTHONPATH": str(copy / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
     command = [sys.executable, "-m", "pytest", "-x", "-q", "--no-header", "--tb=no", "-p", "no:cacheprovider"]
     began_s = time.monotonic()
     try:
         done = subprocess.run(
-            [*command, *area.tests], cwd=ROOT, env=env, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+            [*command, *area.tests], cwd=copy, env=env, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
         )
     except subprocess.TimeoutExpired:
         return f"no end after {TIMEOUT_S:.0f} s", TIMEOUT_S
@@ -295,14 +295,13 @@ def tested(area: Area, source: Path) -> tuple[str, float]:
 
 
 class Copies:
-    """Copies of `src`, one for each job; a mutant stands in one of them while its tests run."""
+    """Copies of the repository, one for each job; a mutant stands in one of them while its tests run."""
 
     def __init__(self, folder: Path, jobs: int) -> None:
         self._free: SimpleQueue[Path] = SimpleQueue()
         for job in range(jobs):
-            copy = folder / str(job)
-            shutil.copytree(ROOT / "src", copy, ignore=shutil.ignore_patterns("__pycache__"))
-            self._free.put(copy)
+            shutil.copytree(ROOT, folder / str(job), ignore=shutil.ignore_patterns("__pycache__", ".*"))
+            self._free.put(folder / str(job))
 
     def clean(self, area: Area) -> tuple[str, float]:
         copy = self._free.get()
@@ -313,7 +312,7 @@ class Copies:
 
     def planted(self, mutant: Mutant) -> tuple[str, float]:
         copy = self._free.get()
-        file = copy / mutant.path
+        file = copy / "src" / mutant.path
         if file.read_text() != mutant.original:
             raise RuntimeError(f"{mutant.path} changed while the mutants were drawn: run this again")
         try:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import trustme
 from bench.candidates import CLIENT_SECRET, CONFIG
-from bench.places import BENCH
+from bench.places import BENCH, ROOT
+from bench.profile import STAGES
 from bench.workloads import WORKLOADS, _bodies
 
 from gatepass.config.load import load
@@ -25,6 +26,11 @@ VARIABLES = {
 @pytest.mark.parametrize("name", MODULES)
 def test_a_module_can_be_imported(name: str) -> None:
     import_module(f"bench.{name}")
+
+
+@pytest.mark.parametrize("part", [part for part, _ in STAGES if part.startswith("gatepass/")])
+def test_a_stage_of_the_profile_names_code_that_is_there(part: str) -> None:
+    assert (ROOT / "src" / part).exists()
 
 
 def test_gatepass_accepts_the_configuration_and_renames_every_model_of_a_workload(tmp_path: Path) -> None:
