@@ -26,6 +26,7 @@ _ENDS = "The answer ends here: "
 _STREAM_TEXTS = MappingProxyType(
     {
         "draining": "gatepass is being stopped.",
+        "not_started": "gatepass has not started.",
         "overloaded": "gatepass had no room for it.",
         "internal_error": "gatepass itself failed. Its log tells why.",
         "token_unavailable": "no token could be had for the upstream. The log of gatepass tells the issuer's reason.",
