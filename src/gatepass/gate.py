@@ -139,7 +139,7 @@ def build_gate(config: Config, clock: Clock | None = None, store: Store | None =
         name: _holder(name, credential, trust, clock, redactor, store, snapshot)
         for name, credential in config.credentials.items()
     }
-    hops = {name: _hop(name, upstream, config, holders, trust, redactor) for name, upstream in config.upstreams.items()}
+    hops = {name: _hop(name, config, holders, trust, redactor) for name in config.upstreams}
     for network in (hop.network for hop in (*config.upstreams.values(), *config.credentials.values())):
         if network.proxy_auth is not None:
             redactor.learn(network.proxy_auth.reveal().partition(":")[2])
@@ -192,9 +192,8 @@ def _holder(
     return holder
 
 
-def _hop(
-    name: str, settings: Upstream, config: Config, holders: Mapping[str, TokenHolder], trust: Trust, redactor: Redactor
-) -> Hop:
+def _hop(name: str, config: Config, holders: Mapping[str, TokenHolder], trust: Trust, redactor: Redactor) -> Hop:
+    settings = config.upstreams[name]
     return Hop(
         name=name,
         settings=settings,
