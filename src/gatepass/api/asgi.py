@@ -29,6 +29,9 @@ _FORWARDED = frozenset((b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b
 class ReplyBrokenOff(Exception):
     """A begun reply cannot be completed. The server must break the connection, and never end the body."""
 
+    def __init__(self) -> None:
+        super().__init__("The reply broke off after its head. The access line of the request has the reason.")
+
 
 def path_in(scope: Scope) -> str:
     """The path below the place where the app is mounted. ASGI's `path` includes `root_path`."""
@@ -88,10 +91,12 @@ class AsgiClient:
         Raises what `work` and `send` raise, and ReplyBrokenOff.
         """
         handling = self._tasks.spawn(work, "request")
+        is_broken = False
         try:
             await asyncio.wait((handling,))
             while self._is_sending or self._run:
                 await _next(self._sent)
+            is_broken = self.has_begun and not (self.has_ended or self.is_gone)
         finally:
             handling.cancel()  # no effect unless the server cancelled this call
             helpers = [task for task in (self._receiver, self._sender) if task is not None]
@@ -101,7 +106,7 @@ class AsgiClient:
         for task in (handling, *helpers):
             if not task.cancelled() and (error := task.exception()) is not None:
                 raise error
-        if self.has_begun and not (self.has_ended or self.is_gone):
+        if is_broken:
             raise ReplyBrokenOff
 
     # the pipeline calls these: call.Client
@@ -234,12 +239,11 @@ class AsgiClient:
             self._depart()
 
     async def _send_run(self) -> None:
-        head, self._head = self._head, None
+        head, data, self._is_ending = self._head, b"".join(self._run), self._is_last
+        self._head, self._run_bytes = None, 0
+        self._run.clear()
         if head is not None:
             await self._send(head)
-        data, self._is_ending = b"".join(self._run), self._is_last
-        self._run.clear()
-        self._run_bytes = 0
         await self._send({"type": "http.response.body", "body": data, "more_body": not self._is_ending})
         self.has_ended = self._is_ending
 

@@ -219,7 +219,7 @@ async def under_hypercorn(app: FastAPI) -> AsyncIterator[int]:
     config.graceful_timeout = config.keep_alive_timeout = 1.0
     serving = asyncio.create_task(hypercorn.asyncio.serve(app, config, shutdown_trigger=stop.wait))  # type: ignore[arg-type]
     try:
-        await _connectable(listening.getsockname()[1])
+        await connectable(listening.getsockname()[1])
         yield listening.getsockname()[1]
     finally:
         stop.set()
@@ -229,20 +229,26 @@ async def under_hypercorn(app: FastAPI) -> AsyncIterator[int]:
 
 @asynccontextmanager
 async def under_granian(app: FastAPI) -> AsyncIterator[int]:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     server = Granian(app, "127.0.0.1", port, interface=Interfaces.ASGI, http=HTTPModes.auto, log_enabled=False)
     serving = asyncio.create_task(server.serve())
     try:
-        await _connectable(port)
+        await connectable(port)
         yield port
     finally:
         server.stop()
         await serving
 
 
-async def _connectable(port: int) -> None:
-    async with asyncio.timeout(BOUND_S):
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port: int = free.getsockname()[1]
+        return port
+
+
+async def connectable(port: int, within_s: float = BOUND_S) -> None:
+    """Wait until a server listens on `port`."""
+    async with asyncio.timeout(within_s):
         while True:
             try:
                 _, writer = await asyncio.open_connection("127.0.0.1", port)
