@@ -104,6 +104,19 @@ def test_one_look_at_a_body_settles_what_each_rule_would(operation, stream):
             assert outcome(call, target, BUILT_IN) == outcome(call, target, list(BUILT_IN))
 
 
+WORDS = st.sampled_from([*("drop_params", "model_type", "images", "stream_options", "encoding_format", "input")])
+
+
+@given(st.data())
+def test_the_look_at_any_body_agrees_with_the_rules_one_by_one(data):
+    values = st.one_of(VALUES, st.sampled_from(["base64", "http://h/a", {"include_usage": True}]))
+    value = data.draw(st.dictionaries(st.one_of(NAMES, WORDS), values, max_size=5))
+    body = data.draw(written({**value, "model": "m", "messages": [{"role": "user", "content": "t"}]})).encode()
+    operation, stream = data.draw(st.sampled_from([CHAT, EMBEDDINGS, RESPONSES])), data.draw(st.booleans())
+    call = a_call(body, operation, stream=stream)
+    assert outcome(call, TARGET, BUILT_IN) == outcome(call, TARGET, list(BUILT_IN))
+
+
 def outcome(call, target, rules):
     try:
         adapted = adapt(call, target, rules)

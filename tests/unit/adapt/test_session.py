@@ -248,6 +248,16 @@ def test_of_two_changes_the_one_that_failed_brings_back_what_the_other_had_left(
     assert ask(learner, Upstream([NO_STREAM]), chat(stream=True), 5.0).call.adapted == ("stream=synth",)
 
 
+def test_of_two_changes_that_failed_the_error_before_the_first_is_shown():
+    said = "Unsupported parameter: 'temperature' is not supported without 'stream'."
+    warm = Refusal(lambda body: "temperature" in body, openai(said, "temperature", "unsupported_parameter"))
+    upstream = Upstream([NO_STREAM, warm, always({"error": "boom"}, 500)])
+    outcome = ask(Learner(), upstream, chat(stream=True, temperature=1))
+    assert outcome.error is not None
+    assert outcome.error.message == STREAM
+    assert (outcome.learning.tried, outcome.learning.changed) == (("stream=synth", "drop=temperature"), ())
+
+
 SILENT = [
     UpstreamTimeout("No answer.", upstream="chat", phase="first_byte"),
     UpstreamConnect("No connection.", upstream="chat"),
@@ -340,6 +350,14 @@ def test_who_follows_a_trial_that_is_at_fault_goes_back_to_its_own_words():
     assert (outcome.error.message, outcome.learning.changed) == (WRONG, ())
 
 
+def test_who_follows_a_trial_that_mends_nothing_does_not_try_it_again():
+    learner = Learner()
+    ask(learner, Upstream([NO_STREAM, always(openai("Slow down."), 429)]), chat(stream=True))
+    upstream = Upstream([always(openai(STREAM, "stream", "unsupported_value"))])
+    assert ask(learner, upstream, chat(stream=True), 5.0).error is not None
+    assert [body["stream"] for body in upstream.seen] == [False, True]
+
+
 # loops
 
 
@@ -429,7 +447,8 @@ def test_a_model_that_was_mended_is_asked_as_the_client_asks():
 
 def test_after_a_rule_has_expired_one_request_goes_first():
     learner = Learner()
-    ask(learner, Upstream([NO_STREAM]), chat(stream=True))
+    for at_s in (0.0, HOUR_S / 2):  # the second one makes the model known for longer than its rule holds
+        ask(learner, Upstream([NO_STREAM]), chat(stream=True), at_s)
     with learner.at(O3, CHAT.surface) as first, learner.at(O3, CHAT.surface) as second:
         waits = [one.wait_s(chat(stream=True), HOUR_S) for one in (first, second)]
         assert waits == [0.0, WAIT_S]
@@ -577,14 +596,14 @@ def test_lessons_that_two_processes_learned_against_each_other_make_no_circle():
     assert lessons(learner) == ["rename=max_completion_tokens>max_tokens"]
 
 
-O3 = Subject("chat", "o3-mini", "chat")
+PLAIN = Subject("chat", "o3-mini", "chat")
 SYNTH, TEMPERATURE = Lesson("stream", "synth"), Lesson("drop", "temperature")
 RENAME = Lesson("rename", "max_tokens", "max_completion_tokens")
 CALL = a_call(b'{"model":"m","messages":[],"temperature":1,"stream":true}', CHAT, stream=True)
 
 
 def key(lesson: Lesson) -> Key:
-    return (O3, lesson.key)
+    return (PLAIN, lesson.key)
 
 
 def heard(text: str) -> Heard:
