@@ -2,25 +2,143 @@
 
 from __future__ import annotations
 
+import hmac
+import json
 import secrets as randomness
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from functools import partial
+from hashlib import sha256
 from typing import Any
+from urllib.parse import urlencode, urlsplit
 
 import httpx2
 
 from gatepass.call import Request, Secret
 from gatepass.config.credential.http_json import Basic, HttpJsonCredential
-from gatepass.config.credential.sign import MOMENTS, SIGNATURE, with_values
+from gatepass.config.credential.sign import MOMENTS, SIGNATURE, Sign, with_values, with_values_in
 from gatepass.config.references import Reference
 from gatepass.runtime import Clock
-from gatepass.tokens.draft import Draft
-from gatepass.tokens.issuer import Issuer, host_of
+from gatepass.tokens.failure import FetchFailure
+from gatepass.tokens.issuer import HEADERS, Issuer, host_of
 from gatepass.tokens.life import Token
 from gatepass.tokens.reading import Terms
 from gatepass.tokens.secret import revealed, secret_fields, secret_leaves
-from gatepass.tokens.signing import moments, signed
+
+FORM = b"application/x-www-form-urlencoded"
+JSON = b"application/json"
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """`document` is the JSON body; where it and `form` are None there is no body."""
+
+    method: str
+    url: str
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    query: Mapping[str, str] = field(default_factory=dict, repr=False)
+    form: Mapping[str, str] | None = field(default=None, repr=False)
+    document: Any = field(default=None, repr=False)
+
+    def body(self) -> bytes:
+        if self.form is not None:
+            return urlencode(self.form).encode()
+        if self.document is None:
+            return b""
+        return json.dumps(self.document, ensure_ascii=False, separators=(",", ":")).encode()
+
+    def filled(self, values: Mapping[str, str]) -> Draft:
+        """The same with each `{name}` of `values` replaced in headers, query, form and JSON texts."""
+        return replace(
+            self,
+            headers=_filled(self.headers, values),
+            query=_filled(self.query, values),
+            form=None if self.form is None else _filled(self.form, values),
+            document=with_values_in(self.document, values, str),
+        )
+
+    def request(self) -> Request:
+        """As it goes out; raises FetchFailure for a header that cannot."""
+        headers = dict(HEADERS)
+        if self.form is not None or self.document is not None:
+            headers[b"content-type"] = JSON if self.form is None else FORM
+        headers.update(_field(name, value) for name, value in self.headers.items())
+        return Request(self.method, self._target(), tuple(headers.items()), self.body())
+
+    def _target(self) -> str:
+        if not self.query:
+            return self.url
+        return f"{self.url}{'&' if '?' in self.url else '?'}{urlencode(self.query)}"
+
+
+def _filled(fields: Mapping[str, str], values: Mapping[str, str]) -> dict[str, str]:
+    return {name: with_values(text, values) for name, text in fields.items()}
+
+
+def _field(name: str, text: str) -> tuple[bytes, bytes]:
+    if any(c in text for c in "\r\n\0"):
+        raise FetchFailure(f"headers.{name} holds a line break, which no header may", definite=True)
+    return name.lower().encode(), text.encode()
+
+
+Values = Mapping[str, str]
+"""What stands for each `{name}`."""
+
+
+def moments(wall_s: float, nonce: str) -> Values:
+    """The values of one request; `wall_s` in epoch seconds."""
+    second = int(wall_s)
+    return {
+        "timestamp": str(second),
+        "timestamp_ms": str(int(wall_s * 1000)),
+        "time": datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "nonce": nonce,
+    }
+
+
+def signed(draft: Draft, sign: Sign, secret: str, values: Values) -> Draft:
+    """`draft` with its places filled: first the values, then the signature over what it has become."""
+    draft = draft.filled(values)
+    text = with_values(sign.text, {**_members(draft), **_about(draft), **values})
+    return draft.filled({SIGNATURE: signature(sign, secret, text)})
+
+
+def signature(sign: Sign, secret: str, text: str) -> str:
+    digest = hmac.digest(secret.encode(), text.encode(), sign.algorithm)
+    return digest.hex() if sign.encoding == "hex" else b64encode(digest).decode()
+
+
+def _members(draft: Draft) -> dict[str, str]:
+    """What the text may call by its name; of two with one name that of the query, the form, the JSON body, the
+    headers counts, in this order.
+    """
+    document = draft.document if isinstance(draft.document, Mapping) else {}
+    plain = {str(name): _written(value) for name, value in document.items() if not isinstance(value, list | dict)}
+    return {**draft.headers, **plain, **(draft.form or {}), **draft.query}
+
+
+def _written(value: object) -> str:
+    """A member of a JSON body as text: `true`, not `True`."""
+    match value:
+        case None:
+            return ""
+        case bool():
+            return "true" if value else "false"
+        case _:
+            return str(value)
+
+
+def _about(draft: Draft) -> dict[str, str]:
+    body = draft.body()
+    return {
+        "method": draft.method,
+        "path": urlsplit(draft.url).path or "/",
+        "body": body.decode(),
+        "body_sha256": sha256(body).hexdigest(),
+    }
+
 
 NONCE_BYTES = 16
 

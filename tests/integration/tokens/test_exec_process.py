@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gatepass.runtime import SystemClock, timeout
-from gatepass.tokens.process import LINGER_S, STDERR_BYTES, Finished, run
+from gatepass.tokens.command import LINGER_S, STDERR_BYTES, Finished, run
 from tests.integration.tokens.programs import LOOPS, children, descriptors, in_group, lives, on
 from tests.waiting import block_until, until
 

@@ -12,9 +12,8 @@ from gatepass.config.credential.exec import ExecCredential
 from gatepass.config.references import Reference, resolve
 from gatepass.runtime import Clock, sleep
 from gatepass.tokens import Token, TokenHolder, build_source
-from gatepass.tokens.command import ExecSource
+from gatepass.tokens.command import ExecSource, Finished
 from gatepass.tokens.life import Kind, ToldBy
-from gatepass.tokens.process import Finished
 from tests.unit.clock import DrivenClock, settle
 from tests.unit.tokens.scripted import ScriptedIssuer, cancelled_at_each_await, failure_of, signed
 

@@ -12,9 +12,7 @@ import pytest
 from gatepass.call import Request, Secret
 from gatepass.config.credential.sign import Sign
 from gatepass.config.references import resolve
-from gatepass.tokens.draft import Draft
-from gatepass.tokens.http_json import NONCE_BYTES, HttpJsonSource, fresh_nonce
-from gatepass.tokens.signing import moments, signature, signed
+from gatepass.tokens.http_json import NONCE_BYTES, Draft, HttpJsonSource, fresh_nonce, moments, signature, signed
 from tests.unit.clock import DrivenClock
 from tests.unit.tokens.scripted import ScriptedIssuer, failure_of, http_json
 

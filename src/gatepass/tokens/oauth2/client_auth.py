@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import secrets
 from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote_plus
 
 from gatepass.call import Headers, Secret
@@ -13,9 +15,33 @@ from gatepass.config.credential.oauth2 import Oauth2Credential
 from gatepass.config.references import read_file
 from gatepass.tokens.expiry import date_of
 from gatepass.tokens.issuer import Heard
-from gatepass.tokens.oauth2.assertion import TYPE, Signer, claims
 from gatepass.tokens.oauth2.refusal import code_of
 from gatepass.tokens.secret import revealed
+
+if TYPE_CHECKING:
+    from gatepass.tokens.oauth2.signer import Signer
+
+TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+"""RFC 7523 2.2."""
+LIFE_S = 60
+BACKDATED_S = 10
+"""How far `iat` and `nbf` lie in the past: an issuer whose clock is behind would call them of the future."""
+_JTI_BYTES = 18
+
+
+def claims(client_id: str, audience: str, wall_s: float) -> dict[str, Any]:
+    """What an assertion made at `wall_s` (epoch seconds, by the issuer's clock) says; LIFE_S from `iat` to `exp`."""
+    made_s = int(wall_s) - BACKDATED_S
+    return {
+        "iss": client_id,
+        "sub": client_id,
+        "aud": audience,
+        "jti": secrets.token_urlsafe(_JTI_BYTES),
+        "iat": made_s,
+        "nbf": made_s,
+        "exp": made_s + LIFE_S,
+    }
+
 
 SKEW_S = 20.0
 """A difference of clocks from which on it is what an assertion may have been refused for."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import jwt
 
@@ -11,8 +11,13 @@ from gatepass.config.credential.oauth2 import Oauth2Credential
 from gatepass.config.references import UnresolvedReference, read_file
 from gatepass.config.signing_key import SigningKey, check_secret, signing_key, thumbprint
 from gatepass.tokens.failure import FetchFailure
-from gatepass.tokens.oauth2.assertion import Signer
 from gatepass.tokens.secret import revealed
+
+
+class Signer(Protocol):
+    def sign(self, claims: dict[str, Any]) -> str:
+        """The claims as a JWT, with the secret or key as it stands now; raises FetchFailure where that is unfit."""
+        ...
 
 
 def signer_of(settings: Oauth2Credential, secret: Secret, key: Secret | None) -> Signer:

@@ -17,8 +17,7 @@ from gatepass.tokens.life import Token
 from gatepass.tokens.oauth2.client_auth import Client, Proof
 from gatepass.tokens.oauth2.discovery import Discovery, Endpoint
 from gatepass.tokens.oauth2.grant import Fields, sign_in, wishes
-from gatepass.tokens.oauth2.handwriting import Handwriting
-from gatepass.tokens.oauth2.keepsake import FileKeepsake, Keepsake, MemoryKeepsake
+from gatepass.tokens.oauth2.keepsake import FileKeepsake, Handwriting, Keepsake, MemoryKeepsake
 from gatepass.tokens.oauth2.refusal import DEAD_GRANT, advised, code_of, sign_in_anew
 from gatepass.tokens.oauth2.rotation import Rotation
 from gatepass.tokens.reading import Terms

@@ -7,8 +7,18 @@ lines on top of it, and would look for AWS keys at addresses that it asks past o
 from __future__ import annotations
 
 import os
+import re
+from base64 import b64encode
+from collections.abc import Mapping
+from configparser import Error, RawConfigParser
+from dataclasses import dataclass, field
+from datetime import datetime
+from urllib.parse import urlencode
 
 import httpx2
+from botocore.auth import SigV4Auth, SigV4QueryAuth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
 
 from gatepass.call import Secret
 from gatepass.config.credential.aws_bedrock import AwsBedrockCredential
@@ -17,11 +27,127 @@ from gatepass.runtime import Clock
 from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.issuer import host_of, hush
 from gatepass.tokens.life import Kind, Token, ToldBy
+from gatepass.tokens.objection import DEFINITE_STATUSES, REFUSED
+from gatepass.tokens.reply import Mask, Reply, folded
 from gatepass.tokens.secret import revealed
-from gatepass.tokens.vendor.aws_profile import profile_keys
-from gatepass.tokens.vendor.aws_signing import bedrock_key, signed_headers
 from gatepass.tokens.vendor.errand import Errand, Hop
-from gatepass.tokens.vendor.sts import Keys, role_form, session
+
+VERSION = "2011-06-15"
+SHORTEST_S, LONGEST_S = 900, 3600
+"""Sessions that STS gives for any role: longer ones must be allowed at the role, and never in a chain."""
+PASSING_CODES = frozenset(("Throttling", "ThrottlingException", "RequestLimitExceeded", "IDPCommunicationError"))
+"""Codes of a 400 that a later try can change."""
+_NAMES = ("AccessKeyId", "SecretAccessKey", "SessionToken", "Expiration")
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """What AWS requests are signed with. `ends_s` is in seconds since the epoch, None where nothing tells it."""
+
+    access_key_id: str
+    secret_access_key: str = field(repr=False)
+    session_token: str | None = field(default=None, repr=False)
+    ends_s: float | None = None
+
+
+def role_form(role_arn: str, session_name: str, life_s: float, more: Mapping[str, str]) -> bytes:
+    """The body that asks for a session of the role; `more` is the proof, where the request is not signed."""
+    fields = {
+        "Action": "AssumeRoleWithWebIdentity" if "WebIdentityToken" in more else "AssumeRole",
+        "Version": VERSION,
+        "RoleArn": role_arn,
+        "RoleSessionName": session_name,
+        "DurationSeconds": str(int(min(max(life_s, SHORTEST_S), LONGEST_S))),
+        **more,
+    }
+    return urlencode(fields).encode()
+
+
+def session(reply: Reply, host: str, mask: Mask) -> Keys:
+    """The keys in a reply; raises FetchFailure with the words of STS."""
+    if not 200 <= reply.status < 300:
+        raise _refusal(reply, host, mask)
+    found = [_element(reply.text, name) for name in _NAMES]
+    if None in found:
+        raise FetchFailure(f"{host} answered {reply.status} without a session's keys")
+    key, secret, token, end = (text or "" for text in found)
+    return Keys(key, secret, token, _epoch_s(end))
+
+
+def _refusal(reply: Reply, host: str, mask: Mask) -> FetchFailure:
+    code, message = _element(reply.text, "Code"), _element(reply.text, "Message")
+    words = ": ".join(filter(None, (code, message))) or reply.text
+    definite = reply.status in DEFINITE_STATUSES and code not in PASSING_CODES
+    said = f"{host} answered {reply.status}: {folded(words, mask)}".removesuffix(": ")
+    return FetchFailure(f"{REFUSED if definite else ''}{said}", definite=definite, quick=reply.status != 429)
+
+
+def _element(text: str, name: str) -> str | None:
+    """The text of an element that has no children; STS writes these without attributes and prefixes."""
+    found = re.search(rf"<{name}>\s*([^<]+?)\s*</{name}>", text)
+    return found[1] if found else None
+
+
+def _epoch_s(text: str) -> float | None:
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except ValueError:
+        return None
+
+
+ELSEWHERE = (
+    "credential_process",
+    "sso_session",
+    "sso_start_url",
+    "login_session",
+    "role_arn",
+    "web_identity_token_file",
+)
+"""Members by which AWS's tools get keys from a program or a server: past our transport, so they are refused."""
+
+
+def profile_keys(text: str, profile: str) -> Keys:
+    """The keys of `profile`; raises ValueError, which quotes nothing of the file, where it has none of its own."""
+    parser = RawConfigParser(default_section="")
+    try:
+        parser.read_string(text)
+    except Error:
+        raise ValueError("is no file of AWS profiles") from None
+    if not parser.has_section(profile):
+        raise ValueError(f"has no profile {profile}")
+    members = parser[profile]
+    if found := [name for name in ELSEWHERE if name in members]:
+        raise ValueError(f"has a profile {profile} that wants {found[0]}, which would go past `network`: use role_arn")
+    key, secret = members.get("aws_access_key_id"), members.get("aws_secret_access_key")
+    if not key or not secret:
+        raise ValueError(f"has a profile {profile} without aws_access_key_id and aws_secret_access_key")
+    return Keys(key, secret, members.get("aws_session_token") or None)
+
+
+HOST = "bedrock.amazonaws.com"
+PREFIX = "bedrock-api-key-"
+
+
+def bedrock_key(keys: Keys, region: str, life_s: float) -> str:
+    """A short-term key: a presigned request that nobody sends, in base64, as AWS's own
+    aws-bedrock-token-generator 1.1.0 builds it. It holds from the current second on for `life_s`.
+    """
+    request = AWSRequest("POST", f"https://{HOST}/", {"host": HOST}, params={"Action": "CallWithBearerToken"})
+    SigV4QueryAuth(_credentials(keys), "bedrock", region, expires=int(life_s)).add_auth(request)
+    url = str(request.url).removeprefix("https://") + "&Version=1"
+    return PREFIX + b64encode(url.encode()).decode()
+
+
+def signed_headers(keys: Keys, region: str, url: str, body: bytes, headers: dict[str, str]) -> dict[str, str]:
+    """`headers` of a POST to STS, and those that prove who sends it."""
+    request = AWSRequest("POST", url, headers, body)
+    SigV4Auth(_credentials(keys), "sts", region).add_auth(request)
+    return dict(request.headers.items())
+
+
+def _credentials(keys: Keys) -> Credentials:
+    return Credentials(keys.access_key_id, keys.secret_access_key, keys.session_token)
+
 
 LIBRARY = "botocore"
 FORM = {"content-type": "application/x-www-form-urlencoded; charset=utf-8"}

@@ -2,24 +2,180 @@
 
 from __future__ import annotations
 
+import secrets
+from base64 import urlsafe_b64encode
 from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from types import TracebackType
 from typing import Any, Protocol
+from urllib.parse import urlencode
 
 import httpx2
+import jwt
 from azure.core.credentials import AccessTokenInfo
 from azure.core.exceptions import AzureError
+from azure.core.pipeline.transport import AsyncHttpResponse, AsyncHttpTransport, HttpRequest
+from azure.core.utils import case_insensitive_dict
 from azure.identity import aio
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.hazmat.primitives.serialization.pkcs12 import load_key_and_certificates
 
 from gatepass.call import Secret
 from gatepass.config.credential.entra import EntraCredential
 from gatepass.config.references import read_file
 from gatepass.runtime import Clock
+from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.issuer import hush
 from gatepass.tokens.life import Token
+from gatepass.tokens.reply import Reply
 from gatepass.tokens.secret import revealed
-from gatepass.tokens.vendor.azure_transport import AzureTransport
-from gatepass.tokens.vendor.entra_certificate import CertificateFile
 from gatepass.tokens.vendor.errand import MISHAPS, Errand, Hop
+
+
+class AzureTransport(AsyncHttpTransport[HttpRequest, AsyncHttpResponse]):
+    """Every request of an azure pipeline goes on one errand. The pipeline's own time limits do not
+    count: the errand has one for all. The hop's transport stays its owner's to close."""
+
+    def __init__(self, errand: Errand) -> None:
+        self._errand = errand
+
+    async def send(self, request: HttpRequest, **_: Any) -> AsyncHttpResponse:
+        reply = await self._errand.ask(request.method, request.url, request.headers, _body(request))
+        return _Response(request, reply)
+
+    async def open(self) -> None:
+        """Nothing to open."""
+
+    async def close(self) -> None:
+        """Nothing to close."""
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None = None,
+        error: BaseException | None = None,
+        trace: TracebackType | None = None,
+    ) -> None:
+        await self.close()
+
+
+class _Response(AsyncHttpResponse):
+    """A whole reply. azure-core reads its attributes and `text()`."""
+
+    def __init__(self, request: HttpRequest, reply: Reply) -> None:
+        super().__init__(request, None)
+        self._body = reply.body
+        self.status_code = reply.status
+        self.reason = ""
+        self.headers = case_insensitive_dict(
+            {name.decode("latin-1"): value.decode("latin-1") for name, value in reply.headers}
+        )
+        self.content_type = self.headers.get("content-type", "")
+
+    def body(self) -> bytes:
+        return self._body
+
+    def text(self, _: str | None = None) -> str:
+        return self._body.decode("utf-8-sig", "replace")
+
+
+def _body(request: HttpRequest) -> bytes:
+    """azure-identity 1.25 sends this HttpRequest, 1.27 that of azure.core.rest: both have a `body`."""
+    content = request.body
+    if isinstance(content, dict):
+        return urlencode(content).encode()
+    return content.encode() if isinstance(content, str) else content or b""
+
+
+LIFE_S = 600
+"""Of an assertion: enough for a clock that is minutes ahead or behind."""
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """A key and the thumbprint by which the directory knows its certificate."""
+
+    key: RSAPrivateKey = field(repr=False)
+    thumbprint: str
+
+    def assertion(self, client_id: str, audience: str, wall_s: float) -> str:
+        """Who asks, for `audience` (the token endpoint's URL), in the shape that azure-identity 1.27 sends."""
+        made_s = int(wall_s)
+        claims = {
+            "iss": client_id,
+            "sub": client_id,
+            "aud": audience,
+            "jti": secrets.token_urlsafe(18),
+            "nbf": made_s - LIFE_S // 2,
+            "exp": made_s + LIFE_S,
+        }
+        return jwt.encode(claims, self.key, algorithm="PS256", headers={"x5t#S256": self.thumbprint})
+
+
+class CertificateFile:
+    """The certificate in a file, parsed anew when the file or its pass phrase changes.
+
+    azure-identity's own CertificateCredential parses the key twice for each object, and an object caches tokens: 60 ms
+    of each fetch in which no stream of the process moves.
+    """
+
+    def __init__(self, path: str, password: Secret | None) -> None:
+        self._path = path
+        self._password = password
+        self._known: tuple[bytes, str | None, Certificate] | None = None
+
+    def current(self) -> Certificate:
+        """Raises FetchFailure where the file is not there or is not what it should be."""
+        password = None if self._password is None else revealed(self._password, "certificate_password")
+        try:
+            data = Path(self._path).read_bytes()
+            if self._known is None or self._known[:2] != (data, password):
+                self._known = (data, password, certificate(data, password))
+        except OSError as error:
+            raise FetchFailure(f"{self._here} cannot be read: {error.strerror}", quick=False) from None
+        except ValueError as error:
+            raise FetchFailure(f"{self._here} {error}", quick=False) from None
+        return self._known[2]
+
+    def fingerprint(self) -> str:
+        """Changes when the file does; raises ValueError. The key goes nowhere: nothing in it is to be masked."""
+        try:
+            return sha256(Path(self._path).read_bytes()).hexdigest()
+        except OSError as error:
+            raise ValueError(error.strerror) from None
+
+    @property
+    def _here(self) -> str:
+        return f"certificate_file: {self._path}"
+
+
+def certificate(data: bytes, password: str | None) -> Certificate:
+    """The certificate and key in `data`, PEM or PKCS #12; raises ValueError, which quotes none of it."""
+    phrase = password.encode() if password else None
+    try:
+        key, found = _from_pem(data, phrase) if b"-----BEGIN" in data else _from_pkcs12(data, phrase)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise ValueError("holds no certificate with its key that can be read, or has another pass phrase") from None
+    if not isinstance(key, RSAPrivateKey) or found is None:
+        raise ValueError("holds no certificate with an RSA key, which Entra ID wants")
+    if key.public_key() != found.public_key():
+        raise ValueError("holds a key that belongs to another certificate")
+    return Certificate(key, urlsafe_b64encode(found.fingerprint(SHA256())).rstrip(b"=").decode())
+
+
+def _from_pem(data: bytes, phrase: bytes | None) -> tuple[object, x509.Certificate | None]:
+    return load_pem_private_key(data, phrase), x509.load_pem_x509_certificate(data)
+
+
+def _from_pkcs12(data: bytes, phrase: bytes | None) -> tuple[object, x509.Certificate | None]:
+    key, found, _ = load_key_and_certificates(data, phrase)
+    return key, found
+
 
 LIBRARY = "azure-identity"
 

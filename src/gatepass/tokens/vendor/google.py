@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import os.path
 from calendar import timegm
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
 from urllib.parse import quote
 
 import httpx2
+from google.auth import identity_pool, impersonated_credentials
 from google.auth.exceptions import GoogleAuthError
+from google.auth.transport import Request, Response
+from google.oauth2 import credentials, service_account
 
 from gatepass.call import Secret
 from gatepass.config.credential.google import GoogleCredential
@@ -19,10 +22,145 @@ from gatepass.runtime import Clock
 from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.issuer import hush
 from gatepass.tokens.life import Token
-from gatepass.tokens.reply import NotJson, document_of
+from gatepass.tokens.reply import NotJson, Reply, document_of
 from gatepass.tokens.vendor.errand import MISHAPS, Errand, Hop
-from gatepass.tokens.vendor.google_account import Accounts
-from gatepass.tokens.vendor.google_request import GoogleRequest
+
+BOUND_S = 5.0
+"""Beyond the fetch's own limit: a thread waits no longer, even for a loop that stands still."""
+GIVEN_UP = "nobody waits for this token any more"
+
+
+class GoogleRequest(Request):
+    """What google-auth calls, in a thread, for each of its requests. Made in the loop that answers them.
+
+    Raises FetchFailure for every status beyond 2xx: google-auth would sleep and ask again, where retries
+    are the holder's, and any that is no success fails its fetch in the end.
+    """
+
+    def __init__(self, errand: Errand) -> None:
+        self._errand = errand
+        self._loop = asyncio.get_running_loop()
+        self._under_way: asyncio.Task[Any] | None = None
+        self._is_closed = False
+
+    def __call__(
+        self,
+        url: str,
+        method: str = "GET",
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: float | None = None,  # noqa: ARG002 - google-auth's name for a limit that the errand has already
+        **_: Any,
+    ) -> Response:
+        asked = asyncio.run_coroutine_threadsafe(self._ask(method, url, headers or {}, body or b""), self._loop)
+        return _Response(asked.result(self._errand.hop.settings.timeout_s + BOUND_S))
+
+    def close(self) -> None:
+        """End the request that is under way, and let no other begin. In the loop's thread only."""
+        self._is_closed = True
+        if self._under_way is not None:
+            self._under_way.cancel()
+
+    async def _ask(self, method: str, url: str, headers: Mapping[str, str], body: bytes) -> Reply:
+        if self._is_closed:
+            raise FetchFailure(GIVEN_UP)
+        self._under_way = asyncio.current_task()
+        try:
+            reply = await self._errand.ask(method, url, headers, body)
+            if not 200 <= reply.status < 300:
+                self._errand.answered()
+            return reply
+        finally:
+            self._under_way = None
+
+
+class _Response(Response):
+    def __init__(self, reply: Reply) -> None:
+        self._reply = reply
+
+    @property
+    def status(self) -> int:
+        return self._reply.status
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {name.decode("latin-1"): value.decode("latin-1") for name, value in self._reply.headers}
+
+    @property
+    def data(self) -> bytes:
+        return self._reply.body
+
+
+_PAST_THE_NETWORK = {
+    "certificate": "a client certificate: put that into network.client_cert, behind a source of type oauth2",
+    "environment_id": "AWS keys of the machine",
+    "executable": "a program: run it with a source of type exec",
+}
+"""Sources of federated credentials that google-auth would ask beside our transport, or run."""
+
+
+class Account(Protocol):
+    """What google-auth's credentials have in common; `expiry` is naive and means UTC."""
+
+    token: Any
+    expiry: Any
+
+    def refresh(self, request: Request) -> None: ...
+
+
+class Accounts:
+    """Credentials objects, each for one fetch.
+
+    A service account's key is parsed when its document has changed: that takes 30 ms in which no other
+    thread runs.
+    """
+
+    def __init__(self) -> None:
+        self._known: tuple[Mapping[str, Any], service_account.Credentials] | None = None
+
+    def of(self, info: Mapping[str, Any], scopes: Sequence[str], path: str) -> Account:
+        """As `account`."""
+        if info.get("type") != "service_account":
+            return account(info, scopes, path)
+        known = self._known  # another thread may have a newer one in its place in the next moment
+        if known is None or known[0] != info:
+            known = self._known = (info, service_account.Credentials.from_service_account_info(info))
+        found: Account = known[1].with_scopes(scopes)
+        return found
+
+
+def account(info: Mapping[str, Any], scopes: Sequence[str], path: str) -> Account:
+    """The credentials object of `info`, the document in `path`, which is no service account's.
+
+    A user's credentials keep the scopes that they were granted. Raises FetchFailure for a kind that
+    is not taken, and what google-auth raises for a document with faults.
+    """
+    found: Account
+    match info.get("type"):
+        case "authorized_user":
+            found = credentials.Credentials.from_authorized_user_info(info)
+        case "impersonated_service_account":
+            found = impersonated_credentials.Credentials.from_impersonated_service_account_info(info, scopes=scopes)
+        case "external_account":
+            _check_source(info, path)
+            found = identity_pool.Credentials.from_info(info, scopes=scopes)
+        case _:
+            raise FetchFailure(
+                f"{path} holds no credentials of a type that is taken: service_account, authorized_user, "
+                "impersonated_service_account or external_account",
+                quick=False,
+            )
+    return found
+
+
+def _check_source(info: Mapping[str, Any], path: str) -> None:
+    source = info.get("credential_source")
+    for member in source if isinstance(source, Mapping) else ():
+        if (what := _PAST_THE_NETWORK.get(member)) is not None:
+            raise FetchFailure(
+                f"{path} takes its proof from {what}; credential_source is taken with file or url", quick=False
+            )
+
 
 LIBRARY = "google-auth"
 METADATA_HOST = "metadata.google.internal"

@@ -1,7 +1,6 @@
 import pytest
 
-from gatepass.tokens.vendor.aws_profile import ELSEWHERE, profile_keys
-from gatepass.tokens.vendor.sts import Keys
+from gatepass.tokens.vendor.aws_bedrock import ELSEWHERE, Keys, profile_keys
 
 FILE = """
 [default]

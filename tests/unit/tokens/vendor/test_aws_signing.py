@@ -3,8 +3,7 @@ from datetime import datetime
 import botocore.auth
 import pytest
 
-from gatepass.tokens.vendor.aws_signing import bedrock_key, signed_headers
-from gatepass.tokens.vendor.sts import Keys
+from gatepass.tokens.vendor.aws_bedrock import Keys, bedrock_key, signed_headers
 
 KEYS = Keys("AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY")
 SESSION = Keys(KEYS.access_key_id, KEYS.secret_access_key, "session/token+of=it")

@@ -17,7 +17,7 @@ from gatepass.errors import Fault
 from gatepass.tokens.life import Kind, ToldBy
 from gatepass.tokens.secret import readable
 from gatepass.tokens.source import build_source
-from gatepass.tokens.vendor.azure_transport import AzureTransport
+from gatepass.tokens.vendor.entra import AzureTransport
 from tests.unit.tokens.keys import certificate, certificate_pem, key, private_pem
 from tests.unit.tokens.scripted import (
     Answer,

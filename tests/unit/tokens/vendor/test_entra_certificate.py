@@ -4,7 +4,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, NoEncryption, pkcs12
 
 from gatepass.call import Secret
-from gatepass.tokens.vendor.entra_certificate import LIFE_S, CertificateFile, certificate
+from gatepass.tokens.vendor.entra import LIFE_S, CertificateFile, certificate
 from tests.unit.tokens import keys
 from tests.unit.tokens.scripted import failure_of
 

@@ -15,9 +15,7 @@ from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.life import ToldBy
 from gatepass.tokens.secret import readable
 from gatepass.tokens.source import build_source
-from gatepass.tokens.vendor.google import GoogleSource
-from gatepass.tokens.vendor.google_account import Accounts
-from gatepass.tokens.vendor.google_request import GIVEN_UP, GoogleRequest
+from gatepass.tokens.vendor.google import GIVEN_UP, Accounts, GoogleRequest, GoogleSource
 from tests.unit.threads import BOUND_S, OneThread
 from tests.unit.tokens.keys import private_pem, public_pem
 from tests.unit.tokens.scripted import Answer, Broken, Hang, Mint, ScriptedIssuer, answer, failure_of, refused

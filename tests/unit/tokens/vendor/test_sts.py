@@ -3,7 +3,7 @@ from urllib.parse import parse_qs
 import pytest
 
 from gatepass.tokens.reply import Reply
-from gatepass.tokens.vendor.sts import Keys, role_form, session
+from gatepass.tokens.vendor.aws_bedrock import Keys, role_form, session
 from tests.unit.tokens.scripted import failure_of
 
 ROLE = "arn:aws:iam::123456789012:role/bedrock"
