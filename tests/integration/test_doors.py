@@ -297,10 +297,8 @@ async def test_a_client_that_leaves_in_its_body_leaves_nothing_behind(bounded, u
 
 async def test_a_broken_chunk_is_told_at_once(bounded):
     fields = [("transfer-encoding", "chunked"), ("content-type", "application/json")]
-    began_s = time.monotonic()
     response = await spoken(bounded.port, request(fields=fields) + b'5\r\n{"mod\r\nzz\r\n')
-    assert told(response) == (400, "invalid_request", "client")
-    assert time.monotonic() - began_s < RECEIVE_S
+    assert told(response) == (400, "invalid_request", "client")  # after the deadline it would be receive_timeout
     await until(lambda: not bounded.gate.live.busy)
 
 

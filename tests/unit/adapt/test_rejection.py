@@ -89,13 +89,13 @@ def test_whatever_an_upstream_says_is_read(texts, param, code, raw, surface):
         'Unknown name "',
     ],
 )
-def test_long_texts_are_read_in_no_time(unit):
-    text = (unit * 2_000)[:2_000]
+def test_long_texts_are_read_in_linear_time(unit):
+    text = (unit * 20_000)[:20_000]
     began = time.perf_counter()
     heard = Heard.of(Surface.CHAT, 400, Complaint(text, raw={"metadata": {"raw": text * 2}}, param=text[:100]))
     assert heard is not None
     list(steps(heard, OPT_IN))
-    assert time.perf_counter() - began < 0.2
+    assert time.perf_counter() - began < 2.0
 
 
 @pytest.mark.parametrize(

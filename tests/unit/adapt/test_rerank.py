@@ -231,7 +231,7 @@ XINFERENCE = (
     b'{"index":0,"relevance_score":1e-3,"document":null}],"meta":{"tokens":null}}'
 )
 SCORED = b'{"object":"list","data":[{"index":2,"score":0.9,"object":"score"},{"index":0,"score":1e-3}],"model":"r"}'
-DIGITS, NESTED = b"9" * 400, b"[" * 5000 + b"]" * 5000
+DIGITS, NESTED = b"9" * 400, b"[" * 400_000 + b"]" * 400_000
 REPLIES = [COHERE, TEI_REPLY, VLLM, XINFERENCE, SCORED]
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import sys
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -46,7 +48,7 @@ def test_every_clean_stream_is_unchanged_whatever_runs_it_comes_in(draw):
         b"data: no json\n\n",
         b"data: [1]\n\n",
         b"data: \xff\n\n",
-        b"data: " + b"[" * 5000 + b"]" * 5000 + b"\n\n",
+        b"data: " + b"[" * 100_000 + b"]" * 100_000 + b"\n\n",
         data({"error": {"message": "boom"}}),
         data({"object": "error", "message": "boom"}),
         b": ping\n\ndata: no json\n\n",
@@ -169,6 +171,7 @@ def test_half_of_a_surrogate_pair_survives_a_repair():
     assert b'"content":"\\ud83d"' in new_repair().feed(broken)
 
 
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="frames of C are counted apart: what was read can be written")
 def test_chunk_nested_too_deep_to_be_written_passes_as_it_is():
     deep = b"[" * 850 + b"]" * 850
     broken = data(chunk({"content": "X"}, "")).replace(b'"X"', deep)
@@ -182,7 +185,7 @@ def test_chunk_nested_too_deep_to_be_written_passes_as_it_is():
 
 def test_what_is_nested_too_deep_never_breaks_the_end():
     deep: list[object] = []
-    for _ in range(5000):
+    for _ in range(200_000):
         deep = [deep]
     repair = new_repair()
     repair._extras._held["x"] = deep

@@ -173,7 +173,7 @@ def test_more_than_the_limit_is_an_error():
 def test_a_response_nested_too_deep_to_be_written_is_an_error():
     one = ResponseAggregator("chat", LIMIT_BYTES, read_error)
     deep: Any = []
-    for _ in range(5000):
+    for _ in range(200_000):
         deep = [deep]
     one._response = {"x": deep}
     with pytest.raises(GatepassError, match="not JSON"):
