@@ -12,7 +12,7 @@ import pytest
 from gatepass.call import Secret
 from gatepass.cli import COMMANDS
 from gatepass.config.load import load
-from gatepass.tokens.objection import denial
+from gatepass.tokens.refusal import denial
 from gatepass.tokens.reply import Reply, document_of
 from gatepass.tokens.secret import next_secret
 
@@ -97,7 +97,7 @@ def test_the_error_of_the_readme_has_the_shape_that_gatepass_writes():
     said = Reply(200, ((b"content-type", b"application/json"),), b'{"code": 1001, "msg": "wrong app secret"}')
     failure = denial(document_of(said.text), said, 0.0, "portal.corp.example", str)
     assert failure is not None
-    assert failure.definite
+    assert failure.unclear
     assert error.pop("message") == (
         f"no token for credential token: {failure.reason}; tried again in 27 s"
         + next_secret([Secret(lambda: "", changes=True)])

@@ -9,8 +9,8 @@ several moments of the first fetches, which have timeout_s 10 each. What counts 
 * `calls`: fetches that reached the issuer, in the fault and the two minutes after it.
 * `dead sent`: tokens handed out that had ended, or that the issuer never made. Must be 0.
 * `back`: driven seconds from the issuer's return until a token is held again. Must be at most 4 where
-  waiting helps; a refusal of the client (a wrong secret), and what may be one, rests longer, so as not to
-  lock the account.
+  waiting helps, and at most timeout_s after a fetch that hung; a refusal of the client (a wrong secret), and what may
+  be one, rests longer, so as not to lock the account.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ OUTAGE_S = 60.0
 TURN_S = 0.5
 AFTERWARDS_S = 130.0
 BACK_WITHIN_S = 4.0
+TIMEOUT_S = 10.0
 
 FAULTS: dict[str, Turn] = {
     "slow (8 s)": Mint(300, delay_s=8.0),
@@ -52,7 +53,7 @@ FAULTS: dict[str, Turn] = {
     "404": answer({"msg": "no such app"}, 404),
     "invalid_client": answer({"error": "invalid_client"}, 401),
 }
-DEFINITE = frozenset({"invalid_client", "unclear, in a 200", "wrong password, in a 200", "404"})
+DEFINITE = frozenset({"invalid_client", "busy, in a 200", "unclear, in a 200", "wrong password, in a 200", "404"})
 """Faults after which the issuer is left alone for longer than BACK_WITHIN_S on purpose."""
 AGES: dict[str, float | None] = {"none yet": None, "fresh": 0.1, "stale": 0.85, "ended": 1.0}
 """States of the token when the fault begins, as the share of its life that has passed."""
@@ -81,7 +82,8 @@ class Row:
     @property
     def is_good(self) -> bool:
         kept = self.lost_valid == 0 and self.dead_sent == 0 and self.back_s is not None
-        return kept and (self.fault in DEFINITE or (self.back_s or 0.0) <= BACK_WITHIN_S)
+        within_s = TIMEOUT_S if self.fault in HANGS else BACK_WITHIN_S
+        return kept and (self.fault in DEFINITE or (self.back_s or 0.0) <= within_s)
 
 
 class Trial:
@@ -97,7 +99,7 @@ class Trial:
         row, age = self.row, AGES[self.row.state]
         if age is None:
             self.issuer.otherwise = FAULTS[row.fault]
-        async with Kept(self.clock, self.issuer, oauth2()) as it:
+        async with Kept(self.clock, self.issuer, oauth2(timeout_s=TIMEOUT_S)) as it:
             if age is not None:
                 await self._age(it, age)
                 self.issuer.otherwise = FAULTS[row.fault]

@@ -10,8 +10,8 @@ from gatepass.errors import TokenUnavailable
 from gatepass.gate import Gate
 from gatepass.runtime import timeout
 from gatepass.tokens import Token, TokenHolder
+from gatepass.tokens.failure import setting
 from gatepass.tokens.life import ToldBy
-from gatepass.tokens.remedy import setting
 
 TOKEN_S = 10.0
 """The bound of it, whatever its own timeout allows: somebody sits in front of this."""

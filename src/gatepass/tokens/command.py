@@ -19,15 +19,13 @@ from gatepass.call import Secret
 from gatepass.config.credential.exec import ExecCredential
 from gatepass.observe.redaction import MASK, Redactor
 from gatepass.runtime import Clock, timeout
-from gatepass.tokens.failure import FetchFailure
+from gatepass.tokens.failure import FetchFailure, setting
 from gatepass.tokens.held import EXEC_CREDENTIAL, Moments, read_document
 from gatepass.tokens.life import Token
-from gatepass.tokens.objection import DEFINITE_CODES, REFUSED, without_tokens
 from gatepass.tokens.reading import Terms
-from gatepass.tokens.remedy import setting
+from gatepass.tokens.refusal import DEFINITE_CODES, REFUSED, UNCLEAR_TRIES, without_tokens
 from gatepass.tokens.reply import REPLY_BYTES, Mask, folded
 from gatepass.tokens.secret import readable, revealed, secret_fields
-from gatepass.tokens.wording import says_no
 
 STDERR_BYTES = 4096
 """The end of what a program complains is kept."""
@@ -256,14 +254,10 @@ def _exec_info(version: str) -> str:
 
 
 def _failed(program: str, code: int, complaints: bytearray, mask: Mask) -> FetchFailure:
-    definite = code == EX_NOPERM or _is_refusal(mask(_text(complaints)))
+    definite = code == EX_NOPERM or _REFUSAL.search(mask(_text(complaints))) is not None
     how = f"ended with exit code {code}" if code > 0 else f"was killed by {_signal(-code)}"
     words = _with_words(f"{REFUSED if definite else ''}{program} {how}", complaints, mask)
-    return FetchFailure(words, definite=definite, quick=False)
-
-
-def _is_refusal(complaints: str) -> bool:
-    return _REFUSAL.search(complaints) is not None or any(says_no(line) for line in complaints.splitlines())
+    return FetchFailure(words, definite=definite, unclear=code > 0, quick=False, free_tries=UNCLEAR_TRIES)
 
 
 def _with_words(how: str, complaints: bytearray, mask: Mask) -> str:

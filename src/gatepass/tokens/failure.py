@@ -1,10 +1,14 @@
-"""The ways in which a token cannot be had."""
+"""Why a token could not be fetched, and which setting to check."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from gatepass.errors import TokenUnavailable
+
+BY_VARIABLES = "token"
+"""What the credential is called whose settings are variables of the environment."""
+VARIABLES = {"url": "GATEPASS_TOKEN_URL", "token_url": "GATEPASS_TOKEN_URL", "reply.token": "GATEPASS_TOKEN_PATH"}
 
 
 class FetchFailure(Exception):
@@ -59,3 +63,24 @@ class TokenReissued(TokenUnavailable):
 
     Sending it once more cannot end differently: whoever meets this shows the upstream's own answer.
     """
+
+
+def setting(credential: str, name: str) -> str:
+    """The full name of a setting, and of the variable that stands for it where there is no file."""
+    variable = VARIABLES.get(name) if credential == BY_VARIABLES else None
+    return f"credentials.{credential}.{name}{f' ({variable})' if variable else ''}"
+
+
+def look_at(credential: str, name: str | None) -> str:
+    """Where an address may be wrong; nothing where none was configured."""
+    return "" if name is None else f"; check {setting(credential, name)}"
+
+
+def look_at_the_way_to(credential: str, name: str | None) -> str:
+    """Where nothing answers: the address may be wrong, or a proxy be needed."""
+    return "" if name is None else f"{look_at(credential, name)} and its network.proxy"
+
+
+def names_its_place(credential: str) -> str:
+    """Where the token stands in a place that nobody looks at."""
+    return f"; {setting(credential, 'reply.token')} names its place" if credential else ""

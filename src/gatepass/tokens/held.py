@@ -9,11 +9,10 @@ from gatepass.config.credential.reply import ReplyPaths
 from gatepass.tokens.bearer import bare, bearer
 from gatepass.tokens.document import at, expiry_path, found_token, is_text, ordinary_names, told_life
 from gatepass.tokens.expiry import Life, Moment, is_jwt, jwt_left_s
-from gatepass.tokens.failure import FetchFailure
+from gatepass.tokens.failure import FetchFailure, names_its_place
 from gatepass.tokens.life import Kind, ToldBy, cut_off_s
-from gatepass.tokens.objection import REFUSED, denies, objection, quoted
 from gatepass.tokens.reading import Minted, Terms
-from gatepass.tokens.remedy import names_its_place
+from gatepass.tokens.refusal import REFUSED, denies, objection, quoted
 from gatepass.tokens.reply import Mask, NotJson, document_of
 
 EXEC_CREDENTIAL = ReplyPaths(token="status.token", expires_at="status.expirationTimestamp")  # noqa: S106 - a path

@@ -14,7 +14,7 @@ from gatepass.errors import TokenUnavailable
 from gatepass.observe.redaction import Redactor
 from gatepass.runtime import Clock, Tasks, sleep
 from gatepass.tokens.backoff import Setback, at_once, quick_wait_s, setback
-from gatepass.tokens.failure import FetchFailure, TokenReissued
+from gatepass.tokens.failure import FetchFailure, TokenReissued, setting
 from gatepass.tokens.journal import Journal
 from gatepass.tokens.life import (
     SPACING_S,
@@ -28,7 +28,6 @@ from gatepass.tokens.life import (
     refresh_s,
 )
 from gatepass.tokens.rejection import ANYBODY, Rejections, User
-from gatepass.tokens.remedy import setting
 from gatepass.tokens.secret import next_secret
 from gatepass.tokens.source import TokenSource
 

@@ -25,10 +25,9 @@ from gatepass.config.url import crosses_network_in_plain
 from gatepass.errors import Fault, TransportFault
 from gatepass.observe.redaction import Redactor
 from gatepass.runtime import Clock, timeout
-from gatepass.tokens.failure import FetchFailure
+from gatepass.tokens.failure import FetchFailure, look_at, look_at_the_way_to, setting
 from gatepass.tokens.life import Token
 from gatepass.tokens.reading import Terms, read
-from gatepass.tokens.remedy import look_at, look_at_the_way_to, setting
 from gatepass.tokens.reply import REPLY_BYTES, Mask, Reply, folded
 from gatepass.tokens.secret import readable
 from gatepass.transport.head import has_line_break, place_of

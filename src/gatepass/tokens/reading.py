@@ -10,10 +10,9 @@ from gatepass.config.credential.reply import ReplyPaths
 from gatepass.tokens.bearer import bearer
 from gatepass.tokens.document import expiry_path, found_token, is_text, ordinary_names, told_life
 from gatepass.tokens.expiry import Life, Moment, certain_s, date_of, is_jwt, jwt_life_s, jwt_span
-from gatepass.tokens.failure import FetchFailure
+from gatepass.tokens.failure import FetchFailure, look_at, names_its_place
 from gatepass.tokens.life import Kind, ToldBy, cut_off_s
-from gatepass.tokens.objection import MISDIRECTED, denial, denies, refusal
-from gatepass.tokens.remedy import look_at, names_its_place
+from gatepass.tokens.refusal import MISDIRECTED, denial, denies, refusal
 from gatepass.tokens.reply import Mask, NotJson, Reply, document_of, folded, is_html, page_title
 
 
@@ -76,7 +75,7 @@ def read(reply: Reply, terms: Terms, wall_s: float, mask: Mask) -> Minted:
 def _refused(reply: Reply, terms: Terms, wall_s: float, mask: Mask) -> FetchFailure:
     """Beyond 2xx: a URL of the configuration that nobody knows there will not be known a second later."""
     misdirected = terms.address is not None and reply.status in MISDIRECTED
-    failure = refusal(reply, wall_s, terms.issuer, mask, misdirected=misdirected)
+    failure = refusal(reply, wall_s, terms.issuer, mask, misdirected=misdirected, by_login=terms.by_login)
     if not misdirected and not is_html(reply):
         return failure
     return failure.worded(f"{failure.reason}{look_at(terms.credential, terms.address)}")

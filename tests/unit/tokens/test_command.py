@@ -14,6 +14,7 @@ from gatepass.runtime import Clock, sleep
 from gatepass.tokens import Token, TokenHolder, build_source
 from gatepass.tokens.command import ExecSource, Finished
 from gatepass.tokens.life import Kind, ToldBy
+from gatepass.tokens.refusal import UNCLEAR_TRIES
 from tests.unit.clock import DrivenClock, settle
 from tests.unit.tokens.scripted import ScriptedIssuer, cancelled_at_each_await, failure_of, signed
 
@@ -169,13 +170,13 @@ async def test_its_secrets_are_read_at_every_run(tmp_path):
         (failing(77, "no"), "the issuer refused the client: get-token ended with exit code 77: no", True),
         (
             failing(1, "AADSTS7000215: Invalid client secret"),
-            "the issuer refused the client: get-token ended with exit code 1: AADSTS7000215: Invalid client secret",
-            True,
+            "get-token ended with exit code 1: AADSTS7000215: Invalid client secret",
+            False,
         ),
         (
             failing(1, "HTTP 401\ntry again"),
-            "the issuer refused the client: get-token ended with exit code 1: try again",
-            True,
+            "get-token ended with exit code 1: try again",
+            False,
         ),
         (failing(1, "wrong: top-secret-value!"), "get-token ended with exit code 1: wrong: ***!", False),
         (
@@ -200,15 +201,15 @@ async def test_a_failure_says_what_went_wrong_and_keeps_secrets(program, reason,
     assert (failure.reason, failure.definite) == (reason, definite)
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        *("invalid_client", "invalid_grant: x", "HTTP 403", "Unauthorized", "login incorrect", "Access Denied"),
-        *("wrong password", "Invalid credentials", "bad api key", "authentication failed", "Incorrect username or x"),
-    ],
-)
-async def test_words_that_mean_a_wrong_password_back_off(words):
+@pytest.mark.parametrize("words", ["invalid_client", "error: invalid_grant: x", "AADSTS: unauthorized_client."])
+async def test_a_code_of_oauth_backs_off(words):
     assert (await failure_of(source(failing(1, words)).fetch())).definite
+
+
+@pytest.mark.parametrize("words", ["wrong password", "HTTP 403", "Unauthorized", "connection refused", ""])
+async def test_any_other_failure_of_a_program_may_be_a_refusal(words):
+    failure = await failure_of(source(failing(1, words)).fetch())
+    assert (failure.definite, failure.unclear, failure.free_tries) == (False, True, UNCLEAR_TRIES)
 
 
 @pytest.mark.parametrize("words", ["connection refused", "HTTP 4011", "timeout", "temporary failure", "error 503"])

@@ -16,7 +16,7 @@ from gatepass.call import Secret
 from gatepass.errors import Fault, TokenUnavailable
 from gatepass.tokens import Token
 from gatepass.tokens.life import ToldBy
-from gatepass.tokens.objection import REFUSED
+from gatepass.tokens.refusal import REFUSED
 from tests.unit.clock import DrivenClock, settle
 from tests.unit.tokens.scripted import (
     JSON,

@@ -309,7 +309,7 @@ def test_a_token_without_life_is_a_failure(life):
         ),
         (
             said({"code": 10001, "msg": "wrong app"}),
-            "the issuer refused the client: sso answered 200 with an error: 10001: wrong app",
+            "sso answered 200 with an error: 10001: wrong app",
         ),
         (
             said({"code": 401, "token": "abc", "msg": "no"}),
@@ -385,9 +385,10 @@ def test_an_error_in_a_200_that_nobody_understands_is_unclear_and_not_tried_agai
         ({"code": 1001, "msg": "E-4711"}, True),
         ({"success": False}, True),
         ({"status": 1, "info": "?"}, True),
-        ({"code": 10001, "msg": "system busy"}, False),
+        ({"code": 10001, "msg": "system busy"}, True),
         ({"code": 503, "msg": "x"}, False),
-        ({"code": 1001, "msg": "wrong app secret"}, False),
+        ({"code": 1001, "msg": "wrong app secret"}, True),
+        ({"code": 40101, "msg": "wrong app secret"}, False),
     ):
         with pytest.raises(FetchFailure) as caught:
             read(said(document), login, NOW, str)

@@ -15,7 +15,7 @@ from gatepass.config.url import checked_url
 from gatepass.runtime import Clock
 from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.issuer import HEADERS, Heard, Issuer
-from gatepass.tokens.objection import REFUSED, refusal
+from gatepass.tokens.refusal import REFUSED, refusal
 from gatepass.tokens.reply import Mask, NotJson, document_of, folded
 
 TTL_S = 3600.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gatepass.config.credential.oauth2 import Oauth2Credential
 from gatepass.tokens.failure import FetchFailure
-from gatepass.tokens.objection import denies, objection
+from gatepass.tokens.refusal import denies, objection
 from gatepass.tokens.reply import NotJson, Reply, document_of
 
 DEAD_GRANT = frozenset({"invalid_grant", "bad_refresh_token", "unauthorized_client", "unsupported_grant_type"})

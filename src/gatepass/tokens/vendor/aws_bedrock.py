@@ -27,7 +27,7 @@ from gatepass.runtime import Clock
 from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.issuer import host_of, hush
 from gatepass.tokens.life import Kind, Token, ToldBy
-from gatepass.tokens.objection import DEFINITE_STATUSES, REFUSED
+from gatepass.tokens.refusal import DEFINITE_STATUSES, REFUSED
 from gatepass.tokens.reply import Mask, Reply, folded
 from gatepass.tokens.secret import revealed
 from gatepass.tokens.vendor.errand import Errand, Hop

@@ -1,4 +1,4 @@
-"""An issuer's no, read out of whatever shape it came in."""
+"""Classify an issuer's refusal by its code (RFC 6749 5.2), its status and `retry-after`; its words are only quoted."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from gatepass.observe.redaction import MASK
 from gatepass.tokens.expiry import retry_after_s
 from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.reply import Mask, NotJson, Reply, document_of, folded, is_html, page_title
-from gatepass.tokens.wording import says_later, says_no, says_wrong
 
 CODE_NAMES = ("error", "code", "errcode", "errorCode", "error_code")
 TEXT_NAMES = (
@@ -43,7 +42,6 @@ PASSING_CODES = frozenset({"temporarily_unavailable", "server_error", "slow_down
 """Of a server that is busy (RFC 6749 4.1.2.1, RFC 8628 3.5), whatever status it chose."""
 REFUSED = "the issuer refused the client: "
 """Begins every reason that waiting does not mend."""
-LONGEST_SENTENCE = 1000
 _FINE = re.compile(r"0+\Z|200\d{0,3}\Z")
 """Codes of in-house gateways for "all is well"."""
 _REFUSED = re.compile(r"[0-9]{2,3}(401|403)\Z")
@@ -66,40 +64,16 @@ class Objection:
 
     @property
     def definite(self) -> bool:
-        """Whether a later try cannot end differently, by the code or else by the words.
-
-        In-house logins write 401 as 40101 or 10401, and a wrong password as 500 or as a number of their own.
-        """
-        if self.is_code_definite:
-            return True
-        if self.code in PASSING_CODES or _status_in(self.code) in CROWDED:
-            return False
-        return says_no(self._text)
-
-    @property
-    def is_code_definite(self) -> bool:
+        """Whether a later try cannot end differently. In-house logins write 401 as 40101 or 10401."""
         if self.code in DEFINITE_CODES or _status_in(self.code) in DEFINITE_STATUSES:
             return True
         return self.code is not None and bool(_REFUSED.match(self.code)) and _status_in(self.code) not in CROWDED
 
     @property
-    def names_credentials(self) -> bool:
-        """Whether it speaks of what was signed in with: `INVALID_PASSWORD` does as well as a sentence."""
-        return says_wrong(self._text.replace("_", " "))
-
-    @property
     def passing(self) -> bool:
-        """Whether it tells of an outage."""
-        if self.definite:
-            return False
+        """Whether it is about an outage. A login's own 500 may be a wrong password as well."""
         status = _status_in(self.code)
-        by_code = self.code in PASSING_CODES or status in CROWDED or (status or 0) >= SERVER_ERROR
-        return by_code or says_later(self._text)
-
-    @property
-    def _text(self) -> str:
-        """Its words without a code that is a number: 401 in 1401 says nothing."""
-        return self.text or "" if self.code is None or self.code.isdecimal() else f"{self.code} {self.text or ''}"
+        return self.code in PASSING_CODES or status in CROWDED or (status or 0) > SERVER_ERROR
 
 
 def objection(document: Any) -> Objection | None:
@@ -128,8 +102,14 @@ def denies(document: Any) -> bool:
     return (_status_in(_first(document, ("code", "errcode"))) or 0) >= 400
 
 
-def refusal(reply: Reply, wall_s: float, issuer: str, mask: Mask, *, misdirected: bool = False) -> FetchFailure:
-    """The failure that a reply beyond 2xx stands for. `misdirected`: a 404 says that the URL is wrong."""
+def refusal(
+    reply: Reply, wall_s: float, issuer: str, mask: Mask, *, misdirected: bool = False, by_login: bool = False
+) -> FetchFailure:
+    """Return the failure that a reply beyond 2xx stands for.
+
+    `misdirected`: a 404 says that the URL is wrong. `by_login`: an error object with a 500 may be a refusal too, and
+    asked on every two seconds the account would be locked.
+    """
     if 300 <= reply.status < 400:
         return FetchFailure(_redirected(reply, issuer), quick=False, retry_after_s=_wish_s(reply, wall_s))
     if reply.status == WRONG_PROXY_AUTH:
@@ -140,7 +120,7 @@ def refusal(reply: Reply, wall_s: float, issuer: str, mask: Mask, *, misdirected
     return FetchFailure(
         f"{REFUSED if definite else ''}{issuer} answered {reply.status}{': ' if words else ''}{words}",
         definite=definite,
-        unclear=_is_unclear(reply, found),
+        unclear=_is_unclear(reply, found, by_login=by_login),
         quick=reply.status != TOO_MANY and (found is not None or reply.status not in DEFINITE_STATUSES),
         retry_after_s=_wish_s(reply, wall_s, is_long=definite or reply.status == TOO_MANY),
         free_tries=UNCLEAR_TRIES,
@@ -171,30 +151,28 @@ def without_tokens(words: str) -> str:
 
 
 def _is_definite(reply: Reply, found: Objection | None) -> bool:
-    """Whether it is the issuer itself that speaks, and says no.
+    """Whether the issuer itself refuses the client.
 
-    A status alone is no word of its: proxies and firewalls before it send the same, with a page, a line of text or
-    nothing (Envoy's "RBAC: access denied"), and no account counts that. A login that breaks over a wrong password
-    says 500 and what is wrong; a gateway before it knows nothing. A 401 that asks for other credentials by
-    `WWW-Authenticate` (RFC 9110 15.5.2) has looked at those it got.
+    A status alone does not say so: proxies and firewalls before the issuer send the same, with a page, a line of text
+    or nothing (Envoy's "RBAC: access denied"), and no account counts that. A 401 that asks for other credentials by
+    `WWW-Authenticate` (RFC 9110 15.5.2) has checked those it got.
     """
-    status = reply.status
-    if status == UNKNOWN_CLIENT and header(reply.headers, b"www-authenticate") is not None:
-        return found is None or found.code not in PASSING_CODES
-    if found is None:
-        return status in DEFINITE_STATUSES and not is_html(reply) and says_wrong(_excerpt(reply)[:LONGEST_SENTENCE])
-    if found.code in PASSING_CODES:
+    if found is not None and found.code in PASSING_CODES:
         return False
-    if status in DEFINITE_STATUSES:
-        return status == UNKNOWN_CLIENT or found.is_code_definite or found.names_credentials
-    speaks = status <= SERVER_ERROR and status not in CROWDED and says_no(found.text or "")
-    return found.code in DEFINITE_CODES or speaks
+    if reply.status == UNKNOWN_CLIENT and header(reply.headers, b"www-authenticate") is not None:
+        return True
+    if found is None:
+        return False
+    if reply.status in DEFINITE_STATUSES:
+        return reply.status == UNKNOWN_CLIENT or found.definite
+    return found.code in DEFINITE_CODES
 
 
-def _is_unclear(reply: Reply, found: Objection | None) -> bool:
-    """Whether it may be a no all the same: an error object in words that nobody knows, or a 401 without a page."""
+def _is_unclear(reply: Reply, found: Objection | None, *, by_login: bool) -> bool:
+    """Whether it may be a refusal: an error object with a code that nobody knows, or a 401 without a page."""
     if found is not None:
-        return reply.status in DEFINITE_STATUSES and not found.passing
+        may_be_one = reply.status in DEFINITE_STATUSES or (by_login and reply.status == SERVER_ERROR)
+        return may_be_one and not found.passing
     return reply.status == UNKNOWN_CLIENT and not is_html(reply)
 
 
