@@ -62,8 +62,7 @@ Span = tuple[int, int]
 
 def is_right(reply: bytes, asked: Asked) -> bool:
     """Whether `reply` is JSON without an error in it, and its vectors are lists of numbers as they were asked for, in
-    order, as far as this module looks; False: look closer. In the place of `form.is_plain_success`, for most replies
-    are.
+    order, as far as this module looks; False: look closer.
     """
     if asked.base64:
         return False

@@ -128,12 +128,11 @@ def _status(status: int, complaint: Complaint) -> int:
 def judge_document(reply: Reply, surface: Surface) -> bytes | GatepassError:
     """The document that a whole reply of status 200 to 299 is, or the error that it really is.
 
-    The very same bytes come back, unless the answer was wrapped: then what was inside. A good reply
-    costs one pass over its bytes, a chat beyond form.WHOLE_BYTES two (0.4 ms for each MiB).
+    The very same bytes come back, unless the answer was wrapped: then what was inside. Two fast paths answer this
+    question for most replies, each with a property test against this one: `relay.whole.strict.read_good` for
+    chats, `adapt.embeddings_reply.is_right` for vectors.
     """
-    body, is_chat = reply.body, surface is Surface.CHAT
-    if (not is_chat or form.speaks(body)) and form.is_plain_success(body, "choices" if is_chat else "data"):
-        return body
+    body = reply.body
     if form.is_blank(body):
         return UpstreamEmpty(f"{reply.answered} with an empty body.", upstream=reply.upstream)
     if form.is_html(reply.headers, body):

@@ -33,7 +33,7 @@ async def hold(case: Case, beginning: bytes = b"") -> Whole:
     case.attempt.keep_reply(body)
     surface = case.call.operation.surface
     is_plain_chat = surface is Surface.CHAT and case.hop.shaping.is_plain
-    if is_plain_chat and form.speaks(body) and (good := read_good(body)) is not None:  # no need to judge and to mend it
+    if is_plain_chat and (good := read_good(body)) is not None:  # no need to judge and to mend it
         return _profiled(case, Whole(case.response.status, case.headers(), body, usage=good.usage))
     if _is_stream(case, body):
         assembly = _assembly(case)

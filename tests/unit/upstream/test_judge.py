@@ -697,3 +697,32 @@ def test_the_error_in_a_choice_is_the_upstreams(more, within):
     assert told is not None
     assert (told["class"], told["status"]) == (UpstreamRefusal, 503)
     assert "Provider is overloaded" in told["message"]
+
+
+LARGE_VECTORS = (
+    b'{"object":"list","data":[' + b",".join(b'{"index":%d,"embedding":[0.1,-2e-3]}' % n for n in range(2_000)) + b"]}"
+)
+
+
+@pytest.mark.parametrize("damage", [b"\x00", b"}", b"]", b'"', b"<html>"])
+def test_a_large_list_with_a_garbled_middle_is_no_success(damage):
+    middle = LARGE_VECTORS.index(b"0.1", len(LARGE_VECTORS) // 2)
+    garbled = LARGE_VECTORS[:middle] + damage + LARGE_VECTORS[middle + len(damage) :]
+    assert judge_document(Reply("chat", 200, JSON, LARGE_VECTORS), Surface.EMBEDDINGS) is LARGE_VECTORS
+    assert isinstance(judge_document(Reply("chat", 200, JSON, garbled), Surface.EMBEDDINGS), UpstreamInvalid)
+
+
+def test_a_large_list_that_broke_off_is_no_success():
+    for cut in range(1, 300):
+        reply = Reply("chat", 200, JSON, LARGE_VECTORS[:-cut])
+        assert isinstance(judge_document(reply, Surface.EMBEDDINGS), UpstreamInvalid), cut
+
+
+def test_a_list_is_no_response_whatever_its_entries_are():
+    reply = Reply("chat", 200, JSON, b'{"data":[{"embedding":[1]}]}')
+    assert isinstance(judge_document(reply, Surface.RESPONSES), UpstreamInvalid)
+
+
+def test_a_reply_with_bytes_that_are_not_utf_8_is_relayed_as_it_came():
+    body = b'{"choices":[{"message":{"role":"assistant","content":"a\xff"}}]}'
+    assert judge_document(Reply("chat", 200, JSON, body), Surface.CHAT) is body

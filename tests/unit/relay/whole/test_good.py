@@ -9,7 +9,7 @@ from gatepass.call import Surface
 from gatepass.relay.chunk import Origin
 from gatepass.relay.usage import usage_of
 from gatepass.relay.whole import mending
-from gatepass.relay.whole.strict import read_good
+from gatepass.relay.whole.strict import LARGEST_BYTES, read_good
 from gatepass.upstream import form
 from gatepass.upstream.judge import judge_document
 from gatepass.upstream.reply import Reply
@@ -116,7 +116,7 @@ def walked(body, monkeypatch):
 
 
 def test_what_one_look_takes_is_a_success_that_nobody_mends_and_has_the_usage_that_was_found(monkeypatch):
-    taken = [(body, good) for body in bodies() if form.speaks(body) and (good := read_good(body)) is not None]
+    taken = [(body, good) for body in bodies() if (good := read_good(body)) is not None]
     told = 0
     for body, good in taken:
         assert not form.is_event_stream(JSON, body), body
@@ -134,6 +134,27 @@ def test_a_good_reply_is_taken_with_its_usage(choices, more):
     body = json.dumps(chat(*choices, **more), separators=(",", ":")).encode()
     good = read_good(body)
     assert good is not None
-    assert form.speaks(body)
     assert good.usage == usage_of(body)
     assert (good.usage is not None) is bool(more)
+
+
+PLAIN = b'{"id":"x","created":7,"model":"m","object":"chat.completion","choices":[%b]%b}'
+SAYS = b'{"index":0,"finish_reason":"stop","message":{"role":"assistant","content":""}%b}'
+
+
+@pytest.mark.parametrize(
+    ("choice", "more", "expected"),
+    [
+        (SAYS % b"", b"", True),
+        (SAYS % b',"x":{}', b"", True),
+        (SAYS % b',"error":{"message":"boom"}', b"", False),
+        (b'{"content_filter":{},' + (SAYS % b"")[1:], b"", False),
+        (SAYS % b"", b',"x":"%b"' % (b"x" * LARGEST_BYTES), False),
+    ],
+)
+def test_a_chat_is_good_at_first_sight(choice, more, expected):
+    assert (read_good(PLAIN % (choice, more)) is not None) is expected
+
+
+def test_the_first_look_takes_time_linear_in_the_body():
+    assert read_good(b'{"choices":[{"a":"' + b'\\"choices\\":[{' * 50_000 + b'"}]}') is None
