@@ -1,21 +1,37 @@
-"""judge: what an upstream's reply really is, before a byte of it reaches the client."""
+"""Classify a reply before a byte of it reaches the client: whole, a stream, made into the other, or an error."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import suppress
+from typing import Any
 
-from gatepass.attempt import refused
-from gatepass.call import Response, Surface
+from msgspec.structs import replace
+
+from gatepass.adapt.embeddings_reply import is_right
+from gatepass.attempt import broken, heard, refused, whole
+from gatepass.call import Headers, Response, Surface, header
 from gatepass.context import Attempt
 from gatepass.error_body import is_error
-from gatepass.errors import UpstreamError
+from gatepass.errors import GatepassError, TransportFault, UpstreamError, UpstreamInvalid
+from gatepass.relay.aggregation.aggregator import Aggregator, Assembly
+from gatepass.relay.client_transforms import after_of, mended_reply
+from gatepass.relay.event import read_json
+from gatepass.relay.opening import Kind, Opening
+from gatepass.relay.repair.choices import Wishes
+from gatepass.relay.repair.repair import Repair
+from gatepass.relay.responses.aggregator import LAST_EVENTS, ResponseAggregator
+from gatepass.relay.responses.synthesis import Unfinished, synthesise_response
+from gatepass.relay.stream import EventStream
+from gatepass.relay.synthesis import synthesise
+from gatepass.relay.usage import usage_wish
+from gatepass.relay.whole.mending import mended_whole
+from gatepass.relay.whole.strict import read_good
+from gatepass.runtime import Clock, Tasks, timeout
 from gatepass.upstream import form
 from gatepass.upstream.rejection import named
-from gatepass.verdict.answer import Answer, Passed
-from gatepass.verdict.beginning import begin
-from gatepass.verdict.case import Case
-from gatepass.verdict.holding import gather, hold, says_stream
-from gatepass.verdict.unlabelled import pass_unlabelled
+from gatepass.verdict.answer import Answer, Begun, Case, Made, Passed, Whole
 
 OK = 200
 
@@ -66,3 +82,309 @@ async def _pass(case: Case) -> Answer:
     if kind == "text/html" or kind.endswith("json"):
         return await hold(case)
     return await begin(case) if kind == "text/event-stream" else Passed(case.hop, case.response)
+
+
+TAIL_S = 1.0
+"""How long an upstream may take to end its body after `[DONE]`, so that its connection can be used again."""
+
+
+async def let_go(response: Response, tasks: Tasks, clock: Clock) -> None:
+    """Be done with a stream of which the last event is here, and close it.
+
+    Nothing but the body's own end is expected behind it, and a connection read to that can be used again: it is
+    waited for in one of `tasks`, behind the answer, which is whole without it.
+    """
+    if response.ended:
+        await response.aclose()
+    else:
+        tasks.spawn(_read_out(response, clock), "tail of a stream")
+
+
+async def _read_out(response: Response, clock: Clock) -> None:
+    try:
+        with suppress(TimeoutError, TransportFault):  # then it is closed instead
+            await timeout(clock, TAIL_S, response.pour(lambda _: True), TimeoutError())
+    finally:
+        await response.aclose()
+
+
+OPENING_BYTES = 1024
+"""White space beyond is taken for the beginning of a file."""
+
+_TEXT = re.compile(rb"""(?:\xef\xbb\xbf)?\s*+(?:\{\s*+["}]|\[\s*+[\[{"\]0-9tfn-]|<[!?A-Za-z])""")
+_MAY_BECOME = re.compile(rb"(?:\xef(?:\xbb\xbf?+)?+)?+\s*+(?:[{\[]\s*+|<)?+\Z")
+
+
+async def pass_unlabelled(case: Case) -> Answer:
+    """Sound and pictures pass; what begins like JSON or a page is held and judged, and so is what is empty."""
+    beginning = b""
+    try:
+        async for piece in case.response:
+            beginning += piece
+            if len(beginning) > OPENING_BYTES or _MAY_BECOME.match(beginning) is None:
+                break
+    except TransportFault as fault:
+        raise broken(case.attempt, fault) from fault
+    if not beginning.strip() or _TEXT.match(beginning) is not None:
+        return await hold(case, beginning)
+    return Passed(case.hop, _Resumed(case.response, beginning))
+
+
+class _Resumed:
+    """A Response of which `beginning` was read already: it comes first once more."""
+
+    def __init__(self, response: Response, beginning: bytes) -> None:
+        self._response = response
+        self._beginning = beginning
+
+    @property
+    def status(self) -> int:
+        return self._response.status
+
+    @property
+    def headers(self) -> Headers:
+        return self._response.headers
+
+    @property
+    def ended(self) -> bool:
+        return self._response.ended
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        beginning, self._beginning = self._beginning, b""
+        if beginning:
+            yield beginning
+        async for piece in self._response:
+            yield piece
+
+    async def pour(self, take: Callable[[bytes], bool]) -> bool:
+        beginning, self._beginning = self._beginning, b""
+        if beginning and not take(beginning):
+            return False
+        return await self._response.pour(take)
+
+    async def aclose(self) -> None:
+        await self._response.aclose()
+
+
+MENDED = (Surface.CHAT, Surface.EMBEDDINGS)
+"""What may be changed of a plain reply, for a client's sake."""
+AGGREGATED, UNWRAPPED = "stream=aggregate", "unwrap=data"
+"""What `x-gatepass-adapted` calls a reply made of a stream, and an answer out of its envelope."""
+
+
+async def hold(case: Case, beginning: bytes = b"") -> Whole:
+    """The reply held whole, of which `beginning` was read already. Raises the error that it really is."""
+    body = await whole(case.attempt, case.response, case.gate.config.limits.reply_bytes, beginning)
+    case.attempt.keep_reply(body)
+    surface = case.call.operation.surface
+    is_plain_chat = surface is Surface.CHAT and case.hop.shaping.is_plain
+    if is_plain_chat and (good := read_good(body)) is not None:  # no need to judge and to mend it
+        return _profiled(case, Whole(case.response.status, case.headers(), body, usage=good.usage))
+    if _is_stream(case, body):
+        assembly = _assembly(case)
+        assembly.feed(body)
+        return _aggregated(case, assembly)
+    if surface is Surface.EMBEDDINGS and is_right(body, case.call.wishes()):
+        return _mended(case, Whole(case.response.status, case.headers(), body, is_right=True))
+    adapted: tuple[str, ...] = ()
+    if surface is Surface.CHAT and not is_plain_chat:
+        body, adapted = case.hop.shaping.document(body, case.origin())
+    reply = heard(case.attempt, case.response, body)
+    judged = case.hop.dialect.judge_document(reply, surface)
+    if isinstance(judged, GatepassError):
+        case.attempt.add_changes(adapted)
+        raise judged
+    if judged is not body:
+        adapted = (*adapted, UNWRAPPED)
+    return _mended(case, Whole(case.response.status, case.headers(), judged, adapted))
+
+
+async def gather(case: Case) -> Whole:
+    """One reply out of a stream, read as far as it says something. A document that is only labelled so is held."""
+    opening, assembly = Opening(b"text/event-stream"), _assembly(case)
+    try:
+        async for piece in case.response:
+            if opening.kind is Kind.UNDECIDED and opening.feed(piece) is Kind.UNDECIDED:
+                continue
+            if opening.kind is not Kind.STREAM:
+                return await hold(case, opening.held)
+            opening.held, run = b"", opening.held or piece
+            case.attempt.keep_reply(run)
+            if not assembly.feed(run):
+                break
+    except TransportFault as fault:
+        raise broken(case.attempt, fault) from fault
+    assembly.feed(opening.held)
+    reply = _aggregated(case, assembly)
+    await let_go(case.response, case.gate.live.tasks, case.gate.clock)
+    return reply
+
+
+def says_stream(case: Case) -> bool:
+    """Whether the head calls the body a stream of events."""
+    headers = case.response.headers
+    for name, kind in headers:
+        if name == b"content-type":
+            return kind != b"application/json" and form.content_type(headers) == "text/event-stream"
+    return False
+
+
+def _mended(case: Case, reply: Whole) -> Whole:
+    """`reply` as clients read it, and as the profile of this one wants it."""
+    if case.call.operation.surface not in MENDED:
+        return reply
+    if case.is_chat:
+        body, adapted = mended_whole(reply.body, case.origin)
+        reply = _changed(reply, body, adapted) if adapted else reply
+    return _profiled(case, reply)
+
+
+def _profiled(case: Case, reply: Whole) -> Whole:
+    body, adapted = mended_reply(reply.body, case.profile, case.call.model)
+    return _changed(reply, body, adapted) if adapted else reply
+
+
+def _changed(reply: Whole, body: bytes, adapted: tuple[str, ...]) -> Whole:
+    return replace(reply, body=body, adapted=tuple(dict.fromkeys((*reply.adapted, *adapted))), usage=None)
+
+
+def _is_stream(case: Case, body: bytes) -> bool:
+    return case.may_stream and body[:1] != b"{" and form.is_event_stream(case.response.headers, body)
+
+
+def _assembly(case: Case) -> Assembly:
+    hop, origin, limits = case.hop, case.origin(), case.gate.config.limits
+    if case.is_response:
+        return Assembly(hop.name, ResponseAggregator(hop.name, limits.reply_bytes, case.reader()), limits.event_bytes)
+    shaper = hop.shaping.stream(origin, wants_usage=True)
+    shapers = [] if shaper is None else [shaper]
+    if hop.settings.repair.cumulative:  # the rest of what a repair mends is no matter to an aggregator
+        shapers.append(Repair(Wishes(None, "keep", cumulative=True), origin))
+    aggregator = Aggregator(hop.name, limits.reply_bytes, case.reader(), origin, choices=case.call.choices)
+    return Assembly(hop.name, aggregator, limits.event_bytes, shapers)
+
+
+def _aggregated(case: Case, assembly: Assembly) -> Whole:
+    try:
+        body = assembly.finish()
+    except GatepassError:
+        case.attempt.add_changes(assembly.adapted)
+        raise
+    headers = tuple(field for field in case.headers() if field[0] != b"content-type")
+    headers = (*headers, (b"content-type", b"application/json"))
+    return _mended(case, Whole(case.response.status, headers, body, (AGGREGATED,)))
+
+
+SYNTHESISED = "stream=synth"
+"""What `x-gatepass-adapted` calls a stream made of a whole reply."""
+HOLD_S = 5.0
+HELD_BYTES = 4096
+"""So long, and so much of them, an upstream's comments wait for the first event: the answer may yet be an error."""
+
+
+async def begin(case: Case) -> Answer:
+    """Read until it is plain what came, and a stream until its first events can be written."""
+    opening = Opening(header(case.response.headers, b"content-type"))
+    events = _event_stream(case)
+    pieces: list[bytes] = []
+    held, held_until_s = b"", case.gate.clock.now() + HOLD_S
+    try:
+        async for piece in case.response:
+            if opening.kind is Kind.UNDECIDED:
+                pieces.append(piece)
+                if opening.feed(piece) is Kind.UNDECIDED:
+                    continue
+                piece = b"".join(pieces)
+            if opening.kind is not Kind.STREAM:
+                return _made(case, await hold(case, piece))
+            held += _judged(case, piece, events.feed(piece), events)
+            is_over = events.done or events.failure is not None
+            if is_over or (held and not _may_wait(held, held_until_s - case.gate.clock.now())):
+                return Begun(case.hop, case.response, events, held)
+    except TransportFault as fault:
+        raise broken(case.attempt, fault) from fault
+    if opening.kind is not Kind.STREAM:
+        return _made(case, await hold(case, b"".join(pieces)))
+    held += _judged(case, b"", events.finish(), events)
+    return Begun(case.hop, case.response, events, held, whole=True)
+
+
+def _may_wait(held: bytes, left_s: float) -> bool:
+    """Whether there is nothing in it but some comments, such as OpenRouter's `: OPENROUTER PROCESSING`, and they are
+    not too old to be held."""
+    is_comment = all(not line or line.startswith(b":") for line in held.splitlines())
+    return is_comment and len(held) <= HELD_BYTES and left_s > 0
+
+
+def _made(case: Case, reply: Whole) -> Answer:
+    if case.call.operation.surface is Surface.RAW:
+        return reply
+    events, adapted = _synthesised(case, reply.body), reply.adapted
+    if case.is_chat and (after := after_of(case.profile)) is not None:
+        events, adapted = after.feed(events), (*adapted, *after.adapted)
+    headers = tuple(field for field in reply.headers if field[0] != b"content-type")
+    return Made(headers, events, reply.body, (SYNTHESISED, *adapted))
+
+
+def _synthesised(case: Case, body: bytes) -> bytes:
+    try:
+        return b"".join(_events(case, read_json(body)))
+    except Unfinished:
+        unfinished = "The upstream answered with a response that is not finished and has no output."
+        raise UpstreamInvalid(unfinished, upstream=case.hop.name) from None
+    except ValueError:  # UTF-8 that is none, a number of thousands of digits: a judge does not read so closely
+        raise UpstreamInvalid("The upstream answered with JSON that cannot be read.", upstream=case.hop.name) from None
+
+
+def _events(case: Case, document: Any) -> Iterable[bytes]:
+    if case.is_response:
+        return synthesise_response(document, case.origin())
+    return synthesise(document, usage_wish(case.call.body) is not False, case.origin())
+
+
+def _event_stream(case: Case) -> EventStream:
+    if not case.is_chat:
+        return _stream_of_others(case)
+    origin, wish = case.origin(), usage_wish(case.call.body)
+    return EventStream(
+        case.hop.name,
+        case.gate.config.limits.event_bytes,
+        case.reader(),
+        choices=case.call.choices,
+        before=case.hop.shaping.stream(origin, wants_usage=bool(wish)),
+        repair=Repair(_wishes(case, wish), origin),
+        after=after_of(case.profile),
+    )
+
+
+def _stream_of_others(case: Case) -> EventStream:
+    """Of a response, or of what passes through."""
+    is_response = case.call.operation.name == Surface.RESPONSES  # or one that was kept
+    return EventStream(
+        case.hop.name,
+        case.gate.config.limits.event_bytes,
+        case.reader(),
+        done_is_required=False,
+        last_types=LAST_EVENTS if is_response else frozenset(),
+        after=after_of(case.profile, is_chat=False),
+    )
+
+
+def _wishes(case: Case, include_usage: bool | None) -> Wishes:
+    wanted, profile = case.hop.settings.repair, case.profile
+    return Wishes(
+        include_usage,
+        wanted.without_choices if profile.without_choices == "move" else profile.without_choices,
+        profile.splits_finish,
+        wanted.cumulative,
+        wanted.one_id,
+    )
+
+
+def _judged(case: Case, piece: bytes, ready: bytes, events: EventStream) -> bytes:
+    """`ready`, unless the stream failed before any event of an answer: the client still gets its true status."""
+    case.attempt.keep_reply(piece if events.failure is not None else b"")
+    if events.failure is not None and not events.has_answered:
+        case.attempt.add_changes(events.adapted)
+        raise events.failure
+    return ready

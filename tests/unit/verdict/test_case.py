@@ -1,6 +1,6 @@
 """What a judgement needs: ids of gatepass's own."""
 
-from gatepass.verdict.case import NAME_BYTES, Ids
+from gatepass.verdict.answer import NAME_BYTES, Ids
 
 OF_OPENAI_CHARS = 40
 

@@ -9,7 +9,7 @@ from gatepass.errors import Fault, TransportFault
 from gatepass.runtime import Tasks
 from gatepass.transport.response_body import pour
 from gatepass.verdict import let_go
-from gatepass.verdict.tail import TAIL_S
+from gatepass.verdict.judging import TAIL_S
 from tests.unit.clock import DrivenClock, settle
 
 
