@@ -63,9 +63,14 @@ def gatepass(source: Path = ROOT, *, tls: bool = False) -> Launcher:
     return launch
 
 
-def _gatepass_uvicorn(ports: Ports, port: int) -> Launch:
-    command = (sys.executable, *UVICORN, "--app-dir", PEERS, "--port", str(port), "plain_uvicorn:app")
-    return Launch(command, {**_variables(ports, ROOT), "GATEPASS_CONFIG": str(CONFIG)})
+def gatepass_uvicorn(source: Path = ROOT) -> Launcher:
+    """The application of the checkout `source` under plain uvicorn."""
+
+    def launch(ports: Ports, port: int) -> Launch:
+        command = (sys.executable, *UVICORN, "--app-dir", PEERS, "--port", str(port), "plain_uvicorn:app")
+        return Launch(command, {**_variables(ports, source), "GATEPASS_CONFIG": str(CONFIG)})
+
+    return launch
 
 
 def _variables(ports: Ports, source: Path, *, tls: bool = False) -> dict[str, str]:
@@ -148,7 +153,7 @@ CANDIDATES = (
     Candidate("nginx", "nginx, `proxy_buffering off`, keep-alive to the upstream, one worker", _nginx),
     Candidate("gatepass", "gatepass, complete: key, rename, fresh token, log line, metrics", gatepass(), True),
     Candidate("gatepass-piped", "the same, its log read from a pipe as a container's is", gatepass(), True, True),
-    Candidate("gatepass-uvicorn", "gatepass's application under plain uvicorn, no log handler", _gatepass_uvicorn),
+    Candidate("gatepass-uvicorn", "gatepass's application under plain uvicorn, no log handler", gatepass_uvicorn()),
     Candidate("tuned", "FastAPI + httpx2 tuned: raw routes, raw bytes, no limit of the pool", _tuned),
     Candidate("naive", "FastAPI + httpx + StreamingResponse as in examples, with sniffio", _naive),
     Candidate("openai-forward", "openai-forward, logging off", _openai_forward),

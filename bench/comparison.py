@@ -11,7 +11,7 @@ from statistics import median
 from types import MappingProxyType
 
 from bench import series
-from bench.candidates import CANDIDATES, Candidate, gatepass
+from bench.candidates import CANDIDATES, Candidate, gatepass, gatepass_uvicorn
 from bench.environments import NotMade
 from bench.places import MADE, ROOT
 from bench.report import aligned, number
@@ -25,7 +25,8 @@ PEER_RUNS = 2
 ALLOWED = 0.05
 """A median may be worse by this share of the old one, beside the spread of the runs."""
 OLD, NEW = "before", "gatepass"
-PEERS = ("gatepass-uvicorn", "tuned", "nginx")
+UVICORN = "gatepass-uvicorn"
+PEERS = (UVICORN, "tuned", "nginx")
 RATES = frozenset(("requests_s", "events_s", "mb_s"))
 """More is better; of all other figures less is."""
 JUDGED = MappingProxyType(
@@ -77,16 +78,27 @@ def spread(values: Sequence[float]) -> float:
 
 def run(old: Path, rig: Rig, workloads: Sequence[Workload], runs: int, window_s: float) -> dict[str, Outcome]:
     """Measure the code of `old` and this one by turns, in fresh processes for each run."""
+    this = _frozen()
     before = Candidate(OLD, f"gatepass of {old.name}", gatepass(old), True)
+    new = Candidate(NEW, "gatepass as it is here", gatepass(this), True)
     known = {one.name: one for one in CANDIDATES}
+    known[UVICORN] = Candidate(UVICORN, known[UVICORN].says, gatepass_uvicorn(this))
     outcomes: dict[str, Outcome] = {}
     for turn in range(runs):
-        pair = [before, known[NEW]] if turn % 2 == 0 else [known[NEW], before]
+        pair = [before, new] if turn % 2 == 0 else [new, before]
         peers = [known[name] for name in PEERS] if turn < PEER_RUNS else []
         plan = Plan([*pair, *peers], workloads, 1, window_s, 1, frozenset((OLD, NEW)))
         for name, outcome in series.run(plan, rig).items():
             _add(outcomes.setdefault(name, outcome), outcome)
     return outcomes
+
+
+def _frozen() -> Path:
+    """A copy of this code as it is now: the working tree may change during the runs."""
+    home = MADE / "against" / "this"
+    shutil.rmtree(home, ignore_errors=True)
+    shutil.copytree(ROOT / "src", home / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    return home
 
 
 def _add(whole: Outcome, part: Outcome) -> None:
