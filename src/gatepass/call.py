@@ -107,6 +107,8 @@ class Inbound(msgspec.Struct, frozen=True, gc=False):
     peer: str
     arrived_s: float
     query: bytes = b""
+    mounted_at: str = ""
+    """Where the application is mounted in another one; `path` is below it."""
 
 
 class Call(msgspec.Struct, frozen=True, gc=False):
@@ -242,30 +244,45 @@ class Response(Protocol):
 
 
 class Client(Protocol):
-    """The other end of the first hop, as much of it as the street may know."""
+    """The client's side of one request. Implemented on HTTP/1.1 (`api.turn`) and on ASGI (`api.asgi`).
+
+    One task calls `body` or `piece`, then `start`, then `write` and `offer` until one `write` with `last`. If that
+    never comes, the connection breaks off: a reply without its end never looks complete. Whatever is sent after the
+    client has gone is dropped.
+    """
 
     async def body(self, limit_bytes: int) -> bytes:
-        """The whole request body; raises BodyTooLarge, ReceiveTimeout, ClientGone."""
+        """Return the whole request body. It is not asked for (`100 Continue`) before this call.
+
+        Raises BodyTooLarge, InvalidRequest, ReceiveTimeout and ClientGone.
+        """
         ...
 
     async def piece(self, limit_bytes: int) -> bytes:
-        """The next bytes of a request body that is not held, b"" at its end; in the place of `body`, and raises as it
-        does. Nobody reads ahead far: the client sends as fast as they are taken."""
+        """Return the next bytes of the request body, b"" at its end. For a body that is passed on, instead of `body`.
+
+        Reads ahead a bounded number of bytes, so the client sends as fast as the pieces are taken. Raises as `body`.
+        """
         ...
 
     def start(self, status: int, headers: list[tuple[bytes, bytes]], length_bytes: int | None = None) -> None:
-        """The response's head, which goes out with the first bytes behind it. How the body is framed is
-        the client's own matter: by its length, where that is known."""
+        """Set the response's head, which goes out with the first bytes behind it.
+
+        `length_bytes`: the size of the body, None if it is not known. Framing is the client's.
+        """
         ...
 
     async def write(self, data: bytes, *, last: bool = False) -> None:
-        """Send `data` as soon as the client's connection can take more."""
+        """Send `data` as soon as the client takes more. `last` ends the response, and returns when it is sent."""
         ...
 
     def offer(self, data: bytes) -> bool:
-        """Send `data` at once, or nothing of it: False where `write` would have to wait."""
+        """Send `data` without waiting, and return True; or return False and send none of it."""
         ...
 
     def watch(self, left: Callable[[], None]) -> Callable[[], None]:
-        """Calls `left` when the client has gone; gives what ends the watch. Only after `body`."""
+        """Call `left` once when the client has gone, at once if it has. Return the function that ends the watch.
+
+        Only after `body` or `piece`: nothing reads from the client before.
+        """
         ...

@@ -58,9 +58,10 @@ def asked_for(inbound: Inbound, base_path: str) -> str:
 
 
 def _nowhere(context: RequestContext, in_path: str | None) -> UnknownPath:
-    inbound, base_path = context.inbound, context.gate.config.server.base_path
+    inbound = context.inbound
+    base_path = inbound.mounted_at + context.gate.config.server.base_path
     profile = in_path if in_path in context.gate.profiles else None
-    return nothing_at(inbound.path, base_path, base_url(inbound.headers, base_path, profile))
+    return nothing_at(inbound.mounted_at + inbound.path, base_path, base_url(inbound.headers, base_path, profile))
 
 
 def decoded(context: RequestContext, found: Match, body: bytes) -> Call:

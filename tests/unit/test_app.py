@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 from typing import Any
 
 import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 import gatepass
 from gatepass import Config, create_app, drain, load_config
@@ -117,6 +120,16 @@ async def test_without_keys_a_forwarded_request_is_not_served(name):
     assert (status, body["error"]["code"]) == (403, "forbidden_peer")
 
 
+async def test_a_server_that_trusts_every_forwarded_header_opens_no_relay():
+    """`uvicorn --host 0.0.0.0 --forwarded-allow-ips '*'`: the middleware says that the peer is loopback."""
+    app = app_of()
+    fields = ((b"x-forwarded-for", b"127.0.0.1"),)
+    async with app.router.lifespan_context(app):
+        trusting: Any = ProxyHeadersMiddleware(app, trusted_hosts="*")  # type: ignore[arg-type]
+        status, body = await answer(trusting, client=("203.0.113.9", 1), fields=fields, lifespan=False, scheme="http")
+    assert (status, body["error"]["code"]) == (403, "forbidden_peer")
+
+
 async def test_with_keys_any_peer_and_a_proxy_may_ask():
     key, hashed = new_key()
     keyed = app_of(access={"keys": [{"name": "one", "hash": hashed}]})
@@ -169,7 +182,9 @@ def test_a_mount_without_the_lifespan_says_so_and_with_it_serves():
     parent.mount("/llm", gateway)
     with local_client(parent) as client:
         assert client.get("/llm/v1/models").json()["data"][0]["id"] == "m"
-        assert client.get("/llm/nowhere").json()["error"]["code"] == "unknown_path"
+        unknown = client.get("/llm/nowhere").json()["error"]
+        assert unknown["code"] == "unknown_path"
+        assert "The base URL is http://localhost/llm/v1." in unknown["message"]
         assert client.post("/llm/v1/models").headers["allow"] == "GET, HEAD"
 
 
@@ -196,3 +211,36 @@ async def test_two_applications_of_one_process_know_nothing_of_each_other():
         await asyncio.sleep(0)
         assert (await answer(one, "/readyz", lifespan=False))[0] == 503
         assert (await answer(other, "/readyz", lifespan=False))[0] == 200
+
+
+UNTOUCHED = """
+import gc, logging, signal, asyncio, ctypes, sys
+calls = []
+ctypes.CDLL = lambda *_: calls.append("allocator")
+
+def state():
+    root, own = logging.getLogger(), logging.getLogger("gatepass")
+    return (
+        gc.isenabled(), gc.get_threshold(), gc.get_freeze_count(), list(root.handlers), root.level, list(own.handlers),
+        own.level, [signal.getsignal(number) for number in signal.valid_signals()], asyncio.get_event_loop_policy(),
+        logging.logThreads, logging._srcfile, sys.excepthook, calls,
+    )
+
+async def run():
+    before = state()
+    from gatepass import Config, create_app
+
+    app = create_app(Config.model_validate({"upstreams": {"chat": {"base_url": "http://127.0.0.1:9/v1"}}}))
+    async with app.router.lifespan_context(app):
+        assert type(asyncio.get_running_loop()).__module__.startswith("asyncio")
+        assert state() == before, (before, state())
+    assert state() == before, (before, state())
+
+asyncio.run(run())
+"""
+
+
+def test_the_process_is_the_hosts():
+    """Collection, allocator, signals, log handlers and the event loop: `gatepass serve` alone sets them."""
+    done = subprocess.run([sys.executable, "-c", UNTOUCHED], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -33,11 +33,11 @@ class ReplyBrokenOff(Exception):
         super().__init__("The reply broke off after its head. The access line of the request has the reason.")
 
 
-def path_in(scope: Scope) -> str:
-    """The path below the place where the app is mounted. ASGI's `path` includes `root_path`."""
+def path_in(scope: Scope) -> tuple[str, str]:
+    """Where the app is mounted, and the path below. ASGI's `path` includes `root_path`; hypercorn's may not."""
     path, root_path = str(scope["path"]), str(scope.get("root_path", "")).rstrip("/")
-    below = path.removeprefix(root_path) if root_path else path
-    return below if below.startswith("/") or not below else path
+    below = path.removeprefix(root_path)
+    return (root_path, below) if not below or below.startswith("/") else (root_path, path)
 
 
 def peer_in(scope: Scope, *, only_direct: bool = False) -> str:

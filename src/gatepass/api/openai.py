@@ -40,14 +40,16 @@ class Operations:
 
     async def serve_asgi(self, scope: Scope, receive: Receive, send: Send) -> None:
         gate, client = self.gate, AsgiClient(scope, receive, send, self.gate)
+        mounted_at, path = path_in(scope)
         inbound = Inbound(
             given_id(client.headers) or self._ids.new(),
             scope["method"],
-            path_in(scope),
+            path,
             client.headers,
             peer_in(scope, only_direct=not gate.doors.wants_key),
             gate.clock.now(),
             scope["query_string"],
+            mounted_at,
         )
         await client.serve(handle(inbound, gate, self._catalog, client))
 

@@ -34,7 +34,7 @@ from tests.integration.scripted import (
     reply,
     stream,
 )
-from tests.integration.servers.running import NAMES, Served, served
+from tests.integration.servers.running import BY_HTTP1, NAMES, ON_SOCKETS, Served, served
 from tests.unit.clock import DrivenClock
 from tests.waiting import at_rest, until
 
@@ -132,6 +132,7 @@ async def test_each_event_arrives_when_it_is_whole_and_unchanged(server, stage):
     for event, gate in zip(EVENTS, gates, strict=True):
         halves += [Wait(gate), Send(chunk(event[:5])), Send(chunk(event[5:]))]
     stage.plays(*begin_stream(), *halves, Send(LAST_CHUNK))
+    gates[0].set()  # the TestClient sends a request and waits for its head in one call
     async with server.ask(STREAMED, headers=KEYED) as ask:
         for gate, event in zip(gates, EVENTS, strict=True):
             gate.set()
@@ -148,6 +149,7 @@ async def test_each_event_arrives_when_it_is_whole_and_unchanged(server, stage):
     }
 
 
+@pytest.mark.parametrize("server", BY_HTTP1, indirect=True)
 async def test_every_chunk_of_a_stream_holds_whole_events(server, stage):
     events = [delta(content=str(number) * 50) for number in range(400)]
     stage.plays(Send(stream(*events, delta("stop"), DONE)))
@@ -157,7 +159,7 @@ async def test_every_chunk_of_a_stream_holds_whole_events(server, stage):
         while piece := await ask.piece():
             pieces.append(piece)
     assert b"".join(pieces) == b"".join([*events, delta("stop"), DONE])
-    assert server.has_frames or all(piece.endswith(b"\n\n") for piece in pieces)
+    assert all(piece.endswith(b"\n\n") for piece in pieces)
 
 
 async def test_a_stream_that_breaks_off_ends_with_an_error_event(server, stage):
@@ -167,6 +169,7 @@ async def test_a_stream_that_breaks_off_ends_with_an_error_event(server, stage):
     assert DONE not in answer.body
 
 
+@pytest.mark.parametrize("server", ON_SOCKETS, indirect=True)
 async def test_a_silent_stream_is_kept_alive_and_then_goes_on(server, stage, clock):
     go = asyncio.Event()
     stage.plays(Wait(go), Send(stream(*EVENTS)))
@@ -298,6 +301,7 @@ async def test_a_sound_that_breaks_off_never_looks_complete(server, stage, lengt
 # clients that leave, or read slowly
 
 
+@pytest.mark.parametrize("server", ON_SOCKETS, indirect=True)
 @pytest.mark.parametrize("asked", [HELLO, STREAMED], ids=["plain", "stream"])
 async def test_a_client_that_leaves_before_the_head_ends_the_upstreams_request(server, stage, asked):
     stage.plays(Hold())
@@ -335,9 +339,8 @@ async def test_a_client_that_reads_nothing_stops_the_upstream_and_gets_all_when_
 # connections
 
 
+@pytest.mark.parametrize("server", BY_HTTP1, indirect=True)
 async def test_a_body_that_is_awaited_comes_after_100_continue(server, stage):
-    if server.has_frames:
-        return
     stage.plays(Send(reply(COMPLETION)))
     body = json.dumps(HELLO).encode()
     async with server.ask(b"", headers={**KEYED, "expect": "100-continue", "content-length": str(len(body))}) as ask:
@@ -347,9 +350,8 @@ async def test_a_body_that_is_awaited_comes_after_100_continue(server, stage):
         assert (await ask.answer()).json() == COMPLETION
 
 
+@pytest.mark.parametrize("server", BY_HTTP1, indirect=True)
 async def test_a_connection_serves_one_request_after_another(server, stage):
-    if server.has_frames:
-        return
     stage.plays(Send(reply(COMPLETION)))
     async with server.ask(headers=KEYED) as ask:
         for _ in range(3):
