@@ -58,7 +58,17 @@ AREAS = (
     Area(
         "token holder",
         ("tokens/holder.py", "tokens/life.py", "tokens/rejection.py"),
-        ("tests/unit/tokens/test_boundaries.py", "tests/unit/tokens/test_holder.py", "tests/unit/tokens"),
+        (
+            "tests/unit/tokens/test_boundaries.py",
+            "tests/unit/tokens/test_holder.py",
+            "tests/unit/tokens/test_life.py",
+            "tests/unit/tokens/test_rejection.py",
+            "tests/unit/tokens/test_rejection_by_upstreams.py",
+            "tests/unit/tokens/test_slow_issuer.py",
+            "tests/unit/tokens/test_hanging_issuer.py",
+            "tests/unit/tokens/test_sequences.py",
+            "tests/unit/tokens/test_matrix.py",
+        ),
         8,
     ),
     Area(
@@ -70,6 +80,9 @@ AREAS = (
             "tests/integration/test_batches.py",
             "tests/integration/test_faults.py",
             "tests/integration/test_lessons.py",
+            "tests/integration/test_ops.py",
+            "tests/integration/test_secrets.py",
+            "tests/golden/test_access_log.py",
         ),
         8,
     ),
@@ -84,6 +97,7 @@ AREAS = (
             "tests/integration/test_keep_alive.py",
             "tests/integration/test_departure.py",
             "tests/integration/test_passage.py",
+            "tests/integration/test_secrets.py",
         ),
         8,
     ),
@@ -99,6 +113,7 @@ AREAS = (
 )
 _WHOLE_EVENTS = "piece[-2:] == _LINE_FEEDS or piece.endswith(_WHOLE)"
 EQUIVALENT: dict[tuple[str, str], str] = {
+    ("if len(text) >= BODY_KEPT_CHARS:", "if len(text) > BODY_KEPT_CHARS:"): "a text of that length is cut to itself",
     (
         f"if not self._tail and ({_WHOLE_EVENTS}) and len(piece) <= self._limit_bytes:",
         f"if not self._tail and ({_WHOLE_EVENTS.replace(' or ', ' and ')}) and len(piece) <= self._limit_bytes:",
