@@ -95,15 +95,13 @@ class Service:
             raise RuntimeError("the lifespan of this gatepass application is running already")
         gate = self._opened()
         self._operations, self._loop = Operations(gate), asyncio.get_running_loop()
-        gate.start()
         try:
+            gate.start()
             yield
+            await self._drained(gate)
         finally:
-            try:
-                await self._drained(gate)
-            finally:
-                self._operations = self._draining = None
-                await gate.aclose()
+            self._operations = self._draining = self._loop = None
+            await gate.aclose()
 
     def drain(self) -> None:
         """See `gatepass.drain`."""

@@ -169,6 +169,7 @@ def test_the_test_client_serves_within_its_block_any_number_of_times():
         with local_client(app) as client:
             assert client.get("/healthz").json() == {"status": "ok"}
             assert client.get("/v1/models").status_code == 200
+    drain(app)  # its loop is closed: without effect
     assert local_client(app).get("/v1/models").json()["error"]["code"] == "not_started"
 
 

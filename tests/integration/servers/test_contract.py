@@ -321,19 +321,19 @@ async def test_a_client_that_leaves_in_a_stream_ends_the_upstreams_request(serve
 
 
 async def test_a_client_that_reads_nothing_stops_the_upstream_and_gets_all_when_it_reads(server, stage):
-    events = [delta(content="x" * 10_000) for _ in range(3000)]
-    data = b"".join([*events, delta("stop"), DONE])
-    stage.plays(Send(stream(*events, delta("stop"), DONE), piece_bytes=65_536))
+    event = delta(content="x" * 60_000)
+    size = 500 * len(event) + len(delta("stop") + DONE)
+    stage.plays(*begin_stream(), *[Send(chunk(event))] * 500, Send(chunk(delta("stop") + DONE) + LAST_CHUNK))
     sent_before = stage.upstream.sent_bytes
     async with server.ask(STREAMED, headers=KEYED, receive_bytes=65_536) as ask:
         await ask.head()
         if server.name in UNBOUNDED:
-            await stage.upstream.until(lambda: stage.upstream.sent_bytes - sent_before >= len(data))
+            await stage.upstream.until(lambda: stage.upstream.sent_bytes - sent_before >= size)
         else:  # the kernel's buffers on both hops grow to some 10 MB
             taken = await at_rest(lambda: stage.upstream.sent_bytes) - sent_before
-            assert taken < len(data) * 2 / 3
+            assert taken < size * 2 / 3
         answer = await ask.answer()
-    assert (answer.body == data, answer.whole) == (True, True)
+    assert (len(answer.body), answer.body.count(event), answer.whole) == (size, 500, True)
 
 
 # connections
