@@ -13,7 +13,7 @@ UV     := $(shell command -v uv 2>/dev/null)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check coverage lint types layers unit integration docs golden e2e e2e-system \
-  stress token-matrix properties mutants fuzz startup pythons lock clean
+  stress token-chaos token-matrix properties mutants fuzz startup pythons lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -75,6 +75,10 @@ e2e: setup ## Real servers, Node clients, the container image (E2E_CONTAINER=ski
 
 e2e-system: ## Install the system packages of the container tests: Debian or Ubuntu, as root
 	tests/e2e/container/setup.sh
+
+token-chaos: setup ## gatepass processes, a real Valkey or Redis and an issuer, killed and paused: three minutes
+	[ -x .e2e/store/server ] || tests/e2e/store/fetch.sh "$(CURDIR)/.e2e/store"
+	$(BIN)/python -W ignore -m tests.stress.token_chaos
 
 token-matrix: setup ## Every fault of an issuer against every state of a token, on a driven clock: half a minute
 	$(BIN)/python -W ignore -m tests.stress.token_matrix

@@ -1,0 +1,266 @@
+"""Real gatepass processes, a real Valkey or Redis server, and an issuer: `make token-chaos`, about three minutes.
+
+Prints one line for each trial and ends with 1 where a promise was broken:
+
+* a minute of 10-second tokens: at most 10 issuer calls, no request lost;
+* the same while the process that fetches is killed every 3 seconds;
+* the same while the store is killed, paused and emptied in turn;
+* 500 requests that get a 401 at once: one issuer call, no request lost;
+* 8 processes that start together: one issuer call;
+* a model that always answers 401, under load: it delays no other model, and costs one issuer call.
+"""
+
+from __future__ import annotations
+
+import http.client
+import itertools
+import json
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+from tests.e2e.store.fleet import Clients, Fleet
+from tests.e2e.store.front import Front, standing
+from tests.e2e.store.server import StoreServer
+from tests.waiting import block_until
+
+LIFE_S = 10.0
+DELAY_S = 0.3
+"""Of each token call: long enough to be killed in the middle of it."""
+MINUTE_S = 60.0
+KILL_EVERY_S = 3.0
+MOST_CALLS = 10
+AT_ONCE = 500
+FORBIDDEN = "forbidden"
+ANSWER = json.dumps(
+    {"choices": [{"index": 0, "message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}]}
+).encode()
+
+
+class World(ThreadingHTTPServer):
+    """An issuer at /token and an upstream below /v1, which accepts each token until it ends or is revoked."""
+
+    daemon_threads = True
+    request_queue_size = 1024
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.lock = threading.Lock()
+        self.ends_s: dict[str, float] = {}
+        self.refused = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+    def mint(self) -> str:
+        with self.lock:
+            token = f"token-number-{len(self.ends_s) + 1}"
+            self.ends_s[token] = time.monotonic() + LIFE_S
+        return token
+
+    def accepts(self, token: str, model: str) -> bool:
+        with self.lock:
+            is_good = model != FORBIDDEN and time.monotonic() < self.ends_s.get(token, 0.0)
+            self.refused += not is_good
+        return is_good
+
+    def revoke(self) -> None:
+        with self.lock:
+            self.ends_s = dict.fromkeys(self.ends_s, 0.0)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: World
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["content-length"]))
+        if self.path == "/token":
+            minted = {"access_token": self.server.mint(), "token_type": "Bearer", "expires_in": LIFE_S}
+            self._answer(200, json.dumps(minted).encode())
+            return
+        token = self.headers["authorization"].removeprefix("Bearer ")
+        if self.server.accepts(token, json.loads(body)["model"]):
+            self._answer(200, ANSWER)
+        else:
+            self._answer(401, b'{"error": {"message": "invalid token"}}')
+
+    def _answer(self, status: int, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """The report is one line for each trial."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    world: World
+    front: Front
+    fleet: Fleet
+    store: StoreServer
+
+    @property
+    def calls(self) -> int:
+        return self.front.begun
+
+
+@contextmanager
+def scene(store: StoreServer, count: int) -> Iterator[Scene]:
+    """`count` gatepass processes that share an empty `store`."""
+    store.empty()
+    world = World()
+    with ExitStack() as stack:
+        threading.Thread(target=world.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        stack.callback(world.server_close)
+        stack.callback(world.shutdown)
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        fleets: list[Fleet] = []
+        front = stack.enter_context(standing(Front(f"{world.url}/token", DELAY_S, lambda pid: fleets[0].alive(pid))))
+        fleets.append(Fleet(folder, count, front.url, world.url, store.settings))
+        yield Scene(world, front, stack.enter_context(fleets[0]), store)
+
+
+def ask(port: int, model: str = "m") -> tuple[int, float]:
+    """Status and seconds of one request."""
+    began_s = time.monotonic()
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20.0)
+    try:
+        body = json.dumps({"model": model, "messages": [{"role": "user", "content": "hi"}]}).encode()
+        connection.request("POST", "/v1/chat/completions", body, {"content-type": "application/json"})
+        reply = connection.getresponse()
+        reply.read()
+        return reply.status, time.monotonic() - began_s
+    finally:
+        connection.close()
+
+
+def say(title: str, figures: str, *, kept: bool) -> bool:
+    print(f"{title}: {figures}: {'ok' if kept else 'BROKEN'}", flush=True)
+    return kept
+
+
+def minute(store: StoreServer, title: str, disturb: Callable[[Scene], None], most_calls: int) -> bool:
+    with scene(store, 4) as it, Clients(it.fleet.ports, 6) as clients:
+        began_s = time.monotonic()
+        disturb(it)
+        time.sleep(max(0.0, began_s + MINUTE_S - time.monotonic()))
+        calls, report = it.calls, clients.report
+        figures = (
+            f"{report.served} requests served, {len(report.lost)} lost, {it.fleet.kills} processes killed, "
+            f"{calls} issuer calls, the slowest request took {report.slowest_s:.1f} s"
+        )
+        is_kept = not report.lost and report.served > MINUTE_S and calls <= most_calls
+        if report.lost:
+            print(report.lost[:3])
+        return say(title, figures, kept=is_kept)
+
+
+def kill_who_fetches(it: Scene) -> None:
+    last_s = [time.monotonic()]
+
+    def meanwhile(pid: int | None, _: int) -> None:
+        if pid is not None and time.monotonic() >= last_s[0] + KILL_EVERY_S:
+            last_s[0] = time.monotonic()
+            it.fleet.kill(pid)
+
+    it.front.meanwhile = meanwhile
+    until_s = time.monotonic() + MINUTE_S
+    for turn in itertools.count():
+        if time.monotonic() + KILL_EVERY_S >= until_s:
+            return
+        time.sleep(KILL_EVERY_S)
+        it.fleet.kill(it.fleet.pids[turn % len(it.fleet.pids)])
+
+
+def disturb_store(it: Scene) -> None:
+    for _ in range(2):
+        time.sleep(4.0)
+        it.store.kill()
+        time.sleep(LIFE_S / 2)
+        it.store.start()
+        time.sleep(4.0)
+        it.store.pause()
+        time.sleep(LIFE_S / 2)
+        it.store.resume()
+        time.sleep(4.0)
+        it.store.empty()
+        time.sleep(4.0)
+
+
+def at_once(store: StoreServer) -> bool:
+    with scene(store, 1) as it, ThreadPoolExecutor(AT_ONCE) as pool:
+        port = it.fleet.ports[0]
+        ask(port)
+        calls = it.calls
+        it.world.revoke()
+        results = list(pool.map(lambda _: ask(port)[0], range(AT_ONCE)))
+        lost, renewals = AT_ONCE - results.count(200), it.calls - calls
+        figures = f"{lost} lost, {it.world.refused} answers of 401, {renewals} issuer calls"
+        return say(f"{AT_ONCE} requests with a revoked token", figures, kept=lost == 0 and renewals == 1)
+
+
+def cold(store: StoreServer) -> bool:
+    with scene(store, 8) as it:
+        statuses = [ask(port)[0] for port in it.fleet.ports]
+        block_until(it.front.is_idle)
+        is_kept = statuses == [200] * 8 and it.calls == 1
+        return say("8 processes that start together", f"{it.calls} issuer calls", kept=is_kept)
+
+
+def forbidden(store: StoreServer) -> bool:
+    with scene(store, 1) as it, ThreadPoolExecutor(8) as pool:
+        port = it.fleet.ports[0]
+        ask(port)
+        until_s = time.monotonic() + 5.0
+        others: list[tuple[int, float]] = []
+
+        def load(model: str) -> list[int]:
+            statuses = []
+            while time.monotonic() < until_s:
+                status, took_s = ask(port, model)
+                statuses.append(status)
+                if model != FORBIDDEN:
+                    others.append((status, took_s))
+            return statuses
+
+        calls = it.calls
+        refused = [pool.submit(load, FORBIDDEN) for _ in range(4)]
+        list(pool.map(load, ["m"] * 4))
+        answers = [status for each in refused for status in each.result()]
+        lost = sum(status != 200 for status, _ in others)
+        slowest_s = max(took_s for _, took_s in others)
+        figures = (
+            f"{len(answers)} requests of it got {sorted(set(answers))}, {len(others)} of another model, {lost} lost, "
+            f"the slowest took {slowest_s:.2f} s, {it.calls - calls} issuer calls"
+        )
+        is_kept = lost == 0 and set(answers) == {401} and slowest_s < 1.0 and it.calls - calls <= 2
+        return say("a forbidden model under load", figures, kept=is_kept)
+
+
+def main() -> int:
+    with tempfile.TemporaryDirectory() as folder, StoreServer(Path(folder)) as store:
+        kept = [
+            cold(store),
+            at_once(store),
+            forbidden(store),
+            minute(store, "a minute of 10-second tokens", lambda _: None, MOST_CALLS),
+            minute(store, "fetching processes killed every 3 s", kill_who_fetches, 3 * MOST_CALLS),
+            minute(store, "the store killed, paused and emptied", disturb_store, 6 * MOST_CALLS),
+        ]
+    return 0 if all(kept) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
