@@ -154,7 +154,7 @@ def report(
 ) -> Iterator[tuple[str, str]]:
     """What is known of `token`, as labels and texts; the token itself is not among them."""
     from gatepass.config.credential.place import place_of
-    from gatepass.tokens.claims import safe_claims
+    from gatepass.tokens.expiry import safe_claims
 
     credential = config.credentials[name]
     yield "credential", f"{name} ({credential.type})"

@@ -20,9 +20,8 @@ from gatepass.config.credential.exec import ExecCredential
 from gatepass.observe.redaction import MASK, Redactor
 from gatepass.runtime import Clock, timeout
 from gatepass.tokens.failure import FetchFailure, setting
-from gatepass.tokens.held import EXEC_CREDENTIAL, Moments, read_document
 from gatepass.tokens.life import Token
-from gatepass.tokens.reading import Terms
+from gatepass.tokens.reading import EXEC_CREDENTIAL, Moments, Terms, read_document
 from gatepass.tokens.refusal import DEFINITE_CODES, REFUSED, UNCLEAR_TRIES, without_tokens
 from gatepass.tokens.reply import REPLY_BYTES, Mask, folded
 from gatepass.tokens.secret import readable, revealed, secret_fields
@@ -203,7 +202,7 @@ class ExecSource:
         born_s, wall_s = self._clock.now(), self._clock.wall()
         finished = await self._finished(own.mask)
         minted = read_document(_text(finished.stdout), self._terms(), Moments(wall_s), own.mask)
-        return Token(Secret(minted.text), born_s, minted.life_s, minted.kind, minted.told_by, minted.no_expiry_at)
+        return minted.token(born_s)
 
     async def _finished(self, mask: Mask) -> Finished:
         """A run that went well; raises FetchFailure with the last line of what the program complained."""

@@ -110,7 +110,7 @@ class Issuer:
     def token(self, heard: Heard) -> Token:
         """The token of a reply; raises FetchFailure with the issuer's own words where there is none."""
         minted = read(heard.reply, self.terms, heard.wall_s, heard.mask)
-        return Token(Secret(minted.text), heard.born_s, minted.life_s, minted.kind, minted.told_by, minted.no_expiry_at)
+        return minted.token(heard.born_s)
 
     async def _answer(self, request: Request, mask: Mask, limit_s: float) -> Reply:
         bound_s, its_setting = self.settings.timeout_s, setting(self.name, "timeout_s")

@@ -60,6 +60,7 @@ class Journal:
     last_error: str | None = None
     last_error_s: float | None = None
     no_expiry_at: str | None = None
+    doubts: bool = False
     repetitions: Repetitions = field(default_factory=Repetitions)
 
     def learn(self, secrets: tuple[Secret, ...]) -> int:
@@ -80,6 +81,10 @@ class Journal:
         fields = {"life_s": token.life_s, "kind": token.kind.value, "told_by": token.told_by.value}
         logger.info("token_fetched", extra={"fields": self._fields(took_s) | fields})
         self._note_expiry(token)
+        if (token.doubted_s is not None) > self.doubts:
+            told = {"credential": self.credential, "told_s": round(token.doubted_s or 0.0), "life_s": token.life_s}
+            logger.warning("lifetime_implausible", extra={"fields": told})
+        self.doubts = token.doubted_s is not None
 
     def found(self, token: Token) -> None:
         """Another process minted it: no call of an issuer, and nothing to count."""

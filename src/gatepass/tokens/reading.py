@@ -1,19 +1,42 @@
-"""From an issuer's reply to a token and its life, or to the reason why there is none."""
+"""From an issuer's reply, or a text on this machine, to a token and its lifetime, or to the reason for its absence."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import re
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from gatepass.call import header
+from gatepass.call import Secret, header
 from gatepass.config.credential.reply import ReplyPaths
-from gatepass.tokens.bearer import bearer
-from gatepass.tokens.document import expiry_path, found_token, is_text, ordinary_names, told_life
-from gatepass.tokens.expiry import Life, Moment, certain_s, date_of, is_jwt, jwt_life_s, jwt_span
+from gatepass.tokens.document import at, expiry_path, found_token, is_text, ordinary_names, told_life
+from gatepass.tokens.expiry import Life, Moment, certain_s, date_of, is_jwt, jwt_left_s, jwt_life_s, jwt_span
 from gatepass.tokens.failure import FetchFailure, look_at, names_its_place
-from gatepass.tokens.life import Kind, ToldBy, cut_off_s
-from gatepass.tokens.refusal import MISDIRECTED, denial, denies, refusal
+from gatepass.tokens.life import Kind, Token, ToldBy, cut_off_s
+from gatepass.tokens.refusal import MISDIRECTED, REFUSED, denial, denies, objection, quoted, refusal
 from gatepass.tokens.reply import Mask, NotJson, Reply, document_of, folded, is_html, page_title
+
+_SCHEME = re.compile(r"bearer(\s+|\Z)", re.IGNORECASE)
+_B64TOKEN = re.compile(r"[A-Za-z0-9\-._~+/]+=*\Z")
+"""RFC 6750 2.1."""
+_NOTHING = frozenset({"null", "none", "nil", "undefined", "true", "false", "error"})
+
+
+def bare(text: str) -> str:
+    """`text` without white space around it and without `Bearer` before it."""
+    text = text.strip()
+    scheme = _SCHEME.match(text)
+    return text[scheme.end() :] if scheme else text
+
+
+def bearer(found: str, issuer: str) -> str:
+    """The bare token; raises FetchFailure where it is none by RFC 6750 2.1: a line break in it would
+    write headers of its own."""
+    text = bare(found)
+    if text.lower() in _NOTHING:
+        raise FetchFailure(f"{issuer} gave {text!r} where a token is expected")
+    if not _B64TOKEN.match(text):
+        raise FetchFailure(f"{issuer} gave a token with characters that no bearer token may hold (RFC 6750 2.1)")
+    return text
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +64,8 @@ class Minted:
     """What a good reply holds. `life_s` counts from the start of the fetch and is above zero; None is a
     key that does not expire.
 
-    `no_expiry_at` is the configured path that told no expiry where nothing else told one either.
+    `no_expiry_at` is the configured path that told no expiry where nothing else told one either. `doubted_s` is the
+    lifetime that was told, where it is implausible and `life_s` is another one.
     """
 
     text: str = field(repr=False)
@@ -49,6 +73,19 @@ class Minted:
     kind: Kind
     told_by: ToldBy
     no_expiry_at: str | None = None
+    doubted_s: float | None = None
+
+    def token(self, born_s: float) -> Token:
+        """Return it as the token of a fetch that began at `born_s` (Clock.now)."""
+        return Token(
+            Secret(self.text),
+            born_s,
+            self.life_s,
+            self.kind,
+            self.told_by,
+            self.no_expiry_at,
+            doubted_s=self.doubted_s,
+        )
 
 
 def read(reply: Reply, terms: Terms, wall_s: float, mask: Mask) -> Minted:
@@ -67,9 +104,9 @@ def read(reply: Reply, terms: Terms, wall_s: float, mask: Mask) -> Minted:
         raise failure or FetchFailure(_no_token(document, found, terms), unclear=terms.by_login)
     text = bearer(found, terms.issuer)
     told = told_life(document, home, terms.paths)
-    life_s, told_by = _life(text, told, reply, terms, wall_s)
+    life_s, told_by, doubted_s = _life(text, told, reply, terms, wall_s)
     unheard = expiry_path(terms.paths) if told is None and told_by is ToldBy.DEFAULT else None
-    return Minted(text, life_s, Kind.JWT if is_jwt(text) else Kind.OPAQUE, told_by, unheard)
+    return Minted(text, life_s, Kind.JWT if is_jwt(text) else Kind.OPAQUE, told_by, unheard, doubted_s)
 
 
 def _refused(reply: Reply, terms: Terms, wall_s: float, mask: Mask) -> FetchFailure:
@@ -134,8 +171,10 @@ def _no_token(document: Any, found: Any, terms: Terms) -> str:
     return f"{terms.issuer} answered without a token{where}; the reply has {names}{place}"
 
 
-def _life(text: str, told: Life | Moment | None, reply: Reply, terms: Terms, wall_s: float) -> tuple[float, ToldBy]:
-    """How long the token lives and who says so.
+def _life(
+    text: str, told: Life | Moment | None, reply: Reply, terms: Terms, wall_s: float
+) -> tuple[float, ToldBy, float | None]:
+    """How long the token lives, who says so, and what was said where that is implausible.
 
     Of a JWT's own end and the reply's the earlier counts. The reply's alone is believed up to
     `max_ttl_s`: a life of five minutes that is announced as 300000 must not become three days. A moment that has passed
@@ -149,12 +188,16 @@ def _life(text: str, told: Life | Moment | None, reply: Reply, terms: Terms, wal
         )
     own_s = jwt_life_s(text, date_s, wall_s)
     if own_s is not None:
-        return _earlier(text, own_s, told)
+        span = jwt_span(text)
+        return *_earlier(text, own_s, told), own_s * 1000 if span is not None and span.is_guess else None
     if isinstance(told, Moment):
         told = Life(told.epoch_s - wall_s if date_s is None else certain_s(told.epoch_s, date_s))
-    if told is None or told.seconds <= 0:
-        return terms.default_ttl_s, ToldBy.DEFAULT
-    return min(told.seconds, terms.max_ttl_s), ToldBy.REPLY
+    if told is None:
+        return terms.default_ttl_s, ToldBy.DEFAULT, None
+    if told.seconds <= 0:
+        return terms.default_ttl_s, ToldBy.DEFAULT, told.seconds
+    is_too_long = told.seconds > terms.max_ttl_s
+    return min(told.seconds, terms.max_ttl_s), ToldBy.REPLY, told.seconds if is_too_long else None
 
 
 def _earlier(text: str, own_s: float, told: Life | Moment | None) -> tuple[float, ToldBy]:
@@ -171,3 +214,133 @@ def _earlier(text: str, own_s: float, told: Life | Moment | None) -> tuple[float
     if told_s is not None and 0 < told_s < own_s - cut_off_s(own_s):
         return told_s, ToldBy.REPLY
     return own_s, ToldBy.REPLY if span is not None and span.is_guess else ToldBy.JWT
+
+
+EXEC_CREDENTIAL = ReplyPaths(token="status.token", expires_at="status.expirationTimestamp")  # noqa: S106 - a path
+"""kubernetes.io/docs/reference/config-api/client-authentication.v1: RFC 3339, or nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """Clock.wall at the reading; and when the text came to this machine, where a change of it is noticed.
+
+    Such a text's token lasts until it changes where nothing tells its life, and one that has expired
+    is not asked for again before.
+    """
+
+    wall_s: float
+    written_s: float | None = None
+
+    @property
+    def watched(self) -> bool:
+        return self.written_s is not None
+
+
+def read_document(text: str, terms: Terms, at_s: Moments, mask: Mask) -> Minted:
+    """The token of a JSON document, or of a text that is one; raises FetchFailure.
+
+    Unlike an issuer's reply the text may be old: a life that has passed is over, whatever the clocks.
+    """
+    document = _local_document(text, terms)
+    if _kind(document) == "ExecCredential":
+        terms = replace(terms, paths=EXEC_CREDENTIAL, credential="")
+    found, home = found_token(document, terms.paths, plain_text=True)
+    if denies(document) or not is_text(found):
+        raise _refusal(document, terms, mask) or FetchFailure(_no_local_token(document, found, terms))
+    token = bearer(found, terms.issuer)
+    told = told_life(document, home, terms.paths)
+    left_s, told_by = _left(token, told, terms, at_s)
+    unheard = expiry_path(terms.paths) if told_by is ToldBy.DEFAULT else None
+    return Minted(token, left_s, Kind.JWT if is_jwt(token) else Kind.OPAQUE, told_by, unheard)
+
+
+def read_key(text: str, issuer: str, at_s: Moments) -> Minted:
+    """A text that is a token as a whole: a JWT with its `exp`, or a key without an end; raises FetchFailure.
+
+    Keys are no OAuth tokens: any visible ASCII goes (`1|abc` is a key).
+    """
+    key = bare(text)
+    if not key:
+        raise FetchFailure(f"{issuer} is empty")
+    if any(not "!" <= c <= "~" for c in key):
+        raise FetchFailure(f"{issuer} holds a space, a line break or a character beyond ASCII", definite=True)
+    left_s = jwt_left_s(key, at_s.wall_s, at_s.written_s)
+    if left_s is None:
+        return Minted(key, None, Kind.JWT if is_jwt(key) else Kind.KEY, ToldBy.NOBODY)
+    if left_s <= 0:
+        raise _expired(issuer, left_s, definite=True)
+    return Minted(key, left_s, Kind.JWT, ToldBy.JWT)
+
+
+def is_document(text: str) -> bool:
+    """Whether `text` wants to be JSON."""
+    return text.lstrip()[:1] in ("{", "[", '"')
+
+
+def _local_document(text: str, terms: Terms) -> Any:
+    if not text.strip():
+        raise FetchFailure(f"{terms.issuer} is empty")
+    if not is_document(text):
+        if terms.paths.token is not None:
+            raise FetchFailure(f"{terms.issuer} is no JSON, so nothing stands at {terms.paths.token}")
+        return text
+    try:
+        return document_of(text)
+    except NotJson:
+        raise FetchFailure(f"{terms.issuer} begins like JSON and is none") from None
+
+
+def _kind(document: Any) -> Any:
+    return at(document, "kind") if isinstance(document, dict) else None
+
+
+def _refusal(document: Any, terms: Terms, mask: Mask) -> FetchFailure | None:
+    found = objection(document)
+    if found is None:
+        return None
+    refused = REFUSED if found.definite else ""
+    words = f"{refused}{terms.issuer} holds an error: {quoted(found, mask)}"
+    return FetchFailure(words, definite=found.definite, unclear=not found.passing)
+
+
+def _no_local_token(document: Any, found: Any, terms: Terms) -> str:
+    where = f" at {terms.paths.token}" if terms.paths.token else ""
+    if found is not None and not isinstance(found, str | dict | list):
+        return f"{terms.issuer} holds a token{where} that is not text"
+    names = ordinary_names(document)
+    if not names:
+        return f"{terms.issuer} holds no token{where}"
+    return f"{terms.issuer} holds no token{where}; it has {names}{names_its_place(terms.credential)}"
+
+
+def _left(token: str, told: Life | Moment | None, terms: Terms, at_s: Moments) -> tuple[float | None, ToldBy]:
+    """How long the token lives from now on and who says so: the earlier end of a JWT's own and the document's,
+    which alone is believed up to `max_ttl_s`.
+    """
+    own_s = jwt_left_s(token, at_s.wall_s, at_s.written_s)
+    told_s = None if told is None else _told_left_s(told, at_s)
+    if own_s is None and told_s is None:
+        return _untold(terms, at_s)
+    left_s, told_by = own_s or 0.0, ToldBy.JWT
+    if told_s is not None and (own_s is None or told_s < own_s - cut_off_s(own_s)):
+        left_s, told_by = told_s if own_s is not None else min(told_s, terms.max_ttl_s), ToldBy.REPLY
+    if left_s <= 0:
+        raise _expired(terms.issuer, left_s, definite=at_s.watched)
+    return left_s, told_by
+
+
+def _untold(terms: Terms, at_s: Moments) -> tuple[float | None, ToldBy]:
+    if at_s.watched and expiry_path(terms.paths) is None:
+        return None, ToldBy.NOBODY
+    return terms.default_ttl_s, ToldBy.DEFAULT
+
+
+def _told_left_s(told: Life | Moment, at_s: Moments) -> float:
+    """A moment is on our clock, for there is no other; a life began when the text was written."""
+    if isinstance(told, Moment):
+        return told.epoch_s - at_s.wall_s
+    return told.seconds if at_s.written_s is None else told.seconds - max(0.0, at_s.wall_s - at_s.written_s)
+
+
+def _expired(issuer: str, left_s: float, *, definite: bool) -> FetchFailure:
+    return FetchFailure(f"{issuer} holds a token that expired {-left_s:.0f} s ago", definite=definite, quick=False)

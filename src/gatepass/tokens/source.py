@@ -109,6 +109,6 @@ def _local(name: str, settings: Local, clock: Clock) -> TokenSource:
 
             return FileSource(name, settings, clock)
         case EnvCredential():
-            from gatepass.tokens.environment import EnvSource
+            from gatepass.tokens.static import EnvSource
 
             return EnvSource(name, settings, clock)

@@ -1,12 +1,13 @@
-"""A key that does not expire; where it stands in a file, the file may be replaced."""
+"""A key or token of the configuration: a value, a file's content or an environment variable."""
 
 from __future__ import annotations
 
 from gatepass.call import Secret
+from gatepass.config.credential.env import EnvCredential
 from gatepass.runtime import Clock
-from gatepass.tokens.bearer import bare
 from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.life import Kind, Token, ToldBy
+from gatepass.tokens.reading import Moments, bare, read_key
 from gatepass.tokens.secret import revealed
 
 
@@ -36,3 +37,22 @@ class StaticSource:
                 f"{self._setting} holds a space, a line break or a character beyond ASCII", definite=True
             )
         return Token(Secret(text), self._clock.now(), None, Kind.KEY, ToldBy.NOBODY)
+
+
+class EnvSource:
+    def __init__(self, name: str, settings: EnvCredential, clock: Clock) -> None:
+        self._name = name
+        self._variable = settings.variable
+        self._clock = clock
+
+    def __repr__(self) -> str:
+        return f"EnvSource({self._name})"
+
+    def secrets(self) -> tuple[Secret, ...]:
+        return (self._variable,)
+
+    async def fetch(self) -> Token:
+        """The value; raises FetchFailure where no header could hold it, or it is a JWT that has expired."""
+        issuer = f"the environment variable {self._variable.name}"
+        minted = read_key(self._variable.reveal(), issuer, Moments(self._clock.wall()))
+        return minted.token(self._clock.now())

@@ -12,10 +12,9 @@ import pytest
 from gatepass.config.credential.file import FileCredential
 from gatepass.observe.redaction import KEPT, MASK, Redactor
 from gatepass.tokens import FetchFailure, Token, TokenHolder, TokenReissued
-from gatepass.tokens.file import FileSource
+from gatepass.tokens.file import SETTLED_S, FileSource, WatchedFile, Written
 from gatepass.tokens.holder import WATCH_S
 from gatepass.tokens.life import STALE_SHARE, Kind, ToldBy
-from gatepass.tokens.watched import SETTLED_S, WatchedFile, Written
 from tests.unit.clock import DrivenClock
 from tests.unit.tokens.scripted import signed
 

@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 
 from gatepass.config.credential.reply import ReplyPaths
 from gatepass.tokens.failure import FetchFailure
-from gatepass.tokens.held import Moments, read_document, read_key
 from gatepass.tokens.life import Kind, ToldBy
-from gatepass.tokens.reading import Minted, Terms
+from gatepass.tokens.reading import Minted, Moments, Terms, read_document, read_key
 from tests.unit.tokens.scripted import signed
 
 NOW = 1_800_000_000.0

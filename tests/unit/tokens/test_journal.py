@@ -39,3 +39,10 @@ def test_what_a_source_signs_in_with_changes_with_its_secrets_alone(journal):
     first = journal.learn((Secret("one-secret"), Secret("x")))
     assert journal.learn((Secret("one-secret"), Secret("x"))) == first
     assert journal.learn((Secret("one-secret"), Secret("y"))) != first
+
+
+def test_an_implausible_lifetime_is_told_once_until_a_plausible_one_comes(journal, caplog):
+    for doubted_s in (300_000.0, 299_000.0, None, 300_000.0):
+        journal.fetched(Token(Secret("a-token-of-some-length"), 0.0, 3600.0, doubted_s=doubted_s), 0.1)
+    told = {"credential": "corp", "told_s": 300_000, "life_s": 3600.0}
+    assert [(r.getMessage(), r.fields) for r in caplog.records] == [("lifetime_implausible", told)] * 2

@@ -52,7 +52,7 @@ FAULTS: dict[str, Turn] = {
     "empty": Answer(body=b""),
     "null": answer({"access_token": None, "expires_in": 300}),
     "crlf": answer({"access_token": "abc\r\nx-evil: 1"}),
-    "code": answer({"code": 10001, "msg": "busy"}),
+    "code": answer({"code": 50301, "msg": "busy"}),
     "redirect": Answer(302, b"", ((b"location", b"https://login.example/"),)),
     "huge": Answer(pieces=[b"x" * 65_537]),
     "dead": answer({"access_token": "dead", "expires_in": 0}),
@@ -227,7 +227,7 @@ async def test_t5_retry_after_reaches_the_caller():
         ("empty", "sso.example answered 200 with an empty body"),
         ("null", "sso.example answered without a token; the reply has access_token, expires_in"),
         ("crlf", "sso.example gave a token with characters that no bearer token may hold (RFC 6750 2.1)"),
-        ("code", "sso.example answered 200 with an error: 10001: busy"),
+        ("code", "sso.example answered 200 with an error: 50301: busy"),
         (
             "invalid_client",
             f"{REFUSED}sso.example answered 401: invalid_client: No; tried again in 27 s{RESTART}",

@@ -10,11 +10,10 @@ from hypothesis import strategies as st
 
 from gatepass.call import Secret
 from gatepass.config.credential.reply import ReplyPaths
-from gatepass.tokens.bearer import bearer
 from gatepass.tokens.document import LIFE_NAMES, MOMENT_NAMES, at
 from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.life import Kind, Token, ToldBy
-from gatepass.tokens.reading import Minted, Terms, read
+from gatepass.tokens.reading import Minted, Terms, bearer, read
 from gatepass.tokens.reply import Reply
 from tests.unit.tokens.scripted import JSON, date, signed
 
@@ -563,3 +562,23 @@ def test_a_life_that_cannot_be_believed_is_capped_or_read_as_what_it_must_be(tol
 def test_a_jwt_that_counts_milliseconds_is_no_token_of_three_days():
     text = signed(iat=int(NOW * 1000), exp=int((NOW + 300) * 1000))
     assert minted({"token": text}) == (text, 300.0, "jwt")
+
+
+@pytest.mark.parametrize(
+    ("life", "life_s", "doubted_s"),
+    [
+        ({"expires_in": 300}, 300.0, None),
+        ({"expires_in": 300_000}, 3600.0, 300_000.0),
+        ({"expires_at": NOW - 7200}, 240.0, -7200.0),
+        ({}, 240.0, None),
+    ],
+)
+def test_a_lifetime_that_is_implausible_is_kept_for_the_log(life, life_s, doubted_s):
+    minted = read(said({"access_token": "abc", **life}), OAUTH2, NOW, str)
+    assert (minted.life_s, minted.doubted_s) == (life_s, doubted_s)
+    assert minted.token(5.0).doubted_s == doubted_s
+
+
+def test_a_jwt_whose_life_was_counted_in_milliseconds_is_implausible():
+    minted = read(said({"access_token": signed(iat=NOW, exp=NOW + 300_000)}), OAUTH2, NOW, str)
+    assert (minted.life_s, minted.doubted_s) == (300.0, 300_000.0)

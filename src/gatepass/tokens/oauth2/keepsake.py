@@ -14,7 +14,7 @@ from gatepass.call import Secret
 from gatepass.config.references import UnresolvedReference, read_file
 from gatepass.runtime import Clock, sleep, timeout
 from gatepass.tokens.failure import FetchFailure
-from gatepass.tokens.watched import WatchedFile
+from gatepass.tokens.file import WatchedFile
 
 _MARKS = 10_000
 

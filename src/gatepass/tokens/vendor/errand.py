@@ -14,12 +14,11 @@ from gatepass.call import Headers, Request, Secret, header
 from gatepass.config.credential.base import Credential
 from gatepass.observe.redaction import Redactor
 from gatepass.runtime import Clock, timeout
-from gatepass.tokens.bearer import bearer
 from gatepass.tokens.expiry import is_jwt, jwt_life_s
 from gatepass.tokens.failure import FetchFailure, setting
 from gatepass.tokens.issuer import HEADERS, Heard, Issuer, host_of
 from gatepass.tokens.life import WHOLE_SECOND_S, Kind, Token, ToldBy
-from gatepass.tokens.reading import Terms
+from gatepass.tokens.reading import Terms, bearer
 from gatepass.tokens.reply import Reply, folded
 from gatepass.tokens.secret import readable
 
