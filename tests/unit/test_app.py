@@ -245,3 +245,28 @@ def test_the_process_is_the_hosts():
     """Collection, allocator, signals, log handlers and the event loop: `gatepass serve` alone sets them."""
     done = subprocess.run([sys.executable, "-c", UNTOUCHED], capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_hosts_own_routes_and_middleware_work():
+    app = app_of()
+    seen: list[str] = []
+
+    class Middleware:
+        def __init__(self, inner: Any) -> None:
+            self.inner = inner
+
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            seen.append(scope["type"])
+            await self.inner(scope, receive, send)
+
+    app.add_middleware(Middleware)
+
+    @app.get("/mine")
+    def mine() -> str:
+        return "the host's"
+
+    with local_client(app) as client:
+        assert client.get("/mine").json() == "the host's"
+        assert client.get("/v1/models").status_code == 200
+        assert client.get("/mine/").json()["error"]["code"] == "unknown_path"
+    assert seen == ["lifespan", "http", "http", "http"]
