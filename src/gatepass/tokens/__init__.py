@@ -1,6 +1,6 @@
-"""Tokens that are there when they are needed: sources mint them, a holder keeps one alive.
+"""Tokens for upstreams: sources fetch them, a holder keeps one ready, processes that share a store share it.
 
-A small library of its own: it wants a Transport, a Clock and a Redactor, and knows no web framework.
+Exports TokenHolder and what its callers name. Imports no web framework and nothing of the request path.
 """
 
 from gatepass.tokens.failure import FetchFailure, TokenReissued

@@ -588,7 +588,7 @@ def on_one_store(issuer: ScriptedIssuer, store: MemoryStore) -> SharedSource:
 
 async def test_a_process_whose_fetch_failed_lets_another_lead_first():
     """It tries again at the same moment, and gets the token of the other, which reaches the issuer."""
-    issuer = scripted(Broken(), otherwise=Mint(delay_s=0.5))
+    issuer = scripted(Broken(), otherwise=Mint(delay_s=0.2))
     store = MemoryStore(issuer.clock)
     failed, other = on_one_store(issuer, store), on_one_store(issuer, store)
     assert "no connection" in (await failure_of(failed.fetch())).reason
