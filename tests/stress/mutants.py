@@ -339,15 +339,17 @@ class Copies:
 
 
 def run(chosen: Sequence[tuple[int, Mutant]], jobs: int) -> list[int]:
-    """Plant them all; the numbers of the survivors. Ends the process where the tests fail without any mutant."""
-    areas = list(dict.fromkeys(mutant.area for _, mutant in chosen))
+    """Plant them all; the numbers of the survivors. An area whose tests fail without one is left out."""
+    areas, broken = list(dict.fromkeys(mutant.area for _, mutant in chosen)), set()
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(jobs) as pool:
         copies = Copies(Path(folder), jobs)
         for area, (failure, took_s) in zip(areas, pool.map(copies.clean, areas), strict=True):
+            told = f"fail without a mutant, so it is left out: {failure}" if failure else f"pass in {took_s:.0f} s"
+            print(f"{area.name}: its tests {told}", flush=True)
             if failure:
-                sys.exit(f"{area.name}: the tests fail without a mutant: {failure}")
-            print(f"{area.name}: its tests pass in {took_s:.0f} s", flush=True)
-        survivors = []
+                broken.add(area)
+        survivors = [number for number, mutant in chosen if mutant.area in broken]
+        chosen = [(number, mutant) for number, mutant in chosen if mutant.area not in broken]
         results = pool.map(copies.planted, [mutant for _, mutant in chosen])
         for (number, mutant), (failure, took_s) in zip(chosen, results, strict=True):
             print(f"{shown(number, mutant)}\n      {failure or 'SURVIVES'} ({took_s:.0f} s)", flush=True)
