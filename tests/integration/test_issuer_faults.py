@@ -38,7 +38,7 @@ from tests.waiting import at_rest, until
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 STREAMED = {**HELLO, "stream": True}
-TIMEOUT_S = 0.6
+TIMEOUT_S = 1.5
 GOOD = Send(reply(COMPLETION))
 
 
