@@ -35,9 +35,9 @@ async def test_a_token_is_not_used_from_the_very_moment_on_at_which_its_margin_b
 
 @pytest.mark.parametrize(("early_s", "usable"), [(TICK_S, True), (0.0, False)])
 async def test_a_token_that_comes_at_the_moment_at_which_its_margin_begins_is_dead_on_arrival(early_s, usable):
-    """10 s to live, 5 % of them its margin."""
-    async with kept(Mint(life=10, delay_s=9.5 - early_s)) as it:
-        await it.clock.advance(9.5 - early_s)
+    """5 s to live, 5 % of them its margin."""
+    async with kept(Mint(life=5, delay_s=4.75 - early_s)) as it:
+        await it.clock.advance(4.75 - early_s)
         assert it.holder.usable is usable
         assert it.holder.status().failing is not usable
         assert ("dead on arrival" in (it.holder.status().last_error or "")) is not usable
