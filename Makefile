@@ -38,10 +38,10 @@ demo: setup ## Run the main job on embedded servers; ONCE=1 ends by itself
 	@$(BIN)/gatepass demo $(if $(ONCE),--once)
 
 test: setup ## Every test that needs Python alone: unit, integration, documentation, golden files, fuzz
-	$(PYTEST)
+	$(PYTEST) $(if $(COVERAGE),--cov --cov-report=term)
 
-coverage: setup ## The same tests, with the share of the code that they run
-	$(PYTEST) --cov --cov-report=term
+coverage: ## The same tests, with the share of the code that they run
+	@$(MAKE) --no-print-directory test COVERAGE=1
 
 check: lint types layers test ## lint, types, layers and the tests
 
