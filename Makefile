@@ -8,7 +8,8 @@ PYTHONS ?= python3.11 python3.12 python3.13 python3.14
 # Half of the integration tests wait for a socket or a timer: two processes per core. Each file stays in one process,
 # so that the servers of its module start once.
 JOBS   ?= $(shell expr 2 \* $$(nproc))
-PYTEST := $(BIN)/pytest -n $(JOBS) --dist loadfile
+# Large bodies go back to the system when they are freed, so that one test's memory does not count for the next.
+PYTEST := MALLOC_MMAP_THRESHOLD_=1048576 MALLOC_TRIM_THRESHOLD_=1048576 $(BIN)/pytest -n $(JOBS) --dist loadfile
 UV     := $(shell command -v uv 2>/dev/null)
 
 .DEFAULT_GOAL := help

@@ -21,8 +21,7 @@ from gatepass.admission.doors import Doors
 from gatepass.admission.keys import key_texts
 from gatepass.call import Call, Timeouts
 from gatepass.config.checks import carry_of
-from gatepass.config.credential.kinds import AnyCredential
-from gatepass.config.credential.place import place_of
+from gatepass.config.credential.kinds import AnyCredential, place_of
 from gatepass.config.model import Config
 from gatepass.config.upstream import Upstream
 from gatepass.live import Live

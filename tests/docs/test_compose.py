@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from gatepass.config.credential.base import HttpReply
 from gatepass.config.credential.http_json import HttpJsonCredential
 from gatepass.config.credential.oauth2 import Oauth2Credential
-from gatepass.config.credential.reply import HttpReply
 from gatepass.config.environment import read_environment
 from gatepass.config.model import Config
 from gatepass.config.server import Server

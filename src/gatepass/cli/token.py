@@ -153,7 +153,7 @@ def report(
     config: Config, name: str, token: Token, status: Status, took_s: float, wall_s: float
 ) -> Iterator[tuple[str, str]]:
     """What is known of `token`, as labels and texts; the token itself is not among them."""
-    from gatepass.config.credential.place import place_of
+    from gatepass.config.credential.kinds import place_of
     from gatepass.tokens.expiry import safe_claims
 
     credential = config.credentials[name]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path as FilePath
 from typing import Any
 
-from gatepass.config.credential.extra import checked_extra
+from gatepass.config.credential.base import checked_extra
 from gatepass.config.credential.oauth2 import method_of
 from gatepass.config.document import matches
 from gatepass.config.problem import Path

@@ -9,12 +9,10 @@ from typing import TypeVar
 from urllib.parse import unquote, urlsplit
 
 from gatepass.call import Secret
-from gatepass.config.credential.aws_bedrock import AwsBedrockCredential
 from gatepass.config.credential.base import Credential
-from gatepass.config.credential.entra import EntraCredential
-from gatepass.config.credential.google import GoogleCredential
 from gatepass.config.credential.http_json import HttpJsonCredential
 from gatepass.config.credential.oauth2 import Oauth2Credential
+from gatepass.config.credential.vendor import AwsBedrockCredential, EntraCredential, GoogleCredential
 from gatepass.config.model import Config
 from gatepass.config.upstream import Upstream
 from gatepass.config.url import checked_url

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from gatepass.call import Secret
 from gatepass.config.block import Block, Seconds, SecretText
-from gatepass.config.credential.extra import checked_extra
+from gatepass.config.credential.base import checked_extra
 from gatepass.config.url import is_loopback
 
 SCHEMES = ("valkey", "valkeys", "redis", "rediss")

@@ -11,8 +11,8 @@ from pydantic_core import ErrorDetails
 
 from gatepass.config.block import BASE_PATH, HASH, HEADER_NAME, NAME
 from gatepass.config.carry import FIELD_NAME, PARAMETER
-from gatepass.config.credential.exec import VARIABLE
 from gatepass.config.credential.kinds import KINDS
+from gatepass.config.credential.local import VARIABLE
 from gatepass.config.document import lookup
 from gatepass.config.problem import Path
 from gatepass.config.profiles import ORIGIN

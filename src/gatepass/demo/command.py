@@ -8,7 +8,7 @@ import sys
 
 import click
 
-from gatepass.config.credential.extra import in_a_clone
+from gatepass.config.credential.base import in_a_clone
 
 
 @click.command()

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from gatepass.config.checks import ALONE, is_alone
-from gatepass.config.credential.kinds import AnyCredential
-from gatepass.config.credential.place import place_of
+from gatepass.config.credential.kinds import AnyCredential, place_of
 from gatepass.doctor.finding import Check, Outcome
 from gatepass.errors import TokenUnavailable
 from gatepass.gate import Gate

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from gatepass.config.credential.reply import ReplyPaths
+from gatepass.config.credential.base import ReplyPaths
 from gatepass.tokens.expiry import Life, Moment, announced
 
 TOKEN_NAMES = ("access_token", "accessToken", "token", "jwt", "value")

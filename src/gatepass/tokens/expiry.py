@@ -13,7 +13,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from gatepass.call import Headers, header
-from gatepass.config.credential.reply import Unit
+from gatepass.config.credential.base import Unit
 from gatepass.tokens.life import LONGEST_S, WHOLE_SECOND_S
 
 EPOCH_S = 1e9

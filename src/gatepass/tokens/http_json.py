@@ -17,8 +17,15 @@ from urllib.parse import urlencode, urlsplit
 import httpx2
 
 from gatepass.call import Request, Secret
-from gatepass.config.credential.http_json import Basic, HttpJsonCredential
-from gatepass.config.credential.sign import MOMENTS, SIGNATURE, Sign, with_values, with_values_in
+from gatepass.config.credential.http_json import (
+    MOMENTS,
+    SIGNATURE,
+    Basic,
+    HttpJsonCredential,
+    Sign,
+    with_values,
+    with_values_in,
+)
 from gatepass.config.references import Reference
 from gatepass.runtime import Clock
 from gatepass.tokens.failure import FetchFailure

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gatepass.call import Secret, header
-from gatepass.config.credential.reply import ReplyPaths
+from gatepass.config.credential.base import ReplyPaths
 from gatepass.tokens.document import at, expiry_path, found_token, is_text, ordinary_names, told_life
 from gatepass.tokens.expiry import Life, Moment, certain_s, date_of, is_jwt, jwt_left_s, jwt_life_s, jwt_span
 from gatepass.tokens.failure import FetchFailure, look_at, names_its_place

@@ -5,17 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from gatepass.call import Secret
-from gatepass.config.credential.api_key import ApiKeyCredential
-from gatepass.config.credential.aws_bedrock import AwsBedrockCredential
-from gatepass.config.credential.entra import EntraCredential
-from gatepass.config.credential.env import EnvCredential
-from gatepass.config.credential.exec import ExecCredential
-from gatepass.config.credential.file import FileCredential
-from gatepass.config.credential.google import GoogleCredential
 from gatepass.config.credential.http_json import HttpJsonCredential
 from gatepass.config.credential.kinds import AnyCredential
+from gatepass.config.credential.local import (
+    ApiKeyCredential,
+    EnvCredential,
+    ExecCredential,
+    FileCredential,
+    StaticCredential,
+)
 from gatepass.config.credential.oauth2 import Oauth2Credential
-from gatepass.config.credential.static import StaticCredential
+from gatepass.config.credential.vendor import AwsBedrockCredential, EntraCredential, GoogleCredential
 from gatepass.runtime import Clock
 from gatepass.tokens.life import Token
 from gatepass.tokens.oauth2.keepsake import Keepsake

@@ -2,7 +2,7 @@ import pytest
 from pydantic import ValidationError
 
 from gatepass.config.carry import BEARER, Carry
-from gatepass.config.credential.static import StaticCredential
+from gatepass.config.credential.local import StaticCredential
 
 FIXED = "holds no {token}: that is where the token goes; a fixed value belongs under upstreams"
 UNFIT = "begins or ends with a space, or holds a line break or a character beyond ASCII"

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from gatepass.config.checks import IN_PLAIN_SIGHT
 from gatepass.config.credential.http_json import HttpJsonCredential
 from gatepass.config.credential.kinds import KINDS
-from gatepass.config.credential.static import StaticCredential
+from gatepass.config.credential.local import StaticCredential
 from gatepass.config.load import load
 from gatepass.config.model import Config
 from gatepass.config.problem import ConfigError

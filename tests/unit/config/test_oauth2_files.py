@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gatepass.config.certificates import NO_DIRECTORY, UNWRITABLE, unusable_files
-from gatepass.config.credential.extra import how_to_install
+from gatepass.config.credential.base import how_to_install
 from gatepass.config.references import Reference
 from gatepass.config.signing_key import FOREIGN_CERTIFICATE, NO_CERTIFICATE, NO_KEY, SHORT_SECRET
 from tests.unit.tokens.keys import certificate_pem, private_pem

@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from gatepass.call import Secret
-from gatepass.config.credential.extra import how_to_install
+from gatepass.config.credential.base import how_to_install
 from gatepass.config.store import StoreSettings
 
 KEY = Secret("k" * 32)
@@ -100,7 +100,7 @@ def test_a_password_goes_over_loopback_over_tls_or_where_it_is_allowed(settings)
 def test_without_its_library_it_says_what_to_install(monkeypatch):
     real = util.find_spec
     monkeypatch.setattr(
-        "gatepass.config.credential.extra.find_spec", lambda name: None if name == "valkey" else real(name)
+        "gatepass.config.credential.base.find_spec", lambda name: None if name == "valkey" else real(name)
     )
     assert how_to_install("valkey") in refusal()
 

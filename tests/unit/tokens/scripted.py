@@ -18,8 +18,8 @@ import jwt
 
 from gatepass.call import Headers, Request, Secret
 from gatepass.config.credential.http_json import HttpJsonCredential
+from gatepass.config.credential.local import StaticCredential
 from gatepass.config.credential.oauth2 import Oauth2Credential
-from gatepass.config.credential.static import StaticCredential
 from gatepass.errors import Fault, TransportFault
 from gatepass.observe.redaction import Redactor
 from gatepass.runtime import sleep

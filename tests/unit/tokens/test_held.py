@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatepass.config.credential.reply import ReplyPaths
+from gatepass.config.credential.base import ReplyPaths
 from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.life import Kind, ToldBy
 from gatepass.tokens.reading import Minted, Moments, Terms, read_document, read_key

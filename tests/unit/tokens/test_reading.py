@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gatepass.call import Secret
-from gatepass.config.credential.reply import ReplyPaths
+from gatepass.config.credential.base import ReplyPaths
 from gatepass.tokens.document import LIFE_NAMES, MOMENT_NAMES, at
 from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.life import Kind, Token, ToldBy

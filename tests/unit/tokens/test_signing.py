@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from gatepass.call import Request, Secret
-from gatepass.config.credential.sign import Sign
+from gatepass.config.credential.http_json import Sign
 from gatepass.config.references import resolve
 from gatepass.tokens.http_json import NONCE_BYTES, Draft, HttpJsonSource, fresh_nonce, moments, signature, signed
 from tests.unit.clock import DrivenClock

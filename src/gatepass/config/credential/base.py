@@ -1,9 +1,14 @@
-"""What every credential has, whatever mints its tokens."""
+"""What all kinds of credential share: their common settings, where a reply holds the token, and libraries of extras."""
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
 from gatepass.config.block import Block, Seconds
-from gatepass.config.carry import BEARER, Carry
+from gatepass.config.carry import BEARER, FIELD_NAME, Carry
 from gatepass.config.network import Network
 
 
@@ -32,3 +37,61 @@ class Credential(Block):
     def carried(self) -> Carry:
         """How its token is shown where the upstream does not say otherwise."""
         return self.carry or self.usual_carry
+
+
+def checked_extra(module: str, extra: str, kind: str) -> None:
+    """Raises ValueError, which says what to install, where `module` of the extra is missing. Imports nothing."""
+    if not _is_there(module):
+        raise ValueError(f"{kind} needs a library that is not installed: {how_to_install(extra)}")
+
+
+def how_to_install(extra: str) -> str:
+    """What works: no index has a package called gatepass, and whoever registered one could say anything in it."""
+    return f"{in_a_clone(extra)}, for the image docker build --build-arg EXTRAS={extra}"
+
+
+def in_a_clone(extra: str) -> str:
+    return f"in a clone pip install '.[{extra}]'"
+
+
+def _is_there(module: str) -> bool:
+    """find_spec imports the parents of a dotted name: `azure` and `google` are namespaces, which costs nothing."""
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+Unit = Literal["s", "ms"]
+
+
+class ReplyPaths(Block):
+    """Where the token and its life stand in a JSON document, as dotted paths: `data.token`."""
+
+    token: str | None = None
+    """None looks for the usual names: access_token, accessToken, token, jwt, value."""
+    expires_in: str | None = None
+    """A life; exclusive with `expires_at`."""
+    expires_at: str | None = None
+    """A moment: epoch seconds or milliseconds, ISO 8601 or an HTTP date."""
+    unit: Unit | None = None
+    """The unit of the number; None infers it from its size."""
+
+    @model_validator(mode="after")
+    def _one_expiry(self) -> Self:
+        if self.expires_in and self.expires_at:
+            raise ValueError("expires_in and expires_at exclude each other")
+        return self
+
+
+class HttpReply(ReplyPaths):
+    """As above, in a reply that comes by HTTP."""
+
+    header: Annotated[str, Field(pattern=FIELD_NAME)] | None = None
+    """A response header that holds the token, such as `X-Subject-Token`; exclusive with `token`."""
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if self.header and self.token:
+            raise ValueError("header and token exclude each other")
+        return self

@@ -21,7 +21,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
 from gatepass.call import Secret
-from gatepass.config.credential.aws_bedrock import AwsBedrockCredential
+from gatepass.config.credential.vendor import AwsBedrockCredential
 from gatepass.config.references import UnresolvedReference, read_file
 from gatepass.runtime import Clock
 from gatepass.tokens.failure import FetchFailure

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from gatepass.config.credential.extra import checked_extra, how_to_install
+from gatepass.config.credential.base import checked_extra, how_to_install
 
 ROOT = Path(__file__).parents[4]
 TOLD = (*ROOT.glob("src/**/*.py"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("deploy/*"), *ROOT.glob("*.md"))

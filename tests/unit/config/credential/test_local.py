@@ -7,10 +7,7 @@ from pydantic import ValidationError
 
 from gatepass.call import Secret
 from gatepass.config.carry import BEARER, Carry
-from gatepass.config.credential.api_key import ApiKeyCredential
-from gatepass.config.credential.env import EnvCredential, Variable
-from gatepass.config.credential.exec import ExecCredential
-from gatepass.config.credential.file import FileCredential
+from gatepass.config.credential.local import ApiKeyCredential, EnvCredential, ExecCredential, FileCredential, Variable
 from gatepass.config.references import Reference
 from tests.unit.config.credential.refused import refused
 

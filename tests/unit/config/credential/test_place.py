@@ -1,8 +1,7 @@
 import pytest
 from pydantic import TypeAdapter
 
-from gatepass.config.credential.kinds import KINDS, AnyCredential
-from gatepass.config.credential.place import HERE, place_of
+from gatepass.config.credential.kinds import HERE, KINDS, AnyCredential, place_of
 from gatepass.config.references import Reference
 
 CREDENTIAL = TypeAdapter(AnyCredential)

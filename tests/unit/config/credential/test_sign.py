@@ -4,8 +4,7 @@ from typing import Any
 
 import pytest
 
-from gatepass.config.credential.http_json import HttpJsonCredential
-from gatepass.config.credential.sign import is_place, names_in, with_values, with_values_in
+from gatepass.config.credential.http_json import HttpJsonCredential, is_place, names_in, with_values, with_values_in
 from gatepass.config.references import Reference
 from tests.unit.config.credential.refused import refused
 

@@ -7,9 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from gatepass.config.credential.aws_bedrock import AwsBedrockCredential
-from gatepass.config.credential.entra import EntraCredential
-from gatepass.config.credential.google import GoogleCredential
+from gatepass.config.credential.vendor import AwsBedrockCredential, EntraCredential, GoogleCredential
 from tests.unit.clock import DrivenClock
 from tests.unit.tokens.keys import private_pem
 
