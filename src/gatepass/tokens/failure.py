@@ -10,6 +10,8 @@ BY_VARIABLES = "token"
 """What the credential is called whose settings are variables of the environment."""
 VARIABLES = {"url": "GATEPASS_TOKEN_URL", "token_url": "GATEPASS_TOKEN_URL", "reply.token": "GATEPASS_TOKEN_PATH"}
 
+BUSY = "the refresh token is in use elsewhere, and was not free in time"
+
 
 class FetchFailure(Exception):
     """One try of a source failed. `reason` is for people: it names the issuer and holds no secret.

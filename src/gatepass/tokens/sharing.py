@@ -20,10 +20,9 @@ from gatepass.store.lease import LEASE_S, Lease
 from gatepass.store.seam import Reach, Reading, Store, StoreUnavailable
 from gatepass.store.snapshot import Snapshot
 from gatepass.tokens.backoff import DOUBT_LONGEST_S, PROBE_S, RETRY_AFTER_LONGEST_S, hold_s
-from gatepass.tokens.failure import FetchFailure
+from gatepass.tokens.failure import BUSY, FetchFailure
 from gatepass.tokens.life import Kind, Token, ToldBy
 from gatepass.tokens.oauth2.account import recipe_of
-from gatepass.tokens.oauth2.keepsake import BUSY
 from gatepass.tokens.recipe import recipe
 from gatepass.tokens.source import TokenSource
 

@@ -18,12 +18,13 @@ from gatepass.config.credential.oauth2 import Oauth2Credential
 from gatepass.config.credential.vendor import AwsBedrockCredential, EntraCredential, GoogleCredential
 from gatepass.runtime import Clock
 from gatepass.tokens.life import Token
-from gatepass.tokens.oauth2.keepsake import Keepsake
 from gatepass.tokens.static import StaticSource
 from gatepass.transport.tls import Trust
 
 if TYPE_CHECKING:
     import httpx2
+
+    from gatepass.tokens.oauth2.keepsake import Keepsake
 
 Local = StaticCredential | ApiKeyCredential | ExecCredential | FileCredential | EnvCredential
 """Credentials whose source asks nobody over a network."""

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from gatepass.tokens import FetchFailure
-from gatepass.tokens.oauth2.keepsake import BUSY, FileKeepsake, Keepsake, MemoryKeepsake
+from gatepass.tokens.failure import BUSY
+from gatepass.tokens.oauth2.keepsake import FileKeepsake, Keepsake, MemoryKeepsake
 from tests.unit.clock import DrivenClock, settle
 from tests.unit.tokens.scripted import failure_of
 

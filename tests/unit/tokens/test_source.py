@@ -69,8 +69,8 @@ def test_no_source_is_loaded_that_is_not_configured(loaded):
         "static": set(),
         "http_json": {"http_json", "issuer"},
         "exec": {"command"},
-        "oauth2": {"oauth2.source", "issuer"},
-        "oauth2 with a signed secret": {"oauth2.source", "oauth2.signer", "issuer"},
+        "oauth2": {"oauth2.source", "issuer", "file"},  # it watches its refresh token's file
+        "oauth2 with a signed secret": {"oauth2.source", "oauth2.signer", "issuer", "file"},
     }
 
 

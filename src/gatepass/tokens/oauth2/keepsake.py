@@ -13,7 +13,7 @@ from typing import Protocol
 from gatepass.call import Secret
 from gatepass.config.references import UnresolvedReference, read_file
 from gatepass.runtime import Clock, sleep, timeout
-from gatepass.tokens.failure import FetchFailure
+from gatepass.tokens.failure import BUSY, FetchFailure
 from gatepass.tokens.file import WatchedFile
 
 _MARKS = 10_000
@@ -45,7 +45,6 @@ class Handwriting:
 
 LOOK_AGAIN_S = 0.05
 """Between two looks at a lock that another process holds."""
-BUSY = "the refresh token is in use elsewhere, and was not free in time"
 
 
 class Keepsake(Protocol):
