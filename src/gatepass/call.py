@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from enum import StrEnum
+from typing import Any, Protocol
 
 import msgspec
 
@@ -60,24 +61,15 @@ class Secret:
         raise TypeError("a Secret does not leave the process")
 
 
-class Surface(str):
-    """The client's protocol: how its body is read and how it is told of an error. Compared by identity.
+class Surface(StrEnum):
+    """The client's protocol: how its body is read and how it is told of an error."""
 
-    No Enum: to name a member of one takes CPython 3.11 40 ns, and a request names twenty, 2 % of all it does.
-    """
-
-    __slots__ = ()
-
-    CHAT: ClassVar[Surface]
-    EMBEDDINGS: ClassVar[Surface]
-    RERANK: ClassVar[Surface]
-    RESPONSES: ClassVar[Surface]
-    MODELS: ClassVar[Surface]
-    RAW: ClassVar[Surface]
-
-
-Surface.CHAT, Surface.EMBEDDINGS, Surface.RERANK = Surface("chat"), Surface("embeddings"), Surface("rerank")
-Surface.RESPONSES, Surface.MODELS, Surface.RAW = Surface("responses"), Surface("models"), Surface("raw")
+    CHAT = "chat"
+    EMBEDDINGS = "embeddings"
+    RERANK = "rerank"
+    RESPONSES = "responses"
+    MODELS = "models"
+    RAW = "raw"
 
 
 @dataclass(frozen=True, slots=True)

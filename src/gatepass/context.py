@@ -186,7 +186,7 @@ class RequestContext(msgspec.Struct, eq=False):
     def record(self, outcome: str, duration_s: float) -> AccessRecord:
         """The access record of the finished request.
 
-        The values stand in the order of the fields: as keywords they take 3 µs, a fiftieth of a chat.
+        The values are in the order of the fields: keywords take 1.5 µs more (CPython 3.11), 1 % of a small chat.
         """
         inbound, call, error = self.inbound, self.call, self.error
         attempt = self.attempts[-1] if self.attempts else None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from functools import partial
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
 
@@ -34,11 +33,16 @@ class SystemClock:
     """The machine's time.
 
     CLOCK_BOOTTIME goes on in suspend where CLOCK_MONOTONIC stands still: a token that died
-    while a laptop slept must be seen as dead on wake. No frame of Python around either: a request asks seven times.
+    while a laptop slept must be seen as dead on wake.
     """
 
-    now = staticmethod(partial(time.clock_gettime, getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)))
-    wall = staticmethod(time.time)
+    _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+    def now(self) -> float:
+        return time.clock_gettime(self._CLOCK)
+
+    def wall(self) -> float:
+        return time.time()
 
     def call_later(self, delay_s: float, callback: Callable[[], object]) -> Timer:
         return asyncio.get_running_loop().call_later(delay_s, callback)
@@ -65,8 +69,6 @@ class Leash:
     _task: asyncio.Task[Any] | None = None
     _reason: BaseException | None = None
     _cancelling = 0
-    _loop: asyncio.AbstractEventLoop | None = None
-    """That of the task, where it is known: CPython 3.11 asks the kernel (getpid) whenever it looks for it."""
 
     @property
     def reason(self) -> BaseException | None:
@@ -79,7 +81,7 @@ class Leash:
             self._task.cancel()
 
     def __enter__(self) -> Self:
-        task = asyncio.current_task(self._loop)
+        task = asyncio.current_task()
         if task is None:
             raise RuntimeError("a Leash holds a task: enter it inside one")
         self._task, self._cancelling = task, task.cancelling()

@@ -12,17 +12,14 @@ from gatepass.errors import HeadTooLarge
 HEADER_FIELDS = 100
 HEAD_BYTES = 64 * 1024
 
-_HASH, _MARK = b"#?"
-"""As numbers: CPython 3.11 raises and drops a TypeError when it looks for bytes of one in bytes."""
-
 
 def path_of(target: bytes) -> str:
     """The path that `target` names, its percent-escapes decoded.
 
     Raises httptools.HttpParserError or UnicodeDecodeError where it names none.
     """
-    if target[:1] == b"/" and _HASH not in target:
-        path = target.partition(b"?")[0] if _MARK in target else target
+    if target.startswith(b"/") and b"#" not in target:
+        path = target.partition(b"?")[0]
     else:
         path = httptools.parse_url(target).path or b"/"
     text = path.decode("ascii")

@@ -23,6 +23,7 @@ _TEXT = re.compile(
 """A member whose value is free text. OpenAI pads each event with a random `obfuscation`."""
 
 _QUOTE, _BACKSLASH, _LF, _CR = b'"\\\n\r'
+"""Numbers, because three searches for bytes take 0.6 µs more (CPython 3.11): a tenth of an event."""
 
 _UNLIKE = b'"'
 """Stands for a text that disqualifies the run."""
@@ -49,23 +50,20 @@ class Template:
     __slots__ = (
         "_backslashed",
         "_head",
-        "_head_bytes",
         "_learned_at",
         "_mark",
         "_middles",
         "_news",
         "_patience",
         "_rest",
-        "_rest_bytes",
         "_seam_bytes",
         "_tail",
-        "_tail_bytes",
     )
 
     def __init__(self) -> None:
         self._patience, self._learned_at = _PATIENCE, 0
         self._head = self._tail = _NO_EVENT
-        self._head_bytes = self._tail_bytes = self._seam_bytes = len(_NO_EVENT)
+        self._seam_bytes = len(_NO_EVENT)
         self._news: tuple[bytes, int] | None = None
 
     def learn(self, block: bytes, events: int) -> None:
@@ -91,10 +89,9 @@ class Template:
 
     def _take(self, head: bytes, middles: tuple[bytes, ...], tail: bytes) -> None:
         self._head, self._middles, self._tail = head, middles, tail
-        self._head_bytes, self._tail_bytes = len(head), len(tail)
         seam = tail + head  # what stands between the texts of two events
         self._mark, self._rest = seam[:_MARK_BYTES], seam[_MARK_BYTES:]
-        self._seam_bytes, self._rest_bytes = len(seam), len(self._rest)
+        self._seam_bytes = len(seam)
         self._backslashed = tuple(b"\\" + after for after in (*middles, tail))
 
     def _covers(self, block: bytes) -> bool:
@@ -106,10 +103,10 @@ class Template:
         """How many events `run` is, if each is like this one; 0 as soon as any is not, or may not be."""
         if self._news is not None:
             self._study(*self._news)
-        head_bytes, tail_bytes, seam_bytes = self._head_bytes, self._tail_bytes, self._seam_bytes
-        if run[:head_bytes] != self._head or run[-tail_bytes:] != self._tail or len(run) < seam_bytes:
+        seam_bytes = self._seam_bytes
+        if not run.startswith(self._head) or not run.endswith(self._tail) or len(run) < seam_bytes:
             return 0
-        texts, count = run[head_bytes:-tail_bytes], 1
+        texts, count = run[len(self._head) : -len(self._tail)], 1
         if len(texts) >= seam_bytes or self._middles:
             fillings = self._fillings(texts) if len(texts) >= seam_bytes else [texts]
             texts = self._without_middles(fillings) if self._middles else b"".join(fillings)
@@ -123,8 +120,8 @@ class Template:
     def _fillings(self, inner: bytes) -> list[bytes]:
         """What stands between the seams."""
         first, *others = inner.split(self._mark)
-        rest, size = self._rest, self._rest_bytes
-        return [first, *[other[size:] if other.startswith(rest) else _UNLIKE for other in others]]
+        rest = self._rest
+        return [first, *[other[len(rest) :] if other.startswith(rest) else _UNLIKE for other in others]]
 
     def _without_middles(self, fillings: list[bytes]) -> bytes:
         """The texts of events with several holes."""

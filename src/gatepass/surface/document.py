@@ -45,7 +45,6 @@ _TOP_OF_INPUTS = msgspec.json.Decoder(_TopOfInputs)
 _TEXTS = re.compile(rb'"input"[ \t\r\n]*:[ \t\r\n]*\[[ \t\r\n]*"')
 _ROUTING = (b'"model"', b'"stream"')
 _MODEL = _ROUTING[:1]
-_UNSET = msgspec.UNSET
 _AT_BYTE = re.compile(r" \(byte (\d+)\)\Z")
 _HALF_PAIR = ("unexpected end of hex escape", "invalid utf-16 surrogate pair")
 """How msgspec puts it; within six bytes of the end it speaks of truncated data instead."""
@@ -75,13 +74,13 @@ class Document(msgspec.Struct, frozen=True, gc=False):
         if is_deeper(body, MAX_DEPTH):
             raise _too_deep()
         model, stream, n = top.model, top.stream, top.n
-        if not at_most_once(body, _MODEL if stream is _UNSET else _ROUTING):
+        if not at_most_once(body, _MODEL if stream is msgspec.UNSET else _ROUTING):
             _check_routing_names(body)
         return cls(
             body,
-            None if model is _UNSET else bytes(model),
-            None if stream is _UNSET else bytes(stream),
-            None if n is _UNSET else bytes(n),
+            None if model is msgspec.UNSET else bytes(model),
+            None if stream is msgspec.UNSET else bytes(stream),
+            None if n is msgspec.UNSET else bytes(n),
             asked,
         )
 

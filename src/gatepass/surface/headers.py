@@ -10,7 +10,7 @@ FRAMING = frozenset((b"host", b"content-length", b"content-encoding", b"accept-e
 """True of the first hop's message only; the second hop gets its own."""
 
 UNDERSCORE = ord("_")
-"""Looked for as a number: CPython 3.11 takes six times as long to find out that bytes are none."""
+"""A number, because searching a name for `b"_"` takes 0.2 µs more (CPython 3.11): 1 % of a small chat in all."""
 
 _NEVER = CREDENTIALS | FRAMING | HOP_BY_HOP
 _TELLING = frozenset((b"connection", b"content-encoding"))
