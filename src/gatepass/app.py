@@ -33,7 +33,7 @@ from gatepass.api.reception import Reception, Serve
 from gatepass.api.refusal import Refusals
 from gatepass.api.spare import spare
 from gatepass.api.turn import Turn
-from gatepass.config.load import load
+from gatepass.config.load import check, load
 from gatepass.config.model import Config
 from gatepass.errors import GatepassError, InternalError, MethodNotAllowed, NotStarted
 from gatepass.gate import Gate, build_gate
@@ -141,9 +141,10 @@ def create_app(config: Config) -> FastAPI:
     must enter it. `drain` is for the parent's signal handler. gatepass changes nothing of the process: no signals, log
     handlers, garbage collector or event loop policy.
 
-    Raises: at the start of the lifespan OSError if a certificate cannot be loaded, and UnresolvedReference if a secret
-    has gone since the configuration was loaded.
+    Raises: ConfigError if the configuration cannot be used. At the start of the lifespan OSError if a certificate
+    cannot be loaded, and UnresolvedReference if a secret has gone since the configuration was loaded.
     """
+    check(config)
 
     def opened() -> Gate:
         clock = SystemClock()

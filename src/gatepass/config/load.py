@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from gatepass.config.certificates import unusable_files
 from gatepass.config.checks import clashes, dangling, dead_ends, doubts, not_built_yet, open_doors
@@ -131,6 +131,27 @@ def _checked(document: Document) -> Config:
     if problems:
         raise ConfigError(problems)
     return config
+
+
+def check(config: Config) -> None:
+    """Check a Config that no file stands behind as `load` checks a file. Raises ConfigError with every problem.
+
+    The model itself has refused what one block alone can tell.
+    """
+    tree = _plain(config)
+    found = (*not_built_yet(tree), *dangling(tree), *dead_ends(tree), *unusable_files(tree), *open_doors(tree))
+    if problems := [Problem(path, text, Origin("configuration")) for path, text in found or clashes(config)]:
+        raise ConfigError(problems)
+
+
+def _plain(value: Any) -> Any:
+    """The tree that a file would hold: what is set, without defaults. Secrets stay Secrets."""
+    if isinstance(value, BaseModel):
+        fields = type(value).model_fields
+        return {fields[name].alias or name: _plain(getattr(value, name)) for name in value.model_fields_set}
+    if isinstance(value, dict):
+        return {key: _plain(member) for key, member in value.items()}
+    return [_plain(member) for member in value] if isinstance(value, list | tuple) else value
 
 
 def _with_proxies(config: Config, environment: Mapping[str, str]) -> Config:
