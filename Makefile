@@ -14,7 +14,7 @@ UV     := $(shell command -v uv 2>/dev/null)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check coverage lint types layers unit integration docs golden e2e e2e-system \
-  stress token-chaos token-matrix properties mutants fuzz startup pythons lock clean
+  campaigns stress token-chaos token-matrix properties mutants fuzz startup pythons lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -93,8 +93,10 @@ fuzz: setup ## Ten minutes of mutated streams through the judge and the shapers
 properties: setup ## Every property with 500 examples instead of 25
 	$(PYTEST) tests/unit -m hypothesis --hypothesis-profile=many -o hung_after_s=900 -o faulthandler_timeout=1200
 
-stress: token-matrix properties ## What CI runs of the long ones: the matrix, the properties, a minute of the fuzzer by one seed
+campaigns: token-matrix ## What CI runs of the long ones: the matrix, and a minute of the fuzzer by one seed
 	$(BIN)/python -m tests.fuzz --runs 30000 --seed 1795182408 $(FUZZ)
+
+stress: campaigns properties ## The long ones that need Python alone: what CI runs of them, and the properties
 
 startup: setup ## Print import time, time to ready and idle memory
 	$(BIN)/python tests/e2e/startup.py
