@@ -57,7 +57,7 @@ _TEXT: Mapping[Fault, str] = MappingProxyType(
             "No connection to {host}{detail}. Check the host and port in {settings}.base_url, whether it is up,"
             " and whether this network needs {settings}.network.proxy."
         ),
-        Fault.PROXY: "The proxy in front of {host} refuses{detail}. Check {settings}.network.proxy.",
+        Fault.PROXY: "The proxy in front of {host} refuses{detail}. Check {settings}.network.{proxy_setting}.",
         Fault.TLS: (
             "No secure connection to {host}{detail}. If a company certificate signs this host, name its PEM"
             " file in {settings}.network.ca_file; if the host wants a client certificate, set"
@@ -100,7 +100,10 @@ def upstream_error(fault: TransportFault, upstream: str, base_url: str, mask: Ma
     The detail may quote what came over the wire, so `mask` is asked before it is cut.
     """
     message = _TEXT[fault.fault].format(
-        host=_host(base_url), settings=f"upstreams.{upstream}", detail=_detail(mask(fault.detail))
+        host=_host(base_url),
+        settings=f"upstreams.{upstream}",
+        detail=_detail(mask(fault.detail)),
+        proxy_setting="proxy_auth" if fault.detail.startswith("407") else "proxy",
     )
     phase = _PHASE.get(fault.fault)
     if phase is not None:

@@ -132,6 +132,14 @@ def test_ragflow_repeats_what_passes_and_gives_up_on_what_stays(fault):
     assert ragflow_class(shown) == ("INVALID" if isinstance(error, UpstreamInvalid) else "SERVER")
 
 
+def test_a_proxy_that_wants_a_password_is_told_with_the_setting_of_it():
+    refused = TransportFault(Fault.PROXY, "407 Proxy Authentication Required", sent=False)
+    assert upstream_error(refused, "chat", BASE).message == (
+        f"The proxy in front of {HOST} refuses (407 Proxy Authentication Required)."
+        " Check upstreams.chat.network.proxy_auth."
+    )
+
+
 def test_detail_is_cut_and_may_be_missing():
     assert upstream_error(TransportFault(Fault.PROXY, ""), "chat", "http://h/v1").message == (
         "The proxy in front of h refuses. Check upstreams.chat.network.proxy."
