@@ -42,7 +42,13 @@ NO_KEY = "is the profile of clients' keys, of which there are none"
 NEAR = 0.7
 WANTS_A_FILE = "wants a file, which --config or GATEPASS_CONFIG names"
 OF_BASE_URL = ("BASE_URL", *(word.upper() for word, names in OTHERWISE.items() if "base_url" in names))
-VARIABLE_OF = {**dict.fromkeys(("UPSTREAM", *OF_BASE_URL), "UPSTREAM_URL"), "HASH": "KEY_HASHES"}
+VARIABLE_OF = {
+    **dict.fromkeys(("UPSTREAM", *OF_BASE_URL), "UPSTREAM_URL"),
+    "HASH": "KEY_HASHES",
+    "SERVER_HOST": "HOST",
+    "SERVER_PORT": "PORT",
+    "ACCESS_KEYS": "KEYS",
+}
 """Names in a file, and of others, of what has a variable of another name."""
 
 
@@ -68,10 +74,12 @@ def strangers(values: Mapping[str, str]) -> Iterator[Problem]:
 def _strange(name: str) -> str:
     """Compared without the prefix, which makes all names alike."""
     known = sorted((*NAMES, "CONFIG"))
-    if near := [VARIABLE_OF[name]] if name in VARIABLE_OF else get_close_matches(name, known, n=1, cutoff=NEAR):
+    spelled = [place for place in all_settings() if len(place) > 1 and "_".join(place) == name.lower()]
+    near = [] if spelled else get_close_matches(name, known, n=1, cutoff=NEAR)
+    if near := [VARIABLE_OF[name]] if name in VARIABLE_OF else near:
         return f"is not a variable of gatepass; did you mean {PREFIX}{near[0]}?"
-    for place in all_settings():
-        if place[-1] == name.lower():
+    for place in spelled or all_settings():
+        if spelled or place[-1] == name.lower():
             return f"is not a variable of gatepass: {dotted(named(place))} {WANTS_A_FILE}"
     return f"is not a variable of gatepass; there is {', '.join(PREFIX + it for it in known)}"
 

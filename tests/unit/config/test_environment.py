@@ -243,6 +243,9 @@ def test_a_proxy_that_is_none_is_told_without_its_password(text, told):
         ("BASE_URL", "; did you mean GATEPASS_UPSTREAM_URL?"),
         ("API_BASE", "; did you mean GATEPASS_UPSTREAM_URL?"),
         ("TOKENS", "; did you mean GATEPASS_TOKEN?"),
+        ("STORE_URL", ": store.url wants a file, which --config or GATEPASS_CONFIG names"),
+        ("STORE_NETWORK_CA_FILE", ": store.network.ca_file wants a file, which --config or GATEPASS_CONFIG names"),
+        ("SERVER_PORT", "; did you mean GATEPASS_PORT?"),
     ],
 )
 def test_a_variable_that_is_none_is_told_with_its_setting_or_with_the_nearest_one(name, told):
