@@ -23,6 +23,7 @@ from gatepass.surface.sample import samples
 from tests.integration.answers import COMPLETION, VECTORS
 from tests.integration.gateway import gateway
 from tests.integration.scripted import Dialogue, Hold, Received, Rst, Scripted, Send, head, reply
+from tests.integration.store.responder import Responder, responding
 from tests.integration.test_connections import nobody
 
 KEY = "static-key-4711"
@@ -257,9 +258,52 @@ async def test_a_refresh_token_of_a_store_is_looked_for_there_and_nowhere_else()
         store = {"url": "redis://127.0.0.1:9", "encryption_key": "k" * 32}
         blocks = one(upstream, oauth2(issuer.url), store=store)
         blocks["credentials"]["c"] |= {"grant_type": "refresh_token", "refresh_token": "refresh-token-1"}
-        credential, _ = await found(blocks, clock=Hurried())
-    assert (credential.outcome, issuer.connections) == (FAILS, 0)
+        shared, credential, _ = await found(blocks, clock=Hurried())
+    assert (shared.outcome, credential.outcome, issuer.connections) == (FAILS, FAILS, 0)
     assert "the refresh token is in the store, and the store is away" in credential.finding
+
+
+def stored(responder: Responder, password: str = "password-of-the-store") -> dict[str, Any]:
+    url = f"valkey://127.0.0.1:{responder.port}"
+    return {"url": url, "password": password, "encryption_key": "k" * 32, "timeout_s": 2.0}
+
+
+async def test_a_store_that_answers_is_told_and_proves_no_upstream():
+    async with Scripted(answer=strict) as upstream, responding(Responder(b"password-of-the-store")) as responder:
+        checks = await found(one(upstream, static(), store=stored(responder)))
+        route = await found(one(upstream, static(), store=stored(responder)), Trial("chat", "m"))
+    assert checks == [Check("store", WORKS, f"127.0.0.1:{responder.port} answers", proves=False), CONFIGURED, TAKEN]
+    assert "store" not in [check.hop for check in route]
+
+
+async def test_a_store_that_refuses_the_password_fails_with_its_reason():
+    async with Scripted(answer=strict) as upstream, responding(Responder(b"another-password")) as responder:
+        checks = await found(one(upstream, static(), store=stored(responder)))
+    assert [check.outcome for check in checks] == [FAILS, WORKS, WORKS]
+    assert checks[0].finding.startswith(f"no answer from 127.0.0.1:{responder.port}: AuthenticationError: ")
+    assert "invalid username-password pair" in checks[0].finding
+    assert "store.password" in checks[0].finding
+
+
+async def test_a_store_that_quotes_a_secret_is_shown_without_it():
+    async with Scripted(answer=strict) as upstream, responding(Responder(b"another", b"x")) as responder:
+        responder.mood = "quoting"
+        checks = await found(one(upstream, static(), store=stored(responder)))
+    assert (checks[0].outcome, "***" in checks[0].finding) == (FAILS, True)
+    assert "password-of-the-store" not in checks[0].finding
+
+
+async def test_a_store_that_is_down_fails_the_check(tmp_path):
+    async with responding() as responder:
+        pass
+    async with Scripted(answer=strict) as upstream:
+        file = tmp_path / "gatepass.yaml"
+        file.write_text(json.dumps(one(upstream, static(), store=stored(responder))))
+        command = ["check", "--config", str(file), "--live"]
+        result = await asyncio.to_thread(CliRunner().invoke, main, command)
+    first, *others = result.stdout.splitlines()
+    assert (result.exit_code, len(others)) == (1, 2)
+    assert first.startswith(f"FAIL store: no answer from 127.0.0.1:{responder.port}: ConnectionError: ")
 
 
 async def test_an_issuer_that_falls_silent_is_told_with_the_reason_that_it_gave_before():

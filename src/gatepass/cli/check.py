@@ -55,15 +55,15 @@ OF_KIND: Mapping[str | None, str] = MappingProxyType(
     f" --live has calls for {', '.join(TRIED[:-1])} and {TRIED[-1]}.",
 )
 @click.option("--all", "every", is_flag=True, help="Show the defaults too.")
-@click.option("--live", is_flag=True, help="Mint each token and call each upstream; with --model for real.")
+@click.option("--live", is_flag=True, help="Ask the store, mint each token, call each upstream; with --model for real.")
 def check(
     path: str | None, model: str | None, caller: str | None, operation: str | None, every: bool, live: bool
 ) -> None:
     """Check the configuration and show what was set as it counts, secrets hidden, each value with its origin.
 
-    --live sends GET /models to each upstream, with the token and without. Where that proves nothing
-    (????) add --model M: the upstreams of its route, and no others, then get one tiny real call, which
-    may be billed; with --key as that caller's.
+    --live asks a configured store, and sends GET /models to each upstream, with the token and without.
+    Where that proves nothing (????) add --model M: the upstreams of its route, and no others, then get
+    one tiny real call, which may be billed; with --key as that caller's.
 
     Exit codes: 0 nothing failed, 1 a check failed, 2 the configuration cannot be used, 4 --live could
     prove nothing.

@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Sequence
 
 from gatepass.config.checks import is_alone
 from gatepass.config.model import Config
+from gatepass.config.store import StoreSettings
 from gatepass.doctor.credential import of_credential
 from gatepass.doctor.finding import Check, Outcome, place
 from gatepass.doctor.model_list import of_list
@@ -13,16 +14,17 @@ from gatepass.doctor.real_call import Trial, of_call, tries_at
 from gatepass.gate import Gate, Hop, build_gate
 from gatepass.runtime import Clock, SystemClock
 from gatepass.store.choice import open_store
+from gatepass.store.seam import StoreUnavailable
 
 
 async def diagnose(
     config: Config, trial: Trial | None = None, clock: Clock | None = None
 ) -> AsyncGenerator[Check, None]:
-    """All checks of one configuration, each as soon as it is known, credentials first.
+    """All checks of one configuration, each as soon as it is known: the store, credentials, upstreams.
 
     An upstream whose credential failed is not tried, nor is a credential that ends by a try. Without a trial each
-    upstream gets a GET /models; with one those of its route get its call, and nobody else is asked anything. Raises
-    ModelNotFound where a trial leads nowhere.
+    upstream gets a GET /models; with one those of its route get its call, and no other upstream and no store are
+    checked. Raises ModelNotFound where a trial leads nowhere.
     """
     clock = clock or SystemClock()
     gate = build_gate(config, clock, open_store(config.store, None, clock))
@@ -30,6 +32,8 @@ async def diagnose(
     try:
         hops = _concerned(gate, trial)
         credentials = _credentials(gate, hops, trial)
+        if config.store is not None and trial is None:
+            yield await _of_store(gate, config.store)
         _start(gate, credentials)
         for name in credentials:
             check = await of_credential(gate, name, gate.holders[name])
@@ -47,6 +51,17 @@ async def diagnose(
                 yield await of_list(gate, hop)
     finally:
         await gate.aclose()
+
+
+async def _of_store(gate: Gate, settings: StoreSettings) -> Check:
+    """Whether the store answers one request. It proves nothing about an upstream."""
+    try:
+        await gate.store.get(("check",))
+    except StoreUnavailable as error:
+        reason = gate.redactor.mask(str(error))
+        advice = "Check store.url, store.username and store.password; until then each process fetches tokens by itself"
+        return Check("store", Outcome.FAILS, f"no answer from {settings.host}:{settings.port}: {reason}. {advice}")
+    return Check("store", Outcome.WORKS, f"{settings.host}:{settings.port} answers", proves=False)
 
 
 def _concerned(gate: Gate, trial: Trial | None) -> list[Hop]:

@@ -27,7 +27,7 @@ def number(value: int) -> bytes:
 @dataclass
 class Responder:
     """`password` must be shown first where it is set. `mood`: well, mute (reads and never answers), rude (closes),
-    loading (an error to everything), gibberish (no RESP)."""
+    loading (an error to everything), quoting (an error with what it was sent), gibberish (no RESP)."""
 
     password: bytes | None = None
     user: bytes = b"default"
@@ -71,6 +71,8 @@ class Responder:
     def _answer(self, command: list[bytes], state: dict[str, bool]) -> bytes:
         if self.mood == "loading":
             return b"-LOADING Valkey is loading the dataset in memory\r\n"
+        if self.mood == "quoting":
+            return b"-ERR cannot run: %s\r\n" % b" ".join(command)
         if self.mood == "gibberish":
             return b"HTTP/1.1 400 Bad Request\r\n\r\n"
         name, *rest = command
