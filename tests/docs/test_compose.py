@@ -138,6 +138,14 @@ def test_oauth2_instead_is_a_configuration_too(tmp_path: Path) -> None:
     assert isinstance(Config.model_validate(read.tree).credentials["token"], Oauth2Credential)
 
 
+def test_the_readme_counts_the_lines_that_oauth2_replaces() -> None:
+    names = [name.removeprefix("GATEPASS_") for name in service()["environment"]]
+    replaced = names[names.index("TOKEN_TYPE") : names.index("KEY_HASHES")]
+    assert (len(replaced), replaced[-1]) == (6, "EXPIRES_UNIT")
+    told = "six from `GATEPASS_TOKEN_TYPE` to `GATEPASS_EXPIRES_UNIT`"
+    assert told in (compose.DEPLOY / "README.md").read_text()
+
+
 def active_lines() -> str:
     """The file without its comments."""
     return re.sub(r"(?m)(^|\s)#.*$", "", compose.FILE.read_text())
