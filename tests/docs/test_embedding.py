@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 import gatepass
@@ -42,7 +41,7 @@ def test_the_applications_of_the_page_serve(here, number, path):
 
 
 def test_the_application_of_the_readme_serves(here):
-    names: dict[str, Any] = {"FastAPI": FastAPI}
+    names: dict[str, Any] = {}
     exec(next(block for block in blocks((ROOT / "README.md").read_text()) if "create_app" in block), names)  # noqa: S102
     assert served_by(names["parent"], "/llm/v1/models") == 200
 
@@ -53,6 +52,14 @@ def test_the_test_client_of_the_page_is_served(here):
     block = next(block for block in blocks(PAGE) if "TestClient" in block)
     exec(block.replace("    client.get", "    answer = client.get"), names)  # noqa: S102
     assert names["answer"].status_code == 200
+
+
+def test_without_the_lifespan_every_path_gets_not_started(here):
+    """The pages too, as this page and docs/operations.md say."""
+    client = TestClient(gatepass.create_app(gatepass.load_config("gatepass.yaml")), raise_server_exceptions=False)
+    for path in ("/healthz", "/readyz", "/metrics", "/v1/models"):
+        answer = client.get(path)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (500, "not_started")
 
 
 def test_the_public_names_are_documented():
