@@ -87,6 +87,24 @@ async def test_members_for_sampling_are_one_step_together():
     assert len(upstream.received) == 3
 
 
+@pytest.mark.parametrize(
+    ("refused", "second", "calls"),
+    [(["temperature"], ["drop=temperature"], 4), (["temperature", "top_p"], ["drop=temperature", "drop=top_p"], 5)],
+    ids=["one", "both"],
+)
+async def test_of_the_members_for_sampling_each_is_remembered_once_the_upstream_has_refused_it(refused, second, calls):
+    body = {**HELLO, "temperature": 0.1, "top_p": 0.3, "seed": 1}
+    async with Scripted(answer=Refusing([*map(without, refused)])) as upstream, gateway(upstream=upstream.url) as gate:
+        first = await gate.ask(body).answer()
+        assert lessons(gate) == ["drop=temperature"]
+        later = [await gate.ask(body).answer() for _ in range(2)]
+        assert lessons(gate) == second
+    assert first.headers["x-gatepass-adapted"] == "drop=temperature, drop=top_p"
+    assert [answer.headers["x-gatepass-adapted"] for answer in later] == [", ".join(second)] * 2
+    assert [answer.status for answer in (first, *later)] == [200] * 3
+    assert len(upstream.received) == calls
+
+
 async def test_a_request_is_changed_three_times_and_the_next_one_goes_on_from_there():
     names = ["seed", "user", "store", "metadata", "verbosity"]
     upstream_of = Refusing([without(name) for name in names])
