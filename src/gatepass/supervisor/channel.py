@@ -55,8 +55,7 @@ class Channel:
 @contextmanager
 def channel(listening: socket.socket, shared_memory: str = SHARED_MEMORY) -> Iterator[Channel]:
     """A new one, whose folder goes with the block. Raises NoFolder."""
-    with own_folder(shared_memory) as name:
-        folder = Path(name)
+    with own_folder(shared_memory) as folder:
         is_on_disk = folder.parent != Path(shared_memory)
         if is_on_disk and find_spec("cryptography") is None:
             LOG.warning("tokens_not_shared", extra={"fields": {"reason": NOT_SHARED.format(shared_memory)}})

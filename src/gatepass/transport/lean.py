@@ -60,7 +60,7 @@ class LeanTransport:
         reply = await connection.ask(head, request.upload or request.body, bounds, to_head=request.method == "HEAD")
         if place.proxy is not None and reply.status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED and not place.secure:
             reply.abandon()
-            raise TransportFault(Fault.PROXY, "407 Proxy Authentication Required", sent=False)
+            raise TransportFault(Fault.PROXY, "407 Proxy Authentication Required")  # the request went to the proxy
         coding = reply.named.get(b"content-encoding")
         if coding is None:
             return reply
