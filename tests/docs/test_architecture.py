@@ -1,0 +1,35 @@
+"""docs/architecture.md names the modules, packages and layers that there are."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+SRC = ROOT / "src/gatepass"
+PAGE, _, REMOVED = (ROOT / "docs/architecture.md").read_text().partition("## Removed")
+
+
+def test_every_module_of_the_page_exists() -> None:
+    named = set(re.findall(r"`((?:\w+/)*\w+\.py)`", PAGE))
+    missing = [name for name in named if not (SRC / name).exists() and not (SRC / "supervisor" / name).exists()]
+    assert (len(named) > 30, missing) == (True, [])
+
+
+def test_every_package_is_in_the_table() -> None:
+    listed = re.findall(r"(?m)^\| `(\w+)/` \|", PAGE.partition("## Packages")[2].partition("\n## ")[0])
+    assert sorted(listed) == sorted(file.parent.name for file in SRC.glob("*/__init__.py"))
+
+
+def test_layers_are_those_of_the_contract() -> None:
+    contract = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"][0]
+    shown = PAGE.partition("`make layers` holds it:\n\n```\n")[2].partition("\n```")[0]
+    assert shown.splitlines() == [layer.replace(" | ", " · ") for layer in contract["layers"]]
+
+
+def test_every_removal_has_its_number_of_lines() -> None:
+    for section in REMOVED.split("\n### ")[1:]:
+        entries = re.split(r"(?m)^- ", section)[1:]
+        assert entries, section
+        assert all(re.search(r"\d+ lines\b", entry) for entry in entries), section
