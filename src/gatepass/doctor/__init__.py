@@ -1,4 +1,4 @@
-"""`gatepass check --live`: mints each token, calls each upstream, and names the hop that fails.
+"""`gatepass check --live`: asks the store, mints each token, calls each upstream, and names the hop that fails.
 
 What was not seen is not claimed: a model list that everybody may read proves no token.
 """
