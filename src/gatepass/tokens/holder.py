@@ -100,7 +100,8 @@ class TokenHolder:
         self._rejections = Rejections()
         self._waiters = Waiters(clock)
         self._token: Token | None = None
-        self._expires_s = self._refresh_s = self._floor_s = self._tried_s = -math.inf
+        self._expires_s = self._refresh_s = self._floor_s = -math.inf
+        self._began_s = self._tried_s = -math.inf
         self._jitter = 0.0
         self._setback: Setback | None = None
         self._fetch: asyncio.Task[Token] | None = None
@@ -142,7 +143,8 @@ class TokenHolder:
         """Return a valid token: at once where one is held, else from the fetch that all requests share.
 
         After `reject(value)` returned True pass the value as `instead_of`: this request alone waits for the successor.
-        Waits `budget_s` (and a moment) at most, a second while the issuer is failing.
+        Waits until the fetch in progress has had `budget_s` (and a moment). A request that arrives later, or while the
+        issuer is failing, waits a second.
 
         Raises:
             TokenUnavailable: with the issuer's reason.
@@ -157,11 +159,16 @@ class TokenHolder:
                     raise TokenReissued("the issuer gave the token again that was refused", credential=self.name)
             now = self._clock.now()
             self._fetch_if_due(now)
-            longest_s = self._budget_s + GRACE_S
-            wait_s = arrived_s + (longest_s if self._setback is None else min(longest_s, OUTAGE_WAIT_S)) - now
+            wait_s = self._wait_until_s(arrived_s) - now
             if self._fetch is None or wait_s <= 0:
                 raise self._unavailable(now)
             await self._waiters.wait(wait_s)
+
+    def _wait_until_s(self, arrived_s: float) -> float:
+        """Return until when a request may wait. A fetch that tries again after a slow failure exceeds its budget."""
+        longest_s = self._budget_s + GRACE_S
+        least_s = arrived_s + min(longest_s, OUTAGE_WAIT_S)
+        return least_s if self._setback is not None else max(least_s, min(arrived_s, self._began_s) + longest_s)
 
     def confirm(self, token: Token, by: User = ANYBODY) -> None:
         """`by` accepted `token`: if it rejects it later, the token has ended early."""
@@ -235,6 +242,7 @@ class TokenHolder:
             return
         if self._tasks is None:
             raise RuntimeError(f"{self!r} has not been started")
+        self._began_s = max(now, self._floor_s)
         self._fetch = self._tasks.spawn(self._fetched(quick=self._setback is None), f"fetch of {self.name}")
         self._fetch.add_done_callback(self._ended)
 

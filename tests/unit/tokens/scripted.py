@@ -240,6 +240,7 @@ class Kept:
         *,
         name: str = "corp",
         jitter: float = 0.0,
+        grace_s: float = 0.0,
         holding: Callable[..., TokenHolder] = TokenHolder,
     ) -> None:
         self.clock, self.issuer = clock, issuer
@@ -250,7 +251,7 @@ class Kept:
             build_source(name, settings, issuer, clock),
             clock,
             self.redactor,
-            budget_s=settings.timeout_s,
+            budget_s=settings.timeout_s + grace_s,
             chance=lambda: jitter,
         )
 

@@ -12,8 +12,10 @@ import pytest
 
 from gatepass.call import Secret
 from gatepass.errors import TokenUnavailable
+from gatepass.gate import FETCH_GRACE_S
 from gatepass.observe.redaction import Redactor
 from gatepass.tokens import Token, TokenHolder
+from gatepass.tokens.holder import GRACE_S, OUTAGE_WAIT_S
 from gatepass.tokens.sharing import POLL_LONGEST_S, YIELD_S
 from tests.unit.clock import DrivenClock, settle
 from tests.unit.tokens.fleet import Fleet
@@ -39,11 +41,13 @@ ROTATING: dict[str, Any] = {"grant_type": "refresh_token", "refresh_token": Secr
 
 @asynccontextmanager
 async def holding(
-    *turns: Turn, otherwise: Turn | None = None, jitter: float = 0.0, **settings: Any
+    *turns: Turn, otherwise: Turn | None = None, jitter: float = 0.0, grace_s: float = 0.0, **settings: Any
 ) -> AsyncIterator[Kept]:
     clock = DrivenClock()
     issuer = ScriptedIssuer(clock, *turns, otherwise=otherwise)
-    async with Kept(clock, issuer, oauth2(**{"timeout_s": TIMEOUT_S, **settings}), jitter=jitter) as it:
+    async with Kept(
+        clock, issuer, oauth2(**{"timeout_s": TIMEOUT_S, **settings}), jitter=jitter, grace_s=grace_s
+    ) as it:
         await settle()
         yield it
 
@@ -84,6 +88,27 @@ async def test_it_is_asked_by_one_fetch_at_a_time_and_again_when_that_is_over(ti
         assert max(2.0, timeout_s) - 1e-6 <= min(gaps)
         assert max(gaps) <= max(2.0, timeout_s) + 1e-6
     await settle()
+
+
+@pytest.mark.parametrize("arrives_s", [4.05, 4.2, 4.6, 5.5, 7.0, 8.05, 8.3, 12.0])
+async def test_a_request_waits_a_second_after_the_first_fetch_of_a_hanging_issuer_failed(arrives_s):
+    async with holding(otherwise=Hang(), timeout_s=4.0, grace_s=FETCH_GRACE_S) as it:
+        await it.clock.advance(arrives_s)
+        (task,) = await it.asked(1)
+        await it.clock.advance(OUTAGE_WAIT_S)
+        assert task.done()
+        assert await outcomes([task]) == ["TokenUnavailable"]
+
+
+@pytest.mark.parametrize("arrives_s", [1.0, 3.9, 4.2, 6.0])
+async def test_a_quick_try_that_hangs_keeps_no_request_beyond_the_bound_of_its_fetch(arrives_s):
+    slow_failure = Answer(503, b"{}", delay_s=3.5)
+    async with holding(slow_failure, otherwise=Hang(), timeout_s=4.0, grace_s=FETCH_GRACE_S) as it:
+        await it.clock.advance(arrives_s)
+        (task,) = await it.asked(1)
+        await it.clock.advance(max(OUTAGE_WAIT_S, 4.0 + FETCH_GRACE_S + GRACE_S - arrives_s))
+        assert task.done()
+        assert await outcomes([task]) == ["TokenUnavailable"]
 
 
 async def test_a_slow_answer_is_waited_for_alone():
