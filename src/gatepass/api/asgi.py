@@ -94,7 +94,7 @@ class AsgiClient:
         is_broken = False
         try:
             await asyncio.wait((handling,))
-            while self._is_sending or self._run:
+            while not self.is_gone and (self._is_sending or self._run):
                 await _next(self._sent)
             is_broken = self.has_begun and not (self.has_ended or self.is_gone)
         finally:
@@ -138,6 +138,8 @@ class AsgiClient:
         self._is_bodiless = self._method == "HEAD" or status in BODILESS
         fields = [*headers] if length_bytes is None else [(b"content-length", b"%d" % length_bytes), *headers]
         self._head = {"type": "http.response.start", "status": status, "headers": fields}
+        self._pieces.clear()
+        self._taken.set()  # the receiver reads on: see `_read_all`
 
     async def write(self, data: bytes, *, last: bool = False) -> None:
         while self._run and not self.is_gone:
@@ -170,20 +172,31 @@ class AsgiClient:
             self._receiver = self._tasks.spawn(self._read_all(), "receive")
 
     async def _read_all(self) -> None:
-        """Collect the body, then wait for the client to leave. The only reader: servers wake one."""
+        """Collect the body, then wait for the client to leave. The only reader: servers wake one.
+
+        Once the reply has begun, nobody takes more of the body. The rest is read and dropped, because a server reports
+        a disconnect only behind it.
+        """
         try:
             while (message := await self._receive())["type"] == "http.request":
+                if self.has_begun:
+                    continue
                 piece = bytes(message.get("body", b""))
                 if piece:
                     self._pieces.append(piece)
                     self._size_bytes += len(piece)
                 self._is_whole = self._is_whole or not message.get("more_body", False)
                 self._arrived.set()
-                while self._size_bytes - self._taken_bytes > self._ahead_bytes and not self._is_whole:
+                while self._is_full():
                     await _next(self._taken)
         finally:
             if not self._is_ending:
                 self._depart()
+
+    def _is_full(self) -> bool:
+        """Whether the client must wait until a piece is taken."""
+        is_open = not (self._is_whole or self.has_begun)
+        return is_open and self._size_bytes - self._taken_bytes > self._ahead_bytes
 
     async def _until(self, has_come: Callable[[], bool]) -> None:
         while not (has_come() or self.is_gone):

@@ -170,6 +170,25 @@ async def test_pieces_are_read_ahead_up_to_a_bound():
     await server.serve(work)
 
 
+async def test_a_client_that_leaves_is_noticed_behind_an_upload_that_nobody_takes():
+    """The reply begins early, and a server reports the disconnect only behind the rest of the body."""
+    piece = b"x" * (AHEAD_BYTES // 4)
+    server = Server(*[{"type": "http.request", "body": piece, "more_body": True}] * 40, GONE)
+    left: list[str] = []
+
+    async def work(client: AsgiClient) -> None:
+        assert await client.piece(100 * AHEAD_BYTES)
+        client.watch(lambda: left.append("left"))
+        await rest()
+        assert server.asked <= 10
+        await started(client)
+        await rest()
+        assert left == ["left"]
+        assert client._pieces == []
+
+    await server.serve(work)
+
+
 async def test_a_client_that_leaves_ends_what_waits_for_its_body():
     server = Server(OPEN, GONE)
 
@@ -297,6 +316,36 @@ async def test_the_disconnect_at_the_end_of_a_response_is_no_departure():
 
     await server.serve(work)
     assert (left, server.body) == ([], b"12")
+
+
+@pytest.mark.parametrize("raises", [True, False], ids=["send raises", "send never returns"])
+async def test_a_client_that_leaves_while_the_server_takes_a_run_ends_the_request(raises):
+    server = Server(*body_of(b"x"))
+    left: list[str] = []
+
+    async def work(client: AsgiClient) -> None:
+        await client.body(LIMIT_BYTES)
+        client.watch(lambda: left.append("left"))
+        server.takes.clear()
+        await started(client)
+        await rest()
+        server.told.put_nowait(GONE)
+        await rest()
+        assert left == ["left"]
+
+    async def send(message: Any) -> None:
+        await Server._send(server, message)
+        raise OSError("the client has left")  # ASGI 2.4
+
+    server.client._send = send
+    serving = server.serve(work)
+    while not left:
+        await asyncio.sleep(0)
+    await rest()
+    if raises:
+        server.takes.set()
+    await serving
+    assert len(server.gate.live.tasks._running) == 0
 
 
 @pytest.mark.parametrize(("fault", "raised"), [(OSError("gone"), None), (RuntimeError("bad head"), RuntimeError)])
