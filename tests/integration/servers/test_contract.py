@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -318,6 +319,35 @@ async def test_a_client_that_leaves_in_a_stream_ends_the_upstreams_request(serve
         await ask.until(b"data:")
     await until(lambda: not stage.upstream.open, LEFT_S)
     await until(lambda: not server.gate.live.busy, LEFT_S)
+
+
+@pytest.mark.parametrize("name", ON_SOCKETS)
+async def test_a_client_that_leaves_while_its_upload_is_not_taken_ends_the_upstreams_request(name):
+    """The upstream answers early and reads no more of the form, so the disconnect lies behind bytes that wait."""
+    is_closed = asyncio.Event()
+
+    async def answer_early(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(head(200, content_type="audio/mpeg", transfer_encoding="chunked"))
+        with suppress(ConnectionError):  # a write is how it notices that its client has closed
+            while True:
+                writer.write(chunk(b"x"))
+                await writer.drain()
+                await asyncio.sleep(0.02)
+        writer.close()
+        is_closed.set()
+
+    form = b"--b\r\ncontent-disposition: form-data; name=model\r\n\r\nw\r\n--b\r\n"
+    form += b"content-disposition: form-data; name=file; filename=a\r\n\r\n" + b"z" * 20_000_000
+    headers = {"content-type": "multipart/form-data; boundary=b", "content-length": "60000000"}
+    async with await asyncio.start_server(answer_early, "127.0.0.1", 0) as upstream:
+        url = f"http://127.0.0.1:{upstream.sockets[0].getsockname()[1]}/v1"
+        async with served(name, upstreams={"chat": {"base_url": url}}) as server:
+            async with server.ask(form, "/v1/audio/transcriptions", headers=headers) as ask:
+                assert await ask.head() == 200
+                await ask.until(b"x")
+            await until(is_closed.is_set, LEFT_S)
+            await until(lambda: not server.gate.live.busy, LEFT_S)
 
 
 async def test_a_client_that_reads_nothing_stops_the_upstream_and_gets_all_when_it_reads(server, stage):
