@@ -80,7 +80,8 @@ def explained(attempt: Attempt, refusal: UpstreamError) -> UpstreamError:
     """`refusal` of a token, in words that say what was tried with which credential, and what to do."""
     hop, token = attempt.hop, attempt.token
     age_s = None if token is None or token.life_s is None else attempt.gate.clock.now() - token.born_s
-    told = of_token(hop.name, hop.settings.credential, age_s, renewed=attempt.renewed)
+    reason = hop.holder.not_renewed(attempt.user) if hop.holder is not None and not attempt.renewed else None
+    told = of_token(hop.name, hop.settings.credential, age_s, not_renewed=reason)
     refusal.message = f"{sentence(refusal.message)} {told}"
     return refusal
 

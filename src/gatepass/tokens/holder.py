@@ -195,6 +195,10 @@ class TokenHolder:
             self._keeper.rouse()
         return True
 
+    def not_renewed(self, by: User = ANYBODY) -> str:
+        """Why `reject` has just returned False, in words that end a sentence."""
+        return self._rejections.reason(by, self._clock.now())
+
     def rejected_again(self, by: User = ANYBODY) -> None:
         """`by` refused the renewed token too: its next rejections renew nothing for a minute."""
         self._rejections.in_vain(by, self._clock.now())

@@ -78,7 +78,7 @@ class Rejections:
     def reject(self, by: User, now: float) -> bool:
         """Whether the current token, which `by` refused, is to be renewed."""
         has_worked = by in self._accepted_by
-        was_in_vain = by in self._in_vain_s and now < self._in_vain_s[by] + WINDOW_S
+        was_in_vain = self._was_in_vain(by, now)
         if now < self._rests_until_s or (was_in_vain and not has_worked):
             return False
         if self._token is not self._rejected:
@@ -89,12 +89,24 @@ class Rejections:
             self._refused_by.add(by)
         return True
 
+    def reason(self, by: User, now: float) -> str:
+        """Why `reject` has just returned False, in words that end a sentence."""
+        if now < self._rests_until_s:
+            return "its issuer returned the same token again"
+        if self._was_in_vain(by, now) and by not in self._accepted_by:
+            rest = f"less than {WINDOW_S:.0f} s ago"
+            return f"it was not renewed, because this upstream and model refused a new token {rest}"
+        return "it was not renewed, because rejections have used up the credential's rate of renewals"
+
     def in_vain(self, by: User, now: float) -> None:
         """`by` refused the renewed token too."""
         if len(self._in_vain_s) >= USERS:
             self._in_vain_s = {user: at_s for user, at_s in self._in_vain_s.items() if now < at_s + WINDOW_S}
         if len(self._in_vain_s) < USERS:
             self._in_vain_s[by] = now
+
+    def _was_in_vain(self, by: User, now: float) -> bool:
+        return by in self._in_vain_s and now < self._in_vain_s[by] + WINDOW_S
 
     def _spend(self, now: float, *, is_proven: bool) -> bool:
         if _is_full(self._renewals, now):

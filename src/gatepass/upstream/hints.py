@@ -168,22 +168,22 @@ def of_model(model: str, upstream: str, status: int, code: str | None, message: 
     )
 
 
-def of_token(upstream: str, credential: str | None, age_s: float | None, *, renewed: bool) -> str:
+def of_token(upstream: str, credential: str | None, age_s: float | None, not_renewed: str | None) -> str:
     """What was tried at an upstream that refuses the token, and what to do. `age_s`: how old the one was that it
-    refused last; None for a key that does not expire. `renewed`: it was the second one."""
+    refused last; None for a key that does not expire. `not_renewed`: why there was no second one; None where it was
+    the second one."""
     if credential is None:
         return (
             f"gatepass has no credential for it: set upstreams.{upstream}.credential, or correct the key where it"
             f" stands in upstreams.{upstream}.headers."
         )
     fetched = "" if age_s is None else f", fetched {_ago(age_s)}"
-    if renewed:
+    if not_renewed is None:
         tried = f"Tried with the token of the credential {credential!r}, and once more with a new one{fetched}."
     elif age_s is None:
         tried = f"Tried once, with the key of the credential {credential!r}: there is no other."
     else:
-        no_other = "its issuer gave no other, or had been asked for others often enough"
-        tried = f"Tried once, with the token of the credential {credential!r}{fetched}: {no_other}."
+        tried = f"Tried once, with the token of the credential {credential!r}{fetched}: {not_renewed}."
     return (
         f"{tried} `gatepass token {credential} --reveal` shows it: compare its audience and scope with what this"
         " upstream wants. `gatepass check --live --model NAME` tries it."

@@ -195,7 +195,7 @@ def test_a_call_of_the_responses_api_is_told_the_other_way(status, message, told
     assert of_responses(message, "chat", status) == told
 
 
-NO_OTHER = "its issuer gave no other, or had been asked for others often enough"
+AGAIN = "its issuer returned the same token again"
 SHOWS = (
     " `gatepass token corp --reveal` shows it: compare its audience and scope with what this upstream wants."
     " `gatepass check --live --model NAME` tries it."
@@ -203,20 +203,20 @@ SHOWS = (
 
 
 @pytest.mark.parametrize(
-    ("age_s", "renewed", "tried"),
+    ("age_s", "not_renewed", "tried"),
     [
-        (0.24, True, "Tried with the token of the credential 'corp', and once more with a new one, fetched 0 s ago."),
+        (0.24, None, "Tried with the token of the credential 'corp', and once more with a new one, fetched 0 s ago."),
         (
             31.4,
-            False,
-            f"Tried once, with the token of the credential 'corp', fetched 31 s ago: {NO_OTHER}.",
+            AGAIN,
+            f"Tried once, with the token of the credential 'corp', fetched 31 s ago: {AGAIN}.",
         ),
-        (None, False, "Tried once, with the key of the credential 'corp': there is no other."),
-        (None, True, "Tried with the token of the credential 'corp', and once more with a new one."),
+        (None, AGAIN, "Tried once, with the key of the credential 'corp': there is no other."),
+        (None, None, "Tried with the token of the credential 'corp', and once more with a new one."),
     ],
 )
-def test_a_refused_token_is_told_with_what_was_tried_and_what_to_do(age_s, renewed, tried):
-    assert of_token("chat", "corp", age_s, renewed=renewed) == tried + SHOWS
+def test_a_refused_token_is_told_with_what_was_tried_and_what_to_do(age_s, not_renewed, tried):
+    assert of_token("chat", "corp", age_s, not_renewed) == tried + SHOWS
 
 
 def test_an_upstream_without_a_credential_is_told_to_have_none():
@@ -224,7 +224,7 @@ def test_an_upstream_without_a_credential_is_told_to_have_none():
         "gatepass has no credential for it: set upstreams.chat.credential, or correct the key where it stands in"
         " upstreams.chat.headers."
     )
-    assert of_token("chat", None, None, renewed=False) == told
+    assert of_token("chat", None, None, None) == told
 
 
 @pytest.mark.parametrize(
@@ -232,7 +232,7 @@ def test_an_upstream_without_a_credential_is_told_to_have_none():
     [(59, "59 s"), (60, "1 min"), (429, "7 min"), (3_600, "1 h"), (86_400, "1 d"), (429 * 86_400, "99 d")],
 )
 def test_no_age_looks_like_a_status(age_s, said):
-    assert f"fetched {said} ago" in of_token("chat", "corp", age_s, renewed=True)
+    assert f"fetched {said} ago" in of_token("chat", "corp", age_s, None)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,60 @@
+"""Why a rejected token was not renewed, in the words that the error of the client ends with."""
+
+from __future__ import annotations
+
+from gatepass.tokens import User
+from gatepass.tokens.rejection import RENEWALS, UNPROVEN_RENEWALS, WINDOW_S
+from tests.unit.clock import DrivenClock, settle
+from tests.unit.tokens.scripted import Kept, Mint, ScriptedIssuer, Turn
+
+CHAT, FORBIDDEN = User("chat", "m"), User("chat", "forbidden")
+AGAIN = "its issuer returned the same token again"
+IN_VAIN = "it was not renewed, because this upstream and model refused a new token less than 60 s ago"
+RATE = "it was not renewed, because rejections have used up the credential's rate of renewals"
+
+
+def kept(*turns: Turn) -> Kept:
+    clock = DrivenClock()
+    return Kept(clock, ScriptedIssuer(clock, *turns))
+
+
+async def reason(it: Kept, by: User) -> str | None:
+    """Why the rejection of the held token by `by` renews nothing; None where it renews."""
+    await settle()
+    token = await it.holder.token()
+    return None if it.holder.reject(token.text, by) else it.holder.not_renewed(by)
+
+
+async def test_the_issuer_returned_the_same_token():
+    async with kept(Mint(text="same"), Mint(text="same")) as it:
+        assert await reason(it, CHAT) is None
+        await it.clock.advance(1.0)
+        assert await reason(it, CHAT) == AGAIN
+
+
+async def test_the_upstream_and_model_refused_a_new_token_less_than_a_minute_ago():
+    async with kept() as it:
+        assert await reason(it, FORBIDDEN) is None
+        await settle()
+        it.holder.rejected_again(FORBIDDEN)
+        assert await reason(it, FORBIDDEN) == IN_VAIN
+        assert await reason(it, CHAT) is None
+        await it.clock.advance(WINDOW_S)
+        assert await reason(it, FORBIDDEN) is None
+
+
+async def test_the_rate_of_renewals_is_used_up():
+    async with kept() as it:
+        for _ in range(UNPROVEN_RENEWALS):
+            assert await reason(it, CHAT) is None
+        assert await reason(it, CHAT) == RATE
+
+
+async def test_the_rate_of_renewals_is_used_up_for_a_model_that_was_served_since_it_refused_a_new_token():
+    async with kept() as it:
+        it.holder.rejected_again(CHAT)
+        for _ in range(RENEWALS):
+            await settle()
+            it.holder.confirm(await it.holder.token(), CHAT)
+            said = await reason(it, CHAT)
+        assert said == RATE
