@@ -219,13 +219,10 @@ def _authorized_anew(attempt: Attempt, holder: TokenHolder, request: Request) ->
 async def _has_newer(attempt: Attempt, holder: TokenHolder, token: Token) -> bool:
     """Wait for another token than the one that was refused; False where the issuer has no other.
 
-    The parts of one call share one renewal. The first that is refused asks for another token; the others wait for the
-    same one. A part that is refused with the new token gets TokenReissued.
+    Requests that were refused with the same token share one renewal, the parts of one call too.
     """
-    shared = attempt.whole or attempt
-    if not shared.token_rejected and not holder.reject(token.text, attempt.user):
+    if not holder.reject(token.text, attempt.user):
         return False
-    shared.token_rejected = True
     try:
         attempt.token = await _waited(attempt, holder, instead_of=token.text)
     except TokenReissued:

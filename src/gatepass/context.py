@@ -33,8 +33,8 @@ NOBODY = AccessKey.model_construct(name="", hash=None, key=None, models=[], prof
 class Attempt(msgspec.Struct, eq=False):
     """One target, and what decides whether it gets the request again, or the next target gets it.
 
-    An embeddings call that goes out as several requests has a `part` for each. Parts share the renewal of the token and
-    repeat a request on their own.
+    An embeddings call that goes out as several requests has a `part` for each. Each part may send its request again
+    once with another token, and once on a new connection.
     """
 
     gate: Gate
@@ -43,12 +43,8 @@ class Attempt(msgspec.Struct, eq=False):
     call: Call
     """As the client sent it."""
     profile: Profile = PLAIN
-    whole: Attempt | None = None
-    """The attempt that this one is a part of."""
     token: Token | None = None
     """That of the last request."""
-    token_rejected: bool = False
-    """A token was given up for another. The issuer is asked once for all parts: only `whole` has this set."""
     renewed: bool = False
     """A request was sent again with another token."""
     repeated: bool = False
@@ -85,7 +81,7 @@ class Attempt(msgspec.Struct, eq=False):
 
     def part(self) -> Attempt:
         """The state of one of several requests that this attempt goes out as; `take_back` ends it."""
-        return Attempt(self.gate, self.hop, self.target, self.call, self.profile, self)
+        return Attempt(self.gate, self.hop, self.target, self.call, self.profile)
 
     def take_back(self, part: Attempt, *, failed: bool) -> None:
         """Add what `part` did. The reply to one that failed stands first: no cut takes it away.

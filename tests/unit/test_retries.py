@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from typing import Any
@@ -127,6 +127,8 @@ class Holder:
     def reject(self, value: str, by: User) -> bool:
         if self.held is None or self.held.text != value or by in self.refusers:
             return True
+        if by in self.in_vain:
+            return False
         self.refusers.add(by)
         if self._landing is None:
             self.fetches += 1
@@ -141,6 +143,9 @@ class Holder:
         self.refusers, self._landing = set(), None
 
     def confirm(self, token: Token, by: User) -> None: ...
+
+    def not_renewed(self, by: User) -> str:
+        return "the reason"
 
     def rejected_again(self, by: User) -> None:
         self.in_vain.append(by)
@@ -159,7 +164,8 @@ class Street:
         hops = dict(gate.hops)
         for name, upstream in zip(names, upstreams, strict=True):
             held: Any = holder if name == "chat" else None
-            hops[name] = replace(hops[name], transport=upstream, holder=held)  # type: ignore[arg-type]
+            settings = hops[name].settings.model_copy(update={"credential": held and "corp"})
+            hops[name] = replace(hops[name], transport=upstream, holder=held, settings=settings)  # type: ignore[arg-type]
         self.gate: Gate = replace(gate, hops=hops)
         self.context = RequestContext.of_own(self.gate, self.gate.profiles["plain"])
 
@@ -497,19 +503,48 @@ async def test_parts_that_are_refused_with_the_new_token_too_fetch_no_third_one(
     assert set(upstream.tokens) <= {"old", "new"}
 
 
-async def test_a_part_that_starts_after_the_renewal_and_is_refused_does_not_renew_again():
-    class Forgetful(Upstream):
-        """Takes the new token four times."""
+class Revoking(Upstream):
+    """Accepts the first of `tokens`, `times` times, then only the next one."""
 
-        async def send(self, request: Request) -> Response:
-            if self.tokens.count("new") >= 4:
-                self.takes = set()
-            return await super().send(request)
+    def __init__(self, *tokens: str, times: int) -> None:
+        super().__init__()
+        self._valid = deque(text for text in tokens for _ in range(times))
 
-    upstream, holder = Forgetful(takes={"new"}), Holder("old", "new", "third")
-    with pytest.raises(UpstreamAuth):
-        await Street(upstream, holder=holder, rules={"split": 1}).ask(vectors(12))
-    assert (holder.fetches, "third" in upstream.tokens) == (1, False)
+    async def send(self, request: Request) -> Response:
+        self.came.append(request)
+        is_valid = bool(self._valid) and self._valid[0] == self.token_of(request)
+        if is_valid:
+            self._valid.popleft()
+        await asyncio.sleep(0)
+        return Reply(good(request)) if is_valid else Reply(EXPIRED, 401)
+
+
+async def test_a_token_that_ends_twice_during_a_call_is_renewed_for_the_parts_that_were_not_sent_again():
+    upstream, holder = Revoking("new", "third", times=5), Holder("old", "new", "third")
+    street = Street(upstream, holder=holder, rules={"split": 1})
+    answer = await street.ask(vectors(10))
+    assert isinstance(answer, Whole)
+    assert len(json.loads(answer.body)["data"]) == 10
+    assert (holder.fetches, holder.in_vain) == (2, [])
+    assert max(Counter(request.body for request in upstream.came).values()) == 2
+
+
+async def test_a_part_that_was_sent_again_and_is_refused_again_passes_its_401_through():
+    upstream, holder = Revoking("new", "none", times=4), Holder("old", "new", "third", "fourth")
+    street = Street(upstream, holder=holder, rules={"split": 1})
+    with pytest.raises(UpstreamAuth, match="token expired"):
+        await street.ask(vectors(10))
+    assert (holder.fetches, "fourth" in upstream.tokens) == (2, False)
+    assert set(holder.in_vain) == {street.attempt.user}
+    assert max(Counter(request.body for request in upstream.came).values()) == 2
+
+
+@pytest.mark.parametrize("status", [200, 401])
+async def test_a_401_says_why_the_token_was_not_renewed(status):
+    upstream, holder = Upstream(Reply(HIDDEN if status == 200 else EXPIRED, status)), Holder("old", None)
+    with pytest.raises(UpstreamError) as raised:
+        await Street(upstream, holder=holder).ask()
+    assert " ago: the reason. " in raised.value.message
 
 
 async def test_each_part_repeats_its_own_stale_connection():
