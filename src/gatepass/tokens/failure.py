@@ -8,7 +8,12 @@ from gatepass.errors import TokenUnavailable
 
 BY_VARIABLES = "token"
 """What the credential is called whose settings are variables of the environment."""
-VARIABLES = {"url": "GATEPASS_TOKEN_URL", "token_url": "GATEPASS_TOKEN_URL", "reply.token": "GATEPASS_TOKEN_PATH"}
+VARIABLES = {
+    "url": "GATEPASS_TOKEN_URL",
+    "token_url": "GATEPASS_TOKEN_URL",
+    "reply.token": "GATEPASS_TOKEN_PATH",
+    "network.proxy_auth": "GATEPASS_PROXY",
+}
 
 BUSY = "the refresh token is in use elsewhere, and was not free in time"
 

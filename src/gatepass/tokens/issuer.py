@@ -121,9 +121,11 @@ class Issuer:
             return await timeout(self.clock, limit_s, exchange(self.client, request), late)
         except TransportFault as fault:
             words = (_WORDS[fault.fault].format(host=self.terms.issuer), folded(fault.detail, mask))
+            is_wrong_auth = fault.fault is Fault.PROXY and fault.detail.startswith(WRONG_PROXY_AUTH)
+            advice = look_at(self.name, "network.proxy_auth") if is_wrong_auth else self._advice(fault.fault)
             raise FetchFailure(
-                ": ".join(filter(None, words)) + self._advice(fault.fault),
-                definite=fault.fault is Fault.PROXY and fault.detail.startswith(WRONG_PROXY_AUTH),
+                ": ".join(filter(None, words)) + advice,
+                definite=is_wrong_auth,
                 quick=fault.fault not in _LASTING,
             ) from fault
 

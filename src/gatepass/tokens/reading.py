@@ -12,7 +12,7 @@ from gatepass.tokens.document import at, expiry_path, found_token, is_text, ordi
 from gatepass.tokens.expiry import Life, Moment, certain_s, date_of, is_jwt, jwt_left_s, jwt_life_s, jwt_span
 from gatepass.tokens.failure import FetchFailure, look_at, names_its_place
 from gatepass.tokens.life import Kind, Token, ToldBy, cut_off_s
-from gatepass.tokens.refusal import MISDIRECTED, REFUSED, denial, denies, objection, quoted, refusal
+from gatepass.tokens.refusal import MISDIRECTED, REFUSED, WRONG_PROXY_AUTH, denial, denies, objection, quoted, refusal
 from gatepass.tokens.reply import Mask, NotJson, Reply, document_of, folded, is_html, page_title
 
 _SCHEME = re.compile(r"bearer(\s+|\Z)", re.IGNORECASE)
@@ -113,6 +113,8 @@ def _refused(reply: Reply, terms: Terms, wall_s: float, mask: Mask) -> FetchFail
     """Beyond 2xx: a URL of the configuration that nobody knows there will not be known a second later."""
     misdirected = terms.address is not None and reply.status in MISDIRECTED
     failure = refusal(reply, wall_s, terms.issuer, mask, misdirected=misdirected, by_login=terms.by_login)
+    if reply.status == WRONG_PROXY_AUTH and terms.credential:
+        return failure.worded(f"{failure.reason}{look_at(terms.credential, 'network.proxy_auth')}")
     if not misdirected and not is_html(reply):
         return failure
     return failure.worded(f"{failure.reason}{look_at(terms.credential, terms.address)}")

@@ -137,7 +137,10 @@ async def test_a_wrong_proxy_password_is_not_tried_again_and_again():
     issuer, _ = at(DrivenClock(), Broken(Fault.PROXY, "407 Proxy Authentication Required"))
     failure = await failure_of(issuer.mint(REQUEST, ()))
     assert (failure.reason, failure.definite) == (
-        "the proxy on the way to sso.example refuses: 407 Proxy Authentication Required",
+        (
+            "the proxy on the way to sso.example refuses: 407 Proxy Authentication Required; "
+            "check credentials.corp.network.proxy_auth"
+        ),
         True,
     )
     issuer, _ = at(DrivenClock(), Broken(Fault.PROXY, "403 Forbidden"))
@@ -314,3 +317,14 @@ async def test_a_query_is_not_logged(caplog):
 
 def test_people_are_told_the_host_alone():
     assert host_of("https://sso.example:8443/token?secret=1") == "sso.example:8443"
+
+
+@pytest.mark.parametrize(("name", "variable"), [("corp", ""), ("token", " (GATEPASS_PROXY)")])
+async def test_the_407_of_a_proxy_names_the_setting_of_its_password(name, variable):
+    terms = Terms("sso.example", 240.0, 3600.0, address="token_url", credential=name)
+    page = Answer(407, b"<html>", ((b"content-type", b"text/html"),))
+    clock = DrivenClock()
+    issuer = Issuer(name, oauth2(), terms, ScriptedIssuer(clock, page), clock)
+    failure = await failure_of(issuer.mint(REQUEST, ()))
+    told = f"refuses: 407; check credentials.{name}.network.proxy_auth{variable}"
+    assert failure.reason == f"the proxy on the way to sso.example {told}"
