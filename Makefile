@@ -38,8 +38,10 @@ include bench/bench.mk
 demo: setup ## Run the main job on embedded servers; ONCE=1 ends by itself
 	@$(BIN)/gatepass demo $(if $(ONCE),--once)
 
+# Two runs: a process that has collected all 13,000 tests holds 260 MiB before the first of them.
 test: setup ## Every test that needs Python alone: unit, integration, documentation, golden files, fuzz
-	$(PYTEST) $(if $(COVERAGE),--cov --cov-report=term)
+	$(PYTEST) $(if $(COVERAGE),--cov --cov-report= --cov-fail-under=0) tests/integration tests/fuzz
+	$(PYTEST) $(if $(COVERAGE),--cov --cov-append --cov-report=term) tests/unit tests/docs tests/golden
 
 coverage: ## The same tests, with the share of the code that they run
 	@$(MAKE) --no-print-directory test COVERAGE=1
