@@ -39,6 +39,8 @@ GRACE_S = 0.25
 """Beyond the fetch timeout: a fetch that has used it up ends with an error of its own."""
 OUTAGE_WAIT_S = 1.0
 """How long a request waits for a fetch in progress while the issuer is failing."""
+SLOW_TRY_S = 1.0
+"""A try that failed later than this is not repeated within its fetch: requests wait for the reason."""
 SHORTEST_RETRY_S = 1.0
 REPEATED_S = 3.0
 """How long after its end an issuer may repeat a token before that is a failure: their clocks may differ."""
@@ -266,8 +268,10 @@ class TokenHolder:
             try:
                 token = await self._tried()
             except FetchFailure as failure:
-                wait_s = quick_wait_s(tries, failure, self._chance()) if quick else None
-                if wait_s is None or self._clock.now() + wait_s >= began_s + self._budget_s:
+                now = self._clock.now()
+                was_slow = now - self._tried_s > SLOW_TRY_S  # the waiting requests get the issuer's reason at once
+                wait_s = quick_wait_s(tries, failure, self._chance()) if quick and not was_slow else None
+                if wait_s is None or now + wait_s >= began_s + self._budget_s:
                     raise
             else:
                 now = self._clock.now()
