@@ -176,7 +176,7 @@ def checkout(old: str) -> Path:
 
 def _git(*arguments: str) -> bytes:
     try:
-        done = subprocess.run(["git", "-C", ROOT, *arguments], check=True, capture_output=True)  # noqa: S607
+        done = subprocess.run(["git", "-C", ROOT, *arguments], check=True, capture_output=True)  # noqa: S607 - the machine's own
     except (OSError, subprocess.CalledProcessError) as error:
         raise NotMade(f"--against is neither a checkout of gatepass nor a revision of git: {error}") from error
     return done.stdout

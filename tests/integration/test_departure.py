@@ -171,7 +171,7 @@ async def test_a_reply_is_closed_when_the_client_leaves_while_it_is_classified(c
 
     def on_wire(gate: Gate) -> Gate:
         hop = gate.hops["chat"]
-        return replace(gate, hops={"chat": replace(hop, transport=Wire(response))})  # type: ignore[arg-type]
+        return replace(gate, hops={"chat": replace(hop, transport=Wire(response))})  # type: ignore[arg-type]  # a fake
 
     async with gateway(upstream="http://127.0.0.1:9", change=on_wire) as gate:
         async with gate.ask(asked):

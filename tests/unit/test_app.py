@@ -93,7 +93,7 @@ def test_a_configuration_file_is_loaded_with_its_references(tmp_path, monkeypatc
 
 def test_every_operation_is_a_route_and_in_the_openapi_document():
     app = app_of(server={"base_path": "/gw"})
-    shown = {(route.path, method) for route in app.routes for method in route.methods}  # type: ignore[attr-defined]
+    shown = {(route.path, method) for route in app.routes for method in route.methods}  # type: ignore[attr-defined]  # all are Routes
     paths = app.openapi()["paths"]
     for operation in OPERATIONS:
         path = "/gw/v1" + operation.path
@@ -125,7 +125,7 @@ async def test_a_server_that_trusts_every_forwarded_header_opens_no_relay():
     app = app_of()
     fields = ((b"x-forwarded-for", b"127.0.0.1"),)
     async with app.router.lifespan_context(app):
-        trusting: Any = ProxyHeadersMiddleware(app, trusted_hosts="*")  # type: ignore[arg-type]
+        trusting: Any = ProxyHeadersMiddleware(app, trusted_hosts="*")  # type: ignore[arg-type]  # uvicorn's own ASGI types
         status, body = await answer(trusting, client=("203.0.113.9", 1), fields=fields, lifespan=False, scheme="http")
     assert (status, body["error"]["code"]) == (403, "forbidden_peer")
 

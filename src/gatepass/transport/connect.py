@@ -90,7 +90,7 @@ class _Tunnel(asyncio.Protocol):
                 connection.broke_off(error)
                 transport.abort()
 
-            transport._force_close = force_close  # type: ignore[attr-defined]  # noqa: SLF001
+            transport._force_close = force_close  # type: ignore[attr-defined]  # noqa: SLF001 - else asyncio drops the error (python/cpython#113214)
         host = self._place.host
         secured = await self._loop.start_tls(
             transport, connection, context, server_hostname=host, ssl_handshake_timeout=bound_s + 1

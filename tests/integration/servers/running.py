@@ -258,7 +258,7 @@ async def under_hypercorn(app: FastAPI) -> AsyncIterator[int]:
     config.bind = [f"fd://{listening.fileno()}"]
     config.errorlog = logging.getLogger("hypercorn.error")
     config.graceful_timeout = config.keep_alive_timeout = 1.0
-    serving = asyncio.create_task(hypercorn.asyncio.serve(app, config, shutdown_trigger=stop.wait))  # type: ignore[arg-type]
+    serving = asyncio.create_task(hypercorn.asyncio.serve(app, config, shutdown_trigger=stop.wait))  # type: ignore[arg-type]  # its own ASGI types
     try:
         await connectable(listening.getsockname()[1])
         yield listening.getsockname()[1]
