@@ -14,7 +14,7 @@ UV     := $(shell command -v uv 2>/dev/null)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check coverage lint types layers unit integration docs golden e2e e2e-system \
-  campaigns stress token-chaos token-matrix properties mutants fuzz startup pythons lock clean
+  attacks campaigns stress token-chaos token-matrix properties mutants fuzz startup pythons lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -39,8 +39,8 @@ demo: setup ## Run the main job on embedded servers; ONCE=1 ends by itself
 	@$(BIN)/gatepass demo $(if $(ONCE),--once)
 
 # Two runs: a process that has collected all 13,000 tests holds 260 MiB before the first of them.
-test: setup ## Every test that needs Python alone: unit, integration, documentation, golden files, fuzz
-	$(PYTEST) $(if $(COVERAGE),--cov --cov-report= --cov-fail-under=0) tests/integration tests/fuzz
+test: setup ## Every test that needs Python alone: unit, integration, attacks, documentation, golden files, fuzz
+	$(PYTEST) $(if $(COVERAGE),--cov --cov-report= --cov-fail-under=0) tests/integration tests/fuzz tests/attacks
 	$(PYTEST) $(if $(COVERAGE),--cov --cov-append --cov-report=term) tests/unit tests/docs tests/golden
 
 coverage: ## The same tests, with the share of the code that they run
@@ -78,6 +78,9 @@ e2e: setup ## Real servers, Node clients, the container image (E2E_CONTAINER=ski
 
 e2e-system: ## Install the system packages of the container tests: Debian or Ubuntu, as root
 	tests/e2e/container/setup.sh
+
+attacks: setup ## Hostile input by class: cases, what got through, longest time on the loop, peak memory; three minutes
+	$(PYTEST) -q tests/attacks --hypothesis-profile=attacks --loop-s=0.05
 
 token-chaos: setup ## gatepass processes, a real Valkey or Redis and an issuer, killed and paused: three minutes
 	[ -x .e2e/store/server ] || tests/e2e/store/fetch.sh "$(CURDIR)/.e2e/store"

@@ -1,0 +1,135 @@
+"""Collect one row per class of hostile input and print them as a table: the report of `make attacks`.
+
+A test names its class with a marker and counts with the fixture `attack`:
+
+    @pytest.mark.attack("trailer fields")
+    @generated
+    @given(trailers())
+    def test_trailers_are_bounded(attack: Attack, trailer: bytes) -> None:
+        attack.cases += 1
+        with attack.on_loop():
+            reader.feed(trailer)
+        attack.check(reader.held_bytes <= LIMIT, trailer)
+
+Each class has a property over generated cases, a kept corpus (`@example` or a list), and a test that plants a violation
+and asserts that the property fails. The last one takes no `attack`: what it lets through is planted.
+
+`make attacks` runs more examples and fails where the loop was occupied for more than 50 ms. `make test` runs few, and
+allows ten times that, because a time is no test on a machine that others use. Both measure CPU time of the thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+import tracemalloc
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import settings
+
+settings.register_profile("attacks", deadline=None, max_examples=200, print_blob=True)
+
+LOOP_S = 0.5
+"""How long one input may occupy the loop in `make test`. `make attacks` sets 0.05 by `--loop-s`."""
+_PROPERTY = "attack"
+
+
+@dataclass
+class Attack:
+    """What a test found out about one class: a row of the table."""
+
+    name: str
+    cases: int = 0
+    got_through: list[object] = field(default_factory=list)
+    loop_s: float = 0.0
+    peak_bytes: int = 0
+    allowed_bytes: int = 0
+
+    def check(self, holds: bool, case: object) -> None:
+        """Record `case` as got through, and fail, unless the property holds."""
+        if not holds:
+            self.got_through.append(case)
+        assert holds, f"{self.name}: got through: {case!r:.400}"
+
+    @contextlib.contextmanager
+    def on_loop(self) -> Iterator[None]:
+        """Measure one synchronous piece of work that a server does in a callback of the event loop."""
+        began_s = time.thread_time()
+        yield
+        self.loop_s = max(self.loop_s, time.thread_time() - began_s)
+
+    @contextlib.asynccontextmanager
+    async def on_this_loop(self) -> AsyncIterator[None]:
+        """Measure the longest iteration of the running loop: a server in this loop, and what else runs in it."""
+
+        async def watch() -> None:
+            before_s = time.thread_time()
+            while True:
+                await asyncio.sleep(0)  # once in each iteration
+                now_s = time.thread_time()
+                self.loop_s = max(self.loop_s, now_s - before_s)
+                before_s = now_s
+
+        watcher = asyncio.create_task(watch())
+        await asyncio.sleep(0)
+        try:
+            yield
+        finally:
+            watcher.cancel()
+            await asyncio.wait([watcher])
+
+    @contextlib.contextmanager
+    def memory(self, allowed_bytes: int) -> Iterator[None]:
+        """Measure what Python allocates at most meanwhile, and fail above `allowed_bytes`: the formula of the class."""
+        tracemalloc.start()
+        try:
+            yield
+            peak_bytes = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        if peak_bytes * max(self.allowed_bytes, 1) >= self.peak_bytes * allowed_bytes:  # the worst ratio is shown
+            self.peak_bytes, self.allowed_bytes = peak_bytes, allowed_bytes
+        assert peak_bytes <= allowed_bytes, f"{self.name}: {peak_bytes} bytes held, {allowed_bytes} by the formula"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--loop-s", type=float, default=LOOP_S, help="seconds that one input may occupy the event loop")
+
+
+@pytest.fixture
+def attack(request: pytest.FixtureRequest) -> Iterator[Attack]:
+    marker = request.node.get_closest_marker("attack")
+    assert marker is not None, "name the class: @pytest.mark.attack(...)"
+    row = Attack(marker.args[0])
+    yield row
+    figures = (row.name, row.cases, len(row.got_through), row.loop_s, row.peak_bytes, row.allowed_bytes)
+    request.node.user_properties.append((_PROPERTY, figures))
+    assert row.cases, f"{row.name}: no case was generated"
+    allowed_s = request.config.getoption("--loop-s")
+    assert row.loop_s <= allowed_s, f"{row.name}: the loop was occupied for {row.loop_s:.3f} s of {allowed_s} s"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    rows: dict[str, tuple[int, int, float, int, int]] = {}
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if getattr(report, "when", None) != "teardown":
+                continue
+            for key, figures in report.user_properties:
+                if key == _PROPERTY:
+                    name, cases, through, loop_s, peak, allowed = figures
+                    before = rows.get(name, (0, 0, 0.0, 0, 0))
+                    memory = max((peak, allowed), before[3:], key=lambda pair: pair[0] / max(pair[1], 1))
+                    rows[name] = (before[0] + cases, before[1] + through, max(before[2], loop_s), *memory)
+    if not rows:
+        return
+    terminalreporter.section("attacks")
+    terminalreporter.write_line(
+        f"{'class':<44} {'cases':>7} {'through':>7} {'loop ms':>8} {'peak KiB':>9} {'allowed':>9}"
+    )
+    for name, (cases, through, loop_s, peak, allowed) in sorted(rows.items()):
+        held = f"{peak // 1024:>9} {allowed // 1024:>9}" if allowed else f"{'':>9} {'':>9}"
+        terminalreporter.write_line(f"{name:<44} {cases:>7} {through:>7} {loop_s * 1000:>8.1f} {held}".rstrip())
