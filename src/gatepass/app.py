@@ -156,7 +156,7 @@ def create_app(config: Config) -> FastAPI:
 def load_config(path: str | os.PathLike[str]) -> Config:
     """The configuration in the YAML file `path`, with the references in it resolved from the environment.
 
-    Warnings go to the logger `gatepass.config`. Raises `gatepass.config.problem.ConfigError`, which
+    Warnings go to the logger `gatepass.config`. Raises `gatepass.config.document.ConfigError`, which
     lists every problem.
     """
     loaded = load(os.fspath(path), os.environ)

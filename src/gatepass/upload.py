@@ -8,7 +8,7 @@ from typing import Protocol
 
 from gatepass.adapt.built_in import ADDED
 from gatepass.call import Operation
-from gatepass.config.server import Limits
+from gatepass.config.model import Limits
 from gatepass.errors import InvalidRequest
 from gatepass.surface.form_data import IN_QUOTES, FormScan
 

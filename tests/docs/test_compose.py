@@ -13,8 +13,7 @@ from gatepass.config.credential.base import HttpReply
 from gatepass.config.credential.http_json import HttpJsonCredential
 from gatepass.config.credential.oauth2 import Oauth2Credential
 from gatepass.config.environment import read_environment
-from gatepass.config.model import Config
-from gatepass.config.server import Server
+from gatepass.config.model import Config, Server
 from tests.e2e.container import compose
 
 IMAGE_FACTS = (compose.DEPLOY.parent / "Dockerfile").read_text()

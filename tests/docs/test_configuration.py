@@ -5,8 +5,8 @@ import re
 from pathlib import Path
 
 from gatepass.config.checks import PLANNED
-from gatepass.config.settings import Setting, all_settings
 from gatepass.config.variables import NAMES, SECRETS
+from gatepass.config.wording import Setting, all_settings
 from gatepass.surface.operations import OPERATIONS
 from gatepass.upstream.headers import FORWARDED
 

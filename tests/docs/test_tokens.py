@@ -30,8 +30,8 @@ import trustme
 from ruamel.yaml import YAML
 
 from gatepass.cli import COMMANDS
+from gatepass.config.credential.http_json import PRESETS
 from gatepass.config.credential.kinds import KINDS
-from gatepass.config.credential.preset import PRESETS
 from gatepass.config.load import load
 from gatepass.doctor import diagnose
 from tests.integration.scripted import Dialogue, Received, Scripted, Send, reply

@@ -16,7 +16,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 import gatepass
 from gatepass import Config, create_app, drain, load_config
 from gatepass.admission.keys import new_key
-from gatepass.config.problem import ConfigError
+from gatepass.config.document import ConfigError
 from gatepass.surface.operations import OPERATIONS
 
 NOWHERE: dict[str, Any] = {

@@ -6,7 +6,7 @@ import pytest
 
 from gatepass import lexicon
 from gatepass.adapt.rejection import NEVER_CODES
-from gatepass.config.carry import checked_fields
+from gatepass.config.network import checked_fields
 from gatepass.config.upstream import NEVER_FORWARDED
 from gatepass.error_body import STATUS_OF_CODE
 from gatepass.errors import UpstreamRefusal

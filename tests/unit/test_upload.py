@@ -3,7 +3,7 @@
 import pytest
 
 from gatepass.call import Operation, Surface
-from gatepass.config.server import Limits
+from gatepass.config.model import Limits
 from gatepass.errors import InvalidRequest
 from gatepass.upload import KEPT_BYTES, Form
 

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from gatepass.api.turn import Turn
-from gatepass.config.server import Limits
+from gatepass.config.model import Limits
 from gatepass.errors import GatepassError
 from gatepass.transport.outbox import Outbox
 

@@ -17,8 +17,8 @@ UNUSABLE = 2
 
 def load_or_exit(path: str | None, host: str | None = None, port: int | None = None) -> Loaded:
     """The configuration of this process, its warnings on stderr; exits with 2 where it cannot be used."""
+    from gatepass.config.document import ConfigError
     from gatepass.config.load import load
-    from gatepass.config.problem import ConfigError
 
     try:
         loaded = load(path, os.environ, host=host, port=port)

@@ -74,7 +74,7 @@ def healthcheck(path: str | None, host: str | None, port: int | None, timeout_s:
 
 
 def _listening_or_exit(path: str) -> tuple[str, int]:
-    from gatepass.config.problem import ConfigError
+    from gatepass.config.document import ConfigError
 
     try:
         return listening(path, os.environ)

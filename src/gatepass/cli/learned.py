@@ -76,7 +76,7 @@ def place_of(path: str | None, url: str | None, key_env: str) -> Place:
 
 def _own_url(path: str | None) -> str:
     """As `gatepass serve` would listen: by the environment, else by the file, else by its defaults."""
-    from gatepass.config.problem import ConfigError
+    from gatepass.config.document import ConfigError
 
     host, port = variable("HOST"), variable("PORT")
     try:
@@ -109,9 +109,8 @@ def _configured_key(path: str | None, environment: Mapping[str, str]) -> str | N
 
 
 def _key_texts(path: str | None, environment: Mapping[str, str]) -> Iterator[str]:
-    from gatepass.config.document import lookup
+    from gatepass.config.document import ConfigError, lookup
     from gatepass.config.file import read_document
-    from gatepass.config.problem import ConfigError
     from gatepass.config.references import UnresolvedReference, resolve
     from gatepass.config.variables import given, own_variables
 

@@ -15,9 +15,9 @@ from gatepass.cli.configuration import CHECK_FAILED, load_or_exit, refuse
 from gatepass.cli.seconds import rounded
 
 if TYPE_CHECKING:
-    from gatepass.config.carry import Carry
     from gatepass.config.credential.kinds import AnyCredential
     from gatepass.config.model import Config
+    from gatepass.config.network import Carry
     from gatepass.gate import Gate
     from gatepass.tokens import Status, Token, TokenHolder
 
@@ -68,7 +68,7 @@ def token(name: str | None, path: str | None, watch: bool, reveal: bool, force: 
 
 def _named(config: Config, name: str | None) -> str:
     """The credential that is meant; exits with 2 where there is none, or no telling which."""
-    from gatepass.config.settings import did_you_mean
+    from gatepass.config.wording import did_you_mean
 
     names = list(config.credentials)
     if name is None:

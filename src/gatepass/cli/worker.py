@@ -66,8 +66,8 @@ def work(heritage: Heritage, config_path: str | None, host: str | None, port: in
 
 
 def _loaded(path: str | None, host: str | None, port: int | None) -> Loaded:
+    from gatepass.config.document import ConfigError
     from gatepass.config.load import load
-    from gatepass.config.problem import ConfigError
     from gatepass.config.variables import own_variables
 
     try:

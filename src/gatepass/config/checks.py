@@ -10,18 +10,16 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from gatepass.config.access import keys_in
-from gatepass.config.carry import BEARER, Carry
 from gatepass.config.credential.oauth2 import Oauth2Credential
-from gatepass.config.document import Pattern, lookup, matches
-from gatepass.config.model import Config
+from gatepass.config.document import Path, Pattern, dotted, lookup, matches
+from gatepass.config.model import Config, Server
 from gatepass.config.models import Lead, Model
-from gatepass.config.problem import Path, dotted
+from gatepass.config.network import BEARER, Carry
 from gatepass.config.profiles import BUILT_IN
 from gatepass.config.references import Reference
-from gatepass.config.server import Server
-from gatepass.config.settings import did_you_mean
 from gatepass.config.upstream import Upstream, no_assistant
 from gatepass.config.url import crosses_network_in_plain, is_loopback
+from gatepass.config.wording import did_you_mean
 
 
 @dataclass(frozen=True, slots=True)

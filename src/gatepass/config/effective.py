@@ -8,10 +8,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gatepass.config.credential.preset import PRESETS
-from gatepass.config.document import children, lookup
+from gatepass.config.credential.http_json import PRESETS
+from gatepass.config.document import Path, children, lookup
 from gatepass.config.load import Loaded
-from gatepass.config.problem import Path
 
 _PLAIN = re.compile(r"[A-Za-z/(][A-Za-z0-9 _./:@()+,=-]*(?<! )\Z")
 _NOT_TEXT = frozenset(("null", "true", "false", "yes", "no", "on", "off"))

@@ -9,8 +9,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
-from gatepass.config.document import DEEPEST, Builder, Document
-from gatepass.config.problem import ConfigError, Origin, Path, Problem
+from gatepass.config.document import DEEPEST, Builder, ConfigError, Document, Origin, Path, Problem
 
 LARGEST_BYTES = 1024 * 1024
 

@@ -11,12 +11,10 @@ from pydantic import BaseModel, ValidationError
 
 from gatepass.config.certificates import unusable_files
 from gatepass.config.checks import clashes, dangling, dead_ends, doubts, not_built_yet, open_doors
-from gatepass.config.document import Document, leaves, lookup, replaced
-from gatepass.config.environment import read_environment, strangers, with_variables
+from gatepass.config.document import ConfigError, Document, Origin, Path, Problem, leaves, lookup, replaced
+from gatepass.config.environment import read_environment, strangers, with_environment_proxies, with_variables
 from gatepass.config.file import read_document
 from gatepass.config.model import Config
-from gatepass.config.problem import ConfigError, Origin, Path, Problem
-from gatepass.config.proxy import with_environment_proxies
 from gatepass.config.references import Reference, UnresolvedReference, resolve, without_braces
 from gatepass.config.variables import PREFIX, own_variables
 from gatepass.config.wording import refusals

@@ -11,8 +11,7 @@ from pydantic import BeforeValidator, Field, ValidationInfo, WithJsonSchema, fie
 
 from gatepass.call import Secret
 from gatepass.config.block import HEADER_NAME, BaseUrl, Block, Name, SecretText
-from gatepass.config.carry import OWN_FIELDS, Carry, FieldName, checked_fields, unfit
-from gatepass.config.network import Network, TimeoutSettings
+from gatepass.config.network import OWN_FIELDS, Carry, FieldName, Network, TimeoutSettings, checked_fields, unfit
 from gatepass.config.rules import Learnable
 from gatepass.lexicon import CREDENTIALS
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from gatepass.config.problem import Path
+from gatepass.config.document import Path
 from gatepass.config.references import Reference, UnresolvedReference
 
 PREFIX = "GATEPASS_"

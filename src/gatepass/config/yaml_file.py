@@ -15,8 +15,7 @@ from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from ruamel.yaml.reader import ReaderError
 from ruamel.yaml.tokens import BlockEndToken, BlockMappingStartToken, BlockSequenceStartToken
 
-from gatepass.config.document import DEEPEST, Builder, Document
-from gatepass.config.problem import Path
+from gatepass.config.document import DEEPEST, Builder, Document, Path
 
 _CORE = "tag:yaml.org,2002:"
 _TEXTS = frozenset(f"{_CORE}{kind}" for kind in ("str", "timestamp", "value", "merge"))

@@ -16,7 +16,7 @@ from subprocess import DEVNULL
 from typing import Any
 
 from gatepass.call import Secret
-from gatepass.config.credential.local import ExecCredential
+from gatepass.config.credential.kinds import ExecCredential
 from gatepass.observe.redaction import MASK, Redactor
 from gatepass.runtime import Clock, timeout
 from gatepass.tokens.failure import FetchFailure, setting

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from gatepass.call import Secret
-from gatepass.config.credential.local import FileCredential
+from gatepass.config.credential.kinds import FileCredential
 from gatepass.runtime import Clock
 from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.life import Token

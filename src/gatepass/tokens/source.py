@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from gatepass.call import Secret
 from gatepass.config.credential.http_json import HttpJsonCredential
-from gatepass.config.credential.kinds import AnyCredential
-from gatepass.config.credential.local import (
+from gatepass.config.credential.kinds import (
+    AnyCredential,
     ApiKeyCredential,
     EnvCredential,
     ExecCredential,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gatepass.call import Secret
-from gatepass.config.credential.local import EnvCredential
+from gatepass.config.credential.kinds import EnvCredential
 from gatepass.runtime import Clock
 from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.life import Kind, Token, ToldBy

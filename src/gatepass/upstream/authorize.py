@@ -8,7 +8,7 @@ from types import MappingProxyType
 from urllib.parse import quote
 
 from gatepass.call import Headers, Request, Secret
-from gatepass.config.carry import BEARER, PLACE, Carry
+from gatepass.config.network import BEARER, PLACE, Carry
 from gatepass.observe.redaction import Redactor
 from gatepass.upstream.headers import NEVER_UP
 from gatepass.upstream.static_header import StaticHeader

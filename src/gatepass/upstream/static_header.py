@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from gatepass.call import Secret
-from gatepass.config.carry import unfit
+from gatepass.config.network import unfit
 from gatepass.config.references import UnresolvedReference
 from gatepass.observe.redaction import Redactor
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from gatepass.config.credential.local import ExecCredential
+from gatepass.config.credential.kinds import ExecCredential
 from gatepass.config.load import load
 from gatepass.observe.redaction import Redactor
 from gatepass.runtime import SystemClock

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gatepass.config.credential.local import FileCredential
+from gatepass.config.credential.kinds import FileCredential
 from gatepass.observe.redaction import KEPT, MASK, Redactor
 from gatepass.tokens import FetchFailure, Token, TokenHolder, TokenReissued
 from gatepass.tokens.file import SETTLED_S, FileSource, WatchedFile, Written

@@ -13,7 +13,7 @@ from gatepass.api.connection import ClientConnection
 from gatepass.api.reception import Reception
 from gatepass.api.spare import spare
 from gatepass.api.turn import Turn
-from gatepass.config.server import Limits
+from gatepass.config.model import Limits
 from gatepass.errors import GatepassError
 
 KEEP_ALIVE_S = 75.0

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from gatepass.cli.healthcheck import HOST, PORT, healthcheck, listening, reachable, variable
-from gatepass.config.server import Server
+from gatepass.config.model import Server
 
 
 @pytest.mark.parametrize(

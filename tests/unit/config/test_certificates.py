@@ -1,8 +1,10 @@
+import base64
 import ssl
 from pathlib import Path
 
 import pytest
 import trustme
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
@@ -10,11 +12,28 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from gatepass.config.certificates import FOREIGN_KEY, LOCKED_KEY, NO_CERTIFICATE, NO_KEY, TOO_WEAK, unusable_files
+from gatepass.config.certificates import (
+    FOREIGN_CERTIFICATE,
+    FOREIGN_KEY,
+    LOCKED_KEY,
+    NO_CERTIFICATE,
+    NO_KEY,
+    NO_KEY_BEHIND,
+    SHORT_KEY,
+    SHORT_SECRET,
+    TOO_WEAK,
+    WRONG_KIND,
+    check_belongs,
+    check_secret,
+    signing_key,
+    thumbprint,
+    unusable_files,
+)
 from gatepass.config.checks import NO_WAY
+from gatepass.config.document import ConfigError
 from gatepass.config.load import load
-from gatepass.config.problem import ConfigError
 from gatepass.config.references import Reference
+from tests.unit.tokens.keys import certificate, certificate_pem, private_pem, public_pem
 
 ABSENT = "cannot be read: No such file or directory"
 
@@ -75,7 +94,7 @@ def test_a_certificate_with_its_key_is_taken(faults, files):
 @pytest.mark.parametrize(
     ("files", "told"),
     [
-        ({"client_cert": "cert"}, {"client_cert": NO_KEY}),
+        ({"client_cert": "cert"}, {"client_cert": NO_KEY_BEHIND}),
         ({"client_cert": "cert", "client_key": "other"}, {"client_key": FOREIGN_KEY}),
         ({"client_cert": "cert", "client_key": "garbage"}, {"client_key": FOREIGN_KEY}),
         ({"client_cert": "cert", "client_key": "cert"}, {"client_key": FOREIGN_KEY}),
@@ -150,3 +169,75 @@ def test_what_no_connection_could_use_is_refused_at_load_with_line_and_setting(f
         "gatepass.yaml:2: upstreams.chat.base_url: ends in /chat/completions",
         f"gatepass.yaml:5: upstreams.spare.network.ca_file: {NO_CERTIFICATE}",
     ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "algorithms", "wanted"), [("rsa", ("RS256", "PS256"), "PS256"), ("p256", ("ES256",), "ES256")]
+)
+def test_a_key_knows_what_it_can_sign_with(kind, algorithms, wanted):
+    key = signing_key(private_pem(kind))
+    assert key.algorithms == algorithms
+    assert (key.algorithm(None), key.algorithm(wanted)) == (algorithms[0], wanted)
+    assert "PRIVATE" not in repr(key)
+
+
+def test_a_key_is_asked_for_nothing_that_it_cannot():
+    with pytest.raises(ValueError, match="is RS256, which the key cannot sign with: it can ES256"):
+        signing_key(private_pem("p256")).algorithm("RS256")
+
+
+@pytest.mark.parametrize(
+    ("pem", "told"),
+    [
+        ("", NO_KEY),
+        ("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----", NO_KEY),
+        (public_pem("rsa"), NO_KEY),
+        (certificate_pem("rsa"), NO_KEY),
+        (private_pem("rsa", b"phrase"), LOCKED_KEY),
+        (private_pem("p384"), WRONG_KIND),
+        (private_pem("short-rsa"), SHORT_KEY),
+    ],
+    ids=["empty", "garbage", "public", "certificate", "locked", "P-384", "short"],
+)
+def test_what_cannot_sign_is_told_without_a_quote(pem, told):
+    with pytest.raises(ValueError) as caught:
+        signing_key(pem)
+    assert str(caught.value) == told
+    assert caught.value.__cause__ is None
+
+
+def test_a_thumbprint_is_the_first_certificates():
+    found = thumbprint(f"Bag Attributes\n{certificate_pem('rsa')}{certificate_pem('p256')}")
+    assert base64.urlsafe_b64decode(f"{found}=") == certificate("rsa").fingerprint(hashes.SHA256())
+    assert len(found) == 43
+
+
+@pytest.mark.parametrize(
+    "pem",
+    ["", private_pem("rsa"), "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE----------BEGIN CERTIFICATE-----"],
+)
+def test_what_holds_no_certificate_is_told(pem):
+    with pytest.raises(ValueError) as caught:
+        thumbprint(pem)
+    assert str(caught.value) == NO_CERTIFICATE
+
+
+def test_a_certificate_belongs_to_one_key():
+    key = signing_key(private_pem("rsa"))
+    check_belongs(certificate_pem("rsa"), key)
+    for pem, told in (
+        (certificate_pem("other-rsa"), FOREIGN_CERTIFICATE),
+        (certificate_pem("p256"), FOREIGN_CERTIFICATE),
+        (ssl.DER_cert_to_PEM_cert(b"no certificate"), NO_CERTIFICATE),
+    ):
+        with pytest.raises(ValueError) as caught:
+            check_belongs(pem, key)
+        assert str(caught.value) == told
+
+
+def test_a_secret_signs_from_32_bytes_on():
+    check_secret("x" * 32)
+    check_secret("ä" * 16)
+    with pytest.raises(ValueError) as caught:
+        check_secret("x" * 31)
+    assert str(caught.value) == SHORT_SECRET

@@ -2,11 +2,11 @@ from typing import Any
 
 import pytest
 
-from gatepass.config.carry import BEARER, Carry
 from gatepass.config.checks import NO_LIST, NO_RULES, NOT_AZURE, ONLY_LISTED, TWICE, UNASKED, carry_of, clashes, doubts
+from gatepass.config.document import ConfigError, dotted
 from gatepass.config.load import load
 from gatepass.config.model import Config
-from gatepass.config.problem import ConfigError, dotted
+from gatepass.config.network import BEARER, Carry
 
 KEY = {"type": "static", "token": "abc"}
 

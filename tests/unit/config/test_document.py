@@ -1,5 +1,4 @@
-from gatepass.config.document import Document
-from gatepass.config.problem import Origin
+from gatepass.config.document import Document, Origin
 
 
 def test_a_value_without_an_origin_belongs_to_its_block_or_its_source():

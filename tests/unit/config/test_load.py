@@ -8,11 +8,10 @@ from hypothesis import strategies as st
 
 from gatepass.config.checks import IN_PLAIN_SIGHT
 from gatepass.config.credential.http_json import HttpJsonCredential
-from gatepass.config.credential.kinds import KINDS
-from gatepass.config.credential.local import StaticCredential
+from gatepass.config.credential.kinds import KINDS, StaticCredential
+from gatepass.config.document import ConfigError
 from gatepass.config.load import load
 from gatepass.config.model import Config
-from gatepass.config.problem import ConfigError
 
 ROOT = Path(__file__).parents[3]
 UNSET = "the environment variable {} is not set: set it, or write $$ for a plain dollar"

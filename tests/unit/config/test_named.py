@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from gatepass.config.credential.local import EnvCredential
+from gatepass.config.credential.kinds import EnvCredential
+from gatepass.config.document import ConfigError
 from gatepass.config.load import load
-from gatepass.config.problem import ConfigError
 
 TEXT = """\
 upstreams: {{u: {{base_url: "https://x/v1", credential: c}}}}

@@ -7,10 +7,17 @@ from typing import Any
 
 import pytest
 
-from gatepass.config.certificates import NO_DIRECTORY, UNWRITABLE, unusable_files
+from gatepass.config.certificates import (
+    FOREIGN_CERTIFICATE,
+    NO_CERTIFICATE,
+    NO_DIRECTORY,
+    NO_KEY,
+    SHORT_SECRET,
+    UNWRITABLE,
+    unusable_files,
+)
 from gatepass.config.credential.base import how_to_install
 from gatepass.config.references import Reference
-from gatepass.config.signing_key import FOREIGN_CERTIFICATE, NO_CERTIFICATE, NO_KEY, SHORT_SECRET
 from tests.unit.tokens.keys import certificate_pem, private_pem
 
 ABSENT = "cannot be read: No such file or directory"

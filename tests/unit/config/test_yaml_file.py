@@ -2,8 +2,7 @@ import math
 
 import pytest
 
-from gatepass.config.document import DEEPEST, MOST_VALUES
-from gatepass.config.problem import ConfigError
+from gatepass.config.document import DEEPEST, MOST_VALUES, ConfigError
 from gatepass.config.yaml_file import core_schema, parse_yaml
 
 

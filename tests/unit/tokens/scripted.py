@@ -18,7 +18,7 @@ import jwt
 
 from gatepass.call import Headers, Request, Secret
 from gatepass.config.credential.http_json import HttpJsonCredential
-from gatepass.config.credential.local import StaticCredential
+from gatepass.config.credential.kinds import StaticCredential
 from gatepass.config.credential.oauth2 import Oauth2Credential
 from gatepass.errors import Fault, TransportFault
 from gatepass.observe.redaction import Redactor

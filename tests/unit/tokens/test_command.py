@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gatepass.call import Secret
-from gatepass.config.credential.local import ExecCredential
+from gatepass.config.credential.kinds import ExecCredential
 from gatepass.config.references import Reference, resolve
 from gatepass.runtime import Clock, sleep
 from gatepass.tokens import Token, TokenHolder, build_source

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from gatepass.config.credential.local import EnvCredential
+from gatepass.config.credential.kinds import EnvCredential
 from gatepass.config.references import Reference
 from gatepass.tokens import build_source
 from gatepass.tokens.life import Kind, ToldBy

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from gatepass.call import Secret
-from gatepass.config.credential.local import StaticCredential
+from gatepass.config.credential.kinds import StaticCredential
 from gatepass.config.references import Reference, resolve
 from gatepass.tokens.secret import next_secret, readable, revealed, secret_fields, secret_leaves
 from tests.unit.tokens.scripted import failure_of

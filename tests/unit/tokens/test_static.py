@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from gatepass.call import Secret
-from gatepass.config.credential.local import ApiKeyCredential
+from gatepass.config.credential.kinds import ApiKeyCredential
 from gatepass.tokens import build_source
 from gatepass.tokens.life import Kind, ToldBy
 from tests.unit.clock import DrivenClock

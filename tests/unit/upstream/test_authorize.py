@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from gatepass.call import Request, Secret
-from gatepass.config.carry import Carry
+from gatepass.config.network import Carry
 from gatepass.config.references import Reference, UnresolvedReference
 from gatepass.observe.redaction import KEPT, MASK, Redactor
 from gatepass.upstream.authorize import REREAD_S, Carrier, sendable

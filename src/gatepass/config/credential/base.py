@@ -8,8 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from gatepass.config.block import Block, Seconds
-from gatepass.config.carry import BEARER, FIELD_NAME, Carry
-from gatepass.config.network import Network
+from gatepass.config.network import BEARER, FIELD_NAME, Carry, Network
 
 
 class Credential(Block):

@@ -7,9 +7,9 @@ from typing import Any, Protocol
 import jwt
 
 from gatepass.call import Secret
+from gatepass.config.certificates import SigningKey, check_secret, signing_key, thumbprint
 from gatepass.config.credential.oauth2 import Oauth2Credential
 from gatepass.config.references import UnresolvedReference, read_file
-from gatepass.config.signing_key import SigningKey, check_secret, signing_key, thumbprint
 from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.secret import revealed
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from gatepass.config.document import dotted
 from gatepass.config.model import Config
-from gatepass.config.problem import dotted
 from gatepass.config.wording import refusals
 
 

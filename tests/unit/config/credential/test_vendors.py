@@ -5,9 +5,9 @@ import sys
 
 import pytest
 
+from gatepass.config.document import ConfigError
+from gatepass.config.environment import with_environment_proxies
 from gatepass.config.load import load
-from gatepass.config.problem import ConfigError
-from gatepass.config.proxy import with_environment_proxies
 
 ENTRA = {"type": "entra", "tenant_id": "corp.example", "client_id": "app-1"}
 GOOGLE = {"type": "google"}

@@ -1,8 +1,8 @@
 import pytest
 from pydantic import ValidationError
 
-from gatepass.config.carry import BEARER, Carry
-from gatepass.config.credential.local import StaticCredential
+from gatepass.config.credential.kinds import StaticCredential
+from gatepass.config.network import BEARER, Carry
 
 FIXED = "holds no {token}: that is where the token goes; a fixed value belongs under upstreams"
 UNFIT = "begins or ends with a space, or holds a line break or a character beyond ASCII"
