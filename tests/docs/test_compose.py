@@ -97,7 +97,7 @@ def test_environment_is_a_configuration(tmp_path: Path) -> None:
     read = read_environment({**service()["environment"], "GATEPASS_TOKEN_JSON_FILE": str(login)})
     config = Config.model_validate(read.tree)
     login_there = config.credentials["token"]
-    assert read.problems == ()
+    assert read.problems == []
     assert isinstance(login_there, HttpJsonCredential)
     assert (login_there.url, login_there.reply) == (
         "https://portal.corp.example/api/token",
@@ -133,7 +133,7 @@ def test_oauth2_instead_is_a_configuration_too(tmp_path: Path) -> None:
     assert set(instead) >= {f"GATEPASS_{name}" for name in ("TOKEN_TYPE", "CLIENT_ID", "CLIENT_SECRET_FILE")}
     filled = {name: compose.filled(value, compose.example_variables()) for name, value in instead.items()}
     read = read_environment(environment | filled | {"GATEPASS_CLIENT_SECRET_FILE": str(secret)})
-    assert read.problems == ()
+    assert read.problems == []
     assert isinstance(Config.model_validate(read.tree).credentials["token"], Oauth2Credential)
 
 

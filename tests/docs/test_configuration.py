@@ -103,5 +103,5 @@ def test_every_operation_is_in_the_table():
 
 def test_what_is_not_built_yet_is_named():
     section = TEXT.partition("## Not built yet")[2]
-    for planned in PLANNED:
-        assert planned.pattern[-1] in section.replace("the dialects", "dialect").replace("the types", "type")
+    for pattern in PLANNED:
+        assert pattern[-1] in section.replace("the dialects", "dialect").replace("the types", "type")

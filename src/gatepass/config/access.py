@@ -30,19 +30,15 @@ class AccessKey(Block):
     @field_validator("key", mode="before")
     @classmethod
     def _by_reference(cls, value: Any) -> Any:
-        if _is_plain(value):
-            raise ValueError("expects a reference, ${NAME} or ${file:/path}, never the key in plain text")
-        return value
+        if isinstance(value, Reference) or not isinstance(value, str):
+            return value
+        raise ValueError("expects a reference, ${NAME} or ${file:/path}, never the key in plain text")
 
     @model_validator(mode="after")
     def _one_form(self) -> AccessKey:
         if (self.hash is None) == (self.key is None):
             raise ValueError("expects either hash or key")
         return self
-
-
-def _is_plain(value: Any) -> bool:
-    return isinstance(value, str) and not isinstance(value, Reference)
 
 
 class Access(Block):

@@ -122,14 +122,11 @@ def unusable_files(tree: Any) -> Iterator[tuple[Path, str]]:
     """Each file with which no connection could be made or no token had, and why: found at load, not at the start."""
     for pattern in NETWORKS:
         for path, network in matches(tree, pattern):
-            files = {name: file for name in FILES if isinstance(file := _member(network, name), str)}
+            given = network if isinstance(network, dict) else {}
+            files = {name: file for name in FILES if isinstance(file := given.get(name), str)}
             for name, text in _faults(files):
                 yield (*path, name), text
     yield from unusable_oauth2_files(tree)
-
-
-def _member(network: Any, name: str) -> Any:
-    return network.get(name) if isinstance(network, dict) else None
 
 
 def _faults(files: Mapping[str, str]) -> Iterator[tuple[str, str]]:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,29 +20,20 @@ from gatepass.config.upstream import Upstream, no_assistant
 from gatepass.config.url import crosses_network_in_plain, is_loopback
 from gatepass.config.wording import did_you_mean
 
-
-@dataclass(frozen=True, slots=True)
-class Planned:
-    """A setting that will come; `instead` says what to write until then."""
-
-    pattern: Pattern
-    what: str
-    instead: str = "remove it"
-
-
-PLANNED = (
-    Planned(("mcp",), "the MCP relay"),
-    Planned(("operations", "messages"), "the operation messages"),
-    Planned(("models", "*", "operations", "messages"), "the operation messages"),
-    Planned(("access", "keys", "*", "limits"), "limits of a caller"),
-)
+PLANNED: Mapping[Pattern, str] = {
+    ("mcp",): "the MCP relay",
+    ("operations", "messages"): "the operation messages",
+    ("models", "*", "operations", "messages"): "the operation messages",
+    ("access", "keys", "*", "limits"): "limits of a caller",
+}
+"""Settings that will come."""
 
 
 def not_built_yet(tree: Any) -> Iterator[tuple[Path, str]]:
     """Each place of `tree` that wants what is not there yet, with what to tell of it."""
-    for planned in PLANNED:
-        for path, _ in matches(tree, planned.pattern):
-            yield path, f"not built yet: {planned.what}; {planned.instead}"
+    for pattern, what in PLANNED.items():
+        for path, _ in matches(tree, pattern):
+            yield path, f"not built yet: {what}; remove it"
 
 
 LINKS: tuple[tuple[Pattern, str], ...] = (
@@ -77,12 +67,9 @@ def dead_ends(tree: Any) -> Iterator[tuple[Path, str]]:
         if isinstance(url, str) and (found := _OPERATION.search(url.rstrip("/").lower())):
             yield path, NO_BASE.format(path=found[0])
     upstreams = lookup(tree, ("upstreams",))
-    if isinstance(upstreams, dict) and len(upstreams) > 1 and not _leads_anywhere(tree):
+    leads_anywhere = lookup(tree, ("models",)) or _has_own_upstream(tree)
+    if isinstance(upstreams, dict) and len(upstreams) > 1 and not leads_anywhere:
         yield ("upstreams",), NO_WAY.format(first=next(iter(upstreams)))
-
-
-def _leads_anywhere(tree: Any) -> bool:
-    return bool(lookup(tree, ("models",))) or _has_own_upstream(tree)
 
 
 def _has_own_upstream(tree: Any) -> bool:
@@ -144,45 +131,31 @@ _VISIBLE = re.compile(r"[!-~]+\Z")
 
 def open_doors(tree: Any) -> Iterator[tuple[Path, str]]:
     """Each place of `tree` that is unsafe, with what to tell of it. Values of a wrong type are not judged here."""
-    yield from _unguarded(tree)
-    yield from _in_plain_sight(tree)
-    yield from _weak_keys(tree)
-    yield from _said_twice(tree)
-
-
-def _unguarded(tree: Any) -> Iterator[tuple[Path, str]]:
     host = lookup(tree, ("server", "host"))
     host = Server().host if host is None else host
     if isinstance(host, str) and not is_loopback(host) and not lookup(tree, ("access", "keys")):
         yield ("server", "host"), UNGUARDED
-
-
-def _in_plain_sight(tree: Any) -> Iterator[tuple[Path, str]]:
     for block, name in CARRIES_SECRETS:
         for path, url in matches(tree, (block, "*", name)):
-            if isinstance(url, str) and _carries_secret(tree, path) and _is_readable(url):
+            if isinstance(url, str) and _carries_secret(tree, path, url):
                 yield path, IN_PLAIN_SIGHT.format(block=dotted(path[:2]))
+    for path, key in matches(tree, ("access", "keys", "*", "key")):
+        if isinstance(key, Reference):
+            yield from ((path, fault) for text in keys_in(key) or ("",) if (fault := weakness(text)))
+    yield from _said_twice(tree)
 
 
-def _carries_secret(tree: Any, path: Path) -> bool:
-    """Whether what goes to the URL at `path` is secret, and nobody has said that this is fine."""
+def _carries_secret(tree: Any, path: Path, url: str) -> bool:
+    """Whether a secret that goes to the `url` at `path` could be read on the way, and nobody has allowed it."""
     block = lookup(tree, path[:-1])
-    allowed = block.get("allow_plain_http") is True
-    holds_secret = block.get("credential") is not None or bool(block.get("headers"))
-    return not allowed and (path[0] == "credentials" or holds_secret)
-
-
-def _is_readable(url: str) -> bool:
+    if block.get("allow_plain_http") is True:
+        return False
+    if path[0] != "credentials" and block.get("credential") is None and not block.get("headers"):
+        return False
     try:
         return crosses_network_in_plain(url)
     except ValueError:  # no URL at all: the model says so
         return False
-
-
-def _weak_keys(tree: Any) -> Iterator[tuple[Path, str]]:
-    for path, key in matches(tree, ("access", "keys", "*", "key")):
-        if isinstance(key, Reference):
-            yield from ((path, fault) for text in keys_in(key) or ("",) if (fault := weakness(text)))
 
 
 def weakness(key: str) -> str | None:

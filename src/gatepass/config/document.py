@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,15 +53,18 @@ MOST_VALUES = 20_000
 """Values of one file, each use of an alias counted anew: this is what ends a billion laughs."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Document:
-    """`problems` are those of the writing itself (duplicate keys), found on the way."""
+    """A tree that its reader fills value by value. `problems` and `warnings` gather what is found on the way.
+
+    `origins` is the only record of lines and variables: values carry none, and who reports a fault looks it up.
+    """
 
     source: str
-    tree: Any
-    origins: Mapping[Path, Origin]
-    problems: tuple[Problem, ...] = ()
-    warnings: tuple[str, ...] = field(default=())
+    tree: Any = field(default_factory=dict)
+    origins: dict[Path, Origin] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
     def origin(self, path: Path) -> Origin:
         """Where the value at `path` came from; for one that is missing, where its block stands."""
@@ -71,36 +74,35 @@ class Document:
                 return found
         return Origin(self.source)
 
+    def put(self, path: Path, value: Any, origin: str) -> None:
+        """Set the value at `path`, which came from `origin`."""
+        self.tree = replaced(self.tree, path, value)
+        self.origins[path] = Origin(origin)
 
-class Builder:
-    """Gathers a Document value by value; refuses what is too deep, too much or said twice."""
+    def refuse(self, path: Path, text: str) -> None:
+        """Note a fault of the value at `path`."""
+        self.problems.append(Problem(path, text, self.origin(path)))
 
-    def __init__(self, source: str) -> None:
-        self._source = source
-        self._origins: dict[Path, Origin] = {}
-        self._problems: list[Problem] = []
-        self._count = 0
+    def refuse_all(self, found: Iterable[tuple[Path, str]], known: Collection[Path]) -> None:
+        """Note each fault but those at places that are `known`: what follows from a fault is noise."""
+        for path, text in found:
+            if path not in known:
+                self.refuse(path, text)
 
     def seen(self, path: Path, line: int) -> None:
         """Note the line of the value at `path`; raises ConfigError beyond the bounds."""
-        self._count += 1
         if len(path) > DEEPEST:
             raise self.fault(line, f"is nested deeper than {DEEPEST} levels")
-        if self._count > MOST_VALUES:
+        if len(self.origins) >= MOST_VALUES:
             raise self.fault(line, f"holds more than {MOST_VALUES} values (each use of an alias counts)")
-        self._origins.setdefault(path, Origin(self._source, line))
+        self.origins.setdefault(path, Origin(self.source, line))
 
     def twice(self, path: Path, line: int) -> None:
-        first = self._origins[path].line
-        self._problems.append(
-            Problem(path, f"is written twice (first in line {first}): keep one", Origin(self._source, line))
-        )
+        text = f"is written twice (first in line {self.origins[path].line}): keep one"
+        self.problems.append(Problem(path, text, Origin(self.source, line)))
 
     def fault(self, line: int, text: str) -> ConfigError:
-        return ConfigError([Problem((), text, Origin(self._source, line))])
-
-    def document(self, tree: Any) -> Document:
-        return Document(self._source, tree, self._origins, tuple(self._problems))
+        return ConfigError([Problem((), text, Origin(self.source, line))])
 
 
 Pattern = tuple[str, ...]

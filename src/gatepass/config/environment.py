@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 import urllib.request
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
@@ -65,16 +66,12 @@ def environment_proxy(url: str, environment: Mapping[str, str]) -> Proxy | None:
     The lower-case spelling wins, as curl and Python have it. Raises ValueError.
     """
     parts = urlsplit(url)
-    if _is_bypassed(parts.netloc, _variable("no_proxy", environment)):
+    # public in CPython and documented by its tests alone; typeshed does not know it
+    bypass = urllib.request.proxy_bypass_environment  # type: ignore[attr-defined]
+    if (hosts := _variable("no_proxy", environment)) and bypass(parts.netloc, {"no": hosts}):
         return None
     found = _variable(f"{parts.scheme}_proxy", environment) or _variable("all_proxy", environment)
     return parsed_proxy(found) if found else None
-
-
-def _is_bypassed(host: str, no_proxy: str) -> bool:
-    # public in CPython and documented by its tests alone; typeshed does not know it
-    bypass = urllib.request.proxy_bypass_environment  # type: ignore[attr-defined]
-    return bool(no_proxy) and bool(bypass(host, {"no": no_proxy}))
 
 
 def parsed_proxy(text: str) -> Proxy:
@@ -149,8 +146,9 @@ def read_environment(environment: Mapping[str, str]) -> Document:
     reading.upstreams()
     reading.credential()
     reading.keys()
-    warnings = (f"{PREFIX}{ASKING} {NO_CLIENTS_KEY}",) if environment.get(PREFIX + ASKING) else ()
-    return Document(SOURCE, reading.tree, reading.origins, tuple(reading.problems), warnings)
+    if environment.get(PREFIX + ASKING):
+        reading.document.warnings.append(f"{PREFIX}{ASKING} {NO_CLIENTS_KEY}")
+    return reading.document
 
 
 def strangers(values: Mapping[str, str]) -> Iterator[Problem]:
@@ -179,13 +177,11 @@ class _Reading:
 
     def __init__(self, values: Mapping[str, str]) -> None:
         self._values = values
-        self.tree: dict[str, Any] = {}
-        self.origins: dict[Path, Origin] = {}
-        self.problems: list[Problem] = []
+        self.document = Document(SOURCE)
 
     def refuse_strangers(self) -> None:
         """Names that gatepass does not have, and secrets that are given twice."""
-        self.problems += strangers(self._values)
+        self.document.problems += strangers(self._values)
         for name in SECRETS:
             if name in self._values and f"{name}_FILE" in self._values:
                 self._problem((), f"stands beside {PREFIX}{name}: keep one of them", f"{name}_FILE")
@@ -209,7 +205,7 @@ class _Reading:
             if name not in OF_TYPE[kind] and (foreign := given(self._values, name)):
                 self._problem((), f"says nothing to a credential of type {kind}: remove it", foreign.name)
         self._network(block)
-        for upstream in self.tree["upstreams"]:
+        for upstream in self.document.tree["upstreams"]:
             self._set(("upstreams", upstream, "credential"), CREDENTIAL, teller)
 
     def keys(self) -> None:
@@ -220,14 +216,14 @@ class _Reading:
             self._entry(entry, keys.name if keys else "")
         for number, text in enumerate(_listed(self._values.get("KEY_HASHES", "")), 1):
             self._entry({"name": f"hash-{number}", "hash": text}, "KEY_HASHES")
-        if "PROFILE" in self._values and not lookup(self.tree, ("access", "keys")):
+        if "PROFILE" in self._values and not lookup(self.document.tree, ("access", "keys")):
             self._problem((), f"{NO_KEY}: set {PREFIX}KEYS or {PREFIX}KEY_HASHES, or remove it", "PROFILE")
 
     def _entry(self, entry: dict[str, Any], name: str) -> None:
         """`entry`, under the profile of all keys."""
-        entries = lookup(self.tree, ("access", "keys")) or []
-        self.tree = replaced(self.tree, ("access", "keys"), [*entries, entry])
-        self.origins["access", "keys", len(entries)] = _origin(name)
+        entries = lookup(self.document.tree, ("access", "keys")) or []
+        self.document.tree = replaced(self.document.tree, ("access", "keys"), [*entries, entry])
+        self.document.origins["access", "keys", len(entries)] = _origin(name)
         if profile := self._values.get("PROFILE"):
             self._set(("access", "keys", len(entries), "profile"), profile, "PROFILE")
 
@@ -279,8 +275,10 @@ class _Reading:
         try:
             body = value_of(found.value)
             for place, text in list(leaves(body)):
-                if isinstance(text, str):
-                    body = replaced(body, place, _leaf(found, place, text))
+                if isinstance(text, str) and found.file is None:
+                    body = replaced(body, place, Reference.to_variable(f"{PREFIX}{found.name}", text))
+                elif isinstance(text, str) and found.file is not None:
+                    body = replaced(body, place, Reference.to_file(found.file, partial(_text_at, place=place)))
         except ValueError as error:
             self._problem(path, str(error), found.name)
         else:
@@ -309,11 +307,10 @@ class _Reading:
             self._set((*network, "proxy_auth"), auth, "PROXY")
 
     def _set(self, path: Path, value: Any, name: str) -> None:
-        self.tree = replaced(self.tree, path, value)
-        self.origins[path] = _origin(name)
+        self.document.put(path, value, f"{SOURCE} {PREFIX}{name}")
 
     def _problem(self, path: Path, text: str, name: str = "") -> None:
-        self.problems.append(Problem(path, text, _origin(name) if name else Origin(SOURCE)))
+        self.document.problems.append(Problem(path, text, _origin(name) if name else Origin(SOURCE)))
 
 
 def _origin(name: str) -> Origin:
@@ -322,12 +319,6 @@ def _origin(name: str) -> Origin:
 
 def _listed(text: str) -> list[str]:
     return [part for part in _SEPARATORS.split(text) if part]
-
-
-def _leaf(found: Given, place: Path, text: str) -> Reference:
-    if found.file is None:
-        return Reference.to_variable(f"{PREFIX}{found.name}", text)
-    return Reference.to_file(found.file, lambda whole: _text_at(whole, place))
 
 
 def _text_at(whole: str, place: Path) -> str:
@@ -346,23 +337,15 @@ _NAME = re.compile(r"[A-Z_][A-Z0-9_]*\Z")
 """As most are called. What looks otherwise may be the token itself, by mistake, and is not repeated."""
 
 
-def with_variables(document: Document, environment: Mapping[str, str]) -> Document:
-    """`document` with the value behind each variable's name that a credential of type `env` gives."""
+def put_variables(document: Document, environment: Mapping[str, str]) -> None:
+    """Put the value behind each variable's name that a credential of type `env` gives into `document`."""
     for path, name in list(matches(document.tree, PLACE)):
-        if lookup(document.tree, (*path[:-1], "type")) == "env" and isinstance(name, str):
-            if (fault := _fault(name, environment)) is not None:
-                problem = Problem(path, fault, document.origin(path))
-                document = replace(document, problems=(*document.problems, problem))
-            else:
-                reference = Reference.to_variable(name, environment[name])
-                document = replace(document, tree=replaced(document.tree, path, reference))
-    return document
-
-
-def _fault(name: str, environment: Mapping[str, str]) -> str | None:
-    """Why `name` gives no token; a reference's value is nobody's to read."""
-    if isinstance(name, Reference):
-        return "expects a variable's name alone, without ${…}"
-    if environment.get(name):
-        return None
-    return f"the environment variable{f' {name}' if _NAME.match(name) else ''} is not set, or is empty"
+        if lookup(document.tree, (*path[:-1], "type")) != "env" or not isinstance(name, str):
+            continue
+        if isinstance(name, Reference):  # its value is nobody's to read
+            document.refuse(path, "expects a variable's name alone, without ${…}")
+        elif environment.get(name):
+            document.tree = replaced(document.tree, path, Reference.to_variable(name, environment[name]))
+        else:
+            shown = f" {name}" if _NAME.match(name) else ""
+            document.refuse(path, f"the environment variable{shown} is not set, or is empty")

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
-from gatepass.config.document import DEEPEST, Builder, ConfigError, Document, Origin, Path, Problem
+from gatepass.config.document import DEEPEST, ConfigError, Document, Origin, Path, Problem
 
 LARGEST_BYTES = 1024 * 1024
 
@@ -58,18 +58,18 @@ Tokens = Iterator[tuple[str, int]]
 
 def parse_json(source: str, text: str) -> Document:
     """The value of `text`; raises ConfigError with the line of the fault."""
-    builder = Builder(source)
+    document = Document(source)
     try:
-        tree = json.loads(text, parse_constant=_no_constant)
+        document.tree = json.loads(text, parse_constant=_no_constant)
         sign, line = next(tokens := _tokens(text))
-        _walk(builder, tokens, sign, line, ())
+        _walk(document, tokens, sign, line, ())
     except json.JSONDecodeError as error:
-        raise builder.fault(error.lineno, f"is not JSON: {error.msg}") from None
+        raise document.fault(error.lineno, f"is not JSON: {error.msg}") from None
     except RecursionError:
-        raise builder.fault(1, f"is nested deeper than {DEEPEST} levels") from None
+        raise document.fault(1, f"is nested deeper than {DEEPEST} levels") from None
     except ValueError:  # a number that Python does not take: NaN, or thousands of digits
-        raise builder.fault(1, "is not JSON: holds a number that is none, or far too long") from None
-    return builder.document(tree)
+        raise document.fault(1, "is not JSON: holds a number that is none, or far too long") from None
+    return document
 
 
 def _no_constant(word: str) -> NoReturn:
@@ -84,37 +84,26 @@ def _tokens(text: str) -> Tokens:
         yield sign[0], line
 
 
-def _walk(builder: Builder, tokens: Tokens, sign: str, line: int, path: Path) -> None:
-    builder.seen(path, line)
-    if sign == "{":
-        _members(builder, tokens, path)
-    elif sign == "[":
-        _items(builder, tokens, path)
-
-
-def _members(builder: Builder, tokens: Tokens, path: Path) -> None:
-    seen: set[str] = set()
-    for sign, line in tokens:
-        if sign == "}":
+def _walk(document: Document, tokens: Tokens, opening: str, line: int, path: Path) -> None:
+    """Note the lines of the value that begins with `opening`, whose JSON is known to be right."""
+    document.seen(path, line)
+    if opening not in ("{", "["):
+        return
+    seen: set[str | int] = set()
+    for sign, place in tokens:
+        if sign in ("}", "]"):
             return
         if sign == ",":
             continue
-        key = json.loads(sign)
-        next(tokens)  # the colon
+        key = len(seen)
+        if opening == "{":
+            key = json.loads(sign)
+            next(tokens)  # the colon
+            sign = next(tokens)[0]
         if key in seen:
-            builder.twice((*path, key), line)
+            document.twice((*path, key), place)
         seen.add(key)
-        _walk(builder, tokens, next(tokens)[0], line, (*path, key))
-
-
-def _items(builder: Builder, tokens: Tokens, path: Path) -> None:
-    index = 0
-    for sign, line in tokens:
-        if sign == "]":
-            return
-        if sign != ",":
-            _walk(builder, tokens, sign, line, (*path, index))
-            index += 1
+        _walk(document, tokens, sign, place, (*path, key))
 
 
 def value_of(text: str) -> Any:

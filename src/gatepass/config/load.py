@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from gatepass.config.certificates import unusable_files
 from gatepass.config.checks import clashes, dangling, dead_ends, doubts, not_built_yet, open_doors
-from gatepass.config.document import ConfigError, Document, Origin, Path, Problem, leaves, lookup, replaced
-from gatepass.config.environment import read_environment, strangers, with_environment_proxies, with_variables
+from gatepass.config.document import ConfigError, Document, Origin, Path, Problem, children, leaves, lookup, replaced
+from gatepass.config.environment import put_variables, read_environment, strangers, with_environment_proxies
 from gatepass.config.file import read_document
 from gatepass.config.model import Config
 from gatepass.config.references import Reference, UnresolvedReference, resolve, without_braces
@@ -30,13 +30,22 @@ class Loaded:
     """A configuration that can be used. `warnings` are for the log of the start; they hold no secret."""
 
     config: Config
-    source: str
-    origins: Mapping[Path, str]
+    document: Document = field(repr=False)
     warnings: tuple[str, ...] = ()
+
+    @property
+    def source(self) -> str:
+        """The file's name, or `environment`."""
+        return self.document.source
 
     def origin(self, path: Path) -> str:
         """`gatepass.yaml:12`, `environment NAME`, `--port`, or `default`."""
-        return self.origins.get(path, "default")
+        block = dict(children(lookup(self.document.tree, path[:-1])))
+        if path[-1] not in block or isinstance(value := block[path[-1]], dict | list):
+            return "default"
+        origin = str(self.document.origin(path))
+        places = [str(place) for place in value.places] if isinstance(value, Reference) else []
+        return ", ".join([origin, *(place for place in places if place != origin)])
 
 
 def load(
@@ -51,83 +60,77 @@ def load(
     `host` and `port` come from flags and win over GATEPASS_HOST and GATEPASS_PORT, which win over a
     file. Raises ConfigError with every problem at once.
     """
-    document = _listening(_document(path, environment), environment, host, port)
-    config = _with_proxies(_checked(document), environment)
-    return Loaded(
-        config,
-        document.source,
-        dict(_origins(document)),
-        (*document.warnings, *doubts(config), *_unused(document, environment), *_unused_proxies(config, environment)),
-    )
+    document = _document(path, environment)
+    _listen(document, environment, host, port)
+    config = _checked(document)
+    try:
+        config = with_environment_proxies(config, environment)
+    except ValueError as error:
+        raise ConfigError([Problem((), f"the proxy for network.from_env {error}", Origin("environment"))]) from None
+    warnings = (*document.warnings, *doubts(config), *_unused(document, environment))
+    return Loaded(config, document, (*warnings, *_unused_proxies(config, environment)))
 
 
 def _document(path: str | None, environment: Mapping[str, str]) -> Document:
     own = own_variables(environment)
     if name := path or own.get("CONFIG"):
-        return with_variables(_resolved(read_document(name), environment), environment)
+        document = read_document(name)
+        _resolve(document, environment)
+        put_variables(document, environment)
+        return document
     if "UPSTREAM_URL" in own:
         return read_environment(environment)
     text = f"there is none: name a file by --config or {PREFIX}CONFIG, or set {PREFIX}UPSTREAM_URL"
     raise ConfigError([Problem((), text, Origin("configuration")), *strangers(own)])
 
 
-def _listening(document: Document, environment: Mapping[str, str], host: str | None, port: int | None) -> Document:
+def _listen(document: Document, environment: Mapping[str, str], host: str | None, port: int | None) -> None:
+    """Put what flags and variables say of the address over what `document` says."""
+    if not isinstance(lookup(document.tree, ("server",)) or {}, dict):
+        return  # what stands there instead of a block will be refused
     own = own_variables(environment)
     for name, flag in (("host", host), ("port", port)):
         text = own.get(name.upper())
         if flag is not None:
-            document = _overridden(document, name, flag, f"--{name}")
+            document.put(("server", name), flag, f"--{name}")
         elif text is not None:
             value = int(text) if name == "port" and _NUMBER.match(text) else text
-            document = _overridden(document, name, value, f"environment {PREFIX}{name.upper()}")
-    return document
+            document.put(("server", name), value, f"environment {PREFIX}{name.upper()}")
 
 
-def _overridden(document: Document, name: str, value: str | int, source: str) -> Document:
-    path = ("server", name)
-    if not isinstance(lookup(document.tree, ("server",)) or {}, dict):
-        return document  # what stands there instead of a block will be refused
-    tree = replaced(document.tree, path, value)
-    return replace(document, tree=tree, origins={**document.origins, path: Origin(source)})
-
-
-def _resolved(document: Document, environment: Mapping[str, str]) -> Document:
-    """`document` with each reference in its texts resolved; one that cannot be stays as it was written."""
-    tree, problems = document.tree, list(document.problems)
-    for path, text in list(leaves(tree)):
-        if isinstance(text, str):
-            try:
-                value = resolve(text, environment)
-            except UnresolvedReference as error:
-                problems.append(Problem(path, str(error), document.origin(path)))
-            else:
-                tree = tree if value is text else replaced(tree, path, value)
-    warnings = (*document.warnings, *_without_braces(document, environment))
-    return replace(document, tree=tree, problems=tuple(problems), warnings=warnings)
-
-
-def _without_braces(document: Document, environment: Mapping[str, str]) -> Iterator[str]:
-    for path, text in leaves(document.tree):
-        if isinstance(text, str) and (name := without_braces(text, environment)):
+def _resolve(document: Document, environment: Mapping[str, str]) -> None:
+    """Resolve each reference in the texts of `document`; one that cannot be stays as it was written."""
+    for path, text in list(leaves(document.tree)):
+        if not isinstance(text, str):
+            continue
+        if name := without_braces(text, environment):
             hint = f"looks like a reference: did you mean ${{{name}}}? ($$ is a plain dollar)"
-            yield str(Problem(path, hint, document.origin(path)))
+            document.warnings.append(str(Problem(path, hint, document.origin(path))))
+        try:
+            value = resolve(text, environment)
+        except UnresolvedReference as error:
+            document.refuse(path, str(error))
+        else:
+            if value is not text:
+                document.tree = replaced(document.tree, path, value)
 
 
 def _checked(document: Document) -> Config:
     """The Config of a resolved document; raises ConfigError."""
-    tree, problems = document.tree, list(document.problems)
-    problems += _located(document, not_built_yet(tree), problems)
-    known = list(problems)  # what has been said of a place makes what follows from it noise
+    tree = document.tree
+    document.refuse_all(not_built_yet(tree), {problem.path for problem in document.problems})
+    known = {problem.path for problem in document.problems}
     for found in (dangling(tree), dead_ends(tree), unusable_files(tree), open_doors(tree)):
-        problems += _located(document, found, known)
+        document.refuse_all(found, known)
     try:
         config = Config.model_validate(tree)
     except ValidationError as error:
-        problems += _located(document, refusals(error, tree), known)
-        raise ConfigError(problems) from None
-    problems += () if problems else _located(document, clashes(config), known)
-    if problems:
-        raise ConfigError(problems)
+        document.refuse_all(refusals(error, tree), known)
+        raise ConfigError(document.problems) from None
+    if not document.problems:
+        document.refuse_all(clashes(config), known)
+    if document.problems:
+        raise ConfigError(document.problems)
     return config
 
 
@@ -150,27 +153,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(member) for key, member in value.items()}
     return [_plain(member) for member in value] if isinstance(value, list | tuple) else value
-
-
-def _with_proxies(config: Config, environment: Mapping[str, str]) -> Config:
-    try:
-        return with_environment_proxies(config, environment)
-    except ValueError as error:
-        raise ConfigError([Problem((), f"the proxy for network.from_env {error}", Origin("environment"))]) from None
-
-
-def _located(document: Document, found: Iterable[tuple[Path, str]], known: Sequence[Problem]) -> Iterator[Problem]:
-    silent = {problem.path for problem in known}
-    for path, text in found:
-        if path not in silent:
-            yield Problem(path, text, document.origin(path))
-
-
-def _origins(document: Document) -> Iterator[tuple[Path, str]]:
-    for path, value in leaves(document.tree):
-        origin = str(document.origin(path))
-        places = [str(place) for place in value.places] if isinstance(value, Reference) else []
-        yield path, ", ".join([origin, *(place for place in places if place != origin)])
 
 
 def _unused(document: Document, environment: Mapping[str, str]) -> Iterator[str]:

@@ -83,10 +83,13 @@ def resolve(text: str, environment: Mapping[str, str]) -> str:
     if not places:
         return _PIECE.sub("$", text)
 
-    def read() -> str:
-        return _PIECE.sub(lambda piece: _value(piece["name"], environment), text)
+    def value(piece: re.Match[str]) -> str:
+        name: str | None = piece["name"]
+        if name is None:
+            return "$"
+        return read_file(name.removeprefix("file:")) if name.startswith("file:") else environment[name]
 
-    return Reference(text, tuple(places), read)
+    return Reference(text, tuple(places), lambda: _PIECE.sub(value, text))
 
 
 def without_braces(text: str, environment: Mapping[str, str]) -> str | None:
@@ -108,14 +111,6 @@ def _place(name: str, environment: Mapping[str, str]) -> Place:
     if name not in environment:
         raise UnresolvedReference(f"the environment variable {name} is not set: set it, or write $$ for a plain dollar")
     return Place("environment", name)
-
-
-def _value(name: str | None, environment: Mapping[str, str]) -> str:
-    if name is None:
-        return "$"
-    if name.startswith("file:"):
-        return read_file(name.removeprefix("file:"))
-    return environment[name]
 
 
 def read_file(path: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from difflib import get_close_matches
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, WithJsonSchema, model_validator
@@ -13,6 +14,7 @@ from gatepass.config.references import Reference
 
 PLACE = re.compile(r"([A-Za-z_][A-Za-z0-9_-]{0,63}(\[\])?\.){0,8}[A-Za-z_][A-Za-z0-9_-]{0,63}\Z")
 NO_PLACE = "expects the name of a member, such as temperature, metadata.user or messages[].name"
+NO_MEMBER = "expects the new name alone, in the same object: letters, digits and underscores"
 _MEMBER = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}\Z")
 
 ELSEWHERE = {
@@ -26,17 +28,9 @@ ELSEWHERE = {
 """Places that no rule names, and what to do instead."""
 
 
-def _place(text: str) -> str:
-    if PLACE.match(text) is None:
-        raise ValueError(NO_PLACE)
-    if text in ELSEWHERE:
-        raise ValueError(f"is not for a rule: {ELSEWHERE[text]}")
-    return text
-
-
-def _member(text: str) -> str:
-    if _MEMBER.match(text) is None:
-        raise ValueError("expects the new name alone, in the same object: letters, digits and underscores")
+def _named(text: str, form: re.Pattern[str], otherwise: str) -> str:
+    if form.match(text) is None:
+        raise ValueError(otherwise)
     if text in ELSEWHERE:
         raise ValueError(f"is not for a rule: {ELSEWHERE[text]}")
     return text
@@ -51,8 +45,8 @@ def _shown(value: Any) -> Any:
     return "(hidden)" if isinstance(value, Reference) else value
 
 
-Place = Annotated[str, AfterValidator(_place)]
-Member = Annotated[str, AfterValidator(_member)]
+Place = Annotated[str, AfterValidator(partial(_named, form=PLACE, otherwise=NO_PLACE))]
+Member = Annotated[str, AfterValidator(partial(_named, form=_MEMBER, otherwise=NO_MEMBER))]
 Value = Annotated[Any, PlainSerializer(_shown)]
 
 NOT_LEARNED = frozenset(("model", "messages", "input", "stream", "role", "content"))
@@ -135,11 +129,6 @@ def _followed(limits: dict[str, Bounds], renames: dict[str, str]) -> dict[str, B
     return {**{moved[place]: bounds for place, bounds in limits.items()}, **stay}
 
 
-def _with_old_names(limits: dict[str, Bounds], renames: dict[str, str]) -> dict[str, Bounds]:
-    """Limits, also of the old names of `renames`, which no longer count: what they limited keeps that name."""
-    return {**{old: limits[to] for old in renames if (to := _renamed(old, renames)) in limits}, **limits}
-
-
 def _renamed(place: str, renames: dict[str, str]) -> str:
     for old, name in renames.items():
         if place == old or _lies_in(place, old):
@@ -195,7 +184,9 @@ class Rules(Block):
         left = base.model_copy(update={name: self._but_own(name, base) for name in OF_PLACES})
         joined = {name: _joined(getattr(left, name), getattr(self, name)) for name in self.model_fields_set}
         lost = {old: name for old, name in base.rename.items() if old not in left.rename}
-        below = _followed(_with_old_names(base.clamp, lost), self.rename)
+        # of an old name that no longer counts, too: what it limited keeps that name
+        limits = {old: base.clamp[to] for old in lost if (to := _renamed(old, lost)) in base.clamp}
+        below = _followed({**limits, **base.clamp}, self.rename)
         return left.model_copy(update={**joined, "clamp": {**below, **_followed(self.clamp, left.rename)}})
 
     def _but_own(self, rule: str, base: Rules) -> Any:

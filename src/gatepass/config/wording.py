@@ -64,7 +64,9 @@ def _walk(block: type[BaseModel], prefix: Pattern, member: str) -> Iterator[Sett
         members = frozenset({member} if member else ())
         yield Setting(pattern, field.is_required(), field.default, bool(blocks), members)
         for suffix, inner in blocks:
-            yield from _walk(inner, (*pattern, *suffix), _member(inner) or member)
+            type_field = inner.model_fields.get("type")  # what a member of a union answers to
+            inner_member = str(get_args(type_field.annotation)[0]) if type_field else member
+            yield from _walk(inner, (*pattern, *suffix), inner_member)
 
 
 def _blocks(annotation: Any) -> Iterator[tuple[Pattern, type[BaseModel]]]:
@@ -82,12 +84,6 @@ def _blocks(annotation: Any) -> Iterator[tuple[Pattern, type[BaseModel]]]:
             yield ("*", *suffix), block
 
 
-def _member(block: type[BaseModel]) -> str:
-    """The `type` that a member of a union answers to."""
-    field = block.model_fields.get("type")
-    return str(get_args(field.annotation)[0]) if field else ""
-
-
 def pattern_of(path: Path, known: Mapping[Pattern, Setting]) -> Pattern:
     """`path` with `*` where the model has a name of the user's choice or an index."""
     prefixes = {pattern[:length] for pattern in known for length in range(len(pattern) + 1)}
@@ -102,7 +98,9 @@ def unknown_setting(path: Path, tree: Any) -> str:
     """What to tell somebody who wrote a name that this block does not have: its nearest one, or where that name is."""
     known = all_settings()
     *block, name = pattern_of(path, known)
-    kind = _kind_around(path, tree)
+    # the `type` of the outermost block around `path` that has one: the blocks inside it belong to it too
+    stated = (lookup(tree, (*path[:length], "type")) for length in range(1, len(path)))
+    kind = next((each for each in stated if isinstance(each, str)), None)
     siblings = {p[-1]: s for p, s in known.items() if p[:-1] == tuple(block)}
     usable = [sibling for sibling, s in siblings.items() if not s.members or kind in s.members]
     near = _nearest(name, usable)
@@ -116,7 +114,7 @@ def unknown_setting(path: Path, tree: Any) -> str:
     if len(found := inside or there) == 1:
         place = found[0][len(block) :] if inside else found[0]
         return f"is not a setting here; did you mean {dotted(named(place))}?"
-    return f"is not a setting; {_here(usable)}"
+    return f"is not a setting; known here: {', '.join(usable)}"
 
 
 def _nearest(name: str, usable: list[str]) -> str | None:
@@ -132,16 +130,6 @@ def _nearest(name: str, usable: list[str]) -> str | None:
 def named(pattern: Pattern) -> Pattern:
     """As people write it: `NAME` where the model has a name of the user's choice."""
     return tuple("NAME" if part == "*" else part for part in pattern)
-
-
-def _kind_around(path: Path, tree: Any) -> str | None:
-    """The `type` of the outermost block around `path` that has one: the blocks inside it belong to it too."""
-    stated = (lookup(tree, (*path[:length], "type")) for length in range(1, len(path)))
-    return next((kind for kind in stated if isinstance(kind, str)), None)
-
-
-def _here(names: list[str]) -> str:
-    return f"known here: {', '.join(names)}"
 
 
 def did_you_mean(word: str, known: list[str]) -> str:
@@ -238,20 +226,17 @@ def _sentence(detail: ErrorDetails, path: Path, tree: Any) -> str:
         case "union_tag_invalid":
             return _choice(value, path, detail, _listed(context["expected_tags"]))
         case "string_pattern_mismatch":
-            return _pattern(context["pattern"], value)
+            return PATTERNS[context["pattern"]] + (_right_origin(value) if context["pattern"] == ORIGIN else "")
         case _ if kind in _BOUNDS:
             return _BOUNDS[kind].format(**context)
         case _:
             return _type(kind, value, path, detail["msg"])
 
 
-def _pattern(pattern: str, value: Any) -> str:
-    """The words of `pattern`; behind those of an origin, of which no part is a secret's place, the right form."""
-    if pattern != ORIGIN or isinstance(value, Reference):
-        return PATTERNS[pattern]
-    found = _ORIGIN_PARTS.fullmatch(str(value))
-    meant = f"; did you mean {found[1] or 'https'}://{found[2]}?".lower() if found is not None else ""
-    return PATTERNS[pattern] + meant
+def _right_origin(value: Any) -> str:
+    """The right form of an origin, of which no part is a secret's place."""
+    found = None if isinstance(value, Reference) else _ORIGIN_PARTS.fullmatch(str(value))
+    return f"; did you mean {found[1] or 'https'}://{found[2]}?".lower() if found is not None else ""
 
 
 def _type(kind: str, value: Any, path: Path, otherwise: str) -> str:
@@ -260,19 +245,15 @@ def _type(kind: str, value: Any, path: Path, otherwise: str) -> str:
         return _OTHERS.get(kind, otherwise)
     if value is None:
         return _EMPTY
-    text = f"{_TYPES[kind]}{_unit(kind, path)}"
+    is_number = kind in ("int_type", "float_type")
+    unit = next((unit for end, unit in _UNITS.items() if is_number and str(path[-1]).endswith(end)), "")
+    text = f"{_TYPES[kind]}{unit}"
     if isinstance(value, Reference):
         return f"{text}, and a reference always stands for a text: write the value itself"
     if isinstance(value, str):
         return f"{text}{_not_a_text(kind, value, path)}"
     quotable = kind == "string_type" and isinstance(value, int | float)
     return f"{text}, not {_shape(kind, value)}{': put quotes around it' if quotable else ''}"
-
-
-def _unit(kind: str, path: Path) -> str:
-    if kind not in ("int_type", "float_type"):
-        return ""
-    return next((unit for end, unit in _UNITS.items() if str(path[-1]).endswith(end)), "")
 
 
 def _not_a_text(kind: str, value: str, path: Path) -> str:

@@ -15,7 +15,7 @@ from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from ruamel.yaml.reader import ReaderError
 from ruamel.yaml.tokens import BlockEndToken, BlockMappingStartToken, BlockSequenceStartToken
 
-from gatepass.config.document import DEEPEST, Builder, Document, Path
+from gatepass.config.document import DEEPEST, Document, Path
 
 _CORE = "tag:yaml.org,2002:"
 _TEXTS = frozenset(f"{_CORE}{kind}" for kind in ("str", "timestamp", "value", "merge"))
@@ -42,30 +42,26 @@ _DIGITS = 300
 
 def parse_yaml(source: str, text: str) -> Document:
     """The one document of `text`; raises ConfigError with the line of the fault."""
-    builder = Builder(source)
-    node = _composed(builder, text)
-    if node is None:
-        builder.seen((), 1)
-        return builder.document({})
-    return builder.document(_value(builder, node, (), node.start_mark.line + 1))
-
-
-def _composed(builder: Builder, text: str) -> Node | None:
+    document = Document(source)
     yaml = YAML(typ="safe", pure=True)
     yaml.composer.warn_double_anchors = False  # YAML 1.2.2, 3.2.2.2: the latest anchor of a name counts
     try:
         node: Node | None = yaml.compose(text)
     except MarkedYAMLError as error:
         line, told = _complaint(text, error)
-        raise builder.fault(line, f"is not YAML: {told}") from None
+        raise document.fault(line, f"is not YAML: {told}") from None
     except ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        raise builder.fault(line, "is not YAML: holds a control character") from None
+        raise document.fault(line, "is not YAML: holds a control character") from None
     except ValueError:  # ruamel gives an escape beyond U+10FFFF to chr()
-        raise builder.fault(1, "is not YAML: an escape in it stands for no character") from None
+        raise document.fault(1, "is not YAML: an escape in it stands for no character") from None
     except RecursionError:
-        raise builder.fault(1, f"is nested deeper than {DEEPEST} levels") from None
-    return node
+        raise document.fault(1, f"is nested deeper than {DEEPEST} levels") from None
+    if node is None:
+        document.seen((), 1)
+    else:
+        document.tree = _value(document, node, (), node.start_mark.line + 1)
+    return document
 
 
 def _complaint(text: str, error: MarkedYAMLError) -> tuple[int, str]:
@@ -77,7 +73,9 @@ def _complaint(text: str, error: MarkedYAMLError) -> tuple[int, str]:
     if problem.startswith("found undefined alias") or error.context == "while scanning an alias":
         return line, _alias(text, error.context_mark or mark)
     if problem.endswith("but got '{'") and text[mark.index - 1] == "$":
-        return line, _unquoted_reference(text, mark, "[…]" if str(error.context).endswith("sequence") else "{…}")
+        around = "[…]" if str(error.context).endswith("sequence") else "{…}"
+        found = _REFERENCE.match(text, mark.index - 1)
+        return line, f'quote references inside {around}: "{found[0] if found else "${NAME}"}"'
     if problem.startswith("found character") and text[mark.index : mark.index + 1] == "\t":
         return line, f"a tab stands in column {mark.column + 1}: YAML wants spaces"
     if problem == "could not find expected ':'" and error.context_mark:
@@ -96,11 +94,6 @@ def _alias(text: str, star: StringMark) -> str:
     found = _STAR.match(text, star.index)
     shown = (found[1] or found[2]) if found else "*…"
     return f'* begins an alias, and there is no such anchor: quote it, "{shown}"'
-
-
-def _unquoted_reference(text: str, brace: StringMark, around: str) -> str:
-    found = _REFERENCE.match(text, brace.index - 1)
-    return f'quote references inside {around}: "{found[0] if found else "${NAME}"}"'
 
 
 def _colon(text: str, colon: StringMark) -> tuple[int, str] | None:
@@ -152,44 +145,35 @@ def _indent(line: str) -> int:
     return len(line) - len(line.lstrip(" "))
 
 
-def _value(builder: Builder, node: Node, path: Path, line: int) -> Any:
-    builder.seen(path, line)
+def _value(document: Document, node: Node, path: Path, line: int) -> Any:
+    document.seen(path, line)
     if isinstance(node, MappingNode):
-        return _mapping(builder, node, path)
+        return _mapping(document, node, path)
     if isinstance(node, SequenceNode):
         return [
-            _value(builder, item, (*path, index), item.start_mark.line + 1) for index, item in enumerate(node.value)
+            _value(document, item, (*path, index), item.start_mark.line + 1) for index, item in enumerate(node.value)
         ]
-    return _scalar(builder, node)
-
-
-def _mapping(builder: Builder, node: MappingNode, path: Path) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key_node, value_node in node.value:
-        line = key_node.start_mark.line + 1
-        key = _key(builder, key_node)
-        if key in found:
-            builder.twice((*path, key), line)
-            continue
-        found[key] = _value(builder, value_node, (*path, key), line)
-    return found
-
-
-def _key(builder: Builder, node: Node) -> str:
-    line = node.start_mark.line + 1
-    if not isinstance(node, ScalarNode) or node.value == "":
-        raise builder.fault(line, "a name is expected before the colon")
-    if node.tag == f"{_CORE}merge":
-        raise builder.fault(line, "`<<` is of YAML 1.1: use an alias for the whole block instead")
-    return str(node.value)
-
-
-def _scalar(builder: Builder, node: Node) -> Any:
     if node.tag in _TEXTS:
         return node.value
     if node.tag in _TYPED:
         return core_schema(node.value)
-    raise builder.fault(node.start_mark.line + 1, f"the tag {node.tag} is not known: write plain values")
+    raise document.fault(node.start_mark.line + 1, f"the tag {node.tag} is not known: write plain values")
+
+
+def _mapping(document: Document, node: MappingNode, path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key_node, value_node in node.value:
+        line = key_node.start_mark.line + 1
+        if not isinstance(key_node, ScalarNode) or key_node.value == "":
+            raise document.fault(line, "a name is expected before the colon")
+        if key_node.tag == f"{_CORE}merge":
+            raise document.fault(line, "`<<` is of YAML 1.1: use an alias for the whole block instead")
+        key = str(key_node.value)
+        if key in found:
+            document.twice((*path, key), line)
+            continue
+        found[key] = _value(document, value_node, (*path, key), line)
+    return found
 
 
 def core_schema(text: str) -> bool | int | float | str | None:
@@ -202,9 +186,7 @@ def core_schema(text: str) -> bool | int | float | str | None:
         return int(text)
     if _BASED.match(text):
         return int(text, 0)
-    return float(_python_float(text)) if _FLOAT.match(text) else text
-
-
-def _python_float(text: str) -> str:
+    if not _FLOAT.match(text):
+        return text
     word = text.lower()
-    return word.replace(".", "") if word.endswith(("inf", "nan")) else word
+    return float(word.replace(".", "") if word.endswith(("inf", "nan")) else word)

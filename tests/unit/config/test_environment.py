@@ -28,7 +28,7 @@ def test_a_url_alone_is_an_upstream_for_every_model():
         "upstreams": {"chat": {"base_url": "https://llm.example/v1"}},
         "models": {"*": {"upstream": "chat"}},
     }
-    assert document.problems == ()
+    assert document.problems == []
     assert str(document.origin(("upstreams", "chat", "base_url"))) == "environment GATEPASS_UPSTREAM_URL"
 
 
@@ -45,14 +45,14 @@ def test_an_oauth2_credential_is_inferred_from_the_client_id():
     }
     assert document.tree["upstreams"]["chat"]["credential"] == "token"
     assert str(document.origin(("credentials", "token", "type"))) == "environment GATEPASS_CLIENT_ID"
-    assert document.problems == ()
+    assert document.problems == []
     assert "topsecret" not in repr(document)
 
 
 def test_an_issuer_stands_in_the_place_of_its_token_endpoint():
     document = read(ISSUER="https://sso", CLIENT_ID="me", CLIENT_SECRET="topsecret")
     assert document.tree["credentials"]["token"]["issuer"] == "https://sso"
-    assert document.problems == ()
+    assert document.problems == []
 
 
 def test_a_static_credential_is_inferred_from_the_token():
@@ -90,7 +90,7 @@ def test_a_json_login_and_a_second_host_for_embeddings():
             }
         },
     }
-    assert document.problems == ()
+    assert document.problems == []
     assert isinstance(document.tree["credentials"]["token"]["json"]["deep"][0]["secret"], Reference)
 
 
@@ -215,7 +215,7 @@ def test_any_json_may_be_a_login():
 @pytest.mark.parametrize("scheme", ["http://", ""])
 def test_a_proxys_password_is_taken_apart_and_hidden(scheme):
     document = read(PROXY=f"{scheme}me:p%40ss-word@p:1", TOKEN_URL="https://i/t", CLIENT_ID="i", CLIENT_SECRET="s")
-    assert document.problems == ()
+    assert document.problems == []
     for block in (document.tree["upstreams"]["chat"], document.tree["credentials"]["token"]):
         assert block["network"] == {"proxy": "http://p:1", "proxy_auth": "me:p@ss-word"}
         assert isinstance(block["network"]["proxy_auth"], Reference)
@@ -263,12 +263,12 @@ def test_a_variable_that_resembles_none_is_told_with_all_there_are():
 
 def test_the_key_that_the_command_learned_shows_is_no_fault_and_opens_no_door():
     document = read(KEY="gp-of-the-shell-4711")
-    assert document.problems == ()
-    assert document.warnings == (
+    assert document.problems == []
+    assert document.warnings == [
         "GATEPASS_KEY is for `gatepass learned` and opens no door: clients' keys are GATEPASS_KEYS",
-    )
+    ]
     assert document.tree == read().tree
-    assert read().warnings == ()
+    assert read().warnings == []
 
 
 def test_a_profile_is_that_of_every_key_and_told_by_its_variable(tmp_path):
@@ -277,7 +277,7 @@ def test_a_profile_is_that_of_every_key_and_told_by_its_variable(tmp_path):
     for keys, count in (({"KEYS": "a b", "KEY_HASHES": "sha256:x"}, 3), ({"KEYS_FILE": str(file)}, 1)):
         document = read(PROFILE="ragflow", **keys)
         assert [entry["profile"] for entry in document.tree["access"]["keys"]] == ["ragflow"] * count
-        assert document.problems == ()
+        assert document.problems == []
         assert str(document.origin(("access", "keys", count - 1, "profile"))) == "environment GATEPASS_PROFILE"
     assert "profile" not in read(KEYS="a").tree["access"]["keys"][0]
 

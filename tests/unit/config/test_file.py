@@ -66,7 +66,7 @@ def test_values_come_with_their_lines():
         ("f",): 5,
         ("g",): 5,
     }
-    assert document.problems == ()
+    assert document.problems == []
 
 
 def test_every_name_that_stands_twice_is_told_with_both_lines():

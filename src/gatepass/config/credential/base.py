@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from importlib.util import find_spec
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
+from pydantic_core import InitErrorDetails
 
 from gatepass.config.block import Block, Seconds
 from gatepass.config.network import BEARER, FIELD_NAME, Carry, Network
+
+Fault = tuple[str, str]
+"""A setting of a credential, dotted, and what is wrong with it."""
+
+
+def refused(title: str, faults: Iterable[Fault]) -> ValidationError:
+    """The error that tells each fault at its own setting."""
+    details = [
+        InitErrorDetails(type="value_error", loc=tuple(name.split(".")), input=None, ctx={"error": ValueError(text)})
+        for name, text in faults
+    ]
+    return ValidationError.from_exception_data(title, details)
 
 
 class Credential(Block):
@@ -40,7 +54,11 @@ class Credential(Block):
 
 def checked_extra(module: str, extra: str, kind: str) -> None:
     """Raises ValueError, which says what to install, where `module` of the extra is missing. Imports nothing."""
-    if not _is_there(module):
+    try:  # find_spec imports the parents of a dotted name: `azure` and `google` are namespaces, which costs nothing
+        is_there = find_spec(module) is not None
+    except ModuleNotFoundError:
+        is_there = False
+    if not is_there:
         raise ValueError(f"{kind} needs a library that is not installed: {how_to_install(extra)}")
 
 
@@ -51,14 +69,6 @@ def how_to_install(extra: str) -> str:
 
 def in_a_clone(extra: str) -> str:
     return f"in a clone pip install '.[{extra}]'"
-
-
-def _is_there(module: str) -> bool:
-    """find_spec imports the parents of a dotted name: `azure` and `google` are namespaces, which costs nothing."""
-    try:
-        return find_spec(module) is not None
-    except ModuleNotFoundError:
-        return False
 
 
 Unit = Literal["s", "ms"]

@@ -11,15 +11,13 @@ from pydantic import (
     ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
-    ValidationError,
     field_serializer,
     model_validator,
 )
-from pydantic_core import InitErrorDetails
 
 from gatepass.call import Secret
 from gatepass.config.block import BaseUrl, Block, SecretText, Url
-from gatepass.config.credential.base import Credential, HttpReply
+from gatepass.config.credential.base import Credential, Fault, HttpReply, refused
 from gatepass.config.url import checked_base_url
 
 PresetName = Literal["ibm_iam", "baidu", "huawei", "databricks", "sap", "login"]
@@ -127,9 +125,6 @@ PRESETS: Mapping[str, Preset] = {
     ),
 }
 
-Fault = tuple[str, str]
-"""A setting, and what is wrong with it."""
-
 
 def expanded(block: Mapping[str, Any]) -> dict[str, Any]:
     """`block` of a file, in which `preset_faults` finds none, with what its preset fills in."""
@@ -138,7 +133,13 @@ def expanded(block: Mapping[str, Any]) -> dict[str, Any]:
         return dict(block) if block.get("preset") is None else {"url": NOWHERE, **block}
     values = {name: _usable(name, block.get(name) or preset.may.get(name)) for name in PLAIN}
     filled = _without_rivals(_filled(dict(preset.settings), values), block)
-    return {**filled, **{name: _merged(name, filled.get(name), given) for name, given in block.items()}}
+    for name, given in block.items():
+        made = filled.get(name)
+        if name in MERGED and isinstance(made, dict) and isinstance(given, dict):
+            filled[name] = {**_without_rivals(made, given), **given}
+        elif given is not None or made is None:
+            filled[name] = given
+    return filled
 
 
 def preset_faults(block: Mapping[str, Any]) -> Iterator[Fault]:
@@ -147,25 +148,19 @@ def preset_faults(block: Mapping[str, Any]) -> Iterator[Fault]:
     given = [name for name in PLAIN if block.get(name) is not None]
     if preset is None:
         if block.get("preset") is None:
-            yield from ((name, f"belongs to a preset: {_listed(_with(name))}") for name in given)
+            for name in given:
+                takers = _listed(preset for preset, it in PRESETS.items() if name in it.takes)
+                yield name, f"belongs to a preset: {takers}"
         return
-    if block.get("base_url") is not None and block.get("url") not in (None, _made_url(preset, block)):
-        yield "base_url", "stands beside url: keep one of them"
-    for name in _missing(preset, block):
-        yield name, f"is missing: the preset {block['preset']} signs in with it"
+    if block.get("base_url") is not None:
+        made = _filled(preset.settings.get("url", ""), {"base_url": _usable("base_url", block["base_url"])})
+        if block.get("url") not in (None, made):
+            yield "base_url", "stands beside url: keep one of them"
+    for name in preset.needs:  # a file's own `url` stands for the `base_url` that would lead to it
+        if block.get(name) is None and not (name == "base_url" and block.get("url") is not None):
+            yield name, f"is missing: the preset {block['preset']} signs in with it"
     takes = f"the preset {block['preset']}, which takes {_listed(preset.takes)}"
     yield from ((name, f"says nothing to {takes}") for name in given if name not in preset.takes)
-
-
-def _made_url(preset: Preset, block: Mapping[str, Any]) -> Any:
-    return _filled(preset.settings.get("url", ""), {"base_url": _usable("base_url", block["base_url"])})
-
-
-def _missing(preset: Preset, block: Mapping[str, Any]) -> Iterator[str]:
-    """A file's own `url` stands for the `base_url` that would lead to it."""
-    for name in preset.needs:
-        if block.get(name) is None and not (name == "base_url" and block.get("url") is not None):
-            yield name
 
 
 def _preset(block: Mapping[str, Any]) -> Preset | None:
@@ -205,16 +200,6 @@ def _filled(made: Any, values: Mapping[str, Any]) -> Any:
 def _without_rivals(filled: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     driven_out = {rival for pair in RIVALS for rival in pair if any(given.get(name) is not None for name in pair)}
     return {name: value for name, value in filled.items() if name not in driven_out or given.get(name) is not None}
-
-
-def _merged(name: str, filled: Any, given: Any) -> Any:
-    if name in MERGED and isinstance(filled, dict) and isinstance(given, dict):
-        return {**_without_rivals(filled, given), **given}
-    return filled if given is None and filled is not None else given
-
-
-def _with(name: str) -> Iterable[str]:
-    return (preset for preset, it in PRESETS.items() if name in it.takes)
 
 
 def _listed(names: Iterable[str]) -> str:
@@ -360,7 +345,7 @@ class HttpJsonCredential(Credential):
         if not isinstance(block, dict):
             return block
         if found := list(preset_faults(block)):
-            raise _told(cls.__name__, found)
+            raise refused(cls.__name__, found)
         return expanded(block)
 
     @model_validator(mode="after")
@@ -375,35 +360,36 @@ class HttpJsonCredential(Credential):
 
     @model_validator(mode="after")
     def _signed(self) -> Self:
-        if self.sign is not None and (found := [("sign.text", text) for text in self._sign_faults(self.sign)]):
-            raise _told(type(self).__name__, found)
-        return self
-
-    def _sign_faults(self, sign: Sign) -> Iterator[str]:
+        if self.sign is None:
+            return self
         bodies = [*_texts(self.form or {}), *_texts(self.json_body)]
         signed = [*_texts(self.headers), *_texts(self.query), *bodies]
-        return unsigned(sign, self._members(), signed, bodies)
+        if found := [("sign.text", text) for text in unsigned(self.sign, self._members(), signed, bodies)]:
+            raise refused(type(self).__name__, found)
+        return self
 
     def _members(self) -> Iterator[str]:
         """What `sign.text` may call by its name: members whose own text needs no signature."""
         document = self.json_body if isinstance(self.json_body, Mapping) else {}
         for block in (self.query, self.form or {}, document, self.headers):
-            yield from (name for name, value in block.items() if "signature" not in _names(value))
+            for name, value in block.items():
+                if all(SIGNATURE not in names_in(text) for text in _texts(value)):
+                    yield name
 
     @field_serializer("headers", "query", "form", mode="wrap")
     def _hidden(self, block: dict[str, Secret] | None, serialize: SerializerFunctionWrapHandler) -> Any:
         if block is None:
             return None
-        shown = {name: text for name, value in block.items() for text in _read(value) if _is_open(name, text)}
-        return {**serialize(block), **shown}
+        shown = serialize(block)
+        for name, value in block.items():
+            for text in _read(value):
+                if name.lower() in SHOWN or is_place(text):
+                    shown[name] = text
+        return shown
 
     @field_serializer("json_body")
     def _hidden_texts(self, document: Any) -> Any:
         return None if document is None else _without_leaves(document)
-
-
-def _is_open(name: str, text: str) -> bool:
-    return name.lower() in SHOWN or is_place(text)
 
 
 def _without_leaves(document: Any) -> Any:
@@ -433,16 +419,3 @@ def _read(secret: Secret) -> Iterator[str]:
         yield secret.reveal()
     except ValueError:
         return
-
-
-def _names(value: Any) -> set[str]:
-    return {name for text in _texts(value) for name in names_in(text)}
-
-
-def _told(title: str, faults: list[Fault]) -> ValidationError:
-    """Each fault at its own setting."""
-    details = [
-        InitErrorDetails(type="value_error", loc=tuple(name.split(".")), input=None, ctx={"error": ValueError(text)})
-        for name, text in faults
-    ]
-    return ValidationError.from_exception_data(title, details)

@@ -6,11 +6,10 @@ from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Self, get_args
 from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, ValidationError, WithJsonSchema, field_validator, model_validator
-from pydantic_core import InitErrorDetails
+from pydantic import BeforeValidator, Field, WithJsonSchema, field_validator, model_validator
 
 from gatepass.config.block import SecretText, Url
-from gatepass.config.credential.base import Credential
+from gatepass.config.credential.base import Credential, Fault, refused
 
 GrantType = Literal["client_credentials", "password", "refresh_token"]
 Method = Literal["basic", "form", "secret_jwt", "private_key_jwt", "mtls", "none"]
@@ -107,25 +106,9 @@ class Oauth2Credential(Credential):
     @model_validator(mode="after")
     def _possible(self) -> Self:
         """Tells each impossible combination at the setting that is to be changed."""
-        if found := list(_faults(self)):
-            raise ValidationError.from_exception_data(type(self).__name__, [_detail(*fault) for fault in found])
+        if found := [*_place(self), *_proof(self), *_key(self), *_grant(self)]:
+            raise refused(type(self).__name__, found)
         return self
-
-
-Fault = tuple[str, str]
-"""A setting of the block, and what is wrong with it."""
-
-
-def _detail(setting: str, text: str) -> InitErrorDetails:
-    return InitErrorDetails(type="value_error", loc=(setting,), input=None, ctx={"error": ValueError(text)})
-
-
-def _faults(block: Oauth2Credential) -> Iterator[Fault]:
-    yield from _place(block)
-    yield from _proof(block)
-    yield from _key(block)
-    yield from _grant(block)
-    yield from _said_twice(block)
 
 
 def _place(block: Oauth2Credential) -> Iterator[Fault]:
@@ -175,16 +158,13 @@ def _grant(block: Oauth2Credential) -> Iterator[Fault]:
     has_token = block.refresh_token is not None or block.refresh_token_file is not None
     if block.grant_type == "refresh_token" and not has_token:
         yield "refresh_token", "is missing (or refresh_token_file, which holds one)"
-
-
-def _said_twice(block: Oauth2Credential) -> Iterator[Fault]:
-    """Form fields of `extra` that gatepass fills itself: of two with one name an issuer believes either."""
-    for name in block.extra:
+    for name in block.extra:  # of two fields with one name an issuer believes either
         if name in _filled(block):
             yield "extra", f"holds {name}, which gatepass fills itself: remove it"
 
 
 def _filled(block: Oauth2Credential) -> set[str]:
+    """The form fields that gatepass fills itself."""
     filled = {name for name in ("scope", "audience", "resource") if getattr(block, name) is not None}
     if block.refreshes or "grant_type" in block.model_fields_set:
         filled |= {"grant_type", "refresh_token", "username", "password"}

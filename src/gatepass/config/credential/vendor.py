@@ -11,6 +11,19 @@ from pydantic import Field, field_validator, model_validator
 from gatepass.config.block import SecretText, Url
 from gatepass.config.credential.base import Credential, checked_extra
 
+LIBRARIES = {
+    "entra": ("azure.identity", "entra"),
+    "google": ("google.auth", "google"),
+    "aws_bedrock": ("botocore", "aws"),
+}
+"""The library of each type, and the extra that brings it."""
+
+
+def _installed(kind: str) -> str:
+    checked_extra(*LIBRARIES[kind], kind)
+    return kind
+
+
 _TENANT = re.compile(r"[A-Za-z0-9.-]+\Z")
 PROOFS = ("client_secret", "certificate_file", "federated_token_file", "managed_identity")
 
@@ -39,11 +52,7 @@ class EntraCredential(Credential):
     scope: str = "https://cognitiveservices.azure.com/.default"
     """What the token is for."""
 
-    @field_validator("type")
-    @classmethod
-    def _installed(cls, kind: str) -> str:
-        checked_extra("azure.identity", "entra", kind)
-        return kind
+    _is_installed = field_validator("type")(_installed)
 
     @field_validator("tenant_id")
     @classmethod
@@ -87,11 +96,7 @@ class GoogleCredential(Credential):
     scope: str = "https://www.googleapis.com/auth/cloud-platform"
     """Scopes, separated by spaces."""
 
-    @field_validator("type")
-    @classmethod
-    def _installed(cls, kind: str) -> str:
-        checked_extra("google.auth", "google", kind)
-        return kind
+    _is_installed = field_validator("type")(_installed)
 
     def surroundings(self) -> dict[str, str]:
         """What Google's tools would heed of gatepass's environment, as far as that is set."""
@@ -138,11 +143,7 @@ class AwsBedrockCredential(Credential):
     key_life_s: Annotated[float, Field(ge=60, le=LONGEST_KEY_S)] = 3600.0
     """Seconds that a key lives; it ends with the keys that signed it, where they end sooner."""
 
-    @field_validator("type")
-    @classmethod
-    def _installed(cls, kind: str) -> str:
-        checked_extra("botocore", "aws", kind)
-        return kind
+    _is_installed = field_validator("type")(_installed)
 
     @field_validator("region")
     @classmethod
