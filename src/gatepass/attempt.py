@@ -189,7 +189,7 @@ def _by_the_client_again(hop: Hop) -> TokenUnavailable:
         credential=hop.settings.credential or "",
         retry_after_s=1,
     )
-    error.relayed = ((b"x-should-retry", b"true"),)
+    error.should_retry = True
     return error
 
 

@@ -77,6 +77,8 @@ class GatepassError(Exception):
         self.retry_after_s = retry_after_s
         self.relayed: tuple[tuple[bytes, bytes], ...] = ()
         """Response headers of the upstream that go to the client with this error, such as x-ratelimit-*."""
+        self.should_retry: bool | None = None
+        """What `x-should-retry` of the reply said about a repeat; None if it said nothing."""
 
     @property
     def http_status(self) -> int:

@@ -62,7 +62,8 @@ def error_headers(error: GatepassError) -> list[tuple[bytes, bytes]]:
     """The headers of that response, content-length aside.
 
     `x-should-retry: false` stops the openai SDKs where a repeat cannot help: they would send any
-    5xx and 429 three times, or where it would have to wait for longer than LONGEST_WAIT_S.
+    5xx and 429 three times, or where it would have to wait for longer than LONGEST_WAIT_S. The
+    upstream's own `false` is always passed on, its `true` for the statuses that the SDKs repeat anyway.
     """
     headers = [
         (b"content-type", b"application/json"),
@@ -72,8 +73,12 @@ def error_headers(error: GatepassError) -> list[tuple[bytes, bytes]]:
     after_s = _retry_after_s(error)
     if after_s is not None:
         headers.append((b"retry-after", str(after_s).encode()))
-    if _is_final(error) or (after_s or 0) > LONGEST_WAIT_S:
+    told = error.should_retry if error.should_retry is not True or _is_repeated(error.http_status) else None
+    is_final = _is_final(error) if told is None else not told
+    if is_final or (after_s or 0) > LONGEST_WAIT_S:
         headers.append((b"x-should-retry", b"false"))
+    elif told:
+        headers.append((b"x-should-retry", b"true"))
     if isinstance(error, MethodNotAllowed):
         headers.append((b"allow", error.allow.encode("latin-1", "replace")))
     if isinstance(error, InvalidApiKey):
@@ -130,11 +135,16 @@ def _is_final(error: GatepassError) -> bool:
     return isinstance(error, UpstreamRefusal) and _is_refused_for_good(error)
 
 
+def _is_repeated(status: int) -> bool:
+    """Whether the openai SDKs repeat a request that got this status."""
+    return status >= 500 or status in _REPEATED
+
+
 def _is_refused_for_good(error: UpstreamRefusal) -> bool:
     """By what the upstream says of it, whatever the status: its `code` and `type` (OpenAI's empty account is a 429,
     llama.cpp's full context was a 500); and 501, which is not implemented."""
     status, kind = error.http_status, (error.kind or "").lower()
-    if status < 500 and status not in _REPEATED:
+    if not _is_repeated(status):
         return False
     said = {(error.upstream_code or "").lower(), kind}
     return status == 501 or not FINAL_CODES.isdisjoint(said) or (status == 500 and kind == "invalid_request_error")

@@ -52,7 +52,7 @@ def named(error: UpstreamError, told_by: Rejection) -> UpstreamError:
         retry_after_s=error.retry_after_s,
         raw=error.raw,
     )
-    refusal.relayed = error.relayed
+    refusal.relayed, refusal.should_retry = error.relayed, error.should_retry
     return refusal
 
 

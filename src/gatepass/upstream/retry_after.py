@@ -1,4 +1,4 @@
-"""How long an upstream wants to be left alone, wherever it says so."""
+"""What an upstream says about a repeat: whether one is welcome, and after how long."""
 
 from __future__ import annotations
 
@@ -21,16 +21,27 @@ EPOCH_S, EPOCH_MS = 1e9, 1e12
 """A number from here on is a moment, not a time to wait."""
 
 
+def should_retry(headers: Headers) -> bool | None:
+    """What `x-should-retry` says, which the openai SDKs obey for any status; None if it says neither."""
+    return _SHOULD_RETRY.get((header(headers, b"x-should-retry") or b"").strip().lower())
+
+
+_SHOULD_RETRY: Mapping[bytes, bool] = MappingProxyType({b"true": True, b"false": False})
+
+
 def retry_after_s(status: int, headers: Headers, text: str, wall_s: float) -> float | None:
     """Seconds to wait before the next try, or None where the upstream names no time.
 
     In this order: `retry-after-ms`, `retry-after` (seconds or a date, so `wall_s` is needed), the
     error's own text ("Please retry after 86400 seconds", "try again in 6m0s"), and for a 429
     `x-ratelimit-reset…` of what is used up (OpenAI and Groq write `6m0s`, others seconds or an epoch).
+    The last two are not read where the upstream forbids a repeat: no time is worth waiting for.
     """
     told = _milliseconds(header(headers, b"retry-after-ms"))
     if told is None:
         told = _seconds_or_date(header(headers, b"retry-after"), wall_s)
+    if told is None and should_retry(headers) is False:
+        return None
     if told is None and (status in (408, 409, 425, 429) or status >= 500):
         told = _from_text(text)
     if told is None and status == 429:

@@ -31,6 +31,7 @@ from gatepass.relay.whole.strict import read_good
 from gatepass.runtime import Clock, Tasks, timeout
 from gatepass.upstream import form
 from gatepass.upstream.rejection import named
+from gatepass.upstream.retry_after import should_retry
 from gatepass.verdict.answer import Answer, Begun, Case, Made, Passed, Whole
 
 OK = 200
@@ -49,6 +50,7 @@ async def judge(attempt: Attempt, response: Response) -> Answer:
         return await _answer(case)
     except UpstreamError as error:
         await response.aclose()
+        error.should_retry = should_retry(response.headers)
         raise named(error, hop.settings.rejection) from error.__cause__
     except BaseException:  # a client that leaves meanwhile comes as a cancellation
         await response.aclose()

@@ -229,6 +229,24 @@ def test_the_headers_tell_what_to_do(error, extra):
     ]
 
 
+@pytest.mark.parametrize(
+    ("status", "should_retry", "said", "expected"),
+    [
+        (400, True, {}, None),
+        (400, False, {}, b"false"),
+        *((status, True, {}, b"true") for status in (408, 409, 429, 500, 501, 529)),
+        *((status, False, {}, b"false") for status in (408, 409, 429, 500, 503)),
+        (429, True, {"upstream_code": "insufficient_quota"}, b"true"),
+        (429, True, {"retry_after_s": 121.0}, b"false"),
+        (503, None, {}, None),
+    ],
+)
+def test_the_upstreams_own_word_about_a_repeat_counts(status, should_retry, said, expected):
+    error = refusal(status, **said)
+    error.should_retry = should_retry
+    assert dict(error_headers(error)).get(b"x-should-retry") == expected
+
+
 def shown_by_openai(event: bytes) -> APIError:
     """What the real client raises for a stream that holds `event`."""
 

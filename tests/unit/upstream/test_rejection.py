@@ -111,10 +111,12 @@ def test_redirect_of_a_nameless_host_is_judged_by_its_path():
 def test_configured_code_inside_a_success_becomes_a_401():
     error = refusal(502, "A0230", "server_error")
     error.relayed = ((b"x-ratelimit-limit", b"1"),)
+    error.should_retry = False
     auth = named(error, Rejection(codes=["A0230"]))
     assert isinstance(auth, UpstreamAuth)
     assert (auth.http_status, auth.public_code, auth.kind) == (401, "upstream_auth", "authentication_error")
     assert (auth.message, auth.hop, auth.upstream_code, auth.relayed) == ("no", "upstream:chat", "A0230", error.relayed)
+    assert auth.should_retry is False
 
 
 def test_configured_code_with_a_status_of_its_own_keeps_that():

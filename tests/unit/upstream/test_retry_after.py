@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatepass.upstream.retry_after import retry_after_s
+from gatepass.upstream.retry_after import retry_after_s, should_retry
 
 NOW = 1_800_000_000.0
 DATE = b"Fri, 15 Jan 2027 08:01:00 GMT"  # NOW and a minute
@@ -113,3 +113,19 @@ def test_any_header_and_text_are_read_without_a_crash(status, value, text):
 def test_any_date_like_header_is_read_without_a_crash(value):
     wait = retry_after_s(429, ((b"retry-after", value.encode()),), value, NOW)
     assert wait is None or wait >= 0
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [(b"true", True), (b" FALSE ", False), (b"1", None), (b"", None), (b"true, false", None)],
+)
+def test_an_upstream_says_whether_a_repeat_is_welcome(value, expected):
+    assert should_retry(((b"x-should-retry", value),)) is expected
+
+
+def test_no_time_is_derived_where_a_repeat_is_forbidden():
+    limits = {"x_ratelimit_reset": b"30"}
+    assert told(text="try again in 9s", **limits) == 9.0
+    assert told(text="try again in 9s", x_should_retry=b"false", **limits) is None
+    assert told(text="try again in 9s", x_should_retry=b"true", **limits) == 9.0
+    assert told(retry_after=b"7", x_should_retry=b"false") == 7.0
