@@ -21,6 +21,13 @@ from gatepass.observe.redaction import Redactor
 if TYPE_CHECKING:
     from gatepass.config.load import Loaded
 
+KEYED = "keyed"
+"""A file in the folder of all workers: one of them has served with keys."""
+NO_MORE_KEYS = (
+    "access.keys: is missing, and this gatepass has served with keys: a file that lost its access block would open it."
+    " Put the block back, or restart gatepass to serve without keys"
+)
+
 LOG = logging.getLogger("gatepass.serve")
 
 
@@ -41,6 +48,9 @@ def work(heritage: Heritage, config_path: str | None, host: str | None, port: in
     """Serve until the supervisor says stop, or is gone."""
     configure("info", heritage.log_format, Redactor(), worker=heritage.number)
     loaded = _loaded(config_path, host, port)
+    keyed = heritage.folder / KEYED
+    if not loaded.config.access.keys and keyed.exists():
+        _refuse(loaded.source, [NO_MORE_KEYS])
 
     from gatepass.api.learned import lessons_of
     from gatepass.api.peers import Peers
@@ -59,6 +69,8 @@ def work(heritage: Heritage, config_path: str | None, host: str | None, port: in
         _refuse(loaded.source, [text])
 
     gate = gate_of(loaded, refuse, shared, heritage.number)
+    if loaded.config.access.keys:
+        keyed.touch()
     name = name_of(heritage.number)
     peers = Peers(heritage.folder, name, gate.metrics.exposition, lambda: status_of(gate), lambda: lessons_of(gate))
     server = Server(gate, lambda _: None, peers, socket.socket(fileno=lifeline))

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+import stat
 from collections.abc import Collection, Iterator, Mapping
 from fnmatch import fnmatchcase
+from pathlib import Path as FilePath
 from typing import Any
 from urllib.parse import urlsplit
 
 from gatepass.config.access import keys_in
 from gatepass.config.credential.oauth2 import Oauth2Credential
-from gatepass.config.document import Path, Pattern, dotted, lookup, matches
+from gatepass.config.document import Path, Pattern, dotted, leaves, lookup, matches
 from gatepass.config.model import Config, Server
 from gatepass.config.models import Lead, Model
 from gatepass.config.network import BEARER, Carry
@@ -119,12 +121,18 @@ IN_PLAIN_SIGHT = (
     "would send a secret over plain HTTP to another machine: use https,"
     " or set allow_plain_http: true under {block} in a configuration file"
 )
+IN_PLAIN_TO_PROXY = (
+    "would send a secret over plain HTTP to a proxy on another machine, though its own host is this one: take the"
+    " proxy out of {block}.network (or name the host in NO_PROXY), use https,"
+    " or set allow_plain_http: true under {block} in a configuration file"
+)
 CARRIES_SECRETS = (
     ("upstreams", "base_url"),
     ("credentials", "token_url"),
     ("credentials", "issuer"),
     ("credentials", "url"),
     ("credentials", "base_url"),
+    ("credentials", "sts_url"),
 )
 _VISIBLE = re.compile(r"[!-~]+\Z")
 
@@ -135,27 +143,81 @@ def open_doors(tree: Any) -> Iterator[tuple[Path, str]]:
     host = Server().host if host is None else host
     if isinstance(host, str) and not is_loopback(host) and not lookup(tree, ("access", "keys")):
         yield ("server", "host"), UNGUARDED
-    for block, name in CARRIES_SECRETS:
-        for path, url in matches(tree, (block, "*", name)):
-            if isinstance(url, str) and _carries_secret(tree, path, url):
-                yield path, IN_PLAIN_SIGHT.format(block=dotted(path[:2]))
+    yield from in_plain_sight(tree)
     for path, key in matches(tree, ("access", "keys", "*", "key")):
         if isinstance(key, Reference):
             yield from ((path, fault) for text in keys_in(key) or ("",) if (fault := weakness(text)))
     yield from _said_twice(tree)
 
 
-def _carries_secret(tree: Any, path: Path, url: str) -> bool:
-    """Whether a secret that goes to the `url` at `path` could be read on the way, and nobody has allowed it."""
+def in_plain_sight(tree: Any) -> Iterator[tuple[Path, str]]:
+    """Each URL of `tree` to which a secret would cross the network in plain: to its host, or to a proxy before it."""
+    for block, name in CARRIES_SECRETS:
+        for path, url in matches(tree, (block, "*", name)):
+            if not isinstance(url, str) or not _carries_secret(tree, path):
+                continue
+            proxy = lookup(tree, (*path[:2], "network", "proxy"))
+            if _is_readable(url):
+                yield path, IN_PLAIN_SIGHT.format(block=dotted(path[:2]))
+            elif isinstance(proxy, str) and _is_readable(url, proxy):
+                yield path, IN_PLAIN_TO_PROXY.format(block=dotted(path[:2]))
+
+
+def _carries_secret(tree: Any, path: Path) -> bool:
+    """Whether what goes to the URL at `path` is secret, and the configuration does not allow plain HTTP for it."""
     block = lookup(tree, path[:-1])
-    if block.get("allow_plain_http") is True:
-        return False
-    if path[0] != "credentials" and block.get("credential") is None and not block.get("headers"):
-        return False
+    allowed = block.get("allow_plain_http") is True
+    holds_secret = block.get("credential") is not None or bool(block.get("headers"))
+    return not allowed and (path[0] == "credentials" or holds_secret)
+
+
+def _is_readable(url: str, proxy: str | None = None) -> bool:
     try:
-        return crosses_network_in_plain(url)
+        return crosses_network_in_plain(url, proxy)
     except ValueError:  # no URL at all: the model says so
         return False
+
+
+SECRET_FILES: tuple[Pattern, ...] = (
+    ("credentials", "*", "path"),
+    ("credentials", "*", "private_key_file"),
+    ("credentials", "*", "refresh_token_file"),
+    ("credentials", "*", "credentials_file"),
+    ("credentials", "*", "profiles_file"),
+    ("credentials", "*", "web_identity_token_file"),
+    ("credentials", "*", "federated_token_file"),
+    ("credentials", "*", "network", "client_key"),
+    ("upstreams", "*", "network", "client_key"),
+    ("store", "network", "client_key"),
+)
+"""Settings that name a file with a secret in it, beside every `${file:...}`."""
+EXPOSED = (
+    "{} {} by every user of this machine (mode {:04o}): give it to the user that gatepass runs as alone,"
+    " such as by `chmod o-rwx`"
+)
+
+
+def exposed_secrets(tree: Any) -> Iterator[str]:
+    """A warning of each file with a secret that every user of this machine can read or write."""
+    files = {file for pattern in SECRET_FILES for _, file in matches(tree, pattern) if isinstance(file, str)}
+    references = [value for _, value in leaves(tree) if isinstance(value, Reference)]
+    files |= {place.name for value in references for place in value.places if place.kind == "file"}
+    for file in sorted(files):
+        if warning := exposed(file, holds_secret=True):
+            yield warning
+
+
+def exposed(file: str, *, holds_secret: bool, what: str = "") -> str | None:
+    """The warning of a file that every user can write, or can read where that matters; `what` it is besides."""
+    try:
+        mode = stat.S_IMODE(FilePath(file).stat().st_mode)
+    except (OSError, ValueError):  # that it cannot be read is told elsewhere
+        return None
+    is_read, is_written = holds_secret and mode & stat.S_IROTH, mode & stat.S_IWOTH
+    if not is_read and not is_written:
+        return None
+    able = " and ".join(word for word, can in (("read", is_read), ("written", is_written)) if can)
+    return EXPOSED.format(file, f"{what if is_read else ''}can be {able}", mode)
 
 
 def weakness(key: str) -> str | None:

@@ -9,8 +9,19 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from gatepass.call import Secret
 from gatepass.config.certificates import unusable_files
-from gatepass.config.checks import clashes, dangling, dead_ends, doubts, not_built_yet, open_doors
+from gatepass.config.checks import (
+    clashes,
+    dangling,
+    dead_ends,
+    doubts,
+    exposed,
+    exposed_secrets,
+    in_plain_sight,
+    not_built_yet,
+    open_doors,
+)
 from gatepass.config.document import ConfigError, Document, Origin, Path, Problem, children, leaves, lookup, replaced
 from gatepass.config.environment import put_variables, read_environment, strangers, with_environment_proxies
 from gatepass.config.file import read_document
@@ -67,7 +78,9 @@ def load(
         config = with_environment_proxies(config, environment)
     except ValueError as error:
         raise ConfigError([Problem((), f"the proxy for network.from_env {error}", Origin("environment"))]) from None
-    warnings = (*document.warnings, *doubts(config), *_unused(document, environment))
+    if problems := [Problem(place, text, document.origin(place)) for place, text in in_plain_sight(_plain(config))]:
+        raise ConfigError(problems)
+    warnings = (*document.warnings, *doubts(config), *_exposed(document, config), *_unused(document, environment))
     return Loaded(config, document, (*warnings, *_unused_proxies(config, environment)))
 
 
@@ -153,6 +166,16 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(member) for key, member in value.items()}
     return [_plain(member) for member in value] if isinstance(value, list | tuple) else value
+
+
+def _exposed(document: Document, config: Config) -> Iterator[str]:
+    """A warning of each file that every user of this machine can write, or can read a secret in."""
+    if document.source != "environment":
+        secrets = (path for path, value in leaves(_plain(config)) if isinstance(value, Secret))
+        holds_secret = any(type(lookup(document.tree, path)) is str for path in secrets)
+        if warning := exposed(document.source, holds_secret=holds_secret, what="holds a secret and "):
+            yield warning
+    yield from exposed_secrets(document.tree)
 
 
 def _unused(document: Document, environment: Mapping[str, str]) -> Iterator[str]:

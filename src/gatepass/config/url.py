@@ -64,7 +64,8 @@ def is_loopback(host: str) -> bool:
     return (mapped or address).is_loopback
 
 
-def crosses_network_in_plain(url: str) -> bool:
-    """Whether a secret sent to `url` could be read on the way."""
+def crosses_network_in_plain(url: str, proxy: str | None = None) -> bool:
+    """Whether a secret sent to `url`, over `proxy` where one is set, could be read by another machine."""
     parts = urlsplit(url)
-    return parts.scheme == "http" and not is_loopback(parts.hostname or "")
+    hops = (parts,) if proxy is None else (parts, urlsplit(proxy))
+    return parts.scheme == "http" and not all(is_loopback(hop.hostname or "") for hop in hops)

@@ -94,9 +94,11 @@ class Issuer:
 
         `by_s` (Clock.now) bounds it where it is one step of several; without it `timeout_s` does.
         """
-        if crosses_network_in_plain(request.url) and not self.settings.allow_plain_http:
+        proxy = self.settings.network.proxy
+        if crosses_network_in_plain(request.url, proxy) and not self.settings.allow_plain_http:
+            way = "" if crosses_network_in_plain(request.url) else " by a proxy on another machine"
             raise FetchFailure(
-                f"{self.terms.issuer} is asked over plain HTTP, where the secret can be read on the way: "
+                f"{self.terms.issuer} is asked over plain HTTP{way}, where the secret can be read on the way: "
                 f"use https, or set credentials.{self.name}.allow_plain_http: true",
                 definite=True,
             )

@@ -189,6 +189,21 @@ async def test_a_configuration_that_is_broken_leaves_the_old_workers(tmp_path):
         assert (await ask(port)).status == 200
 
 
+async def test_a_file_that_lost_its_access_block_is_not_taken_over(tmp_path):
+    open_to_all = {"upstreams": {"chat": {"base_url": "http://127.0.0.1:9/v1"}}}
+    keyed = {**open_to_all, "access": {"keys": [{"name": "bot", "hash": "sha256:" + "0" * 64}]}}
+    async with started(tmp_path, keyed) as running:
+        port = await running.port
+        old = await running.pids()
+        (tmp_path / "gatepass.json").write_text(json.dumps(open_to_all))
+        running.process.send_signal(signal.SIGHUP)
+        await running.said('"renewal_failed".*"code":2')
+        (told,) = await running.said('"configuration_unusable".*')
+        assert "access.keys: is missing" in told[0]
+        assert all(alive(pid) for pid in old)
+        assert (await ask(port)).status == 401
+
+
 async def test_a_configuration_that_is_broken_at_a_renewal_is_told_in_the_form_of_the_log(tmp_path):
     async with supervised(tmp_path, "http://127.0.0.1:9") as running:
         await running.port

@@ -148,6 +148,7 @@ def test_an_unknown_name_is_answered_with_the_nearest_one(tmp_path, monkeypatch)
     file.write_text(
         '{"credentials": {"corp": {"type": "static", "token": "k"}}, "upstreams": {"u": {"base_url": "https://x"}}}'
     )
+    file.chmod(0o600)
     result = CliRunner().invoke(main, ["token", "crop", "--config", str(file)])
     assert (result.exit_code, result.output) == (2, "'crop' is not a name under credentials; did you mean corp?\n")
 
@@ -165,6 +166,7 @@ def test_without_a_name_the_only_credential_is_meant_and_of_several_the_names_ar
     file = tmp_path / "gatepass.yaml"
     upstreams = "upstreams: {u: {base_url: 'https://x', credential: corp}}\n"
     file.write_text(upstreams + "credentials: {corp: {type: static, token: k-1}}\n")
+    file.chmod(0o600)
     alone = CliRunner().invoke(main, ["token", "--config", str(file)])
     assert (alone.exit_code, alone.output.splitlines()[0]) == (0, "credential   corp (static)")
     file.write_text(upstreams + "credentials: {corp: {type: static, token: k-1}, b: {type: static, token: k-2}}\n")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gatepass.cli.worker import Heritage, work
+from gatepass.cli.worker import KEYED, NO_MORE_KEYS, Heritage, work
 
 
 @pytest.fixture(autouse=True)
@@ -90,3 +90,11 @@ def test_a_warning_is_a_line_of_the_log_and_a_secret_that_has_gone_is_told_like_
     assert warned["warning"].startswith("GATEPASS_KEYS is set and says nothing")
     assert (refused["event"], refused["file"]) == ("configuration_unusable", str(file))
     assert refused["problems"] == ["a secret of the configuration has gone"]
+
+
+def test_a_file_that_lost_its_keys_is_not_taken_over(tmp_path, capsys):
+    file = tmp_path / "gatepass.json"
+    file.write_text('{"upstreams": {"a": {"base_url": "http://127.0.0.1:9/v1"}}}')
+    (tmp_path / KEYED).touch()
+    line = json.loads(said(capsys, tmp_path, "json", str(file)))
+    assert (line["event"], line["file"], line["problems"]) == ("configuration_unusable", str(file), [NO_MORE_KEYS])

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gatepass.config.checks import IN_PLAIN_SIGHT
+from gatepass.config.checks import IN_PLAIN_SIGHT, IN_PLAIN_TO_PROXY
 from gatepass.config.credential.http_json import HttpJsonCredential
 from gatepass.config.credential.kinds import KINDS, StaticCredential
 from gatepass.config.document import ConfigError
@@ -36,6 +36,78 @@ def refused(path, environment=None, **flags):
     assert caught.value.__cause__ is None
     directory = f"{Path(path).parent}/" if path else ""
     return str(caught.value).replace(directory, "") if directory else str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("environment", "is_usable"),
+    [
+        ({"HTTP_PROXY": "http://proxy.example:3128"}, False),
+        ({"ALL_PROXY": "http://proxy.example:3128"}, False),
+        ({"HTTP_PROXY": "http://proxy.example:3128", "NO_PROXY": "127.0.0.1"}, True),
+        ({"HTTP_PROXY": "http://localhost:3128"}, True),
+        ({"HTTPS_PROXY": "http://proxy.example:3128"}, True),
+        ({}, True),
+    ],
+)
+def test_a_proxy_of_the_environment_sends_no_secret_of_this_machine_away_in_plain(write, environment, is_usable):
+    path = write(
+        "upstreams:\n  chat: {base_url: 'http://127.0.0.1:9/v1', credential: key, network: {from_env: true}}\n"
+        "credentials: {key: {type: static, token: '${KEY}'}}\n"
+    )
+    environment["KEY"] = "s3cret-value"
+    if is_usable:
+        assert load(path, environment).config.upstreams["chat"].credential == "key"
+    else:
+        text = IN_PLAIN_TO_PROXY.format(block="upstreams.chat")
+        assert refused(path, environment) == f"gatepass.yaml:2: upstreams.chat.base_url: {text}"
+
+
+SECRET_FILES = """\
+upstreams: {{chat: {{base_url: 'https://llm.example/v1', credential: key}}}}
+credentials: {{key: {{type: static, token: '{token}'}}, own: {{type: file, path: {path}}}}}
+"""
+
+
+def exposed(told, who, file, mode):
+    return f"{file} {told} by every user of this machine (mode {mode:04o}): {who}, such as by `chmod o-rwx`"
+
+
+READABLE, WRITABLE = "can be read", "can be written"
+NARROW = "give it to the user that gatepass runs as alone"
+
+
+@pytest.mark.parametrize(
+    ("mode", "told"),
+    [(0o600, None), (0o640, None), (0o644, READABLE), (0o602, WRITABLE), (0o666, f"{READABLE} and written")],
+)
+def test_a_secret_file_that_everybody_can_open_is_warned_of(write, tmp_path, mode, told):
+    token, path = tmp_path / "token", tmp_path / "path"
+    text = SECRET_FILES.format(token=f"${{file:{token}}}", path=path)
+    for file in (token, path):
+        file.write_text("s3cret-value")
+        file.chmod(mode)
+    warnings = load(write(text), {}).warnings
+    assert warnings == (() if told is None else tuple(exposed(told, NARROW, file, mode) for file in (path, token)))
+
+
+@pytest.mark.parametrize(
+    ("token", "mode", "told"),
+    [
+        ("${TOKEN}", 0o644, None),
+        ("${TOKEN}", 0o646, WRITABLE),
+        ("s3cret-value", 0o640, None),
+        ("s3cret-value", 0o644, f"holds a secret and {READABLE}"),
+        ("s3cret-value", 0o666, f"holds a secret and {READABLE} and written"),
+    ],
+)
+def test_a_configuration_that_everybody_can_change_or_read_a_secret_in_is_warned_of(write, tmp_path, token, mode, told):
+    own = tmp_path / "own"
+    own.write_text("s3cret-value")
+    own.chmod(0o600)
+    file = Path(write(SECRET_FILES.format(token=token, path=own)))
+    file.chmod(mode)
+    warnings = load(str(file), {"TOKEN": "s3cret-value"}).warnings
+    assert warnings == (() if told is None else (exposed(told, NARROW, file, mode),))
 
 
 def test_the_example_is_a_configuration(monkeypatch):
@@ -129,6 +201,7 @@ def test_a_reference_without_braces_is_pointed_out(write):
         MINIMAL + 'credentials:\n  a: {type: static, token: "$NOPE"}\n  b: {type: static, token: "$$NOPE"}\n'
         '  c: {type: http_json, url: "https://x", json: {k: [1, "$S"]}}\n  d: {type: static, token: "${REAL}"}\n'
     )
+    Path(path).chmod(0o600)
     loaded = load(path, {"REAL": "$TOPSECRET"})
     assert loaded.warnings == (
         f"{path}:3: credentials.a.token: looks like a reference: did you mean ${{NOPE}}? ($$ is a plain dollar)",

@@ -1,6 +1,6 @@
 import pytest
 
-from gatepass.config.checks import IN_PLAIN_SIGHT, UNGUARDED, open_doors, weakness
+from gatepass.config.checks import IN_PLAIN_SIGHT, IN_PLAIN_TO_PROXY, UNGUARDED, open_doors, weakness
 from gatepass.config.references import Reference
 
 KEY = {"name": "a", "hash": "sha256:" + "0" * 64}
@@ -48,6 +48,32 @@ def test_a_secret_over_plain_http_is_refused_where_it_leaves_the_machine():
         ("credentials", "oauth", "token_url"): IN_PLAIN_SIGHT.format(block="credentials.oauth"),
         ("credentials", "found", "issuer"): IN_PLAIN_SIGHT.format(block="credentials.found"),
         ("credentials", "login", "url"): IN_PLAIN_SIGHT.format(block="credentials.login"),
+    }
+
+
+def test_a_loopback_url_behind_a_proxy_elsewhere_is_refused():
+    near, far = {"proxy": "http://127.0.0.1:3128"}, {"proxy": "http://proxy.example:3128"}
+    local = {"base_url": "http://127.0.0.1:9/v1", "credential": "c"}
+    tree = {
+        "upstreams": {
+            "far": {**local, "network": far},
+            "near": {**local, "network": near},
+            "allowed": {**local, "network": far, "allow_plain_http": True},
+            "keyless": {"base_url": "http://127.0.0.1:9/v1", "network": far},
+            "tunnelled": {**local, "base_url": "https://127.0.0.1:9/v1", "network": far},
+            "broken": {**local, "network": {"proxy": "http://[proxy"}},
+            "number": {**local, "network": {"proxy": 5}},
+        },
+        "credentials": {
+            "oauth": {"token_url": "http://localhost/token", "network": far},
+            "login": {"url": "http://[::1]/login", "network": near},
+            "bedrock": {"sts_url": "http://localhost/", "network": far},
+        },
+    }
+    assert dict(open_doors(tree)) == {
+        ("upstreams", "far", "base_url"): IN_PLAIN_TO_PROXY.format(block="upstreams.far"),
+        ("credentials", "oauth", "token_url"): IN_PLAIN_TO_PROXY.format(block="credentials.oauth"),
+        ("credentials", "bedrock", "sts_url"): IN_PLAIN_TO_PROXY.format(block="credentials.bedrock"),
     }
 
 

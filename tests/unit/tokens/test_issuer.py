@@ -252,6 +252,18 @@ async def test_loopback_may_be_plain():
     assert (await issuer.mint(Request("POST", "http://127.0.0.1:9/token"), ())).text == "token-1"
 
 
+@pytest.mark.parametrize(("proxy", "goes"), [("http://proxy.example:3128", False), ("http://[::1]:3128", True)])
+async def test_loopback_behind_a_proxy_elsewhere_may_not(proxy, goes):
+    issuer, far = at(DrivenClock(), network={"proxy": proxy})
+    asked = issuer.mint(Request("POST", "http://127.0.0.1:9/token"), ())
+    if goes:
+        assert (await asked).text == "token-1"
+    else:
+        failure = await failure_of(asked)
+        assert (failure.definite, far.calls) == (True, 0)
+        assert "plain HTTP by a proxy on another machine" in failure.reason
+
+
 @pytest.mark.parametrize(
     "turn",
     [

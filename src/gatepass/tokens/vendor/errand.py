@@ -53,7 +53,8 @@ class Hop:
     def to(self, url: str, *, asks_metadata: bool = False) -> Issuer:
         """Who answers at `url`; plain HTTP is refused there as for any issuer, but for metadata."""
         settings = self.settings
-        if asks_metadata and self.metadata is not None and _is_metadata(url, self.metadata):
+        is_direct = settings.network.proxy is None  # behind a proxy stands the proxy's own metadata server
+        if asks_metadata and is_direct and self.metadata is not None and _is_metadata(url, self.metadata):
             settings = settings.model_copy(update={"allow_plain_http": True})
         terms = Terms(host_of(url), settings.default_ttl_s, settings.max_ttl_s)
         return Issuer(self.name, settings, terms, self.client, self.clock)

@@ -70,6 +70,13 @@ async def test_plain_http_leads_to_loopback_and_metadata_servers_only(url, metad
     assert issuer.calls == int(goes)
 
 
+async def test_no_metadata_is_asked_for_over_a_proxy():
+    issuer = ScriptedIssuer(present())
+    settings = entra(managed_identity=True, network={"proxy": "http://proxy.example:3128"})
+    failure = await failure_of(errand(issuer, settings, metadata=frozenset()).ask("GET", IMDS, {}))
+    assert ("plain HTTP" in failure.reason, issuer.calls) == (True, 0)
+
+
 @pytest.mark.parametrize(("method", "body"), [("POST", b""), ("GET", b"client_secret=x")])
 async def test_nothing_is_sent_to_a_metadata_server_but_a_question(method, body):
     issuer = ScriptedIssuer(present())
