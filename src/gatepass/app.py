@@ -8,19 +8,19 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
-from fastapi import FastAPI
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gatepass import __version__
 from gatepass.allocator import keep_freed_pages
@@ -42,6 +42,9 @@ from gatepass.runtime import SystemClock
 from gatepass.store.choice import open_store
 from gatepass.surface.openai_error import error_body, error_headers
 from gatepass.surface.operations import OPERATIONS, PREFIXES, openapi_paths
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
 LOG = logging.getLogger("gatepass.serve")
 
@@ -90,7 +93,7 @@ class Service:
         return self._operations
 
     @asynccontextmanager
-    async def lifespan(self, _: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
         if self._operations is not None:
             raise RuntimeError("the lifespan of this gatepass application is running already")
         gate = self._opened()
@@ -175,12 +178,14 @@ def drain(app: FastAPI) -> None:
     service.drain()
 
 
-def build_app(gate: Gate, peers: Peers | None = None) -> FastAPI:
+def build_app(gate: Gate) -> FastAPI:
     """The application of one Gate that is open already."""
-    return _app(lambda: gate, gate.config.server.base_path, peers)
+    return _app(lambda: gate, gate.config.server.base_path)
 
 
-def _app(opened: Callable[[], Gate], base_path: str, peers: Peers | None = None) -> FastAPI:
+def _app(opened: Callable[[], Gate], base_path: str) -> FastAPI:
+    from fastapi import FastAPI  # takes 0.1 s and 6 MB, and `gatepass serve` needs none of it
+
     service = Service(opened)
     app = FastAPI(
         title="gatepass",
@@ -191,10 +196,10 @@ def _app(opened: Callable[[], Gate], base_path: str, peers: Peers | None = None)
         openapi_url=None,
         redirect_slashes=False,
         telemetry=NO_TELEMETRY,  # type: ignore[arg-type]  # a TypedDict with total=False
-        exception_handlers={HTTPException: _wrong_method, GatepassError: _told, Exception: _internal_error},
+        exception_handlers=_ERRORS,
     )
     app.state.gatepass = service
-    app.router.routes.extend(ops_routes(lambda: service.gate, base_path, peers))
+    app.router.routes.extend(ops_routes(lambda: service.gate, base_path))
     app.router.routes.extend(_operation_routes(service, base_path))
     not_http = app.router.default
 
@@ -206,6 +211,13 @@ def _app(opened: Callable[[], Gate], base_path: str, peers: Peers | None = None)
     return app
 
 
+def _pages(gate: Gate, peers: Peers | None) -> Starlette:
+    """What `gatepass serve` hands to uvicorn: the lifespan and the pages. ClientConnection serves every other path."""
+    service = Service(lambda: gate)
+    routes = ops_routes(lambda: service.gate, gate.config.server.base_path, peers)
+    return Starlette(routes=routes, lifespan=service.lifespan, exception_handlers=_ERRORS)
+
+
 def _operation_routes(service: Service, base_path: str) -> list[OperationRoute]:
     methods: dict[str, list[str]] = {}
     for operation in OPERATIONS:
@@ -213,8 +225,8 @@ def _operation_routes(service: Service, base_path: str) -> list[OperationRoute]:
     return [OperationRoute(path, service, methods=methods[path], name=path) for path in methods]
 
 
-def served_by(app: FastAPI, gate: Gate) -> Serve:
-    """Pages by FastAPI, everything else by the pipeline."""
+def served_by(app: ASGIApp, gate: Gate) -> Serve:
+    """Pages by `app`, everything else by the pipeline."""
     operations, pages = Operations(gate), page_paths(gate.config.server.base_path)
     limit_bytes = gate.config.limits.body_bytes
 
@@ -224,7 +236,7 @@ def served_by(app: FastAPI, gate: Gate) -> Serve:
     return serve
 
 
-def reception_of(app: FastAPI, gate: Gate) -> Reception:
+def reception_of(app: ASGIApp, gate: Gate) -> Reception:
     """What the server's connections share."""
     limits, refused = gate.config.limits, Refusals(gate.metrics.refused).note
     pages = page_paths(gate.config.server.base_path)
@@ -262,6 +274,13 @@ async def _wrong_method(request: Request, error: Exception) -> Response:
     )
 
 
+_ERRORS: dict[int | type[Exception], Callable[[Request, Exception], Coroutine[Any, Any, Response]]] = {
+    HTTPException: _wrong_method,
+    GatepassError: _told,
+    Exception: _internal_error,
+}
+
+
 class Server(uvicorn.Server):
     """uvicorn that drains: readiness turns red at once, streams may finish, the rest get an error event."""
 
@@ -272,7 +291,7 @@ class Server(uvicorn.Server):
         peers: Peers | None = None,
         lifeline: socket.socket | None = None,
     ) -> None:
-        app = build_app(gate, peers)
+        app = _pages(gate, peers)
         super().__init__(
             uvicorn.Config(
                 app,
@@ -305,7 +324,7 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
         await super().startup(sockets=sockets)
-        gc.collect()
+        gc.enable()  # `gatepass serve` starts without it
         gc.freeze()  # what stands now stands for good: a collection need not walk it again (25 µs a request)
         gc.set_threshold(COLLECT_AFTER)
         keep_freed_pages()

@@ -1,4 +1,4 @@
-"""gatepass's own pages: a Turn handed to the ASGI application, FastAPI."""
+"""gatepass's own pages: a Turn handed to an ASGI application."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -51,19 +52,23 @@ def serve(
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     signal.signal(signal.SIGHUP, lambda *_: None)  # a reload; not SIG_IGN, which programs would inherit
     _keep_descriptors()
-    if worker is not None and fds is not None and peers is not None:
-        from gatepass.cli.worker import Heritage, work
+    gc.disable()  # until the server stands: imports make 100,000 objects that stay, and a collection finds none to free
+    try:
+        if worker is not None and fds is not None and peers is not None:
+            from gatepass.cli.worker import Heritage, work
 
-        work(Heritage(worker, fds, peers, log_format), config_path, host, port)
-        return
-    loaded = load_or_exit(config_path, host, port)
-    listening = _listen(loaded)
-    count = workers or loaded.config.server.workers
-    if count == 1:
-        _serve(loaded, listening)
-    else:
-        command = [*_worker_command(config_path, host, port), "--log-format", loaded.config.log.format]
-        _supervise(loaded, listening, count, command)
+            work(Heritage(worker, fds, peers, log_format), config_path, host, port)
+            return
+        loaded = load_or_exit(config_path, host, port)
+        listening = _listen(loaded)
+        count = workers or loaded.config.server.workers
+        if count == 1:
+            _serve(loaded, listening)
+        else:
+            command = [*_worker_command(config_path, host, port), "--log-format", loaded.config.log.format]
+            _supervise(loaded, listening, count, command)
+    finally:
+        gc.enable()
 
 
 def _keep_descriptors() -> None:
@@ -107,6 +112,7 @@ def _supervise(loaded: Loaded, listening: socket.socket, count: int, command: li
     configure(loaded.config.log.level, loaded.config.log.format, Redactor())
     _announce(loaded)
     drain_s, url = loaded.config.server.drain_timeout_s, url_of(listening)
+    gc.enable()
     supervisor = Supervisor(command, listening, count, drain_s, lambda: _say_where(url), UNUSABLE)
     try:
         sys.exit(asyncio.run(supervisor.run()))

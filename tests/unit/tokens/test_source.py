@@ -1,35 +1,51 @@
-"""Who configures no credential of a kind loads neither its source nor the libraries that it wants."""
+"""What `gatepass serve` has loaded when it listens: no source that is not configured, and none of its libraries."""
 
 import json
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
 HTTP_CLIENT = ("httpx2", "httpcore2", "h11", "anyio._backends")
+UNUSED = (
+    "fastapi",
+    "opentelemetry",
+    "rich",
+    "gatepass.cli.check",
+    "gatepass.demo",
+    "gatepass.doctor",
+    "gatepass.supervisor",
+)
 LIBRARIES = ("azure", "msal", "google", "botocore", "urllib3", "requests", "jwt", "cryptography")
 SOURCES = ("vendor", "oauth2.source", "oauth2.signer", "http_json", "command", "file", "environment", "issuer")
 CREDENTIALS = {
     "static": "token: abcdefgh",
-    "http_json": "url: https://portal.example/login",
+    "http_json": "url: https://127.0.0.1:9/login",
     "exec": "command: [/bin/true]",
-    "oauth2": "token_url: https://sso.example/token, client_id: me, client_secret: abcdefgh",
-    "oauth2 with a signed secret": "token_url: https://sso.example/token, client_id: me, client_auth: secret_jwt, "
+    "oauth2": "token_url: https://127.0.0.1:9/token, client_id: me, client_secret: abcdefgh",
+    "oauth2 with a signed secret": "token_url: https://127.0.0.1:9/token, client_id: me, client_auth: secret_jwt, "
     "client_secret: 0123456789abcdef0123456789abcdef",
 }
 PROBE = """
-import json, sys
-import gatepass.app, gatepass.cli
-from gatepass.config.load import load
-from gatepass.gate import build_gate
-build_gate(load(sys.argv[1], {}).config)
-print(json.dumps(sorted(sys.modules)))
+import gc, json, sys
+from gatepass.app import Server
+from gatepass.cli import main
+start = Server.startup
+
+async def startup(self, sockets=None):
+    await start(self, sockets)
+    print(json.dumps({"modules": sorted(sys.modules), "collects": gc.isenabled(), "frozen": gc.get_freeze_count()}))
+    self.should_exit = True
+
+Server.startup = startup
+main(["serve", "--config", sys.argv[1], "--port", "0"])
 """
 
 
 @pytest.fixture(scope="module")
-def loaded(tmp_path_factory) -> dict[str, list[str]]:
-    """The modules of a process that serves with one credential, by its kind."""
+def started(tmp_path_factory) -> dict[str, dict[str, Any]]:
+    """A process that listens with one credential, by its kind."""
     found = {}
     for kind, settings in CREDENTIALS.items():
         path = tmp_path_factory.mktemp("lazy") / "gatepass.yaml"
@@ -44,6 +60,11 @@ def loaded(tmp_path_factory) -> dict[str, list[str]]:
     return found
 
 
+@pytest.fixture(scope="module")
+def loaded(started) -> dict[str, list[str]]:
+    return {kind: told["modules"] for kind, told in started.items()}
+
+
 def of(modules: list[str], *names: str) -> set[str]:
     return {name for name in names if any(f"{module}.".startswith(f"{name}.") for module in modules)}
 
@@ -51,6 +72,17 @@ def of(modules: list[str], *names: str) -> set[str]:
 def sources(modules: list[str]) -> set[str]:
     found = of(modules, *(f"gatepass.tokens.{name}" for name in SOURCES))
     return {name.removeprefix("gatepass.tokens.") for name in found}
+
+
+@pytest.mark.parametrize("kind", CREDENTIALS)
+def test_nothing_is_loaded_that_only_create_app_or_other_commands_want(loaded, kind):
+    """FastAPI takes 6 MB and a tenth of a second."""
+    assert of(loaded[kind], *UNUSED) == set()
+
+
+def test_the_garbage_collector_runs_again_and_leaves_out_what_stands(started):
+    assert {told["collects"] for told in started.values()} == {True}
+    assert min(told["frozen"] for told in started.values()) > 50_000
 
 
 @pytest.mark.parametrize("kind", [kind for kind in CREDENTIALS if "signed" not in kind])
