@@ -5,11 +5,14 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 PYTHONS ?= python3.11 python3.12 python3.13 python3.14
-# Half of the integration tests wait for a socket or a timer: two processes per core. Each file stays in one process,
-# so that the servers of its module start once.
-JOBS   ?= $(shell expr 2 \* $$(nproc))
+# One process per core for the unit tests, which compute: each further process collects all of them again. Two per core
+# for the integration tests, of which half wait. Each file stays in one process, so that its servers start once.
+CORES  := $(shell nproc)
+JOBS   ?= $(shell expr 2 \* $(CORES))
 # Large bodies go back to the system when they are freed, so that one test's memory does not count for the next.
-PYTEST := MALLOC_MMAP_THRESHOLD_=1048576 MALLOC_TRIM_THRESHOLD_=1048576 $(BIN)/pytest -n $(JOBS) --dist loadfile
+PYTEST := MALLOC_MMAP_THRESHOLD_=1048576 MALLOC_TRIM_THRESHOLD_=1048576 $(BIN)/pytest --dist loadfile
+# pytest keeps the test modules compiled: to rewrite their assertions takes each process 7 seconds otherwise.
+unexport PYTHONDONTWRITEBYTECODE
 UV     := $(shell command -v uv 2>/dev/null)
 
 .DEFAULT_GOAL := help
@@ -40,8 +43,8 @@ demo: setup ## Run the main job on embedded servers; ONCE=1 ends by itself
 
 # Two runs: a process that has collected all 13,000 tests holds 260 MiB before the first of them.
 test: setup ## Every test that needs Python alone: unit, integration, attacks, documentation, golden files, fuzz
-	$(PYTEST) $(if $(COVERAGE),--cov --cov-report= --cov-fail-under=0) tests/integration tests/fuzz tests/attacks
-	$(PYTEST) $(if $(COVERAGE),--cov --cov-append --cov-report=term) tests/unit tests/docs tests/golden
+	$(PYTEST) $(if $(COVERAGE),--cov --cov-report= --cov-fail-under=0) -n $(JOBS) tests/integration tests/fuzz tests/attacks
+	$(PYTEST) $(if $(COVERAGE),--cov --cov-append --cov-report=term) -n $(CORES) tests/unit tests/docs tests/golden
 
 coverage: ## The same tests, with the share of the code that they run
 	@$(MAKE) --no-print-directory test COVERAGE=1
@@ -59,10 +62,10 @@ layers: setup ## Imports point downwards
 	$(BIN)/lint-imports
 
 unit: setup ## The unit tier alone
-	$(PYTEST) tests/unit
+	$(PYTEST) -n $(CORES) tests/unit
 
 integration: setup ## Real sockets, scripted upstreams
-	$(PYTEST) tests/integration
+	$(PYTEST) -n $(JOBS) tests/integration
 
 docs: setup ## What the documentation says is what the code does
 	$(BIN)/pytest tests/docs
@@ -96,7 +99,7 @@ fuzz: setup ## Ten minutes of mutated streams through the judge and the shapers
 	$(BIN)/python -m tests.fuzz --seconds 600 $(FUZZ)
 
 properties: setup ## Every property with 500 examples instead of 25
-	$(PYTEST) tests/unit -m hypothesis --hypothesis-profile=many -o hung_after_s=900 -o faulthandler_timeout=1200
+	$(PYTEST) -n $(CORES) tests/unit -m hypothesis --hypothesis-profile=many -o hung_after_s=900 -o faulthandler_timeout=1200
 
 campaigns: token-matrix ## What CI runs of the long ones: the matrix, and a minute of the fuzzer by one seed
 	$(BIN)/python -m tests.fuzz --runs 30000 --seed 1795182408 $(FUZZ)
@@ -111,7 +114,7 @@ pythons: ## The unit tier on every Python of PYTHONS that is here
 	  command -v $$python >/dev/null || { echo "$$python: not here"; continue; }; \
 	  $$python -m venv .venv-$$python && .venv-$$python/bin/pip install -q --require-hashes -r requirements/dev.txt \
 	  && .venv-$$python/bin/pip install -q --no-deps --no-build-isolation -e . \
-	  && .venv-$$python/bin/python -m pytest -q -n $(JOBS) --dist loadfile -p no:cacheprovider tests/unit || exit 1; \
+	  && .venv-$$python/bin/python -m pytest -q -n $(CORES) --dist loadfile -p no:cacheprovider tests/unit || exit 1; \
 	done
 
 lock: ## Write the hash-locked requirement lists anew (needs uv)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -33,6 +34,14 @@ def frozen_once() -> Iterator[None]:
         patch.setattr(gc, "freeze", lambda: None)
         yield
     gc.unfreeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_system_trust() -> Iterator[None]:
+    """A TLS context reads the system's certificates in 20 ms and is made for nearly every test; none relies on them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SSL_CERT_FILE", os.devnull)
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -7,6 +7,7 @@ import re
 import sys
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from importlib.metadata import distributions
 from pathlib import Path
 
@@ -101,16 +102,19 @@ BY_NAME = {"uvloop"}
 """uvicorn loads it."""
 
 
+@cache
 def modules() -> dict[str, str]:
     """The distribution of each installed module."""
     return {
-        ".".join(file.with_suffix("").parts).removesuffix(".__init__").partition(".cpython")[0]: each.name
+        ".".join(file.with_suffix("").parts).removesuffix(".__init__").partition(".cpython")[0]: name
         for each in distributions()
+        for name in [each.name]  # read from its metadata, each time
         for file in each.files or ()
         if file.suffix in (".py", ".so") and ".." not in file.parts
     }
 
 
+@cache
 def imported(*folders: str) -> set[str]:
     """The distributions that the code in `folders` imports, by their canonical names."""
     own, known = {*sys.stdlib_module_names, "gatepass", "tests", "bench"}, modules()
