@@ -25,8 +25,8 @@ from gatepass.tokens import Token, TokenHolder, TokenReissued
 from gatepass.transport.response_body import read_whole
 from gatepass.upstream.fault import upstream_error
 from gatepass.upstream.hints import of_token, sentence
+from gatepass.upstream.judge import Reply
 from gatepass.upstream.rejection import is_rejection, says_so
-from gatepass.upstream.reply import Reply
 
 REFUSAL_BYTES = 64 * 1024
 """As much of an error's body as is read."""

@@ -21,8 +21,8 @@ from gatepass.lessons import Pupil
 from gatepass.parts import embedded
 from gatepass.relay.sign import sign_of
 from gatepass.upload import Outgoing
+from gatepass.upstream.dialect import passed_on
 from gatepass.upstream.hints import of_model, sentence
-from gatepass.upstream.raw import passed_on
 from gatepass.verdict import Answer, Begun, Whole, judge
 
 

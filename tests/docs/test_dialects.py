@@ -14,7 +14,7 @@ from gatepass.relay import ragflow as replies
 from gatepass.routing.table import RouteTable
 from gatepass.upstream.choice import dialect_of
 from gatepass.upstream.hints import with_hint
-from gatepass.upstream.ragflow_body import LIFTED
+from gatepass.upstream.ragflow import LIFTED
 
 TEXT = (Path(__file__).parents[2] / "docs/dialects.md").read_text()
 BLOCKS = re.findall(r"^```yaml\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)

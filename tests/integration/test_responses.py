@@ -12,7 +12,7 @@ from gatepass.call import Request
 from gatepass.relay.chunk import Origin
 from gatepass.relay.responses.synthesis import synthesise_response
 from gatepass.surface.operations import match
-from gatepass.upstream.raw import passed_on
+from gatepass.upstream.dialect import passed_on
 from tests.integration.gateway import JSON, gateway
 from tests.integration.scripted import LAST_CHUNK, Scripted, Send, reply, stream
 from tests.integration.test_passage import ASKED, EVENTS, static

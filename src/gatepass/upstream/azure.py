@@ -2,25 +2,51 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import ClassVar
+from urllib.parse import unquote, urlencode, urlsplit
 
 from msgspec.structs import replace
 
 from gatepass.call import Call, Request, Surface, Target, Timeouts
 from gatepass.config.upstream import Azure
 from gatepass.errors import UpstreamError
-from gatepass.upstream.azure_path import azure_url
-from gatepass.upstream.dialect import OpenaiDialect, written
+from gatepass.upstream.dialect import Dialect, segment, written
 from gatepass.upstream.hints import AZURE_CLASSIC, AZURE_V1
-from gatepass.upstream.judge import judge_refusal
-from gatepass.upstream.reply import Reply
+from gatepass.upstream.judge import Reply, judge_refusal
+
+_TAIL = re.compile(r"(/openai)?(/v1|/deployments(?:/([^/]*))?)?\Z")
+
+
+def azure_url(base_url: str, deployment: str, path: str, azure: Azure) -> str:
+    """The URL of `path` (`/chat/completions`) for `deployment`, of any form in which people write the base.
+
+    The classic API names the deployment in the path, the v1 API reads it from the body.
+    `base_url` may be the bare resource or end in `/openai`, `/openai/v1`, `/v1` or
+    `/openai/deployments/NAME`: a path with both would be 404 `Resource not found`. Raises
+    ModelNotFound for a deployment that no path can name.
+    """
+    parts = urlsplit(base_url)
+    root = _TAIL.sub("", parts.path.rstrip("/"))
+    path = "/" + path.lstrip("/")
+    query = "" if azure.api_version is None else urlencode({"api-version": azure.api_version})
+    if not azure.is_classic:
+        return parts._replace(path=f"{root}/openai/v1{path}", query=query).geturl()
+    place = f"/deployments/{segment(deployment)}" if deployment else ""
+    return parts._replace(path=f"{root}/openai{place}{path}", query=query).geturl()
+
+
+def deployment_of(base_url: str) -> str:
+    """The deployment that `base_url` itself ends in, or ""."""
+    found = _TAIL.search(urlsplit(base_url).path.rstrip("/"))
+    return unquote(found[3] or "") if found else ""
 
 
 @dataclass(frozen=True, slots=True)
-class AzureDialect(OpenaiDialect):
+class AzureDialect(Dialect):
     """Deployments by their path with a dated `api_version`, by the body's `model` without one (the v1 API).
 
     The classic API reads no `model` of the body. Its replies need no reading of their own: chunks
@@ -36,7 +62,7 @@ class AzureDialect(OpenaiDialect):
     def encode(
         self, call: Call, target: Target, base_url: str, timeouts: Timeouts, forward_headers: Collection[str] = ()
     ) -> Request:
-        """As OpenaiDialect's; raises ModelNotFound for a model that no deployment can be called by.
+        """As Dialect's; raises ModelNotFound for a model that no deployment can be called by.
 
         Responses name their deployment in the body, in the classic API too (openai-python's lib/azure.py).
         """
@@ -46,7 +72,7 @@ class AzureDialect(OpenaiDialect):
         return written(call, _url(base_url, deployment, operation.path, self.settings), timeouts, forward_headers)
 
     def judge_refusal(self, reply: Reply) -> UpstreamError:
-        """As OpenaiDialect's, with advice for an upstream that has this dialect already."""
+        """As Dialect's, with advice for an upstream that has this dialect already."""
         return judge_refusal(replace(reply, hints=AZURE_CLASSIC if self.settings.is_classic else AZURE_V1))
 
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from gatepass.config.upstream import Azure, Ragflow, Upstream
-from gatepass.upstream.azure import AzureDialect
-from gatepass.upstream.azure_path import deployment_of
-from gatepass.upstream.dialect import Dialect, OpenaiDialect
-from gatepass.upstream.ragflow import RagflowDialect
-from gatepass.upstream.ragflow_body import RagflowBody
+from gatepass.upstream.azure import AzureDialect, deployment_of
+from gatepass.upstream.dialect import Dialect
+from gatepass.upstream.ragflow import RagflowBody, RagflowDialect
 
 
 def dialect_of(settings: Upstream) -> Dialect:
@@ -17,4 +15,4 @@ def dialect_of(settings: Upstream) -> Dialect:
     if settings.dialect == "ragflow":
         ragflow = settings.ragflow or Ragflow()
         return RagflowDialect((RagflowBody(ragflow.images, ragflow.paths),), paths=ragflow.paths)
-    return OpenaiDialect()
+    return Dialect()

@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, ClassVar, Protocol
-from urllib.parse import urlsplit
+from typing import ClassVar, Protocol
+from urllib.parse import quote, urlsplit
 
-from gatepass.call import Call, Complaint, Headers, Operation, Request, Surface, Target, Timeouts, header
-from gatepass.error_body import Mask, read_complaint, unmasked
-from gatepass.errors import GatepassError, UpstreamError
+from msgspec.structs import replace
+
+from gatepass.call import Call, Headers, Request, Target, Timeouts, Upload, header
+from gatepass.error_body import read_complaint
+from gatepass.errors import ModelNotFound
 from gatepass.upstream import judge
 from gatepass.upstream.headers import forwarded, relayed
-from gatepass.upstream.reply import Reply
+
+STEPS = (".", "..")
+"""No names but steps through the path, however they are escaped (RFC 3986 5.2.4)."""
+
+
+def segment(name: str) -> str:
+    """`name`, which a client may have chosen, as one segment of a path: it leads nowhere else.
+
+    Raises ModelNotFound for what can be none.
+    """
+    if not name or name in STEPS:
+        raise ModelNotFound(f"The upstream can have no model of the name {name!r}.", param="model")
+    return quote(name, safe="", errors="replace")
 
 
 class Constraint(Protocol):
@@ -25,57 +40,33 @@ class Constraint(Protocol):
     def apply(self, call: Call, target: Target) -> Call: ...
 
 
-class Dialect(Protocol):
-    """What a dialect decides. Nothing here does I/O; `judge.py` and `complaint.py` hold the promises."""
-
-    @property
-    def rules(self) -> tuple[Constraint, ...]:
-        """Changes that run after all others, for whatever these leave must fit."""
-        ...
-
-    @property
-    def lists_models(self) -> bool:
-        """Whether the upstream's own list holds the names by which its models are asked."""
-        ...
-
-    def encode(
-        self, call: Call, target: Target, base_url: str, timeouts: Timeouts, forward_headers: Collection[str] = ()
-    ) -> Request: ...
-
-    def relay_headers(self, headers: Headers) -> list[tuple[bytes, bytes]]: ...
-
-    def read_complaint(self, document: Any, *, refused: bool = False, mask: Mask = unmasked) -> Complaint | None: ...
-
-    def judge_head(self, upstream: str, status: int, headers: Headers, *, host: str = "") -> GatepassError | None:
-        """Not asked of a 200, whose head says nothing yet."""
-        ...
-
-    def judge_refusal(self, reply: Reply) -> UpstreamError: ...
-
-    def judge_document(self, reply: Reply, surface: Surface) -> bytes | GatepassError: ...
-
-
 @dataclass(frozen=True, slots=True)
-class OpenaiDialect:
-    """The OpenAI API as its clients send it: the body goes on as it is."""
+class Dialect:
+    """The OpenAI API as its clients send it: the body goes on as it is. Other dialects override what differs.
+
+    Nothing here does I/O; `judge.py` and `error_body.py` hold the promises.
+    """
 
     lists_models: ClassVar[bool] = True
+    """Whether the upstream's own list holds the names by which its models are asked."""
     rules: tuple[Constraint, ...] = ()
+    """Changes that run after all others, for whatever these leave must fit."""
 
     def encode(
         self,
         call: Call,
-        target: Target,  # noqa: ARG002 - the Dialect's signature; OpenAI's body names the model
+        target: Target,  # noqa: ARG002 - for other dialects; OpenAI's body names the model
         base_url: str,
         timeouts: Timeouts,
         forward_headers: Collection[str] = (),
     ) -> Request:
         """`call` as a request to `base_url`, without its credential (`authorize.Carrier` adds that)."""
-        return written(call, operation_url(base_url, call.operation), timeouts, forward_headers)
+        return written(call, operation_url(base_url, call.operation.path), timeouts, forward_headers)
 
     relay_headers = staticmethod(relayed)
     read_complaint = staticmethod(read_complaint)
     judge_head = staticmethod(judge.judge_head)
+    """Not asked of a 200, whose head says nothing yet."""
     judge_refusal = staticmethod(judge.judge_refusal)
     judge_document = staticmethod(judge.judge_document)
 
@@ -91,13 +82,9 @@ def written(call: Call, url: str, timeouts: Timeouts, forward_headers: Collectio
     return Request(method, url, headers, call.body if has_body else b"", timeouts)
 
 
-def operation_url(base_url: str, operation: Operation) -> str:
-    """`base_url` with the operation's path behind its own; its query stays."""
-    return _below(base_url, operation.path)
-
-
 @lru_cache(maxsize=1024)  # a hop has as many as it has operations, and taking a URL apart costs 4 µs
-def _below(base_url: str, path: str) -> str:
+def operation_url(base_url: str, path: str) -> str:
+    """`base_url` with an operation's path behind its own; its query stays."""
     parts = urlsplit(base_url)
     return parts._replace(path=f"{parts.path.rstrip('/')}/{path.lstrip('/')}").geturl()
 
@@ -121,3 +108,28 @@ _ACCEPT_STREAM: Headers = ((b"accept", b"text/event-stream"), _IDENTITY)
 _ACCEPT_JSON: Headers = ((b"accept", b"application/json"), _IDENTITY)
 _JSON_BODY: Headers = ((b"content-type", b"application/json"),)
 _AGENT: Headers = ((b"user-agent", b"gatepass"),)
+
+
+PARAMETERS = frozenset(
+    (
+        *(b"after", b"before", b"limit", b"order", b"purpose", b"include", b"include[]", b"include%5B%5D"),
+        *(b"include%5b%5d", b"include_obfuscation", b"starting_after", b"stream"),
+    )
+)
+"""What lists of files and batches, and kept responses, are asked by (openai-python escapes the brackets); nothing else
+of a client's query goes up, a key in it least of all."""
+
+_PLAIN = re.compile(rb"[A-Za-z0-9%._~+\[\]-]{1,512}=[A-Za-z0-9%._~+,:-]{0,512}\Z")
+
+
+def passed_on(request: Request, headers: Headers, query: bytes, upload: Upload | None) -> Request:
+    """`request` with what the client's own `headers` and `query` say; `upload` in the place of its body."""
+    accept = header(headers, b"accept") or b"*/*"
+    kind = header(headers, b"content-type") if upload is not None else None
+    own = [(b"accept", accept), *([(b"content-type", kind)] if kind is not None else [])]
+    names = {name for name, _ in own}
+    fields = (*(field for field in request.headers if field[0] not in names), *own)
+    asked = [pair for pair in query.split(b"&") if _PLAIN.match(pair) and pair.partition(b"=")[0] in PARAMETERS]
+    sign = ("&" if "?" in request.url else "?") if asked else ""
+    url = f"{request.url}{sign}{b'&'.join(asked).decode('ascii')}"
+    return replace(request, url=url, headers=fields, upload=upload)

@@ -99,22 +99,14 @@ def upstream_error(fault: TransportFault, upstream: str, base_url: str, mask: Ma
 
     The detail may quote what came over the wire, so `mask` is asked before it is cut.
     """
+    detail = " ".join(mask(fault.detail).split())[:DETAIL_CHARS].rstrip(".")
     message = _TEXT[fault.fault].format(
-        host=_host(base_url),
+        host=urlsplit(base_url).netloc.rpartition("@")[2],
         settings=f"upstreams.{upstream}",
-        detail=_detail(mask(fault.detail)),
+        detail=f" ({detail})" if detail else "",
         proxy_setting="proxy_auth" if fault.detail.startswith("407") else "proxy",
     )
     phase = _PHASE.get(fault.fault)
     if phase is not None:
         return UpstreamTimeout(message, upstream=upstream, phase=phase, sent=fault.sent)
     return _CLASS[fault.fault](message, upstream=upstream, sent=fault.sent)
-
-
-def _host(base_url: str) -> str:
-    return urlsplit(base_url).netloc.rpartition("@")[2]
-
-
-def _detail(detail: str) -> str:
-    text = " ".join(detail.split())[:DETAIL_CHARS].rstrip(".")
-    return f" ({text})" if text else ""

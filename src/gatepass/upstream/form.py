@@ -107,18 +107,16 @@ def parse(body: bytes) -> Any:
     """
     body = body.removeprefix(BOM)
     try:
-        return msgspec.json.decode(body) if len(body) <= WHOLE_BYTES else _parse_large(body)
+        if len(body) <= WHOLE_BYTES:
+            return msgspec.json.decode(body)
+        found = _ENVELOPE.decode(body)
+        document, choices = _held(found, MEMBERS), memoryview(found.choices)
+        if choices.nbytes > MEMBER_BYTES and _has_objects(choices):
+            document["choices"] = _choices(choices)
     except RecursionError:
         raise ValueError("the JSON is nested too deeply") from None
     except ValueError as strict:
         return _parse_leniently(body, strict)
-
-
-def _parse_large(body: bytes) -> Any:
-    found = _ENVELOPE.decode(body)
-    document, choices = _held(found, MEMBERS), memoryview(found.choices)
-    if choices.nbytes > MEMBER_BYTES and _has_objects(choices):
-        document["choices"] = _choices(choices)
     return document
 
 
@@ -130,14 +128,15 @@ def _choices(raw: memoryview) -> list[dict[str, Any]]:
 
 
 def _held(found: Any, members: Iterable[str]) -> dict[str, Any]:
-    return {name: _member(raw) for name in members if (raw := memoryview(getattr(found, name))).nbytes}
-
-
-def _member(raw: memoryview) -> Any:
-    if raw.nbytes <= MEMBER_BYTES:
-        return msgspec.json.decode(raw)
-    entry: Any = {} if _has_objects(raw) else None
-    return {b"[": [entry], b"{": {"message": "…"}}.get(bytes(raw[:1]), "…")
+    held: dict[str, Any] = {}
+    for name in members:
+        raw = memoryview(getattr(found, name))
+        if raw.nbytes > MEMBER_BYTES:
+            token_values: dict[bytes, Any] = {b"[": [{} if _has_objects(raw) else None], b"{": {"message": "…"}}
+            held[name] = token_values.get(bytes(raw[:1]), "…")
+        elif raw.nbytes:
+            held[name] = msgspec.json.decode(raw)
+    return held
 
 
 def _parse_leniently(body: bytes, strict: ValueError) -> Any:

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from html import unescape
+from http import HTTPStatus
 from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 
+import msgspec
 from msgspec.structs import replace
 
 from gatepass.call import Complaint, Headers, Surface, header
@@ -27,9 +30,53 @@ from gatepass.errors import (
     UpstreamRefusal,
 )
 from gatepass.upstream import form
-from gatepass.upstream.hints import with_hint
-from gatepass.upstream.reply import TITLE_CHARS, Reply
+from gatepass.upstream.hints import HINTS, Hint, with_hint
 from gatepass.upstream.retry_after import retry_after_s
+
+EXCERPT_CHARS = 500
+TITLE_CHARS = 100
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """A reply held whole (`body` may be cut), who sent it, and when `wall_s` it came."""
+
+    upstream: str
+    status: int
+    headers: Headers
+    body: bytes = b""
+    host: str = ""
+    wall_s: float = 0.0
+    mask: Mask = unmasked
+    hints: tuple[Hint, ...] = HINTS
+    """The advice that there is for what this upstream says."""
+    has_credential: bool = True
+    """Whether the request that it answers was sent with a credential's token."""
+
+    @property
+    def sender(self) -> str:
+        return f'The upstream "{self.upstream}"' + (f" ({self.host})" if self.host else "")
+
+    @property
+    def answered(self) -> str:
+        """`The upstream "chat" (host) answered 503 Service Unavailable`"""
+        try:
+            phrase = HTTPStatus(self.status).phrase
+        except ValueError:
+            phrase = ""
+        return f"{self.sender} answered {self.status} {phrase}".rstrip()
+
+    @property
+    def excerpt(self) -> str:
+        """The beginning of a body that is neither JSON nor a page."""
+        text = clean(self.body.decode("utf-8", "replace"), self.mask, EXCERPT_CHARS)
+        return text or f"{self.answered} with a body without a text."
+
+    @property
+    def page(self) -> str:
+        """An HTML page by its title; never the page itself."""
+        title = form.title_of(self.body[: form.WHOLE_BYTES].decode("utf-8", "replace"))
+        return f'an HTML page titled "{clean(unescape(title), self.mask, TITLE_CHARS)}"' if title else "an HTML page"
+
 
 MEMBERS = 8
 """Names of members that are listed where a reply is not what was asked for."""
@@ -50,23 +97,21 @@ def judge_head(upstream: str, status: int, headers: Headers, *, host: str = "") 
     if 300 <= status <= 399:
         location = header(headers, b"location")
         target = location.decode("latin-1").strip() if location is not None else None
-        return UpstreamRedirect(_redirect(reply), upstream=upstream, target=target)
+        message = (
+            f"{reply.answered}, a redirect to {_place_of(target)}: invalid as a reply,"
+            f" and gatepass follows none. Check upstreams.{upstream}.base_url (https instead of http, the"
+            " whole path) and whether a login page stands in front of it."
+        )
+        return UpstreamRedirect(message, upstream=upstream, target=target)
     return UpstreamInvalid(f"{reply.answered}, an invalid status for a final reply.", upstream=upstream)
 
 
-def _redirect(reply: Reply) -> str:
-    return (
-        f"{reply.answered}, a redirect to {_target(header(reply.headers, b'location'))}: invalid as a reply,"
-        f" and gatepass follows none. Check upstreams.{reply.upstream}.base_url (https instead of http, the"
-        " whole path) and whether a login page stands in front of it."
-    )
-
-
-def _target(location: bytes | None) -> str:
-    if location is None:
+def _place_of(target: str | None) -> str:
+    """What may be told of a redirect's target."""
+    if target is None:
         return "nowhere (no Location)"
     try:
-        host = urlsplit(location.decode("latin-1").strip()).hostname
+        host = urlsplit(target).hostname
     except ValueError:
         return "what is no URL"
     return clean(host, unmasked, TITLE_CHARS) if host else "another path of the same host"
@@ -96,11 +141,14 @@ def _document(body: bytes) -> Any:
 
 
 def _refusal(reply: Reply, complaint: Complaint) -> UpstreamRefusal:
-    status = _status(reply.status, complaint)
+    status = reply.status if is_http_error(reply.status) else complaint.status or 502
     message = with_hint(complaint.message, reply.upstream, status, reply.hints)
     kind = complaint.kind or kind_of(status)
     if status == 401:
-        message = f"{_locked_out(reply)}: {message}"
+        lacking = "wants a credential that gatepass does not send"
+        refused = "does not accept the credential that gatepass sends"
+        # of a key under `upstreams.NAME.headers` nothing is known: the one that is wanted is not sent there either
+        message = f"{reply.sender} {refused if reply.has_credential else lacking}: {message}"
     return (UpstreamAuth if status == 401 else UpstreamRefusal)(
         message,
         upstream=reply.upstream,
@@ -114,17 +162,6 @@ def _refusal(reply: Reply, complaint: Complaint) -> UpstreamRefusal:
     )
 
 
-def _locked_out(reply: Reply) -> str:
-    """Of a key under `upstreams.NAME.headers` nothing is known: the one that is wanted is not sent there either."""
-    if reply.has_credential:
-        return f"{reply.sender} does not accept the credential that gatepass sends"
-    return f"{reply.sender} wants a credential that gatepass does not send"
-
-
-def _status(status: int, complaint: Complaint) -> int:
-    return status if is_http_error(status) else complaint.status or 502
-
-
 def judge_document(reply: Reply, surface: Surface) -> bytes | GatepassError:
     """The document that a whole reply of status 200 to 299 is, or the error that it really is.
 
@@ -136,25 +173,18 @@ def judge_document(reply: Reply, surface: Surface) -> bytes | GatepassError:
     if form.is_blank(body):
         return UpstreamEmpty(f"{reply.answered} with an empty body.", upstream=reply.upstream)
     if form.is_html(reply.headers, body):
-        return UpstreamHtml(_login(reply), upstream=reply.upstream)
+        message = (
+            f"{reply.answered} with {reply.page} instead of JSON, which is invalid as a reply: a login page or"
+            f" a portal stands in front of it. Check upstreams.{reply.upstream}.base_url and its credential."
+        )
+        return UpstreamHtml(message, upstream=reply.upstream)
     if form.is_event_stream(reply.headers, body):
-        return _events(reply)
+        event = form.first_event(body)
+        complaint = None if event is None else read_complaint(_document(event), mask=reply.mask)
+        if complaint is not None:
+            return _refusal(reply, complaint)
+        return _invalid(reply, "with a stream of events, which is no answer to this request")
     return _judge_json(reply, surface)
-
-
-def _login(reply: Reply) -> str:
-    return (
-        f"{reply.answered} with {reply.page} instead of JSON, which is invalid as a reply: a login page or"
-        f" a portal stands in front of it. Check upstreams.{reply.upstream}.base_url and its credential."
-    )
-
-
-def _events(reply: Reply) -> GatepassError:
-    event = form.first_event(reply.body)
-    complaint = None if event is None else read_complaint(_document(event), mask=reply.mask)
-    if complaint is not None:
-        return _refusal(reply, complaint)
-    return _invalid(reply, "with a stream of events, which is no answer to this request")
 
 
 def _judge_json(reply: Reply, surface: Surface, *, may_be_wrapped: bool = True) -> bytes | GatepassError:
@@ -163,7 +193,9 @@ def _judge_json(reply: Reply, surface: Surface, *, may_be_wrapped: bool = True) 
     except ValueError as error:
         reason = _AT_BYTE.sub("", str(error))
         return _invalid(reply, f"with what is no JSON, or was cut short ({reason})")
-    complaint = None if _is_kept_response(document, surface) else read_complaint(document, mask=reply.mask)
+    # a response that was asked for by its id: an `error` in it is that of the request that made it, and what was wanted
+    is_kept = surface is Surface.RAW and isinstance(document, dict) and document.get("object") == "response"
+    complaint = None if is_kept else read_complaint(document, mask=reply.mask)
     complaint = complaint or _complaint_of_choices(document, surface, reply.mask)
     if complaint is not None:
         return _refusal(reply, complaint)
@@ -178,12 +210,6 @@ def _judge_json(reply: Reply, surface: Surface, *, may_be_wrapped: bool = True) 
     if missing is not None and not document[_WANTED[surface]]:
         return UpstreamEmpty(f"{reply.answered} without a {missing}.", upstream=reply.upstream)
     return reply.body
-
-
-def _is_kept_response(document: Any, surface: Surface) -> bool:
-    """Whether this is a response of the Responses API that was asked for by its id: an `error` in it is that of the
-    request that made it, and what was wanted."""
-    return surface is Surface.RAW and isinstance(document, dict) and document.get("object") == "response"
 
 
 _WANTED: Mapping[Surface, str] = MappingProxyType({Surface.CHAT: "choices", Surface.EMBEDDINGS: "data"})
@@ -201,26 +227,16 @@ def _unwrapped(document: Any, body: bytes, surface: Surface) -> bytes | None:
 
 def _fault_of_shape(document: Any, surface: Surface, mask: Mask) -> str | None:
     wanted = _WANTED.get(surface)
-    if surface is Surface.RESPONSES:
-        return _fault_of_response(document, mask)
-    if wanted is None:
+    if wanted is None and surface is not Surface.RESPONSES:
         return None if isinstance(document, dict | list) else "with JSON that is neither an object nor a list"
     if not isinstance(document, dict):
         return "with JSON that is no object"
+    if wanted is None:
+        is_response = document.get("object") == "response" or "output" in document
+        return None if is_response else f"with JSON that is no response ({_members(document, mask)})"
     entries = document.get(wanted)
-    if isinstance(entries, list):
-        return _fault_of_entries(entries, wanted)
-    return f'with JSON that has no list "{wanted}" ({_members(document, mask)})'
-
-
-def _fault_of_response(document: Any, mask: Mask) -> str | None:
-    if not isinstance(document, dict):
-        return "with JSON that is no object"
-    is_one = document.get("object") == "response" or "output" in document
-    return None if is_one else f"with JSON that is no response ({_members(document, mask)})"
-
-
-def _fault_of_entries(entries: list[Any], wanted: str) -> str | None:
+    if not isinstance(entries, list):
+        return f'with JSON that has no list "{wanted}" ({_members(document, mask)})'
     holds_objects = not entries or isinstance(entries[0], dict)
     return None if holds_objects else f'with a list "{wanted}" that holds no objects'
 

@@ -37,21 +37,18 @@ def retry_after_s(status: int, headers: Headers, text: str, wall_s: float) -> fl
     `x-ratelimit-reset…` of what is used up (OpenAI and Groq write `6m0s`, others seconds or an epoch).
     The last two are not read where the upstream forbids a repeat: no time is worth waiting for.
     """
-    told = _milliseconds(header(headers, b"retry-after-ms"))
+    number = _number(header(headers, b"retry-after-ms"))
+    told = None if number is None else number / 1000
     if told is None:
         told = _seconds_or_date(header(headers, b"retry-after"), wall_s)
     if told is None and should_retry(headers) is False:
         return None
     if told is None and (status in (408, 409, 425, 429) or status >= 500):
-        told = _from_text(text)
+        found = _IN_TEXT.search(text)
+        told = _sum_s(found[1]) if found else None
     if told is None and status == 429:
         told = _from_limits(headers, wall_s)
     return told
-
-
-def _milliseconds(value: bytes | None) -> float | None:
-    number = _number(value)
-    return None if number is None else number / 1000
 
 
 def _seconds_or_date(value: bytes | None, wall_s: float) -> float | None:
@@ -69,17 +66,12 @@ def _number(value: bytes | None) -> float | None:
     return float(text) if text.isascii() and _NUMBER.match(text) else None
 
 
-def _from_text(text: str) -> float | None:
-    found = _IN_TEXT.search(text)
-    return _sum_s(found[1]) if found else None
-
-
 def _sum_s(duration: str) -> float:
-    return sum(float(number) * _unit_s(unit.lower()) for number, unit in _EACH.findall(duration))
-
-
-def _unit_s(unit: str) -> float:
-    return 0.001 if unit == "ms" or unit.startswith("milli") else _UNIT_S[unit[0]]
+    total_s = 0.0
+    for number, unit in _EACH.findall(duration.lower()):
+        is_milli = unit == "ms" or unit.startswith("milli")
+        total_s += float(number) * (0.001 if is_milli else _UNIT_S[unit[0]])
+    return total_s
 
 
 def _from_limits(headers: Headers, wall_s: float) -> float | None:

@@ -3,9 +3,8 @@ import pytest
 from gatepass.config.upstream import Azure, Upstream
 from gatepass.upstream.azure import AzureDialect
 from gatepass.upstream.choice import dialect_of
-from gatepass.upstream.dialect import OpenaiDialect
-from gatepass.upstream.ragflow import RagflowDialect
-from gatepass.upstream.ragflow_body import RagflowBody
+from gatepass.upstream.dialect import Dialect
+from gatepass.upstream.ragflow import RagflowBody, RagflowDialect
 
 BASE = "https://h.example"
 CLASSIC = {"api_version": "2024-10-21"}
@@ -14,7 +13,7 @@ CLASSIC = {"api_version": "2024-10-21"}
 @pytest.mark.parametrize(
     ("settings", "dialect"),
     [
-        ({}, OpenaiDialect()),
+        ({}, Dialect()),
         ({"dialect": "azure"}, AzureDialect()),
         ({"dialect": "azure", "azure": CLASSIC}, AzureDialect(settings=Azure(api_version="2024-10-21"))),
         (

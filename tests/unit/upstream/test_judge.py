@@ -16,8 +16,7 @@ from gatepass.errors import (
     UpstreamRefusal,
 )
 from gatepass.upstream import form
-from gatepass.upstream.judge import judge_document, judge_head, judge_refusal
-from gatepass.upstream.reply import Reply
+from gatepass.upstream.judge import Reply, judge_document, judge_head, judge_refusal
 
 SURFACES = (Surface.CHAT, Surface.EMBEDDINGS, Surface.RERANK, Surface.RESPONSES, Surface.MODELS, Surface.RAW)
 JSON = ((b"content-type", b"application/json"),)

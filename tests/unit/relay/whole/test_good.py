@@ -11,8 +11,7 @@ from gatepass.relay.usage import usage_of
 from gatepass.relay.whole import mending
 from gatepass.relay.whole.strict import LARGEST_BYTES, read_good
 from gatepass.upstream import form
-from gatepass.upstream.judge import judge_document
-from gatepass.upstream.reply import Reply
+from gatepass.upstream.judge import Reply, judge_document
 from tests.unit.relay.whole.replies import CALL, CUSTOM, USAGE, chat, choice, text
 
 JSON = ((b"content-type", b"application/json"),)
