@@ -83,7 +83,7 @@ e2e-system: ## Install the system packages of the container tests: Debian or Ubu
 	tests/e2e/container/setup.sh
 
 attacks: setup ## Hostile input by class: cases, what got through, longest time on the loop, peak memory; three minutes
-	$(PYTEST) -q tests/attacks --hypothesis-profile=attacks --loop-s=0.05
+	$(PYTEST) -n $(CORES) -q tests/attacks --hypothesis-profile=attacks --loop-s=0.05
 
 token-chaos: setup ## gatepass processes, a real Valkey or Redis and an issuer, killed and paused: three minutes
 	[ -x .e2e/store/server ] || tests/e2e/store/fetch.sh "$(CURDIR)/.e2e/store"
