@@ -23,15 +23,15 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gatepass import __version__
+from gatepass.admission.shares import ConnectionShares, TrustedProxies
 from gatepass.allocator import keep_freed_pages
 from gatepass.api.connection import ClientConnection
 from gatepass.api.openai import Operations
 from gatepass.api.ops import ops_routes, page_paths
 from gatepass.api.pages import show
 from gatepass.api.peers import Peers
-from gatepass.api.reception import Reception, Serve
+from gatepass.api.reception import Evictable, Reception, Serve
 from gatepass.api.refusal import Refusals
-from gatepass.api.spare import spare
 from gatepass.api.turn import Turn
 from gatepass.config.load import check, load
 from gatepass.config.model import Config
@@ -238,10 +238,12 @@ def served_by(app: ASGIApp, gate: Gate) -> Serve:
 
 def reception_of(app: ASGIApp, gate: Gate) -> Reception:
     """What the server's connections share."""
-    limits, refused = gate.config.limits, Refusals(gate.metrics.refused).note
-    pages = page_paths(gate.config.server.base_path)
-    spared = spare(lambda turn: show(app, turn, limits.body_bytes), pages, refused)
-    return Reception(served_by(app, gate), spared, refused, limits, KEEP_ALIVE_S)
+    config, refused = gate.config, Refusals(gate.metrics.refused).note
+    shares: ConnectionShares[Evictable] = ConnectionShares(
+        config.limits.connections, config.limits.unauthenticated, config.access.callers
+    )
+    proxies = TrustedProxies(config.server.trusted_proxies)
+    return Reception(served_by(app, gate), refused, config.limits, KEEP_ALIVE_S, proxies, shares)
 
 
 def _openapi(app: FastAPI, base_path: str) -> dict[str, Any]:

@@ -243,6 +243,10 @@ class Client(Protocol):
     client has gone is dropped.
     """
 
+    def authenticated(self, caller: str) -> None:
+        """The request is `caller`'s, and is served: its connection counts for that caller from now on."""
+        ...
+
     async def body(self, limit_bytes: int) -> bytes:
         """Return the whole request body. It is not asked for (`100 Continue`) before this call.
 

@@ -179,6 +179,10 @@ class Overloaded(GatewayError):
     code, status, retryable = "overloaded", 503, True
 
 
+class ConcurrencyLimited(GatewayError):
+    code, status, retryable = "concurrency_limited", 429, True
+
+
 class Draining(GatewayError):
     code, status, retryable = "draining", 503, True
 

@@ -164,7 +164,7 @@ def build_gate(config: Config, clock: Clock | None = None, store: Store | None =
         holders=holders,
         transports=tuple(hop.transport for hop in hops.values()),
         metrics=Metrics(lambda: [_sample(name, holder) for name, holder in holders.items()]),
-        live=Live(config.limits.connections),
+        live=Live(config.limits.connections, config.access.callers),
         rounds=Rounds(clock, ROUND_S),
         store=store,
         snapshot=snapshot,

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from types import TracebackType
 from typing import Protocol, Self
 
-from gatepass.errors import Draining, Overloaded
+from gatepass.errors import ConcurrencyLimited, Draining, Overloaded
 from gatepass.runtime import Clock, Leash, Tasks, sleep
+
+KEPT_FROM_ONE = 0.1
+"""The part of `limits.connections` that one caller cannot take while there are several."""
+SEVERAL = 2
 
 LAST_WORDS_S = 2.0
 """How long the streams that a drain ends may take to write their error event."""
@@ -22,13 +27,65 @@ class Reply(Protocol):
         ...
 
 
+class Concurrency:
+    """How many requests each caller has under way, and whether it may have one more.
+
+    A caller without any is always admitted, so at most one for each caller goes beyond `limit`. While there are
+    several callers, none holds the last tenth of `limit`.
+    """
+
+    def __init__(self, limit: int, callers: int) -> None:
+        self._limit = limit
+        self._limit_per_caller = limit if callers < SEVERAL else limit - math.ceil(limit * KEPT_FROM_ONE)
+        self._by_caller: dict[str, int] = {}
+        self._total = 0
+
+    def under_way(self, caller: str) -> int:
+        return self._by_caller.get(caller, 0)
+
+    def claim(self, caller: str, max_concurrent: int | None) -> None:
+        """Count one more request of `caller`. Raises ConcurrencyLimited and Overloaded, and counts nothing then."""
+        own = self._by_caller.get(caller, 0)
+        if own:
+            self._check(caller, own, max_concurrent)
+        self._by_caller[caller] = own + 1
+        self._total += 1
+
+    def release(self, caller: str) -> None:
+        """A request that `claim` counted has ended."""
+        self._total -= 1
+        own = self._by_caller[caller] - 1
+        if own:
+            self._by_caller[caller] = own
+        else:
+            del self._by_caller[caller]
+
+    def _check(self, caller: str, own: int, max_concurrent: int | None) -> None:
+        if max_concurrent is not None and own >= max_concurrent:
+            raise ConcurrencyLimited(
+                f"The caller {caller!r} has {own} requests under way, which is its limit"
+                " (access.keys[].max_concurrent). Send the request again when one has ended.",
+                retry_after_s=1,
+            )
+        if self._total >= self._limit:
+            raise Overloaded(
+                f"{self._total} requests are under way, which is the limit (limits.connections).", retry_after_s=1
+            )
+        if own >= self._limit_per_caller:
+            raise Overloaded(
+                f"The caller {caller!r} has {own} requests under way. The last tenth of limits.connections"
+                " is kept for other callers.",
+                retry_after_s=1,
+            )
+
+
 class Live:
     """The requests under way in this process, and whether new ones may come."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, callers: int = 1) -> None:
         self.tasks = Tasks()
         self.draining = False
-        self._limit = limit
+        self._concurrency = Concurrency(limit, callers)
         self._places: set[Place] = set()
         """That of all requests, known from the first one on."""
         self._idle = asyncio.Event()
@@ -41,14 +98,13 @@ class Live:
         return len(self._places)
 
     def admit(self, reply: Reply) -> Place:
-        """A place for one request, held by a `with` block; raises Draining or Overloaded where there is none."""
+        """A place for one request, held by a `with` block; raises Draining where there is none.
+
+        It counts against no limit before `Place.claim`: until then nobody knows whose request it is.
+        """
         if self.draining:
             raise Draining("gatepass is stopping. Send the request again: another instance takes it.", retry_after_s=1)
-        if len(self._places) >= self._limit:
-            raise Overloaded(
-                f"{self._limit} requests are under way, which is the limit (limits.connections).", retry_after_s=1
-            )
-        return Place(self, reply)
+        return Place(self, reply, self._concurrency)
 
     def enter(self, place: Place) -> None:
         self._places.add(place)
@@ -89,9 +145,16 @@ class Place(Leash):
     """One of the requests under way, on its leash. Nothing ends it any more when its reply is out: neither the client
     that leaves with it, nor a deadline, nor a drain."""
 
-    def __init__(self, live: Live, reply: Reply) -> None:
+    def __init__(self, live: Live, reply: Reply, concurrency: Concurrency) -> None:
         self._live = live
         self._reply = reply
+        self._concurrency = concurrency
+        self._caller: str | None = None
+
+    def claim(self, caller: str, max_concurrent: int | None) -> None:
+        """Count the request for `caller` until it ends. Raises ConcurrencyLimited and Overloaded."""
+        self._concurrency.claim(caller, max_concurrent)
+        self._caller = caller
 
     @property
     def is_answered(self) -> bool:
@@ -109,5 +172,7 @@ class Place(Leash):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._caller is not None:
+            self._concurrency.release(self._caller)
         self._live.leave(self)
         super().__exit__(kind, error, trace)

@@ -28,6 +28,7 @@ from gatepass.errors import (
 from gatepass.gate import Gate
 from gatepass.heartbeat import Heartbeat
 from gatepass.intake import NO_OPERATION, PREFLIGHT, asked_for, decoded, form_of, named_by, unserved
+from gatepass.live import Place
 from gatepass.observe.log import emit
 from gatepass.relaying import relay
 from gatepass.reply import Reply
@@ -52,8 +53,8 @@ async def handle(inbound: Inbound, gate: Gate, catalog: Catalog, client: Client)
     reply = Reply(client, context)
     gate.metrics.opened()
     try:
-        with gate.live.admit(reply) as leash:
-            await _serve(context, catalog, reply, leash)
+        with gate.live.admit(reply) as place:
+            await _serve(context, catalog, reply, place)
     except ClientGone:
         context.client_gone = True
     except GatepassError as error:
@@ -70,7 +71,7 @@ async def handle(inbound: Inbound, gate: Gate, catalog: Catalog, client: Client)
         _observe(context)
 
 
-async def _serve(context: RequestContext, catalog: Catalog, reply: Reply, leash: Leash) -> None:
+async def _serve(context: RequestContext, catalog: Catalog, reply: Reply, place: Place) -> None:
     gate, inbound = context.gate, context.inbound
     in_path, path = split_profile(inbound.path, gate.config.server.base_path)
     has_origin = gate.has_pages and header(inbound.headers, b"origin") is not None
@@ -81,7 +82,9 @@ async def _serve(context: RequestContext, catalog: Catalog, reply: Reply, leash:
     except (MethodNotAllowed, UnknownPath) as fault:
         raise unserved(context, in_path, fault) from None
     context.operation = found.operation.name
-    context.caller = gate.doors.admit(inbound, in_path, takes_form=found.operation.takes_form)
+    caller = context.caller = gate.doors.admit(inbound, in_path, takes_form=found.operation.takes_form)
+    place.claim(caller.name, caller.max_concurrent)
+    reply.client.authenticated(caller.name)
     if in_path is not None or context.caller.profile is not None or gate.has_pages:
         _adopt(context, chosen(gate.profiles, in_path, context.caller.profile))
     if found.operation.takes_form:
@@ -90,14 +93,14 @@ async def _serve(context: RequestContext, catalog: Catalog, reply: Reply, leash:
     else:
         body = await reply.client.body(gate.config.limits.body_bytes)
         context.bytes_in = len(body)
-    unwatch = reply.client.watch(lambda: leash.pull(ClientGone()))
+    unwatch = reply.client.watch(lambda: place.pull(ClientGone()))
     try:
         if context.form is not None:
-            await _converse(context, await named_by(context, context.form, found), reply, leash)
+            await _converse(context, await named_by(context, context.form, found), reply, place)
         elif found.operation.surface is Surface.MODELS:
             await _show_models(context, catalog, reply, found)
         else:
-            await _converse(context, decoded(context, found, body), reply, leash)
+            await _converse(context, decoded(context, found, body), reply, place)
     finally:
         unwatch()
 

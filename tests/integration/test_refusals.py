@@ -8,8 +8,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 
-from gatepass.api.spare import SPARE_CONNECTIONS
 from tests.integration.gateway import BOUND_S, Gateway, gateway
+from tests.integration.scripted import Hold, Scripted
+from tests.waiting import until
 
 UPSTREAM = "http://127.0.0.1:9"
 
@@ -26,12 +27,16 @@ async def told(port: int, data: bytes) -> bytes:
 
 
 @asynccontextmanager
-async def full(connections: int = 2, more: int = 0):
-    """A gatepass whose `connections` are all open, and `more`."""
-    async with gateway(upstream=UPSTREAM, limits={"connections": connections}) as gp, AsyncExitStack() as held:
-        for _ in range(connections + more):
-            _, writer = await asyncio.open_connection("127.0.0.1", gp.port)
-            held.callback(writer.close)
+async def full(connections: int = 2):
+    """A gatepass whose only caller has `connections` requests under way, which is the limit."""
+    async with (
+        Scripted([Hold()]) as upstream,
+        gateway(upstream=upstream.url, limits={"connections": connections}) as gp,
+        AsyncExitStack() as held,
+    ):
+        for _ in range(connections):
+            await held.enter_async_context(gp.ask())
+        await until(lambda: gp.gate.live.busy == connections)
         yield gp
 
 
@@ -61,54 +66,32 @@ async def test_what_never_becomes_a_request_is_counted_and_logged(caplog: pytest
     assert lines(caplog) == [("invalid_request", 1), ("receive_timeout", 1), ("head_too_large", 1)]
 
 
-async def test_a_connection_too_many_is_counted_and_logged(caplog: pytest.LogCaptureFixture):
+async def test_a_request_too_many_is_counted_and_logged(caplog: pytest.LogCaptureFixture):
     caplog.set_level(logging.INFO, "gatepass")
     async with full() as gp:
-        answer = await told(gp.port, b"GET /v1/models HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        answer = await gp.ask().answer()
         assert errors(gp) == {'{code="overloaded",hop="gatepass"}': 1}
-    assert answer.startswith(b"HTTP/1.1 503 ")
-    assert b"limits.connections" in answer
-    assert b"\r\nretry-after: 1\r\n" in answer
-    assert lines(caplog) == [("overloaded", 1)]
+    assert (answer.status, answer.error["code"], answer.headers["retry-after"]) == (503, "overloaded", "1")
+    assert "limits.connections" in answer.error["message"]
+    assert lines(caplog) == []
 
 
 @pytest.mark.parametrize("page", ["/healthz", "/readyz", "/metrics"])
 async def test_a_full_gatepass_answers_who_watches_it(page: str):
     async with full() as gp:
-        answers = [await told(gp.port, b"GET %b HTTP/1.1\r\nhost: localhost\r\n\r\n" % page.encode()) for _ in range(3)]
+        request = b"GET %b HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n" % page.encode()
+        answers = [await told(gp.port, request) for _ in range(3)]
         assert errors(gp) == {}
     assert [answer.split(b" ")[1] for answer in answers] == [b"200"] * 3
-    assert all(b"\r\nconnection: close\r\n" in answer for answer in answers)
 
 
-async def test_a_body_for_a_connection_too_many_is_taken_so_that_the_reason_is_read():
+async def test_a_body_for_a_request_too_many_is_taken_so_that_the_reason_is_read():
     body = bytes(4_000_000)
-    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n\r\n" % len(body)
+    fields = b"host: localhost\r\ncontent-type: application/json\r\nconnection: close\r\n"
+    head = b"POST /v1/chat/completions HTTP/1.1\r\n%bcontent-length: %d\r\n\r\n" % (fields, len(body))
     async with full() as gp:
         answer = await told(gp.port, head + body)
     assert (answer[9:12], answer.endswith(b"}}")) == (b"503", True)
-
-
-async def test_far_above_the_limit_the_reason_comes_at_once():
-    async with full(more=SPARE_CONNECTIONS) as gp:
-        answer = await told(gp.port, b"")
-    assert answer.startswith(b"HTTP/1.1 503 ")
-
-
-async def test_those_who_were_turned_away_take_no_watchers_place():
-    """A refused connection lingers for a while, longer than it takes a silent one to leave."""
-    async with full() as gp, AsyncExitStack() as held:
-        silent = [await asyncio.open_connection("127.0.0.1", gp.port) for _ in range(SPARE_CONNECTIONS)]
-        for _ in range(SPARE_CONNECTIONS):
-            reader, writer = await asyncio.open_connection("127.0.0.1", gp.port)
-            held.callback(writer.close)
-            async with asyncio.timeout(BOUND_S):
-                assert (await reader.readline()).startswith(b"HTTP/1.1 503 ")
-        for _, writer in silent:
-            writer.close()
-            await writer.wait_closed()
-        answer = await told(gp.port, b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
-    assert answer.startswith(b"HTTP/1.1 200 ")
 
 
 @pytest.mark.parametrize("method", [b"POST", b"OPTIONS", b"PUT", b"DELETE", b"M-SEARCH"])

@@ -41,6 +41,9 @@ class Client:
     async def write(self, data: bytes, *, last: bool = False) -> None:
         self.data += data
 
+    def authenticated(self, caller: str) -> None:
+        raise NotImplementedError
+
     def offer(self, data: bytes) -> bool:
         if self.takes:
             self.data += data

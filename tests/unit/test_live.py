@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from gatepass.errors import ClientGone, Draining, Overloaded
-from gatepass.live import Live
+from gatepass.errors import ClientGone, ConcurrencyLimited, Draining, Overloaded
+from gatepass.live import Concurrency, Live
 from tests.unit.clock import DrivenClock, settle
 
 
@@ -56,10 +56,55 @@ async def test_a_reply_that_is_not_out_ends_with_the_reason():
     assert (await waiting, live.busy) == ("ClientGone", 0)
 
 
-async def test_there_is_room_for_so_many_and_for_none_while_draining():
+async def test_a_request_counts_for_its_caller_until_it_ends():
     live = Live(1)
-    with live.admit(Written()), pytest.raises(Overloaded):
-        live.admit(Written())
+    with live.admit(Written()) as place:
+        place.claim("app", None)
+        with live.admit(Written()) as second, pytest.raises(Overloaded):
+            second.claim("app", None)
+    with live.admit(Written()) as place:
+        place.claim("app", None)
+
+
+async def test_nothing_is_admitted_while_draining():
+    live = Live(1)
     assert await live.drain(DrivenClock(), 5.0) == 0
     with pytest.raises(Draining):
         live.admit(Written())
+
+
+def test_a_caller_with_nothing_under_way_is_admitted_above_the_limit():
+    requests = Concurrency(limit=10, callers=2)
+    for _ in range(9):
+        requests.claim("hog", None)
+    with pytest.raises(Overloaded, match="last tenth"):
+        requests.claim("hog", None)
+    requests.claim("app", None)
+    with pytest.raises(Overloaded, match=r"limits\.connections"):
+        requests.claim("app", None)
+    requests.claim("third", None)
+
+
+def test_a_single_caller_may_use_all():
+    requests = Concurrency(limit=10, callers=1)
+    for _ in range(10):
+        requests.claim("only", None)
+    with pytest.raises(Overloaded, match="10 requests are under way"):
+        requests.claim("only", None)
+
+
+def test_a_limit_of_its_own_is_429_with_retry_after():
+    requests = Concurrency(limit=10, callers=1)
+    for _ in range(2):
+        requests.claim("app", 2)
+    with pytest.raises(ConcurrencyLimited, match=r"max_concurrent") as refused:
+        requests.claim("app", 2)
+    error = refused.value
+    assert (error.http_status, error.code, error.hop, error.retry_after_s) == (
+        429,
+        "concurrency_limited",
+        "gatepass",
+        1,
+    )
+    requests.release("app")
+    requests.claim("app", 2)

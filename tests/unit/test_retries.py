@@ -207,6 +207,9 @@ class Client:
     async def write(self, data: bytes, *, last: bool = False) -> None:
         self.data += data
 
+    def authenticated(self, caller: str) -> None:
+        pass
+
     def offer(self, data: bytes) -> bool:
         self.data += data
         return True

@@ -28,7 +28,7 @@ _HOST = re.compile(rb"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<name>[A-Za-z0-9.-]+))(?:
 _OWN_PAGES = (None, b"none", b"same-origin")
 """Values of Sec-Fetch-Site (the Fetch Metadata standard) by which no other page has sent a request."""
 
-LOCAL = AccessKey.model_construct(name="local", hash=None, key=None, models=None, profile=None)
+LOCAL = AccessKey.model_construct(name="local", hash=None, key=None, models=None, profile=None, max_concurrent=None)
 """The caller of a gatepass without keys, which serves this machine alone."""
 
 

@@ -19,8 +19,7 @@ from uvicorn.server import ServerState
 from gatepass.api.patience import BODY_GRACE_S, LINGER_S, Awaited, Patience
 from gatepass.api.reader import Reader
 from gatepass.api.reception import Reception
-from gatepass.api.refusal import given_up, many_connections, response, slow_body, slow_head
-from gatepass.api.spare import SPARE_CONNECTIONS
+from gatepass.api.refusal import evicted, given_up, response, slow_body, slow_head
 from gatepass.api.turn import Turn, header_lines
 from gatepass.errors import GatepassError
 from gatepass.transport.deadline import Deadline
@@ -33,7 +32,7 @@ class ClientConnection(asyncio.Protocol):
 
     __slots__ = (
         *("is_full", "_date", "_dated", "_held", "_is_deaf", "_limits", "_lingers_till_s", "_loop"),
-        *("_patience", "_queue", "_reader", "_reading_paused", "_reception", "_room", "_serve", "_serving"),
+        *("_patience", "_queue", "_reader", "_reading_paused", "_reception", "_room", "_serve", "_serving", "_shares"),
         *("_stall", "_state", "_transport"),
     )
 
@@ -47,6 +46,7 @@ class ClientConnection(asyncio.Protocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         self._reception, self._serve, self._limits = reception, reception.serve, reception.limits
+        self._shares = reception.shares
         self._state = server_state
         self._loop = _loop or asyncio.get_running_loop()
         self._transport = cast(asyncio.Transport, None)
@@ -70,17 +70,14 @@ class ClientConnection(asyncio.Protocol):
         self._state.connections.add(self)  # type: ignore[arg-type]  # uvicorn names its own classes
         peer = transport.get_extra_info("peername")
         self._reader.peer = str(peer[0]) if isinstance(peer, tuple | list) else ""
-        above = len(self._state.connections) - self._limits.connections
-        if above > 0:
-            self._serve = self._reception.spare
-        if above > SPARE_CONNECTIONS:
-            self._state.connections.discard(self)  # it lingers for a while, and takes nobody's place meanwhile
-            self._refuse(many_connections())
-        else:
-            self._patience.bound(self._reader, self._serving)
+        self._patience.bound(self._reader, self._serving)
+        address = self._reception.proxies.of_peer(self._reader.peer)
+        for connection in self._shares.connect(self, address, self._loop.time()):
+            connection.evict()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         self._state.connections.discard(self)
+        self._shares.disconnect(self)
         self._patience.close()
         self.resume_writing()
         turns = (self._serving, self._reader.turn, *self._queue)
@@ -122,6 +119,11 @@ class ClientConnection(asyncio.Protocol):
         if room is not None and not room.done():
             room.set_result(None)
 
+    def evict(self) -> None:
+        """Others need the room, and this connection waits for its client."""
+        self._reception.refused(evicted(), self._reader.peer)
+        self._transport.abort()
+
     def shutdown(self) -> None:
         """The server stops: what is served may end, and then this ends."""
         last = self._queue[-1] if self._queue else self._serving
@@ -136,6 +138,7 @@ class ClientConnection(asyncio.Protocol):
         """Have `turn` served, behind those that came before it."""
         if self._serving is None:
             self._serving = turn
+            self._shares.begin(self, self._loop.time())
             turn.task = self._loop.create_task(self._attend(turn))
             self._state.tasks.add(turn.task)
         else:
@@ -196,10 +199,16 @@ class ClientConnection(asyncio.Protocol):
             self._room = self._loop.create_future()
             await self._room
 
+    def authenticated(self, caller: str) -> None:
+        for connection in self._shares.authenticate(self, caller):
+            connection.evict()
+
     def answered(self) -> None:
         turn, self._serving = self._serving, None
         if self._transport.is_closing():
             return
+        if turn is not None:
+            self._count_answered(turn)
         if turn is None or not turn.persists:
             self._end()
             return
@@ -209,6 +218,11 @@ class ClientConnection(asyncio.Protocol):
         if self._reading_paused:
             self._resume_reading()
         self._patience.bound(self._reader, self._serving)
+
+    def _count_answered(self, turn: Turn) -> None:
+        shares = self._shares
+        address = None if shares.knows(self) else self._reception.proxies.of_request(turn.peer, turn.headers)
+        shares.end(self, address, self._loop.time())
 
     # one turn after the other
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
+from gatepass.admission.shares import ConnectionShares, TrustedProxies
 from gatepass.api.turn import Turn
 from gatepass.config.model import Limits
 from gatepass.errors import GatepassError
@@ -16,15 +18,23 @@ Refused = Callable[[GatepassError, str], None]
 """Is told of an error that a client gets without a request having been served, and of the client's address."""
 
 
+class Evictable(Protocol):
+    """A connection, as far as the shares know it."""
+
+    def evict(self) -> None:
+        """Close at once: others need the room."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Reception:
     """Who serves a request, and with which bounds."""
 
     serve: Serve
-    spare: Serve
-    """Who serves the connections above `limits.connections`, of which a few are heard."""
     refused: Refused
     limits: Limits
     keep_alive_s: float
     """How long a connection may wait for its next request."""
+    proxies: TrustedProxies
+    shares: ConnectionShares[Evictable]
     outbox: Outbox = field(default_factory=Outbox)

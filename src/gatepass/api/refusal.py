@@ -56,8 +56,11 @@ def response(error: GatepassError) -> bytes:
     return b"HTTP/1.1 %d \r\n" % error.http_status + header_lines(fields) + b"\r\n" + body
 
 
-def many_connections() -> Overloaded:
-    return Overloaded("Too many connections are open (limits.connections).", retry_after_s=1)
+def evicted() -> Overloaded:
+    return Overloaded(
+        "An idle connection was closed to make room for others (limits.connections,"
+        " limits.unauthenticated_connections)."
+    )
 
 
 def slow_head() -> ReceiveTimeout:

@@ -62,6 +62,10 @@ class Line(Protocol):
         """Returns when it is not full, or when there is no client any more."""
         ...
 
+    def authenticated(self, caller: str) -> None:
+        """The turn is `caller`'s, and is served."""
+        ...
+
     def answered(self) -> None:
         """The response of the turn is complete."""
         ...
@@ -144,6 +148,10 @@ class Turn:
             self._left()
 
     # the street calls these: call.Client
+
+    def authenticated(self, caller: str) -> None:
+        if not self.is_gone:
+            self._line.authenticated(caller)
 
     async def body(self, limit_bytes: int) -> bytes:
         if announced_bytes(self.headers) > limit_bytes:

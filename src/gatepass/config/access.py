@@ -26,6 +26,8 @@ class AccessKey(Block):
     """The public model names (or globs) this key may use; None: all."""
     profile: Name | None = None
     """What this caller's client needs: a built-in profile or one of `profiles`; None: the plain API."""
+    max_concurrent: Annotated[int, Field(gt=0)] | None = None
+    """Requests of this caller under way at once; one more is 429 `concurrency_limited`. None: no limit of its own."""
 
     @field_validator("key", mode="before")
     @classmethod
@@ -48,3 +50,8 @@ class Access(Block):
     """Without keys gatepass serves loopback only."""
     metrics_open: bool = False
     """Serve /metrics without a key also where keys are configured."""
+
+    @property
+    def callers(self) -> int:
+        """How many callers there are: entries of one name are one caller, and without keys there is one."""
+        return len({key.name for key in self.keys}) or 1

@@ -6,9 +6,10 @@ secret have the type `Secret`; `references.py` says how `${ENV}` and `${file:…
 
 from __future__ import annotations
 
+from ipaddress import ip_network
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from gatepass.config.access import Access
 from gatepass.config.block import BASE_PATH, MIB, Block, Bytes, Name, Seconds
@@ -17,6 +18,17 @@ from gatepass.config.models import Model, OperationName, OperationRoute
 from gatepass.config.profiles import Profile
 from gatepass.config.store import StoreSettings
 from gatepass.config.upstream import Upstream
+
+
+def _network(text: str) -> str:
+    try:
+        ip_network(text)
+    except ValueError:
+        raise ValueError("expects an address or a network, such as 10.0.0.7 or 10.0.0.0/8, without host bits") from None
+    return text
+
+
+Network = Annotated[str, AfterValidator(_network)]
 
 
 class Server(Block):
@@ -28,6 +40,8 @@ class Server(Block):
     """A prefix in front of every path, such as `/llm`."""
     workers: Annotated[int, Field(ge=1, le=64)] = 1
     """Processes that serve on one socket; they share tokens, see `store`."""
+    trusted_proxies: list[Network] = []
+    """Addresses and networks of proxies whose X-Forwarded-For names the client, for limits per address."""
     drain_timeout_s: Annotated[float, Field(ge=0)] = 25.0
     """Seconds that running streams may go on after SIGTERM."""
 
@@ -42,11 +56,18 @@ class Limits(Block):
     event_bytes: Bytes = 32 * MIB
     """The largest single event of a stream."""
     connections: Annotated[int, Field(gt=0)] = 4000
-    """Requests under way at once; one more is 503 `overloaded`."""
+    """Requests under way at once; one more is 503 `overloaded`, unless it is its caller's only one."""
+    unauthenticated_connections: Annotated[int, Field(gt=0)] | None = None
+    """Connections without an authenticated request, beside `connections`; None: a quarter of `connections`."""
     receive_s: Seconds = 20.0
     """Seconds that a client may take to send its head, and again its body."""
     send_stall_s: Seconds = 300.0
     """Seconds for which a client may take nothing of what is written to it."""
+
+    @property
+    def unauthenticated(self) -> int:
+        """How many connections are kept for clients that have not authenticated."""
+        return self.unauthenticated_connections or max(1, self.connections // 4)
 
 
 class Log(Block):

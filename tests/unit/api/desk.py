@@ -44,5 +44,8 @@ class Desk:
     async def room(self) -> None:
         raise AssertionError("a reader writes nothing")
 
+    def authenticated(self, caller: str) -> None:
+        raise NotImplementedError
+
     def answered(self) -> None:
         raise AssertionError("a reader answers nobody")

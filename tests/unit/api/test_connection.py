@@ -9,14 +9,14 @@ import logging
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
-from uvicorn.server import ServerState
 
+from gatepass.admission.shares import ConnectionShares
 from gatepass.api.connection import ClientConnection
 from gatepass.api.head import HEAD_BYTES, HEADER_FIELDS
 from gatepass.api.patience import BODY_GRACE_S, LINGER_S
-from gatepass.api.spare import SPARE_CONNECTIONS
 from gatepass.api.turn import AHEAD_BYTES, Turn
 from gatepass.errors import ClientGone, GatepassError
 from tests.unit.api.visitor import DATE, KEEP_ALIVE_S, Visitor, asked
@@ -265,35 +265,50 @@ async def test_a_body_behind_a_slow_answer_gets_its_own_time():
     assert visitor.statuses == [200, 200]
 
 
-async def test_one_connection_more_than_the_limit_is_503():
-    state = ServerState()
-    first = Visitor(echo, state, connections=1)
-    second = Visitor(echo, state, connections=1)
-    assert told(await visited(second, asked(b"1"), asked(b"2"))) == ("overloaded", True)
-    assert (second.turns, second.refused, second.transport.closing) == ([], [("overloaded", "192.0.2.7")], True)
-    await visited(first, asked(b"1"))
-    assert first.statuses == [200]
-    second.transport.abort()
+def shared(connections: int = 1, unauthenticated: int = 2) -> ConnectionShares[Any]:
+    return ConnectionShares(connections, unauthenticated, callers=1)
+
+
+async def served_for_a_caller(turn: Turn) -> None:
+    turn.authenticated("app")
+    await echo(turn)
+
+
+async def test_above_the_shares_the_oldest_silent_connection_closes_and_the_new_one_is_heard():
+    shares = shared()
+    first, *others = (Visitor(echo, shares=shares) for _ in range(5))
+    assert (first.transport.closing, first.refused) == (True, [("overloaded", "192.0.2.7")])
+    assert [visitor.transport.closing for visitor in others] == [False] * 4
+    await visited(others[-1], asked(b"1"))
+    assert others[-1].statuses == [200]
+
+
+async def test_a_connection_with_a_served_request_counts_for_its_caller_and_is_not_closed_for_silent_ones():
+    shares = shared()
+    app = Visitor(served_for_a_caller, shares=shares)
+    await visited(app, asked(b"1"))
+    silent = [Visitor(echo, shares=shares) for _ in range(6)]
+    assert (app.transport.closing, [visitor.transport.closing for visitor in silent].count(True)) == (False, 3)
+    await visited(app, asked(b"2"))
+    assert app.statuses == [200, 200]
+
+
+async def test_above_its_share_a_callers_oldest_idle_connection_closes():
+    shares = shared()
+    visitors = [Visitor(served_for_a_caller, shares=shares) for _ in range(3)]
+    for visitor in visitors:
+        await visited(visitor, asked(b"1"))
+    assert [visitor.transport.closing for visitor in visitors] == [True, False, False]
+
+
+async def test_a_connection_that_ends_leaves_its_share():
+    shares = shared()
+    visitors = [Visitor(echo, shares=shares), Visitor(served_for_a_caller, shares=shares)]
+    for visitor in visitors:
+        await visited(visitor, asked(b"1"))
+        visitor.transport.abort()
     await rest()
-    assert state.connections == {first.connection}
-
-
-async def test_a_probe_is_answered_at_the_limit_and_its_connection_closed():
-    state = ServerState()
-    full, probe = (Visitor(echo, state, connections=1) for _ in range(2))
-    await visited(probe, asked(line="GET /healthz HTTP/1.1"))
-    assert (probe.statuses, b"connection: close" in probe.heard, probe.refused) == ([200], True, [])
-    assert (probe.transport.closing, full.transport.closing) == (True, False)
-
-
-async def test_far_above_the_limit_nobody_is_heard():
-    """Who sends nothing holds a place above the limit for as long as a head may take, so there are few."""
-    state = ServerState()
-    *_, last, beyond = (Visitor(echo, state, connections=1) for _ in range(SPARE_CONNECTIONS + 2))
-    assert (last.heard, told(beyond.heard)) == (b"", ("overloaded", True))
-    assert beyond.refused == [("overloaded", "192.0.2.7")]
-    await visited(beyond, asked(line="GET /healthz HTTP/1.1"))
-    assert beyond.statuses == [503]
+    assert len(shares) == 0
 
 
 @pytest.mark.parametrize("form", BROKEN)

@@ -11,8 +11,8 @@ from gatepass.api.head import large_head, many_fields
 from gatepass.api.refusal import (
     QUIET_S,
     Refusals,
+    evicted,
     given_up,
-    many_connections,
     response,
     slow_body,
     slow_head,
@@ -37,7 +37,7 @@ def parts(raw: bytes) -> tuple[bytes, dict[bytes, bytes], bytes]:
         (large_head(), 431, "head_too_large"),
         (many_fields(), 431, "head_too_large"),
         (given_up(), 500, "internal_error"),
-        (many_connections(), 503, "overloaded"),
+        (evicted(), 503, "overloaded"),
     ],
 )
 def test_a_refusal_is_a_whole_response_with_which_its_connection_ends(error: GatepassError, status: int, code: str):
@@ -45,10 +45,6 @@ def test_a_refusal_is_a_whole_response_with_which_its_connection_ends(error: Gat
     assert (line, body) == (b"HTTP/1.1 %d " % status, error_body(error))
     assert (fields[b"connection"], fields[b"content-length"]) == (b"close", b"%d" % len(body))
     assert (fields[b"content-type"], json.loads(body)["error"]["code"]) == (b"application/json", code)
-
-
-def test_who_came_too_many_is_told_when_to_come_again():
-    assert parts(response(many_connections()))[1][b"retry-after"] == b"1"
 
 
 def test_a_slow_body_is_told_how_long_it_had():
@@ -98,7 +94,7 @@ async def test_a_refusal_is_counted_and_logged_at_once_with_all_that_is_known_of
 
 async def test_a_thousand_refusals_are_all_counted_and_two_lines(caplog: pytest.LogCaptureFixture):
     book = Book(caplog)
-    book.note(many_connections(), times=1000)
+    book.note(evicted(), times=1000)
     assert book.lines() == [("WARNING", 503, "overloaded", "192.0.2.7", 1)]
     await advance(QUIET_S)
     assert book.lines() == [("WARNING", 503, "overloaded", "192.0.2.7", 999)]
@@ -108,7 +104,7 @@ async def test_a_thousand_refusals_are_all_counted_and_two_lines(caplog: pytest.
 async def test_refusals_that_go_on_are_a_line_a_second_for_each_code(caplog: pytest.LogCaptureFixture):
     book = Book(caplog)
     for _ in range(4):
-        book.note(many_connections(), times=5)
+        book.note(evicted(), times=5)
         book.note(slow_head())
         await advance(QUIET_S / 2)
     assert [(code, count) for _, _, code, _, count in book.lines()] == [

@@ -9,9 +9,9 @@ from typing import Any
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
+from gatepass.admission.shares import ConnectionShares, TrustedProxies
 from gatepass.api.connection import ClientConnection
 from gatepass.api.reception import Reception
-from gatepass.api.spare import spare
 from gatepass.api.turn import Turn
 from gatepass.config.model import Limits
 from gatepass.errors import GatepassError
@@ -75,6 +75,7 @@ class Visitor:
         serve: Serve,
         state: ServerState | None = None,
         made: type[ClientConnection] = ClientConnection,
+        shares: ConnectionShares[Any] | None = None,
         **limits: Any,
     ) -> None:
         self.turns: list[Turn] = []
@@ -82,8 +83,10 @@ class Visitor:
         self.state.default_headers = [(b"date", DATE)]
         self._serve = serve
         self.refused: list[tuple[str, str]] = []
-        spared = spare(self._note, ("/healthz",), self._refuse)
-        reception = Reception(self._note, spared, self._refuse, Limits(**limits), KEEP_ALIVE_S)
+        bounds = Limits(**limits)
+        if shares is None:
+            shares = ConnectionShares(bounds.connections, bounds.unauthenticated, callers=1)
+        reception = Reception(self._note, self._refuse, bounds, KEEP_ALIVE_S, TrustedProxies(()), shares)
         config = Config("nowhere:app")
         self.connection = made(reception, config=config, server_state=self.state, app_state={})
         self.transport = FakeTransport(self.connection)

@@ -1,0 +1,237 @@
+"""Shares of client connections: no address and no caller keeps others from being served.
+
+Pure state: `now_s` is an argument, and the caller closes the connections that a call returns. A connection is any
+hashable object. It counts for its address until a request on it was authenticated, and then for that caller alone.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Hashable, Sequence
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import Generic, TypeVar
+
+from gatepass.call import Headers
+
+C = TypeVar("C")
+Address = IPv4Address | IPv6Address | IPv6Network
+
+IDLE_S = 1.0
+"""A client that just connected needs this long to send its request. Within it only a full process closes it."""
+
+ADDRESSES = 4
+"""One address may hold one part in so many of the share for connections without authentication."""
+
+
+class ConnectionShares(Generic[C]):
+    """Decides which connections close when too many are open. A new connection is always accepted.
+
+    `connections` may be authenticated, and one more for each of `callers`. The rest has `unauthenticated` more.
+    Connections that have not authenticated also use what authenticated ones leave free, but only for IDLE_S. After
+    that all of them together are held to `unauthenticated`, and each address to a part of it. The oldest one of the
+    address with the most closes first, so that a flood closes its own connections.
+    """
+
+    def __init__(self, connections: int, unauthenticated: int, callers: int) -> None:
+        self._authenticated_limit = connections + callers
+        self._unauthenticated_limit = unauthenticated
+        self._address_limit = max(1, unauthenticated // ADDRESSES)
+        self._strangers: Groups[C] = Groups()
+        self._callers: dict[C, str] = {}
+        self._idle: dict[str, OrderedDict[C, None]] = {}
+        """By caller: its connections that wait for a request, in the order in which they began to wait."""
+
+    def __len__(self) -> int:
+        return len(self._strangers) + len(self._callers)
+
+    def knows(self, connection: C) -> bool:
+        """Whether `connection` counts for a caller."""
+        return connection in self._callers
+
+    def connect(self, connection: C, address: Address | None, now_s: float) -> list[C]:
+        """Count a new connection; return those to close.
+
+        `address` None: a trusted proxy's connection, whose client is not known. It counts in the total alone.
+        """
+        self._strangers.add(connection, address, now_s)
+        return self._over(address, now_s)
+
+    def begin(self, connection: C, now_s: float) -> None:
+        """A request has begun on `connection`, which no longer waits for one."""
+        caller = self._callers.get(connection)
+        if caller is not None:
+            self._idle[caller].pop(connection, None)
+        else:
+            self._strangers.touch(connection, now_s)
+
+    def authenticate(self, connection: C, caller: str) -> list[C]:
+        """The request on `connection` is `caller`'s, and was admitted; return the connections to close."""
+        known = self._callers.get(connection)
+        if known == caller or (known is None and connection not in self._strangers):
+            return []  # or it was closed by now
+        self._strangers.remove(connection)
+        self._callers[connection] = caller
+        self._idle.setdefault(caller, OrderedDict())
+        if len(self._callers) <= self._authenticated_limit:
+            return []
+        most = max(self._idle.values(), key=len)
+        return [self._dropped(next(iter(most)))] if most else []
+
+    def end(self, connection: C, address: Address | None, now_s: float) -> None:
+        """The request on `connection` was answered. It came from `address` if it was not authenticated."""
+        caller = self._callers.get(connection)
+        if caller is not None:
+            self._idle[caller][connection] = None
+        elif connection in self._strangers:
+            self._strangers.remove(connection)
+            self._strangers.add(connection, address, now_s)
+
+    def disconnect(self, connection: C) -> None:
+        """`connection` is closed. It may have been returned as one to close before."""
+        self._strangers.remove(connection)
+        if connection in self._callers:
+            self._dropped(connection)
+
+    def _dropped(self, connection: C) -> C:
+        caller = self._callers.pop(connection)
+        self._idle[caller].pop(connection, None)
+        return connection
+
+    def _over(self, address: Address | None, now_s: float) -> list[C]:
+        strangers, closing = self._strangers, list[C]()
+        since_s = now_s - IDLE_S
+        while address is not None and strangers.size(address) > self._address_limit:
+            if (oldest := strangers.oldest(address, since_s)) is None:
+                break
+            closing.append(oldest)
+            strangers.remove(oldest)
+        while len(strangers) > self._unauthenticated_limit:
+            full = len(self) > self._authenticated_limit + self._unauthenticated_limit
+            if (oldest := strangers.oldest_of_largest(now_s if full else since_s)) is None:
+                break
+            closing.append(oldest)
+            strangers.remove(oldest)
+        return closing
+
+
+class Groups(Generic[C]):
+    """Members by group, each group in the order of its members' last activity. Every call costs the same however many
+    groups there are: the addresses of a flood are the attacker's choice."""
+
+    def __init__(self) -> None:
+        self._group_of: dict[C, Hashable] = {}
+        self._groups: dict[Hashable, OrderedDict[C, float]] = {}
+        self._by_size: dict[int, OrderedDict[Hashable, None]] = {}
+        self._largest = 0
+
+    def __len__(self) -> int:
+        return len(self._group_of)
+
+    def __contains__(self, member: C) -> bool:
+        return member in self._group_of
+
+    def add(self, member: C, group: Hashable | None, now_s: float) -> None:
+        """Add `member`. It has a group of its own if `group` is None."""
+        group = group if group is not None else (member,)
+        self._group_of[member] = group
+        members = self._groups.setdefault(group, OrderedDict())
+        members[member] = now_s
+        self._resized(group, len(members) - 1, len(members))
+
+    def remove(self, member: C) -> None:
+        """Remove `member` if it is here."""
+        group = self._group_of.pop(member, None)
+        if group is None:
+            return
+        members = self._groups[group]
+        del members[member]
+        if not members:
+            del self._groups[group]
+        self._resized(group, len(members) + 1, len(members))
+
+    def touch(self, member: C, now_s: float) -> None:
+        """`member` is the most recently active one of its group."""
+        group = self._group_of.get(member)
+        if group is not None:
+            members = self._groups[group]
+            members[member] = now_s
+            members.move_to_end(member)
+            self._by_size[len(members)].move_to_end(group)
+
+    def size(self, group: Hashable) -> int:
+        return len(self._groups.get(group, ()))
+
+    def oldest(self, group: Hashable, since_s: float) -> C | None:
+        """The member of `group` that was active longest ago; None if it was active after `since_s`."""
+        member, at_s = next(iter(self._groups[group].items()))
+        return member if at_s <= since_s else None
+
+    def oldest_of_largest(self, since_s: float) -> C | None:
+        """The same of the largest group: of several, the one that changed longest ago."""
+        return self.oldest(next(iter(self._by_size[self._largest])), since_s) if self._largest else None
+
+    def _resized(self, group: Hashable, before: int, after: int) -> None:
+        if before:
+            groups = self._by_size[before]
+            del groups[group]
+            if not groups:
+                del self._by_size[before]
+        if after:
+            self._by_size.setdefault(after, OrderedDict())[group] = None
+        self._largest = max(self._largest, after)
+        if self._largest not in self._by_size:
+            self._largest -= 1
+
+
+class TrustedProxies:
+    """Which peers are proxies of the operator (`server.trusted_proxies`), and the address of a client behind them."""
+
+    def __init__(self, networks: Sequence[str]) -> None:
+        self._networks = [ip_network(network) for network in networks]
+
+    def of_peer(self, peer: str) -> Address | None:
+        """The address that a new connection counts for; None for a trusted proxy and for a peer without an address."""
+        address = _parsed(peer)
+        return None if address is None or self._trusts(address) else _grouped(address)
+
+    def of_request(self, peer: str, headers: Headers) -> Address | None:
+        """The address of the client that sent a request: the last one in X-Forwarded-For that is not a trusted proxy.
+
+        What stands before it is the client's own claim. Only a trusted proxy's header is read.
+        """
+        address = _parsed(peer)
+        if not self._networks or address is None or not self._trusts(address):
+            return self.of_peer(peer)
+        values = [value.decode("latin-1") for name, value in headers if name == b"x-forwarded-for"]
+        for entry in reversed(",".join(values).split(",")):
+            address = _parsed(_without_port(entry.strip()))
+            if address is None:
+                return None
+            if not self._trusts(address):
+                return _grouped(address)
+        return None
+
+    def _trusts(self, address: IPv4Address | IPv6Address) -> bool:
+        return any(address in network for network in self._networks)
+
+
+@lru_cache(maxsize=1024)
+def _parsed(text: str) -> IPv4Address | IPv6Address | None:
+    try:
+        address = ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+def _grouped(address: IPv4Address | IPv6Address) -> Address:
+    """An IPv6 client has a /64 network of addresses to choose from, so that network counts."""
+    return address if isinstance(address, IPv4Address) else ip_network((int(address) >> 64 << 64, 64))  # type: ignore[return-value]  # 128 bits
+
+
+def _without_port(entry: str) -> str:
+    """`192.0.2.7:5123` and `[2001:db8::7]:5123` without the port: Azure's gateways append it."""
+    if entry.startswith("["):
+        return entry[1:].partition("]")[0]
+    return entry.partition(":")[0] if entry.count(":") == 1 else entry

@@ -1,0 +1,139 @@
+"""On real sockets: neither an address without a key nor a caller with one keeps others from being served."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Self
+
+import pytest
+
+from gatepass.admission.keys import hash_key
+from tests.integration.gateway import BOUND_S, HELLO, JSON, Gateway, gateway
+from tests.integration.scripted import Hold, Received, Scripted, Send, reply
+from tests.waiting import until
+
+KEYS = {"hog": "gp-" + "h" * 43, "app": "gp-" + "a" * 43}
+COMPLETION = {"choices": [{"index": 0, "message": {"role": "assistant", "content": "x"}, "finish_reason": "stop"}]}
+CONNECTIONS = 20
+SHARE = 5
+"""A quarter of CONNECTIONS: `limits.unauthenticated_connections` by default."""
+
+
+def silent_for_the_hog(request: Received) -> list[Hold | Send]:
+    if b"silent" in request.body:
+        return [Hold()]
+    return [Send(reply(COMPLETION if request.method == "POST" else {"data": [{"id": "m", "object": "model"}]}))]
+
+
+@asynccontextmanager
+async def small(**key: int) -> AsyncIterator[tuple[Gateway, Scripted]]:
+    """A gatepass with two keys and room for CONNECTIONS. Its upstream never answers a body that holds `silent`."""
+    keys = [{"name": name, "hash": hash_key(text), **(key if name == "hog" else {})} for name, text in KEYS.items()]
+    limits = {"connections": CONNECTIONS}
+    async with (
+        Scripted(answer=silent_for_the_hog) as upstream,
+        gateway(upstream=upstream.url, limits=limits, access={"keys": keys}) as gp,
+    ):
+        yield gp, upstream
+
+
+def of(caller: str) -> dict[str, str]:
+    return {**JSON, "authorization": f"Bearer {KEYS[caller]}"}
+
+
+async def status_of(gp: Gateway, path: str) -> int:
+    return (await gp.ask(None, path, method="GET", headers={}).answer()).status
+
+
+async def test_a_flood_of_idle_connections_closes_its_own_and_every_caller_is_served(caplog: pytest.LogCaptureFixture):
+    caplog.set_level(logging.WARNING, "gatepass")
+    async with small() as (gp, _), AsyncExitStack() as held:
+        kept = await held.enter_async_context(Kept(gp.port))
+        assert await kept.ask() == b"200"
+        readers = []
+        for _ in range(3 * CONNECTIONS):
+            reader, writer = await asyncio.open_connection("127.0.0.1", gp.port)
+            held.callback(writer.close)
+            readers.append(reader)
+            assert (await gp.ask(headers=of("app")).answer()).status == 200
+            assert (await status_of(gp, "/healthz"), await status_of(gp, "/readyz")) == (200, 200)
+        assert await kept.ask() == b"200"
+        await until(lambda: sum(reader.at_eof() for reader in readers) >= len(readers) - CONNECTIONS - SHARE - 2)
+        assert not readers[-1].at_eof()
+    refused = [record.__dict__["fields"] for record in caplog.records if record.getMessage() == "refused"]
+    assert "limits.unauthenticated_connections" in refused[0]["reason"]
+
+
+class Kept:
+    """A client's connection with a key, which stays open between its requests."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+
+    async def __aenter__(self) -> Self:
+        self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._writer.close()
+
+    async def ask(self) -> bytes:
+        fields = f"host: h\r\nauthorization: Bearer {KEYS['app']}\r\n"
+        self._writer.write(f"GET /v1/models HTTP/1.1\r\n{fields}\r\n".encode())
+        async with asyncio.timeout(BOUND_S):
+            head = await self._reader.readuntil(b"\r\n\r\n")
+            size = head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0]
+            await self._reader.readexactly(int(size))
+        return head.split()[1]
+
+
+async def test_wrong_keys_cost_a_valid_one_nothing():
+    async with small() as (gp, _), AsyncExitStack() as held:
+        kept = await held.enter_async_context(Kept(gp.port))
+        assert await kept.ask() == b"200"
+        for _ in range(3 * CONNECTIONS):
+            wrong = await held.enter_async_context(gp.ask(headers={**JSON, "authorization": "Bearer gp-wrong"}))
+            assert await wrong.head() == 401
+            assert await kept.ask() == b"200"
+        assert (await gp.ask(headers=of("app")).answer()).status == 200
+
+
+async def test_a_key_with_all_requests_under_way_leaves_the_last_tenth_and_every_other_caller_is_served():
+    async with small() as (gp, upstream), hogging(gp, CONNECTIONS + 5) as heads:
+        await upstream.requested(CONNECTIONS - 2)
+        await until(lambda: sum(head.done() for head in heads) == 7)
+        assert [head.result() for head in heads if head.done()] == [503] * 7
+        for _ in range(5):
+            assert (await gp.ask(headers=of("app")).answer()).status == 200
+            assert (await status_of(gp, "/healthz"), await status_of(gp, "/readyz")) == (200, 200)
+        assert gp.gate.live.busy == CONNECTIONS - 2
+
+
+async def test_a_key_with_max_concurrent_gets_429_above_it_and_is_served_again_below_it():
+    async with small(max_concurrent=2) as (gp, upstream):
+        async with hogging(gp, 2):
+            await upstream.requested(2)
+            answer = await gp.ask(headers=of("hog")).answer()
+            assert (answer.status, answer.error["code"]) == (429, "concurrency_limited")
+            assert (answer.error["hop"], answer.headers["retry-after"]) == ("gatepass", "1")
+            assert (await gp.ask(headers=of("app")).answer()).status == 200
+        await until(lambda: gp.gate.live.busy == 0)
+        assert (await gp.ask(headers=of("hog")).answer()).status == 200
+
+
+@asynccontextmanager
+async def hogging(gp: Gateway, count: int) -> AsyncIterator[list[asyncio.Task[int]]]:
+    """`count` requests of one caller that the upstream does not answer; yields the wait for each one's status."""
+    silent = {**HELLO, "messages": [{"role": "user", "content": "silent"}]}
+    async with AsyncExitStack() as held:
+        asks = [await held.enter_async_context(gp.ask(silent, headers=of("hog"))) for _ in range(count)]
+        heads = [asyncio.create_task(ask.head()) for ask in asks]
+        try:
+            yield heads
+        finally:
+            for head in heads:
+                head.cancel()
+            await asyncio.wait(heads)
