@@ -187,7 +187,7 @@ def _holder(
         return holding(name, source, clock, redactor)
     shared = SharedSource(source, settings, store, clock)
     holder = holding(name, shared, clock, redactor, refused=shared.rejected)
-    shared.join(snapshot, holder.offer)
+    shared.join(snapshot, holder.offer, holder.weighed)
     return holder
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 
 from gatepass.tokens.failure import FetchFailure
@@ -14,25 +15,71 @@ PROBE_JITTER_S = 1.0
 """Between the starts of two tries in an outage: a recovery is noticed within 4 s."""
 REFUSAL_S = 30.0
 REFUSAL_LONGEST_S = 300.0
-DOUBT_LONGEST_S = 60.0
-"""As REFUSAL_LONGEST_S, for an error that may be a refusal or an outage: its end is noticed within this."""
+WORKED_TRIES = 2
+"""How many unknown refusals of a secret that has worked count as an outage. With the try that follows, that is three
+wrong passwords within 6 s. Many issuers lock an account after five, and a person may have typed one of them."""
+OUTLIVED_TRIES = 300
+"""How many where the secret has worked again after the same refusal: tries of ten minutes at least."""
+OUTLIVED_KEPT = 16
+"""An issuer that finds new words for each failure fills no memory."""
 RETRY_AFTER_LONGEST_S = 3600.0
 """A longer `Retry-After` is taken for a mistake."""
+
+
+_VARYING = re.compile(r"[0-9a-f:.-]{8,}", re.IGNORECASE)
+"""Request ids and moments. Shorter numbers stay: a code of its own is what distinguishes two refusals."""
+
+
+@dataclass(frozen=True, slots=True)
+class SecretHistory:
+    """What one process knows of the secret that a credential signs in with: decides what an unknown refusal means.
+
+    A wrong password and an outage may look the same: a code of the issuer's own, and words. A secret that never
+    returned a token is probably wrong. One that did is probably right, for some tries. If it works again after a
+    refusal, that refusal reported an outage.
+
+    `secret`: fingerprint of the secret that returned the last token. `refused`: the unclear refusals of it since then.
+    `outlived`: those after which it worked again.
+    """
+
+    secret: int | None = None
+    refused: frozenset[str] = frozenset()
+    outlived: frozenset[str] = frozenset()
+
+    def after_token(self, secret: int) -> SecretHistory:
+        """Return the history after `secret` returned a token."""
+        if secret != self.secret:
+            return SecretHistory(secret)
+        if not self.refused:
+            return self
+        outlived = self.outlived | self.refused
+        return SecretHistory(secret, outlived=outlived if len(outlived) <= OUTLIVED_KEPT else self.refused)
+
+    def after_failure(self, secret: int, failure: FetchFailure) -> SecretHistory:
+        """Return the history after the issuer answered `secret` with `failure`."""
+        if not failure.unclear or secret != self.secret or len(self.refused) >= OUTLIVED_KEPT:
+            return self
+        return replace(self, refused=self.refused | {_kind(failure)})
+
+    def free_tries(self, secret: int, failure: FetchFailure) -> int:
+        """Return how many unclear refusals of `secret` like `failure` count as an outage."""
+        if secret != self.secret:
+            return 0
+        return OUTLIVED_TRIES if _kind(failure) in self.outlived else WORKED_TRIES
 
 
 @dataclass(frozen=True, slots=True)
 class Setback:
     """What the failures since the last token mean for the next try.
 
-    `definite`: the last one holds further tries back, as a refusal or as an unclear error that had its free tries.
-    `refusals` counts those that do, `doubts` the unclear ones.
+    `definite`: the last one holds further tries back, as a refusal or as an unclear one that had its free tries.
+    `refusals` counts the definite and the unclear ones.
     """
 
     reason: str
     definite: bool
     refusals: int
     next_try_s: float
-    doubts: int = 0
 
 
 def quick_wait_s(tries: int, failure: FetchFailure, jitter: float) -> float | None:
@@ -54,22 +101,30 @@ def setback(before: Setback | None, failure: FetchFailure, began_s: float, now: 
     A try that hung until its timeout is followed by the next at once. A failure that another process met ends with
     that process's own pause.
     """
-    doubts = (before.doubts if before else 0) + failure.unclear
-    holds = failure.definite or (failure.unclear and doubts > failure.free_tries)
-    refusals = (before.refusals if before else 0) + holds
-    wished_s = min(failure.retry_after_s or 0.0, RETRY_AFTER_LONGEST_S)
-    if holds and not failure.heard:
-        wished_s = max(wished_s, hold_s(refusals, DOUBT_LONGEST_S if failure.unclear else REFUSAL_LONGEST_S))
+    refusals = (before.refusals if before else 0) + (failure.definite or failure.unclear)
+    holds = failure.definite or (failure.unclear and refusals > failure.free_tries)
+    wait_s = pause_s(failure, 0 if failure.heard else refusals)
     probe_s = now if failure.heard else began_s + PROBE_S + PROBE_JITTER_S * jitter
-    return Setback(failure.reason, holds, refusals, max(probe_s, now + wished_s), doubts)
+    return Setback(failure.reason, holds, refusals, max(probe_s, now + wait_s))
 
 
 def at_once(state: Setback, now: float) -> Setback:
     """Return the state when what was refused has changed: a new secret deserves a try of its own."""
-    return replace(state, refusals=0, doubts=0, next_try_s=now)
+    return replace(state, refusals=0, next_try_s=now)
 
 
-def hold_s(refusals: int, longest_s: float = REFUSAL_LONGEST_S) -> float:
-    """Return how long to leave the issuer alone after the last of so many refusals in a row."""
-    doublings = min(max(refusals - 1, 0), 10)
-    return min(REFUSAL_S * 2.0**doublings, longest_s)
+def pause_s(failure: FetchFailure, refusals: int) -> float:
+    """Return for how long `failure`, the last of so many refusals in a row, keeps every process from asking.
+
+    0 if the issuer may recover at any moment.
+    """
+    wished_s = min(failure.retry_after_s or 0.0, RETRY_AFTER_LONGEST_S)
+    counted = refusals - failure.free_tries if failure.unclear else refusals
+    if counted < 1 or not (failure.definite or failure.unclear):
+        return wished_s
+    return max(wished_s, min(REFUSAL_S * 2.0 ** min(counted - 1, 10), REFUSAL_LONGEST_S))
+
+
+def _kind(failure: FetchFailure) -> str:
+    """The status, code and words of `failure`, without what differs each time."""
+    return _VARYING.sub("#", failure.reason)

@@ -22,7 +22,7 @@ from gatepass.runtime import Clock, timeout
 from gatepass.tokens.failure import FetchFailure, setting
 from gatepass.tokens.life import Token
 from gatepass.tokens.reading import EXEC_CREDENTIAL, Moments, Terms, read_document
-from gatepass.tokens.refusal import DEFINITE_CODES, REFUSED, UNCLEAR_TRIES, without_tokens
+from gatepass.tokens.refusal import DEFINITE_CODES, REFUSED, without_tokens
 from gatepass.tokens.reply import REPLY_BYTES, Mask, folded
 from gatepass.tokens.secret import readable, revealed, secret_fields
 
@@ -256,7 +256,7 @@ def _failed(program: str, code: int, complaints: bytearray, mask: Mask) -> Fetch
     definite = code == EX_NOPERM or _REFUSAL.search(mask(_text(complaints))) is not None
     how = f"ended with exit code {code}" if code > 0 else f"was killed by {_signal(-code)}"
     words = _with_words(f"{REFUSED if definite else ''}{program} {how}", complaints, mask)
-    return FetchFailure(words, definite=definite, unclear=code > 0, quick=False, free_tries=UNCLEAR_TRIES)
+    return FetchFailure(words, definite=definite, unclear=code > 0, quick=False)
 
 
 def _with_words(how: str, complaints: bytearray, mask: Mask) -> str:

@@ -22,8 +22,8 @@ class FetchFailure(Exception):
     """One try of a source failed. `reason` is for people: it names the issuer and holds no secret.
 
     `definite`: the issuer understood and said no (a wrong secret), so asking again soon only risks
-    a locked account. `unclear`: it answered as it does when all is well, with an error whose words
-    are not known: it may be one or the other, and `free_tries` of them in a row are taken for an outage.
+    a locked account. `unclear`: it said no with a code that is not known, so it may be one or the other.
+    `free_tries` of them in a row count as an outage: the holder sets this by its SecretHistory.
     `quick`: another try within the same second can help.
     `retry_after_s` is the issuer's own wish. `heard`: another process asked, or was waited for; this one did not.
     """
@@ -36,7 +36,7 @@ class FetchFailure(Exception):
         unclear: bool = False,
         quick: bool = True,
         retry_after_s: float | None = None,
-        free_tries: int = 1,
+        free_tries: int = 0,
         heard: bool = False,
     ) -> None:
         super().__init__(reason)

@@ -13,7 +13,7 @@ from typing import Literal, NoReturn
 from gatepass.errors import TokenUnavailable
 from gatepass.observe.redaction import Redactor
 from gatepass.runtime import Clock, Tasks, sleep
-from gatepass.tokens.backoff import Setback, at_once, quick_wait_s, setback
+from gatepass.tokens.backoff import SecretHistory, Setback, at_once, quick_wait_s, setback
 from gatepass.tokens.failure import FetchFailure, TokenReissued, setting
 from gatepass.tokens.journal import Journal
 from gatepass.tokens.life import (
@@ -106,6 +106,7 @@ class TokenHolder:
         self._began_s = self._tried_s = -math.inf
         self._jitter = 0.0
         self._setback: Setback | None = None
+        self._history = SecretHistory()
         self._fetch: asyncio.Task[Token] | None = None
         self._signed_in_with = 0
         self._next_secret = ""
@@ -218,6 +219,13 @@ class TokenHolder:
         self._adopt(token)
         return True
 
+    def weighed(self, failure: FetchFailure) -> FetchFailure:
+        """Return `failure` with its free tries by the history of the secret. What another process met has its own."""
+        if not failure.heard:
+            failure = failure.masked(self._journal.redactor.mask)
+            failure.free_tries = self._history.free_tries(self._signed_in_with, failure)
+        return failure
+
     def status(self) -> Status:
         now, due_s, error_s = self._clock.now(), self._due_s(), self._journal.last_error_s
         token = None if self._rejections.is_refused else self._token
@@ -293,7 +301,9 @@ class TokenHolder:
                 raise _dead_on_arrival(token, now)
         except FetchFailure as failure:
             now = self._clock.now()
-            raise self._journal.failed(failure, now - began_s, now) from None
+            failure = self.weighed(self._journal.failed(failure, now - began_s, now))
+            self._history = self._history.after_failure(self._signed_in_with, failure)
+            raise failure from None
         if now < token.expires_s:
             self._journal.fetched(token, now - began_s)
         return token
@@ -315,6 +325,7 @@ class TokenHolder:
         self._floor_s = token.born_s + SPACING_S
         self._token, self._expires_s = token, token.expires_s
         self._setback = None
+        self._history = self._history.after_token(self._signed_in_with)
         self._rejections.adopt(token, now)
         self._waiters.wake()
         self._keeper.rouse()

@@ -61,6 +61,7 @@ class Journal:
     last_error_s: float | None = None
     no_expiry_at: str | None = None
     doubts: bool = False
+    has_told_type: bool = False
     repetitions: Repetitions = field(default_factory=Repetitions)
 
     def learn(self, secrets: tuple[Secret, ...]) -> int:
@@ -85,6 +86,10 @@ class Journal:
             told = {"credential": self.credential, "told_s": round(token.doubted_s or 0.0), "life_s": token.life_s}
             logger.warning("lifetime_implausible", extra={"fields": told})
         self.doubts = token.doubted_s is not None
+        if token.unusual_type is not None and not self.has_told_type:
+            self.has_told_type = True
+            told = {"credential": self.credential, "token_type": token.unusual_type}
+            logger.warning("token_type_unusual", extra={"fields": told})
 
     def found(self, token: Token) -> None:
         """Another process minted it: no call of an issuer, and nothing to count."""

@@ -52,7 +52,8 @@ class Token:
     """A token and its life. `born_s` (Clock.now) is the start of its fetch: the issuer can only have
     made it later, so `born_s + life_s` is never too late. `life_s` None is a key that does not expire.
     `no_expiry_at` is the configured path that told no expiry, so that `life_s` is only assumed.
-    `shared` says that another process minted it; `doubted_s` is an implausible lifetime that was told for it.
+    `shared` says that another process minted it; `doubted_s` is an implausible lifetime that was told for it, and
+    `unusual_type` an unusual `token_type`.
     """
 
     value: Secret
@@ -63,6 +64,7 @@ class Token:
     no_expiry_at: str | None = None
     shared: bool = False
     doubted_s: float | None = None
+    unusual_type: str | None = None
 
     @property
     def text(self) -> str:

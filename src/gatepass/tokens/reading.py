@@ -9,15 +9,28 @@ from typing import Any
 from gatepass.call import Secret, header
 from gatepass.config.credential.base import ReplyPaths
 from gatepass.tokens.document import at, expiry_path, found_token, is_text, ordinary_names, told_life
-from gatepass.tokens.expiry import Life, Moment, certain_s, date_of, is_jwt, jwt_left_s, jwt_life_s, jwt_span
-from gatepass.tokens.failure import FetchFailure, look_at, names_its_place
+from gatepass.tokens.expiry import Life, Moment, certain_s, claims_of, date_of, is_jwt, jwt_left_s, jwt_life_s, jwt_span
+from gatepass.tokens.failure import FetchFailure, look_at, names_its_place, setting
 from gatepass.tokens.life import Kind, Token, ToldBy, cut_off_s
-from gatepass.tokens.refusal import MISDIRECTED, REFUSED, WRONG_PROXY_AUTH, denial, denies, objection, quoted, refusal
+from gatepass.tokens.refusal import (
+    MISDIRECTED,
+    REFUSED,
+    WRONG_PROXY_AUTH,
+    denial,
+    denies,
+    objection,
+    quoted,
+    refusal,
+    without_tokens,
+)
 from gatepass.tokens.reply import Mask, NotJson, Reply, document_of, folded, is_html, page_title
 
 _SCHEME = re.compile(r"bearer(\s+|\Z)", re.IGNORECASE)
 _B64TOKEN = re.compile(r"[A-Za-z0-9\-._~+/]+=*\Z")
 """RFC 6750 2.1."""
+BOUND_TYPES = frozenset({"mac", "dpop", "pop"})
+"""Each request needs a proof of a key beside such a token (RFC 9449, draft-ietf-oauth-v2-http-mac, RFC 7800)."""
+TYPE_NAMES = ("token_type", "tokenType")
 _NOTHING = frozenset({"null", "none", "nil", "undefined", "true", "false", "error"})
 
 
@@ -45,7 +58,8 @@ class Terms:
 
     `header` names the response header that holds the token, where the body does not. `credential` and
     `address` name the settings to look at: the block under `credentials`, and that of the URL in it, where the
-    URL is the configuration's own. `by_login`: the reply is a login's, which says no in any words.
+    URL is the configuration's own. `by_login`: the reply is a login's, which says no in any words. `audience` is the
+    configured one, which a JWT must name if it names any.
     """
 
     issuer: str
@@ -57,6 +71,7 @@ class Terms:
     credential: str = ""
     address: str | None = None
     by_login: bool = False
+    audience: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +80,8 @@ class Minted:
     key that does not expire.
 
     `no_expiry_at` is the configured path that told no expiry where nothing else told one either. `doubted_s` is the
-    lifetime that was told, where it is implausible and `life_s` is another one.
+    lifetime that was told, where it is implausible and `life_s` is another one. `unusual_type` is a `token_type`
+    other than Bearer.
     """
 
     text: str = field(repr=False)
@@ -74,6 +90,7 @@ class Minted:
     told_by: ToldBy
     no_expiry_at: str | None = None
     doubted_s: float | None = None
+    unusual_type: str | None = None
 
     def token(self, born_s: float) -> Token:
         """Return it as the token of a fetch that began at `born_s` (Clock.now)."""
@@ -85,6 +102,7 @@ class Minted:
             self.told_by,
             self.no_expiry_at,
             doubted_s=self.doubted_s,
+            unusual_type=self.unusual_type,
         )
 
 
@@ -102,11 +120,46 @@ def read(reply: Reply, terms: Terms, wall_s: float, mask: Mask) -> Minted:
     if not is_text(found):
         failure = denial(document, reply, wall_s, terms.issuer, mask)
         raise failure or FetchFailure(_no_token(document, found, terms), unclear=terms.by_login)
+    unusual_type = _unusual_type(document, home, terms, mask)
     text = bearer(found, terms.issuer)
+    _check_audience(text, terms, mask)
     told = told_life(document, home, terms.paths)
     life_s, told_by, doubted_s = _life(text, told, reply, terms, wall_s)
     unheard = expiry_path(terms.paths) if told is None and told_by is ToldBy.DEFAULT else None
-    return Minted(text, life_s, Kind.JWT if is_jwt(text) else Kind.OPAQUE, told_by, unheard, doubted_s)
+    return Minted(text, life_s, Kind.JWT if is_jwt(text) else Kind.OPAQUE, told_by, unheard, doubted_s, unusual_type)
+
+
+def _unusual_type(document: Any, home: Any, terms: Terms, mask: Mask) -> str | None:
+    """Return the token's type if it is unusual; None for `Bearer` and where none is told.
+
+    Raises:
+        FetchFailure: if each request would need a proof beside the token.
+    """
+    boxes = [box for box in (home, document) if isinstance(box, dict)]
+    told = next((box[name] for box in boxes for name in TYPE_NAMES if is_text(box.get(name))), "bearer").strip()
+    if told.lower() in BOUND_TYPES:
+        raise FetchFailure(
+            f"{terms.issuer} returned a token of type {told}, which needs a signed proof with each request. gatepass "
+            f"sends bearer tokens: configure this client at the issuer for Bearer tokens",
+            definite=True,
+        )
+    return None if told.lower() == "bearer" else folded(without_tokens(mask(told)), mask)
+
+
+def _check_audience(text: str, terms: Terms, mask: Mask) -> None:
+    """Raise FetchFailure if `text` is a JWT whose `aud` (RFC 7519 4.1.3) leaves the configured audience out."""
+    if terms.audience is None:
+        return
+    told = (claims_of(text) or {}).get("aud")
+    named = [told] if isinstance(told, str) else told if isinstance(told, list) else []
+    named = [name for name in named if isinstance(name, str)]
+    if named and terms.audience not in named:
+        raise FetchFailure(
+            f"{terms.issuer} returned a token for the audience {folded(', '.join(named), mask)}, and "
+            f"{setting(terms.credential, 'audience')} is {terms.audience}. Set it to the audience that the upstream "
+            f"requires, or remove it",
+            definite=True,
+        )
 
 
 def _refused(reply: Reply, terms: Terms, wall_s: float, mask: Mask) -> FetchFailure:
@@ -253,7 +306,8 @@ def read_document(text: str, terms: Terms, at_s: Moments, mask: Mask) -> Minted:
     told = told_life(document, home, terms.paths)
     left_s, told_by = _left(token, told, terms, at_s)
     unheard = expiry_path(terms.paths) if told_by is ToldBy.DEFAULT else None
-    return Minted(token, left_s, Kind.JWT if is_jwt(token) else Kind.OPAQUE, told_by, unheard)
+    kind = Kind.JWT if is_jwt(token) else Kind.OPAQUE
+    return Minted(token, left_s, kind, told_by, unheard, unusual_type=_unusual_type(document, home, terms, mask))
 
 
 def read_key(text: str, issuer: str, at_s: Moments) -> Minted:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,6 +14,8 @@ from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.reply import Mask, NotJson, Reply, document_of, folded, is_html, page_title
 
 CODE_NAMES = ("error", "code", "errcode", "errorCode", "error_code")
+STATUS_NAMES = ("status", "statusCode", "status_code")
+"""Read where the code says nothing, and only for an HTTP status: elsewhere `status` is `success` or `1`."""
 TEXT_NAMES = (
     *("error_description", "msg", "message", "errmsg", "errorMessage", "error_message", "error_msg"),
     *("detail", "description", "title", "reason"),
@@ -22,8 +24,6 @@ DEFINITE_STATUSES = frozenset({400, 401, 403, 422})
 """With which an issuer refuses a client. What stands before it (a proxy, a firewall, a mesh) uses them too."""
 UNKNOWN_CLIENT = 401
 WRONG_PROXY_AUTH = 407
-UNCLEAR_TRIES = 5
-"""So many refusals that nobody explains are taken for an outage: more, and a wrong password locks its account."""
 OUTAGE_WISH_S = 3.0
 """The longest `Retry-After` that is obeyed in an outage: its end is noticed within 4 s."""
 TOO_MANY = 429
@@ -53,27 +53,41 @@ _TOKENLIKE = re.compile(r"[A-Za-z0-9\-._~+/=]{24,}")
 
 @dataclass(frozen=True, slots=True)
 class Objection:
-    """What an error object says: its code and its sentence, as far as it has them."""
+    """What an error object says: its code, its sentence, and the HTTP status that it names, as far as it has them."""
 
     code: str | None
     text: str | None
+    status: int | None = None
 
     @property
     def words(self) -> str:
-        return ": ".join(dict.fromkeys(part for part in (self.code, self.text) if part))
+        said = dict.fromkeys(part for part in (self.code, self.text) if part)
+        return ": ".join(said) or f"status {self.status}"
 
     @property
     def definite(self) -> bool:
         """Whether a later try cannot end differently. In-house logins write 401 as 40101 or 10401."""
-        if self.code in DEFINITE_CODES or _status_in(self.code) in DEFINITE_STATUSES:
+        if self.code in PASSING_CODES or self.code in DEFINITE_CODES:
+            return self.code in DEFINITE_CODES
+        if self._status in DEFINITE_STATUSES:
             return True
-        return self.code is not None and bool(_REFUSED.match(self.code)) and _status_in(self.code) not in CROWDED
+        return self.code is not None and bool(_REFUSED.match(self.code)) and self._status not in CROWDED
 
     @property
     def passing(self) -> bool:
         """Whether it is about an outage. A login's own 500 may be a wrong password as well."""
-        status = _status_in(self.code)
-        return self.code in PASSING_CODES or status in CROWDED or (status or 0) > SERVER_ERROR
+        if self.code in DEFINITE_CODES or self.code in PASSING_CODES:
+            return self.code in PASSING_CODES
+        return self._status in CROWDED or (self._status or 0) > SERVER_ERROR
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether it says that there were too many requests: then the issuer means its `Retry-After`."""
+        return self._status == TOO_MANY
+
+    @property
+    def _status(self) -> int | None:
+        return _status_in(self.code) or self.status
 
 
 def objection(document: Any) -> Objection | None:
@@ -89,7 +103,8 @@ def objection(document: Any) -> Objection | None:
     code, text = _first(document, CODE_NAMES), _first(document, TEXT_NAMES)
     if code is not None and _FINE.match(code):
         return None
-    return Objection(code, text) if code or text else None
+    status = _status_in(_first(document, STATUS_NAMES))
+    return Objection(code, text, status) if code or text or status else None
 
 
 def denies(document: Any) -> bool:
@@ -123,7 +138,6 @@ def refusal(
         unclear=_is_unclear(reply, found, by_login=by_login),
         quick=reply.status != TOO_MANY and (found is not None or reply.status not in DEFINITE_STATUSES),
         retry_after_s=_wish_s(reply, wall_s, is_long=definite or reply.status == TOO_MANY),
-        free_tries=UNCLEAR_TRIES,
     )
 
 
@@ -136,7 +150,7 @@ def denial(document: Any, reply: Reply, wall_s: float, issuer: str, mask: Mask) 
         f"{REFUSED if found.definite else ''}{issuer} answered {reply.status} with an error: {quoted(found, mask)}",
         definite=found.definite,
         unclear=not found.passing,
-        retry_after_s=_wish_s(reply, wall_s, is_long=found.definite or _status_in(found.code) == TOO_MANY),
+        retry_after_s=_wish_s(reply, wall_s, is_long=found.definite or found.is_crowded),
     )
 
 
@@ -184,10 +198,14 @@ def _wish_s(reply: Reply, wall_s: float, *, is_long: bool = False) -> float | No
 
 
 def _objection_in(reply: Reply) -> Objection | None:
+    """What the body says. A member that repeats the reply's own status (Spring, NestJS) is no word of the issuer."""
     try:
-        return objection(document_of(reply.text))
+        found = objection(document_of(reply.text))
     except NotJson:
         return None
+    if found is None or found.status != reply.status:
+        return found
+    return replace(found, status=None) if found.code or found.text else None
 
 
 def _excerpt(reply: Reply) -> str:

@@ -19,7 +19,7 @@ from gatepass.runtime import Clock, sleep
 from gatepass.store.lease import LEASE_S, Lease
 from gatepass.store.seam import Reach, Reading, Store, StoreUnavailable
 from gatepass.store.snapshot import Snapshot
-from gatepass.tokens.backoff import DOUBT_LONGEST_S, PROBE_S, RETRY_AFTER_LONGEST_S, hold_s
+from gatepass.tokens.backoff import PROBE_S, pause_s
 from gatepass.tokens.failure import BUSY, FetchFailure
 from gatepass.tokens.life import Kind, Token, ToldBy
 from gatepass.tokens.oauth2.account import recipe_of
@@ -46,6 +46,8 @@ AWAY = "the refresh token is in the store, and the store is away: two uses of on
 
 Offer = Callable[[Token], bool]
 """Takes a token that another process fetched; returns whether it was wanted."""
+Weigh = Callable[[FetchFailure], FetchFailure]
+"""Returns a failure with the free tries that its holder grants it."""
 
 
 def is_shareable(kind: str, reach: Reach) -> bool:
@@ -105,7 +107,7 @@ class FailureRecord(_Record):
     quick: bool
     until_s: float
     unclear: bool = False
-    free_tries: int = 1
+    free_tries: int = 0
 
     @classmethod
     def of(cls, failure: FetchFailure, owner: str, began_s: float, at_s: float, refusals: int) -> Self:
@@ -113,8 +115,7 @@ class FailureRecord(_Record):
 
         The pause after an outage's failure counts from the start of the fetch: after a fetch that hung there is none.
         """
-        pause_s = hold(failure, refusals)
-        until_s = max(at_s + pause_s, began_s + PROBE_S)
+        until_s = max(at_s + pause_s(failure, refusals), began_s + PROBE_S)
         return cls(owner, failure.reason, failure.definite, failure.quick, until_s, failure.unclear, failure.free_tries)
 
     def speaks_for(self, process: str, now_s: float) -> bool:
@@ -140,17 +141,6 @@ class FailureRecord(_Record):
             free_tries=self.free_tries,
             heard=True,
         )
-
-
-def hold(failure: FetchFailure, refusals: int) -> float:
-    """Return the seconds for which `failure` keeps every process from asking; 0 if it may pass at any moment.
-
-    The same as in one process: together they must not lock an account either.
-    """
-    wished_s = min(failure.retry_after_s or 0.0, RETRY_AFTER_LONGEST_S)
-    if failure.unclear and refusals > failure.free_tries:
-        return max(wished_s, hold_s(refusals - failure.free_tries, DOUBT_LONGEST_S))
-    return max(wished_s, hold_s(refusals)) if failure.definite else wished_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +174,7 @@ class SharedSource:
         self._names: Names | None = None
         self._snapshot: Snapshot | None = None
         self._offer: Offer = lambda _: False
+        self._weigh: Weigh = lambda failure: failure
         self._leave: Callable[[], None] = lambda: None
         self._rejected = OrderedDict[str, float]()
         self._held: str | None = None
@@ -195,9 +186,9 @@ class SharedSource:
     def secrets(self) -> tuple[Secret, ...]:
         return self._source.secrets()
 
-    def join(self, snapshot: Snapshot, offer: Offer) -> None:
-        """Call `offer` with each token that another process fetched, soon after it did."""
-        self._snapshot, self._offer = snapshot, offer
+    def join(self, snapshot: Snapshot, offer: Offer, weigh: Weigh) -> None:
+        """Call `offer` with each token that another process fetched, soon after it did; `weigh` each own failure."""
+        self._snapshot, self._offer, self._weigh = snapshot, offer, weigh
 
     def rejected(self, value: str) -> None:
         """The upstream refused `value`: what was fetched before this is not taken from the store any more."""
@@ -276,7 +267,7 @@ class SharedSource:
             token = await self._source.fetch()
         except FetchFailure as failure:
             with suppress(StoreUnavailable):
-                await self._put_failure(names, lease, reading, failure, began_s)
+                await self._put_failure(names, lease, reading, self._weigh(failure), began_s)
             raise
         self._note(token, None)
         with suppress(StoreUnavailable):

@@ -136,7 +136,7 @@ class Replica:
             chance=lambda: jitter,
             refused=self.source.rejected,
         )
-        self.source.join(self.snapshot, self.holder.offer)
+        self.source.join(self.snapshot, self.holder.offer, self.holder.weighed)
 
     def start(self) -> None:
         self.snapshot.start()

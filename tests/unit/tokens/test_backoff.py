@@ -2,7 +2,17 @@ from __future__ import annotations
 
 import pytest
 
-from gatepass.tokens.backoff import Setback, at_once, quick_wait_s, setback
+from gatepass.tokens.backoff import (
+    OUTLIVED_KEPT,
+    OUTLIVED_TRIES,
+    WORKED_TRIES,
+    SecretHistory,
+    Setback,
+    at_once,
+    pause_s,
+    quick_wait_s,
+    setback,
+)
 from gatepass.tokens.failure import FetchFailure
 
 DOWN = FetchFailure("down")
@@ -72,31 +82,95 @@ def test_refusals_without_end_do_not_overflow():
 UNCLEAR = FetchFailure("?", unclear=True)
 
 
-@pytest.mark.parametrize(("free_tries", "expected"), [(1, [2, 30, 60, 60, 60]), (3, [2, 2, 2, 30, 60])])
-def test_an_unclear_error_has_its_free_tries_and_is_then_tried_as_rarely_as_a_refusal_up_to_a_minute(
-    free_tries, expected
-):
+def waits_after(failure: FetchFailure, count: int) -> list[float]:
+    """The pauses after so many of the same failure in a row."""
     state, now, waits = None, 0.0, []
-    for _ in range(5):
-        state = setback(state, FetchFailure("?", unclear=True, free_tries=free_tries), now, now, 0.0)
+    for _ in range(count):
+        state = setback(state, failure, now, now, 0.0)
         waits.append(state.next_try_s - now)
         now = state.next_try_s
-    assert waits == expected
+    return waits
+
+
+@pytest.mark.parametrize(
+    ("free_tries", "expected"), [(0, [30, 60, 120, 240, 300]), (2, [2, 2, 30, 60, 120]), (300, [2, 2, 2, 2, 2])]
+)
+def test_an_unclear_refusal_has_its_free_tries_and_is_then_tried_as_rarely_as_a_definite_one(free_tries, expected):
+    assert waits_after(FetchFailure("?", unclear=True, free_tries=free_tries), 5) == expected
 
 
 def test_an_unclear_error_is_no_quick_try():
     assert quick_wait_s(1, UNCLEAR, 0.0) is None
 
 
-def test_an_outage_between_two_unclear_errors_does_not_make_the_second_the_first():
-    state = setback(setback(None, UNCLEAR, 0.0, 0.0, 0.0), DOWN, 2.0, 2.0, 0.0)
+def test_an_outage_between_two_refusals_does_not_make_the_second_the_first():
+    state = setback(setback(None, UNCLEAR, 0.0, 0.0, 0.0), DOWN, 30.0, 30.0, 0.0)
     assert not state.definite
-    assert setback(state, UNCLEAR, 4.0, 4.0, 0.0).next_try_s == 34.0
+    assert setback(state, UNCLEAR, 32.0, 32.0, 0.0).next_try_s == 92.0
 
 
-def test_a_changed_secret_ends_the_doubt_too():
-    state = at_once(setback(setback(None, UNCLEAR, 0.0, 0.0, 0.0), UNCLEAR, 2.0, 2.0, 0.0), 5.0)
-    assert setback(state, UNCLEAR, 5.0, 5.0, 0.0).next_try_s <= 8.0
+def test_a_changed_secret_ends_the_count_of_unclear_refusals_too():
+    state = at_once(setback(setback(None, UNCLEAR, 0.0, 0.0, 0.0), UNCLEAR, 30.0, 30.0, 0.0), 35.0)
+    assert setback(state, UNCLEAR, 35.0, 35.0, 0.0).next_try_s == 65.0
+
+
+OLD, NEW = 1, 2
+"""Fingerprints of two secrets."""
+BUSY = FetchFailure("sso answered 200 with an error: 10001: busy", unclear=True)
+WRONG = FetchFailure("sso answered 200 with an error: 1001: no", unclear=True)
+
+
+def history(*events: int | tuple[int, FetchFailure]) -> SecretHistory:
+    """A number is a secret that returned a token, a pair is one that failed."""
+    now = SecretHistory()
+    for event in events:
+        now = now.after_token(event) if isinstance(event, int) else now.after_failure(*event)
+    return now
+
+
+@pytest.mark.parametrize(
+    ("before", "asked", "free_tries"),
+    [
+        ((), (OLD, BUSY), 0),
+        (((OLD, BUSY), (OLD, BUSY)), (OLD, BUSY), 0),
+        ((OLD,), (OLD, BUSY), WORKED_TRIES),
+        ((OLD,), (NEW, BUSY), 0),
+        ((OLD, (OLD, BUSY)), (OLD, BUSY), WORKED_TRIES),
+        ((OLD, (OLD, BUSY), OLD), (OLD, BUSY), OUTLIVED_TRIES),
+        ((OLD, (OLD, BUSY), OLD), (OLD, WRONG), WORKED_TRIES),
+        ((OLD, (OLD, BUSY), OLD, OLD), (OLD, BUSY), OUTLIVED_TRIES),
+        ((OLD, (OLD, WRONG), NEW), (NEW, WRONG), WORKED_TRIES),
+        ((OLD, (NEW, WRONG), OLD), (OLD, WRONG), WORKED_TRIES),
+        (((OLD, WRONG), OLD), (OLD, WRONG), WORKED_TRIES),
+        ((OLD, (OLD, BUSY), OLD, NEW), (OLD, BUSY), 0),
+        ((OLD, (OLD, DOWN), OLD), (OLD, DOWN), WORKED_TRIES),
+    ],
+)
+def test_what_the_secret_has_done_decides_what_an_unknown_refusal_means(before, asked, free_tries):
+    assert history(*before).free_tries(*asked) == free_tries
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "is_same"),
+    [
+        ("sso: 9: busy, id 4f5a6b7c8d9e", "sso: 9: busy, id 0a1b2c3d4e5f", True),
+        ("sso: 9: busy at 2026-01-01 10:00:00", "sso: 9: busy at 2026-01-02 11:30:07", True),
+        ("sso: 1001: no", "sso: 1002: no", False),
+        ("sso: 9: busy", "sso: 9: locked", False),
+    ],
+)
+def test_a_refusal_is_known_again_by_its_code_and_words(first, second, is_same):
+    known = history(OLD, (OLD, FetchFailure(first, unclear=True)), OLD)
+    assert known.free_tries(OLD, FetchFailure(second, unclear=True)) == (OUTLIVED_TRIES if is_same else WORKED_TRIES)
+
+
+def test_an_issuer_with_new_words_each_time_fills_no_memory():
+    now = history(OLD)
+    for number in range(1000):
+        now = now.after_failure(OLD, FetchFailure(f"word {number}", unclear=True))
+        if number % 7 == 0:
+            now = now.after_token(OLD)
+    assert len(now.refused | now.outlived) <= 2 * OUTLIVED_KEPT
 
 
 def heard(**kind: bool) -> FetchFailure:
@@ -113,7 +187,14 @@ def test_a_failure_of_another_process_is_looked_at_again_quickly_where_it_may_pa
     assert quick_wait_s(1, heard(definite=True), 0.0) is None
 
 
-@pytest.mark.parametrize(("failure", "first_hour", "later"), [(REFUSED, 15, 12), (UNCLEAR, 62, 60)])
+@pytest.mark.parametrize(
+    ("failure", "first_hour", "later"),
+    [
+        (REFUSED, 15, 12),
+        (UNCLEAR, 15, 12),
+        (FetchFailure("?", unclear=True, free_tries=WORKED_TRIES), 17, 12),
+    ],
+)
 def test_an_hour_of_no_is_as_many_tries_as_docs_tokens_md_says(failure, first_hour, later):
     state, now, tries = None, 0.0, []
     while now < 7200.0:
@@ -121,3 +202,25 @@ def test_an_hour_of_no_is_as_many_tries_as_docs_tokens_md_says(failure, first_ho
         state = setback(state, failure, now, now, 0.0)
         now = state.next_try_s
     assert (sum(moment < 3600 for moment in tries), sum(moment >= 3600 for moment in tries)) == (first_hour, later)
+
+
+@pytest.mark.parametrize(
+    ("failure", "refusals", "held_s"),
+    [
+        (FetchFailure("oh"), 0, 0.0),
+        (FetchFailure("oh", retry_after_s=20.0), 0, 20.0),
+        (FetchFailure("oh", retry_after_s=1e9), 0, 3600.0),
+        (FetchFailure("no", definite=True), 1, 30.0),
+        (FetchFailure("no", definite=True), 2, 60.0),
+        (FetchFailure("no", definite=True), 4, 240.0),
+        (FetchFailure("no", definite=True), 5, 300.0),
+        (FetchFailure("no", definite=True), 10_000, 300.0),
+        (FetchFailure("no", definite=True, retry_after_s=50.0), 1, 50.0),
+        (FetchFailure("?", unclear=True), 1, 30.0),
+        (FetchFailure("?", unclear=True), 9, 300.0),
+        (FetchFailure("?", unclear=True, free_tries=2), 2, 0.0),
+        (FetchFailure("?", unclear=True, free_tries=2), 3, 30.0),
+    ],
+)
+def test_processes_together_pause_as_one_would(failure, refusals, held_s):
+    assert pause_s(failure, refusals) == held_s

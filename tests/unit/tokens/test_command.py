@@ -14,7 +14,6 @@ from gatepass.runtime import Clock, sleep
 from gatepass.tokens import Token, TokenHolder, build_source
 from gatepass.tokens.command import ExecSource, Finished
 from gatepass.tokens.life import Kind, ToldBy
-from gatepass.tokens.refusal import UNCLEAR_TRIES
 from tests.unit.clock import DrivenClock, settle
 from tests.unit.tokens.scripted import ScriptedIssuer, cancelled_at_each_await, failure_of, signed
 
@@ -209,7 +208,7 @@ async def test_a_code_of_oauth_backs_off(words):
 @pytest.mark.parametrize("words", ["wrong password", "HTTP 403", "Unauthorized", "connection refused", ""])
 async def test_any_other_failure_of_a_program_may_be_a_refusal(words):
     failure = await failure_of(source(failing(1, words)).fetch())
-    assert (failure.definite, failure.unclear, failure.free_tries) == (False, True, UNCLEAR_TRIES)
+    assert (failure.definite, failure.unclear) == (False, True)
 
 
 @pytest.mark.parametrize("words", ["connection refused", "HTTP 4011", "timeout", "temporary failure", "error 503"])

@@ -46,3 +46,10 @@ def test_an_implausible_lifetime_is_told_once_until_a_plausible_one_comes(journa
         journal.fetched(Token(Secret("a-token-of-some-length"), 0.0, 3600.0, doubted_s=doubted_s), 0.1)
     told = {"credential": "corp", "told_s": 300_000, "life_s": 3600.0}
     assert [(r.getMessage(), r.fields) for r in caplog.records] == [("lifetime_implausible", told)] * 2
+
+
+def test_an_unusual_token_type_is_logged_once(journal, caplog):
+    for kind in (None, "BearerToken", "N_A", "BearerToken"):
+        journal.fetched(Token(Secret("a-token-of-some-length"), 0.0, 3600.0, unusual_type=kind), 0.1)
+    told = {"credential": "corp", "token_type": "BearerToken"}
+    assert [(r.getMessage(), r.fields) for r in caplog.records] == [("token_type_unusual", told)]

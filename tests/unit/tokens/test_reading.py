@@ -43,7 +43,10 @@ def reason(reply: Reply, how: Terms = LOGIN) -> str:
 
 def test_the_standard_reply():
     document = {"access_token": "2YotnFZFEjr1zCsicMWpAA", "token_type": "example", "expires_in": 300}
-    assert read(said(document), OAUTH2, NOW, str) == Minted("2YotnFZFEjr1zCsicMWpAA", 300.0, Kind.OPAQUE, ToldBy.REPLY)
+    expected = Minted("2YotnFZFEjr1zCsicMWpAA", 300.0, Kind.OPAQUE, ToldBy.REPLY, unusual_type="example")
+    assert read(said(document), OAUTH2, NOW, str) == expected
+    bearer = document | {"token_type": "bEARER"}
+    assert read(said(bearer), OAUTH2, NOW, str) == replace(expected, unusual_type=None)
 
 
 @pytest.mark.parametrize(
@@ -393,6 +396,47 @@ def test_an_error_in_a_200_that_nobody_understands_is_unclear_and_not_tried_agai
             read(said(document), login, NOW, str)
         assert caught.value.unclear is unclear
         assert caught.value.quick is not unclear
+
+
+@pytest.mark.parametrize("told", ["mac", "DPoP", " PoP "])
+def test_a_token_that_needs_a_proof_is_an_error_with_the_next_action(told):
+    with pytest.raises(FetchFailure) as caught:
+        read(said({"access_token": "abc", "token_type": told}), OAUTH2, NOW, str)
+    assert caught.value.definite
+    assert f"a token of type {told.strip()}, which needs a signed proof" in caught.value.reason
+    assert "configure this client at the issuer for Bearer tokens" in caught.value.reason
+
+
+@pytest.mark.parametrize(
+    ("document", "expected"),
+    [
+        ({"access_token": "abc", "token_type": "BearerToken"}, "BearerToken"),
+        ({"access_token": "abc", "token_type": "N_A"}, "N_A"),
+        ({"access_token": "abc", "token_type": None}, None),
+        ({"access_token": "abc", "token_type": ""}, None),
+        ({"token_type": "jwt", "data": {"token": "abc"}}, "jwt"),
+        ({"token_type": "jwt", "data": {"token": "abc", "tokenType": "bearer"}}, None),
+    ],
+)
+def test_an_unusual_token_type_is_used_and_noted(document, expected):
+    minted = read(said(document), OAUTH2, NOW, str)
+    assert (minted.text, minted.unusual_type) == ("abc", expected)
+
+
+@pytest.mark.parametrize("aud", ["llm", ["other", "llm"], None, [], 5, {"llm": 1}])
+def test_a_jwt_that_names_the_configured_audience_or_none_is_used(aud):
+    text = signed(exp=NOW + 300, iat=NOW, **({} if aud is None else {"aud": aud}))
+    assert read(said({"access_token": text}), replace(OAUTH2, audience="llm"), NOW, str).text == text
+
+
+@pytest.mark.parametrize(("aud", "named"), [("other", "other"), (["a", "b"], "a, b"), ("LLM", "LLM")])
+def test_a_jwt_for_another_audience_is_an_error_that_names_both(aud, named):
+    text = signed(exp=NOW + 300, iat=NOW, aud=aud)
+    with pytest.raises(FetchFailure) as caught:
+        read(said({"access_token": text}), replace(OAUTH2, audience="llm", credential="corp"), NOW, str)
+    assert caught.value.definite
+    assert f"for the audience {named}, and credentials.corp.audience is llm." in caught.value.reason
+    assert read(said({"access_token": text}), OAUTH2, NOW, str).text == text
 
 
 def test_plain_text_is_a_token_for_a_login_alone():

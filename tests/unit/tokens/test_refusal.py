@@ -7,7 +7,6 @@ import pytest
 from gatepass.tokens.refusal import (
     OUTAGE_WISH_S,
     REFUSED,
-    UNCLEAR_TRIES,
     Objection,
     denial,
     denies,
@@ -104,6 +103,19 @@ def test_what_may_be_a_success_is_not_denied(document):
         ({"error": "unauthorized_client"}, True, False),
         ({"code": 1401, "msg": "x"}, False, False),
         ({"code": 1}, False, False),
+        ({"code": "503", "msg": "x"}, False, True),
+        ({"errcode": 599}, False, True),
+        ({"errcode": "42900"}, False, True),
+        ({"status": 503, "error": "Service Unavailable"}, False, True),
+        ({"status": "429", "message": "x"}, False, True),
+        ({"statusCode": 502}, False, True),
+        ({"status": 500, "error": "Internal Server Error"}, False, False),
+        ({"status": 401, "error": "Unauthorized"}, True, False),
+        ({"status_code": 403, "message": "x"}, True, False),
+        ({"status": 400, "error": "temporarily_unavailable"}, False, True),
+        ({"status": 503, "error": "invalid_client"}, True, False),
+        ({"status": 503, "code": 40101}, True, False),
+        ({"status": 1, "info": "x", "msg": "?"}, False, False),
     ],
 )
 def test_an_error_in_a_200_is_weighed_by_its_code_alone(document, definite, passing):
@@ -185,7 +197,7 @@ def test_a_status_alone_is_no_word_of_the_issuer(reply):
 )
 def test_a_no_that_names_no_reason_is_unclear(reply):
     failure = refusal(reply, NOW, "sso", str)
-    assert (failure.definite, failure.unclear, failure.free_tries) == (False, True, UNCLEAR_TRIES)
+    assert (failure.definite, failure.unclear) == (False, True)
 
 
 @pytest.mark.parametrize(
@@ -226,6 +238,26 @@ def test_a_wish_inside_a_200_is_obeyed_alike(document, wish_s):
 )
 def test_what_looks_like_a_token_is_masked_and_a_path_is_not(words, shown):
     assert without_tokens(f"x {words} y") == f"x {shown} y"
+
+
+@pytest.mark.parametrize(
+    ("status", "document", "unclear"),
+    [
+        (400, {"status": 400, "error": "Bad Request", "path": "/login"}, True),
+        (403, {"statusCode": 403, "message": "Forbidden resource"}, True),
+        (400, {"statusCode": 400}, False),
+        (400, {"status": 503, "error": "Service Unavailable"}, False),
+    ],
+)
+def test_a_body_that_repeats_its_own_status_says_no_more_than_the_status(status, document, unclear):
+    failure = refusal(said(status, document), NOW, "sso", str)
+    assert (failure.definite, failure.unclear) == (False, unclear)
+
+
+def test_a_status_without_words_is_quoted():
+    failure = denial({"status": 503}, Reply(200), NOW, "sso", str)
+    assert failure is not None
+    assert failure.reason == "sso answered 200 with an error: status 503"
 
 
 def test_a_refusal_masks_what_it_quotes():

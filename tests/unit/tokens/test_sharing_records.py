@@ -4,7 +4,7 @@ from gatepass.call import Secret
 from gatepass.store.seam import Reading
 from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.life import Kind, Token, ToldBy
-from gatepass.tokens.sharing import FailureRecord, TokenRecord, hold
+from gatepass.tokens.sharing import FailureRecord, TokenRecord
 
 READING = Reading({}, at_s=5000.0, asked_s=100.0, answered_s=100.2)
 TOKEN = Token(Secret("abc"), 90.0, 300.0, Kind.JWT, ToldBy.JWT, "data.expires")
@@ -52,31 +52,8 @@ def test_the_pause_after_a_failure_that_may_pass_counts_from_the_start_of_its_fe
     assert record.failure(1000.0).retry_after_s == until_s - 1000.0
 
 
-@pytest.mark.parametrize(
-    ("failure", "refusals", "held_s"),
-    [
-        (FetchFailure("oh"), 0, 0.0),
-        (FetchFailure("oh", retry_after_s=20.0), 0, 20.0),
-        (FetchFailure("oh", retry_after_s=1e9), 0, 3600.0),
-        (FetchFailure("no", definite=True), 1, 30.0),
-        (FetchFailure("no", definite=True), 2, 60.0),
-        (FetchFailure("no", definite=True), 4, 240.0),
-        (FetchFailure("no", definite=True), 5, 300.0),
-        (FetchFailure("no", definite=True), 10_000, 300.0),
-        (FetchFailure("no", definite=True, retry_after_s=50.0), 1, 50.0),
-        (FetchFailure("?", unclear=True), 1, 0.0),
-        (FetchFailure("?", unclear=True), 2, 30.0),
-        (FetchFailure("?", unclear=True), 9, 60.0),
-        (FetchFailure("?", unclear=True, free_tries=5), 5, 0.0),
-        (FetchFailure("?", unclear=True, free_tries=5), 6, 30.0),
-    ],
-)
-def test_all_are_held_back_together_as_one_would_be(failure, refusals, held_s):
-    assert hold(failure, refusals) == held_s
-
-
 def test_a_doubt_is_told_on_as_one():
-    record = FailureRecord.decoded(FailureRecord.of(FetchFailure("?", unclear=True), "me", 1000.0, 1000.0, 2).encoded())
+    record = FailureRecord.decoded(FailureRecord.of(FetchFailure("?", unclear=True), "me", 1000.0, 1000.0, 1).encoded())
     assert record is not None
     assert record.until_s == 1030.0
     assert record.failure(1010.0).unclear

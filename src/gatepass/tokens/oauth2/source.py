@@ -39,7 +39,12 @@ class Oauth2Source:
     ) -> None:
         address = "token_url" if settings.issuer is None else None
         terms = Terms(
-            host_of(settings.endpoint), settings.default_ttl_s, settings.max_ttl_s, credential=name, address=address
+            host_of(settings.endpoint),
+            settings.default_ttl_s,
+            settings.max_ttl_s,
+            credential=name,
+            address=address,
+            audience=settings.audience,
         )
         self._settings = settings
         self._clock = clock

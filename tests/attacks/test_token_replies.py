@@ -1,0 +1,203 @@
+"""What an issuer returns is a bearer token for the configured audience, or a FetchFailure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from gatepass.tokens import reading
+from gatepass.tokens.expiry import claims_of
+from gatepass.tokens.failure import FetchFailure
+from gatepass.tokens.reading import Minted, Moments, Terms, read, read_document
+from gatepass.tokens.reply import REPLY_BYTES, Reply
+from tests.attacks import generated
+from tests.attacks.conftest import Attack
+from tests.unit.tokens.scripted import signed
+
+NOW = 1_800_000_000.0
+AUDIENCE = "https://llm.corp.example/"
+TERMS = Terms("sso", 240.0, 3600.0, credential="corp", audience=AUDIENCE, plain_text=True)
+LONGEST_REASON = 700
+SENDABLE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~+/=")
+
+
+def cased(words: list[str]) -> st.SearchStrategy[str]:
+    """Words in any case, with white space around them."""
+    flips = st.lists(st.booleans(), min_size=12, max_size=12)
+    pads = st.sampled_from(["", " ", "\t", "\n "])
+    return st.builds(
+        lambda word, ups, before, after: (
+            before + "".join(c.upper() if up else c for c, up in zip(word, ups, strict=False)) + after
+        ),
+        st.sampled_from(words),
+        flips,
+        pads,
+        pads,
+    )
+
+
+scraps = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), st.text(max_size=12))
+types = st.one_of(cased(["mac", "dpop", "pop", "bearer", "bearertoken", "n_a", "none"]), scraps)
+audiences = st.one_of(
+    st.sampled_from([AUDIENCE, AUDIENCE[:-1], AUDIENCE.upper(), "account"]),
+    st.lists(st.one_of(st.sampled_from([AUDIENCE, "account"]), scraps), max_size=3),
+    scraps,
+    st.dictionaries(st.text(max_size=3), scraps, max_size=1),
+)
+claims = st.fixed_dictionaries(
+    {"exp": st.one_of(st.just(NOW + 300), scraps)},
+    optional={"iat": st.one_of(st.just(NOW), scraps), "nbf": scraps, "aud": audiences},
+)
+tokens = st.one_of(
+    claims.map(lambda told: signed_or_not(told)),
+    st.sampled_from(["abc", "Bearer abc", "a\r\nx-evil: 1", "", "null", "a b"]),
+    scraps,
+)
+
+
+def signed_or_not(told: dict[str, Any]) -> str:
+    try:
+        return signed(**told)
+    except (TypeError, ValueError, OverflowError):  # PyJWT writes no such claims
+        return "eyJhbGciOiJub25lIn0.e30.x"
+
+
+@st.composite
+def documents(draw: st.DrawFn) -> Any:
+    """A token reply: the token and its type, at the root or in an envelope, each in its own place."""
+    document: dict[str, Any] = {}
+    places = [document]
+    if draw(st.booleans()):
+        places.append(document.setdefault(draw(st.sampled_from(["data", "result", "token"])), {}))
+    at = st.sampled_from(places)
+    draw(at)[draw(st.sampled_from(["access_token", "token", "jwt"]))] = draw(tokens)
+    for names, values in (
+        (["token_type", "tokenType"], types),
+        (["expires_in", "expires_at", "expires"], scraps),
+        (["code", "error", "status", "success"], scraps),
+    ):
+        if draw(st.booleans()):
+            draw(at)[draw(st.sampled_from(names))] = draw(values)
+    return document
+
+
+def types_told(document: Any) -> list[str]:
+    """The types that stand beside the token, or at the root, whichever comes first."""
+    boxes = [document, *(value for value in document.values() if isinstance(value, dict))]
+    return [box[name].strip().lower() for box in boxes for name in ("token_type", "tokenType") if is_told(box, name)]
+
+
+def is_told(box: dict[str, Any], name: str) -> bool:
+    return isinstance(box.get(name), str) and bool(box[name].strip())
+
+
+def is_kept(document: Any, minted: Minted) -> bool:
+    """Whether a token that was taken out of `document` may be sent as a bearer token."""
+    told = types_told(document)
+    if told and all(kind in ("mac", "dpop", "pop") for kind in told):
+        return False
+    named = (claims_of(minted.text) or {}).get("aud")
+    named = [named] if isinstance(named, str) else named if isinstance(named, list) else []
+    named = [name for name in named if isinstance(name, str)]
+    if named and AUDIENCE not in named:
+        return False
+    return set(minted.text) <= SENDABLE and (minted.life_s is None or minted.life_s > 0)
+
+
+def outcome(work: Callable[[], Minted]) -> Minted | FetchFailure:
+    """Anything but a FetchFailure is a bug, and fails the test."""
+    try:
+        return work()
+    except FetchFailure as failure:
+        return failure
+
+
+CORPUS = [
+    {"access_token": "abc", "token_type": "mac"},
+    {"access_token": "abc", "token_type": "DPoP"},
+    {"access_token": "abc", "token_type": " PoP\n"},
+    {"data": {"token": "abc"}, "token_type": "pop"},
+    {"data": {"token": "abc", "tokenType": "MAC"}},
+    {"access_token": signed(exp=NOW + 300, aud="account")},
+    {"access_token": signed(exp=NOW + 300, aud=["account", 5])},
+    {"access_token": "Bearer " + signed(exp=NOW + 300, aud=[AUDIENCE[:-1]])},
+    {"access_token": signed(aud="account"), "expires_in": 300},
+]
+"""Replies whose token must not be sent."""
+
+
+@pytest.mark.attack("token replies: type, audience, shape")
+@generated
+@given(documents())
+@example(CORPUS[0])
+@example(CORPUS[3])
+@example(CORPUS[7])
+def test_a_token_that_is_taken_out_of_a_reply_can_be_sent(attack: Attack, document: Any) -> None:
+    attack.cases += 1
+    reply = Reply(200, ((b"content-type", b"application/json"),), json.dumps(document).encode())
+    with attack.on_loop():
+        found = outcome(lambda: read(reply, TERMS, NOW, str))
+    if isinstance(found, Minted):
+        attack.check(is_kept(document, found), document)
+    else:
+        attack.check(len(found.reason) <= LONGEST_REASON and found.reason.isprintable(), document)
+
+
+@pytest.mark.parametrize("document", CORPUS)
+@pytest.mark.attack("token replies: type, audience, shape")
+def test_what_must_not_be_sent_is_a_definite_failure(attack: Attack, document: Any) -> None:
+    attack.cases += 1
+    found = outcome(lambda: read(Reply(200, (), json.dumps(document).encode()), TERMS, NOW, str))
+    attack.check(isinstance(found, FetchFailure) and found.definite, document)
+
+
+@pytest.mark.attack("token replies: type, audience, shape")
+@generated
+@given(documents())
+def test_a_program_and_a_file_are_read_by_the_same_rules(attack: Attack, document: Any) -> None:
+    attack.cases += 1
+    found = outcome(lambda: read_document(json.dumps(document), replace(TERMS, audience=None), Moments(NOW), str))
+    told = types_told(document)
+    is_bound = bool(told) and all(kind in ("mac", "dpop", "pop") for kind in told)
+    attack.check(not (isinstance(found, Minted) and is_bound), document)
+
+
+BIG = {
+    "nested arrays": b'{"access_token":' + b"[" * (REPLY_BYTES // 2),
+    "nested objects": b'{"a":' * (REPLY_BYTES // 5),
+    "many members": b'{"access_token":"a",' + b'"x":1,' * (REPLY_BYTES // 6) + b'"y":1}',
+    "one long token": b'{"access_token":"' + b"a" * (REPLY_BYTES - 30) + b'"}',
+    "dots of a JWT": b'{"access_token":"' + b"." * (REPLY_BYTES - 30) + b'"}',
+    "a long type": b'{"access_token":"a","token_type":"' + b"x" * (REPLY_BYTES - 60) + b'"}',
+    "a long number": b'{"access_token":"a","expires_in":' + b"9" * 4000 + b"}",
+    "many audiences": json.dumps({"access_token": signed(aud=["x"] * 9000)}).encode()[:REPLY_BYTES],
+}
+
+
+@pytest.mark.parametrize("body", BIG.values(), ids=BIG.keys())
+@pytest.mark.attack("token replies: size")
+def test_a_reply_of_64_kib_in_any_shape_is_read_at_once(attack: Attack, body: bytes) -> None:
+    """Sixteen times the reply: its text, the document, a token decoded, and 200 characters of it in a reason."""
+    attack.cases += 1
+    with attack.on_loop():
+        outcome(lambda: read(Reply(200, (), body), TERMS, NOW, str))
+    with attack.memory(allowed_bytes=16 * REPLY_BYTES):
+        found = outcome(lambda: read(Reply(200, (), body), TERMS, NOW, str))
+    attack.check(not isinstance(found, FetchFailure) or len(found.reason) <= LONGEST_REASON, body[:80])
+    attack.check(not isinstance(found, Minted) or len(found.unusual_type or "") <= LONGEST_REASON, body[:80])
+
+
+@pytest.mark.parametrize(("weakened", "document"), [("BOUND_TYPES", CORPUS[1]), ("_check_audience", CORPUS[5])])
+def test_a_reader_that_checks_less_is_noticed(monkeypatch, weakened: str, document: Any) -> None:
+    monkeypatch.setattr(reading, weakened, frozenset() if weakened == "BOUND_TYPES" else lambda *_: None)
+    row = Attack("planted")
+    found = outcome(lambda: read(Reply(200, (), json.dumps(document).encode()), TERMS, NOW, str))
+    assert isinstance(found, Minted)
+    with pytest.raises(AssertionError, match="got through"):
+        row.check(is_kept(document, found), document)
