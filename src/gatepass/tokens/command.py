@@ -19,6 +19,7 @@ from gatepass.call import Secret
 from gatepass.config.credential.kinds import ExecCredential
 from gatepass.observe.redaction import MASK, Redactor
 from gatepass.runtime import Clock, timeout
+from gatepass.tokens.backoff import WORKED_TRIES
 from gatepass.tokens.failure import FetchFailure, setting
 from gatepass.tokens.life import Token
 from gatepass.tokens.reading import EXEC_CREDENTIAL, Moments, Terms, read_document
@@ -166,6 +167,8 @@ KUBERNETES = "client.authentication.k8s.io"
 EXEC_INFO = "KUBERNETES_EXEC_INFO"
 EX_NOPERM = 77
 """By sysexits.h "permission denied": a program's way to say that asking again soon is of no use."""
+EX_TEMPFAIL = 75
+"""By sysexits.h "temporary failure; user is invited to retry"."""
 _REFUSAL = re.compile(rf"\b({'|'.join(sorted(DEFINITE_CODES))})\b")
 """What programs hand on of an issuer: its code. Asked every two seconds, an account would soon be locked."""
 _JWT = re.compile(r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_.-]+")
@@ -256,7 +259,8 @@ def _failed(program: str, code: int, complaints: bytearray, mask: Mask) -> Fetch
     definite = code == EX_NOPERM or _REFUSAL.search(mask(_text(complaints))) is not None
     how = f"ended with exit code {code}" if code > 0 else f"was killed by {_signal(-code)}"
     words = _with_words(f"{REFUSED if definite else ''}{program} {how}", complaints, mask)
-    return FetchFailure(words, definite=definite, unclear=code > 0, quick=False)
+    unclear = code > 0 and code != EX_TEMPFAIL
+    return FetchFailure(words, definite=definite, unclear=unclear, quick=False, free_tries=WORKED_TRIES)
 
 
 def _with_words(how: str, complaints: bytearray, mask: Mask) -> str:

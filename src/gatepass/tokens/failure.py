@@ -23,7 +23,7 @@ class FetchFailure(Exception):
 
     `definite`: the issuer understood and said no (a wrong secret), so asking again soon only risks
     a locked account. `unclear`: it said no with a code that is not known, so it may be one or the other.
-    `free_tries` of them in a row count as an outage: the holder sets this by its SecretHistory.
+    `free_tries` of them in a row count as an outage: the holder raises this by its SecretHistory.
     `quick`: another try within the same second can help.
     `retry_after_s` is the issuer's own wish. `heard`: another process asked, or was waited for; this one did not.
     """

@@ -223,7 +223,8 @@ class TokenHolder:
         """Return `failure` with its free tries by the history of the secret. What another process met has its own."""
         if not failure.heard:
             failure = failure.masked(self._journal.redactor.mask)
-            failure.free_tries = self._history.free_tries(self._signed_in_with, failure)
+            earned = self._history.free_tries(self._signed_in_with, failure)
+            failure.free_tries = max(failure.free_tries, earned)
         return failure
 
     def status(self) -> Status:

@@ -12,6 +12,7 @@ from gatepass.config.credential.kinds import ExecCredential
 from gatepass.config.references import Reference, resolve
 from gatepass.runtime import Clock, sleep
 from gatepass.tokens import Token, TokenHolder, build_source
+from gatepass.tokens.backoff import WORKED_TRIES
 from gatepass.tokens.command import ExecSource, Finished
 from gatepass.tokens.life import Kind, ToldBy
 from tests.unit.clock import DrivenClock, settle
@@ -208,7 +209,12 @@ async def test_a_code_of_oauth_backs_off(words):
 @pytest.mark.parametrize("words", ["wrong password", "HTTP 403", "Unauthorized", "connection refused", ""])
 async def test_any_other_failure_of_a_program_may_be_a_refusal(words):
     failure = await failure_of(source(failing(1, words)).fetch())
-    assert (failure.definite, failure.unclear) == (False, True)
+    assert (failure.definite, failure.unclear, failure.free_tries) == (False, True, WORKED_TRIES)
+
+
+async def test_exit_code_75_is_a_temporary_failure():
+    failure = await failure_of(source(failing(75, "try later")).fetch())
+    assert (failure.definite, failure.unclear) == (False, False)
 
 
 @pytest.mark.parametrize("words", ["connection refused", "HTTP 4011", "timeout", "temporary failure", "error 503"])
