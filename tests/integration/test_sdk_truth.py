@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -9,8 +10,10 @@ from typing import Any
 import openai
 import pytest
 
+from tests.integration.answers import DONE
 from tests.integration.gateway import Gateway, gateway
-from tests.integration.scripted import Scripted, Send, reply
+from tests.integration.scripted import Scripted, Send, event, reply, stream
+from tests.waiting import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -79,3 +82,92 @@ async def test_a_time_in_the_head_stays_where_a_repeat_is_forbidden():
     async with Scripted([refused]) as upstream, gateway(upstream=upstream.url) as gate:
         answer = await gate.ask().answer()
         assert (answer.headers["retry-after"], answer.headers["x-should-retry"]) == ("9", "false")
+
+
+# --- [DONE] without a finish reason -------------------------------------------------------------------------------
+
+
+def chunk(**delta: Any) -> bytes:
+    head = {"id": "x", "object": "chat.completion.chunk", "created": 1, "model": "m"}
+    return event({**head, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]})
+
+
+def call(*arguments: str) -> list[bytes]:
+    opened = {"index": 0, "id": "c1", "type": "function", "function": {"name": "look", "arguments": ""}}
+    pieces = [{"index": 0, "function": {"arguments": piece}} for piece in arguments]
+    return [chunk(role="assistant", content=None, tool_calls=[opened]), *(chunk(tool_calls=[one]) for one in pieces)]
+
+
+@asynccontextmanager
+async def streaming(*events: bytes) -> AsyncIterator[openai.AsyncOpenAI]:
+    async with (
+        Scripted([Send(stream(*events))]) as upstream,
+        gateway(upstream=upstream.url) as gate,
+        sdk(gate) as client,
+    ):
+        yield client
+
+
+TOOLS: Any = [{"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}]
+
+
+async def line_of(caplog: pytest.LogCaptureFixture) -> Any:
+    """The access line of the only exchange, as soon as it is written."""
+
+    def found() -> list[Any]:
+        return [record for record in caplog.records if record.name == "gatepass.access"]
+
+    await until(lambda: bool(found()))
+    return found()[0]
+
+
+async def test_a_tool_loop_goes_on_where_the_upstream_forgets_the_reason(caplog):
+    caplog.set_level(logging.INFO, "gatepass.access")
+    async with streaming(*call('{"city":', '"Bern"}'), DONE) as client:
+        async with client.chat.completions.stream(model="m", messages=MESSAGES, tools=TOOLS) as read:
+            (choice,) = (await read.get_final_completion()).choices
+        (made,) = choice.message.tool_calls or []
+        assert (choice.finish_reason, made.function.arguments) == ("tool_calls", '{"city":"Bern"}')
+        assert (await line_of(caplog)).fields["adapted"] == ("repair=added-finish",)
+
+
+@pytest.mark.parametrize("events", [call('{"city":'), call(), [chunk(reasoning_content="hm")]])
+async def test_a_cut_answer_raises_and_never_looks_complete(events):
+    async with streaming(*events, DONE) as client:
+        read = await client.chat.completions.create(model="m", messages=MESSAGES, stream=True)
+        reasons: list[Any] = []
+
+        async def consume() -> None:
+            async for one in read:
+                reasons.extend(choice.finish_reason for choice in one.choices)
+
+        with pytest.raises(openai.APIError, match="ended"):
+            await consume()
+        assert not any(reasons)
+
+
+async def test_nothing_before_done_is_an_error_with_a_status():
+    async with streaming(DONE) as client:
+        with pytest.raises(openai.APIStatusError) as caught:
+            await client.with_options(max_retries=0).chat.completions.create(model="m", messages=MESSAGES, stream=True)
+        assert (caught.value.status_code, caught.value.code) == (502, "upstream_empty")
+
+
+async def test_a_role_before_done_is_an_error():
+    async with streaming(chunk(role="assistant", content=""), DONE) as client:
+        with pytest.raises(openai.APIError, match="sent nothing"):
+            async for _ in await client.chat.completions.create(model="m", messages=MESSAGES, stream=True):
+                pass
+
+
+@pytest.mark.parametrize("is_whole", [True, False])
+async def test_a_reply_made_of_such_a_stream_is_held_to_the_same(is_whole):
+    events = call('{"city":"Bern"}' if is_whole else '{"city":')
+    async with streaming(*events, DONE) as client:
+        asked = client.with_options(max_retries=0).chat.completions.create(model="m", messages=MESSAGES)
+        if is_whole:
+            assert (await asked).choices[0].finish_reason == "tool_calls"
+        else:
+            with pytest.raises(openai.APIStatusError) as caught:
+                await asked
+            assert caught.value.code == "upstream_closed"

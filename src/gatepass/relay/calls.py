@@ -7,6 +7,7 @@ merge the calls or lose them all.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -17,6 +18,15 @@ MAX_CALLS = 1024
 
 KEY_CHARS = 256
 """So much of an id tells it from others; relays put whole signatures behind it."""
+
+
+def is_whole(arguments: str) -> bool:
+    """Whether the arguments of a call are JSON to their end: a cut call has none, or the beginning of some."""
+    try:
+        json.loads(arguments)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 @dataclass(slots=True)

@@ -110,6 +110,18 @@ def _is_said(value: Any) -> bool:
     return bool(value) and isinstance(value, str | list | dict)
 
 
+THOUGHTS = frozenset({"role", "reasoning_content", "reasoning", "reasoning_details"})
+"""The members of a delta that are no content: a choice that has nothing else has not answered yet."""
+
+
+def has_content(choice: Object) -> bool:
+    """Whether a piece of a choice holds content, a refusal, audio or a call: thoughts alone are no answer."""
+    if _is_said(choice.get("text")):
+        return True
+    piece = choice.get("delta") or choice.get("message")
+    return isinstance(piece, dict) and any(_is_said(value) for name, value in piece.items() if name not in THOUGHTS)
+
+
 def is_chunk(said: Object) -> bool:
     """Whether this is a chunk, choices or not."""
     name = said.get("object")

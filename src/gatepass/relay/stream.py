@@ -33,7 +33,8 @@ class EventStream:
 
     An event leaves with its last byte, unchanged but for `NAMES`. The stream is finished when `[DONE]`
     came whole, or its body ended whole and every choice had its finish reason. Everything else is a
-    failure, and nothing that is returned then looks like an end: no `[DONE]` goes out before it.
+    failure, and nothing that is returned then looks like an end: no `[DONE]` goes out before it. At `[DONE]`
+    a `repair` adds the finish reason that a choice lacks, or says that the choice was cut: a failure too.
 
     `failure` is set as soon as the stream must end with an error; what was returned until then, in
     the same call too, still goes out. An upstream's own error event is not among it: whoever writes the
@@ -260,6 +261,9 @@ class EventStream:
         if self._last_types:
             self._fail((failure.closed if self.events else failure.empty)(self._upstream))
             return b""
+        if self._repair is not None and self._done_is_required and not self._repair.end_choices():
+            self._fail(failure.closed(self._upstream))
+            return self._last_words()
         self.done = self._is_over = True
         return self._last_words() + block
 

@@ -27,7 +27,7 @@ from tests.e2e.quirks.answers import (
     tool_chunks,
     written,
 )
-from tests.e2e.quirks.row import STREAM, Answer, Row
+from tests.e2e.quirks.row import STREAM, Answer, Failure, Row
 from tests.e2e.quirks.tools import ANSWERED, TOOLS
 
 WHOLE_CALLS = [
@@ -187,6 +187,12 @@ ROWS = (
     Row(47, "crlf", "CRLF line ends", framed(lambda said: data(said, end=b"\r\n\r\n", last=b"data: [DONE]\r\n\r\n")),
         ways=STREAM),
     Row(47, "no-done", "no `[DONE]`", framed(lambda said: data(said, last=b"")), ways=STREAM),
+    Row(47, "no-finish", "`[DONE]` without a finish reason", streaming(lambda asked: [opened(), *texts()]),
+        ways=STREAM),
+    Row(47, "no-finish-tools", "the same with tool calls", streaming(lambda asked: [opened(), *tool_chunks()]),
+        ANSWERED, body=TOOLS, ways=STREAM),
+    Row(47, "no-finish-cut", "the same, cut in the arguments",
+        streaming(lambda asked: [opened(), *tool_chunks()[:-1]]), Failure(), body=TOOLS, ways=STREAM),
     Row(47, "unterminated", "the last event without an empty line",
         framed(lambda said: [*data(said[:-1], last=b""), b"data: " + said[-1]]), ways=STREAM),
     Row(47, "multiline", "data in several lines", framed(multiline), ways=STREAM),

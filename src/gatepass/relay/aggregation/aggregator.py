@@ -39,7 +39,7 @@ class Aggregator:
     `failure` is set as soon as there will be no answer: the upstream's own error event in its own
     words, an event that is no JSON, more than `limit_bytes` of events. `finish` raises it, and raises
     `upstream_closed` for a stream that was cut: one with neither `[DONE]` nor a finish reason for each
-    of `choices`. No call after `failure` keeps anything.
+    of `choices`, or with a choice that `is_cut` before `[DONE]`. No call after `failure` keeps anything.
 
     `read_error` reads an upstream's error out of a JSON value, or returns None.
     """
@@ -104,6 +104,8 @@ class Aggregator:
             self.failure = failure.closed(self._upstream)
         elif self.failure is None and not any(choice.has_said for choice in self._choices.values()):
             self.failure = failure.empty(self._upstream)
+        elif self.failure is None and any(choice.is_cut for choice in self._choices.values()):
+            self.failure = failure.closed(self._upstream)
         if self.failure is not None:
             raise self.failure
         try:

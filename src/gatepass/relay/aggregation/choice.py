@@ -7,8 +7,8 @@ import binascii
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from gatepass.relay.calls import Calls, ToolCall
-from gatepass.relay.chunk import Object, Origin, finish_reason, json_text, says
+from gatepass.relay.calls import Calls, ToolCall, is_whole
+from gatepass.relay.chunk import Object, Origin, finish_reason, has_content, json_text, says
 
 _CHOICE = frozenset({"index", "delta", "message", "text", "logprobs", "finish_reason"})
 _CHAT_CHOICE = frozenset({"index", "delta", "logprobs", "finish_reason"})
@@ -24,6 +24,11 @@ class Choice(Protocol):
     def has_finished(self) -> bool: ...
     @property
     def has_said(self) -> bool: ...
+    @property
+    def is_cut(self) -> bool:
+        """Whether it lacks a finish reason, and content or the end of a call's arguments too."""
+        ...
+
     def add(self, said: Object) -> None: ...
     def whole(self, index: int, origin: Origin, /) -> Object:
         """The choice as a plain reply has it; without a finish reason it gets the one that its content suggests."""
@@ -33,10 +38,10 @@ class Choice(Protocol):
 class _Ends:
     """What both kinds of choices tell beside their text."""
 
-    __slots__ = ("_logprobs", "_reason", "_rest", "has_said")
+    __slots__ = ("_has_content", "_logprobs", "_reason", "_rest", "has_said")
 
     def __init__(self) -> None:
-        self.has_said = False
+        self.has_said = self._has_content = False
         self._reason = ""
         self._logprobs: Gather | None = None
         self._rest: Object = {}
@@ -45,8 +50,13 @@ class _Ends:
     def has_finished(self) -> bool:
         return bool(self._reason)
 
+    @property
+    def is_cut(self) -> bool:
+        return not (self._reason or self._has_content)
+
     def _add_ends(self, said: Object, known: frozenset[str]) -> None:
         self.has_said = self.has_said or says(said)
+        self._has_content = self._has_content or has_content(said)
         self._reason = finish_reason(said) or self._reason
         logprobs = said.get("logprobs")
         if logprobs and isinstance(logprobs, dict):
@@ -80,6 +90,14 @@ class ChatChoice(_Ends):
         self._audio: Gather | None = None
         self._audio_data: list[str] = []
         self._has_deltas = False
+
+    @property
+    def is_cut(self) -> bool:
+        if self._reason:
+            return False
+        function = None if self._call is None else self._call.text("arguments") or ""
+        calls_whole = self._tools is None or self._tools.are_whole
+        return not (self._has_content and calls_whole and (function is None or is_whole(function)))
 
     def add(self, said: Object) -> None:
         delta = said.get("delta")
@@ -267,6 +285,10 @@ class Tools:
     def __len__(self) -> int:
         return len(self._whole)
 
+    @property
+    def are_whole(self) -> bool:
+        return all(call.is_whole for call in self._whole)
+
     def add(self, entries: list[Any]) -> None:
         for piece in self._calls.place(entries):
             if piece.opens:
@@ -312,6 +334,12 @@ class _Call:
             for key, value in said.items():
                 if key not in _NAMED:
                     keep_last(self._inner, key, value)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it has all that it is called with; whether a text is whole, no text tells."""
+        arguments = "".join(self._arguments)
+        return arguments != "" if self._kind == "custom" else is_whole(arguments)
 
     def whole(self, origin: Origin) -> Object:
         text = "input" if self._kind == "custom" else "arguments"

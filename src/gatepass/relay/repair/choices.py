@@ -8,8 +8,8 @@ from enum import Enum
 from types import MappingProxyType
 from typing import Any, Literal
 
-from gatepass.relay.calls import KEY_CHARS, Calls, Piece
-from gatepass.relay.chunk import Object, Origin, finish_reason, json_text, says
+from gatepass.relay.calls import KEY_CHARS, Calls, Piece, is_whole
+from gatepass.relay.chunk import THOUGHTS, Object, Origin, finish_reason, has_content, json_text, says
 
 WRAPPED, MESSAGE, EMPTY_CHOICES = "repair=wrapped", "repair=message", "repair=choices"
 ENVELOPE, ONE_ID, DELTA = "repair=envelope", "repair=one-id", "repair=delta"
@@ -21,9 +21,10 @@ TOOL_INDEX, TOOL_ID, TOOL_NAME, TOOL_TYPE = (
     "repair=tool-type",
 )
 TOOL_ARGUMENTS, SPLIT, CUMULATIVE = "repair=tool-arguments", "repair=split", "repair=cumulative"
+ADDED_FINISH = "repair=added-finish"
 NAMES = (
     *(WRAPPED, MESSAGE, EMPTY_CHOICES, ENVELOPE, ONE_ID, INDEX, DELTA, ROLE, FINISH, USAGE),
-    *(TOOL_INDEX, TOOL_ID, TOOL_NAME, TOOL_TYPE, TOOL_ARGUMENTS, SPLIT, CUMULATIVE),
+    *(TOOL_INDEX, TOOL_ID, TOOL_NAME, TOOL_TYPE, TOOL_ARGUMENTS, SPLIT, CUMULATIVE, ADDED_FINISH),
 )
 """What may be repaired. Wrapped: `{"code": 0, "data": {chunk}}` is unwrapped. Message: a chunk with
 `message` in place of `delta`, or a whole completion in one event, becomes deltas. Choices: what comes
@@ -34,7 +35,8 @@ becomes `{}`, a first one with the role alone gets `content: ""`. Role: told onc
 an empty reason is null, `stop` after tool calls is `tool_calls`. Usage: once, and in a chunk of its own
 where the client asked for it. Tool deltas get the index, the id and the type they lack, lose the id and
 the name they repeat, and have text for arguments. Split: a finish reason comes in a chunk of its own.
-Cumulative: texts that repeat all that came before are cut down to what is new."""
+Cumulative: texts that repeat all that came before are cut down to what is new. Added finish: a choice that has no
+finish reason when `[DONE]` comes gets one in a chunk of its own (see `ChoiceRepair.reason_at_end`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,15 +106,68 @@ def native_of(said: Any, *, is_text: bool) -> str | None:
 Note = Callable[[str], None]
 
 
+MAX_ARGUMENT_BYTES = 1_048_576
+"""So much of one stream's arguments is held until its choices end. Whether longer ones are whole is not known."""
+CALL_BYTES = 256
+"""What holding one call costs beside its arguments."""
+
+
+class Arguments:
+    """What the calls of a stream's open choices are called with, by the numbers of the choice and of the call."""
+
+    __slots__ = ("_held", "_left_bytes")
+
+    def __init__(self) -> None:
+        self._held: dict[int, dict[int, bytearray]] = {}
+        self._left_bytes = MAX_ARGUMENT_BYTES
+
+    def add(self, choice: int, call: int, piece: str) -> None:
+        """Hold the next piece of a call's arguments; the first one may be empty."""
+        if self._left_bytes < 0:
+            return
+        calls = self._held.setdefault(choice, {})
+        if call not in calls:
+            calls[call] = bytearray()
+            self._left_bytes -= CALL_BYTES
+        data = piece.encode("utf-8", "surrogatepass")
+        self._left_bytes -= len(data)
+        if self._left_bytes < 0:
+            self._held.clear()
+        else:
+            calls[call] += data
+
+    def are_whole(self, choice: int) -> bool:
+        """Whether each call of the choice has arguments that are whole JSON."""
+        texts = (held.decode("utf-8", "surrogatepass") for held in self._held.get(choice, {}).values())
+        return self._left_bytes >= 0 and all(map(is_whole, texts))
+
+    def drop(self, choice: int) -> None:
+        """Forget the calls of a choice that has ended."""
+        for held in self._held.pop(choice, {}).values():
+            self._left_bytes += len(held) + CALL_BYTES
+
+
 class ToolRepair:
     """The tool deltas of one choice."""
 
-    __slots__ = ("_calls", "_named", "_origin")
+    __slots__ = ("_arguments", "_calls", "_choice", "_named", "_origin", "_silent")
 
-    def __init__(self, origin: Origin) -> None:
+    def __init__(self, origin: Origin, arguments: Arguments, choice: int) -> None:
         self._origin = origin
+        self._arguments = arguments
+        self._choice = choice
         self._calls = Calls()
         self._named: set[int] = set()
+        self._silent: set[int] = set()
+        """Custom calls without input. What they are called with is text: whether it is whole, no text tells."""
+
+    def __len__(self) -> int:
+        return len(self._calls)
+
+    @property
+    def are_whole(self) -> bool:
+        """Whether all calls have what they are called with, as far as that can be known."""
+        return not self._silent and self._arguments.are_whole(self._choice)
 
     def mend(self, entries: list[Any], note: Note) -> None:
         """Mend the entries of one delta in place, and tell `note` what was wrong with them."""
@@ -129,6 +184,13 @@ class ToolRepair:
             inner = said.get("function")
             if isinstance(inner, dict):
                 self._mend_function(inner, number, note)
+            elif isinstance(inner := said.get("custom"), dict):
+                if inner.get("input"):
+                    self._silent.discard(number)
+                elif piece.opens:
+                    self._silent.add(number)
+            elif piece.opens:
+                self._arguments.add(self._choice, number, "")
 
     def _open(self, piece: Piece, note: Note) -> None:
         said, call = piece.said, piece.call
@@ -150,8 +212,9 @@ class ToolRepair:
             self._named.add(number)
         arguments = inner.get("arguments")
         if arguments is not None and not isinstance(arguments, str):
-            inner["arguments"] = json_text(arguments).decode()
+            inner["arguments"] = arguments = json_text(arguments).decode()
             note(TOOL_ARGUMENTS)
+        self._arguments.add(self._choice, number, arguments or "")
 
 
 EVIDENCE = 2
@@ -303,13 +366,38 @@ def _texts(said: Object) -> Iterator[tuple[int, Object, str]]:
 class ChoiceRepair:
     """What one choice of a stream has told so far, and how its next piece is mended."""
 
-    __slots__ = ("_has_begun", "_has_deltas", "_has_role", "_origin", "_tools", "has_finished")
+    __slots__ = (
+        "_arguments",
+        "_has_begun",
+        "_has_content",
+        "_has_deltas",
+        "_has_function",
+        "_has_role",
+        "_index",
+        "_origin",
+        "_tools",
+        "has_finished",
+    )
 
-    def __init__(self, origin: Origin) -> None:
+    def __init__(self, origin: Origin, arguments: Arguments, index: int) -> None:
         self._origin = origin
+        self._arguments = arguments
+        self._index = index
         self._tools: ToolRepair | None = None
-        self._has_begun = self._has_deltas = self._has_role = False
+        self._has_begun = self._has_deltas = self._has_role = self._has_content = self._has_function = False
         self.has_finished = False
+
+    def reason_at_end(self) -> str | None:
+        """The finish reason of a choice that has none when `[DONE]` comes; None where it must not look complete.
+
+        Without content, or with arguments that are not whole JSON, it was cut. openai-node, the AI SDK and the tool
+        loops of others fail without a reason, or stop.
+        """
+        if not self._has_content or not self._arguments.are_whole(self._index):
+            return None
+        if self._tools:
+            return "tool_calls" if self._tools.are_whole else None
+        return "function_call" if self._has_function else "stop"
 
     def mend(self, said: Object, note: Note) -> bool:
         """Mend one piece in place. True if nothing but the text of a piece like it could matter."""
@@ -319,12 +407,16 @@ class ChoiceRepair:
         else:
             delta = self._delta(said, note)
         is_plain = delta is None or self._mend_delta(delta, note)
+        if not self._has_content:
+            self._has_content = has_content(said)
+            is_plain = is_plain and (self._has_content or _may_not_hold(said, delta))
         if said.get("finish_reason") == "":
             said["finish_reason"] = None
             note(FINISH)
         elif reason := finish_reason(said):
             is_plain = False
             self.has_finished = True
+            self._arguments.drop(self._index)
             self._mend_reason(said, reason, note)
         return is_plain
 
@@ -368,9 +460,14 @@ class ChoiceRepair:
         calls = delta.get("tool_calls")
         if calls and isinstance(calls, list):
             is_plain = False
-            self._tools = self._tools or ToolRepair(self._origin)
+            self._tools = self._tools or ToolRepair(self._origin, self._arguments, self._index)
             self._tools.mend(calls, note)
-        return is_plain and not delta.get("function_call")
+        function = delta.get("function_call")
+        if isinstance(function, dict) and function:
+            self._has_function = True
+            arguments = function.get("arguments")
+            self._arguments.add(self._index, _FUNCTION, arguments if isinstance(arguments, str) else "")
+        return is_plain and not function
 
     def _mend_role(self, delta: Object, note: Note) -> bool:
         """openai-python's helper joins the roles of all deltas to `assistantassistant…`."""
@@ -387,3 +484,13 @@ class ChoiceRepair:
             del delta["role"]
             note(ROLE)
         return False
+
+
+_FUNCTION = -1
+"""The number of the one function of old among the calls of its choice."""
+
+
+def _may_not_hold(said: Object, delta: Object | None) -> bool:
+    """Whether no piece that differs from this one, which has no content, in its texts alone has some."""
+    texts = [said.get("text")] if delta is None else [delta[name] for name in delta.keys() - THOUGHTS]
+    return not any(isinstance(text, str) for text in texts)

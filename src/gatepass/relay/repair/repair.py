@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from gatepass.relay.chunk import CHAT_CHUNK, ENVELOPE, Object, Origin, event, finish_reason, is_chunk, unwrapped
+from gatepass.relay.chunk import CHAT_CHUNK, ENVELOPE, LEGACY, Object, Origin, event, finish_reason, is_chunk, unwrapped
 from gatepass.relay.event import parse_event, read_json, single_line_data
 from gatepass.relay.framing import split_comments, split_events
 from gatepass.relay.repair import choices as names
-from gatepass.relay.repair.choices import USAGE, ChoiceRepair, Item, Note, Suffixes, Wishes
+from gatepass.relay.repair.choices import USAGE, Arguments, ChoiceRepair, Item, Note, Suffixes, Wishes
 from gatepass.relay.synthesis import chunks
 from gatepass.relay.template import Template
 
 MAX_CHOICES = 1024
 """Choices beyond share one state: an upstream that counts up for ever costs no memory."""
+_SHARED = -1
+"""The index of that state."""
 
 
 class Repair:
@@ -27,7 +29,9 @@ class Repair:
 
     __slots__ = (
         "_adapted",
+        "_arguments",
         "_choices",
+        "_ends",
         "_envelope",
         "_extras",
         "_has_changed",
@@ -46,7 +50,9 @@ class Repair:
         self._wishes = wishes
         self._origin = origin
         self._adapted: list[str] = []
+        self._arguments = Arguments()
         self._choices: dict[int, ChoiceRepair] = {}
+        self._ends: list[Object] = []
         self._envelope = Envelope(one_id=wishes.one_id)
         self._extras = Extras(wishes.without_choices)
         self._usage = UsageRepair(wishes.include_usage)
@@ -76,8 +82,10 @@ class Repair:
         return block if shaped == blocks else b"".join([*shaped, rest])
 
     def finish(self) -> bytes:
-        """What waits: chunks that might have been cumulative, extras, the usage that was asked for."""
+        """What waits: chunks that might have been cumulative, ends, extras, the usage that was asked for."""
         items = self._suffixes.finish() if self._suffixes is not None else []
+        ends, self._ends = self._ends, []
+        items += [Item(b"", end, has_changed=True) for end in ends]
         last: Object = {"object": CHAT_CHUNK, **self._envelope.told, "choices": []}
         has_extras, usage = self._extras.join(last), self._usage.take()
         if usage is not None:
@@ -85,6 +93,21 @@ class Repair:
         if has_extras or usage is not None:
             items.append(Item(b"", last, has_changed=True))
         return _written(items)
+
+    def end_choices(self) -> bool:
+        """Have `finish` give a finish reason to each choice that has none though `[DONE]` came.
+
+        False, and nothing is given, where one of them must not look complete.
+        """
+        reasons = {index: choice.reason_at_end() for index, choice in self._choices.items() if not choice.has_finished}
+        if None in reasons.values() or _SHARED in reasons:
+            return False
+        nothing: Object = {"text": ""} if self._envelope.told.get("object") == LEGACY else {"delta": {}}
+        for index, reason in sorted(reasons.items()):
+            end = {"index": index, **nothing, "logprobs": None, "finish_reason": reason}
+            self._ends.append({"object": CHAT_CHUNK, **self._envelope.told, "choices": [end]})
+            self._note(names.ADDED_FINISH)
+        return True
 
     def shape(self, block: bytes, said: Object) -> bytes:
         """What goes on in the place of `block`, the event whose data is `said`; may change `said`.
@@ -215,8 +238,8 @@ class Repair:
     def _state(self, index: int) -> ChoiceRepair:
         state = self._choices.get(index)
         if state is None:
-            index = index if len(self._choices) < MAX_CHOICES else -1
-            state = self._choices.setdefault(index, ChoiceRepair(self._origin))
+            index = index if len(self._choices) < MAX_CHOICES else _SHARED
+            state = self._choices.setdefault(index, ChoiceRepair(self._origin, self._arguments, index))
         return state
 
     @property

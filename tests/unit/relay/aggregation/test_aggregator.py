@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatepass.errors import GatepassError
+from gatepass.errors import GatepassError, UpstreamClosed
 from gatepass.relay.aggregation.aggregator import MAX_CHOICES, Aggregator
 from tests.unit.relay.documents import CREATED_S, clean_streams, completions, events, fed, meaning, origin
 from tests.unit.relay.peer import helper_reads, strictly, strictly_legacy
@@ -368,7 +368,9 @@ def test_audio_is_joined():
         ([text("a", finish="stop"), data(chunk({}, ""))], "stop"),
         ([text("a"), data(chunk({}, "")), DONE], "stop"),
         ([text("a"), DONE], "stop"),
-        ([data(chunk({"tool_calls": [{"id": "a"}]})), DONE], "tool_calls"),
+        ([data(chunk({"tool_calls": [{"id": "a", "function": {"arguments": "{}"}}]})), DONE], "tool_calls"),
+        ([data(chunk({"tool_calls": [{"id": "a", "custom": {"input": "x"}}]})), DONE], "tool_calls"),
+        ([data(chunk({"function_call": {"name": "f", "arguments": "{}"}})), DONE], "function_call"),
         ([data(chunk({"tool_calls": [{"id": "a"}]}, "stop"))], "tool_calls"),
         ([data(chunk({"tool_calls": [{"id": "a"}]}, "length"))], "length"),
         ([data(chunk({"content": ""}, "content_filter"))], "content_filter"),
@@ -376,6 +378,21 @@ def test_audio_is_joined():
 )
 def test_finish_reason(blocks, reason):
     assert aggregated(*blocks)["choices"][0]["finish_reason"] == reason
+
+
+@pytest.mark.parametrize(
+    "delta",
+    [
+        {"reasoning_content": "hm"},
+        {"tool_calls": [{"id": "a"}]},
+        {"tool_calls": [{"id": "a", "function": {"name": "f", "arguments": '{"city":"Ber'}}]},
+        {"tool_calls": [{"id": "a", "custom": {"name": "f"}}]},
+        {"function_call": {"name": "f", "arguments": '{"city"'}},
+    ],
+)
+def test_choice_that_was_cut_before_done_is_no_reply(delta):
+    with pytest.raises(UpstreamClosed):
+        aggregated(data(chunk(delta)), DONE)
 
 
 CUT = ("upstream_closed", "The upstream ended its stream before the answer was complete.", 502)
@@ -493,7 +510,10 @@ def test_legacy_stream_is_joined():
 
 def test_legacy_reply_is_what_the_sdk_declares():
     one = aggregator()
-    one.feed(data({"choices": [{"text": "a", "index": 0, "finish_reason": "stop"}, {"text": None}]}) + DONE)
+    one.feed(
+        data({"choices": [{"text": "a", "index": 0, "finish_reason": "stop"}, {"text": None, "finish_reason": "stop"}]})
+        + DONE
+    )
     read = strictly_legacy(one.finish())
     assert (read.id, [choice.text for choice in read.choices]) == ("cmpl-000000000000000000000001", ["a", ""])
 

@@ -147,7 +147,7 @@ def test_broken_stream_is_repaired_alike_behind_the_judge_at_every_split_and_in_
 
 def test_names_are_those_that_are_documented():
     assert set(NAMES) < set(choices.NAMES)
-    assert len(set(choices.NAMES)) == len(choices.NAMES) == 17
+    assert len(set(choices.NAMES)) == len(choices.NAMES) == 18
 
 
 def test_repaired_event_is_one_data_line_and_a_clean_one_keeps_its_id_and_comments():

@@ -4,13 +4,21 @@ import copy
 
 import pytest
 
-from gatepass.relay.repair.choices import TOOL_ARGUMENTS, TOOL_ID, TOOL_INDEX, TOOL_NAME, TOOL_TYPE, ToolRepair
+from gatepass.relay.repair.choices import (
+    TOOL_ARGUMENTS,
+    TOOL_ID,
+    TOOL_INDEX,
+    TOOL_NAME,
+    TOOL_TYPE,
+    Arguments,
+    ToolRepair,
+)
 from tests.unit.relay.documents import origin
 
 
 def mended(*entries):
     """Each entry comes in a delta of its own."""
-    repair, notes = ToolRepair(origin()), list[str]()
+    repair, notes = ToolRepair(origin(), Arguments(), 0), list[str]()
     for entry in entries:
         repair.mend([entry], notes.append)
     return list(entries), list(dict.fromkeys(notes))
