@@ -23,6 +23,11 @@ IDLE_S = 1.0
 ADDRESSES = 4
 """One address may hold one part in so many of the share for connections without authentication."""
 
+PROXIES = 16
+"""So many proxies between a client and gatepass are looked through, at most."""
+ADDRESS_CHARS = 64
+"""The longest text that is read as an address: an IPv6 address has 39, and a zone may follow."""
+
 
 class ConnectionShares(Generic[C]):
     """Decides which connections close when too many are open. A new connection is always accepted.
@@ -204,7 +209,7 @@ class TrustedProxies:
         if not self._networks or address is None or not self._trusts(address):
             return self.of_peer(peer)
         values = [value.decode("latin-1") for name, value in headers if name == b"x-forwarded-for"]
-        for entry in reversed(",".join(values).split(",")):
+        for entry in reversed(",".join(values).rsplit(",", PROXIES)[-PROXIES:]):
             address = _parsed(_without_port(entry.strip()))
             if address is None:
                 return None
@@ -216,8 +221,12 @@ class TrustedProxies:
         return any(address in network for network in self._networks)
 
 
-@lru_cache(maxsize=1024)
 def _parsed(text: str) -> IPv4Address | IPv6Address | None:
+    return _address(text) if len(text) <= ADDRESS_CHARS else None
+
+
+@lru_cache(maxsize=1024)
+def _address(text: str) -> IPv4Address | IPv6Address | None:
     try:
         address = ip_address(text.partition("%")[0])
     except ValueError:

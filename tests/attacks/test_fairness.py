@@ -1,0 +1,330 @@
+"""Arbitrary interleavings of connections, requests and their ends: nobody takes the last slot of another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from typing import Any, Literal
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from gatepass.admission.shares import ADDRESSES, IDLE_S, ConnectionShares, TrustedProxies
+from gatepass.errors import GatepassError
+from gatepass.live import Concurrency
+from tests.attacks import generated
+from tests.attacks.conftest import Attack
+
+CONNECTIONS, UNAUTHENTICATED, MAX_CONCURRENT = 10, 4, 3
+CALLERS = ("hog", "app", "slow")
+BOUNDED = "slow"
+"""The caller with `max_concurrent`."""
+STRANGER = None
+
+Step = tuple[Any, ...]
+"""("flood", address, count), ("ask", nth connection, caller or STRANGER), ("come", address, caller), ("answer", nth),
+("leave", nth), ("probe", others between its connection and its head), ("wait", seconds)."""
+
+
+@dataclass(eq=False)
+class Client:
+    """One open connection: for whom a request on it is under way, if one is."""
+
+    address: str
+    caller: str | None = None
+    serving: Literal["no", "stranger", "admitted"] = "no"
+    by: str = ""
+
+
+@dataclass
+class World:
+    """The clients of one gatepass, played against the shares; `check` is told whether each invariant holds."""
+
+    callers: int
+    check: Callable[[bool, object], None]
+    shares: ConnectionShares[Client]
+    requests: Concurrency
+    now_s: float = 100.0
+    open: list[Client] = field(default_factory=list)
+    history: list[object] = field(default_factory=list)
+
+    def holds(self, holds: bool, what: str) -> None:
+        self.check(holds, (what, self.callers, self.history))
+
+    def play(self, steps: list[Step]) -> None:
+        for name, *arguments in steps:
+            self.history.append((name, *arguments))
+            getattr(self, name)(*arguments)
+            self.invariants()
+        while self.open:
+            self.leave(0)
+        left = self.shares._strangers
+        self.holds(
+            not (len(self.shares) or left._groups or left._by_size), "connections are counted when all have left"
+        )
+        self.holds(not any(map(self.requests.under_way, CALLERS)), "requests are counted after their end")
+
+    def connect(self, address: str) -> Client:
+        client = Client(address)
+        self.open.append(client)
+        closing = self.shares.connect(client, ip_address(address) if address else None, self.now_s)
+        self.holds(client not in closing, "a new connection is accepted")
+        self.holds(not any(other.caller for other in closing), "only strangers make room for a stranger")
+        self.close(closing)
+        return client
+
+    def close(self, closing: list[Client]) -> None:
+        for client in closing:
+            self.holds(client in self.open, "a connection is closed once")
+            self.holds(client.serving != "admitted", "no connection is closed while its caller is served")
+            self.open.remove(client)
+            self.shares.disconnect(client)  # the transport tells of the end later
+
+    def nth(self, index: int, *serving: str) -> Client | None:
+        usable = [client for client in self.open if client.serving in serving]
+        return usable[index % len(usable)] if usable else None
+
+    # the steps
+
+    def flood(self, address: str, count: int) -> None:
+        for _ in range(count):
+            self.connect(address)
+
+    def come(self, address: str, caller: str | None) -> None:
+        self.begin(self.connect(address), caller)
+
+    def ask(self, index: int, caller: str | None) -> None:
+        client = self.nth(index, "no")
+        if client is not None:
+            self.begin(client, caller)
+
+    def begin(self, client: Client, caller: str | None) -> None:
+        self.shares.begin(client, self.now_s)
+        if caller is STRANGER:
+            client.serving = "stranger"
+            return
+        caller = CALLERS[CALLERS.index(caller) % self.callers]
+        before = self.requests.under_way(caller)
+        try:
+            self.requests.claim(caller, MAX_CONCURRENT if caller == BOUNDED else None)
+        except GatepassError as error:
+            self.holds(before > 0, "a caller with nothing under way is admitted")
+            self.holds(error.hop == "gatepass" and error.retry_after_s == 1, "a refusal says when to come again")
+            client.serving = "stranger"  # it is told so, and counts as before
+            return
+        client.serving, client.by, client.caller = "admitted", caller, caller
+        self.close(self.shares.authenticate(client, caller))
+
+    def answer(self, index: int) -> None:
+        client = self.nth(index, "stranger", "admitted")
+        if client is not None:
+            self.finish(client)
+            self.shares.end(client, ip_address(client.address) if client.address else None, self.now_s)
+
+    def finish(self, client: Client) -> None:
+        if client.serving == "admitted":
+            self.requests.release(client.by)
+        client.serving = "no"
+
+    def leave(self, index: int) -> None:
+        if self.open:
+            client = self.open.pop(index % len(self.open))
+            self.finish(client)
+            self.shares.disconnect(client)
+
+    def probe(self, between: int) -> None:
+        """A health check of an address of its own, while others connect before its head is read."""
+        client = self.connect("192.0.2.1")
+        self.flood("198.51.100.1", between)
+        self.holds(client in self.open, "a health check is answered")
+        self.shares.begin(client, self.now_s)
+        self.flood("198.51.100.2", between)
+        self.holds(client in self.open, "a health check is answered")
+        self.shares.end(client, ip_address(client.address), self.now_s)
+        self.leave(self.open.index(client))
+
+    def wait(self, seconds: float) -> None:
+        self.now_s += seconds
+
+    def invariants(self) -> None:
+        most = CONNECTIONS + self.callers + UNAUTHENTICATED
+        self.holds(len(self.open) == len(self.shares) <= most, "connections are bounded in total")
+        known = {
+            name: sum(client.by == name for client in self.open if client.serving == "admitted") for name in CALLERS
+        }
+        self.holds(all(self.requests.under_way(name) == known[name] for name in CALLERS), "requests are counted")
+        self.holds(known[BOUNDED] <= MAX_CONCURRENT, "max_concurrent holds")
+        self.holds(sum(known.values()) <= CONNECTIONS + self.callers, "requests are bounded in total")
+        per_caller = CONNECTIONS if self.callers == 1 else CONNECTIONS - 1
+        self.holds(max(known.values()) <= per_caller, "no caller takes the last tenth while there are several")
+
+
+ADDRESS = st.sampled_from(["192.0.2.7", "192.0.2.8", "198.51.100.1", "2001:db8::1", ""])
+CALLER = st.sampled_from([*CALLERS, STRANGER])
+INDEX = st.integers(0, 30)
+STEP: st.SearchStrategy[Step] = st.one_of(
+    st.tuples(st.just("flood"), ADDRESS, st.integers(1, 20)),
+    st.tuples(st.just("come"), ADDRESS, CALLER),
+    st.tuples(st.just("come"), ADDRESS, st.just("hog")),
+    st.tuples(st.just("ask"), INDEX, CALLER),
+    st.tuples(st.just("answer"), INDEX),
+    st.tuples(st.just("leave"), INDEX),
+    st.tuples(st.just("probe"), st.integers(0, 30)),
+    st.tuples(st.just("wait"), st.sampled_from([0.0, 0.5, IDLE_S, 30.0])),
+)
+STEPS = st.lists(STEP, max_size=60)
+
+FLOOD: list[Step] = [("flood", "192.0.2.7", 50), ("come", "192.0.2.8", "app"), ("probe", 30), ("answer", 0)]
+HOG: list[Step] = [*[("come", "192.0.2.7", "hog")] * 15, ("come", "192.0.2.8", "app"), ("probe", 30)]
+TWO_HOGS: list[Step] = [*HOG, *[("come", "192.0.2.8", "app")] * 5, ("come", "192.0.2.9", "slow"), ("probe", 30)]
+IDLE_HOG: list[Step] = [
+    *[("come", "192.0.2.7", "hog"), ("answer", 0)] * 20,
+    ("come", "192.0.2.8", "app"),
+    ("probe", 30),
+]
+MANY: list[Step] = [*[("flood", f"203.0.113.{i}", 1) for i in range(40)], ("probe", 30), ("come", "192.0.2.8", "app")]
+INGRESS: list[Step] = [("flood", "", 40), ("come", "", "app"), ("wait", 2.0), ("come", "", "slow"), ("probe", 30)]
+
+
+def world(callers: int, check: Callable[[bool, object], None]) -> World:
+    shares: ConnectionShares[Client] = ConnectionShares(CONNECTIONS, UNAUTHENTICATED, callers)
+    return World(callers, check, shares, Concurrency(CONNECTIONS, callers))
+
+
+@pytest.mark.attack("floods and hogs: connections, requests")
+@generated
+@given(st.integers(1, 3), STEPS)
+@example(2, FLOOD)
+@example(2, HOG)
+@example(1, HOG)
+@example(3, TWO_HOGS)
+@example(2, IDLE_HOG)
+@example(2, MANY)
+@example(2, INGRESS)
+def test_nobody_takes_the_last_slot_of_another(attack: Attack, callers: int, steps: list[Step]) -> None:
+    attack.cases += 1
+    with attack.on_loop():
+        world(callers, attack.check).play(steps)
+
+
+class RefusesNewOnes(ConnectionShares[Client]):
+    def connect(self, connection: Client, address: Any, now_s: float) -> list[Client]:
+        closing = super().connect(connection, address, now_s)
+        return [connection] if closing else []
+
+
+class ClosesTheOldest(ConnectionShares[Client]):
+    """All strangers are one group: whoever is first leaves first, a probe behind a flood as well."""
+
+    def connect(self, connection: Client, address: Any, now_s: float) -> list[Client]:
+        return super().connect(connection, None, now_s)
+
+
+class Forgets(ConnectionShares[Client]):
+    def disconnect(self, connection: Client) -> None:
+        if not self.knows(connection):
+            super().disconnect(connection)
+
+
+class CountsCallersAsStrangers(ConnectionShares[Client]):
+    def authenticate(self, connection: Client, caller: str) -> list[Client]:
+        return []
+
+
+class RefusesAtTheLimit(Concurrency):
+    def claim(self, caller: str, max_concurrent: int | None) -> None:
+        if self._total >= self._limit:
+            self._check(caller, 1, None)
+        super().claim(caller, max_concurrent)
+
+
+class NeverReleases(Concurrency):
+    def release(self, caller: str) -> None:
+        pass
+
+
+def failing(holds: bool, case: object) -> None:
+    assert holds, case
+
+
+@pytest.mark.parametrize(
+    ("shares", "requests", "steps"),
+    [
+        (RefusesNewOnes, Concurrency, FLOOD),
+        (CountsCallersAsStrangers, Concurrency, [("come", "192.0.2.7", "app"), ("flood", "192.0.2.7", 40)]),
+        (ClosesTheOldest, Concurrency, [("probe", 30)]),
+        (Forgets, Concurrency, [("come", "192.0.2.7", "app"), ("leave", 0)]),
+        (ConnectionShares, RefusesAtTheLimit, TWO_HOGS),
+        (ConnectionShares, NeverReleases, [("come", "192.0.2.7", "app"), ("answer", 0)]),
+        (ConnectionShares, lambda limit, _: Concurrency(limit, 1), HOG),
+    ],
+)
+def test_a_planted_violation_fails(
+    shares: Callable[..., ConnectionShares[Client]], requests: Callable[..., Concurrency], steps: list[Step]
+) -> None:
+    subject = World(3, failing, shares(CONNECTIONS, UNAUTHENTICATED, 3), requests(CONNECTIONS, 3))
+    with pytest.raises(AssertionError):
+        subject.play(steps)
+    world(3, failing).play(steps)
+
+
+def test_an_address_and_all_of_them_keep_to_their_share_after_the_first_second() -> None:
+    shares: ConnectionShares[Hashable] = ConnectionShares(100, 40, 1)
+    for number in range(60):
+        assert shares.connect(number, ip_address("192.0.2.7"), 0.0) == []
+    closing = shares.connect("late", ip_address("192.0.2.7"), IDLE_S)
+    assert (closing, len(shares)) == (list(range(51)), 40 // ADDRESSES)
+    for number in range(100, 140):
+        shares.connect(number, ip_address(f"198.51.100.{number}"), IDLE_S)
+    assert len(shares) == 41  # those of the first second, and the new one
+    assert shares.connect("other", ip_address("203.0.113.1"), 3 * IDLE_S) == [100, 101]
+    assert len(shares) == 40
+
+
+PROXY, CLIENT = "10.0.0.7", "192.0.2.7"
+FORGED = st.text(st.characters(codec="latin-1", exclude_characters="\r\n\0"), max_size=60).map(str.encode)
+
+
+@pytest.mark.attack("forged X-Forwarded-For")
+@generated
+@given(st.lists(FORGED, max_size=4), st.booleans())
+@example([b"10.0.0.7, 10.0.0.8," * 3000], True)
+@example([b"1" * 60_000], False)
+@example([b"203.0.113.9"], True)
+def test_a_client_does_not_choose_its_address(attack: Attack, forged: list[bytes], same_line: bool) -> None:
+    """What a client writes stands before what the proxy appends. Without a trusted proxy nothing of it is read."""
+    attack.cases += 1
+    proxies = TrustedProxies(["10.0.0.0/8"])
+    told = (
+        [*forged[:-1], b"%b, %b" % (forged[-1], CLIENT.encode())]
+        if forged and same_line
+        else [*forged, CLIENT.encode()]
+    )
+    headers = tuple((b"x-forwarded-for", value) for value in told)
+    with attack.on_loop():
+        attack.check(proxies.of_request(PROXY, headers) == ip_address(CLIENT), told)
+        attack.check(proxies.of_request("203.0.113.5", headers) == ip_address("203.0.113.5"), told)
+        unsaid = tuple((b"x-forwarded-for", value) for value in forged)
+        proxies.of_request(PROXY, unsaid)
+    attack.check(proxies.of_peer(PROXY) is None, PROXY)
+
+
+@pytest.mark.parametrize(
+    ("told", "address"),
+    [
+        ("203.0.113.9, 192.0.2.7, 10.0.0.8", "192.0.2.7"),
+        ("192.0.2.7:51234", "192.0.2.7"),
+        ("[2001:db8::7]:51234", "2001:db8::/64"),
+        ("2001:db8::7", "2001:db8::/64"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("192.0.2.7, unknown", "None"),
+        ("10.0.0.8, 10.0.0.9", "None"),
+        ("", "None"),
+    ],
+)
+def test_the_last_address_that_is_no_proxy_counts(told: str, address: str) -> None:
+    headers = ((b"x-forwarded-for", told.encode()),)
+    assert str(TrustedProxies(["10.0.0.0/8"]).of_request(PROXY, headers)) == address
+    assert str(TrustedProxies([]).of_request(PROXY, headers)) == PROXY
