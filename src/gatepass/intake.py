@@ -9,6 +9,7 @@ from gatepass.adapt.profile import untyped
 from gatepass.adapt.rerank import is_question
 from gatepass.admission.cors import is_preflight, shut_out
 from gatepass.admission.doors import may_use, permit_operation
+from gatepass.admission.model_access import permit_members
 from gatepass.call import Call, Client, Inbound, Operation, Surface, header
 from gatepass.context import RequestContext
 from gatepass.errors import (
@@ -37,14 +38,14 @@ NO_OPERATION, PREFLIGHT = "none", "preflight"
 def unserved(context: RequestContext, in_path: str | None, fault: MethodNotAllowed | UnknownPath) -> GatepassError:
     """What to tell a client for whose path and method there is no operation; `in_path` is the profile in its path.
 
-    Raises ForbiddenHost, ForbiddenOrigin and UnknownPath where a browser's page is not to hear that.
+    Raises ForbiddenPeer, ForbiddenHost, ForbiddenOrigin and UnknownPath where the client is not to hear that.
     """
     inbound, gate = context.inbound, context.gate
+    gate.doors.check_page(inbound)
     if isinstance(fault, UnknownPath):
         return _nowhere(context, in_path)
     if not is_preflight(inbound.method, inbound.headers):
         return fault
-    gate.doors.check_page(inbound)
     chosen(gate.profiles, in_path, None)
     return shut_out(inbound.headers, in_path)
 
@@ -75,6 +76,7 @@ def decoded(context: RequestContext, found: Match, body: bytes) -> Call:
         )
     else:
         call = decode(inbound, operation, body, context.caller.name)
+        permit_members(context.caller, body)
         if not call.model:
             call = _unnamed(context, call)
     if found.at_root and not is_question(body):

@@ -26,8 +26,13 @@ _COMMA = re.compile(rb"[ \t\n\r]*+,?[ \t\n\r]*+")
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"')
 _SCALAR = re.compile(rb"[^ \t\n\r,\]}]++")
 _MARK = re.compile(rb'["{}\[\]]')
-_ESCAPED_LETTER = re.compile(rb"\\u00(?:5[fF]|6[1-9a-fA-F]|7[0-9aA])")
-"""`_` and the letters from a to z: as much as the names that gatepass looks for can be escaped."""
+_ESCAPED_LETTER = re.compile(rb"\\u(?:00(?:4[1-9a-fA-F]|5[0-9aAfF]|6[1-9a-fA-F]|7[0-9aA])|017[fF]|013[01]|212[aA])")
+"""`_` and the letters, also those of FOLDED: as much as the names that gatepass looks for can be escaped."""
+FOLDED = {"\u017f": "s", "\u212a": "k", "\u0131": "i", "\u0130": "i"}
+"""Letters beyond ASCII that readers without regard to case take for one of ASCII: the first two by Unicode's simple
+case folding, as Go's encoding/json does, the last two Java."""
+_FOLDED_BYTES = tuple(letter.encode() for letter in FOLDED)
+_FOLDING = str.maketrans(FOLDED)
 
 SMALL_BYTES = 4096
 """Such a text is searched as it is."""
@@ -150,6 +155,28 @@ def at_most_once(text: bytes, names: Sequence[bytes]) -> bool:
     return not _may_spell(text)
 
 
+def is_plain(text: bytes, once: Sequence[bytes], never: Sequence[bytes]) -> bool:
+    """True only where, in any case, each of `once` stands in `text` once at most and each of `never` not at all.
+
+    They are names as in `at_most_once`. Letters that fold into one of ASCII count as that letter.
+    """
+    if len(text) > SMALL_BYTES:
+        text = _thinned(text)
+    lowered = text.lower()
+    for name in once:
+        if lowered.count(name) > 1:
+            return False
+    for name in never:
+        if lowered.find(name) >= 0:
+            return False
+    return not (_may_spell(text) if text.isascii() else _may_fold(text))
+
+
+def folded(name: str) -> str:
+    """`name` as readers without regard to case compare it."""
+    return (name if name.isascii() else name.translate(_FOLDING)).lower()
+
+
 def any_of(*names: str) -> re.Pattern[bytes]:
     """What `may_name` looks for."""
     return re.compile(b'"(?:%b)"' % "|".join(names).encode())
@@ -161,6 +188,13 @@ def may_name(text: bytes, names: re.Pattern[bytes]) -> bool:
     if len(text) > SMALL_BYTES:
         text = _thinned(text)
     return names.search(text) is not None or _may_spell(text)
+
+
+def may_name_in_any_case(text: bytes, names: re.Pattern[bytes]) -> bool:
+    """As `may_name` for readers without regard to case; `names` are in lower case."""
+    if len(text) > SMALL_BYTES:
+        text = _thinned(text)
+    return names.search(text.lower()) is not None or _may_fold(text)
 
 
 def value_span(text: bytes, quoted: bytes) -> tuple[int, int]:
@@ -265,4 +299,9 @@ def _thinned(text: bytes) -> bytes:
 
 def _may_spell(text: bytes) -> bool:
     """Whether a name may stand in `text` in escapes."""
-    return _BACKSLASH in text and text.find(b"\\u00") >= 0 and _ESCAPED_LETTER.search(text) is not None
+    return _BACKSLASH in text and text.find(b"\\u") >= 0 and _ESCAPED_LETTER.search(text) is not None
+
+
+def _may_fold(text: bytes) -> bool:
+    """Whether a name may stand in `text` in escapes, or with a letter that folds into one of ASCII."""
+    return _may_spell(text) or any(text.find(letter) >= 0 for letter in _FOLDED_BYTES)

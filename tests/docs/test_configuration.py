@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 
+from gatepass.admission.model_access import DESTINATIONS, MODELS, NESTED
 from gatepass.config.checks import PLANNED
 from gatepass.config.variables import NAMES, SECRETS
 from gatepass.config.wording import Setting, all_settings
@@ -105,3 +106,8 @@ def test_what_is_not_built_yet_is_named():
     section = TEXT.partition("## Not built yet")[2]
     for pattern in PLANNED:
         assert pattern[-1] in section.replace("the dialects", "dialect").replace("the types", "type")
+
+
+def test_the_members_that_a_limited_key_may_not_use_freely_are_listed():
+    access = TEXT.partition("\n## `access`\n")[2].partition("\n## ")[0]
+    assert [name for name in sorted(MODELS | DESTINATIONS | NESTED) if f"`{name}`" not in access] == []

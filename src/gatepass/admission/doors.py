@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from fnmatch import fnmatchcase
-from urllib.parse import urlsplit
+from ipaddress import ip_address
 
 from gatepass.admission.cors import shown_origin
 from gatepass.admission.json_key import unwrapped_key
@@ -57,11 +57,12 @@ class Doors:
             raise InvalidApiKey("This API key is not known to gatepass. Check the client's API key setting.")
         return caller
 
-    def check_page(self, inbound: Inbound) -> None:
+    def check_page(self, inbound: Inbound, *, from_anywhere: bool = False) -> None:
         """Raises ForbiddenHost and ForbiddenOrigin where no page of that origin may get any answer, with or without
-        a key: a gatepass without keys opens to none by a profile."""
+        a key: a gatepass without keys opens to none by a profile. With `from_anywhere` other machines may ask (their
+        probes name this one by its address); else raises ForbiddenPeer for them."""
         if not self.wants_key:
-            check_host_and_origin(inbound)
+            check_host_and_origin(inbound, from_anywhere=from_anywhere)
 
     def _wrapped(self, presented: str, now: float, in_path: str | None) -> AccessKey | None:
         """The caller whose key stands inside a JSON object, where its profile takes it out of there."""
@@ -85,23 +86,31 @@ def check_local(inbound: Inbound, *, takes_form: bool = False) -> None:
         raise UnsupportedMediaType("Send the body as `content-type: application/json`.")
 
 
-def check_host_and_origin(inbound: Inbound) -> None:
-    if not is_loopback(inbound.peer):
+def check_host_and_origin(inbound: Inbound, *, from_anywhere: bool = False) -> None:
+    """Raises ForbiddenPeer, ForbiddenHost, ForbiddenOrigin; `from_anywhere` as in `Doors.check_page`."""
+    is_near = is_loopback(inbound.peer)
+    if not is_near and not from_anywhere:
         raise ForbiddenPeer(
             f"Without keys gatepass serves clients on the same machine only, and this one is at"
             f" {inbound.peer or 'an unknown address'}. Set access.keys (see `gatepass keys new`) to serve others."
         )
-    hosts = [value for name, value in inbound.headers if name == b"host"]
-    if len(hosts) != 1 or not is_loopback(_host_of(hosts[0])):
+    hosts = [_host_of(value) for name, value in inbound.headers if name == b"host"]
+    if len(hosts) != 1 or not (is_loopback(hosts[0]) or (not is_near and _is_address(hosts[0]))):
         raise ForbiddenHost(
             "Without keys gatepass answers to localhost only. Set access.keys (see `gatepass keys new`) to open it."
         )
-    for name, value in inbound.headers:
-        if name == b"origin" and not is_loopback(_origin_host(value)):
+    origins = [value for name, value in inbound.headers if name == b"origin"]
+    for value in origins:
+        if not _is_local_page(value):
             raise ForbiddenOrigin(
                 "CORS: without keys gatepass serves no pages of other origins, and this one is of"
                 f" {shown_origin(value)}. Set access.keys, and add that origin to profiles.NAME.cors_origins."
             )
+    if not origins and any(name == b"sec-fetch-site" and value not in _OWN_PAGES for name, value in inbound.headers):
+        raise ForbiddenOrigin(
+            "Without keys gatepass serves no pages of other sites, and the browser says (Sec-Fetch-Site) that one sent"
+            " this request. Set access.keys (see `gatepass keys new`) to serve others."
+        )
 
 
 def permit(caller: AccessKey, model: str) -> None:
@@ -131,11 +140,18 @@ def _host_of(value: bytes) -> str:
     return (found["v6"] or found["name"]).decode("ascii") if found else ""
 
 
-def _origin_host(value: bytes) -> str:
+def _is_local_page(origin: bytes) -> bool:
+    """Whether an Origin is that of a page which a web server on this machine has served, and no extension's."""
+    scheme, _, host = origin.partition(b"://")
+    return scheme in (b"http", b"https") and is_loopback(_host_of(host))
+
+
+def _is_address(host: str) -> bool:
     try:
-        return urlsplit(value.decode("latin-1")).hostname or ""
+        ip_address(host)
     except ValueError:
-        return ""
+        return False
+    return True
 
 
 def _media_type(headers: Headers) -> bytes:

@@ -44,17 +44,20 @@ def page_paths(base_path: str) -> frozenset[str]:
 def ops_routes(current: Callable[[], Gate], base_path: str, peers: Peers | None = None) -> list[PageRoute]:
     """The routes of the pages, which tell of all `peers`. `current` returns the Gate, or raises NotStarted."""
 
-    async def healthz(_: Request) -> Response:
-        current()
+    async def healthz(request: Request) -> Response:
+        _check_page(request, current())
         return JSONResponse({"status": "ok"})
 
-    async def readyz(_: Request) -> Response:
+    async def readyz(request: Request) -> Response:
         """Says only ready or not: who asks need not be known, so nothing is told of the reason."""
-        ready = current().ready
+        gate = current()
+        _check_page(request, gate)
+        ready = gate.ready
         return JSONResponse({"ready": ready}, status_code=200 if ready else UNREADY)
 
     async def metrics(request: Request) -> Response:
         gate = current()
+        _check_page(request, gate)
         if not gate.config.access.metrics_open and (refused := _refused(request, gate)):
             return refused
         shown = gate.metrics.exposition() if peers is None else await peers.exposition()
@@ -97,10 +100,18 @@ def _refused(request: Request, gate: Gate) -> Response | None:
 
 def _admitted(request: Request, gate: Gate) -> AccessKey | Response:
     """Who asks, or the answer to somebody without a known key."""
-    headers = tuple(request.headers.raw)
-    peer = peer_in(request.scope, only_direct=not gate.doors.wants_key)
     try:
-        return gate.doors.admit(Inbound("", "GET", request.url.path, headers, peer, gate.clock.now()))
+        return gate.doors.admit(_inbound(request, gate))
     except GatepassError as error:
         shown = {name.decode(): value.decode() for name, value in error_headers(error)}
         return Response(error_body(error), error.http_status, shown)
+
+
+def _check_page(request: Request, gate: Gate) -> None:
+    """Raises ForbiddenHost and ForbiddenOrigin for a page of a foreign name or origin, where there are no keys."""
+    gate.doors.check_page(_inbound(request, gate), from_anywhere=True)
+
+
+def _inbound(request: Request, gate: Gate) -> Inbound:
+    peer = peer_in(request.scope, only_direct=not gate.doors.wants_key)
+    return Inbound("", "GET", request.url.path, tuple(request.headers.raw), peer, gate.clock.now())

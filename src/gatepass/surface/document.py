@@ -10,7 +10,7 @@ import msgspec
 
 from gatepass.asked import Asked, count_of
 from gatepass.errors import InvalidJson, InvalidRequest
-from gatepass.jsontext import Member, Walk, at_most_once
+from gatepass.jsontext import Member, Walk, folded, is_plain
 from gatepass.surface.nesting import is_deeper
 
 MAX_DEPTH = 64
@@ -20,8 +20,9 @@ LISTED_BYTES = 128 * 1024
 BEGINNING_BYTES = 1024
 """So much of a body is looked at for a list of texts."""
 
-ROUTING = ("model", "stream")
-"""What gatepass decides by. Two parsers that read different values here would part ways."""
+ROUTING = ("model", "stream", "n")
+"""What gatepass decides by. Two parsers that read different values here would part ways. Go's encoding/json, and with
+it Ollama, one-api and new-api, reads names without regard to case and takes the last."""
 
 
 class _Top(msgspec.Struct, gc=False):
@@ -43,8 +44,13 @@ class _TopOfInputs(_Top, gc=False, kw_only=True):
 _TOP = msgspec.json.Decoder(_Top)
 _TOP_OF_INPUTS = msgspec.json.Decoder(_TopOfInputs)
 _TEXTS = re.compile(rb'"input"[ \t\r\n]*:[ \t\r\n]*\[[ \t\r\n]*"')
-_ROUTING = (b'"model"', b'"stream"')
-_MODEL = _ROUTING[:1]
+_PLAIN = tuple(f'"{name}"'.encode() for name in ROUTING)
+_NAMES = tuple(
+    tuple(tuple(name for bit, name in enumerate(_PLAIN) if bool(absent & 1 << bit) is away) for away in (False, True))
+    for absent in range(1 << len(_PLAIN))
+)
+"""Which of them a body holds and which it does not, by the sum of 1 << index of the absent ones."""
+_UNSET = msgspec.UNSET
 _AT_BYTE = re.compile(r" \(byte (\d+)\)\Z")
 _HALF_PAIR = ("unexpected end of hex escape", "invalid utf-16 surrogate pair")
 """How msgspec puts it; within six bytes of the end it speaks of truncated data instead."""
@@ -66,7 +72,7 @@ class Document(msgspec.Struct, frozen=True, gc=False):
         """`asks_vectors`: it is an embeddings request, so `asked` is read too where that costs nothing.
 
         Raises InvalidJson for what is no JSON object in UTF-8, or nested deeper than 64, and
-        InvalidRequest where `model` or `stream` stands twice or is spelled with escapes.
+        InvalidRequest where a member of ROUTING stands twice, in another case, or is spelled with escapes.
         """
         if not body.isascii():
             _check_utf8(body)
@@ -74,7 +80,7 @@ class Document(msgspec.Struct, frozen=True, gc=False):
         if is_deeper(body, MAX_DEPTH):
             raise _too_deep()
         model, stream, n = top.model, top.stream, top.n
-        if not at_most_once(body, _MODEL if stream is msgspec.UNSET else _ROUTING):
+        if not is_plain(body, *_NAMES[(model is _UNSET) + 2 * (stream is _UNSET) + 4 * (n is _UNSET)]):
             _check_routing_names(body)
         return cls(
             body,
@@ -146,15 +152,20 @@ def _too_deep() -> InvalidJson:
 
 
 def _check_routing_names(body: bytes) -> None:
-    listed = [member for member in Walk(body).members() if member.name in ROUTING]
-    for name, plain in zip(ROUTING, _ROUTING, strict=True):
-        _check_spelling(body, plain, [member for member in listed if member.name == name])
+    listed: dict[str, list[Member]] = {name: [] for name in ROUTING}
+    for member in Walk(body).members():
+        if (name := folded(member.name)) in listed:
+            listed[name].append(member)
+    for name, plain in zip(ROUTING, _PLAIN, strict=True):
+        _check_spelling(body, name, plain, listed[name])
 
 
-def _check_spelling(body: bytes, plain: bytes, listed: list[Member]) -> None:
+def _check_spelling(body: bytes, name: str, plain: bytes, listed: list[Member]) -> None:
+    if other := next((member.name for member in listed if member.name != name), None):
+        raise InvalidRequest(
+            f"The body holds `{other}`, which some servers read as `{name}`; send `{name}` alone.", param=name
+        )
     if len(listed) > 1:
-        name = listed[0].name
         raise InvalidRequest(f"The body holds `{name}` {len(listed)} times; send it once.", param=name)
     if listed and not body.startswith(plain, listed[0].start):
-        name = listed[0].name
         raise InvalidRequest(f"The body spells `{name}` with escapes; send it in plain letters.", param=name)

@@ -39,8 +39,8 @@ def test_without_keys_an_operation_of_forms_takes_one_from_this_machine(site):
     ("headers", "takes_form", "refusal"),
     [
         ((HOST, FORM), False, UnsupportedMediaType),
-        ((HOST, FORM, (b"sec-fetch-site", b"cross-site")), True, UnsupportedMediaType),
-        ((HOST, FORM, (b"sec-fetch-site", b"same-site")), True, UnsupportedMediaType),
+        ((HOST, FORM, (b"sec-fetch-site", b"cross-site")), True, ForbiddenOrigin),
+        ((HOST, FORM, (b"sec-fetch-site", b"same-site")), True, ForbiddenOrigin),
         ((HOST, FORM, (b"origin", b"https://evil.example")), True, ForbiddenOrigin),
         ((HOST, (b"content-type", b"text/plain")), True, UnsupportedMediaType),
     ],

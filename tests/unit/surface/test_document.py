@@ -186,7 +186,7 @@ def test_a_routing_member_in_escapes_is_refused(body, name):
         b'{"model":"model","stream":true,"user":"stream"}',
         b'{"model":"m","text":"he said \\"model"}',
         b'{"model":"m","text":"\\u0060code\\u0060 \\u006d","model_type":"\\u006dodel"}',
-        b'{"model":"m","Model":"x","STREAM":1}',
+        b'{"model":"m","tools":[{"Model":"x","STREAM":1,"stream":2}],"user":"N"}',
     ],
 )
 def test_the_same_names_elsewhere_are_no_twins(body):

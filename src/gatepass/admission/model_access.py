@@ -1,0 +1,102 @@
+"""What a request names beside its model: other models, destinations and credentials, for keys that cover some models.
+
+An upstream may be a gateway itself. LiteLLM, OpenRouter and others take the model of a fallback, the URL of another
+server or a key for it from members of the body.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from gatepass.admission.doors import may_use
+from gatepass.config.access import AccessKey
+from gatepass.errors import ModelNotAllowed
+from gatepass.jsontext import Walk, any_of, folded, may_name_in_any_case, string
+
+MODELS = frozenset(
+    (
+        *("models", "model_name", "engine", "deployment", "deployment_id", "azure_deployment"),
+        *("fallbacks", "fallback_models", "default_fallbacks", "context_window_fallbacks", "content_policy_fallbacks"),
+    )
+)
+"""Members with the name of a model, several of them, or objects with a `model` or with lists of models."""
+DESTINATIONS = frozenset(
+    (
+        *("api_base", "base_url", "api_url", "endpoint", "azure_endpoint", "server_url", "custom_llm_provider"),
+        *("api_key", "api_keys", "azure_ad_token", "authorization", "headers", "extra_headers", "api_type"),
+        *("litellm_params", "litellm_credential_name", "model_list", "user_config", "router_settings_override"),
+        *("aws_access_key_id", "aws_secret_access_key", "aws_session_token", "aws_bedrock_runtime_endpoint"),
+        *("aws_role_name", "aws_profile_name", "aws_sts_endpoint", "aws_web_identity_token"),
+        *("vertex_credentials", "vertex_project", "vertex_location", "vertex_ai_credentials"),
+    )
+)
+"""Members with the place of another server, with a credential for it, or with whole configurations of both."""
+NESTED = frozenset(("extra_body",))
+"""Members whose own members some servers move to the top level."""
+
+_MODEL, _TOOLS = "model", "tools"
+_ANY = any_of(*sorted(MODELS | DESTINATIONS | NESTED | {_TOOLS}))
+
+
+def permit_members(caller: AccessKey, body: bytes) -> None:
+    """Raises ModelNotAllowed where `body`, which a parser has accepted, names what the caller's key does not cover.
+
+    `model` itself is `permit`'s. Names count without regard to case, and every repetition of one counts.
+    """
+    if caller.models is not None and may_name_in_any_case(body, _ANY):
+        _permit_object(caller, Walk(body), 0, is_top=True)
+
+
+def _permit_object(caller: AccessKey, walk: Walk, at: int, *, is_top: bool = False) -> None:
+    for member in walk.members(at):
+        name = folded(member.name)
+        if name in DESTINATIONS:
+            raise ModelNotAllowed(
+                f"The caller {caller.name!r} may use some models only, and {member.name!r} may name another server or"
+                " credential. Leave it out.",
+                param=name,
+            )
+        if name in MODELS or (name == _MODEL and not is_top):
+            _permit_all(caller, name, _models_in(caller, walk, member.value))
+        elif name == _TOOLS:
+            _permit_all(caller, "tools", _models_of_tools(walk, member.value))
+        elif name in NESTED and walk.text.startswith(b"{", member.value):
+            _permit_object(caller, walk, member.value)
+
+
+def _permit_all(caller: AccessKey, member: str, models: Iterator[str]) -> None:
+    for model in models:
+        if not may_use(caller, model):
+            raise ModelNotAllowed(
+                f"The caller {caller.name!r} may not use the model {model[:200]!r}, which `{member}` names.",
+                param=member,
+            )
+
+
+def _models_in(caller: AccessKey, walk: Walk, at: int) -> Iterator[str]:
+    """The models in the value at `at`: a name, a list of such values, or an object with a `model`, or with lists of
+    models by any name. What else an object with a `model` names is checked on the way."""
+    sign = walk.text[at : at + 1]
+    if sign == b'"':
+        yield string(walk.text[at : walk.value_end(at)])
+    elif sign == b"[":
+        for start, _ in walk.elements(at):
+            yield from _models_in(caller, walk, start)
+    elif sign == b"{":
+        listed = list(walk.members(at))
+        if any(folded(member.name) == _MODEL for member in listed):
+            _permit_object(caller, walk, at)
+            return
+        for member in listed:
+            yield from _models_in(caller, walk, member.value)
+
+
+def _models_of_tools(walk: Walk, at: int) -> Iterator[str]:
+    """The `model` of each tool, as that of OpenAI's image_generation."""
+    if not walk.text.startswith(b"[", at):
+        return
+    for start, _ in walk.elements(at):
+        if walk.text.startswith(b"{", start):
+            for member in walk.members(start):
+                if folded(member.name) == _MODEL and walk.text.startswith(b'"', member.value):
+                    yield string(walk.text[member.value : member.end])

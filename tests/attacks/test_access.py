@@ -1,0 +1,332 @@
+"""Who may come in, and what a request may name: the access check reads what the upstream reads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from urllib.parse import urlsplit
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from starlette.testclient import TestClient
+
+from gatepass import Config, create_app
+from gatepass.admission.doors import Doors, may_use
+from gatepass.admission.model_access import DESTINATIONS, MODELS, permit_members
+from gatepass.call import Inbound
+from gatepass.config.access import AccessKey
+from gatepass.config.checks import open_doors
+from gatepass.config.url import is_loopback
+from gatepass.errors import ForbiddenHost, ForbiddenOrigin, GatepassError
+from gatepass.jsontext import FOLDED
+from gatepass.surface.document import ROUTING, Document
+from tests.attacks import generated
+from tests.attacks.conftest import Attack
+
+CONFIG = Config.model_validate({"upstreams": {"u": {"base_url": "http://127.0.0.1:9/v1"}}})
+LIMITED = AccessKey(name="bot", hash="sha256:" + "0" * 64, models=["gpt-a"])
+SECRET = "gpt-secret"
+
+# --- members ---------------------------------------------------------------------------------------------------------
+
+_OTHERS = {
+    letter: [other for other, same in FOLDED.items() if same == letter and other in "\u017f\u212a"] for letter in "sk"
+}
+
+
+@st.composite
+def spelled(draw: st.DrawFn, name: str) -> str:
+    """A member's name, quotes included, that some reader takes for `name`: other case, folding letters, escapes."""
+    letters = []
+    for letter in name:
+        written = draw(st.sampled_from([letter, letter.upper(), *_OTHERS.get(letter, ())]))
+        letters.append(f"\\u{ord(written):04x}" if draw(st.integers(0, 5)) == 0 else written)
+    return f'"{"".join(letters)}"'
+
+
+PADDING = st.sampled_from(
+    ["", '"user":"u",', '"messages":[{"role":"user","content":"Model"}],', '"x":"' + "é" * 3000 + '",']
+)
+
+
+@st.composite
+def two_readings(draw: st.DrawFn) -> bytes:
+    """A body with `gpt-a` as its model by one reader and something else by another one."""
+    name = draw(st.sampled_from(ROUTING))
+    value = {"model": f'"{SECRET}"', "stream": "true", "n": "7"}[name]
+    first = '"model":"gpt-a"' + ("" if name == "model" else f',"{name}":{ {"stream": "false", "n": "1"}[name] }')
+    second = f"{draw(spelled(name))}:{value}"
+    members = [first, second] if draw(st.booleans()) else [second, first]
+    return f"{{{draw(PADDING)}{','.join(members)}}}".encode()
+
+
+def routed_by(body: bytes) -> bool:
+    """Whether gatepass routes `body`: it is not refused."""
+    try:
+        Document.read(body)
+    except GatepassError:
+        return False
+    return True
+
+
+TWO_READINGS = (
+    b'{"model":"gpt-a","Model":"gpt-secret"}',
+    b'{"model":"gpt-a","model":"gpt-secret"}',
+    b'{"model":"gpt-a","\\u004dodel":"gpt-secret"}',
+    b'{"model":"gpt-a","\\u006dodel":"gpt-secret"}',
+    '{"model":"gpt-a","\u017ftream":true}'.encode(),
+    b'{"model":"gpt-a","\\u017ftream":true}',
+    b'{"MODEL":"gpt-secret"}',
+    b'{"model":"gpt-a","N":7}',
+)
+
+
+@pytest.mark.attack("access: two readings of a member")
+@generated
+@given(two_readings())
+def test_a_body_that_reads_differently_is_refused(attack: Attack, body: bytes) -> None:
+    attack.cases += 1
+    with attack.on_loop():
+        routed = routed_by(body)
+    attack.check(not routed, body)
+
+
+@pytest.mark.attack("access: two readings of a member")
+@pytest.mark.parametrize("body", TWO_READINGS)
+def test_kept_bodies_that_read_differently_are_refused(attack: Attack, body: bytes) -> None:
+    attack.cases += 1
+    attack.check(not routed_by(body), body)
+
+
+def test_a_check_that_minds_case_lets_two_readings_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gatepass.surface.document.is_plain", lambda *_: True)
+    assert all(map(routed_by, TWO_READINGS))
+
+
+@st.composite
+def naming(draw: st.DrawFn) -> bytes:
+    """A body whose model is `gpt-a`, and that names SECRET, another server or a credential somewhere else."""
+    place = draw(st.sampled_from(["models", "object", "mapping", "tools", "destination"]))
+    nested_in = draw(st.sampled_from(["", "", "extra_body"]))
+    name = draw(st.sampled_from(sorted(MODELS)))
+    if place == "models":
+        member = f"{draw(spelled(name))}:{draw(st.sampled_from([json.dumps(SECRET), json.dumps(['gpt-a', [SECRET]])]))}"
+    elif place == "object":
+        twice = draw(st.sampled_from(["", '"model":"gpt-a",']))
+        member = f'{draw(spelled(name))}:[{{{twice}{draw(spelled("model"))}:"{SECRET}"}}]'
+    elif place == "mapping":
+        member = f'{draw(spelled(name))}:[{{"gpt-a":["gpt-a","{SECRET}"]}}]'
+    elif place == "tools":
+        member = f'{draw(spelled("tools"))}:[{{"type":"image_generation",{draw(spelled("model"))}:"{SECRET}"}}]'
+    else:
+        value = draw(st.sampled_from(['"x"', "{}", "null"]))
+        member = f"{draw(spelled(draw(st.sampled_from(sorted(DESTINATIONS)))))}:{value}"
+    if nested_in:
+        member = f"{draw(spelled(nested_in))}:{{{member}}}"
+    members = ['"model":"gpt-a"', member]
+    return f"{{{draw(PADDING)}{','.join(draw(st.permutations(members)))}}}".encode()
+
+
+def permitted(body: bytes, caller: AccessKey = LIMITED) -> bool:
+    try:
+        permit_members(caller, body)
+    except GatepassError:
+        return False
+    return True
+
+
+NAMING = (
+    b'{"model":"gpt-a","fallbacks":["gpt-secret"]}',
+    b'{"model":"gpt-a","fallbacks":[{"model":"gpt-a","fallbacks":["gpt-secret"]}]}',
+    b'{"model":"gpt-a","fallbacks":[{"model":"gpt-a","api_base":"https://evil.example"}]}',
+    b'{"model":"gpt-a","models":{"x":{"y":["gpt-secret"]}}}',
+    b'{"model":"gpt-a","tools":[{"model":"gpt-a","model":"gpt-secret"}]}',
+    b'{"model":"gpt-a","extra_body":{"model":"gpt-secret"}}',
+    b'{"model":"gpt-a","API_KEY":"k"}',
+    '{"model":"gpt-a","ap\u0131_base":"https://evil.example"}'.encode(),
+)
+
+
+@pytest.mark.attack("access: models named elsewhere")
+@generated
+@given(naming())
+def test_a_limited_key_reaches_no_other_model_or_server(attack: Attack, body: bytes) -> None:
+    attack.cases += 1
+    with attack.on_loop():
+        passes = permitted(body)
+    attack.check(not passes, body)
+    assert permitted(body, LIMITED.model_copy(update={"models": None}))
+
+
+@pytest.mark.attack("access: models named elsewhere")
+@pytest.mark.parametrize("body", NAMING)
+def test_kept_bodies_name_no_other_model_or_server(attack: Attack, body: bytes) -> None:
+    attack.cases += 1
+    attack.check(not permitted(body), body)
+
+
+def test_a_check_that_covers_everything_lets_other_models_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gatepass.admission.model_access.may_use", lambda *_: True)
+    assert permitted(NAMING[0])
+    assert not may_use(LIMITED, SECRET)
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        '"models":["gpt-a"],"fallbacks":[{"model":"gpt-a"},{"gpt-a":["gpt-a"]}]',
+        '"tools":[{"type":"function","function":{"name":"f","parameters":{"properties":{"model":{"enum":["b"]}}}}}]',
+        '"messages":[{"role":"user","content":"api_base: x, \\"api_key\\""}],"fallbacks":null,"tools":null',
+        '"metadata":{"api_key":"mine","models":["b"]},"extra_body":{"top_k":1}',
+    ],
+)
+def test_a_limited_key_may_name_its_own_models_and_what_is_none(members: str) -> None:
+    assert permitted(f'{{"model":"gpt-a",{members}}}'.encode())
+
+
+# --- pages -----------------------------------------------------------------------------------------------------------
+
+LOCAL_HOSTS = ["localhost:8080", "127.0.0.1", "[::1]:8080"]
+FOREIGN_HOSTS = [
+    "evil.example",
+    "localhost.evil.example",
+    "127.0.0.1.evil.example:8080",
+    "10.0.0.5",
+    "",
+    "localhost@evil.example",
+]
+LOCAL_ORIGINS = ["http://localhost:3000", "https://127.0.0.1", "http://[::1]:5173"]
+FOREIGN_ORIGINS = [
+    *("null", "https://evil.example", "moz-extension://localhost", "chrome-extension://127.0.0.1", "file://localhost"),
+    *(
+        "http://localhost@evil.example",
+        "http://evil.example:80@localhost",
+        "://localhost",
+        "localhost",
+        "HTTP://localhost",
+    ),
+]
+OWN_SITES, FOREIGN_SITES = ["none", "same-origin"], ["cross-site", "same-site", "Cross-Site", "future-site"]
+
+
+@st.composite
+def heads(draw: st.DrawFn) -> tuple[list[tuple[bytes, bytes]], bool]:
+    """The head of a browser's request, and whether a foreign page has sent it or a foreign name is in it."""
+    hosts = draw(st.lists(st.sampled_from([*LOCAL_HOSTS * 3, *FOREIGN_HOSTS]), min_size=0, max_size=2))
+    origins = draw(st.lists(st.sampled_from([*LOCAL_ORIGINS * 3, *FOREIGN_ORIGINS]), max_size=2))
+    sites = draw(st.lists(st.sampled_from([*OWN_SITES * 2, *FOREIGN_SITES]), max_size=2))
+    is_foreign = len(hosts) != 1 or hosts[0] in FOREIGN_HOSTS or any(origin in FOREIGN_ORIGINS for origin in origins)
+    is_foreign = is_foreign or (not origins and any(site in FOREIGN_SITES for site in sites))
+    named = [
+        *(("host", host) for host in hosts),
+        *(("origin", one) for one in origins),
+        *(("sec-fetch-site", one) for one in sites),
+    ]
+    return [(name.encode(), value.encode()) for name, value in draw(st.permutations(named))], is_foreign
+
+
+def answers(doors: Doors, headers: list[tuple[bytes, bytes]], peer: str = "127.0.0.1") -> bool:
+    try:
+        doors.check_page(Inbound("id", "GET", "/status", tuple(headers), peer, 0.0), from_anywhere=True)
+    except (ForbiddenHost, ForbiddenOrigin):
+        return False
+    return True
+
+
+@pytest.mark.attack("access: foreign pages without keys")
+@generated
+@given(heads())
+def test_a_foreign_page_gets_no_answer(attack: Attack, head: tuple[list[tuple[bytes, bytes]], bool]) -> None:
+    attack.cases += 1
+    headers, is_foreign = head
+    with attack.on_loop():
+        answered = answers(Doors(CONFIG), headers)
+    attack.check(answered is not is_foreign, head)
+
+
+def test_doors_with_a_key_let_foreign_pages_ask() -> None:
+    keyed = CONFIG.model_copy(update={"access": CONFIG.access.model_copy(update={"keys": [LIMITED]})})
+    assert answers(Doors(keyed), [(b"host", b"evil.example"), (b"origin", b"null")])
+
+
+def test_a_probe_names_this_machine_by_its_address() -> None:
+    doors = Doors(CONFIG)
+    assert answers(doors, [(b"host", b"10.0.0.5:8080")], peer="10.0.0.1")
+    assert not answers(doors, [(b"host", b"10.0.0.5:8080")])
+    assert not answers(doors, [(b"host", b"evil.example")], peer="10.0.0.1")
+
+
+PAGES = ["/healthz", "/readyz", "/metrics", "/status", "/learned", "/v1/models", "/nowhere", "/v1/chat/completions"]
+HEADS = [
+    {"host": "evil.example"},
+    {"host": "localhost", "origin": "moz-extension://localhost"},
+    {"host": "localhost", "origin": "null"},
+    {"host": "localhost", "sec-fetch-site": "cross-site"},
+    {"host": "localhost", "sec-fetch-site": "same-site"},
+]
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[TestClient]:
+    with TestClient(create_app(CONFIG), client=("127.0.0.1", 5000)) as client:
+        yield client
+
+
+@pytest.mark.attack("access: foreign pages without keys")
+@pytest.mark.parametrize("page", PAGES)
+def test_no_page_at_all_answers_one(attack: Attack, client: TestClient, page: str) -> None:
+    assert client.get(page, headers={"host": "localhost"}).status_code != 403
+    for headers in HEADS:
+        attack.cases += 1
+        answer = client.get(page, headers=headers)
+        attack.check(
+            answer.status_code == 403 and answer.json()["error"]["code"].startswith("forbidden_"), (page, headers)
+        )
+
+
+# --- plain HTTP ------------------------------------------------------------------------------------------------------
+
+HOSTS = ["127.0.0.1:9", "localhost", "[::1]", "llm.example", "10.0.0.5", "127.0.0.1.evil.example", "[fe80::1]"]
+PROXIES = [
+    None,
+    *(f"{scheme}://{host}:3128" for scheme in ("http", "https") for host in ("localhost", "[::1]", "proxy.example")),
+]
+BLOCKS: list[tuple[str, str, dict[str, object]]] = [
+    ("upstreams", "base_url", {"credential": "c"}),
+    ("upstreams", "base_url", {"headers": {"x-key": "k"}}),
+    ("credentials", "token_url", {}),
+    ("credentials", "issuer", {}),
+    ("credentials", "url", {}),
+    ("credentials", "base_url", {}),
+    ("credentials", "sts_url", {}),
+]
+
+
+def is_private(url: str, proxy: str | None) -> bool:
+    """Whether nobody beyond this machine can read what goes to `url`: written apart from the code that it checks."""
+    hops = [urlsplit(url).hostname, *([urlsplit(proxy).hostname] if proxy is not None else [])]
+    return url.startswith("https://") or all(host in ("127.0.0.1", "localhost", "::1") for host in hops)
+
+
+def refused(block: str, setting: str, more: dict[str, object], url: str, proxy: str | None) -> bool:
+    network = {} if proxy is None else {"network": {"proxy": proxy}}
+    return bool(list(open_doors({block: {"x": {setting: url, **more, **network}}})))
+
+
+@pytest.mark.attack("access: secrets over plain HTTP")
+@generated
+@given(st.sampled_from(BLOCKS), st.sampled_from(["http", "https"]), st.sampled_from(HOSTS), st.sampled_from(PROXIES))
+@example(BLOCKS[0], "http", "127.0.0.1:9", "http://proxy.example:3128")
+def test_no_secret_leaves_the_machine_in_plain(
+    attack: Attack, block: tuple[str, str, dict[str, object]], scheme: str, host: str, proxy: str | None
+) -> None:
+    attack.cases += 1
+    url = f"{scheme}://{host}/v1"
+    attack.check(refused(*block, url, proxy) is not is_private(url, proxy), (block, url, proxy))
+
+
+def test_a_check_that_looks_at_the_host_alone_lets_a_proxy_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    host_alone: Callable[..., bool] = lambda url, _=None: not is_loopback(urlsplit(url).hostname or "")  # noqa: E731
+    monkeypatch.setattr("gatepass.config.checks.crosses_network_in_plain", host_alone)
+    assert not refused(*BLOCKS[0], "http://127.0.0.1:9/v1", "http://proxy.example:3128")
