@@ -204,8 +204,12 @@ class ExecSource:
             own.learn(value or "")
         born_s, wall_s = self._clock.now(), self._clock.wall()
         finished = await self._finished(own.mask)
-        minted = read_document(_text(finished.stdout), self._terms(), Moments(wall_s), own.mask)
-        return minted.token(born_s)
+        settings, printed = self._settings, f"what {self._program} prints"
+        paths, credential = settings.reply, self._name
+        if settings.exec_credential is not None:
+            paths, credential = EXEC_CREDENTIAL, ""
+        terms = Terms(printed, settings.default_ttl_s, settings.max_ttl_s, paths, credential=credential)
+        return read_document(_text(finished.stdout), terms, Moments(wall_s), own.mask).token(born_s)
 
     async def _finished(self, mask: Mask) -> Finished:
         """A run that went well; raises FetchFailure with the last line of what the program complained."""
@@ -238,21 +242,11 @@ class ExecSource:
         settings = self._settings
         environment = settings.inherited()
         if settings.exec_credential is not None:
-            environment[EXEC_INFO] = _exec_info(settings.exec_credential)
+            # as kubectl does, but nothing of a cluster: no plugin may ask at a terminal
+            version = f"{KUBERNETES}/{settings.exec_credential}"
+            told = {"apiVersion": version, "kind": "ExecCredential", "spec": {"interactive": False}}
+            environment[EXEC_INFO] = json.dumps(told, separators=(",", ":"))
         return environment | {name: revealed(value, f"env.{name}") for name, value in settings.env.items()}
-
-    def _terms(self) -> Terms:
-        settings = self._settings
-        paths = settings.reply if settings.exec_credential is None else EXEC_CREDENTIAL
-        name = f"what {self._program} prints"
-        own = self._name if settings.exec_credential is None else ""
-        return Terms(name, settings.default_ttl_s, settings.max_ttl_s, paths, credential=own)
-
-
-def _exec_info(version: str) -> str:
-    """What kubectl hands over, of a cluster nothing: no plugin may ask at a terminal."""
-    document = {"apiVersion": f"{KUBERNETES}/{version}", "kind": "ExecCredential", "spec": {"interactive": False}}
-    return json.dumps(document, separators=(",", ":"))
 
 
 def _failed(program: str, code: int, complaints: bytearray, mask: Mask) -> FetchFailure:

@@ -58,7 +58,9 @@ def announced(value: Any, unit: Unit | None) -> Life | Moment | None:
     if isinstance(value, str):
         text = value.strip()
         if not _NUMBER.match(text):
-            return _date(text)
+            moment = http_date(text)
+            moment = _iso_date(text) if moment is None else moment
+            return None if moment is None else Moment(moment)
         value = float(text)
     if isinstance(value, bool) or not isinstance(value, int | float) or not -_LARGEST < value < _LARGEST:
         return None
@@ -70,13 +72,6 @@ def _seconds(number: float, unit: Unit | None) -> float:
     if unit is None:
         unit = "ms" if number >= EPOCH_MS or LONGEST_LIFE < number < EPOCH_S else "s"
     return number / 1000 if unit == "ms" else number
-
-
-def _date(text: str) -> Moment | None:
-    moment = http_date(text)
-    if moment is None:
-        moment = _iso_date(text)
-    return None if moment is None else Moment(moment)
 
 
 def _iso_date(text: str) -> float | None:
@@ -257,16 +252,12 @@ def claims_of(text: str) -> dict[str, Any] | None:
     if len(parts) != 3:
         return None
     try:
-        header, claims, _ = [_decoded(part) for part in parts]
+        # RFC 7515 2: base64url without its padding
+        header, claims, _ = [urlsafe_b64decode(part + "=" * (-len(part) % 4)) for part in parts]
         found = json.loads(claims) if isinstance(json.loads(header), dict) else None
     except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
-
-
-def _decoded(part: str) -> bytes:
-    """RFC 7515 2: base64url without its padding."""
-    return urlsafe_b64decode(part + "=" * (-len(part) % 4))
 
 
 def safe_claims(text: str, wall_s: float) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 
 from gatepass.errors import TokenUnavailable
 
@@ -50,15 +51,9 @@ class FetchFailure(Exception):
 
     def worded(self, reason: str) -> FetchFailure:
         """The same failure in other words."""
-        return FetchFailure(
-            reason,
-            definite=self.definite,
-            unclear=self.unclear,
-            quick=self.quick,
-            retry_after_s=self.retry_after_s,
-            free_tries=self.free_tries,
-            heard=self.heard,
-        )
+        other = copy(self)
+        other.reason, other.args = reason, (reason,)
+        return other
 
     def masked(self, mask: Callable[[str], str]) -> FetchFailure:
         """The same failure with secrets taken out of its reason."""

@@ -72,12 +72,8 @@ class Draft:
         if self.form is not None or self.document is not None:
             headers[b"content-type"] = JSON if self.form is None else FORM
         headers.update(_field(name, value) for name, value in self.headers.items())
-        return Request(self.method, self._target(), tuple(headers.items()), self.body())
-
-    def _target(self) -> str:
-        if not self.query:
-            return self.url
-        return f"{self.url}{'&' if '?' in self.url else '?'}{urlencode(self.query)}"
+        query = f"{'&' if '?' in self.url else '?'}{urlencode(self.query)}" if self.query else ""
+        return Request(self.method, self.url + query, tuple(headers.items()), self.body())
 
 
 def _filled(fields: Mapping[str, str], values: Mapping[str, str]) -> dict[str, str]:
@@ -189,14 +185,11 @@ class HttpJsonSource:
         return self._secrets
 
     async def fetch(self) -> Token:
-        return await self._issuer.mint(self._request(), self._secrets)
-
-    def _request(self) -> Request:
         draft, sign = self._draft(), self._settings.sign
         if sign is not None:
             secret = revealed(sign.secret, "sign.secret")
             draft = signed(draft, sign, secret, moments(self._clock.wall(), self._nonce()))
-        return draft.request()
+        return await self._issuer.mint(draft.request(), self._secrets)
 
     def _draft(self) -> Draft:
         settings = self._settings

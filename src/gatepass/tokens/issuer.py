@@ -286,7 +286,10 @@ def _fault(error: Exception, slow: Fault = Fault.TIMEOUT_FIRST_BYTE) -> Transpor
         case httpx2.ConnectError() if any(isinstance(cause, ssl.SSLError) for cause in causes):
             fault = Fault.TLS
         case httpx2.ConnectError():
-            fault, detail = Fault.CONNECT, _refusals(causes) or detail
+            # the system's words for the addresses that could not be connected to: `connection refused`
+            numbers = [cause.errno for cause in causes if isinstance(cause, OSError) and cause.errno is not None]
+            refusals = ", ".join(dict.fromkeys(os.strerror(number).lower() for number in numbers))
+            fault, detail = Fault.CONNECT, refusals or detail
         case _:
             fault = Fault.CLOSED
     return TransportFault(fault, re.sub(r"\[Errno -?[0-9]{1,3}\] ", "", detail))
@@ -299,12 +302,6 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         for member in error.exceptions if isinstance(error, BaseExceptionGroup) else ():
             yield from _causes(member)
         error = error.__cause__ or error.__context__
-
-
-def _refusals(causes: Iterable[BaseException]) -> str:
-    """The system's words for the addresses that could not be connected to: `connection refused`."""
-    numbers = [cause.errno for cause in causes if isinstance(cause, OSError) and cause.errno is not None]
-    return ", ".join(dict.fromkeys(os.strerror(number).lower() for number in numbers))
 
 
 def hush(*names: str) -> None:

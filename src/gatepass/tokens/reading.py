@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gatepass.call import Secret, header
 from gatepass.config.credential.base import ReplyPaths
-from gatepass.tokens.document import at, expiry_path, found_token, is_text, ordinary_names, told_life
-from gatepass.tokens.expiry import Life, Moment, certain_s, claims_of, date_of, is_jwt, jwt_left_s, jwt_life_s, jwt_span
+from gatepass.tokens.expiry import (
+    Life,
+    Moment,
+    announced,
+    certain_s,
+    claims_of,
+    date_of,
+    is_jwt,
+    jwt_left_s,
+    jwt_life_s,
+    jwt_span,
+)
 from gatepass.tokens.failure import FetchFailure, look_at, names_its_place, setting
 from gatepass.tokens.life import Kind, Token, ToldBy, cut_off_s
 from gatepass.tokens.refusal import (
@@ -176,7 +187,10 @@ def _refused(reply: Reply, terms: Terms, wall_s: float, mask: Mask) -> FetchFail
 def _found(reply: Reply, terms: Terms, mask: Mask) -> tuple[Any, Any, Any]:
     """What stands where the token is looked for, the document, and the object that the token is a member of."""
     if terms.header is not None and (value := header(reply.headers, terms.header.lower().encode())) is not None:
-        return value.decode("latin-1"), _document_beside(reply), None
+        try:
+            return value.decode("latin-1"), document_of(reply.text), None
+        except NotJson:  # beside a token in a header the body need not be a document
+            return value.decode("latin-1"), None, None
     if not reply.body.strip():
         raise FetchFailure(f"{terms.issuer} answered {reply.status} with an empty body")
     document = _document(reply, terms, mask)
@@ -184,14 +198,6 @@ def _found(reply: Reply, terms: Terms, mask: Mask) -> tuple[Any, Any, Any]:
         return None, document, None
     found, home = found_token(document, terms.paths, plain_text=terms.plain_text)
     return found, document, home
-
-
-def _document_beside(reply: Reply) -> Any:
-    """The body beside a token in a header: it need not be a document."""
-    try:
-        return document_of(reply.text)
-    except NotJson:
-        return None
 
 
 def _document(reply: Reply, terms: Terms, mask: Mask) -> Any:
@@ -297,7 +303,7 @@ def read_document(text: str, terms: Terms, at_s: Moments, mask: Mask) -> Minted:
     Unlike an issuer's reply the text may be old: a life that has passed is over, whatever the clocks.
     """
     document = _local_document(text, terms)
-    if _kind(document) == "ExecCredential":
+    if at(document, "kind") == "ExecCredential":
         terms = replace(terms, paths=EXEC_CREDENTIAL, credential="")
     found, home = found_token(document, terms.paths, plain_text=True)
     if denies(document) or not is_text(found):
@@ -346,10 +352,6 @@ def _local_document(text: str, terms: Terms) -> Any:
         raise FetchFailure(f"{terms.issuer} begins like JSON and is none") from None
 
 
-def _kind(document: Any) -> Any:
-    return at(document, "kind") if isinstance(document, dict) else None
-
-
 def _refusal(document: Any, terms: Terms, mask: Mask) -> FetchFailure | None:
     found = objection(document)
     if found is None:
@@ -376,19 +378,15 @@ def _left(token: str, told: Life | Moment | None, terms: Terms, at_s: Moments) -
     own_s = jwt_left_s(token, at_s.wall_s, at_s.written_s)
     told_s = None if told is None else _told_left_s(told, at_s)
     if own_s is None and told_s is None:
-        return _untold(terms, at_s)
+        if at_s.watched and expiry_path(terms.paths) is None:
+            return None, ToldBy.NOBODY
+        return terms.default_ttl_s, ToldBy.DEFAULT
     left_s, told_by = own_s or 0.0, ToldBy.JWT
     if told_s is not None and (own_s is None or told_s < own_s - cut_off_s(own_s)):
         left_s, told_by = told_s if own_s is not None else min(told_s, terms.max_ttl_s), ToldBy.REPLY
     if left_s <= 0:
         raise _expired(terms.issuer, left_s, definite=at_s.watched)
     return left_s, told_by
-
-
-def _untold(terms: Terms, at_s: Moments) -> tuple[float | None, ToldBy]:
-    if at_s.watched and expiry_path(terms.paths) is None:
-        return None, ToldBy.NOBODY
-    return terms.default_ttl_s, ToldBy.DEFAULT
 
 
 def _told_left_s(told: Life | Moment, at_s: Moments) -> float:
@@ -400,3 +398,82 @@ def _told_left_s(told: Life | Moment, at_s: Moments) -> float:
 
 def _expired(issuer: str, left_s: float, *, definite: bool) -> FetchFailure:
     return FetchFailure(f"{issuer} holds a token that expired {-left_s:.0f} s ago", definite=definite, quick=False)
+
+
+TOKEN_NAMES = ("access_token", "accessToken", "token", "jwt", "value")
+LIFE_NAMES = ("expires_in", "expiresIn", "expire_in", "expireIn", "expires", "expire", "ttl", "expiresInSecs")
+MOMENT_NAMES = (
+    *("expires_on", "expiresOn", "expires_at", "expiresAt", "expire_at", "expireAt"),
+    *("expiration", "expirationTime", "expireTime", "expire_time"),
+    *("accessTokenExpiresAt", "expiry"),
+)
+ENVELOPES = ("data", "result", "response", "body", "token")
+"""Where in-house gateways put the token, after the root itself."""
+_ORDINARY_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}\Z")
+_NAMES_SHOWN = 8
+
+
+def at(document: Any, path: str) -> Any:
+    """What stands at a dotted path (`data.token`, `items.0.token`), None where nothing does.
+
+    A member whose name holds the dots itself comes first.
+    """
+    if isinstance(document, dict) and path in document:
+        return document[path]
+    head, _, rest = path.partition(".")
+    child: Any = None
+    if isinstance(document, dict):
+        child = document.get(head)
+    elif isinstance(document, list) and head.isdecimal() and len(head) < 6 and int(head) < len(document):
+        child = document[int(head)]
+    return at(child, rest) if rest and child is not None else child if not rest else None
+
+
+def found_token(document: Any, paths: ReplyPaths, *, plain_text: bool) -> tuple[Any, Any]:
+    """What stands where the token is looked for, and the object that it is a member of."""
+    if (path := paths.token) is not None:
+        return at(document, path), at(document, path.rpartition(".")[0]) if "." in path else document
+    if not isinstance(document, dict):
+        return (document if plain_text else None), None
+    named = ((box[name], box) for box in _boxes(document) for name in TOKEN_NAMES if is_text(box.get(name)))
+    return next(named, (None, None))
+
+
+def is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def told_life(document: Any, home: Any, paths: ReplyPaths) -> Life | Moment | None:
+    """What the document says of the life: at the configured path alone, else by the usual names, those of
+    the token's own object (`home`) first.
+    """
+    if (configured := expiry_path(paths)) is not None:
+        return announced(at(document, configured), paths.unit)
+    boxes = (*([home] if isinstance(home, dict) else []), *_boxes(document))
+    values = (box[name] for box in boxes for name in (*LIFE_NAMES, *MOMENT_NAMES) if name in box)
+    return next((told for value in values if (told := announced(value, paths.unit)) is not None), None)
+
+
+def expiry_path(paths: ReplyPaths) -> str | None:
+    return paths.expires_in or paths.expires_at
+
+
+def ordinary_names(document: Any) -> str:
+    """The first names of an object, for people, with those of the objects in it: `code, data (token, ttl)`.
+
+    Names that could be values are left out.
+    """
+    shown = {name: ", ".join(_ordinary(document[name])) for name in _ordinary(document)}
+    return ", ".join(f"{name} ({inner})" if inner else name for name, inner in shown.items())
+
+
+def _ordinary(document: Any) -> list[str]:
+    names = [name for name in document if _ORDINARY_NAME.match(name)] if isinstance(document, dict) else []
+    return names[:_NAMES_SHOWN]
+
+
+def _boxes(document: Any) -> Iterator[dict[Any, Any]]:
+    """The objects in which names are looked for, in order: the root, then the envelopes."""
+    if isinstance(document, dict):
+        yield document
+        yield from (box for name in ENVELOPES if isinstance(box := document.get(name), dict))

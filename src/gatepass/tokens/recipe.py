@@ -1,4 +1,4 @@
-"""What makes a credential the same as another: every setting, and the values behind its secrets."""
+"""What makes a credential the same as another, and a refresh token the same credential's after a restart."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from pydantic import BaseModel
 
 from gatepass.call import Secret
 from gatepass.config.credential.base import Credential
+from gatepass.config.credential.oauth2 import Oauth2Credential
 from gatepass.config.references import Reference
+from gatepass.tokens.failure import FetchFailure
+from gatepass.tokens.secret import revealed
 
 _PLACES = frozenset({"refresh_token_file"})
 """Files that a source writes itself: what is in them is no part of the recipe."""
@@ -46,9 +49,32 @@ def _told(value: Any) -> Any:
 
 def _files(members: Mapping[str, Any]) -> Mapping[str, str]:
     """Digests of the files that a block names: the same path may hold another key on another machine."""
-    named = {name: path for name, path in members.items() if _is_file(name) and isinstance(path, str)}
+    files = (name for name in members if name not in _PLACES and (name.endswith("_file") or name in _FILES))
+    named = {name: path for name in files if isinstance(path := members[name], str)}
     return {name: sha256(Path(path).expanduser().read_bytes()).hexdigest() for name, path in named.items()}
 
 
-def _is_file(name: str) -> bool:
-    return name not in _PLACES and (name.endswith("_file") or name in _FILES)
+def recipe_of(settings: Oauth2Credential) -> str:
+    """Whose refresh tokens these are.
+
+    Where a new login is a fetch like any other, the whole recipe tells it: a field of any name may choose the
+    account that is signed in to (`extra.tenant`). Where a person gave the first token, that one is the login, and
+    neither wishes nor proof belong to it: a change of those must not bring it back, which has long ended.
+    Raises FetchFailure where a secret cannot be read.
+    """
+    if settings.grant_type == "refresh_token":
+        first = settings.refresh_token
+        return _digest(account_of(settings), None if first is None else revealed(first, "refresh_token"))
+    try:
+        return recipe(settings)
+    except (ValueError, OSError) as error:
+        raise FetchFailure(f"a secret cannot be read: {error}", quick=False) from None
+
+
+def account_of(settings: Oauth2Credential) -> str:
+    """By which client, and of which issuer, a refresh token may be used."""
+    return _digest(settings.endpoint, settings.client_id)
+
+
+def _digest(*parts: str | None) -> str:
+    return sha256(json.dumps(parts).encode()).hexdigest()

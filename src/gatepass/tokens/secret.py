@@ -73,11 +73,7 @@ def secret_fields(fields: Mapping[str, Secret]) -> Iterator[Secret]:
         if not _is_public(name):
             yield secret
         if name.lower() in _SCHEMES:
-            yield _beyond_scheme(secret)
-
-
-def _beyond_scheme(secret: Secret) -> Secret:
-    return secret.derived(lambda text: text.rpartition(" ")[2])
+            yield secret.derived(lambda text: text.rpartition(" ")[2])
 
 
 def secret_leaves(document: Any, name: str = "") -> Iterator[Secret]:
@@ -92,12 +88,9 @@ def secret_leaves(document: Any, name: str = "") -> Iterator[Secret]:
     elif isinstance(document, Reference):
         if not _is_public(name):
             yield Secret(document.read, changes=document.changes)
-    elif isinstance(document, str) and not _is_public(name) and _may_be_secret(name, document):
-        yield Secret(document)
-
-
-def _may_be_secret(name: str, text: str) -> bool:
-    return _SECRETIVE.search(name) is not None or (len(text) >= LONG_CHARS and not _WORD.fullmatch(text))
+    elif isinstance(document, str) and not _is_public(name):
+        is_long = len(document) >= LONG_CHARS and not _WORD.fullmatch(document)
+        yield from [Secret(document)] if is_long or _SECRETIVE.search(name) else []
 
 
 def _is_public(name: str) -> bool:

@@ -22,8 +22,7 @@ from gatepass.store.snapshot import Snapshot
 from gatepass.tokens.backoff import PROBE_S, pause_s
 from gatepass.tokens.failure import BUSY, FetchFailure
 from gatepass.tokens.life import Kind, Token, ToldBy
-from gatepass.tokens.oauth2.account import recipe_of
-from gatepass.tokens.recipe import recipe
+from gatepass.tokens.recipe import recipe, recipe_of
 from gatepass.tokens.source import TokenSource
 
 POLL_S = 0.05

@@ -13,10 +13,10 @@ from gatepass.call import Secret
 from gatepass.errors import Fault
 from gatepass.tokens import FetchFailure, Token
 from gatepass.tokens.oauth2 import rotation
-from gatepass.tokens.oauth2.account import recipe_of
 from gatepass.tokens.oauth2.keepsake import FileKeepsake, MemoryKeepsake
 from gatepass.tokens.oauth2.rotation import LAST_WORDS_S, kept_in, refresh_token_in
 from gatepass.tokens.oauth2.source import Oauth2Source
+from gatepass.tokens.recipe import recipe_of
 from gatepass.tokens.reply import Reply
 from tests.unit.clock import DrivenClock, settle
 from tests.unit.threads import OneThread

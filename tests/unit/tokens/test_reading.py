@@ -10,10 +10,9 @@ from hypothesis import strategies as st
 
 from gatepass.call import Secret
 from gatepass.config.credential.base import ReplyPaths
-from gatepass.tokens.document import LIFE_NAMES, MOMENT_NAMES, at
 from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.life import Kind, Token, ToldBy
-from gatepass.tokens.reading import Minted, Terms, bearer, read
+from gatepass.tokens.reading import LIFE_NAMES, MOMENT_NAMES, Minted, Terms, at, bearer, read
 from gatepass.tokens.reply import Reply
 from tests.unit.tokens.scripted import JSON, date, signed
 

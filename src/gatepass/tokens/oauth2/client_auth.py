@@ -15,7 +15,7 @@ from gatepass.config.credential.oauth2 import Oauth2Credential
 from gatepass.config.references import read_file
 from gatepass.tokens.expiry import date_of
 from gatepass.tokens.issuer import Heard
-from gatepass.tokens.oauth2.refusal import code_of
+from gatepass.tokens.oauth2.grant import code_of
 from gatepass.tokens.secret import revealed
 
 if TYPE_CHECKING:
@@ -101,7 +101,8 @@ class Client:
         if self._signer is None or date_s is None:
             return False
         ahead_s = date_s - heard.wall_s
-        if not _unknown_client(heard) or abs(ahead_s - self._ahead_s) < SKEW_S:
+        is_unknown = heard.reply.status == 401 or code_of(heard.reply) == "invalid_client"
+        if not is_unknown or abs(ahead_s - self._ahead_s) < SKEW_S:
             return False
         self._ahead_s = ahead_s
         return True
@@ -121,10 +122,6 @@ class Client:
                 return self._settings.issuer or token_url
             case own:
                 return own
-
-
-def _unknown_client(heard: Heard) -> bool:
-    return heard.reply.status == 401 or code_of(heard.reply) == "invalid_client"
 
 
 def _private_key(settings: Oauth2Credential) -> Secret | None:

@@ -58,15 +58,11 @@ def endpoint_in(document: Any, issuer: str, mask: Mask, *, mtls: bool) -> Endpoi
             f"the discovery document of {issuer} names another issuer, {named}: write issuer exactly as it does",
             quick=False,
         )
-    url = _aliased(document) if mtls else document.get("token_endpoint")
+    url = document.get("token_endpoint")
+    aliases = document.get("mtls_endpoint_aliases")  # RFC 8705 5: where certificates are asked for
+    if mtls and isinstance(aliases, Mapping) and aliases.get("token_endpoint") is not None:
+        url = aliases["token_endpoint"]
     return Endpoint(_checked(url, issuer, mtls=mtls), _methods(document))
-
-
-def _aliased(document: Mapping[str, Any]) -> Any:
-    """RFC 8705 5: where certificates are asked for, which may be another host."""
-    aliases = document.get("mtls_endpoint_aliases")
-    alias = aliases.get("token_endpoint") if isinstance(aliases, Mapping) else None
-    return document.get("token_endpoint") if alias is None else alias
 
 
 def _checked(url: Any, issuer: str, *, mtls: bool) -> str:

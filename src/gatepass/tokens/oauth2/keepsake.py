@@ -169,20 +169,16 @@ def _replace(path: str, text: str) -> None:
     folder, name = os.path.split(path)
     new = os.path.join(folder, f".{name}.{secrets.token_hex(8)}")
     try:
-        _write(new, text.encode())
+        with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
+            file.write(text.encode())
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(new, path)
     except BaseException:  # not even a process that is told to end leaves half a file
         with suppress(FileNotFoundError):
             os.unlink(new)
         raise
     _sync(folder)
-
-
-def _write(path: str, data: bytes) -> None:
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _sync(folder: str) -> None:

@@ -12,13 +12,12 @@ from typing import Any, TypeVar
 
 from gatepass.config.credential.oauth2 import Oauth2Credential
 from gatepass.runtime import Clock
-from gatepass.tokens.document import ENVELOPES
 from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.issuer import Heard
-from gatepass.tokens.oauth2.account import account_of, recipe_of
-from gatepass.tokens.oauth2.grant import Fields, refresh
+from gatepass.tokens.oauth2.grant import DEAD_GRANT, Fields, code_of, sign_in_anew
 from gatepass.tokens.oauth2.keepsake import Keepsake
-from gatepass.tokens.oauth2.refusal import DEAD_GRANT, code_of, sign_in_anew
+from gatepass.tokens.reading import ENVELOPES
+from gatepass.tokens.recipe import account_of, recipe_of
 from gatepass.tokens.reply import NotJson, Reply, document_of
 from gatepass.tokens.secret import revealed
 
@@ -131,20 +130,20 @@ class Rotation:
         if self._unkept is not None and self._unkept.recipe == own:
             return self._unkept.token
         kept = kept_in(await self._keepsake.get())
-        if kept is not None and (kept.recipe in (own, None) or self._goes_on(kept)):
+        first = self._settings.refresh_token
+        # the chain goes on where its first token has left the configuration
+        goes_on = self.is_last and first is None
+        if kept is not None and (
+            kept.recipe in (own, None) or (goes_on and kept.account == account_of(self._settings))
+        ):
             self._is_told = True
             return kept.token
-        first = self._settings.refresh_token
         if first is None and kept is not None and self.is_last:
             raise FetchFailure(f"{ANOTHERS}: {sign_in_anew(self._settings)}", definite=True)
         return None if first is None else revealed(first, "refresh_token")
 
-    def _goes_on(self, kept: Kept) -> bool:
-        """Whether a chain whose first token has left the configuration is this credential's all the same."""
-        return self.is_last and self._settings.refresh_token is None and kept.account == account_of(self._settings)
-
     async def _use(self, token: str, exchange: Exchange) -> Heard:
-        heard = await exchange(refresh(token))
+        heard = await exchange({"grant_type": "refresh_token", "refresh_token": token})
         newest = refresh_token_in(heard.reply) or token
         if newest != token or self._unkept is not None:
             await self._keep(newest)

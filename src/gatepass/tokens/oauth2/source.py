@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import replace
 from urllib.parse import urlencode
 
@@ -14,11 +13,10 @@ from gatepass.runtime import Clock
 from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.issuer import HEADERS, Heard, Issuer, host_of
 from gatepass.tokens.life import Token
-from gatepass.tokens.oauth2.client_auth import Client, Proof
+from gatepass.tokens.oauth2.client_auth import Client
 from gatepass.tokens.oauth2.discovery import Discovery, Endpoint
-from gatepass.tokens.oauth2.grant import Fields, sign_in, wishes
+from gatepass.tokens.oauth2.grant import DEAD_GRANT, Fields, advised, code_of, sign_in, sign_in_anew, wishes
 from gatepass.tokens.oauth2.keepsake import FileKeepsake, Handwriting, Keepsake, MemoryKeepsake
-from gatepass.tokens.oauth2.refusal import DEAD_GRANT, advised, code_of, sign_in_anew
 from gatepass.tokens.oauth2.rotation import Rotation
 from gatepass.tokens.reading import Terms
 from gatepass.tokens.secret import secret_fields
@@ -51,7 +49,8 @@ class Oauth2Source:
         self._issuer = Issuer(name, settings, terms, client, clock)
         self._client = Client(settings)
         self._discovery = Discovery(settings, self._issuer, clock) if settings.issuer is not None else None
-        kept = _keepsake(settings, clock, keepsake)
+        file = settings.refresh_token_file
+        kept = FileKeepsake(file, clock) if file is not None else keepsake or MemoryKeepsake(clock)
         self._rotation = Rotation(name, settings, kept, clock) if settings.refreshes else None
         own = (settings.password, settings.refresh_token)
         self._secrets = (
@@ -59,7 +58,6 @@ class Oauth2Source:
             *(secret for secret in own if secret is not None),
             *secret_fields(settings.extra),
         )
-        file = settings.refresh_token_file
         self._marks = () if file is None else (Handwriting(file, clock.wall).mark(),)
 
     def __repr__(self) -> str:
@@ -102,13 +100,11 @@ class Oauth2Source:
 
     async def _ask(self, endpoint: Endpoint, grant: Fields, by_s: float) -> Heard:
         proof = self._client.proof(endpoint.token_url, self._clock.wall())
-        request = self._request(endpoint, grant, proof)
-        return await self._at(endpoint).ask(request, (*self._secrets, *proof.secrets, *_tokens(grant)), by_s)
-
-    def _request(self, endpoint: Endpoint, grant: Fields, proof: Proof) -> Request:
         headers: Headers = (*HEADERS, FORM, *proof.headers)
         form = urlencode({**grant, **proof.fields, **wishes(self._settings)}).encode()
-        return Request("POST", endpoint.token_url, headers, form)
+        request = Request("POST", endpoint.token_url, headers, form)
+        granted = (Secret(grant[name]) for name in ("refresh_token", "password") if name in grant)
+        return await self._at(endpoint).ask(request, (*self._secrets, *proof.secrets, *granted), by_s)
 
     def _at(self, endpoint: Endpoint) -> Issuer:
         return replace(self._issuer, terms=replace(self._issuer.terms, issuer=host_of(endpoint.token_url)))
@@ -121,13 +117,3 @@ class Oauth2Source:
         if code in DEAD_GRANT and self._rotation is not None and self._rotation.is_last:
             return advised(failure, sign_in_anew(self._settings))
         return failure
-
-
-def _tokens(grant: Fields) -> Iterable[Secret]:
-    return (Secret(grant[name]) for name in ("refresh_token", "password") if name in grant)
-
-
-def _keepsake(settings: Oauth2Credential, clock: Clock, shared: Keepsake | None) -> Keepsake:
-    if settings.refresh_token_file is not None:
-        return FileKeepsake(settings.refresh_token_file, clock)
-    return shared or MemoryKeepsake(clock)
