@@ -9,7 +9,6 @@ import math
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
 from urllib.parse import urlsplit
 
 from gatepass.adapt.built_in import BUILT_IN, LAST
@@ -33,7 +32,7 @@ from gatepass.runtime import Clock, Rounds, SystemClock
 from gatepass.store.memory import MemoryStore
 from gatepass.store.seam import Store, StoreUnavailable
 from gatepass.store.snapshot import Snapshot
-from gatepass.tokens.holder import TokenHolder
+from gatepass.tokens.holder import TokenHolder, Waits
 from gatepass.tokens.sharing import SharedSource, is_shareable, keepsake_for
 from gatepass.tokens.source import build_source, open_client
 from gatepass.transport.lean import LeanTransport, open_transport
@@ -135,7 +134,7 @@ def build_gate(config: Config, clock: Clock | None = None, store: Store | None =
     redactor = Redactor()
     trust = Trust()
     holders = {
-        name: _holder(name, credential, trust, clock, redactor, store, snapshot)
+        name: _holder(name, credential, _Shared(trust, clock, redactor, store, snapshot))
         for name, credential in config.credentials.items()
     }
     hops = {name: _hop(name, config, holders, trust, redactor) for name in config.upstreams}
@@ -171,23 +170,27 @@ def build_gate(config: Config, clock: Clock | None = None, store: Store | None =
     )
 
 
-def _holder(
-    name: str,
-    settings: AnyCredential,
-    trust: Trust,
-    clock: Clock,
-    redactor: Redactor,
-    store: Store,
-    snapshot: Snapshot,
-) -> TokenHolder:
-    budget_s = settings.timeout_s + FETCH_GRACE_S
-    holding = partial(TokenHolder, budget_s=budget_s, place=place_of(settings))
-    source = build_source(name, settings, open_client(settings, trust), clock, keepsake_for(settings, store, clock))
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    """What all credentials of one process have in common."""
+
+    trust: Trust
+    clock: Clock
+    redactor: Redactor
+    store: Store
+    snapshot: Snapshot
+
+
+def _holder(name: str, settings: AnyCredential, own: _Shared) -> TokenHolder:
+    clock, store = own.clock, own.store
+    waits = Waits(settings.timeout_s + FETCH_GRACE_S, place_of(settings))
+    client = open_client(settings, own.trust)
+    source = build_source(name, settings, client, clock, keepsake_for(settings, store, clock))
     if not is_shareable(settings.type, store.reach):
-        return holding(name, source, clock, redactor)
+        return TokenHolder(name, source, clock, own.redactor, waits)
     shared = SharedSource(source, settings, store, clock)
-    holder = holding(name, shared, clock, redactor, refused=shared.rejected)
-    shared.join(snapshot, holder.offer, holder.weighed)
+    holder = TokenHolder(name, shared, clock, own.redactor, waits)
+    shared.join(own.snapshot, holder)
     return holder
 
 

@@ -4,7 +4,7 @@ Exports TokenHolder and what its callers name. Imports no web framework and noth
 """
 
 from gatepass.tokens.failure import FetchFailure, TokenReissued
-from gatepass.tokens.holder import Status, TokenHolder
+from gatepass.tokens.holder import Status, TokenHolder, Waits
 from gatepass.tokens.life import Token
 from gatepass.tokens.rejection import User
 from gatepass.tokens.source import TokenSource, build_source
@@ -17,5 +17,6 @@ __all__ = [
     "TokenReissued",
     "TokenSource",
     "User",
+    "Waits",
     "build_source",
 ]

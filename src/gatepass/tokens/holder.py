@@ -70,35 +70,33 @@ class Status:
     next_try_in_s: float | None
 
 
+@dataclass(frozen=True, slots=True)
+class Waits:
+    """`budget_s` is how long a request waits for a token at most; `place` names the issuer to it.
+
+    `chance` returns 0 to 1 for jitter.
+    """
+
+    budget_s: float
+    place: str = "the issuer"
+    chance: Callable[[], float] = random.random
+
+
 class TokenHolder:
     """Fetches through `source`, one fetch at a time however many requests wait.
 
     `start` needs a running loop, begins the first fetch and returns. From then on a task of the holder refreshes the
-    token ahead of its end and tries again after failures, without traffic too. `budget_s` is how long a request waits
-    at most; `place` names the issuer in messages; `refused` is called with each rejected token before it is renewed;
-    `chance` returns 0 to 1 for jitter.
+    token ahead of its end and tries again after failures, without traffic too. `on_rejection` is called with each
+    rejected token before it is renewed.
     """
 
-    def __init__(
-        self,
-        name: str,
-        source: TokenSource,
-        clock: Clock,
-        redactor: Redactor,
-        *,
-        budget_s: float,
-        place: str = "the issuer",
-        refused: Callable[[str], object] = lambda _: None,
-        chance: Callable[[], float] = random.random,
-    ) -> None:
+    def __init__(self, name: str, source: TokenSource, clock: Clock, redactor: Redactor, waits: Waits) -> None:
         self.name = name
         self._source = source
         self._clock = clock
         self._journal = Journal(name, redactor)
-        self._budget_s = budget_s
-        self._place = place
-        self._refused = refused
-        self._chance = chance
+        self._waits = waits
+        self.on_rejection: Callable[[str], object] = lambda _: None
         self._rejections = Rejections()
         self._waiters = Waiters(clock)
         self._token: Token | None = None
@@ -169,7 +167,7 @@ class TokenHolder:
 
     def _wait_until_s(self, arrived_s: float) -> float:
         """Return until when a request may wait. A fetch that tries again after a slow failure exceeds its budget."""
-        longest_s = self._budget_s + GRACE_S
+        longest_s = self._waits.budget_s + GRACE_S
         least_s = arrived_s + min(longest_s, OUTAGE_WAIT_S)
         return least_s if self._setback is not None else max(least_s, min(arrived_s, self._began_s) + longest_s)
 
@@ -192,7 +190,7 @@ class TokenHolder:
         if self._closed or not self._rejections.reject(by, now):
             return False
         if is_first:
-            self._refused(value)
+            self.on_rejection(value)
             self._refresh_s = self._floor_s = -math.inf
             self._fetch_if_due(now)
             self._keeper.rouse()
@@ -279,15 +277,15 @@ class TokenHolder:
             except FetchFailure as failure:
                 now = self._clock.now()
                 was_slow = now - self._tried_s > SLOW_TRY_S  # the waiting requests get the issuer's reason at once
-                wait_s = quick_wait_s(tries, failure, self._chance()) if quick and not was_slow else None
-                if wait_s is None or now + wait_s >= began_s + self._budget_s:
+                wait_s = quick_wait_s(tries, failure, self._waits.chance()) if quick and not was_slow else None
+                if wait_s is None or now + wait_s >= began_s + self._waits.budget_s:
                     raise
             else:
                 now = self._clock.now()
                 if now < token.expires_s:
                     return token
                 wait_s = max(SPACING_S, token.end_s - now)
-                if now + wait_s >= min(began_s + self._budget_s, token.end_s + REPEATED_S):
+                if now + wait_s >= min(began_s + self._waits.budget_s, token.end_s + REPEATED_S):
                     raise self._journal.failed(_dead_on_arrival(token, now), now - token.born_s, now)
             await sleep(self._clock, wait_s)
 
@@ -321,7 +319,7 @@ class TokenHolder:
 
     def _adopt(self, token: Token) -> None:
         now = self._clock.now()
-        self._jitter = self._chance()
+        self._jitter = self._waits.chance()
         self._refresh_s = refresh_s(token, again=issued_again(token, self._token), now=now, jitter=self._jitter)
         self._floor_s = token.born_s + SPACING_S
         self._token, self._expires_s = token, token.expires_s
@@ -338,7 +336,7 @@ class TokenHolder:
         else:
             failure = FetchFailure(f"the source broke ({type(error).__name__}): a bug", quick=False)
             failure, began_s = self._journal.failed(failure, 0.0, now, bug=error), now
-        self._setback = setback(self._setback, failure, began_s, now, self._chance())
+        self._setback = setback(self._setback, failure, began_s, now, self._waits.chance())
         self._waiters.wake()
         self._keeper.rouse()
 
@@ -346,8 +344,8 @@ class TokenHolder:
         if self._closed:
             return TokenUnavailable(f"credential {self.name} is closed", credential=self.name)
         if self._setback is None:
-            bound = f"{self._budget_s:g} s ({setting(self.name, 'timeout_s')} and a moment more)"
-            reason, retry_s = f"no answer from {self._place} within {bound}", SHORTEST_RETRY_S
+            bound = f"{self._waits.budget_s:g} s ({setting(self.name, 'timeout_s')} and a moment more)"
+            reason, retry_s = f"no answer from {self._waits.place} within {bound}", SHORTEST_RETRY_S
         else:
             reason, retry_s = self._setback.reason, max(SHORTEST_RETRY_S, self._setback.next_try_s - now)
             if self._setback.definite:

@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import msgspec
 
@@ -24,6 +24,9 @@ from gatepass.tokens.failure import BUSY, FetchFailure
 from gatepass.tokens.life import Kind, Token, ToldBy
 from gatepass.tokens.recipe import recipe, recipe_of
 from gatepass.tokens.source import TokenSource
+
+if TYPE_CHECKING:
+    from gatepass.tokens.holder import TokenHolder
 
 POLL_S = 0.05
 POLL_LONGEST_S = 0.25
@@ -42,11 +45,6 @@ _ASKS_NOBODY = frozenset({"static", "api_key", "env", "file"})
 REFRESH_TOKEN_KEPT_S = 180 * 86_400.0
 """Longer than an unused refresh token lives at any known issuer."""
 AWAY = "the refresh token is in the store, and the store is away: two uses of one token would end them all ({})"
-
-Offer = Callable[[Token], bool]
-"""Takes a token that another process fetched; returns whether it was wanted."""
-Weigh = Callable[[FetchFailure], FetchFailure]
-"""Returns a failure with the free tries that its holder grants it."""
 
 
 def is_shareable(kind: str, reach: Reach) -> bool:
@@ -172,8 +170,7 @@ class SharedSource:
         self._owner = secrets.token_hex(8)
         self._names: Names | None = None
         self._snapshot: Snapshot | None = None
-        self._offer: Offer = lambda _: False
-        self._weigh: Weigh = lambda failure: failure
+        self._holder: TokenHolder | None = None
         self._leave: Callable[[], None] = lambda: None
         self._rejected = OrderedDict[str, float]()
         self._held: str | None = None
@@ -185,9 +182,10 @@ class SharedSource:
     def secrets(self) -> tuple[Secret, ...]:
         return self._source.secrets()
 
-    def join(self, snapshot: Snapshot, offer: Offer, weigh: Weigh) -> None:
-        """Call `offer` with each token that another process fetched, soon after it did; `weigh` each own failure."""
-        self._snapshot, self._offer, self._weigh = snapshot, offer, weigh
+    def join(self, snapshot: Snapshot, holder: TokenHolder) -> None:
+        """Offer `holder`, which fetches through this source, what other processes fetch, soon after they did."""
+        self._snapshot, self._holder = snapshot, holder
+        holder.on_rejection = self.rejected
 
     def rejected(self, value: str) -> None:
         """The upstream refused `value`: what was fetched before this is not taken from the store any more."""
@@ -222,7 +220,7 @@ class SharedSource:
 
     def _hear(self, value: bytes, reading: Reading) -> None:
         found = self._newer(value, reading)
-        if found is not None and self._offer(found[1]):
+        if found is not None and self._holder is not None and self._holder.offer(found[1]):
             self._note(found[1], found[0].id)
 
     async def _together(self, names: Names) -> Token:
@@ -265,8 +263,9 @@ class SharedSource:
         try:
             token = await self._source.fetch()
         except FetchFailure as failure:
+            weighed = failure if self._holder is None else self._holder.weighed(failure)
             with suppress(StoreUnavailable):
-                await self._put_failure(names, lease, reading, self._weigh(failure), began_s)
+                await self._put_failure(names, lease, reading, weighed, began_s)
             raise
         self._note(token, None)
         with suppress(StoreUnavailable):

@@ -15,7 +15,7 @@ from gatepass.config.credential.kinds import ExecCredential
 from gatepass.config.load import load
 from gatepass.observe.redaction import Redactor
 from gatepass.runtime import SystemClock
-from gatepass.tokens import FetchFailure, Token, TokenHolder
+from gatepass.tokens import FetchFailure, Token, TokenHolder, Waits
 from gatepass.tokens.command import ExecSource
 from tests.integration.tokens.programs import LOOPS, children, lives, on, program
 from tests.waiting import until
@@ -102,7 +102,7 @@ def test_a_holder_that_closes_kills_the_program(loop, tmp_path):
     path = program(tmp_path, f"import os, time\nopen('{file}', 'w').write(str(os.getpid()))\ntime.sleep(60)")
 
     async def work() -> None:
-        holder = TokenHolder("corp", source(path), CLOCK, Redactor(), budget_s=10.0)
+        holder = TokenHolder("corp", source(path), CLOCK, Redactor(), Waits(10.0))
         holder.start()
         pids.append(int(await until(lambda: file.exists() and file.read_text())))
         await holder.aclose()
@@ -120,7 +120,7 @@ def test_five_hundred_requests_are_one_run(loop, tmp_path):
     )
 
     async def work() -> None:
-        holder = TokenHolder("corp", source(path), CLOCK, Redactor(), budget_s=10.0)
+        holder = TokenHolder("corp", source(path), CLOCK, Redactor(), Waits(10.0))
         holder.start()
         tokens = await asyncio.gather(*(holder.token() for _ in range(500)))
         assert {token.text for token in tokens} == {"abc"}
@@ -134,7 +134,7 @@ def test_a_program_that_is_mended_is_noticed_within_four_seconds(loop, tmp_path)
     path = program(tmp_path, "import sys\nsys.exit('no route to host')")
 
     async def work() -> float:
-        holder = TokenHolder("corp", source(path), CLOCK, Redactor(), budget_s=10.0)
+        holder = TokenHolder("corp", source(path), CLOCK, Redactor(), Waits(10.0))
         holder.start()
         await until(lambda: holder.status().failing)
         program(tmp_path, "print('abc')")

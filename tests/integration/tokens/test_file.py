@@ -11,7 +11,7 @@ import pytest
 
 from gatepass.config.credential.kinds import FileCredential
 from gatepass.observe.redaction import KEPT, MASK, Redactor
-from gatepass.tokens import FetchFailure, Token, TokenHolder, TokenReissued
+from gatepass.tokens import FetchFailure, Token, TokenHolder, TokenReissued, Waits
 from gatepass.tokens.file import SETTLED_S, FileSource, WatchedFile, Written
 from gatepass.tokens.holder import WATCH_S
 from gatepass.tokens.life import STALE_SHARE, Kind, ToldBy
@@ -58,7 +58,7 @@ def source(writer: Writer, **more: Any) -> FileSource:
 
 
 def holder(writer: Writer, **more: Any) -> TokenHolder:
-    it = TokenHolder("pod", source(writer, **more), writer.clock, Redactor(), budget_s=10.0, chance=lambda: 0.0)
+    it = TokenHolder("pod", source(writer, **more), writer.clock, Redactor(), Waits(10.0, chance=lambda: 0.0))
     it.start()
     return it
 
@@ -260,7 +260,7 @@ async def test_a_rejected_token_is_read_again_and_found_the_same_or_another(writ
 
 async def test_tokens_that_have_passed_are_not_remembered_for_ever(writer, clock):
     redactor = Redactor()
-    it = TokenHolder("pod", source(writer), clock, redactor, budget_s=10.0)
+    it = TokenHolder("pod", source(writer), clock, redactor, Waits(10.0))
     texts = [writer.jwt(60)]
     it.start()
     for _ in range(100):
@@ -274,7 +274,7 @@ async def test_tokens_that_have_passed_are_not_remembered_for_ever(writer, clock
 
 async def test_keys_that_have_passed_are_not_remembered_for_ever(writer, clock):
     redactor = Redactor()
-    it = TokenHolder("pod", source(writer), clock, redactor, budget_s=10.0)
+    it = TokenHolder("pod", source(writer), clock, redactor, Waits(10.0))
     keys = [writer.write("a-key-of-the-pod-000")]
     it.start()
     for number in range(1, 30):

@@ -16,7 +16,7 @@ from gatepass.store.guard import GuardedStore
 from gatepass.store.memory import MemoryStore
 from gatepass.store.seam import Reach, StoreUnavailable
 from gatepass.store.snapshot import Snapshot
-from gatepass.tokens import Token, TokenHolder, build_source
+from gatepass.tokens import Token, TokenHolder, Waits, build_source
 from gatepass.tokens.sharing import SharedSource
 from tests.unit.clock import DrivenClock, settle
 from tests.unit.tokens.scripted import Far, Reply, ScriptedIssuer, oauth2
@@ -132,11 +132,9 @@ class Replica:
             self.source,
             self.clock,
             self.redactor,
-            budget_s=settings.timeout_s,
-            chance=lambda: jitter,
-            refused=self.source.rejected,
+            Waits(settings.timeout_s, chance=lambda: jitter),
         )
-        self.source.join(self.snapshot, self.holder.offer, self.holder.weighed)
+        self.source.join(self.snapshot, self.holder)
 
     def start(self) -> None:
         self.snapshot.start()

@@ -23,7 +23,7 @@ from gatepass.config.credential.oauth2 import Oauth2Credential
 from gatepass.errors import Fault, TransportFault
 from gatepass.observe.redaction import Redactor
 from gatepass.runtime import sleep
-from gatepass.tokens import FetchFailure, Token, TokenHolder, build_source
+from gatepass.tokens import FetchFailure, Token, TokenHolder, Waits, build_source
 from tests.unit.clock import DrivenClock, settle
 
 JSON: Headers = ((b"content-type", b"application/json"),)
@@ -251,8 +251,7 @@ class Kept:
             build_source(name, settings, issuer, clock),
             clock,
             self.redactor,
-            budget_s=settings.timeout_s + grace_s,
-            chance=lambda: jitter,
+            Waits(settings.timeout_s + grace_s, chance=lambda: jitter),
         )
 
     async def __aenter__(self) -> Self:

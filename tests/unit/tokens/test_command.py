@@ -11,7 +11,7 @@ from gatepass.call import Secret
 from gatepass.config.credential.kinds import ExecCredential
 from gatepass.config.references import Reference, resolve
 from gatepass.runtime import Clock, sleep
-from gatepass.tokens import Token, TokenHolder, build_source
+from gatepass.tokens import Token, TokenHolder, Waits, build_source
 from gatepass.tokens.backoff import WORKED_TRIES
 from gatepass.tokens.command import ExecSource, Finished
 from gatepass.tokens.life import Kind, ToldBy
@@ -312,4 +312,4 @@ async def test_a_refusal_is_not_repeated_every_two_seconds():
 def _holder(it: ExecSource, clock: DrivenClock) -> TokenHolder:
     from gatepass.observe.redaction import Redactor
 
-    return TokenHolder("corp", it, clock, Redactor(), budget_s=10.0, chance=lambda: 0.0)
+    return TokenHolder("corp", it, clock, Redactor(), Waits(10.0, chance=lambda: 0.0))

@@ -14,7 +14,7 @@ from gatepass.call import Secret
 from gatepass.errors import TokenUnavailable
 from gatepass.gate import FETCH_GRACE_S
 from gatepass.observe.redaction import Redactor
-from gatepass.tokens import Token, TokenHolder
+from gatepass.tokens import Token, TokenHolder, Waits
 from gatepass.tokens.holder import GRACE_S, OUTAGE_WAIT_S
 from gatepass.tokens.sharing import POLL_LONGEST_S, YIELD_S
 from tests.unit.clock import DrivenClock, settle
@@ -163,7 +163,7 @@ class Odd:
 async def odd() -> AsyncIterator[Odd]:
     clock = DrivenClock()
     source = OnSignal(clock)
-    holder = TokenHolder("odd", source, clock, Redactor(), budget_s=10.0, chance=lambda: 0.0)
+    holder = TokenHolder("odd", source, clock, Redactor(), Waits(10.0, chance=lambda: 0.0))
     holder.start()
     yield Odd(clock, source, holder)
     await holder.aclose()

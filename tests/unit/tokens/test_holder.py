@@ -10,7 +10,7 @@ from gatepass.call import Secret
 from gatepass.config.references import Reference
 from gatepass.errors import TokenUnavailable
 from gatepass.observe.redaction import Redactor
-from gatepass.tokens import FetchFailure, Token, TokenHolder, TokenReissued
+from gatepass.tokens import FetchFailure, Token, TokenHolder, TokenReissued, Waits
 from gatepass.tokens.life import Freshness, Kind, ToldBy
 from tests.unit.clock import DrivenClock, settle
 from tests.unit.tokens.scripted import (
@@ -61,7 +61,7 @@ class OddSource:
 
 
 def over(source: OddSource, clock: DrivenClock) -> TokenHolder:
-    return TokenHolder("odd", source, clock, Redactor(), budget_s=10.0, chance=lambda: 0.0)
+    return TokenHolder("odd", source, clock, Redactor(), Waits(10.0, chance=lambda: 0.0))
 
 
 async def test_nothing_runs_before_the_start():
