@@ -93,8 +93,9 @@ class Reply:
         if self.ended or self._is_raw:
             return
         if self.begun:
-            is_response = self._context.operation == Surface.RESPONSES
-            await self.events(response_error(error) if is_response else stream_error(error), last=True)
+            written = response_error if self._context.operation == Surface.RESPONSES else stream_error
+            rewords = self._context.profile.settings.rewords_errors
+            await self.events(written(error, rewords=rewords), last=True)
             return
         await self.whole(error.http_status, [*error_headers(error), *error.relayed], error_body(error))
 

@@ -42,7 +42,7 @@ def tree(base: type[errors.GatepassError]) -> Iterator[type[errors.GatepassError
 def shown(error: errors.GatepassError) -> str:
     lines = [f"status {error.http_status}, hop {error.hop}"]
     lines += [f"{name.decode()}: {value.decode()}" for name, value in error_headers(error)]
-    lines += ["", json.dumps(json.loads(error_body(error)), indent=2), "", stream_error(error).decode()]
+    lines += ["", json.dumps(json.loads(error_body(error)), indent=2), "", stream_error(error, rewords=True).decode()]
     return "\n".join(lines)
 
 

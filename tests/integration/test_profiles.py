@@ -13,6 +13,7 @@ import pytest
 
 from gatepass.heartbeat import HOLD_S, STREAM_HOLD_S
 from gatepass.surface.operations import OPERATIONS
+from tests.integration.answers import delta
 from tests.integration.gateway import CHAT, HELLO, JSON, gateway
 from tests.integration.scripted import Scripted, Send, Wait, event, reply, stream
 from tests.integration.test_passage import FORM, form
@@ -112,6 +113,20 @@ async def test_ragflow_gets_no_line_of_a_mebibyte_and_an_end_of_its_own():
     assert [chunk["choices"][0]["finish_reason"] for chunk in chunks][-1] == "stop"
     assert chunks[-1]["choices"][0]["delta"] == {}
     assert answer.events[-1] == "[DONE]"
+
+
+@pytest.mark.parametrize("name", ["ragflow", "dify"])
+async def test_an_error_in_mid_stream_is_reworded_for_ragflow_alone(name):
+    words = "Server busy (503), rate limit reached"
+    said = event({"error": {"message": words, "type": "server_error", "code": "busy"}})
+    async with serving(stream(delta(content="hi"), said)) as (_, gate):
+        error = (await gate.ask({**HELLO, "stream": True}, headers=by(name)).answer()).error
+    assert (error["code"], error["hop"]) == ("busy", "upstream:chat")
+    if name == "ragflow":
+        assert error["message"] == "The answer ends here: the upstream refused the request."
+        assert error["upstream"]["message"] == words
+    else:
+        assert (error["message"], error["type"]) == (words, "server_error")
 
 
 def read_by_cline(events: list[str]) -> tuple[str, list[Any]]:

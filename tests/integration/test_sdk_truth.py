@@ -155,7 +155,7 @@ async def test_nothing_before_done_is_an_error_with_a_status():
 
 async def test_a_role_before_done_is_an_error():
     async with streaming(chunk(role="assistant", content=""), DONE) as client:
-        with pytest.raises(openai.APIError, match="sent nothing"):
+        with pytest.raises(openai.APIError, match="without an answer"):
             async for _ in await client.chat.completions.create(model="m", messages=MESSAGES, stream=True):
                 pass
 

@@ -75,6 +75,9 @@ class Profile(Block):
     id or comment."""
     line_bytes: Annotated[int, Field(ge=65_536)] | None = None
     """The longest line of a stream: a longer chunk is cut into several; None: any."""
+    rewords_errors: bool = False
+    """Word the error that ends a begun stream so that RAGFlow does not send the request again; the upstream's own
+    text then stands in the error's `upstream`."""
     unwraps_keys: bool = False
     """Take the key out of a JSON object that is sent in its place."""
     typed_ids: bool = False
@@ -96,6 +99,7 @@ BUILT_IN: Mapping[str, Profile] = MappingProxyType(
             content_text=True,
             splits_finish=True,
             line_bytes=1_000_000,
+            rewords_errors=True,
             unwraps_keys=True,
             typed_ids=True,
         ),

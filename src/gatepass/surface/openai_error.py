@@ -28,6 +28,7 @@ _STREAM_TEXTS = MappingProxyType(
         "draining": "gatepass is being stopped.",
         "not_started": "gatepass has not started.",
         "overloaded": "gatepass had no room for it.",
+        "concurrency_limited": "the caller has as many requests under way as it may.",
         "internal_error": "gatepass itself failed. Its log tells why.",
         "token_unavailable": "no token could be had for the upstream. The log of gatepass tells the issuer's reason.",
         "upstream_connect": "the upstream could not be reached.",
@@ -86,30 +87,33 @@ def error_headers(error: GatepassError) -> list[tuple[bytes, bytes]]:
     return headers
 
 
-def stream_error(error: GatepassError) -> bytes:
+def stream_error(error: GatepassError, *, rewords: bool = False) -> bytes:
     """One `data: {"error": …}` event that ends a begun stream; nothing may follow it.
 
-    Its message is worded so that no client repeats the request for it (see `stream_message`). What an
-    upstream itself sends as an error event in mid-stream comes here too: it names no hop.
+    It is the object of `error_object`. With `rewords` (`profiles.NAME.rewords_errors`) its message is one for which
+    RAGFlow does not repeat the request (see `stream_message`).
     """
-    message, said = stream_message(error), _said_upstream(error)
-    if said is None and isinstance(error, UpstreamRefusal) and error.message not in ("", message):
-        said = _capped({"message": error.message})
-    kind = _type(error)
-    kind = "stream_error" if REPLAYED.search(kind) else kind
-    return b"data: " + _json(_envelope(error, message, kind, said)) + b"\n\n"
+    return b"data: " + _json(_reworded(error) if rewords else error_object(error)) + b"\n\n"
 
 
-def response_error(error: GatepassError) -> bytes:
+def response_error(error: GatepassError, *, rewords: bool = False) -> bytes:
     """The same for a stream of the Responses API: its own `error` event, in which openai-python's older reader of
     streams finds the `error` that it raises, too."""
-    said = json.loads(stream_error(error).removeprefix(b"data: "))
+    said = json.loads(stream_error(error, rewords=rewords).removeprefix(b"data: "))
     told = {"type": "error", **{name: said["error"].get(name) for name in ("code", "message", "param")}, **said}
     return b"event: error\ndata: " + _json(told) + b"\n\n"
 
 
+def _reworded(error: GatepassError) -> dict[str, Any]:
+    message, said = stream_message(error), _said_upstream(error)
+    if said is None and isinstance(error, UpstreamRefusal) and error.message not in ("", message):
+        said = _capped({"message": error.message})
+    kind = _type(error)
+    return _envelope(error, message, "stream_error" if REPLAYED.search(kind) else kind, said)
+
+
 def stream_message(error: GatepassError) -> str:
-    """The sentence for a stream that has begun: a fixed one for each code, without names of upstreams.
+    """The sentence for RAGFlow where a stream has begun: a fixed one for each code, without names of upstreams.
 
     openai-python shows a client this sentence alone (its `_streaming.py` raises APIError with
     `error.message`), and RAGFlow searches what it shows for the words of lexicon.REPLAYED, which a name

@@ -272,7 +272,7 @@ def chunk(text: str) -> bytes:
 @pytest.mark.parametrize("error", EVERY_ERROR, ids=IDS)
 def test_no_error_in_mid_stream_makes_ragflow_repeat_the_answer(error):
     """RAGFlow classes the text of openai's exception, which is the message of the event."""
-    caught = shown_by_openai(chunk("Hello") + stream_error(error))
+    caught = shown_by_openai(chunk("Hello") + stream_error(error, rewords=True))
     assert str(caught) == stream_message(error)
     assert isinstance(caught.body, dict)
     assert (caught.code, caught.body["hop"]) == (error.public_code, error.hop)
@@ -294,7 +294,7 @@ def test_every_error_that_can_end_a_stream_has_a_sentence_of_its_own(error):
 
 
 def test_a_mid_stream_event_is_one_line_and_ends_the_stream():
-    event = stream_error(UpstreamClosed("a\nb", upstream="chat"))
+    event = stream_error(UpstreamClosed("a\nb", upstream="chat"), rewords=True)
     assert event.startswith(b"data: {")
     assert event.endswith(b"}\n\n")
     assert event.count(b"\n") == 2
@@ -309,9 +309,16 @@ def test_a_mid_stream_event_is_one_line_and_ends_the_stream():
     }
 
 
+@pytest.mark.parametrize("error", EVERY_ERROR, ids=IDS)
+def test_other_clients_get_the_same_object_in_mid_stream_as_before_one(error):
+    event = stream_error(error)
+    assert event == b"data: " + error_body(error) + b"\n\n"
+    assert str(shown_by_openai(chunk("Hello") + event)) == error.message
+
+
 def test_a_harmless_refusal_keeps_its_words_in_mid_stream():
     error = refusal(400, "This model's maximum context length is 8192 tokens.", kind="invalid_request_error")
-    inner = json.loads(stream_error(error)[6:])["error"]
+    inner = json.loads(stream_error(error, rewords=True)[6:])["error"]
     assert inner["message"] == "This model's maximum context length is 8192 tokens."
     assert inner["type"] == "invalid_request_error"
     assert "upstream" not in inner
@@ -321,20 +328,20 @@ def test_a_harmless_refusal_keeps_its_words_in_mid_stream():
     "said", ["Rate limit reached", "Server busy", "HTTP 503", "Too Many Requests", "temporarily UNAVAILABLE"]
 )
 def test_a_refusal_that_would_be_repeated_moves_out_of_the_message(said):
-    inner = json.loads(stream_error(refusal(429, said, kind="server_error"))[6:])["error"]
+    inner = json.loads(stream_error(refusal(429, said, kind="server_error"), rewords=True)[6:])["error"]
     assert inner["message"] == "The answer ends here: the upstream refused the request."
     assert inner["type"] == "stream_error"
     assert inner["upstream"] == {"message": said}
 
 
 def test_a_refusal_without_a_word_gets_a_sentence():
-    inner = json.loads(stream_error(refusal(400, ""))[6:])["error"]
+    inner = json.loads(stream_error(refusal(400, ""), rewords=True)[6:])["error"]
     assert inner["message"] == "The answer ends here: the upstream refused the request."
     assert "upstream" not in inner
 
 
 def test_what_the_upstream_said_stays_beside_the_sentence():
-    inner = json.loads(stream_error(refusal(503, "busy server", raw={"busy": True}))[6:])["error"]
+    inner = json.loads(stream_error(refusal(503, "busy server", raw={"busy": True}), rewords=True)[6:])["error"]
     assert inner["upstream"] == {"busy": True}
 
 
