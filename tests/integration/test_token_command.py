@@ -122,7 +122,14 @@ async def watching(file: str) -> asyncio.subprocess.Process:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GATEPASS_")}
     command = (sys.executable, "-m", "gatepass", "token", "corp", "--watch", "--config", file)
     environment["PYTHONUNBUFFERED"] = "1"
-    return await asyncio.create_subprocess_exec(*command, stdin=DEVNULL, stdout=PIPE, stderr=PIPE, env=environment)
+    return await asyncio.create_subprocess_exec(
+        *command,
+        stdin=DEVNULL,
+        stdout=PIPE,
+        stderr=PIPE,
+        env=environment,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job ignores it
+    )
 
 
 async def test_watch_tells_a_first_refusal_with_its_time_and_the_next_try(tmp_path):
