@@ -37,7 +37,7 @@ from gatepass.config.load import check, load
 from gatepass.config.model import Config
 from gatepass.errors import GatepassError, InternalError, MethodNotAllowed, NotStarted
 from gatepass.gate import Gate, build_gate
-from gatepass.listening import url_of
+from gatepass.listening import AcceptWatch, descriptor_limit, has_free_descriptor, url_of
 from gatepass.runtime import SystemClock
 from gatepass.store.choice import open_store
 from gatepass.surface.openai_error import error_body, error_headers
@@ -294,10 +294,11 @@ class Server(uvicorn.Server):
         lifeline: socket.socket | None = None,
     ) -> None:
         app = _pages(gate, peers)
+        reception = reception_of(app, gate)
         super().__init__(
             uvicorn.Config(
                 app,
-                http=partial(ClientConnection, reception_of(app, gate)),  # type: ignore[arg-type]  # uvicorn only calls it
+                http=partial(ClientConnection, reception),  # type: ignore[arg-type]  # uvicorn only calls it
                 loop="uvloop",
                 ws="none",
                 lifespan="on",
@@ -309,6 +310,8 @@ class Server(uvicorn.Server):
             )
         )
         self._gate = gate
+        self._shares = reception.shares
+        self._accept_watch = AcceptWatch()
         self._announce = announce
         self._peers = peers
         self._lifeline = lifeline
@@ -336,6 +339,16 @@ class Server(uvicorn.Server):
             await self._peers.open()
         if self._lifeline is not None:
             self._loop.add_reader(self._lifeline, self._on_lifeline, self._loop, self._lifeline)
+
+    async def on_tick(self, counter: int) -> bool:
+        now_s = asyncio.get_running_loop().time()
+        if self._accept_watch.is_due(now_s) and not has_free_descriptor():
+            for connection in self._shares.relieve(now_s):
+                connection.evict()
+            if (count := self._accept_watch.failed(now_s)) is not None:
+                limit, needed = descriptor_limit(), self._gate.config.descriptors
+                LOG.warning("accept_failing", extra={"fields": {"count": count, "limit": limit, "needed": needed}})
+        return await super().on_tick(counter)
 
     def _on_lifeline(self, loop: asyncio.AbstractEventLoop, lifeline: socket.socket) -> None:
         """The supervisor stops all of its workers, or is gone without a word and nobody would ever end this process:

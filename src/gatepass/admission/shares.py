@@ -23,6 +23,9 @@ IDLE_S = 1.0
 ADDRESSES = 4
 """One address may hold one part in so many of the share for connections without authentication."""
 
+RELIEF = 100
+"""So many idle connections close at once when no file descriptor is free."""
+
 PROXIES = 16
 """So many proxies between a client and gatepass are looked through, at most."""
 ADDRESS_CHARS = 64
@@ -91,6 +94,14 @@ class ConnectionShares(Generic[C]):
         elif connection in self._strangers:
             self._strangers.remove(connection)
             self._strangers.add(connection, address, now_s)
+
+    def relieve(self, now_s: float) -> list[C]:
+        """No file descriptor is free: return connections to close, those that would close first above the shares."""
+        closing = list[C]()
+        while len(closing) < RELIEF and (oldest := self._strangers.oldest_of_largest(now_s - IDLE_S)) is not None:
+            closing.append(oldest)
+            self._strangers.remove(oldest)
+        return closing
 
     def disconnect(self, connection: C) -> None:
         """`connection` is closed. It may have been returned as one to close before."""

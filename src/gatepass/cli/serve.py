@@ -137,6 +137,8 @@ def _say_where(url: str) -> None:
 
 def _announce(loaded: Loaded) -> None:
     """Say at the start what counts, and what somebody should know before trusting it."""
+    from gatepass.listening import descriptor_limit
+
     log = logging.getLogger("gatepass.serve")
     config = loaded.config
     fields = {
@@ -147,6 +149,12 @@ def _announce(loaded: Loaded) -> None:
         "keys": len(config.access.keys),
     }
     log.info("starting", extra={"fields": fields})
+    if (limit := descriptor_limit()) < config.descriptors:
+        said = (
+            f"limits.connections needs {config.descriptors} file descriptors in each process, and the soft limit is"
+            f" {limit:g}: raise it (ulimit -n {config.descriptors}) or lower limits.connections"
+        )
+        log.warning("descriptors_short", extra={"fields": {"warning": said}})
     if config.log.bodies:
         said = "log.bodies is on: beginnings of requests and replies, which are personal data, go into this log"
         log.warning("bodies_logged", extra={"fields": {"warning": said}})

@@ -19,6 +19,9 @@ from gatepass.config.profiles import Profile
 from gatepass.config.store import StoreSettings
 from gatepass.config.upstream import Upstream
 
+OTHER_DESCRIPTORS = 64
+"""For the listening socket, token endpoints, the store, the log and the pages of workers."""
+
 
 def _network(text: str) -> str:
     try:
@@ -102,3 +105,11 @@ class Config(Block):
     """A server through which independent gatepass processes share; None: each for itself."""
     log: Log = Log()
     """What is written about each request."""
+
+    @property
+    def descriptors(self) -> int:
+        """The most file descriptors that one process needs: clients, upstreams, and OTHER_DESCRIPTORS."""
+        limits, callers = self.limits, self.access.callers
+        upstream = sum(upstream.max_connections or limits.connections for upstream in self.upstreams.values())
+        requests = limits.connections + callers
+        return requests + limits.unauthenticated + min(requests, upstream) + OTHER_DESCRIPTORS

@@ -9,9 +9,12 @@ import signal
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, STDOUT
 from pathlib import Path
+from typing import Any
 
+from tests.integration.gateway import Ask
 from tests.integration.workers.test_shared_tokens import arguments
 from tests.integration.workers.test_supervisor import Supervised
+from tests.waiting import until, until_told
 
 CONFIGURATION = {"upstreams": {"chat": {"base_url": "http://127.0.0.1:9/v1"}}}
 BOUND_S = 30.0
@@ -88,3 +91,61 @@ async def test_a_sigterm_before_anything_began_ends_at_once_whatever_catches_exc
         "main(['serve'])\n"
     )
     assert (code, said) == (0, "")
+
+
+async def test_too_few_descriptors_are_a_warning_at_start_and_a_line_while_none_is_free(tmp_path):
+    """Idle connections are closed then, so that others are accepted."""
+    soft = 64
+    running = Supervised(
+        await process(
+            "-c",
+            "import resource, sys\n"
+            "from gatepass.cli import main\n"
+            f"resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {soft}))\n"
+            f"main(['serve', '--config', {written(tmp_path)!r}, '--port', '0'])\n",
+        )
+    )
+    reading = asyncio.create_task(running.read())
+    try:
+        port = await running.port
+        silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(2 * soft)]
+        await until(lambda: logged(running.lines, "accept_failing"))
+        await until_told(lambda: is_alive(port))
+        for _, writer in silent:
+            writer.close()
+    finally:
+        running.process.send_signal(signal.SIGTERM)
+        assert await running.ended() == 0
+        await reading
+    (short,) = logged(running.lines, "descriptors_short")
+    assert "needs 9065 file descriptors" in short["warning"]
+    assert f"the soft limit is {soft}" in short["warning"]
+    assert [(line["count"], line["limit"], line["needed"]) for line in logged(running.lines, "accept_failing")] == [
+        (1, soft, 9065)
+    ]
+
+
+def logged(lines: list[str], event: str) -> list[dict[str, Any]]:
+    found = (json.loads(line) for line in lines if line.startswith("{"))
+    return [line for line in found if line["event"] == event]
+
+
+async def is_alive(port: int) -> bool:
+    try:
+        return (await Ask(port, "GET", "/healthz", {}, b"").answer()).status == 200
+    except (OSError, EOFError):
+        return False
+
+
+async def test_enough_descriptors_are_no_warning(tmp_path):
+    running = Supervised(
+        await process(
+            "-m", "gatepass", "serve", "--config", written(tmp_path, limits={"connections": 10}), "--port", "0"
+        )
+    )
+    reading = asyncio.create_task(running.read())
+    await running.port
+    running.process.send_signal(signal.SIGTERM)
+    assert await running.ended() == 0
+    await reading
+    assert logged(running.lines, "descriptors_short") == []
