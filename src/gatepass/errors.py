@@ -19,7 +19,9 @@
     │   ├── BodyTooLarge            413 body_too_large
     │   ├── UnsupportedEncoding     415 unsupported_encoding
     │   ├── UnsupportedMediaType    415 unsupported_media_type
-    │   └── HeadTooLarge            431 head_too_large
+    │   ├── HeadTooLarge            431 head_too_large
+    │   ├── UnsupportedTransferCoding  501 unsupported_transfer_coding
+    │   └── UnsupportedVersion      505 unsupported_version
     ├── GatewayError                hop "gatepass": this process
     │   ├── Overloaded              503 overloaded
     │   ├── Draining                503 draining
@@ -166,6 +168,14 @@ class UnsupportedMediaType(CallerError):
 
 class HeadTooLarge(CallerError):
     code, status = "head_too_large", 431
+
+
+class UnsupportedTransferCoding(CallerError):
+    code, status = "unsupported_transfer_coding", 501
+
+
+class UnsupportedVersion(CallerError):
+    code, status = "unsupported_version", 505
 
 
 class GatewayError(GatepassError):

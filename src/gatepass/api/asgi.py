@@ -14,7 +14,7 @@ from typing import Any
 from starlette.types import Message, Receive, Scope, Send
 
 from gatepass.api.refusal import slow_body
-from gatepass.api.turn import AHEAD_BYTES, BODILESS, Fields, announced_bytes, too_large
+from gatepass.api.turn import AHEAD_BYTES, BODILESS, Fields, add_piece, announced_bytes, joined, too_large
 from gatepass.call import Headers
 from gatepass.errors import ClientGone
 from gatepass.gate import Gate
@@ -69,7 +69,7 @@ class AsgiClient:
         self._left: Callable[[], None] | None = None
         # the request body
         self._receiver: asyncio.Task[None] | None = None
-        self._pieces: list[bytes] = []
+        self._pieces: list[bytes | bytearray] = []
         self._size_bytes = self._taken_bytes = 0
         self._ahead_bytes = 0
         self._is_whole = False
@@ -186,7 +186,7 @@ class AsgiClient:
                     continue
                 piece = bytes(message.get("body", b""))
                 if piece:
-                    self._pieces.append(piece)
+                    add_piece(self._pieces, piece)
                     self._size_bytes += len(piece)
                 self._is_whole = self._is_whole or not message.get("more_body", False)
                 self._arrived.set()
@@ -213,7 +213,7 @@ class AsgiClient:
         pieces, self._pieces = self._pieces, []
         self._taken_bytes = self._size_bytes
         self._taken.set()
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        return joined(pieces)
 
     def _depart(self) -> None:
         """There is no client any more, or the response is complete."""

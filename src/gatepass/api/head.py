@@ -7,7 +7,7 @@ from urllib.parse import unquote
 
 import httptools
 
-from gatepass.errors import HeadTooLarge
+from gatepass.errors import GatepassError, HeadTooLarge, InvalidRequest, UnsupportedTransferCoding, UnsupportedVersion
 
 HEADER_FIELDS = 100
 HEAD_BYTES = 64 * 1024
@@ -43,3 +43,29 @@ def large_head() -> HeadTooLarge:
 
 def many_fields() -> HeadTooLarge:
     return HeadTooLarge(f"The request has more than {HEADER_FIELDS} header fields.")
+
+
+def large_framing() -> HeadTooLarge:
+    return HeadTooLarge(f"The request's trailer fields or chunk extensions are larger than {HEAD_BYTES} bytes.")
+
+
+def host_missing(count: int) -> InvalidRequest:
+    found = "no Host field" if count == 0 else f"{count} Host fields"
+    return InvalidRequest(f"The request has {found}. Send exactly one (RFC 9112 section 3.2).")
+
+
+def unknown_coding() -> UnsupportedTransferCoding:
+    return UnsupportedTransferCoding("The request's Transfer-Encoding is not `chunked`. Send it as `chunked`, once.")
+
+
+def unknown_version() -> UnsupportedVersion:
+    return UnsupportedVersion("The request is not of HTTP/1.1 or HTTP/1.0.")
+
+
+def refused_by_parser(reason: str) -> GatepassError:
+    """Return the error for what llhttp rejects. httptools tells most kinds apart by their text alone."""
+    if reason in ("Invalid HTTP version", "Pause on PRI/Upgrade"):
+        return unknown_version()
+    if reason in ("Invalid `Transfer-Encoding` header value", "Empty Transfer-Encoding"):
+        return unknown_coding()
+    return InvalidRequest(f"This is not a valid HTTP/1.1 request: {reason}.")

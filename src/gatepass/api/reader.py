@@ -5,13 +5,28 @@ uvicorn's own protocol bounds neither the number of header fields nor, with http
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 import httptools
 
-from gatepass.api.head import HEAD_BYTES, HEADER_FIELDS, head_of, large_head, many_fields, path_of, size_bytes
+from gatepass.api.head import (
+    HEAD_BYTES,
+    HEADER_FIELDS,
+    head_of,
+    host_missing,
+    large_framing,
+    large_head,
+    many_fields,
+    path_of,
+    refused_by_parser,
+    size_bytes,
+    unknown_coding,
+    unknown_version,
+)
 from gatepass.api.turn import Line, Turn
 from gatepass.errors import GatepassError, InvalidRequest
+
+_READ_HERE = frozenset((b"host", b"expect", b"transfer-encoding"))
 
 
 class Desk(Line, Protocol):
@@ -33,8 +48,8 @@ class Reader:
     """
 
     __slots__ = (
-        *("in_head", "peer", "turn", "_desk", "_expects", "_fields", "_first_bytes", "_head_bytes", "_parser"),
-        *("_piece_bytes", "_refusal", "_take", "_target"),
+        *("in_head", "peer", "turn", "_desk", "_expects", "_fields", "_first_bytes", "_framing_bytes", "_head_bytes"),
+        *("_hosts", "_is_chunked", "_parser", "_piece_bytes", "_refusal", "_take", "_target"),
     )
 
     def __init__(self, desk: Desk) -> None:
@@ -46,24 +61,38 @@ class Reader:
         self.turn: Turn | None = None
         self._target = b""
         self._fields: list[tuple[bytes, bytes]] = []
-        self._expects = False
-        self._piece_bytes = self._first_bytes = self._head_bytes = 0
+        self._expects = self._is_chunked = False
+        self._hosts = self._piece_bytes = self._first_bytes = self._head_bytes = self._framing_bytes = 0
         self._refusal: GatepassError | None = None
 
     def feed(self, data: bytes) -> None:
-        """Raises InvalidRequest or HeadTooLarge where no request can be read any more."""
+        """Parse the next bytes of the connection. Raise a GatepassError if no request can be read any more.
+
+        Trailer fields and chunk extensions have the bound of a head: the bytes since the last byte of the body count.
+        """
         self._piece_bytes = len(data)
         if self.in_head:
             self._head_bytes += len(data)
+        else:
+            self._framing_bytes += len(data)  # `on_body` sets it back
         try:
             try:
                 self._parser.feed_data(data)
             except httptools.HttpParserUpgrade as offer:
                 self._decline(memoryview(data)[offer.args[0] :])
         except httptools.HttpParserError as error:
-            raise self._refusal or InvalidRequest(f"This is not a valid HTTP/1.1 request: {error}.") from error
+            raise self._refusal or refused_by_parser(str(error)) from error
+        if self.in_head or self.turn is not None:
+            self._check_bounds()
+
+    def _check_bounds(self) -> None:
+        """Bound what is held of a request that is not whole; called once for each piece."""
+        if len(self._fields) > HEADER_FIELDS:
+            raise many_fields()
         if self.in_head and self._head_bytes > HEAD_BYTES:
             raise large_head()
+        if self._is_chunked and not self.in_head and self._framing_bytes > HEAD_BYTES:
+            raise large_framing()
 
     def close(self) -> None:
         """Nothing more is fed, and who holds this object in turn is let go: no cycle waits for the collector."""
@@ -103,26 +132,35 @@ class Reader:
 
     def on_message_begin(self) -> None:
         self.in_head, self._head_bytes, self._first_bytes = True, 0, self._piece_bytes
-        self._target, self._fields, self._expects = b"", [], False
+        self._target, self._fields, self._hosts = b"", [], 0
+        self._expects = self._is_chunked = False
 
     def on_url(self, url: bytes) -> None:
         self._target += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
         name = name.lower()
-        if name == b"expect" and value.lower() == b"100-continue":
-            self._expects = True
-        fields = self._fields
-        fields.append((name, value))
-        if len(fields) > HEADER_FIELDS:
-            self._refusal = many_fields()
-            raise httptools.HttpParserError("too many header fields")
+        if name in _READ_HERE:
+            if name == b"host":
+                self._hosts += 1
+            elif name == b"expect":
+                self._expects = self._expects or value.lower() == b"100-continue"
+            elif value.lower() != b"chunked":
+                self._refuse(unknown_coding())
+            else:
+                self._is_chunked, self._framing_bytes = True, 0
+        self._fields.append((name, value))  # trailer fields too, which only count: the turn has those of its head
 
     def on_headers_complete(self) -> None:
-        if self._first_bytes + self._head_bytes > HEAD_BYTES:
-            self._check_size()
+        if len(self._fields) > HEADER_FIELDS:
+            self._refuse(many_fields())
+        if self._first_bytes + self._head_bytes > HEAD_BYTES and size_bytes(self._target, self._fields) > HEAD_BYTES:
+            self._refuse(large_head())
         parser, target = self._parser, self._target
         version = parser.get_http_version()
+        is_plain = version == "1.1" and self._hosts == 1
+        if not is_plain:
+            self._check_version(version)
         self.turn = turn = Turn(
             self._desk,
             parser.get_method().decode("ascii"),
@@ -132,23 +170,32 @@ class Reader:
             tuple(self._fields),
             self.peer,
         )
-        turn.persists = version != "1.0" and parser.should_keep_alive()
+        turn.persists = is_plain and parser.should_keep_alive()  # HTTP/1.0 persists on no connection
         if self._expects:
             turn.expect()
         self.in_head = False
         self._take(turn)
 
-    def _check_size(self) -> None:
-        """Counted only where a head can be too large at all, by the pieces in which it came."""
-        if size_bytes(self._target, self._fields) > HEAD_BYTES:
-            self._refusal = large_head()
-            raise httptools.HttpParserError("too large a head")
+    def _check_version(self, version: str) -> None:
+        """RFC 9110 15.6.6 and RFC 9112 3.2. The parser also accepts 0.9 and 2.0."""
+        if version not in ("1.0", "1.1"):
+            self._refuse(unknown_version())
+        if self._hosts > 1 or version == "1.1":
+            self._refuse(host_missing(self._hosts))
+
+    def _refuse(self, error: GatepassError) -> NoReturn:
+        """Stop the parser: `feed` raises `error`."""
+        self._refusal = error
+        raise httptools.HttpParserError(error.message)
 
     def on_body(self, body: bytes) -> None:
+        self._framing_bytes = 0
         if self.turn is not None:
             self.turn.feed(body)
 
     def on_message_complete(self) -> None:
+        if self._is_chunked and len(self._fields) > HEADER_FIELDS:
+            self._refuse(many_fields())
         turn, self.turn = self.turn, None
         if turn is not None:
             turn.complete()

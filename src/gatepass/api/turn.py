@@ -20,6 +20,12 @@ JOINED_BYTES = 64 * 1024
 AHEAD_BYTES = 256 * 1024
 """Reading stops while more than this of a body that is passed on is here and nobody takes it."""
 
+COALESCED_BYTES = 4096
+"""A smaller piece of a body joins the one before it: an object for each would take 40 bytes."""
+
+REST_BYTES = 64 * 1024
+"""At most so much of a body is read behind an early response, to keep the connection. With more it closes."""
+
 BODILESS = frozenset((204, 304))
 _STATUS_LINES = MappingProxyType(
     {status.value: b"HTTP/1.1 %d %b\r\n" % (status.value, status.phrase.encode()) for status in HTTPStatus}
@@ -95,7 +101,7 @@ class Turn:
         self.persists = True
         self.is_whole = self.has_begun = self.has_ended = False
         self._line = line
-        self._pieces: list[bytes] = []
+        self._pieces: list[bytes | bytearray] = []
         self._size_bytes = self._limit_bytes = 0
         self._waiter: asyncio.Future[None] | None = None
         self._fault: GatepassError | ClientGone | None = None
@@ -113,10 +119,13 @@ class Turn:
         self._is_asked_for = False
 
     def feed(self, piece: bytes) -> None:
+        self._size_bytes += len(piece)
         if self.has_ended:
             return
-        self._pieces.append(piece)
-        self._size_bytes += len(piece)
+        if self._pieces:
+            add_piece(self._pieces, piece)
+        else:
+            self._pieces.append(piece)
         if self._size_bytes > self._limit_bytes:
             if self._waiter is not None:
                 self._wake()
@@ -168,7 +177,7 @@ class Turn:
         if not self.is_whole and self._fault is not None:
             raise self._fault
         pieces, self._pieces = self._pieces, []
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        return joined(pieces)
 
     async def piece(self, limit_bytes: int) -> bytes:
         if not self.is_passed_on:
@@ -198,11 +207,15 @@ class Turn:
         self.has_begun = True
         if not self._is_asked_for:
             self.persists = False  # whether the body that was never asked for comes all the same, nobody can know
-        if self.is_passed_on and not self.is_whole:
+        if not self.is_whole and (self.is_passed_on or not self._rest_is_small()):
             self.persists = False  # nobody takes the rest of it
         line = _STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
         framing = self._framed(status, length_bytes)
         self._head = b"".join((line, self._line.common_fields(), framing, header_lines(headers), b"\r\n"))
+
+    def _rest_is_small(self) -> bool:
+        rest_bytes = announced_bytes(self.headers) - self._size_bytes
+        return 0 < rest_bytes <= REST_BYTES  # a body in chunks announces nothing
 
     async def write(self, data: bytes, *, last: bool = False) -> None:
         if self._line.is_full:
@@ -277,6 +290,20 @@ def header_lines(fields: Fields) -> bytes:
         raise ValueError("a header field of the response holds a line break")
     lines.append(b"")
     return b"\r\n".join(lines)
+
+
+def add_piece(pieces: list[bytes | bytearray], piece: bytes) -> None:
+    """Append `piece` to `pieces`. Small pieces share a buffer, except the first: a body in one piece is not copied."""
+    if not pieces or len(piece) >= COALESCED_BYTES:
+        pieces.append(piece)
+    elif isinstance(last := pieces[-1], bytearray):
+        last += piece
+    else:
+        pieces.append(bytearray(piece))
+
+
+def joined(pieces: list[bytes | bytearray]) -> bytes:
+    return bytes(pieces[0]) if len(pieces) == 1 else b"".join(pieces)
 
 
 def announced_bytes(headers: Headers) -> int:

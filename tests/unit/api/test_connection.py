@@ -17,7 +17,7 @@ from gatepass.admission.shares import ConnectionShares
 from gatepass.api.connection import ClientConnection
 from gatepass.api.head import HEAD_BYTES, HEADER_FIELDS
 from gatepass.api.patience import BODY_GRACE_S, LINGER_S
-from gatepass.api.turn import AHEAD_BYTES, Turn
+from gatepass.api.turn import AHEAD_BYTES, REST_BYTES, Turn
 from gatepass.errors import ClientGone, GatepassError
 from tests.unit.api.visitor import DATE, KEEP_ALIVE_S, Visitor, asked
 from tests.unit.transport.loop import advance, driven, one_turn, rest
@@ -227,10 +227,31 @@ async def test_a_broken_body_is_told_at_once_and_its_street_has_nobody_to_answer
     assert [type(error) for error in held.raised] == [ClientGone]
 
 
+@pytest.mark.parametrize(
+    ("raw", "persists"),
+    [
+        (asked(b"5\r\n", "transfer-encoding: chunked", length=False), False),
+        (asked(b"0\r\nx: y", "transfer-encoding: chunked", length=False), False),
+        (asked(bytes(REST_BYTES + 2))[: -REST_BYTES - 1], False),
+        (asked(bytes(REST_BYTES + 1))[:-REST_BYTES], True),
+    ],
+    ids=["chunks", "trailers", "a large rest", "a small rest"],
+)
+async def test_behind_an_early_answer_a_large_rest_of_the_body_is_not_parsed(raw: bytes, persists: bool):
+    visitor = Visitor(refuse)
+    await visited(visitor, raw)
+    assert (visitor.statuses, b"connection: close" in visitor.heard) == ([401], not persists)
+    assert visitor.transport.ended is not persists
+    await visited(visitor, bytes(REST_BYTES) + asked(b"2"))
+    assert visitor.statuses == ([401, 401] if persists else [401])
+
+
 async def test_a_broken_body_behind_its_early_answer_closes():
     visitor = Visitor(refuse)
     await visited(visitor, asked(b"5\r\n", "transfer-encoding: chunked", length=False), b"zz zz zz\r\n")
-    assert (visitor.statuses, visitor.transport.closing) == ([401], True)
+    assert (visitor.statuses, visitor.transport.ended) == ([401], True)
+    await advance(LINGER_S)
+    assert visitor.transport.aborted
 
 
 async def test_a_broken_body_puts_no_refusal_into_an_answer_that_has_begun():

@@ -1,0 +1,249 @@
+"""Hostile requests: heads, framing, trailer fields."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from gatepass.api import reader as reader_module
+from gatepass.api.head import HEAD_BYTES, HEADER_FIELDS
+from gatepass.api.reader import Reader
+from gatepass.api.turn import COALESCED_BYTES, Turn
+from gatepass.errors import GatepassError
+from tests.attacks import generated
+from tests.attacks.conftest import Attack
+from tests.integration.gateway import gateway
+from tests.integration.raw import spoken, status_of
+from tests.unit.api.desk import Desk
+from tests.unit.api.visitor import asked
+
+READ_BYTES = 256 * 1024
+"""The largest piece that asyncio and uvloop read at once."""
+OBJECTS_BYTES = 64 * 1024
+"""Allowance of the memory formulas for objects whose number does not depend on the input."""
+
+# heads
+
+
+@dataclass(frozen=True)
+class Head:
+    """One head, and the status that RFC 9112 asks for; 200: it is served."""
+
+    version: str
+    hosts: int
+    codings: tuple[str, ...]
+
+    @property
+    def raw(self) -> bytes:
+        fields = [*["Host: h"] * self.hosts, *[f"Transfer-Encoding: {coding}" for coding in self.codings]]
+        return "\r\n".join([f"POST /v1/x HTTP/{self.version}", *fields, "", ""]).encode()
+
+    @property
+    def status(self) -> int:
+        """The parser stops at a version that it does not know. It reads 0.9 and 2.0, and then the fields."""
+        if self.version not in ("0.9", "1.0", "1.1", "2.0"):
+            return 505
+        if self.codings and [coding.lower() for coding in self.codings] != ["chunked"]:
+            return 501
+        if self.version not in ("1.0", "1.1"):
+            return 505
+        is_right = self.hosts == 1 or (self.version == "1.0" and not self.hosts)
+        return 200 if is_right else 400
+
+
+heads = st.builds(
+    Head,
+    st.sampled_from(["1.1", "1.0", "2.0", "0.9", "1.2", "3.0", "9.9"]),
+    st.integers(0, 3),
+    st.lists(
+        st.sampled_from(
+            ["chunked", "Chunked", "gzip", "gzip, chunked", "chunked, chunked", "identity", "xchunked", ""]
+        ),
+        max_size=2,
+    ).map(tuple),
+)
+
+
+def status_by_reader(raw: bytes, cut: int) -> int:
+    reader = Reader(Desk())
+    try:
+        reader.feed(raw[:cut])
+        reader.feed(raw[cut:])
+    except GatepassError as error:
+        return error.http_status
+    return 200
+
+
+@pytest.mark.attack("heads: version, Host, Transfer-Encoding")
+@generated
+@given(heads, st.integers(0, 200))
+@example(Head("1.1", 0, ()), 0)
+@example(Head("1.0", 2, ()), 0)
+@example(Head("2.0", 1, ()), 0)
+@example(Head("1.1", 1, ("gzip, chunked",)), 0)
+@example(Head("1.1", 1, ("chunked", "chunked")), 0)
+def test_a_head_is_served_or_refused_as_the_rfc_says(attack: Attack, head: Head, cut: int) -> None:
+    attack.cases += 1
+    with attack.on_loop():
+        status = status_by_reader(head.raw, cut)
+    attack.check(status == head.status, (head, status))
+
+
+def test_a_reader_that_accepts_any_host_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Reader, "_check_version", lambda *_: None)
+    head = Head("1.1", 2, ())
+    assert status_by_reader(head.raw, 0) != head.status
+
+
+@pytest.mark.parametrize(
+    ("raw", "status"),
+    [
+        (b"GET /healthz HTTP/1.1\r\n\r\n", 400),
+        (b"GET /healthz HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", 400),
+        (b"GET /healthz HTTP/1.0\r\nHost: a\r\nHost: b\r\n\r\n", 400),
+        (b"GET /healthz HTTP/1.0\r\n\r\n", 200),
+        (b"POST /v1/embeddings HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", 501),
+        (b"POST /v1/embeddings HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: identity\r\n\r\n", 501),
+        (b"GET /healthz HTTP/2.0\r\nHost: a\r\n\r\n", 505),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
+    ],
+)
+async def test_a_server_refuses_such_a_head_and_closes(raw: bytes, status: int) -> None:
+    async with gateway(upstream="http://127.0.0.1:9") as served:
+        answer = await spoken(served.port, raw)
+    assert status_of(answer) == status
+    assert b"connection: close" in answer.lower()
+
+
+# framing and trailer fields
+
+CHUNKED = asked(b"", "Transfer-Encoding: chunked", length=False)
+
+
+def fed(raw: bytes, step: int) -> tuple[int, str, Turn | None]:
+    """Feed `raw` in pieces of `step` bytes: how much was read, the error's code, and the request."""
+    desk = Desk()
+    reader = Reader(desk)
+    reader.feed(CHUNKED)
+    desk.turns[0]._limit_bytes = 1 << 40  # nobody waits for the body yet
+    for at in range(0, len(raw), step):
+        try:
+            reader.feed(raw[at : at + step])
+        except GatepassError as error:
+            return at + step, error.code, desk.turns[0]
+    return len(raw), "", desk.turns[0]
+
+
+def trailer_fields(count: int, value_bytes: int) -> bytes:
+    return b"0\r\n" + b"".join(b"t%d: %b\r\n" % (number, b"v" * value_bytes) for number in range(count))
+
+
+def trailers_hold(raw: bytes, step: int) -> bool:
+    """Refused with the piece that is too much, or small enough."""
+    read_bytes, code, _ = fed(raw, step)
+    if code:
+        return code == "head_too_large"
+    fields = raw.count(b": ")
+    return read_bytes <= HEAD_BYTES + step and fields + 2 <= HEADER_FIELDS
+
+
+@pytest.mark.attack("trailer fields")
+@generated
+@given(st.integers(0, 2_000), st.integers(0, 2_000), st.sampled_from([1, 97, 4_096, 65_536, READ_BYTES]))
+@example(2_000, 0, 97)
+@example(1, 1_000_000, 100)
+@example(90, 700, READ_BYTES)
+@example(1, 1_000_000, READ_BYTES)
+def test_trailer_fields_have_the_bounds_of_a_head(attack: Attack, count: int, value_bytes: int, step: int) -> None:
+    raw = trailer_fields(count, value_bytes)[: 16 * HEAD_BYTES if step > 1 else 2 * HEAD_BYTES]
+    attack.cases += 1
+    with attack.memory(allowed_bytes=2 * (HEAD_BYTES + READ_BYTES) + OBJECTS_BYTES):
+        holds = trailers_hold(raw, step)
+    with attack.on_loop():
+        fed(raw[:READ_BYTES], READ_BYTES)
+    attack.check(holds, (count, value_bytes, step))
+
+
+def test_a_reader_without_a_bound_on_trailer_fields_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reader_module, "HEAD_BYTES", 1 << 40)
+    assert not trailers_hold(trailer_fields(1, 1_000_000), 4_096)
+
+
+async def test_trailer_fields_are_not_relayed_and_the_next_request_is_served() -> None:
+    desk = Desk()
+    reader = Reader(desk)
+    reader.feed(CHUNKED + b"2\r\nhi\r\n0\r\nHost: evil\r\nExpect: 100-continue\r\n\r\n" + asked(b"2"))
+    assert [turn.headers for turn in desk.turns] == [
+        ((b"host", b"h"), (b"transfer-encoding", b"chunked")),
+        ((b"host", b"h"), (b"content-length", b"1")),
+    ]
+    assert [await turn.body(100) for turn in desk.turns] == [b"hi", b"2"]
+
+
+@dataclass(frozen=True)
+class Chunks:
+    """A body of `count` chunks of `size_bytes`, each with an extension."""
+
+    size_bytes: int
+    extension_bytes: int
+    count: int
+
+    @property
+    def raw(self) -> bytes:
+        extension = b";" + b"x" * self.extension_bytes if self.extension_bytes else b""
+        chunk = b"%x%b\r\n%b\r\n" % (self.size_bytes, extension, b"b" * self.size_bytes)
+        return chunk * self.count + b"0\r\n\r\n"
+
+    def allowed_bytes(self) -> int:
+        """The documented formula: the body twice, while its pieces are joined, and its last buffer's spare eighth."""
+        return 2 * self.size_bytes * self.count * 9 // 8 + READ_BYTES + OBJECTS_BYTES
+
+
+@st.composite
+def chunked_bodies(draw: st.DrawFn) -> Chunks:
+    size_bytes = draw(st.sampled_from([1, 2, 3, 100, COALESCED_BYTES - 1, COALESCED_BYTES]))
+    extension_bytes = draw(st.sampled_from([0, 0, 1, 50, 1_000, 3 * HEAD_BYTES]))
+    return Chunks(size_bytes, extension_bytes, draw(st.integers(1, 500_000 // (size_bytes + extension_bytes + 5) + 1)))
+
+
+async def whole_body(raw: bytes, step: int) -> bytes | str:
+    _, code, turn = fed(raw, step)
+    assert turn is not None
+    return code or await turn.body(1 << 40)
+
+
+def is_right(chunks: Chunks, found: bytes | str, step: int) -> bool:
+    """Its body, or a refusal where the extension of one chunk is larger than a head."""
+    if found == "head_too_large":
+        return chunks.extension_bytes > HEAD_BYTES - step
+    return found == b"b" * (chunks.size_bytes * chunks.count)
+
+
+@pytest.mark.attack("chunked bodies: tiny chunks, extensions")
+@generated
+@given(chunked_bodies(), st.sampled_from([97, 4_096, READ_BYTES]))
+@example(Chunks(1, 0, 50_000), READ_BYTES)
+@example(Chunks(2, 0, 200_000), READ_BYTES)
+@example(Chunks(1, 1, 50_000), READ_BYTES)
+@example(Chunks(1, 10 * HEAD_BYTES, 1), 4_096)
+def test_a_chunked_body_takes_memory_by_its_bytes(attack: Attack, chunks: Chunks, step: int) -> None:
+    attack.cases += 1
+    raw = chunks.raw
+    with attack.on_loop():
+        fed(raw[:READ_BYTES], READ_BYTES)
+    with attack.memory(chunks.allowed_bytes()):
+        found = asyncio.run(whole_body(raw, step))
+    attack.check(is_right(chunks, found, step), (chunks, step))
+
+
+def test_a_body_that_keeps_an_object_for_each_chunk_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    chunks = Chunks(2, 0, 100_000)
+    monkeypatch.setattr("gatepass.api.turn.add_piece", lambda pieces, piece: pieces.append(piece))
+    row = Attack("planted")
+    raw = chunks.raw
+    with pytest.raises(AssertionError, match="by the formula"), row.memory(chunks.allowed_bytes()):
+        asyncio.run(whole_body(raw, READ_BYTES))
