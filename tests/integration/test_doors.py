@@ -466,17 +466,17 @@ async def test_http_1_0_gets_no_chunks():
 
 
 @pytest.mark.parametrize(
-    "fields",
+    ("fields", "status"),
     [
-        [("host", "localhost"), ("host", "evil.example")],
-        [("host", "[::1]evil.example")],
-        [("host", "localhost:8@evil.example")],
-        [("host", "localhost:port")],
-        [("host", "localhost"), ("origin", "http://localhost"), ("origin", "http://evil.example")],
+        ([("host", "localhost"), ("host", "evil.example")], 400),
+        ([("host", "[::1]evil.example")], 403),
+        ([("host", "localhost:8@evil.example")], 403),
+        ([("host", "localhost:port")], 403),
+        ([("host", "localhost"), ("origin", "http://localhost"), ("origin", "http://evil.example")], 403),
     ],
 )
-async def test_without_keys_no_second_and_no_broken_host_or_origin_comes_in(fields):
+async def test_without_keys_no_second_and_no_broken_host_or_origin_comes_in(fields, status):
     async with Scripted([Send(reply(COMPLETION))]) as upstream, gateway(upstream=upstream.url) as gate:
         response = await spoken(gate.port, request(json.dumps(HELLO).encode(), fields))
-    assert status_of(response) == 403
+    assert status_of(response) == status
     assert upstream.received == []
