@@ -58,7 +58,8 @@ def interpreter() -> str:
 
 
 def environment() -> dict[str, str]:
-    plain = {name: value for name, value in os.environ.items() if not name.startswith("GATEPASS_")}
+    """PYTHONDONTWRITEBYTECODE of the caller would have every start compile gatepass, 0.2 s of it."""
+    plain = {name: value for name, value in os.environ.items() if not name.startswith(("GATEPASS_", "PYTHON"))}
     return plain | {"PYTHONPATH": str(ROOT / "src")}
 
 
