@@ -13,7 +13,7 @@ from gatepass.config.credential.kinds import FileCredential
 from gatepass.runtime import Clock
 from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.life import Token
-from gatepass.tokens.reading import Minted, Moments, Terms, is_document, read_document, read_key
+from gatepass.tokens.reading import Moments, Terms, is_document, read_document, read_key
 from gatepass.tokens.reply import REPLY_BYTES
 
 SETTLED_S = 2.0
@@ -75,13 +75,11 @@ class WatchedFile:
             os.close(descriptor)
         if len(data) > REPLY_BYTES:
             raise FetchFailure(f"the file {self._path} is larger than {REPLY_BYTES} bytes: that is no token")
-        return self._noted(Written(data.decode("utf-8-sig", "replace"), status.st_mtime_ns / 1e9), _mark(status))
-
-    def _noted(self, written: Written, mark: Mark) -> Written:
+        written = Written(data.decode("utf-8-sig", "replace"), status.st_mtime_ns / 1e9)
         if self._last is None or self._last.text != written.text:
             self._changes += 1
         self._last = written
-        self._mark = mark if self._wall() - written.written_s > SETTLED_S else None
+        self._mark = _mark(status) if self._wall() - written.written_s > SETTLED_S else None
         return written
 
 
@@ -119,10 +117,7 @@ class FileSource:
     async def fetch(self) -> Token:
         """The token as it stands there now; raises FetchFailure where there is none, or it has expired."""
         born_s, written = self._clock.now(), self._file.read()
-        minted = self._read(written.text, Moments(self._clock.wall(), written.written_s))
-        return minted.token(born_s)
-
-    def _read(self, text: str, at_s: Moments) -> Minted:
-        if is_document(text) or self._terms.paths.token is not None:
-            return read_document(text, self._terms, at_s, str)
-        return read_key(text, self._terms.issuer, at_s)
+        at_s = Moments(self._clock.wall(), written.written_s)
+        if is_document(written.text) or self._terms.paths.token is not None:
+            return read_document(written.text, self._terms, at_s, str).token(born_s)
+        return read_key(written.text, self._terms.issuer, at_s).token(born_s)

@@ -225,11 +225,14 @@ def _no_token(document: Any, found: Any, terms: Terms) -> str:
     where = f" at {terms.paths.token}" if terms.paths.token else ""
     if found is not None and not isinstance(found, str | dict | list):
         return f"{terms.issuer} answered with a token{where} that is not text"
-    names = ordinary_names(document)
-    if not names:
-        return f"{terms.issuer} answered without a token{where}"
     place = names_its_place(terms.credential) if terms.by_login else ""
-    return f"{terms.issuer} answered without a token{where}; the reply has {names}{place}"
+    return _with_names(f"{terms.issuer} answered without a token{where}", document, "the reply has", place)
+
+
+def _with_names(lacks: str, document: Any, has: str, place: str) -> str:
+    """`lacks`, and the names that stand there instead, if there are any."""
+    names = ordinary_names(document)
+    return f"{lacks}; {has} {names}{place}" if names else lacks
 
 
 def _life(
@@ -365,10 +368,8 @@ def _no_local_token(document: Any, found: Any, terms: Terms) -> str:
     where = f" at {terms.paths.token}" if terms.paths.token else ""
     if found is not None and not isinstance(found, str | dict | list):
         return f"{terms.issuer} holds a token{where} that is not text"
-    names = ordinary_names(document)
-    if not names:
-        return f"{terms.issuer} holds no token{where}"
-    return f"{terms.issuer} holds no token{where}; it has {names}{names_its_place(terms.credential)}"
+    lacks = f"{terms.issuer} holds no token{where}"
+    return _with_names(lacks, document, "it has", names_its_place(terms.credential))
 
 
 def _left(token: str, told: Life | Moment | None, terms: Terms, at_s: Moments) -> tuple[float | None, ToldBy]:

@@ -67,7 +67,8 @@ class Client:
     def __init__(self, settings: Oauth2Credential) -> None:
         self._settings = settings
         self._secret = settings.client_secret or Secret("")
-        self._key = _private_key(settings)
+        file = settings.private_key_file  # its PEM text is read afresh at each look
+        self._key = settings.private_key if file is None else Secret(lambda: read_file(file))
         self._signer = _signer(settings, self._secret, self._key)
         self._ahead_s = 0.0
 
@@ -122,12 +123,6 @@ class Client:
                 return self._settings.issuer or token_url
             case own:
                 return own
-
-
-def _private_key(settings: Oauth2Credential) -> Secret | None:
-    """The PEM text of the key, read afresh at each look."""
-    file = settings.private_key_file
-    return settings.private_key if file is None else Secret(lambda: read_file(file))
 
 
 def _signer(settings: Oauth2Credential, secret: Secret, key: Secret | None) -> Signer | None:

@@ -125,7 +125,15 @@ class FileKeepsake:
             os.close(lock)
 
     async def get(self) -> str | None:
-        return _read(self._path)
+        try:
+            os.stat(self._path)
+            return read_file(self._path)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise _failure("cannot be read", error) from None
+        except UnresolvedReference as error:
+            raise FetchFailure(f"refresh_token_file: {error}", quick=False) from None
 
     async def put(self, text: str) -> None:
         try:
@@ -151,18 +159,6 @@ def _locked(lock: int) -> bool:
     return True
 
 
-def _read(path: str) -> str | None:
-    try:
-        os.stat(path)
-        return read_file(path)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise _failure("cannot be read", error) from None
-    except UnresolvedReference as error:
-        raise FetchFailure(f"refresh_token_file: {error}", quick=False) from None
-
-
 def _replace(path: str, text: str) -> None:
     """All of `text` or nothing of it stands at `path`: a rename is atomic. What a link points to is replaced."""
     path = os.path.realpath(path)
@@ -178,14 +174,9 @@ def _replace(path: str, text: str) -> None:
         with suppress(FileNotFoundError):
             os.unlink(new)
         raise
-    _sync(folder)
-
-
-def _sync(folder: str) -> None:
-    """Makes a rename last (fsync(2), Notes)."""
     place = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        os.fsync(place)
+        os.fsync(place)  # makes a rename last (fsync(2), Notes)
     finally:
         os.close(place)
 

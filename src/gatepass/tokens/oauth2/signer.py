@@ -49,21 +49,18 @@ class KeySigner:
         self._parsed: tuple[str, SigningKey] | None = None
 
     def sign(self, claims: dict[str, Any]) -> str:
+        pem = revealed(self._key, "private_key")
         try:
-            key = self._current()
+            if self._parsed is None or self._parsed[0] != pem:
+                self._parsed = (pem, signing_key(pem))
         except ValueError as error:
             raise FetchFailure(f"private_key {error}", quick=False) from None
+        key = self._parsed[1]
         try:
             algorithm = key.algorithm(self._settings.algorithm)
         except ValueError as error:
             raise FetchFailure(f"algorithm {error}", quick=False) from None
         return jwt.encode(claims, key.key, algorithm=algorithm, headers=self._headers())
-
-    def _current(self) -> SigningKey:
-        pem = revealed(self._key, "private_key")
-        if self._parsed is None or self._parsed[0] != pem:
-            self._parsed = (pem, signing_key(pem))
-        return self._parsed[1]
 
     def _headers(self) -> dict[str, str]:
         """How the issuer finds the key's public half (RFC 7515 4.1.4 and 4.1.8)."""

@@ -71,7 +71,11 @@ def session(reply: Reply, host: str, mask: Mask) -> Keys:
     if None in found:
         raise FetchFailure(f"{host} answered {reply.status} without a session's keys")
     key, secret, token, end = (text or "" for text in found)
-    return Keys(key, secret, token, _epoch_s(end))
+    try:
+        ends_s = datetime.fromisoformat(end).timestamp()
+    except ValueError:
+        ends_s = None
+    return Keys(key, secret, token, ends_s)
 
 
 def _refusal(reply: Reply, host: str, mask: Mask) -> FetchFailure:
@@ -86,13 +90,6 @@ def _element(text: str, name: str) -> str | None:
     """The text of an element that has no children; STS writes these without attributes and prefixes."""
     found = re.search(rf"<{name}>\s*([^<]+?)\s*</{name}>", text)
     return found[1] if found else None
-
-
-def _epoch_s(text: str) -> float | None:
-    try:
-        return datetime.fromisoformat(text).timestamp()
-    except ValueError:
-        return None
 
 
 ELSEWHERE = (
@@ -180,9 +177,6 @@ class AwsBedrockSource:
     async def fetch(self) -> Token:
         errand = Errand(self._hop, LIBRARY, self.secrets())
         keys = await errand.run(self._keys(errand))
-        return self._key(keys)
-
-    def _key(self, keys: Keys) -> Token:
         clock, life_s = self._hop.clock, self._settings.key_life_s
         born_s, left_s = clock.now(), life_s if keys.ends_s is None else keys.ends_s - clock.wall()
         if left_s <= 0:
@@ -195,7 +189,12 @@ class AwsBedrockSource:
         if settings.web_identity_token_file is not None:
             proof = revealed(_text(settings.web_identity_token_file), "web_identity_token_file")
             return await self._session(errand, None, {"WebIdentityToken": proof})
-        keys = self._own() if settings.profile is None else self._profile_now()
+        try:
+            keys = self._own() if settings.profile is None else self._profile()
+        except UnresolvedReference as error:
+            raise FetchFailure(f"profiles_file: {error}", quick=False) from None
+        except ValueError as error:
+            raise FetchFailure(f"profiles_file: {self._path} {error}", quick=False) from None
         if settings.role_arn is None:
             return keys
         return await self._session(errand, keys, {"ExternalId": settings.external_id} if settings.external_id else {})
@@ -218,14 +217,6 @@ class AwsBedrockSource:
     def _profile(self) -> Keys:
         """Raises ValueError."""
         return profile_keys(read_file(self._path), self._settings.profile or "")
-
-    def _profile_now(self) -> Keys:
-        try:
-            return self._profile()
-        except UnresolvedReference as error:
-            raise FetchFailure(f"profiles_file: {error}", quick=False) from None
-        except ValueError as error:
-            raise FetchFailure(f"profiles_file: {self._path} {error}", quick=False) from None
 
 
 def _text(path: str) -> Secret:

@@ -158,7 +158,12 @@ def certificate(data: bytes, password: str | None) -> Certificate:
     """The certificate and key in `data`, PEM or PKCS #12; raises ValueError, which quotes none of it."""
     phrase = password.encode() if password else None
     try:
-        key, found = _from_pem(data, phrase) if b"-----BEGIN" in data else _from_pkcs12(data, phrase)
+        key: object
+        found: x509.Certificate | None
+        if b"-----BEGIN" in data:
+            key, found = load_pem_private_key(data, phrase), x509.load_pem_x509_certificate(data)
+        else:
+            key, found, _ = load_key_and_certificates(data, phrase)
     except (ValueError, TypeError, UnsupportedAlgorithm):
         raise ValueError("holds no certificate with its key that can be read, or has another pass phrase") from None
     if not isinstance(key, RSAPrivateKey) or found is None:
@@ -166,15 +171,6 @@ def certificate(data: bytes, password: str | None) -> Certificate:
     if key.public_key() != found.public_key():
         raise ValueError("holds a key that belongs to another certificate")
     return Certificate(key, urlsafe_b64encode(found.fingerprint(SHA256())).rstrip(b"=").decode())
-
-
-def _from_pem(data: bytes, phrase: bytes | None) -> tuple[object, x509.Certificate | None]:
-    return load_pem_private_key(data, phrase), x509.load_pem_x509_certificate(data)
-
-
-def _from_pkcs12(data: bytes, phrase: bytes | None) -> tuple[object, x509.Certificate | None]:
-    key, found, _ = load_key_and_certificates(data, phrase)
-    return key, found
 
 
 LIBRARY = "azure-identity"
@@ -191,8 +187,9 @@ class EntraSource:
         hush("azure", "msal")
         self._settings = settings
         self._hop = Hop(name, settings, client, clock, frozenset() if settings.managed_identity else None)
-        self._certificate = _certificate(settings)
-        self._federated = _federated(settings)
+        path, proof = settings.certificate_file, settings.federated_token_file
+        self._certificate = None if path is None else CertificateFile(path, settings.certificate_password)
+        self._federated = None if proof is None else Secret(lambda: read_file(proof).strip())
 
     def __repr__(self) -> str:
         return f"EntraSource({self._hop.name})"
@@ -235,13 +232,3 @@ class EntraSource:
             return revealed(self._federated or Secret(""), "federated_token_file")
         audience = f"{settings.authority_host.rstrip('/')}/{settings.tenant_id}/oauth2/v2.0/token"
         return self._certificate.current().assertion(settings.client_id or "", audience, self._hop.clock.wall())
-
-
-def _certificate(settings: EntraCredential) -> CertificateFile | None:
-    path = settings.certificate_file
-    return None if path is None else CertificateFile(path, settings.certificate_password)
-
-
-def _federated(settings: EntraCredential) -> Secret | None:
-    path = settings.federated_token_file
-    return None if path is None else Secret(lambda: read_file(path).strip())

@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import httpx2
 
-from gatepass.call import Headers, Request, Secret, header
+from gatepass.call import Request, Secret, header
 from gatepass.config.credential.base import Credential
 from gatepass.observe.redaction import Redactor
 from gatepass.runtime import Clock, timeout
@@ -90,7 +90,9 @@ class Errand:
         """The whole reply, whatever its status; raises FetchFailure where none came."""
         self.secrets = (*self.secrets, *_proofs(headers, body))
         issuer = self.hop.to(url, asks_metadata=method == "GET" and not body)
-        request = Request(method, url, _fields(headers), body)
+        theirs = {name.lower().encode(): str(value).encode() for name, value in headers.items()}
+        fields = dict(HEADERS) | {name: value for name, value in theirs.items() if name not in _OURS}
+        request = Request(method, url, tuple(fields.items()), body)
         self._heard = None
         try:
             heard = await issuer.ask(request, self.secrets, self.born_s + self.hop.settings.timeout_s)
@@ -173,12 +175,6 @@ def _is_metadata(url: str, names: frozenset[str]) -> bool:
         return host in names or ip_address(host).is_link_local
     except ValueError:
         return False
-
-
-def _fields(headers: Mapping[str, str]) -> Headers:
-    theirs = {name.lower().encode(): str(value).encode() for name, value in headers.items()}
-    ours = dict(HEADERS)
-    return tuple((ours | {name: value for name, value in theirs.items() if name not in _OURS}).items())
 
 
 def _proofs(headers: Mapping[str, str], body: bytes) -> Iterator[Secret]:
