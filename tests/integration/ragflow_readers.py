@@ -128,6 +128,22 @@ def _totals_stream(headers: Mapping[str, str], body: bytes) -> str:
     return _chat_stream(headers, body)
 
 
+def counted_by_chat(headers: Mapping[str, str], body: bytes, own: Callable[[str], int]) -> int:
+    """The chat class's count: for each chunk with choices its usage, or what `own` estimates for its text."""
+    total = 0
+    for chunk in chunks(headers, body):
+        if chunk["choices"]:
+            total += _total(chunk) or own(chunk["choices"][0]["delta"].get("content") or "")
+    return total
+
+
+def counted_by_tools(headers: Mapping[str, str], body: bytes, own: Callable[[str], int]) -> int:
+    """The count of one round of the tool loop, and of the LiteLLM classes: the last usage, where any came."""
+    said = list(chunks(headers, body))
+    told = [_total(chunk) for chunk in said if _total(chunk)]
+    return told[-1] if told else counted_by_chat(headers, body, own)
+
+
 def _vision_stream(headers: Mapping[str, str], body: bytes) -> str:
     """It looks at `choices[0]` of every chunk, and at `usage` of one that says something and ends."""
     text = ""

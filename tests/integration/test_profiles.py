@@ -15,6 +15,9 @@ from gatepass.heartbeat import HOLD_S, STREAM_HOLD_S
 from gatepass.surface.operations import OPERATIONS
 from tests.integration.answers import delta
 from tests.integration.gateway import CHAT, HELLO, JSON, gateway
+from tests.integration.ragflow_readers import chunks as chunks_of
+from tests.integration.ragflow_readers import counted_by_chat, counted_by_tools, read
+from tests.integration.ragflow_requests import Reads
 from tests.integration.scripted import Scripted, Send, Wait, event, reply, stream
 from tests.integration.test_passage import FORM, form
 from tests.unit.clock import DrivenClock
@@ -113,6 +116,55 @@ async def test_ragflow_gets_no_line_of_a_mebibyte_and_an_end_of_its_own():
     assert [chunk["choices"][0]["finish_reason"] for chunk in chunks][-1] == "stop"
     assert chunks[-1]["choices"][0]["delta"] == {}
     assert answer.events[-1] == "[DONE]"
+
+
+USED = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
+PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}
+BY_CHAT: dict[str, Any] = {**HELLO, "stream": True, "temperature": 0.1}
+BY_VISION: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": [PICTURE]}], "stream": True}
+ASKED_FOR: dict[str, dict[str, Any]] = {
+    "the chat class": BY_CHAT,
+    "the chat class, with tools": {**BY_CHAT, "tools": [{"type": "function", "function": {"name": "f"}}]},
+    "the chat class without settings, or vision": {**HELLO, "stream": True},
+    "the vision class": BY_VISION,
+    "a class on LiteLLM": {**BY_CHAT, "stream_options": {"include_usage": True}},
+}
+WORDS = 15
+"""What RAGFlow itself estimates of the answer below."""
+
+
+def repeating(*, places: str) -> bytes:
+    """An upstream that tells its usage in every chunk, at the end alone, or nowhere."""
+    deltas = [{"role": "assistant", "content": ""}, *({"content": f"word{number} "} for number in range(WORDS)), {}]
+    chunks = [
+        {**CHUNK, "choices": [{"index": 0, "delta": one, "finish_reason": None if one else "stop"}]} for one in deltas
+    ]
+    if places == "every chunk":
+        chunks = [{**one, "usage": USED} for one in chunks]
+    if places != "nowhere":
+        chunks.append({**CHUNK, "choices": [], "usage": USED})
+    return stream(*map(event, chunks), event("[DONE]"))
+
+
+@pytest.mark.parametrize("places", ["every chunk", "a chunk of its own", "nowhere"])
+@pytest.mark.parametrize("asked", ASKED_FOR)
+async def test_a_usage_reaches_ragflow_where_it_adds_nothing_to_its_own_count(asked, places):
+    async with serving(repeating(places=places)) as (_, gatepass):
+        answer = await gatepass.ask(ASKED_FOR[asked], headers=by("ragflow")).answer()
+    told = [one for one in chunks_of(answer.headers, answer.body) if one.get("usage")]
+    wanted = 0 if places == "nowhere" or "without settings" in asked else 1
+    if asked == "the vision class":
+        wanted = 1 if places == "every chunk" else 0  # it fails at a chunk without choices
+    assert [one["usage"] for one in told] == [USED] * wanted
+    own = {"headers": answer.headers, "body": answer.body, "own": lambda text: len(text.split())}
+    if asked == "the vision class" or "without settings" in asked:
+        assert read(Reads.VISION_STREAM, answer.status, answer.headers, answer.body).split() == [
+            f"word{number}" for number in range(WORDS)
+        ]
+    if asked != "the vision class":
+        assert counted_by_chat(**own) == WORDS, "what it would count without any usage"
+    if wanted and asked != "the vision class":
+        assert counted_by_tools(**own) == 18
 
 
 @pytest.mark.parametrize("name", ["ragflow", "dify"])

@@ -62,6 +62,8 @@ class Profile(Block):
     """Put `""` in the place of `content: null` into plain replies that call no tool."""
     envelope: bool = False
     """Put `object` and `model` into plain replies that lack them."""
+    places_usage: bool = False
+    """Send the usage of a stream that did not ask for it once, where RAGFlow's own count of tokens does not add it."""
     splits_finish: bool = False
     """Send a finish reason in a chunk without text."""
     without_choices: Literal["move", "keep", "drop"] = "move"
@@ -97,6 +99,7 @@ BUILT_IN: Mapping[str, Profile] = MappingProxyType(
             drop_for={"azure": THINKING},
             whole_numbers=True,
             content_text=True,
+            places_usage=True,
             splits_finish=True,
             line_bytes=1_000_000,
             rewords_errors=True,

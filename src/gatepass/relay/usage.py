@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 import msgspec
 
@@ -99,3 +99,23 @@ def usage_wish(body: bytes) -> bool | None:
     if options is None:
         return False
     return None if options.continuous_usage_stats else options.include_usage
+
+
+_SENT_BY_VISION = frozenset({"model", "messages", "stream", "enable_thinking", "provider"})
+_MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+def place_for_ragflow(body: bytes) -> Literal["alone", "finish", "drop"]:
+    """Where usage goes that RAGFlow's request `body` for a stream did not ask for; it must add nothing to a count.
+
+    The chat class (rag/llm/chat_model.py) estimates the tokens of each chunk with choices and adds its usage: there it
+    stands alone, in a chunk without choices, which that class skips and its tool loop reads. The vision class
+    (cv_model.py) fails at such a chunk and reads no usage beside an empty text. It sends no settings: a request without
+    any may come from either class.
+    """
+    if b'"image_url"' in body:
+        return "finish"
+    try:
+        return "alone" if _MEMBERS.decode(body).keys() - _SENT_BY_VISION else "drop"
+    except msgspec.DecodeError:
+        return "drop"

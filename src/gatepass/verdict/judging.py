@@ -25,7 +25,7 @@ from gatepass.relay.responses.aggregator import LAST_EVENTS, ResponseAggregator
 from gatepass.relay.responses.synthesis import Unfinished, synthesise_response
 from gatepass.relay.stream import EventStream
 from gatepass.relay.synthesis import synthesise
-from gatepass.relay.usage import usage_wish
+from gatepass.relay.usage import place_for_ragflow, usage_wish
 from gatepass.relay.whole.mending import mended_whole
 from gatepass.relay.whole.strict import read_good
 from gatepass.runtime import Clock, Tasks, timeout
@@ -341,20 +341,21 @@ def _synthesised(case: Case, body: bytes) -> bytes:
 def _events(case: Case, document: Any) -> Iterable[bytes]:
     if case.is_response:
         return synthesise_response(document, case.origin())
-    return synthesise(document, usage_wish(case.call.body) is not False, case.origin())
+    return synthesise(document, _usage_wish(case)[0] is not False, case.origin())
 
 
 def _event_stream(case: Case) -> EventStream:
     if not case.is_chat:
         return _stream_of_others(case)
-    origin, wish = case.origin(), usage_wish(case.call.body)
+    origin = case.origin()
+    wish, drops_usage = _usage_wish(case)
     return EventStream(
         case.hop.name,
         case.gate.config.limits.event_bytes,
         case.reader(),
         choices=case.call.choices,
-        before=case.hop.shaping.stream(origin, wants_usage=bool(wish)),
-        repair=Repair(_wishes(case, wish), origin),
+        before=case.hop.shaping.stream(origin, wants_usage=bool(usage_wish(case.call.body))),
+        repair=Repair(_wishes(case, wish, drops_usage=drops_usage), origin),
         after=after_of(case.profile),
     )
 
@@ -372,7 +373,16 @@ def _stream_of_others(case: Case) -> EventStream:
     )
 
 
-def _wishes(case: Case, include_usage: bool | None) -> Wishes:
+def _usage_wish(case: Case) -> tuple[bool | None, bool]:
+    """What the client's stream is to have of usage: as `Wishes.include_usage`, and `Wishes.drops_usage`."""
+    wish = usage_wish(case.call.body)
+    if wish is not False or not case.profile.places_usage:
+        return wish, False
+    place = place_for_ragflow(case.call.body)
+    return place == "alone", place == "drop"
+
+
+def _wishes(case: Case, include_usage: bool | None, *, drops_usage: bool) -> Wishes:
     wanted, profile = case.hop.settings.repair, case.profile
     return Wishes(
         include_usage,
@@ -380,6 +390,7 @@ def _wishes(case: Case, include_usage: bool | None) -> Wishes:
         profile.splits_finish,
         wanted.cumulative,
         wanted.one_id,
+        drops_usage,
     )
 
 

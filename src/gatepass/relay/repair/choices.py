@@ -44,6 +44,7 @@ class Wishes:
     """`include_usage` is what the client asked for; None leaves the usage as the upstream sends it, for a
     client that asked for more of it (vLLM's `continuous_usage_stats`).
 
+    `drops_usage`: where the client asked for none, none is sent, not even beside the last finish reason.
     `without_choices` says what becomes of extras that come without choices, such as the
     `prompt_filter_results` in Azure's first chunk: clients that look at `choices[0]` fail there.
     `splits_finish`, `cumulative` and `one_id` are for clients and upstreams known to need them.
@@ -54,6 +55,7 @@ class Wishes:
     splits_finish: bool = False
     cumulative: bool = False
     one_id: bool = False
+    drops_usage: bool = False
 
 
 TEXT_REASONS = frozenset({"stop", "length", "content_filter"})

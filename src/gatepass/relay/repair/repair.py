@@ -56,6 +56,8 @@ class Repair:
         self._envelope = Envelope(one_id=wishes.one_id)
         self._extras = Extras(wishes.without_choices)
         self._usage = UsageRepair(wishes.include_usage)
+        if wishes.drops_usage:
+            self._usage.close()
         self._suffixes = Suffixes(self._note) if wishes.cumulative else None
         self._has_changed = False
         self._template = Template()
