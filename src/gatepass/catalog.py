@@ -119,7 +119,9 @@ class Catalog:
     def _asked(self, context: RequestContext) -> list[str]:
         """The upstreams whose own lists are shown; those whose list is old are asked, once for all who want it."""
         opened, now = self._gate.routes.listing().open_upstreams, self._gate.clock.now()
-        wanted = list(dict.fromkeys(upstream for upstream, _ in opened if self._has_list(upstream)))
+        # of Azure's deployments and RAGFlow's assistants there is no list: those are asked by their configured names
+        hops = self._gate.hops
+        wanted = list(dict.fromkeys(upstream for upstream, _ in opened if hops[upstream].dialect.lists_models))
         for upstream in wanted:
             if upstream not in self._flights and self._is_old(upstream, now):
                 task = self._gate.live.tasks.spawn(self._fetch(upstream), f"models of {upstream}")
@@ -130,9 +132,11 @@ class Catalog:
     def _shown(self) -> Collection[Entry]:
         """All that is known now: the configured names, and what the last lists have of the others."""
         listing = self._gate.routes.listing()
-        models = {name: _own_entry(name) for name in listing.names}
+        own: Entry = {"object": "model", "created": 0, "owned_by": "gatepass"}
+        models = {name: {"id": name, **own} for name in listing.names}
         for upstream, pattern in listing.open_upstreams:
-            for entry in self._models_of(upstream):
+            known = self._known.get(upstream)
+            for entry in known.models if known is not None else ():
                 if fnmatchcase(entry["id"], pattern):
                     models.setdefault(entry["id"], entry)
         return models.values()
@@ -174,14 +178,6 @@ class Catalog:
     def _listing(self, model: str) -> list[str]:
         """The upstreams whose own lists have `model`."""
         return [name for name, known in self._known.items() if any(entry["id"] == model for entry in known.models)]
-
-    def _has_list(self, upstream: str) -> bool:
-        """Of Azure's deployments and RAGFlow's assistants there is none: those are asked by their configured names."""
-        return self._gate.hops[upstream].dialect.lists_models
-
-    def _models_of(self, upstream: str) -> Iterable[Entry]:
-        known = self._known.get(upstream)
-        return known.models if known is not None else ()
 
     def _is_old(self, upstream: str, now: float) -> bool:
         known, failed = self._known.get(upstream), self._failed.get(upstream)
@@ -282,7 +278,3 @@ def _as_model(entry: Entry) -> Entry:
         "created": int(created) if type(created) in (int, float) else 0,
         "owned_by": owner if isinstance(owner, str) else "upstream",
     }
-
-
-def _own_entry(name: str) -> Entry:
-    return {"id": name, "object": "model", "created": 0, "owned_by": "gatepass"}

@@ -25,6 +25,7 @@ LABEL_CHARS = 100
 _CODES = ("code", "error_code", "errorCode", "errcode")
 _STATUSES = ("code", "status", "statusCode", "status_code", "error_code", "errorCode")
 _SAID = frozenset({"message", "msg", "type", "param", "code", "object", "error"})
+_JSON = re.compile(r"\{|\[\{")
 _IDENTIFIER = re.compile(r"[A-Za-z0-9_.-]{1,100}\Z")
 _GOOGLE_STATUS = re.compile(r"[A-Z][A-Z_]+\Z")
 _REQUEST_ID = re.compile(r"\(request id:[^()]*\)\s*\Z", re.IGNORECASE)
@@ -133,7 +134,10 @@ def _read(document: Any, refused: bool, mask: Mask, *, may_unwrap: bool) -> Comp
     if found is None:
         return None
     issue = _issue(found)
-    text = _said(found)
+    if isinstance(found.own, str):  # beside an `error` that is a text or a flag stands the fuller one
+        text = text_of(found.outer) or found.own.strip() or None
+    else:
+        text = text_of(found.own) or text_of(found.outer)
     inner = _inner(found, text, mask) if may_unwrap else None
     complaint = _complaint(found, issue, text, mask)
     return complaint if inner is None else _joined(complaint, inner)
@@ -144,12 +148,14 @@ def _complaint(found: Found, issue: Object, text: str | None, mask: Mask) -> Com
     kind = _kind(found)
     status = _status(found, text or "", code, kind)
     words = text or code or compact(found.own) or ""
+    param = found.own.get("param") if isinstance(found.own, dict) else None
+    param = param.strip() or None if isinstance(param, str) else place_of(issue.get("loc"))
     return Complaint(
         message=clean(_REQUEST_ID.sub("", words), mask) or clean(words, mask) or "An error without words.",
         status=status,
         kind=_masked_label(kind, mask),
         code=_masked_label(code, mask),
-        param=_masked_label(_param(found, issue), mask),
+        param=_masked_label(param, mask),
         raw=_raw(found, mask),
     )
 
@@ -166,13 +172,6 @@ def _joined(outer: Complaint, inner: Complaint) -> Complaint:
     )
 
 
-def _said(found: Found) -> str | None:
-    """The text of the error: in an `error` that is a text or a flag, the fuller one is beside it."""
-    if isinstance(found.own, str):
-        return text_of(found.outer) or found.own.strip() or None
-    return text_of(found.own) or text_of(found.outer)
-
-
 def _inner(found: Found, text: str | None, mask: Mask) -> Complaint | None:
     """The error that a relay quotes as JSON inside a text: OpenRouter's `metadata.raw`, or the message.
 
@@ -181,24 +180,17 @@ def _inner(found: Found, text: str | None, mask: Mask) -> Complaint | None:
     metadata = found.own.get("metadata") if isinstance(found.own, dict) else None
     raw = metadata.get("raw") if isinstance(metadata, dict) else None
     for quoted in (raw, text):
-        if isinstance(quoted, str) and (start := _start(quoted.strip())) >= 0:
-            complaint = _read(_decoded(quoted.strip()[start:]), start == 0, mask, may_unwrap=False)
-            if complaint is not None:
-                return complaint
+        begins = _JSON.search(quoted.strip()) if isinstance(quoted, str) else None
+        if begins is None:
+            continue
+        try:
+            document = json.JSONDecoder().raw_decode(begins.string, begins.start())[0]  # whatever follows it
+        except (ValueError, RecursionError):
+            continue
+        complaint = _read(document, begins.start() == 0, mask, may_unwrap=False)
+        if complaint is not None:
+            return complaint
     return None
-
-
-def _start(text: str) -> int:
-    starts = [index for index in (text.find("{"), text.find("[{")) if index >= 0]
-    return min(starts, default=-1)
-
-
-def _decoded(text: str) -> Any:
-    """The JSON value that `text` starts with, whatever follows it; None where there is none."""
-    try:
-        return json.JSONDecoder().raw_decode(text)[0]
-    except (ValueError, RecursionError):
-        return None
 
 
 def _issue(found: Found) -> Object:
@@ -240,11 +232,6 @@ def _kind(found: Found) -> str | None:
     return status if isinstance(status, str) and _GOOGLE_STATUS.match(status) else None
 
 
-def _param(found: Found, issue: Object) -> str | None:
-    param = found.own.get("param") if isinstance(found.own, dict) else None
-    return param.strip() or None if isinstance(param, str) else place_of(issue.get("loc"))
-
-
 def _first_label(part: Any, names: Iterable[str]) -> str | None:
     if not isinstance(part, dict):
         return None
@@ -266,7 +253,8 @@ def _masked_label(label: str | None, mask: Mask) -> str | None:
 
 
 def _status(found: Found, text: str, code: str | None, kind: str | None) -> int | None:
-    numbers = [whole_number(part.get(name)) for part in _objects(found) for name in _STATUSES]
+    parts = [part for part in (found.own, found.outer) if isinstance(part, dict)]
+    numbers = [whole_number(part.get(name)) for part in parts for name in _STATUSES]
     http = next((number for number in numbers if is_http_error(number)), None)
     if http is not None:
         return http
@@ -275,10 +263,6 @@ def _status(found: Found, text: str, code: str | None, kind: str | None) -> int 
         or STATUS_OF_CODE.get((code or "").lower())
         or STATUS_OF_KIND.get((kind or "").lower())
     )
-
-
-def _objects(found: Found) -> list[Object]:
-    return [part for part in (found.own, found.outer) if isinstance(part, dict)]
 
 
 def _raw(found: Found, mask: Mask) -> Any:
@@ -321,12 +305,9 @@ def _own(document: Object, refused: bool) -> Any:
         return header
     if lists and not refused:
         return document if _fails(document) else None
-    return _flat(document, refused)
-
-
-def _flat(document: Object, refused: bool) -> Any:
     detail = document.get("detail")
-    if detail and (refused or not _claims_success(document)):
+    claims_success = any(name in document and is_success(document[name]) for name in _ENVELOPE_CODES)
+    if detail and (refused or not claims_success):
         return detail if isinstance(detail, dict) else document
     if _fails(document) or (refused and text_of(document)):
         return document
@@ -343,10 +324,6 @@ def _fails(document: Object) -> bool:
     return any(not is_success(document.get(name)) for name in _ENVELOPE_CODES)
 
 
-def _claims_success(document: Object) -> bool:
-    return any(name in document and is_success(document[name]) for name in _ENVELOPE_CODES)
-
-
 def text_of(value: Any, depth: int = 0) -> str | None:
     """What `value` says in words, lists and objects included, or None."""
     if isinstance(value, str):
@@ -356,14 +333,10 @@ def text_of(value: Any, depth: int = 0) -> str | None:
     if isinstance(value, list):
         return "; ".join(text for text in (text_of(item, depth + 1) for item in value[:ISSUES]) if text) or None
     if isinstance(value, dict):
-        return _text_of_object(value, depth + 1)
+        text = next((text for text in (text_of(value.get(name), depth + 1) for name in _TEXTS) if text), None)
+        place = place_of(value.get("loc"), full=True)
+        return f"{place}: {text}" if text and place else text
     return None
-
-
-def _text_of_object(value: Object, depth: int) -> str | None:
-    text = next((text for text in (text_of(value.get(name), depth) for name in _TEXTS) if text), None)
-    place = place_of(value.get("loc"), full=True)
-    return f"{place}: {text}" if text and place else text
 
 
 def place_of(loc: Any, *, full: bool = False) -> str | None:
@@ -425,12 +398,8 @@ def clean(text: str, mask: Mask, limit_chars: int = MESSAGE_CHARS) -> str:
     """
     text = mask(text).encode("utf-8", "replace").decode("utf-8")
     text = _CONTROL.sub(" ", text.replace("\r\n", "\n").replace("\r", "\n"))
-    text = _LINES.sub(_line_break, _BLANKS.sub(" ", text)).strip()
+    text = _LINES.sub(lambda run: "\n\n" if run[0].count("\n") > 1 else "\n", _BLANKS.sub(" ", text)).strip()
     return text if len(text) <= limit_chars else text[: limit_chars - 1].rstrip() + "…"
-
-
-def _line_break(run: re.Match[str]) -> str:
-    return "\n\n" if run[0].count("\n") > 1 else "\n"
 
 
 def compact(value: Any) -> str | None:

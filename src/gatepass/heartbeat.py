@@ -61,11 +61,8 @@ class Heartbeat:
         if reply.sent_bytes != self._seen_bytes:
             self._seen_bytes, self._since_s = reply.sent_bytes, now
         elif now - self._since_s >= (EVERY_S if reply.begun else self._hold_s):
-            self._beat(now)
-
-    def _beat(self, now: float) -> None:
-        if not self._reply.begun:
-            self._reply.begin_stream(OK, ())
-        if sign := (self._sign or comment)(self._events):
-            self._reply.comment(sign)
-        self._seen_bytes, self._since_s = self._reply.sent_bytes, now
+            if not reply.begun:
+                reply.begin_stream(OK, ())
+            if sign := (self._sign or comment)(self._events):
+                reply.comment(sign)
+            self._seen_bytes, self._since_s = reply.sent_bytes, now

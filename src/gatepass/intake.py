@@ -20,12 +20,11 @@ from gatepass.errors import (
     UnknownPath,
     UnsupportedMediaType,
 )
-from gatepass.surface.base_url import base_url
 from gatepass.surface.decode import decode, without_body
 from gatepass.surface.form_data import boundary_of
 from gatepass.surface.headers import check_encoding
 from gatepass.surface.operations import Match, nothing_at, operation_at
-from gatepass.surface.profile_path import chosen, split_profile
+from gatepass.surface.profile_path import base_url, chosen, split_profile
 from gatepass.upload import Form
 
 MODEL_IS_NEEDED = (Surface.CHAT, Surface.EMBEDDINGS, Surface.RESPONSES)

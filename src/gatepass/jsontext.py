@@ -203,7 +203,9 @@ def value_span(text: bytes, quoted: bytes) -> tuple[int, int]:
 
     Where several have the name the last one counts, as it does for every parser we met.
     """
-    at = text.find(quoted) if len(text) <= SMALL_BYTES else _at_an_end(text, quoted)
+    at = text.find(quoted, 0, SMALL_BYTES)  # near the beginning or the end: all between may be large
+    if at < 0 and len(text) > SMALL_BYTES:
+        at = text.find(quoted, len(text) - SMALL_BYTES)
     if at >= 0 and at_most_once(text, (quoted,)):
         span = _TEXT_MEMBER.match(text, at + len(quoted))
         if span is not None:
@@ -213,12 +215,6 @@ def value_span(text: bytes, quoted: bytes) -> tuple[int, int]:
     name = string(quoted)
     spans = [(member.value, member.end) for member in Walk(text).members() if member.name == name]
     return spans[-1]
-
-
-def _at_an_end(text: bytes, word: bytes) -> int:
-    """Where `word` stands near the beginning or the end of `text`, else -1: all between may be large."""
-    at = text.find(word, 0, SMALL_BYTES)
-    return at if at >= 0 else text.find(word, max(0, len(text) - SMALL_BYTES))
 
 
 def replace_value(text: bytes, quoted: bytes, value: bytes) -> bytes:

@@ -92,7 +92,10 @@ class Pupil:
         if isinstance(shown, UpstreamEmpty) and has_token_ids(sent):
             return _not_read(shown, self._hop.name)
         if sent.operation.surface is Surface.RESPONSES and isinstance(shown, UpstreamRefusal):
-            shown.message = _of_responses(shown, self._hop.name)
+            said = shown.complaint  # with what only the Responses API wants to be told
+            told = None if said is None else of_responses(said.message, self._hop.name, shown.http_status)
+            if said is not None and told is not None:
+                shown.message = f"{sentence(said.message)} {told}"
         changed = f"Already changed: {', '.join(learning.changed)}." if learning.changed else ""
         for told in (changed, self._advice(learning, sent, shown)):
             if told:
@@ -117,16 +120,13 @@ class Pupil:
         if isinstance(error, UpstreamRefusal) and has_token_ids(sent):
             return IDS_ADVICE
         entry = self._gate.declared.model(self._base.operation.name, self._base.model)
-        suggest = None if entry is None else self._shown(entry.suggest)
+        suggest = None if entry is None else entry.suggest
+        caller = next((key for key in self._gate.config.access.keys if key.name == self._base.caller), None)
+        if suggest is not None and caller is not None and not may_use(caller, suggest):
+            suggest = None  # the caller may not know of it
         told = self._way_out(learning, sent, error, "auto" if entry is None else entry.stream, suggest)
         has_no_room = not told and suggest is not None and is_too_long(error)
         return f"The model {suggest!r} may have room for it." if has_no_room else told
-
-    def _shown(self, model: str | None) -> str | None:
-        """`model`, where the caller may know of it."""
-        keys = self._gate.config.access.keys
-        caller = next((key for key in keys if key.name == self._base.caller), None)
-        return model if model is None or caller is None or may_use(caller, model) else None
 
     def _way_out(self, learning: Learning, sent: Call, error: UpstreamError, stream: str, suggest: str | None) -> str:
         heard = Heard.in_error(sent.operation.surface, error)
@@ -153,13 +153,6 @@ class Pupil:
                 "evidence": news.evidence or None,
             }
             emit(LOG, logging.INFO, f"lesson_{news.event}", fields)
-
-
-def _of_responses(error: UpstreamRefusal, upstream: str) -> str:
-    """The error's words, with what only the Responses API wants to be told."""
-    said = error.complaint
-    told = None if said is None else of_responses(said.message, upstream, error.http_status)
-    return error.message if said is None or told is None else f"{sentence(said.message)} {told}"
 
 
 def _not_read(error: UpstreamEmpty, upstream: str) -> UpstreamRefusal:

@@ -85,7 +85,10 @@ class Form:
         if self.is_whole:
             self._scan.finish()
         if self.has_begun and self._scan.has_named and self.model_is_late:
-            raise self._late_model()
+            raise InvalidRequest(
+                f"`model` comes so late in the form that the form was on its way without it. {self._advice()}",
+                param="model",
+            )
         self._kept_bytes += len(piece)
         if not self.has_begun or self._kept_bytes <= self._keep_bytes:
             self._kept.append(piece)
@@ -108,29 +111,19 @@ class Form:
         if not self._names_model:
             return Outgoing(self)
         if self._scan.span is not None:
-            return Outgoing(self, self._renamed(self._scan.span, name))
+            edits: list[Edit] = [] if self._scan.quoted is None else [(*self._scan.quoted, IN_QUOTES)]
+            if name is not None and name != self.model:
+                edits.append((*self._scan.span, name.encode()))
+            return Outgoing(self, tuple(edits))
         if not name:
             return Outgoing(self)
         return Outgoing(self, ((self._scan.start, self._scan.start, self._scan.model_part(name)),), (ADDED,))
-
-    def _renamed(self, span: tuple[int, int], name: str | None) -> tuple[Edit, ...]:
-        quoted = self._scan.quoted
-        edits: list[Edit] = [] if quoted is None else [(*quoted, IN_QUOTES)]
-        if name is not None and name != self.model:
-            edits.append((*span, name.encode()))
-        return tuple(edits)
 
     def without_model(self) -> InvalidRequest:
         """The error for a form that is not whole yet, and has to lead somewhere by its model alone."""
         return InvalidRequest(
             f"The first {self._kept_bytes} bytes of the form name no `model`, and no more of it is held."
             f" {self._advice()}",
-            param="model",
-        )
-
-    def _late_model(self) -> InvalidRequest:
-        return InvalidRequest(
-            f"`model` comes so late in the form that the form was on its way without it. {self._advice()}",
             param="model",
         )
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from gatepass.admission.keys import hash_key
-from gatepass.observe.line import Line
+from gatepass.observe.log import Line
 from gatepass.observe.redaction import Redactor
 from tests.golden.golden import same
 from tests.integration.answers import COMPLETION, DONE, EVENTS

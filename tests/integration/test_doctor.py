@@ -315,6 +315,15 @@ async def test_an_issuer_that_falls_silent_is_told_with_the_reason_that_it_gave_
     assert credential.finding.endswith("answered 503: boom")
 
 
+async def test_an_issuer_that_refuses_the_client_is_told_without_a_next_try_that_will_not_come():
+    refusal = Send(reply({"error": "invalid_client", "error_description": "unknown client"}, 401))
+    async with Scripted([refusal]) as issuer, Scripted(answer=strict) as upstream:
+        credential, _ = await found(one(upstream, oauth2(issuer.url)))
+    assert credential.outcome is FAILS
+    assert credential.finding.startswith("no token for credential c: ")
+    assert credential.finding.endswith("answered 401: invalid_client: unknown client")
+
+
 async def test_an_issuer_that_fails_again_and_again_is_told_with_its_own_reason():
     async with Scripted([Send(reply({"error": "boom"}, 503))]) as issuer, Scripted(answer=strict) as upstream:
         blocks = one(upstream, oauth2(issuer.url))

@@ -16,7 +16,6 @@ from gatepass.cli.configuration import CHECK_FAILED, load_or_exit, refuse
 
 if TYPE_CHECKING:
     from gatepass.config.access import AccessKey
-    from gatepass.config.load import Loaded
     from gatepass.config.model import Config
     from gatepass.doctor import Trial
 
@@ -82,10 +81,7 @@ def check(
         sys.exit(_check_model(loaded.config, operation, model, key, live=live))
     if live:
         sys.exit(_try_hops(loaded.config, None))
-    _show(loaded, every=every)
 
-
-def _show(loaded: Loaded, *, every: bool) -> None:
     from gatepass.config.effective import effective
 
     shown = effective(loaded, every=every)

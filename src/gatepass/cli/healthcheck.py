@@ -64,19 +64,15 @@ def healthcheck(path: str | None, host: str | None, port: int | None, timeout_s:
     `server` in the file of --config or GATEPASS_CONFIG. The file is read only where it decides.
     """
     if path is not None and (host is None or port is None):
-        said_host, said_port = _listening_or_exit(path)
+        from gatepass.config.document import ConfigError
+
+        try:
+            said_host, said_port = listening(path, os.environ)
+        except (ConfigError, ValueError) as error:
+            raise click.ClickException(str(error)) from None
         host, port = host or said_host, port or said_port
     if port == 0:
         raise click.ClickException("server.port is 0, which picks a free one: name it by --port")
     reason = complaint(reachable(host or HOST), port or PORT, timeout_s)
     if reason is not None:
         raise click.ClickException(reason)
-
-
-def _listening_or_exit(path: str) -> tuple[str, int]:
-    from gatepass.config.document import ConfigError
-
-    try:
-        return listening(path, os.environ)
-    except (ConfigError, ValueError) as error:
-        raise click.ClickException(str(error)) from None

@@ -68,7 +68,10 @@ def place_of(path: str | None, url: str | None, key_env: str) -> Place:
     key = os.environ.get(key_env) or None
     if key is None and key_env != KEY:
         refuse(f"--key-env: the environment variable {key_env} is not set")
-    key = key or (_configured_key(path, os.environ) if is_own else None)
+    if key is None and is_own:  # the first one that the configuration names by a reference that this shell can follow
+        from gatepass.config.access import keys_in
+
+        key = next((one for text in _key_texts(path, os.environ) for one in keys_in(text)), None)
     if key is not None and not (key.isascii() and key.isprintable()):
         refuse("the key for it holds what no key holds: letters beyond ASCII, or a line break")
     return Place(url, key)
@@ -99,13 +102,6 @@ def _checked(url: str) -> str:
     if not is_one or parts.username or parts.query or parts.fragment or not url.isascii() or not url.isprintable():
         refuse(f"{url!r} is not the URL of a gatepass: expects http://HOST:PORT")
     return url.rstrip("/").removesuffix("/v1")
-
-
-def _configured_key(path: str | None, environment: Mapping[str, str]) -> str | None:
-    """The first key that the configuration names by a reference that this shell can follow."""
-    from gatepass.config.access import keys_in
-
-    return next((key for text in _key_texts(path, environment) for key in keys_in(text)), None)
 
 
 def _key_texts(path: str | None, environment: Mapping[str, str]) -> Iterator[str]:
@@ -145,7 +141,11 @@ def _asked(place: Place, page: str, key_env: str) -> str:
         401: f" Put a key of it into the environment variable {key_env}.",
         404: " Is it a gatepass, and is the URL its root?",
     }
-    said = f"{place.url} answered {status} to GET /learned. {_reason(text)}".rstrip()
+    try:
+        reason = _printable(str(json.loads(text)["error"]["message"]))
+    except (ValueError, LookupError, TypeError):
+        reason = ""
+    said = f"{place.url} answered {status} to GET /learned. {reason}".rstrip()
     raise click.ClickException(said + hints.get(status, ""))
 
 
@@ -160,13 +160,6 @@ def _fetched(place: Place, page: str) -> tuple[int, bytes]:
         return response.status, response.read(PAGE_BYTES)
     finally:
         connection.close()
-
-
-def _reason(text: str) -> str:
-    try:
-        return _printable(str(json.loads(text)["error"]["message"]))
-    except (ValueError, LookupError, TypeError):
-        return ""
 
 
 def _lessons(place: Place, page: str) -> list[dict[str, Any]]:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import click
 
 from gatepass.cli.configuration import CHECK_FAILED, load_or_exit, refuse
-from gatepass.cli.seconds import rounded
 
 if TYPE_CHECKING:
     from gatepass.config.credential.kinds import AnyCredential
@@ -153,6 +152,7 @@ def report(
     config: Config, name: str, token: Token, status: Status, took_s: float, wall_s: float
 ) -> Iterator[tuple[str, str]]:
     """What is known of `token`, as labels and texts; the token itself is not among them."""
+    from gatepass.cli.watch import rounded
     from gatepass.config.credential.kinds import place_of
     from gatepass.tokens.expiry import safe_claims
 
@@ -160,21 +160,23 @@ def report(
     yield "credential", f"{name} ({credential.type})"
     took = "" if credential.type in ASKS_NOBODY else f", in {took_s:.2f} s"
     yield "from", f"{place_of(credential)}{took}"
-    yield "token", f"{_kind(credential, token)}, {len(token.text)} characters"
+    # a text in a file is followed, whatever it is: only where nobody changes it is it a key
+    kind = "opaque" if credential.type == "file" and token.life_s is None else token.kind.value
+    yield "token", f"{kind}, {len(token.text)} characters"
     if status.age_s is not None and status.age_s > took_s + FOUND_S:
         yield "age", f"{status.age_s:.0f} s: another gatepass minted it, the store had it"
     yield "life", _life(credential, token)
-    yield from _future(token, status)
+    if status.left_s is not None and token.life_s is not None:
+        kept_s = rounded(token.end_s - token.expires_s)
+        yield "sent for", f"{status.left_s:.0f} s more; not in its last {kept_s} s, or it might end on the way"
+    if status.next_try_in_s is not None:
+        yield "refresh", f"in {status.next_try_in_s:.0f} s"
     yield from (("carried as", text) for text in _carried(config, name))
     yield from (("claim", f"{claim}: {value}") for claim, value in safe_claims(token.text, wall_s).items())
 
 
-def _kind(credential: AnyCredential, token: Token) -> str:
-    """A text in a file is followed, whatever it is: only where nobody changes it is it a key."""
-    return "opaque" if credential.type == "file" and token.life_s is None else token.kind.value
-
-
 def _life(credential: AnyCredential, token: Token) -> str:
+    from gatepass.cli.watch import rounded
     from gatepass.tokens.life import ToldBy
 
     if token.life_s is None:
@@ -187,14 +189,6 @@ def _life(credential: AnyCredential, token: Token) -> str:
         ToldBy.NOBODY: "told by nobody",
     }[token.told_by]
     return f"{rounded(token.life_s)} s, {told_by}"
-
-
-def _future(token: Token, status: Status) -> Iterator[tuple[str, str]]:
-    if status.left_s is not None and token.life_s is not None:
-        kept_s = rounded(token.end_s - token.expires_s)
-        yield "sent for", f"{status.left_s:.0f} s more; not in its last {kept_s} s, or it might end on the way"
-    if status.next_try_in_s is not None:
-        yield "refresh", f"in {status.next_try_in_s:.0f} s"
 
 
 def _carried(config: Config, name: str) -> Iterator[str]:

@@ -6,9 +6,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from gatepass.cli.seconds import rounded
 from gatepass.tokens import Status, Token
 from gatepass.tokens.journal import Repetitions
+
+WHOLE_FROM_S = 10.0
+"""From here on they are told without fractions."""
+
+
+def rounded(seconds: float) -> str:
+    """Cut off, never up: no token lives longer than is said."""
+    return f"{int(seconds)}" if seconds >= WHOLE_FROM_S else f"{int(seconds * 10) / 10:g}"
+
 
 FOUND = "found: another gatepass fetched it"
 
@@ -35,42 +43,27 @@ class Story:
     def since(self, look: Look) -> Iterator[str]:
         """What has changed since the look before this one, in the order in which it happens."""
         before, self._before = self._before, look.status
-        if _has_failed(before, look.status):
-            yield from self._failed(look)
+        age_s, before_s = look.status.last_error_age_s, before.last_error_age_s
+        # by the time of the last error: one that another gatepass was told is in no count of this one
+        if age_s is not None and (before_s is None or age_s < before_s):
+            reason = str(look.status.last_error)
+            times = self._repetitions.times(reason, look.now)  # each at once, then once a minute, as in the log
+            if times is not None:
+                said = "failed" if times == 1 else f"failed {times} times more"
+                yield f"{said}: {reason}{next_try(look.status)}"
         if look.token is not None and look.token is not self._token:
             how = f"fetch {look.status.fetches}" if look.status.fetches > before.fetches else FOUND
-            is_same = self._token is not None and look.token.text == self._token.text
-            yield f"{_same(how) if is_same else _new(look.token, how)}{next_try(look.status)}"
+            life = "no end told" if look.token.life_s is None else f"lives {rounded(look.token.life_s)} s"
+            said = f"new token ({how}): {look.token.kind.value}, {life}"
+            if self._token is not None and look.token.text == self._token.text:
+                said = f"the same token again ({how})"
+            yield f"{said}{next_try(look.status)}"
             self._token = look.token
             self._repetitions.forget()
         if before.left_s and look.status.left_s == 0:
             yield "expired: requests wait for the next token, or fail"
 
-    def _failed(self, look: Look) -> Iterator[str]:
-        """Each reason at once, and then once a minute, as in the log; anew when a token has come."""
-        reason = str(look.status.last_error)
-        times = self._repetitions.times(reason, look.now)
-        if times is not None:
-            said = "failed" if times == 1 else f"failed {times} times more"
-            yield f"{said}: {reason}{next_try(look.status)}"
-
 
 def next_try(status: Status) -> str:
     """When the next fetch is due, as the end of a line; nothing where none is."""
     return "" if status.next_try_in_s is None else f"; next try in {status.next_try_in_s:.0f} s"
-
-
-def _has_failed(before: Status, after: Status) -> bool:
-    """By the time of the last error: one that another gatepass was told is in no count of this one."""
-    if after.last_error_age_s is None:
-        return False
-    return before.last_error_age_s is None or after.last_error_age_s < before.last_error_age_s
-
-
-def _new(token: Token, how: str) -> str:
-    life = "no end told" if token.life_s is None else f"lives {rounded(token.life_s)} s"
-    return f"new token ({how}): {token.kind.value}, {life}"
-
-
-def _same(how: str) -> str:
-    return f"the same token again ({how})"

@@ -14,7 +14,7 @@ from gatepass.adapt.members import Clamp
 from gatepass.adapt.profile import Prepared, prepared
 from gatepass.adapt.rule import Change, Revision
 from gatepass.adapt.streams import STREAMED
-from gatepass.call import Call, Operation, Target
+from gatepass.call import Operation, Target
 from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
 from gatepass.config.models import of_operation
@@ -78,7 +78,7 @@ def way(config: Config, operation: str, model: str, key: AccessKey | None) -> Wa
         lines.append(f"{number}. to the upstream {target.upstream}, as {target.model or model}:")
         steps = [*_steps(config, operation, model, target, profile)]
         try:
-            steps += _called(config.upstreams[target.upstream], operation, model, target)
+            steps += [*_called(config.upstreams[target.upstream], operation, model, target)]
         except CallerError as error:
             steps.append(f"refused: {error.status} {error.code}: {error.message}")
             fine = False
@@ -113,20 +113,15 @@ def _adapted(config: Config, operation: str, model: str, target: Target, profile
     yield f"profile {profile.name}: {', '.join(entries) or 'nothing'}"
     if operation == "rerank":
         yield f"rerank_shape: asked as {upstream.rerank_shape}"
-    yield from _built_in(operation, model, target)
-    yield from _declared(config, operation, model)
-    yield from _passed_over(config, operation, model)
-    also = f", also {', '.join(upstream.learn_also)}" if upstream.learn_also else ""
-    yield f"lessons: {upstream.learn}{also if upstream.learn != 'off' else ''}"
-
-
-def _built_in(operation: str, model: str, target: Target) -> Iterator[str]:
-    """Those that could have something to do."""
-    for rule in BUILT_IN:
+    for rule in BUILT_IN:  # those that could have something to do
         if isinstance(rule, ModelName):
             yield from _renamed(model, target)
         elif operation in CONCERNS.get(rule.name, (operation,)):
             yield f"built-in {rule.name}: {BUILT_IN_TELLS[rule.name]}"
+    yield from _declared(config, operation, model)
+    yield from _passed_over(config, operation, model)
+    also = f", also {', '.join(upstream.learn_also)}" if upstream.learn_also else ""
+    yield f"lessons: {upstream.learn}{also if upstream.learn != 'off' else ''}"
 
 
 def _renamed(model: str, target: Target) -> Iterator[str]:
@@ -175,22 +170,13 @@ def _places(config: Config, operation: str, name: str | None) -> Iterator[str]:
         yield f"operations.{operation}"
 
 
-def _called(upstream: Upstream, operation: str, model: str, target: Target) -> list[str]:
+def _called(upstream: Upstream, operation: str, model: str, target: Target) -> Iterator[str]:
     """Each URL of the operation. Raises CallerError where the dialect has no such request."""
-    return [_call_at(upstream, row, model, target) for row in _rows(operation)]
-
-
-def _call_at(upstream: Upstream, row: Operation, model: str, target: Target) -> str:
-    dialect, sample = dialect_of(upstream), _sample(row, model)
-    rules = dialect.rules if row.takes_form else (ModelName(), *dialect.rules)
-    request = dialect.encode(adapt(sample, target, rules), target, upstream.base_url, upstream.timeouts.value())
-    form = f"; {FORM}" if row.takes_form and not _is_form(row.name) else ""
-    return f"{request.method} {request.url}, with {_shown(upstream)}{form}"
-
-
-def _sample(row: Operation, model: str) -> Call:
-    return call_of(row, model) if row.takes_form else replace(samples(row.name, model)[0], operation=row)
-
-
-def _shown(upstream: Upstream) -> str:
-    return "no credential" if upstream.credential is None else f"the credential {upstream.credential}"
+    dialect = dialect_of(upstream)
+    credential = "no credential" if upstream.credential is None else f"the credential {upstream.credential}"
+    for row in _rows(operation):
+        sample = call_of(row, model) if row.takes_form else replace(samples(row.name, model)[0], operation=row)
+        rules = dialect.rules if row.takes_form else (ModelName(), *dialect.rules)
+        request = dialect.encode(adapt(sample, target, rules), target, upstream.base_url, upstream.timeouts.value())
+        form = f"; {FORM}" if row.takes_form and not _is_form(row.name) else ""
+        yield f"{request.method} {request.url}, with {credential}{form}"

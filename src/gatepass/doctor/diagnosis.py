@@ -2,19 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 
-from gatepass.config.checks import is_alone
+from gatepass.config.checks import ALONE, is_alone
+from gatepass.config.credential.kinds import place_of
 from gatepass.config.model import Config
 from gatepass.config.store import StoreSettings
-from gatepass.doctor.credential import of_credential
 from gatepass.doctor.finding import Check, Outcome, place
 from gatepass.doctor.model_list import of_list
 from gatepass.doctor.real_call import Trial, of_call, tries_at
+from gatepass.errors import TokenUnavailable
 from gatepass.gate import Gate, Hop, build_gate
-from gatepass.runtime import Clock, SystemClock
+from gatepass.runtime import Clock, SystemClock, timeout
 from gatepass.store.choice import open_store
 from gatepass.store.seam import StoreUnavailable
+from gatepass.tokens import TokenHolder
+from gatepass.tokens.failure import setting
+from gatepass.tokens.life import ToldBy
+
+TOKEN_S = 10.0
+"""The bound of it, whatever its own timeout allows: somebody sits in front of this."""
+
+
+async def of_credential(gate: Gate, name: str, holder: TokenHolder) -> Check:
+    if is_alone(gate.config, name):
+        return Check(f"credential:{name}", Outcome.SKIPPED, ALONE)
+    settings = gate.config.credentials[name]
+    own = f"{setting(name, 'timeout_s')} is {settings.timeout_s:g} s"
+    said = f"no token from {place_of(settings)} within {TOKEN_S:g} s, the bound of this check ({own})"
+    late = TokenUnavailable(said, credential=name)
+    try:
+        token = await timeout(gate.clock, TOKEN_S, holder.token(), late)
+    except TokenUnavailable as error:
+        # this command ends now: what the error says of the next try is for a gatepass that runs
+        reason = holder.status().last_error
+        failed = error.message if error is late or reason is None else f"no token for credential {name}"
+        return Check(error.hop, Outcome.FAILS, f"{failed}: {reason}" if reason else failed)
+    if token.life_s is None:
+        found = "a key is configured; it does not expire"
+    elif token.told_by is ToldBy.DEFAULT:
+        found = f"a token was minted; nothing tells its life, so default_ttl_s counts: {token.life_s:g} s"
+    else:
+        found = f"a token was minted; it lives {token.life_s:g} s"
+    return Check(f"credential:{name}", Outcome.WORKS, found, proves=token.life_s is not None)
 
 
 async def diagnose(
@@ -31,10 +61,14 @@ async def diagnose(
     without: dict[str | None, str] = {}
     try:
         hops = _concerned(gate, trial)
-        credentials = _credentials(gate, hops, trial)
+        used = {hop.settings.credential for hop in hops}
+        credentials = [name for name in gate.holders if trial is None or name in used]
         if config.store is not None and trial is None:
             yield await _of_store(gate, config.store)
-        _start(gate, credentials)
+        gate.snapshot.start()
+        for name in credentials:
+            if not is_alone(config, name):  # a fetch of it would cost the running gatepass its login
+                gate.holders[name].start()
         for name in credentials:
             check = await of_credential(gate, name, gate.holders[name])
             if check.outcome is not Outcome.WORKS:
@@ -70,17 +104,3 @@ def _concerned(gate: Gate, trial: Trial | None) -> list[Hop]:
         return [*gate.hops.values()]
     route = {target.upstream for target in gate.routes.resolve(trial.operation, trial.model)}
     return [hop for name, hop in gate.hops.items() if name in route]
-
-
-def _credentials(gate: Gate, hops: Sequence[Hop], trial: Trial | None) -> list[str]:
-    """Those of `hops`; without a trial those too that no upstream names."""
-    used = {hop.settings.credential for hop in hops}
-    return [name for name in gate.holders if trial is None or name in used]
-
-
-def _start(gate: Gate, credentials: Sequence[str]) -> None:
-    """As the gate does it itself, but for holders whose first fetch would cost somebody else his login."""
-    gate.snapshot.start()
-    for name in credentials:
-        if not is_alone(gate.config, name):
-            gate.holders[name].start()

@@ -6,11 +6,10 @@ from dataclasses import replace
 from urllib.parse import urlsplit
 
 from gatepass.attempt import explained, send
-from gatepass.call import Operation, Target
+from gatepass.call import Target
 from gatepass.catalog import model_list_request
 from gatepass.context import Attempt
-from gatepass.doctor.asking import Bound, within
-from gatepass.doctor.finding import PROVE, Check, Outcome, place
+from gatepass.doctor.finding import PROVE, Bound, Check, Outcome, place, within
 from gatepass.errors import GatepassError, UpstreamAuth, UpstreamHtml, UpstreamRedirect, UpstreamRefusal
 from gatepass.gate import Gate, Hop
 from gatepass.surface.operations import OPERATIONS
@@ -38,7 +37,9 @@ async def of_list(gate: Gate, hop: Hop) -> Check:
     try:
         await within(bound, gate, hop, _listed(gate, replace(hop, holder=None)))
     except GatepassError as error:
-        if _turns_away(error):
+        # whether an upstream that answers us refused the same call without our token: by a 4xx or a login page
+        is_refusal = isinstance(error, UpstreamRefusal) and 400 <= error.http_status < 500
+        if isinstance(error, UpstreamRedirect | UpstreamHtml) or (is_refusal and error.http_status not in BUSY):
             return Check(place(hop), Outcome.WORKS, "answers, and took the token")
         said = f"without the token it is {error.http_status} {error.public_code}, which tells nothing"
     else:
@@ -49,7 +50,8 @@ async def of_list(gate: Gate, hop: Hop) -> Check:
 
 async def _listed(gate: Gate, hop: Hop) -> None:
     """Returns where `hop` answers well; raises what its answer really is, a refused token in a client's words."""
-    call, target = call_of(_operation("models")), Target(hop.name)
+    models = next(operation for operation in OPERATIONS if operation.name == "models")
+    call, target = call_of(models), Target(hop.name)
     attempt = Attempt(gate, hop, target, call)
     request = hop.dialect.encode(call, target, hop.settings.base_url, hop.timeouts)
     try:
@@ -63,24 +65,10 @@ def _unlisted(hop: Hop, error: GatepassError) -> Check:
         return Check(error.hop, Outcome.FAILS, error.message)
     if error.http_status not in NO_LIST:
         return Check(error.hop, Outcome.FAILS, f"HTTP {error.http_status}: {error.message}")
+    path = urlsplit(model_list_request(hop).url).path
     return Check(
         place(hop),
         Outcome.UNPROVEN,
-        f"answers, but {_shown(hop)} is {error.http_status}: it has no model list, or base_url is wrong,"
+        f"answers, but GET {path} is {error.http_status}: it has no model list, or base_url is wrong,"
         f" so neither base_url nor the token is proven: {PROVE}",
     )
-
-
-def _shown(hop: Hop) -> str:
-    return f"GET {urlsplit(model_list_request(hop).url).path}"
-
-
-def _turns_away(error: GatepassError) -> bool:
-    """Whether an upstream that answers us refused the same call without our token: by a 4xx or a login page."""
-    if isinstance(error, UpstreamRedirect | UpstreamHtml):
-        return True
-    return isinstance(error, UpstreamRefusal) and 400 <= error.http_status < 500 and error.http_status not in BUSY
-
-
-def _operation(name: str) -> Operation:
-    return next(operation for operation in OPERATIONS if operation.name == name)

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from gatepass.adapt.profile import Prepared
 from gatepass.call import Call, Target
 from gatepass.context import RequestContext
-from gatepass.doctor.asking import Bound, within
-from gatepass.doctor.finding import Check, Outcome, place
+from gatepass.doctor.finding import Bound, Check, Outcome, place, within
 from gatepass.errors import CallerError, GatepassError, UpstreamRefusal
 from gatepass.gate import Gate, Hop
 from gatepass.surface.sample import samples
@@ -62,39 +61,28 @@ async def of_call(gate: Gate, hop: Hop, trying: Try) -> Check:
         said = f"{error.http_status} {error.public_code} after {bound.used_s(gate.clock):.2f} s: {error.message}"
         where = place(hop) if isinstance(error, CallerError) else error.hop
         return Check(where, Outcome.FAILS, f"{trying.what}: {said}")
-    learned = f"; {', '.join(taken.learned)} {LEARNED}" if taken.learned else ""
-    said = f"{trying.what}: {taken.status} in {bound.used_s(gate.clock):.2f} s{learned}"
+    status, learned = taken
+    taught = f"; {', '.join(learned)} {LEARNED}" if learned else ""
+    said = f"{trying.what}: {status} in {bound.used_s(gate.clock):.2f} s{taught}"
     return Check(place(hop), Outcome.WORKS, said)
 
 
-@dataclass(frozen=True, slots=True)
-class _Taken:
-    """A good answer: its status, and what refusals have taught for it."""
-
-    status: int
-    learned: tuple[str, ...]
-
-
-async def _first_taken(gate: Gate, trying: Try) -> _Taken:
+async def _first_taken(gate: Gate, trying: Try) -> tuple[int, tuple[str, ...]]:
     *first, last = trying.calls
     for call in first:
         try:
             return await _taken(gate, trying, call)
         except UpstreamRefusal as refusal:
-            if not _bounds_otherwise(refusal):
+            # another of the calls, which bounds its answer by another member, may be taken
+            if refusal.http_status >= SERVER_ERROR or "max_tokens" not in f"{refusal.param} {refusal.message}":
                 raise
     return await _taken(gate, trying, last)
 
 
-async def _taken(gate: Gate, trying: Try, call: Call) -> _Taken:
-    """The answer to `call` from the street itself; raises what a client would be told."""
+async def _taken(gate: Gate, trying: Try, call: Call) -> tuple[int, tuple[str, ...]]:
+    """The status of a good answer to `call`, and what refusals taught for it; raises what a client would be told."""
     context = RequestContext.of_own(gate, trying.profile)
     answer = await try_at(context, call, trying.target)
     if not isinstance(answer, Whole):
         raise TypeError("no stream was asked for")
-    return _Taken(answer.status, context.attempts[-1].learned)
-
-
-def _bounds_otherwise(error: UpstreamRefusal) -> bool:
-    """Whether another of the calls, which bounds its answer by another member, may be taken."""
-    return error.http_status < SERVER_ERROR and "max_tokens" in f"{error.param} {error.message}"
+    return answer.status, context.attempts[-1].learned

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hmac
 import secrets
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import replace
 
 from cryptography.exceptions import InvalidTag
@@ -43,11 +44,12 @@ class EncryptedStore:
     async def get(self, names: Collection[str]) -> Reading:
         codes = {name: self.code(name) for name in names}
         reading = await self._store.get(list(codes.values()))
-        values = {
-            name: value
-            for name, code in codes.items()
-            if (found := reading.values.get(code)) is not None and (value := self._decrypted(name, found)) is not None
-        }
+        values: dict[str, bytes] = {}
+        for name, code in codes.items():
+            stored = reading.values.get(code, b"")
+            if len(stored) >= NONCE_BYTES:
+                with suppress(InvalidTag):
+                    values[name] = self._cipher.decrypt(stored[:NONCE_BYTES], stored[NONCE_BYTES:], name.encode())
         return replace(reading, values=values)
 
     async def put(self, name: str, value: bytes, ttl_s: float) -> None:
@@ -73,14 +75,6 @@ class EncryptedStore:
         """Return the name under which `name` is stored: its kind in clear, the rest as an HMAC."""
         kind = name.partition("/")[0]
         return f"{kind}:{hmac.digest(self._name_key, name.encode(), 'sha256').hex()[:NAME_CHARS]}"
-
-    def _decrypted(self, name: str, stored: bytes) -> bytes | None:
-        if len(stored) < NONCE_BYTES:
-            return None
-        try:
-            return self._cipher.decrypt(stored[:NONCE_BYTES], stored[NONCE_BYTES:], name.encode())
-        except InvalidTag:
-            return None
 
 
 def _derived(secret: bytes, info: bytes) -> bytes:

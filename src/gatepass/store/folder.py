@@ -9,7 +9,7 @@ import fcntl
 import math
 import os
 from collections.abc import AsyncIterator, Collection, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -60,7 +60,10 @@ class FolderStore:
 
     async def put(self, name: str, value: bytes, ttl_s: float) -> None:
         async with self._turn() as now:
-            self._sweep(now)
+            for kind in (_VALUE, _COUNTER, _LEASE):  # old names (of a replaced secret, say) do not stay for ever
+                for path in self._folder.glob(f"{kind}*"):
+                    if now >= Entry.of(path.read_bytes()).until_s:
+                        path.unlink()
             self._write(_VALUE, name, Entry(now + ttl_s, value))
 
     async def drop(self, name: str) -> None:
@@ -98,7 +101,10 @@ class FolderStore:
         with _as_unavailable():
             lock = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
             try:
-                while not _lock_at_once(lock):
+                while True:
+                    with suppress(BlockingIOError):
+                        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                        break
                     await sleep(self._clock, TURN_S)
                 yield self._clock.now()
             finally:
@@ -120,21 +126,6 @@ class FolderStore:
         with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, FILE_MODE), "wb") as file:
             file.write(bytes(entry))
         new.replace(self._path(kind, name))
-
-    def _sweep(self, now: float) -> None:
-        """Old names (of a secret that was replaced, say) do not stay for ever."""
-        for kind in (_VALUE, _COUNTER, _LEASE):
-            for path in self._folder.glob(f"{kind}*"):
-                if now >= Entry.of(path.read_bytes()).until_s:
-                    path.unlink()
-
-
-def _lock_at_once(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 @contextmanager

@@ -62,9 +62,14 @@ class GuardedStore:
         try:
             result = await self._within_bound(work)
         except StoreUnavailable as error:
-            self._note_failure(str(error))
+            if self._reason is None:
+                LOG.warning("store_unavailable", extra={"fields": {"reason": str(error)}})
+            self._reason = str(error)
+            self._rests_until_s = self._clock.now() + REST_S
             raise
-        self._note_success()
+        if self._reason is not None:
+            self._reason = None
+            LOG.info("store_back", extra={"fields": {}})
         return result
 
     async def _within_bound(self, work: Callable[[], Awaitable[T]]) -> T:
@@ -83,14 +88,3 @@ class GuardedStore:
             finally:
                 for timer in timers:
                     timer.cancel()
-
-    def _note_failure(self, reason: str) -> None:
-        if self._reason is None:
-            LOG.warning("store_unavailable", extra={"fields": {"reason": reason}})
-        self._reason = reason
-        self._rests_until_s = self._clock.now() + REST_S
-
-    def _note_success(self) -> None:
-        if self._reason is not None:
-            self._reason = None
-            LOG.info("store_back", extra={"fields": {}})

@@ -61,9 +61,9 @@ class ValkeyStore:
             for name in names:
                 pipe.get(self._prefix + name)
             pipe.time()
-            *values, at = await pipe.execute()
+            *values, (whole, micro) = await pipe.execute()
         found = {name: value for name, value in zip(names, values, strict=True) if value is not None}
-        return Reading(found, _seconds(at), asked_s, self._clock.now())
+        return Reading(found, int(whole) + int(micro) / 1e6, asked_s, self._clock.now())
 
     async def put(self, name: str, value: bytes, ttl_s: float) -> None:
         async with self._asking():
@@ -153,9 +153,3 @@ def _context(network: StoreNetwork) -> ssl.SSLContext:
 
 def _milliseconds(seconds: float) -> int:
     return max(1, round(seconds * 1000))
-
-
-def _seconds(at: Collection[Any]) -> float:
-    """TIME's answer: seconds and microseconds."""
-    whole, micro = at
-    return int(whole) + int(micro) / 1e6

@@ -28,7 +28,13 @@ def decode(inbound: Inbound, operation: Operation, body: bytes, caller: str) -> 
     """
     headers = safe_headers(inbound.headers, is_read=True)
     document = Document.read(body, asks_vectors=operation.surface is Surface.EMBEDDINGS)
-    model, stream, choices = _model(document.model), _stream(document.stream), _choices(document.n)
+    model, choices = _model(document.model), 1
+    stream = _STREAM.get(document.stream)
+    if stream is None:
+        raise InvalidRequest("`stream` must be true, false or null.", param="stream")
+    n = document.n  # where it is no count, the upstream says so and not we
+    if n is not None and _COUNT.fullmatch(n) is not None and int(n) <= MAX_CHOICES:
+        choices = int(n)
     return Call(inbound.id, operation, caller, model, body, headers, stream, choices, asked=document.asked)
 
 
@@ -55,17 +61,3 @@ def checked_model(model: str) -> str:
     if not model.isprintable() and _CONTROL.search(model) is not None:  # what is printable holds none
         raise InvalidRequest("`model` holds a control character.", param="model")
     return model
-
-
-def _stream(raw: bytes | None) -> bool:
-    stream = _STREAM.get(raw)
-    if stream is None:
-        raise InvalidRequest("`stream` must be true, false or null.", param="stream")
-    return stream
-
-
-def _choices(raw: bytes | None) -> int:
-    """How many answers `n` asks for; where it is no count, the upstream says so and not we."""
-    if raw is None or _COUNT.fullmatch(raw) is None or int(raw) > MAX_CHOICES:
-        return 1
-    return int(raw)

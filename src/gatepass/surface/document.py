@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import codecs
 import re
+from array import array
+from collections.abc import Iterator
+from itertools import accumulate
 from typing import Self
 
 import msgspec
@@ -11,7 +14,46 @@ import msgspec
 from gatepass.asked import Asked, count_of
 from gatepass.errors import InvalidJson, InvalidRequest
 from gatepass.jsontext import Member, Walk, folded, is_plain
-from gatepass.surface.nesting import is_deeper
+
+_WINDOW = re.compile(rb".{1,262144}+\\*+[^\\]?+", re.DOTALL)
+"""256 KiB and whatever it takes not to end inside an escape."""
+
+_OPENERS = b"{", b"["
+_BRACKETS = b"{[}]"
+_STEPS = bytes.maketrans(_BRACKETS, b"\x01\x01\xff\xff")
+_OTHER = bytes(byte for byte in range(256) if byte not in _BRACKETS + b'"')
+
+
+def is_deeper(text: bytes, limit: int) -> bool:
+    """Whether arrays and objects stand more than `limit` deep in `text`, which a parser has accepted.
+
+    A text with no more than `limit` opening brackets cannot be; that settles the usual request with
+    a few searches for one byte each.
+    """
+    find, left = text.find, limit
+    for sign in _OPENERS:
+        at = find(sign)
+        while at >= 0:
+            left -= 1
+            if left < 0:
+                return any(level > limit for level in _deepest_by_window(text))
+            at = find(sign, at + 1)
+    return False
+
+
+def _deepest_by_window(text: bytes) -> Iterator[int]:
+    """The deepest level in each window: brackets inside strings left out, memory bounded by the window."""
+    level, is_inside = 0, False
+    for window in _WINDOW.finditer(text):
+        # the brackets and the quotes that open or close strings. A replacement as long as what it replaces is made in
+        # place, at twice the speed of one that shortens (CPython 3.11)
+        marks = window[0].replace(b"\\\\", b"__").replace(b'\\"', b"__").translate(None, _OTHER)
+        parts = (b'"' + marks if is_inside else marks).replace(b'""', b"").split(b'"')
+        is_inside = len(parts) % 2 == 0
+        steps = array("b", b"".join(parts[::2]).translate(_STEPS))
+        yield max(accumulate(steps, initial=level))
+        level += sum(steps)
+
 
 MAX_DEPTH = 64
 WINDOW_BYTES = 64 * 1024
@@ -106,7 +148,8 @@ def _top_level(body: bytes) -> _Top:
     try:
         return _TOP.decode(body)
     except msgspec.ValidationError:
-        raise InvalidJson(f"The body is {_kind(body)} where a JSON object was expected.") from None
+        kind = _KINDS.get(body.lstrip()[:1], "a number")
+        raise InvalidJson(f"The body is {kind} where a JSON object was expected.") from None
     except msgspec.DecodeError as error:
         raise InvalidJson(_complaint(body, str(error))) from None
     except RecursionError:
@@ -141,10 +184,6 @@ def _complaint(body: bytes, said: str) -> str:
     if place is None:
         return f"The body is not complete JSON: it ends at byte {len(body)} in the middle of a value."
     return f"The body is not JSON: {reason.replace('object keys', 'member names')} at byte {place[1]}."
-
-
-def _kind(body: bytes) -> str:
-    return _KINDS.get(body.lstrip()[:1], "a number")
 
 
 def _too_deep() -> InvalidJson:

@@ -88,7 +88,8 @@ class FormScan:
         while (step := self._step(data, used)) is not None:
             used = step
         if self._is_over:
-            _check_epilogue(data[used:])
+            if data[used:].strip():
+                raise InvalidRequest("Something follows the end of the form.")
             self._rest = b""
             return
         self._check_beginning(data)
@@ -138,7 +139,11 @@ class FormScan:
             self._has_begun, self.start = True, self._at + place + len(b"\r\n")
         if self._in_model:
             self._in_model = False
-            self.model = checked_model(_text(data[used:place]))
+            try:
+                model = data[used:place].decode()
+            except UnicodeDecodeError:
+                raise InvalidRequest("`model` is not UTF-8 text.", param="model") from None
+            self.model = checked_model(model)
             self.span = (self._at + used, self._at + place)
         self.in_head = True
         return place + len(self._line) + (2 if data.startswith(self._line + b"--", place) else 0)
@@ -165,7 +170,9 @@ class FormScan:
         named = _parameters(fields[b"content-disposition"].removeprefix(b"form-data")) or {}
         single = _SINGLE_QUOTED.search(head)
         if named[b"name"] != b"model" and single is None:
-            if _looks_like_model(named[b"name"]):
+            # some reader takes it for `model`: without regard to case, escapes, blanks and quotes, or as a list
+            plain = re.split(rb"[\[\0]", unquote_to_bytes(named[b"name"]).lower())[0]
+            if plain.strip(_AROUND_NAME) == b"model":
                 raise InvalidRequest(
                     'A part of the form has a name that may be read as `model`. Write it as name="model".',
                     param="model",
@@ -207,28 +214,11 @@ def _parameters(text: bytes) -> dict[bytes, bytes] | None:
     return found
 
 
-def _looks_like_model(name: bytes) -> bool:
-    """Whether some reader takes it for `model`: without regard to case, escapes, blanks and quotes, or as a list."""
-    return re.split(rb"[\[\0]", unquote_to_bytes(name).lower())[0].strip(_AROUND_NAME) == b"model"
-
-
 def _is_plain(fields: dict[bytes, bytes]) -> bool:
     kind, coding = fields.get(b"content-type"), fields.get(b"content-transfer-encoding")
     is_text = kind is None or _PLAIN_TEXT.fullmatch(kind) is not None
     return is_text and (coding is None or coding.lower() in _PLAIN_CODING)
 
 
-def _check_epilogue(rest: bytes) -> None:
-    if rest.strip():
-        raise InvalidRequest("Something follows the end of the form.")
-
-
 def _unclear(what: str) -> InvalidRequest:
     return InvalidRequest(f"A part of the form has {what} in its head; forms are read strictly (RFC 7578).")
-
-
-def _text(value: bytes) -> str:
-    try:
-        return value.decode()
-    except UnicodeDecodeError:
-        raise InvalidRequest("`model` is not UTF-8 text.", param="model") from None

@@ -1,4 +1,4 @@
-"""`/for/NAME/v1/…`: a client's profile in its base URL."""
+"""A client's base URL: the profile in it, `/for/NAME/v1/…`, and what a 404 tells of it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import re
 from collections.abc import Mapping
 from typing import TypeVar
 
+from gatepass.call import Headers, header
 from gatepass.errors import UnknownPath
+from gatepass.surface.operations import PREFIXES
 
 PREFIX = "/for/"
 SHOWN_CHARS = 64
@@ -40,3 +42,20 @@ def chosen(profiles: Mapping[str, T], in_path: str | None, of_key: str | None) -
             f"There is no profile {name[:SHOWN_CHARS]!r}. A base URL may end in {PREFIX}NAME/v1: {known}."
         )
     return profiles[name]
+
+
+_HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]{1,253})(?::[0-9]{1,5})?")
+
+
+def base_url(headers: Headers, base_path: str = "", profile: str | None = None) -> str:
+    """`http://HOST/v1` with the host that the client itself wrote, or its path alone where that is none.
+
+    For words to that client only: a proxy on the way, which may speak TLS, tells by `x-forwarded-proto`, and so may
+    anybody.
+    """
+    path = base_path + (f"{PREFIX}{profile}" if profile else "") + PREFIXES[0]
+    hosts = [value for name, value in headers if name == b"host"]
+    if len(hosts) != 1 or _HOST.fullmatch(hosts[0]) is None:
+        return path
+    scheme = "https" if header(headers, b"x-forwarded-proto") == b"https" else "http"
+    return f"{scheme}://{hosts[0].decode('ascii')}{path}"

@@ -97,14 +97,20 @@ class Connection(asyncio.BufferedProtocol):
         that comes before the body is out ends the sending: it is an error that wants no more of it.
         `first_byte_s` bounds each wait for the server: to take more of the body, and then to reply.
         """
-        transport = self._begin()
+        transport = self._transport
+        if transport is None or not self.open:
+            raise TransportFault(*self._why, sent=False, stale=self.kept)
+        self._forget()
         reply = self._reply = Incoming(self, self._loop, bounds.idle_s)
         self._to_head = to_head
         self.deadline.set(bounds.first_byte_s)
         sending: Sending | None = None
         try:
             if isinstance(body, bytes) and len(body) <= JOINED_BYTES:
-                self._send(transport, head + body)
+                if self._owner.holds(self):
+                    self._held = head + body
+                else:
+                    transport.write(head + body)
             else:
                 sending = self._sending = Sending(self, transport, reply, bounds.first_byte_s)
                 await (sending.write(head, body) if isinstance(body, bytes) else sending.pass_on(head, body))
@@ -117,7 +123,9 @@ class Connection(asyncio.BufferedProtocol):
             raise
         finally:
             if sending is not None:
-                self._sent(sending)
+                sending.close()
+                if self._sending is sending:  # the next request is not here yet; let go of it, for it knows this object
+                    self._sending, self._is_cut = None, not sending.is_out
         if not reply.ended:
             self.deadline.lift()
         return reply
@@ -145,24 +153,6 @@ class Connection(asyncio.BufferedProtocol):
         held, self._held = self._held, b""
         if held and self._transport is not None and self.open:
             self._transport.write(held)
-
-    def _send(self, transport: asyncio.Transport, request: bytes) -> None:
-        if self._owner.holds(self):
-            self._held = request
-        else:
-            transport.write(request)
-
-    def _sent(self, sending: Sending) -> None:
-        """Let go of it, for it knows this object, unless the next request is here already."""
-        sending.close()
-        if self._sending is sending:
-            self._sending, self._is_cut = None, not sending.is_out
-
-    def _begin(self) -> asyncio.Transport:
-        if self._transport is None or not self.open:
-            raise TransportFault(*self._why, sent=False, stale=self.kept)
-        self._forget()
-        return self._transport
 
     def _late(self) -> None:
         if self._reply is not None and self._reply.status:
@@ -206,8 +196,9 @@ class Connection(asyncio.BufferedProtocol):
             self.kill(Fault.INVALID, self._problem)
         elif reply.size != size:
             self._overhead_bytes = 0
-            if reply.size > AHEAD_BYTES:
-                self._pause()
+            if reply.size > AHEAD_BYTES and not self._reading_paused and self._transport is not None and self.open:
+                self._reading_paused = True
+                self._transport.pause_reading()
             reply.wake()
         elif self._overhead_bytes > HEAD_BYTES:  # an endless head, or trailers, or extensions of chunks
             self.kill(Fault.INVALID, f"its fields are larger than {HEAD_BYTES} bytes")
@@ -236,11 +227,6 @@ class Connection(asyncio.BufferedProtocol):
         self.is_full = False
         if self._reply is not None:
             self._reply.wake()
-
-    def _pause(self) -> None:
-        if not self._reading_paused and self._transport is not None and self.open:
-            self._reading_paused = True
-            self._transport.pause_reading()
 
     def broke_off(self, exc: Exception | None) -> None:
         """The server ended the connection, and with it what it was busy with."""

@@ -47,8 +47,10 @@ class ProxyServer:
     @classmethod
     def of(cls, url: str, user_and_password: str | None) -> ProxyServer:
         """Raises TransportFault INVALID where `url` is not a plain http or https one."""
-        encoded = None if user_and_password is None else base64.b64encode(_with_colon(user_and_password).encode())
-        return cls(place_of(url), None if encoded is None else b"Basic " + encoded)
+        if user_and_password is None:
+            return cls(place_of(url))
+        colon = "" if ":" in user_and_password else ":"
+        return cls(place_of(url), b"Basic " + base64.b64encode(f"{user_and_password}{colon}".encode()))
 
     def mask(self, text: str) -> str:
         """`text` of the proxy without the credentials that it may quote."""
@@ -78,10 +80,6 @@ def place_of(url: str, proxy: ProxyServer | None = None) -> Place:
 
 def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
-
-
-def _with_colon(user_and_password: str) -> str:
-    return user_and_password if ":" in user_and_password else f"{user_and_password}:"
 
 
 def request_fields(request: Request, place: Place) -> list[tuple[bytes, bytes]]:

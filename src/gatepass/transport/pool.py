@@ -170,7 +170,13 @@ class Pool:
     async def _turn(self, bound_s: float) -> Connection:
         waiter: asyncio.Future[Connection] = self._loop.create_future()
         self._waiting[waiter] = None
-        bound = self._loop.call_later(bound_s, _refuse, waiter, bound_s)
+
+        def refuse() -> None:
+            if not waiter.done():
+                detail = f"every connection of the pool was in use for {bound_s:g} s"
+                waiter.set_exception(TransportFault(Fault.TIMEOUT_POOL, detail, sent=False))
+
+        bound = self._loop.call_later(bound_s, refuse)
         try:
             return await waiter
         except BaseException:
@@ -212,9 +218,3 @@ class Pool:
 
 def _closed() -> TransportFault:
     return TransportFault(Fault.CLOSED, "gatepass closed the transport", sent=False)
-
-
-def _refuse(waiter: asyncio.Future[Connection], bound_s: float) -> None:
-    if not waiter.done():
-        detail = f"every connection of the pool was in use for {bound_s:g} s"
-        waiter.set_exception(TransportFault(Fault.TIMEOUT_POOL, detail, sent=False))

@@ -33,7 +33,11 @@ def ssl_context(network: Network) -> ssl.SSLContext:
     """
     context = ssl.create_default_context()
     if network.client_cert:
-        context = _presenting(network.client_cert, network.client_key, context)
+        presenting = PresentingContext(ssl.PROTOCOL_TLS_CLIENT)
+        presenting.verify_flags = context.verify_flags
+        presenting.load_default_certs()
+        presenting.present(network.client_cert, network.client_key)
+        context = presenting
     context.set_alpn_protocols(["http/1.1"])
     if network.ca_file:
         context.load_verify_locations(network.ca_file)
@@ -59,29 +63,14 @@ class PresentingContext(ssl.SSLContext):
 
     def wrap_bio(self, *given: Any, **named: Any) -> ssl.SSLObject:
         with suppress(OSError):  # half of a pair has been replaced: the next connection looks again
-            if self._found() != self._marks:
-                self._renew()
+            if (marks := self._found()) != self._marks:
+                self._marks = None
+                # a pair that does not match would leave this context without any: another one tries it
+                ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(self._cert, self._key)
+                self.load_cert_chain(self._cert, self._key)
+                self._marks = marks
         return super().wrap_bio(*given, **named)
 
-    def _renew(self) -> None:
-        """A pair that does not match would leave this context without any: another one tries it."""
-        marks, self._marks = self._found(), None
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(self._cert, self._key)
-        self.load_cert_chain(self._cert, self._key)
-        self._marks = marks
-
     def _found(self) -> tuple[Mark, ...]:
-        return tuple(_mark(os.stat(path)) for path in (self._cert, self._key) if path is not None)
-
-
-def _presenting(cert: str, key: str | None, like: ssl.SSLContext) -> PresentingContext:
-    """With the system's trust, and as strict as `like`."""
-    context = PresentingContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.verify_flags = like.verify_flags
-    context.load_default_certs()
-    context.present(cert, key)
-    return context
-
-
-def _mark(status: os.stat_result) -> Mark:
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+        found = [os.stat(path) for path in (self._cert, self._key) if path is not None]
+        return tuple((status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns) for status in found)

@@ -2,7 +2,7 @@
 
 from prometheus_client import CollectorRegistry, generate_latest
 
-from gatepass.observe.tally import Counts, Level, Times
+from gatepass.observe.metrics import Counts, Level, Times
 
 
 def shown(family) -> list[str]:
