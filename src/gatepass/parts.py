@@ -23,19 +23,15 @@ async def embedded(attempt: Attempt, adapted: Call, ask: Ask) -> Whole:
     """
     parts = split(adapted)
     answers = [await ask(attempt, parts[0])] if len(parts) == 1 else await _all(attempt, parts, ask)
-    replies = [_held(each) for each in answers]
+    replies = [each for each in answers if isinstance(each, Whole)]
+    if len(replies) != len(answers):
+        raise TypeError("only chats are streamed")
     if len(replies) == 1 and replies[0].is_right:
         return replies[0]
     asked = attempt.call.wishes()
     body, put_right = answer([reply.body for reply in replies], counts_of(parts, asked), asked, attempt.hop.name)
     done = dict.fromkeys((*(name for reply in replies for name in reply.adapted), *put_right))
     return Whole(replies[0].status, replies[0].headers, body, tuple(done))
-
-
-def _held(answer: Answer) -> Whole:
-    if not isinstance(answer, Whole):
-        raise TypeError("only chats are streamed")
-    return answer
 
 
 async def _all(attempt: Attempt, parts: Sequence[Call], ask: Ask) -> list[Answer]:

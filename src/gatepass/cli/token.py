@@ -7,6 +7,7 @@ import logging
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import click
@@ -111,7 +112,6 @@ async def _run(config: Config, name: str, *, watch: bool, reveal: bool) -> bool:
 
 
 async def _show(gate: Gate, name: str, holder: TokenHolder, *, reveal: bool, watch: bool) -> bool:
-    from gatepass.cli.watch import next_try
     from gatepass.errors import TokenUnavailable
 
     began_s = gate.clock.now()
@@ -126,7 +126,8 @@ async def _show(gate: Gate, name: str, holder: TokenHolder, *, reveal: bool, wat
             click.echo(f"FAIL credential:{name}: {reason}", err=True)
         return False
     took_s = gate.clock.now() - began_s
-    for label, text in report(gate.config, name, minted, holder.status(), took_s, gate.clock.wall()):
+    look = Look(holder.status(), minted, gate.clock.now())
+    for label, text in report(gate.config, name, look, took_s, gate.clock.wall()):
         click.echo(f"{label:<{LABEL_CHARS}} {text}".rstrip())
     if reveal:
         click.echo(minted.text)
@@ -134,7 +135,6 @@ async def _show(gate: Gate, name: str, holder: TokenHolder, *, reveal: bool, wat
 
 
 async def _watch(gate: Gate, holder: TokenHolder) -> None:
-    from gatepass.cli.watch import Look, Story
     from gatepass.runtime import sleep
 
     story = Story(Look(holder.status(), holder.fresh(), gate.clock.now()))
@@ -148,15 +148,14 @@ def _tell(line: str) -> None:
     click.echo(f"{time.strftime('%H:%M:%S')} {line}")
 
 
-def report(
-    config: Config, name: str, token: Token, status: Status, took_s: float, wall_s: float
-) -> Iterator[tuple[str, str]]:
-    """What is known of `token`, as labels and texts; the token itself is not among them."""
-    from gatepass.cli.watch import rounded
+def report(config: Config, name: str, look: Look, took_s: float, wall_s: float) -> Iterator[tuple[str, str]]:
+    """What is known of a token, as labels and texts; the token itself is not among them."""
     from gatepass.config.credential.kinds import place_of
     from gatepass.tokens.expiry import safe_claims
 
-    credential = config.credentials[name]
+    credential, status, token = config.credentials[name], look.status, look.token
+    if token is None:
+        return
     yield "credential", f"{name} ({credential.type})"
     took = "" if credential.type in ASKS_NOBODY else f", in {took_s:.2f} s"
     yield "from", f"{place_of(credential)}{took}"
@@ -176,7 +175,6 @@ def report(
 
 
 def _life(credential: AnyCredential, token: Token) -> str:
-    from gatepass.cli.watch import rounded
     from gatepass.tokens.life import ToldBy
 
     if token.life_s is None:
@@ -207,3 +205,66 @@ def _carried(config: Config, name: str) -> Iterator[str]:
 def _way(carry: Carry) -> str:
     fields = [f"{name}: {template}" for name, template in carry.templates.items()]
     return " and ".join([*fields, *([f"?{carry.query}={{token}}"] if carry.query else [])])
+
+
+WHOLE_FROM_S = 10.0
+"""From here on they are told without fractions."""
+
+
+def rounded(seconds: float) -> str:
+    """Cut off, never up: no token lives longer than is said."""
+    return f"{int(seconds)}" if seconds >= WHOLE_FROM_S else f"{int(seconds * 10) / 10:g}"
+
+
+FOUND = "found: another gatepass fetched it"
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A credential at the moment `now` (Clock.now); `token` is the one that would be sent."""
+
+    status: Status
+    token: Token | None
+    now: float
+
+
+class Story:
+    """What happens to a credential while somebody watches: a short line for each change, and one a minute for a failure
+    that goes on. It begins at `first`, of which everything has been told."""
+
+    def __init__(self, first: Look) -> None:
+        self._before = first.status
+        self._token = first.token
+        from gatepass.tokens.journal import Repetitions
+
+        self._repetitions = Repetitions()
+        if first.status.failing:
+            self._repetitions.times(str(first.status.last_error), first.now)
+
+    def since(self, look: Look) -> Iterator[str]:
+        """What has changed since the look before this one, in the order in which it happens."""
+        before, self._before = self._before, look.status
+        age_s, before_s = look.status.last_error_age_s, before.last_error_age_s
+        # by the time of the last error: one that another gatepass was told is in no count of this one
+        if age_s is not None and (before_s is None or age_s < before_s):
+            reason = str(look.status.last_error)
+            times = self._repetitions.times(reason, look.now)  # each at once, then once a minute, as in the log
+            if times is not None:
+                said = "failed" if times == 1 else f"failed {times} times more"
+                yield f"{said}: {reason}{next_try(look.status)}"
+        if look.token is not None and look.token is not self._token:
+            how = f"fetch {look.status.fetches}" if look.status.fetches > before.fetches else FOUND
+            life = "no end told" if look.token.life_s is None else f"lives {rounded(look.token.life_s)} s"
+            said = f"new token ({how}): {look.token.kind.value}, {life}"
+            if self._token is not None and look.token.text == self._token.text:
+                said = f"the same token again ({how})"
+            yield f"{said}{next_try(look.status)}"
+            self._token = look.token
+            self._repetitions.forget()
+        if before.left_s and look.status.left_s == 0:
+            yield "expired: requests wait for the next token, or fail"
+
+
+def next_try(status: Status) -> str:
+    """When the next fetch is due, as the end of a line; nothing where none is."""
+    return "" if status.next_try_in_s is None else f"; next try in {status.next_try_in_s:.0f} s"

@@ -134,7 +134,10 @@ def _faults(files: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     yield from ((name, f"cannot be read: {reason}") for name, reason in unread.items())
     readable = {name: file for name, file in files.items() if name not in unread}
     for name in ("ca_file", "client_cert"):
-        if name in readable and not _holds_certificate(readable[name]):
+        try:
+            if name in readable:
+                ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(readable[name])
+        except OSError:  # ssl.SSLError is one
             yield name, NO_CERTIFICATE
             readable.pop(name)
     if "client_cert" in readable and "client_key" not in unread:
@@ -149,14 +152,6 @@ def _unreadable(file: str) -> str | None:
     except ValueError:
         return "a NUL in its name"
     return None
-
-
-def _holds_certificate(file: str) -> bool:
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(file)
-    except OSError:  # ssl.SSLError is one
-        return False
-    return True
 
 
 def _pair_fault(cert: str, key: str | None) -> Iterator[tuple[str, str]]:

@@ -65,17 +65,12 @@ def _block(node: Any, path: Path, origins: Mapping[Path, str]) -> Iterator[str]:
     """The members of `node` that have an origin; a block's is the empty text."""
     for key, value in sorted(children(node), key=lambda member: member[0] != "type"):
         if (place := (*path, key)) in origins:
-            mark = "-" if isinstance(node, list) else f"{_scalar(key)}:"
-            yield from _member(mark, value, place, origins)
-
-
-def _member(mark: str, value: Any, place: Path, origins: Mapping[Path, str]) -> Iterator[str]:
-    indent = INDENT * (len(place) - 1)
-    if isinstance(value, dict | list) and value:
-        yield f"{indent}{mark}"
-        yield from _block(value, place, origins)
-    else:
-        yield f"{indent}{mark} {_scalar(value)}  # {origins[place]}"
+            mark = INDENT * len(path) + ("-" if isinstance(node, list) else f"{_scalar(key)}:")
+            if isinstance(value, dict | list) and value:
+                yield mark
+                yield from _block(value, place, origins)
+            else:
+                yield f"{mark} {_scalar(value)}  # {origins[place]}"
 
 
 def _scalar(value: Any) -> str:

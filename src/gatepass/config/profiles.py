@@ -136,9 +136,8 @@ BUILT_IN: Mapping[str, Profile] = MappingProxyType(
 
 def resolved(own: Mapping[str, Profile]) -> Mapping[str, Profile]:
     """All profiles by name: the built-in ones, and an operator's `own`, each with what it begins with filled in."""
-    return MappingProxyType({**BUILT_IN, **{name: _begun(name, profile) for name, profile in own.items()}})
-
-
-def _begun(name: str, profile: Profile) -> Profile:
-    base = BUILT_IN[profile.like] if profile.like is not None else BUILT_IN.get(name, PLAIN)
-    return base.model_copy(update={field: getattr(profile, field) for field in profile.model_fields_set})
+    found = dict(BUILT_IN)
+    for name, profile in own.items():
+        base = BUILT_IN[profile.like] if profile.like is not None else BUILT_IN.get(name, PLAIN)
+        found[name] = base.model_copy(update={field: getattr(profile, field) for field in profile.model_fields_set})
+    return MappingProxyType(found)

@@ -250,19 +250,15 @@ def _type(kind: str, value: Any, path: Path, otherwise: str) -> str:
     text = f"{_TYPES[kind]}{unit}"
     if isinstance(value, Reference):
         return f"{text}, and a reference always stands for a text: write the value itself"
+    if isinstance(value, str) and kind == "list_type":
+        return f"{text}, not a text: write {_LISTS.get(str(path[-1]), '[one, two]')}"
+    if isinstance(value, str) and kind == "bool_type" and value.lower() in _YAML_1_1:
+        return f"{text}; in YAML 1.2 {value} is a text"
     if isinstance(value, str):
-        return f"{text}{_not_a_text(kind, value, path)}"
+        would_do = kind in _UNQUOTED and _UNQUOTED[kind].match(value)
+        return f"{text}, not a text{': remove the quotes' if would_do else ''}"
     quotable = kind == "string_type" and isinstance(value, int | float)
     return f"{text}, not {_shape(kind, value)}{': put quotes around it' if quotable else ''}"
-
-
-def _not_a_text(kind: str, value: str, path: Path) -> str:
-    if kind == "list_type":
-        return f", not a text: write {_LISTS.get(str(path[-1]), '[one, two]')}"
-    if kind == "bool_type" and value.lower() in _YAML_1_1:
-        return f"; in YAML 1.2 {value} is a text"
-    would_do = kind in _UNQUOTED and _UNQUOTED[kind].match(value)
-    return f", not a text{': remove the quotes' if would_do else ''}"
 
 
 def _shape(kind: str, value: Any) -> str:

@@ -71,7 +71,9 @@ def _complaint(text: str, error: MarkedYAMLError) -> tuple[int, str]:
         return 1, problem
     line = mark.line + 1
     if problem.startswith("found undefined alias") or error.context == "while scanning an alias":
-        return line, _alias(text, error.context_mark or mark)
+        found = _STAR.match(text, (error.context_mark or mark).index)
+        shown = (found[1] or found[2]) if found else "*…"  # where it is a name; a value may be a secret after a star
+        return line, f'* begins an alias, and there is no such anchor: quote it, "{shown}"'
     if problem.endswith("but got '{'") and text[mark.index - 1] == "$":
         around = "[…]" if str(error.context).endswith("sequence") else "{…}"
         found = _REFERENCE.match(text, mark.index - 1)
@@ -83,17 +85,11 @@ def _complaint(text: str, error: MarkedYAMLError) -> tuple[int, str]:
     if problem == "mapping values are not allowed here":
         return _colon(text, mark) or (line, problem)
     if _BLOCK_FOUND.search(problem):
-        return line, _indentation(text, mark) or problem
+        head = text[mark.index - mark.column : mark.index]  # more than its indentation is wrong where it holds a word
+        return line, (None if head.strip() else _misfit(text, mark.line, mark.column)) or problem
     if _ENTRY_FOUND.search(problem) and error.context_mark:
         return line, f"does not fit the block that began in line {error.context_mark.line + 1}: {_MIXED}"
     return line, problem
-
-
-def _alias(text: str, star: StringMark) -> str:
-    """The word is shown where it is a name; a value may be a secret that begins with a star."""
-    found = _STAR.match(text, star.index)
-    shown = (found[1] or found[2]) if found else "*…"
-    return f'* begins an alias, and there is no such anchor: quote it, "{shown}"'
 
 
 def _colon(text: str, colon: StringMark) -> tuple[int, str] | None:
@@ -106,12 +102,6 @@ def _colon(text: str, colon: StringMark) -> tuple[int, str] | None:
     if indent != _indent(above.rpartition("\n")[2]) and (told := _misfit(text, colon.line, indent)):
         return colon.line + 1, told
     return (above.count("\n") + 1, _NO_PAIR) if above else None
-
-
-def _indentation(text: str, mark: StringMark) -> str | None:
-    """For a block that begins where none can; None where more than its indentation is wrong."""
-    head = text[mark.index - mark.column : mark.index]
-    return None if head.strip() else _misfit(text, mark.line, mark.column)
 
 
 def _misfit(text: str, line: int, column: int) -> str | None:

@@ -3,8 +3,6 @@
 What was not seen is not claimed: a model list that everybody may read proves no token.
 """
 
-from gatepass.doctor.diagnosis import diagnose
-from gatepass.doctor.finding import PROVE, Check, Outcome
-from gatepass.doctor.real_call import Trial
+from gatepass.doctor.diagnosis import PROVE, Check, Outcome, Trial, diagnose
 
 __all__ = ["PROVE", "Check", "Outcome", "Trial", "diagnose"]

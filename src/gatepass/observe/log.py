@@ -211,14 +211,11 @@ class Sink(logging.StreamHandler[TextIO]):
         if self._waiting:
             lines, self._waiting = self._waiting, []
             for piece in self._pieces(lines):
-                self._put(piece)
-
-    def _put(self, piece: str) -> None:
-        try:
-            self.stream.write(piece)
-            self.stream.flush()
-        except (OSError, ValueError):
-            self.handleError(logging.makeLogRecord({"msg": piece}))
+                try:
+                    self.stream.write(piece)
+                    self.stream.flush()
+                except (OSError, ValueError):
+                    self.handleError(logging.makeLogRecord({"msg": piece}))
 
     def _pieces(self, lines: Iterable[str]) -> Iterator[str]:
         """`lines`, ended and joined to pieces of at most WRITE_BYTES; one that is longer goes alone."""

@@ -90,7 +90,14 @@ class RouteTable:
             return ways.rest
         known = [name for name in ways.exact if may_see is None or may_see(name)]
         known += [pattern for pattern, _ in ways.globs] if may_see is None else []
-        raise ModelNotFound(_unknown(operation, model, known) if model else _unnamed(operation, known), param="model")
+        if not model:
+            raise ModelNotFound(_unnamed(operation, known), param="model")
+        there = f"Configured: {_some(known)}." if known else "No model is."
+        raise ModelNotFound(
+            f"The model {model[:100]!r} is not configured here. {there} Whoever runs gatepass adds it under `models`,"
+            f" or says by operations.{operation}.upstream where all go that have no entry there.",
+            param="model",
+        )
 
     def listing(self) -> Listing:
         told, others = [*self._ways.values()], self._others
@@ -99,14 +106,6 @@ class RouteTable:
             (target.upstream, glob) for ways in (others, *told) for glob, targets in ways.globs for target in targets
         ]
         return Listing(tuple(others.exact), tuple(dict.fromkeys(listed)))
-
-
-def _unknown(operation: str, model: str, known: Sequence[str]) -> str:
-    there = f"Configured: {_some(known)}." if known else "No model is."
-    return (
-        f"The model {model[:100]!r} is not configured here. {there} Whoever runs gatepass adds it under `models`, or"
-        f" says by operations.{operation}.upstream where all go that have no entry there."
-    )
 
 
 def _unnamed(operation: str, known: Sequence[str]) -> str:

@@ -1,16 +1,99 @@
-"""Which store a process uses."""
+"""Which store a process uses, and how long anybody waits for it."""
 
 from __future__ import annotations
 
+import logging
+import math
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from gatepass.config.store import StoreSettings
-from gatepass.runtime import Clock
+from gatepass.runtime import Clock, Leash, Timer
 from gatepass.store.folder import FolderStore
-from gatepass.store.guard import GuardedStore
 from gatepass.store.memory import MemoryStore
-from gatepass.store.seam import Store
+from gatepass.store.seam import Reach, Reading, Store, StoreUnavailable
+
+LOG = logging.getLogger("gatepass.store")
+
+T = TypeVar("T")
+
+REST_S = 1.0
+"""How long a store that failed is not asked."""
+
+
+class GuardedStore:
+    """`store`, with at most `bound_s` for each request of it; while it rests, StoreUnavailable at once.
+
+    The log tells once that it is gone, and once that it is back.
+    """
+
+    def __init__(self, store: Store, clock: Clock, bound_s: float) -> None:
+        self._store = store
+        self._clock = clock
+        self._bound_s = bound_s
+        self._rests_until_s = -math.inf
+        self._reason: str | None = None
+
+    @property
+    def reach(self) -> Reach:
+        return self._store.reach
+
+    async def get(self, names: Collection[str]) -> Reading:
+        return await self._ask(lambda: self._store.get(names))
+
+    async def put(self, name: str, value: bytes, ttl_s: float) -> None:
+        await self._ask(lambda: self._store.put(name, value, ttl_s))
+
+    async def drop(self, name: str) -> None:
+        await self._ask(lambda: self._store.drop(name))
+
+    async def count(self, name: str, ttl_s: float) -> int:
+        return await self._ask(lambda: self._store.count(name, ttl_s))
+
+    async def lease(self, name: str, owner: str, ttl_s: float) -> bool:
+        return await self._ask(lambda: self._store.lease(name, owner, ttl_s))
+
+    async def release(self, name: str, owner: str) -> None:
+        await self._ask(lambda: self._store.release(name, owner))
+
+    async def aclose(self) -> None:
+        await self._within_bound(self._store.aclose)
+
+    async def _ask(self, work: Callable[[], Awaitable[T]]) -> T:
+        if self._clock.now() < self._rests_until_s:
+            raise StoreUnavailable(self._reason)
+        try:
+            result = await self._within_bound(work)
+        except StoreUnavailable as error:
+            if self._reason is None:
+                LOG.warning("store_unavailable", extra={"fields": {"reason": str(error)}})
+            self._reason = str(error)
+            self._rests_until_s = self._clock.now() + REST_S
+            raise
+        if self._reason is not None:
+            self._reason = None
+            LOG.info("store_back", extra={"fields": {}})
+        return result
+
+    async def _within_bound(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Two timers, one after the other: when our own loop stood still, a reply may lie there unread,
+        and the second one leaves time to read it."""
+        leash, timers = Leash(), list[Timer]()
+        late = StoreUnavailable(f"no answer within {self._bound_s:g} s")
+
+        def last_half() -> None:
+            timers.append(self._clock.call_later(self._bound_s / 2, lambda: leash.pull(late)))
+
+        with leash:
+            timers.append(self._clock.call_later(self._bound_s / 2, last_half))
+            try:
+                return await work()
+            finally:
+                for timer in timers:
+                    timer.cancel()
+
 
 FOLDER_S = 0.25
 """For one request of the workers' store, which takes some 100 µs."""

@@ -180,7 +180,9 @@ class FormScan:
             return False
         if self.has_named:
             raise InvalidRequest("The form holds `model` twice; send it once.", param="model")
-        if len(named) > 1 or not _is_plain(fields):
+        kind, coding = fields.get(b"content-type"), fields.get(b"content-transfer-encoding", b"7bit")
+        is_text = kind is None or _PLAIN_TEXT.fullmatch(kind) is not None
+        if len(named) > 1 or not is_text or coding.lower() not in _PLAIN_CODING:
             raise InvalidRequest("`model` must be a plain text in the form, not a file.", param="model")
         self.has_named = True
         self.quoted = None if single is None else (at + single.start(1), at + single.end(1))
@@ -212,12 +214,6 @@ def _parameters(text: bytes) -> dict[bytes, bytes] | None:
             return None
         found[name] = quoted or token
     return found
-
-
-def _is_plain(fields: dict[bytes, bytes]) -> bool:
-    kind, coding = fields.get(b"content-type"), fields.get(b"content-transfer-encoding")
-    is_text = kind is None or _PLAIN_TEXT.fullmatch(kind) is not None
-    return is_text and (coding is None or coding.lower() in _PLAIN_CODING)
 
 
 def _unclear(what: str) -> InvalidRequest:

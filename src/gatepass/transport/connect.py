@@ -50,17 +50,14 @@ async def dial(place: Place, context: ssl.SSLContext, connection: Connection, bo
             raise TransportFault(Fault.TIMEOUT_CONNECT, f"no connection within {bound_s:g} s", sent=False) from None
         if isinstance(error, OSError | UnicodeError):
             detail = where + (str(error) or "the server hung up")
-            raise TransportFault(_fault_of(error), detail, sent=False) from error
+            fault = Fault.CONNECT
+            # one that is refused was never made; one that is reset here was, and the handshake was under way
+            if isinstance(error, ssl.SSLError | ConnectionResetError | ConnectionAbortedError | BrokenPipeError):
+                fault = Fault.TLS
+            elif isinstance(error, socket.gaierror | UnicodeError):  # the idna codec takes no label of 64 characters
+                fault = Fault.DNS
+            raise TransportFault(fault, detail, sent=False) from error
         raise
-
-
-def _fault_of(error: OSError | UnicodeError) -> Fault:
-    # a connection that is refused was never made; one that is reset here was, and the handshake was under way
-    if isinstance(error, ssl.SSLError | ConnectionResetError | ConnectionAbortedError | BrokenPipeError):
-        return Fault.TLS
-    if isinstance(error, socket.gaierror | UnicodeError):  # a label of 64 characters is no name for the idna codec
-        return Fault.DNS
-    return Fault.CONNECT
 
 
 class _Tunnel(asyncio.Protocol):

@@ -112,19 +112,14 @@ def parse(body: bytes) -> Any:
         found = _ENVELOPE.decode(body)
         document, choices = _held(found, MEMBERS), memoryview(found.choices)
         if choices.nbytes > MEMBER_BYTES and _has_objects(choices):
-            document["choices"] = _choices(choices)
+            listed = _CHOICES.decode(choices)
+            first = _held(listed.first, CHOICE)
+            document["choices"] = [first, {}] if memoryview(listed.second).nbytes else [first]
     except RecursionError:
         raise ValueError("the JSON is nested too deeply") from None
     except ValueError as strict:
         return _parse_leniently(body, strict)
     return document
-
-
-def _choices(raw: memoryview) -> list[dict[str, Any]]:
-    """The first choice of a large list, and of a second one only that it is there."""
-    found = _CHOICES.decode(raw)
-    first = _held(found.first, CHOICE)
-    return [first, {}] if memoryview(found.second).nbytes else [first]
 
 
 def _held(found: Any, members: Iterable[str]) -> dict[str, Any]:

@@ -12,8 +12,7 @@ import trustme
 from gatepass.call import Secret
 from gatepass.config.store import StoreSettings
 from gatepass.runtime import SystemClock
-from gatepass.store.choice import open_store
-from gatepass.store.guard import REST_S
+from gatepass.store.choice import REST_S, open_store
 from gatepass.store.seam import Reach, Store, StoreUnavailable
 from gatepass.store.valkey import ValkeyStore
 from tests.integration.gateway import descriptors

@@ -12,7 +12,7 @@ import httpx2
 from gatepass.call import Request
 from gatepass.observe.redaction import Redactor
 from gatepass.runtime import sleep
-from gatepass.store.guard import GuardedStore
+from gatepass.store.choice import GuardedStore
 from gatepass.store.memory import MemoryStore
 from gatepass.store.seam import Reach, StoreUnavailable
 from gatepass.store.snapshot import Snapshot
