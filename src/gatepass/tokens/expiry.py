@@ -6,7 +6,7 @@ import json
 import math
 import re
 from base64 import urlsafe_b64decode
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -75,21 +75,17 @@ def _seconds(number: float, unit: Unit | None) -> float:
 
 
 def _iso_date(text: str) -> float | None:
-    if not _ISO_DATE.match(text):
-        return None
-    try:
-        moment = datetime.fromisoformat(text)
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-    except (ValueError, OverflowError):
-        return None
+    return _epoch_s(datetime.fromisoformat, text) if _ISO_DATE.match(text) else None
 
 
 def http_date(text: str) -> float | None:
     """Epoch seconds of an IMF-fixdate (RFC 9110 5.6.7), or None."""
-    if not _HTTP_DATE.match(text):
-        return None
+    return _epoch_s(parsedate_to_datetime, text) if _HTTP_DATE.match(text) else None
+
+
+def _epoch_s(parse: Callable[[str], datetime], text: str) -> float | None:
     try:
-        moment = parsedate_to_datetime(text)
+        moment = parse(text)
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError):
         return None

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from gatepass.tokens.backoff import (
     OUTLIVED_KEPT,
@@ -171,6 +173,23 @@ def test_an_issuer_with_new_words_each_time_fills_no_memory():
         if number % 7 == 0:
             now = now.after_token(OLD)
     assert len(now.refused | now.outlived) <= 2 * OUTLIVED_KEPT
+
+
+@given(
+    has_worked=st.booleans(),
+    failures=st.lists(st.sampled_from([BUSY, WRONG, DOWN, REFUSED]), min_size=1, max_size=40),
+    jitter=st.floats(0.0, 1.0),
+)
+@example(has_worked=True, failures=[BUSY, WRONG], jitter=0.0)
+def test_however_refusals_mix_the_secret_is_refused_17_times_in_an_hour_at_most(has_worked, failures, jitter):
+    known, state, now, refused, number = history(*[OLD] * has_worked), None, 0.0, 0, 0
+    while now < 3600.0:
+        failure = failures[number % len(failures)].worded(failures[number % len(failures)].reason)
+        failure.free_tries = known.free_tries(OLD, failure)
+        known = known.after_failure(OLD, failure)
+        state = setback(state, failure, now, now, jitter)
+        now, number, refused = state.next_try_s, number + 1, refused + (failure.unclear or failure.definite)
+    assert refused <= (17 if has_worked else 15)
 
 
 def heard(**kind: bool) -> FetchFailure:

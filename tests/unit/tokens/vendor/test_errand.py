@@ -243,3 +243,13 @@ async def test_a_cancelled_errand_leaves_nothing_open():
 def test_an_errand_prints_no_secret():
     work = errand(ScriptedIssuer(present()))
     assert "a-secret-of-theirs" not in repr(work)
+
+
+@pytest.mark.parametrize("told", ["pop", "DPoP"])
+async def test_a_token_that_needs_a_proof_is_no_token_though_the_library_gives_it(told):
+    issuer = ScriptedIssuer(present(), answer({"access_token": "abc", "token_type": told, "expires_in": 300}))
+    work = errand(issuer)
+    await work.ask("POST", URL, {})
+    failure = await failure_of(lambda: work.made("abc", None))
+    assert failure.definite
+    assert f"a token of type {told}" in failure.reason
