@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Annotated
+from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -82,24 +82,31 @@ BEARER = Carry()
 """`Authorization: Bearer …` (RFC 6750 2.1)."""
 
 
-class Network(Block):
+class TlsFiles(Block):
     ca_file: str | None = None
     """PEM certificates to trust in addition to the system's."""
-    proxy: ProxyUrl | None = None
-    """An HTTP proxy for this hop, such as `http://proxy.corp.example:3128`."""
-    proxy_auth: SecretText | None = None
-    """`user:password` for the proxy."""
     client_cert: str | None = None
     """A PEM certificate (chain) to show to the server."""
     client_key: str | None = None
     """Its key, where `client_cert` does not hold it."""
+
+    @model_validator(mode="after")
+    def _key_needs_cert(self) -> Self:
+        if self.client_key and not self.client_cert:
+            raise ValueError("client_key needs client_cert beside it")
+        return self
+
+
+class Network(TlsFiles):
+    proxy: ProxyUrl | None = None
+    """An HTTP proxy for this hop, such as `http://proxy.corp.example:3128`."""
+    proxy_auth: SecretText | None = None
+    """`user:password` for the proxy."""
     from_env: bool = False
     """Let HTTP_PROXY, HTTPS_PROXY and NO_PROXY choose the proxy of this hop."""
 
     @model_validator(mode="after")
-    def _key_needs_cert(self) -> Network:
-        if self.client_key and not self.client_cert:
-            raise ValueError("client_key needs client_cert beside it")
+    def _one_proxy(self) -> Network:
         if self.proxy_auth is not None and self.proxy is None:
             raise ValueError("proxy_auth needs proxy beside it")
         if self.proxy and self.from_env:

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from gatepass.call import Secret
 from gatepass.config.block import Block, Seconds, SecretText
 from gatepass.config.credential.base import checked_extra
+from gatepass.config.network import TlsFiles
 from gatepass.config.url import is_loopback
 
 SCHEMES = ("valkey", "valkeys", "redis", "rediss")
@@ -36,23 +37,6 @@ def checked_store_url(text: str) -> str:
     return text
 
 
-class StoreNetwork(Block):
-    """The files of TLS alone: no HTTP proxy leads to a store."""
-
-    ca_file: str | None = None
-    """PEM certificates to trust in addition to the system's."""
-    client_cert: str | None = None
-    """A PEM certificate (chain) to show to the server."""
-    client_key: str | None = None
-    """Its key, where `client_cert` does not hold it."""
-
-    @model_validator(mode="after")
-    def _key_needs_cert(self) -> StoreNetwork:
-        if self.client_key and not self.client_cert:
-            raise ValueError("client_key needs client_cert beside it")
-        return self
-
-
 class StoreSettings(Block):
     """A Valkey or Redis server that several gatepass processes use."""
 
@@ -68,8 +52,8 @@ class StoreSettings(Block):
     """What the names of all keys in the store begin with."""
     timeout_s: Annotated[Seconds, Field(le=5.0)] = 0.25
     """Seconds for one request of the store; then gatepass goes on without it."""
-    network: StoreNetwork = StoreNetwork()
-    """The files of TLS."""
+    network: TlsFiles = TlsFiles()
+    """The files of TLS alone: no HTTP proxy leads to a store."""
     allow_plain_tcp: bool = False
     """Send the password without TLS beyond loopback."""
 
@@ -91,7 +75,7 @@ class StoreSettings(Block):
     def _fits_together(self) -> StoreSettings:
         if self.username is not None and self.password is None:
             raise ValueError("username needs password beside it")
-        if self.network != StoreNetwork() and not self.tls:
+        if self.network != TlsFiles() and not self.tls:
             raise ValueError("network holds files of TLS, and url has none: write valkeys://")
         if self.password is not None and not (self.tls or self.allow_plain_tcp or is_loopback(self.host)):
             raise ValueError(

@@ -19,7 +19,8 @@ from valkey.asyncio.connection import Connection, ConnectionPool
 from valkey.credentials import CredentialProvider
 from valkey.exceptions import ValkeyError
 
-from gatepass.config.store import StoreNetwork, StoreSettings
+from gatepass.config.network import TlsFiles
+from gatepass.config.store import StoreSettings
 from gatepass.runtime import Clock
 from gatepass.store.seam import Reach, Reading, StoreUnavailable
 
@@ -142,7 +143,7 @@ def _connection(settings: StoreSettings) -> dict[str, Any]:
     return made
 
 
-def _context(network: StoreNetwork) -> ssl.SSLContext:
+def _context(network: TlsFiles) -> ssl.SSLContext:
     context = ssl.create_default_context()
     if network.ca_file:
         context.load_verify_locations(network.ca_file)
