@@ -97,7 +97,10 @@ class Catalog:
             await self._landed(wanted)
         entries = self._visible(wanted, context.caller)
         if context.profile.settings.typed_ids:
-            entries = [{**entry, "id": self._kinds.typed(entry["id"], self._listing(entry["id"]))} for entry in entries]
+            listed = {name: {entry["id"] for entry in known.models} for name, known in self._known.items()}
+            for entry in entries:
+                listed_by = [name for name, models in listed.items() if entry["id"] in models]
+                entry["id"] = self._kinds.typed(entry["id"], listed_by)
         return msgspec.json.encode({"object": "list", "data": entries})
 
     async def entry(self, context: RequestContext, model: str) -> bytes:
@@ -174,10 +177,6 @@ class Catalog:
             return self._gate.routes.resolve(operation, model)
         except ModelNotFound:
             return ()
-
-    def _listing(self, model: str) -> list[str]:
-        """The upstreams whose own lists have `model`."""
-        return [name for name, known in self._known.items() if any(entry["id"] == model for entry in known.models)]
 
     def _is_old(self, upstream: str, now: float) -> bool:
         known, failed = self._known.get(upstream), self._failed.get(upstream)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 
 from gatepass.runtime import Clock, Tasks, sleep
 from gatepass.store.seam import Reading, Store, StoreUnavailable
@@ -49,12 +48,12 @@ class Snapshot:
         while True:
             await sleep(self._clock, SYNC_S)
             if self._followed:
-                with suppress(StoreUnavailable):
-                    self._compare(await self._store.get(tuple(self._followed)))
-
-    def _compare(self, reading: Reading) -> None:
-        news = [name for name, value in reading.values.items() if value != self._seen.get(name)]
-        for name in news:
-            for tell in tuple(self._followed.get(name, ())):
-                self._seen[name] = reading.values[name]
-                tell(reading.values[name], reading)
+                try:
+                    reading = await self._store.get(tuple(self._followed))
+                except StoreUnavailable:
+                    continue
+                news = {name: value for name, value in reading.values.items() if value != self._seen.get(name)}
+                for name, value in news.items():
+                    for tell in tuple(self._followed.get(name, ())):
+                        self._seen[name] = value
+                        tell(value, reading)
