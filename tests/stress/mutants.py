@@ -75,6 +75,9 @@ AREAS = (
         "retry state",
         ("trial.py", "visit.py", "attempt.py", "parts.py", "context.py"),
         (
+            "tests/unit/test_context.py",
+            "tests/unit/test_retries.py",
+            "tests/unit/test_parts.py",
             "tests/integration/test_rejections.py",
             "tests/integration/test_connections.py",
             "tests/integration/test_batches.py",
@@ -98,6 +101,7 @@ AREAS = (
             "tests/integration/test_departure.py",
             "tests/integration/test_passage.py",
             "tests/integration/test_secrets.py",
+            "tests/integration/test_ops.py",
         ),
         8,
     ),

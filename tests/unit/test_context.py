@@ -192,6 +192,15 @@ def test_a_part_that_sent_nothing_changes_nothing():
     assert (attempt.upstream_request_id, attempt.requests, attempt.reply_text) == ("req-1", 1, None)
 
 
+@pytest.mark.parametrize(("requests", "written"), [(0, False), (1, True)])
+def test_what_a_part_sent_counts_as_written(requests, written):
+    attempt = an_attempt(a_context())
+    part = attempt.part()
+    part.requests = requests
+    attempt.take_back(part, failed=True)
+    assert attempt.written is written
+
+
 def test_no_caller_is_recorded_before_the_request_is_authenticated_and_it_may_use_no_model():
     context = a_context()
     assert "caller" not in line(context)

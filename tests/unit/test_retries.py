@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -257,6 +258,20 @@ async def test_a_401_is_renewed_once():
     assert isinstance(await street.ask(), Whole)
     assert (upstream.tokens, holder.fetches) == (["old", "new"], 1)
     assert (street.attempt.renewed, street.attempt.requests) == (True, 2)
+
+
+@pytest.mark.parametrize("statuses", [[400], [401], [401, 401]])
+async def test_the_reply_of_each_refusal_is_closed(statuses):
+    class Closing(Reply):
+        is_open = True
+
+        async def aclose(self) -> None:
+            self.is_open = False
+
+    replies = [Closing(EXPIRED, status) for status in statuses]
+    with suppress(UpstreamError):
+        await Street(Upstream(*replies), holder=Holder("old", "new")).ask()
+    assert [reply.is_open for reply in replies] == [False] * len(statuses)
 
 
 async def test_a_second_401_passes_through():

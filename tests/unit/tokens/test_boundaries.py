@@ -10,7 +10,7 @@ from gatepass.call import Secret
 from gatepass.tokens import Token
 from gatepass.tokens.life import Freshness, freshness
 from tests.unit.clock import DrivenClock
-from tests.unit.tokens.scripted import Hang, Kept, Mint, ScriptedIssuer, Turn
+from tests.unit.tokens.scripted import Hang, Kept, Mint, ScriptedIssuer, Turn, answer, oauth2
 
 TICK_S = 2.0**-10
 """Exact as a sum with the clock's 1,000 s."""
@@ -42,6 +42,16 @@ async def test_a_token_that_comes_at_the_moment_at_which_its_margin_begins_is_de
         assert it.holder.status().failing is not usable
         assert ("dead on arrival" in (it.holder.status().last_error or "")) is not usable
         assert it.issuer.minted == ["token-1"]
+
+
+@pytest.mark.parametrize(("early_s", "is_over"), [(TICK_S, False), (0.0, True)])
+async def test_a_fetch_is_over_where_its_next_try_would_begin_at_the_end_of_its_time(early_s, is_over):
+    """2 s for the fetch: a second for the first try, and a second that the issuer asks to be left alone for."""
+    busy = answer({"error": "temporarily_unavailable"}, 503, (b"retry-after", b"1"), delay_s=1.0 - early_s)
+    clock = DrivenClock()
+    async with Kept(clock, ScriptedIssuer(clock, busy, otherwise=Hang()), oauth2(timeout_s=2.0)) as it:
+        await clock.advance(1.0)
+        assert (it.issuer.calls, it.holder.status().failing) == (1, is_over)
 
 
 async def test_of_two_tokens_born_at_the_same_moment_the_one_that_is_held_stays():

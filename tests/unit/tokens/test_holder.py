@@ -522,6 +522,21 @@ async def test_a_keeper_that_meets_a_bug_over_and_over_keeps_to_the_backoff():
     await holder.aclose()
 
 
+async def test_a_keeper_that_meets_a_bug_while_its_holder_closes_does_not_begin_again(caplog):
+    clock = DrivenClock()
+    source = FragileSource(Token(Secret("abc"), clock.now(), 100.0))
+    holder = over(source, clock)
+    holder.start()
+    await clock.advance(1.0)
+    source.broken = True
+    holder._keeper.rouse()
+    await asyncio.sleep(0)  # the keeper has met the bug, and the holder has not been told yet
+    await holder.aclose()
+    await settle()
+    assert caplog.records == []
+    assert [task for task in asyncio.all_tasks() if task.get_name().startswith("keeper of")] == []
+
+
 async def test_a_token_that_is_dead_on_arrival_is_not_given_away():
     clock = DrivenClock()
     holder = over(OddSource(Token(Secret("abc"), clock.now() - 10.0, 5.0)), clock)
