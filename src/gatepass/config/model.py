@@ -1,6 +1,6 @@
 """The configuration as one tree of frozen values: what may be written, its defaults and its units.
 
-Every class is one block of the file, in the module of its name. Unknown members are errors. Fields that hold a
+Every class is one block of the file. Unknown members are errors. Fields that hold a
 secret have the type `Secret`; `references.py` says how `${ENV}` and `${file:…}` become one.
 """
 

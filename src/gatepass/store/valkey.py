@@ -1,7 +1,7 @@
 """A Valkey or Redis server (6 or newer) as the store, through the Valkey project's own client (extra `valkey`).
 
 That client is imported here and nowhere else. Its own retries, health checks and timeouts are off:
-`guard.py` bounds each request as a whole, and a connection whose request was cut short is closed.
+`GuardedStore` bounds each request as a whole, and a connection whose request was cut short is closed.
 A timeout of the client's own would do worse than nothing: it is an `asyncio.wait_for`, which in Python 3.11 loses a
 cancellation that comes when what it waits for is done (python/cpython#86296), and a fetch that was given up goes on.
 """

@@ -1,5 +1,7 @@
+from prometheus_client import CollectorRegistry, generate_latest
+
 from gatepass.errors import TokenUnavailable, UpstreamRefusal, UpstreamTimeout
-from gatepass.observe.metrics import CredentialSample, Metrics
+from gatepass.observe.metrics import Counts, CredentialSample, Level, Metrics, Times
 
 
 def shown(metrics: Metrics) -> list[str]:
@@ -83,3 +85,51 @@ def test_credentials_are_read_at_the_scrape():
     assert 'gatepass_token_fetches_total{credential="corp"} 3.0' in lines
     samples.clear()
     assert not [line for line in shown(metrics) if "corp" in line]
+
+
+def exposed(family) -> list[str]:
+    registry = CollectorRegistry()
+    registry.register(family)
+    return generate_latest(registry).decode().splitlines()
+
+
+def test_counts_add_up_by_their_labels():
+    counts = Counts("gatepass_bytes_total", "Bytes", ("direction",))
+    assert exposed(counts) == ["# HELP gatepass_bytes_total Bytes", "# TYPE gatepass_bytes_total counter"]
+    counts.add(("in",))
+    counts.of(("in",)).value += 41
+    counts.add(("out",))
+    assert exposed(counts)[2:] == [
+        'gatepass_bytes_total{direction="in"} 42.0',
+        'gatepass_bytes_total{direction="out"} 1.0',
+    ]
+
+
+def test_a_counter_that_was_asked_for_is_one_and_the_same_and_shown_from_then_on():
+    counts = Counts("gatepass_bytes_total", "Bytes", ("direction",))
+    assert counts.of(("in",)) is counts.of(("in",))
+    assert exposed(counts)[2:] == ['gatepass_bytes_total{direction="in"} 0.0']
+    times = Times("gatepass_wait_seconds", "Wait", "operation", (0.1,))
+    assert times.of("chat") is times.of("chat")
+    assert times.of("chat") is not times.of("rerank")
+
+
+def test_a_level_goes_up_and_down():
+    level = Level("gatepass_now", "Now")
+    level.value += 2
+    level.value -= 1
+    assert exposed(level)[-1] == "gatepass_now 1.0"
+
+
+def test_times_count_each_bound_and_what_is_below_it():
+    times = Times("gatepass_wait_seconds", "Wait", "operation", (0.1, 1, 2.5))
+    for seconds in (0.05, 0.1, 0.11, 2.5, 9):
+        times.of("chat").observe(seconds)
+    assert exposed(times)[2:] == [
+        'gatepass_wait_seconds_bucket{le="0.1",operation="chat"} 2.0',
+        'gatepass_wait_seconds_bucket{le="1.0",operation="chat"} 3.0',
+        'gatepass_wait_seconds_bucket{le="2.5",operation="chat"} 4.0',
+        'gatepass_wait_seconds_bucket{le="+Inf",operation="chat"} 5.0',
+        'gatepass_wait_seconds_count{operation="chat"} 5.0',
+        'gatepass_wait_seconds_sum{operation="chat"} 11.76',
+    ]
