@@ -24,8 +24,9 @@ BOUNDED = "slow"
 STRANGER = None
 
 Step = tuple[Any, ...]
-"""("flood", address, count), ("ask", nth connection, caller or STRANGER), ("come", address, caller), ("answer", nth),
-("leave", nth), ("probe", others between its connection and its head), ("wait", seconds)."""
+"""("flood", address, count), ("come", address, caller), ("ask", nth connection, caller or STRANGER),
+("answer", nth, whether its client takes it slowly), ("take", nth), ("leave", nth), ("wait", seconds),
+("probe", how many others connect before its head is read)."""
 
 
 @dataclass(eq=False)
@@ -117,16 +118,29 @@ class World:
         client.serving, client.by, client.caller = "admitted", caller, caller
         self.close(self.shares.authenticate(client, caller))
 
-    def answer(self, index: int) -> None:
+    def answer(self, index: int, slow: bool = False) -> None:
         client = self.nth(index, "stranger", "admitted")
         if client is not None:
             self.finish(client)
-            self.shares.end(client, ip_address(client.address) if client.address else None, self.now_s)
+            self.end(client, delivered=not slow)
 
     def finish(self, client: Client) -> None:
         if client.serving == "admitted":
             self.requests.release(client.by)
         client.serving = "no"
+
+    def end(self, client: Client, *, delivered: bool) -> None:
+        if client.caller is None:
+            address = ip_address(client.address) if client.address else None
+            self.shares.end_unauthenticated(client, address, self.now_s)
+        else:
+            self.shares.end(client, delivered=delivered)
+
+    def take(self, index: int) -> None:
+        """A client has taken all of its last answer."""
+        client = self.nth(index, "no")
+        if client is not None:
+            self.shares.end(client, delivered=True)
 
     def leave(self, index: int) -> None:
         if self.open:
@@ -142,7 +156,7 @@ class World:
         self.shares.begin(client, self.now_s)
         self.flood("198.51.100.2", between)
         self.holds(client in self.open, "a health check is answered")
-        self.shares.end(client, ip_address(client.address), self.now_s)
+        self.end(client, delivered=True)
         self.leave(self.open.index(client))
 
     def wait(self, seconds: float) -> None:
@@ -151,6 +165,8 @@ class World:
     def invariants(self) -> None:
         most = CONNECTIONS + self.callers + UNAUTHENTICATED
         self.holds(len(self.open) == len(self.shares) <= most, "connections are bounded in total")
+        known_callers = sum(client.caller is not None for client in self.open)
+        self.holds(known_callers <= CONNECTIONS + self.callers, "authenticated connections are bounded")
         known = {
             name: sum(client.by == name for client in self.open if client.serving == "admitted") for name in CALLERS
         }
@@ -169,7 +185,8 @@ STEP: st.SearchStrategy[Step] = st.one_of(
     st.tuples(st.just("come"), ADDRESS, CALLER),
     st.tuples(st.just("come"), ADDRESS, st.just("hog")),
     st.tuples(st.just("ask"), INDEX, CALLER),
-    st.tuples(st.just("answer"), INDEX),
+    st.tuples(st.just("answer"), INDEX, st.booleans()),
+    st.tuples(st.just("take"), INDEX),
     st.tuples(st.just("leave"), INDEX),
     st.tuples(st.just("probe"), st.integers(0, 30)),
     st.tuples(st.just("wait"), st.sampled_from([0.0, 0.5, IDLE_S, 30.0])),
@@ -184,6 +201,7 @@ IDLE_HOG: list[Step] = [
     ("come", "192.0.2.8", "app"),
     ("probe", 30),
 ]
+SLOW_READERS: list[Step] = [*[("come", "192.0.2.7", "hog"), ("answer", 0, True)] * 30, ("come", "192.0.2.8", "app")]
 MANY: list[Step] = [*[("flood", f"203.0.113.{i}", 1) for i in range(40)], ("probe", 30), ("come", "192.0.2.8", "app")]
 INGRESS: list[Step] = [("flood", "", 40), ("come", "", "app"), ("wait", 2.0), ("come", "", "slow"), ("probe", 30)]
 
@@ -201,6 +219,7 @@ def world(callers: int, check: Callable[[bool, object], None]) -> World:
 @example(1, HOG)
 @example(3, TWO_HOGS)
 @example(2, IDLE_HOG)
+@example(2, SLOW_READERS)
 @example(2, MANY)
 @example(2, INGRESS)
 def test_nobody_takes_the_last_slot_of_another(attack: Attack, callers: int, steps: list[Step]) -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Self
+from typing import Any, Self
 
 import pytest
 
 from gatepass.admission.keys import hash_key
-from tests.integration.gateway import BOUND_S, HELLO, JSON, Gateway, gateway
+from tests.integration.gateway import BOUND_S, HELLO, JSON, Ask, Gateway, gateway
 from tests.integration.scripted import Hold, Received, Scripted, Send, reply
 from tests.waiting import until
 
@@ -29,13 +29,13 @@ def silent_for_the_hog(request: Received) -> list[Hold | Send]:
 
 
 @asynccontextmanager
-async def small(**key: int) -> AsyncIterator[tuple[Gateway, Scripted]]:
+async def small(trusted_proxies: Sequence[str] = (), **key: int) -> AsyncIterator[tuple[Gateway, Scripted]]:
     """A gatepass with two keys and room for CONNECTIONS. Its upstream never answers a body that holds `silent`."""
     keys = [{"name": name, "hash": hash_key(text), **(key if name == "hog" else {})} for name, text in KEYS.items()]
-    limits = {"connections": CONNECTIONS}
+    blocks: dict[str, Any] = {"server": {"trusted_proxies": [*trusted_proxies]}, "limits": {"connections": CONNECTIONS}}
     async with (
         Scripted(answer=silent_for_the_hog) as upstream,
-        gateway(upstream=upstream.url, limits=limits, access={"keys": keys}) as gp,
+        gateway(upstream=upstream.url, access={"keys": keys}, **blocks) as gp,
     ):
         yield gp, upstream
 
@@ -88,6 +88,31 @@ class Kept:
             size = head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0]
             await self._reader.readexactly(int(size))
         return head.split()[1]
+
+
+async def test_behind_a_trusted_proxy_a_flood_closes_the_connections_of_its_own_client():
+    async with small(trusted_proxies=["127.0.0.0/8"]) as (gp, _), AsyncExitStack() as held:
+        wrong = {**JSON, "authorization": "Bearer gp-wrong", "connection": "keep-alive"}
+        quiet = await held.enter_async_context(gp.ask(headers={**wrong, "x-forwarded-for": "192.0.2.8"}))
+        assert await quiet.head() == 401
+        asks = []
+        for _ in range(2 * CONNECTIONS):
+            forwarded = {**wrong, "x-forwarded-for": "192.0.2.8, 192.0.2.7"}
+            asks.append(await held.enter_async_context(gp.ask(headers=forwarded)))
+            assert await asks[-1].head() == 401
+        assert await is_closed(asks[0])
+        assert not await is_closed(quiet)
+
+
+async def is_closed(ask: Ask) -> bool:
+    """Whether gatepass has closed the connection of `ask`, whose head was read."""
+    assert ask._reader is not None
+    try:
+        async with asyncio.timeout(0.2):
+            await ask._reader.read()
+    except TimeoutError:
+        return False
+    return True
 
 
 async def test_wrong_keys_cost_a_valid_one_nothing():

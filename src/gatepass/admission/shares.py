@@ -49,6 +49,8 @@ class ConnectionShares(Generic[C]):
         self._callers: dict[C, str] = {}
         self._idle: dict[str, OrderedDict[C, None]] = {}
         """By caller: its connections that wait for a request, in the order in which they began to wait."""
+        self._delivering: dict[str, OrderedDict[C, None]] = {}
+        """The same for connections whose client has not taken all of the last answer."""
 
     def __len__(self) -> int:
         return len(self._strangers) + len(self._callers)
@@ -70,6 +72,7 @@ class ConnectionShares(Generic[C]):
         caller = self._callers.get(connection)
         if caller is not None:
             self._idle[caller].pop(connection, None)
+            self._delivering[caller].pop(connection, None)
         else:
             self._strangers.touch(connection, now_s)
 
@@ -80,18 +83,24 @@ class ConnectionShares(Generic[C]):
             return []  # or it was closed by now
         self._strangers.remove(connection)
         self._callers[connection] = caller
-        self._idle.setdefault(caller, OrderedDict())
+        if caller not in self._idle:
+            self._idle[caller], self._delivering[caller] = OrderedDict(), OrderedDict()
         if len(self._callers) <= self._authenticated_limit:
             return []
-        most = max(self._idle.values(), key=len)
+        most = max(self._idle.values(), key=len) or max(self._delivering.values(), key=len)
         return [self._dropped(next(iter(most)))] if most else []
 
-    def end(self, connection: C, address: Address | None, now_s: float) -> None:
-        """The request on `connection` was answered. It came from `address` if it was not authenticated."""
+    def end(self, connection: C, *, delivered: bool) -> None:
+        """A caller's request on `connection` was answered. Called again when its client has taken all of the answer."""
         caller = self._callers.get(connection)
         if caller is not None:
-            self._idle[caller][connection] = None
-        elif connection in self._strangers:
+            (self._idle if delivered else self._delivering)[caller][connection] = None
+            if delivered:
+                self._delivering[caller].pop(connection, None)
+
+    def end_unauthenticated(self, connection: C, address: Address | None, now_s: float) -> None:
+        """A request from `address` on `connection` was answered, which no caller has authenticated so far."""
+        if connection in self._strangers:
             self._strangers.remove(connection)
             self._strangers.add(connection, address, now_s)
 
@@ -112,6 +121,7 @@ class ConnectionShares(Generic[C]):
     def _dropped(self, connection: C) -> C:
         caller = self._callers.pop(connection)
         self._idle[caller].pop(connection, None)
+        self._delivering[caller].pop(connection, None)
         return connection
 
     def _over(self, address: Address | None, now_s: float) -> list[C]:

@@ -112,6 +112,8 @@ class ClientConnection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self.is_full = False
+        if self._serving is None:
+            self._shares.end(self, delivered=True)
         if self._stall is not None:
             self._stall.cancel()
             self._stall = None
@@ -122,7 +124,9 @@ class ClientConnection(asyncio.Protocol):
     def evict(self) -> None:
         """Others need the room, and this connection waits for its client."""
         self._reception.refused(evicted(), self._reader.peer)
-        self._transport.abort()
+        self._close()
+        if self._transport.get_write_buffer_size():
+            self._loop.call_later(LINGER_S, self._transport.abort)
 
     def shutdown(self) -> None:
         """The server stops: what is served may end, and then this ends."""
@@ -220,9 +224,11 @@ class ClientConnection(asyncio.Protocol):
         self._patience.bound(self._reader, self._serving)
 
     def _count_answered(self, turn: Turn) -> None:
-        shares = self._shares
-        address = None if shares.knows(self) else self._reception.proxies.of_request(turn.peer, turn.headers)
-        shares.end(self, address, self._loop.time())
+        if self._shares.knows(self):
+            self._shares.end(self, delivered=not self.is_full)
+        else:
+            address = self._reception.proxies.of_request(turn.peer, turn.headers)
+            self._shares.end_unauthenticated(self, address, self._loop.time())
 
     # one turn after the other
 

@@ -42,6 +42,7 @@ from tests.waiting import at_rest, until
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 KEY = "gp-a-key-of-the-contract-suite-0123456789"
+NARROW_KEY = "gp-a-key-with-one-request-at-a-time-0123456789"
 KEYED = {**JSON, "authorization": f"Bearer {KEY}", "x-request-id": "id-1"}
 STREAMED = {**HELLO, "stream": True}
 PAGE = "https://page.example"
@@ -297,6 +298,26 @@ async def test_a_sound_that_breaks_off_never_looks_complete(server, stage, lengt
     assert (answer.status, answer.whole) == (200, False)
     assert SOUND.startswith(answer.body)
     complaints.clear()
+
+
+@pytest.mark.parametrize("name", ON_SOCKETS)
+async def test_a_key_has_so_many_requests_under_way_and_no_more(name):
+    stage = Stage()
+    keys = [{"name": "two", "hash": hash_key(KEY)}, {"name": "one", "hash": hash_key(NARROW_KEY), "max_concurrent": 1}]
+    narrow = {**KEYED, "authorization": f"Bearer {NARROW_KEY}"}
+    async with stage.upstream:
+        upstreams = {"chat": {"base_url": f"{stage.upstream.url}/v1"}}
+        async with served(name, upstreams=upstreams, access={"keys": keys}) as server:
+            stage.plays(Hold())
+            async with server.ask(HELLO, headers=narrow):
+                await stage.upstream.requested()
+                refused = await server.ask(HELLO, headers=narrow).answer()
+                assert (refused.status, refused.error["code"]) == (429, "concurrency_limited")
+                assert (refused.error["hop"], refused.headers["retry-after"]) == ("gatepass", "1")
+                stage.plays(Send(reply(COMPLETION)))
+                assert (await server.ask(HELLO, headers=KEYED).answer()).status == 200
+            await until(lambda: not server.gate.live.busy, LEFT_S)
+            assert (await server.ask(HELLO, headers=narrow).answer()).status == 200
 
 
 # clients that leave, or read slowly

@@ -322,6 +322,30 @@ async def test_above_its_share_a_callers_oldest_idle_connection_closes():
     assert [visitor.transport.closing for visitor in visitors] == [True, False, False]
 
 
+async def test_an_answer_that_its_client_takes_slowly_is_not_cut_off_for_others_while_one_of_them_is_idle():
+    shares = shared()
+    slow, idle, new = (Visitor(served_for_a_caller, shares=shares) for _ in range(3))
+    slow.transport.is_slow = True
+    for visitor in (slow, idle, new):
+        await visited(visitor, asked(b"1"))
+    assert [visitor.transport.closing for visitor in (slow, idle, new)] == [False, True, False]
+    slow.connection.resume_writing()
+    last = Visitor(served_for_a_caller, shares=shares)
+    await visited(last, asked(b"1"))
+    assert [visitor.transport.closing for visitor in (slow, new, last)] == [False, True, False]
+    assert slow.statuses == [200]
+
+
+async def test_a_connection_that_closes_for_others_sends_what_it_has_for_a_second():
+    shares = shared(unauthenticated=1)
+    first, *_ = (Visitor(echo, shares=shares) for _ in range(3))
+    first.transport.unsent_bytes = 1
+    Visitor(echo, shares=shares)
+    assert (first.transport.closing, first.transport.aborted) == (True, False)
+    await advance(LINGER_S)
+    assert first.transport.aborted
+
+
 async def test_a_connection_that_ends_leaves_its_share():
     shares = shared()
     visitors = [Visitor(echo, shares=shares), Visitor(served_for_a_caller, shares=shares)]

@@ -28,6 +28,9 @@ class FakeTransport(asyncio.Transport):
     def __init__(self, protocol: asyncio.Protocol) -> None:
         super().__init__({"peername": ("192.0.2.7", 4711)})
         self.protocol = protocol
+        self.unsent_bytes = 0
+        self.is_slow = False
+        """Whether the client takes nothing of what is written from now on."""
         self.pieces: list[bytes] = []
         self.ended = False
         self.pieces_at_end = 0
@@ -38,6 +41,8 @@ class FakeTransport(asyncio.Transport):
     def write(self, data: Any) -> None:
         assert not self.closing
         self.pieces.append(bytes(data))
+        if self.is_slow:
+            self.protocol.pause_writing()
 
     def writelines(self, list_of_data: Any) -> None:
         for data in list_of_data:
@@ -57,6 +62,9 @@ class FakeTransport(asyncio.Transport):
     def abort(self) -> None:
         self.aborted = True
         self.close()
+
+    def get_write_buffer_size(self) -> int:
+        return self.unsent_bytes
 
     def pause_reading(self) -> None:
         assert self.reading
