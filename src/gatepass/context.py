@@ -133,6 +133,8 @@ class RequestContext(msgspec.Struct, eq=False):
     first_byte_s: float | None = None
     usage: Usage | None = None
     """The counts of tokens that the upstream reported."""
+    empty_answer: bool = False
+    """A chat was answered, and the answer says nothing."""
     error: GatepassError | None = None
     client_gone: bool = False
     request_text: str | None = None
@@ -216,6 +218,7 @@ class RequestContext(msgspec.Struct, eq=False):
             self.events or None,
             self.usage,
             attempt.upstream_request_id if attempt is not None else None,
+            self.empty_answer or None,
         )
 
     def captured_bodies(self) -> dict[str, str]:

@@ -40,7 +40,7 @@ from gatepass.verdict import Answer
 
 ACCESS_LOG = logging.getLogger("gatepass.access")
 BODY_LOG = logging.getLogger("gatepass.bodies")
-SERVER_ERROR, NO_CONTENT = 500, 204
+CLIENT_ERROR, SERVER_ERROR, NO_CONTENT = 400, 500, 204
 
 
 async def handle(inbound: Inbound, gate: Gate, catalog: Catalog, client: Client) -> None:
@@ -193,7 +193,11 @@ def _observe(context: RequestContext) -> None:
         gate.metrics.began_stream(context.operation, context.first_byte_s)
     if error is not None:
         gate.metrics.refused(error)
-    level = logging.WARNING if (context.status or 0) >= SERVER_ERROR else logging.INFO
+    if context.empty_answer and context.upstream is not None:
+        gate.metrics.empty_answer(context.upstream)
+    status = context.status or 0
+    is_broken = error is not None and 0 < status < CLIENT_ERROR  # its head was out already
+    level = logging.WARNING if status >= SERVER_ERROR or is_broken else logging.INFO
     emit(ACCESS_LOG, level, "exchange", context.record(outcome, duration_s))
     if gate.keeps_bodies and (bodies := context.captured_bodies()):
         shown = {which: gate.redactor.beginning(body, BODY_LOG_CHARS) for which, body in bodies.items()}

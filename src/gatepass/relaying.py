@@ -24,6 +24,7 @@ async def relay(answer: Answer, context: RequestContext, reply: Reply, heartbeat
     attempt = context.attempts[-1]
     if isinstance(answer, Whole):  # most are
         context.usage = told(answer.usage or usage_of(answer.body))
+        context.empty_answer = answer.is_empty
         attempt.add_changes(answer.adapted)
         await reply.whole(answer.status, answer.headers, answer.body)
         return
@@ -36,6 +37,7 @@ async def relay(answer: Answer, context: RequestContext, reply: Reply, heartbeat
         await _pass(answer, attempt, reply)
         return
     context.usage = told(usage_of(answer.body))
+    context.empty_answer = answer.is_empty
     attempt.add_changes(answer.adapted)
     context.events = answer.events.count(b"\n\n") - answer.events.endswith(DONE)
     reply.begin_stream(OK, answer.headers)
@@ -55,6 +57,7 @@ async def _stream(begun: Begun, context: RequestContext, reply: Reply) -> None:
     finally:
         context.events = begun.events.events
         context.usage = told(begun.events.usage)
+        context.empty_answer = begun.events.is_empty
         attempt.add_changes(begun.events.adapted)
 
 

@@ -15,8 +15,8 @@ from gatepass.heartbeat import HOLD_S, STREAM_HOLD_S
 from gatepass.surface.operations import OPERATIONS
 from tests.integration.answers import delta
 from tests.integration.gateway import CHAT, HELLO, JSON, gateway
+from tests.integration.ragflow_readers import Misread, counted_by_chat, counted_by_tools, read
 from tests.integration.ragflow_readers import chunks as chunks_of
-from tests.integration.ragflow_readers import counted_by_chat, counted_by_tools, read
 from tests.integration.ragflow_requests import Reads
 from tests.integration.scripted import Scripted, Send, Wait, event, reply, stream
 from tests.integration.test_passage import FORM, form
@@ -83,15 +83,32 @@ async def test_an_entry_of_the_configuration_changes_a_built_in_profile():
     assert "strict" not in request.json()["tools"][0]
 
 
-async def test_a_plain_reply_has_the_numbers_and_the_text_that_ragflow_reads():
-    async with serving(whole({"role": "assistant", "content": None})) as (_, gatepass):
+async def test_a_plain_reply_has_the_numbers_that_ragflow_reads():
+    async with serving(whole({"role": "assistant", "content": "a"})) as (_, gatepass):
         mended = await gatepass.ask(headers=by("ragflow")).answer()
         plain = await gatepass.ask(headers=by("none")).answer()
     assert mended.json()["usage"] == {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
-    assert mended.json()["choices"][0]["message"]["content"] == ""
-    assert mended.headers["x-gatepass-adapted"] == "repair=usage, repair=content"
+    assert mended.headers["x-gatepass-adapted"] == "repair=usage"
     assert "usage" not in plain.json()
     assert "x-gatepass-adapted" not in plain.headers
+
+
+@pytest.mark.parametrize("content", [None, ""])
+async def test_an_empty_answer_stays_what_ragflow_shows_as_an_error(content):
+    async with serving(whole({"role": "assistant", "content": content})) as (_, gatepass):
+        answer = await gatepass.ask(headers=by("ragflow")).answer()
+    assert answer.json()["choices"][0]["message"]["content"] is content
+    if content is None:
+        with pytest.raises(Misread, match="strip"):
+            read(Reads.VISION, answer.status, answer.headers, answer.body)
+
+
+async def test_a_profile_of_ones_own_may_put_a_text_there():
+    own = {"corp": {"like": "ragflow", "content_text": True}}
+    async with serving(whole({"role": "assistant", "content": None}), profiles=own) as (_, gatepass):
+        answer = await gatepass.ask(path="/for/corp" + CHAT, headers=by("none")).answer()
+    assert answer.json()["choices"][0]["message"]["content"] == ""
+    assert answer.headers["x-gatepass-adapted"] == "repair=usage, repair=content"
 
 
 @pytest.mark.parametrize(("name", "total"), [("ragflow", 15), ("dify", 15), ("none", None)])

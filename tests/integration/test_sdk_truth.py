@@ -11,8 +11,19 @@ import openai
 import pytest
 
 from tests.integration.answers import DONE
-from tests.integration.gateway import Gateway, gateway
-from tests.integration.scripted import Scripted, Send, event, reply, stream
+from tests.integration.gateway import HELLO, Gateway, gateway
+from tests.integration.scripted import (
+    Dialogue,
+    Hold,
+    Rst,
+    Scripted,
+    Send,
+    begin_stream,
+    event,
+    reply,
+    stream,
+)
+from tests.integration.scripted import chunk as framed
 from tests.waiting import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -171,3 +182,88 @@ async def test_a_reply_made_of_such_a_stream_is_held_to_the_same(is_whole):
             with pytest.raises(openai.APIStatusError) as caught:
                 await asked
             assert caught.value.code == "upstream_closed"
+
+
+# --- answers that say nothing, and streams that break -------------------------------------------------------------
+
+STOP = event({"id": "x", "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+
+
+def said(**message: Any) -> bytes:
+    choice = {"index": 0, "message": {"role": "assistant", **message}, "finish_reason": "stop"}
+    return reply({"id": "x", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice]})
+
+
+EMPTY: dict[str, tuple[bytes, bool]] = {
+    "null": (said(content=None), True),
+    "an empty text": (said(content=""), True),
+    "thoughts alone": (said(content=None, reasoning_content="hm"), True),
+    "a text": (said(content="a"), False),
+    "a refusal": (said(content=None, refusal="no"), False),
+    "a call": (said(content=None, tool_calls=[CALL]), False),
+    "a stream of nothing": (stream(chunk(role="assistant", content=""), STOP, DONE), True),
+    "a stream of thoughts": (stream(chunk(reasoning_content="hm"), chunk(reasoning_content="so"), STOP, DONE), True),
+    "a stream of text": (stream(chunk(role="assistant"), chunk(content="a"), STOP, DONE), False),
+    "a stream with a call": (stream(*call("{}"), STOP, DONE), False),
+}
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+@pytest.mark.parametrize(("answer", "is_empty"), EMPTY.values(), ids=EMPTY)
+async def test_an_empty_answer_is_counted_and_logged(caplog, answer, is_empty, streamed):
+    caplog.set_level(logging.INFO, "gatepass.access")
+    async with Scripted([Send(answer)]) as upstream, gateway(upstream=upstream.url) as gate:
+        got = await gate.ask({**HELLO, "stream": streamed}).answer()
+        line = await line_of(caplog)
+        assert (got.status, line.fields.get("outcome")) == (200, "ok")
+        assert line.fields.get("empty_answer") is (True if is_empty else None)
+        shown = gate.gate.metrics.exposition().decode()
+        assert ('gatepass_empty_answers_total{upstream="chat"} 1.0' in shown) is is_empty
+
+
+BROKEN: dict[str, Dialogue] = {
+    "a body that ends": [Send(stream(chunk(content="a")))],
+    "a connection that closes": [*begin_stream(), Send(framed(chunk(content="a"))), Rst()],
+    "an error of the upstream's own": [Send(stream(chunk(content="a"), event({"error": {"message": "no"}})))],
+    "a cut at [DONE]": [Send(stream(*call("{"), DONE))],
+}
+
+
+@pytest.mark.parametrize("dialogue", BROKEN.values(), ids=BROKEN)
+async def test_a_stream_that_breaks_is_logged_as_a_warning(caplog, dialogue):
+    caplog.set_level(logging.INFO, "gatepass.access")
+    async with Scripted(dialogue) as upstream, gateway(upstream=upstream.url) as gate:
+        await gate.ask({**HELLO, "stream": True}).answer()
+        line = await line_of(caplog)
+        assert (line.levelno, line.fields["status"], line.fields["outcome"]) == (logging.WARNING, 200, "error")
+
+
+async def test_a_stream_that_falls_silent_is_logged_as_a_warning(caplog):
+    caplog.set_level(logging.INFO, "gatepass.access")
+    async with Scripted([*begin_stream(), Send(framed(chunk(content="a"))), Hold()]) as upstream:
+        chat = {"base_url": f"{upstream.url}/v1", "timeouts": {"idle_s": 0.2}}
+        async with gateway(upstreams={"chat": chat}) as gate:
+            await gate.ask({**HELLO, "stream": True}).answer()
+            line = await line_of(caplog)
+        assert (line.levelno, line.fields["code"]) == (logging.WARNING, "upstream_timeout_idle")
+
+
+async def test_a_stream_that_a_stop_ends_is_logged_as_a_warning(caplog):
+    caplog.set_level(logging.INFO, "gatepass.access")
+    dialogue = [*begin_stream(), Send(framed(chunk(content="a"))), Hold()]
+    async with Scripted(dialogue) as upstream:
+        async with gateway(upstream=upstream.url) as gate, gate.ask({**HELLO, "stream": True}) as ask:
+            await ask.head()
+            await ask.until(b"content")
+            gate.server.should_exit = True
+            await line_of(caplog)
+        line = await line_of(caplog)
+        assert (line.levelno, line.fields["code"]) == (logging.WARNING, "draining")
+
+
+async def test_good_answers_and_refusals_are_no_warnings(caplog):
+    caplog.set_level(logging.INFO, "gatepass.access")
+    async with Scripted([Send(said(content="a"))]) as upstream, gateway(upstream=upstream.url) as gate:
+        await gate.ask().answer()
+        assert (await line_of(caplog)).levelno == logging.INFO

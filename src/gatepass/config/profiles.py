@@ -98,7 +98,6 @@ BUILT_IN: Mapping[str, Profile] = MappingProxyType(
             drop=["messages[].tool_calls[].index"],
             drop_for={"azure": THINKING},
             whole_numbers=True,
-            content_text=True,
             places_usage=True,
             splits_finish=True,
             line_bytes=1_000_000,

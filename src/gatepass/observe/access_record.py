@@ -41,6 +41,7 @@ class AccessRecord(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     events: int | None = None
     usage: msgspec.Struct | None = None
     upstream_request_id: str | None = None
+    empty_answer: bool | None = None
 
 
 def rounded(seconds: float | None) -> float | None:

@@ -143,6 +143,11 @@ class Metrics:
             "Requests sent again because a reused connection closed without an answer",
             ("upstream",),
         )
+        self._empty_answers = Counts(
+            "gatepass_empty_answers_total",
+            "Chats that ended with finish reason stop and without content or a call",
+            ("upstream",),
+        )
         self._failovers = Counts(
             "gatepass_failovers_total",
             "Targets of a model that were not reached, so that the next one was asked",
@@ -171,7 +176,7 @@ class Metrics:
         self._in_flight = Level("gatepass_requests_in_flight", "Requests under way")
         counts = (
             *(self._requests, self._attempts, self._renewals, self._stale, self._failovers, self._lessons),
-            *(self._errors, self._bytes),
+            *(self._errors, self._bytes, self._empty_answers),
         )
         for family in (*counts, self._duration, self._ttft, self._in_flight, _Credentials(credentials)):
             self._registry.register(family)
@@ -214,6 +219,9 @@ class Metrics:
 
     def repeated_stale(self, upstream: str) -> None:
         self._stale.add((upstream,))
+
+    def empty_answer(self, upstream: str) -> None:
+        self._empty_answers.add((upstream,))
 
     def failed_over(self, upstream: str, error: GatepassError) -> None:
         """Count a target that `error` kept from being asked, while there was another."""

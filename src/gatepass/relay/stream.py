@@ -121,6 +121,11 @@ class EventStream:
         return {} if self._repair is None else self._repair.told
 
     @property
+    def is_empty(self) -> bool:
+        """Whether it ended well, each choice with `stop`, and none said anything that is content or a call."""
+        return self.done and self._repair is not None and self._repair.is_empty
+
+    @property
     def open_choice(self) -> int | None:
         """The first of the choices that were asked for which has no finish reason yet; None where all have theirs."""
         return self._progress.open_choice(self._choices)

@@ -27,6 +27,8 @@ class Whole(msgspec.Struct, frozen=True):
     """Its vectors are all that the client's own call asked for, in order: nobody has to look again."""
     usage: Usage | None = None
     """As `usage_of` finds it in `body`; None: not known, ask that."""
+    is_empty: bool = False
+    """It is a chat's answer that says nothing, for all that its finish reason is `stop`."""
 
 
 class Made(msgspec.Struct, frozen=True):
@@ -36,6 +38,7 @@ class Made(msgspec.Struct, frozen=True):
     events: bytes
     body: bytes
     adapted: tuple[str, ...] = ()
+    is_empty: bool = False
 
 
 class Begun(msgspec.Struct, frozen=True):

@@ -27,7 +27,7 @@ from gatepass.relay.stream import EventStream
 from gatepass.relay.synthesis import synthesise
 from gatepass.relay.usage import place_for_ragflow, usage_wish
 from gatepass.relay.whole.mending import mended_whole
-from gatepass.relay.whole.strict import read_good
+from gatepass.relay.whole.strict import is_empty_answer, read_good
 from gatepass.runtime import Clock, Tasks, timeout
 from gatepass.upstream import form
 from gatepass.upstream.rejection import named
@@ -238,6 +238,7 @@ def _mended(case: Case, reply: Whole) -> Whole:
     if case.is_chat:
         body, adapted = mended_whole(reply.body, case.origin)
         reply = _changed(reply, body, adapted) if adapted else reply
+        reply = replace(reply, is_empty=True) if is_empty_answer(body) else reply
     return _profiled(case, reply)
 
 
@@ -325,7 +326,7 @@ def _made(case: Case, reply: Whole) -> Answer:
     if case.is_chat and (after := after_of(case.profile)) is not None:
         events, adapted = after.feed(events), (*adapted, *after.adapted)
     headers = tuple(field for field in reply.headers if field[0] != b"content-type")
-    return Made(headers, events, reply.body, (SYNTHESISED, *adapted))
+    return Made(headers, events, reply.body, (SYNTHESISED, *adapted), reply.is_empty)
 
 
 def _synthesised(case: Case, body: bytes) -> bytes:

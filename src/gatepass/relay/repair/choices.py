@@ -377,6 +377,7 @@ class ChoiceRepair:
         "_has_role",
         "_index",
         "_origin",
+        "_stopped",
         "_tools",
         "has_finished",
     )
@@ -387,7 +388,22 @@ class ChoiceRepair:
         self._index = index
         self._tools: ToolRepair | None = None
         self._has_begun = self._has_deltas = self._has_role = self._has_content = self._has_function = False
-        self.has_finished = False
+        self.has_finished = self._stopped = False
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it ended with `stop` and has no content."""
+        return self._stopped and not self._has_content
+
+    def note_whole(self, said: Object) -> None:
+        """Note a piece of a choice that needs no repair, because gatepass wrote it."""
+        self._has_content = self._has_content or has_content(said)
+        self._note_end(finish_reason(said))
+
+    def _note_end(self, reason: str) -> None:
+        if reason:
+            self.has_finished = True
+            self._stopped = reason == "stop"
 
     def reason_at_end(self) -> str | None:
         """The finish reason of a choice that has none when `[DONE]` comes; None where it must not look complete.
@@ -417,9 +433,9 @@ class ChoiceRepair:
             note(FINISH)
         elif reason := finish_reason(said):
             is_plain = False
-            self.has_finished = True
             self._arguments.drop(self._index)
             self._mend_reason(said, reason, note)
+            self._note_end(finish_reason(said))
         return is_plain
 
     def _mend_reason(self, said: Object, reason: str, note: Note) -> None:

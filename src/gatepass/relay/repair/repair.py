@@ -72,6 +72,11 @@ class Repair:
         """What the chunks say of themselves, as far as they have: some of `chunk.ENVELOPE`."""
         return self._envelope.told
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether each choice ended with `stop` and said nothing."""
+        return bool(self._choices) and all(choice.is_empty for choice in self._choices.values())
+
     def feed(self, block: bytes) -> bytes:
         if count := self._template.count(block):
             self._seen += count
@@ -215,7 +220,7 @@ class Repair:
         for part in parts:
             self._envelope.learn(part)
             for choice in part["choices"]:
-                self._state(choice["index"]).has_finished = True
+                self._state(choice["index"]).note_whole(choice)
         self._usage.close()
         return b"".join([event(part) for part in parts])
 

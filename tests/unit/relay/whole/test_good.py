@@ -1,7 +1,9 @@
 """What one look tells of a chat's reply is what judge, mending and usage tell of it one after the other."""
 
 import json
+from collections.abc import Iterator
 from itertools import product
+from typing import Any
 
 import pytest
 
@@ -9,7 +11,7 @@ from gatepass.call import Surface
 from gatepass.relay.chunk import Origin
 from gatepass.relay.usage import usage_of
 from gatepass.relay.whole import mending
-from gatepass.relay.whole.strict import LARGEST_BYTES, read_good
+from gatepass.relay.whole.strict import LARGEST_BYTES, is_empty_answer, read_good
 from gatepass.upstream import form
 from gatepass.upstream.judge import Reply, judge_document
 from tests.unit.relay.whole.replies import CALL, CUSTOM, USAGE, chat, choice, text
@@ -138,7 +140,7 @@ def test_a_good_reply_is_taken_with_its_usage(choices, more):
 
 
 PLAIN = b'{"id":"x","created":7,"model":"m","object":"chat.completion","choices":[%b]%b}'
-SAYS = b'{"index":0,"finish_reason":"stop","message":{"role":"assistant","content":""}%b}'
+SAYS = b'{"index":0,"finish_reason":"stop","message":{"role":"assistant","content":"a"}%b}'
 
 
 @pytest.mark.parametrize(
@@ -146,6 +148,9 @@ SAYS = b'{"index":0,"finish_reason":"stop","message":{"role":"assistant","conten
     [
         (SAYS % b"", b"", True),
         (SAYS % b',"x":{}', b"", True),
+        (SAYS.replace(b'"a"', b'""') % b"", b"", False),
+        (SAYS.replace(b'"a"', b"null") % b"", b"", False),
+        (SAYS.replace(b'"stop"', b'"length"').replace(b'"a"', b"null") % b"", b"", True),
         (SAYS % b',"error":{"message":"boom"}', b"", False),
         (b'{"content_filter":{},' + (SAYS % b"")[1:], b"", False),
         (SAYS % b"", b',"x":"%b"' % (b"x" * LARGEST_BYTES), False),
@@ -153,6 +158,49 @@ SAYS = b'{"index":0,"finish_reason":"stop","message":{"role":"assistant","conten
 )
 def test_a_chat_is_good_at_first_sight(choice, more, expected):
     assert (read_good(PLAIN % (choice, more)) is not None) is expected
+
+
+SAID: list[Any] = [None, "", "a", " ", [], [{"type": "text", "text": "a"}], {}, 0, 7, False]
+CONTENTS: list[dict[str, Any]] = [
+    {},
+    *({"content": content} for content in SAID),
+    {"content": None, "reasoning_content": "hm"},
+    {"content": None, "refusal": "no"},
+    {"content": "", "refusal": None, "tool_calls": [], "annotations": []},
+    {"content": None, "tool_calls": [CALL]},
+    {"content": None, "function_call": {"name": "f", "arguments": "{}"}},
+    {"content": None, "audio": {"id": "a", "data": "AA=="}},
+]
+
+
+def empty_replies() -> Iterator[tuple[bytes, bool]]:
+    kinds = list(product(("stop", "length", "tool_calls", "content_filter"), CONTENTS))
+    for chosen in [*([one] for one in kinds), *product(kinds, kinds)]:
+        choices = [
+            {"index": index, "finish_reason": reason, "message": {"role": "assistant", **said}}
+            for index, (reason, said) in enumerate(chosen)
+        ]
+        yield json.dumps(chat(*choices)).encode(), all(reason == "stop" and not speaks(said) for reason, said in chosen)
+
+
+def speaks(said: dict[str, Any]) -> bool:
+    told = (value for name, value in said.items() if name != "reasoning_content")
+    return any(bool(value) and isinstance(value, list | dict | str) for value in told)
+
+
+def test_no_empty_answer_is_good_at_first_sight():
+    good = empty = 0
+    for body, is_empty in empty_replies():
+        assert is_empty_answer(body) is is_empty, body
+        is_good = read_good(body) is not None
+        assert not (is_good and is_empty), body
+        good, empty = good + is_good, empty + is_empty
+    assert (good > 300, empty > 50) == (True, True)
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"choices":[]}', b'{"choices":[7]}', b'{"choices":7}', b"\xff"])
+def test_what_is_no_chat_is_no_empty_answer(body):
+    assert not is_empty_answer(body)
 
 
 def test_the_first_look_takes_time_linear_in_the_body():
