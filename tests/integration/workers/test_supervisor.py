@@ -100,7 +100,7 @@ async def gone(pids: list[int]) -> None:
     await until(lambda: not any(map(alive, pids)))
 
 
-async def test_two_workers_serve_one_socket_and_show_one_set_of_metrics(tmp_path):
+async def test_two_workers_serve_one_socket_and_show_one_set_of_metrics_and_each_line_tells_its_worker(tmp_path):
     async with Scripted([Send(reply(COMPLETION))]) as upstream, supervised(tmp_path, upstream.url) as running:
         port = await running.port
         await running.pids()
@@ -113,6 +113,10 @@ async def test_two_workers_serve_one_socket_and_show_one_set_of_metrics(tmp_path
     assert status == {"workers": {"worker-1": one, "worker-2": one}}
     assert [answer.status for answer in answers] == [200] * 12
     assert 'gatepass_requests_total{operation="chat",outcome="ok"} 12.0' in metrics
+    told = [json.loads(line) for line in running.lines if line.startswith("{")]
+    assert {line["event"] for line in told if "worker" in line} == {"worker_started", "exchange", "draining", "drained"}
+    assert {line["worker"] for line in told if line["event"] == "exchange"} <= {1, 2}
+    assert sorted(line["worker"] for line in told if line["event"] == "drained") == [1, 2]
 
 
 async def both_told(port: int):
@@ -125,20 +129,15 @@ async def both_told(port: int):
     return await until_told(told)
 
 
-async def test_a_worker_that_dies_is_replaced(tmp_path):
+async def test_a_worker_that_dies_is_replaced_and_sighup_replaces_all_and_fails_no_request(tmp_path):
     async with Scripted([Send(reply(COMPLETION))]) as upstream, supervised(tmp_path, upstream.url) as running:
         port = await running.port
         first, _ = await running.pids()
         os.kill(first, signal.SIGKILL)
         await running.said('"worker_died".*"code":-9')
-        await running.pids(3)
+        old = await running.pids(3)
         assert (await ask(port)).status == 200
-
-
-async def test_sighup_replaces_the_workers_and_fails_no_request(tmp_path):
-    async with Scripted([Send(reply(COMPLETION))]) as upstream, supervised(tmp_path, upstream.url) as running:
-        port = await running.port
-        old = await running.pids()
+        await both_told(port)
         statuses = []
         stop = asyncio.Event()
 
@@ -148,7 +147,7 @@ async def test_sighup_replaces_the_workers_and_fails_no_request(tmp_path):
 
         asking = asyncio.create_task(keep_asking())
         running.process.send_signal(signal.SIGHUP)
-        await running.pids(4)
+        await running.pids(5)
         await gone(old)
         stop.set()
         await asking
@@ -156,14 +155,18 @@ async def test_sighup_replaces_the_workers_and_fails_no_request(tmp_path):
     assert len(statuses) > 10
 
 
-async def test_sighup_to_a_single_process_ends_nothing_and_says_what_reloads(tmp_path):
+async def test_sighup_to_a_single_process_ends_nothing_and_says_what_reloads_and_no_line_tells_a_worker(tmp_path):
     async with streaming(tmp_path, workers=1) as stream:
         stream.running.process.send_signal(signal.SIGHUP)
         (warning,) = await stream.running.said('.*"reload_needs_workers".*')
         await stream.finish()
         assert (await ask(stream.port, "/readyz", None)).status == 200
+        stream.running.process.send_signal(signal.SIGTERM)
+        assert await stream.running.ended() == 0
     told = json.loads(warning[0])
     assert (told["level"], told["reason"]) == ("warning", RELOADS)
+    assert any('"exchange"' in line for line in stream.running.lines)
+    assert not any('"worker"' in line for line in stream.running.lines)
 
 
 async def test_sighup_to_a_worker_ends_no_stream(tmp_path):
@@ -178,68 +181,24 @@ async def test_sighup_to_a_worker_ends_no_stream(tmp_path):
         assert not any("worker_died" in line for line in stream.running.lines)
 
 
-async def test_a_configuration_that_is_broken_leaves_the_old_workers(tmp_path):
+async def test_a_configuration_that_is_broken_leaves_the_old_workers_and_is_told_in_the_form_of_the_log(tmp_path):
     async with Scripted([Send(reply(COMPLETION))]) as upstream, supervised(tmp_path, upstream.url) as running:
         port = await running.port
         old = await running.pids()
-        (tmp_path / "gatepass.json").write_text("{")
-        running.process.send_signal(signal.SIGHUP)
-        await running.said('"renewal_failed".*"code":2')
-        assert all(alive(pid) for pid in old)
-        assert (await ask(port)).status == 200
-
-
-async def test_a_file_that_lost_its_access_block_is_not_taken_over(tmp_path):
-    open_to_all = {"upstreams": {"chat": {"base_url": "http://127.0.0.1:9/v1"}}}
-    keyed = {**open_to_all, "access": {"keys": [{"name": "bot", "hash": "sha256:" + "0" * 64}]}}
-    async with started(tmp_path, keyed) as running:
-        port = await running.port
-        old = await running.pids()
-        (tmp_path / "gatepass.json").write_text(json.dumps(open_to_all))
-        running.process.send_signal(signal.SIGHUP)
-        await running.said('"renewal_failed".*"code":2')
-        (told,) = await running.said('"configuration_unusable".*')
-        assert "access.keys: is missing" in told[0]
-        assert all(alive(pid) for pid in old)
-        assert (await ask(port)).status == 401
-
-
-async def test_a_configuration_that_is_broken_at_a_renewal_is_told_in_the_form_of_the_log(tmp_path):
-    async with supervised(tmp_path, "http://127.0.0.1:9") as running:
-        await running.port
-        await running.pids()
         file = tmp_path / "gatepass.json"
         file.write_text('{"log": {"format": 1},\n "upstreams": {"chat": {}}}')
         before = len(running.lines)
         running.process.send_signal(signal.SIGHUP)
-        await running.said('"renewal_failed"')
+        await running.said('"renewal_failed".*"code":2')
         told = [json.loads(line) for line in running.lines[before:]]
+        assert all(alive(pid) for pid in old)
+        assert (await ask(port)).status == 200
     (unusable,) = [line for line in told if line["event"] == "configuration_unusable"]
     assert (unusable["level"], unusable["worker"], unusable["file"]) == ("error", 3, str(file))
     assert unusable["problems"] == [
         f"{file}:1: log.format: expects json or text, not a number",
         f"{file}:2: upstreams.chat.base_url: is missing",
     ]
-
-
-async def test_each_line_of_a_worker_tells_its_number_and_a_single_process_has_none(tmp_path):
-    async with Scripted([Send(reply(COMPLETION))]) as upstream:
-        async with supervised(tmp_path, upstream.url) as running:
-            port = await running.port
-            await running.pids()
-            for _ in range(12):
-                await ask(port)
-            running.process.send_signal(signal.SIGTERM)
-            assert await running.ended() == 0
-        async with supervised(tmp_path, upstream.url, workers=1) as alone:
-            await ask(await alone.port)
-            alone.process.send_signal(signal.SIGTERM)
-            assert await alone.ended() == 0
-    told = [json.loads(line) for line in running.lines if line.startswith("{")]
-    assert {line["event"] for line in told if "worker" in line} == {"worker_started", "exchange", "draining", "drained"}
-    assert {line["worker"] for line in told if line["event"] == "exchange"} <= {1, 2}
-    assert sorted(line["worker"] for line in told if line["event"] == "drained") == [1, 2]
-    assert not any('"worker"' in line for line in alone.lines)
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,15 +230,7 @@ async def streaming(folder: Path, workers: int = 2) -> AsyncIterator[Streaming]:
             yield Streaming(running, port, asked, go_on)
 
 
-async def test_a_stream_under_way_finishes_after_sigterm(tmp_path):
-    async with streaming(tmp_path) as stream:
-        stream.running.process.send_signal(signal.SIGTERM)
-        await stream.running.said('"draining"')
-        await stream.finish()
-        assert await stream.running.ended() == 0
-
-
-async def test_while_workers_drain_what_comes_is_told_503_at_once(tmp_path):
+async def test_after_sigterm_a_stream_finishes_and_what_comes_is_told_503_at_once(tmp_path):
     async with streaming(tmp_path) as stream:
         stream.running.process.send_signal(signal.SIGTERM)
         await stream.running.said('"draining"', 2)  # each hears of it by itself, some milliseconds apart
@@ -341,19 +292,13 @@ async def test_a_second_signal_ends_the_streams(tmp_path):
         assert await stream.running.ended() == 0
 
 
-async def test_a_supervisor_that_was_killed_leaves_its_port_while_its_streams_go_on(tmp_path):
+async def test_a_supervisor_that_was_killed_leaves_its_port_while_its_streams_go_on_and_no_worker_outlives_it(tmp_path):
     async with streaming(tmp_path) as stream:
+        pids = await stream.running.pids()
         stream.running.process.kill()
         await until_told(partial(is_refused, stream.port))
+        await until(lambda: sum(map(alive, pids)) == 1)
         await stream.finish()
-
-
-async def test_workers_do_not_outlive_a_supervisor_that_was_killed(tmp_path):
-    async with Scripted([Send(reply(COMPLETION))]) as upstream, supervised(tmp_path, upstream.url) as running:
-        await running.port
-        pids = await running.pids()
-        running.process.kill()
-        await running.process.wait()
         await gone(pids)
 
 
