@@ -565,6 +565,7 @@ async def wrong_key() -> AsyncIterator[str]:
 async def test_the_command_prints_findings_alone_and_fails_with_the_first_failure(tmp_path, wrong_key):
     file = tmp_path / "gatepass.json"
     file.write_text(json.dumps(one(wrong_key, static("a-wrong-key-4711"))))
+    file.chmod(0o600)
 
     def check(*options: str) -> tuple[int, list[str], str]:
         result = CliRunner().invoke(main, ["check", "--config", str(file), "--live", *options])
