@@ -7,9 +7,11 @@ people's words: an upstream's error that quotes the Authorization header, an iss
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable
+from base64 import b64encode
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
+from html.entities import codepoint2name
 
 MASK = "***"
 SHORTEST_CHARS = 6
@@ -17,9 +19,16 @@ SHORTEST_CHARS = 6
 KEPT = 8
 """Values remembered of each owner: what is under way may still carry a token that has been renewed since."""
 ANCHOR_CHARS = 16
-
-_BACKSLASHES = r"\\{1,4}"
+HEAD_CHARS = 16
+"""So many characters of a form are searched by a pattern, the rest is compared from there on: a search takes at most
+this many steps for each character of a text, however long and repetitive a secret is."""
+_BACKSLASHES = r"\\{1,4}+"
 _LETTERS = {"\n": "n", "\r": "r", "\t": "t", "\b": "b", "\f": "f"}
+_AMPERSAND = rf"(?:&|{_BACKSLASHES}u0026)"
+"""Also as Go's encoding/json writes it."""
+_SOFT_BREAK = re.compile(r"=(?:\r?\n|(?:\\{1,4}r)?\\{1,4}n)")
+"""Where quoted-printable text goes on in the next line (RFC 2045 6.7), also inside a JSON text."""
+_BASE64 = re.compile("[A-Za-z0-9+/_-]")
 
 
 class Redactor:
@@ -27,10 +36,10 @@ class Redactor:
 
     def __init__(self) -> None:
         self._owned: dict[Hashable, dict[str, _Known]] = {}
-        self._by_length: list[_Known] | None = None
+        self._forms: _Forms | None = None
 
     def learn(self, value: str, owner: Hashable = None) -> None:
-        """Mask `value`, however a URL or JSON writes it, from now on.
+        """Mask `value` from now on, also as JSON, HTML, URLs, quoted-printable, Python, base64 and hex write it.
 
         `owner` names the setting or the token whose value it is: of each the last KEPT are remembered, however
         often it is rotated. Without an owner a value stays for good.
@@ -41,83 +50,233 @@ class Redactor:
         known = values.pop(value, None)
         values[value] = known or _Known(value)
         if known is None:
-            self._by_length = None
+            self._forms = None
         if owner is not None and len(values) > KEPT:
             del values[next(iter(values))]
 
     def mask(self, text: str) -> str:
-        for known in self._by_length or self._longest_first():
-            if known.anchor in text:
-                text = known.pattern.sub(MASK, text)
+        """`text` without any known secret, in time that is linear in its length for each of them."""
+        masked = self._masked(text)
+        if "=" in text and _SOFT_BREAK.search(text) is not None:
+            joined = _SOFT_BREAK.sub("", masked)
+            again = self._masked(joined)
+            return masked if again == joined else again
+        return masked
+
+    def _masked(self, text: str) -> str:
+        plain, hexadecimal = self._forms or self._longest_first()
+        for anchor, forms in plain:
+            if anchor in text:
+                for form in forms:
+                    text = form.masked(text)
+        lowered = text.lower()
+        for anchor, forms in hexadecimal:
+            if anchor in lowered:
+                for form in forms:
+                    text = form.masked(text)
         return text
+
+    def holds(self, text: str) -> bool:
+        """Whether a known secret stands in `text`."""
+        return self.mask(text) != text
 
     def beginning(self, text: str, limit_chars: int) -> str:
         """The first `limit_chars` of `text`, masked; so is a secret that the cut would halve."""
-        cut = min((known.cut(text, limit_chars) for known in self._longest_first()), default=limit_chars)
+        if len(text) > limit_chars and "=" in text:
+            text = _SOFT_BREAK.sub("", text)
+        forms = [form for part in self._forms or self._longest_first() for _, forms in part for form in forms]
+        cut = min((form.cut(text, limit_chars) for form in forms), default=limit_chars)
         return self.mask(text[:limit_chars]) if cut == limit_chars else self.beginning(text, cut) + MASK
 
-    def _longest_first(self) -> list[_Known]:
+    def _longest_first(self) -> _Forms:
         """A secret may be a part of another one: masked first, it would leave the rest of that one readable."""
-        if (found := self._by_length) is None:
+        if (found := self._forms) is None:
             known = {value: one for values in self._owned.values() for value, one in values.items()}
-            found = self._by_length = sorted(known.values(), key=lambda one: len(one.value), reverse=True)
+            forms = sorted((form for one in known.values() for form in one.forms), key=lambda form: -len(form.value))
+            plain: dict[str, list[_Form]] = {}
+            hexadecimal: dict[str, list[_Form]] = {}
+            for form in forms:
+                (hexadecimal if form.is_hex else plain).setdefault(form.anchor, []).append(form)
+            found = self._forms = (tuple(plain.items()), tuple(hexadecimal.items()))
         return found
 
 
 @dataclass(frozen=True)
 class _Known:
-    """One secret. Its letters and digits stand for themselves in every spelling, so a part of them, the
-    anchor, tells at the price of one search that a text holds none of it."""
+    """One secret, with the forms that it may have in a text."""
 
     value: str = field(repr=False)
+
+    @cached_property
+    def forms(self) -> tuple[_Form, ...]:
+        data = self.value.encode("utf-8", "surrogatepass")
+        encoded = dict.fromkeys(_in_base64(data))
+        return (_Form(self.value), *(_Form(*form) for form in encoded), _Form(data.hex(), is_hex=True))
+
+
+def _in_base64(data: bytes) -> Iterator[tuple[str, int, int]]:
+    """What `data` makes certain of the base64 of a text around it, at each of the three places where it can begin,
+    and how many characters before and behind that hold bits of it."""
+    for shift in range(3):
+        drop, bits = (0, 2, 3)[shift], 8 * (shift + len(data))
+        certain = b64encode(bytes(shift) + data + bytes(2)).decode()[drop : bits // 6]
+        for text in (certain, certain.replace("+", "-").replace("/", "_")):
+            yield text, int(shift > 0), int(bits % 6 > 0)
+
+
+@dataclass(frozen=True)
+class _Form:
+    """A text to be masked in every spelling. Its letters and digits stand for themselves in each, so a part of them,
+    the anchor, tells at the price of one search that a text holds none of it.
+
+    `before` and `behind`: how many characters of base64 on either side belong to it.
+    """
+
+    value: str = field(repr=False)
+    before: int = 0
+    behind: int = 0
+    is_hex: bool = False
 
     @cached_property
     def anchor(self) -> str:
         return max(re.findall("[A-Za-z0-9]+", self.value), key=len, default="")[-ANCHOR_CHARS:]
 
     @cached_property
+    def parts(self) -> list[str]:
+        return _parts(self.value)
+
+    @cached_property
     def pattern(self) -> re.Pattern[str]:
-        return re.compile(re.sub(r"\\+|[^A-Za-z0-9\\]", lambda found: _spellings(found[0]), self.value))
+        head = "".join(
+            part if _is_plain(part) else f"(?:{'|'.join(_spellings(part))})" for part in _parts(self.value[:HEAD_CHARS])
+        )
+        return re.compile(head, re.IGNORECASE if self.is_hex else 0)
 
     @cached_property
     def widest_chars(self) -> int:
         """Of a character's spellings the widest is four bytes as `\\\\\\\\xF0`: 28."""
-        return sum(1 if char.isascii() and char.isalnum() else 28 for char in self.value)
+        return 4 + sum(1 if char.isascii() and char.isalnum() else 28 for char in self.value)
+
+    def masked(self, text: str) -> str:
+        pieces: list[str] = []
+        at = 0
+        for start, end in self.spans(text, 0, len(text)):
+            pieces += (text[at:start], MASK)
+            at = end
+        pieces.append(text[at:])
+        return "".join(pieces)
+
+    def spans(self, text: str, first: int, last: int) -> Iterator[tuple[int, int]]:
+        """Where it stands in `text` between `first` and `last`."""
+        at, budget = first, len(self.value) + (last - first) // 4
+        while (found := self.pattern.search(text, at, last)) is not None:
+            start = found.start()
+            end, is_whole = self._end(text, start, last)
+            if not is_whole:
+                budget -= end - start + 1
+                if budget <= 0:  # a text made of beginnings of the secret: nothing of the rest is shown
+                    yield start, last
+                    return
+                at = start + 1
+                continue
+            if self.before and start > at and _BASE64.match(text, start - 1):
+                start -= 1
+            if self.behind and _BASE64.match(text, end):
+                end += 1
+            if self.before or self.behind:
+                end += text.startswith("==", end) + text.startswith("=", end)
+            yield start, end
+            at = end
+
+    def _end(self, text: str, start: int, last: int) -> tuple[int, bool]:
+        """How far `text` goes on like this form from `start`, and whether to its end.
+
+        A character's spelling may begin like another one's (`&` and `&amp;`), so all of its possible ends are followed
+        at once: no text makes it try the same place twice.
+        """
+        ends = [start]
+        for part in self.parts:
+            if _is_plain(part):
+                size = len(part)
+                beside = [at for at in ends if text.startswith(part, at)] if not self.is_hex else ends
+                following = [at + size for at in beside if not self.is_hex or text[at : at + size].lower() == part]
+            else:
+                following = sorted({end for at in ends for end in _ends(part, text, at, last)})
+            if not following:
+                return ends[-1], False
+            ends = following
+        return ends[-1], True
 
     def cut(self, text: str, limit_chars: int) -> int:
         """Where the secret begins that a cut at `limit_chars` would halve; else `limit_chars`."""
         first, last = max(0, limit_chars - self.widest_chars), limit_chars + self.widest_chars
-        if text.find(self.anchor, first, last) < 0:
+        around = text[first:last]
+        if (around.lower() if self.is_hex else around).find(self.anchor) < 0:
             return limit_chars
-        spans = (found.span() for found in self.pattern.finditer(text, first, last))
+        spans = self.spans(text, first, min(last, len(text)))
         return next((start for start, end in spans if start < limit_chars < end), limit_chars)
 
 
-def _spellings(part: str) -> str:
-    """A pattern for one character that is no ASCII letter or digit, or for a run of backslashes.
+_ByAnchor = tuple[tuple[str, list[_Form]], ...]
+_Forms = tuple[_ByAnchor, _ByAnchor]
+"""By their anchors, longest first: those with capitals and small letters, and those in hexadecimal."""
+
+
+def _ends(part: str, text: str, at: int, last: int) -> Iterator[int]:
+    """Where each spelling of `part` ends that begins at `at`."""
+    for spelling in _compiled(part):
+        if (found := spelling.match(text, at, last)) is None:
+            continue
+        yield found.end()
+        if part[0] == "\\":  # the last ones of a run may belong to the next character
+            yield from (end for end in range(found.end() - 1, found.end() - 5, -1) if end >= at + len(part))
+
+
+@lru_cache(maxsize=256)
+def _compiled(part: str) -> tuple[re.Pattern[str], ...]:
+    return tuple(map(re.compile, _spellings(part)))
+
+
+def _parts(value: str) -> list[str]:
+    """Runs of letters and digits, runs of backslashes (no spelling keeps how many there are), and single signs."""
+    return re.findall(r"[A-Za-z0-9]+|\\+|.", value, re.DOTALL)
+
+
+def _is_plain(part: str) -> bool:
+    return part.isascii() and part.isalnum()
+
+
+def _spellings(part: str) -> list[str]:
+    """Patterns for one character that is no ASCII letter or digit, or for a run of backslashes.
 
     As itself, behind backslashes (PHP writes `\\/`, a log line that quotes JSON `\\\\/`), as `\\uXXXX`
-    (RFC 8259, section 7), `%XX` (RFC 3986, section 2.1), `%25XX`, or Python's `\\xXX`; hexadecimal in
-    either case.
+    (RFC 8259, section 7), `%XX` (RFC 3986, section 2.1), `%25XX`, `=XX` (RFC 2045, section 6.7), a character reference
+    of HTML, or Python's `\\xXX`; hexadecimal in either case.
     """
     count = len(part)
     if part[0] == "\\":
-        return rf"(?:\\{{{count},{4 * count}}}|(?:{_escaped(part[0])}){{{count}}})"
-    others = [rf"\\{{0,3}}{re.escape(part)}", _escaped(part)]
+        return [rf"\\{{{count},{4 * count}}}", *(f"(?:{escaped}){{{count}}}" for escaped in _escaped(part[0]))]
+    spellings = [*_escaped(part), rf"\\{{0,3}}{re.escape(part)}"]
+    if part == "&":
+        spellings.append(_AMPERSAND)
     if part in _LETTERS:
-        others.append(_BACKSLASHES + _LETTERS[part])
+        spellings.append(_BACKSLASHES + _LETTERS[part])
     if part == " ":
-        others.append(r"\+")
-    return f"(?:{'|'.join(others)})"
+        spellings += (r"\+", "_")
+    return spellings
 
 
-def _escaped(char: str) -> str:
+def _escaped(char: str) -> list[str]:
     units = char.encode("utf-16-be", "surrogatepass").hex()
-    octets = char.encode("utf-8", "surrogatepass").hex()
-    return "|".join(
-        (
-            "".join(rf"{_BACKSLASHES}u(?i:{units[at : at + 4]})" for at in range(0, len(units), 4)),
-            "".join(rf"%(?:25)?(?i:{octets[at : at + 2]})" for at in range(0, len(octets), 2)),
-            "".join(rf"{_BACKSLASHES}x(?i:{octets[at : at + 2]})" for at in range(0, len(octets), 2)),
-        )
-    )
+    octets = [f"{octet:02x}" for octet in char.encode("utf-8", "surrogatepass")]
+    code = ord(char)
+    names = "".join(f"|{name}" for name in (codepoint2name.get(code), "apos" if char == "'" else None) if name)
+    reference = rf"(?:#0{{0,5}}{code}|#[xX]0{{0,5}}(?i:{code:x}){names});"
+    return [
+        "".join(rf"{_BACKSLASHES}u(?i:{units[at : at + 4]})" for at in range(0, len(units), 4)),
+        "".join(rf"%(?:25)?(?i:{octet})" for octet in octets),
+        "".join(rf"{_BACKSLASHES}x(?i:{octet})" for octet in octets),
+        "".join(rf"=(?i:{octet})" for octet in octets),
+        _AMPERSAND + reference,
+        f"{_AMPERSAND}amp;{reference}",
+    ]

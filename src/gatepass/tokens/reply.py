@@ -13,7 +13,7 @@ from gatepass.call import Headers, header
 REPLY_BYTES = 64 * 1024
 """The largest reply that is read: a token is a few kilobytes."""
 LONGEST_WORDS = 200
-_TITLE = re.compile(r"<title[^>]{0,200}>([^<]{1,400})", re.IGNORECASE)
+_TITLE = re.compile(r"<title[^>]{0,200}>", re.IGNORECASE)
 _TITLE_WITHIN = 4096
 
 Mask = Callable[[str], str]
@@ -59,8 +59,9 @@ def is_html(reply: Reply) -> bool:
 
 
 def page_title(text: str) -> str | None:
+    """The whole title: `folded` cuts it, and masks it before."""
     found = _TITLE.search(text[:_TITLE_WITHIN])
-    return found[1] if found else None
+    return text[found.end() :].partition("<")[0] or None if found else None
 
 
 def folded(text: str, mask: Mask) -> str:

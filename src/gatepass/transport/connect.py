@@ -13,9 +13,6 @@ from gatepass.errors import Fault, TransportFault
 from gatepass.transport.connection import Connection
 from gatepass.transport.head import HEAD_BYTES, Place, ProxyServer
 
-REASON_CHARS = 200
-"""Quoted at most of the reason with which a proxy refuses."""
-
 _HEAD = rb"HTTP/1\.[01] (%b)(?: ([^\r\n]*+))?\r?\n(?:[^\r\n]++\r?\n)*+\r?\n"
 _ANSWER = re.compile(b"(?:%b)*+%b" % (_HEAD % b"10[023]", _HEAD % b"[2-5][0-9]{2}"))
 """The whole head of a reply to CONNECT, behind interim ones; a line may end in a bare LF (RFC 9112 2.2)."""
@@ -128,7 +125,7 @@ class _Tunnel(asyncio.Protocol):
         status, reason = answer[3].decode(), answer[4] or b""
         if not status.startswith("2"):
             told = "".join(char for char in reason.decode("latin-1") if char.isprintable())
-            self._refuse(f"{status} {self._proxy.mask(told)[:REASON_CHARS]}".strip())
+            self._refuse(f"{status} {self._proxy.mask(told)}".strip())
         elif answer.end() < len(self._received):
             self._refuse("it sent data before the TLS handshake")
         elif self._transport is not None and not self._refusal.done():

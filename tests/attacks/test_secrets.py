@@ -1,0 +1,214 @@
+"""No value that gatepass knows as a secret leaves in any common spelling in a text that gatepass writes or quotes."""
+
+from __future__ import annotations
+
+import html
+import json
+import quopri
+from base64 import b64encode, urlsafe_b64encode
+from collections.abc import Callable, Mapping
+from urllib.parse import quote, quote_plus
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from gatepass.observe import redaction
+from gatepass.observe.redaction import MASK, Redactor
+from gatepass.tokens.reply import Reply, folded
+from tests.attacks import generated
+from tests.attacks.conftest import Attack
+
+PIECE_CHARS = 8
+TEXT_CHARS = 64 * 1024
+
+
+def _each(spell: Callable[[str], str]) -> Callable[[str], str]:
+    return lambda secret: "".join(char if char.isascii() and char.isalnum() else spell(char) for char in secret)
+
+
+def _php(secret: str) -> str:
+    return json.dumps(secret)[1:-1].replace("/", "\\/")
+
+
+def _go(secret: str) -> str:
+    """As encoding/json writes what html/template has escaped."""
+    escaped = json.dumps(html.escape(secret))[1:-1]
+    return escaped.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+
+
+def _percent(secret: str) -> str:
+    return quote(secret, safe="")
+
+
+SPELLINGS: Mapping[str, Callable[[str], str]] = {
+    "itself": str,
+    "html": html.escape,
+    "html twice": lambda secret: html.escape(html.escape(secret)),
+    "html, decimal": _each(lambda char: f"&#{ord(char)};"),
+    "html, decimal, filled": _each(lambda char: f"&#{ord(char):05};"),
+    "html, hexadecimal": _each(lambda char: f"&#x{ord(char):X};"),
+    "html, Go": lambda secret: html.escape(secret).replace("&#x27;", "&#39;").replace("&quot;", "&#34;"),
+    "html in json, Go": _go,
+    "json": lambda secret: json.dumps(secret)[1:-1],
+    "json, unicode": lambda secret: json.dumps(secret, ensure_ascii=False)[1:-1],
+    "json in json": lambda secret: json.dumps(json.dumps(secret)[1:-1])[1:-1],
+    "json, escapes": _each(lambda char: "".join(f"\\u{ord(unit):04x}" for unit in char)),
+    "php": _php,
+    "url": _percent,
+    "url, small": lambda secret: _each(lambda char: "".join(f"%{octet:02x}" for octet in char.encode()))(secret),
+    "url twice": lambda secret: quote(_percent(secret), safe=""),
+    "form": quote_plus,
+    "quoted-printable": lambda secret: quopri.encodestring(secret.encode(), quotetabs=True).decode(),
+    "hex": lambda secret: secret.encode().hex(),
+    "hex, capitals": lambda secret: secret.encode().hex().upper(),
+    "python": lambda secret: repr(secret.encode())[2:-1],
+    "base64": lambda secret: b64encode(secret.encode()).decode(),
+    "base64, one before": lambda secret: b64encode(b"\xff" + secret.encode() + b"~").decode(),
+    "base64, two before": lambda secret: b64encode(b"id" + secret.encode()).decode(),
+    "base64, basic": lambda secret: b64encode(f"client-id:{secret}".encode()).decode(),
+    "base64, in a url": lambda secret: quote(b64encode(f"id:{secret}".encode()).decode(), safe=""),
+    "base64url": lambda secret: urlsafe_b64encode(secret.encode()).decode().rstrip("="),
+    "base64url, within": lambda secret: urlsafe_b64encode(f'{{"k":"{secret}"}}'.encode()).decode(),
+    "base64, php": lambda secret: b64encode(secret.encode()).decode().replace("/", "\\/"),
+}
+
+ODD = "&<>\"'/+=%\\ ~!@#$^*()_-.,:;?[]{}|`äß€"
+SECRETS = st.one_of(
+    st.text(st.sampled_from("abcXYZ019-_.~"), min_size=PIECE_CHARS, max_size=60),
+    st.builds(
+        lambda start, middle, end: start + middle + end,
+        st.text(st.sampled_from("abzAZ059"), min_size=4, max_size=12),
+        st.text(st.sampled_from(f"aZ09{ODD}"), min_size=2, max_size=24),
+        st.text(st.sampled_from("abzAZ059"), min_size=4, max_size=300),
+    ),
+)
+AROUND = st.text(st.sampled_from("xyz 248\"'=:&;,{}<>/%\\\n"), max_size=40)
+
+
+def pieces(spelled: str) -> set[str]:
+    return {spelled[at : at + PIECE_CHARS] for at in range(len(spelled) - PIECE_CHARS + 1)}
+
+
+def shown(output: str, spelled: str, before: str, behind: str) -> str | None:
+    """The piece of `spelled` that stands in `output` and did not come from the text around it."""
+    own = pieces(f"{before[-PIECE_CHARS:]}")
+    around = pieces(before) | pieces(behind) | own
+    found = sorted(piece for piece in pieces(spelled) - around if piece in output)
+    return found[0] if found else None
+
+
+def knowing(*secrets: str) -> Redactor:
+    redactor = Redactor()
+    for secret in secrets:
+        redactor.learn(secret)
+    return redactor
+
+
+def certain(name: str, spelled: str, secret: str) -> str:
+    """The part of `spelled` that the secret makes: base64 of more than the secret begins and ends with other text."""
+    if not name.startswith("base64"):
+        return spelled
+    if "basic" in name or "within" in name or name[-3:] == "url":
+        return spelled[len(spelled) * 2 // 5 : len(spelled) * 4 // 5] if len(secret) > 40 else ""
+    return spelled[2:-4]
+
+
+KEPT = (
+    "a/b&c<d>e'f\"g+h=i j%k",
+    "&amp;amp;secret%25%2525",
+    "p\\n\\x41\\u0041=3D=3d",
+    "ff00ee11dd22",
+    "aaaaaaaaaaaaaaaaaaaaaaaaaaaab",
+)
+
+
+@pytest.mark.attack("secrets: spellings")
+@generated
+@given(SECRETS, st.sampled_from(sorted(SPELLINGS)), AROUND, AROUND)
+@example(KEPT[0], "html", "client_secret=", " is wrong")
+@example(KEPT[1], "html", "&", ";")
+@example(KEPT[2], "quoted-printable", "=", "41")
+@example(KEPT[3], "url", "%", "%")
+@example(KEPT[4], "itself", "aaaa", "aaaa")
+def test_no_spelling_of_a_secret_is_shown(attack: Attack, secret: str, name: str, before: str, behind: str) -> None:
+    attack.cases += 1
+    spelled = SPELLINGS[name](secret)
+    redactor = knowing(secret)
+    with attack.on_loop():
+        output = redactor.mask(f"{before}{spelled}{behind}")
+    found = shown(output, certain(name, spelled, secret), before, behind)
+    attack.check(found is None, (secret, name, before, behind, output, found))
+
+
+@pytest.mark.attack("secrets: on the cut")
+@generated
+@given(SECRETS, st.sampled_from(sorted(SPELLINGS)), st.integers(0, 60), st.data())
+def test_no_beginning_of_a_secret_stands_before_a_cut(
+    attack: Attack, secret: str, name: str, before_chars: int, data: st.DataObject
+) -> None:
+    attack.cases += 1
+    before, spelled = "." * before_chars, SPELLINGS[name](secret)
+    limit = before_chars + data.draw(st.integers(-2, len(spelled) + 2))
+    redactor = knowing(secret)
+    output = redactor.beginning(f"{before}{spelled} and so on", max(0, limit))
+    found = shown(output, certain(name, spelled, secret), before, " and so on")
+    attack.check(found is None, (secret, name, limit, output, found))
+    folded_output = folded(f"{'.' * (200 - limit)}{spelled}", redactor.mask)
+    attack.check(shown(folded_output, certain(name, spelled, secret), "....", "") is None, (secret, name, limit))
+
+
+HOSTILE: Mapping[str, tuple[str, str]] = {
+    "a secret of one letter": ("a" * 300 + "b", "a" * TEXT_CHARS),
+    "a secret of one letter, its head": ("a" * 3000 + "b", ("a" * 2999 + "c") * (TEXT_CHARS // 3000)),
+    "percent signs": ("%25" * 40 + "x", "%2525" * (TEXT_CHARS // 5)),
+    "ampersands": ("&amp;" * 20 + "x", "&amp;amp;" * (TEXT_CHARS // 9)),
+    "backslashes": ("\\" * 40 + "x", "\\" * TEXT_CHARS),
+    "equals signs": ("=3D" * 20 + "x", "=3D" * (TEXT_CHARS // 3)),
+    "soft breaks": ("secret-value", "=\n" * (TEXT_CHARS // 2)),
+    "nested soft breaks": ("secret-value", "=" * (TEXT_CHARS // 2) + "\n" * (TEXT_CHARS // 2)),
+    "heads of tokens": ("eyJhbGciOiJSUzI1NiJ9." + "x" * 4000, ("eyJhbGciOiJSUzI1NiJ9." + "x" * 400) * 150),
+    "base64 of one letter": ("\0" * 60 + "x", "A" * TEXT_CHARS),
+    "hex of one letter": ("\x11" * 60 + "2", "1" * TEXT_CHARS),
+    "the secret itself": ("secret-value", "secret-value" * (TEXT_CHARS // 12)),
+}
+
+
+@pytest.mark.attack("secrets: hostile texts of 64 KiB")
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_text_is_masked_in_time(attack: Attack, name: str) -> None:
+    attack.cases += 1
+    secret, text = HOSTILE[name]
+    redactor = knowing(secret)
+    redactor.mask(f"{secret} {secret.encode().hex()}")  # patterns are compiled once
+    with attack.on_loop():
+        output = redactor.mask(text)
+    attack.check(secret not in output, name)
+
+
+@pytest.mark.attack("secrets: spellings")
+def test_an_issuer_that_quotes_the_secret_in_its_page_shows_nothing(attack: Attack) -> None:
+    secret = "s3cr/et&value<of>us"
+    page = f"<html><head><title>{'.' * 390}{html.escape(secret)}</title></head></html>"
+    attack.cases += 1
+    from gatepass.tokens.refusal import refusal
+
+    reply = Reply(400, ((b"content-type", b"text/html"),), page.encode())
+    reason = refusal(reply, 0.0, "sso.example", knowing(secret).mask).reason
+    attack.check("s3cr" not in reason, reason)
+
+
+def test_a_redactor_that_knows_one_spelling_shows_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redaction, "_escaped", lambda char: ["%(?:25)?(?i:" + f"{ord(char):02x})"])
+    monkeypatch.setattr(redaction, "_in_base64", lambda _: ())
+    secret = "s3cr/et&value<of>us"
+    for name in ("html", "base64", "html, hexadecimal"):
+        spelled = SPELLINGS[name](secret)
+        assert shown(knowing(secret).mask(spelled), spelled, "", "") is not None, name
+
+
+def test_the_mask_leaves_what_is_no_secret() -> None:
+    redactor = knowing("s3cr/et&value<of>us")
+    text = "The client &lt;bot&gt; sent =3D and a\n=\nb &amp; c"
+    assert redactor.mask(text) == text
+    assert redactor.mask("aWQ6czNjci9ldCZ2YWx1ZTxvZj51cw==") == f"aWQ6{MASK}"
