@@ -160,16 +160,14 @@ def is_plain(text: bytes, once: Sequence[bytes], never: Sequence[bytes]) -> bool
 
     They are names as in `at_most_once`. Letters that fold into one of ASCII count as that letter.
     """
-    if len(text) > SMALL_BYTES:
-        text = _thinned(text)
-    lowered = text.lower()
+    lowered = _in_lower_case(text)
     for name in once:
         if lowered.count(name) > 1:
             return False
     for name in never:
         if lowered.find(name) >= 0:
             return False
-    return not (_may_spell(text) if text.isascii() else _may_fold(text))
+    return not (_may_spell(lowered) if lowered.isascii() else _may_fold(lowered))
 
 
 def folded(name: str) -> str:
@@ -192,9 +190,8 @@ def may_name(text: bytes, names: re.Pattern[bytes]) -> bool:
 
 def may_name_in_any_case(text: bytes, names: re.Pattern[bytes]) -> bool:
     """As `may_name` for readers without regard to case; `names` are in lower case."""
-    if len(text) > SMALL_BYTES:
-        text = _thinned(text)
-    return names.search(text.lower()) is not None or _may_fold(text)
+    lowered = _in_lower_case(text)
+    return names.search(lowered) is not None or _may_fold(lowered)
 
 
 def value_span(text: bytes, quoted: bytes) -> tuple[int, int]:
@@ -273,6 +270,21 @@ def _string_end(text: bytes, at: int) -> int:
 
 
 def _thinned(text: bytes) -> bytes:
+    """The parts of `text` in which words are looked for, as one."""
+    return b"".join(_parts(text))
+
+
+def _in_lower_case(text: bytes) -> bytes | bytearray:
+    """`text` to look for words in, thinned out where it is large. Never two copies of it at once."""
+    if len(text) <= SMALL_BYTES:
+        return text.lower()
+    lowered = bytearray()
+    for part in _parts(text):
+        lowered += bytes(part).lower()
+    return lowered
+
+
+def _parts(text: bytes) -> list[memoryview]:
     """The parts of `text` that hold quotes: every short string whole, and of a long one little.
 
     Finding one byte runs at memory speed, finding a word does not, so a large body is thinned out before words are
@@ -290,14 +302,14 @@ def _thinned(text: bytes) -> bytes:
             part_bytes = PART_BYTES
         kept.append(view[at:end])
         at = following
-    return b"".join(kept)
+    return kept
 
 
-def _may_spell(text: bytes) -> bool:
+def _may_spell(text: bytes | bytearray) -> bool:
     """Whether a name may stand in `text` in escapes."""
     return _BACKSLASH in text and text.find(b"\\u") >= 0 and _ESCAPED_LETTER.search(text) is not None
 
 
-def _may_fold(text: bytes) -> bool:
+def _may_fold(text: bytes | bytearray) -> bool:
     """Whether a name may stand in `text` in escapes, or with a letter that folds into one of ASCII."""
     return _may_spell(text) or any(text.find(letter) >= 0 for letter in _FOLDED_BYTES)
