@@ -1,0 +1,315 @@
+"""No stream looks complete that is not, no usage is told twice, and the fast path says what the slow path says."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from gatepass.errors import UpstreamRefusal
+from gatepass.relay.repair import choices as repairs
+from gatepass.relay.repair.choices import MAX_ARGUMENT_BYTES, Wishes
+from gatepass.relay.repair.repair import Repair, UsageRepair
+from gatepass.relay.stream import EventStream
+from gatepass.relay.template import Template
+from gatepass.surface.openai_error import error_headers
+from tests.attacks import generated
+from tests.attacks.conftest import Attack
+from tests.unit.relay.documents import origin
+from tests.unit.relay.streams import DONE, LIMIT_BYTES, chunk, client_reads, data, read_error
+
+USAGE = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
+WHOLE_ARGUMENTS = ("{}", '{"city": "Bern"}', "[1, 2]", '"\\u00fc"', "null")
+CUT_ARGUMENTS = ("", "{", '{"city": "Ber', '{"a": 1}}', "[1,", '"', "{}{}", "nul")
+TEXTS = ("a", " plain", "größer 東京", '"finish_reason":"stop"', "data: [DONE]\n\n", "\\", "", '{"usage": {}}')
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What an upstream streams of one choice: its deltas in order, the arguments of its calls, its reason."""
+
+    role: bool = True
+    said: tuple[tuple[str, str], ...] = ()
+    calls: tuple[tuple[str, ...], ...] = ()
+    """The fragments of each call's arguments."""
+    finish: str | None = None
+
+    @property
+    def deltas(self) -> list[dict[str, Any]]:
+        made: list[dict[str, Any]] = [{"role": "assistant", "content": ""}] if self.role else []
+        made += [{name: text} for name, text in self.said]
+        for number, fragments in enumerate(self.calls):
+            opened = {"index": number, "id": f"c{number}", "type": "function"}
+            made.append({"tool_calls": [{**opened, "function": {"name": "f", "arguments": ""}}]})
+            made += [{"tool_calls": [{"index": number, "function": {"arguments": one}}]} for one in fragments]
+        return made
+
+    @property
+    def has_content(self) -> bool:
+        return bool(self.calls) or any(text for name, text in self.said if name == "content")
+
+    @property
+    def reason(self) -> str | None:
+        """The right reason where `[DONE]` comes behind it; None where it was cut."""
+        if self.finish:
+            return "tool_calls" if self.calls and self.finish == "stop" else self.finish
+        if not self.has_content or not all("".join(one) in WHOLE_ARGUMENTS for one in self.calls):
+            return None
+        return "tool_calls" if self.calls else "stop"
+
+
+@dataclass(frozen=True)
+class Case:
+    choices: tuple[Choice, ...]
+    order: tuple[int, ...] = ()
+    """Which choice speaks next; then the rest in turn."""
+    usage: str = "none"
+    has_done: bool = True
+    asks_usage: bool = True
+    piece_bytes: int = 1 << 20
+
+    @property
+    def events(self) -> list[bytes]:
+        waiting = [
+            [*((delta, None) for delta in choice.deltas), *([({}, choice.finish)] if choice.finish is not None else [])]
+            for choice in self.choices
+        ]
+        made = []
+        for index in (*self.order, *(index for index, left in enumerate(waiting) for _ in left)):
+            if index < len(waiting) and waiting[index]:
+                delta, finish = waiting[index].pop(0)
+                more = {"usage": USAGE} if self.usage == "every" else {}
+                made.append(data(chunk(delta, finish, index, **more)))
+        if self.usage != "none":
+            made.append(data(chunk(None, usage=USAGE)))
+        return [*made, DONE] if self.has_done else made
+
+    @property
+    def seen(self) -> list[Choice]:
+        return [choice for choice in self.choices if choice.deltas or choice.finish is not None]
+
+    @property
+    def is_complete(self) -> bool:
+        if not self.has_done:
+            return len(self.seen) == len(self.choices) and all(choice.finish for choice in self.choices)
+        return bool(self.seen) and all(choice.reason for choice in self.seen)
+
+
+class Never(Template):
+    """The slow path: no event is like another."""
+
+    def count(self, run: bytes) -> int:
+        del run
+        return 0
+
+
+def stream_of(case: Case, *, is_slow: bool = False) -> EventStream:
+    repair = Repair(Wishes(include_usage=case.asks_usage), origin())
+    stream = EventStream("chat", LIMIT_BYTES, read_error, choices=len(case.choices), repair=repair)
+    if is_slow:
+        stream._template = repair._template = Never()
+    return stream
+
+
+def played(stream: EventStream, case: Case) -> bytes:
+    body = b"".join(case.events)
+    pieces = [body[at : at + case.piece_bytes] for at in range(0, len(body), case.piece_bytes)]
+    return b"".join(map(stream.feed, pieces)) + stream.finish()
+
+
+def meant(said: list[dict[str, Any]]) -> dict[int, dict[str, Any]]:
+    """By choice: its texts, its calls' arguments, its reasons."""
+    found: dict[int, dict[str, Any]] = {}
+    for one in said:
+        for choice in one["choices"]:
+            told = found.setdefault(choice["index"], {"content": "", "reasoning_content": "", "calls": {}, "ends": []})
+            for name in ("content", "reasoning_content"):
+                told[name] += choice["delta"].get(name) or ""
+            for call in choice["delta"].get("tool_calls") or ():
+                calls = told["calls"]
+                calls[call["index"]] = calls.get(call["index"], "") + (call["function"].get("arguments") or "")
+            told["ends"] += [choice["finish_reason"]] if choice["finish_reason"] else []
+    return found
+
+
+def holds(case: Case) -> bool:
+    """The property, for what the client gets of one stream."""
+    stream, slow = stream_of(case), stream_of(case, is_slow=True)
+    out = played(stream, case)
+    if played(slow, case) != out or (slow.done, slow.is_empty) != (stream.done, stream.is_empty):
+        return False
+    read = client_reads(out)
+    said = [json.loads(one) for one in read if one != "[DONE]"]
+    is_done = read[-1:] == ["[DONE]"]
+    if is_done is not case.is_complete or stream.done is not is_done or (stream.failure is None) is not is_done:
+        return False
+    sent = meant([json.loads(one) for one in client_reads(b"".join(case.events)) if one != "[DONE]"])
+    got = meant(said)
+    for index, choice in enumerate(case.choices):
+        told, given = sent.get(index), got.get(index)
+        if told is None or given is None:
+            if told is not given:
+                return False
+            continue
+        reasons = [choice.reason] if is_done or choice.finish else []
+        if {**told, "ends": reasons} != given:
+            return False
+    if is_done and stream.is_empty is not all(one.reason == "stop" and not one.has_content for one in case.seen):
+        return False
+    return usage_holds(case, said, is_done=is_done) and bytes_hold(case, out, is_done=is_done)
+
+
+def usage_holds(case: Case, said: list[dict[str, Any]], *, is_done: bool) -> bool:
+    beside = sum(1 for one in said if one.get("usage") and one["choices"])
+    alone = sum(1 for one in said if one.get("usage") and not one["choices"])
+    if not case.asks_usage:
+        return alone == 0 and beside <= 1
+    wanted = case.usage != "none"
+    return beside == 0 and (alone == wanted if is_done else alone <= 1)
+
+
+def bytes_hold(case: Case, out: bytes, *, is_done: bool) -> bool:
+    """Where nothing but a reason was added, what the upstream sent keeps its bytes, and ends in `[DONE]` alone."""
+    is_plain = case.usage == "none" and not any(
+        choice.finish == "" or (choice.finish == "stop" and choice.calls) or not (choice.role or not choice.deltas)
+        for choice in case.choices
+    )
+    if not (is_plain and is_done):
+        return True
+    sent = b"".join(case.events).removesuffix(DONE)
+    return out.startswith(sent) and out.endswith(DONE)
+
+
+def cut(text: str) -> st.SearchStrategy[tuple[str, ...]]:
+    """`text` in fragments."""
+    places = st.lists(st.integers(0, len(text)), max_size=4).map(lambda some: [0, *sorted(some), len(text)])
+    return places.map(lambda at: tuple(text[begin:end] for begin, end in pairwise(at)))
+
+
+SAID = st.tuples(st.sampled_from(("content", "content", "reasoning_content")), st.sampled_from(TEXTS))
+CHOICES = st.builds(
+    Choice,
+    role=st.booleans(),
+    said=st.lists(SAID, max_size=6).map(tuple),
+    calls=st.lists(st.sampled_from(WHOLE_ARGUMENTS + CUT_ARGUMENTS).flatmap(cut), max_size=2).map(tuple),
+    finish=st.sampled_from((None, None, "", "stop", "length")),
+)
+CASES = st.builds(
+    Case,
+    choices=st.lists(CHOICES, min_size=1, max_size=3).map(tuple),
+    order=st.lists(st.integers(0, 2), max_size=16).map(tuple),
+    usage=st.sampled_from(("none", "end", "every")),
+    has_done=st.booleans(),
+    asks_usage=st.booleans(),
+    piece_bytes=st.sampled_from((1, 7, 97, 1 << 20)),
+)
+
+THOUGHT, SPOKEN, EMPTY = ("reasoning_content", "hm"), ("content", "a"), ("content", "")
+KEPT = (
+    Case((Choice(said=(SPOKEN,)),)),
+    Case((Choice(said=(SPOKEN,)),), usage="every"),
+    Case((Choice(said=(SPOKEN, SPOKEN), finish="stop"),), usage="every"),
+    Case((Choice(calls=(("{}",),)),)),
+    Case((Choice(calls=(("{", "}"), ("{",))),)),
+    Case((Choice(calls=(("",),)),)),
+    Case((Choice(said=(THOUGHT,)),)),
+    Case((Choice(said=(THOUGHT, EMPTY, SPOKEN)),)),
+    Case((Choice(said=(SPOKEN,)), Choice(role=False, said=(EMPTY, SPOKEN, SPOKEN)))),
+    Case((Choice(said=(SPOKEN,)), Choice())),
+    Case((Choice(),)),
+    Case((Choice(said=(THOUGHT,), finish="stop"),)),
+    Case((Choice(said=(SPOKEN,), finish=""),), has_done=False),
+)
+
+
+@pytest.mark.attack("streams without an end of their own")
+@generated
+@given(CASES)
+def test_no_stream_looks_complete_that_is_not(attack: Attack, case: Case) -> None:
+    attack.cases += 1
+    with attack.on_loop():
+        found = holds(case)
+    attack.check(found, case)
+
+
+@pytest.mark.attack("streams without an end of their own")
+def test_the_kept_streams_hold(attack: Attack) -> None:
+    for case in KEPT:
+        attack.cases += 1
+        attack.check(holds(case), case)
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "weakened"),
+    [
+        (Repair, "end_choices", lambda self: True),
+        (repairs, "is_whole", lambda text: True),
+        (repairs, "has_content", lambda said: True),
+        (repairs, "_may_not_hold", lambda said, delta: True),
+        (UsageRepair, "mend_beside_choices", lambda self, said, is_complete, note: None),
+        (UsageRepair, "take", lambda self: None),
+        (EventStream, "_last_words", lambda self: b""),
+    ],
+)
+def test_a_weakened_relay_is_found_out(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, weakened: Any) -> None:
+    monkeypatch.setattr(owner, name, weakened)
+    assert not all(map(holds, KEPT))
+
+
+@pytest.mark.attack("arguments without an end")
+@pytest.mark.parametrize("calls", [1, 4_000])
+def test_arguments_that_never_end_cost_no_memory(attack: Attack, calls: int) -> None:
+    """Eight times as much as is held of arguments, in one call and in many."""
+    stream = stream_of(Case(()))
+    piece_chars = 8 * MAX_ARGUMENT_BYTES // 4_000
+    with attack.memory(allowed_bytes=2 * MAX_ARGUMENT_BYTES + calls * CALL_STATE_BYTES + (1 << 18)):
+        for number in range(4_000):
+            index = number % calls
+            piece = {"index": index, "id": f"c{index}", "function": {"name": "f", "arguments": "x" * piece_chars}}
+            event = data(chunk({"tool_calls": [piece]}))
+            attack.cases += 1
+            with attack.on_loop():
+                stream.feed(event)
+    attack.check(stream.feed(DONE) == b"" and stream.failure is not None, calls)
+
+
+CALL_STATE_BYTES = 1_024
+"""What `relay.calls` remembers of a call: its id, its name and where it stands."""
+
+
+# --- x-should-retry -----------------------------------------------------------------------------------------------
+
+
+def told(status: int, should_retry: bool | None, after_s: float | None, code: str | None) -> bytes | None:
+    error = UpstreamRefusal("no", upstream="chat", status=status, upstream_code=code, retry_after_s=after_s)
+    error.should_retry = should_retry
+    return dict(error_headers(error)).get(b"x-should-retry")
+
+
+@pytest.mark.attack("x-should-retry of an upstream")
+@generated
+@given(
+    st.integers(400, 599),
+    st.sampled_from((True, False, None)),
+    st.none() | st.floats(0, 1e6),
+    st.sampled_from((None, "insufficient_quota", "context_length_exceeded", "busy")),
+)
+@example(429, False, None, None)
+@example(400, True, None, None)
+@example(503, True, 121.0, None)
+def test_no_repeat_is_asked_for_that_the_upstream_forbids(
+    attack: Attack, status: int, should_retry: bool | None, after_s: float | None, code: str | None
+) -> None:
+    attack.cases += 1
+    said = told(status, should_retry, after_s, code)
+    is_repeated = status in (408, 409, 429) or status >= 500
+    if should_retry is False:
+        attack.check(said == b"false", (status, after_s, code))
+    attack.check(said != b"true" or (should_retry is True and is_repeated), (status, after_s, code))
+    if should_retry is True and is_repeated and (after_s is None or after_s <= 120):
+        attack.check(said == b"true", (status, after_s, code))
