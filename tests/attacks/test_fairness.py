@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gatepass.admission.shares import ADDRESSES, IDLE_S, ConnectionShares, TrustedProxies
+from gatepass.admission.shares import ADDRESSES, AT_ONCE, IDLE_S, ConnectionShares, TrustedProxies
 from gatepass.errors import GatepassError
 from gatepass.live import Concurrency
 from tests.attacks import generated
@@ -300,6 +300,19 @@ def test_an_address_and_all_of_them_keep_to_their_share_after_the_first_second()
     assert len(shares) == 41  # those of the first second, and the new one
     assert shares.connect("other", ip_address("203.0.113.1"), 3 * IDLE_S) == [100, 101]
     assert len(shares) == 40
+
+
+@pytest.mark.attack("a flood that has become idle")
+def test_a_flood_that_has_become_idle_closes_in_parts(attack: Attack) -> None:
+    shares: ConnectionShares[Hashable] = ConnectionShares(4000, 1000, 1)
+    for number in range(4016):
+        shares.connect(number, ip_address("192.0.2.7"), 0.0)
+    for number in range(4016, 4116):
+        attack.cases += 1
+        with attack.on_loop():
+            closing = shares.connect(number, ip_address("192.0.2.7"), 2 * IDLE_S)
+        attack.check(len(closing) <= AT_ONCE + 1, len(closing))
+    assert len(shares) == 1000 // ADDRESSES
 
 
 PROXY, CLIENT = "10.0.0.7", "192.0.2.7"
