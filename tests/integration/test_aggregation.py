@@ -121,7 +121,7 @@ BAD: dict[str, tuple[list[Any], int, str]] = {
 async def test_a_stream_that_is_no_answer_is_an_error_with_its_true_status(case):
     moves, status, code = BAD[case]
     async with Scripted(moves) as upstream:
-        upstreams = {"chat": {"base_url": f"{upstream.url}/v1", "timeouts": {"idle_s": 0.3}}}
+        upstreams = {"chat": {"base_url": f"{upstream.url}/v1", "timeouts": {"idle_s": 1.0}}}
         async with gateway(upstreams=upstreams, models=MODELS, limits={"reply_bytes": 100_000}) as gate:
             answer = await gate.ask(HELLO).answer()
     assert (answer.status, answer.error["code"]) == (status, code)

@@ -347,7 +347,7 @@ async def test_a_target_that_refused_the_token_got_the_request_too():
     refuses = [Send(reply({"error": {"message": "token expired"}}, 401))]
     minted = [Send(reply({"access_token": "first-token", "expires_in": 300}))]
     async with Scripted(minted, [Rst()]) as issuer, Scripted(refuses) as first, Scripted([GOOD]) as second:
-        login = {"type": "http_json", "url": issuer.url, "timeout_s": 0.3}
+        login = {"type": "http_json", "url": issuer.url, "timeout_s": 2}
         blocks = two({"base_url": first.url, "credential": "corp"}, second, credentials={"corp": login})
         async with gateway(**blocks) as gate:
             answer = await gate.ask().answer()

@@ -220,7 +220,7 @@ async def test_without_keys_whatever_key_is_sent_is_ignored(unlocked):
 # --- how much -----------------------------------------------------------------------------------------------------
 
 BODY_BYTES = 5_000
-RECEIVE_S = 0.4
+RECEIVE_S = 1.0
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -315,11 +315,11 @@ async def test_what_comes_behind_a_request_never_gets_into_its_response(case):
     go = asyncio.Event()
     rest = Send(b"".join(map(chunk, EVENTS[1:])) + b"0\r\n\r\n")
     dialogue = [*begin_stream(), Send(chunk(EVENTS[0])), Wait(go), rest]
-    async with Scripted(dialogue) as upstream, gateway(upstream=upstream.url, limits={"receive_s": 0.2}) as gate:
+    async with Scripted(dialogue) as upstream, gateway(upstream=upstream.url, limits={"receive_s": RECEIVE_S}) as gate:
         whole = request(json.dumps({**HELLO, "stream": True}).encode(), [("connection", "keep-alive")])
         hearing = asyncio.create_task(spoken(gate.port, whole, BEHIND[case]))
         await upstream.requested()
-        await asyncio.sleep(0.4)  # until the second head's bound has passed: receive_s is real time here
+        await asyncio.sleep(RECEIVE_S + 0.3)  # until the second head's bound has passed: receive_s is real time here
         go.set()
         response = await hearing
     body = response.partition(b"\r\n\r\n")[2]

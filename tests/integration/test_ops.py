@@ -116,7 +116,7 @@ async def test_metrics_want_a_key_where_there_are_keys():
 
 async def test_metrics_count_what_happened():
     """A plain answer after a renewed token, a stream, a silence, a refusal of the upstream, an unknown path."""
-    silence = {"first_byte_s": 0.2}
+    silence = {"first_byte_s": 1.0}
     dialogues: list[Dialogue] = [
         [Send(reply({"error": {"message": "expired"}}, 401))],
         GOOD,
