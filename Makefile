@@ -10,7 +10,8 @@ PYTHONS ?= python3.11 python3.12 python3.13 python3.14
 CORES  := $(shell nproc)
 JOBS   ?= $(shell expr 2 \* $(CORES))
 # Large bodies go back to the system when they are freed, so that one test's memory does not count for the next.
-PYTEST := MALLOC_MMAP_THRESHOLD_=1048576 MALLOC_TRIM_THRESHOLD_=1048576 $(BIN)/pytest --dist loadfile
+FREEING := MALLOC_MMAP_THRESHOLD_=1048576 MALLOC_TRIM_THRESHOLD_=1048576
+PYTEST := $(FREEING) $(BIN)/pytest --dist loadfile
 # pytest keeps the test modules compiled: to rewrite their assertions takes each process 7 seconds otherwise.
 unexport PYTHONDONTWRITEBYTECODE
 UV     := $(shell command -v uv 2>/dev/null)
@@ -114,7 +115,7 @@ pythons: ## The unit tier on every Python of PYTHONS that is here
 	  command -v $$python >/dev/null || { echo "$$python: not here"; continue; }; \
 	  $$python -m venv .venv-$$python && .venv-$$python/bin/pip install -q --require-hashes -r requirements/dev.txt \
 	  && .venv-$$python/bin/pip install -q --no-deps --no-build-isolation -e . \
-	  && .venv-$$python/bin/python -m pytest -q -n $(CORES) --dist loadfile -p no:cacheprovider tests/unit || exit 1; \
+	  && $(FREEING) .venv-$$python/bin/python -m pytest -q -n $(CORES) --dist loadfile -p no:cacheprovider tests/unit || exit 1; \
 	done
 
 lock: ## Write the hash-locked requirement lists anew (needs uv)
