@@ -17,6 +17,7 @@
     │   ├── InvalidRequest          400 invalid_request
     │   ├── InvalidImage            400 invalid_image
     │   ├── BodyTooLarge            413 body_too_large
+    │   ├── BodyTooComplex          413 body_too_complex
     │   ├── UnsupportedEncoding     415 unsupported_encoding
     │   ├── UnsupportedMediaType    415 unsupported_media_type
     │   ├── HeadTooLarge            431 head_too_large
@@ -156,6 +157,10 @@ class InvalidImage(CallerError):
 
 class BodyTooLarge(CallerError):
     code, status = "body_too_large", 413
+
+
+class BodyTooComplex(CallerError):
+    code, status = "body_too_complex", 413
 
 
 class UnsupportedEncoding(CallerError):

@@ -20,6 +20,7 @@ from gatepass.errors import (
     UnknownPath,
     UnsupportedMediaType,
 )
+from gatepass.surface import large_body
 from gatepass.surface.decode import decode, without_body
 from gatepass.surface.form_data import boundary_of
 from gatepass.surface.headers import check_encoding
@@ -62,6 +63,14 @@ def _nowhere(context: RequestContext, in_path: str | None) -> UnknownPath:
     base_path = inbound.mounted_at + context.gate.config.server.base_path
     profile = in_path if in_path in context.gate.profiles else None
     return nothing_at(inbound.mounted_at + inbound.path, base_path, base_url(inbound.headers, base_path, profile))
+
+
+async def scanned(context: RequestContext, operation: Operation, body: bytes) -> bytes:
+    """`body` itself, or with what is found in it where it is large JSON. Raises InvalidJson and BodyTooComplex."""
+    if operation.surface is Surface.RAW and operation.method != "POST":
+        return body
+    permit_operation(context.caller, operation)
+    return await large_body.scanned(body, counts_inputs=operation.surface is Surface.EMBEDDINGS)
 
 
 def decoded(context: RequestContext, found: Match, body: bytes) -> Call:

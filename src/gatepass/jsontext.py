@@ -40,7 +40,7 @@ PART_BYTES, MOST_PART_BYTES = 256, 4096
 NAME_BYTES = 128
 """More than any name that is looked for takes, each letter of it as an escape of six."""
 
-MOST_STEPS = 1_000_000
+MOST_STEPS = 120_000
 MEMBER_STEPS = 6
 ELEMENT_STEPS = 3
 """What a step of each kind costs, in steps over one string or bracket (0.25 µs)."""
@@ -54,6 +54,30 @@ class Member:
     start: int
     value: int
     end: int
+
+
+class ScannedBody(bytes):
+    """A large body that was read in slices (surface/large_body.py), with what a search of it would find.
+
+    `names`: the names of members at any depth in one text, each once and in quotes, except those in escapes.
+    `ends`: where large values end, by where they begin. `inputs`: as `asked.count_of`, if it was asked for.
+    """
+
+    start: int
+    members: list[Member]
+    ends: dict[int, int]
+    names: bytes
+    may_spell: bool
+    inputs: int | None
+
+    @classmethod
+    def made(
+        cls, body: bytes, members: list[Member], ends: dict[int, int], names: bytes, *, may_spell: bool
+    ) -> ScannedBody:
+        made = cls(body)
+        made.start, made.members, made.ends = body.index(b"{"), members, ends
+        made.names, made.may_spell, made.inputs = names, may_spell, None
+        return made
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +104,9 @@ class Walk:
     def members(self, at: int = 0) -> Iterator[Member]:
         """The members, duplicates included, of the object that begins at or after `at`, in order."""
         text = self.text
+        if type(text) is ScannedBody and at <= text.start:
+            yield from text.members
+            return
         at = _skip(_GAP, text, _skip(_GAP, text, at) + 1)
         while text[at] == _QUOTE:
             self._pay(MEMBER_STEPS)
@@ -101,11 +128,14 @@ class Walk:
 
     def value_end(self, at: int) -> int:
         """The end of the value that begins at `at`. Long strings are hopped over, not read."""
-        first = self.text[at]
+        text = self.text
+        first = text[at]
+        if type(text) is ScannedBody and (end := text.ends.get(at)) is not None:
+            return end
         if first == _QUOTE:
-            return _string_end(self.text, at)
+            return _string_end(text, at)
         if first not in _OPENERS:
-            return _skip(_SCALAR, self.text, at)
+            return _skip(_SCALAR, text, at)
         return self._container_end(at)
 
     def _container_end(self, at: int) -> int:
@@ -152,7 +182,7 @@ def at_most_once(text: bytes, names: Sequence[bytes]) -> bool:
     for name in names:
         if text.count(name) > 1:
             return False
-    return not _may_spell(text)
+    return not may_spell(text)
 
 
 def is_plain(text: bytes, once: Sequence[bytes], never: Sequence[bytes]) -> bool:
@@ -167,7 +197,7 @@ def is_plain(text: bytes, once: Sequence[bytes], never: Sequence[bytes]) -> bool
     for name in never:
         if lowered.find(name) >= 0:
             return False
-    return not (_may_spell(lowered) if lowered.isascii() else _may_fold(lowered))
+    return not (may_spell(lowered) if lowered.isascii() else _may_fold(lowered))
 
 
 def folded(name: str) -> str:
@@ -183,13 +213,17 @@ def any_of(*names: str) -> re.Pattern[bytes]:
 def may_name(text: bytes, names: re.Pattern[bytes]) -> bool:
     """False only where no member of any object in `text` has one of `names`. One pass takes half as long as four
     searches (CPython 3.11)."""
+    if type(text) is ScannedBody:
+        return text.may_spell or names.search(text.names) is not None
     if len(text) > SMALL_BYTES:
         text = _thinned(text)
-    return names.search(text) is not None or _may_spell(text)
+    return names.search(text) is not None or may_spell(text)
 
 
 def may_name_in_any_case(text: bytes, names: re.Pattern[bytes]) -> bool:
     """As `may_name` for readers without regard to case; `names` are in lower case."""
+    if type(text) is ScannedBody:
+        return text.may_spell or names.search(text.names.lower()) is not None or _may_fold(text.names)
     lowered = _in_lower_case(text)
     return names.search(lowered) is not None or _may_fold(lowered)
 
@@ -200,6 +234,9 @@ def value_span(text: bytes, quoted: bytes) -> tuple[int, int]:
 
     Where several have the name the last one counts, as it does for every parser we met.
     """
+    if type(text) is ScannedBody:
+        name = string(quoted)
+        return next((member.value, member.end) for member in reversed(text.members) if member.name == name)
     at = text.find(quoted, 0, SMALL_BYTES)  # near the beginning or the end: all between may be large
     if at < 0 and len(text) > SMALL_BYTES:
         at = text.find(quoted, len(text) - SMALL_BYTES)
@@ -305,11 +342,11 @@ def _parts(text: bytes) -> list[memoryview]:
     return kept
 
 
-def _may_spell(text: bytes | bytearray) -> bool:
+def may_spell(text: bytes | bytearray) -> bool:
     """Whether a name may stand in `text` in escapes."""
     return _BACKSLASH in text and text.find(b"\\u") >= 0 and _ESCAPED_LETTER.search(text) is not None
 
 
 def _may_fold(text: bytes | bytearray) -> bool:
     """Whether a name may stand in `text` in escapes, or with a letter that folds into one of ASCII."""
-    return _may_spell(text) or any(text.find(letter) >= 0 for letter in _FOLDED_BYTES)
+    return may_spell(text) or any(text.find(letter) >= 0 for letter in _FOLDED_BYTES)

@@ -1,8 +1,9 @@
-"""Hostile requests: heads, framing, trailer fields."""
+"""Hostile requests: heads, framing, trailer fields, JSON bodies."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import dataclass
 
 import pytest
@@ -13,11 +14,17 @@ from gatepass.api import reader as reader_module
 from gatepass.api.head import HEAD_BYTES, HEADER_FIELDS
 from gatepass.api.reader import Reader
 from gatepass.api.turn import COALESCED_BYTES, Turn
-from gatepass.errors import GatepassError
+from gatepass.errors import BodyTooComplex, GatepassError
+from gatepass.jsontext import Walk
+from gatepass.surface import large_body
+from gatepass.surface.document import MAX_DEPTH, Document
+from gatepass.surface.large_body import LARGE_BYTES, LARGEST_FRAGMENT_BYTES, MOST_VALUES, Scan
 from tests.attacks import generated
 from tests.attacks.conftest import Attack
+from tests.integration.answers import COMPLETION
 from tests.integration.gateway import gateway
-from tests.integration.raw import spoken, status_of
+from tests.integration.raw import request, spoken, status_of
+from tests.integration.scripted import Scripted, Send, reply
 from tests.unit.api.desk import Desk
 from tests.unit.api.visitor import asked
 
@@ -247,3 +254,128 @@ def test_a_body_that_keeps_an_object_for_each_chunk_is_found(monkeypatch: pytest
     raw = chunks.raw
     with pytest.raises(AssertionError, match="by the formula"), row.memory(chunks.allowed_bytes()):
         asyncio.run(whole_body(raw, READ_BYTES))
+
+
+# JSON bodies
+
+MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class Json:
+    """A body that repeats `unit` in the member `name` until it has `size_bytes`."""
+
+    name: str
+    unit: str
+    size_bytes: int
+    opening: str = "["
+
+    @property
+    def raw(self) -> bytes:
+        unit = self.unit.encode()
+        closing = {"[": b"]", "{": b"}", '"': b'"', "": b""}[self.opening]
+        comma = b"" if self.opening in ('"', "") else b","
+        units = comma.join([unit] * (self.size_bytes // (len(unit) + len(comma))))
+        return b'{"model":"m","%b":%b%b%b}' % (self.name.encode(), self.opening.encode(), units, closing)
+
+    def allowed_bytes(self) -> int:
+        """The documented formula: a copy of the body, three copies of a fragment, and what is kept of the values."""
+        values = min(MOST_VALUES, self.size_bytes // 1024 * MAX_DEPTH)
+        return self.size_bytes + 3 * LARGEST_FRAGMENT_BYTES + 160 * values + MIB
+
+
+def deep(depth: int) -> str:
+    return "[" * depth + "]" * depth
+
+
+json_bodies = st.builds(
+    Json,
+    st.sampled_from(["messages", "input", "x"]),
+    st.one_of(
+        st.sampled_from(["1", "-0.5e1", "[]", "{}", '""', '{"a":1}', '["a",{"b":[1]}]', '"\\n"', "  1  ", "null"]),
+        st.integers(1, 60).map(deep),
+        st.text(st.characters(codec="utf-8", exclude_characters='"\\', min_codepoint=32), max_size=3000).map(
+            '"{}"'.format
+        ),
+        st.sampled_from(['{"role":"user","content":"hi"}', '"\\u4e2d\\n\\""']),
+    ),
+    st.integers(LARGE_BYTES, 3 * LARGE_BYTES // 2),
+)
+
+
+def slices(body: bytes) -> tuple[float, str]:
+    """How long the longest slice took, with what reads its result, and the code of the error."""
+    longest_s, began_s, code = 0.0, time.thread_time(), ""
+    scan = Scan(body)
+    try:
+        for _ in scan.run(counts_inputs=True):
+            now_s = time.thread_time()
+            longest_s, began_s = max(longest_s, now_s - began_s), now_s
+        found = scan.result()
+        Document.read(found)
+        list(Walk(found).members())
+    except GatepassError as error:
+        code = error.code
+    return max(longest_s, time.thread_time() - began_s), code
+
+
+@pytest.mark.attack("JSON bodies: structure")
+@generated
+@given(json_bodies)
+@example(Json("x", "[]", 2 * MIB))
+@example(Json("x", deep(60), 2 * MIB))
+@example(Json("input", "1", 2 * MIB))
+@example(Json("messages", '{"role":"user","content":"hi"}', 2 * MIB))
+@example(Json("x", '"a":""', 2 * MIB, "{"))
+@example(Json("x", '\\"', 2 * MIB, '"'))
+@example(Json("x", "\\u0041", 2 * MIB, '"'))
+@example(Json("x", "1", 2 * MIB, ""))
+@example(Json("x", "é", 2 * MIB, '"'))
+def test_a_large_body_is_read_in_slices(attack: Attack, body: Json) -> None:
+    raw = body.raw
+    attack.cases += 1
+    longest_s, code = slices(raw)
+    attack.loop_s = max(attack.loop_s, longest_s)
+    attack.check(code in ("", "body_too_complex"), (body.name, body.unit[:20], code))
+
+
+@pytest.mark.attack("JSON bodies: structure")
+@pytest.mark.parametrize("unit", ["[]", "1", '"\\n"', '{"a":1}', deep(60), '"%s"' % ("\\n" * 600)])
+def test_a_large_body_takes_memory_by_its_formula(attack: Attack, unit: str) -> None:
+    body = Json("messages", unit, LARGE_BYTES)
+    raw = body.raw
+    attack.cases += 1
+    with attack.memory(body.allowed_bytes()):
+        slices(raw)
+
+
+def test_a_body_that_is_read_at_once_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(large_body, "WINDOW_BYTES", 1 << 40)
+    assert slices(Json("x", deep(60), 2 * MIB).raw)[0] > 0.1
+
+
+@pytest.mark.attack("JSON bodies: a server")
+async def test_a_server_goes_on_while_it_reads_large_bodies(attack: Attack) -> None:
+    bodies = [
+        (Json("x", deep(60), 2 * MIB).raw, 413),
+        (Json("input", "1", 2 * MIB).raw, 413),
+        (Json("x", "[]", 2 * MIB).raw[:-1], 413),
+        (Json("x", '\\"', 2 * MIB, '"').raw, 200),
+        (Json("messages", '{"role":"user","content":"Hello, \\"world\\".\\n"}', 12 * MIB).raw, 200),
+    ]
+    async with Scripted([Send(reply(COMPLETION))] * 2) as upstream, gateway(upstream=upstream.url) as served:
+        for raw, status in bodies:
+            attack.cases += 1
+            async with attack.on_this_loop():
+                answer = await spoken(served.port, *pieces_of(request(raw)))
+            attack.check(status_of(answer) == status, (raw[:40], answer[:300]))
+        sent = [received.body for received in upstream.received]
+    assert sent == [raw for raw, status in bodies if status == 200]
+
+
+def pieces_of(raw: bytes) -> list[bytes]:
+    return [raw[at : at + READ_BYTES] for at in range(0, len(raw), READ_BYTES)]
+
+
+def test_more_values_than_a_rule_may_build_are_refused() -> None:
+    assert slices(Json("input", "1", 2 * MOST_VALUES + 2).raw)[1] == BodyTooComplex.code

@@ -13,7 +13,7 @@ import msgspec
 
 from gatepass.asked import Asked, count_of
 from gatepass.errors import InvalidJson, InvalidRequest
-from gatepass.jsontext import Member, Walk, folded, is_plain
+from gatepass.jsontext import Member, ScannedBody, Walk, folded, is_plain
 
 _WINDOW = re.compile(rb".{1,262144}+\\*+[^\\]?+", re.DOTALL)
 """256 KiB and whatever it takes not to end inside an escape."""
@@ -94,7 +94,7 @@ _NAMES = tuple(
 """Which of them a body holds and which it does not, by the sum of 1 << index of the absent ones."""
 _UNSET = msgspec.UNSET
 _AT_BYTE = re.compile(r" \(byte (\d+)\)\Z")
-_HALF_PAIR = ("unexpected end of hex escape", "invalid utf-16 surrogate pair")
+HALF_PAIR = ("unexpected end of hex escape", "invalid utf-16 surrogate pair")
 """How msgspec puts it; within six bytes of the end it speaks of truncated data instead."""
 _HALF_PAIR_AT_END = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}[^\\]{0,16}\}[ \t\r\n]*\Z")
 _KINDS = {b"[": "an array", b'"': "a string", b"t": "true", b"f": "false", b"n": "null"}
@@ -116,11 +116,13 @@ class Document(msgspec.Struct, frozen=True, gc=False):
         Raises InvalidJson for what is no JSON object in UTF-8, or nested deeper than 64, and
         InvalidRequest where a member of ROUTING stands twice, in another case, or is spelled with escapes.
         """
+        if type(body) is ScannedBody:
+            return cls._of_scanned(body)
         if not body.isascii():
             _check_utf8(body)
-        top, asked = _of_inputs(body) if asks_vectors else (_top_level(body), None)
+        top, asked = _of_inputs(body) if asks_vectors else (top_level(body), None)
         if is_deeper(body, MAX_DEPTH):
-            raise _too_deep()
+            raise too_deep()
         model, stream, n = top.model, top.stream, top.n
         if not is_plain(body, *_NAMES[(model is _UNSET) + 2 * (stream is _UNSET) + 4 * (n is _UNSET)]):
             _check_routing_names(body)
@@ -131,6 +133,17 @@ class Document(msgspec.Struct, frozen=True, gc=False):
             None if n is msgspec.UNSET else bytes(n),
             asked,
         )
+
+    @classmethod
+    def _of_scanned(cls, body: ScannedBody) -> Self:
+        _check_routing_names(body)
+        spans = {member.name: slice(member.value, member.end) for member in body.members}
+        found = {name: body[spans[name]] for name in (*ROUTING, "encoding_format", "dimensions") if name in spans}
+        asked = None
+        if body.inputs is not None:
+            encoding, dimensions = (msgspec.Raw(found.get(name, b"")) for name in ("encoding_format", "dimensions"))
+            asked = Asked.told(body.inputs, encoding, dimensions)
+        return cls(body, found.get("model"), found.get("stream"), found.get("n"), asked)
 
 
 def _check_utf8(body: bytes) -> None:
@@ -144,38 +157,38 @@ def _check_utf8(body: bytes) -> None:
         raise InvalidJson(f"The body is not UTF-8 text: {error.reason} at byte {at + error.start}.") from None
 
 
-def _top_level(body: bytes) -> _Top:
+def top_level(body: bytes) -> _Top:
     try:
         return _TOP.decode(body)
     except msgspec.ValidationError:
         kind = _KINDS.get(body.lstrip()[:1], "a number")
         raise InvalidJson(f"The body is {kind} where a JSON object was expected.") from None
     except msgspec.DecodeError as error:
-        raise InvalidJson(_complaint(body, str(error))) from None
+        raise InvalidJson(complaint(body, str(error))) from None
     except RecursionError:
-        raise _too_deep() from None
+        raise too_deep() from None
 
 
 def _of_inputs(body: bytes) -> tuple[_Top, Asked | None]:
     """What it asks for comes along where that is a list of texts, as most are; else a second pass tells, if there is an
     answer (see `Call.wishes`)."""
     if len(body) > LISTED_BYTES or _TEXTS.search(body, 0, BEGINNING_BYTES) is None:
-        return _top_level(body), None
+        return top_level(body), None
     try:
         top = _TOP_OF_INPUTS.decode(body)
     except (msgspec.DecodeError, RecursionError):  # `input` stands twice, or this is no request at all
-        return _top_level(body), None
+        return top_level(body), None
     return top, Asked.told(count_of(top.input), top.encoding_format, top.dimensions)
 
 
-def _complaint(body: bytes, said: str) -> str:
+def complaint(body: bytes, said: str) -> str:
     if not body or body.isspace():
         return "The body is empty where a JSON object was expected."
     if body.startswith(codecs.BOM_UTF8):
         return "The body begins with a byte order mark: send the JSON without it (RFC 8259 section 8.1)."
     reason = _AT_BYTE.sub("", said).removeprefix("JSON is malformed: ")
     place = _AT_BYTE.search(said)
-    if reason in _HALF_PAIR or _HALF_PAIR_AT_END.search(body[-32:]) is not None:
+    if reason in HALF_PAIR or _HALF_PAIR_AT_END.search(body[-32:]) is not None:
         where = place[1] if place is not None else len(body)
         return (
             f"The body holds half of a surrogate pair (\\ud800 to \\udfff alone) before byte {where}: "
@@ -186,7 +199,7 @@ def _complaint(body: bytes, said: str) -> str:
     return f"The body is not JSON: {reason.replace('object keys', 'member names')} at byte {place[1]}."
 
 
-def _too_deep() -> InvalidJson:
+def too_deep() -> InvalidJson:
     return InvalidJson(f"The body is nested deeper than {MAX_DEPTH} levels.")
 
 
