@@ -10,7 +10,9 @@ from hashlib import sha256
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
+from gatepass.config.access import FIXED_KEYS, AccessKey
 from gatepass.heartbeat import HOLD_S, STREAM_HOLD_S
 from gatepass.surface.operations import OPERATIONS
 from tests.integration.answers import delta
@@ -228,6 +230,29 @@ async def test_cline_finds_a_choice_in_every_chunk_and_the_usage_once(way):
     ]
     if way == "emulate":  # that of a stream is found behind the head
         assert answer.headers["x-gatepass-adapted"] == "stream=synth, repair=empty-choice"
+
+
+def fixed(key: str, **more: Any) -> dict[str, Any]:
+    return {"name": key, "hash": f"sha256:{sha256(key.encode()).hexdigest()}", "profile": "ragflow", **more}
+
+
+@pytest.mark.parametrize("key", FIXED_KEYS)
+async def test_a_key_that_everybody_knows_opens_one_model(key):
+    answer = [Send(whole({"role": "assistant", "content": "a"}))]
+    keys = {"keys": [fixed(key, models=["m"])]}
+    async with Scripted(answer=lambda _: answer) as upstream, gateway(upstream=upstream.url, access=keys) as gate:
+        head = {**JSON, "authorization": f"Bearer {key}"}
+        assert (await gate.ask(headers=head).answer()).status == 200
+        refused = await gate.ask({**HELLO, "model": "other"}, headers=head).answer()
+        assert (refused.status, refused.error["code"]) == (403, "model_not_allowed")
+
+
+@pytest.mark.parametrize("models", [None, [], ["*"], ["m", "**"]])
+def test_a_key_that_everybody_knows_is_refused_without_models(models):
+    limited = {} if models is None else {"models": models}
+    with pytest.raises(ValidationError, match="that everybody knows"):
+        AccessKey.model_validate(fixed("lm-studio", **limited))
+    assert AccessKey.model_validate(fixed("nobody-knows-it", **limited)).models == models
 
 
 @pytest.mark.parametrize("presented", [KEYS["ragflow"], KEYS["dify"]])

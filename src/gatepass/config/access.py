@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from typing import Annotated, Any
 
 from pydantic import Field, field_validator, model_validator
@@ -13,6 +14,12 @@ from gatepass.config.references import Reference
 def keys_in(text: str) -> tuple[str, ...]:
     """The keys in the text of `access.keys[].key`: one, or several with white space between them."""
     return tuple(text.split())
+
+
+FIXED_KEYS = ("empty", "lm-studio", "x")
+"""Keys that RAGFlow's classes LocalAI and LM-Studio send whatever is configured (rag/llm/chat_model.py), and older
+versions where the field was left empty: everybody knows them."""
+_FIXED_HASHES = frozenset(f"sha256:{sha256(key.encode()).hexdigest()}" for key in FIXED_KEYS)
 
 
 class AccessKey(Block):
@@ -40,6 +47,9 @@ class AccessKey(Block):
     def _one_form(self) -> AccessKey:
         if (self.hash is None) == (self.key is None):
             raise ValueError("expects either hash or key")
+        if self.hash in _FIXED_HASHES and (not self.models or any(set(model) <= {"*"} for model in self.models)):
+            fixed = ", ".join(FIXED_KEYS)
+            raise ValueError(f"is the hash of a key that everybody knows ({fixed}): limit it by models to one model")
         return self
 
 
