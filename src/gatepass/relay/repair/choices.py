@@ -125,18 +125,22 @@ class Arguments:
 
     def add(self, choice: int, call: int, piece: str) -> None:
         """Hold the next piece of a call's arguments; the first one may be empty."""
-        if self._left_bytes < 0:
+        left_bytes = self._left_bytes
+        if left_bytes < 0:
             return
-        calls = self._held.setdefault(choice, {})
-        if call not in calls:
-            calls[call] = bytearray()
-            self._left_bytes -= CALL_BYTES
+        calls = self._held.get(choice)
+        if calls is None:
+            calls = self._held[choice] = {}
+        held = calls.get(call)
+        if held is None:
+            held = calls[call] = bytearray()
+            left_bytes -= CALL_BYTES
         data = piece.encode("utf-8", "surrogatepass")
-        self._left_bytes -= len(data)
-        if self._left_bytes < 0:
+        self._left_bytes = left_bytes = left_bytes - len(data)
+        if left_bytes < 0:
             self._held.clear()
         else:
-            calls[call] += data
+            held += data
 
     def are_whole(self, choice: int) -> bool:
         """Whether each call of the choice has arguments that are whole JSON."""
@@ -481,11 +485,13 @@ class ChoiceRepair:
             self._tools = self._tools or ToolRepair(self._origin, self._arguments, self._index)
             self._tools.mend(calls, note)
         function = delta.get("function_call")
-        if isinstance(function, dict) and function:
+        if not function:
+            return is_plain
+        if isinstance(function, dict):
             self._has_function = True
             arguments = function.get("arguments")
             self._arguments.add(self._index, _FUNCTION, arguments if isinstance(arguments, str) else "")
-        return is_plain and not function
+        return False
 
     def _mend_role(self, delta: Object, note: Note) -> bool:
         """openai-python's helper joins the roles of all deltas to `assistantassistant…`."""
