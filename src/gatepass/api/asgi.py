@@ -8,12 +8,12 @@ never reaches the `finally` blocks of the request.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from starlette.types import Message, Receive, Scope, Send
 
-from gatepass.api.refusal import slow_body
+from gatepass.api.refusal import slow_body, slow_upload
 from gatepass.api.turn import AHEAD_BYTES, BODILESS, Fields, add_piece, announced_bytes, joined, too_large
 from gatepass.call import Headers
 from gatepass.errors import ClientGone
@@ -72,6 +72,7 @@ class AsgiClient:
         self._pieces: list[bytes | bytearray] = []
         self._size_bytes = self._taken_bytes = 0
         self._ahead_bytes = 0
+        self._waited_s = 0.0
         self._is_whole = False
         self._arrived = asyncio.Event()
         self._taken = asyncio.Event()
@@ -118,7 +119,9 @@ class AsgiClient:
         if announced_bytes(self.headers) > limit_bytes:
             raise too_large(limit_bytes)
         self._read(limit_bytes)
-        await self._within_receive_s(self._until(lambda: self._is_whole or self._size_bytes > limit_bytes))
+        bound_s = self._limits.receive_s
+        arrival = self._until(lambda: self._is_whole or self._size_bytes > limit_bytes)
+        await timeout(self._clock, bound_s, arrival, slow_body(bound_s))
         if self._size_bytes > limit_bytes:
             raise too_large(limit_bytes)
         if not self._is_whole:
@@ -129,7 +132,12 @@ class AsgiClient:
         if self._receiver is None and announced_bytes(self.headers) > limit_bytes:
             raise too_large(limit_bytes, "limits.upload_bytes")
         self._read(AHEAD_BYTES)
-        await self._within_receive_s(self._until(lambda: self._is_whole or bool(self._pieces)))
+        limits, began_s = self._limits, self._clock.now()
+        ahead_s = self._size_bytes / limits.upload_bytes_per_s - self._waited_s
+        bound_s = max(0.0, limits.receive_s + min(0.0, ahead_s))
+        arrival = self._until(lambda: self._is_whole or bool(self._pieces))
+        await timeout(self._clock, bound_s, arrival, slow_upload(limits))
+        self._waited_s += self._clock.now() - began_s
         if self._size_bytes > limit_bytes:
             raise too_large(limit_bytes, "limits.upload_bytes")
         if not self._pieces and not self._is_whole:
@@ -204,10 +212,6 @@ class AsgiClient:
     async def _until(self, has_come: Callable[[], bool]) -> None:
         while not (has_come() or self.is_gone):
             await _next(self._arrived)
-
-    async def _within_receive_s(self, arrival: Awaitable[None]) -> None:
-        bound_s = self._limits.receive_s
-        await timeout(self._clock, bound_s, arrival, slow_body(bound_s))
 
     def _take(self) -> bytes:
         pieces, self._pieces = self._pieces, []

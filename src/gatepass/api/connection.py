@@ -19,7 +19,7 @@ from uvicorn.server import ServerState
 from gatepass.api.patience import BODY_GRACE_S, LINGER_S, Awaited, Patience
 from gatepass.api.reader import Reader
 from gatepass.api.reception import Reception
-from gatepass.api.refusal import evicted, given_up, response, slow_body, slow_head
+from gatepass.api.refusal import evicted, given_up, response, slow_body, slow_head, slow_upload
 from gatepass.api.turn import Turn, header_lines
 from gatepass.errors import GatepassError
 from gatepass.transport.deadline import Deadline
@@ -33,7 +33,7 @@ class ClientConnection(asyncio.Protocol):
     __slots__ = (
         *("is_full", "_date", "_dated", "_held", "_is_deaf", "_limits", "_lingers_till_s", "_loop"),
         *("_patience", "_queue", "_reader", "_reading_paused", "_reception", "_room", "_serve", "_serving", "_shares"),
-        *("_stall", "_state", "_transport"),
+        *("_stall", "_state", "_transport", "_until_s"),
     )
 
     def __init__(
@@ -52,7 +52,11 @@ class ClientConnection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, None)
         self._reader = Reader(self)
         deadline = Deadline(self._loop, self._late)
-        self._patience = Patience(deadline, reception.limits.receive_s, reception.keep_alive_s)
+        self._patience = Patience(
+            deadline, self._limits.receive_s, reception.keep_alive_s, self._limits.upload_bytes_per_s
+        )
+        self._until_s = self._loop.time() + reception.keep_alive_s
+        """How long the connection is kept for a client that never authenticates: each request would renew it."""
         self._serving: Turn | None = None
         self._queue: deque[Turn] = deque()
         self._is_deaf = self._reading_paused = False
@@ -142,7 +146,10 @@ class ClientConnection(asyncio.Protocol):
         """Have `turn` served, behind those that came before it."""
         if self._serving is None:
             self._serving = turn
-            self._shares.begin(self, self._loop.time())
+            now_s = self._loop.time()
+            self._shares.begin(self, now_s)
+            if now_s > self._until_s and not self._shares.knows(self):
+                turn.persists = False
             turn.task = self._loop.create_task(self._attend(turn))
             self._state.tasks.add(turn.task)
         else:
@@ -204,6 +211,7 @@ class ClientConnection(asyncio.Protocol):
             await self._room
 
     def authenticated(self, caller: str) -> None:
+        self._patience.keep_alive_s = self._reception.keep_alive_s
         for connection in self._shares.authenticate(self, caller):
             connection.evict()
 
@@ -228,7 +236,9 @@ class ClientConnection(asyncio.Protocol):
             self._shares.end(self, delivered=not self.is_full)
         else:
             address = self._reception.proxies.of_request(turn.peer, turn.headers)
-            self._shares.end_unauthenticated(self, address, self._loop.time())
+            now_s = self._loop.time()
+            self._shares.end_unauthenticated(self, address, now_s)
+            self._patience.keep_alive_s = max(LINGER_S, self._until_s - now_s)
 
     # one turn after the other
 
@@ -271,7 +281,8 @@ class ClientConnection(asyncio.Protocol):
             if receiving is not self._serving and self._serving is not None:
                 self._patience.bound(self._reader, self._serving)  # it waits behind another one, unread
                 return
-            receiving.fail(slow_body(self._limits.receive_s))
+            is_form = receiving.is_passed_on
+            receiving.fail(slow_upload(self._limits) if is_form else slow_body(self._limits.receive_s))
             self._patience.expect(Awaited.REST, BODY_GRACE_S)
         elif awaited is Awaited.NEXT:
             self._close()

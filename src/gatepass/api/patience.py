@@ -32,18 +32,20 @@ class Awaited(StrEnum):
 class Patience:
     """One deadline, for one thing at a time; for none while a whole request is served."""
 
-    __slots__ = ("_awaited", "_deadline", "_keep_alive_s", "_receive_s")
+    __slots__ = ("_awaited", "_deadline", "_receive_s", "_upload_bytes_per_s", "keep_alive_s")
 
-    def __init__(self, deadline: Deadline, receive_s: float, keep_alive_s: float) -> None:
+    def __init__(self, deadline: Deadline, receive_s: float, keep_alive_s: float, upload_bytes_per_s: int) -> None:
         self._deadline = deadline
         self._receive_s = receive_s
-        self._keep_alive_s = keep_alive_s
+        self._upload_bytes_per_s = upload_bytes_per_s
+        self.keep_alive_s = keep_alive_s
         self._awaited: Awaited | None = None
 
     def bound(self, reader: Reader, serving: Turn | None) -> None:
         """A deadline for what is awaited next; it stays where it is while that is the same.
 
-        A whole body has one. Of a body that is passed on each piece has its own, where the next one is wanted.
+        A whole body has one. Of a body that is passed on each piece has its own, where the next one is wanted. All of
+        them together have one too, which grows with the bytes that came.
         All in one frame: this is called for each piece that comes, and for each answer.
         """
         turn, current = reader.turn, self._awaited
@@ -53,8 +55,10 @@ class Patience:
             if current is Awaited.REST or current is (Awaited.TAKER if turn.is_passed_on else Awaited.BODY):
                 return
             awaited, bound_s, current = Awaited.BODY, self._receive_s, None
+            if turn.is_passed_on:
+                bound_s += min(0.0, turn.ahead_s(self._upload_bytes_per_s))
         elif serving is None:
-            awaited, bound_s = Awaited.NEXT, self._keep_alive_s
+            awaited, bound_s = Awaited.NEXT, self.keep_alive_s
         else:
             self._awaited = None
             self._deadline.lift()

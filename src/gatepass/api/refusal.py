@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 
 from gatepass.api.turn import Fields, header_lines
+from gatepass.config.model import Limits
 from gatepass.errors import GatepassError, InternalError, Overloaded, ReceiveTimeout
 from gatepass.observe.log import emit
 from gatepass.surface.openai_error import error_body, error_headers
@@ -65,6 +66,13 @@ def evicted() -> Overloaded:
 
 def slow_head() -> ReceiveTimeout:
     return ReceiveTimeout("The request's head did not come in time (limits.receive_s).")
+
+
+def slow_upload(limits: Limits) -> ReceiveTimeout:
+    return ReceiveTimeout(
+        f"No more of the form came for {limits.receive_s:g} s (limits.receive_s), or it came slower than"
+        f" {limits.upload_bytes_per_s} bytes a second (limits.upload_bytes_per_s)."
+    )
 
 
 def slow_body(receive_s: float) -> ReceiveTimeout:

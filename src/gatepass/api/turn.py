@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from types import MappingProxyType
@@ -87,6 +88,7 @@ class Turn:
         *("method", "path", "target", "version", "headers", "peer", "persists", "is_whole", "has_begun", "has_ended"),
         *("_line", "_pieces", "_size_bytes", "_limit_bytes", "_waiter", "_fault", "_head", "_left"),
         *("_is_asked_for", "_is_chunked", "_is_bodiless", "is_gone", "task", "is_passed_on", "_taken_bytes"),
+        *("_waited_s", "_waits_since_s"),
     )
 
     def __init__(
@@ -111,6 +113,7 @@ class Turn:
         self._is_asked_for = True
         self.is_gone = self._is_chunked = self._is_bodiless = self.is_passed_on = False
         self._taken_bytes = 0
+        self._waited_s, self._waits_since_s = 0.0, math.inf
 
     # the connection calls these
 
@@ -184,8 +187,11 @@ class Turn:
             self._pass_on(limit_bytes)
         while not (self._pieces or self.is_whole) and self._fault is None:
             self._line.flow()
-            self._waiter = asyncio.get_running_loop().create_future()
+            loop = asyncio.get_running_loop()
+            self._waiter, self._waits_since_s = loop.create_future(), loop.time()
             await self._waiter
+            self._waited_s += loop.time() - self._waits_since_s
+            self._waits_since_s = math.inf
         if self._size_bytes > limit_bytes:
             raise too_large(limit_bytes, "limits.upload_bytes")
         pieces, self._pieces = self._pieces, []
@@ -193,6 +199,11 @@ class Turn:
             raise self._fault
         self._taken_bytes = self._size_bytes
         return b"".join(pieces)
+
+    def ahead_s(self, bytes_per_s: int) -> float:
+        """How far the pieces are ahead of a sender of `bytes_per_s`; negative if they are behind."""
+        waits_s = max(0.0, asyncio.get_running_loop().time() - self._waits_since_s)
+        return self._size_bytes / bytes_per_s - self._waited_s - waits_s
 
     def _pass_on(self, limit_bytes: int) -> None:
         """The body is taken as it comes: every piece of it wakes who waits."""

@@ -64,6 +64,8 @@ class Limits(Block):
     """Connections without an authenticated request, beside `connections`; None: a quarter of `connections`."""
     receive_s: Seconds = 20.0
     """Seconds that a client may take to send its head, and again its body."""
+    upload_bytes_per_s: Bytes = 1024
+    """The least bytes a second, on average, at which a client may send a form; receive_s come on top."""
     send_stall_s: Seconds = 300.0
     """Seconds for which a client may take nothing of what is written to it."""
 

@@ -53,6 +53,11 @@ class Held:
             raise
 
 
+async def echo_known(turn: Turn) -> None:
+    turn.authenticated("a")
+    await echo(turn)
+
+
 async def refuse(turn: Turn) -> None:
     turn.start(401, [], 2)
     await turn.write(b"no", last=True)
@@ -107,7 +112,7 @@ async def test_requests_sent_ahead_are_answered_in_order_and_reading_stops_meanw
 
 
 async def test_an_idle_connection_is_closed_after_its_time():
-    visitor = Visitor(echo)
+    visitor = Visitor(echo_known)
     await visited(visitor, asked(b"1"))
     await advance(KEEP_ALIVE_S - 1)
     await visited(visitor, asked(b"2"))
@@ -645,10 +650,12 @@ async def test_a_body_that_nobody_takes_is_read_no_further_and_runs_into_no_dead
 async def test_each_piece_of_a_body_that_is_passed_on_has_its_time():
     passing = Passing()
     visitor = Visitor(passing)
-    raw = asked(b"hello, you")
-    await passing.want(9)
-    for at in range(len(raw) - 10, len(raw) - 2):
-        await visited(visitor, raw[at : at + 1] if at > len(raw) - 10 else raw[: at + 1])
+    raw = asked(bytes(LIMIT_BYTES))
+    piece = bytes(int(RECEIVE_S) * 1024)
+    await passing.want(99)
+    await visited(visitor, raw[:-LIMIT_BYTES])
+    for _ in range(8):
+        await visited(visitor, piece)
         await advance(RECEIVE_S - 1)
     assert passing.raised == []
     await advance(2)
@@ -656,6 +663,40 @@ async def test_each_piece_of_a_body_that_is_passed_on_has_its_time():
     assert visitor.statuses == [413]
     await advance(LINGER_S)
     assert visitor.transport.closing
+
+
+async def test_a_body_that_is_passed_on_has_a_least_rate_in_total():
+    passing = Passing()
+    visitor = Visitor(passing)
+    raw = asked(bytes(LIMIT_BYTES))
+    await passing.want(99)
+    await visited(visitor, raw[:-LIMIT_BYTES])
+    for _ in range(2):
+        await visited(visitor, b"x")
+        await advance(RECEIVE_S / 2 - 0.1)
+    assert passing.raised == []
+    await visited(visitor, b"x")
+    await advance(0.3)
+    assert "upload_bytes_per_s" in str(passing.raised)
+    await advance(LINGER_S)
+    assert visitor.transport.closing
+
+
+async def test_a_client_that_never_authenticates_renews_no_connection():
+    """By /healthz, or with answers of 401."""
+    visitor = Visitor(refuse)
+    for _ in range(3):
+        await visited(visitor, asked(b""))
+        await advance(KEEP_ALIVE_S / 3 - 1)
+    assert not visitor.transport.closing
+    await advance(4)
+    assert (bool(visitor.transport.closing), visitor.statuses) == (True, [401, 401, 401])
+    late = Visitor(refuse)
+    await visited(late, asked(b"")[:-2])
+    await advance(RECEIVE_S - 1)
+    late.connection._until_s -= KEEP_ALIVE_S
+    await visited(late, b"\r\n")
+    assert (late.statuses, b"connection: close" in late.heard) == ([401], True)
 
 
 async def test_a_body_that_is_passed_on_is_bounded_and_its_rest_is_nobodys():

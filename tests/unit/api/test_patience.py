@@ -19,6 +19,9 @@ LIMIT_BYTES = 1_000_000
 RAW = asked(b"hello, you")
 
 
+BYTES_PER_S = 1
+
+
 class Wait:
     """A client that sends, and what it was too late with."""
 
@@ -26,7 +29,7 @@ class Wait:
         self.late: list[Awaited | None] = []
         self.desk = Desk()
         self.reader = Reader(self.desk)
-        self.patience = Patience(Deadline(asyncio.get_running_loop(), self._late), RECEIVE_S, KEEP_ALIVE_S)
+        self.patience = Patience(Deadline(asyncio.get_running_loop(), self._late), RECEIVE_S, KEEP_ALIVE_S, BYTES_PER_S)
         self.serving: Turn | None = None
         self.bound()
 
