@@ -40,6 +40,7 @@ from gatepass.transport.tls import Trust
 from gatepass.upstream.authorize import Carrier
 from gatepass.upstream.choice import dialect_of
 from gatepass.upstream.dialect import Dialect
+from gatepass.upstream.headers import ResponseHeaders
 
 FETCH_GRACE_S = 0.5
 """A request waits this much longer than a fetch may take: it then hears the issuer's own reason."""
@@ -60,6 +61,7 @@ class Hop:
     timeouts: Timeouts
     carrier: Carrier = field(default_factory=Carrier)
     shaping: Shaping = field(default_factory=Plain)
+    response_headers: ResponseHeaders = field(default_factory=ResponseHeaders)
     host: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -207,6 +209,7 @@ def _hop(name: str, config: Config, holders: Mapping[str, TokenHolder], trust: T
         timeouts=settings.timeouts.value(),
         carrier=Carrier(carry_of(settings, config), settings.headers, redactor, name),
         shaping=shaping_of(settings.dialect),
+        response_headers=ResponseHeaders(settings.forward_response_headers, redactor.holds),
     )
 
 

@@ -49,7 +49,7 @@ async def _stream(begun: Begun, context: RequestContext, reply: Reply) -> None:
     attempt = context.attempts[-1]
     try:
         attempt.add_changes(begun.events.adapted)
-        reply.begin_stream(OK, begun.hop.dialect.relay_headers(begun.response.headers))
+        reply.begin_stream(OK, begun.hop.response_headers.relayed(begun.response.headers))
         await _pump(begun, attempt, reply)
     except BaseException:  # a client that leaves in mid-stream comes as a cancellation
         await begun.response.aclose()
@@ -74,7 +74,7 @@ async def _pass(passed: Passed, attempt: Attempt, reply: Reply) -> None:
         return False
 
     try:
-        reply.begin_raw(response.status, hop.dialect.relay_headers(response.headers), _length_bytes(response))
+        reply.begin_raw(response.status, hop.response_headers.relayed(response.headers), _length_bytes(response))
         while not await response.pour(take):
             await reply.events(b"".join(held))
             held.clear()

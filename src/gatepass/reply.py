@@ -13,10 +13,12 @@ Fields = list[tuple[bytes, bytes]]
 
 STREAM_HEADERS: tuple[tuple[bytes, bytes], ...] = (
     (b"content-type", b"text/event-stream; charset=utf-8"),
-    (b"cache-control", b"no-cache, no-transform"),
+    (b"cache-control", b"no-store, no-transform"),
     (b"x-accel-buffering", b"no"),
 )
-"""nginx buffers event streams without the last one, and caches compress them without the second."""
+"""nginx buffers event streams without the last one, and caches keep or compress them without the second."""
+NO_STORE = (b"cache-control", b"no-store")
+"""A reply holds what one caller asked for."""
 
 _STREAM_FIELDS = frozenset(name for name, _ in STREAM_HEADERS)
 
@@ -42,7 +44,7 @@ class Reply:
 
     async def whole(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
         """Send a complete response."""
-        self._begin(status, headers, len(body))
+        self._begin(status, (*headers, NO_STORE), len(body))
         context = self._context
         context.first_byte_s = context.head_s
         context.bytes_out += len(body)
@@ -60,7 +62,7 @@ class Reply:
     def begin_raw(self, status: int, headers: Iterable[tuple[bytes, bytes]], length_bytes: int | None) -> None:
         """Write the head of what is no stream of events: an error behind it can only break the connection."""
         self._is_raw = True
-        self._begin(status, headers, length_bytes)
+        self._begin(status, (*headers, NO_STORE), length_bytes)
 
     async def events(self, data: bytes, *, last: bool = False) -> None:
         """Send a run of whole events."""

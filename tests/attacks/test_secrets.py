@@ -13,9 +13,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from gatepass.lexicon import NEVER_RELAYED, NEVER_RELAYED_PREFIXES
 from gatepass.observe import redaction
 from gatepass.observe.redaction import MASK, Redactor
 from gatepass.tokens.reply import Reply, folded
+from gatepass.upstream.headers import RELAYED, RELAYED_PREFIXES, ResponseHeaders
 from tests.attacks import generated
 from tests.attacks.conftest import Attack
 
@@ -156,6 +158,42 @@ def test_no_beginning_of_a_secret_stands_before_a_cut(
     attack.check(found is None, (secret, name, limit, output, found))
     folded_output = folded(f"{'.' * (200 - limit)}{spelled}", redactor.mask)
     attack.check(shown(folded_output, certain(name, spelled, secret), "....", "") is None, (secret, name, limit))
+
+
+NAMES = st.one_of(
+    st.sampled_from(sorted(RELAYED | NEVER_RELAYED)),
+    st.sampled_from([*RELAYED_PREFIXES, *NEVER_RELAYED_PREFIXES]).map(lambda prefix: prefix + b"echo"),
+    st.from_regex(rb"\A[a-z_-]{1,20}\Z"),
+)
+SETTINGS = st.lists(st.sampled_from(["x-*", "a*", "authorization", "set-cookie", "x-ms-*", "x-team"]), max_size=3)
+CREDENTIAL_FIELDS = (
+    *(b"authorization", b"x-api-key", b"x-auth-token", b"x-amz-security-token", b"x-ms-token-aad-access-token"),
+    *(b"authentication-info", b"x-reproxy-url", b"set-cookie", b"proxy-authenticate", b"api-key", b"location"),
+)
+
+
+@pytest.mark.attack("secrets: response headers")
+@generated
+@given(st.lists(st.tuples(NAMES, st.sampled_from(sorted(SPELLINGS))), max_size=8), SETTINGS, SECRETS)
+@example([(name, "itself") for name in CREDENTIAL_FIELDS], ["x-*", "a*"], "a-secret-token-of-ours")
+@example([(b"openai-version", "itself"), (b"cf-ray", "base64, basic")], [], "a-secret-token-of-ours")
+def test_no_header_carries_a_credential(
+    attack: Attack, fields: list[tuple[bytes, str]], settings: list[str], secret: str
+) -> None:
+    attack.cases += 1
+    known = [(name, SPELLINGS[spelling](secret).encode("latin-1", "replace")) for name, spelling in fields]
+    unknown = [(name, b"of-a-user") for name in CREDENTIAL_FIELDS]
+    chosen = ResponseHeaders(settings, knowing(secret).holds)
+    with attack.on_loop():
+        relayed = chosen.relayed((*known, *unknown))
+    is_spelled = secret.isascii()  # other values are no header's: what replaces them says nothing
+    through = [field for field in relayed if field[0] in CREDENTIAL_FIELDS or (is_spelled and field in known)]
+    attack.check(not [field for field in through if field[0] != b"content-type"], (through, settings, secret))
+
+
+def test_a_choice_that_holds_no_secret_lets_an_echo_through() -> None:
+    field = (b"openai-version", b"a-secret-token-of-ours")
+    assert ResponseHeaders().relayed((field,)) == [field]
 
 
 HOSTILE: Mapping[str, tuple[str, str]] = {

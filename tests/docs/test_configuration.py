@@ -9,7 +9,7 @@ from gatepass.config.checks import PLANNED
 from gatepass.config.variables import NAMES, SECRETS
 from gatepass.config.wording import Setting, all_settings
 from gatepass.surface.operations import OPERATIONS
-from gatepass.upstream.headers import FORWARDED
+from gatepass.upstream.headers import FORWARDED, RELAYED, RELAYED_PREFIXES
 
 TEXT = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text()
 ROWS = dict(re.findall(r"^\| `([a-z_.\[\]NAME]+)` \| (`[^`]*`|required) \| .+ \| .*\|$", TEXT, re.MULTILINE))
@@ -111,3 +111,9 @@ def test_what_is_not_built_yet_is_named():
 def test_the_members_that_a_limited_key_may_not_use_freely_are_listed():
     access = TEXT.partition("\n## `access`\n")[2].partition("\n## ")[0]
     assert [name for name in sorted(MODELS | DESTINATIONS | NESTED) if f"`{name}`" not in access] == []
+
+
+def test_the_response_headers_that_go_to_clients_are_listed():
+    section = TEXT.partition("\n### Response headers\n")[2].partition("\n### ")[0]
+    names = [*RELAYED, *(prefix + b"*" for prefix in RELAYED_PREFIXES)]
+    assert [name for name in names if f"`{name.decode()}`" not in section] == []

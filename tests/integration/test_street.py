@@ -48,4 +48,4 @@ async def test_a_stream_comes_down_by_its_own_bytes():
         answer = await gate.ask({**HELLO, "stream": True}, CHAT).answer()
     assert (answer.status, answer.body, answer.whole) == (200, b"".join(events), True)
     assert answer.headers["x-accel-buffering"] == "no"
-    assert answer.headers["cache-control"] == "no-cache, no-transform"
+    assert answer.headers["cache-control"] == "no-store, no-transform"

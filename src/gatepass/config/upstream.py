@@ -13,12 +13,13 @@ from gatepass.call import Secret
 from gatepass.config.block import HEADER_NAME, BaseUrl, Block, Name, SecretText
 from gatepass.config.network import OWN_FIELDS, Carry, FieldName, Network, TimeoutSettings, checked_fields, unfit
 from gatepass.config.rules import Learnable
-from gatepass.lexicon import CREDENTIALS
+from gatepass.lexicon import CREDENTIALS, never_relayed
 
 NEVER_FORWARDED = OWN_FIELDS - {"x-request-id"} | {name.decode() for name in CREDENTIALS}
 """Request headers that belong to one hop, to gatepass itself, or hold the client's key."""
 
 
+RESPONSE_HEADER = r"^[A-Za-z0-9-]+\*?$"
 CODE = r"^[A-Za-z0-9_.:-]{1,100}$"
 HOST = r"^[A-Za-z0-9*?._-]+$"
 
@@ -162,6 +163,8 @@ class Upstream(Block):
     """Connections at once; None: as many as `limits.connections`."""
     forward_headers: list[Annotated[str, Field(pattern=HEADER_NAME)]] = []
     """Request headers of the client to send on, beside the built-in list."""
+    forward_response_headers: list[Annotated[str, Field(pattern=RESPONSE_HEADER)]] = []
+    """Response headers of the upstream to send on, beside the built-in list: names, or beginnings that end in `*`."""
     learn: Literal["off", "on"] = "on"
     """Whether its rejections teach what later requests go by."""
     learn_also: list[Learnable] = []
@@ -199,6 +202,13 @@ class Upstream(Block):
         refused = [name for name in names if name.lower() in NEVER_FORWARDED or name.lower().startswith("x-gatepass-")]
         if refused:
             raise ValueError(f"{', '.join(refused)} never goes up: gatepass makes it itself, or it holds a key")
+        return names
+
+    @field_validator("forward_response_headers")
+    @classmethod
+    def _no_credentials(cls, names: list[str]) -> list[str]:
+        if refused := [name for name in names if never_relayed(name.lower().encode())]:
+            raise ValueError(f"{', '.join(refused)} never goes to clients: it may hold a credential, or steers proxies")
         return names
 
     @field_validator("headers")

@@ -23,7 +23,7 @@ from gatepass.config.network import FIELD_NAME, PARAMETER
 from gatepass.config.profiles import ORIGIN
 from gatepass.config.references import Reference
 from gatepass.config.store import KEY_PREFIX
-from gatepass.config.upstream import API_VERSION, CODE, HOST
+from gatepass.config.upstream import API_VERSION, CODE, HOST, RESPONSE_HEADER
 
 OTHERWISE: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
@@ -145,6 +145,7 @@ PATTERNS: Mapping[str, str] = {
     HEADER_NAME: "expects the name of a header: letters, digits and hyphens",
     FIELD_NAME: "expects the name of a header: letters, digits, hyphens and underscores",
     CODE: "expects a code as the upstream writes it: letters, digits and . _ : -",
+    RESPONSE_HEADER: "expects the name of a header, or its beginning and a star: x-litellm-*",
     HOST: "expects the name of a host, or a glob of one: *.sso.corp.example",
     PARAMETER: "expects the name of a query parameter: letters, digits and . _ ~ -",
     VARIABLE: "expects the name of an environment variable: letters, digits and underscores, no digit first",

@@ -15,7 +15,7 @@ from gatepass.call import Call, Headers, Request, Target, Timeouts, Upload, head
 from gatepass.error_body import read_complaint
 from gatepass.errors import ModelNotFound
 from gatepass.upstream import judge
-from gatepass.upstream.headers import forwarded, relayed
+from gatepass.upstream.headers import forwarded
 
 STEPS = (".", "..")
 """No names but steps through the path, however they are escaped (RFC 3986 5.2.4)."""
@@ -63,7 +63,6 @@ class Dialect:
         """`call` as a request to `base_url`, without its credential (`authorize.Carrier` adds that)."""
         return written(call, operation_url(base_url, call.operation.path), timeouts, forward_headers)
 
-    relay_headers = staticmethod(relayed)
     read_complaint = staticmethod(read_complaint)
     judge_head = staticmethod(judge.judge_head)
     """Not asked of a 200, whose head says nothing yet."""

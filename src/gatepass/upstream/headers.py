@@ -1,12 +1,12 @@
-"""Which header fields cross: up by allow-list, down by deny-list."""
+"""Which header fields cross: requests and responses by allow-lists."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import lru_cache
 
 from gatepass.call import Headers, named_by_connection
-from gatepass.lexicon import CREDENTIALS, HOP_BY_HOP, MADE_ANEW
+from gatepass.lexicon import CREDENTIALS, HOP_BY_HOP, MADE_ANEW, NEVER_RELAYED, NEVER_RELAYED_PREFIXES
 
 FORWARDED = frozenset({b"user-agent", b"openai-organization", b"openai-project", b"traceparent", b"tracestate"})
 """Request fields of the client that go up. content-type, accept… and x-request-id are gatepass's own."""
@@ -16,19 +16,25 @@ NEVER_UP = HOP_BY_HOP | CREDENTIALS | MADE_ANEW
 
 _ALLOWED = FORWARDED - NEVER_UP
 
-NEVER_DOWN = HOP_BY_HOP | {
-    *(b"content-length", b"content-encoding", b"content-type", b"set-cookie", b"set-cookie2"),
-    *(b"server", b"date", b"alt-svc", b"strict-transport-security", b"www-authenticate", b"x-request-id"),
-    *(b"location", b"content-location", b"refresh", b"x-sendfile", b"x-should-retry", b"via"),
-    *(b"server-timing", b"clear-site-data", b"nel", b"report-to"),
-}
-"""content-type is handled apart: it goes down exactly once. x-request-id is gatepass's own there.
-
-A proxy in front of gatepass obeys x-sendfile (as it does x-accel-*) and would read a file for the
-upstream; the openai SDKs obey x-should-retry, where gatepass decides about a repeat.
-"""
-
-_NEVER_DOWN_PREFIXES = (b"x-gatepass-", b"access-control-", b"x-accel-", b"public-key-pins")
+LOOKED_AT_BYTES = 6
+"""A shorter value of a field is no secret that gatepass knows (`redaction.SHORTEST_CHARS`)."""
+RELAYED = frozenset(
+    (
+        *(b"accept-ranges", b"retry-after", b"retry-after-ms", b"x-should-retry", b"ratelimit", b"ratelimit-policy"),
+        *(b"request-id", b"x-correlation-id", b"correlation-id", b"x-trace-id", b"traceparent", b"x-b3-traceid"),
+        *(b"apim-request-id", b"x-ms-request-id", b"x-ms-client-request-id", b"x-ms-correlation-request-id"),
+        *(b"x-ms-region", b"x-ms-deployment-name", b"x-ms-served-model", b"x-ms-rai-invoked", b"azureml-model-session"),
+        *(b"x-amzn-requestid", b"x-amzn-trace-id", b"x-amz-request-id", b"x-amz-id-2", b"x-amzn-errortype"),
+        *(b"cf-ray", b"cf-aig-cache-status", b"cf-aig-log-id", b"x-cloud-trace-context", b"x-goog-request-id"),
+        *(b"x-kong-request-id", b"x-kong-upstream-latency", b"x-kong-proxy-latency", b"x-kong-response-latency"),
+        *(b"x-envoy-upstream-service-time", b"x-envoy-ratelimited", b"x-vcap-request-id", b"x-groq-region"),
+    )
+)
+RELAYED_PREFIXES = (
+    *(b"content-", b"retry-after-", b"x-ratelimit-", b"x-rate-limit-", b"ratelimit-", b"anthropic-ratelimit-"),
+    *(b"openai-", b"x-amzn-bedrock-"),
+)
+"""Response fields of an upstream that go down: what they say of a body, limits, times, and ids to look up."""
 
 
 def forwarded(headers: Headers, more: Collection[str] = ()) -> Headers:
@@ -55,33 +61,51 @@ def _allowed(more: tuple[str, ...]) -> frozenset[bytes]:
     return (FORWARDED | {name for name in named if not name.startswith(b"x-gatepass-")}) - NEVER_UP
 
 
-def relayed(headers: Headers) -> list[tuple[bytes, bytes]]:
-    """The fields of an upstream's reply that may go down, with one content type.
+class ResponseHeaders:
+    """Chooses the fields of one upstream's replies that go down: those listed here, and `more` by the configuration,
+    exact names or such that end in `*`.
 
-    Of several content types the one that says event stream counts, else the first.
+    A field whose value `holds` a known secret is dropped.
     """
-    kinds: list[bytes] = []
-    kept: list[tuple[bytes, bytes]] = []
-    names_fields = False
-    for field in headers:
-        name = field[0]
-        if name == b"content-type":
-            kinds.append(field[1])
-        elif name == b"connection":
-            names_fields = True
-        elif name not in NEVER_DOWN and _goes_down(name):
-            kept.append(field)
-    if names_fields:
-        kept = _not_named(kept, headers)
-    if kinds:
-        kept.insert(0, (b"content-type", kinds[0] if len(kinds) == 1 else _content_type(kinds)))
-    return kept
 
+    __slots__ = ("_goes_down", "_holds", "_names", "_prefixes")
 
-@lru_cache(maxsize=1024)  # upstreams send the same few again and again
-def _goes_down(name: bytes) -> bool:
-    """Whether a field outside NEVER_DOWN crosses."""
-    return not (b"_" in name or name.startswith(_NEVER_DOWN_PREFIXES))
+    def __init__(self, more: Collection[str] = (), holds: Callable[[str], bool] = lambda _: False) -> None:
+        added = [name.lower().encode("ascii", "replace") for name in more]
+        self._holds = holds
+        self._names = RELAYED | {name for name in added if not name.endswith(b"*")}
+        self._prefixes = (*RELAYED_PREFIXES, *(name[:-1] for name in added if name.endswith(b"*")))
+        self._goes_down = lru_cache(maxsize=1024)(self._is_listed)  # upstreams send the same few again and again
+
+    def relayed(self, headers: Headers) -> list[tuple[bytes, bytes]]:
+        """The fields of a reply that go down, with one content type.
+
+        Of several content types the one that says event stream counts, else the first.
+        """
+        kinds: list[bytes] = []
+        kept: list[tuple[bytes, bytes]] = []
+        goes_down = self._goes_down
+        names_fields = False
+        for field in headers:
+            name = field[0]
+            if name == b"content-type":
+                kinds.append(field[1])
+            elif name == b"connection":
+                names_fields = True
+            elif goes_down(name):
+                kept.append(field)
+        if names_fields:
+            kept = _not_named(kept, headers)
+        if self._holds(b"\n".join([value for _, value in kept if len(value) >= LOOKED_AT_BYTES]).decode("latin-1")):
+            kept = [field for field in kept if not self._holds(field[1].decode("latin-1"))]
+        if kinds:
+            kept.insert(0, (b"content-type", kinds[0] if len(kinds) == 1 else _content_type(kinds)))
+        return kept
+
+    def _is_listed(self, name: bytes) -> bool:
+        if b"_" in name or name in NEVER_RELAYED or name.startswith(NEVER_RELAYED_PREFIXES):
+            return False
+        return name in self._names or name.startswith(self._prefixes)
 
 
 def _content_type(kinds: Sequence[bytes]) -> bytes:

@@ -114,7 +114,7 @@ class Case(msgspec.Struct, frozen=True):
 
     def headers(self) -> Headers:
         """The reply's headers, as far as the client gets them."""
-        return tuple(self.hop.dialect.relay_headers(self.response.headers))
+        return tuple(self.hop.response_headers.relayed(self.response.headers))
 
     def reader(self) -> partial[Complaint | None]:
         """Reads the complaint that an event may be, in the upstream's dialect."""

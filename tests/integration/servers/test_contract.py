@@ -110,6 +110,7 @@ async def test_a_whole_reply_has_the_upstreams_bytes(server, stage):
     body = json.dumps(COMPLETION).encode()
     assert (answer.status, answer.body, answer.whole) == (200, body, True)
     assert shown(answer) == {
+        "cache-control": "no-store",
         "content-length": str(len(body)),
         "content-type": "application/json",
         "x-request-id": "id-1",
@@ -144,7 +145,7 @@ async def test_each_event_arrives_when_it_is_whole_and_unchanged(server, stage):
         answer = await ask.answer()
     assert (answer.status, answer.body, answer.whole) == (200, b"".join(EVENTS), True)
     assert shown(answer) == {
-        "cache-control": "no-cache, no-transform",
+        "cache-control": "no-store, no-transform",
         "content-type": "text/event-stream; charset=utf-8",
         "x-accel-buffering": "no",
         "x-request-id": "id-1",

@@ -418,3 +418,13 @@ def test_no_error_holds_a_value_that_came_from_a_reference(tmp_path_factory, bef
     assert len(caught.value.problems) > 25
     assert "s3cr3t" not in str(caught.value).lower()
     assert "s3cr3t" not in repr(caught.value).lower()
+
+
+NEVER = ["*", "set-cookie", "Authorization", "x-ms-token-*", "X-MS-Token-AAD", "x-gatepass-hop"]
+
+
+@pytest.mark.parametrize("name", NEVER)
+def test_a_response_header_that_may_hold_a_credential_is_not_forwarded(write, name):
+    path = write(f"upstreams: {{chat: {{base_url: 'https://llm.example/v1', forward_response_headers: ['{name}']}}}}\n")
+    with pytest.raises(ConfigError, match=r"forward_response_headers(\[0\])?: "):
+        load(path, {})

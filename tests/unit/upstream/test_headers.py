@@ -1,6 +1,9 @@
 import pytest
 
-from gatepass.upstream.headers import forwarded, relayed
+from gatepass.lexicon import NEVER_RELAYED, NEVER_RELAYED_PREFIXES
+from gatepass.upstream.headers import RELAYED, RELAYED_PREFIXES, ResponseHeaders, forwarded
+
+relayed = ResponseHeaders().relayed
 
 EVENTS = b"text/event-stream; charset=utf-8"
 
@@ -67,26 +70,45 @@ def test_credentials_and_framing_stay_even_when_configured(name):
 def test_what_connection_names_does_not_cross():
     client = ((b"connection", b"close, X-Request-Id"), (b"connection", b"user-agent"), (b"user-agent", b"u"))
     assert forwarded((*client, (b"x-request-id", b"r"), (b"traceparent", b"t"))) == ((b"traceparent", b"t"),)
-    upstream = ((b"connection", b"X-Secret"), (b"x-secret", b"s"), (b"x-kept", b"k"))
-    assert relayed(upstream) == [(b"x-kept", b"k")]
+    upstream = ((b"connection", b"X-Secret"), (b"x-secret", b"s"), (b"cf-ray", b"k"))
+    assert relayed(upstream) == [(b"cf-ray", b"k")]
+    assert ResponseHeaders(["x-*"]).relayed(upstream) == [(b"cf-ray", b"k")]
 
 
-def test_all_but_the_denied_fields_come_down():
-    denied = (
-        *(b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade"),
-        *(b"proxy-authenticate", b"content-length", b"content-encoding", b"set-cookie", b"server", b"date"),
-        *(b"alt-svc", b"strict-transport-security", b"www-authenticate", b"x-gatepass-hop", b"x_thing"),
-        *(b"access-control-allow-origin", b"x-request-id"),
+def test_only_the_listed_fields_come_down():
+    kept = [(name, b"v") for name in sorted(RELAYED)] + [(prefix + b"x", b"v") for prefix in RELAYED_PREFIXES]
+    others = [
+        (name, b"v") for name in (*sorted(NEVER_RELAYED - {b"content-type"}), b"x-other", b"content-_x", b"x_thing")
+    ]
+    assert relayed((*others, *kept, *((prefix + b"x", b"v") for prefix in NEVER_RELAYED_PREFIXES))) == kept
+
+
+def test_more_come_down_by_name_or_beginning_and_credentials_never():
+    upstream = tuple(
+        (name, b"v") for name in (b"x-litellm-cost", b"x-team", b"x-api-key", b"x-ms-token-aad", b"x-other")
     )
-    kept = [(b"x-ratelimit-remaining-tokens", b"1"), (b"openai-processing-ms", b"2"), (b"retry-after", b"3")]
-    assert relayed((*((name, b"v") for name in denied), *kept)) == kept
+    assert [name for name, _ in ResponseHeaders(["X-LiteLLM-*", "X-Team"]).relayed(upstream)] == [
+        b"x-litellm-cost",
+        b"x-team",
+    ]
+    assert [name for name, _ in ResponseHeaders(["x-*"]).relayed(upstream)] == [
+        b"x-litellm-cost",
+        b"x-team",
+        b"x-other",
+    ]
+
+
+def test_a_field_that_holds_a_secret_is_dropped():
+    chosen = ResponseHeaders(holds=lambda text: "s3cret" in text)
+    upstream = ((b"cf-ray", b"1"), (b"openai-version", b"a s3cret of us"), (b"content-type", b"text/plain"))
+    assert chosen.relayed(upstream) == [(b"content-type", b"text/plain"), (b"cf-ray", b"1")]
 
 
 @pytest.mark.parametrize(
     "name",
     [
         *("x-accel-redirect", "x-accel-buffering", "x-sendfile", "location", "content-location", "refresh", "via"),
-        *("x-should-retry", "server-timing", "clear-site-data", "nel", "report-to"),
+        *("x-reproxy-url", "server-timing", "clear-site-data", "nel", "report-to"),
         *("public-key-pins", "public-key-pins-report-only"),
     ],
 )
