@@ -14,6 +14,7 @@ from gatepass.api import reader as reader_module
 from gatepass.api.head import HEAD_BYTES, HEADER_FIELDS
 from gatepass.api.reader import Reader
 from gatepass.api.turn import COALESCED_BYTES, Turn
+from gatepass.config.model import Limits
 from gatepass.errors import BodyTooComplex, GatepassError
 from gatepass.jsontext import Walk
 from gatepass.surface import large_body
@@ -26,7 +27,8 @@ from tests.integration.gateway import gateway
 from tests.integration.raw import request, spoken, status_of
 from tests.integration.scripted import Scripted, Send, reply
 from tests.unit.api.desk import Desk
-from tests.unit.api.visitor import asked
+from tests.unit.api.visitor import Visitor, asked
+from tests.unit.transport.loop import DrivenLoop, advance, driven, rest
 
 READ_BYTES = 256 * 1024
 """The largest piece that asyncio and uvloop read at once."""
@@ -379,3 +381,61 @@ def pieces_of(raw: bytes) -> list[bytes]:
 
 def test_more_values_than_a_rule_may_build_are_refused() -> None:
     assert slices(Json("input", "1", 2 * MOST_VALUES + 2).raw)[1] == BodyTooComplex.code
+
+
+# slow senders
+
+Sends = list[tuple[int, float]]
+"""Bytes of a form, and the seconds before them."""
+FORM_BYTES = 1 << 20
+
+
+async def is_late(sends: Sends) -> tuple[bool, bool]:
+    """Whether the form was given up, and whether it was to be: after a pause, or below the least rate in total."""
+    failed: list[str] = []
+
+    async def take_all(turn: Turn) -> None:
+        try:
+            while await turn.piece(FORM_BYTES):
+                pass
+        except GatepassError as error:
+            failed.append(error.code)
+            turn.start(error.http_status, [], 0)
+            await turn.write(b"", last=True)
+
+    limits, visitor = Limits(), Visitor(take_all)
+    began_s = last_s = driven().time()
+    visitor.say(asked(bytes(FORM_BYTES))[:-FORM_BYTES])
+    await rest()
+    size_bytes = 0
+    for count, pause_s in sends:
+        allowed_s = min(last_s, began_s + size_bytes / limits.upload_bytes_per_s) + limits.receive_s
+        await advance(pause_s)
+        if driven().time() >= allowed_s or failed:
+            return bool(failed), driven().time() >= allowed_s
+        visitor.say(bytes(count))
+        await rest()
+        size_bytes, last_s = size_bytes + count, driven().time()
+    return bool(failed), False
+
+
+def in_driven_time(sends: Sends) -> tuple[bool, bool]:
+    with asyncio.Runner(loop_factory=DrivenLoop) as runner:
+        return runner.run(is_late(sends))
+
+
+@pytest.mark.attack("slow senders of forms")
+@generated
+@given(st.lists(st.tuples(st.sampled_from([1, 100, 5_000, 30_000]), st.sampled_from([0.5, 3.3, 9.7, 19.1, 20.5]))))
+@example([(1, 19.1)] * 5)
+@example([(20_000, 19.1)] * 20)
+@example([(30_000, 0.5), *[(1, 19.1)] * 5])
+def test_a_form_is_given_up_exactly_when_it_is_late(attack: Attack, sends: Sends) -> None:
+    attack.cases += 1
+    given_up, is_due = in_driven_time(sends)
+    attack.check(given_up == is_due, sends)
+
+
+def test_a_form_without_a_least_rate_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Turn, "ahead_s", lambda *_: 0.0)
+    assert in_driven_time([(1, 19.1)] * 5) == (False, True)

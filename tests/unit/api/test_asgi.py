@@ -131,6 +131,20 @@ async def test_a_body_that_does_not_come_in_time_is_a_408():
     await serving
 
 
+async def test_a_form_that_comes_too_slowly_in_total_is_a_408():
+    server = Server(OPEN)
+
+    async def work(client: AsgiClient) -> None:
+        client._waited_s = server.limits.receive_s - 1
+        with pytest.raises(ReceiveTimeout, match=r"limits\.upload_bytes_per_s"):
+            await client.piece(LIMIT_BYTES)
+
+    serving = server.serve(work)
+    await rest()
+    await server.clock.advance(2)
+    await serving
+
+
 async def test_a_body_beyond_its_limit_is_refused_and_no_more_of_it_is_read():
     server = Server(*body_of(b"x" * 600, b"x" * 600, b"x" * 600, b"x"))
 
