@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from gatepass.attempt import broken
 from gatepass.call import Response, header
 from gatepass.context import Attempt, RequestContext
@@ -98,6 +100,10 @@ async def _pump(begun: Begun, attempt: Attempt, reply: Reply) -> None:
     at_end = begun.whole
     while not (at_end or outlet.is_over):
         await outlet.flush()
+        if events.waiting:
+            await asyncio.sleep(0)
+            outlet.take(b"")
+            continue
         try:
             at_end = await begun.response.pour(outlet.take)
             if at_end:
@@ -137,7 +143,7 @@ class _Outlet:
         ready = events.feed(piece)
         if self._keeps_bodies:
             self._attempt.keep_reply(ready)
-        if events.done or events.failure is not None or (ready and not self._reply.offer(ready)):
+        if events.done or events.failure is not None or events.waiting or (ready and not self._reply.offer(ready)):
             self.held = ready
             return False
         return True

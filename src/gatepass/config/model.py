@@ -57,7 +57,7 @@ class Limits(Block):
     reply_bytes: Bytes = 64 * MIB
     """The largest plain reply of an upstream; it is held whole to be judged."""
     event_bytes: Bytes = 32 * MIB
-    """The largest single event of a stream."""
+    """The largest single event of a stream; also as much as an upstream may send between two without an event."""
     connections: Annotated[int, Field(gt=0)] = 4000
     """Requests under way at once; one more is 503 `overloaded`, unless it is its caller's only one."""
     unauthenticated_connections: Annotated[int, Field(gt=0)] | None = None

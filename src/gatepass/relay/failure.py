@@ -21,7 +21,17 @@ def empty(upstream: str) -> GatepassError:
 
 def too_large(upstream: str) -> GatepassError:
     """Without the figure: its digits may read like a status."""
-    return UpstreamInvalid("The upstream sent an event that is larger than limits.event_bytes.", upstream=upstream)
+    return UpstreamInvalid(
+        "The upstream sent an event that is larger than limits.event_bytes, or that has too many lines.",
+        upstream=upstream,
+    )
+
+
+def idle(upstream: str) -> GatepassError:
+    """Without the figure, as `too_large`."""
+    return UpstreamInvalid(
+        "The upstream sent more comments and blank lines than limits.event_bytes, and no event.", upstream=upstream
+    )
 
 
 def no_json(upstream: str) -> GatepassError:

@@ -16,8 +16,8 @@ _OPEN = b"\n\r"
 
 _BLOCK = re.compile(rb"(?:[^\r\n]++(?>\r\n?|\n))*+(?>\r\n?|\n)")
 
-
-_COMMENTS_BEHIND = re.compile(rb"(?:(?<![^\r\n]):[^\r\n]*+(?>\r\n?|\n))+\Z")
+MOST_LINES = 10_000
+"""Of one event: a field takes 1 µs, however short. Upstreams that indent their JSON write a hundred."""
 
 
 def split_events(run: bytes) -> list[bytes]:
@@ -27,8 +27,37 @@ def split_events(run: bytes) -> list[bytes]:
 
 def split_comments(run: bytes) -> tuple[bytes, bytes]:
     """A run of whole events, and the comment lines without a blank line that the judge of a stream may leave behind."""
-    found = _COMMENTS_BEHIND.search(run)
-    return (run, b"") if found is None else (run[: found.start()], found[0])
+    window = b"\n" + run
+    end = len(run) if window.endswith(_OPEN) else max(_end_of_last_event(window) - 1, 0)
+    return run[:end], run[end:]
+
+
+def has_too_many_lines(block: bytes) -> bool:
+    """Whether an event has more than MOST_LINES lines."""
+    return len(block) > MOST_LINES and count_lines(block) > MOST_LINES
+
+
+def count_lines(run: bytes, end: int | None = None) -> int:
+    """The line ends of `run` before `end`; a CRLF counts twice."""
+    return run.count(b"\n", 0, end) + (run.count(b"\r", 0, end) if b"\r" in run else 0)
+
+
+def first_events(run: bytes, lines: int) -> int:
+    """The size of the first events of `run`, a run of whole ones, that have at most `lines` lines: 0 if the first has
+    more."""
+    end = len(run)
+    while end and count_lines(run, end) > lines:
+        end //= 2
+    if end == len(run):
+        return end
+    end = max(_end_of_last_event(b"\n" + run[:end]) - 1, 0)
+    return end + 1 if end and run[end - 1 : end + 1] == b"\r\n" else end
+
+
+def first_event(run: bytes) -> int:
+    """The size of the first event of `run`."""
+    found = _BLOCK.match(run)
+    return len(run) if found is None else found.end()
 
 
 class Framer:
@@ -36,14 +65,15 @@ class Framer:
 
     Only the unfinished event is kept, at most `limit_bytes` of it. An event above the limit, its
     blank line included, sets `overflowed` however its bytes come: the events before it are still
-    returned, it and what follows are not.
+    returned, it and what follows are not. So does an unfinished event of twice MOST_LINES lines.
     """
 
-    __slots__ = ("_edge", "_limit_bytes", "_tail", "overflowed")
+    __slots__ = ("_edge", "_limit_bytes", "_lines", "_tail", "overflowed")
 
     def __init__(self, limit_bytes: int) -> None:
         self._limit_bytes = limit_bytes
         self._tail = bytearray()
+        self._lines = 0  # of the tail, where it has more than MOST_LINES bytes
         self._edge = b"\n"  # what a blank line may begin with: the tail's last byte, its last two if _OPEN
         self.overflowed = False
 
@@ -89,10 +119,12 @@ class Framer:
     def _wait(self, rest: bytes, window: bytes) -> None:
         self._tail += rest
         if not self._tail:
-            self._edge = b"\n"
-        else:
-            self._edge = _OPEN if window.endswith(_OPEN) else window[-1:]
-        if len(self._tail) > self._limit_bytes:
+            self._edge, self._lines = b"\n", 0
+            return
+        self._edge = _OPEN if window.endswith(_OPEN) else window[-1:]
+        if len(self._tail) > MOST_LINES:
+            self._lines = (0 if len(rest) == len(self._tail) else self._lines) + count_lines(rest)
+        if len(self._tail) > self._limit_bytes or self._lines > 2 * MOST_LINES:
             self._overflow()
 
     def _within_limit(self, run: bytes) -> bytes:

@@ -10,7 +10,14 @@ from gatepass.errors import GatepassError
 from gatepass.relay import failure
 from gatepass.relay.chunk import error_of, finish_reason, says, unwrapped
 from gatepass.relay.event import DONE, Event, is_json, parse_event, read_json, single_line_data
-from gatepass.relay.framing import Framer, split_events
+from gatepass.relay.framing import (
+    Framer,
+    count_lines,
+    first_event,
+    first_events,
+    has_too_many_lines,
+    split_events,
+)
 from gatepass.relay.repair.repair import Repair
 from gatepass.relay.shaper import Shaper
 from gatepass.relay.template import Template
@@ -26,6 +33,11 @@ comment, are left out, for they kill clients too; a last event without its blank
 clients drop it; `[DONE]` is added to a stream that is finished without it."""
 
 _BOM = b"\xef\xbb\xbf"
+
+_BLANK_LINES = (b"\n", b"\r\n", b"\r")
+
+TURN_LINES = 512
+"""As many lines as are judged before the event loop must run: one takes up to 20 µs, though it be blank."""
 
 
 class EventStream:
@@ -47,6 +59,10 @@ class EventStream:
     are `last_types`, the values of `type` that end it, the first event of them ends it as `[DONE]` does.
 
     `before` shapes what comes before it is judged, `after` what leaves, for the client's sake: it holds nothing back.
+
+    `waiting` holds the whole events that are left when a turn's TURN_LINES are used up. The caller lets the event loop
+    run, and calls `feed` without a piece. Events of a pattern that is known are not counted, because they cost little.
+    Comments, blank lines and events without data are an error when they exceed `event_limit_bytes` between two events.
     """
 
     __slots__ = (
@@ -55,11 +71,15 @@ class EventStream:
         "_before",
         "_choices",
         "_done_is_required",
+        "_event_limit_bytes",
+        "_events_before",
         "_framer",
         "_has_begun",
         "_has_ids",
+        "_idle_bytes",
         "_is_over",
         "_last_types",
+        "_lines_left",
         "_progress",
         "_read_error",
         "_repair",
@@ -69,6 +89,7 @@ class EventStream:
         "events",
         "failure",
         "has_answered",
+        "waiting",
     )
 
     def __init__(
@@ -96,6 +117,10 @@ class EventStream:
         self._repair = repair
         self._after = after
         self._framer = Framer(event_limit_bytes)
+        self._event_limit_bytes = event_limit_bytes
+        self.waiting = b""
+        self._lines_left = TURN_LINES
+        self._idle_bytes = self._events_before = 0
         self._progress = Progress()
         self._adapted: list[str] = []
         self._is_over = self._has_begun = self._has_ids = False
@@ -135,24 +160,36 @@ class EventStream:
         """The last usage that the upstream told."""
         return self._progress.usage
 
-    def feed(self, piece: bytes) -> bytes:
-        """The bytes that `piece` sets free for the client: whole events."""
+    def feed(self, piece: bytes = b"") -> bytes:
+        """The bytes that `piece` sets free for the client: whole events. What is `waiting` comes first."""
         if self._is_over:
+            self.waiting = b""
             return b""
-        run = self._framer.feed(piece)
-        if self._before is not None and run:
-            run = self._before.feed(run)
+        run, before = self._framer.feed(piece), self._before
+        if self.waiting:
+            run, self.waiting, self._lines_left = self.waiting + run, b"", TURN_LINES
+        if before is not None and run:
+            run = self._in_this_turn(run)
+            run = before.feed(run) if run else b""
         if count := self._template.count(run):
             self.events += count
         elif run:
-            run = self._judge_run(run)
-        if self._framer.overflowed:
+            run = run if before is not None else self._in_this_turn(run)
+            run = self._judge_run(run) if run else b""
+        if self._framer.overflowed and not self.waiting:
             self._fail(failure.too_large(self._upstream))
         return run if self._after is None or not run else self._after.feed(run)
 
     def finish(self) -> bytes:
         """The upstream's body has ended whole: the last bytes for the client. Sets `done` or `failure`;
         without `done_is_required` neither, if there was an answer."""
+        runs = []
+        while self.waiting:
+            runs.append(self.feed())
+        runs.append(self._finish())
+        return b"".join(runs)
+
+    def _finish(self) -> bytes:
         if self._is_over:
             return b""
         tail = self._framer.tail
@@ -201,6 +238,18 @@ class EventStream:
             self._adapt(LAST_EVENT)
         return last
 
+    def _in_this_turn(self, run: bytes) -> bytes:
+        """The first events of `run`, as many as this turn has lines left for; the others wait."""
+        lines = count_lines(run)
+        if lines <= self._lines_left:
+            self._lines_left -= lines
+            return run
+        end = first_events(run, self._lines_left)
+        if not end and self._lines_left == TURN_LINES:
+            end = first_event(run)
+        self._lines_left, self.waiting = 0, run[end:]
+        return run[:end]
+
     # --- one event after the other ------------------------------------------------------------
 
     def _judge_run(self, run: bytes) -> bytes:
@@ -230,6 +279,11 @@ class EventStream:
         data = single_line_data(block)
         if data is not None:
             return self._judge_data(block, data.strip(), b"")
+        if block in _BLANK_LINES and not self._has_ids:
+            return b"" if self._is_idle_too_long(block) else block
+        if has_too_many_lines(block):
+            self._fail(failure.too_large(self._upstream))
+            return b""
         event = parse_event(block)
         if event.data is None:
             return self._judge_without_data(block, event)
@@ -238,7 +292,18 @@ class EventStream:
             self._has_ids = True
         return kept or event.comments
 
+    def _is_idle_too_long(self, block: bytes) -> bool:
+        """Count `block`, which says nothing. If it is too much since the last event that says something: a failure."""
+        if self.events != self._events_before:
+            self._events_before, self._idle_bytes = self.events, 0
+        self._idle_bytes += len(block)
+        if self._idle_bytes > self._event_limit_bytes:
+            self._fail(failure.idle(self._upstream))
+        return self._is_over
+
     def _judge_without_data(self, block: bytes, event: Event) -> bytes:
+        if self._is_idle_too_long(block):
+            return b""
         if not (event.is_dispatched or self._has_ids):
             return block
         self._adapt(ID_COMMENTS if event.comments else EMPTY_DATA)
@@ -246,7 +311,8 @@ class EventStream:
 
     def _judge_data(self, block: bytes, data: bytes, name: bytes) -> bytes:
         if not data or data.startswith(b":"):
-            self._adapt(EMPTY_DATA)
+            if not self._is_idle_too_long(block):
+                self._adapt(EMPTY_DATA)
             return b""
         if data == b"[DONE]":
             return self._judge_done(block)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import suppress
@@ -184,7 +185,7 @@ async def hold(case: Case, beginning: bytes = b"") -> Whole:
         return _profiled(case, Whole(case.response.status, case.headers(), body, usage=good.usage))
     if _is_stream(case, body):
         assembly = _assembly(case)
-        assembly.feed(body)
+        await _fed(assembly, body)
         return _aggregated(case, assembly)
     if surface is Surface.EMBEDDINGS and is_right(body, case.call.wishes()):
         return _mended(case, Whole(case.response.status, case.headers(), body, is_right=True))
@@ -212,11 +213,11 @@ async def gather(case: Case) -> Whole:
                 return await hold(case, opening.held)
             opening.held, run = b"", opening.held or piece
             case.attempt.keep_reply(run)
-            if not assembly.feed(run):
+            if not await _fed(assembly, run):
                 break
     except TransportFault as fault:
         raise broken(case.attempt, fault) from fault
-    assembly.feed(opening.held)
+    await _fed(assembly, opening.held)
     reply = _aggregated(case, assembly)
     await let_go(case.response, case.gate.live.tasks, case.gate.clock)
     return reply
@@ -267,6 +268,22 @@ def _assembly(case: Case) -> Assembly:
     return Assembly(hop.name, aggregator, limits.event_bytes, shapers)
 
 
+TURN_BYTES = 4 * 1024
+"""As much of a stream is aggregated before the event loop runs: it may be blank lines, which take up to 6 µs each."""
+
+
+async def _fed(assembly: Assembly, run: bytes) -> bool:
+    """Feed `run` in pieces, between which the event loop runs. Return whether more is wanted."""
+    wants_more = True
+    for at in range(0, len(run), TURN_BYTES):
+        if at:
+            await asyncio.sleep(0)
+        wants_more = assembly.feed(run[at : at + TURN_BYTES])
+        if not wants_more:
+            break
+    return wants_more
+
+
 def _aggregated(case: Case, assembly: Assembly) -> Whole:
     try:
         body = assembly.finish()
@@ -301,6 +318,9 @@ async def begin(case: Case) -> Answer:
             if opening.kind is not Kind.STREAM:
                 return _made(case, await hold(case, piece))
             held += _judged(case, piece, events.feed(piece), events)
+            while events.waiting and (not held or _may_wait(held, held_until_s - case.gate.clock.now())):
+                await asyncio.sleep(0)
+                held += _judged(case, piece, events.feed(), events)
             is_over = events.done or events.failure is not None
             if is_over or (held and not _may_wait(held, held_until_s - case.gate.clock.now())):
                 return Begun(case.hop, case.response, events, held)
@@ -315,8 +335,8 @@ async def begin(case: Case) -> Answer:
 def _may_wait(held: bytes, left_s: float) -> bool:
     """Whether there is nothing in it but some comments, such as OpenRouter's `: OPENROUTER PROCESSING`, and they are
     not too old to be held."""
-    is_comment = all(not line or line.startswith(b":") for line in held.splitlines())
-    return is_comment and len(held) <= HELD_BYTES and left_s > 0
+    is_short = len(held) <= HELD_BYTES and left_s > 0
+    return is_short and all(not line or line.startswith(b":") for line in held.splitlines())
 
 
 def _made(case: Case, reply: Whole) -> Answer:

@@ -1,0 +1,192 @@
+"""Hostile event streams: blank lines, comments, tiny events, events of many lines."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from itertools import pairwise
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from gatepass.relay import stream as stream_module
+from gatepass.relay.chunk import Origin
+from gatepass.relay.client_transforms import PlainEvents, WithoutComments
+from gatepass.relay.framing import MOST_LINES
+from gatepass.relay.repair.choices import Wishes
+from gatepass.relay.repair.repair import Repair
+from gatepass.relay.shaper import Chain
+from gatepass.relay.stream import EventStream
+from gatepass.transport.pool import BUFFER_BYTES
+from tests.attacks import generated
+from tests.attacks.conftest import Attack
+from tests.integration.answers import EVENTS
+from tests.integration.gateway import HELLO, gateway
+from tests.integration.scripted import Hold, Scripted, Send, begin_stream, chunk
+from tests.unit.relay.streams import DONE, REALISTIC, read_error, text, with_line_ends
+
+KIB = 1024
+EVENT_LIMIT_BYTES = 32 * KIB
+"""`limits.event_bytes` of these streams, small so that they reach it."""
+FLOODS = [
+    b"\n",
+    b"\r",
+    b"\r\n",
+    b":\n\n",
+    b":\r\r",
+    b"data:\n\n",
+    b"data: :\n\n",
+    b"id:\n\n",
+    b"event: x\n\n",
+    b"retry\n\n",
+]
+
+
+@dataclass(frozen=True)
+class Flood:
+    """A stream that says something, and then `unit` again and again."""
+
+    unit: bytes
+    size_bytes: int
+    step_bytes: int = BUFFER_BYTES
+    has_ids: bool = False
+
+    @property
+    def raw(self) -> bytes:
+        first = b"id: 1\n" + text("hi") if self.has_ids else text("hi")
+        return first + self.unit * (self.size_bytes // len(self.unit))
+
+
+def new_stream() -> EventStream:
+    repair = Repair(Wishes(None, "keep"), Origin(lambda prefix: f"{prefix}x", 1, "m"))
+    after = Chain([PlainEvents(), WithoutComments()])
+    return EventStream("chat", EVENT_LIMIT_BYTES, read_error, repair=repair, after=after)
+
+
+def turned(raw: bytes, step_bytes: int) -> tuple[float, int, EventStream]:
+    """Relay `raw` in pieces: how long the longest turn of the event loop took, and how much was relayed."""
+    stream, longest_s, relayed_bytes = new_stream(), 0.0, 0
+    for at in range(0, len(raw), step_bytes):
+        piece = raw[at : at + step_bytes]
+        while (piece or stream.waiting) and stream.failure is None:
+            began_s = time.thread_time()
+            relayed_bytes += len(stream.feed(piece))
+            longest_s = max(longest_s, time.thread_time() - began_s)
+            piece = b""
+    return longest_s, relayed_bytes, stream
+
+
+floods = st.builds(
+    Flood,
+    st.one_of(
+        st.sampled_from(FLOODS),
+        st.text(":adt ei\n\r", min_size=1, max_size=8).map(lambda written: written.encode() + b"\n\n"),
+    ),
+    st.integers(0, 2 * EVENT_LIMIT_BYTES),
+    st.sampled_from([97, 4_096, BUFFER_BYTES]),
+    st.booleans(),
+)
+
+
+@pytest.mark.attack("streams: what is no event")
+@generated
+@given(floods)
+@example(Flood(b"\n", 64 * KIB))
+@example(Flood(b":\n\n", 64 * KIB))
+@example(Flood(b"\r", 64 * KIB))
+@example(Flood(b"\n", 64 * KIB, has_ids=True))
+@example(Flood(b":\n", 512 * KIB))
+@example(Flood(b":\n" * 40_000 + b"\n", 512 * KIB))
+def test_what_is_no_event_ends_the_stream_at_the_limit(attack: Attack, flood: Flood) -> None:
+    attack.cases += 1
+    longest_s, relayed_bytes, stream = turned(flood.raw, flood.step_bytes)
+    attack.loop_s = max(attack.loop_s, longest_s)
+    is_bounded = relayed_bytes <= EVENT_LIMIT_BYTES + len(flood.raw) - flood.size_bytes + len(flood.unit)
+    attack.check(is_bounded and (stream.failure is not None or flood.size_bytes <= EVENT_LIMIT_BYTES), flood)
+
+
+def test_blank_lines_without_end_break_the_stream() -> None:
+    for unit in FLOODS[:7]:
+        _, relayed_bytes, stream = turned(Flood(unit, 2 * EVENT_LIMIT_BYTES).raw, BUFFER_BYTES)
+        assert stream.failure is not None
+        assert "limits.event_bytes" in stream.failure.message
+        assert relayed_bytes <= EVENT_LIMIT_BYTES + len(text("hi"))
+
+
+def test_comments_between_events_are_counted_anew_after_each() -> None:
+    stream = new_stream()
+    sent = (b": " + b"x" * 1000 + b"\n\n") * 20 + text("hi")
+    for _ in range(8):
+        stream.feed(sent)
+        while stream.waiting:
+            stream.feed()
+    assert stream.failure is None
+
+
+@pytest.mark.attack("streams: an event of many lines")
+@generated
+@given(st.sampled_from([b":\n", b"data:\n", b"x\r", b"data: 1\r\n"]), st.integers(1, 100_000), st.booleans())
+@example(b":\n", 1_000_000, True)
+def test_an_event_has_a_limit_of_lines(attack: Attack, line: bytes, lines: int, is_whole: bool) -> None:
+    attack.cases += 1
+    raw = line * lines + (b"\n" if is_whole else b"")
+    longest_s, _, stream = turned(text("hi") + raw, BUFFER_BYTES)
+    attack.loop_s = max(attack.loop_s, longest_s)
+    attack.check(stream.failure is not None or lines <= 2 * MOST_LINES, (line, lines))
+
+
+def test_a_stream_that_judges_all_at_once_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    before_s = turned(Flood(b":\n\n", BUFFER_BYTES).raw, BUFFER_BYTES)[0]
+    monkeypatch.setattr(stream_module, "TURN_LINES", 1 << 40)
+    monkeypatch.setattr(EventStream, "_in_this_turn", lambda _, run: run)
+    assert turned(Flood(b":\n\n", BUFFER_BYTES).raw, BUFFER_BYTES)[0] > 4 * before_s
+
+
+def relayed(raw: bytes, cuts: list[int]) -> tuple[bytes, str, int]:
+    stream, out, bounds = new_stream(), [], [0, *sorted(cuts), len(raw)]
+    for start, end in pairwise(bounds):
+        out.append(stream.feed(raw[start:end]))
+        while stream.waiting:
+            out.append(stream.feed())
+    out.append(stream.finish())
+    return b"".join(out), str(stream.failure), stream.events
+
+
+@st.composite
+def mixed_streams(draw: st.DrawFn) -> bytes:
+    """Events, and between them what is none, with any line ends."""
+    parts = draw(st.lists(st.sampled_from([*REALISTIC[:4], b"\n", b": ping\n\n", b"data:\n\n", b": a\n"]), max_size=30))
+    whole = b"".join(parts) + b"".join(REALISTIC[10:12]) + DONE
+    return with_line_ends(whole, draw(st.sampled_from([b"\n", b"\r\n", b"\r"])))
+
+
+@pytest.mark.attack("streams: turns change nothing")
+@generated
+@given(mixed_streams(), st.sampled_from([2, 3, 7, 40]), st.lists(st.integers(0, 4000), max_size=6))
+def test_turns_of_any_size_relay_the_same_bytes(attack: Attack, raw: bytes, lines: int, cuts: list[int]) -> None:
+    attack.cases += 1
+    cuts = [cut for cut in cuts if cut < len(raw)]
+    whole = relayed(raw, [])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stream_module, "TURN_LINES", lines)
+        attack.check(relayed(raw, []) == whole, raw)
+        at_cuts = relayed(raw, cuts)
+    attack.check(at_cuts == whole, (raw, cuts))
+
+
+@pytest.mark.attack("streams: a server")
+@pytest.mark.parametrize("unit", [b"\n", b":\n\n", b":\n", b"data:\n\n"])
+@pytest.mark.parametrize("is_stream", [True, False])
+async def test_a_server_goes_on_while_an_upstream_floods(attack: Attack, unit: bytes, is_stream: bool) -> None:
+    attack.cases += 1
+    flood = unit * (16 * KIB // len(unit))
+    limits = {"event_bytes": 64 * KIB, "reply_bytes": 64 * KIB}
+    dialogue = [*begin_stream(), Send(chunk(EVENTS[0])), *[Send(chunk(flood))] * 8, Hold()]
+    async with (
+        Scripted(dialogue) as upstream,
+        gateway(upstream=upstream.url, limits=limits) as served,
+        attack.on_this_loop(),
+    ):
+        answer = await served.ask({**HELLO, "stream": is_stream}).answer()
+    attack.check(b"limits." in answer.body, answer.body[-400:])
