@@ -39,15 +39,15 @@ Target = Callable[[bytes, Random], None]
 
 def judged_repaired_and_joined(body: bytes, random: Random) -> None:
     """The way of a stream: judge, repair, aggregation, in pieces of random sizes."""
-    stream = EventStream("chat", LIMIT_BYTES, read_error)
     repair = Repair(random.choice(WISHES), origin())
+    stream = EventStream("chat", LIMIT_BYTES, read_error, repair=repair)
     aggregator = Aggregator("chat", LIMIT_BYTES, read_error, origin())
     out = b""
     for piece in _pieces(body, random):
-        shaped = repair.feed(stream.feed(piece))
+        shaped = stream.feed(piece)
         aggregator.feed(shaped)
         out += shaped
-    shaped = repair.feed(stream.finish()) + repair.finish()
+    shaped = stream.finish()
     aggregator.feed(shaped)
     _are_whole(out + shaped)
     assert set(repair.adapted) <= set(NAMES)

@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 from tests.integration.answers import COMPLETION, DONE, delta
-from tests.integration.gateway import HELLO, gateway
+from tests.integration.gateway import CHAT, HELLO, gateway
 from tests.integration.ragflow import REPLAYED, classify
 from tests.integration.scripted import (
     Dialogue,
@@ -222,7 +222,8 @@ async def faulty():
 async def _asked(faulty, place):
     """The answer of a faulty upstream, which was asked once."""
     server, gate = faulty
-    answer = await gate.ask({**MODES[place.rpartition("_")[2]], "model": place}).answer()
+    path = "/for/ragflow" + CHAT if place.startswith("midstream") else CHAT
+    answer = await gate.ask({**MODES[place.rpartition("_")[2]], "model": place}, path).answer()
     assert len([request for request in server.received if request.target.startswith(f"/{place}/")]) == 1
     return answer
 
