@@ -7,7 +7,7 @@ What every request makes is a msgspec struct: one is made in 50 ns, a frozen dat
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
 
@@ -201,6 +201,7 @@ class Complaint:
 
     `status` is the HTTP status its words imply (an error inside a 200 has one too), `kind` and
     `code` are its own `type` and `code` as text, `raw` its own object where that is more than these.
+    `inside` is the text in which the error stood as JSON: a relay's own, or one that quotes the client.
     """
 
     message: str
@@ -209,6 +210,7 @@ class Complaint:
     code: str | None = None
     param: str | None = None
     raw: Any = None
+    inside: str = field(default="", compare=False, repr=False)
 
 
 class Response(Protocol):

@@ -169,6 +169,7 @@ def _joined(outer: Complaint, inner: Complaint) -> Complaint:
         kind=inner.kind or outer.kind,
         code=inner.code or outer.code,
         param=inner.param or outer.param,
+        inside=inner.inside,
     )
 
 
@@ -184,12 +185,12 @@ def _inner(found: Found, text: str | None, mask: Mask) -> Complaint | None:
         if begins is None:
             continue
         try:
-            document = json.JSONDecoder().raw_decode(begins.string, begins.start())[0]  # whatever follows it
+            document, end = json.JSONDecoder().raw_decode(begins.string, begins.start())  # whatever follows it
         except (ValueError, RecursionError):
             continue
         complaint = _read(document, begins.start() == 0, mask, may_unwrap=False)
         if complaint is not None:
-            return complaint
+            return replace(complaint, inside=begins.string[begins.start() : end])
     return None
 
 

@@ -10,7 +10,7 @@ from gatepass.adapt.advice import Setting, advice
 from gatepass.adapt.allowance import Allowance
 from gatepass.adapt.embeddings_request import has_token_ids
 from gatepass.adapt.learned_rule import Lesson, Subject
-from gatepass.adapt.rejection import Heard, is_too_long
+from gatepass.adapt.rejection import is_too_long
 from gatepass.adapt.session import Learning, my_turn
 from gatepass.admission.doors import may_use
 from gatepass.call import Call, Surface
@@ -129,7 +129,7 @@ class Pupil:
         return f"The model {suggest!r} may have room for it." if has_no_room else told
 
     def _way_out(self, learning: Learning, sent: Call, error: UpstreamError, stream: str, suggest: str | None) -> str:
-        heard = Heard.in_error(sent.operation.surface, error)
+        heard = learning.heard(error)
         if heard is None:
             return ""
         setting = Setting(learning.subject.upstream, learning.allowance, learning.mode, stream, suggest)

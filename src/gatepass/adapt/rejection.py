@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Self
 
+from gatepass.adapt.quoted import Quoted
 from gatepass.call import Complaint, Surface
 from gatepass.errors import UpstreamError, UpstreamRefusal
 from gatepass.lexicon import FINAL_CODES
 
+TAUGHT_CODES = frozenset(("unsupported_parameter", "unknown_parameter", "extra_forbidden", "unsupported_value"))
+"""Codes of errors whose `param` is learned from."""
+ZOD_CODE = "unrecognized_keys"
+MOST_INSIDE_CHARS = 8_192
+"""Of the JSON in a text: comparing it with the request takes time."""
 TEACHING = frozenset((400, 422))
 OF_BATCHES = 413
 """TEI's status for too many inputs."""
@@ -76,21 +83,33 @@ class Heard:
     raw: Any = None
 
     @classmethod
-    def of(cls, surface: Surface, status: int | None, complaint: Complaint | None) -> Self | None:
-        """None where nothing may be learned: any other status, no words, and NEVER_CODES."""
+    def of(cls, surface: Surface, status: int | None, complaint: Complaint | None, sent: bytes) -> Self | None:
+        """Return None where nothing may be learned: any other status, no words, NEVER_CODES, or an error that the
+        body `sent` may have written. Values of `sent` are cut out of the text."""
         teaches = status in TEACHING or (status == OF_BATCHES and surface is Surface.EMBEDDINGS)
         if complaint is None or not teaches:
             return None
         code, kind = (complaint.code or "").lower(), (complaint.kind or "").lower()
-        text = _with_quoted(complaint)
+        text = _with_quoted(complaint, str)
         if code in NEVER_CODES or kind in NEVER_CODES or _NEVER_TEXT.search(text) is not None:
             return None
-        return cls(surface, text, code, kind, complaint.param, complaint.raw)
+        quoted = Quoted.of(sent)
+        inside = complaint.inside
+        if quoted is None or len(inside) > MOST_INSIDE_CHARS:
+            return None if inside else cls(surface, f"{code}: {complaint.param}", code, kind, complaint.param)
+        if any(map(quoted.hold, TAUGHT_CODES & {code, kind})) or quoted.cut(inside) != inside:
+            return None
+        raw = complaint.raw
+        if (said := _quoted(raw)) is not None:
+            raw = {"metadata": {"raw": quoted.cut(said)}}
+        elif quoted.hold(ZOD_CODE):
+            raw = None
+        return cls(surface, _with_quoted(complaint, quoted.cut), code, kind, complaint.param, raw)
 
     @classmethod
-    def in_error(cls, surface: Surface, error: UpstreamError) -> Self | None:
+    def in_error(cls, surface: Surface, error: UpstreamError, sent: bytes) -> Self | None:
         """As `of`; None for an error that is not an upstream's refusal."""
-        return cls.of(surface, error.http_status, error.complaint) if isinstance(error, UpstreamRefusal) else None
+        return cls.of(surface, error.http_status, error.complaint, sent) if isinstance(error, UpstreamRefusal) else None
 
     @property
     def is_of_a_value(self) -> bool:
@@ -138,10 +157,11 @@ def is_too_long(error: UpstreamError) -> bool:
     return not _TOO_LONG_CODES.isdisjoint(codes) or _TOO_LONG.search(complaint.message) is not None
 
 
-def _with_quoted(complaint: Complaint) -> str:
+def _with_quoted(complaint: Complaint, cut: Callable[[str], str]) -> str:
     """The message, and behind it what a relay quotes beside it without it being JSON (OpenRouter's `metadata.raw`)."""
     quoted = _quoted(complaint.raw)
-    return complaint.message if quoted is None else f"{complaint.message}\n{quoted}"
+    message = cut(complaint.message)
+    return message if quoted is None else f"{message}\n{cut(quoted)}"
 
 
 def _quoted(raw: Any) -> str | None:

@@ -9,7 +9,7 @@ from typing import Any
 from gatepass.adapt.allowance import NEVER, OPT_IN, RENAMES, Allowance
 from gatepass.adapt.learned_rule import DAY_S, HOUR_S, QUARTER_S, Lesson
 from gatepass.adapt.members import Place
-from gatepass.adapt.rejection import WORDS, Heard, place_told
+from gatepass.adapt.rejection import TAUGHT_CODES, WORDS, ZOD_CODE, Heard, place_told
 from gatepass.adapt.rule import concerns
 from gatepass.adapt.streams import STREAMED
 from gatepass.call import Call, Surface
@@ -121,7 +121,7 @@ def streaming(heard: Heard) -> Iterator[tuple[Lesson, ...]]:
         yield (Lesson("stream_options", "orphaned"),)
     elif heard.opens(_NEEDED):
         yield (Lesson("stream", "aggregate"),)
-    elif (found := heard.opens(_REFUSED)) or (heard.code, heard.param) == ("unsupported_value", "stream"):
+    elif (found := heard.opens(_REFUSED)) or (heard.code, heard.param) == (_VALUE_CODE, "stream"):
         said = found.string[found.end() :] if found is not None else heard.text
         yield (Lesson("stream", "synth", ttl_s=HOUR_S if _COMBINED.search(said) is None else 0.0),)
     yield from _thinking(heard)
@@ -282,7 +282,7 @@ def _room(heard: Heard) -> Iterator[tuple[Lesson, ...]]:
 MOST_NAMES = 8
 """Of one sentence."""
 
-_UNKNOWN_CODES = frozenset(("unsupported_parameter", "unknown_parameter", "extra_forbidden"))
+_VALUE_CODE = "unsupported_value"
 
 _LISTS = (
     re.compile(r"Unrecognized request arguments? supplied: ([\w, ]+)"),
@@ -378,7 +378,7 @@ def _of_unknown(place: str, hint: str | None) -> Lesson:
 def _unknown(heard: Heard) -> Iterator[str]:
     """The places that the upstream does not know, in its order."""
     yield from _zod(heard.raw)
-    if heard.code in _UNKNOWN_CODES and heard.param:
+    if heard.code in TAUGHT_CODES - {_VALUE_CODE} and heard.param:
         yield place_told(heard.param)
     for sentence in heard.sentences:
         yield from _named(sentence)
@@ -408,7 +408,7 @@ def _zod(raw: Any) -> Iterator[str]:
     """`unrecognized_keys` with the way to the object that has them."""
     issues = raw if isinstance(raw, list) else raw.get("error") if isinstance(raw, dict) else None
     for issue in issues if isinstance(issues, list) else ():
-        if isinstance(issue, dict) and issue.get("code") == "unrecognized_keys":
+        if isinstance(issue, dict) and issue.get("code") == ZOD_CODE:
             path, keys = issue.get("path"), issue.get("keys")
             steps = [str(step) for step in path] if isinstance(path, list) else []
             yield from (place_told(".".join([*steps, str(key)])) for key in (keys if isinstance(keys, list) else ()))
@@ -416,7 +416,7 @@ def _zod(raw: Any) -> Iterator[str]:
 
 def _wrong_values(heard: Heard) -> Iterator[str]:
     """The members whose value the upstream does not take, where leaving them out is an answer to that."""
-    if heard.code == "unsupported_value" and heard.param:
+    if heard.code == _VALUE_CODE and heard.param:
         yield place_told(heard.param)
     for pattern in _VALUES:
         if (found := heard.opens(pattern)) is not None:

@@ -159,6 +159,7 @@ class Learning:
     _vain: tuple[str, ...] = ()
     _entered_s: float | None = None
     _stream: bool = False
+    _heard: list[tuple[UpstreamError, Heard | None]] = field(default_factory=list)
 
     @property
     def tried(self) -> tuple[str, ...]:
@@ -196,9 +197,18 @@ class Learning:
         """`call` went out as it is, for it `is_settled`: what `plan` would have noted."""
         self._stream, self._sent, self._is_planned = call.stream, call, True
 
+    def heard(self, error: UpstreamError) -> Heard | None:
+        """Return `error` as the matchers read it: without the values of the request as it was sent last."""
+        for known, heard in self._heard:
+            if known is error:
+                return heard
+        heard = Heard.in_error(self.surface, error, b"{}" if self._sent is None else self._sent.body)
+        self._heard.append((error, heard))
+        return heard
+
     def teach(self, error: UpstreamError, now_s: float) -> bool:
         """Whether the request is worth another try, planned anew, after `error`."""
-        heard = Heard.in_error(self.surface, error)
+        heard = self.heard(error)
         if heard is None or self.mode == "off" or self._sent is None:
             return False
         for key in self._applied.weigh(heard):
@@ -228,7 +238,7 @@ class Learning:
         the same complaint came back or the answer is broken: the error before it is shown. What is not about the
         request's form (a token, a quota, a filter, a timeout) is passed on as it is, and what was tried stays on trial.
         """
-        heard, shown = Heard.in_error(self.surface, error), error
+        heard, shown = self.heard(error), error
         if not _is_elsewhere(error, heard):
             shown = self._judged(heard, error, now_s)
         if self.mode == "on" and heard is not None:

@@ -29,7 +29,7 @@ def told(
     stream: str = "auto",
     blocked_s: BlockedS = lambda _: 0.0,
 ) -> str:
-    heard = Heard.of(case.call.operation.surface, case.status, case.complaint)
+    heard = Heard.of(case.call.operation.surface, case.status, case.complaint, case.call.body)
     assert heard is not None
     allowance = Allowance(frozenset(also), may_stream=stream == "auto")
     return advice(heard, case.call, Setting("chat", allowance, learn, stream, suggest), blocked_s)

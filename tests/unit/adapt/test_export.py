@@ -83,7 +83,7 @@ def test_evidence_cannot_leave_its_comment():
 
 
 def lesson_of(case: Case) -> tuple[Any, ...]:
-    said = Heard.of(case.call.operation.surface, case.status, case.complaint)
+    said = Heard.of(case.call.operation.surface, case.status, case.complaint, case.call.body)
     assert said is not None
     return taught(said, case.call, Allowance(frozenset(case.also)), lambda _: False)
 

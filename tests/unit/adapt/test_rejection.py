@@ -39,15 +39,15 @@ def test_a_place_is_understood_however_it_is_written(path, place):
 
 @pytest.mark.parametrize("status", [200, 401, 413, 500, None])
 def test_other_statuses_are_not_heard(status):
-    assert Heard.of(Surface.CHAT, status, Complaint("Unknown parameter: 'seed'.")) is None
+    assert Heard.of(Surface.CHAT, status, Complaint("Unknown parameter: 'seed'."), b"{}") is None
 
 
 def test_without_words_there_is_nothing_to_hear():
-    assert Heard.of(Surface.CHAT, 400, None) is None
+    assert Heard.of(Surface.CHAT, 400, None, b"{}") is None
 
 
 def test_too_many_inputs_have_a_status_of_their_own():
-    assert Heard.of(Surface.EMBEDDINGS, 413, Complaint("x")) is not None
+    assert Heard.of(Surface.EMBEDDINGS, 413, Complaint("x"), b"{}") is not None
 
 
 WORDS = st.one_of(st.text(max_size=60), st.sampled_from([row.complaint.message for row in ROWS]))
@@ -61,7 +61,7 @@ WORDS = st.one_of(st.text(max_size=60), st.sampled_from([row.complaint.message f
     st.sampled_from([Surface.CHAT, Surface.EMBEDDINGS]),
 )
 def test_whatever_an_upstream_says_is_read(texts, param, code, raw, surface):
-    heard = Heard.of(surface, 400, Complaint(" ".join(texts), 400, None, code, param, raw))
+    heard = Heard.of(surface, 400, Complaint(" ".join(texts), 400, None, code, param, raw), b"{}")
     if heard is not None:
         for step in steps(heard, OPT_IN):
             for lesson in step:
@@ -92,7 +92,7 @@ def test_whatever_an_upstream_says_is_read(texts, param, code, raw, surface):
 def test_long_texts_are_read_in_linear_time(unit):
     text = (unit * 20_000)[:20_000]
     began = time.perf_counter()
-    heard = Heard.of(Surface.CHAT, 400, Complaint(text, raw={"metadata": {"raw": text * 2}}, param=text[:100]))
+    heard = Heard.of(Surface.CHAT, 400, Complaint(text, raw={"metadata": {"raw": text * 2}}, param=text[:100]), b"{}")
     assert heard is not None
     list(steps(heard, OPT_IN))
     assert time.perf_counter() - began < 2.0
@@ -111,5 +111,5 @@ def test_long_texts_are_read_in_linear_time(unit):
 )
 def test_what_no_change_of_form_heals_is_not_heard(code):
     words = "Unsupported parameter: 'temperature' is not supported with this model."
-    assert Heard.of(Surface.CHAT, 400, Complaint(words, code=code)) is None
-    assert Heard.of(Surface.CHAT, 400, Complaint(words, kind=code)) is None
+    assert Heard.of(Surface.CHAT, 400, Complaint(words, code=code), b"{}") is None
+    assert Heard.of(Surface.CHAT, 400, Complaint(words, kind=code), b"{}") is None

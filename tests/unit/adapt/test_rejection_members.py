@@ -15,7 +15,7 @@ VALUES = "Unsupported value: 'minimal' is not supported with the 'gpt-5-codex' m
 
 def lessons(body, request, status=400):
     case = Case("", body, request, {}, (), status)
-    heard = Heard.of(case.call.operation.surface, status, case.complaint)
+    heard = Heard.of(case.call.operation.surface, status, case.complaint, case.call.body)
     assert heard is not None
     return taught(heard, case.call, Allowance(), lambda lesson: False)
 

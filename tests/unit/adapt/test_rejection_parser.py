@@ -29,7 +29,7 @@ from tests.unit.adapt.rejections import (
 
 
 def heard(case: Case) -> Heard | None:
-    return Heard.of(case.call.operation.surface, case.status, case.complaint)
+    return Heard.of(case.call.operation.surface, case.status, case.complaint, case.call.body)
 
 
 def lessons(case: Case, allowance: Allowance | None = None) -> tuple[Lesson, ...]:

@@ -12,7 +12,7 @@ from tests.unit.adapt.rejections import STREAM, STREAMS, TOOLS, Case, openai
 
 def said(body, request=STREAMS):
     case = Case("", body, request, {}, ())
-    heard = Heard.of(case.call.operation.surface, 400, case.complaint)
+    heard = Heard.of(case.call.operation.surface, 400, case.complaint, case.call.body)
     assert heard is not None
     return heard, case.call
 

@@ -607,7 +607,7 @@ def key(lesson: Lesson) -> Key:
 
 
 def heard(text: str) -> Heard:
-    found = Heard.of(CHAT.surface, 400, Complaint(text))
+    found = Heard.of(CHAT.surface, 400, Complaint(text), b"{}")
     assert found is not None
     return found
 

@@ -1,0 +1,308 @@
+"""What a client writes into a request teaches no rule, wherever and however an upstream quotes it."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from gatepass.adapt import quoted, rejection_parser
+from gatepass.adapt.allowance import OPT_IN, Allowance
+from gatepass.adapt.learned_rule import Lesson
+from gatepass.adapt.quoted import Quoted
+from gatepass.adapt.rejection import Heard
+from gatepass.adapt.rejection_parser import steps, taught
+from gatepass.adapt.session import Learner
+from gatepass.call import Call
+from gatepass.error_body import read_complaint
+from tests.attacks import generated
+from tests.attacks.conftest import Attack
+from tests.unit.adapt.calls import CHAT, EMBEDDINGS, a_call
+from tests.unit.adapt.rejections import ROWS
+from tests.unit.adapt.upstreams import Refusal, Upstream, ask
+
+EVERYTHING = Allowance(OPT_IN | {"user"})
+MEMBERS: dict[str, Any] = {
+    "model": "gpt-a",
+    "messages": [{"role": "developer", "content": "x"}, {"role": "assistant", "content": None, "name": "n"}],
+    "stream": True,
+    "stream_options": {"include_usage": True},
+    "seed": 1,
+    "temperature": 0.3,
+    "top_k": 4,
+    "max_tokens": 9,
+    "tools": [{"type": "function", "function": {"name": "f"}}],
+    "tool_choice": "required",
+    "enable_thinking": True,
+    "response_format": {"type": "json_object"},
+}
+TEXTS: dict[str, Any] = {"model": "e", "input": ["a", "b", "c"], "dimensions": 64, "encoding_format": "base64"}
+
+# --- what a client writes ------------------------------------------------------------------------------------------
+
+NAMES = ("seed", "top_k", "temperature", "messages[].name", "user")
+MATCHERS = tuple(one for one in vars(rejection_parser).values() if isinstance(one, re.Pattern))
+
+
+def _own(pattern: re.Pattern[str]) -> st.SearchStrategy[str]:
+    """Sentences that `pattern` reads, with a member's name in place of what its group finds."""
+
+    def named(sentence: str, name: str) -> str:
+        found = pattern.match(sentence)
+        if found is None or not found.re.groups or found[1] is None or found[1].isdigit():
+            return sentence
+        return sentence[: found.start(1)] + name + sentence[found.end(1) :]
+
+    return st.builds(named, st.from_regex(pattern), st.sampled_from(NAMES))
+
+
+SENTENCES = st.one_of(
+    st.sampled_from([case.complaint.message for case in ROWS]),
+    st.sampled_from(MATCHERS).flatmap(_own),
+    st.sampled_from(MATCHERS).flatmap(_own),
+).filter(lambda text: len(Quoted.of(json.dumps([f" {text}"]).encode()).values) == 1)  # type: ignore[union-attr]
+DOCUMENTS = (
+    *(json.dumps(case.body) for case in ROWS),
+    '{"error":{"loc":["invalid seed"],"msg":"only x"}}',
+    '{"error":{"message":"invalid seed: only x"}}',
+    '{"error":{"type":"extra_forbidden","loc":["body","seed"],"msg":"Extra inputs are not permitted"}}',
+    '{"error":{"message":"no","code":"unsupported\\u005fparameter","param":"seed"}}',
+)
+LONG = "The quick brown fox jumps over a lazy dog. " * 200
+
+Placed = Callable[[str], dict[str, Any]]
+PLACES: tuple[Placed, ...] = (
+    lambda text: {"user": text},
+    lambda text: {"seed": text},
+    lambda text: {"metadata": {"topic": [text]}},
+    lambda text: {"metadata": {text: 1}},
+    lambda text: {"stop": text.split(" ")},
+    lambda text: {"prediction": {"content": text + LONG}},
+    lambda text: {"prediction": {"content": LONG + text}},
+    lambda text: {"safety_identifier": text + "!", "user": "?" + text},
+)
+
+# --- how an upstream quotes it -------------------------------------------------------------------------------------
+
+SPELLINGS: tuple[Callable[[str], str], ...] = (
+    str,
+    str.upper,
+    str.lower,
+    str.title,
+    lambda text: json.dumps(text)[1:-1],
+    lambda text: json.dumps(json.dumps(text))[1:-1],
+    lambda text: "".join(f"\\u{ord(letter):04x}" if ord(letter) < 0x10000 else letter for letter in text),
+    repr,
+    ascii,
+    lambda text: repr(text.encode("utf-8", "replace")),
+    lambda text: html.escape(html.escape(text)),
+    lambda text: "".join(f"&#{ord(letter)};" for letter in text),
+    lambda text: "".join(f"&#x{ord(letter):X};" for letter in text),
+    lambda text: quote(text, errors="replace"),
+    lambda text: quote(quote(text, safe="", errors="replace")),
+    lambda text: " ".join(text.split()),
+    lambda text: text.replace("'", '"'),
+)
+ENDS: tuple[Callable[[str], str], ...] = (
+    str,
+    lambda text: text[: len(text) * 3 // 4] + "...",
+    lambda text: text[:60],
+    lambda text: text + " is not allowed",
+)
+
+
+def openai(message: str, **fields: Any) -> Any:
+    return {"error": {"message": message, "type": "invalid_request_error", "param": None, "code": None, **fields}}
+
+
+TEMPLATES: dict[str, Callable[[str], Any]] = {
+    "openai": openai,
+    "openai, quoted": lambda said: openai(f"'{said}' is too long.", code="string_above_max_length"),
+    "openai, value": lambda said: openai(f"Invalid value: '{said}'. Supported values are: 'low'.", param="user"),
+    "openai, honest": lambda said: openai(f"Unknown parameter: 'top_k'. Received: {said}"),
+    "openai, honest value": lambda said: openai(
+        f"Unsupported value: 'temperature' does not support 0.3 with this model. {said}", code="unsupported_value"
+    ),
+    "azure": lambda said: {"error": {"code": "BadRequest", "message": said}},
+    "vllm": lambda said: {"object": "error", "message": said, "type": "BadRequestError", "code": 400},
+    "vllm, list": lambda said: openai(f"[{{'type': 'x', 'loc': ('body', 'user'), 'msg': '{said}'}}]"),
+    "pydantic": lambda said: {"detail": [{"type": "x", "loc": ["body", "user"], "msg": said, "input": said}]},
+    "pydantic, honest": lambda said: {
+        "detail": [{"type": "extra_forbidden", "loc": ["body", "top_k"], "msg": "Extra inputs are not permitted"}],
+        "input": said,
+    },
+    "litellm": lambda said: openai(f"litellm.BadRequestError: OpenAIException - {said}"),
+    "litellm, json": lambda said: openai(f"litellm.BadRequestError: {json.dumps(openai(said))}"),
+    "tgi": lambda said: {"error": said, "error_type": "validation"},
+    "tgi, prefix": lambda said: {"error": f"Input validation error: `{said}`", "error_type": "validation"},
+    "openrouter": lambda said: {"error": {"message": "Provider returned error", "metadata": {"raw": said}}},
+    "chinese": lambda said: {"error": {"code": "1214", "message": f"{said}参数非法"}},
+    "chinese, envelope": lambda said: {"code": 400, "msg": said},
+    "go": lambda said: {"error": f"invalid user [{said}]"},
+    "words before": lambda said: openai(f"400: Bad request. You sent {said}"),
+    "between words": lambda said: openai(f"the model does not take {said} today"),
+}
+
+
+def harmless(text: str) -> str:
+    """A value of the same shape that no matcher reads."""
+    return re.sub(r"[A-Za-z]", "x", re.sub(r"[0-9]", "7", re.sub(r"[^\x00-\x7f]", "\u6c49", text)))
+
+
+Quotation = Callable[[str], str]
+
+
+def reading(body: dict[str, Any], document: Any) -> tuple[Heard | None, Call]:
+    """The refusal `document` as the matchers read it, and the request that it refuses."""
+    operation = EMBEDDINGS if "input" in body else CHAT
+    sent = a_call(json.dumps(body).encode(), operation, stream=bool(body.get("stream")))
+    return Heard.of(operation.surface, 400, read_complaint(document, refused=True), sent.body), sent
+
+
+def rules(body: dict[str, Any], document: Any) -> tuple[Lesson, ...]:
+    """What the refusal `document` of the request `body` teaches."""
+    heard, sent = reading(body, document)
+    return () if heard is None else taught(heard, sent, EVERYTHING, lambda _: False)
+
+
+def holds(text: str, place: Placed, spell: Quotation, template: Callable[[str], Any]) -> bool:
+    """Whether both kinds of request learn no more from `text` than what a harmless value in its place may teach."""
+    other = harmless(text)
+    for members in (MEMBERS, TEXTS):
+        heard, _ = reading({**members, **place(other)}, template(spell(other)))
+        honest = () if heard is None else {lesson for step in steps(heard, EVERYTHING.also) for lesson in step}
+        if not set(honest).issuperset(rules({**members, **place(text)}, template(spell(text)))):
+            return False
+    return True
+
+
+def _spelled(draw: st.DrawFn) -> Quotation:
+    spell, end = draw(st.sampled_from(SPELLINGS)), draw(st.sampled_from(ENDS))
+    return lambda text: spell(end(text))
+
+
+@st.composite
+def quotations(draw: st.DrawFn) -> tuple[str, Placed, Quotation, str]:
+    text = draw(st.one_of(SENTENCES, SENTENCES, SENTENCES, st.sampled_from(DOCUMENTS)))
+    return text, draw(st.sampled_from(PLACES)), _spelled(draw), draw(st.sampled_from(sorted(TEMPLATES)))
+
+
+@pytest.mark.attack("learning: a value that is quoted")
+@generated
+@given(quotations())
+def test_a_quoted_value_teaches_nothing(attack: Attack, case: tuple[str, Placed, Quotation, str]) -> None:
+    text, place, spell, template = case
+    attack.cases += 1
+    with attack.on_loop():
+        held = holds(text, place, spell, TEMPLATES[template])
+    attack.check(held, (text, PLACES.index(place), template, spell(text)))
+
+
+ATTEMPTS = (
+    "Unsupported parameter: 'seed'",
+    "Unsupported parameter: 'seed' is not supported with this model.",
+    "Unknown parameter: 'seed'.",
+    "Unrecognized request argument supplied: seed",
+    "seed: Extra inputs are not permitted",
+    "Extra inputs are not permitted, field: 'seed'",
+    'json: unknown field "seed"',
+    "Unsupported value: 'temperature' does not support 0.3 with this model.",
+    "invalid seed: only integers",
+    "seed 参数非法",
+    "Streaming is not supported",
+    "This model does not support streaming",
+    "角色信息不正确",
+    "roles must alternate",
+    "property 'seed' is unsupported",
+    "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead.",
+    "at most 1 requests can be in one batch",
+    "batch size is invalid, it should not be larger than 1",
+    *DOCUMENTS[-4:],
+)
+
+
+@pytest.mark.attack("learning: a value that is quoted")
+@pytest.mark.parametrize("template", sorted(TEMPLATES))
+def test_kept_attempts_teach_nothing(attack: Attack, template: str) -> None:
+    for text in ATTEMPTS:
+        for place in PLACES:
+            attack.cases += 1
+            attack.check(holds(text, place, str, TEMPLATES[template]), (text, PLACES.index(place), template))
+
+
+@pytest.mark.attack("learning: a value that is quoted")
+@pytest.mark.parametrize("spell", SPELLINGS, ids=range(len(SPELLINGS)))
+def test_kept_attempts_teach_nothing_in_any_spelling(attack: Attack, spell: Quotation) -> None:
+    for text in ATTEMPTS:
+        for end in ENDS:
+            attack.cases += 1
+            attack.check(holds(text, PLACES[1], lambda one: spell(end(one)), openai), text)  # noqa: B023
+
+
+def test_a_reader_that_cuts_nothing_learns_from_the_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Quoted, "cut", lambda self, text: text)
+    held = [holds(text, PLACES[1], str, openai) for text in ATTEMPTS]
+    assert held.count(False) > len(ATTEMPTS) / 2
+
+
+def test_a_client_that_is_quoted_is_refused_and_nothing_is_remembered() -> None:
+    upstream = Upstream([Refusal(lambda body: isinstance(body.get("seed"), str), openai(ATTEMPTS[1]))])
+    learner = Learner()
+    outcome = ask(learner, upstream, a_call(json.dumps({**MEMBERS, "seed": ATTEMPTS[1]}).encode(), CHAT))
+    assert outcome.error is not None
+    assert len(upstream.seen) == 1
+    assert learner.memory.learned(0.0, 0.0) == []
+
+
+def test_a_structured_error_teaches_where_the_body_is_too_long_to_compare() -> None:
+    long = {**MEMBERS, "user": "a b " * (quoted.BODY_BYTES // 4)}
+    refusal = openai("Unsupported parameter: 'seed'", code="unsupported_parameter", param="seed")
+    assert rules(long, refusal) == (Lesson("drop", "seed"),)
+    assert rules(long, openai("Unsupported parameter: 'seed'")) == ()
+
+
+def test_an_honest_sentence_beside_a_quoted_value_is_learned() -> None:
+    for template in ("openai, honest", "openai, honest value", "pydantic, honest"):
+        for text in ("Streaming is not supported", "roles must alternate", "invalid seed: only integers"):
+            assert rules({**MEMBERS, "user": text}, TEMPLATES[template](text)), (template, text)
+
+
+@pytest.mark.attack("learning: a value that is quoted")
+@pytest.mark.parametrize(
+    "values",
+    [
+        ["a " * (quoted.BODY_BYTES // 2 - 100)],
+        ["Unsupported parameter: 'seed' " * (quoted.BODY_BYTES // 31)],
+        [f"Unsupported {at}" for at in range(100_000)],
+        ["&lt;" * (quoted.BODY_BYTES // 5)],
+        ["%41" * (quoted.BODY_BYTES // 4)],
+        [[]] * 600_000,
+        list(range(250_000)),
+        ["Ä ß " * (quoted.BODY_BYTES // 8)],
+    ],
+    ids=range(8),
+)
+@pytest.mark.parametrize("text", ["a" * 2000, "Unsupported parameter: 'seed' " * 66, "&lt;" * 500, "%41" * 660])
+def test_a_comparison_is_short(attack: Attack, values: list[Any], text: str) -> None:
+    body = json.dumps({**MEMBERS, "metadata": values}, ensure_ascii=False, separators=(",", ":")).encode()
+    complaint = read_complaint(openai(text), refused=True)
+    attack.cases += 1
+    with attack.on_loop():
+        Heard.of(CHAT.surface, 400, complaint, body)
+
+
+@example("'" * 2000, "\\" * 1000)
+@example("%25" * 600, "%25" * 600)
+@example("\\ud800\\U00110000&#xffffff;&#1114112;", "\\ud800\\U00110000&#xffffff;&#1114112;")
+@given(st.text(), st.text())
+def test_any_text_can_be_cut(text: str, value: str) -> None:
+    values = Quoted.of(json.dumps([f" {value}"]).encode())
+    assert values is not None
+    values.cut(f"{text}{value}{text}")
