@@ -18,7 +18,7 @@ UV     := $(shell command -v uv 2>/dev/null)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check coverage lint types layers unit integration docs golden e2e e2e-system \
-  attacks campaigns stress token-chaos token-matrix properties mutants fuzz startup pythons lock clean
+  attacks campaigns stress rolls token-chaos token-matrix properties mutants fuzz startup pythons lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -89,6 +89,9 @@ attacks: setup ## Hostile input by class: cases, what got through, longest time 
 token-chaos: setup ## gatepass processes, a real Valkey or Redis and an issuer, killed and paused: three minutes
 	[ -x .e2e/store/server ] || tests/e2e/store/fetch.sh "$(CURDIR)/.e2e/store"
 	$(BIN)/python -W ignore -m tests.stress.token_chaos
+
+rolls: setup ## Rolling restarts and 100 worker replacements under clients that keep connections: three minutes
+	$(BIN)/python -m tests.stress.rolls $(if $(wildcard .e2e/node-client),--node .e2e/node-client) $(ROLLS)
 
 token-matrix: setup ## Every fault of an issuer against every state of a token, on a driven clock: half a minute
 	$(BIN)/python -W ignore -m tests.stress.token_matrix

@@ -8,11 +8,12 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import uvicorn
 from starlette.applications import Starlette
@@ -37,7 +38,7 @@ from gatepass.config.load import check, load
 from gatepass.config.model import Config
 from gatepass.errors import GatepassError, InternalError, MethodNotAllowed, NotStarted
 from gatepass.gate import Gate, build_gate
-from gatepass.listening import AcceptWatch, descriptor_limit, has_free_descriptor, url_of
+from gatepass.listening import Acceptor, AcceptWatch, Seats, descriptor_limit, has_free_descriptor, url_of
 from gatepass.runtime import SystemClock
 from gatepass.store.choice import open_store
 from gatepass.surface.openai_error import error_body, error_headers
@@ -49,8 +50,10 @@ if TYPE_CHECKING:
 LOG = logging.getLogger("gatepass.serve")
 
 KEEP_ALIVE_S = 75
-HANDOVER_S = 0.5
-"""How long a worker still serves what it had accepted before it left the socket to the others: no 503 for that."""
+HANDOVER_S = 0.1
+"""How long a process that stops serves on at least: connections that the system had accepted before get no 503."""
+LOOK_S = 0.02
+"""How often a drain looks whether a connection is left on which a client may send a request."""
 RELOADS = "a single process reads its configuration at the start only: restart it, or serve with several workers"
 """What a SIGHUP is answered with, where it would renew workers."""
 FORCED_STOP_S = 3
@@ -118,9 +121,7 @@ class Service:
         if self._draining is not None:
             gate.live.hurry()
         elif not gate.live.draining:
-            bound_s = gate.config.server.drain_timeout_s
-            LOG.info("draining", extra={"fields": {"bound_s": bound_s, "under_way": gate.live.busy}})
-            self._draining = gate.live.tasks.spawn(gate.live.drain(gate.clock, bound_s), "drain")
+            self._draining = gate.live.tasks.spawn(_drain(gate), "drain")
 
     async def _drained(self, gate: Gate) -> None:
         """End what is still under way: a server ends the lifespan when it waits for no request any more."""
@@ -171,8 +172,9 @@ def load_config(path: str | os.PathLike[str]) -> Config:
 def drain(app: FastAPI) -> None:
     """Begin to stop an application of `create_app`: safe in a signal handler and in any thread.
 
-    /readyz turns 503, new requests get 503 `draining`, running streams may go on for `server.drain_timeout_s` and then
-    end with an error event. A second call ends them at once. Without effect while the lifespan does not run.
+    /readyz turns 503. After `server.drain_delay_s` new requests get 503 `draining`. Running streams may go on for
+    `server.drain_timeout_s` more, and then end with an error event. A second call ends them at once. Without effect
+    while the lifespan does not run.
     """
     service: Service = app.state.gatepass
     service.drain()
@@ -243,7 +245,25 @@ def reception_of(app: ASGIApp, gate: Gate) -> Reception:
         config.limits.connections, config.limits.unauthenticated, config.access.callers
     )
     proxies = TrustedProxies(config.server.trusted_proxies)
-    return Reception(served_by(app, gate), refused, config.limits, KEEP_ALIVE_S, proxies, shares)
+    return Reception(served_by(app, gate), refused, config.limits, KEEP_ALIVE_S, proxies, shares, gate.live)
+
+
+async def _drain(gate: Gate) -> int:
+    """Serve on for the delay, then let end what runs. Return how many streams had to be ended."""
+    server = gate.config.server
+    _log_unready(gate)
+    await gate.live.delay(gate.clock, server.drain_delay_s)
+    _log_draining(gate)
+    return await gate.live.drain(gate.clock, server.drain_timeout_s)
+
+
+def _log_unready(gate: Gate) -> None:
+    if delay_s := gate.config.server.drain_delay_s:
+        LOG.info("unready", extra={"fields": {"delay_s": delay_s, "under_way": gate.live.busy}})
+
+
+def _log_draining(gate: Gate) -> None:
+    LOG.info("draining", extra={"fields": {"bound_s": gate.config.server.drain_timeout_s, "under_way": gate.live.busy}})
 
 
 def _openapi(app: FastAPI, base_path: str) -> dict[str, Any]:
@@ -283,6 +303,15 @@ _ERRORS: dict[int | type[Exception], Callable[[Request, Exception], Coroutine[An
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Team:
+    """What makes a server one of several workers. `lifeline` tells it that all stop, or that the supervisor is gone."""
+
+    peers: Peers
+    lifeline: socket.socket
+    seats: Seats
+
+
 class Server(uvicorn.Server):
     """uvicorn that drains: readiness turns red at once, streams may finish, the rest get an error event."""
 
@@ -290,10 +319,9 @@ class Server(uvicorn.Server):
         self,
         gate: Gate,
         announce: Callable[[str], None],
-        peers: Peers | None = None,
-        lifeline: socket.socket | None = None,
+        team: Team | None = None,
     ) -> None:
-        app = _pages(gate, peers)
+        app = _pages(gate, team.peers if team is not None else None)
         reception = reception_of(app, gate)
         super().__init__(
             uvicorn.Config(
@@ -310,11 +338,11 @@ class Server(uvicorn.Server):
             )
         )
         self._gate = gate
-        self._shares = reception.shares
+        self._reception = reception
         self._accept_watch = AcceptWatch()
         self._announce = announce
-        self._peers = peers
-        self._lifeline = lifeline
+        self._team = team
+        self._acceptors: list[Acceptor] = []
         self._is_end_of_all = False
         """Whether no other worker takes the socket: it is then kept, to answer 503."""
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -328,22 +356,32 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
-        await super().startup(sockets=sockets)
+        team = self._team
+        await super().startup(sockets=sockets if team is None else [])
         gc.enable()  # `gatepass serve` starts without it
         gc.freeze()  # what stands now stands for good: a collection need not walk it again (25 µs a request)
         gc.set_threshold(COLLECT_AFTER)
         keep_freed_pages()
         for listening in sockets or []:
             self._announce(url_of(listening))
-        if self._peers is not None:
-            await self._peers.open()
-        if self._lifeline is not None:
-            self._loop.add_reader(self._lifeline, self._on_lifeline, self._loop, self._lifeline)
+        if team is not None:
+            self._acceptors = [self._acceptor(team, listening) for listening in sockets or []]
+            await team.peers.open()
+            self._loop.add_reader(team.lifeline, self._on_lifeline, self._loop, team.lifeline)
+
+    def _acceptor(self, team: Team, listening: socket.socket) -> Acceptor:
+        def make() -> asyncio.Protocol:
+            state, config = self.server_state, self.config
+            return ClientConnection(self._reception, config=config, server_state=state, app_state=self.lifespan.state)
+
+        return Acceptor(listening, make, lambda: len(self.server_state.connections), team.seats)
 
     async def on_tick(self, counter: int) -> bool:
         now_s = asyncio.get_running_loop().time()
+        for acceptor in self._acceptors:
+            acceptor.publish()
         if self._accept_watch.is_due(now_s) and not has_free_descriptor():
-            for connection in self._shares.relieve(now_s):
+            for connection in self._reception.shares.relieve(now_s):
                 connection.evict()
             if (count := self._accept_watch.failed(now_s)) is not None:
                 limit, needed = descriptor_limit(), self._gate.config.descriptors
@@ -358,26 +396,42 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        bound_s = self._gate.config.server.drain_timeout_s
-        if self._peers is not None and not self._is_end_of_all:
-            await self._leave(self._peers)
-        LOG.info("draining", extra={"fields": {"bound_s": bound_s, "under_way": self._gate.live.busy}})
-        ended = await self._gate.live.drain(self._gate.clock, 0 if self._is_hurried else bound_s)
+        """Turn unready, serve on for the delay, then close each connection behind its answer or when it is idle."""
+        gate, connections = self._gate, cast(set[ClientConnection], self.server_state.connections)
+        live, team, server = gate.live, self._team, gate.config.server
+        delay_s = max(server.drain_delay_s, min(HANDOVER_S, server.drain_timeout_s))
+        live.draining = True
+        for connection in connections:
+            connection.retire()
+        if team is not None and not self._is_end_of_all:
+            delay_s = 0  # what comes now is for the other workers on this socket
+            await asyncio.gather(team.peers.aclose(), *(acceptor.close() for acceptor in self._acceptors))
+        else:
+            _log_unready(gate)
+        await live.delay(SystemClock(), delay_s)
+        _log_draining(gate)
+        for connection in connections:
+            connection.leave()
+        ended = await self._drained(connections)
         LOG.info("drained", extra={"fields": {"streams_ended": ended}})
-        if self._peers is not None:
-            await self._peers.aclose()
+        if team is not None:
+            await asyncio.gather(team.peers.aclose(), *(acceptor.close() for acceptor in self._acceptors))
         await super().shutdown(sockets=sockets)
 
-    async def _leave(self, peers: Peers) -> None:
-        """What comes now is for the other workers on this socket."""
-        await peers.aclose()
-        for server in self.servers:
-            server.close()
-        await asyncio.sleep(HANDOVER_S)
+    async def _drained(self, connections: Collection[ClientConnection]) -> int:
+        """Wait until nothing is under way and no client can send more. Return how many streams had to be ended."""
+        live, clock, now = self._gate.live, self._gate.clock, asyncio.get_running_loop().time
+        bound_s = self._gate.config.server.drain_timeout_s
+        until_s = now() + bound_s
+        ended = await live.drain(clock, bound_s)
+        while now() < until_s and not live.is_hurried and any(each.may_ask for each in connections):
+            await asyncio.sleep(LOOK_S)
+            ended += await live.drain(clock, until_s - now())
+        return ended
 
     def handle_reload(self, _: int, __: FrameType | None) -> None:
         """SIGHUP ends nothing. What it asks for is the supervisor's to do, where there is one."""
-        if self._peers is None and self._loop is not None:
+        if self._team is None and self._loop is not None:
             self._loop.call_soon_threadsafe(_refuse_reload)
 
     def handle_exit(self, _: int, __: FrameType | None) -> None:

@@ -245,6 +245,11 @@ class Client(Protocol):
     client has gone is dropped.
     """
 
+    @property
+    def is_expected(self) -> bool:
+        """Whether the request came on a connection that was open before new ones were refused."""
+        ...
+
     def authenticated(self, caller: str) -> None:
         """The request is `caller`'s, and is served: its connection counts for that caller from now on."""
         ...

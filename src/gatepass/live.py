@@ -26,6 +26,11 @@ class Reply(Protocol):
         """Whether the client's connection has taken all of it."""
         ...
 
+    @property
+    def is_expected(self) -> bool:
+        """Whether the request came on a connection that was open before new ones were refused."""
+        ...
+
 
 class Concurrency:
     """How many requests each caller has under way, and whether it may have one more.
@@ -85,6 +90,9 @@ class Live:
     def __init__(self, limit: int, callers: int = 1) -> None:
         self.tasks = Tasks()
         self.draining = False
+        """Whether this process stops: /readyz is red, and each answer closes its connection."""
+        self.refusing = False
+        """Whether requests on new connections are refused; it follows `draining`."""
         self._concurrency = Concurrency(limit, callers)
         self._places: set[Place] = set()
         """That of all requests, known from the first one on."""
@@ -102,7 +110,7 @@ class Live:
 
         It counts against no limit before `Place.claim`: until then nobody knows whose request it is.
         """
-        if self.draining:
+        if self.refusing and not reply.is_expected:
             raise Draining("gatepass is stopping. Send the request again: another instance takes it.", retry_after_s=1)
         return Place(self, reply, self._concurrency)
 
@@ -114,10 +122,19 @@ class Live:
         if self.draining and not self._places:
             self._idle.set()
 
+    async def delay(self, clock: Clock, delay_s: float) -> None:
+        """Begin to drain: serve on for `delay_s` or until `hurry`, then refuse requests on new connections."""
+        self.draining = True
+        if delay_s:
+            await self._first_of(clock, delay_s, self._hurried)
+        self.refusing = True
+
     async def drain(self, clock: Clock, bound_s: float) -> int:
         """Let what runs end by itself for `bound_s` or until `hurry`, then end the rest; returns how many that were."""
-        self.draining = True
-        if not self._places:
+        self.draining = self.refusing = True
+        if self._places:
+            self._idle.clear()
+        else:
             self._idle.set()
         if await self._idle_within(clock, bound_s, self._hurried):
             return 0
@@ -131,14 +148,23 @@ class Live:
         """A drain that is under way waits no longer."""
         self._hurried.set()
 
+    @property
+    def is_hurried(self) -> bool:
+        return self._hurried.is_set()
+
     async def _idle_within(self, clock: Clock, bound_s: float, hurried: asyncio.Event) -> bool:
-        waits = [asyncio.create_task(wait) for wait in (self._idle.wait(), sleep(clock, bound_s), hurried.wait())]
+        await self._first_of(clock, bound_s, self._idle, hurried)
+        return self._idle.is_set()
+
+    @staticmethod
+    async def _first_of(clock: Clock, bound_s: float, *events: asyncio.Event) -> None:
+        """Return when one of `events` is set, or after `bound_s`."""
+        waits = [asyncio.create_task(wait) for wait in (sleep(clock, bound_s), *(event.wait() for event in events))]
         try:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for wait in waits:
                 wait.cancel()
-        return self._idle.is_set()
 
 
 class Place(Leash):

@@ -38,6 +38,10 @@ class Reply:
         """The client's connection has taken all of it."""
 
     @property
+    def is_expected(self) -> bool:
+        return self.client.is_expected
+
+    @property
     def sent_bytes(self) -> int:
         """Of the body so far."""
         return self._context.bytes_out

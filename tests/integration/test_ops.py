@@ -352,7 +352,7 @@ async def test_a_stop_lets_a_stream_finish_and_takes_nothing_new():
         await ask.head()
         await ask.until(EVENTS[0])
         gate.server.should_exit = True
-        await until(lambda: gate.gate.live.draining)
+        await until(lambda: gate.gate.live.refusing)
         ready = await get(gate, "/readyz")
         alive = await get(gate, "/healthz")
         refused = await gate.ask().answer()

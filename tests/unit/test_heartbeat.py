@@ -24,6 +24,8 @@ EVENT = b'data: {"x":1}\n\n'
 class Client:
     """Keeps what it is sent; it `takes` bytes at once, or none."""
 
+    is_expected = False
+
     def __init__(self) -> None:
         self.takes = True
         self.status: int | None = None

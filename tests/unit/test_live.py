@@ -14,6 +14,8 @@ from tests.unit.clock import DrivenClock, settle
 class Written:
     """A reply, out or not yet."""
 
+    is_expected = False
+
     def __init__(self, *, is_out: bool = False) -> None:
         self.is_out = is_out
 

@@ -62,6 +62,8 @@ class AsgiClient:
         self._send = send
         self._clock = gate.clock
         self._tasks = gate.live.tasks
+        self._live = gate.live
+        self._can_close = scope.get("http_version", "1.1") in ("1.0", "1.1")
         self._limits = gate.config.limits
         self.is_gone = self.has_begun = self.has_ended = False
         self._is_ending = False
@@ -112,6 +114,11 @@ class AsgiClient:
 
     # the pipeline calls these: call.Client
 
+    @property
+    def is_expected(self) -> bool:
+        """The server knows its connections, not gatepass."""
+        return False
+
     def authenticated(self, caller: str) -> None:
         """The server counts connections, not gatepass."""
 
@@ -148,6 +155,8 @@ class AsgiClient:
         self.has_begun = True
         self._is_bodiless = self._method == "HEAD" or status in BODILESS
         fields = [*headers] if length_bytes is None else [(b"content-length", b"%d" % length_bytes), *headers]
+        if self._live.draining and self._can_close:
+            fields.append((b"connection", b"close"))
         self._head = {"type": "http.response.start", "status": status, "headers": fields}
         self._pieces.clear()
         self._taken.set()  # the receiver reads on: see `_read_all`

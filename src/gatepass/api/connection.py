@@ -31,9 +31,9 @@ class ClientConnection(asyncio.Protocol):
     """Has requests served in order; at most one is served at a time, and few more are read ahead."""
 
     __slots__ = (
-        *("is_full", "_date", "_dated", "_held", "_is_deaf", "_limits", "_lingers_till_s", "_loop"),
-        *("_patience", "_queue", "_reader", "_reading_paused", "_reception", "_room", "_serve", "_serving", "_shares"),
-        *("_stall", "_state", "_transport", "_until_s"),
+        *("is_expected", "is_full", "_date", "_dated", "_held", "_is_deaf", "_is_ending", "_limits", "_lingers_till_s"),
+        *("_loop", "_patience", "_queue", "_reader", "_reading_paused", "_reception", "_room", "_serve", "_serving"),
+        *("_shares", "_stall", "_state", "_transport", "_until_s"),
     )
 
     def __init__(
@@ -65,13 +65,16 @@ class ClientConnection(asyncio.Protocol):
         self._room: asyncio.Future[None] | None = None
         self._dated: list[tuple[bytes, bytes]] | None = None
         self._date = self._held = b""
-        self.is_full = False
+        self.is_full = self._is_ending = False
+        self.is_expected = True
 
     # asyncio and uvicorn call these
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self._state.connections.add(self)  # type: ignore[arg-type]  # uvicorn names its own classes
+        live = self._reception.live
+        self._is_ending, self.is_expected = live.draining, not live.refusing
         peer = transport.get_extra_info("peername")
         self._reader.peer = str(peer[0]) if isinstance(peer, tuple | list) else ""
         self._patience.bound(self._reader, self._serving)
@@ -132,13 +135,28 @@ class ClientConnection(asyncio.Protocol):
         if self._transport.get_write_buffer_size():
             self._loop.call_later(LINGER_S, self._transport.abort)
 
+    def retire(self) -> None:
+        """Close behind the next response. It says so, unless its head is out."""
+        self._is_ending = True
+
+    def leave(self) -> None:
+        """Close as soon as the client has nothing under way, or with its next answer."""
+        self._is_ending = True
+        if not (self._is_deaf or self._transport.is_closing()):
+            self._patience.hasten(is_idle=self._is_idle())
+
+    @property
+    def may_ask(self) -> bool:
+        """Whether a request on it would be served."""
+        return self.is_expected and not (self._is_deaf or self._transport.is_closing())
+
     def shutdown(self) -> None:
-        """The server stops: what is served may end, and then this ends."""
-        last = self._queue[-1] if self._queue else self._serving
-        if last is None:
-            self._close()
-        else:
-            last.persists = False
+        """The server ends: what is served may end, and then this closes."""
+        self._is_ending = True
+        if self._serving is not None:
+            self.newest().persists = False
+        elif not self._is_deaf:
+            self._linger()
 
     # the reader calls this
 
@@ -160,6 +178,10 @@ class ClientConnection(asyncio.Protocol):
         return self._queue[-1] if self._queue else cast(Turn, self._serving)
 
     # a Turn calls these
+
+    @property
+    def is_final(self) -> bool:
+        return self._is_ending and not self._queue
 
     def common_fields(self) -> bytes:
         fields = self._state.default_headers  # uvicorn makes a new list with the date each second
@@ -275,7 +297,9 @@ class ClientConnection(asyncio.Protocol):
 
     def _late(self) -> None:
         awaited, receiving = self._patience.spent(), self._reader.turn
-        if awaited is Awaited.HEAD:
+        if self._is_ending and not self._is_deaf and self._is_idle():
+            self._linger()
+        elif awaited is Awaited.HEAD:
             self._refuse(slow_head())
         elif awaited is Awaited.BODY and receiving is not None:
             if receiving is not self._serving and self._serving is not None:
@@ -286,6 +310,8 @@ class ClientConnection(asyncio.Protocol):
             self._patience.expect(Awaited.REST, BODY_GRACE_S)
         elif awaited is Awaited.NEXT:
             self._close()
+        elif awaited is Awaited.CLOSE and self._transport.get_write_buffer_size():
+            self._patience.expect(Awaited.CLOSE, LINGER_S)  # the client still takes what was written; see `_stall`
         else:
             self._transport.abort()
 
@@ -318,10 +344,13 @@ class ClientConnection(asyncio.Protocol):
 
     def _end(self) -> None:
         """Close behind the last response, where nothing unread can reset it."""
-        if self._reader.turn is not None:
+        if self._is_ending or self._reader.turn is not None:
             self._linger()
         else:
             self._close()
+
+    def _is_idle(self) -> bool:
+        return self._serving is None and self._reader.is_idle
 
     def _close(self) -> None:
         self.flush()
@@ -332,6 +361,8 @@ class ClientConnection(asyncio.Protocol):
         coming. Most clients read no response before they have sent all of it."""
         self._is_deaf = True
         self.flush()
+        if self._transport.is_closing():
+            return
         self._transport.write_eof()
         if self._reading_paused:
             self._reading_paused = False

@@ -65,6 +65,11 @@ class Reader:
         self._hosts = self._piece_bytes = self._first_bytes = self._head_bytes = self._framing_bytes = 0
         self._refusal: GatepassError | None = None
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing of a request is here that is not whole."""
+        return self.turn is None and not (self.in_head and self._first_bytes)
+
     def feed(self, data: bytes) -> None:
         """Parse the next bytes of the connection. Raise a GatepassError if no request can be read any more.
 

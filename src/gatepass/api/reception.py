@@ -10,6 +10,7 @@ from gatepass.admission.shares import ConnectionShares, TrustedProxies
 from gatepass.api.turn import Turn
 from gatepass.config.model import Limits
 from gatepass.errors import GatepassError
+from gatepass.live import Live
 from gatepass.transport.outbox import Outbox
 
 Serve = Callable[[Turn], Awaitable[None]]
@@ -37,4 +38,5 @@ class Reception:
     """How long a connection may wait for its next request."""
     proxies: TrustedProxies
     shares: ConnectionShares[Evictable]
+    live: Live
     outbox: Outbox = field(default_factory=Outbox)

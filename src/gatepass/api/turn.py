@@ -61,6 +61,16 @@ class Line(Protocol):
         ...
 
     @property
+    def is_expected(self) -> bool:
+        """Whether it was open before new connections were refused."""
+        ...
+
+    @property
+    def is_final(self) -> bool:
+        """Whether it closes behind the response that begins."""
+        ...
+
+    @property
     def is_full(self) -> bool:
         """Whether the client has to take something before more is sent."""
         ...
@@ -161,6 +171,10 @@ class Turn:
 
     # the street calls these: call.Client
 
+    @property
+    def is_expected(self) -> bool:
+        return self._line.is_expected
+
     def authenticated(self, caller: str) -> None:
         if not self.is_gone:
             self._line.authenticated(caller)
@@ -216,7 +230,7 @@ class Turn:
 
     def start(self, status: int, headers: Fields, length_bytes: int | None = None) -> None:
         self.has_begun = True
-        if not self._is_asked_for:
+        if not self._is_asked_for or self._line.is_final:
             self.persists = False  # whether the body that was never asked for comes all the same, nobody can know
         if not self.is_whole and (self.is_passed_on or not self._rest_is_small()):
             self.persists = False  # nobody takes the rest of it

@@ -34,6 +34,7 @@ STDERR_FD = 2
 @click.option("--worker", type=int, hidden=True, help="This worker's number: set by the supervisor, as the rest is.")
 @click.option("--fds", type=int, nargs=3, hidden=True, help="Inherited: listening socket, lifeline, key of the store.")
 @click.option("--peers", type=click.Path(path_type=Path), hidden=True)
+@click.option("--seat", type=int, default=0, hidden=True)
 @click.option("--log-format", type=click.Choice(("json", "text")), default="json", hidden=True)
 def serve(
     config_path: str | None,
@@ -43,6 +44,7 @@ def serve(
     worker: int | None,
     fds: tuple[int, int, int] | None,
     peers: Path | None,
+    seat: int,
     log_format: str,
 ) -> None:
     """Serve until SIGTERM or Ctrl-C, then let running streams finish."""
@@ -57,7 +59,7 @@ def serve(
         if worker is not None and fds is not None and peers is not None:
             from gatepass.cli.worker import Heritage, work
 
-            work(Heritage(worker, fds, peers, log_format), config_path, host, port)
+            work(Heritage(worker, fds, peers, seat, log_format), config_path, host, port)
             return
         loaded = load_or_exit(config_path, host, port)
         listening = _listen(loaded)
@@ -111,7 +113,8 @@ def _supervise(loaded: Loaded, listening: socket.socket, count: int, command: li
 
     configure(loaded.config.log.level, loaded.config.log.format, Redactor())
     _announce(loaded)
-    drain_s, url = loaded.config.server.drain_timeout_s, url_of(listening)
+    server, url = loaded.config.server, url_of(listening)
+    drain_s = server.drain_delay_s + server.drain_timeout_s
     gc.enable()
     supervisor = Supervisor(command, listening, count, drain_s, lambda: _say_where(url), UNUSABLE)
     try:

@@ -34,6 +34,7 @@ LOG = logging.getLogger("gatepass.serve")
 @dataclass(frozen=True, slots=True)
 class Heritage:
     """`number` is its own, `fds` are listening socket, lifeline and key of the store, `folder` is that of all workers.
+    `seat` is where it publishes how many connections it has, see `listening.Seats`.
 
     `log_format` is the supervisor's: it counts until the configuration has told its own.
     """
@@ -41,6 +42,7 @@ class Heritage:
     number: int
     fds: tuple[int, int, int]
     folder: Path
+    seat: int
     log_format: str
 
 
@@ -55,10 +57,11 @@ def work(heritage: Heritage, config_path: str | None, host: str | None, port: in
     from gatepass.api.learned import lessons_of
     from gatepass.api.peers import Peers
     from gatepass.api.status import status_of
-    from gatepass.app import Server
+    from gatepass.app import Server, Team
     from gatepass.cli.opening import gate_of
+    from gatepass.listening import Seats
     from gatepass.store.choice import Inheritance
-    from gatepass.supervisor import STORE, name_of
+    from gatepass.supervisor import CONNECTIONS, STORE, name_of
 
     listening, lifeline, key = heritage.fds
     with open(key, "rb") as pipe:
@@ -73,7 +76,8 @@ def work(heritage: Heritage, config_path: str | None, host: str | None, port: in
         keyed.touch()
     name = name_of(heritage.number)
     peers = Peers(heritage.folder, name, gate.metrics.exposition, lambda: status_of(gate), lambda: lessons_of(gate))
-    server = Server(gate, lambda _: None, peers, socket.socket(fileno=lifeline))
+    team = Team(peers, socket.socket(fileno=lifeline), Seats(heritage.folder / CONNECTIONS, heritage.seat))
+    server = Server(gate, lambda _: None, team)
     server.run(sockets=[socket.socket(fileno=listening)])
 
 

@@ -45,8 +45,10 @@ class Server(Block):
     """Processes that serve on one socket; they share tokens, see `store`."""
     trusted_proxies: list[Network] = []
     """Addresses and networks of proxies whose X-Forwarded-For names the client, for limits per address."""
+    drain_delay_s: Annotated[float, Field(ge=0)] = 0.0
+    """Seconds after SIGTERM in which gatepass serves on while /readyz is red, for balancers that poll it."""
     drain_timeout_s: Annotated[float, Field(ge=0)] = 25.0
-    """Seconds that running streams may go on after SIGTERM."""
+    """Seconds that running streams may go on after SIGTERM and `drain_delay_s`."""
 
 
 class Limits(Block):

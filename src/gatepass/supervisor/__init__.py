@@ -6,9 +6,9 @@ and start them instead. A worker that is replaced is told by SIGTERM and leaves 
 that all of them stop is told by the lifeline, and then each answers 503 while it drains.
 """
 
-from gatepass.supervisor.channel import STORE
+from gatepass.supervisor.channel import CONNECTIONS, STORE
 from gatepass.supervisor.folder import NoFolder
 from gatepass.supervisor.slots import Supervisor
 from gatepass.supervisor.worker import name_of
 
-__all__ = ["STORE", "NoFolder", "Supervisor", "name_of"]
+__all__ = ["CONNECTIONS", "STORE", "NoFolder", "Supervisor", "name_of"]

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
+from gatepass.listening import Seats
 from gatepass.supervisor.folder import SHARED_MEMORY, own_folder
 
 LOG = logging.getLogger("gatepass.supervisor")
@@ -22,6 +23,8 @@ STOPPING = b"."
 """What the lifeline says before a stop. It is not read but looked at, for all workers have the same end of it."""
 STORE = "store"
 """The folder of the tokens that the workers share, within the supervisor's own; absent if they share none."""
+CONNECTIONS = "connections"
+"""The file, in the same folder, of how many connections each worker holds."""
 NOT_SHARED = (
     "the workers' folder is on a disk, and the library that encrypts tokens there is not installed: each worker"
     " fetches its own tokens, and refresh tokens are not shared. Make {} writable, or install the extra `crypto`"
@@ -39,6 +42,7 @@ class Channel:
     listening: socket.socket
     lifeline: socket.socket
     lent: socket.socket
+    seats: Seats
     key: bytes = field(repr=False)
 
     def tell_stop(self) -> None:
@@ -63,7 +67,8 @@ def channel(listening: socket.socket, shared_memory: str = SHARED_MEMORY) -> Ite
             (folder / STORE).mkdir(mode=0o700)
         lifeline, lent = socket.socketpair()
         with lifeline, lent:
-            yield Channel(folder, listening, lifeline, lent, secrets.token_bytes(KEY_BYTES) if is_on_disk else b"")
+            key = secrets.token_bytes(KEY_BYTES) if is_on_disk else b""
+            yield Channel(folder, listening, lifeline, lent, Seats(folder / CONNECTIONS), key)
 
 
 @contextmanager

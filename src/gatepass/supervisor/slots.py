@@ -8,6 +8,7 @@ import signal
 import socket
 from collections.abc import Callable, Sequence
 
+from gatepass.listening import SEATS
 from gatepass.runtime import Tasks
 from gatepass.supervisor.channel import channel
 from gatepass.supervisor.worker import LOOK_S, Worker
@@ -44,6 +45,7 @@ class Supervisor:
         self._workers: dict[int, Worker] = {}
         self._changing = tuple(asyncio.Lock() for _ in range(count))
         """Each held while its slot gets another worker: by what keeps it, or by a renewal."""
+        self._seats_of_starting: set[int] = set()
         self._started: list[Worker] = []
         self._has_served = False
         self._stopping = asyncio.Event()
@@ -102,6 +104,7 @@ class Supervisor:
                 fields = {"worker": worker.number, "code": worker.process.returncode, "again_in_s": pause_s}
                 LOG.error("worker_died", extra={"fields": fields})
                 worker.ready_at.unlink(missing_ok=True)
+                self._channel.seats.clear(worker.seat)
                 if await self._stopped_within(pause_s):
                     return
             worker = self._workers[slot] if worker.retired.is_set() else await self._start(slot)
@@ -114,6 +117,7 @@ class Supervisor:
 
     async def _reap(self, worker: Worker) -> None:
         await worker.reaped(self._drain_s + KILL_GRACE_S)
+        self._channel.seats.clear(worker.seat)
 
     async def _stopped_within(self, pause_s: float) -> bool:
         try:
@@ -129,8 +133,15 @@ class Supervisor:
 
     async def _spawn(self) -> Worker:
         self._serial += 1
-        worker = await Worker.started(self._serial, self._command, self._channel)
-        self._started = [*self._living(), worker]
+        taken = self._seats_of_starting.union(worker.seat for worker in self._living())
+        seat = next((seat for seat in range(SEATS) if seat not in taken), SEATS - 1)
+        self._channel.seats.clear(seat)
+        self._seats_of_starting.add(seat)
+        try:
+            worker = await Worker.started(self._serial, seat, self._command, self._channel)
+            self._started = [*self._living(), worker]
+        finally:
+            self._seats_of_starting.discard(seat)
         return worker
 
     async def _renew(self, renewals: asyncio.Queue[None]) -> None:

@@ -27,24 +27,26 @@ class Worker:
     """It is ready when its socket is in the folder; `retired` is set when another takes its slot."""
 
     number: int
+    seat: int
     process: asyncio.subprocess.Process
     ready_at: Path
     began_s: float
     retired: asyncio.Event
 
     @classmethod
-    async def started(cls, number: int, command: Sequence[str], channel: Channel) -> Self:
+    async def started(cls, number: int, seat: int, command: Sequence[str], channel: Channel) -> Self:
         with channel.descriptors() as fds:
             process = await asyncio.create_subprocess_exec(
                 *command,
                 *("--worker", str(number), "--fds", *map(str, fds), "--peers", str(channel.folder)),
+                *("--seat", str(seat)),
                 stdin=asyncio.subprocess.DEVNULL,
                 pass_fds=fds,
                 process_group=0,  # Ctrl-C of a terminal is for the supervisor, which then tells the workers once
             )
         LOG.info("worker_started", extra={"fields": {"worker": number, "pid": process.pid}})
         began_s = asyncio.get_running_loop().time()
-        return cls(number, process, channel.folder / f"{name_of(number)}.sock", began_s, asyncio.Event())
+        return cls(number, seat, process, channel.folder / f"{name_of(number)}.sock", began_s, asyncio.Event())
 
     @property
     def is_alive(self) -> bool:

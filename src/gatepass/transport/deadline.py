@@ -28,6 +28,10 @@ class Deadline:
         if self._at_s < self._due_s:
             self._arm()
 
+    def left_s(self) -> float:
+        """Seconds until the limit passes; infinite without one."""
+        return self._at_s - self._loop.time()
+
     def lift(self) -> None:
         self._at_s = math.inf
 

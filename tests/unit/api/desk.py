@@ -8,7 +8,8 @@ from gatepass.api.turn import Turn
 class Desk:
     """Serves nobody and writes nothing."""
 
-    is_full = False
+    is_full = is_final = False
+    is_expected = True
 
     def __init__(self) -> None:
         self.turns: list[Turn] = []

@@ -16,10 +16,10 @@ import pytest
 from gatepass.admission.shares import ConnectionShares
 from gatepass.api.connection import ClientConnection
 from gatepass.api.head import HEAD_BYTES, HEADER_FIELDS
-from gatepass.api.patience import BODY_GRACE_S, LINGER_S
+from gatepass.api.patience import BODY_GRACE_S, LINGER_S, QUIET_S
 from gatepass.api.turn import AHEAD_BYTES, REST_BYTES, Turn
 from gatepass.errors import ClientGone, GatepassError
-from tests.unit.api.visitor import DATE, KEEP_ALIVE_S, Visitor, asked
+from tests.unit.api.visitor import DATE, KEEP_ALIVE_S, FakeTransport, Visitor, asked
 from tests.unit.transport.loop import advance, driven, one_turn, rest
 
 LIMIT_BYTES = 1_000_000
@@ -583,11 +583,11 @@ async def test_a_stop_closes_what_is_idle_and_lets_the_rest_end():
     await visited(ahead, asked(b"1") + asked(b"2"))
     for visitor in (idle, busy, ahead):
         visitor.connection.shutdown()
-    assert (idle.transport.closing, busy.transport.closing) == (True, False)
+    assert (idle.transport.ended, busy.transport.ended) == (True, False)
     held.go.set()
     await rest()
-    assert (busy.transport.closing, busy.statuses) == (True, [200])
-    assert (ahead.transport.closing, ahead.statuses) == (True, [200, 200])
+    assert (busy.transport.ended, busy.statuses) == (True, [200])
+    assert (ahead.transport.ended, ahead.statuses) == (True, [200, 200])
     assert busy.heard.count(b"connection: close") == ahead.heard.count(b"connection: close") == 1
 
 
@@ -855,3 +855,95 @@ async def test_nothing_is_written_to_a_client_that_left_before_its_turn_ended():
         visitor.transport.abort()
         await rest()
         assert (serve.seen, visitor.heard) == ([0], b"")
+
+
+# a stop
+
+
+async def test_while_draining_an_answer_says_that_it_is_the_last_and_the_client_sees_a_clean_end():
+    visitor = Visitor(echo)
+    visitor.connection.retire()
+    await visited(visitor, asked(b"1"))
+    assert b"connection: close" in visitor.heard
+    assert (visitor.statuses, visitor.transport.ended, visitor.transport.aborted) == ([200], True, False)
+
+
+async def test_while_draining_only_the_last_of_several_requests_is_the_last_answer():
+    visitor = Visitor(echo)
+    visitor.connection.retire()
+    await visited(visitor, asked(b"1") + asked(b"2"))
+    assert (visitor.statuses, visitor.heard.count(b"connection: close")) == ([200, 200], 1)
+
+
+async def test_a_connection_made_while_draining_closes_behind_its_answer():
+    visitor = Visitor(echo)
+    visitor.live.draining = True
+    late = FakeTransport(visitor.connection)
+    visitor.connection.connection_made(late)
+    visitor.transport = late
+    await visited(visitor, asked(b"1"))
+    assert b"connection: close" in visitor.heard
+    assert visitor.turns[0].is_expected
+
+
+async def test_a_connection_in_use_is_served_once_more_before_it_closes():
+    visitor = Visitor(echo)
+    await visited(visitor, asked(b"1"))
+    await advance(QUIET_S / 2)
+    visitor.connection.leave()
+    await advance(QUIET_S / 4)
+    await visited(visitor, asked(b"2"))
+    assert (visitor.statuses, visitor.heard.count(b"connection: close")) == ([200, 200], 1)
+    assert visitor.transport.ended
+
+
+async def test_an_idle_connection_closes_after_a_quiet_second_and_at_once_where_that_is_over():
+    fresh, old, silent, begun = Visitor(echo), Visitor(echo), Visitor(echo), Visitor(echo)
+    await visited(old, asked(b"1"))
+    await advance(QUIET_S * 2)
+    await visited(fresh, asked(b"1"))
+    await visited(begun, asked(b"1")[:10])
+    for visitor in (fresh, old, silent, begun):
+        visitor.connection.leave()
+    await advance(0.01)
+    assert [each.transport.ended for each in (fresh, old, silent, begun)] == [False, True, True, False]
+    await advance(QUIET_S)
+    assert [each.transport.ended for each in (fresh, begun)] == [True, False]
+    assert not fresh.connection.may_ask
+    begun.say(asked(b"1")[10:])
+    await rest()
+    assert (begun.statuses, begun.transport.ended, silent.heard) == ([200], True, b"")
+
+
+async def test_an_answer_that_began_before_the_stop_leaves_a_second_for_the_next_request():
+    held = Held()
+    visitor = Visitor(begin_and_hold(held))
+    await visited(visitor, asked(b"1"))
+    visitor.connection.leave()
+    held.go.set()
+    await rest()
+    assert (visitor.transport.ended, b"connection: close" in visitor.heard) == (False, False)
+    await advance(QUIET_S)
+    assert (visitor.transport.ended, visitor.transport.aborted) == (True, False)
+
+
+def begin_and_hold(held: Held) -> Any:
+    async def serve(turn: Turn) -> None:
+        turn.start(200, [], None)
+        await turn.write(b"a")
+        await held.go.wait()
+        await turn.write(b"", last=True)
+
+    return serve
+
+
+async def test_what_a_client_still_takes_is_not_cut_by_the_end_of_the_linger():
+    visitor = Visitor(echo)
+    visitor.connection.retire()
+    await visited(visitor, asked(b"1"))
+    visitor.transport.waiting_bytes = 9
+    await advance(LINGER_S * 3)
+    assert not visitor.transport.aborted
+    visitor.transport.waiting_bytes = 0
+    await advance(LINGER_S)
+    assert visitor.transport.aborted

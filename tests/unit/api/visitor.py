@@ -15,6 +15,7 @@ from gatepass.api.reception import Reception
 from gatepass.api.turn import Turn
 from gatepass.config.model import Limits
 from gatepass.errors import GatepassError
+from gatepass.live import Live
 
 KEEP_ALIVE_S = 75.0
 DATE = b"Fri, 20 Nov 2026 11:00:00 GMT"
@@ -33,7 +34,7 @@ class FakeTransport(asyncio.Transport):
         """Whether the client takes nothing of what is written from now on."""
         self.pieces: list[bytes] = []
         self.ended = False
-        self.pieces_at_end = 0
+        self.pieces_at_end = self.waiting_bytes = 0
         self.closing = False
         self.aborted = False
         self.reading = True
@@ -47,6 +48,9 @@ class FakeTransport(asyncio.Transport):
     def writelines(self, list_of_data: Any) -> None:
         for data in list_of_data:
             self.write(data)
+
+    def get_write_buffer_size(self) -> int:
+        return self.waiting_bytes
 
     def write_eof(self) -> None:
         self.ended, self.pieces_at_end = True, len(self.pieces)
@@ -91,10 +95,11 @@ class Visitor:
         self.state.default_headers = [(b"date", DATE)]
         self._serve = serve
         self.refused: list[tuple[str, str]] = []
+        self.live = Live(limit=1)
         bounds = Limits(**limits)
         if shares is None:
             shares = ConnectionShares(bounds.connections, bounds.unauthenticated, callers=1)
-        reception = Reception(self._note, self._refuse, bounds, KEEP_ALIVE_S, TrustedProxies(()), shares)
+        reception = Reception(self._note, self._refuse, bounds, KEEP_ALIVE_S, TrustedProxies(()), shares, self.live)
         config = Config("nowhere:app")
         self.connection = made(reception, config=config, server_state=self.state, app_state={})
         self.transport = FakeTransport(self.connection)

@@ -1,0 +1,43 @@
+// openai-node under load, without retries: prints each failure, then how many requests there were.
+
+import process from 'node:process';
+
+import OpenAI from 'openai';
+
+const [port, concurrency, pauseMs, events] = process.argv.slice(2).map(Number);
+const client = new OpenAI({ baseURL: `http://127.0.0.1:${port}/v1`, apiKey: 'k', maxRetries: 0, timeout: 30_000 });
+const body = { model: 'm', messages: [{ role: 'user', content: 'hi' }] };
+let isOver = false;
+let requests = 0;
+process.stdin.on('end', () => { isOver = true; });
+process.stdin.resume();
+
+async function once(streams) {
+  if (!streams) {
+    const answer = await client.chat.completions.create(body);
+    if (answer.choices[0].finish_reason !== 'stop') throw new Error('no whole answer');
+    return;
+  }
+  let seen = 0;
+  for await (const chunk of await client.chat.completions.create({ ...body, stream: true })) {
+    if (chunk.choices.length) seen += 1;
+  }
+  if (seen !== events) throw new Error(`a stream of ${seen} events`);
+}
+
+async function loop(number) {
+  for (let turn = number; !isOver; turn += 1) {
+    requests += 1;
+    try {
+      await once(turn % 2 === 0);
+    } catch (error) {
+      const reason = [error, error?.cause, error?.cause?.cause].filter(Boolean).join(' / ');
+      console.log(JSON.stringify({ failed: reason, streams: turn % 2 === 0 }));
+    }
+    await new Promise((resolve) => setTimeout(resolve, Math.random() * 2 * pauseMs));
+  }
+}
+
+await Promise.all(Array.from({ length: concurrency }, (_, number) => loop(number)));
+console.log(JSON.stringify({ requests }));
+process.exit(0);

@@ -1,0 +1,334 @@
+"""Rolling restarts and worker replacements under clients that keep connections: `make rolls`, about three minutes.
+
+Prints a line for each client of each scenario, and ends with 1 where a request failed or a stream was cut:
+
+* four replicas behind a TCP balancer that polls `/readyz` every 0.1 s, restarted one after the other;
+* 100 replaced workers of one supervisor, by SIGHUP, with the clients connected directly.
+
+The clients are openai-python and openai-node, each with pooled connections and without retries. Half of the requests
+are streams. `--node FOLDER` names a folder with the npm package `openai` in `node_modules`; without it only
+openai-python runs. `--python FILE` names an interpreter with another gatepass, to compare with.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import re
+import signal
+import sys
+import tempfile
+from asyncio import StreamReader, StreamWriter
+from asyncio.subprocess import DEVNULL, PIPE, STDOUT, Process
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+HERE = Path(__file__).parent
+CONCURRENCY = 8
+PAUSE_S = 0.02
+"""Half of the longest pause between two requests of one task."""
+EVENTS = 10
+EVENT_S = 0.02
+POLL_S = 0.1
+DRAIN_DELAY_S = 0.5
+BOUND_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """The clients: `node` is the folder of the npm package, without which only Python runs; and what they call."""
+
+    node: Path | None = None
+    concurrency: int = CONCURRENCY
+    python: str = sys.executable
+
+
+@dataclass
+class Result:
+    """What one client saw."""
+
+    client: str
+    requests: int = 0
+    failures: list[str] = field(default_factory=list)
+
+
+# the upstream
+
+
+def chunk(delta: dict[str, str], finish: str | None) -> bytes:
+    choice = {"index": 0, "delta": delta, "finish_reason": finish}
+    return (
+        b"data: " + json.dumps({"id": "1", "object": "chat.completion.chunk", "choices": [choice]}).encode() + b"\n\n"
+    )
+
+
+async def answer(reader: StreamReader, writer: StreamWriter) -> None:
+    """An upstream: a plain answer after EVENT_S, or a stream of EVENTS events, EVENT_S apart."""
+    with contextlib.suppress(OSError, EOFError, asyncio.IncompleteReadError):
+        while True:
+            head = (await reader.readuntil(b"\r\n\r\n")).lower()
+            found = re.search(rb"content-length: (\d+)", head)
+            body = await reader.readexactly(int(found[1])) if found else b""
+            if b'"stream": true' in body or b'"stream":true' in body:
+                writer.write(
+                    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+                )
+                for number in range(EVENTS):
+                    event = chunk({"content": "a"}, "stop" if number == EVENTS - 1 else None)
+                    writer.write(b"%x\r\n%b\r\n" % (len(event), event))
+                    await asyncio.sleep(EVENT_S)
+                writer.write(b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n")
+            else:
+                await asyncio.sleep(EVENT_S)
+                choice = {"index": 0, "message": {"role": "assistant", "content": "a"}, "finish_reason": "stop"}
+                whole = json.dumps({"id": "1", "object": "chat.completion", "choices": [choice]}).encode()
+                writer.write(
+                    b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b"
+                    % (len(whole), whole)
+                )
+            await writer.drain()
+    writer.close()
+
+
+@asynccontextmanager
+async def upstream() -> AsyncIterator[int]:
+    server = await asyncio.start_server(answer, "127.0.0.1", 0, backlog=1024)
+    async with server:
+        yield server.sockets[0].getsockname()[1]
+
+
+# gatepass
+
+
+@dataclass
+class Gatepass:
+    """`gatepass serve` as a process; its log as it grows."""
+
+    process: Process
+    lines: list[str] = field(default_factory=list)
+    _more: asyncio.Condition = field(default_factory=asyncio.Condition)
+
+    async def read(self) -> None:
+        assert self.process.stdout is not None
+        while line := await self.process.stdout.readline():
+            async with self._more:
+                self.lines.append(line.decode())
+                self._more.notify_all()
+
+    async def said(self, pattern: str, times: int = 1) -> list[re.Match[str]]:
+        """Wait until `times` lines match."""
+        async with asyncio.timeout(BOUND_S), self._more:
+            while len(found := [m for line in self.lines if (m := re.search(pattern, line))]) < times:
+                await self._more.wait()
+        return found
+
+    async def port(self) -> int:
+        return int((await self.said(r"gatepass listening on http://127\.0\.0\.1:(\d+)"))[0][1])
+
+
+@asynccontextmanager
+async def gatepass(python: str, config: Path, *options: str) -> AsyncIterator[Gatepass]:
+    """A gatepass of `config` that is ready, and is told to stop at the end of the block."""
+    command = (python, "-m", "gatepass", "serve", "--config", str(config), *options)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GATEPASS_")}
+    process = await asyncio.create_subprocess_exec(*command, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT, env=environment)
+    running = Gatepass(process)
+    reading = asyncio.create_task(running.read())
+    try:
+        await running.port()
+        yield running
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        async with asyncio.timeout(BOUND_S):
+            await process.wait()
+        await reading
+
+
+def configured(folder: Path, upstream_port: int, **server: float) -> Path:
+    config = folder / "gatepass.json"
+    config.write_text(
+        json.dumps({"server": server, "upstreams": {"chat": {"base_url": f"http://127.0.0.1:{upstream_port}/v1"}}})
+    )
+    config.chmod(0o600)
+    return config
+
+
+# the balancer
+
+
+class Balancer:
+    """Gives each TCP connection to the next ready replica; who is ready, `/readyz` says every POLL_S.
+
+    A replica that refuses a connection is passed over, as nginx, HAProxy and Envoy do.
+    """
+
+    def __init__(self) -> None:
+        self.ready: dict[int, bool] = {}
+        self._turn = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def poll(self, port: int) -> None:
+        while True:
+            self.ready[port] = await is_ready(port)
+            await asyncio.sleep(POLL_S)
+
+    async def serve(self, reader: StreamReader, writer: StreamWriter) -> None:
+        for _ in range(2 * len(self.ready)):
+            ready = sorted(port for port, is_ready in self.ready.items() if is_ready) or sorted(self.ready)
+            self._turn += 1
+            try:
+                to_reader, to_writer = await asyncio.open_connection("127.0.0.1", ready[self._turn % len(ready)])
+            except OSError:
+                continue
+            await asyncio.gather(copy(reader, to_writer), copy(to_reader, writer))
+            to_writer.close()
+            break
+        writer.close()
+
+
+async def copy(reader: StreamReader, writer: StreamWriter) -> None:
+    """Copy to the end, and hand on the end; a reset ends both."""
+    try:
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+        writer.write_eof()
+    except OSError:
+        writer.transport.abort()
+
+
+async def is_ready(port: int) -> bool:
+    try:
+        async with asyncio.timeout(1):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"GET /readyz HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n")
+            status = await reader.readline()
+            writer.close()
+    except (OSError, TimeoutError):
+        return False
+    return b" 200 " in status
+
+
+@asynccontextmanager
+async def balanced(ports: Sequence[int]) -> AsyncIterator[int]:
+    balancer = Balancer()
+    polls = [asyncio.create_task(balancer.poll(port)) for port in ports]
+    server = await asyncio.start_server(balancer.serve, "127.0.0.1", 0, backlog=1024)
+    try:
+        while len(balancer.ready) < len(ports):
+            await asyncio.sleep(POLL_S)
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        for poll in polls:
+            poll.cancel()
+
+
+# the clients
+
+
+@asynccontextmanager
+async def clients(port: int, load: Load) -> AsyncIterator[list[Result]]:
+    """Both clients against `port` until the end of the block; their results are whole then."""
+    results = [Result("openai-python")]
+    commands: list[tuple[str, ...]] = [
+        (sys.executable, str(HERE / "rolling_client.py"), str(port), str(load.concurrency), str(PAUSE_S), str(EVENTS))
+    ]
+    processes = []
+    async with AsyncExitStack() as stack:
+        if load.node is not None:
+            script = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=load.node))) / "rolling_client.mjs"
+            script.write_text((HERE / "rolling_client.mjs").read_text())  # finds `openai` beside itself
+            results.append(Result("openai-node"))
+            commands.append(("node", str(script), str(port), str(load.concurrency), str(PAUSE_S * 1000), str(EVENTS)))
+        for command in commands:
+            processes.append(await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE))  # noqa: PERF401
+        await asyncio.sleep(1.0)  # until each has its connections
+        try:
+            yield results
+        finally:
+            for process in processes:
+                assert process.stdin is not None
+                process.stdin.close()  # its end tells the client to finish
+            for result, process in zip(results, processes, strict=True):
+                async with asyncio.timeout(BOUND_S):
+                    out, _ = await process.communicate()
+                for line in out.decode().splitlines():
+                    seen = json.loads(line)
+                    result.requests += seen.get("requests", 0)
+                    if "failed" in seen:
+                        result.failures.append(f"{'stream' if seen['streams'] else 'plain'}: {seen['failed']}")
+
+
+# the scenarios
+
+
+async def rolling_restart(load: Load, replicas: int, **settings: float) -> list[Result]:
+    """Each of `replicas` behind the balancer is stopped, and started again on its port when it has ended."""
+    async with AsyncExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        config = configured(folder, await stack.enter_async_context(upstream()), **settings)
+        running, ports = [], []
+        for _ in range(replicas):
+            one = AsyncExitStack()
+            stack.push_async_exit(one)
+            running.append(one)
+            ports.append(await (await one.enter_async_context(gatepass(load.python, config, "--port", "0"))).port())
+        front = await stack.enter_async_context(balanced(ports))
+        async with clients(front, load) as results:
+            for one, port in zip(running, ports, strict=True):
+                await one.aclose()
+                await one.enter_async_context(gatepass(load.python, config, "--port", str(port)))
+                await asyncio.sleep(3 * POLL_S)
+    return results
+
+
+async def replaced_workers(load: Load, count: int, workers: int = 2) -> list[Result]:
+    """At least `count` workers are replaced, by SIGHUP, each time when the ones before have ended."""
+    async with AsyncExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        config = configured(folder, await stack.enter_async_context(upstream()))
+        running = await stack.enter_async_context(
+            gatepass(load.python, config, "--port", "0", "--workers", str(workers))
+        )
+        await running.said('"worker_started"', workers)
+        async with clients(await running.port(), load) as results:
+            for done in range(workers, count + workers, workers):
+                running.process.send_signal(signal.SIGHUP)
+                await running.said('"drained"', done)
+    return results
+
+
+def main() -> int:
+    asked = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    asked.add_argument("--node", type=Path)
+    asked.add_argument("--python", default=sys.executable)
+    asked.add_argument("--replicas", type=int, default=4)
+    asked.add_argument("--replacements", type=int, default=100)
+    asked.add_argument("--concurrency", type=int, default=CONCURRENCY)
+    asked.add_argument("--drain-delay-s", type=float, default=DRAIN_DELAY_S, help="-1: a gatepass without it")
+    told = asked.parse_args()
+    load = Load(told.node, told.concurrency, told.python)
+    settings = {} if told.drain_delay_s < 0 else {"drain_delay_s": told.drain_delay_s}
+    failed = 0
+    scenarios = {
+        f"rolling restart of {told.replicas} replicas": rolling_restart(load, told.replicas, **settings),
+        f"{told.replacements} replaced workers": replaced_workers(load, told.replacements),
+    }
+    for name, scenario in scenarios.items():
+        for result in asyncio.run(scenario):
+            print(f"{name}: {result.client}: {len(result.failures)} of {result.requests} requests failed", flush=True)
+            for failure in result.failures[:5]:
+                print(f"  {failure}", flush=True)
+            failed += len(result.failures)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
