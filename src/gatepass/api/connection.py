@@ -260,7 +260,8 @@ class ClientConnection(asyncio.Protocol):
             address = self._reception.proxies.of_request(turn.peer, turn.headers)
             now_s = self._loop.time()
             self._shares.end_unauthenticated(self, address, now_s)
-            self._patience.keep_alive_s = max(LINGER_S, self._until_s - now_s)
+            if not self._is_ending:
+                self._patience.keep_alive_s = max(LINGER_S, self._until_s - now_s)
 
     # one turn after the other
 

@@ -90,9 +90,9 @@ class Patience:
     def hasten(self, *, is_idle: bool) -> None:
         """Wait only QUIET_S for each next request, from now on; where `is_idle`, for this one too."""
         if is_idle:
-            granted_s = self._keep_alive_s if self._awaited is Awaited.NEXT else self._receive_s
+            granted_s = self.keep_alive_s if self._awaited is Awaited.NEXT else self._receive_s
             self._deadline.set(max(0.0, self._deadline.left_s() - granted_s + QUIET_S))
-        self._keep_alive_s = QUIET_S
+        self.keep_alive_s = QUIET_S
 
     def linger(self) -> None:
         """There is still more of what is taken behind a refusal."""

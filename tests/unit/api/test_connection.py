@@ -941,9 +941,9 @@ async def test_what_a_client_still_takes_is_not_cut_by_the_end_of_the_linger():
     visitor = Visitor(echo)
     visitor.connection.retire()
     await visited(visitor, asked(b"1"))
-    visitor.transport.waiting_bytes = 9
+    visitor.transport.unsent_bytes = 9
     await advance(LINGER_S * 3)
     assert not visitor.transport.aborted
-    visitor.transport.waiting_bytes = 0
+    visitor.transport.unsent_bytes = 0
     await advance(LINGER_S)
     assert visitor.transport.aborted

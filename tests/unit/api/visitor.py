@@ -34,7 +34,7 @@ class FakeTransport(asyncio.Transport):
         """Whether the client takes nothing of what is written from now on."""
         self.pieces: list[bytes] = []
         self.ended = False
-        self.pieces_at_end = self.waiting_bytes = 0
+        self.pieces_at_end = 0
         self.closing = False
         self.aborted = False
         self.reading = True
@@ -48,9 +48,6 @@ class FakeTransport(asyncio.Transport):
     def writelines(self, list_of_data: Any) -> None:
         for data in list_of_data:
             self.write(data)
-
-    def get_write_buffer_size(self) -> int:
-        return self.waiting_bytes
 
     def write_eof(self) -> None:
         self.ended, self.pieces_at_end = True, len(self.pieces)
