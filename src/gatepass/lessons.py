@@ -106,7 +106,8 @@ class Pupil:
         settings, call = self._hop.settings, self._base
         entry = self._gate.declared.model(call.operation.name, call.model)
         may_stream = entry is None or entry.stream == "auto"
-        allowance = Allowance(frozenset(settings.learn_also), may_stream=may_stream)
+        is_configured = self._gate.declared.entry(call.operation.name, call.model) == call.model
+        allowance = Allowance(frozenset(settings.learn_also), may_stream, is_configured)
         return self._gate.learner.at(self._subject, call.operation.surface, settings.learn, allowance)
 
     def _heard(self) -> Learning:

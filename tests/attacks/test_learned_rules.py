@@ -5,17 +5,20 @@ from __future__ import annotations
 import html
 import json
 import re
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from gatepass.adapt import quoted, rejection_parser
 from gatepass.adapt.allowance import OPT_IN, Allowance
-from gatepass.adapt.learned_rule import Lesson
+from gatepass.adapt.learned_rule import Lesson, Subject
+from gatepass.adapt.memory import Memory
 from gatepass.adapt.quoted import Quoted
 from gatepass.adapt.rejection import Heard
 from gatepass.adapt.rejection_parser import steps, taught
@@ -28,6 +31,7 @@ from tests.unit.adapt.calls import CHAT, EMBEDDINGS, a_call
 from tests.unit.adapt.rejections import ROWS
 from tests.unit.adapt.upstreams import Refusal, Upstream, ask
 
+DROP = Lesson("drop", "seed")
 EVERYTHING = Allowance(OPT_IN | {"user"})
 MEMBERS: dict[str, Any] = {
     "model": "gpt-a",
@@ -312,3 +316,82 @@ def test_any_text_can_be_cut(text: str, value: str) -> None:
     values = Quoted.of(json.dumps([f" {value}"]).encode())
     assert values is not None
     values.cut(f"{text}{value}{text}")
+
+
+# --- names of models that a client invents ---------------------------------------------------------------------------
+
+LIMIT = 8
+
+
+class Known(RuleBasedStateMachine):
+    """Configured models, models that answer again, and invented ones: none evicts a rule of a better known model."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.memory = Memory(limit=LIMIT)
+        self.configured: set[Subject] = set()
+        self.answered: dict[Subject, int] = {}
+
+    def learn(self, subject: Subject, *, is_configured: bool = False) -> None:
+        key = (subject, DROP.key)
+        self.memory.commit(key, DROP, "", 0.0, is_configured=is_configured)
+        self.memory.used(key)
+        if self.memory.knows(subject):
+            self.answered[subject] = self.answered.get(subject, 0) + 1
+        self.answered = {one: times for one, times in self.answered.items() if self.memory.knows(one)}
+
+    @rule(upstream=st.sampled_from("ab"), at=st.integers(0, LIMIT - 3))
+    def a_configured_model_learns(self, upstream: str, at: int) -> None:
+        subject = Subject(upstream, f"configured-{at}", "chat")
+        self.configured.add(subject)
+        self.learn(subject, is_configured=True)
+
+    @rule(upstream=st.sampled_from("ab"), at=st.integers(0, 3))
+    def a_model_answers(self, upstream: str, at: int) -> None:
+        self.learn(Subject(upstream, f"real-{at}", "chat"))
+
+    @rule(upstream=st.sampled_from("ab"), names=st.integers(1, 3 * LIMIT), first=st.integers(0, 4000))
+    def models_are_invented(self, upstream: str, names: int, first: int) -> None:
+        answered = {subject for subject, times in self.answered.items() if times >= 2}
+        for at in range(first, first + names):
+            self.learn(Subject(upstream, f"invented-{first}-{at}", "chat"))
+        assert all(map(self.memory.knows, answered)), "a model that has answered was evicted by an invented one"
+
+    @invariant()
+    def configured_models_are_kept(self) -> None:
+        assert all(map(self.memory.knows, self.configured)), "a configured model was evicted"
+
+    @invariant()
+    def each_upstream_is_bounded(self) -> None:
+        held = Counter(one.subject.upstream for one in self.memory.learned(0.0, 0.0))
+        assert max(held.values(), default=0) <= LIMIT
+
+
+FEW = settings(max_examples=50, stateful_step_count=30, deadline=None)
+
+
+def test_invented_models_evict_no_rule_of_a_known_one() -> None:
+    run_state_machine_as_test(Known, settings=FEW)
+
+
+def test_a_memory_that_knows_no_model_loses_rules_to_invented_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Memory, "_standing", lambda *_: 0)
+    with pytest.raises(AssertionError, match="evicted"):
+        run_state_machine_as_test(Known, settings=settings(FEW, derandomize=True, report_multiple_bugs=False))
+
+
+@pytest.mark.attack("learning: invented models")
+def test_four_thousand_invented_models_leave_what_was_learned(attack: Attack) -> None:
+    memory = Memory()
+    configured, answered = Subject("chat", "configured", "chat"), Subject("chat", "answered", "chat")
+    memory.commit((configured, DROP.key), DROP, "", 0.0, is_configured=True)
+    memory.commit((answered, DROP.key), DROP, "", 0.0)
+    for _ in range(2):
+        memory.used((answered, DROP.key))
+    for at in range(4_000):
+        attack.cases += 1
+        invented = (Subject("chat", f"invented-{at}", "chat"), DROP.key)
+        with attack.on_loop():
+            memory.commit(invented, DROP, "", 0.0)
+            memory.used(invented)
+    attack.check(memory.knows(configured) and memory.knows(answered), "4,000 names")

@@ -52,10 +52,12 @@ _PART_OF: Mapping[str, str] = MappingProxyType({"tool_choice": "tools", "thinkin
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """`also` are the names of `learn_also`; `may_stream` is False where the operator has decided about streams."""
+    """`also` are the names of `learn_also`; `may_stream` is False where the operator has decided about streams;
+    `is_configured`: the configuration names the model, so rules of other models do not evict its rules."""
 
     also: frozenset[str] = frozenset()
     may_stream: bool = True
+    is_configured: bool = False
 
     def allows(self, lesson: Lesson, surface: Surface) -> bool:
         match lesson.rule:

@@ -11,8 +11,13 @@ from dataclasses import dataclass
 from gatepass.adapt.learned_rule import Key, Learned, Lesson, Subject, evidence_of
 
 LIMIT = 1_000
+"""Of what is not yet learned: trials, failures, models that were heard of."""
+LIMIT_OF_UPSTREAM = 500
+"""Learned rules of one upstream: a client that invents model names cannot evict rules of other upstreams."""
 LIMIT_OF_SUBJECT = 20
 """Learned rules of one model: a client that invents parameter names cannot evict rules of other models."""
+USES_OF_KNOWN = 2
+"""Successes with a rule, the first of which taught it: a model that is invented once is not known."""
 REFUTED_S = 60.0
 """How long a rule that failed is not tried again: no request costs double in the meantime."""
 
@@ -24,16 +29,19 @@ class _Kept:
     learned_s: float
     expires_s: float
     uses: int = 0
+    is_configured: bool = False
 
 
 class Memory:
-    """The learned rules of one process, LIMIT at most: the least recently used one goes first.
+    """The learned rules of one process, LIMIT_OF_UPSTREAM at most of each upstream.
 
-    A rule that has expired is forgotten, and the next rejection teaches it again.
+    The least recently used rule goes first: of unknown models, then of models that have answered again, then of
+    configured ones. A rule that has expired is forgotten, and the next rejection teaches it again.
     """
 
-    def __init__(self, limit: int = LIMIT) -> None:
+    def __init__(self, limit: int = LIMIT_OF_UPSTREAM, limit_of_others: int = LIMIT) -> None:
         self._limit = limit
+        self._limit_of_others = limit_of_others
         self._kept: OrderedDict[Key, _Kept] = OrderedDict()
         self._subjects: dict[Subject, dict[Key, _Kept]] = {}
         self._refuted: OrderedDict[Key, _Kept] = OrderedDict()
@@ -58,21 +66,22 @@ class Memory:
             self.forget(key)
         return bool(over)
 
-    def commit(self, key: Key, lesson: Lesson, evidence: str, now_s: float) -> bool:
-        """Remember a rule that has helped; whether it is news."""
+    def commit(self, key: Key, lesson: Lesson, evidence: str, now_s: float, *, is_configured: bool = False) -> bool:
+        """Remember a rule that has helped, unless all others are of better known models; whether it is news.
+
+        `is_configured`: the configuration names its model.
+        """
         known = self._kept.get(key)
         for other, one in list(self._subjects.get(key[0], {}).items()):
             if lesson.reverses(one.lesson):
                 self.forget(other)
         uses = known.uses if known is not None else 0
-        kept = _Kept(lesson, evidence_of(evidence), now_s, now_s + lesson.ttl_s, uses)
+        kept = _Kept(lesson, evidence_of(evidence), now_s, now_s + lesson.ttl_s, uses, is_configured)
         self._kept[key] = kept
         self._kept.move_to_end(key)
         self._subjects.setdefault(key[0], {})[key] = kept
         self._make_room(key)
-        while len(self._kept) > self._limit:
-            self.forget(next(iter(self._kept)))
-        return known is None or known.lesson != lesson
+        return key in self._kept and (known is None or known.lesson != lesson)
 
     def forget(self, key: Key) -> None:
         if self._kept.pop(key, None) is not None:
@@ -90,7 +99,7 @@ class Memory:
         """The rule was tried, and `evidence` is what came of it: it is not tried again for REFUTED_S."""
         self._refuted[key] = _Kept(lesson, evidence_of(evidence), now_s, now_s + REFUTED_S)
         self._refuted.move_to_end(key)
-        while len(self._refuted) > self._limit:
+        while len(self._refuted) > self._limit_of_others:
             self._refuted.popitem(last=False)
 
     def refuted(self, key: Key, now_s: float) -> Learned | None:
@@ -114,10 +123,19 @@ class Memory:
         return [entry for one in subjects for entry in self._subjects.get(one, {}).items()]
 
     def _make_room(self, new: Key) -> None:
-        """Forget the least used rule of the same subject, but `new`, where there are too many."""
+        """Forget the least used rule of the same subject, but `new`, where there are too many; then as the class says,
+        `new` included."""
         others = {key: kept.uses for key, kept in self._subjects[new[0]].items() if key != new}
         if len(others) >= LIMIT_OF_SUBJECT:
             self.forget(min(others, key=others.__getitem__))
+        of_upstream = [key for key in self._kept if key[0].upstream == new[0].upstream]
+        if len(of_upstream) > self._limit:
+            self.forget(min(of_upstream, key=lambda key: self._standing(key[0])))
+
+    def _standing(self, subject: Subject) -> int:
+        """How well the model is known: 2 if it is configured, 1 if it has answered again with a rule, else 0."""
+        kept = self._subjects[subject].values()
+        return max(2 if one.is_configured else 1 if one.uses >= USES_OF_KNOWN else 0 for one in kept)
 
 
 def _learned(key: Key, kept: _Kept, state: str, to_wall_s: float) -> Learned:

@@ -331,7 +331,8 @@ class Learning:
     def _confirm(self, key: Key, one: Applied, now_s: float) -> None:
         """The lesson has helped."""
         if not one.proven and one.lesson.ttl_s:
-            if self.memory.commit(key, one.lesson, one.evidence, now_s):
+            is_configured = self.allowance.is_configured
+            if self.memory.commit(key, one.lesson, one.evidence, now_s, is_configured=is_configured):
                 self._tell("learned", one.lesson, one.evidence)
             self.crowd.settle(key)
         self.memory.used(key)

@@ -92,16 +92,27 @@ def drop(at: int) -> Lesson:
     return Lesson("drop", f"field_{at}")
 
 
-def test_a_thousand_lessons_are_held_and_the_least_used_goes():
-    memory = Memory()
-    subjects = [Subject("chat", f"m{at}", "chat") for at in range(1_001)]
-    for subject in subjects[:1_000]:
+def test_of_one_upstream_the_least_recently_used_rule_goes_first():
+    memory = Memory(limit=3)
+    subjects = [Subject("chat", f"m{at}", "chat") for at in range(4)]
+    other = Subject("other", "m", "chat")
+    for subject in (other, *subjects[:3]):
         memory.commit(key(DROP, subject), DROP, "", NOW_S)
     memory.used(key(DROP, subjects[0]))
-    memory.commit(key(DROP, subjects[1_000]), DROP, "", NOW_S)
-    assert len(memory.learned(NOW_S, WALL_S)) == 1_000
-    assert memory.knows(subjects[0])
-    assert not memory.knows(subjects[1])
+    memory.commit(key(DROP, subjects[3]), DROP, "", NOW_S)
+    assert [memory.knows(subject) for subject in (*subjects, other)] == [True, False, True, True, True]
+
+
+def test_a_rule_that_finds_no_room_is_no_news():
+    memory = Memory(limit=1)
+    memory.commit(key(), SYNTH, "", NOW_S)
+    memory.used(key())
+    memory.used(key())
+    unknown = Subject("chat", "invented", "chat")
+    assert not memory.commit(key(DROP, unknown), DROP, "", NOW_S)
+    assert known(memory) == [SYNTH]
+    assert memory.commit(key(DROP, unknown), DROP, "", NOW_S, is_configured=True)
+    assert known(memory) == []
 
 
 def test_lessons_without_end_about_one_model_take_the_place_of_none_that_is_used():
@@ -122,7 +133,7 @@ def test_lessons_without_end_about_one_model_take_the_place_of_none_that_is_used
 
 
 def test_everything_else_is_bounded_too():
-    memory = Memory(limit=3)
+    memory = Memory(limit_of_others=3)
     for at in range(10):
         memory.refute(key(drop(at)), drop(at), "", NOW_S)
     assert [memory.refuted(key(drop(at)), NOW_S) is None for at in (6, 7, 8, 9)] == [True, False, False, False]
