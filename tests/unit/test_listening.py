@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import os
 import resource
+import socket
+import time
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import pytest
 
 from gatepass.config.model import Config
-from gatepass.listening import AcceptWatch, descriptor_limit, has_free_descriptor
+from gatepass.listening import (
+    PAUSE_S,
+    Acceptor,
+    AcceptWatch,
+    Seats,
+    descriptor_limit,
+    has_free_descriptor,
+    listen,
+)
+from tests.waiting import until
 
 UPSTREAM = {"base_url": "http://127.0.0.1:9/v1"}
 
@@ -60,3 +75,68 @@ def test_the_limit_of_descriptors_is_the_soft_one() -> None:
 def test_what_the_limits_need(blocks: dict[str, object], descriptors: int) -> None:
     config = Config.model_validate({"upstreams": {"a": UPSTREAM}, **blocks})
     assert config.descriptors == descriptors
+
+
+class Counting(asyncio.Protocol):
+    def __init__(self, made: list[asyncio.BaseTransport]) -> None:
+        self._made = made
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._made.append(transport)
+
+
+@contextmanager
+def connections(listening: socket.socket, count: int) -> Iterator[None]:
+    with ExitStack() as opened:
+        for _ in range(count):
+            opened.enter_context(socket.socket()).connect(listening.getsockname())
+        yield
+
+
+async def accepted(listening: socket.socket, seats: Seats, count: int) -> None:
+    """Return when an acceptor with `seats` has accepted `count` connections."""
+    made: list[asyncio.BaseTransport] = []
+    acceptor = Acceptor(listening, lambda: Counting(made), lambda: len(made), seats)
+    try:
+        with connections(listening, count):
+            await until(lambda: len(made) == count)
+    finally:
+        await acceptor.close()
+        for transport in made:
+            transport.close()
+
+
+async def test_where_the_worker_with_the_fewest_connections_hangs_another_accepts(tmp_path: Path) -> None:
+    Seats(tmp_path / "seats", 1).publish(0)
+    began_s = time.monotonic()
+    await accepted(listen("127.0.0.1", 0), Seats(tmp_path / "seats", 0), 30)
+    assert time.monotonic() - began_s >= PAUSE_S
+
+
+async def test_a_worker_that_ended_counts_no_more(tmp_path: Path) -> None:
+    first, second = (Seats(tmp_path / "seats", own) for own in (0, 1))
+    first.publish(7)
+    second.publish(3)
+    assert Seats(tmp_path / "seats").fewest() == 3
+    first.clear(1)
+    assert second.fewest() == 7
+    first.clear(0)
+    assert second.fewest() == 0
+
+
+class OneFailure(socket.socket):
+    """The process has no free file descriptor when the first connection comes."""
+
+    failed = False
+
+    def accept(self) -> tuple[socket.socket, object]:
+        if not self.failed:
+            self.failed = True
+            raise OSError(errno.EMFILE, "Too many open files")
+        return super().accept()
+
+
+async def test_a_connection_waits_while_no_descriptor_is_free(tmp_path: Path) -> None:
+    listening = OneFailure(fileno=listen("127.0.0.1", 0).detach())
+    await accepted(listening, Seats(tmp_path / "seats", 0), 2)
+    assert listening.failed

@@ -1,0 +1,157 @@
+"""Connections spread over workers whatever order they come in, and whoever is replaced or dies meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from gatepass.listening import Acceptor, Seats, listen
+from tests.attacks import generated
+from tests.attacks.conftest import Attack
+from tests.waiting import until
+
+CONNECTIONS = 100
+MOST = 1.3
+"""Times its share: what one worker may hold at CONNECTIONS."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """`batches` of connections come at once, each when those before are open. After the first one a worker changes."""
+
+    workers: int
+    change: str
+    batches: tuple[int, ...]
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> Case:
+    cuts = draw(st.lists(st.integers(1, CONNECTIONS - 1), max_size=6, unique=True).map(sorted))
+    edges = [0, *cuts, CONNECTIONS]
+    batches = tuple(after - before for before, after in pairwise(edges))
+    return Case(draw(st.integers(2, 5)), draw(st.sampled_from(["none", "replaced", "died"])), batches)
+
+
+class Greedy(Acceptor):
+    """Accepts whatever it holds, all that wait: as asyncio's own server."""
+
+    def _accept(self) -> None:
+        for _ in range(CONNECTIONS):
+            super()._accept()
+
+    def _is_above_share(self) -> bool:
+        return False
+
+
+@dataclass(eq=False)
+class Worker:
+    """One of several acceptors on a socket; `held` are its open connections."""
+
+    seat: int
+    held: set[asyncio.BaseTransport] = field(default_factory=set)
+    acceptor: Acceptor | None = None
+
+    def start(self, listening: socket.socket, file: Path, kind: type[Acceptor]) -> None:
+        self.acceptor = kind(listening.dup(), lambda: _Open(self.held), lambda: len(self.held), Seats(file, self.seat))
+
+    async def close(self) -> None:
+        assert self.acceptor is not None
+        await self.acceptor.close()
+
+    def drop(self) -> None:
+        for transport in self.held:
+            transport.close()
+        self.held.clear()
+
+
+class _Open(asyncio.Protocol):
+    def __init__(self, held: set[asyncio.BaseTransport]) -> None:
+        self._held = held
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+        self._held.add(transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._held.discard(self._transport)
+
+
+async def spread(case: Case, kind: type[Acceptor] = Acceptor) -> list[int]:
+    """Let the connections of `case` come; return how many each worker holds at the end."""
+    clients: list[socket.socket] = []
+    listening = listen("127.0.0.1", 0)
+    with tempfile.TemporaryDirectory() as folder, listening:
+        file = Path(folder) / "connections"
+        workers = [Worker(seat) for seat in range(case.workers)]
+        for worker in workers:
+            worker.start(listening, file, kind)
+        try:
+            for number, batch in enumerate(case.batches):
+                await connect(listening, batch, clients, workers)
+                if number == 0 and case.change != "none":
+                    await change(case.change, workers, file)
+                    workers[0].start(listening, file, kind)
+                    await connect(listening, batch, clients, workers)  # they come again
+            return [len(worker.held) for worker in workers]
+        finally:
+            for worker in workers:
+                await worker.close()
+                worker.drop()
+            for client in clients:
+                client.close()
+
+
+async def connect(
+    listening: socket.socket, count: int, clients: list[socket.socket], workers: Sequence[Worker]
+) -> None:
+    """Open connections until `count` more are held, one for each of a worker that has gone too."""
+    wanted = min(CONNECTIONS, sum(len(worker.held) for worker in workers) + count)
+    for _ in range(wanted - sum(len(worker.held) for worker in workers)):
+        client = socket.socket()
+        client.setblocking(False)
+        client.connect_ex(listening.getsockname())
+        clients.append(client)
+    await until(lambda: sum(len(worker.held) for worker in workers) == wanted)
+
+
+async def change(kind: str, workers: list[Worker], file: Path) -> None:
+    """The first worker retires, and its clients leave it; or it dies, and the supervisor finds out."""
+    first = workers[0]
+    if kind == "replaced":
+        await first.close()
+    else:
+        assert first.acceptor is not None
+        await first.acceptor.close()
+        first.acceptor.publish()  # a count that nobody takes away but the supervisor
+        Seats(file).clear(first.seat)
+    first.drop()
+    workers[0] = Worker(len(workers) + 1)
+
+
+def holds(held: Sequence[int]) -> bool:
+    return sum(held) == CONNECTIONS and max(held) <= MOST * CONNECTIONS / len(held)
+
+
+@pytest.mark.attack("connections over workers")
+@generated
+@given(cases())
+@example(Case(2, "none", (CONNECTIONS,)))
+@example(Case(4, "replaced", (CONNECTIONS - 1, 1)))
+@example(Case(4, "died", (1,) * 20 + (80,)))
+def test_no_worker_holds_more_than_1_3_times_its_share(attack: Attack, case: Case) -> None:
+    attack.cases += 1
+    held = asyncio.run(spread(case))
+    attack.check(holds(held), (case, held))
+
+
+def test_an_acceptor_that_takes_all_that_waits_is_caught() -> None:
+    assert not holds(asyncio.run(spread(Case(2, "none", (CONNECTIONS,)), Greedy)))
