@@ -18,7 +18,7 @@ UV     := $(shell command -v uv 2>/dev/null)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check coverage lint types layers unit integration docs golden e2e e2e-system \
-  attacks campaigns stress rolls token-chaos token-matrix properties mutants fuzz startup pythons lock clean
+  attacks campaigns stress chaos rolls token-chaos token-matrix properties mutants fuzz startup pythons lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -85,6 +85,9 @@ e2e-system: ## Install the system packages of the container tests: Debian or Ubu
 
 attacks: setup ## Hostile input by class: cases, what got through, longest time on the loop, peak memory; three minutes
 	$(PYTEST) -n $(CORES) -q tests/attacks --hypothesis-profile=attacks --loop-s=0.05
+
+chaos: setup ## Ten minutes of faults on all sides of two workers, with a ledger; CHAOS="--seconds 60 --seed 7"
+	$(BIN)/python -W ignore -m tests.stress.chaos $(CHAOS)
 
 token-chaos: setup ## gatepass processes, a real Valkey or Redis and an issuer, killed and paused: three minutes
 	[ -x .e2e/store/server ] || tests/e2e/store/fetch.sh "$(CURDIR)/.e2e/store"

@@ -172,7 +172,7 @@ class Upstream(Block):
     repair: Repair = Repair()
     """What is mended in its streams, beside what is always."""
     repeat_stale: bool = True
-    """Send a request again, once, when a reused connection closed without one byte of answer."""
+    """Send a request again, once, when a reused or pre-opened connection closed without one byte of answer."""
     allow_plain_http: bool = False
     """Send the credential over plain HTTP beyond loopback."""
 

@@ -1,0 +1,261 @@
+"""What clients asked and saw, and what the upstream received: which of it breaks a promise.
+
+It is pure, so that tests can plant violations. `tests/stress/chaos.py` fills it.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+from urllib.parse import quote
+
+LATE_S = 3.0
+"""A token may arrive so long after its end, and by twice the measured delays of the machine more."""
+WORDS = ("one", "two", "three", "four", "größer", "日本", "tab\t", 'quote"', "data: [DONE]", "\\", "7", "\n")
+
+
+class Violation(Exception):
+    """A broken promise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Want:
+    """A request: `kind` is plain, stream, vectors or refused (no upstream may receive it)."""
+
+    uid: str
+    kind: str
+
+
+@dataclass(slots=True)
+class Seen:
+    """What a client received. `whole`: the response ended as its framing says. `raw` is all that came."""
+
+    status: int = 0
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    whole: bool = False
+    raw: bytes = b""
+
+
+@dataclass(slots=True)
+class Receipt:
+    """The upstream received a request.
+
+    `may_repeat`: gatepass may send it again after this reply. `is_stale`: it may do so once, because the connection
+    closed without a byte, and gatepass had kept it or opened it ahead.
+    """
+
+    uid: str
+    token: str
+    reply: str
+    may_repeat: bool = False
+    is_stale: bool = False
+
+
+def text_of(uid: str) -> str:
+    """The answer to the request `uid`, which an upstream that answers well gives. Long if `uid` ends with L."""
+    random = Random(uid)
+    count = 40_000 if uid.endswith("L") else random.randint(1, 40)
+    return f"{uid}: " + " ".join(random.choices(WORDS, k=count)) + " end"
+
+
+def vector_of(uid: str) -> list[float]:
+    random = Random(uid)
+    return [random.randint(-64, 64) / 8 for _ in range(8)]
+
+
+def spellings(mark: str) -> tuple[bytes, ...]:
+    """`mark` as it is, in base64 at each offset, in hex and percent-encoded in full."""
+    data = mark.encode()
+    coded = [base64.b64encode(b"x" * skip + data)[(skip * 4 + 2) // 3 : -4] for skip in range(3)]
+    percent = "".join(f"%{byte:02X}" for byte in data).encode()
+    return (data, quote(mark).encode(), data.hex().encode(), percent, *coded)
+
+
+def outcome(want: Want, seen: Seen) -> str:
+    """What the client saw: answer, an error's code, error event, or broken. Raises Violation."""
+    if seen.status == 200 and want.kind == "refused":
+        raise Violation("a request that must be refused got 200")
+    if seen.status == 200 and seen.headers.get("content-type", "").startswith("text/event-stream"):
+        return _stream_outcome(want, seen)
+    if not seen.whole:
+        return "broken"
+    if seen.status != 200:
+        return f"error {_error(seen)}"
+    if want.kind == "stream":
+        raise Violation(f"200 to a stream without events: {seen.body[:200]!r}")
+    try:
+        document = json.loads(seen.body)
+    except ValueError:
+        raise Violation(f"200 without JSON: {seen.body[:200]!r}") from None
+    if not _is_answer(want, document):
+        raise Violation(f"a 200 that is not the answer: {seen.body[:200]!r}")
+    return "answer"
+
+
+def _is_answer(want: Want, document: Any) -> bool:
+    try:
+        if "error" in document:
+            return False
+        if want.kind == "vectors":
+            [row] = document["data"]
+            return bool(row["embedding"] == vector_of(want.uid))
+        [choice] = document["choices"]
+        return bool(choice["message"]["content"] == text_of(want.uid) and choice["finish_reason"] == "stop")
+    except (KeyError, TypeError, ValueError):
+        return False
+
+
+def _stream_outcome(want: Want, seen: Seen) -> str:
+    said, text, last = "", text_of(want.uid), b""
+    is_finished = has_failed = False
+    for data in _events(seen):
+        if last == b"[DONE]" or has_failed:
+            raise Violation(f"an event behind the last one: {data[:200]!r}")
+        last = data
+        if data == b"[DONE]":
+            continue
+        try:
+            event = json.loads(data)
+        except ValueError:
+            raise Violation(f"an event without JSON: {data[:200]!r}") from None
+        if "error" in event:
+            _check_error(event["error"])
+            has_failed = True
+        for choice in event.get("choices") or ():
+            said += (choice.get("delta") or {}).get("content") or ""
+            is_finished = is_finished or choice.get("finish_reason") == "stop"
+    if not text.startswith(said):
+        raise Violation(f"a stream that is not the answer: …{said[-100:]!r}")
+    if not seen.whole:
+        return "broken"
+    if not has_failed and (last != b"[DONE]" or not is_finished or said != text):
+        raise Violation(f"a truncated stream that looks complete: …{seen.body[-200:]!r}")
+    return "error event" if has_failed else "answer"
+
+
+def _events(seen: Seen) -> Iterator[bytes]:
+    """The data of each whole event."""
+    blocks = seen.body.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n\n")
+    for block in blocks[:-1]:
+        if data := b"\n".join(line[5:].strip() for line in block.split(b"\n") if line.startswith(b"data:")):
+            yield data
+
+
+def _error(seen: Seen) -> str:
+    try:
+        error = json.loads(seen.body)["error"]
+    except (ValueError, KeyError, TypeError):
+        raise Violation(f"status {seen.status} without an error object: {seen.body[:200]!r}") from None
+    return f"{seen.status} {_check_error(error)}"
+
+
+def _check_error(error: Any) -> str:
+    if not isinstance(error, dict) or not error.get("message") or not isinstance(error.get("code"), str):
+        raise Violation(f"an error without message or code: {str(error)[:200]}")
+    if error["code"] == "internal_error":
+        raise Violation("internal_error")
+    return str(error["code"])
+
+
+class Ledger:
+    """Counts, and keeps what breaks a promise. Clients and servers write from two threads."""
+
+    def __init__(self, mark: str) -> None:
+        self._spellings = spellings(mark)
+        self.outcomes: Counter[str] = Counter()
+        self.faults: Counter[str] = Counter()
+        self.events: Counter[str] = Counter()
+        self.violations: list[str] = []
+        self.kills_s: list[float] = []
+        self._refused: set[str] = set()
+        self._stale: set[str] = set()
+        self._receipts: dict[str, Receipt] = {}
+        self._ends_s: dict[str, float | None] = {}
+        self._late: list[tuple[float, float]] = []
+        self._delays: list[tuple[float, float]] = []
+
+    @property
+    def received(self) -> int:
+        return self.faults.total()
+
+    def violated(self, what: str) -> None:
+        self.violations.append(what)
+
+    def asked(self, want: Want) -> None:
+        if want.kind == "refused":
+            self._refused.add(want.uid)
+
+    def saw(self, want: Want, seen: Seen, began_s: float, ended_s: float, *, left: bool = False) -> None:
+        """A client is done with `want`; `left`: it closed the connection itself."""
+        self.scan(seen.raw, f"what {want.uid} received")
+        if left:
+            self.outcomes["left"] += 1
+            return
+        try:
+            what = outcome(want, seen)
+        except Violation as violation:
+            what = "violation"
+            self.violated(f"{want.uid} ({want.kind}): {violation}")
+        if what == "broken" and not any(began_s <= at_s <= ended_s for at_s in self.kills_s):
+            self.violated(f"{want.uid} ({want.kind}): broken, and no worker was killed: {seen.raw[-200:]!r}")
+        self.outcomes[what] += 1
+
+    def scan(self, data: bytes, where: str) -> None:
+        for spelling in self._spellings:
+            if spelling in data:
+                at = data.index(spelling)
+                self.violated(f"a planted secret in {where}: {data[max(0, at - 80) : at + 80]!r}")
+                return
+
+    def issued(self, token: str, end_s: float | None) -> None:
+        """`end_s` is when it expires; None if the issuer told no life."""
+        self._ends_s[token] = end_s
+
+    def is_valid(self, token: str, now_s: float) -> bool:
+        end_s = self._ends_s.get(token, 0.0)
+        return end_s is None or now_s < end_s
+
+    def delayed(self, now_s: float, delay_s: float) -> None:
+        """The machine was busy: something that takes no time took `delay_s`."""
+        self._delays.append((now_s, delay_s))
+
+    def receive(self, receipt: Receipt, now_s: float) -> None:
+        """The upstream has a whole request."""
+        before = self._receipts.get(receipt.uid)
+        if receipt.uid in self._refused:
+            self.violated(f"{receipt.uid} was sent to the upstream and had to be refused")
+        is_second = before is not None and before.is_stale and receipt.uid not in self._stale
+        if is_second:
+            self._stale.add(receipt.uid)
+        if before is not None and not before.may_repeat and not is_second:
+            self.violated(f"{receipt.uid} was sent twice, after the reply {before.reply!r}")
+        if before is not None and before.reply == "401" and before.token == receipt.token:
+            self.violated(f"{receipt.uid} was sent again with the token that was rejected")
+        self._receipts[receipt.uid] = receipt
+        if receipt.token not in self._ends_s:
+            self.violated(f"{receipt.uid} came with a token that nobody issued: {receipt.token[-40:]!r}")
+        elif not self.is_valid(receipt.token, now_s):
+            self._late.append((now_s, now_s - (self._ends_s[receipt.token] or 0.0)))
+
+    def expired(self) -> Iterable[str]:
+        """The tokens that arrived later after their end than the machine's delays explain."""
+        for now_s, late_s in self._late:
+            delays = (delay_s for at_s, delay_s in self._delays if now_s - 15 <= at_s <= now_s + 15)
+            if late_s > LATE_S + 2 * max(delays, default=0.0):
+                yield f"a token was sent {late_s:.1f} s after its end"
+
+    def finish(self) -> Sequence[str]:
+        """All violations; once, at the end."""
+        self.violations.extend(self.expired())
+        return self.violations
+
+    @property
+    def late(self) -> int:
+        """Tokens that arrived after their end, by however little."""
+        return len(self._late)
