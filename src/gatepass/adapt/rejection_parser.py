@@ -219,17 +219,13 @@ def batches(heard: Heard) -> Iterator[tuple[Lesson, ...]]:
     if limits and 0 < limits[0] <= LARGEST:
         yield (Lesson("split", "input", str(limits[0]), ttl_s=DAY_S),)
     if (over := heard.opens(_TOKENS)) is not None:
-        yield from _share(*(int(figure.replace(",", "")[:15]) for figure in over.groups()))
+        requested, most = (int(figure.replace(",", "")[:15]) for figure in over.groups())
+        if 0 < most < requested:  # another request of as many inputs may fit as a whole
+            yield (Lesson("split", "input", f"{max(1, int(100 * FILL * most / requested))}%", ttl_s=0.0),)
     if heard.code == "1214" and heard.opens(_STRING_ONLY):
         yield (Lesson("split", "input", "1", ttl_s=DAY_S),)
     if heard.opens(_NO_BASE64):
         yield (Lesson("set", "encoding_format", '"float"'),)
-
-
-def _share(requested: int, most: int) -> Iterator[tuple[Lesson, ...]]:
-    """How much of it fits; another request of as many inputs may fit as a whole."""
-    if 0 < most < requested:
-        yield (Lesson("split", "input", f"{max(1, int(100 * FILL * most / requested))}%", ttl_s=0.0),)
 
 
 # what only some want changed
@@ -262,19 +258,11 @@ def choices(heard: Heard, also: Collection[str]) -> Iterator[tuple[Lesson, ...]]
         yield (Lesson("response_format", "json_object"),)
     if "tools" in also and heard.opens(_NO_TOOLS):
         yield tuple(Lesson("drop", name) for name in ("tools", "tool_choice", "parallel_tool_calls"))
-    if "max_tokens" in also:
-        yield from _room(heard)
-
-
-def _room(heard: Heard) -> Iterator[tuple[Lesson, ...]]:
-    """As much of an answer as fits beside this prompt; the figure is of no use to another request."""
-    found = heard.opens(_ROOM)
-    if found is None:
-        return
-    left = int(found[1][:9]) - int(found[2][:9]) - SPARE_TOKENS
-    if left > 0:
-        for name in ("max_tokens", "max_completion_tokens"):
-            yield (Lesson("clamp", name, str(left), ttl_s=0.0),)
+    if "max_tokens" in also and (found := heard.opens(_ROOM)) is not None:
+        left = int(found[1][:9]) - int(found[2][:9]) - SPARE_TOKENS  # beside this prompt, and no other
+        if left > 0:
+            for name in ("max_tokens", "max_completion_tokens"):
+                yield (Lesson("clamp", name, str(left), ttl_s=0.0),)
 
 
 # members
@@ -342,14 +330,10 @@ def members(heard: Heard) -> Iterator[tuple[Lesson, ...]]:
     if unknown:
         hint = _HINT.search(heard.text)
         named = [_of_unknown(place, hint[1] if hint is not None else None) for place in unknown[:MOST_NAMES]]
-        yield (*named, *_other_spellings(heard, unknown))
+        is_openai = any(_OPENAI.match(sentence) for sentence in heard.sentences)
+        others = THINKING if is_openai and not set(THINKING).isdisjoint(unknown) else ()
+        yield (*named, *(Lesson("drop", place, ttl_s=0.0) for place in others if place not in unknown))
     yield from ((Lesson("drop", place, ttl_s=ttl_s),) for place in wrong)
-
-
-def _other_spellings(heard: Heard, unknown: list[str]) -> Iterator[Lesson]:
-    is_openai = any(_OPENAI.match(sentence) for sentence in heard.sentences)
-    if is_openai and not set(THINKING).isdisjoint(unknown):
-        yield from (Lesson("drop", place, ttl_s=0.0) for place in THINKING if place not in unknown)
 
 
 def _is_one_of_several(text: str) -> bool:
@@ -395,13 +379,9 @@ def _named(sentence: str) -> Iterator[str]:
     if (found := _GEMINI.match(sentence)) is not None and found[2] in (None, "", found[1]):
         yield place_told(found[1])
     if (found := _PROPERTY.match(sentence)) is not None:
-        yield _property(found[1] or "", place_told(found[2]))
-
-
-def _property(before: str, place: str) -> str:
-    """Groq names the member and before it the message, Cerebras the whole way, twice."""
-    in_messages = _IN_MESSAGES.match(before) is not None and not place.startswith("messages[]")
-    return f"messages[].{place}" if in_messages else place
+        place = place_told(found[2])  # Groq names the message before it, Cerebras the whole way, twice
+        in_messages = _IN_MESSAGES.match(found[1] or "") is not None and not place.startswith("messages[]")
+        yield f"messages[].{place}" if in_messages else place
 
 
 def _zod(raw: Any) -> Iterator[str]:
