@@ -243,7 +243,7 @@ class ClosesTheOldest(ConnectionShares[Client]):
 
 class Forgets(ConnectionShares[Client]):
     def disconnect(self, connection: Client) -> None:
-        if not self.knows(connection):
+        if connection not in self._callers:
             super().disconnect(connection)
 
 

@@ -15,6 +15,7 @@ from typing import Generic, TypeVar
 from gatepass.call import Headers
 
 C = TypeVar("C")
+_ABSENT = object()
 Address = IPv4Address | IPv6Address | IPv6Network
 
 IDLE_S = 1.0
@@ -55,10 +56,6 @@ class ConnectionShares(Generic[C]):
     def __len__(self) -> int:
         return len(self._strangers) + len(self._callers)
 
-    def knows(self, connection: C) -> bool:
-        """Whether `connection` counts for a caller."""
-        return connection in self._callers
-
     def connect(self, connection: C, address: Address | None, now_s: float) -> list[C]:
         """Count a new connection; return those to close.
 
@@ -67,14 +64,15 @@ class ConnectionShares(Generic[C]):
         self._strangers.add(connection, address, now_s)
         return self._over(address, now_s)
 
-    def begin(self, connection: C, now_s: float) -> None:
-        """A request has begun on `connection`, which no longer waits for one."""
+    def begin(self, connection: C, now_s: float) -> bool:
+        """A request has begun on `connection`, which no longer waits for one; return whether it counts for a caller."""
         caller = self._callers.get(connection)
-        if caller is not None:
-            self._idle[caller].pop(connection, None)
-            self._delivering[caller].pop(connection, None)
-        else:
+        if caller is None:
             self._strangers.touch(connection, now_s)
+            return False
+        if self._idle[caller].pop(connection, _ABSENT) is _ABSENT:
+            self._delivering[caller].pop(connection, None)
+        return True
 
     def authenticate(self, connection: C, caller: str) -> list[C]:
         """The request on `connection` is `caller`'s, and was admitted; return the connections to close."""
@@ -90,13 +88,20 @@ class ConnectionShares(Generic[C]):
         most = max(self._idle.values(), key=len) or max(self._delivering.values(), key=len)
         return [self._dropped(next(iter(most)))] if most else []
 
-    def end(self, connection: C, *, delivered: bool) -> None:
-        """A caller's request on `connection` was answered. Called again when its client has taken all of the answer."""
+    def end(self, connection: C, *, delivered: bool) -> bool:
+        """A request on `connection` was answered; return whether it counts for a caller, nothing changes otherwise.
+
+        Called again when the client has taken all of the answer.
+        """
         caller = self._callers.get(connection)
-        if caller is not None:
-            (self._idle if delivered else self._delivering)[caller][connection] = None
-            if delivered:
-                self._delivering[caller].pop(connection, None)
+        if caller is None:
+            return False
+        if delivered:
+            self._idle[caller][connection] = None
+            self._delivering[caller].pop(connection, None)
+        else:
+            self._delivering[caller][connection] = None
+        return True
 
     def end_unauthenticated(self, connection: C, address: Address | None, now_s: float) -> None:
         """A request from `address` on `connection` was answered, which no caller has authenticated so far."""

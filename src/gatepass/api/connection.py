@@ -165,8 +165,7 @@ class ClientConnection(asyncio.Protocol):
         if self._serving is None:
             self._serving = turn
             now_s = self._loop.time()
-            self._shares.begin(self, now_s)
-            if now_s > self._until_s and not self._shares.knows(self):
+            if not self._shares.begin(self, now_s) and now_s > self._until_s:
                 turn.persists = False
             turn.task = self._loop.create_task(self._attend(turn))
             self._state.tasks.add(turn.task)
@@ -241,8 +240,8 @@ class ClientConnection(asyncio.Protocol):
         turn, self._serving = self._serving, None
         if self._transport.is_closing():
             return
-        if turn is not None:
-            self._count_answered(turn)
+        if turn is not None and not self._shares.end(self, delivered=not self.is_full):
+            self._count_unauthenticated(turn)
         if turn is None or not turn.persists:
             self._end()
             return
@@ -253,15 +252,12 @@ class ClientConnection(asyncio.Protocol):
             self._resume_reading()
         self._patience.bound(self._reader, self._serving)
 
-    def _count_answered(self, turn: Turn) -> None:
-        if self._shares.knows(self):
-            self._shares.end(self, delivered=not self.is_full)
-        else:
-            address = self._reception.proxies.of_request(turn.peer, turn.headers)
-            now_s = self._loop.time()
-            self._shares.end_unauthenticated(self, address, now_s)
-            if not self._is_ending:
-                self._patience.keep_alive_s = max(LINGER_S, self._until_s - now_s)
+    def _count_unauthenticated(self, turn: Turn) -> None:
+        address = self._reception.proxies.of_request(turn.peer, turn.headers)
+        now_s = self._loop.time()
+        self._shares.end_unauthenticated(self, address, now_s)
+        if not self._is_ending:
+            self._patience.keep_alive_s = max(LINGER_S, self._until_s - now_s)
 
     # one turn after the other
 

@@ -19,6 +19,8 @@ SHORTEST_CHARS = 6
 KEPT = 8
 """Values remembered of each owner: what is under way may still carry a token that has been renewed since."""
 ANCHOR_CHARS = 16
+DIGITS = 8
+"""Fewer digits stand in many texts that hold no secret."""
 HEAD_CHARS = 16
 """So many characters of a form are searched by a pattern, the rest is compared from there on: a search takes at most
 this many steps for each character of a text, however long and repetitive a secret is."""
@@ -64,16 +66,17 @@ class Redactor:
         return masked
 
     def _masked(self, text: str) -> str:
-        plain, hexadecimal = self._forms or self._longest_first()
-        for anchor, forms in plain:
+        as_written, in_any_case = self._forms or self._longest_first()
+        for anchor, forms in as_written:
             if anchor in text:
                 for form in forms:
                     text = form.masked(text)
-        lowered = text.lower()
-        for anchor, forms in hexadecimal:
-            if anchor in lowered:
-                for form in forms:
-                    text = form.masked(text)
+        if in_any_case:
+            lowered = text.lower()
+            for anchor, forms in in_any_case:
+                if anchor in lowered:
+                    for form in forms:
+                        text = form.masked(text)
         return text
 
     def holds(self, text: str) -> bool:
@@ -93,11 +96,12 @@ class Redactor:
         if (found := self._forms) is None:
             known = {value: one for values in self._owned.values() for value, one in values.items()}
             forms = sorted((form for one in known.values() for form in one.forms), key=lambda form: -len(form.value))
-            plain: dict[str, list[_Form]] = {}
-            hexadecimal: dict[str, list[_Form]] = {}
+            as_written: dict[str, list[_Form]] = {}
+            in_any_case: dict[str, list[_Form]] = {}
             for form in forms:
-                (hexadecimal if form.is_hex else plain).setdefault(form.anchor, []).append(form)
-            found = self._forms = (tuple(plain.items()), tuple(hexadecimal.items()))
+                is_written_so = not form.is_hex or form.anchor.isdigit()
+                (as_written if is_written_so else in_any_case).setdefault(form.anchor, []).append(form)
+            found = self._forms = (tuple(as_written.items()), tuple(in_any_case.items()))
         return found
 
 
@@ -139,7 +143,11 @@ class _Form:
 
     @cached_property
     def anchor(self) -> str:
-        return max(re.findall("[A-Za-z0-9]+", self.value), key=len, default="")[-ANCHOR_CHARS:]
+        runs = re.findall("[A-Za-z0-9]+", self.value)
+        if self.is_hex:  # digits have no case, so they are searched without a copy of the text in lower case
+            digits = re.findall("[0-9]+", self.value)
+            runs = [run for run in digits if len(run) >= DIGITS] or runs
+        return max(runs, key=len, default="")[-ANCHOR_CHARS:]
 
     @cached_property
     def parts(self) -> list[str]:
@@ -219,7 +227,7 @@ class _Form:
 
 _ByAnchor = tuple[tuple[str, list[_Form]], ...]
 _Forms = tuple[_ByAnchor, _ByAnchor]
-"""By their anchors, longest first: those with capitals and small letters, and those in hexadecimal."""
+"""By their anchors, longest first: those found as they are written, and those in hexadecimal found in any case."""
 
 
 def _ends(part: str, text: str, at: int, last: int) -> Iterator[int]:

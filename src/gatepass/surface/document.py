@@ -13,7 +13,7 @@ import msgspec
 
 from gatepass.asked import Asked, count_of
 from gatepass.errors import InvalidJson, InvalidRequest
-from gatepass.jsontext import Member, ScannedBody, Walk, folded, is_plain
+from gatepass.jsontext import Member, ScannedBody, Walk, folded, occurs_at_most
 
 _WINDOW = re.compile(rb".{1,262144}+\\*+[^\\]?+", re.DOTALL)
 """256 KiB and whatever it takes not to end inside an escape."""
@@ -87,11 +87,7 @@ _TOP = msgspec.json.Decoder(_Top)
 _TOP_OF_INPUTS = msgspec.json.Decoder(_TopOfInputs)
 _TEXTS = re.compile(rb'"input"[ \t\r\n]*:[ \t\r\n]*\[[ \t\r\n]*"')
 _PLAIN = tuple(f'"{name}"'.encode() for name in ROUTING)
-_NAMES = tuple(
-    tuple(tuple(name for bit, name in enumerate(_PLAIN) if bool(absent & 1 << bit) is away) for away in (False, True))
-    for absent in range(1 << len(_PLAIN))
-)
-"""Which of them a body holds and which it does not, by the sum of 1 << index of the absent ones."""
+_NAMES = re.compile(rb'"(?i:%b)"' % "|".join(ROUTING).encode())
 _UNSET = msgspec.UNSET
 _AT_BYTE = re.compile(r" \(byte (\d+)\)\Z")
 HALF_PAIR = ("unexpected end of hex escape", "invalid utf-16 surrogate pair")
@@ -124,7 +120,8 @@ class Document(msgspec.Struct, frozen=True, gc=False):
         if is_deeper(body, MAX_DEPTH):
             raise too_deep()
         model, stream, n = top.model, top.stream, top.n
-        if not is_plain(body, *_NAMES[(model is _UNSET) + 2 * (stream is _UNSET) + 4 * (n is _UNSET)]):
+        present = (model is not _UNSET) + (stream is not _UNSET) + (n is not _UNSET)
+        if not occurs_at_most(body, _NAMES, present):  # the decoder read each present one by its plain name
             _check_routing_names(body)
         return cls(
             body,
