@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
-from gatepass.adapt.embeddings_reply import PARALLEL, answer
+from gatepass.adapt.embeddings_reply import PARALLEL, SLICE_BYTES, answered, next_step
 from gatepass.adapt.embeddings_request import counts_of, split
 from gatepass.call import Call
 from gatepass.context import Attempt
@@ -29,7 +29,12 @@ async def embedded(attempt: Attempt, adapted: Call, ask: Ask) -> Whole:
     if len(replies) == 1 and replies[0].is_right:
         return replies[0]
     asked = attempt.call.wishes()
-    body, put_right = answer([reply.body for reply in replies], counts_of(parts, asked), asked, attempt.hop.name)
+    steps = answered([reply.body for reply in replies], counts_of(parts, asked), asked, attempt.hop.name)
+    is_large = sum(len(reply.body) for reply in replies) > SLICE_BYTES
+    while (made := next_step(steps)) is None:
+        if is_large:
+            await asyncio.sleep(0)
+    body, put_right = made
     done = dict.fromkeys((*(name for reply in replies for name in reply.adapted), *put_right))
     return Whole(replies[0].status, replies[0].headers, body, tuple(done))
 

@@ -18,7 +18,7 @@ import sys
 from array import array
 from base64 import b64encode
 from binascii import Error, a2b_base64
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from math import isfinite
 from typing import Any
 
@@ -44,6 +44,14 @@ COUNTED_BYTES = 16 * 1024
 of the longest and the shortest."""
 
 
+VECTOR_BYTES = 1024 * 1024
+"""The longest vector, as it is written: 50,000 numbers. No model has more than 20,000."""
+SLICE_BYTES = 512 * 1024
+"""After so much of vectors the caller may let the event loop run."""
+
+Slices = Generator[None, None, tuple[bytes, tuple[str, ...]]]
+
+
 class _Vector(msgspec.Struct, gc=False):
     embedding: msgspec.Raw
     index: int
@@ -65,6 +73,8 @@ def is_right(reply: bytes, asked: Asked) -> bool:
     order, as far as this module looks; False: look closer.
     """
     if asked.base64:
+        return False
+    if asked.count < 2 and len(reply) > 2 * VECTOR_BYTES:
         return False
     rest, spans = _parted(reply, _end_bytes(reply, asked.count))
     try:
@@ -175,16 +185,34 @@ class _Unfit(Exception):
 def answer(
     replies: Sequence[bytes], counts: Sequence[int], asked: Asked, upstream: str
 ) -> tuple[bytes, tuple[str, ...]]:
+    """As `answered`, at once."""
+    steps = answered(replies, counts, asked, upstream)
+    while (made := next_step(steps)) is None:
+        pass
+    return made
+
+
+def next_step(steps: Slices) -> tuple[bytes, tuple[str, ...]] | None:
+    """Go on with `answered`: its result, None before that."""
+    try:
+        next(steps)
+    except StopIteration as done:
+        result: tuple[bytes, tuple[str, ...]] = done.value
+        return result
+    return None
+
+
+def answered(replies: Sequence[bytes], counts: Sequence[int], asked: Asked, upstream: str) -> Slices:
     """One reply out of `replies`, each of which is to hold as many vectors as `counts` says: in order, with their
     `index`, usage added up, in the encoding that was asked for; and those of NAMES that say what was wrong.
 
     A lone reply that is right already comes back as it is. Raises UpstreamInvalid for a vector that is
     missing, empty, of another length than `asked.dimensions` or than the others, not of numbers, or not to be read,
     where `index` says another order than theirs and not which, and where what is rewritten holds numbers beyond any
-    float or is no UTF-8.
+    float or is no UTF-8. Yields after SLICE_BYTES of vectors, where the caller may let the event loop run.
     """
     try:
-        return _answer(replies, counts, asked)
+        return (yield from _answer(replies, counts, asked))
     except _Unfit as fault:
         told = f"The embeddings of the upstream {upstream!r} are invalid: {fault}."
         raise UpstreamInvalid(told, upstream=upstream) from None
@@ -208,18 +236,22 @@ def _length(written: bytes) -> int:
     return 0 if not written[1:-1].strip() else written.count(b",") + 1
 
 
-def _answer(replies: Sequence[bytes], counts: Sequence[int], asked: Asked) -> tuple[bytes, tuple[str, ...]]:
-    documents = [_document(reply) for reply in replies]
+def _answer(replies: Sequence[bytes], counts: Sequence[int], asked: Asked) -> Slices:
+    documents = list[Entry]()
+    for reply in replies:
+        documents.append(_document(reply))
+        yield
     entries, wrong = list[Entry](), set[str]()
     for document, count in zip(documents, counts, strict=True):
         listed = _entries(document, count)
+        yield
         ordered = _in_order(listed)
         if ordered is not listed:
             wrong.add(ORDER)
         if _placed(ordered, len(entries)):
             wrong.add(INDEX)
         entries += ordered
-    are_written_anew = _fit_all(entries, asked)
+    are_written_anew = yield from _fit_all(entries, asked)
     names = tuple(name for name in NAMES if name in wrong)
     if wrong or are_written_anew or len(replies) != 1:
         return _written(documents, entries), names
@@ -273,9 +305,15 @@ def _placed(ordered: list[Entry], before: int) -> bool:
     return was_wrong
 
 
-def _fit_all(entries: list[Entry], asked: Asked) -> bool:
+def _fit_all(entries: list[Entry], asked: Asked) -> Generator[None, None, bool]:
     """Check all vectors, and write them as they were asked for; whether that changed one."""
-    fits = [_fit(entry, asked) for entry in entries]
+    fits, seen_bytes = list[tuple[int, bool]](), 0
+    for entry in entries:
+        fits.append(_fit(entry, asked))
+        seen_bytes += len(memoryview(entry["embedding"]))
+        if seen_bytes > SLICE_BYTES:
+            seen_bytes = 0
+            yield
     lengths = {length for length, _ in fits}
     if len(lengths) > 1:
         raise _Unfit(f"one has {min(lengths)} numbers and another {max(lengths)}")
@@ -285,6 +323,8 @@ def _fit_all(entries: list[Entry], asked: Asked) -> bool:
 def _fit(entry: Entry, asked: Asked) -> tuple[int, bool]:
     """Check the vector, and write it as it was asked for; its length, and whether that changed it."""
     written = bytes(entry.get("embedding", b""))
+    if len(written) > VECTOR_BYTES:
+        raise _Unfit(f"a vector is longer than {VECTOR_BYTES} bytes")
     if written.startswith(b"["):
         length = _length(written)
         _check_length(length, asked)

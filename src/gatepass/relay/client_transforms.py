@@ -10,7 +10,7 @@ import msgspec
 
 from gatepass.config.profiles import Profile
 from gatepass.relay.chunk import CHAT, ENVELOPE, LEGACY, Object, event, json_text
-from gatepass.relay.event import parse_event, read_json, single_line_data
+from gatepass.relay.event import parse_event, read_json, single_line_data, takes_long
 from gatepass.relay.framing import split_comments, split_events
 from gatepass.relay.shaper import Chain, Shaper
 from gatepass.relay.sign import silent_choice
@@ -394,6 +394,8 @@ def mended_reply(body: bytes, profile: Profile, model: str = "") -> tuple[bytes,
 
 def _mended(body: bytes, profile: Profile, model: str) -> tuple[bytes, tuple[str, ...]]:
     top: dict[str, Any] = {**_TOP.decode(body)}
+    if takes_long(bytes(top.get("choices", b""))):
+        return body, ()
     adapted = [name for name, mend in ((USAGE, _mend_usage), (CONTENT, _mend_choices)) if mend(top, profile)]
     if profile.envelope and _name(top, model):
         adapted.append(NAMED)

@@ -1,0 +1,210 @@
+"""Hostile whole replies: structure, vectors, conversions between base64 and numbers."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from array import array
+from base64 import b64encode
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from gatepass.adapt import embeddings_reply
+from gatepass.adapt.embeddings_reply import VECTOR_BYTES, answered, next_step
+from gatepass.asked import Asked
+from gatepass.call import Surface
+from gatepass.errors import GatepassError, UpstreamInvalid
+from gatepass.relay.chunk import Origin
+from gatepass.relay.event import read_json
+from gatepass.relay.whole.mending import mended_whole
+from gatepass.upstream.judge import Reply, judge_document
+from gatepass.verdict import judging
+from tests.attacks import generated
+from tests.attacks.conftest import Attack
+from tests.integration.gateway import HELLO, gateway
+from tests.integration.scripted import Scripted, Send, reply
+
+MIB = 1 << 20
+JSON = ((b"content-type", b"application/json"),)
+OPENING = b'{"id":"x","object":"chat.completion","created":1,"model":"m","choices":[{"index":0,"finish_reason":"stop",'
+OPENING += b'"message":{"role":"assistant","content":"hi"}}],"x":'
+
+
+@dataclass(frozen=True)
+class Body:
+    """A chat's reply with a member that repeats `unit` until it has `size_bytes`."""
+
+    unit: bytes
+    size_bytes: int
+    opening: bytes = b"["
+
+    @property
+    def raw(self) -> bytes:
+        closing = {b"[": b"]", b"{": b"}", b'"': b'"'}[self.opening]
+        comma = b"" if self.opening == b'"' else b","
+        count = max(1, self.size_bytes // len(self.unit + comma))
+        units = (self.unit + comma) * (count - 1) + self.unit
+        return OPENING + self.opening + units + closing + b"}"
+
+
+def passes(body: bytes) -> float:
+    """How long the longest pass of `hold` over a reply takes, between two turns of the event loop."""
+    longest_s = 0.0
+    passes = (
+        lambda: judge_document(Reply("chat", 200, JSON, body), Surface.CHAT),
+        lambda: mended_whole(body, lambda: Origin(lambda prefix: f"{prefix}x", 1, "m")),
+        lambda: read_json(body),
+    )
+    for one in passes:
+        began_s = time.thread_time()
+        with contextlib.suppress(ValueError):
+            one()
+        longest_s = max(longest_s, time.thread_time() - began_s)
+    return longest_s
+
+
+bodies = st.builds(
+    Body,
+    st.one_of(
+        st.sampled_from([b"[]", b"{}", b"1", b'""', b'{"a":1}', b"NaN", b'{"a":[]}', b"null"]),
+        st.integers(1, 60).map(lambda depth: b"[" * depth + b"]" * depth),
+    ),
+    st.integers(0, 2 * MIB),
+)
+
+
+@pytest.mark.attack("replies: structure")
+@generated
+@given(bodies)
+@example(Body(b"[]", 8 * MIB))
+@example(Body(b"[]", 256 * 1024 - 300))
+@example(Body(b'{"a":[]}', 256 * 1024 - 300))
+@example(Body(b"NaN,[]", MIB - 300))
+@example(Body(b"NaN", MIB - 300))
+@example(Body(b'"a":1', 8 * MIB, b"{"))
+@example(Body(b"1", 8 * MIB))
+@example(Body(b"\\u4e2d", 8 * MIB, b'"'))
+def test_no_pass_over_a_reply_takes_long(attack: Attack, body: Body) -> None:
+    attack.cases += 1
+    raw = body.raw
+    values = sum(raw.count(sign) for sign in (b",", b"[", b"{"))
+    if values <= judging.MOST_VALUES:
+        attack.loop_s = max(attack.loop_s, passes(raw))
+
+
+def test_a_reply_that_is_built_whatever_it_holds_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = Body(b'{"a":[]}', 4 * MIB).raw
+    before_s = passes(raw)
+    monkeypatch.setattr("gatepass.relay.event.takes_long", lambda *_: False)
+    assert passes(raw) > 4 * before_s
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """A reply of `count` vectors of `length` numbers, in base64 or not, to a call that asked for the other."""
+
+    count: int
+    length: int
+    base64: bool
+    wants_base64: bool
+
+    @property
+    def raw(self) -> bytes:
+        numbers = array("f", [0.25, -1.5e-3, 0.125, 7.0] * (self.length // 4 + 1))[: self.length]
+        vector = b'"%b"' % b64encode(numbers.tobytes()) if self.base64 else str(numbers.tolist()).encode()
+        entries = (b'{"object":"embedding","index":%d,"embedding":%b}' % (index, vector) for index in range(self.count))
+        return b'{"object":"list","data":[%b],"model":"m"}' % b",".join(entries)
+
+    @property
+    def asked(self) -> Asked:
+        return Asked(self.count, self.wants_base64)
+
+    def allowed_bytes(self) -> int:
+        """The documented formula: four copies of the reply, and three of the vectors that are written."""
+        written_bytes = 24 * self.length * self.count if self.base64 else 6 * self.length * self.count
+        return 4 * len(self.raw) + 3 * written_bytes + 64 * self.length + 1024 * self.count + MIB
+
+
+def converted(vectors: Vectors) -> tuple[float, str, int]:
+    """How long the longest slice took, the code of the error, and how many bytes were written."""
+    raw, asked = vectors.raw, vectors.asked
+    longest_s, made = 0.0, None
+    began_s = time.thread_time()
+    try:
+        steps = answered([raw], [vectors.count], asked, "chat")
+        while made is None:
+            began_s = time.thread_time()
+            made = next_step(steps)
+            longest_s = max(longest_s, time.thread_time() - began_s)
+    except GatepassError as error:
+        return max(longest_s, time.thread_time() - began_s), error.code, 0
+    return longest_s, "", len(made[0])
+
+
+@pytest.mark.attack("replies: vectors")
+@generated
+@given(st.builds(Vectors, st.integers(1, 64), st.sampled_from([1, 100, 3072, 20_000]), st.booleans(), st.booleans()))
+@example(Vectors(512, 3072, base64=True, wants_base64=False))
+@example(Vectors(512, 3072, base64=False, wants_base64=True))
+@example(Vectors(1, 2_000_000, base64=False, wants_base64=True))
+@example(Vectors(1, 2_000_000, base64=True, wants_base64=False))
+@example(Vectors(20_000, 1, base64=True, wants_base64=False))
+def test_vectors_are_converted_in_slices(attack: Attack, vectors: Vectors) -> None:
+    attack.cases += 1
+    longest_s, code, written_bytes = converted(vectors)
+    attack.loop_s = max(attack.loop_s, longest_s)
+    is_long = len(vectors.raw) > VECTOR_BYTES and vectors.count == 1
+    attack.check((code, written_bytes > 0) == (UpstreamInvalid.code if is_long else "", not is_long), vectors)
+    if vectors.count * vectors.length <= 200_000:
+        with attack.memory(vectors.allowed_bytes()):
+            converted(vectors)
+
+
+def test_vectors_that_are_converted_at_once_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors = Vectors(256, 3072, base64=True, wants_base64=False)
+    before_s = converted(vectors)[0]
+    monkeypatch.setattr(embeddings_reply, "SLICE_BYTES", 1 << 40)
+    assert converted(vectors)[0] > 2 * before_s
+
+
+@pytest.mark.attack("replies: a server")
+async def test_a_server_goes_on_while_it_reads_large_replies(attack: Attack) -> None:
+    cases = [(Body(b"[]", 16 * MIB).raw, 502, False), (Body(b"1", 17 * MIB).raw, 502, False)]
+    cases += [(Body(b"x", 12 * MIB, b'"').raw, 200, False), (Body(b"[]", 4 * MIB).raw, 502, True)]
+    async with (
+        Scripted(*[[Send(reply(raw))] for raw, _, _ in cases]) as upstream,
+        gateway(upstream=upstream.url) as served,
+    ):
+        for raw, status, is_stream in cases:
+            attack.cases += 1
+            async with attack.on_this_loop():
+                answer = await served.ask({**HELLO, "stream": is_stream}).answer()
+            code = b"upstream_invalid" if status != 200 else b""
+            attack.check(answer.status == status and code in answer.body, (raw[:200], answer.status, answer.body[:300]))
+            if status == 200:
+                attack.check(answer.body == raw, raw[:200])
+
+
+@pytest.mark.attack("replies: a server, vectors")
+async def test_a_server_relays_and_converts_large_embeddings(attack: Attack) -> None:
+    same, other = (
+        Vectors(2048, 3072, base64=True, wants_base64=True),
+        Vectors(256, 3072, base64=True, wants_base64=False),
+    )
+    limits = {"reply_bytes": 128 * MIB}
+    async with (
+        Scripted([Send(reply(same.raw))], [Send(reply(other.raw))]) as upstream,
+        gateway(upstream=upstream.url, limits=limits) as served,
+    ):
+        for vectors in (same, other):
+            attack.cases += 1
+            kind = "base64" if vectors.wants_base64 else "float"
+            body = {"model": "m", "input": ["a"] * vectors.count, "encoding_format": kind}
+            async with attack.on_this_loop():
+                answer = await served.ask(body, "/v1/embeddings").answer()
+            attack.check(answer.status == 200, answer.body[:300])
+            if vectors is same:
+                attack.check(answer.body == vectors.raw, vectors)
