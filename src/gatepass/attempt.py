@@ -131,7 +131,7 @@ def broken(attempt: Attempt, fault: TransportFault) -> UpstreamError:
 async def whole(attempt: Attempt, response: Response, limit_bytes: int, beginning: bytes = b"") -> bytes:
     """The whole body of a reply, of which `beginning` was read already; closes it. Raises UpstreamError."""
     try:
-        return await read_whole(response, limit_bytes, beginning)
+        return await read_whole(response, limit_bytes, beginning, attempt.holding)
     except TransportFault as fault:
         raise broken(attempt, fault) from fault
     finally:

@@ -16,6 +16,7 @@ from gatepass.config.access import AccessKey
 from gatepass.config.profiles import PLAIN, Profile
 from gatepass.errors import GatepassError
 from gatepass.gate import Gate, Hop
+from gatepass.live import Holding
 from gatepass.observe.access_record import PATH_LOG_CHARS, AccessRecord, rounded
 from gatepass.relay.usage import Usage
 from gatepass.tokens import Token, User
@@ -61,6 +62,8 @@ class Attempt(msgspec.Struct, eq=False):
     """What of `adapted` was done because of refusals, of this request or of others before it."""
     tried: tuple[str, ...] = ()
     """What was tried in vain to make the upstream take the request."""
+    holding: Holding | None = None
+    """Counts the bytes of replies that are held whole; None where gatepass asks for itself."""
     reply_text: str | None = None
     """The beginning of the reply's body, where `log.bodies` asks for it."""
 
@@ -81,7 +84,7 @@ class Attempt(msgspec.Struct, eq=False):
 
     def part(self) -> Attempt:
         """The state of one of several requests that this attempt goes out as; `take_back` ends it."""
-        return Attempt(self.gate, self.hop, self.target, self.call, self.profile)
+        return Attempt(self.gate, self.hop, self.target, self.call, self.profile, holding=self.holding)
 
     def take_back(self, part: Attempt, *, failed: bool) -> None:
         """Add what `part` did. The reply to one that failed stands first: no cut takes it away.
@@ -115,6 +118,8 @@ class RequestContext(msgspec.Struct, eq=False):
     operation: str = "none"
     caller: AccessKey = NOBODY
     call: Call | None = None
+    holding: Holding | None = None
+    """What the request holds in memory."""
     form: Form | None = None
     """The body, where it is a multipart form, which passes through."""
     upstream: str | None = None
@@ -171,7 +176,7 @@ class RequestContext(msgspec.Struct, eq=False):
     def attempt(self, call: Call, target: Target) -> Attempt:
         """Begin an attempt at `target`."""
         gate = self.gate
-        attempt = Attempt(gate, gate.hops[target.upstream], target, call, self.profile.settings)
+        attempt = Attempt(gate, gate.hops[target.upstream], target, call, self.profile.settings, holding=self.holding)
         self.attempts.append(attempt)
         self.upstream = target.upstream
         return attempt

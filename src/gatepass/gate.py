@@ -165,7 +165,7 @@ def build_gate(config: Config, clock: Clock | None = None, store: Store | None =
         holders=holders,
         transports=tuple(hop.transport for hop in hops.values()),
         metrics=Metrics(lambda: [_sample(name, holder) for name, holder in holders.items()]),
-        live=Live(config.limits.connections, config.access.callers),
+        live=Live(config.limits.connections, config.access.callers, config.limits.held_bytes),
         rounds=Rounds(clock, ROUND_S),
         store=store,
         snapshot=snapshot,

@@ -84,12 +84,90 @@ class Concurrency:
             )
 
 
+class HeldBytes:
+    """What all requests hold in memory: their bodies, and the replies that are held whole.
+
+    A request is refused if its body does not fit, unless nothing is held. A reply is never refused: reading it waits
+    while more than `limit_bytes` are held. One reply at a time may be read beyond the limit, and no other before its
+    request has ended. So all that is held is bounded by the limit, one reply, and one piece of each that waits.
+    """
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.limit_bytes = limit_bytes
+        self.total_bytes = 0
+        self.beyond: Holding | None = None
+        """That of the request whose reply may be read beyond the limit."""
+        self.waits: dict[asyncio.Future[None], None] = {}
+
+    def wake(self) -> None:
+        """Some bytes are free, or `beyond` is: who waits looks again, the first one first."""
+        for wait in self.waits:
+            if not wait.done():
+                wait.set_result(None)
+
+
+class Holding:
+    """What one request holds."""
+
+    __slots__ = ("_all", "held_bytes")
+
+    def __init__(self, held: HeldBytes) -> None:
+        self._all = held
+        self.held_bytes = 0
+
+    def claim(self, size_bytes: int) -> None:
+        """Count `size_bytes` of the request's body. Raises Overloaded, and counts nothing then."""
+        held = self._all
+        if held.total_bytes > self.held_bytes and held.total_bytes + size_bytes > held.limit_bytes:
+            raise Overloaded(
+                f"The requests under way hold {held.total_bytes} bytes, and this one does not fit (limits.held_bytes)."
+                " Send it again when one has ended.",
+                retry_after_s=1,
+            )
+        self.add(size_bytes)
+
+    def add(self, size_bytes: int) -> None:
+        """Count a piece of a reply that is here."""
+        self.held_bytes += size_bytes
+        self._all.total_bytes += size_bytes
+
+    @property
+    def is_full(self) -> bool:
+        """Whether a reply has to wait for `room` before more of it is read."""
+        return self._all.total_bytes > self._all.limit_bytes and self._all.beyond is not self
+
+    async def room(self) -> None:
+        """Wait until more of a reply may be read."""
+        held = self._all
+        while self.is_full:
+            if held.beyond is None:
+                held.beyond = self
+                return
+            wait = asyncio.get_running_loop().create_future()
+            held.waits[wait] = None
+            try:
+                await wait
+            finally:
+                del held.waits[wait]
+
+    def release(self) -> None:
+        """The request has ended."""
+        held, size_bytes = self._all, self.held_bytes
+        held.total_bytes -= size_bytes
+        self.held_bytes = 0
+        if held.beyond is self:
+            held.beyond = None
+        if held.waits:
+            held.wake()
+
+
 class Live:
     """The requests under way in this process, and whether new ones may come."""
 
-    def __init__(self, limit: int, callers: int = 1) -> None:
+    def __init__(self, limit: int, callers: int = 1, held_bytes: int = 512 * 1024 * 1024) -> None:
         self.tasks = Tasks()
         self.draining = False
+        self.held = HeldBytes(held_bytes)
         """Whether this process stops: /readyz is red, and each answer closes its connection."""
         self.refusing = False
         """Whether requests on new connections are refused; it follows `draining`."""
@@ -176,6 +254,7 @@ class Place(Leash):
         self._reply = reply
         self._concurrency = concurrency
         self._caller: str | None = None
+        self.holding = Holding(live.held)
 
     def claim(self, caller: str, max_concurrent: int | None) -> None:
         """Count the request for `caller` until it ends. Raises ConcurrencyLimited and Overloaded."""
@@ -200,5 +279,6 @@ class Place(Leash):
     ) -> None:
         if self._caller is not None:
             self._concurrency.release(self._caller)
+        self.holding.release()
         self._live.leave(self)
         super().__exit__(kind, error, trace)

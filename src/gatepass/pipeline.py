@@ -82,7 +82,7 @@ async def _serve(context: RequestContext, catalog: Catalog, reply: Reply, place:
         found = match(inbound.method, path, gate.config.server.base_path)
     except (MethodNotAllowed, UnknownPath) as fault:
         raise unserved(context, in_path, fault) from None
-    context.operation = found.operation.name
+    context.operation, context.holding = found.operation.name, place.holding
     caller = context.caller = gate.doors.admit(inbound, in_path, takes_form=found.operation.takes_form)
     place.claim(caller.name, caller.max_concurrent)
     reply.client.authenticated(caller.name)
@@ -92,7 +92,13 @@ async def _serve(context: RequestContext, catalog: Catalog, reply: Reply, place:
         context.form = form_of(context, reply.client, found.operation)
         body = b""
     else:
-        body = await reply.client.body(gate.config.limits.body_bytes)
+        holding, limit_bytes = place.holding, gate.config.limits.body_bytes
+        length = header(inbound.headers, b"content-length") or b""
+        announced_bytes = min(int(length[:20]), limit_bytes) if length.isdigit() else 0
+        holding.claim(announced_bytes)
+        body = await reply.client.body(limit_bytes)
+        if len(body) > announced_bytes:  # in chunks
+            holding.claim(len(body) - announced_bytes)
         context.bytes_in = len(body)
     unwatch = reply.client.watch(lambda: place.pull(ClientGone()))
     try:

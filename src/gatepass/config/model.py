@@ -58,6 +58,8 @@ class Limits(Block):
     """The largest multipart form, which passes through and is not held."""
     reply_bytes: Bytes = 64 * MIB
     """The largest plain reply of an upstream; it is held whole to be judged."""
+    held_bytes: Bytes = 512 * MIB
+    """Request bodies and whole replies in memory, in total; a request whose body does not fit is 503 `overloaded`."""
     event_bytes: Bytes = 32 * MIB
     """The largest single event of a stream; also as much as an upstream may send between two without an event."""
     connections: Annotated[int, Field(gt=0)] = 4000

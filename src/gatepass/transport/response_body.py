@@ -174,23 +174,40 @@ async def pour(pieces: AsyncIterable[bytes], take: Callable[[bytes], bool]) -> b
     return True
 
 
-async def read_whole(response: Response, limit_bytes: int, beginning: bytes = b"") -> bytes:
+class Held(Protocol):
+    """Counts what is held of a reply, and says when no more of it may be read for now."""
+
+    @property
+    def is_full(self) -> bool: ...
+    def add(self, size_bytes: int) -> None: ...
+    async def room(self) -> None: ...
+
+
+async def read_whole(response: Response, limit_bytes: int, beginning: bytes = b"", held: Held | None = None) -> bytes:
     """The whole body, `beginning` is what was read of it already; raises TransportFault TOO_LARGE past the limit.
 
-    The caller closes the response.
+    The caller closes the response. Nothing more is read while `held` is full: then the upstream has to wait.
     """
     pieces = [beginning] if beginning else []
     left_bytes = limit_bytes - len(beginning)
+    if held is not None:
+        held.add(len(beginning))
 
     def take(piece: bytes) -> bool:
         nonlocal left_bytes
         left_bytes -= len(piece)
         pieces.append(piece)
-        return left_bytes >= 0
+        if held is None:
+            return left_bytes >= 0
+        held.add(len(piece))
+        return left_bytes >= 0 and not held.is_full
 
-    if left_bytes < 0 or not await response.pour(take):
-        raise TransportFault(Fault.TOO_LARGE, f"the reply is larger than {limit_bytes} bytes")
-    return b"".join(pieces)
+    while left_bytes >= 0:
+        if await response.pour(take):
+            return b"".join(pieces)
+        if left_bytes >= 0 and held is not None:
+            await held.room()
+    raise TransportFault(Fault.TOO_LARGE, f"the reply is larger than {limit_bytes} bytes")
 
 
 class ZlibDecoder:

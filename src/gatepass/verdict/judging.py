@@ -243,6 +243,9 @@ async def gather(case: Case) -> Whole:
             case.attempt.keep_reply(run)
             if not await _fed(assembly, run):
                 break
+            if (holding := case.attempt.holding) is not None:
+                holding.add(len(run))
+                await holding.room()
     except TransportFault as fault:
         raise broken(case.attempt, fault) from fault
     await _fed(assembly, opening.held)
