@@ -84,12 +84,16 @@ class Concurrency:
             )
 
 
+SMALL_BYTES = 64 * 1024
+"""As much as a request may hold however much others hold: a small one never waits for slow readers of large replies."""
+
+
 class HeldBytes:
     """What all requests hold in memory: their bodies, and the replies that are held whole.
 
     A request is refused if its body does not fit, unless nothing is held. A reply is never refused: reading it waits
     while more than `limit_bytes` are held. One reply at a time may be read beyond the limit, and no other before its
-    request has ended. So all that is held is bounded by the limit, one reply, and one piece of each that waits.
+    request has ended. So the bound is the limit, one reply, and for each request SMALL_BYTES and a piece.
     """
 
     def __init__(self, limit_bytes: int) -> None:
@@ -118,7 +122,8 @@ class Holding:
     def claim(self, size_bytes: int) -> None:
         """Count `size_bytes` of the request's body. Raises Overloaded, and counts nothing then."""
         held = self._all
-        if held.total_bytes > self.held_bytes and held.total_bytes + size_bytes > held.limit_bytes:
+        is_small = self.held_bytes + size_bytes <= SMALL_BYTES
+        if not is_small and held.total_bytes > self.held_bytes and held.total_bytes + size_bytes > held.limit_bytes:
             raise Overloaded(
                 f"The requests under way hold {held.total_bytes} bytes, and this one does not fit (limits.held_bytes)."
                 " Send it again when one has ended.",
@@ -134,7 +139,8 @@ class Holding:
     @property
     def is_full(self) -> bool:
         """Whether a reply has to wait for `room` before more of it is read."""
-        return self._all.total_bytes > self._all.limit_bytes and self._all.beyond is not self
+        held = self._all
+        return held.total_bytes > held.limit_bytes and self.held_bytes > SMALL_BYTES and held.beyond is not self
 
     async def room(self) -> None:
         """Wait until more of a reply may be read."""

@@ -11,6 +11,9 @@ from gatepass.surface.openai_error import error_body, error_headers, response_er
 
 Fields = list[tuple[bytes, bytes]]
 
+SLICE_BYTES = 256 * 1024
+"""As much as is handed to the client's connection at once."""
+
 STREAM_HEADERS: tuple[tuple[bytes, bytes], ...] = (
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-store, no-transform"),
@@ -53,8 +56,7 @@ class Reply:
         context.first_byte_s = context.head_s
         context.bytes_out += len(body)
         self.ended = True
-        await self.client.write(body, last=True)
-        self.is_out = True
+        await self._send(body, last=True)
 
     def begin_stream(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
         """Write the head of a stream, unless comments of our own have brought it out already."""
@@ -120,7 +122,15 @@ class Reply:
 
     async def _write(self, data: bytes, *, last: bool) -> None:
         self._context.bytes_out += len(data)
-        await self.client.write(data, last=last)
+        await self._send(data, last=last)
+
+    async def _send(self, data: bytes, *, last: bool) -> None:
+        """Write `data`, a large one in slices: so a slow client leaves it here, where it counts as held."""
+        at = 0
+        while len(data) - at > SLICE_BYTES:
+            await self.client.write(data[at : at + SLICE_BYTES])
+            at += SLICE_BYTES
+        await self.client.write(data[at:] if at else data, last=last)
         self.is_out = last
 
     def _mark_first_byte(self) -> None:
