@@ -93,7 +93,7 @@ token-chaos: setup ## gatepass processes, a real Valkey or Redis and an issuer, 
 	[ -x .e2e/store/server ] || tests/e2e/store/fetch.sh "$(CURDIR)/.e2e/store"
 	$(BIN)/python -W ignore -m tests.stress.token_chaos
 
-rolls: setup ## Rolling restarts and 100 worker replacements under clients that keep connections: three minutes
+rolls: setup ## Rolling restarts and 100 worker replacements under clients that keep connections: five minutes
 	$(BIN)/python -m tests.stress.rolls $(if $(wildcard .e2e/node-client),--node .e2e/node-client) $(ROLLS)
 
 token-matrix: setup ## Every fault of an issuer against every state of a token, on a driven clock: half a minute

@@ -1,4 +1,4 @@
-"""Rolling restarts and worker replacements under clients that keep connections: `make rolls`, about three minutes.
+"""Rolling restarts and worker replacements under clients that keep connections: `make rolls`, about five minutes.
 
 Prints a line for each client of each scenario, and ends with 1 where a request failed or a stream was cut:
 
@@ -126,6 +126,9 @@ class Gatepass:
             while len(found := [m for line in self.lines if (m := re.search(pattern, line))]) < times:
                 await self._more.wait()
         return found
+
+    def count(self, text: str) -> int:
+        return sum(text in line for line in self.lines)
 
     async def port(self) -> int:
         return int((await self.said(r"gatepass listening on http://127\.0\.0\.1:(\d+)"))[0][1])
@@ -290,7 +293,10 @@ async def rolling_restart(load: Load, replicas: int, **settings: float) -> list[
 
 
 async def replaced_workers(load: Load, count: int, workers: int = 2) -> list[Result]:
-    """At least `count` workers are replaced, by SIGHUP, each time when the ones before have ended."""
+    """At least `count` workers are replaced, by SIGHUP, each time when the ones before have drained.
+
+    A worker that is not ready within 20 s, on a machine that is too busy, is no replacement: the old one goes on.
+    """
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         config = configured(folder, await stack.enter_async_context(upstream()))
@@ -299,9 +305,12 @@ async def replaced_workers(load: Load, count: int, workers: int = 2) -> list[Res
         )
         await running.said('"worker_started"', workers)
         async with clients(await running.port(), load) as results:
-            for done in range(workers, count + workers, workers):
+            while (done := running.count('"drained"')) < count:
+                failed = running.count('"renewal_failed"')
                 running.process.send_signal(signal.SIGHUP)
-                await running.said('"drained"', done)
+                async with asyncio.timeout(BOUND_S):
+                    while running.count('"drained"') < done + workers and running.count('"renewal_failed"') == failed:
+                        await asyncio.sleep(POLL_S)
     return results
 
 
