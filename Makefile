@@ -102,14 +102,14 @@ token-matrix: setup ## Every fault of an issuer against every state of a token, 
 mutants: setup ## Plant 40 faults in the core and name those that no test catches: half an hour; MUTANTS="--list"
 	$(BIN)/python -m tests.stress.mutants $(MUTANTS)
 
-fuzz: setup ## Ten minutes of mutated streams through the judge and the shapers
+fuzz: setup ## Ten minutes of mutated streams through the judge and the shapers; FUZZ="--target head" for another
 	$(BIN)/python -m tests.fuzz --seconds 600 $(FUZZ)
 
 properties: setup ## Every property with 500 examples instead of 25
 	$(PYTEST) -n $(CORES) tests/unit -m hypothesis --hypothesis-profile=many -o hung_after_s=900 -o faulthandler_timeout=1200
 
-campaigns: token-matrix ## What CI runs of the long ones: the matrix, and a minute of the fuzzer by one seed
-	$(BIN)/python -m tests.fuzz --runs 30000 --seed 1795182408 $(FUZZ)
+campaigns: token-matrix ## What CI runs of the long ones: the matrix, and a minute of the fuzzers by one seed
+	$(BIN)/python -m tests.fuzz --target all --runs 30000 --seed 1795182408 $(FUZZ)
 
 stress: campaigns properties ## The long ones that need Python alone: what CI runs of them, and the properties
 

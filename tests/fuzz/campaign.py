@@ -15,12 +15,14 @@ from types import FrameType
 from typing import Any
 
 from tests.fuzz.mutation import mutated
-from tests.fuzz.targets import TARGETS, Target, soaked
+from tests.fuzz.targets import FAMILIES, Target, soaked
 
 CORPUS = Path(__file__).parent / "corpus"
 FOUND = Path(__file__).parent / "found"
 TRACED_ONE_IN = 10
 SOAKED_ONE_IN = 1000
+MOST_CPU_S = 20.0
+"""Of one run, traced or not, which takes a millisecond, and `soaked` a second."""
 
 Edge = tuple[str, int, int]
 
@@ -45,37 +47,43 @@ class Broken(Exception):
     """A promise broke; the input and the seed are in the file that is named."""
 
 
-def corpus() -> list[bytes]:
-    return [path.read_bytes() for path in sorted(CORPUS.iterdir())]
+def corpus(name: str) -> list[bytes]:
+    """The kept inputs of a family."""
+    return [path.read_bytes() for path in _paths(name)]
 
 
-def replay() -> None:
-    """Every kept input through every target."""
-    for path in sorted(CORPUS.iterdir()):
-        for target, _ in TARGETS:
+def _paths(name: str) -> list[Path]:
+    return sorted((CORPUS / name).iterdir())
+
+
+def replay(name: str) -> None:
+    """Every kept input of a family through each of its targets."""
+    for path in _paths(name):
+        for target, _ in FAMILIES[name].targets:
             _run(target, path.read_bytes(), seed=1)
 
 
-def fuzz(seed: int, *, seconds: float = math.inf, runs_at_most: float = math.inf) -> Report:
-    """Run for so long, or so often; raises Broken with the first input that breaks a promise."""
-    random, inputs = Random(seed), corpus()
+def fuzz(name: str, seed: int, *, seconds: float = math.inf, runs_at_most: float = math.inf) -> Report:
+    """Run a family for so long, or so often; raises Broken with the first input that breaks a promise."""
+    family, random, inputs = FAMILIES[name], Random(seed), corpus(name)
     reached: set[Edge] = set()
     for body in inputs:
-        for target, share in TARGETS:
+        for target, share in family.targets:
             if share:
-                with _traced(reached):
+                with _traced(reached, family.traced):
                     _run(target, body, seed)
-    targets, shares = zip(*TARGETS, strict=True)
+    targets, shares = zip(*family.targets, strict=True)
     began_s, runs, size = time.monotonic(), 0, len(inputs)
     while runs < runs_at_most and time.monotonic() - began_s < seconds:
         runs += 1
-        body = mutated(inputs, random)
-        [target] = random.choices(targets, shares) if runs % SOAKED_ONE_IN else [soaked]
-        if runs % TRACED_ONE_IN or target is soaked:
+        body = mutated(inputs, random, family.words)
+        is_soaked = soaked in targets and not runs % SOAKED_ONE_IN
+        [target] = [soaked] if is_soaked else random.choices(targets, shares)
+        if runs % TRACED_ONE_IN or is_soaked:
             _run(target, body, seed=runs)
             continue
         before = len(reached)
-        with _traced(reached):
+        with _traced(reached, family.traced):
             _run(target, body, seed=runs)
         if len(reached) > before:
             inputs.append(body)
@@ -83,8 +91,11 @@ def fuzz(seed: int, *, seconds: float = math.inf, runs_at_most: float = math.inf
 
 
 def _run(target: Target, body: bytes, seed: int) -> None:
+    began_s = time.process_time()
     try:
         target(body, Random(seed))
+        took_s = time.process_time() - began_s
+        assert took_s < MOST_CPU_S, f"took {took_s:.1f} s of CPU"
     except Exception as error:  # whatever comes out of a target is a broken promise
         FOUND.mkdir(exist_ok=True)
         path = FOUND / f"{target.__name__}-{seed}"
@@ -93,8 +104,8 @@ def _run(target: Target, body: bytes, seed: int) -> None:
 
 
 @contextmanager
-def _traced(reached: set[Edge]) -> Iterator[None]:
-    """Note each step from line to line in the relay."""
+def _traced(reached: set[Edge], part: str) -> Iterator[None]:
+    """Note each step from line to line in `part` of the source."""
     last: Counter[str] = Counter()
 
     def local(frame: FrameType, event: str, _: Any) -> Any:
@@ -105,7 +116,7 @@ def _traced(reached: set[Edge]) -> Iterator[None]:
         return local
 
     def enter(frame: FrameType, _event: str, _: Any) -> Any:
-        return local if "gatepass/relay" in frame.f_code.co_filename else None
+        return local if part in frame.f_code.co_filename else None
 
     outer = sys.gettrace()
     sys.settrace(enter)

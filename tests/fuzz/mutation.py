@@ -22,11 +22,12 @@ WORDS = (
 )
 
 
-def mutated(corpus: Sequence[bytes], random: Random) -> bytes:
+def mutated(corpus: Sequence[bytes], random: Random, words: Sequence[bytes] = WORDS) -> bytes:
     """A new input, of `LONGEST_BYTES` at most."""
     body = random.choice(corpus)
     for _ in range(random.choice((1, 1, 2, 3, 8))):
-        body = random.choice(_CHANGES)(body, corpus, random)
+        change = random.choice(_CHANGES)
+        body = change(body, words if change is _word else corpus, random)
     return body[:LONGEST_BYTES]
 
 
@@ -35,9 +36,9 @@ def _spot(body: bytes, random: Random, longest: int = 24) -> tuple[int, int]:
     return start, min(len(body), start + random.randint(0, longest))
 
 
-def _word(body: bytes, _: Sequence[bytes], random: Random) -> bytes:
+def _word(body: bytes, words: Sequence[bytes], random: Random) -> bytes:
     start, end = _spot(body, random)
-    return body[:start] + random.choice(WORDS) + body[end:]
+    return body[:start] + random.choice(words) + body[end:]
 
 
 def _value(body: bytes, _: Sequence[bytes], random: Random) -> bytes:

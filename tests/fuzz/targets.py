@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import fields, is_dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields, is_dataclass
 from random import Random
 from typing import Any
 
@@ -17,6 +17,9 @@ from gatepass.relay.repair.choices import NAMES, Wishes
 from gatepass.relay.repair.repair import Repair
 from gatepass.relay.stream import EventStream
 from gatepass.relay.synthesis import synthesise
+from tests.fuzz import parsers
+from tests.fuzz.mutation import VALUES, WORDS
+from tests.fuzz.pieces import pieces
 from tests.unit.relay.documents import origin
 from tests.unit.relay.streams import DONE, read_error
 
@@ -43,7 +46,7 @@ def judged_repaired_and_joined(body: bytes, random: Random) -> None:
     stream = EventStream("chat", LIMIT_BYTES, read_error, repair=repair)
     aggregator = Aggregator("chat", LIMIT_BYTES, read_error, origin())
     out = b""
-    for piece in _pieces(body, random):
+    for piece in pieces(body, random):
         shaped = stream.feed(piece)
         aggregator.feed(shaped)
         out += shaped
@@ -112,23 +115,230 @@ def soaked(body: bytes, random: Random) -> None:
     assert kept_bytes(repair) < KEPT_BYTES
 
 
-TARGETS: tuple[tuple[Target, int], ...] = (
-    (judged_repaired_and_joined, 8),
-    (repaired_alike, 6),
-    (joined_alike, 4),
-    (synthesised, 3),
-    (soaked, 0),
+@dataclass(frozen=True, slots=True)
+class Family:
+    """Targets that share the corpus in `corpus/NAME`. Each has its share of the runs, the family one of a campaign.
+
+    `traced` is the part of gatepass whose branches guide the campaign. `words` are put into the inputs.
+    """
+
+    targets: tuple[tuple[Target, int], ...]
+    share: int
+    traced: str
+    words: tuple[bytes, ...]
+
+
+_REQUEST_WORDS = (
+    *(b"\r\n", b"\n", b"\r", b"\r\n\r\n", b" ", b"\t", b"\0", b"\xff", b":", b",", b"0\r\n\r\n", b"5\r\nhello\r\n"),
+    *(b"Transfer-Encoding: chunked\r\n", b"Content-Length: 5\r\n", b"Content-Length: 0\r\n", b"content-length: -1\r\n"),
+    *(
+        b"Host: h\r\n",
+        b"Connection: close\r\n",
+        b"Connection: Upgrade\r\nUpgrade: h2c\r\n",
+        b"Expect: 100-continue\r\n",
+    ),
+    *(
+        b"HTTP/1.0",
+        b"HTTP/1.1",
+        b"HTTP/2.0",
+        b"GET / HTTP/1.1\r\n",
+        b"CONNECT h:1 HTTP/1.1\r\n",
+        b"OPTIONS * HTTP/1.1\r\n",
+    ),
+    *(
+        b"chunked, chunked",
+        b"gzip, chunked",
+        b"99999999999999999999",
+        b"0x5",
+        b"5;x=y",
+        b"%00",
+        b"/../",
+        b" folded\r\n",
+    ),
 )
-"""Each with its share of the runs; `soaked` takes a second and runs once in a thousand."""
+_BODY_WORDS = (
+    *(
+        *VALUES,
+        b'"model":"m",',
+        b'"Model":"x",',
+        b'"stream":true,',
+        b'"n":2,',
+        b'"messages":[]',
+        b"\\",
+        b'\\"',
+        b"\\u0000",
+    ),
+    *(
+        b",",
+        b"{",
+        b"}",
+        b"[",
+        b"]",
+        b'"',
+        b":",
+        b" ",
+        b"\n",
+        b"\t",
+        b"\\ud83d",
+        b"\\ud83d\\ude00",
+        b"\xc3\xa9",
+        b"\xff",
+        b"[" * 40,
+    ),
+    *(
+        b'"a":' + b"1" * 50 + b",",
+        b'"' + b"x" * 60 + b'",',
+        b"1,2,3,4,5,6,7,8,9," * 5,
+        b"\xef\xbb\xbf",
+        b'"mod\\u0065l":"z",',
+    ),
+)
+_FORM_WORDS = (
+    *(
+        b"\r\n",
+        b"\n",
+        b"--b-1",
+        b"--b-1--",
+        b"--b-1\r\n",
+        b'name="model"',
+        b"name=model",
+        b"name='model'",
+        b"name*=utf-8''model",
+    ),
+    *(b"Content-Disposition: form-data; ", b'; filename="a"', b"; filename*=utf-8''a", b"Content-Type: text/plain\r\n"),
+    *(
+        b"Content-Transfer-Encoding: base64\r\n",
+        b'\\"',
+        b"\0",
+        b"\xff",
+        b"\t",
+        b";",
+        b"--",
+        b"boundary=",
+        b"multipart/form-data; ",
+    ),
+)
+_TOKEN_WORDS = (
+    *(
+        *VALUES,
+        b'"access_token":"abc",',
+        b'"expires_in":300,',
+        b'"expires_in":"300s"',
+        b'"expires_in":-1',
+        b'"expires_in":1e400',
+    ),
+    *(
+        b'"expires_at":"2027-01-15T08:00:00Z"',
+        b'"expires_at":1800000300',
+        b'"expires_at":1800000300000',
+        b'"data":{"token":"x"}',
+    ),
+    *(
+        b'"token_type":"mac",',
+        b'"code":0,',
+        b'"success":false,',
+        b'"error":"invalid_client",',
+        b"<html>",
+        b"Bearer ",
+        b"\\r\\n",
+    ),
+    *(
+        b"text/html",
+        b"application/json",
+        b"401 ",
+        b"200 ",
+        b"500 ",
+        b".eyJleHAiOjE4MDAwMDAzMDB9.",
+        b"\xef\xbb\xbf",
+        b"\xff",
+    ),
+)
+_CONFIG_WORDS = (
+    *(
+        b"upstreams:",
+        b"credentials:",
+        b"chat:",
+        b"base_url: https://h/v1",
+        b"type: oauth2",
+        b"token_url: https://s/t",
+        b"- ",
+    ),
+    *(
+        b"\n  ",
+        b"\n    ",
+        b"\n",
+        b": ",
+        b"&a ",
+        b"*a",
+        b"<<: *a",
+        b"!!int ",
+        b"|",
+        b">",
+        b"'",
+        b'"',
+        b"{",
+        b"}",
+        b"[",
+        b"]",
+        b",",
+        b"#",
+    ),
+    *(
+        b"null",
+        b"~",
+        b"true",
+        b"yes",
+        b"0x1f",
+        b"0o7",
+        b"1e3",
+        b".inf",
+        b"-0",
+        b"1_000",
+        b"2001-01-01",
+        b"\t",
+        b"\0",
+        b"\xff",
+        b"---",
+    ),
+    *(
+        b"${LLM_KEY}",
+        b"${NOPE}",
+        b"$$",
+        b"${",
+        b"GATEPASS_UPSTREAM_URL=",
+        b"GATEPASS_TOKEN_URL=",
+        b"GATEPASS_PORT=",
+        b"=",
+    ),
+    *(
+        b"server: {port: 99999}",
+        b"access: {keys: [{name: a, key: '${LLM_KEY}'}]}",
+        b"limits: {connections: 0}",
+        b"9" * 400,
+    ),
+)
 
-
-def _pieces(body: bytes, random: Random) -> Iterator[bytes]:
-    sizes = random.choice([(1, 3), (1, 64), (64, 4096)])
-    at = 0
-    while at < len(body):
-        size = random.randint(*sizes)
-        yield body[at : at + size]
-        at += size
+FAMILIES: Mapping[str, Family] = {
+    "stream": Family(
+        (
+            (judged_repaired_and_joined, 8),
+            (repaired_alike, 6),
+            (joined_alike, 4),
+            (synthesised, 3),
+            (soaked, 0),
+        ),
+        14,
+        "gatepass/relay",
+        WORDS,
+    ),
+    "framing": Family(((parsers.framed_alike, 1),), 4, "gatepass/relay/framing", WORDS),
+    "head": Family(((parsers.head_read_alike, 1),), 4, "gatepass/api", _REQUEST_WORDS),
+    "body": Family(((parsers.body_scanned_alike, 1),), 4, "gatepass/surface", _BODY_WORDS),
+    "form": Family(((parsers.form_scanned_alike, 1),), 2, "gatepass/surface", _FORM_WORDS),
+    "token": Family(((parsers.token_read_alike, 1),), 4, "gatepass/tokens", _TOKEN_WORDS),
+    "config": Family(((parsers.config_loaded, 1),), 1, "gatepass/config", _CONFIG_WORDS),
+}
+"""`soaked` takes a second and runs once in a thousand."""
 
 
 def _runs(blocks: list[bytes], random: Random) -> Iterator[bytes]:

@@ -4,34 +4,44 @@ from __future__ import annotations
 
 import os
 from random import Random
+from typing import Any
 
 import pytest
 
+from gatepass.api.reader import Reader
+from gatepass.jsontext import ScannedBody
+from gatepass.relay.framing import Framer
 from gatepass.relay.repair.choices import Wishes
 from gatepass.relay.repair.repair import Repair
-from tests.fuzz import campaign
+from gatepass.surface.form_data import FormScan
+from gatepass.tokens.life import Kind, ToldBy
+from gatepass.tokens.reading import Minted
+from tests.fuzz import campaign, parsers
 from tests.fuzz.mutation import LONGEST_BYTES, mutated
-from tests.fuzz.targets import TARGETS, kept_bytes
+from tests.fuzz.targets import FAMILIES, Family, kept_bytes
 from tests.unit.relay.documents import origin
 
 SECONDS = float(os.environ.get("GATEPASS_FUZZ_S", "2"))
 
 
-def test_kept_corpus_breaks_no_promise():
-    assert len(campaign.corpus()) >= 20
-    campaign.replay()
+@pytest.mark.parametrize("name", FAMILIES)
+def test_kept_corpus_breaks_no_promise(name):
+    assert len(campaign.corpus(name)) >= 5
+    campaign.replay(name)
 
 
-def test_mutated_corpus_breaks_no_promise(tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", FAMILIES)
+def test_mutated_corpus_breaks_no_promise(name, tmp_path, monkeypatch):
     monkeypatch.setattr(campaign, "FOUND", tmp_path)
-    report = campaign.fuzz(seed=20, seconds=SECONDS)
-    assert report.runs > 20 * SECONDS
+    seconds = SECONDS if name == "stream" else SECONDS / 4
+    report = campaign.fuzz(name, seed=20, seconds=seconds)
+    assert report.runs > 20 * seconds
     assert "no promise broken" in str(report)
 
 
 def test_a_seed_and_a_number_of_runs_are_one_campaign(tmp_path, monkeypatch):
     monkeypatch.setattr(campaign, "FOUND", tmp_path)
-    one, other = (campaign.fuzz(seed=7, runs_at_most=100) for _ in range(2))
+    one, other = (campaign.fuzz("stream", seed=7, runs_at_most=100) for _ in range(2))
     assert one.runs == other.runs == 100
     assert (one.kept, one.edges) == (other.kept, other.edges)
 
@@ -42,14 +52,52 @@ def test_broken_promise_is_reported_with_its_input(tmp_path, monkeypatch):
     def target(body, random):
         raise AssertionError("broken")
 
-    monkeypatch.setattr(campaign, "TARGETS", ((target, 1),))
+    monkeypatch.setattr(campaign, "FAMILIES", {"head": Family(((target, 1),), 1, "gatepass", ())})
     with pytest.raises(campaign.Broken, match=r"target, seed 1, input .*broken"):
-        campaign.replay()
-    assert (tmp_path / "target-1").read_bytes() in campaign.corpus()
+        campaign.replay("head")
+    assert (tmp_path / "target-1").read_bytes() in campaign.corpus("head")
+
+
+def test_an_input_that_takes_long_is_a_broken_promise(tmp_path, monkeypatch):
+    monkeypatch.setattr(campaign, "FOUND", tmp_path)
+    monkeypatch.setattr(campaign, "MOST_CPU_S", 0.0)
+    with pytest.raises(campaign.Broken, match="of CPU"):
+        campaign.replay("head")
+
+
+def _drop_a_byte(self, piece):
+    return piece[1:]
+
+
+def _lower(self, data):
+    Reader.feed(self, data.lower() if self._target else data)
+
+
+WEAKENED: dict[str, tuple[str, Any]] = {
+    "framing": ("Framer", type("Weak", (Framer,), {"feed": _drop_a_byte})),
+    "head": ("Reader", type("Weak", (Reader,), {"feed": _lower})),
+    "body": ("_scan", lambda body: ScannedBody.made(body, [], {}, b"", may_spell=False)),
+    "form": (
+        "FormScan",
+        type(
+            "Weak", (FormScan,), {"feed": lambda self, piece: FormScan.feed(self, piece if len(piece) > 99 else b"-")}
+        ),
+    ),
+    "token": ("read", lambda reply, *_: Minted("a\r\nb", 1.0, Kind.OPAQUE, ToldBy.REPLY)),
+    "config": ("load", lambda *_: dict[str, str]()["x"]),
+}
+
+
+@pytest.mark.parametrize("name", WEAKENED)
+def test_a_weakened_reader_breaks_its_promise(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(campaign, "FOUND", tmp_path)
+    monkeypatch.setattr(parsers, *WEAKENED[name])
+    with pytest.raises(campaign.Broken):
+        campaign.replay(name)
 
 
 def test_mutations_are_the_same_for_one_seed_and_bounded():
-    corpus = campaign.corpus()
+    corpus = campaign.corpus("stream")
     made = [[mutated(corpus, random) for _ in range(300)] for random in (Random(7), Random(7))]
     assert made[0] == made[1]
     assert len(set(made[0])) > 250
@@ -64,4 +112,5 @@ def test_memory_of_a_shaper_is_measured_to_its_ends():
 
 
 def test_every_target_has_a_name_of_its_own():
-    assert len({target.__name__ for target, _ in TARGETS}) == len(TARGETS) == 5
+    targets = [target for family in FAMILIES.values() for target, _ in family.targets]
+    assert len({target.__name__ for target in targets}) == len(targets) == 11

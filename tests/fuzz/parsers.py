@@ -1,0 +1,234 @@
+"""What is fuzzed beside streams: heads and bodies of requests, forms, framing, replies of issuers, configurations."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from gatepass.api.reader import Reader
+from gatepass.config.document import ConfigError
+from gatepass.config.file import parse_json
+from gatepass.config.load import Loaded, load
+from gatepass.config.yaml_file import parse_yaml
+from gatepass.errors import BodyTooComplex, GatepassError
+from gatepass.jsontext import ScannedBody, Walk
+from gatepass.relay.framing import Framer, split_events
+from gatepass.surface import large_body
+from gatepass.surface.document import Document
+from gatepass.surface.form_data import FormScan, boundary_of
+from gatepass.tokens.failure import FetchFailure
+from gatepass.tokens.reading import Minted, Terms, read
+from gatepass.tokens.reply import Reply
+from tests.fuzz.pieces import pieces
+from tests.unit.api.desk import Desk
+
+WALL_S = 1_800_000_000.0
+LONGEST_REASON = 1_000
+SENDABLE = re.compile(r"[A-Za-z0-9._~+/-]+=*")
+SMALL = {"WINDOW_BYTES": 48, "FRAGMENT_BYTES": 40, "STRING_BYTES": 30, "KEPT_BYTES": 10}
+"""Cuts a small body as a large one is cut."""
+TERMS = (
+    Terms("sso", 240.0, 3600.0, credential="corp"),
+    Terms("sso", 240.0, 3600.0, plain_text=True, by_login=True),
+    Terms("sso", 240.0, 3600.0, audience="https://llm.corp.example"),
+)
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+"""Only JSON makes one character of two escapes."""
+_LINE = re.compile(rb"[^\r\n]*(?:\r\n|\r|\n)")
+
+
+def head_read_alike(body: bytes, random: Random) -> None:
+    """The requests of a connection are the same however its bytes come, and only a GatepassError ends it."""
+    assert _requests([body]) == _requests(pieces(body, random))
+
+
+def _requests(parts: Iterable[bytes]) -> tuple[list[Any], bool]:
+    """The requests in `parts`, and whether they are refused behind these: for which of two faults may differ."""
+    desk, is_refused = Desk(), False
+    reader = Reader(desk)
+    try:
+        for part in parts:
+            reader.feed(part)
+    except GatepassError:
+        is_refused = True
+    turns = [
+        (turn.method, turn.path, turn.target, turn.version, turn.headers, turn.persists, turn.is_whole, _body(turn))
+        for turn in desk.turns
+    ]
+    return turns, is_refused
+
+
+def _body(turn: Any) -> bytes:
+    return b"".join(turn._pieces)
+
+
+def body_scanned_alike(body: bytes, _: Random) -> None:
+    """A body that is read in slices has the same members as one that is read at once, or both are refused."""
+    with _small():
+        try:
+            sliced: ScannedBody | None = _scan(body)
+            found = Document.read(sliced or b"")
+        except BodyTooComplex:
+            return
+        except GatepassError:
+            sliced = None
+    try:
+        whole = Document.read(body)
+    except GatepassError:
+        assert sliced is None
+        return
+    assert sliced is not None
+    assert sliced == body
+    assert (found.model, found.stream, found.n) == (whole.model, whole.stream, whole.n)
+    assert list(Walk(sliced).members()) == list(Walk(body).members())
+
+
+@contextlib.contextmanager
+def _small() -> Iterator[None]:
+    before = {name: getattr(large_body, name) for name in SMALL}
+    try:
+        for name, size in SMALL.items():
+            setattr(large_body, name, size)
+        yield
+    finally:
+        for name, size in before.items():
+            setattr(large_body, name, size)
+
+
+def _scan(body: bytes) -> ScannedBody:
+    scan = large_body.Scan(body)
+    for _ in scan.run():
+        pass
+    return scan.result()
+
+
+def form_scanned_alike(body: bytes, random: Random) -> None:
+    """The model of a form is the same however its bytes come. The first line is its content type."""
+    kind, _, form = body.partition(b"\n")
+    try:
+        boundary = boundary_of(((b"content-type", kind.rstrip(b"\r")),))
+    except GatepassError:
+        return
+    if boundary is None:
+        return
+    whole, cut = _form(boundary, [form]), _form(boundary, pieces(form, random))
+    assert whole == cut
+    if whole[0] is not None and whole[1] is not None:
+        assert whole[0].encode() in form[slice(*whole[1])]
+
+
+def _form(boundary: bytes, parts: Iterable[bytes]) -> tuple[str | None, tuple[int, int] | None, str | None]:
+    scan, refusal = FormScan(boundary), None
+    try:
+        for part in parts:
+            scan.feed(part)
+        scan.finish()
+    except GatepassError as error:
+        refusal = f"{error.http_status} {error.code}"
+        return None, None, refusal
+    return scan.model, scan.span, refusal
+
+
+def framed_alike(body: bytes, random: Random) -> None:
+    """Events are cut where the standard says, however the bytes come. Nothing is lost, added or changed."""
+    limit_bytes = random.choice((64, 1 << 20))
+    framer = Framer(limit_bytes)
+    out = b"".join(framer.feed(part) for part in pieces(body, random))
+    events = list(_events(body))
+    if limit_bytes > len(body):
+        assert not framer.overflowed
+        assert out + framer.tail == body
+        assert split_events(out) in (events, events[:-1])
+        assert split_events(out) == events or framer.tail == b"\r" or body.endswith(b"\n\r")
+    else:
+        assert body.startswith(out)
+        assert all(len(one) <= limit_bytes for one in split_events(out))
+        assert len(framer.tail) <= limit_bytes
+    assert b"".join(split_events(out)) == out
+
+
+def _events(body: bytes) -> Iterator[bytes]:
+    """The whole events of `body`, line by line."""
+    event = b""
+    for line in _LINE.findall(body):
+        event += line
+        if not line.strip(b"\r\n"):
+            yield event
+            event = b""
+
+
+def token_read_alike(body: bytes, random: Random) -> None:
+    """A reply of an issuer is a token that can be sent, or a FetchFailure; and the same if its JSON is written anew.
+
+    The first line is the status and the content type.
+    """
+    first, _, rest = body.partition(b"\n")
+    status, _, kind = first.partition(b" ")
+    headers = ((b"content-type", kind.rstrip(b"\r")),)
+    terms = random.choice(TERMS)
+    reply = Reply(int(status) if re.fullmatch(rb"[1-5][0-9][0-9]", status) else 200, headers, rest)
+    found = _minted(reply, terms)
+    if isinstance(found, Minted):
+        assert SENDABLE.fullmatch(found.text)
+        assert found.life_s is None or 0 < found.life_s <= WALL_S
+    else:
+        assert 0 < len(found) <= LONGEST_REASON
+        assert found.isprintable()
+    if b"html" in kind.lower():
+        return
+    with contextlib.suppress(ValueError, RecursionError):
+        anew = json.dumps(json.loads(reply.text), allow_nan=False).encode()
+        assert _is_same(found, _minted(Reply(reply.status, headers, anew), terms)), (found, anew)
+
+
+def _is_same(one: Minted | str, other: Minted | str) -> bool:
+    """Reasons may quote the reply."""
+    return one == other if isinstance(one, Minted) else isinstance(other, str)
+
+
+def _minted(reply: Reply, terms: Terms) -> Minted | str:
+    try:
+        return read(reply, terms, WALL_S, str)
+    except FetchFailure as failure:
+        return failure.reason
+
+
+def config_loaded(body: bytes, random: Random) -> None:
+    """A configuration is one that can be used, or a ConfigError whose problems have words; as JSON, YAML, variables."""
+    text = body.decode("utf-8", "replace")
+    try:
+        as_json, as_yaml = parse_json("gatepass.json", text), parse_yaml("gatepass.yaml", text)
+    except ConfigError as error:
+        _has_words(error)
+    else:
+        has_problems = as_json.problems or as_yaml.problems
+        assert has_problems or as_json.tree == as_yaml.tree or _SURROGATE.search(text)
+    if random.random() < 0.3:
+        _loaded(None, dict(line.split("=", 1) for line in text.splitlines() if "=" in line))
+    elif "${file:" not in text:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / random.choice(("gatepass.yaml", "gatepass.json"))
+            path.touch(0o600)
+            path.write_bytes(body)
+            _loaded(str(path), {"LLM_KEY": "k" * 32})
+
+
+def _loaded(path: str | None, environment: dict[str, str]) -> None:
+    if "GATEPASS_CONFIG" in environment:
+        return
+    try:
+        assert isinstance(load(path, environment), Loaded)
+    except ConfigError as error:
+        _has_words(error)
+
+
+def _has_words(error: ConfigError) -> None:
+    assert error.problems
+    assert all(problem.text.strip() for problem in error.problems)
+    assert str(error).encode(), "it can be written"

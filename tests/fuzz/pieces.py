@@ -1,0 +1,16 @@
+"""Bytes cut at random places."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from random import Random
+
+
+def pieces(body: bytes, random: Random) -> Iterator[bytes]:
+    """`body` in pieces of random sizes."""
+    sizes = random.choice([(1, 3), (1, 64), (64, 4096)])
+    at = 0
+    while at < len(body):
+        size = random.randint(*sizes)
+        yield body[at : at + size]
+        at += size
