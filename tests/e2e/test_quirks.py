@@ -40,6 +40,11 @@ def test_every_client_gets_what_the_row_promises(through: Side, row: Row):
     assert told(through, row) == []
 
 
+@pytest.mark.parametrize("row", [row for row in ROWS if row.repeats], ids=lambda row: row.model)
+def test_no_client_repeats_what_the_upstream_forbids_to_repeat(through: Side, row: Row):
+    assert through.requests[row.model] == sum(len(calls_of(client, [row])) for client in CLIENTS)
+
+
 @pytest.mark.parametrize(
     "row",
     [row for row in ROWS if row.route != "renewed" and row.is_lasting and "embed" not in row.ways],

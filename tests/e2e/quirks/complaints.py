@@ -23,6 +23,8 @@ from tests.e2e.quirks.answers import (
 from tests.e2e.quirks.row import STREAM, Answer, Failure, Row
 
 GNOMES = "The gnomes are on strike."
+BUSY = "Rate limit reached (429): the server is unavailable, try again."
+"""Words that the profile of RAGFlow rewords in the midst of a stream, and no other one."""
 
 SHAPES: dict[str, tuple[str, Any]] = {
     "openai": ("OpenAI", error(GNOMES)),
@@ -117,6 +119,8 @@ ROWS = (
     Row(34, "error-event", "an event as the body of a 400", always(EVENT_IN_400), Failure((400,), words=GNOMES)),
     *(Row(34, f"midway-{name}", f"in the midst of a stream: {who}", midway(frame), Failure(words=GNOMES), ways=STREAM)
       for name, (who, frame) in FRAMES.items()),
+    Row(34, "midway-busy", "in the midst of a stream: a rate limit, in the upstream's words",
+        midway(error(BUSY, code="429", kind="requests")), Failure(message=BUSY), ways=STREAM),
     Row(35, "limited-day", "429, `retry after 86400 seconds` in the text",
         limited("Rate limit is exceeded. Please retry after 86400 seconds."),
         Failure((429,), words="86400", retry_after="86400", should_retry="false")),
@@ -126,7 +130,7 @@ ROWS = (
         Failure((429,), words="Too many gnomes", retry_after="7")),
     Row(35, "limited-forbidden", "429 with `x-should-retry: false`, a time in the text",
         limited("Rate limit reached. Try again in 40 seconds.", x_should_retry="false"),
-        Failure((429,), words="40 seconds", should_retry="false")),
+        Failure((429,), words="40 seconds", should_retry="false"), repeats=2),
     Row(36, "azure-deployment", "404 `DeploymentNotFound`",
         always(plain(error(NO_DEPLOYMENT, code="DeploymentNotFound"), 404)),
         Failure((404,), "DeploymentNotFound", NO_DEPLOYMENT)),

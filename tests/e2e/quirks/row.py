@@ -40,6 +40,8 @@ class Failure:
     statuses: tuple[int, ...] = ()
     code: str | None = None
     words: str | None = None
+    message: str | None = None
+    """The whole message, where nobody may add to the upstream's words."""
     retry_after: str | None = None
     should_retry: str | None = None
 
@@ -68,6 +70,8 @@ class Row:
     texts: int = 3
     """To embed."""
     route: Route = "main"
+    repeats: int = 0
+    """How often a client that reads `x-should-retry` may repeat a refused request. Unasked, these clients do twice."""
     is_lasting: bool = True
     """Whether what gatepass learns of it holds for later requests; else each costs one more."""
 

@@ -69,7 +69,7 @@ def calls_of(client: Client, rows: Sequence[Row] = ROWS) -> Calls:
 
 def run(client: Client, url: str, calls: Calls) -> Verdicts:
     """Let `client` make all of `calls`. Raises AssertionError with its stderr where it fails itself."""
-    asked = [{"model": row.model, "way": way, "body": row.asked(way)} for row, way in calls]
+    asked = [{"model": row.model, "way": way, "body": row.asked(way), "repeats": row.repeats} for row, way in calls]
     with tempfile.NamedTemporaryFile("w", suffix=".json") as listed:
         json.dump(asked, listed)
         listed.flush()

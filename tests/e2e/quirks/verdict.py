@@ -69,7 +69,7 @@ def _faults_of_error(expected: Failure, error: Seen) -> Iterator[str]:
         yield f"status {error['status']}, not {expected.statuses}: {error['message'][:200]}"
     if expected.words is not None and expected.words.lower() not in error["message"].lower():
         yield f"{expected.words!r} is not in {error['message'][:200]!r}"
-    for name in ("code", "retry_after", "should_retry"):
+    for name in ("message", "code", "retry_after", "should_retry"):
         wanted = getattr(expected, name)
         if wanted is not None and error[name] != wanted:
             yield f"{name} {error[name]!r}, not {wanted!r}"

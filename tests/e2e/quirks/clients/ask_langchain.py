@@ -19,7 +19,7 @@ def chat(call: Asked, *, streaming: bool) -> Any:
     extra = {name: value for name, value in call["body"].items() if name not in OWN}
     model = ChatOpenAI(
         model=call["model"],
-        max_retries=0,
+        max_retries=call["repeats"],
         timeout=TIMEOUT_S,
         streaming=streaming,
         stream_usage="stream_options" in call["body"],

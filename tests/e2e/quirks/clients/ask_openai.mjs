@@ -29,12 +29,12 @@ function whole(answer, seen) {
 }
 
 const ways = {
-  async plain(model, body, seen) {
-    whole(await client.chat.completions.create({ ...body, model }), seen);
+  async plain(model, body, seen, options) {
+    whole(await client.chat.completions.create({ ...body, model }, options), seen);
   },
-  async raw(model, body, seen) {
+  async raw(model, body, seen, options) {
     const byIndex = new Map();
-    for await (const chunk of await client.chat.completions.create({ ...body, model, stream: true })) {
+    for await (const chunk of await client.chat.completions.create({ ...body, model, stream: true }, options)) {
       seen.chunks += 1;
       seen.usage = chunk.usage ?? seen.usage;
       for (const choice of chunk.choices ?? []) {
@@ -50,8 +50,8 @@ const ways = {
       }
     }
   },
-  async helper(model, body, seen) {
-    const stream = client.chat.completions.stream({ ...body, model });
+  async helper(model, body, seen, options) {
+    const stream = client.chat.completions.stream({ ...body, model }, options);
     for await (const _ of stream) seen.chunks += 1;
     whole(await stream.finalChatCompletion(), seen);
   },

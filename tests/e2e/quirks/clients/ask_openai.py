@@ -71,9 +71,13 @@ def embed(client: OpenAI, call: Asked, seen: Seen) -> None:
 WAYS = {"plain": plain, "raw": raw, "helper": helper, "embed": embed}
 
 
+def repeating(way: Any, client: OpenAI, call: Asked, seen: Seen) -> None:
+    way(client.with_options(max_retries=call["repeats"]), call, seen)
+
+
 def main() -> None:
-    with OpenAI(max_retries=0, timeout=TIMEOUT_S) as client:
-        make_all({name: partial(way, client) for name, way in WAYS.items()})
+    with OpenAI(timeout=TIMEOUT_S) as client:
+        make_all({name: partial(repeating, way, client) for name, way in WAYS.items()})
 
 
 if __name__ == "__main__":

@@ -6,17 +6,17 @@ import process from 'node:process';
 
 const PARALLEL = 6;
 
-async function seenOf({ model, way, body }, ways, complaint) {
+async function seenOf({ model, way, body, repeats }, ways, complaint) {
   const seen = { text: '', calls: [], usage: null, finish: null, role: null, chunks: 0, vectors: null, error: null };
   try {
-    await ways[way](model, body, seen);
+    await ways[way](model, body, seen, { maxRetries: repeats });
   } catch (error) {
     seen.error = complaint(error);
   }
   return seen;
 }
 
-// `ways[way](model, body, seen)` makes a call; `complaint(error)` is what a person or a program can read of an error.
+// `ways[way](model, body, seen, { maxRetries })` makes a call; `complaint(error)` is what a person or a program can read of an error.
 export async function makeAll(ways, complaint) {
   const calls = JSON.parse(readFileSync(process.env.CALLS, 'utf8'));
   const results = new Array(calls.length);

@@ -1,7 +1,7 @@
 """The calls on stdin: each is made once, what was seen of each goes to stdout, in order.
 
-OPENAI_BASE_URL and OPENAI_API_KEY are all that a client is told. A call is `{"model", "way", "body"}`; what was seen
-is `{"text", "calls", "usage", "finish", "role", "chunks", "vectors", "error"}`.
+OPENAI_BASE_URL and OPENAI_API_KEY are all that a client is told. A call is `{"model", "way", "body", "repeats"}`;
+what was seen is `{"text", "calls", "usage", "finish", "role", "chunks", "vectors", "error"}`.
 """
 
 from __future__ import annotations
