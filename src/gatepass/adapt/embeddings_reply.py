@@ -46,7 +46,7 @@ of the longest and the shortest."""
 
 VECTOR_BYTES = 1024 * 1024
 """The longest vector, as it is written: 50,000 numbers. No model has more than 20,000."""
-SLICE_BYTES = 512 * 1024
+SLICE_BYTES = 256 * 1024
 """After so much of vectors the caller may let the event loop run."""
 
 Slices = Generator[None, None, tuple[bytes, tuple[str, ...]]]
