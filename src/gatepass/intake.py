@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from msgspec.structs import replace
 
 from gatepass.adapt.built_in import with_model
@@ -9,7 +11,7 @@ from gatepass.adapt.profile import untyped
 from gatepass.adapt.rerank import is_question
 from gatepass.admission.cors import is_preflight, shut_out
 from gatepass.admission.doors import may_use, permit_operation
-from gatepass.admission.model_access import permit_members
+from gatepass.admission.model_access import permit_members, permit_part
 from gatepass.call import Call, Client, Inbound, Operation, Surface, header
 from gatepass.context import RequestContext
 from gatepass.errors import (
@@ -22,7 +24,7 @@ from gatepass.errors import (
 )
 from gatepass.surface import large_body
 from gatepass.surface.decode import decode, without_body
-from gatepass.surface.form_data import boundary_of
+from gatepass.surface.form_data import FormScan, boundary_of
 from gatepass.surface.headers import check_encoding
 from gatepass.surface.operations import Match, nothing_at, operation_at
 from gatepass.surface.profile_path import base_url, chosen, split_profile
@@ -115,7 +117,7 @@ def form_of(context: RequestContext, client: Client, operation: Operation) -> Fo
         raise UnsupportedMediaType("Send the body as `content-type: multipart/form-data` with its boundary.")
     length = header(inbound.headers, b"content-length") or b""
     length_bytes = int(length) if length.isdigit() else None
-    return Form(client, operation, limits, boundary, length_bytes)
+    return Form(client, operation, limits, FormScan(boundary, partial(permit_part, context.caller)), length_bytes)
 
 
 async def named_by(context: RequestContext, form: Form, found: Match) -> Call:

@@ -36,7 +36,7 @@ class Form:
     """
 
     def __init__(
-        self, sender: Sender, operation: Operation, limits: Limits, boundary: bytes, length_bytes: int | None
+        self, sender: Sender, operation: Operation, limits: Limits, scan: FormScan, length_bytes: int | None
     ) -> None:
         self.length_bytes = length_bytes
         self.bytes_in = 0
@@ -47,7 +47,7 @@ class Form:
         self._sender = sender
         self._operation = operation
         self._limit_bytes = limits.upload_bytes
-        self._scan = FormScan(boundary)
+        self._scan = scan
         self._kept: list[bytes] = []
         self._kept_bytes = 0
         self._look_bytes = self._keep_bytes = KEPT_BYTES

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from functools import partial
 from urllib.parse import urlsplit
 
 import pytest
@@ -13,7 +14,7 @@ from starlette.testclient import TestClient
 
 from gatepass import Config, create_app
 from gatepass.admission.doors import Doors, may_use
-from gatepass.admission.model_access import DESTINATIONS, MODELS, permit_members
+from gatepass.admission.model_access import DESTINATIONS, MODELS, NESTED, permit_members, permit_part
 from gatepass.call import Inbound
 from gatepass.config.access import AccessKey
 from gatepass.config.checks import open_doors
@@ -21,6 +22,7 @@ from gatepass.config.url import is_loopback
 from gatepass.errors import ForbiddenHost, ForbiddenOrigin, GatepassError
 from gatepass.jsontext import FOLDED
 from gatepass.surface.document import ROUTING, Document
+from gatepass.surface.form_data import FormScan
 from tests.attacks import generated
 from tests.attacks.conftest import Attack
 
@@ -164,6 +166,61 @@ def test_a_limited_key_reaches_no_other_model_or_server(attack: Attack, body: by
 def test_kept_bodies_name_no_other_model_or_server(attack: Attack, body: bytes) -> None:
     attack.cases += 1
     attack.check(not permitted(body), body)
+
+
+FORM_NAMES = sorted(MODELS | DESTINATIONS | NESTED)
+KEPT_PARTS = (
+    "api_base",
+    "API_KEY",
+    "extra_body[api_base]",
+    "litellm_params.api_base",
+    "base%5Furl",
+    "models[]",
+    " api_key",
+)
+
+
+def reads_form(name: str, caller: AccessKey = LIMITED) -> bool:
+    """Whether a form with a part `name` goes up."""
+    head = '--b\r\nContent-Disposition: form-data; name="{}"\r\n\r\n{}\r\n'
+    scan = FormScan(b"b", partial(permit_part, caller))
+    try:
+        scan.feed(f"{head.format('model', 'gpt-a')}{head.format(name, 'x')}--b--\r\n".encode())
+    except GatepassError:
+        return False
+    return True
+
+
+@st.composite
+def part_names(draw: st.DrawFn) -> str:
+    name = draw(st.sampled_from(FORM_NAMES))
+    name = "".join(draw(st.sampled_from([char, char.upper(), f"%{ord(char):02x}"])) for char in name)
+    return draw(st.sampled_from(["{}", "{}[]", "{}[x]", "extra_body[{}]", "x.{}", "x[y][{}]", " {} "])).format(name)
+
+
+@pytest.mark.attack("access: parts of forms")
+@generated
+@given(part_names())
+def test_a_limited_key_names_no_other_model_or_server_in_a_form(attack: Attack, name: str) -> None:
+    attack.cases += 1
+    attack.check(not reads_form(name), name)
+
+
+@pytest.mark.attack("access: parts of forms")
+@pytest.mark.parametrize("name", KEPT_PARTS)
+def test_kept_parts_of_forms_name_no_other_server(attack: Attack, name: str) -> None:
+    attack.cases += 1
+    attack.check(not reads_form(name), name)
+
+
+def test_a_form_of_a_key_without_models_and_usual_parts_pass() -> None:
+    assert reads_form("api_base", LIMITED.model_copy(update={"models": None}))
+    assert all(map(reads_form, ("file", "language", "timestamp_granularities[]", "response_format", "prompt")))
+
+
+def test_a_form_whose_names_are_not_checked_lets_a_server_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gatepass.admission.model_access.REFUSED_PARTS", frozenset())
+    assert reads_form(KEPT_PARTS[0])
 
 
 def test_a_check_that_covers_everything_lets_other_models_through(monkeypatch: pytest.MonkeyPatch) -> None:

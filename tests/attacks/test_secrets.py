@@ -5,7 +5,8 @@ from __future__ import annotations
 import html
 import json
 import quopri
-from base64 import b64encode, urlsafe_b64encode
+import textwrap
+from base64 import b64encode, encodebytes, urlsafe_b64encode
 from collections.abc import Callable, Mapping
 from urllib.parse import quote, quote_plus
 
@@ -72,6 +73,9 @@ SPELLINGS: Mapping[str, Callable[[str], str]] = {
     "base64, in a url": lambda secret: quote(b64encode(f"id:{secret}".encode()).decode(), safe=""),
     "base64url": lambda secret: urlsafe_b64encode(secret.encode()).decode().rstrip("="),
     "base64url, within": lambda secret: urlsafe_b64encode(f'{{"k":"{secret}"}}'.encode()).decode(),
+    "base64, mime": lambda secret: encodebytes(b"id:" * 10 + secret.encode()).decode().rstrip(),
+    "base64, mime in json": lambda secret: json.dumps(encodebytes(b"x" * 51 + secret.encode()).decode())[1:-1],
+    "base64, folded": lambda secret: "\r\n ".join(textwrap.wrap(b64encode(secret.encode()).decode(), 64)),
     "base64, php": lambda secret: b64encode(secret.encode()).decode().replace("/", "\\/"),
 }
 
@@ -111,6 +115,8 @@ def certain(name: str, spelled: str, secret: str) -> str:
     """The part of `spelled` that the secret makes: base64 of more than the secret begins and ends with other text."""
     if not name.startswith("base64"):
         return spelled
+    if "mime" in name:
+        return spelled[74 if "json" in name else 42 : -8]
     if "basic" in name or "within" in name or name[-3:] == "url":
         return spelled[len(spelled) * 2 // 5 : len(spelled) * 4 // 5] if len(secret) > 40 else ""
     return spelled[2:-4]

@@ -57,6 +57,7 @@ async def test_health_says_that_the_process_lives_and_no_more():
         assert await get(gate, "/healthz") == (200, {"status": "ok"})
         assert await get(gate, "/healthz", host="10.1.2.3:8080") == (200, {"status": "ok"})
         head = await spoken(gate.port, request(target="/healthz", method="HEAD"))
+        assert head.lower().count(b"cache-control: no-store") == 1
         assert (status_of(head), head.endswith(b"\r\n\r\n")) == (200, True)
 
 
@@ -77,7 +78,7 @@ async def test_ready_says_only_ready_or_not():
         again = await gate.ask(None, "/readyz", method="GET", headers={}).answer()
     found = [(answer.status, answer.json()) for answer in (red, green, again)]
     assert found == [(503, {"ready": False}), (200, {"ready": True}), (503, {"ready": False})]
-    assert set(red.headers) == {"date", "content-length", "content-type"}
+    assert set(red.headers) == {"date", "content-length", "content-type", "cache-control"}
 
 
 # --- metrics ------------------------------------------------------------------------------------------------------

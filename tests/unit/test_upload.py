@@ -5,6 +5,7 @@ import pytest
 from gatepass.call import Operation, Surface
 from gatepass.config.model import Limits
 from gatepass.errors import InvalidRequest
+from gatepass.surface.form_data import FormScan
 from gatepass.upload import KEPT_BYTES, Form
 
 PART = b'--b\r\nContent-Disposition: form-data; name="%b"\r\n\r\n%b\r\n'
@@ -29,7 +30,7 @@ def form(*pieces, operation="transcriptions"):
 
 def over(pieces, length, held=KEPT_BYTES, *, operation="transcriptions", names_model=True):
     one = Operation(operation, "POST", "/x", Surface.RAW, "", takes_form=True, names_model=names_model)
-    return Form(Sender(*pieces), one, Limits(upload_bytes=9, body_bytes=held), b"b", length)
+    return Form(Sender(*pieces), one, Limits(upload_bytes=9, body_bytes=held), FormScan(b"b"), length)
 
 
 async def sent(upload):

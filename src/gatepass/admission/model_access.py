@@ -6,6 +6,7 @@ server or a key for it from members of the body.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from gatepass.admission.doors import may_use
@@ -34,6 +35,11 @@ DESTINATIONS = frozenset(
 NESTED = frozenset(("extra_body",))
 """Members whose own members some servers move to the top level."""
 
+REFUSED_PARTS = MODELS | DESTINATIONS | NESTED
+"""Names of a form's parts. A model in one is refused too: no operation with a form has one beside `model`."""
+_STEPS = re.compile(r"[\[\].\0]")
+_AROUND_STEP = " \t\n\r\v\f'\""
+
 _MODEL, _TOOLS = "model", "tools"
 _ANY = any_of(*sorted(MODELS | DESTINATIONS | NESTED | {_TOOLS}))
 
@@ -45,6 +51,20 @@ def permit_members(caller: AccessKey, body: bytes) -> None:
     """
     if caller.models is not None and may_name_in_any_case(body, _ANY):
         _permit_object(caller, Walk(body), 0, is_top=True)
+
+
+def permit_part(caller: AccessKey, name: str) -> None:
+    """Raises ModelNotAllowed where the part `name` of a form, such as `extra_body[api_base]`, may name other models, a
+    server or a credential, and the caller's key covers some models only."""
+    if caller.models is None:
+        return
+    for step in _STEPS.split(name):
+        if folded(step).strip(_AROUND_STEP) in REFUSED_PARTS:
+            raise ModelNotAllowed(
+                f"The caller {caller.name!r} may use some models only, and the part {name[:200]!r} of the form may name"
+                " other models, a server or a credential. Leave it out.",
+                param=name[:200],
+            )
 
 
 def _permit_object(caller: AccessKey, walk: Walk, at: int, *, is_top: bool = False) -> None:

@@ -31,7 +31,18 @@ class ClientConnection(asyncio.Protocol):
     """Has requests served in order; at most one is served at a time, and few more are read ahead."""
 
     __slots__ = (
-        *("is_expected", "is_full", "_date", "_dated", "_held", "_is_deaf", "_is_ending", "_limits", "_lingers_till_s"),
+        *(
+            "is_expected",
+            "is_full",
+            "_caller",
+            "_date",
+            "_dated",
+            "_held",
+            "_is_deaf",
+            "_is_ending",
+            "_limits",
+            "_lingers_till_s",
+        ),
         *("_loop", "_patience", "_queue", "_reader", "_reading_paused", "_reception", "_room", "_serve", "_serving"),
         *("_shares", "_stall", "_state", "_transport", "_until_s"),
     )
@@ -64,6 +75,7 @@ class ClientConnection(asyncio.Protocol):
         self._stall: asyncio.TimerHandle | None = None
         self._room: asyncio.Future[None] | None = None
         self._dated: list[tuple[bytes, bytes]] | None = None
+        self._caller = ""
         self._date = self._held = b""
         self.is_full = self._is_ending = False
         self.is_expected = True
@@ -232,6 +244,9 @@ class ClientConnection(asyncio.Protocol):
             await self._room
 
     def authenticated(self, caller: str) -> None:
+        if caller == self._caller:  # as with all requests but the first
+            return
+        self._caller = caller
         self._patience.keep_alive_s = self._reception.keep_alive_s
         for connection in self._shares.authenticate(self, caller):
             connection.evict()

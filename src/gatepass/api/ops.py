@@ -21,19 +21,25 @@ from gatepass.observe.metrics import CONTENT_TYPE
 from gatepass.surface.openai_error import error_body, error_headers
 
 UNREADY = 503
+NO_STORE = (b"cache-control", b"no-store")
 
 
 PATHS = ("/healthz", "/readyz", "/metrics", "/status", "/learned")
 
 
 class PageRoute(Route):
-    """A page. Drops the body of a reply to HEAD, which granian sends over HTTP/2."""
+    """A page, which no cache keeps. Drops the body of a reply to HEAD, which granian sends over HTTP/2."""
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def send_head(message: Message) -> None:
-            await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
+        async def send_page(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                others = [field for field in message["headers"] if field[0] != b"cache-control"]
+                message = {**message, "headers": [*others, NO_STORE]}
+            elif scope["method"] == "HEAD" and message["type"] == "http.response.body":
+                message = {**message, "body": b""}
+            await send(message)
 
-        await super().handle(scope, receive, send_head if scope["method"] == "HEAD" else send)
+        await super().handle(scope, receive, send_page)
 
 
 def page_paths(base_path: str) -> frozenset[str]:

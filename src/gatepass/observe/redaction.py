@@ -30,6 +30,8 @@ _AMPERSAND = rf"(?:&|{_BACKSLASHES}u0026)"
 """Also as Go's encoding/json writes it."""
 _SOFT_BREAK = re.compile(r"=(?:\r?\n|(?:\\{1,4}r)?\\{1,4}n)")
 """Where quoted-printable text goes on in the next line (RFC 2045 6.7), also inside a JSON text."""
+_BASE64_BREAK = re.compile(r"(?:\r?\n|(?:\\{1,4}r)?\\{1,4}n)[ \t]*+(?=[A-Za-z0-9+/_=-])")
+"""Where base64 may go on in the next line (RFC 2045 6.8), also inside a JSON text."""
 _BASE64 = re.compile("[A-Za-z0-9+/_-]")
 
 
@@ -59,10 +61,10 @@ class Redactor:
     def mask(self, text: str) -> str:
         """`text` without any known secret, in time that is linear in its length for each of them."""
         masked = self._masked(text)
-        if "=" in text and _SOFT_BREAK.search(text) is not None:
-            joined = _SOFT_BREAK.sub("", masked)
-            again = self._masked(joined)
-            return masked if again == joined else again
+        if "\n" in text or "\\" in text:
+            joined = _BASE64_BREAK.sub("", _SOFT_BREAK.sub("", masked))
+            if joined is not masked and (again := self._masked(joined)) != joined:
+                return again
         return masked
 
     def _masked(self, text: str) -> str:
@@ -85,8 +87,10 @@ class Redactor:
 
     def beginning(self, text: str, limit_chars: int) -> str:
         """The first `limit_chars` of `text`, masked; so is a secret that the cut would halve."""
-        if len(text) > limit_chars and "=" in text:
+        if len(text) > limit_chars and ("\n" in text or "\\" in text):
             text = _SOFT_BREAK.sub("", text)
+            joined = _BASE64_BREAK.sub("", text)
+            text = text if self._masked(joined) == joined else joined
         forms = [form for part in self._forms or self._longest_first() for _, forms in part for form in forms]
         cut = min((form.cut(text, limit_chars) for form in forms), default=limit_chars)
         return self.mask(text[:limit_chars]) if cut == limit_chars else self.beginning(text, cut) + MASK

@@ -26,7 +26,8 @@ from gatepass.store.seam import Reach, Reading, StoreUnavailable
 
 CONNECTIONS = 4
 CLOSING_S = 5.0
-REASON_CHARS = 200
+REASON_CHARS = 4096
+"""The log masks secrets, and cannot find one that was cut: so this is more than a server's errors have."""
 
 _COUNT = """
 local count = redis.call('INCR', KEYS[1])
@@ -99,7 +100,13 @@ class ValkeyStore:
             try:
                 yield
             except (ValkeyError, OSError, ValueError) as error:
-                raise StoreUnavailable(f"{type(error).__name__}: {error}"[:REASON_CHARS]) from None
+                raise StoreUnavailable(_reason(error)) from None
+
+
+def _reason(error: Exception) -> str:
+    """What `error` says. A text that is cut loses its last word, which may be the beginning of a secret."""
+    text = f"{type(error).__name__}: {error}"
+    return text if len(text) <= REASON_CHARS else text[:REASON_CHARS].rpartition(" ")[0] + " …"
 
 
 class _TlsConnection(Connection):

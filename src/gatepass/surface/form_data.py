@@ -8,6 +8,7 @@ in single quotes goes up, in double ones, which all readers understand.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from urllib.parse import unquote_to_bytes
 
 from gatepass.call import Headers, header
@@ -62,11 +63,13 @@ class FormScan:
     `start` is where the first delimiter begins, counted from the form's beginning: behind an empty line, if one comes
     before it. `model` is the member's text and `span` where its bytes stand; None until it was seen whole. `quoted`:
     where its name stands in single quotes, in the place of which IN_QUOTES is to go up. `has_named`: the head of its
-    part was seen; `in_head`: a part's head is not whole yet. Raises InvalidRequest where it comes twice, and for any
+    part was seen; `in_head`: a part's head is not whole yet. `check_name` is
+    called with the name of each other part, and may raise. Raises InvalidRequest where it comes twice, and for any
     form that two readers could understand in different ways.
     """
 
-    def __init__(self, boundary: bytes) -> None:
+    def __init__(self, boundary: bytes, check_name: Callable[[str], None] = lambda _: None) -> None:
+        self._check_name = check_name
         self.model: str | None = None
         self.span: tuple[int, int] | None = None
         self.quoted: tuple[int, int] | None = None
@@ -171,12 +174,14 @@ class FormScan:
         single = _SINGLE_QUOTED.search(head)
         if named[b"name"] != b"model" and single is None:
             # some reader takes it for `model`: without regard to case, escapes, blanks and quotes, or as a list
-            plain = re.split(rb"[\[\0]", unquote_to_bytes(named[b"name"]).lower())[0]
+            name = unquote_to_bytes(named[b"name"])
+            plain = re.split(rb"[\[\0]", name.lower())[0]
             if plain.strip(_AROUND_NAME) == b"model":
                 raise InvalidRequest(
                     'A part of the form has a name that may be read as `model`. Write it as name="model".',
                     param="model",
                 )
+            self._check_name(name.decode("utf-8", "replace"))
             return False
         if self.has_named:
             raise InvalidRequest("The form holds `model` twice; send it once.", param="model")

@@ -22,7 +22,7 @@ _APART = b"\0"
 """Stands in no field (RFC 9110, section 5.5), and joins no two values as a soft line break would."""
 RELAYED = frozenset(
     (
-        *(b"accept-ranges", b"retry-after", b"retry-after-ms", b"x-should-retry", b"ratelimit", b"ratelimit-policy"),
+        *(b"accept-ranges", b"retry-after", b"retry-after-ms", b"ratelimit", b"ratelimit-policy"),
         *(b"request-id", b"x-correlation-id", b"correlation-id", b"x-trace-id", b"traceparent", b"x-b3-traceid"),
         *(b"apim-request-id", b"x-ms-request-id", b"x-ms-client-request-id", b"x-ms-correlation-request-id"),
         *(b"x-ms-region", b"x-ms-deployment-name", b"x-ms-served-model", b"x-ms-rai-invoked", b"azureml-model-session"),
