@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -11,12 +12,14 @@ from gatepass.adapt.allowance import Allowance
 from gatepass.adapt.embeddings_request import has_token_ids
 from gatepass.adapt.learned_rule import Lesson, Subject
 from gatepass.adapt.rejection import is_too_long
+from gatepass.adapt.rejection_parser import Concerned, concerned
 from gatepass.adapt.session import Learning, my_turn
 from gatepass.admission.doors import may_use
 from gatepass.call import Call, Surface
 from gatepass.context import Attempt
 from gatepass.errors import UpstreamEmpty, UpstreamError, UpstreamRefusal
 from gatepass.observe.log import emit
+from gatepass.surface.large_body import apart, is_heavy, reread
 from gatepass.upstream.hints import of_responses, sentence
 
 LOG = logging.getLogger("gatepass.lessons")
@@ -62,17 +65,32 @@ class Pupil:
         if self._learning is not None:
             await my_turn(self._learning, self._base, self._gate.clock)
 
-    def plan(self) -> Call:
+    async def plan(self) -> Call:
         """The request with the lessons that hold, the same object where none concerns it."""
         if self._learning is None:
             return self._base
-        planned = self._learning.plan(self._base, self._gate.clock.now())
+        self._learning.recall(self._base, self._gate.clock.now())
+        if self._learning.has_lessons:
+            self._base = await reread(self._base)
+        planned = await apart(self._base.body, partial(self._learning.revise, self._base))
         self._attempt.learned = planned.adapted[len(self._base.adapted) :]
         return planned
 
-    def taught(self, error: UpstreamError) -> bool:
+    async def taught(self, error: UpstreamError) -> bool:
         """Whether `error` taught something that is worth another try."""
-        return self._heard().teach(error, self._gate.clock.now())
+        learning = self._heard()
+        known = None if learning.mode == "off" else await self._concerned(learning.last, error)
+        return learning.teach(error, self._gate.clock.now(), known)
+
+    async def _concerned(self, sent: Call | None, error: UpstreamError) -> Concerned | None:
+        """The lessons of `error` that concern `sent`, where that is not found out at once."""
+        if sent is None or not is_heavy(sent.body):
+            return None
+        heard = await apart(sent.body, partial(self._heard().heard, error))
+        if heard is None:
+            return None
+        sent = await reread(sent)
+        return await apart(sent.body, partial(concerned, heard, sent))
 
     def succeeded(self) -> None:
         """The upstream has taken the request as it was planned last."""
@@ -80,10 +98,11 @@ class Pupil:
         if self._learning is not None:
             self._learning.succeeded(self._gate.clock.now())
 
-    def given_up(self, sent: Call, error: UpstreamError) -> UpstreamError:
+    async def given_up(self, sent: Call, error: UpstreamError) -> UpstreamError:
         """The error to show after `error` to `sent`: an earlier one where something was tried in vain
         (adapt/session.py), with what had been changed before it, and with advice where gatepass has some."""
         learning = self._heard()
+        sent = await reread(sent)
         shown = learning.failed(error, self._gate.clock.now())
         attempt = self._attempt
         attempt.tried = learning.tried
@@ -97,7 +116,8 @@ class Pupil:
             if said is not None and told is not None:
                 shown.message = f"{sentence(said.message)} {told}"
         changed = f"Already changed: {', '.join(learning.changed)}." if learning.changed else ""
-        for told in (changed, self._advice(learning, sent, shown)):
+        known = await self._concerned(sent, shown)
+        for told in (changed, self._advice(learning, sent, shown, known)):
             if told:
                 shown.message = f"{sentence(shown.message)} {told}"
         return shown
@@ -117,7 +137,7 @@ class Pupil:
             self._learning.sent(self._base)
         return self._learning
 
-    def _advice(self, learning: Learning, sent: Call, error: UpstreamError) -> str:
+    def _advice(self, learning: Learning, sent: Call, error: UpstreamError, known: Concerned | None) -> str:
         if isinstance(error, UpstreamRefusal) and has_token_ids(sent):
             return IDS_ADVICE
         entry = self._gate.declared.model(self._base.operation.name, self._base.model)
@@ -125,22 +145,25 @@ class Pupil:
         caller = next((key for key in self._gate.config.access.keys if key.name == self._base.caller), None)
         if suggest is not None and caller is not None and not may_use(caller, suggest):
             suggest = None  # the caller may not know of it
-        told = self._way_out(learning, sent, error, "auto" if entry is None else entry.stream, suggest)
+        stream = "auto" if entry is None else entry.stream
+        setting = Setting(learning.subject.upstream, learning.allowance, learning.mode, stream, suggest)
+        told = self._way_out(learning, sent, error, setting, known)
         has_no_room = not told and suggest is not None and is_too_long(error)
         return f"The model {suggest!r} may have room for it." if has_no_room else told
 
-    def _way_out(self, learning: Learning, sent: Call, error: UpstreamError, stream: str, suggest: str | None) -> str:
+    def _way_out(
+        self, learning: Learning, sent: Call, error: UpstreamError, setting: Setting, known: Concerned | None
+    ) -> str:
         heard = learning.heard(error)
         if heard is None:
             return ""
-        setting = Setting(learning.subject.upstream, learning.allowance, learning.mode, stream, suggest)
 
         def blocked_s(lesson: Lesson) -> float:
             now_s = self._gate.clock.now()
             found = learning.refuted(lesson, now_s)
             return 0.0 if found is None else found.expires_at - now_s
 
-        return advice(heard, sent, setting, blocked_s)
+        return advice(heard, sent, setting, blocked_s, known)
 
     def _tell(self, learning: Learning) -> None:
         for news in learning.news:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 
 from gatepass.adapt.embeddings_reply import PARALLEL, SLICE_BYTES, answered, next_step
 from gatepass.adapt.embeddings_request import counts_of, split
 from gatepass.call import Call
 from gatepass.context import Attempt
 from gatepass.errors import GatepassError
+from gatepass.surface.large_body import apart, reread
 from gatepass.verdict import Answer, Whole
 
 Ask = Callable[[Attempt, Call], Awaitable[Answer]]
@@ -21,7 +23,8 @@ async def embedded(attempt: Attempt, adapted: Call, ask: Ask) -> Whole:
     `adapted` goes out in as many requests as it has to, PARALLEL at a time; the first that fails ends the
     others, and its error is raised.
     """
-    parts = split(adapted)
+    adapted = await reread(adapted) if adapted.max_inputs is not None else adapted
+    parts = await apart(adapted.body, partial(split, adapted))
     answers = [await ask(attempt, parts[0])] if len(parts) == 1 else await _all(attempt, parts, ask)
     replies = [each for each in answers if isinstance(each, Whole)]
     if len(replies) != len(answers):

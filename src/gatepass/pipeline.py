@@ -33,7 +33,7 @@ from gatepass.observe.log import emit
 from gatepass.relaying import relay
 from gatepass.reply import Reply
 from gatepass.runtime import Leash, Timer
-from gatepass.surface.large_body import LARGE_BYTES
+from gatepass.surface.large_body import LARGE_BYTES, apart
 from gatepass.surface.operations import Match, match
 from gatepass.surface.profile_path import chosen, split_profile
 from gatepass.trial import try_at
@@ -109,7 +109,8 @@ async def _serve(context: RequestContext, catalog: Catalog, reply: Reply, place:
         else:
             if len(body) > LARGE_BYTES:
                 body = await scanned(context, found.operation, body)
-            await _converse(context, decoded(context, found, body), reply, place)
+            call = await apart(body, partial(decoded, context, found, body))
+            await _converse(context, call, reply, place)
     finally:
         unwatch()
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterable
+from functools import partial
 
 from msgspec.structs import replace
 
@@ -20,6 +21,7 @@ from gatepass.heartbeat import HOLD_S, STREAM_HOLD_S, Heartbeat
 from gatepass.lessons import Pupil
 from gatepass.parts import embedded
 from gatepass.relay.sign import sign_of
+from gatepass.surface.large_body import apart, is_heavy, reread
 from gatepass.upload import Outgoing
 from gatepass.upstream.dialect import passed_on
 from gatepass.upstream.hints import of_model, sentence
@@ -34,7 +36,7 @@ async def try_at(context: RequestContext, call: Call, target: Target, heartbeat:
     """
     attempt = context.attempt(call, target)
     gate, hop = attempt.gate, attempt.hop
-    base = adapt(call, target, rules_at(gate, hop, call, target, context.profile))
+    base = await adapted_apart(call, target, rules_at(gate, hop, call, target, context.profile))
     if not call.body:
         adapted = adapt(base, target, hop.dialect.rules)
         upload = None if context.form is None else context.form.as_model(target.model)
@@ -53,19 +55,29 @@ async def try_at(context: RequestContext, call: Call, target: Target, heartbeat:
     with Pupil(attempt, base) as pupil:
         await pupil.my_turn()
         while True:
-            adapted = adapt(pupil.plan(), target, hop.dialect.rules)
+            adapted = await adapted_apart(await pupil.plan(), target, hop.dialect.rules)
             attempt.adapted = adapted.adapted
             if is_streamed and not adapted.stream:
                 _keep_alive(attempt, heartbeat, HOLD_S)
             try:
                 answer = await _asked(attempt, adapted, context.inbound.query)
             except UpstreamError as error:
-                if pupil.taught(error):
+                if await pupil.taught(error):
                     continue
-                raise _of_name(attempt, pupil.given_up(adapted, error)) from error.__cause__
+                raise _of_name(attempt, await pupil.given_up(adapted, error)) from error.__cause__
             pupil.succeeded()
             accepted(attempt)
             return answer
+
+
+async def adapted_apart(call: Call, target: Target, rules: Iterable[Rule]) -> Call:
+    """As `adapt`, beside the loop where the body is large. A rule's new body is read in slices before the next rule."""
+    if not is_heavy(call.body):
+        return adapt(call, target, rules)
+    for rule in rules:
+        call = await reread(call)
+        call = await apart(call.body, partial(rule.apply, call, target))
+    return call
 
 
 def rules_at(gate: Gate, hop: Hop, call: Call, target: Target, profile: Prepared) -> tuple[Rule, ...]:
@@ -127,7 +139,7 @@ async def _ranked(attempt: Attempt, request: Request) -> Whole:
 
     Raises UpstreamInvalid for a reply that ranks nothing: clients take what they cannot read for zeros.
     """
-    asked = Asked.of(attempt.call.body)
+    asked = await apart(attempt.call.body, partial(Asked.of, attempt.call.body))
     held = await _ask(attempt, request)
     if not isinstance(held, Whole):
         raise TypeError("only chats are streamed")

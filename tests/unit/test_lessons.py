@@ -59,14 +59,14 @@ class Street:
         with Pupil(self.attempt, call) as pupil:
             await pupil.my_turn()
             while True:
-                self.sent.append(pupil.plan())
+                self.sent.append(await pupil.plan())
                 self.attempt.adapted = self.sent[-1].adapted
                 error = next(said)
                 if error is None:
                     pupil.succeeded()
                     return None
-                if not pupil.taught(error):
-                    return pupil.given_up(self.sent[-1], error)
+                if not await pupil.taught(error):
+                    return await pupil.given_up(self.sent[-1], error)
 
 
 @pytest.fixture
@@ -116,10 +116,10 @@ async def test_what_another_request_has_learned_meanwhile_is_taken_over(street, 
     await street.ask(a_chat(), None)
     call = a_chat()
     with Pupil(street.attempt, call) as pupil:
-        assert pupil.plan() is call
+        assert await pupil.plan() is call
         await Street(street.gate).ask(a_chat(), refusal(), None)
-        assert pupil.taught(refusal())
-        assert pupil.plan().adapted == ("stream=synth",)
+        assert await pupil.taught(refusal())
+        assert (await pupil.plan()).adapted == ("stream=synth",)
         pupil.succeeded()
     assert events(caplog) == ["lesson_learned"]
 

@@ -9,7 +9,7 @@ from typing import Literal
 from gatepass.adapt.allowance import OPT_IN, Allowance
 from gatepass.adapt.learned_rule import Lesson
 from gatepass.adapt.rejection import Heard
-from gatepass.adapt.rejection_parser import steps
+from gatepass.adapt.rejection_parser import Concerned, steps
 from gatepass.adapt.rule import concerns
 from gatepass.call import Call
 
@@ -37,22 +37,28 @@ class Setting:
     suggest: str | None = None
 
 
-def advice(heard: Heard, sent: Call, setting: Setting, blocked_s: BlockedS = lambda _: 0.0) -> str:
+def advice(
+    heard: Heard,
+    sent: Call,
+    setting: Setting,
+    blocked_s: BlockedS = lambda _: 0.0,
+    known: Concerned | None = None,
+) -> str:
     """Sentences to put behind the upstream's own, "" where there is nothing to say.
 
-    `heard` refused `sent`; `blocked_s` tells of what was tried in vain within the last minute.
+    `heard` refused `sent`; `blocked_s` tells of what was tried in vain within the last minute, `known` as in `taught`.
     """
-    told = [_way(heard, sent, setting, blocked_s)]
+    told = [_way(heard, sent, setting, blocked_s, known)]
     if setting.suggest is not None and any(step for step in steps(heard, OPT_IN)):
         told.append(f"The model {setting.suggest!r} may do what was asked for.")
     return " ".join(sentence for sentence in told if sentence)
 
 
-def _way(heard: Heard, sent: Call, setting: Setting, blocked_s: BlockedS) -> str:
+def _way(heard: Heard, sent: Call, setting: Setting, blocked_s: BlockedS, known: Concerned | None) -> str:
     if heard.wants_reasoning:
         return REASONING
     for step in steps(heard, OPT_IN):
-        wanted = [lesson for lesson in step if concerns(lesson.change(), sent)]
+        wanted = [one for one in step if (concerns(one.change(), sent) if known is None else one in known)]
         if wanted:
             return _setting(heard, wanted, setting, blocked_s)
         if Lesson("content", "text") in step and any(name in sent.body for name in _PICTURES):

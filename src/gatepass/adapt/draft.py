@@ -6,7 +6,7 @@ Nothing is parsed that no change looks at, and what none of them touches keeps i
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -146,6 +146,13 @@ class ObjectDraft(_Container):
             slot.gone = True
         return bool(found)
 
+    def keep(self, names: Collection[str]) -> bool:
+        """Take every other member out; whether there was one."""
+        found = [slot for slot in self._live() if slot.name not in names]
+        for slot in found:
+            slot.gone = True
+        return bool(found)
+
     def set(self, name: str, text: bytes) -> bool:
         """Make the JSON `text` the member's value, behind the others where there is none; whether that is news."""
         slot = self._find(name)
@@ -208,8 +215,23 @@ class ListDraft(_Container):
         """The elements that are objects."""
         return [inner for slot in self._live() if (inner := self._object(slot)) is not None]
 
-    def drop(self, index: int) -> None:
-        self._live()[index].gone = True
+    def numbered(self) -> list[tuple[int, ObjectDraft]]:
+        """The elements that are objects, with their positions."""
+        found = ((index, self._object(slot)) for index, slot in enumerate(self._live()))
+        return [(index, inner) for index, inner in found if inner is not None]
+
+    def kinds(self) -> str:
+        """The first characters of all elements."""
+        return "".join(map(self._kind, self._live()))
+
+    def texts(self) -> list[bytes]:
+        """The elements as JSON texts."""
+        return [self._text(slot) for slot in self._live()]
+
+    def drop(self, indices: Iterable[int]) -> None:
+        live = self._live()
+        for index in indices:
+            live[index].gone = True
 
     def insert(self, text: bytes) -> None:
         """Put the JSON `text` before all others."""

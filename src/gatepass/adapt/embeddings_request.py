@@ -14,7 +14,7 @@ from gatepass.adapt.draft import Draft
 from gatepass.asked import Asked
 from gatepass.call import Call, Surface, Target
 from gatepass.errors import InvalidRequest
-from gatepass.jsontext import Edit, Member, Walk, edited
+from gatepass.jsontext import Edit, Member, ScannedBody, Walk, edited
 
 _IDS_FIRST = re.compile(rb"\[[ \t\r\n]*(?:\[[ \t\r\n]*)?[-0-9]")
 _MAYBE_IDS = re.compile(rb'"input"[ \t\r\n]*:[ \t\r\n]*' + _IDS_FIRST.pattern)
@@ -87,7 +87,9 @@ class TextsOnly:
 def has_token_ids(call: Call) -> bool:
     """Whether the `input` of an embeddings call is a list of numbers, or of such lists."""
     body = call.body
-    if call.operation.surface is not Surface.EMBEDDINGS or _MAYBE_IDS.search(body) is None:
+    if call.operation.surface is not Surface.EMBEDDINGS:
+        return False
+    if type(body) is not ScannedBody and _MAYBE_IDS.search(body) is None:
         return False
     inputs = [member.value for member in Walk(body).members() if member.name == "input"]
     return bool(inputs) and _IDS_FIRST.match(body, inputs[-1]) is not None

@@ -150,7 +150,8 @@ def _url(text: bytes, start: int, end: int, where: str, mime: bytes | None = Non
     said = memoryview(string(bytes(written)).encode()) if has_escapes else written[1:-1]
     head = bytes(said[:HEAD_BYTES])
     if _HTTP.match(head) is not None:
-        if _UNFIT.search(str(said, "utf-8", "replace")) is not None:
+        url = str(said, "utf-8", "replace")
+        if any(_UNFIT.search(url, at, at + CHECKED_BYTES) for at in range(0, len(url), CHECKED_BYTES)):
             raise refused(where, "is a URL with a blank, a line break or another control character in it")
         return (written,)
     if (data_url := _DATA_IMAGE.match(head)) is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import msgspec
 
 from gatepass.adapt.draft import Draft, ListDraft, ObjectDraft
+from gatepass.jsontext import quoted
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,15 +41,15 @@ def text_of(turn: ObjectDraft) -> str | None:
     said = turn.string("content")
     if said is not None or turn.kind("content") != "[":
         return said
-    parts = turn.value("content")
-    texts = [part.get("text") for part in parts if isinstance(part, dict) and part.get("type") == "text"]
-    said_of = [text for text in texts if isinstance(text, str)]
-    return "\n\n".join(said_of) if said_of and len(said_of) == len(parts) else None
+    parts = turn.array("content")
+    texts = [] if parts is None else [part.string("text") for part in parts.objects() if part.string("type") == "text"]
+    said_of = [text for text in texts if text is not None]
+    return "\n\n".join(said_of) if parts is not None and said_of and len(said_of) == len(parts) else None
 
 
 def _flattened(turn: ObjectDraft) -> bool:
     text = text_of(turn)
-    return text is not None and turn.set("content", msgspec.json.encode(text))
+    return text is not None and turn.set("content", quoted(text))
 
 
 def _says_nothing(turn: ObjectDraft) -> bool:
@@ -118,15 +118,14 @@ class SystemIntoUser:
         messages = draft.top.array("messages")
         if messages is None:
             return False
-        turns = list(_turns(messages))
-        systems = [index for index, turn in turns if turn.string("role") in SYSTEM_ROLES]
+        turns = messages.numbered()
+        systems = {index: turn for index, turn in turns if turn.string("role") in SYSTEM_ROLES}
         user = next((turn for _, turn in turns if turn.string("role") == "user"), None)
-        texts = [text_of(turn) for index, turn in turns if index in systems]
+        texts = [text_of(turn) for turn in systems.values()]
         said = [text for text in texts if text is not None]
         if not systems or user is None or len(said) < len(texts) or not _preceded(user, "\n\n".join(said)):
             return False
-        for index in reversed(systems):
-            messages.drop(index)
+        messages.drop(systems)
         return True
 
 
@@ -142,19 +141,14 @@ class MergedRoles:
         return messages is not None and any([_gathered(messages), _merged(messages)])
 
 
-def _turns(messages: ListDraft) -> Iterable[tuple[int, ObjectDraft]]:
-    found = ((index, messages.object(index)) for index in range(len(messages)))
-    return ((index, turn) for index, turn in found if turn is not None)
-
-
 def _preceded(turn: ObjectDraft, text: str) -> bool:
     """Put `text` before what `turn` says; False where that has no place for it."""
     content = turn.text("content") or b""
     if content.startswith(b'"'):
-        turn.set("content", msgspec.json.encode(text + "\n\n")[:-1] + content[1:])
+        turn.set("content", quoted(text + "\n\n")[:-1] + content[1:])
     elif content.startswith(b"["):
         comma = b"" if content[1:].lstrip().startswith(b"]") else b","
-        turn.set("content", b"[" + msgspec.json.encode({"type": "text", "text": text}) + comma + content[1:])
+        turn.set("content", b"[" + b'{"type":"text","text":%b}' % quoted(text) + comma + content[1:])
     else:
         return False
     return True
@@ -162,34 +156,36 @@ def _preceded(turn: ObjectDraft, text: str) -> bool:
 
 def _gathered(messages: ListDraft) -> bool:
     """Every plain system message but the first, or all where another stands in front, into the first."""
-    found = [index for index, turn in _turns(messages) if turn.string("role") == "system" and _plain_text(turn)]
-    if not found or found == [0]:
+    systems = [(index, _plain_text(turn)) for index, turn in messages.numbered() if turn.string("role") == "system"]
+    found = {index: text for index, text in systems if text}
+    if not found or list(found) == [0]:
         return False
-    text = "\n\n".join(_plain_text(turn) or "" for index, turn in _turns(messages) if index in found)
-    for index in reversed(found):
-        messages.drop(index)
-    messages.insert(msgspec.json.encode({"role": "system", "content": text}))
+    text = "\n\n".join(found.values())
+    messages.drop(found)
+    messages.insert(b'{"role":"system","content":%b}' % quoted(text))
     return True
 
 
 def _merged(messages: ListDraft) -> bool:
-    last: ObjectDraft | None = None
-    gone = []
-    for index, turn in _turns(messages):
-        if last is not None and _joined(last, turn):
+    gone: list[int] = []
+    first: ObjectDraft | None = None
+    role, texts = None, list[str]()  # of `first` and of its neighbours: joined once, or a long chat takes hours
+    for index, turn in messages.numbered():
+        said, text = turn.string("role"), _plain_text(turn)
+        if text is not None and said == role and said in ("user", "assistant"):
             gone.append(index)
-        else:
-            last = turn
-    for index in reversed(gone):
-        messages.drop(index)
+            texts.append(text)
+            continue
+        _join(first, texts)
+        first, role, texts = turn, said if text is not None else None, [text or ""]
+    _join(first, texts)
+    messages.drop(gone)
     return bool(gone)
 
 
-def _joined(first: ObjectDraft, second: ObjectDraft) -> bool:
-    role, (one, two) = first.string("role"), (_plain_text(first), _plain_text(second))
-    if role not in ("user", "assistant") or second.string("role") != role or one is None or two is None:
-        return False
-    return first.set("content", msgspec.json.encode(f"{one}\n\n{two}"))
+def _join(turn: ObjectDraft | None, texts: list[str]) -> None:
+    if turn is not None and len(texts) > 1:
+        turn.set("content", quoted("\n\n".join(texts)))
 
 
 def _plain_text(turn: ObjectDraft) -> str | None:
@@ -270,7 +266,7 @@ def _told(draft: Draft, text: str) -> bool:
     system = next((turn for turn in messages.objects() if turn.string("role") in ("system", "developer")), None)
     said = None if system is None else text_of(system)
     if system is None or said is None:
-        messages.insert(msgspec.json.encode({"role": "system", "content": text}))
+        messages.insert(b'{"role":"system","content":%b}' % quoted(text))
     else:
-        system.set("content", msgspec.json.encode(f"{said}\n\n{text}"))
+        system.set("content", quoted(f"{said}\n\n{text}"))
     return True

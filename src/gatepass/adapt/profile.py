@@ -119,5 +119,4 @@ def changes_of(profile: Profile, dialect: Dialect) -> Iterator[Change]:
 
 
 def _stripped(tool: ObjectDraft) -> bool:
-    strays = [name for name in tool.names if name not in KNOWN]
-    return sum(tool.drop(name) for name in strays) > 0
+    return tool.keep(KNOWN)

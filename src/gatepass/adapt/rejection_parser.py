@@ -33,16 +33,32 @@ def steps(heard: Heard, also: Collection[str] = ()) -> Iterator[tuple[Lesson, ..
     yield from members(heard)
 
 
-def taught(heard: Heard, sent: Call, allowance: Allowance, barred: Callable[[Lesson], bool]) -> tuple[Lesson, ...]:
+Concerned = Collection[Lesson]
+
+
+def concerned(heard: Heard, sent: Call) -> Concerned:
+    """All that `heard` suggests and that would change the body `sent`."""
+    suggested = {lesson for step in steps(heard, OPT_IN) for lesson in step}
+    return frozenset(lesson for lesson in suggested if concerns(lesson.change(), sent))
+
+
+def taught(
+    heard: Heard,
+    sent: Call,
+    allowance: Allowance,
+    barred: Callable[[Lesson], bool],
+    known: Concerned | None = None,
+) -> tuple[Lesson, ...]:
     """The first step of which every lesson that concerns the body `sent` is allowed and not `barred`; only those.
 
-    A step of which one part is not allowed is no step: the upstream would refuse the rest of it again.
+    A step of which one part is not allowed is no step: the upstream would refuse the rest of it again. `known` is what
+    `concerned` found, if it was asked before.
     """
     for step in steps(heard, allowance.also):
-        concerned = [lesson for lesson in step if concerns(lesson.change(), sent)]
-        fits = [allowance.allows(lesson, heard.surface) and not barred(lesson) for lesson in concerned]
-        if concerned and all(fits):
-            return tuple(concerned)
+        found = [one for one in step if (concerns(one.change(), sent) if known is None else one in known)]
+        fits = [allowance.allows(lesson, heard.surface) and not barred(lesson) for lesson in found]
+        if found and all(fits):
+            return tuple(found)
     return ()
 
 

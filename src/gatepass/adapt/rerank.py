@@ -159,7 +159,8 @@ class Shaped:
         name = "texts" if self.shape == "tei" else "documents"
         if self._keeps_objects(top):
             return False
-        changed = top.object("query") is not None and top.set("query", _encoded(_text(top.value("query"), "query")))
+        query = top.object("query")
+        changed = query is not None and top.set("query", _text_member(query, "query"))
         return _set_texts(top, name) or changed
 
     def _keeps_objects(self, top: ObjectDraft) -> bool:
@@ -209,18 +210,27 @@ def _out_of_tei(top: ObjectDraft) -> bool:
 def _set_texts(top: ObjectDraft, name: str) -> bool:
     """Make texts of the documents that are objects; a list of texts keeps its bytes."""
     documents = top.array(name)
-    if documents is None or not any(documents.kind(index) == "{" for index in range(len(documents))):
+    if documents is None or "{" not in documents.kinds():
         return False
-    texts = [_text(document, f"{name}[{index}]") for index, document in enumerate(top.value(name))]
-    return top.set(name, _encoded(texts))
+    texts = documents.texts()
+    for index, document in documents.numbered():
+        texts[index] = _text_member(document, f"{name}[{index}]")
+    for index, kind in enumerate(documents.kinds()):
+        if kind not in '{"':
+            raise _no_text(f"{name}[{index}]")
+    return top.set(name, b"[%b]" % b",".join(texts))
 
 
-def _text(said: Any, where: str) -> str:
-    """The text of a document: itself, or its `text`, by which Cohere's v1 ranks objects too."""
-    text = said.get("text") if isinstance(said, dict) else said
-    if not isinstance(text, str):
-        raise InvalidRequest(f"`{where}` must be a text: this upstream ranks nothing else.", param=where)
+def _text_member(document: ObjectDraft, where: str) -> bytes:
+    """The `text` of a document as it is written: by it Cohere's v1 ranks objects too."""
+    text = document.text("text")
+    if text is None or not text.startswith(b'"'):
+        raise _no_text(where)
     return text
+
+
+def _no_text(where: str) -> InvalidRequest:
+    return InvalidRequest(f"`{where}` must be a text: this upstream ranks nothing else.", param=where)
 
 
 def _encoded(value: Any) -> bytes:

@@ -25,7 +25,7 @@ from gatepass.adapt.crowd import Crowd, Way
 from gatepass.adapt.learned_rule import Key, Learned, Lesson, Subject, evidence_of
 from gatepass.adapt.memory import Memory
 from gatepass.adapt.rejection import TEACHING, Heard
-from gatepass.adapt.rejection_parser import contradicts, repeats, taught
+from gatepass.adapt.rejection_parser import Concerned, contradicts, repeats, taught
 from gatepass.adapt.rule import revised
 from gatepass.call import Call, Surface
 from gatepass.errors import (
@@ -162,6 +162,16 @@ class Learning:
     _heard: list[tuple[UpstreamError, Heard | None]] = field(default_factory=list)
 
     @property
+    def has_lessons(self) -> bool:
+        """Whether any lesson holds for the request."""
+        return bool(self._applied.by_key)
+
+    @property
+    def last(self) -> Call | None:
+        """The request as it was planned last."""
+        return self._sent
+
+    @property
     def tried(self) -> tuple[str, ...]:
         """The changes of this request that have helped nothing, or of which nobody knows, for `x-gatepass-tried`."""
         open_ones = (one.lesson.entry for one in self._applied.own.values() if not one.helped)
@@ -186,10 +196,18 @@ class Learning:
 
     def plan(self, call: Call, now_s: float) -> Call:
         """`call` with the lessons that hold, the same object where none concerns it. Again after each `teach`."""
+        self.recall(call, now_s)
+        return self.revise(call)
+
+    def recall(self, call: Call, now_s: float) -> None:
+        """The first half of `plan`: ask what others have learned."""
         self._stream = call.stream
         if not self._is_planned and self.mode == "on" and call.body:
             self._recall(now_s)
         self._is_planned = True
+
+    def revise(self, call: Call) -> Call:
+        """The second half of `plan`. It touches nothing that other requests see, and may run in a thread."""
         self._sent = self._applied.revise(call)
         return self._sent
 
@@ -206,8 +224,8 @@ class Learning:
         self._heard.append((error, heard))
         return heard
 
-    def teach(self, error: UpstreamError, now_s: float) -> bool:
-        """Whether the request is worth another try, planned anew, after `error`."""
+    def teach(self, error: UpstreamError, now_s: float, concerned: Concerned | None = None) -> bool:
+        """Whether the request is worth another try, planned anew, after `error`. `concerned` as in `taught`."""
         heard = self.heard(error)
         if heard is None or self.mode == "off" or self._sent is None:
             return False
@@ -215,7 +233,7 @@ class Learning:
             self.crowd.helped(key, now_s)
         if self._steps >= MOST_STEPS:
             return False
-        lessons = taught(heard, self._sent, self.allowance, lambda lesson: self._is_barred(lesson, now_s))
+        lessons = taught(heard, self._sent, self.allowance, lambda one: self._is_barred(one, now_s), concerned)
         self._steps += 1
         if not lessons:
             return self._step_back(heard)

@@ -11,12 +11,16 @@ import asyncio
 import codecs
 import re
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import msgspec
+from msgspec.structs import replace
 
+from gatepass.call import Call
 from gatepass.errors import BodyTooComplex, GatepassError, InvalidJson
-from gatepass.jsontext import Member, ScannedBody, Walk, may_spell, string
+from gatepass.jsontext import WHOLE_ESCAPES, Member, ScannedBody, Walk, may_spell, string
 from gatepass.surface.document import HALF_PAIR, MAX_DEPTH, complaint, too_deep, top_level
 
 LARGE_BYTES = 256 * 1024
@@ -62,10 +66,6 @@ _CUT = re.compile(
     + _BLANK
     + rb"{0,1024}+[^ \t\n\r,\]}])"
 )
-_WHOLE_ESCAPES = re.compile(
-    rb"[^\\]*+(?:\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
-    rb"|u(?![dD][89abAB])[0-9a-fA-F]{4}|[^u])[^\\]*+)*+"
-)
 _NAMES = re.compile(rb'"(?:base64"|[^"\\]{1,64}+"(?=[ \t\n\r]*+:))')
 """Names of members, and the one value that a rule looks for."""
 _AT_BYTE = re.compile(r" \(byte (\d+)\)\Z")
@@ -74,7 +74,39 @@ _CLOSERS = {_OBJECT: b"}", _ARRAY: b"]"}
 _UNREAD = "too long a name, or too many blanks or digits in a row"
 _VALUE = msgspec.json.Decoder(msgspec.Raw)
 
+INLINE_BYTES = 32 * 1024
+INLINE_VALUES = 4_000
+"""With no more commas and brackets a rule needs 15 ms at most, so that the loop can wait for it."""
+_APART = ThreadPoolExecutor(1, "gatepass-bodies")
+"""One thread: the loop competes with one for the interpreter's lock, and gets it every 5 ms."""
+
 Slices = Generator[None, None, None]
+Made = TypeVar("Made")
+
+
+def is_heavy(body: bytes) -> bool:
+    """Whether what looks into `body` may occupy the loop for long."""
+    if len(body) <= INLINE_BYTES or type(body) is ScannedBody:
+        return type(body) is ScannedBody
+    return len(body) > LARGE_BYTES or sum(map(body.count, (b",", b"{", b"["))) > INLINE_VALUES
+
+
+async def reread(call: Call) -> Call:
+    """`call` with a body that is scanned where it is large: an edited one no longer is."""
+    if len(call.body) <= LARGE_BYTES or type(call.body) is ScannedBody:
+        return call
+    return replace(call, body=await scanned(call.body))
+
+
+async def apart(body: bytes, work: Callable[[], Made]) -> Made:
+    """Return what `work`, which looks into `body` and changes nothing that others see, returns.
+
+    A heavy body is looked into in a thread. `work` is Python code, which leaves the lock to the loop in time; calls of
+    C code that hold it for longer than 50 ms have no place in it.
+    """
+    if not is_heavy(body):
+        return work()
+    return await asyncio.get_running_loop().run_in_executor(_APART, work)
 
 
 async def scanned(body: bytes, *, counts_inputs: bool = False) -> ScannedBody:
@@ -205,7 +237,7 @@ class Scan:
         while at < end:
             stop = min(at + FRAGMENT_BYTES, end)
             if has_escapes:
-                stop = max(_WHOLE_ESCAPES.match(self._body, at, stop).end(), at + 1)  # type: ignore[union-attr]
+                stop = max(WHOLE_ESCAPES.match(self._body, at, stop).end(), at + 1)  # type: ignore[union-attr]
             try:
                 _VALUE.decode(b'"%b"' % self._body[at:stop])
             except msgspec.DecodeError as error:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 from urllib.parse import urlsplit
 
 import msgspec
@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from gatepass.call import Call, Request, Surface, Target, Timeouts
 from gatepass.errors import InvalidImage, ModelNotFound
+from gatepass.jsontext import Edit, Member, Walk, edited, removals
 from gatepass.upstream.dialect import Dialect, operation_url, segment, written
 
 Paths = Literal["current", "old"]
@@ -68,8 +69,6 @@ LIFTED = ("reference", "reference_metadata", "metadata_condition")
 level, where RAGFlow does not look (infiniflow/ragflow#9636)."""
 
 _TRUE, _FALSE = b"true", b"false"
-_OBJECT: msgspec.json.Decoder[dict[str, msgspec.Raw]] = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_LIST: msgspec.json.Decoder[list[msgspec.Raw]] = msgspec.json.Decoder(list[msgspec.Raw])
 
 Images = Literal["refuse", "drop"]
 
@@ -103,49 +102,55 @@ class RagflowBody:
                 param="model",
             )
         asked = assistant(target.model or call.model)
-        members = _OBJECT.decode(call.body)
-        members["model"] = msgspec.Raw(PLACEHOLDER)
-        members["stream"] = msgspec.Raw(_TRUE if call.stream else _FALSE)
+        values = {"model": PLACEHOLDER, "stream": _TRUE if call.stream else _FALSE}
         if asked.is_agent and self.paths == "current":
-            members["agent_id"] = msgspec.Raw(msgspec.json.encode(asked.id))
-            members["openai-compatible"] = msgspec.Raw(_TRUE)
-        adapted = [*self._flatten(members), *_lift(members)]
-        return replace(call, body=msgspec.json.encode(members), adapted=(*call.adapted, *adapted))
+            values |= {"agent_id": msgspec.json.encode(asked.id), "openai-compatible": _TRUE}
+        walk = Walk(call.body)
+        listed = list(walk.members())
+        found = {member.name: member for member in listed}
+        edits, entries = self._flatten(walk, found.get("messages"))
+        lifted, extra = _lift(walk, found)
+        gone = [member for member in listed if member.name in lifted]
+        if lifted and "extra_body" not in found:
+            values["extra_body"] = b"{%b}" % extra
+        elif lifted:
+            at = found["extra_body"].value + 1
+            edits.append(Edit(at, at, (extra,)))
+        edits += [Edit(found[name].value, found[name].end, (text,)) for name, text in values.items() if name in found]
+        added = b",".join(b'"%b":%b' % (name.encode(), text) for name, text in values.items() if name not in found)
+        at = call.body.index(b"{") + 1
+        edits.append(Edit(at, at, (added, b"," if added and len(gone) < len(listed) else b"")))
+        entries += [f"extra_body={','.join(lifted)}"] if lifted else []
+        body = edited(call.body, [*edits, *removals(listed, gone)])
+        return replace(call, body=body, adapted=(*call.adapted, *entries))
 
-    def _flatten(self, members: dict[str, msgspec.Raw]) -> list[str]:
-        messages = members.get("messages")
-        if messages is None or not _begins(messages, b"["):
-            return []
-        listed = _LIST.decode(messages)
-        flat = [self._flat(message, f"messages[{index}].content") for index, message in enumerate(listed)]
-        if all(new is old for (new, _), old in zip(flat, listed, strict=True)):
-            return []
-        members["messages"] = msgspec.Raw(msgspec.json.encode([message for message, _ in flat]))
-        return ["content=text", *(["drop=images"] if any(dropped for _, dropped in flat) else [])]
+    def _flatten(self, walk: Walk, messages: Member | None) -> tuple[list[Edit], list[str]]:
+        """The edits that make texts of all contents, and the entries for them."""
+        if messages is None or not walk.text.startswith(b"[", messages.value):
+            return [], []
+        edits, dropped = list[Edit](), False
+        for index, (start, _) in enumerate(walk.elements(messages.value)):
+            members = walk.members(start) if walk.text.startswith(b"{", start) else ()
+            contents = [member for member in members if member.name == "content"]
+            if not contents or not walk.text.startswith((b"[", b"null"), contents[-1].value):
+                continue
+            content, text, has_others = contents[-1], b'""', False
+            if walk.text.startswith(b"[", content.value):
+                text, has_others = self._text_of(walk, content.value, f"messages[{index}].content")
+            edits.append(Edit(content.value, content.end, (text,)))
+            dropped = dropped or has_others
+        return edits, ["content=text", *(["drop=images"] if dropped else [])] if edits else []
 
-    def _flat(self, message: msgspec.Raw, where: str) -> tuple[msgspec.Raw, bool]:
-        """The message with a text for its content, and whether an image was left out of it."""
-        if not _begins(message, b"{"):
-            return message, False
-        members = _OBJECT.decode(message)
-        content = members.get("content")
-        if content is None or _begins(content, b'"'):
-            return message, False
-        if _begins(content, b"["):
-            text, dropped = self._text_of(msgspec.json.decode(content), where)
-        elif bytes(content) == b"null":
-            text, dropped = "", False
-        else:
-            return message, False
-        members["content"] = msgspec.Raw(msgspec.json.encode(text))
-        return msgspec.Raw(msgspec.json.encode(members)), dropped
-
-    def _text_of(self, parts: list[Any], where: str) -> tuple[str, bool]:
-        texts, dropped = list[str](), False
-        for index, part in enumerate(parts):
-            text = part if isinstance(part, str) else part.get("text") if isinstance(part, dict) else None
-            if isinstance(text, str):
-                texts.append(text)
+    def _text_of(self, walk: Walk, parts: int, where: str) -> tuple[bytes, bool]:
+        """The texts of the parts as one JSON text, and whether an image was left out. No text is decoded."""
+        texts, dropped = list[bytes](), False
+        for index, (start, end) in enumerate(walk.elements(parts)):
+            span: tuple[int, int] | None = (start, end)
+            if walk.text.startswith(b"{", start):
+                spans = [(member.value, member.end) for member in walk.members(start) if member.name == "text"]
+                span = spans[-1] if spans else None
+            if span is not None and walk.text.startswith(b'"', span[0]):
+                texts.append(walk.text[span[0] + 1 : span[1] - 1])
                 continue
             if self.images == "refuse":
                 raise InvalidImage(
@@ -154,24 +159,18 @@ class RagflowBody:
                     param=f"{where}[{index}]",
                 )
             dropped = True
-        return "\n".join(texts), dropped
+        return b'"%b"' % b"\\n".join(texts), dropped
 
 
-def _lift(members: dict[str, msgspec.Raw]) -> list[str]:
-    """Put LIFTED into `extra_body`; what stands there already wins."""
-    found = [name for name in LIFTED if name in members]
-    extra = members.get("extra_body")
-    if not found or (extra is not None and not _begins(extra, b"{")):
-        return []
-    inside = _OBJECT.decode(extra) if extra is not None else {}
-    for name in found:
-        inside.setdefault(name, members.pop(name))
-    members["extra_body"] = msgspec.Raw(msgspec.json.encode(inside))
-    return [f"extra_body={','.join(found)}"]
-
-
-def _begins(raw: msgspec.Raw, mark: bytes) -> bool:
-    return bytes(memoryview(raw)[:1]) == mark
+def _lift(walk: Walk, found: Mapping[str, Member]) -> tuple[list[str], bytes]:
+    """The names that go into `extra_body`, and what is to stand at its beginning: what stands there already wins."""
+    names, extra = [name for name in LIFTED if name in found], found.get("extra_body")
+    if not names or (extra is not None and not walk.text.startswith(b"{", extra.value)):
+        return [], b""
+    inside = [member.name for member in walk.members(extra.value)] if extra is not None else []
+    moved = [found[name] for name in names if name not in inside]
+    text = b",".join(walk.text[member.start : member.end] for member in moved)
+    return names, text + (b"," if text and inside else b"")
 
 
 @dataclass(frozen=True, slots=True)

@@ -125,7 +125,7 @@ def test_elements_of_a_list_go_and_come():
     elements, empty = under_way.top.array("l"), under_way.top.array("e")
     assert elements is not None
     assert empty is not None
-    elements.drop(0)
+    elements.drop((0,))
     elements.insert(b'"new"')
     assert (len(elements), elements.kind(0), elements.text(1)) == (3, '"', b'{"a":2}')
     (inner,) = elements.objects()
@@ -134,7 +134,7 @@ def test_elements_of_a_list_go_and_come():
     empty.insert(b"1")
     assert under_way.written() == b'{"l":[ "new",{"a":5} ,3 ],"e":[1]}'
     while len(elements) > 1:
-        elements.drop(1)
+        elements.drop((1,))
     assert under_way.written() == b'{"l":[ "new" ],"e":[1]}'
 
 

@@ -1,0 +1,117 @@
+"""Hostile bodies for what changes a request: rules, dialects, the questions of rerankers."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import time
+from collections.abc import Sequence
+from functools import partial
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from gatepass.adapt.built_in import BUILT_IN
+from gatepass.adapt.embeddings_request import SplitInputs, split
+from gatepass.adapt.messages import EmptyContent, MergedRoles, Replayed, SystemIntoUser, TextContent, ToolIds
+from gatepass.adapt.profile import PlainTools
+from gatepass.adapt.rerank import Asked, Shaped
+from gatepass.adapt.rule import Revision, Rule
+from gatepass.call import Call, Operation, Surface, Target
+from gatepass.errors import GatepassError
+from gatepass.surface import large_body
+from gatepass.surface.large_body import LARGE_BYTES, apart, reread, scanned
+from gatepass.trial import adapted_apart
+from gatepass.upstream.ragflow import RagflowBody
+from tests.attacks.conftest import Attack
+
+TARGET = Target("up", "other")
+OPERATIONS = {
+    "messages": Operation("chat", "POST", "/chat/completions", Surface.CHAT, ""),
+    "tools": Operation("chat", "POST", "/chat/completions", Surface.CHAT, ""),
+    "input": Operation("embeddings", "POST", "/embeddings", Surface.EMBEDDINGS, ""),
+    "documents": Operation("rerank", "POST", "/rerank", Surface.RERANK, ""),
+}
+CHANGES = (
+    *(TextContent(), EmptyContent(), Replayed(), SystemIntoUser(), MergedRoles(), ToolIds(), PlainTools()),
+    *(SplitInputs(2), Shaped("cohere")),
+)
+RULES: tuple[Sequence[Rule], ...] = ((Revision("rules", CHANGES), *BUILT_IN), (RagflowBody("drop"),))
+
+USER = '{"role":"user","content":"hi"}'
+UNITS = {
+    "messages": (
+        *(USER, "[]", '{"role":"system","content":"a"}', '{"role":"user","content":[{"type":"text","text":"a"}]}'),
+        *('{"role":"user","content":[[],[]]}', '{"role":"assistant","tool_calls":[{"id":"x"}],"refusal":null}'),
+        '{"role":"user","content":"' + "\\n\\u4e2d" * 2_000 + '"}',
+        '{"role":"user","images":["' + "iVBORw0KGgo" * 100 + '"]}',
+    ),
+    "tools": ('{"function":{}}', '{"function":{},"a":1}', '{"function":{}' + ',"a":1' * 30_000 + "}"),
+    "input": ('"a"', "1", '"' + "a\\n" * 100 + '"', "[1]"),
+    "documents": ('"a"', '{"text":"a"}', '{"text":"' + "\\n" * 1_000 + '"}'),
+}
+bodies = st.sampled_from(sorted(UNITS)).flatmap(
+    lambda name: st.tuples(st.just(name), st.sampled_from(UNITS[name]), st.integers(16_000, LARGE_BYTES * 9 // 8))
+)
+
+
+def body(name: str, unit: str, size_bytes: int) -> bytes:
+    units = ",".join([unit] * max(1, size_bytes // (len(unit) + 1)))
+    return b'{"model":"m","query":"q","%b":[%b]}' % (name.encode(), units.encode())
+
+
+async def changed(name: str, raw: bytes, rules: Sequence[Rule]) -> str:
+    """What the rules did, or the code of the error."""
+    try:
+        found = await scanned(raw) if len(raw) > LARGE_BYTES else raw
+        call = await adapted_apart(Call("id", OPERATIONS[name], "me", "m", found, ()), TARGET, rules)
+        if name == "input":
+            call = await reread(call)
+            await apart(call.body, partial(split, call))
+        if name == "documents":
+            await apart(found, partial(Asked.of, found))
+    except GatepassError as error:
+        return error.code
+    return ",".join(call.adapted)
+
+
+async def longest_pause_s(name: str, raw: bytes, rules: Sequence[Rule]) -> float:
+    """The most CPU time of the process, other threads included, between two turns of the loop."""
+    gc.collect()
+    gc.freeze()  # as `gatepass serve` does: what is here already is no matter of the body
+    longest_s, before_s = 0.0, time.process_time()
+    task = asyncio.create_task(changed(name, raw, rules))
+    while not task.done():
+        await asyncio.sleep(0)
+        now_s = time.process_time()
+        longest_s, before_s = max(longest_s, now_s - before_s), now_s
+    await task
+    gc.unfreeze()
+    return longest_s
+
+
+@pytest.mark.attack("rules: structure")
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(bodies, st.sampled_from(RULES))
+@example(("messages", USER, 2 << 20), RULES[0])
+@example(("messages", UNITS["messages"][6], 4 << 20), RULES[0])
+@example(("messages", UNITS["messages"][3], 2 << 20), RULES[1])
+@example(("tools", UNITS["tools"][2], 1 << 18), RULES[0])
+@example(("input", '"a"', 1 << 20), RULES[0])
+@example(("documents", UNITS["documents"][1], 2 << 20), RULES[0])
+def test_no_rule_occupies_the_loop(attack: Attack, case: tuple[str, str, int], rules: Sequence[Rule]) -> None:
+    attack.cases += 1
+    attack.loop_s = max(attack.loop_s, asyncio.run(longest_pause_s(case[0], body(*case), rules)))
+
+
+def test_rules_that_run_on_the_loop_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(large_body, "is_heavy", lambda _: False)
+    assert asyncio.run(longest_pause_s("messages", body("messages", USER, 250_000), RULES[0])) > 0.05
+
+
+async def test_neighbours_of_a_long_chat_are_merged_in_linear_time() -> None:
+    raw = body("messages", '{"role":"user","content":"' + "x" * 2_000 + '"}', 16 << 20)
+    began_s = time.process_time()
+    assert await changed("messages", raw, (Revision("rules", (MergedRoles(),)),)) == "roles=merged"
+    assert time.process_time() - began_s < 10
