@@ -38,8 +38,8 @@ TERMS = (
     Terms("sso", 240.0, 3600.0, plain_text=True, by_login=True),
     Terms("sso", 240.0, 3600.0, audience="https://llm.corp.example"),
 )
-_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
-"""Only JSON makes one character of two escapes."""
+_DIFFERENT = re.compile(r"\\u[dD][89a-fA-F]|\d{300}")
+"""Only JSON makes one character of two escapes, and a number of so many digits."""
 _LINE = re.compile(rb"[^\r\n]*(?:\r\n|\r|\n)")
 
 
@@ -183,8 +183,10 @@ def token_read_alike(body: bytes, random: Random) -> None:
     if b"html" in kind.lower():
         return
     with contextlib.suppress(ValueError, RecursionError):
-        anew = json.dumps(json.loads(reply.text), allow_nan=False).encode()
-        assert _is_same(found, _minted(Reply(reply.status, headers, anew), terms)), (found, anew)
+        document = json.loads(reply.text)
+        if isinstance(document, dict):  # a number by itself is a token as it is written
+            anew = json.dumps(document, allow_nan=False).encode()
+            assert _is_same(found, _minted(Reply(reply.status, headers, anew), terms)), (found, anew)
 
 
 def _is_same(one: Minted | str, other: Minted | str) -> bool:
@@ -208,7 +210,7 @@ def config_loaded(body: bytes, random: Random) -> None:
         _has_words(error)
     else:
         has_problems = as_json.problems or as_yaml.problems
-        assert has_problems or as_json.tree == as_yaml.tree or _SURROGATE.search(text)
+        assert has_problems or as_json.tree == as_yaml.tree or _DIFFERENT.search(text)
     if random.random() < 0.3:
         _loaded(None, dict(line.split("=", 1) for line in text.splitlines() if "=" in line))
     elif "${file:" not in text:

@@ -882,10 +882,11 @@ class Chaos:
             shown = ", ".join(f"{name.partition(' ')[2]} {count}" for name, count in sorted(found.items()))
             print(f"{side} ({sum(found.values())}): {shown}")
         print(f"/healthz: {self._health} answers, the slowest after {self._slowest_health_s:.2f} s")
-        print(f"tokens that arrived after their end, within {'the tolerance'}: {ledger.late}")
+        print(f"tokens that arrived after their end, those within the tolerance too: {ledger.late}")
         for title, floors in (("before", self._before), ("after quiet", self._after)):
             shown = "; ".join(f"{fds} descriptors, {memory} MiB" for _, fds, memory in floors)
             print(f"workers {title}: {shown}")
+        print(f"allowed after quiet: {SPARE_DESCRIPTORS} descriptors and {SPARE_MIB} MiB more than before")
         print(f"highest of a worker meanwhile: {self._peaks[0]} descriptors, {self._peaks[1]} MiB")
         print(f"log: {lines} lines")
         for what in violations[:20]:

@@ -9,9 +9,13 @@ import re
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
-from gatepass.config.document import DEEPEST, ConfigError, Document, Origin, Path, Problem
+from gatepass.config.document import DEEPEST, ConfigError, Document, Origin, Path, Problem, lookup
 
 LARGEST_BYTES = 1024 * 1024
+
+_HALF = re.compile("[\ud800-\udfff]")
+_HALF_ESCAPE = re.compile(r"\\(?:u|U0000)[dD][89a-fA-F]")
+"""JSON makes one character of two of them, YAML does not."""
 
 
 def read_document(name: str) -> Document:
@@ -28,7 +32,18 @@ def read_document(name: str) -> Document:
             raise _unusable(name, "expects a name that ends in .yaml, .yml or .json")
     if not isinstance(document.tree, dict):
         raise _unusable(name, "expects settings, as `name: value`")
+    if _HALF_ESCAPE.search(text):
+        _refuse_halves(document)
     return document
+
+
+def _refuse_halves(document: Document) -> None:
+    """Raise ConfigError for half of a surrogate pair: no error, log or header that quotes it could be written."""
+    for path, origin in document.origins.items():
+        for word in (*path[-1:], lookup(document.tree, path)):
+            if isinstance(word, str) and _HALF.search(word):
+                told = "holds half of a surrogate pair: write the character itself, not an escape of it"
+                raise document.fault(origin.line, told)
 
 
 def _text(name: str) -> str:

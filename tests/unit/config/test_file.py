@@ -31,6 +31,26 @@ def test_a_file_that_cannot_be_used_is_refused(tmp_path, name, data, told):
     assert str(caught.value) == f"{tmp_path / name}: {told}"
 
 
+@pytest.mark.parametrize("suffix", ["yaml", "json"])
+@pytest.mark.parametrize(
+    "data", ['{"a": 1,\n"\\ud83d": 2}', '{"a": 1,\n"b": {"c": ["\\udE00"]}}', '{"a": 1,\n"\\ud83d": {}}']
+)
+def test_half_of_a_surrogate_pair_is_refused_with_its_line(tmp_path, suffix, data):
+    """Found by the fuzzer of configurations: the error of another setting could not be encoded."""
+    path = tmp_path / f"f.{suffix}"
+    path.write_text(data)
+    with pytest.raises(ConfigError, match=r":2: holds half of a surrogate pair"):
+        read_document(str(path))
+
+
+def test_both_halves_are_one_character_in_json_alone(tmp_path):
+    for suffix in ("json", "yaml"):
+        (tmp_path / f"f.{suffix}").write_text('{"a": "\\ud83d\\ude00"}')
+    assert read_document(str(tmp_path / "f.json")).tree == {"a": "\U0001f600"}
+    with pytest.raises(ConfigError, match="surrogate"):
+        read_document(str(tmp_path / "f.yaml"))
+
+
 def test_a_file_that_is_not_there_or_no_file_is_told_apart(tmp_path):
     with pytest.raises(ConfigError, match="does not exist"):
         read_document(str(tmp_path / "none.yaml"))
