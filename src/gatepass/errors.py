@@ -25,6 +25,7 @@
     │   └── UnsupportedVersion      505 unsupported_version
     ├── GatewayError                hop "gatepass": this process
     │   ├── Overloaded              503 overloaded
+    │   ├── ConcurrencyLimited      429 concurrency_limited
     │   ├── Draining                503 draining
     │   ├── NotStarted              500 not_started
     │   └── InternalError           500 internal_error

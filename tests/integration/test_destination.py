@@ -209,9 +209,10 @@ async def test_the_fields_that_come_down_are_the_upstreams_without_its_own_affai
     found = {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
     kept = {"openai-processing-ms": "12", "x-ratelimit-remaining-tokens": "99", "x-request-id": "mine"}
     assert {name: found.get(name) for name in kept} == kept
-    own = {"date", "content-type", "server-timing", "connection"}
-    own |= {"cache-control", "x-accel-buffering", "transfer-encoding"} if streamed else {"content-length"}
+    own = {"date", "content-type", "server-timing", "connection", "cache-control"}
+    own |= {"x-accel-buffering", "transfer-encoding"} if streamed else {"content-length"}
     assert set(found) == own | set(kept)
+    assert found["cache-control"].startswith("no-store")
 
 
 # --- paths --------------------------------------------------------------------------------------------------------

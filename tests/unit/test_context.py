@@ -89,7 +89,7 @@ def test_every_field_has_the_value_that_its_name_says():
     context.status, context.error = 502, UpstreamClosed("broke off", upstream="mock")
     context.bytes_in, context.bytes_out, context.events = 10, 20, 7
     context.head_s, context.first_byte_s = 0.5, 1.00009
-    context.usage = Usage(prompt_tokens=0, total_tokens=5)
+    context.usage, context.empty_answer = Usage(prompt_tokens=0, total_tokens=5), True
     first, last = an_attempt(context), an_attempt(context, "deployed")
     first.requests, first.token_wait_s = 1, 0.05
     last.requests, last.token_wait_s = 1, 0.2
@@ -127,6 +127,7 @@ def test_every_field_has_the_value_that_its_name_says():
         "events": 7,
         "usage": {"prompt_tokens": 0, "total_tokens": 5},
         "upstream_request_id": "req-1",
+        "empty_answer": True,
     }
 
 
