@@ -21,7 +21,7 @@ from gatepass.heartbeat import HOLD_S, STREAM_HOLD_S, Heartbeat
 from gatepass.lessons import Pupil
 from gatepass.parts import embedded
 from gatepass.relay.sign import sign_of
-from gatepass.surface.large_body import apart, is_heavy, reread
+from gatepass.surface.large_body import LARGE_BYTES, apart, reread
 from gatepass.upload import Outgoing
 from gatepass.upstream.dialect import passed_on
 from gatepass.upstream.hints import of_model, sentence
@@ -72,8 +72,8 @@ async def try_at(context: RequestContext, call: Call, target: Target, heartbeat:
 
 async def adapted_apart(call: Call, target: Target, rules: Iterable[Rule]) -> Call:
     """As `adapt`, beside the loop where the body is large. A rule's new body is read in slices before the next rule."""
-    if not is_heavy(call.body):
-        return adapt(call, target, rules)
+    if len(call.body) <= LARGE_BYTES:
+        return await apart(call.body, partial(adapt, call, target, rules))
     for rule in rules:
         call = await reread(call)
         call = await apart(call.body, partial(rule.apply, call, target))
