@@ -119,6 +119,12 @@ def test_a_reader_that_accepts_any_host_is_found(monkeypatch: pytest.MonkeyPatch
         (b"POST /v1/embeddings HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: identity\r\n\r\n", 501),
         (b"GET /healthz HTTP/2.0\r\nHost: a\r\n\r\n", 505),
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
+        (b"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nContent-Length: 18446744073709551615\r\n\r\n", 415),
+        (
+            b"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            b"Content-Length: 18446744073709551615\r\n\r\n",
+            413,
+        ),
     ],
 )
 async def test_a_server_refuses_such_a_head_and_closes(raw: bytes, status: int) -> None:

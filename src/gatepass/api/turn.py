@@ -27,6 +27,9 @@ COALESCED_BYTES = 4096
 REST_BYTES = 64 * 1024
 """At most so much of a body is read behind an early response, to keep the connection. With more it closes."""
 
+MOST_DIGITS = 18
+"""Of a Content-Length. With as many it is above every limit; the HTTP parser lets 64 bits pass."""
+
 BODILESS = frozenset((204, 304))
 _STATUS_LINES = MappingProxyType(
     {status.value: b"HTTP/1.1 %d %b\r\n" % (status.value, status.phrase.encode()) for status in HTTPStatus}
@@ -332,12 +335,13 @@ def joined(pieces: list[bytes | bytearray]) -> bytes:
 
 
 def announced_bytes(headers: Headers) -> int:
+    """Return what Content-Length announces, 0 without one. Of a longer number only the first MOST_DIGITS count."""
     value = header(headers, b"content-length")
     if value is None:
         return 0
-    if not value.isdigit() or len(value) > 18:
+    if not value.isdigit():
         raise InvalidRequest("The content-length header is not a number.")
-    return int(value)
+    return int(value if len(value) <= MOST_DIGITS else value.lstrip(b"0")[:MOST_DIGITS] or b"0")
 
 
 def too_large(limit_bytes: int, setting: str = "limits.body_bytes") -> BodyTooLarge:
