@@ -20,7 +20,7 @@ from gatepass.adapt.allowance import OPT_IN, Allowance
 from gatepass.adapt.learned_rule import Lesson, Subject
 from gatepass.adapt.memory import Memory
 from gatepass.adapt.quoted import Quoted
-from gatepass.adapt.rejection import Heard
+from gatepass.adapt.rejection import TAUGHT_CODES, ZOD_CODE, Heard
 from gatepass.adapt.rejection_parser import steps, taught
 from gatepass.adapt.session import Learner
 from gatepass.call import Call
@@ -269,6 +269,33 @@ def test_a_client_that_is_quoted_is_refused_and_nothing_is_remembered() -> None:
     assert outcome.error is not None
     assert len(upstream.seen) == 1
     assert learner.memory.learned(0.0, 0.0) == []
+
+
+@pytest.mark.attack("learning: a value that is quoted")
+@pytest.mark.parametrize("code", [*sorted(TAUGHT_CODES), "Unsupported_Parameter", ZOD_CODE])
+@pytest.mark.parametrize("indent", [None, 2])
+@pytest.mark.parametrize("place", ["seed", "metadata"])
+def test_an_object_that_is_quoted_as_json_teaches_nothing(
+    attack: Attack, code: str, indent: int | None, place: str
+) -> None:
+    """Its strings are plain, so that none of them is a sentence."""
+    attack.cases += 1
+    error = {"message": "x", "code": code, "param": "seed", "keys": ["seed"], "path": []}
+    members = {**MEMBERS, place: {"error": error}}
+    told = json.dumps(members[place], indent=indent)
+    attack.check(not rules(members, openai(f"Invalid value: {told}")), (code, told))
+    attack.check(not rules(members, told), (code, told))
+
+
+@pytest.mark.attack("learning: a value that is quoted")
+@pytest.mark.parametrize("members", ['"seed":{0},"seed":1', '"metadata":{{"a":{0},"b":{{}},"a":1}}'])
+def test_each_value_of_a_repeated_member_is_a_value(attack: Attack, members: str) -> None:
+    """Some upstreams read, and quote, the first one."""
+    for text in ATTEMPTS:
+        attack.cases += 1
+        body = "{" + members.format(json.dumps(text)) + ',"messages":[]}'
+        values = Quoted.of(body.encode())
+        attack.check(values is not None and quoted.CUT in values.cut(text), (text, body))
 
 
 def test_a_structured_error_teaches_where_the_body_is_too_long_to_compare() -> None:

@@ -6,14 +6,13 @@ Otherwise a client that sends `{"seed": "Unsupported parameter: 'seed'"}` teache
 from __future__ import annotations
 
 import html
+import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, Self
 from urllib.parse import unquote
-
-import msgspec
 
 BODY_BYTES = 3 << 19
 """A longer body cannot be compared within the event loop's 50 ms: no error text teaches anything then."""
@@ -54,21 +53,24 @@ class Quoted:
     values: tuple[bytes, ...]
 
     @classmethod
-    def of(cls, body: bytes) -> Self | None:
-        """Return None for a body that cannot be compared: it is too long, or is not JSON."""
+    def of(cls, body: bytes, labels: Collection[str] = ()) -> Self | None:
+        """Return None for a body that cannot be compared: it is too long, or is not JSON.
+
+        `labels` are plain strings that count as values all the same.
+        """
         if len(body) > BODY_BYTES or body.count(b"{") + body.count(b"[") > 3 * MOST_PARTS:  # texts have some too
             return None
         values: list[bytes] = []
         escapes = MOST_ESCAPES
         try:
-            for text in dict.fromkeys(_strings(msgspec.json.decode(body))):
+            for text in dict.fromkeys(_strings(json.loads(body, object_pairs_hook=_members), labels)):
                 escapes -= sum(map(text.count, _BEGINS_ESCAPE))
                 if escapes < 0:
                     return None
                 value = _folded(text)
                 if len(value) >= EDGE_BYTES:
                     values.append(value)
-        except (msgspec.DecodeError, RecursionError, _TooMuch):
+        except (ValueError, RecursionError, _TooMuch):
             return None
         return cls(tuple(values))
 
@@ -142,15 +144,21 @@ class _Cover:
             self._steps += last - first
 
 
-def _strings(document: Any) -> Iterator[str]:
-    """Yield each string that could be a sentence, and short strings of one list as one."""
+def _members(pairs: list[tuple[str, Any]]) -> Any:
+    """The object with these members; a list where one name stands twice, because readers differ in which one they take."""
+    members = dict(pairs)
+    return members if len(members) == len(pairs) else [list(pair) for pair in pairs]
+
+
+def _strings(document: Any, labels: Collection[str]) -> Iterator[str]:
+    """Yield each string that could be a sentence or is one of `labels`, and short strings of one list as one."""
     pending = [document]
     for _ in range(MOST_PARTS):
         if not pending:
             return
         one = pending.pop()
         if isinstance(one, str):
-            if _PLAIN.match(one) is None:
+            if _PLAIN.match(one) is None or one.lower() in labels:
                 yield one
             continue
         if isinstance(one, dict):

@@ -93,7 +93,7 @@ class Heard:
         text = _with_quoted(complaint, str)
         if code in NEVER_CODES or kind in NEVER_CODES or _NEVER_TEXT.search(text) is not None:
             return None
-        quoted = Quoted.of(sent)
+        quoted = Quoted.of(sent, TAUGHT_CODES | {ZOD_CODE})
         inside = complaint.inside
         if quoted is None or len(inside) > MOST_INSIDE_CHARS:
             return None if inside else cls(surface, f"{code}: {complaint.param}", code, kind, complaint.param)
