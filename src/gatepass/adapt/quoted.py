@@ -145,7 +145,7 @@ class _Cover:
 
 
 def _members(pairs: list[tuple[str, Any]]) -> Any:
-    """The object with these members; a list where one name stands twice, because readers differ in which one they take."""
+    """The object with these members; a list where a name stands twice, because readers differ in which they take."""
     members = dict(pairs)
     return members if len(members) == len(pairs) else [list(pair) for pair in pairs]
 
