@@ -14,6 +14,8 @@ FREEING := MALLOC_MMAP_THRESHOLD_=1048576 MALLOC_TRIM_THRESHOLD_=1048576
 PYTEST := $(FREEING) $(BIN)/pytest --dist loadfile
 # pytest keeps the test modules compiled: to rewrite their assertions takes each process 7 seconds otherwise.
 unexport PYTHONDONTWRITEBYTECODE
+# Clients and servers that wait more than they compute, and measure no time: two of these files at once.
+E2E_BESIDE := $(addprefix tests/e2e/test_,$(addsuffix .py,quirks sdk_types clients valkey))
 UV     := $(shell command -v uv 2>/dev/null)
 
 .DEFAULT_GOAL := help
@@ -78,7 +80,8 @@ golden: setup ## Write tests/golden/*.txt again: what users see, which tests/gol
 e2e: setup ## Real servers, Node clients, the container image (E2E_CONTAINER=skip without root)
 	$(if $(filter skip,$(E2E_CONTAINER)),,tests/e2e/container/setup.sh --check)
 	tests/e2e/setup.sh
-	$(BIN)/pytest tests/e2e
+	$(BIN)/pytest -n 2 --dist loadfile $(E2E_BESIDE)
+	$(BIN)/pytest tests/e2e $(E2E_BESIDE:%=--ignore=%)
 
 e2e-system: ## Install the system packages of the container tests: Debian or Ubuntu, as root
 	tests/e2e/container/setup.sh
