@@ -254,10 +254,12 @@ class Client(Protocol):
         """The request is `caller`'s, and is served: its connection counts for that caller from now on."""
         ...
 
-    async def body(self, limit_bytes: int) -> bytes:
+    async def body(self, limit_bytes: int, claim: Callable[[int], None] | None = None) -> bytes:
         """Return the whole request body. It is not asked for (`100 Continue`) before this call.
 
-        Raises BodyTooLarge, InvalidRequest, ReceiveTimeout and ClientGone.
+        `claim` is called with the size of each piece when it arrives, and may raise Overloaded. Then the rest of the
+        body is dropped and the connection closes behind the response.
+        Raises BodyTooLarge, InvalidRequest, Overloaded, ReceiveTimeout and ClientGone.
         """
         ...
 

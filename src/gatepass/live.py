@@ -11,7 +11,7 @@ from gatepass.errors import ConcurrencyLimited, Draining, Overloaded
 from gatepass.runtime import Clock, Leash, Tasks, sleep
 
 KEPT_FROM_ONE = 0.1
-"""The part of `limits.connections` that one caller cannot take while there are several."""
+"""The part of `limits.connections`, and of `limits.held_bytes`, that one caller cannot take while there are several."""
 SEVERAL = 2
 
 LAST_WORDS_S = 2.0
@@ -32,6 +32,10 @@ class Reply(Protocol):
         ...
 
 
+def _limit_per_caller(limit: int, callers: int) -> int:
+    return limit if callers < SEVERAL else limit - math.ceil(limit * KEPT_FROM_ONE)
+
+
 class Concurrency:
     """How many requests each caller has under way, and whether it may have one more.
 
@@ -41,7 +45,7 @@ class Concurrency:
 
     def __init__(self, limit: int, callers: int) -> None:
         self._limit = limit
-        self._limit_per_caller = limit if callers < SEVERAL else limit - math.ceil(limit * KEPT_FROM_ONE)
+        self._limit_per_caller = _limit_per_caller(limit, callers)
         self._by_caller: dict[str, int] = {}
         self._total = 0
 
@@ -89,44 +93,63 @@ SMALL_BYTES = 64 * 1024
 
 
 class HeldBytes:
-    """What all requests hold in memory: their bodies, and the replies that are held whole.
+    """What all requests hold in memory: their bodies, as far as they have arrived, and the replies that are held whole.
 
-    A request is refused if its body does not fit, unless nothing is held. A reply is never refused: reading it waits
-    while more than `limit_bytes` are held. One reply at a time may be read beyond the limit, and no other before its
-    request has ended. So the bound is the limit, one reply, and for each request SMALL_BYTES and a piece.
+    A piece of a body that does not fit is refused. A reply is never refused: reading it waits until it fits. While
+    there are several callers, none fills the last tenth of `limit_bytes`. One request of each caller always fits, so a
+    caller that holds nothing large is served, and no request waits for ever. So the bound is the limit, one body and
+    one reply for each caller, and for each request SMALL_BYTES and a piece.
     """
 
-    def __init__(self, limit_bytes: int) -> None:
+    def __init__(self, limit_bytes: int, callers: int = 1) -> None:
         self.limit_bytes = limit_bytes
+        self.caller_limit_bytes = _limit_per_caller(limit_bytes, callers)
         self.total_bytes = 0
-        self.beyond: Holding | None = None
-        """That of the request whose reply may be read beyond the limit."""
+        self.by_caller: dict[str, int] = {}
+        self.firsts: dict[str, Holding] = {}
+        """That of each caller's request that always fits, until it ends."""
         self.waits: dict[asyncio.Future[None], None] = {}
 
+    def add(self, caller: str, size_bytes: int) -> None:
+        self.total_bytes += size_bytes
+        self.by_caller[caller] = self.by_caller.get(caller, 0) + size_bytes
+
+    def remove(self, caller: str, size_bytes: int) -> None:
+        self.total_bytes -= size_bytes
+        own_bytes = self.by_caller.get(caller, 0) - size_bytes
+        if own_bytes:
+            self.by_caller[caller] = own_bytes
+        else:
+            self.by_caller.pop(caller, None)
+
+    def fits(self, caller: str, size_bytes: int) -> bool:
+        own_bytes = self.by_caller.get(caller, 0)
+        return self.total_bytes + size_bytes <= self.limit_bytes and own_bytes + size_bytes <= self.caller_limit_bytes
+
     def wake(self) -> None:
-        """Some bytes are free, or `beyond` is: who waits looks again, the first one first."""
+        """Some bytes are free, or a caller has no first request: who waits looks again, the first one first."""
         for wait in self.waits:
             if not wait.done():
                 wait.set_result(None)
 
 
 class Holding:
-    """What one request holds."""
+    """What one request holds. It counts for `caller`, which is set before anything is counted."""
 
-    __slots__ = ("_all", "held_bytes")
+    __slots__ = ("_all", "caller", "held_bytes")
 
-    def __init__(self, held: HeldBytes) -> None:
+    def __init__(self, held: HeldBytes, caller: str = "") -> None:
         self._all = held
+        self.caller = caller
         self.held_bytes = 0
 
     def claim(self, size_bytes: int) -> None:
-        """Count `size_bytes` of the request's body. Raises Overloaded, and counts nothing then."""
-        held = self._all
-        is_small = self.held_bytes + size_bytes <= SMALL_BYTES
-        if not is_small and held.total_bytes > self.held_bytes and held.total_bytes + size_bytes > held.limit_bytes:
+        """Count a piece of the request's body that is here. Raises Overloaded, and counts nothing then."""
+        if not self._fits(size_bytes):
+            held = self._all
             raise Overloaded(
-                f"The requests under way hold {held.total_bytes} bytes, and this one does not fit (limits.held_bytes)."
-                " Send it again when one has ended.",
+                f"The requests under way hold {held.total_bytes} bytes, {held.by_caller.get(self.caller, 0)} of them"
+                " for this caller, and this one does not fit (limits.held_bytes). Send it again when one has ended.",
                 retry_after_s=1,
             )
         self.add(size_bytes)
@@ -134,21 +157,23 @@ class Holding:
     def add(self, size_bytes: int) -> None:
         """Count a piece of a reply that is here."""
         self.held_bytes += size_bytes
-        self._all.total_bytes += size_bytes
+        self._all.add(self.caller, size_bytes)
 
     @property
     def is_full(self) -> bool:
         """Whether a reply has to wait for `room` before more of it is read."""
+        return not self._fits(0)
+
+    def _fits(self, size_bytes: int) -> bool:
+        if self.held_bytes + size_bytes <= SMALL_BYTES:
+            return True
         held = self._all
-        return held.total_bytes > held.limit_bytes and self.held_bytes > SMALL_BYTES and held.beyond is not self
+        return held.firsts.setdefault(self.caller, self) is self or held.fits(self.caller, size_bytes)
 
     async def room(self) -> None:
         """Wait until more of a reply may be read."""
         held = self._all
         while self.is_full:
-            if held.beyond is None:
-                held.beyond = self
-                return
             wait = asyncio.get_running_loop().create_future()
             held.waits[wait] = None
             try:
@@ -158,11 +183,12 @@ class Holding:
 
     def release(self) -> None:
         """The request has ended."""
-        held, size_bytes = self._all, self.held_bytes
-        held.total_bytes -= size_bytes
-        self.held_bytes = 0
-        if held.beyond is self:
-            held.beyond = None
+        held = self._all
+        if self.held_bytes:
+            held.remove(self.caller, self.held_bytes)
+            self.held_bytes = 0
+        if held.firsts.get(self.caller) is self:
+            del held.firsts[self.caller]
         if held.waits:
             held.wake()
 
@@ -172,8 +198,8 @@ class Live:
 
     def __init__(self, limit: int, callers: int = 1, held_bytes: int = 512 * 1024 * 1024) -> None:
         self.tasks = Tasks()
+        self.held = HeldBytes(held_bytes, callers)
         self.draining = False
-        self.held = HeldBytes(held_bytes)
         """Whether this process stops: /readyz is red, and each answer closes its connection."""
         self.refusing = False
         """Whether requests on new connections are refused; it follows `draining`."""
@@ -265,7 +291,7 @@ class Place(Leash):
     def claim(self, caller: str, max_concurrent: int | None) -> None:
         """Count the request for `caller` until it ends. Raises ConcurrencyLimited and Overloaded."""
         self._concurrency.claim(caller, max_concurrent)
-        self._caller = caller
+        self._caller = self.holding.caller = caller
 
     @property
     def is_answered(self) -> bool:

@@ -92,13 +92,7 @@ async def _serve(context: RequestContext, catalog: Catalog, reply: Reply, place:
         context.form = form_of(context, reply.client, found.operation)
         body = b""
     else:
-        holding, limit_bytes = place.holding, gate.config.limits.body_bytes
-        length = header(inbound.headers, b"content-length") or b""
-        announced_bytes = min(int(length[:20]), limit_bytes) if length.isdigit() else 0
-        holding.claim(announced_bytes)
-        body = await reply.client.body(limit_bytes)
-        if len(body) > announced_bytes:  # in chunks
-            holding.claim(len(body) - announced_bytes)
+        body = await reply.client.body(gate.config.limits.body_bytes, place.holding.claim)
         context.bytes_in = len(body)
     unwatch = reply.client.watch(lambda: place.pull(ClientGone()))
     try:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import cast
 
 import pytest
-from hypothesis import example, given
+from hypothesis import Phase, settings
 from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from gatepass import live
-from gatepass.errors import Fault, Overloaded, TransportFault
+from gatepass.api.turn import Line, Turn
+from gatepass.call import Response
+from gatepass.errors import ClientGone, Fault, Overloaded, TransportFault
 from gatepass.live import SMALL_BYTES, HeldBytes, Holding
 from gatepass.transport.response_body import read_whole
-from tests.attacks import generated
 from tests.attacks.conftest import Attack
 from tests.integration.gateway import HELLO, gateway
 from tests.integration.scripted import Scripted, Send, reply
@@ -23,6 +26,8 @@ LIMIT_BYTES = 1000
 SMALLEST_BYTES = 50
 """SMALL_BYTES of these requests."""
 REPLY_BYTES = 600
+BODY_BYTES = 400
+CALLERS = 3
 PIECE_BYTES = 100
 MIB = 1 << 20
 
@@ -58,84 +63,159 @@ class Upstream:
 
 
 class Conversation:
-    """One request: its body, its reply, and a client that reads when the test says."""
+    """One request: its body comes in pieces, its reply too, and its client reads when the test says."""
 
-    def __init__(self, held: HeldBytes, body_bytes: int, pieces: int) -> None:
-        self.holding = Holding(held)
-        self.upstream = Upstream(pieces)
-        self.is_whole = False
+    def __init__(self, held: HeldBytes, caller: str, body_pieces: int, reply_pieces: int) -> None:
+        self.holding = Holding(held, caller)
+        self.turn = Turn(cast(Line, None), "POST", "/", b"/", "1.1", (), "")
+        self.body_pieces = body_pieces
+        self.upstream = Upstream(reply_pieces)
+        self.refused_beside: Holding | None = None
         self._is_read = asyncio.Event()
-        self.refused = False
-        self.task = asyncio.create_task(self._run(body_bytes))
+        self._held = held
+        self.task = asyncio.create_task(self._run())
 
-    async def _run(self, body_bytes: int) -> None:
+    async def _run(self) -> None:
         try:
-            self.holding.claim(body_bytes)
-            await read_whole(self.upstream, REPLY_BYTES, held=self.holding)  # type: ignore[arg-type]
-            self.is_whole = True
+            await self.turn.body(BODY_BYTES, self.holding.claim)
+            await read_whole(cast(Response, self.upstream), REPLY_BYTES, held=self.holding)
             await self._is_read.wait()
         except Overloaded:
-            self.refused = True
+            self.refused_beside = self._held.firsts.get(self.holding.caller)
         finally:
             self.holding.release()
+
+    def arrive(self) -> None:
+        """A piece of the body, whether somebody still takes it or not."""
+        if self.body_pieces:
+            self.body_pieces -= 1
+            self.turn.feed(b"x" * PIECE_BYTES)
+        if not self.body_pieces:
+            self.turn.complete()
+
+    def leave(self) -> None:
+        self.turn.depart()
+        self.task.cancel()
 
     def read(self) -> None:
         self._is_read.set()
 
 
-Step = tuple[str, int]
-steps = st.lists(st.tuples(st.sampled_from(["send", "send", "send", "read", "cancel", "begin"]), st.integers(0, 30)))
+class HeldBytesMachine(RuleBasedStateMachine):
+    """Requests of several callers, in any order, cancelled at any step."""
 
+    attack: Attack | None = None
 
-async def played(script: list[Step]) -> tuple[int, HeldBytes, list[Conversation]]:
-    """Play `script`, then let all that is left end: how much was held beyond the limit, at most."""
-    held, talks, beyond_bytes = HeldBytes(LIMIT_BYTES), list[Conversation](), 0
-    for step, which in script:
-        if step == "begin" or not talks:
-            talks.append(Conversation(held, 10 * which, 1 + which % (REPLY_BYTES // PIECE_BYTES)))
-        else:
-            talk = talks[which % len(talks)]
-            if step == "send":
-                talk.upstream.send()
-            elif step == "read":
-                talk.read()
-            else:
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop = asyncio.new_event_loop()
+        self.held = HeldBytes(LIMIT_BYTES, CALLERS)
+        self.talks = list[Conversation]()
+
+    def settle(self, turns: int) -> None:
+        async def idle() -> None:
+            for _ in range(turns):
+                await asyncio.sleep(0)
+
+        self.loop.run_until_complete(idle())
+
+    def check(self, holds: bool, case: object) -> None:
+        if self.attack is not None:
+            self.attack.check(holds, case)
+        assert holds, case
+
+    @rule(
+        caller=st.integers(0, CALLERS - 1),
+        body=st.integers(0, BODY_BYTES // PIECE_BYTES),
+        reply=st.integers(1, REPLY_BYTES // PIECE_BYTES),
+        turns=st.integers(0, 3),
+    )
+    def begin(self, caller: int, body: int, reply: int, turns: int) -> None:
+        async def made() -> Conversation:
+            return Conversation(self.held, f"caller {caller}", body, reply)
+
+        self.talks.append(self.loop.run_until_complete(made()))
+        self.settle(turns)
+
+    @rule(step=st.sampled_from(["arrive", "send", "read", "leave"]), which=st.integers(0, 30), turns=st.integers(0, 3))
+    def go_on(self, step: str, which: int, turns: int) -> None:
+        for talk in self.talks[which % len(self.talks) :][:1] if self.talks else ():
+            (talk.upstream.send if step == "send" else getattr(talk, step))()
+        self.settle(turns)
+
+    @rule(step=st.sampled_from(["arrive", "send"]), times=st.integers(1, 8))
+    def flood(self, step: str, times: int) -> None:
+        for _ in range(times):
+            for talk in self.talks:
+                talk.upstream.send() if step == "send" else talk.arrive()
+            self.settle(3)
+
+    @invariant()
+    def is_bounded(self) -> None:
+        held = self.held
+        holdings = [talk.holding for talk in self.talks]
+        self.check(held.total_bytes == sum(one.held_bytes for one in holdings), "the sum")
+        for caller in range(CALLERS):
+            name = f"caller {caller}"
+            others = [one for one in holdings if one.caller == name and held.firsts.get(name) is not one]
+            own_bytes = sum(one.held_bytes for one in others)
+            allowed_bytes = held.caller_limit_bytes + len(others) * (SMALLEST_BYTES + PIECE_BYTES)
+            self.check(own_bytes <= allowed_bytes, (name, own_bytes, allowed_bytes))
+        beyond_bytes = CALLERS * (BODY_BYTES + REPLY_BYTES) + len(self.talks) * (SMALLEST_BYTES + PIECE_BYTES)
+        self.check(held.total_bytes <= LIMIT_BYTES + beyond_bytes, held.total_bytes)
+        for talk in self.talks:
+            self.check(talk.task.done() is False or talk.holding.held_bytes == 0, "an ended request holds bytes")
+
+    def teardown(self) -> None:
+        try:
+            for _ in range(60 * len(self.talks)):
+                for talk in self.talks:
+                    talk.arrive()
+                    talk.upstream.send()
+                    talk.read()
+                self.settle(1)
+                if all(talk.task.done() for talk in self.talks):
+                    break
+            self.check(all(talk.task.done() for talk in self.talks), "a request waits for ever")
+            self.is_bounded()
+            left = (self.held.total_bytes, self.held.by_caller, self.held.firsts, self.held.waits)
+            self.check(left == (0, {}, {}, {}), left)
+            for talk in self.talks:
+                error = None if talk.task.cancelled() else talk.task.exception()
+                self.check(error is None or isinstance(error, ClientGone), error)
+        finally:
+            for talk in self.talks:
                 talk.task.cancel()
-        for _ in range(4):
-            await asyncio.sleep(0)
-        beyond_bytes = max(beyond_bytes, held.total_bytes - LIMIT_BYTES - PIECE_BYTES * len(held.waits))
-    for _ in range(40 * len(talks) + 1):
-        for talk in talks:
-            talk.upstream.send()
-            talk.read()
-        await asyncio.sleep(0)
-    await asyncio.wait_for(asyncio.gather(*(talk.task for talk in talks), return_exceptions=True), 5)
-    return beyond_bytes, held, talks
+            self.settle(2)
+            self.loop.close()
+        if self.attack is not None:
+            self.attack.cases += 1
 
 
-FLOOD: list[Step] = [("begin", 5)] * 10 + [("send", which) for _ in range(6) for which in range(10)]
+def run_machine(attack: Attack | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "SMALL_BYTES", SMALLEST_BYTES)
+    monkeypatch.setattr(HeldBytesMachine, "attack", attack)
+    phases = [Phase.generate] if attack is None else [*Phase]  # what is planted is not shrunk
+    wanted = settings(deadline=None, stateful_step_count=40, phases=phases, report_multiple_bugs=False)
+    run_state_machine_as_test(HeldBytesMachine, settings=wanted)
 
 
 @pytest.mark.attack("held bytes: any order")
-@generated
-@given(steps)
-@example(FLOOD)
-@example([*FLOOD, ("cancel", 0), ("cancel", 3), ("send", 1), ("read", 0)])
-@example([("begin", 29)] * 9)
-def test_what_is_held_is_bounded_and_everybody_is_served(attack: Attack, script: list[Step]) -> None:
-    attack.cases += 1
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(live, "SMALL_BYTES", SMALLEST_BYTES)
-        beyond_bytes, held, talks = asyncio.run(played(script))
-    attack.check(beyond_bytes <= REPLY_BYTES + PIECE_BYTES + SMALLEST_BYTES * len(talks), (beyond_bytes, script))
-    attack.check((held.total_bytes, held.beyond, len(held.waits)) == (0, None, 0), script)
-    served = all(talk.is_whole or talk.refused or talk.task.cancelled() for talk in talks)
-    attack.check(served, script)
+def test_what_is_held_is_bounded_and_everybody_is_served(attack: Attack, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_machine(attack, monkeypatch)
 
 
-def test_a_reply_that_never_waits_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Holding, "is_full", False)
-    assert asyncio.run(played(FLOOD))[0] > REPLY_BYTES + PIECE_BYTES + SMALLEST_BYTES * 10
+def never(*_: object) -> bool:
+    return True
+
+
+@pytest.mark.parametrize("weakened", ["_fits", "release"])
+def test_a_count_that_stops_nobody_or_is_not_given_back_is_found(
+    weakened: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Holding, weakened, never)
+    with pytest.raises(AssertionError):
+        run_machine(None, monkeypatch)
 
 
 async def test_a_reply_waits_for_room_and_a_body_that_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,20 +223,32 @@ async def test_a_reply_waits_for_room_and_a_body_that_does_not_fit_is_refused(mo
     held = HeldBytes(100)
     first, second, third = Holding(held), Holding(held), Holding(held)
     first.claim(150)
-    second.held_bytes = third.held_bytes = 1
-    held.total_bytes += 2
     with pytest.raises(Overloaded, match=r"limits\.held_bytes"):
         second.claim(1)
-    await second.room()
-    assert held.beyond is second
+    third.add(1)
     waiting = asyncio.create_task(third.room())
     await asyncio.sleep(0)
     assert (third.is_full, waiting.done()) == (True, False)
     first.release()
     await waiting
+    second.claim(1)
     second.release()
     third.release()
-    assert (held.total_bytes, third.is_full) == (0, False)
+    assert (held.total_bytes, held.firsts, third.is_full) == (0, {}, False)
+
+
+def test_a_caller_that_fills_its_share_leaves_the_last_tenth_to_others() -> None:
+    held = HeldBytes(10 * MIB, 2)
+    first, hog, other, another = (Holding(held, caller) for caller in ("hog", "hog", "other", "other"))
+    first.claim(MIB)
+    hog.claim(8 * MIB)
+    with pytest.raises(Overloaded, match=f"{9 * MIB} of them for this caller"):
+        hog.claim(1)
+    other.claim(MIB // 2)
+    another.claim(MIB // 2)
+    with pytest.raises(Overloaded):
+        another.claim(1)
+    other.claim(MIB)  # its caller has no other that is beyond
 
 
 def test_a_small_request_is_served_however_much_is_held() -> None:
@@ -167,6 +259,68 @@ def test_a_small_request_is_served_however_much_is_held() -> None:
     assert not small.is_full
     with pytest.raises(Overloaded):
         small.claim(1)
+
+
+ANNOUNCED = b"POST /v1/moderations HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
+
+
+@pytest.mark.attack("held bytes: announced")
+async def test_silent_requests_that_announce_bodies_take_nothing_from_others(attack: Attack) -> None:
+    large = {**HELLO, "input": "y" * (MIB // 2)}
+    async with (
+        Scripted([Send(reply({"ok": True}))]) as upstream,
+        gateway(upstream=upstream.url, limits={"held_bytes": 2 * MIB, "body_bytes": MIB}) as served,
+    ):
+        writers = []
+        for _ in range(16):
+            _, writer = await asyncio.open_connection("127.0.0.1", served.port)
+            writer.write(ANNOUNCED + b"content-length: %d\r\n\r\n{" % MIB)
+            writers.append(writer)
+        async with asyncio.timeout(20):
+            while served.gate.live.busy < 16:
+                await asyncio.sleep(0.01)
+        attack.cases += 16
+        attack.peak_bytes, attack.allowed_bytes = served.gate.live.held.total_bytes, 16
+        answer = await served.ask(large, "/v1/moderations").answer()
+        attack.check(answer.status == 200, answer.body[:200])
+        for writer in writers:
+            writer.close()
+        async with asyncio.timeout(20):
+            while served.gate.live.held.total_bytes:
+                await asyncio.sleep(0.01)
+
+
+@pytest.mark.attack("held bytes: arriving")
+@pytest.mark.parametrize("framing", ["content-length", "chunked"])
+async def test_a_body_that_does_not_fit_as_it_arrives_is_refused_and_its_connection_closes(
+    attack: Attack, framing: str
+) -> None:
+    piece = b"x" * 65536
+    headers, begin = b"content-length: %d\r\n\r\n" % MIB, piece * 10
+    if framing == "chunked":
+        headers, begin = b"transfer-encoding: chunked\r\n\r\n", b"10000\r\n%b\r\n" % piece * 10
+    async with (
+        Scripted([Send(reply({"ok": True}))]) as upstream,
+        gateway(upstream=upstream.url, limits={"held_bytes": MIB, "body_bytes": MIB}) as served,
+    ):
+        readers = []
+        for _ in range(2):
+            reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+            writer.write(ANNOUNCED + headers + begin)
+            readers.append((reader, writer))
+        async with asyncio.timeout(20):
+            done, others = await asyncio.wait(
+                [asyncio.create_task(reader.read()) for reader, _ in readers], return_when="FIRST_COMPLETED"
+            )
+        answer = done.pop().result()
+        attack.cases += 1
+        attack.peak_bytes, attack.allowed_bytes = served.gate.live.held.total_bytes, MIB
+        attack.check(answer.startswith(b"HTTP/1.1 503"), answer)
+        attack.check(b"\r\nretry-after: 1\r\n" in answer and b"\r\nconnection: close\r\n" in answer, answer)
+        attack.check(len(others) == 1 and not upstream.received, len(others))
+        for _, writer in readers:
+            writer.close()
+        await asyncio.gather(*others, return_exceptions=True)
 
 
 async def test_a_reply_above_its_limit_is_an_error_however_much_is_held() -> None:

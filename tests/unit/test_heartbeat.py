@@ -31,7 +31,7 @@ class Client:
         self.status: int | None = None
         self.data = b""
 
-    async def body(self, limit_bytes: int) -> bytes:
+    async def body(self, limit_bytes: int, claim: Callable[[int], None] | None = None) -> bytes:
         raise NotImplementedError
 
     async def piece(self, limit_bytes: int) -> bytes:

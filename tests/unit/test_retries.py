@@ -198,7 +198,7 @@ class Client:
         self.headers: dict[bytes, bytes] = {}
         self.data = b""
 
-    async def body(self, limit_bytes: int) -> bytes:
+    async def body(self, limit_bytes: int, claim: Callable[[int], None] | None = None) -> bytes:
         return self._body
 
     async def piece(self, limit_bytes: int) -> bytes:

@@ -16,7 +16,7 @@ from starlette.types import Message, Receive, Scope, Send
 from gatepass.api.refusal import slow_body, slow_upload
 from gatepass.api.turn import AHEAD_BYTES, BODILESS, Fields, add_piece, announced_bytes, joined, too_large
 from gatepass.call import Headers
-from gatepass.errors import ClientGone
+from gatepass.errors import ClientGone, Overloaded
 from gatepass.gate import Gate
 from gatepass.runtime import timeout
 
@@ -74,6 +74,9 @@ class AsgiClient:
         self._pieces: list[bytes | bytearray] = []
         self._size_bytes = self._taken_bytes = 0
         self._ahead_bytes = 0
+        self._claim: Callable[[int], None] | None = None
+        self._refusal: Overloaded | None = None
+        """Why no more of the body is held."""
         self._waited_s = 0.0
         self._is_whole = False
         self._arrived = asyncio.Event()
@@ -122,13 +125,19 @@ class AsgiClient:
     def authenticated(self, caller: str) -> None:
         """The server counts connections, not gatepass."""
 
-    async def body(self, limit_bytes: int) -> bytes:
+    async def body(self, limit_bytes: int, claim: Callable[[int], None] | None = None) -> bytes:
         if announced_bytes(self.headers) > limit_bytes:
             raise too_large(limit_bytes)
+        self._claim = claim
         self._read(limit_bytes)
         bound_s = self._limits.receive_s
-        arrival = self._until(lambda: self._is_whole or self._size_bytes > limit_bytes)
-        await timeout(self._clock, bound_s, arrival, slow_body(bound_s))
+        arrival = self._until(lambda: self._is_whole or self._refusal is not None or self._size_bytes > limit_bytes)
+        try:
+            await timeout(self._clock, bound_s, arrival, slow_body(bound_s))
+        finally:
+            self._claim = None
+        if self._refusal is not None:
+            raise self._refusal
         if self._size_bytes > limit_bytes:
             raise too_large(limit_bytes)
         if not self._is_whole:
@@ -155,7 +164,7 @@ class AsgiClient:
         self.has_begun = True
         self._is_bodiless = self._method == "HEAD" or status in BODILESS
         fields = [*headers] if length_bytes is None else [(b"content-length", b"%d" % length_bytes), *headers]
-        if self._live.draining and self._can_close:
+        if (self._live.draining or self._refusal is not None) and self._can_close:
             fields.append((b"connection", b"close"))
         self._head = {"type": "http.response.start", "status": status, "headers": fields}
         self._pieces.clear()
@@ -199,10 +208,10 @@ class AsgiClient:
         """
         try:
             while (message := await self._receive())["type"] == "http.request":
-                if self.has_begun:
+                if self.has_begun or self._refusal is not None:
                     continue
                 piece = bytes(message.get("body", b""))
-                if piece:
+                if piece and self._has_room(len(piece)):
                     add_piece(self._pieces, piece)
                     self._size_bytes += len(piece)
                 self._is_whole = self._is_whole or not message.get("more_body", False)
@@ -212,6 +221,17 @@ class AsgiClient:
         finally:
             if not self._is_ending:
                 self._depart()
+
+    def _has_room(self, size_bytes: int) -> bool:
+        """Whether a piece of so many bytes may be held. If not, `body` raises, and nothing more is held."""
+        try:
+            if self._claim is not None:
+                self._claim(size_bytes)
+        except Overloaded as error:
+            self._refusal = error
+            self._pieces.clear()
+            return False
+        return True
 
     def _is_full(self) -> bool:
         """Whether the client must wait until a piece is taken."""

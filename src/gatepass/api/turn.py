@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Protocol
 
 from gatepass.call import Headers, header
-from gatepass.errors import BodyTooLarge, ClientGone, GatepassError, InvalidRequest
+from gatepass.errors import BodyTooLarge, ClientGone, GatepassError, InvalidRequest, Overloaded
 from gatepass.transport.head import has_line_break
 
 Fields = Iterable[tuple[bytes, bytes]]
@@ -101,7 +101,7 @@ class Turn:
         *("method", "path", "target", "version", "headers", "peer", "persists", "is_whole", "has_begun", "has_ended"),
         *("_line", "_pieces", "_size_bytes", "_limit_bytes", "_waiter", "_fault", "_head", "_left"),
         *("_is_asked_for", "_is_chunked", "_is_bodiless", "is_gone", "task", "is_passed_on", "_taken_bytes"),
-        *("_waited_s", "_waits_since_s"),
+        *("_waited_s", "_waits_since_s", "_claim", "_is_dropping"),
     )
 
     def __init__(
@@ -120,11 +120,12 @@ class Turn:
         self._size_bytes = self._limit_bytes = 0
         self._waiter: asyncio.Future[None] | None = None
         self._fault: GatepassError | ClientGone | None = None
+        self._claim: Callable[[int], None] | None = None
         self._head = b""
         self._left: Callable[[], None] | None = None
         self.task: asyncio.Task[None] | None = None
         self._is_asked_for = True
-        self.is_gone = self._is_chunked = self._is_bodiless = self.is_passed_on = False
+        self.is_gone = self._is_chunked = self._is_bodiless = self.is_passed_on = self._is_dropping = False
         self._taken_bytes = 0
         self._waited_s, self._waits_since_s = 0.0, math.inf
 
@@ -136,7 +137,9 @@ class Turn:
 
     def feed(self, piece: bytes) -> None:
         self._size_bytes += len(piece)
-        if self.has_ended:
+        if self.has_ended or self._is_dropping:
+            return
+        if self._claim is not None and not self._has_room(len(piece)):
             return
         if self._pieces:
             add_piece(self._pieces, piece)
@@ -147,6 +150,23 @@ class Turn:
                 self._wake()
             if self.is_passed_on and self._size_bytes - self._taken_bytes > AHEAD_BYTES:
                 self._line.hold()
+
+    def _has_room(self, size_bytes: int) -> bool:
+        """Whether a piece of so many bytes may be held. If not, `body` raises, and nothing more is held."""
+        try:
+            if self._claim is not None:
+                self._claim(size_bytes)
+        except Overloaded as error:
+            self._fault = error
+            self._drop()
+            self._wake()
+        return not self._is_dropping
+
+    def _drop(self) -> None:
+        """Nobody takes the body, or any more of it: hold none of it."""
+        self._is_dropping = True
+        self._claim = None
+        self._pieces.clear()
 
     def complete(self) -> None:
         self.is_whole = True
@@ -182,22 +202,30 @@ class Turn:
         if not self.is_gone:
             self._line.authenticated(caller)
 
-    async def body(self, limit_bytes: int) -> bytes:
+    async def body(self, limit_bytes: int, claim: Callable[[int], None] | None = None) -> bytes:
         if announced_bytes(self.headers) > limit_bytes:
             raise too_large(limit_bytes)
         if not self._is_asked_for:
             self._is_asked_for = True
             self._line.go_on()
-        self._limit_bytes = limit_bytes
-        while not self.is_whole and self._fault is None and self._size_bytes <= limit_bytes:
-            self._waiter = asyncio.get_running_loop().create_future()
-            await self._waiter
-        if self._size_bytes > limit_bytes:
-            raise too_large(limit_bytes)
-        if not self.is_whole and self._fault is not None:
-            raise self._fault
-        pieces, self._pieces = self._pieces, []
-        return joined(pieces)
+        self._limit_bytes, self._claim = limit_bytes, claim
+        if self._size_bytes:
+            self._has_room(self._size_bytes)
+        try:
+            while not self.is_whole and self._fault is None and self._size_bytes <= limit_bytes:
+                self._waiter = asyncio.get_running_loop().create_future()
+                await self._waiter
+            if isinstance(self._fault, Overloaded):
+                self.persists = False
+                raise self._fault
+            if self._size_bytes > limit_bytes:
+                raise too_large(limit_bytes)
+            if not self.is_whole and self._fault is not None:
+                raise self._fault
+            pieces, self._pieces = self._pieces, []
+            return joined(pieces)
+        finally:
+            self._drop()
 
     async def piece(self, limit_bytes: int) -> bytes:
         if not self.is_passed_on:

@@ -11,7 +11,7 @@ import pytest
 from gatepass.api.asgi import RUN_BYTES, AsgiClient, ReplyBrokenOff, path_in
 from gatepass.api.turn import AHEAD_BYTES
 from gatepass.config.model import Config
-from gatepass.errors import BodyTooLarge, ClientGone, ReceiveTimeout
+from gatepass.errors import BodyTooLarge, ClientGone, Overloaded, ReceiveTimeout
 from gatepass.gate import build_gate
 from tests.unit.clock import DrivenClock
 from tests.unit.transport.loop import rest
@@ -155,6 +155,24 @@ async def test_a_body_beyond_its_limit_is_refused_and_no_more_of_it_is_read():
 
     await server.serve(work)
     assert server.asked == 2
+
+
+async def test_a_body_that_may_not_be_held_is_refused_when_a_piece_arrives_and_the_connection_closes():
+    server, claimed = Server(*body_of(b"12", b"345", b"6", b"7")), list[int]()
+
+    def claim(size_bytes: int) -> None:
+        if size_bytes == 3:
+            raise Overloaded("full")
+        claimed.append(size_bytes)
+
+    async def work(client: AsgiClient) -> None:
+        with pytest.raises(Overloaded):
+            await client.body(LIMIT_BYTES, claim)
+        client.start(503, [])
+        await client.write(b"", last=True)
+
+    await server.serve(work)
+    assert (claimed, server.sent[0]["headers"]) == ([2], [(b"connection", b"close")])
 
 
 async def test_a_body_that_announces_too_much_is_not_read():
