@@ -410,7 +410,8 @@ class Gatepass:
             for name in ("chat", "embed")
         }
         upstreams["once"] = {**upstreams["chat"], "base_url": f"{upstream}/once/v1", "repeat_stale": False}
-        upstreams["dead"] = {"base_url": f"http://127.0.0.1:{self._closed.getsockname()[1]}/v1"}
+        dead = f"http://127.0.0.1:{self._closed.getsockname()[1]}/v1"
+        upstreams["dead"] = {"base_url": dead, "timeouts": CONFIG_TIMEOUTS}  # `total_s` of the first target bounds all
         configuration = {
             "server": {"host": "127.0.0.1", "port": self.port, "drain_timeout_s": 3},
             "limits": {"receive_s": 4, "reply_bytes": 1 << 21, "event_bytes": 1 << 20, "body_bytes": 1 << 20},
