@@ -95,6 +95,7 @@ SMALL_BYTES = 64 * 1024
 class HeldBytes:
     """What all requests hold in memory: their bodies, as far as they have arrived, and the replies that are held whole.
 
+    A request that holds no more than SMALL_BYTES is not counted.
     A piece of a body that does not fit is refused. A reply is never refused: reading it waits until it fits. While
     there are several callers, none fills the last tenth of `limit_bytes`. One request of each caller always fits, so a
     caller that holds nothing large is served, and no request waits for ever. So the bound is the limit, one body and
@@ -145,6 +146,10 @@ class Holding:
 
     def claim(self, size_bytes: int) -> None:
         """Count a piece of the request's body that is here. Raises Overloaded, and counts nothing then."""
+        held_bytes = self.held_bytes + size_bytes
+        if held_bytes <= SMALL_BYTES:
+            self.held_bytes = held_bytes
+            return
         if not self._fits(size_bytes):
             held = self._all
             raise Overloaded(
@@ -156,19 +161,27 @@ class Holding:
 
     def add(self, size_bytes: int) -> None:
         """Count a piece of a reply that is here."""
-        self.held_bytes += size_bytes
-        self._all.add(self.caller, size_bytes)
+        held_bytes = self.held_bytes + size_bytes
+        if held_bytes > SMALL_BYTES:
+            self._all.add(self.caller, self._uncounted_bytes(size_bytes))
+        self.held_bytes = held_bytes
 
     @property
     def is_full(self) -> bool:
         """Whether a reply has to wait for `room` before more of it is read."""
-        return not self._fits(0)
+        return self.held_bytes > SMALL_BYTES and not self._fits(0)
 
     def _fits(self, size_bytes: int) -> bool:
         if self.held_bytes + size_bytes <= SMALL_BYTES:
             return True
         held = self._all
-        return held.firsts.setdefault(self.caller, self) is self or held.fits(self.caller, size_bytes)
+        if held.firsts.setdefault(self.caller, self) is self:
+            return True
+        return held.fits(self.caller, self._uncounted_bytes(size_bytes))
+
+    def _uncounted_bytes(self, size_bytes: int) -> int:
+        """What `size_bytes` more are to be counted as: a request that is no longer small counts whole."""
+        return size_bytes if self.held_bytes > SMALL_BYTES else self.held_bytes + size_bytes
 
     async def room(self) -> None:
         """Wait until more of a reply may be read."""
@@ -183,10 +196,11 @@ class Holding:
 
     def release(self) -> None:
         """The request has ended."""
+        held_bytes, self.held_bytes = self.held_bytes, 0
+        if held_bytes <= SMALL_BYTES:
+            return
         held = self._all
-        if self.held_bytes:
-            held.remove(self.caller, self.held_bytes)
-            self.held_bytes = 0
+        held.remove(self.caller, held_bytes)
         if held.firsts.get(self.caller) is self:
             del held.firsts[self.caller]
         if held.waits:

@@ -56,7 +56,10 @@ class Reply:
         context.first_byte_s = context.head_s
         context.bytes_out += len(body)
         self.ended = True
-        await self._send(body, last=True)
+        if len(body) > SLICE_BYTES:
+            body = await self._send_slices(body)
+        await self.client.write(body, last=True)
+        self.is_out = True
 
     def begin_stream(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
         """Write the head of a stream, unless comments of our own have brought it out already."""
@@ -122,16 +125,19 @@ class Reply:
 
     async def _write(self, data: bytes, *, last: bool) -> None:
         self._context.bytes_out += len(data)
-        await self._send(data, last=last)
+        if len(data) > SLICE_BYTES:
+            data = await self._send_slices(data)
+        await self.client.write(data, last=last)
+        self.is_out = last
 
-    async def _send(self, data: bytes, *, last: bool) -> None:
-        """Write `data`, a large one in slices: so a slow client leaves it here, where it counts as held."""
+    async def _send_slices(self, data: bytes) -> bytes:
+        """Write `data` except its last slice, and return that: so a slow client leaves it here, where it counts as
+        held."""
         at = 0
         while len(data) - at > SLICE_BYTES:
             await self.client.write(data[at : at + SLICE_BYTES])
             at += SLICE_BYTES
-        await self.client.write(data[at:] if at else data, last=last)
-        self.is_out = last
+        return data[at:]
 
     def _mark_first_byte(self) -> None:
         context = self._context

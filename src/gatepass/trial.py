@@ -21,7 +21,7 @@ from gatepass.heartbeat import HOLD_S, STREAM_HOLD_S, Heartbeat
 from gatepass.lessons import Pupil
 from gatepass.parts import embedded
 from gatepass.relay.sign import sign_of
-from gatepass.surface.large_body import LARGE_BYTES, apart, reread
+from gatepass.surface.large_body import INLINE_BYTES, LARGE_BYTES, apart, reread
 from gatepass.upload import Outgoing
 from gatepass.upstream.dialect import passed_on
 from gatepass.upstream.hints import of_model, sentence
@@ -36,7 +36,9 @@ async def try_at(context: RequestContext, call: Call, target: Target, heartbeat:
     """
     attempt = context.attempt(call, target)
     gate, hop = attempt.gate, attempt.hop
-    base = await adapted_apart(call, target, rules_at(gate, hop, call, target, context.profile))
+    rules = rules_at(gate, hop, call, target, context.profile)
+    is_small = len(call.body) <= INLINE_BYTES
+    base = adapt(call, target, rules) if is_small else await adapted_apart(call, target, rules)
     if not call.body:
         adapted = adapt(base, target, hop.dialect.rules)
         upload = None if context.form is None else context.form.as_model(target.model)
@@ -55,7 +57,9 @@ async def try_at(context: RequestContext, call: Call, target: Target, heartbeat:
     with Pupil(attempt, base) as pupil:
         await pupil.my_turn()
         while True:
-            adapted = await adapted_apart(await pupil.plan(), target, hop.dialect.rules)
+            adapted, rules = await pupil.plan(), hop.dialect.rules
+            is_small = len(adapted.body) <= INLINE_BYTES
+            adapted = adapt(adapted, target, rules) if is_small else await adapted_apart(adapted, target, rules)
             attempt.adapted = adapted.adapted
             if is_streamed and not adapted.stream:
                 _keep_alive(attempt, heartbeat, HOLD_S)

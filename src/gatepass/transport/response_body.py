@@ -190,7 +190,7 @@ async def read_whole(response: Response, limit_bytes: int, beginning: bytes = b"
     """
     pieces = [beginning] if beginning else []
     left_bytes = limit_bytes - len(beginning)
-    if held is not None:
+    if held is not None and beginning:
         held.add(len(beginning))
 
     def take(piece: bytes) -> bool:
