@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from gatepass.call import Headers, Request, Response
 from gatepass.context import Attempt
-from gatepass.error_body import Mask, is_error
+from gatepass.error_body import Mask, is_error, whole_words
 from gatepass.errors import (
     Fault,
     GatepassError,
@@ -241,12 +241,13 @@ async def _beginning(gate: Gate, response: Response, within_s: float | None) -> 
         nonlocal size_bytes
         pieces.append(piece)
         size_bytes += len(piece)
-        return size_bytes < REFUSAL_BYTES
+        return size_bytes <= REFUSAL_BYTES
 
     with suppress(TimeoutError):
         reading = response.pour(take)
         await (reading if within_s is None else timeout(gate.clock, within_s, reading, TimeoutError()))
-    return b"".join(pieces)[:REFUSAL_BYTES]
+    body = b"".join(pieces)[:REFUSAL_BYTES]
+    return whole_words(body) if size_bytes > REFUSAL_BYTES else body
 
 
 async def _waited(attempt: Attempt, holder: TokenHolder, instead_of: str | None = None) -> Token:

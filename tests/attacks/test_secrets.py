@@ -183,6 +183,7 @@ CREDENTIAL_FIELDS = (
 @given(st.lists(st.tuples(NAMES, st.sampled_from(sorted(SPELLINGS))), max_size=8), SETTINGS, SECRETS)
 @example([(name, "itself") for name in CREDENTIAL_FIELDS], ["x-*", "a*"], "a-secret-token-of-ours")
 @example([(b"openai-version", "itself"), (b"cf-ray", "base64, basic")], [], "a-secret-token-of-ours")
+@example([(b"content-type", "itself")], [], "a-secret-token-of-ours")
 def test_no_header_carries_a_credential(
     attack: Attack, fields: list[tuple[bytes, str]], settings: list[str], secret: str
 ) -> None:
@@ -194,7 +195,7 @@ def test_no_header_carries_a_credential(
         relayed = chosen.relayed((*known, *unknown))
     is_spelled = secret.isascii()  # other values are no header's: what replaces them says nothing
     through = [field for field in relayed if field[0] in CREDENTIAL_FIELDS or (is_spelled and field in known)]
-    attack.check(not [field for field in through if field[0] != b"content-type"], (through, settings, secret))
+    attack.check(not through, (through, settings, secret))
 
 
 def test_a_choice_that_holds_no_secret_lets_an_echo_through() -> None:

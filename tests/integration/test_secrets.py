@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from gatepass.attempt import REFUSAL_BYTES
 from gatepass.cli import main
 from gatepass.config.references import Reference
 from gatepass.gate import Gate
@@ -266,6 +267,24 @@ async def test_a_secret_that_the_cut_of_a_logged_body_would_halve_is_masked_too(
                 answers.append(await said(gate, padded.encode()))
     assert {answer.status for answer in answers} == {200}
     assert_silent(out.getvalue(), [STATIC_TOKEN[:length] for length in range(12, len(STATIC_TOKEN))], "the log")
+
+
+@pytest.mark.parametrize("shown_chars", [12, len(STATIC_TOKEN) - 1])
+@pytest.mark.parametrize("blank", [" ", "\n", "\t", "\0"])
+@pytest.mark.parametrize("title", ["", "<html><title>"])
+async def test_a_secret_that_the_bound_of_an_error_body_halves_is_not_shown(shown_chars, blank, title):
+    """Of an error 64 KiB are read. Blanks are folded, so what stands at the end of them may be shown."""
+    before = (f"{title}wrong:").ljust(REFUSAL_BYTES - shown_chars, blank)
+    page = f"{before}{STATIC_TOKEN}{blank}and more".encode()
+    async with Scripted([Send(reply(page, 500, content_type="text/plain"))]) as server:
+        credentials = {"fixed": {"type": "static", "token": STATIC_TOKEN}}
+        upstreams = {"chat": {"base_url": f"{server.url}/v1", "credential": "fixed"}}
+        async with gateway(credentials=credentials, upstreams=upstreams) as gate:
+            with logged(gate.gate) as out:
+                answer = await gate.ask(HELLO).answer()
+    assert answer.status == 500
+    for text in (answer.body.decode(), out.getvalue()):
+        assert STATIC_TOKEN[:8] not in text
 
 
 async def test_a_token_goes_to_its_own_host_alone(world):

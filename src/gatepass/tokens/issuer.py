@@ -22,6 +22,7 @@ from gatepass.call import Request, Secret
 from gatepass.config.credential.base import Credential
 from gatepass.config.network import Network
 from gatepass.config.url import crosses_network_in_plain
+from gatepass.error_body import whole_words
 from gatepass.errors import Fault, TransportFault
 from gatepass.observe.redaction import Redactor
 from gatepass.runtime import Clock, timeout
@@ -248,7 +249,8 @@ async def exchange(client: httpx2.AsyncClient, request: Request) -> Reply:
     if len(body) > REPLY_BYTES and response.is_success:
         raise TransportFault(Fault.TOO_LARGE, f"the reply is larger than {REPLY_BYTES} bytes")
     headers = tuple((name.lower(), value) for name, value in response.headers.raw)
-    return Reply(response.status_code, headers, bytes(body[:REPLY_BYTES]))
+    is_cut = len(body) > REPLY_BYTES
+    return Reply(response.status_code, headers, whole_words(bytes(body[:REPLY_BYTES])) if is_cut else bytes(body))
 
 
 def _prepared(client: httpx2.AsyncClient, request: Request) -> httpx2.Request:

@@ -24,6 +24,7 @@ from gatepass.errors import Fault, TransportFault
 from gatepass.runtime import SystemClock
 from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.issuer import exchange, issuer_client
+from gatepass.tokens.reply import REPLY_BYTES
 from gatepass.tokens.source import build_source, open_client
 from gatepass.transport.tls import Trust, ssl_context
 from tests.integration.gateway import descriptors
@@ -59,6 +60,16 @@ async def failure_of(url: str, **settings: Any) -> FetchFailure:
     with pytest.raises(FetchFailure) as caught:
         await build_source("corp", own, open_client(own, Trust()), SystemClock()).fetch()
     return caught.value
+
+
+async def test_a_secret_that_the_bound_of_a_refusal_halves_is_not_shown():
+    """Of a refusal 64 KiB are read. Blanks are folded, so what stands at the end of them may be shown."""
+    secret = "s3cr3t-of-the-client"
+    page = "wrong:".ljust(REPLY_BYTES - 12) + secret
+    async with Scripted([Send(reply(page.encode(), 400, content_type="text/plain"))]) as issuer:
+        failure = await failure_of(issuer.url)
+    assert "wrong:" in failure.reason
+    assert secret[:8] not in failure.reason
 
 
 @contextmanager
