@@ -65,6 +65,7 @@ SPELLINGS: Mapping[str, Callable[[str], str]] = {
     "quoted-printable": lambda secret: quopri.encodestring(secret.encode(), quotetabs=True).decode(),
     "hex": lambda secret: secret.encode().hex(),
     "hex, capitals": lambda secret: secret.encode().hex().upper(),
+    "python, ascii": lambda secret: ascii(secret)[1:-1],
     "python": lambda secret: repr(secret.encode())[2:-1],
     "base64": lambda secret: b64encode(secret.encode()).decode(),
     "base64, one before": lambda secret: b64encode(b"\xff" + secret.encode() + b"~").decode(),
@@ -76,6 +77,9 @@ SPELLINGS: Mapping[str, Callable[[str], str]] = {
     "base64, mime": lambda secret: encodebytes(b"id:" * 10 + secret.encode()).decode().rstrip(),
     "base64, mime in json": lambda secret: json.dumps(encodebytes(b"x" * 51 + secret.encode()).decode())[1:-1],
     "base64, folded": lambda secret: "\r\n ".join(textwrap.wrap(b64encode(secret.encode()).decode(), 64)),
+    "base64, a form": lambda secret: b64encode(f"client_secret={quote_plus(secret)}".encode()).decode(),
+    "base64, a json text": lambda secret: b64encode(json.dumps({"client_secret": secret}).encode()).decode(),
+    "hex, a form": lambda secret: f"client_secret={quote_plus(secret)}".encode().hex(),
     "base64, php": lambda secret: b64encode(secret.encode()).decode().replace("/", "\\/"),
 }
 
@@ -113,6 +117,8 @@ def knowing(*secrets: str) -> Redactor:
 
 def certain(name: str, spelled: str, secret: str) -> str:
     """The part of `spelled` that the secret makes: base64 of more than the secret begins and ends with other text."""
+    if name.endswith(("a form", "a json text")):
+        return spelled[28:-6]
     if not name.startswith("base64"):
         return spelled
     if "mime" in name:
@@ -139,6 +145,10 @@ KEPT = (
 @example(KEPT[2], "quoted-printable", "=", "41")
 @example(KEPT[3], "url", "%", "%")
 @example(KEPT[4], "itself", "aaaa", "aaaa")
+@example(KEPT[0] * 3, "base64, a form", "", "")
+@example(KEPT[2] * 3, "base64, a json text", "", "")
+@example(KEPT[0] * 3, "hex, a form", "", "")
+@example("pässwörd-\U0001f511-of-us", "python, ascii", "", "")
 def test_no_spelling_of_a_secret_is_shown(attack: Attack, secret: str, name: str, before: str, behind: str) -> None:
     attack.cases += 1
     spelled = SPELLINGS[name](secret)

@@ -6,12 +6,14 @@ people's words: an upstream's error that quotes the Authorization header, an iss
 
 from __future__ import annotations
 
+import json
 import re
 from base64 import b64encode
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from html.entities import codepoint2name
+from urllib.parse import quote_plus
 
 MASK = "***"
 SHORTEST_CHARS = 6
@@ -117,9 +119,15 @@ class _Known:
 
     @cached_property
     def forms(self) -> tuple[_Form, ...]:
-        data = self.value.encode("utf-8", "surrogatepass")
-        encoded = dict.fromkeys(_in_base64(data))
-        return (_Form(self.value), *(_Form(*form) for form in encoded), _Form(data.hex(), is_hex=True))
+        """As it is, and in base64 and hexadecimal, also of a form or a JSON text that holds it, such as a request."""
+        sent = (quote_plus(self.value, errors="surrogatepass"), json.dumps(self.value)[1:-1])
+        datas = [text.encode("utf-8", "surrogatepass") for text in dict.fromkeys((self.value, *sent))]
+        encoded = dict.fromkeys(form for data in datas for form in _in_base64(data))
+        return (
+            _Form(self.value),
+            *(_Form(*form) for form in encoded),
+            *(_Form(data.hex(), is_hex=True) for data in datas),
+        )
 
 
 def _in_base64(data: bytes) -> Iterator[tuple[str, int, int]]:
@@ -263,7 +271,8 @@ def _spellings(part: str) -> list[str]:
 
     As itself, behind backslashes (PHP writes `\\/`, a log line that quotes JSON `\\\\/`), as `\\uXXXX`
     (RFC 8259, section 7), `%XX` (RFC 3986, section 2.1), `%25XX`, `=XX` (RFC 2045, section 6.7), a character reference
-    of HTML, or Python's `\\xXX`; hexadecimal in either case.
+    of HTML, or Python's `\\xXX` and `\\UXXXXXXXX`; hexadecimal in either case. `\\xXX` and `%XX` stand for octets of
+    UTF-8 or, as Python's `ascii` and JavaScript's `escape` write, for a character of Latin-1.
     """
     count = len(part)
     if part[0] == "\\":
@@ -284,7 +293,10 @@ def _escaped(char: str) -> list[str]:
     code = ord(char)
     names = "".join(f"|{name}" for name in (codepoint2name.get(code), "apos" if char == "'" else None) if name)
     reference = rf"(?:#0{{0,5}}{code}|#[xX]0{{0,5}}(?i:{code:x}){names});"
+    more = [rf"{_BACKSLASHES}x(?i:{code:02x})", rf"%(?:25)?(?i:{code:02x})"] if 0x80 <= code < 0x100 else []
     return [
+        *more,
+        rf"{_BACKSLASHES}U(?i:{code:08x})",
         "".join(rf"{_BACKSLASHES}u(?i:{units[at : at + 4]})" for at in range(0, len(units), 4)),
         "".join(rf"%(?:25)?(?i:{octet})" for octet in octets),
         "".join(rf"{_BACKSLASHES}x(?i:{octet})" for octet in octets),
