@@ -22,6 +22,7 @@ from gatepass.config.access import AccessKey
 from gatepass.context import Attempt, RequestContext
 from gatepass.errors import GatepassError, ModelNotFound, UpstreamAuth, UpstreamInvalid, UpstreamTimeout
 from gatepass.gate import Gate, Hop
+from gatepass.jsontext import json_value
 from gatepass.model_kinds import Kinds
 from gatepass.runtime import timeout
 from gatepass.surface.operations import OPERATIONS
@@ -257,7 +258,7 @@ def _model_list_call() -> Call:
 def _entries(hop: Hop, body: bytes) -> tuple[Entry, ...]:
     """`{"data":[{"id"…}]}`, or the bare list that some servers send."""
     try:
-        document = msgspec.json.decode(body)
+        document = json_value(body)
     except (msgspec.DecodeError, RecursionError):
         document = None
     listed = document.get("data") if isinstance(document, dict) else document

@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from math import isinf
+from typing import Any
 
 import msgspec
 
@@ -169,6 +171,46 @@ class Walk:
         self.steps_left -= steps
         if self.steps_left <= 0:
             raise InvalidRequest("The body is made of too many small values for gatepass to change it.")
+
+
+MOST_SLOW_NUMBERS = 1_000
+_SLOW_NUMBERS = (b"e000", b"e+000", b"e-000")
+_SHAPES = bytes(ord("0") if sign in b"0123456789" else ord("e") if sign in b"eE" else sign for sign in range(256))
+"""Each digit becomes 0, so that the shape of a number can be searched for."""
+
+
+def _number(text: str) -> float:
+    number = float(text)
+    if isinf(number):
+        raise ValueError("Number out of range")
+    return number
+
+
+_BY_PYTHON: msgspec.json.Decoder[Any] = msgspec.json.Decoder(float_hook=_number)
+
+
+def json_value(text: bytes) -> Any:
+    """The value of a JSON text. Raises as msgspec does."""
+    return _BY_PYTHON.decode(text) if has_slow_numbers(text) else msgspec.json.decode(text)
+
+
+def has_slow_numbers(text: bytes) -> bool:
+    """Whether many exponents have three digits.
+
+    msgspec takes 8 µs for `1e300`, 20 times as long as Python: 250 KiB of them occupy the event loop for 0.36 s.
+    """
+    if len(text) <= SMALL_BYTES or text.count(b",") < MOST_SLOW_NUMBERS:
+        return False
+    return count_fractions(text)[1] > MOST_SLOW_NUMBERS
+
+
+def count_fractions(text: bytes) -> tuple[int, int]:
+    """How many numbers in a JSON text have a fraction or an exponent, and how many an exponent of three digits.
+
+    What looks so in its strings counts too.
+    """
+    shapes = text.translate(_SHAPES)
+    return shapes.count(b"0.") + shapes.count(b"0e"), sum(map(shapes.count, _SLOW_NUMBERS))
 
 
 def string(raw: bytes) -> str:

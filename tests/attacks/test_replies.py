@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import json
 import time
 from array import array
 from base64 import b64encode
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -20,8 +22,12 @@ from gatepass.app import COLLECT_AFTER
 from gatepass.asked import Asked
 from gatepass.call import Surface
 from gatepass.errors import GatepassError, UpstreamInvalid
-from gatepass.relay.chunk import Origin
+from gatepass.jsontext import has_slow_numbers, json_value
+from gatepass.relay import event, synthesis
+from gatepass.relay.chunk import MOST_PIECES, Origin
 from gatepass.relay.event import read_json
+from gatepass.relay.responses.synthesis import synthesise_response
+from gatepass.relay.synthesis import synthesise
 from gatepass.relay.whole.mending import mended_whole
 from gatepass.upstream.judge import Reply, judge_document
 from gatepass.verdict import judging
@@ -83,7 +89,7 @@ def passes(body: bytes) -> float:
 bodies = st.builds(
     Body,
     st.one_of(
-        st.sampled_from([b"[]", b"{}", b"1", b'""', b'{"a":1}', b"NaN", b'{"a":[]}', b"null"]),
+        st.sampled_from([b"[]", b"{}", b"1", b'""', b'{"a":1}', b"NaN", b'{"a":[]}', b"null", b"1.5", b"1e300"]),
         st.integers(1, 60).map(lambda depth: b"[" * depth + b"]" * depth),
     ),
     st.integers(0, 2 * MIB),
@@ -100,6 +106,10 @@ bodies = st.builds(
 @example(Body(b"NaN", MIB - 300))
 @example(Body(b'"a":1', 8 * MIB, b"{"))
 @example(Body(b"1", 8 * MIB))
+@example(Body(b"1e300", 256 * 1024 - 300))
+@example(Body(b"1.2345678901234567e-300", 8 * MIB))
+@example(Body(b"1.5", 3 * MIB))
+@example(Body(b'{"text":"a"}', 256 * 1024 - 300))
 @example(Body(b"\\u4e2d", 8 * MIB, b'"'))
 def test_no_pass_over_a_reply_takes_long(attack: Attack, body: Body) -> None:
     attack.cases += 1
@@ -107,6 +117,64 @@ def test_no_pass_over_a_reply_takes_long(attack: Attack, body: Body) -> None:
     values = sum(raw.count(sign) for sign in (b",", b"[", b"{"))
     if values <= judging.MOST_VALUES:
         attack.loop_s = max(attack.loop_s, passes(raw))
+
+
+def test_numbers_that_take_long_are_read_as_all_others_are() -> None:
+    many = b"[%b]" % b",".join([b"1e300", b"-5E-324", b"1", b"9" * 30, b"0.5", b"1e-5"] * 2_000)
+    assert has_slow_numbers(many)
+    assert json_value(many) == json.loads(many)
+    with pytest.raises(msgspec.ValidationError):
+        json_value(many[:-1] + b",1e999]")
+
+
+def test_a_reply_whose_numbers_take_long_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event, "json_value", msgspec.json.decode)
+    assert passes(Body(b"1e300", 256 * 1024 - 300).raw) > 0.1
+
+
+def synthesised(document: bytes, surface: Surface) -> tuple[float, bool]:
+    """How long it took to make a stream of `document`, and whether that was refused."""
+    origin, is_refused = Origin(lambda prefix: f"{prefix}x", 1, "m"), False
+    began_s = time.thread_time()
+    try:
+        said = read_json(document)
+        for _ in synthesise_response(said, origin) if surface is Surface.RESPONSES else synthesise(said, True, origin):
+            pass
+    except ValueError:
+        is_refused = True
+    return time.thread_time() - began_s, is_refused
+
+
+def listed(opening: bytes, unit: bytes, closing: bytes, count: int) -> bytes:
+    return b"%b%b%b" % (opening, b",".join([unit] * count), closing)
+
+
+WIDE = {
+    "choices": (b'{"choices":[', b'{"message":{"content":"a"}}', b"]}"),
+    "calls": (b'{"choices":[{"message":{"tool_calls":[', b"{}", b"]}}]}"),
+    "items": (b'{"output":[', b'{"type":"message","content":[{"type":"output_text","text":"a"}]}', b"]}"),
+    "parts": (b'{"output":[{"type":"message","content":[', b'{"type":"output_text","text":"a"}', b"]}]}"),
+}
+
+
+@pytest.mark.attack("replies: made into streams")
+@pytest.mark.parametrize("kind", WIDE)
+@generated
+@given(count=st.integers(0, 3_000))
+@example(count=80_000)
+def test_a_stream_is_made_of_a_bounded_number_of_pieces(attack: Attack, kind: str, count: int) -> None:
+    attack.cases += 1
+    surface = Surface.RESPONSES if kind in ("items", "parts") else Surface.CHAT
+    took_s, is_refused = synthesised(listed(*WIDE[kind], min(count, 240 * 1024 // len(WIDE[kind][1]))), surface)
+    attack.loop_s = max(attack.loop_s, took_s)
+    attack.check(is_refused or count <= MOST_PIECES, (kind, count))
+
+
+def test_a_stream_made_of_any_number_of_pieces_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(synthesis, "has_too_many_pieces", lambda _: False)
+    took_s, is_refused = synthesised(listed(*WIDE["calls"], 80_000), Surface.CHAT)
+    assert took_s > 0.1
+    assert not is_refused
 
 
 def test_a_reply_that_is_built_whatever_it_holds_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gatepass.relay import stream as stream_module
-from gatepass.relay.chunk import Origin
+from gatepass.relay.aggregation.aggregator import Aggregator
+from gatepass.relay.chunk import MOST_PIECES, Origin
 from gatepass.relay.client_transforms import PlainEvents, WithoutComments
 from gatepass.relay.framing import MOST_LINES
 from gatepass.relay.repair.choices import Wishes
@@ -134,6 +135,50 @@ def test_an_event_has_a_limit_of_lines(attack: Attack, line: bytes, lines: int, 
     longest_s, _, stream = turned(text("hi") + raw, BUFFER_BYTES)
     attack.loop_s = max(attack.loop_s, longest_s)
     attack.check(stream.failure is not None or lines <= 2 * MOST_LINES, (line, lines))
+
+
+WIDE = [
+    (b'{"choices":[', b"{}", b"]}"),
+    (b'{"choices":[', b'{"delta":{"content":"a"}}', b"]}"),
+    (b'{"choices":[{"index":0,"delta":{"tool_calls":[', b"{}", b"]}}]}"),
+    (b'{"choices":[{"index":0,"delta":{"tool_calls":[', b'{"function":{"name":"a"}}', b"]}}]}"),
+    (b'{"choices":[{"finish_reason":"stop","message":{"tool_calls":[', b'{"function":{"name":"a"}}', b"]}}]}"),
+]
+
+
+def wide(opening: bytes, unit: bytes, closing: bytes, count: int) -> bytes:
+    return b"data: %b%b%b\n\n" % (opening, b",".join([unit] * min(count, 240 * KIB // len(unit))), closing)
+
+
+def judged(raw: bytes) -> tuple[float, bool, bool]:
+    """How long one event took, whether the stream failed, and whether it fails as well where it becomes one reply."""
+    origin = Origin(lambda prefix: f"{prefix}x", 1, "m")
+    stream = EventStream("chat", 256 * KIB, read_error, repair=Repair(Wishes(None, "keep"), origin))
+    aggregator = Aggregator("chat", 256 * KIB, read_error, origin)
+    began_s = time.thread_time()
+    stream.feed(raw)
+    took_s, began_s = time.thread_time() - began_s, time.thread_time()
+    aggregator.feed(raw)
+    return max(took_s, time.thread_time() - began_s), stream.failure is not None, aggregator.failure is not None
+
+
+@pytest.mark.attack("streams: wide events")
+@pytest.mark.parametrize("kind", WIDE)
+@generated
+@given(count=st.integers(1, 3_000))
+@example(count=80_000)
+def test_an_event_has_a_limit_of_choices_and_calls(
+    attack: Attack, kind: tuple[bytes, bytes, bytes], count: int
+) -> None:
+    attack.cases += 1
+    took_s, is_failed, is_aggregation_failed = judged(wide(*kind, count))
+    attack.loop_s = max(attack.loop_s, took_s)
+    attack.check((is_failed and is_aggregation_failed) or count <= MOST_PIECES, (kind, count))
+
+
+def test_a_stream_that_relays_any_number_of_choices_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream_module, "has_too_many_pieces", lambda _: False)
+    assert judged(wide(*WIDE[0], 80_000))[0] > 0.1
 
 
 def test_a_stream_that_judges_all_at_once_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ import msgspec
 
 from gatepass.call import Call, Surface
 from gatepass.errors import InvalidRequest
-from gatepass.jsontext import Edit, Member, Walk, edited, pieces, removals, string
+from gatepass.jsontext import Edit, Member, Walk, edited, json_value, pieces, removals, string
 
 
 @dataclass(slots=True)
@@ -127,7 +127,7 @@ class ObjectDraft(_Container):
         (`1e999`), or of thousands of digits."""
         text = self.text(name)
         try:
-            return None if text is None else msgspec.json.decode(text)
+            return None if text is None else json_value(text)
         except msgspec.ValidationError:  # JSON knows no bounds, msgspec does
             raise InvalidRequest(f"`{name}` holds a number that is too large to be read.", param=name) from None
 

@@ -26,6 +26,7 @@ import msgspec
 
 from gatepass.asked import Asked, whole
 from gatepass.errors import UpstreamInvalid
+from gatepass.jsontext import has_slow_numbers
 
 
 def encoded(value: Any) -> bytes:
@@ -354,6 +355,8 @@ def _check_length(length: int, asked: Asked) -> None:
 
 def _in_base64(written: bytes) -> bytes:
     """Little-endian float32, as the OpenAI API writes it."""
+    if has_slow_numbers(written):
+        raise _Unfit("a vector holds a number beyond float32")
     try:
         numbers = _NUMBERS.decode(written)
     except ValueError:

@@ -88,6 +88,26 @@ def error_of(choices: Any) -> Any:
     return choices[0]["error"]
 
 
+MOST_PIECES = 1024
+SMALLEST_PIECES_BYTES = 2 * MOST_PIECES
+"""A text of fewer bytes cannot hold more."""
+
+
+def has_too_many_pieces(choices: Any) -> bool:
+    """Whether choices and their tool calls are more than MOST_PIECES: each takes up to 40 µs to relay."""
+    if not isinstance(choices, list):
+        return False
+    pieces = len(choices)
+    if pieces > MOST_PIECES:
+        return True
+    for choice in choices:
+        for name in ("delta", "message"):
+            said = choice.get(name) if isinstance(choice, dict) else None
+            calls = said.get("tool_calls") if isinstance(said, dict) else None
+            pieces += len(calls) if isinstance(calls, list) else 0
+    return pieces > MOST_PIECES
+
+
 def finish_reason(choice: Object) -> str:
     """Why a choice ends with this piece; "" where it does not: with null, an empty reason (Ollama, SGLang send
     it), or what is no text."""

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from gatepass.config.profiles import Profile
+from gatepass.jsontext import json_value
 from gatepass.relay.chunk import CHAT, ENVELOPE, LEGACY, Object, event, json_text
 from gatepass.relay.event import parse_event, read_json, single_line_data, takes_long
 from gatepass.relay.framing import split_comments, split_events
@@ -413,7 +414,7 @@ def _name(top: dict[str, Any], model: str) -> bool:
 
 def _kind(top: dict[str, Any]) -> str:
     """Of a reply with choices: a chat's have messages, a text's have texts."""
-    choices: Any = msgspec.json.decode(top.get("choices", b"null"))
+    choices: Any = json_value(bytes(top.get("choices", b"null")))
     first = choices[0] if isinstance(choices, list) and choices else None
     if not isinstance(first, dict):
         return ""
@@ -423,7 +424,7 @@ def _kind(top: dict[str, Any]) -> str:
 def _mend_usage(top: dict[str, Any], profile: Profile) -> bool:
     if not profile.whole_numbers or not ("choices" in top or "data" in top):
         return False
-    said: Any = msgspec.json.decode(top["usage"]) if "usage" in top else None
+    said: Any = json_value(bytes(top["usage"])) if "usage" in top else None
     whole = counted(said if isinstance(said, dict) else {}, is_chat="choices" in top)
     if is_same(whole, said):
         return False
@@ -432,7 +433,7 @@ def _mend_usage(top: dict[str, Any], profile: Profile) -> bool:
 
 
 def _mend_choices(top: dict[str, Any], profile: Profile) -> bool:
-    choices: Any = msgspec.json.decode(top["choices"]) if profile.content_text and "choices" in top else None
+    choices: Any = json_value(bytes(top["choices"])) if profile.content_text and "choices" in top else None
     if not isinstance(choices, list):
         return False
     silent = [message for message in map(_message, choices) if message is not None]

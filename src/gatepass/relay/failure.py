@@ -34,6 +34,12 @@ def idle(upstream: str) -> GatepassError:
     )
 
 
+def too_many(upstream: str) -> GatepassError:
+    return UpstreamInvalid(
+        "The upstream's answer has more choices and tool calls than any request asks for.", upstream=upstream
+    )
+
+
 def no_json(upstream: str) -> GatepassError:
     return UpstreamInvalid("The upstream sent an event that is not JSON.", upstream=upstream)
 

@@ -8,7 +8,7 @@ from typing import Any
 from gatepass.call import Complaint
 from gatepass.errors import GatepassError
 from gatepass.relay import failure
-from gatepass.relay.chunk import error_of, finish_reason, says, unwrapped
+from gatepass.relay.chunk import SMALLEST_PIECES_BYTES, error_of, finish_reason, has_too_many_pieces, says, unwrapped
 from gatepass.relay.event import DONE, Event, is_json, parse_event, read_json, single_line_data
 from gatepass.relay.framing import (
     Framer,
@@ -359,6 +359,9 @@ class EventStream:
         choices = fields.get("choices")
         if not isinstance(choices, list):
             choices = None
+        elif len(block) > SMALLEST_PIECES_BYTES and has_too_many_pieces(choices):
+            self._fail(failure.too_many(self._upstream))
+            return b""
         elif choices and self._repair is None and self._progress.is_strange(choices):
             self._fail(failure.strange(self._upstream))
             return b""

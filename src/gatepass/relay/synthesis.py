@@ -10,7 +10,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from gatepass.relay.chunk import CHAT_CHUNK, ENVELOPE, LEGACY, Object, Origin, envelope, event, json_text, text_of_id
+from gatepass.relay.chunk import (
+    CHAT_CHUNK,
+    ENVELOPE,
+    LEGACY,
+    Object,
+    Origin,
+    envelope,
+    event,
+    has_too_many_pieces,
+    json_text,
+    text_of_id,
+)
 from gatepass.relay.event import DONE
 
 PIECE_CHARS = 131_072
@@ -31,7 +42,8 @@ def synthesise(
 
     `document` is a `chat.completion` or a `text_completion`, parsed and judged. Members that nobody
     knows survive: those of a message in one delta, those of a choice beside its finish reason, those
-    of the document in the first chunk. Raises ValueError for what is nested too deep to be written.
+    of the document in the first chunk. Raises ValueError for what is nested too deep to be written, and for too many
+    choices or tool calls.
     """
     for chunk in chunks(document, include_usage, origin, piece_chars):
         yield event(chunk)
@@ -40,6 +52,8 @@ def synthesise(
 
 def chunks(document: Object, include_usage: bool, origin: Origin, piece_chars: int = PIECE_CHARS) -> Iterator[Object]:
     """The chunks of that stream, before they are written."""
+    if has_too_many_pieces(document.get("choices")):
+        raise ValueError("too many choices or tool calls")
     choices = _choices(document)
     is_legacy = any("text" in choice for _, choice in choices)
     head = envelope(document, origin, LEGACY if is_legacy else CHAT_CHUNK, "cmpl-" if is_legacy else "chatcmpl-")

@@ -24,6 +24,9 @@ SMALL_BYTES = 4 * 1024
 PIECE_BYTES = 256 * 1024
 """The largest piece handed on at once: a compressed bomb grows no further than what is read."""
 
+TURN_BYTES = 4 * 1024 * 1024
+"""So much is decompressed before the event loop runs. It takes 10 ms."""
+
 GZIP_WINDOW = 16 + zlib.MAX_WBITS
 
 
@@ -168,9 +171,14 @@ class Incoming:
 
 async def pour(pieces: AsyncIterable[bytes], take: Callable[[bytes], bool]) -> bool:
     """`Response.pour` for pieces that have to be awaited one by one."""
+    size_bytes = 0
     async for piece in pieces:
         if not take(piece):
             return False
+        size_bytes += len(piece)
+        if size_bytes > TURN_BYTES:  # a compressed body may be large though little was read
+            size_bytes = 0
+            await asyncio.sleep(0)
     return True
 
 

@@ -11,6 +11,7 @@ import msgspec
 
 from gatepass import error_body
 from gatepass.call import Headers
+from gatepass.jsontext import json_value
 
 BLANKS = b" \t\r\n"
 BOM = b"\xef\xbb\xbf"
@@ -111,7 +112,7 @@ def parse(body: bytes) -> Any:
     body = body.removeprefix(BOM)
     try:
         if len(body) <= WHOLE_BYTES:
-            return msgspec.json.decode(body)
+            return json_value(body)
         found = _ENVELOPE.decode(body)
         document, choices = _held(found, MEMBERS), memoryview(found.choices)
         if choices.nbytes > MEMBER_BYTES and _has_objects(choices):
@@ -133,7 +134,7 @@ def _held(found: Any, members: Iterable[str]) -> dict[str, Any]:
             token_values: dict[bytes, Any] = {b"[": [{} if _has_objects(raw) else None], b"{": {"message": "…"}}
             held[name] = token_values.get(bytes(raw[:1]), "…")
         elif raw.nbytes:
-            held[name] = msgspec.json.decode(raw)
+            held[name] = json_value(bytes(raw))
     return held
 
 

@@ -18,6 +18,7 @@ from gatepass.relay.chunk import (
     Origin,
     envelope,
     error_of,
+    has_too_many_pieces,
     is_chunk,
     json_text,
     unwrapped,
@@ -175,6 +176,9 @@ class Aggregator:
             self.fail(failure.refusal(self._upstream, complaint))
             return
         if isinstance(choices, list):
+            if has_too_many_pieces(choices):
+                self.fail(failure.too_many(self._upstream))
+                return
             self._add_choices(choices)
         self._add_rest(fields)
 
@@ -188,7 +192,7 @@ class Aggregator:
             choice = self._choices.get(index)
             if choice is None:
                 if len(self._choices) >= MAX_CHOICES:
-                    self.fail(_too_many(self._upstream))
+                    self.fail(failure.too_many(self._upstream))
                     return
                 choice = self._choices[index] = new_choice(said)
             choice.add(said)
@@ -217,10 +221,6 @@ class Aggregator:
 
 def _too_large(upstream: str) -> GatepassError:
     return UpstreamInvalid("The upstream's answer is larger than limits.reply_bytes.", upstream=upstream)
-
-
-def _too_many(upstream: str) -> GatepassError:
-    return UpstreamInvalid("The upstream's stream has more choices than any request asks for.", upstream=upstream)
 
 
 _BOM = b"\xef\xbb\xbf"

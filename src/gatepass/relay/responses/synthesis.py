@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from types import MappingProxyType
+from typing import Any
 
-from gatepass.relay.chunk import Object, Origin, json_text
+from gatepass.relay.chunk import MOST_PIECES, Object, Origin, json_text
 from gatepass.relay.responses.document import UNFINISHED, kind_of, response_of
 
 _IN_PROGRESS = "in_progress"
@@ -36,6 +37,7 @@ _TEXTS = MappingProxyType(
 """By the type of a part: the member that holds its text, and the stem of the events that tell it."""
 _SPOKEN = ("message", "reasoning")
 """What has content parts of its own: messages, and thoughts that are shown."""
+_LISTS = ("output", "content", "summary", "annotations")
 _SUMMARY, _SUMMARY_PART = "response.reasoning_summary_text", "response.reasoning_summary_part"
 
 
@@ -48,7 +50,7 @@ def synthesise_response(document: Object, origin: Origin) -> Iterator[bytes]:
 
     What strict clients require and `document` lacks is filled in. There is no `[DONE]`: the API has none. One that
     calls itself unfinished, without `background`, is completed if it has output: SDKs wait for a last event. Raises
-    `Unfinished` if it has none, ValueError for what is nested too deep to be written.
+    `Unfinished` if it has none, ValueError for what is nested too deep to be written or has more than MOST_PIECES.
     """
     for number, said in enumerate(events(document, origin)):
         yield b"event: %b\ndata: %b\n\n" % (said["type"].encode(), json_text({**said, "sequence_number": number}))
@@ -56,6 +58,8 @@ def synthesise_response(document: Object, origin: Origin) -> Iterator[bytes]:
 
 def events(document: Object, origin: Origin) -> Iterator[Object]:
     """The events of that stream without their numbers."""
+    if _size(document) > MOST_PIECES:
+        raise ValueError("too many items, parts and annotations")
     response = response_of(document, origin)
     status = response["status"]
     if _is_unfinished(document) and status == "completed" and not response["output"]:
@@ -68,6 +72,12 @@ def events(document: Object, origin: Origin) -> Iterator[Object]:
     for index, item in enumerate(response["output"]):
         yield from _item(item, index)
     yield {"type": _LAST.get(status, "response.completed"), "response": response}
+
+
+def _size(said: Any) -> int:
+    """How many items, parts and annotations a response has."""
+    lists = (said.get(name) for name in _LISTS) if isinstance(said, dict) else ()
+    return sum(len(found) + sum(map(_size, found)) for found in lists if isinstance(found, list))
 
 
 def _is_unfinished(document: Object) -> bool:

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from gatepass.errors import InvalidRequest
 from gatepass.jsontext import Edit, Member, Walk, edited
-from gatepass.relay.chunk import CHAT, LEGACY, Origin, envelope, json_text, text_of_id
+from gatepass.relay.chunk import CHAT, LEGACY, MOST_PIECES, Origin, envelope, json_text, text_of_id
 from gatepass.relay.client_transforms import counted
 from gatepass.relay.event import read_json
 from gatepass.relay.repair.choices import (
@@ -65,7 +65,7 @@ class _Mending:
         start = len(walk.text) - len(walk.text.lstrip())  # DeepSeek sends empty lines before a reply that takes time
         top = Fields.at(walk, start)
         choices = [] if top is None else top.objects("choices")
-        if top is None or not choices:
+        if top is None or not 0 < len(choices) <= MOST_PIECES:
             return
         is_text = "text" in choices[0] and "message" not in choices[0]
         for place, choice in enumerate(choices):
@@ -94,6 +94,8 @@ class _Mending:
             message.put("role", "assistant")
             self._note(ROLE)
         calls, function = calls_of(message), function_of(message)
+        if len(calls) > MOST_PIECES:
+            raise ValueError("too many tool calls")
         yield from message.edits()
         yield from call_edits(calls, self._origin, self._note)
         yield from function_edits(function, self._note)
