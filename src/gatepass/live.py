@@ -72,7 +72,7 @@ class Concurrency:
     def _check(self, caller: str, own: int, max_concurrent: int | None) -> None:
         if max_concurrent is not None and own >= max_concurrent:
             raise ConcurrencyLimited(
-                f"The caller {caller!r} has {own} requests under way, which is its limit"
+                f"The caller {caller!r} has reached its limit of requests under way: {max_concurrent}"
                 " (access.keys[].max_concurrent). Send the request again when one has ended.",
                 retry_after_s=1,
             )

@@ -108,7 +108,8 @@ class Reply:
             rewords = self._context.profile.settings.rewords_errors
             await self.events(written(error, rewords=rewords), last=True)
             return
-        await self.whole(error.http_status, [*error_headers(error), *error.relayed], error_body(error))
+        headers = [field for field in error_headers(error) if field != NO_STORE]  # `whole` adds it
+        await self.whole(error.http_status, [*headers, *error.relayed], error_body(error))
 
     def _begin(self, status: int, headers: Iterable[tuple[bytes, bytes]], length_bytes: int | None = None) -> None:
         self.begun = True

@@ -55,11 +55,11 @@ def host_missing(count: int) -> InvalidRequest:
 
 
 def unknown_coding() -> UnsupportedTransferCoding:
-    return UnsupportedTransferCoding("The request's Transfer-Encoding is not `chunked`. Send it as `chunked`, once.")
+    return UnsupportedTransferCoding("The request's Transfer-Encoding is not `chunked`. Send the body with a Content-Length, or as `chunked`.")
 
 
 def unknown_version() -> UnsupportedVersion:
-    return UnsupportedVersion("The request is not of HTTP/1.1 or HTTP/1.0.")
+    return UnsupportedVersion("The request line does not say HTTP/1.1 or HTTP/1.0.")
 
 
 def refused_by_parser(reason: str) -> GatepassError:

@@ -138,7 +138,7 @@ def _asked(place: Place, page: str, key_env: str) -> str:
     if status == 200:
         return text
     hints = {
-        401: f" Put a key of it into the environment variable {key_env}.",
+        401: f" Set the environment variable {key_env} to one of its keys.",
         404: " Is it a gatepass, and is the URL its root?",
     }
     try:

@@ -192,8 +192,8 @@ SECRET_FILES: tuple[Pattern, ...] = (
 )
 """Settings that name a file with a secret in it, beside every `${file:...}`."""
 EXPOSED = (
-    "{} {} by every user of this machine (mode {:04o}): give it to the user that gatepass runs as alone,"
-    " such as by `chmod o-rwx`"
+    "{} {} by every user of this machine (mode {:04o}): make the user that gatepass runs as its owner,"
+    " and run `chmod o-rwx` on it"
 )
 
 

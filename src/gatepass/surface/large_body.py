@@ -71,7 +71,7 @@ _NAMES = re.compile(rb'"(?:base64"|[^"\\]{1,64}+"(?=[ \t\n\r]*+:))')
 _AT_BYTE = re.compile(r" \(byte (\d+)\)\Z")
 _QUOTE, _BACKSLASH, _OBJECT, _ARRAY = b'"\\{['
 _CLOSERS = {_OBJECT: b"}", _ARRAY: b"]"}
-_UNREAD = "too long a name, or too many blanks or digits in a row"
+_UNREAD = "a name, a number or a run of blanks that is too long"
 _VALUE = msgspec.json.Decoder(msgspec.Raw)
 
 INLINE_BYTES = 32 * 1024

@@ -69,11 +69,11 @@ credentials: {{key: {{type: static, token: '{token}'}}, own: {{type: file, path:
 
 
 def exposed(told, who, file, mode):
-    return f"{file} {told} by every user of this machine (mode {mode:04o}): {who}, such as by `chmod o-rwx`"
+    return f"{file} {told} by every user of this machine (mode {mode:04o}): {who}, and run `chmod o-rwx` on it"
 
 
 READABLE, WRITABLE = "can be read", "can be written"
-NARROW = "give it to the user that gatepass runs as alone"
+NARROW = "make the user that gatepass runs as its owner"
 
 
 @pytest.mark.parametrize(
