@@ -55,7 +55,9 @@ def host_missing(count: int) -> InvalidRequest:
 
 
 def unknown_coding() -> UnsupportedTransferCoding:
-    return UnsupportedTransferCoding("The request's Transfer-Encoding is not `chunked`. Send the body with a Content-Length, or as `chunked`.")
+    return UnsupportedTransferCoding(
+        "The request's Transfer-Encoding is not `chunked`. Send the body with a Content-Length, or as `chunked`."
+    )
 
 
 def unknown_version() -> UnsupportedVersion:
