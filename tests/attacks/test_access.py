@@ -146,6 +146,10 @@ NAMING = (
     b'{"model":"gpt-a","tools":[{"model":"gpt-a","model":"gpt-secret"}]}',
     b'{"model":"gpt-a","extra_body":{"model":"gpt-secret"}}',
     b'{"model":"gpt-a","API_KEY":"k"}',
+    b'{"model":"gpt-a","apiBase":"https://evil.example"}',
+    b'{"model":"gpt-a","base-url":"https://evil.example"}',
+    b'{"model":"gpt-a","fallbackModels":["gpt-secret"]}',
+    b'{"model":"gpt-a","extraBody":{"Model-Name":"gpt-secret"}}',
     '{"model":"gpt-a","ap\u0131_base":"https://evil.example"}'.encode(),
 )
 
@@ -219,7 +223,7 @@ def test_a_form_of_a_key_without_models_and_usual_parts_pass() -> None:
 
 
 def test_a_form_whose_names_are_not_checked_lets_a_server_through(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gatepass.admission.model_access.REFUSED_PARTS", frozenset())
+    monkeypatch.setattr("gatepass.admission.model_access._PARTS", frozenset())
     assert reads_form(KEPT_PARTS[0])
 
 

@@ -41,13 +41,23 @@ _STEPS = re.compile(r"[\[\].\0]")
 _AROUND_STEP = " \t\n\r\v\f'\""
 
 _MODEL, _TOOLS = "model", "tools"
-_ANY = any_of(*sorted(MODELS | DESTINATIONS | NESTED | {_TOOLS}))
+_ANY = any_of(*(name.replace("_", "[_-]?") for name in sorted(MODELS | DESTINATIONS | NESTED | {_TOOLS})))
+
+
+def _joined(name: str) -> str:
+    """`name` without regard to case and to what parts its words: servers in Go and TypeScript read `apiBase`."""
+    return folded(name).replace("_", "").replace("-", "")
+
+
+_MODELS, _DESTINATIONS, _NESTED, _PARTS = (
+    frozenset(map(_joined, names)) for names in (MODELS, DESTINATIONS, NESTED, REFUSED_PARTS)
+)
 
 
 def permit_members(caller: AccessKey, body: bytes) -> None:
     """Raises ModelNotAllowed where `body`, which a parser has accepted, names what the caller's key does not cover.
 
-    `model` itself is `permit`'s. Names count without regard to case, and every repetition of one counts.
+    `model` itself is `permit`'s. Names count without regard to case, `_` and `-`, and every repetition of one counts.
     """
     if caller.models is not None and may_name_in_any_case(body, _ANY):
         _permit_object(caller, Walk(body), 0, is_top=True)
@@ -59,7 +69,7 @@ def permit_part(caller: AccessKey, name: str) -> None:
     if caller.models is None:
         return
     for step in _STEPS.split(name):
-        if folded(step).strip(_AROUND_STEP) in REFUSED_PARTS:
+        if _joined(step).strip(_AROUND_STEP) in _PARTS:
             raise ModelNotAllowed(
                 f"The caller {caller.name!r} may use some models only, and the part {name[:200]!r} of the form may name"
                 " other models, a server or a credential. Leave it out.",
@@ -69,18 +79,18 @@ def permit_part(caller: AccessKey, name: str) -> None:
 
 def _permit_object(caller: AccessKey, walk: Walk, at: int, *, is_top: bool = False) -> None:
     for member in walk.members(at):
-        name = folded(member.name)
-        if name in DESTINATIONS:
+        name = _joined(member.name)
+        if name in _DESTINATIONS:
             raise ModelNotAllowed(
                 f"The caller {caller.name!r} may use some models only, and {member.name!r} may name another server or"
                 " credential. Leave it out.",
-                param=name,
+                param=member.name,
             )
-        if name in MODELS or (name == _MODEL and not is_top):
-            _permit_all(caller, name, _models_in(caller, walk, member.value))
+        if name in _MODELS or (name == _MODEL and not is_top):
+            _permit_all(caller, member.name, _models_in(caller, walk, member.value))
         elif name == _TOOLS:
             _permit_all(caller, "tools", _models_of_tools(walk, member.value))
-        elif name in NESTED and walk.text.startswith(b"{", member.value):
+        elif name in _NESTED and walk.text.startswith(b"{", member.value):
             _permit_object(caller, walk, member.value)
 
 
