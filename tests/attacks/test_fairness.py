@@ -132,7 +132,7 @@ class World:
     def end(self, client: Client, *, delivered: bool) -> None:
         if client.caller is None:
             address = ip_address(client.address) if client.address else None
-            self.shares.end_unauthenticated(client, address, self.now_s)
+            self.close(self.shares.end_unauthenticated(client, address, self.now_s))
         else:
             self.shares.end(client, delivered=delivered)
 

@@ -103,11 +103,16 @@ class ConnectionShares(Generic[C]):
             self._delivering[caller][connection] = None
         return True
 
-    def end_unauthenticated(self, connection: C, address: Address | None, now_s: float) -> None:
-        """A request from `address` on `connection` was answered, which no caller has authenticated so far."""
-        if connection in self._strangers:
-            self._strangers.remove(connection)
-            self._strangers.add(connection, address, now_s)
+    def end_unauthenticated(self, connection: C, address: Address | None, now_s: float) -> list[C]:
+        """A request from `address` on `connection`, which counts for no caller, was answered; return those to close.
+
+        Behind a trusted proxy this is the first time that the connection counts for its client's address.
+        """
+        if connection not in self._strangers:
+            return []
+        self._strangers.remove(connection)
+        self._strangers.add(connection, address, now_s)
+        return self._over(address, now_s)
 
     def relieve(self, now_s: float) -> list[C]:
         """No file descriptor is free: return connections to close, those that would close first above the shares."""

@@ -270,7 +270,8 @@ class ClientConnection(asyncio.Protocol):
     def _count_unauthenticated(self, turn: Turn) -> None:
         address = self._reception.proxies.of_request(turn.peer, turn.headers)
         now_s = self._loop.time()
-        self._shares.end_unauthenticated(self, address, now_s)
+        for connection in self._shares.end_unauthenticated(self, address, now_s):
+            connection.evict()
         if not self._is_ending:
             self._patience.keep_alive_s = max(LINGER_S, self._until_s - now_s)
 
