@@ -325,6 +325,7 @@ class Place(Leash):
     ) -> None:
         if self._caller is not None:
             self._concurrency.release(self._caller)
-        self.holding.release()
+        if self.holding.held_bytes > SMALL_BYTES:
+            self.holding.release()
         self._live.leave(self)
         super().__exit__(kind, error, trace)

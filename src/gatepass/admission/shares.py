@@ -96,11 +96,13 @@ class ConnectionShares(Generic[C]):
         caller = self._callers.get(connection)
         if caller is None:
             return False
-        if delivered:
-            self._idle[caller][connection] = None
-            self._delivering[caller].pop(connection, None)
-        else:
-            self._delivering[caller][connection] = None
+        delivering = self._delivering[caller]
+        if not delivered:
+            delivering[connection] = None
+            return True
+        self._idle[caller][connection] = None
+        if delivering:
+            delivering.pop(connection, None)
         return True
 
     def end_unauthenticated(self, connection: C, address: Address | None, now_s: float) -> list[C]:

@@ -203,7 +203,7 @@ class Turn:
             self._line.authenticated(caller)
 
     async def body(self, limit_bytes: int, claim: Callable[[int], None] | None = None) -> bytes:
-        if announced_bytes(self.headers) > limit_bytes:
+        if not self.is_whole and announced_bytes(self.headers) > limit_bytes:
             raise too_large(limit_bytes)
         if not self._is_asked_for:
             self._is_asked_for = True
@@ -225,7 +225,8 @@ class Turn:
             pieces, self._pieces = self._pieces, []
             return joined(pieces)
         finally:
-            self._drop()
+            if self._pieces or not self.is_whole:
+                self._drop()
 
     async def piece(self, limit_bytes: int) -> bytes:
         if not self.is_passed_on:

@@ -13,8 +13,6 @@ from gatepass.relay.usage import Usage, ends_with_usage
 
 LARGEST_BYTES = 1024 * 1024
 """Larger replies are few, and a search for words in them costs more than it saves."""
-_OPENING = b'"choices":[{"index":0,"message":{"'
-"""What `_SPEAKS` finds in most replies: a search for it takes a fifth of the time."""
 _SPEAKS = re.compile(rb'"choices"\s*+:\s*+\[\s*+\{[^{}\[\]]*?"(?:message"\s*+:\s*+\{\s*+"|text"\s*+:\s*+")')
 
 _Said = Annotated[str, msgspec.Meta(min_length=1)]
@@ -111,8 +109,7 @@ def read_good(body: bytes) -> Good | None:
     Fast path of `judge_document`: the reply is strict, its first choice has a message or a text, and no error can be
     in it. That saves the judge a pass and `usage_of` another (3 µs of a chat).
     """
-    speaks = len(body) <= LARGEST_BYTES and (_OPENING in body or _SPEAKS.search(body) is not None)
-    if not speaks or b'"error"' in body:
+    if len(body) > LARGEST_BYTES or _SPEAKS.search(body) is None or b'"error"' in body:
         return None
     try:
         whole = _WHOLE.decode(body)
