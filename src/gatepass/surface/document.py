@@ -87,7 +87,9 @@ _TOP = msgspec.json.Decoder(_Top)
 _TOP_OF_INPUTS = msgspec.json.Decoder(_TopOfInputs)
 _TEXTS = re.compile(rb'"input"[ \t\r\n]*:[ \t\r\n]*\[[ \t\r\n]*"')
 _PLAIN = tuple(f'"{name}"'.encode() for name in ROUTING)
-_NAMES = re.compile(rb'"(?i:%b)"' % "|".join(ROUTING).encode())
+_INITIALS = "".join(name[0] + name[0].upper() for name in ROUTING).encode()
+_NAMES = re.compile(rb'"(?=[%b])(?i:%b)"' % (_INITIALS, "|".join(ROUTING).encode()))
+"""Most quotes stand before another letter: without a look at it each name would be tried there, in any case."""
 _UNSET = msgspec.UNSET
 _AT_BYTE = re.compile(r" \(byte (\d+)\)\Z")
 HALF_PAIR = ("unexpected end of hex escape", "invalid utf-16 surrogate pair")
