@@ -109,13 +109,13 @@ async def apart(body: bytes, work: Callable[[], Made]) -> Made:
     return await asyncio.get_running_loop().run_in_executor(_APART, work)
 
 
-async def scanned(body: bytes, *, counts_inputs: bool = False) -> ScannedBody:
+async def scanned(body: bytes, *, counts_inputs: bool = False, most_values: int = MOST_VALUES) -> ScannedBody:
     """Return `body`, a JSON object, with what is found in it. The loop runs after every SLICE_S.
 
     `counts_inputs`: also count the elements of `input`, for an embeddings request.
     Raises InvalidJson as `Document.read`, and BodyTooComplex.
     """
-    scan = Scan(body)
+    scan = Scan(body, most_values)
     began_s = time.perf_counter()
     for _ in scan.run(counts_inputs=counts_inputs):
         if time.perf_counter() - began_s > SLICE_S:
@@ -127,8 +127,9 @@ async def scanned(body: bytes, *, counts_inputs: bool = False) -> ScannedBody:
 class Scan:
     """One pass over `body`. `run` yields where the pass may pause; then `result` returns what it found."""
 
-    def __init__(self, body: bytes) -> None:
+    def __init__(self, body: bytes, most_values: int = MOST_VALUES) -> None:
         self._body = body
+        self._limit = most_values
         self._at = 0
         self._values = 0
         self._members: list[Member] = []
@@ -136,7 +137,7 @@ class Scan:
         self._names: set[bytes] = set()
         self._may_spell = False
         self._inputs: int | None = None
-        self._most_values = MOST_VALUES
+        self._most_values = most_values
         self._stack = bytearray()
         """The brackets that are open at the place of the pass."""
         self._opened: list[int] = []
@@ -165,7 +166,7 @@ class Scan:
         self._stack.append(_OBJECT)
         while (name := _NAME.match(body, self._at, self._at + NAME_BYTES)) is not None:
             before, is_chat = self._values, name[1] == b'"messages"'
-            self._most_values = MOST_MESSAGES_VALUES if is_chat else MOST_VALUES
+            self._most_values = MOST_MESSAGES_VALUES if is_chat else self._limit
             self._values = 0 if is_chat else before
             end = yield from self._value(name.end())
             self._values = before if is_chat else self._values

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 import msgspec
 
 from gatepass import error_body
 from gatepass.call import Headers
-from gatepass.jsontext import json_value
+from gatepass.jsontext import ScannedBody, Walk, json_value
 
 BLANKS = b" \t\r\n"
 BOM = b"\xef\xbb\xbf"
@@ -24,6 +25,7 @@ MEMBER_BYTES = 64 * 1024
 
 _TAG = re.compile(rb"<(?:!|[a-z][a-z0-9]*[\s>/])")
 _TITLE = re.compile(r"<title[^<>]{0,200}>([^<]{0,2000})</title", re.IGNORECASE)
+_BLANK_BODY = re.compile(rb"(?:\xef\xbb\xbf)?+[ \t\r\n]*+")
 _OBJECTS = re.compile(rb"\[[ \t\r\n]*\{")
 FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")
 
@@ -68,7 +70,7 @@ def start_of(body: bytes) -> bytes:
 
 
 def is_blank(body: bytes) -> bool:
-    return not body.removeprefix(BOM).strip(BLANKS)
+    return _BLANK_BODY.fullmatch(body) is not None
 
 
 def is_html(headers: Headers, body: bytes) -> bool:
@@ -109,27 +111,44 @@ def parse(body: bytes) -> Any:
     read, and one larger than MEMBER_BYTES becomes a token value of its kind: memory is bounded. Of such
     `choices` the first is read in the same way.
     """
+    if type(body) is ScannedBody:
+        return _parse_scanned(body)
     body = body.removeprefix(BOM)
     try:
-        if len(body) <= WHOLE_BYTES:
-            return json_value(body)
-        found = _ENVELOPE.decode(body)
-        document, choices = _held(found, MEMBERS), memoryview(found.choices)
-        if choices.nbytes > MEMBER_BYTES and _has_objects(choices):
-            listed = _CHOICES.decode(choices)
-            first = _held(listed.first, CHOICE)
-            document["choices"] = [first, {}] if memoryview(listed.second).nbytes else [first]
+        return json_value(body) if len(body) <= WHOLE_BYTES else _parse_large(body)
     except RecursionError:
         raise ValueError("the JSON is nested too deeply") from None
     except ValueError as strict:
         return _parse_leniently(body, strict)
+
+
+def _parse_large(body: bytes) -> dict[str, Any]:
+    found = _ENVELOPE.decode(body)
+    document, choices = _held(found, MEMBERS), memoryview(found.choices)
+    if choices.nbytes > MEMBER_BYTES and _has_objects(choices):
+        listed = _CHOICES.decode(choices)
+        first = _held(listed.first, CHOICE)
+        document["choices"] = [first, {}] if memoryview(listed.second).nbytes else [first]
+    return document
+
+
+def _parse_scanned(body: ScannedBody) -> dict[str, Any]:
+    walk, view = Walk(body), memoryview(body)
+    spans = {member.name: member for member in walk.members()}
+    document = _held({name: view[spans[name].value : spans[name].end] for name in MEMBERS if name in spans}, MEMBERS)
+    choices = spans.get("choices")
+    if choices is not None and choices.end - choices.value > MEMBER_BYTES and _has_objects(view[choices.value :]):
+        elements = walk.elements(choices.value)
+        start, _ = next(elements)
+        said = {member.name: view[member.value : member.end] for member in walk.members(start)}
+        document["choices"] = [_held(said, CHOICE), {}] if next(elements, None) is not None else [_held(said, CHOICE)]
     return document
 
 
 def _held(found: Any, members: Iterable[str]) -> dict[str, Any]:
     held: dict[str, Any] = {}
     for name in members:
-        raw = memoryview(getattr(found, name))
+        raw = found.get(name, memoryview(b"")) if isinstance(found, dict) else memoryview(getattr(found, name))
         if raw.nbytes > MEMBER_BYTES:
             token_values: dict[bytes, Any] = {b"[": [{} if _has_objects(raw) else None], b"{": {"message": "…"}}
             held[name] = token_values.get(bytes(raw[:1]), "…")
@@ -139,6 +158,9 @@ def _held(found: Any, members: Iterable[str]) -> dict[str, Any]:
 
 
 def _parse_leniently(body: bytes, strict: ValueError) -> Any:
+    if len(body) > WHOLE_BYTES and (b"NaN" in body or b"Infinity" in body):  # outside the texts that are read
+        with suppress(ValueError, RecursionError):
+            return _parse_large(body.replace(b"NaN", b"0.0").replace(b"Infinity", b"0.000000"))
     if len(body) > LENIENT_BYTES or body.count(b"[") + body.count(b"{") > LENIENT_BRACKETS:
         raise strict
     try:

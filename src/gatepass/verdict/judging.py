@@ -6,6 +6,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from msgspec.structs import replace
@@ -15,7 +16,8 @@ from gatepass.attempt import broken, heard, refused, whole
 from gatepass.call import Headers, Response, Surface, header
 from gatepass.context import Attempt
 from gatepass.error_body import is_error
-from gatepass.errors import GatepassError, TransportFault, UpstreamError, UpstreamInvalid
+from gatepass.errors import BodyTooComplex, GatepassError, InvalidJson, TransportFault, UpstreamError, UpstreamInvalid
+from gatepass.jsontext import ScannedBody
 from gatepass.relay.aggregation.aggregator import Aggregator, Assembly
 from gatepass.relay.client_transforms import after_of, mended_reply
 from gatepass.relay.event import read_json
@@ -27,9 +29,11 @@ from gatepass.relay.responses.synthesis import Unfinished, synthesise_response
 from gatepass.relay.stream import EventStream
 from gatepass.relay.synthesis import synthesise
 from gatepass.relay.usage import place_for_ragflow, usage_wish
+from gatepass.relay.whole.large import read_around_large
 from gatepass.relay.whole.mending import mended_whole
-from gatepass.relay.whole.strict import is_empty_answer, read_good
+from gatepass.relay.whole.strict import LARGEST_BYTES, is_empty_answer, read_good
 from gatepass.runtime import Clock, Tasks, timeout
+from gatepass.surface.large_body import apart, scanned
 from gatepass.upstream import form
 from gatepass.upstream.rejection import named
 from gatepass.upstream.retry_after import should_retry
@@ -179,9 +183,11 @@ async def hold(case: Case, beginning: bytes = b"") -> Whole:
     """The reply held whole, of which `beginning` was read already. Raises the error that it really is."""
     body = await whole(case.attempt, case.response, case.gate.config.limits.reply_bytes, beginning)
     case.attempt.keep_reply(body)
-    if len(body) > SLICE_BYTES:
-        await _bound_values(case, body)
     surface = case.call.operation.surface
+    if surface is not Surface.EMBEDDINGS and len(body) > LARGEST_BYTES and form.start_of(body)[:1] == b"{":
+        body = await _scanned(body)
+    if len(body) > SLICE_BYTES and type(body) is not ScannedBody:
+        await _bound_values(case, body)
     is_plain_chat = surface is Surface.CHAT and case.hop.shaping.is_plain
     if is_plain_chat and (good := read_good(body)) is not None:  # no need to judge and to mend it
         return _profiled(case, Whole(case.response.status, case.headers(), body, usage=good.usage))
@@ -210,6 +216,18 @@ async def hold(case: Case, beginning: bytes = b"") -> Whole:
 SLICE_BYTES = 512 * 1024
 MOST_VALUES = 8_000_000
 """Of a whole reply: a pass over them takes 40 ms. 2,048 vectors of 3,072 numbers have 6.3 million."""
+
+
+MOST_SCANNED_VALUES = 50_000_000
+"""Of one that is read in slices. A chat of 128,000 tokens with 20 alternatives for each has 11 million."""
+
+
+async def _scanned(body: bytes) -> bytes:
+    """`body` with what is found in it, read in slices. As it is, if only a judge who is less strict can read it."""
+    try:
+        return await scanned(body, most_values=MOST_SCANNED_VALUES)
+    except (InvalidJson, BodyTooComplex):
+        return body
 
 
 async def _bound_values(case: Case, body: bytes) -> None:
@@ -347,7 +365,7 @@ async def begin(case: Case) -> Answer:
                     continue
                 piece = b"".join(pieces)
             if opening.kind is not Kind.STREAM:
-                return _made(case, await hold(case, piece))
+                return await _made(case, await hold(case, piece))
             held += _judged(case, piece, events.feed(piece), events)
             while events.waiting and (not held or _may_wait(held, held_until_s - case.gate.clock.now())):
                 await asyncio.sleep(0)
@@ -358,7 +376,7 @@ async def begin(case: Case) -> Answer:
     except TransportFault as fault:
         raise broken(case.attempt, fault) from fault
     if opening.kind is not Kind.STREAM:
-        return _made(case, await hold(case, b"".join(pieces)))
+        return await _made(case, await hold(case, b"".join(pieces)))
     held += _judged(case, b"", events.finish(), events)
     return Begun(case.hop, case.response, events, held, whole=True)
 
@@ -370,10 +388,11 @@ def _may_wait(held: bytes, left_s: float) -> bool:
     return is_short and all(not line or line.startswith(b":") for line in held.splitlines())
 
 
-def _made(case: Case, reply: Whole) -> Answer:
+async def _made(case: Case, reply: Whole) -> Answer:
     if case.call.operation.surface is Surface.RAW:
         return reply
-    events, adapted = _synthesised(case, reply.body), reply.adapted
+    events = await apart(reply.body, partial(_synthesised, case, reply.body))
+    adapted = reply.adapted
     if case.is_chat and (after := after_of(case.profile)) is not None:
         events, adapted = after.feed(events), (*adapted, *after.adapted)
     headers = tuple(field for field in reply.headers if field[0] != b"content-type")
@@ -382,6 +401,8 @@ def _made(case: Case, reply: Whole) -> Answer:
 
 def _synthesised(case: Case, body: bytes) -> bytes:
     try:
+        if case.is_chat and isinstance(body, ScannedBody):
+            return b"".join(_events(case, read_around_large(body)))
         return b"".join(_events(case, read_json(body)))
     except Unfinished:
         unfinished = "The upstream answered with a response that is not finished and has no output."

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Self
 
 from gatepass.errors import InvalidRequest
-from gatepass.jsontext import Edit, Member, Walk, edited
+from gatepass.jsontext import Edit, Member, ScannedBody, Walk, edited
 from gatepass.relay.chunk import CHAT, LEGACY, MOST_PIECES, Origin, envelope, json_text, text_of_id
 from gatepass.relay.client_transforms import counted
 from gatepass.relay.event import read_json
@@ -42,7 +42,7 @@ def mended_whole(body: bytes, origin: Callable[[], Origin]) -> tuple[bytes, tupl
     The same object where nothing was. Elsewhere all keeps its bytes but what is mended. What would take too long to
     walk through, or to write, stays as it came. `origin` is asked for only where something may be mended.
     """
-    if is_strict(body):
+    if type(body) is not ScannedBody and is_strict(body):
         return body, ()
     found: list[str] = []
     try:
@@ -62,7 +62,9 @@ class _Mending:
         self._note = note
 
     def edits(self, walk: Walk) -> Iterator[Edit]:
-        start = len(walk.text) - len(walk.text.lstrip())  # DeepSeek sends empty lines before a reply that takes time
+        text = walk.text
+        # DeepSeek sends empty lines before a reply that takes time
+        start = text.start if type(text) is ScannedBody else len(text) - len(text.lstrip())
         top = Fields.at(walk, start)
         choices = [] if top is None else top.objects("choices")
         if top is None or not 0 < len(choices) <= MOST_PIECES:

@@ -1,0 +1,137 @@
+"""Large replies that are legitimate: logprobs of long answers, NaN among many brackets, texts near the limit."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from gatepass.relay.chunk import Origin
+from gatepass.relay.event import read_json
+from gatepass.relay.synthesis import synthesise
+from gatepass.relay.whole import large
+from gatepass.relay.whole.large import read_around_large
+from gatepass.relay.whole.mending import mended_whole
+from gatepass.surface.large_body import scanned
+from gatepass.upstream import form
+from tests.attacks import generated
+from tests.attacks.conftest import Attack
+from tests.integration.gateway import HELLO, gateway
+from tests.integration.scripted import Scripted, Send, reply
+
+MIB = 1 << 20
+ORIGIN = Origin(lambda prefix: f"{prefix}x", 1, "m")
+
+
+def chat(tokens: int, text: bytes = b"word", number: bytes = b"-0.0123") -> bytes:
+    """An answer with 20 alternatives for each token."""
+    one = b'{"token":" ab","logprob":%b,"bytes":[32,97,98]' % number
+    entry = b'%b,"top_logprobs":[%b]}' % (one, b",".join([one + b"}"] * 20))
+    return (
+        b'{"id":"a","object":"chat.completion","created":1,"model":"m","choices":[{"index":0,"finish_reason":"stop",'
+        b'"message":{"role":"assistant","content":"%b"},"logprobs":{"content":[%b],"refusal":null}}],'
+        b'"usage":{"prompt_tokens":1,"completion_tokens":1,"total_tokens":2}}' % (text, b",".join([entry] * tokens))
+    )
+
+
+def events(document: Any) -> list[Any]:
+    said = b"".join(synthesise(document, True, ORIGIN))
+    lines = [line.removeprefix(b"data: ") for line in said.split(b"\n\n") if line]
+    return [line if line == b"[DONE]" else json.loads(line) for line in lines if b"\n" not in line]
+
+
+tokens = st.lists(st.fixed_dictionaries({"token": st.text(max_size=5), "logprob": st.floats(-9, 0)}), max_size=80)
+logprobs = st.none() | st.fixed_dictionaries({"content": tokens | st.none()}, optional={"refusal": tokens})
+choices = st.fixed_dictionaries(
+    {"message": st.fixed_dictionaries({"role": st.just("assistant"), "content": st.none() | st.text(max_size=9)})},
+    optional={"logprobs": logprobs, "finish_reason": st.sampled_from([None, "stop"]), "index": st.integers(0, 2)},
+)
+documents = st.builds(
+    lambda found, indent: json.dumps({"id": "a", "choices": found, "model": "m"}, indent=indent).encode(),
+    st.lists(choices, max_size=3) | st.none(),
+    st.none() | st.integers(0, 2),
+)
+MANY = json.dumps([{"token": "a", "logprob": -1}] * 80, indent=1).encode()
+TWICE = b'{"choices":[{"logprobs":{"content":%b},"logprobs":null,"message":{"content":"a"}}]}' % MANY
+PRETTY = b'{"choices":[{"logprobs":{"content":null,"content":%b},"message":{"content":"a"}}]}' % MANY
+LATER = b'{"choices":[1],"choices":[{"logprobs":{"content":%b},"message":{"content":"a"}}]}' % MANY
+LONG = b'{"choices":[{"message":{"content":"%b","role":"assistant"}}]}' % (b"\\u00e9 \\n" * (200 * 1024))
+
+
+def reads_alike(body: bytes) -> bool:
+    """Whether what reads around the large values makes the same stream, and judges alike."""
+    found = asyncio.run(scanned(body))
+    if events(read_around_large(found)) != events(read_json(body)):
+        return False
+    padded = body.rstrip()[:-1] + b',"pad":"%b"}' % (b"x" * form.WHOLE_BYTES)
+    large_one = asyncio.run(scanned(padded))
+    mended = [mended_whole(one, lambda: ORIGIN) for one in (padded, large_one)]
+    return form.parse(large_one) == form.parse(padded) and mended[0] == mended[1]
+
+
+@pytest.mark.attack("replies: large, read alike")
+@generated
+@given(documents)
+@example(TWICE)
+@example(PRETTY)
+@example(LATER)
+@example(LONG)
+@example(chat(30))
+def test_a_large_reply_is_read_as_a_small_one(attack: Attack, body: bytes) -> None:
+    attack.cases += 1
+    attack.check(reads_alike(body), body)
+
+
+def test_logprobs_that_break_the_line_of_an_event_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(large, "_value", msgspec.Raw)
+    assert not reads_alike(PRETTY)
+
+
+@pytest.mark.attack("replies: large, NaN")
+@pytest.mark.parametrize("number", [b"NaN", b"-Infinity", b"Infinity"])
+@pytest.mark.parametrize("count", [600, 6_000])
+def test_numbers_that_only_python_writes_are_judged_in_replies_of_any_size(
+    attack: Attack, number: bytes, count: int
+) -> None:
+    body = chat(count, number=number)
+    attack.cases += 1
+    attack.check(form.parse(body)["choices"] == form.parse(chat(count))["choices"], body[:300])
+
+
+@pytest.mark.attack("replies: large, judged")
+def test_no_step_of_judging_a_reply_near_the_limit_takes_long(attack: Attack) -> None:
+    for body in (chat(0, b"word " * (48 * MIB // 5)), chat(15_000)):
+        attack.cases += 1
+        found = asyncio.run(scanned(body, most_values=50_000_000))
+        with attack.on_loop():
+            assert not form.is_blank(found)
+        with attack.on_loop():
+            document = form.parse(found)
+        with attack.on_loop():
+            mended = mended_whole(found, lambda: ORIGIN)
+        attack.check((len(document["choices"]), mended) == (1, (found, ())), body[:300])
+
+
+@pytest.mark.attack("replies: large, a server")
+async def test_a_long_answer_with_logprobs_is_served_whole_and_as_a_stream(attack: Attack) -> None:
+    cases = [(chat(5_000), True), (chat(5_000), False), (chat(0, b"word " * (4 * MIB)), True)]
+    cases += [(chat(600, number=b"NaN"), False)]
+    async with (
+        Scripted(*[[Send(reply(body))] for body, _ in cases]) as upstream,
+        gateway(upstream=upstream.url) as served,
+    ):
+        for body, is_stream in cases:
+            attack.cases += 1
+            async with attack.on_this_loop():
+                answer = await served.ask({**HELLO, "stream": is_stream, "logprobs": True}).answer()
+            attack.check(answer.status == 200, answer.body[:300])
+            if is_stream:
+                attack.check(answer.body.endswith(b"data: [DONE]\n\n"), answer.body[-300:])
+                attack.check(answer.body.count(b'"top_logprobs"') == body.count(b'"top_logprobs"'), answer.body[:300])
+            else:
+                attack.check(answer.body == body, answer.body[:300])
