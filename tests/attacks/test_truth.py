@@ -12,6 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gatepass.errors import UpstreamRefusal
+from gatepass.relay.calls import is_whole
 from gatepass.relay.repair import choices as repairs
 from gatepass.relay.repair.choices import MAX_ARGUMENT_BYTES, Wishes
 from gatepass.relay.repair.repair import Repair, UsageRepair
@@ -25,7 +26,7 @@ from tests.unit.relay.streams import DONE, LIMIT_BYTES, chunk, client_reads, dat
 
 USAGE = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
 WHOLE_ARGUMENTS = ("{}", '{"city": "Bern"}', "[1, 2]", '"\\u00fc"', "null")
-CUT_ARGUMENTS = ("", "{", '{"city": "Ber', '{"a": 1}}', "[1,", '"', "{}{}", "nul")
+CUT_ARGUMENTS = ("", "{", '{"a": NaN}', '{"city": "Ber', '{"a": 1}}', "[1,", '"', "{}{}", "nul")
 TEXTS = ("a", " plain", "größer 東京", '"finish_reason":"stop"', "data: [DONE]\n\n", "\\", "", '{"usage": {}}')
 
 
@@ -276,6 +277,17 @@ def test_arguments_that_never_end_cost_no_memory(attack: Attack, calls: int) -> 
             with attack.on_loop():
                 stream.feed(event)
     attack.check(stream.feed(DONE) == b"" and stream.failure is not None, calls)
+
+
+@pytest.mark.attack("streams: arguments of calls")
+@pytest.mark.parametrize("unit", ["[]", "[1]", "{}", "1e300", '"\\n"', '"\ud83d"'])
+def test_whether_arguments_are_whole_is_known_fast(attack: Attack, unit: str) -> None:
+    arguments = "[" + ",".join([unit] * (MAX_ARGUMENT_BYTES // (len(unit) + 1))) + "]"
+    for text, expected in ((arguments, True), (arguments[:-1], False)):
+        attack.cases += 1
+        with attack.on_loop():
+            found = is_whole(text)
+        attack.check(found is expected, (unit, expected))
 
 
 CALL_STATE_BYTES = 1_024

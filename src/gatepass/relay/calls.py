@@ -7,9 +7,11 @@ merge the calls or lose them all.
 
 from __future__ import annotations
 
-import json
+import re
 from dataclasses import dataclass
 from typing import Any, NamedTuple
+
+import msgspec
 
 from gatepass.relay.chunk import Object, text_of_id
 
@@ -20,10 +22,19 @@ KEY_CHARS = 256
 """So much of an id tells it from others; relays put whole signatures behind it."""
 
 
+_VALUE = msgspec.json.Decoder(msgspec.Raw)
+_HALF_PAIR = re.compile(rb"(?<!\\)((?:\\\\)*+)\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
+"""An escape of half a surrogate pair, which msgspec takes for no JSON."""
+
+
 def is_whole(arguments: str) -> bool:
-    """Whether the arguments of a call are JSON to their end: a cut call has none, or the beginning of some."""
+    """Whether the arguments of a call are JSON to their end: a cut call has none, or the beginning of some.
+
+    Nothing of them is built: 1 MiB of small lists would take 90 ms.
+    """
+    text = arguments.encode("utf-8", "replace")
     try:
-        json.loads(arguments)
+        _VALUE.decode(_HALF_PAIR.sub(rb"\1", text) if b"\\ud" in text or b"\\uD" in text else text)
     except (ValueError, RecursionError):
         return False
     return True
