@@ -233,7 +233,8 @@ async def _listed(attempt: Attempt) -> tuple[Entry, ...]:
     response = await send(attempt, model_list_request(hop))
     try:
         if response.status != 200:
-            error = hop.dialect.judge_head(hop.name, response.status, response.headers)
+            mask = attempt.gate.redactor.mask
+            error = hop.dialect.judge_head(hop.name, response.status, response.headers, mask=mask)
             raise error or await refused(attempt, response)
     finally:
         if response.status != 200:

@@ -323,8 +323,13 @@ def test_an_honest_sentence_beside_a_quoted_value_is_learned() -> None:
         [[]] * 600_000,
         list(range(250_000)),
         ["Ä ß " * (quoted.BODY_BYTES // 8)],
+        [0] * (quoted.BODY_BYTES // 2 - 400),
+        [0] * (quoted.MOST_SIGNS - 100),
+        [1.5e9] * (quoted.MOST_SIGNS - 100),
+        [{f"{at:x}": 0} for at in range(quoted.MOST_SIGNS // 2 - 100)],
+        [int("1" * 4300)] * (quoted.BODY_BYTES // 4301 - 1),
     ],
-    ids=range(8),
+    ids=range(13),
 )
 @pytest.mark.parametrize("text", ["a" * 2000, "Unsupported parameter: 'seed' " * 66, "&lt;" * 500, "%41" * 660])
 def test_a_comparison_is_short(attack: Attack, values: list[Any], text: str) -> None:

@@ -20,6 +20,8 @@ MOST_ESCAPES = 10_000
 """Characters in the strings of one request that may begin an escape."""
 MOST_PARTS = 20_000
 """Strings, objects and lists of one request."""
+MOST_SIGNS = 60_000
+"""Commas and opening brackets of one body. The JSON parser needs up to 40 ms for so many values."""
 MOST_STEPS = 100_000
 """Of comparisons, where text and values repeat one letter. Above these bounds nothing is learned from the text."""
 EDGE_BYTES = 12
@@ -58,7 +60,7 @@ class Quoted:
 
         `labels` are plain strings that count as values all the same.
         """
-        if len(body) > BODY_BYTES or body.count(b"{") + body.count(b"[") > 3 * MOST_PARTS:  # texts have some too
+        if len(body) > BODY_BYTES or sum(map(body.count, (b",", b"{", b"["))) > MOST_SIGNS:  # texts have some too
             return None
         values: list[bytes] = []
         escapes = MOST_ESCAPES

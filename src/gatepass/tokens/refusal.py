@@ -126,7 +126,7 @@ def refusal(
     asked on every two seconds the account would be locked.
     """
     if 300 <= reply.status < 400:
-        return FetchFailure(_redirected(reply, issuer), quick=False, retry_after_s=_wish_s(reply, wall_s))
+        return FetchFailure(_redirected(reply, issuer, mask), quick=False, retry_after_s=_wish_s(reply, wall_s))
     if reply.status == WRONG_PROXY_AUTH:
         return FetchFailure(f"the proxy on the way to {issuer} refuses: 407", definite=True)
     found = _objection_in(reply)
@@ -215,8 +215,8 @@ def _excerpt(reply: Reply) -> str:
     return reply.text
 
 
-def _redirected(reply: Reply, issuer: str) -> str:
-    where = (header(reply.headers, b"location") or b"").decode("latin-1")
+def _redirected(reply: Reply, issuer: str, mask: Mask) -> str:
+    where = mask((header(reply.headers, b"location") or b"").decode("latin-1"))  # `hostname` below is in lower case
     try:
         host = urlsplit(where).hostname
     except ValueError:

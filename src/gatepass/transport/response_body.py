@@ -30,6 +30,9 @@ TURN_BYTES = 4 * 1024 * 1024
 LARGE_BYTES = 4 * 1024 * 1024
 """A larger reply is joined beside the event loop: 64 MiB take 50 ms."""
 
+CODING_BYTES = 40
+"""A longer content-encoding is not quoted."""
+
 GZIP_WINDOW = 16 + zlib.MAX_WBITS
 
 
@@ -252,14 +255,17 @@ class ZlibDecoder:
 
 def decoder_of(coding: bytes | None) -> ZlibDecoder | None:
     """The decoder of a content-encoding; None for identity. Raises TransportFault for one we do not know."""
-    name = (coding or b"").strip().lower()
+    stated = (coding or b"").strip()
+    name = stated.lower()
     if name in (b"", b"identity"):
         return None
     if name in (b"gzip", b"x-gzip"):
         return ZlibDecoder(GZIP_WINDOW)
     if name == b"deflate":
         return ZlibDecoder(zlib.MAX_WBITS)
-    raise TransportFault(Fault.INVALID, f"the reply is encoded as {name[:40].decode('ascii', 'replace')}, unasked")
+    # as it was written, and never a part: a secret in other letters, or the beginning of one, is not masked
+    shown = stated.decode("ascii", "replace") if len(stated) <= CODING_BYTES else "something unknown"
+    raise TransportFault(Fault.INVALID, f"the reply is encoded as {shown}, unasked")
 
 
 class Decoded:

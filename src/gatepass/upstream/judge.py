@@ -85,7 +85,9 @@ _AT_BYTE = re.compile(r" \(byte \d+\)")
 """A place such as 4291 holds a 429, for which RAGFlow would repeat what no repeat mends."""
 
 
-def judge_head(upstream: str, status: int, headers: Headers, *, host: str = "") -> GatepassError | None:
+def judge_head(
+    upstream: str, status: int, headers: Headers, *, host: str = "", mask: Mask = unmasked
+) -> GatepassError | None:
     """The error that a reply's head alone tells of: a redirect, or a status that is no final answer.
 
     None: read the body. A redirect is never followed; of its target only the host is named, for the
@@ -98,7 +100,7 @@ def judge_head(upstream: str, status: int, headers: Headers, *, host: str = "") 
         location = header(headers, b"location")
         target = location.decode("latin-1").strip() if location is not None else None
         message = (
-            f"{reply.answered}, a redirect to {_place_of(target)}: invalid as a reply,"
+            f"{reply.answered}, a redirect to {_place_of(target, mask)}: invalid as a reply,"
             f" and gatepass follows none. Check upstreams.{upstream}.base_url (https instead of http, the"
             " whole path) and whether a login page stands in front of it."
         )
@@ -106,12 +108,12 @@ def judge_head(upstream: str, status: int, headers: Headers, *, host: str = "") 
     return UpstreamInvalid(f"{reply.answered}, an invalid status for a final reply.", upstream=upstream)
 
 
-def _place_of(target: str | None) -> str:
-    """What may be told of a redirect's target."""
+def _place_of(target: str | None, mask: Mask) -> str:
+    """What may be told of a redirect's target. The mask comes first: `hostname` is in lower case, and may be a part."""
     if target is None:
         return "nowhere (no Location)"
     try:
-        host = urlsplit(target).hostname
+        host = urlsplit(mask(target)).hostname
     except ValueError:
         return "what is no URL"
     return clean(host, unmasked, TITLE_CHARS) if host else "another path of the same host"

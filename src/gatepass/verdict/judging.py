@@ -64,8 +64,8 @@ async def judge(attempt: Attempt, response: Response) -> Answer:
 
 async def _check(case: Case) -> None:
     """Raises the error that a status tells of."""
-    hop, response = case.hop, case.response
-    error = hop.dialect.judge_head(hop.name, response.status, response.headers, host=hop.host)
+    hop, response, mask = case.hop, case.response, case.gate.redactor.mask
+    error = hop.dialect.judge_head(hop.name, response.status, response.headers, host=hop.host, mask=mask)
     if error is None and is_error(response.status):
         error = await refused(case.attempt, response)
     if error is not None:

@@ -286,6 +286,14 @@ def test_a_redirect_names_its_host_alone(location, aim):
     assert (failure.reason, failure.quick, failure.definite) == (expected, False, False)
 
 
+@pytest.mark.parametrize("secret", ["AbCdEf-Secret", "AbCd/Ef:Secret@x", "AbCd" * 80])
+def test_a_redirect_tells_no_secret_in_any_case(secret):
+    for target in ("https://{}.evil/", "https://{}@evil/", "//{}:1/"):
+        reply = Reply(302, ((b"location", target.format(secret).encode()),))
+        failure = refusal(reply, NOW, "sso", lambda text: text.replace(secret, "***"))
+        assert "abcd" not in failure.reason.lower()
+
+
 @pytest.mark.parametrize(("by_login", "unclear"), [(True, True), (False, False)])
 def test_a_logins_error_with_a_500_may_be_a_refusal(by_login, unclear):
     failure = refusal(said(500, {"message": "用户名或密码错误"}), NOW, "sso", str, by_login=by_login)

@@ -63,6 +63,14 @@ def test_an_unknown_coding_is_a_fault_that_names_it():
         decoder_of(b"zstd")
 
 
+def test_an_unknown_coding_is_quoted_as_it_was_written_or_not_at_all():
+    """Else a mask, which comes later, would not find a secret in it."""
+    with pytest.raises(TransportFault, match="encoded as MiNtEd-Token, unasked"):
+        decoder_of(b" MiNtEd-Token ")
+    with pytest.raises(TransportFault, match="encoded as something unknown, unasked"):
+        decoder_of(b"MiNtEd-Token" * 4)
+
+
 class Played:
     """A Response that is here already."""
 

@@ -117,6 +117,15 @@ def test_redirect_names_the_host_and_nothing_else_of_its_target(location, target
     )
 
 
+@pytest.mark.parametrize("target", ["https://{}.evil/", "https://{}@evil/", "https://{}:1/", "//{}/x", "{}", "a://[{}]"])
+@pytest.mark.parametrize("secret", ["AbCdEf-Secret", "AbCd/Ef:Secret@x", "Ab" * 80])
+def test_redirect_tells_no_secret_in_any_case(target, secret):
+    headers = ((b"location", target.format(secret).encode()),)
+    error = judge_head("chat", 302, headers, mask=lambda text: text.replace(secret, "***"))
+    assert "abcd" not in str(error).lower()
+    assert "abab" not in str(error).lower()
+
+
 @pytest.mark.parametrize("status", [300, 301, 303, 304, 307, 308, 399])
 def test_every_redirect_is_an_error(status):
     assert isinstance(judge_head("chat", status, ()), UpstreamRedirect)
