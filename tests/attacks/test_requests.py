@@ -45,23 +45,53 @@ class Head:
     version: str
     hosts: int
     codings: tuple[str, ...]
+    host: str = "h"
+    target: str = "/v1/x"
 
     @property
     def raw(self) -> bytes:
-        fields = [*["Host: h"] * self.hosts, *[f"Transfer-Encoding: {coding}" for coding in self.codings]]
-        return "\r\n".join([f"POST /v1/x HTTP/{self.version}", *fields, "", ""]).encode()
+        fields = [*[f"Host: {self.host}"] * self.hosts, *[f"Transfer-Encoding: {coding}" for coding in self.codings]]
+        return "\r\n".join([f"POST {self.target} HTTP/{self.version}", *fields, "", ""]).encode("latin-1")
 
     @property
     def status(self) -> int:
         """The parser stops at a version that it does not know. It reads 0.9 and 2.0, and then the fields."""
         if self.version not in ("0.9", "1.0", "1.1", "2.0"):
             return 505
+        if self.hosts and (self.host in BAD_HOSTS or (not self.host and self.target in NAMING_TARGETS)):
+            return 400
         if self.codings and [coding.lower() for coding in self.codings] != ["chunked"]:
             return 501
         if self.version not in ("1.0", "1.1"):
             return 505
         is_right = self.hosts == 1 or (self.version == "1.0" and not self.hosts)
         return 200 if is_right else 400
+
+
+HOSTS = (
+    *("h", "H.example:8080", "h:", ":80", "under_score", "10.0.0.1:1", "[::1]:80", "[fe80::1%25eth0]", "[v1.a:b]", ""),
+    *("%41.x", "a,b", "x" * 253 + ":65535"),
+)
+BAD_HOSTS = (
+    *(
+        "a b",
+        "a/b",
+        "b/c@d",
+        "c@d",
+        "a b/c@d",
+        "http://h",
+        "h?x",
+        "h#x",
+        "h:80a",
+        "h:80:80",
+        "[::1",
+        "::1",
+        "[g]",
+        "[]",
+    ),
+    *("a\\b", "a\tb", "%4", "%zz", "<h>", '"h"', "\xe4", "x" * 301, "a|b", "{h}", "^", "`"),
+)
+NAMING_TARGETS = ("http://h/v1/x", "http://h:1/v1/x?y")
 
 
 heads = st.builds(
@@ -74,6 +104,8 @@ heads = st.builds(
         ),
         max_size=2,
     ).map(tuple),
+    st.sampled_from(HOSTS) | st.sampled_from(BAD_HOSTS),
+    st.sampled_from(("/v1/x", *NAMING_TARGETS)),
 )
 
 
@@ -102,6 +134,33 @@ def test_a_head_is_served_or_refused_as_the_rfc_says(attack: Attack, head: Head,
     attack.check(status == head.status, (head, status))
 
 
+@pytest.mark.attack("heads: version, Host, Transfer-Encoding")
+@pytest.mark.parametrize("target", ["/v1/x", *NAMING_TARGETS])
+@pytest.mark.parametrize("host", [*HOSTS, *BAD_HOSTS])
+def test_a_host_is_taken_or_refused_as_the_rfc_says(attack: Attack, host: str, target: str) -> None:
+    head = Head("1.1", 1, (), host, target)
+    attack.cases += 1
+    attack.check(status_by_reader(head.raw, 0) == head.status, head)
+
+
+@pytest.mark.parametrize("host", BAD_HOSTS)
+def test_a_host_that_is_invalid_is_refused_behind_a_valid_one(host: str) -> None:
+    first = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
+    assert status_by_reader(first + Head("1.1", 1, (), host).raw, len(first)) == 400
+
+
+def test_an_empty_host_behind_an_empty_one_is_refused_where_the_target_names_one() -> None:
+    first = b"GET / HTTP/1.1\r\nHost:\r\n\r\n"
+    assert status_by_reader(first, 0) == 200
+    assert status_by_reader(first + Head("1.1", 1, (), "", NAMING_TARGETS[0]).raw, len(first)) == 400
+
+
+def test_a_reader_that_accepts_any_value_of_host_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Reader, "_check_host", lambda *_: None)
+    head = Head("1.1", 1, (), BAD_HOSTS[0])
+    assert status_by_reader(head.raw, 0) != head.status
+
+
 def test_a_reader_that_accepts_any_host_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Reader, "_check_version", lambda *_: None)
     head = Head("1.1", 2, ())
@@ -116,6 +175,8 @@ JSON_BODY = b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n"
     [
         (b"GET /healthz HTTP/1.1\r\n\r\n", 400),
         (b"GET /healthz HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", 400),
+        (b"GET /healthz HTTP/1.1\r\nHost: a b/c@d\r\n\r\n", 400),
+        (b"GET http://localhost/healthz HTTP/1.1\r\nHost:\r\n\r\n", 400),
         (b"GET /healthz HTTP/1.0\r\nHost: a\r\nHost: b\r\n\r\n", 400),
         (b"GET /healthz HTTP/1.0\r\nHost: localhost\r\n\r\n", 200),
         (b"POST /v1/embeddings HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", 501),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from urllib.parse import unquote
 
@@ -11,6 +12,14 @@ from gatepass.errors import GatepassError, HeadTooLarge, InvalidRequest, Unsuppo
 
 HEADER_FIELDS = 100
 HEAD_BYTES = 64 * 1024
+HOST_BYTES = 300
+"""No name of DNS with a port is longer."""
+
+_HOST = re.compile(
+    rb"(?:\[(?:[0-9A-Fa-f:.]+(?:%[\w.~%-]+)?|[vV][0-9A-Fa-f]+\.[\w.~!$&'()*+,;=:-]+)\]"
+    rb"|(?:[\w.~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*+)(?::[0-9]*)?"
+)
+"""`uri-host [":" port]` of RFC 3986 3.2.2, and the zone of RFC 6874 also with its `%` unescaped."""
 
 
 def path_of(target: bytes) -> str:
@@ -52,6 +61,17 @@ def large_framing() -> HeadTooLarge:
 def host_missing(count: int) -> InvalidRequest:
     found = "no Host field" if count == 0 else f"{count} Host fields"
     return InvalidRequest(f"The request has {found}. Send exactly one (RFC 9112 section 3.2).")
+
+
+def is_host(value: bytes, target: bytes) -> bool:
+    """Whether `value` is a right Host field for `target`: empty only where `target` names no host (RFC 9112 3.2)."""
+    if not value:
+        return target.startswith((b"/", b"*"))
+    return len(value) <= HOST_BYTES and _HOST.fullmatch(value) is not None
+
+
+def host_invalid() -> InvalidRequest:
+    return InvalidRequest("The request's Host field is invalid. Send `host` or `host:port` (RFC 9112 section 3.2).")
 
 
 def unknown_coding() -> UnsupportedTransferCoding:

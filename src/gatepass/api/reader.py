@@ -13,7 +13,9 @@ from gatepass.api.head import (
     HEAD_BYTES,
     HEADER_FIELDS,
     head_of,
+    host_invalid,
     host_missing,
+    is_host,
     large_framing,
     large_head,
     many_fields,
@@ -49,7 +51,7 @@ class Reader:
 
     __slots__ = (
         *("in_head", "peer", "turn", "_desk", "_expects", "_fields", "_first_bytes", "_framing_bytes", "_head_bytes"),
-        *("_hosts", "_is_chunked", "_parser", "_piece_bytes", "_refusal", "_take", "_target"),
+        *("_host", "_hosts", "_is_chunked", "_parser", "_piece_bytes", "_refusal", "_take", "_target"),
     )
 
     def __init__(self, desk: Desk) -> None:
@@ -62,6 +64,7 @@ class Reader:
         self._target = b""
         self._fields: list[tuple[bytes, bytes]] = []
         self._expects = self._is_chunked = False
+        self._host = b""
         self._hosts = self._piece_bytes = self._first_bytes = self._head_bytes = self._framing_bytes = 0
         self._refusal: GatepassError | None = None
 
@@ -148,6 +151,8 @@ class Reader:
         if name in _READ_HERE:
             if name == b"host":
                 self._hosts += 1
+                if (value != self._host or not value) and self.in_head:  # a connection mostly says the same again
+                    self._check_host(value)
             elif name == b"expect":
                 self._expects = self._expects or value.lower() == b"100-continue"
             elif value.lower() != b"chunked":
@@ -187,6 +192,11 @@ class Reader:
             self._refuse(unknown_version())
         if self._hosts > 1 or version == "1.1":
             self._refuse(host_missing(self._hosts))
+
+    def _check_host(self, value: bytes) -> None:
+        if not is_host(value, self._target):
+            self._refuse(host_invalid())
+        self._host = value
 
     def _refuse(self, error: GatepassError) -> NoReturn:
         """Stop the parser: `feed` raises `error`."""
