@@ -117,7 +117,9 @@ def test_redirect_names_the_host_and_nothing_else_of_its_target(location, target
     )
 
 
-@pytest.mark.parametrize("target", ["https://{}.evil/", "https://{}@evil/", "https://{}:1/", "//{}/x", "{}", "a://[{}]"])
+@pytest.mark.parametrize(
+    "target", ["https://{}.evil/", "https://{}@evil/", "https://{}:1/", "//{}/x", "{}", "a://[{}]"]
+)
 @pytest.mark.parametrize("secret", ["AbCdEf-Secret", "AbCd/Ef:Secret@x", "Ab" * 80])
 def test_redirect_tells_no_secret_in_any_case(target, secret):
     headers = ((b"location", target.format(secret).encode()),)
