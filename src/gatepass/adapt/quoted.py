@@ -20,8 +20,8 @@ MOST_ESCAPES = 10_000
 """Characters in the strings of one request that may begin an escape."""
 MOST_PARTS = 20_000
 """Strings, objects and lists of one request."""
-MOST_SIGNS = 60_000
-"""Commas and opening brackets of one body. The JSON parser needs up to 40 ms for so many values."""
+MOST_SIGNS = 40_000
+"""Commas and opening brackets of one body. The JSON parser needs up to 25 ms for so many values."""
 MOST_STEPS = 100_000
 """Of comparisons, where text and values repeat one letter. Above these bounds nothing is learned from the text."""
 EDGE_BYTES = 12
