@@ -7,7 +7,7 @@ from gatepass.tokens.life import Kind, Token, ToldBy
 from gatepass.tokens.sharing import FailureRecord, TokenRecord
 
 READING = Reading({}, at_s=5000.0, asked_s=100.0, answered_s=100.2)
-TOKEN = Token(Secret("abc"), 90.0, 300.0, Kind.JWT, ToldBy.JWT, "data.expires")
+TOKEN = Token(Secret("minted"), 90.0, 300.0, Kind.JWT, ToldBy.JWT, "data.expires")
 
 
 def test_a_token_is_the_same_after_the_way_through_the_store():
@@ -15,7 +15,7 @@ def test_a_token_is_the_same_after_the_way_through_the_store():
     back = TokenRecord.decoded(record.encoded())
     assert back == record
     token = back.token(READING)
-    assert token.text == "abc"
+    assert token.text == "minted"
     assert (token.life_s, token.kind, token.told_by) == (300.0, Kind.JWT, ToldBy.JWT)
     assert (token.born_s, token.no_expiry_at, token.shared) == (90.0, "data.expires", True)
 
@@ -25,7 +25,7 @@ def test_the_same_token_told_twice_is_two_records():
 
 
 def test_a_record_does_not_print_its_token():
-    assert "abc" not in repr(TokenRecord.of(TOKEN, 300.0, 1.0))
+    assert "minted" not in repr(TokenRecord.of(TOKEN, 300.0, 1.0))
 
 
 @pytest.mark.parametrize(
