@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,9 +83,12 @@ def error_of(choices: Any) -> Any:
     """The error in the choices of a chunk, where OpenRouter puts a provider's; None where one of them has none."""
     if not isinstance(choices, list) or not choices:
         return None
+    first = choices[0]
+    if not isinstance(first, dict) or not first.get("error"):  # nearly always
+        return None
     if not all(isinstance(choice, dict) and choice.get("error") for choice in choices):
         return None
-    return choices[0]["error"]
+    return first["error"]
 
 
 MOST_PIECES = 1024
@@ -122,14 +125,14 @@ def says(choice: Object) -> bool:
     """
     if finish_reason(choice) or _is_said(choice.get("text")):
         return True
-    piece = choice.get("delta") or choice.get("message")
-    return isinstance(piece, dict) and any(_is_said(value) for name, value in piece.items() if name != "role")
+    return _has_said(choice.get("delta") or choice.get("message"), _ROLE)
 
 
 def _is_said(value: Any) -> bool:
     return bool(value) and isinstance(value, str | list | dict)
 
 
+_ROLE = frozenset({"role"})
 THOUGHTS = frozenset({"role", "reasoning_content", "reasoning", "reasoning_details"})
 """The members of a delta that are no content: a choice that has nothing else has not answered yet."""
 
@@ -138,8 +141,16 @@ def has_content(choice: Object) -> bool:
     """Whether a piece of a choice holds content, a refusal, audio or a call: thoughts alone are no answer."""
     if _is_said(choice.get("text")):
         return True
-    piece = choice.get("delta") or choice.get("message")
-    return isinstance(piece, dict) and any(_is_said(value) for name, value in piece.items() if name not in THOUGHTS)
+    return _has_said(choice.get("delta") or choice.get("message"), THOUGHTS)
+
+
+def _has_said(piece: Any, but: Container[str]) -> bool:
+    """Whether a delta or a message says something in a member other than those of `but`."""
+    if isinstance(piece, dict):
+        for name, value in piece.items():
+            if value and name not in but and isinstance(value, str | list | dict):
+                return True
+    return False
 
 
 def is_chunk(said: Object) -> bool:

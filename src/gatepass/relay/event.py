@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from gatepass.jsontext import count_fractions, json_value
+import msgspec
+
+from gatepass.jsontext import SMALL_BYTES, count_fractions, json_value
 
 DONE = b"data: [DONE]\n\n"
 """What ends a stream of OpenAI's."""
@@ -119,10 +122,13 @@ def read_json(data: bytes) -> Any:
     The slower standard parser has the last word: NaN, and half of a surrogate pair (a character cut
     in two by an upstream's tokens), come from real upstreams, and clients accept them.
     """
-    if takes_long(data):
-        raise ValueError("too many values")
+    decode: Callable[[bytes], Any] = msgspec.json.decode
+    if len(data) > SMALL_BYTES:  # few events are, and whatever a smaller one holds is read fast
+        decode = json_value
+        if takes_long(data):
+            raise ValueError("too many values")
     try:
-        return json_value(data)
+        return decode(data)
     except (ValueError, RecursionError):
         pass
     if takes_long(data, LENIENT_WORK):

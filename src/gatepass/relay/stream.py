@@ -173,6 +173,10 @@ class EventStream:
             run = before.feed(run) if run else b""
         if count := self._template.count(run):
             self.events += count
+        elif run and before is None and self._lines_left > 1 and (data := single_line_data(run)) is not None:
+            self._lines_left -= 2  # most of those that are parsed come so: nothing has to be counted or split
+            self._has_begun = True
+            run = self._judge_data(run, data.strip(), b"")
         elif run:
             run = run if before is not None else self._in_this_turn(run)
             run = self._judge_run(run) if run else b""

@@ -50,6 +50,7 @@ class Template:
     __slots__ = (
         "_backslashed",
         "_head",
+        "_head_bytes",
         "_learned_at",
         "_mark",
         "_middles",
@@ -58,12 +59,13 @@ class Template:
         "_rest",
         "_seam_bytes",
         "_tail",
+        "_tail_bytes",
     )
 
     def __init__(self) -> None:
         self._patience, self._learned_at = _PATIENCE, 0
         self._head = self._tail = _NO_EVENT
-        self._seam_bytes = len(_NO_EVENT)
+        self._head_bytes = self._tail_bytes = self._seam_bytes = len(_NO_EVENT)
         self._news: tuple[bytes, int] | None = None
 
     def learn(self, block: bytes, events: int) -> None:
@@ -89,6 +91,7 @@ class Template:
 
     def _take(self, head: bytes, middles: tuple[bytes, ...], tail: bytes) -> None:
         self._head, self._middles, self._tail = head, middles, tail
+        self._head_bytes, self._tail_bytes = len(head), len(tail)
         seam = tail + head  # what stands between the texts of two events
         self._mark, self._rest = seam[:_MARK_BYTES], seam[_MARK_BYTES:]
         self._seam_bytes = len(seam)
@@ -97,16 +100,17 @@ class Template:
     def _covers(self, block: bytes) -> bool:
         """Whether only the texts of `block` are why it was parsed."""
         has_edges = block.startswith(self._head) and block.endswith(self._tail)
-        return has_edges and all(middle in block for middle in self._middles)
+        return has_edges and (not self._middles or all(middle in block for middle in self._middles))
 
     def count(self, run: bytes) -> int:
         """How many events `run` is, if each is like this one; 0 as soon as any is not, or may not be."""
         if self._news is not None:
             self._study(*self._news)
-        seam_bytes = self._seam_bytes
-        if not run.startswith(self._head) or not run.endswith(self._tail) or len(run) < seam_bytes:
+        head_bytes, tail_bytes, seam_bytes = self._head_bytes, self._tail_bytes, self._seam_bytes
+        # compared, because `startswith` and `endswith` take longer (CPython 3.11)
+        if run[:head_bytes] != self._head or run[-tail_bytes:] != self._tail or len(run) < seam_bytes:
             return 0
-        texts, count = run[len(self._head) : -len(self._tail)], 1
+        texts, count = run[head_bytes:-tail_bytes], 1
         if len(texts) >= seam_bytes or self._middles:
             fillings = self._fillings(texts) if len(texts) >= seam_bytes else [texts]
             texts = self._without_middles(fillings) if self._middles else b"".join(fillings)

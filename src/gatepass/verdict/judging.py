@@ -415,20 +415,20 @@ def _synthesised(case: Case, body: bytes) -> bytes:
 def _events(case: Case, document: Any) -> Iterable[bytes]:
     if case.is_response:
         return synthesise_response(document, case.origin())
-    return synthesise(document, _usage_wish(case)[0] is not False, case.origin())
+    return synthesise(document, _usage_wish(case, usage_wish(case.call.body))[0] is not False, case.origin())
 
 
 def _event_stream(case: Case) -> EventStream:
     if not case.is_chat:
         return _stream_of_others(case)
-    origin = case.origin()
-    wish, drops_usage = _usage_wish(case)
+    origin, asked = case.origin(), usage_wish(case.call.body)
+    wish, drops_usage = _usage_wish(case, asked)
     return EventStream(
         case.hop.name,
         case.gate.config.limits.event_bytes,
         case.reader(),
         choices=case.call.choices,
-        before=case.hop.shaping.stream(origin, wants_usage=bool(usage_wish(case.call.body))),
+        before=case.hop.shaping.stream(origin, wants_usage=bool(asked)),
         repair=Repair(_wishes(case, wish, drops_usage=drops_usage), origin),
         after=after_of(case.profile),
     )
@@ -447,11 +447,13 @@ def _stream_of_others(case: Case) -> EventStream:
     )
 
 
-def _usage_wish(case: Case) -> tuple[bool | None, bool]:
-    """What the client's stream is to have of usage: as `Wishes.include_usage`, and `Wishes.drops_usage`."""
-    wish = usage_wish(case.call.body)
-    if wish is not False or not case.profile.places_usage:
-        return wish, False
+def _usage_wish(case: Case, asked: bool | None) -> tuple[bool | None, bool]:
+    """What the client's stream is to have of usage: as `Wishes.include_usage`, and `Wishes.drops_usage`.
+
+    `asked`: as `usage_wish` reads it.
+    """
+    if asked is not False or not case.profile.places_usage:
+        return asked, False
     place = place_for_ragflow(case.call.body)
     return place == "alone", place == "drop"
 

@@ -222,6 +222,31 @@ def test_recognised_and_parsed_events_give_the_same_bytes_and_the_same_state(eve
     assert state(quick) == state(thorough)
 
 
+@given(st.lists(EVENT, max_size=25), st.lists(st.integers(1, 900), min_size=1, max_size=9))
+def test_events_of_one_line_are_judged_as_all_events_are(events, sizes):
+    quick, thorough = new_stream(), new_stream()
+    whole, at = b"".join(events), 0
+    with pytest.MonkeyPatch.context() as patch:
+        for size_bytes in sizes * (len(whole) // sum(sizes) + 1):
+            piece = whole[at : at + size_bytes]
+            at += size_bytes
+            patch.undo()
+            out = quick.feed(piece)
+            patch.setattr(stream_module, "single_line_data", lambda _: None)
+            assert out == thorough.feed(piece)
+            assert state(quick) == state(thorough)
+
+
+def test_events_that_come_one_by_one_share_the_lines_of_a_turn():
+    stream = new_stream()
+    stream._template = Blind()
+    event = text("hello")
+    assert {stream.feed(event) for _ in range(stream_module.TURN_LINES // 2)} == {event}
+    assert stream.feed(event) == b""
+    assert stream.waiting == event
+    assert stream.feed(event) == event + event  # the event loop has run
+
+
 # --- what is changed ------------------------------------------------------------------------------
 
 HELLO, YOU, END = text("Hello"), text("you"), data(chunk({}, finish="stop"))

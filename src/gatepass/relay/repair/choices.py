@@ -482,7 +482,8 @@ class ChoiceRepair:
         calls = delta.get("tool_calls")
         if calls and isinstance(calls, list):
             is_plain = False
-            self._tools = self._tools or ToolRepair(self._origin, self._arguments, self._index)
+            if self._tools is None:
+                self._tools = ToolRepair(self._origin, self._arguments, self._index)
             self._tools.mend(calls, note)
         function = delta.get("function_call")
         if not function:

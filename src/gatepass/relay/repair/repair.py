@@ -75,7 +75,10 @@ class Repair:
     @property
     def is_empty(self) -> bool:
         """Whether each choice ended with `stop` and said nothing."""
-        return bool(self._choices) and all(choice.is_empty for choice in self._choices.values())
+        for choice in self._choices.values():
+            if not choice.is_empty:
+                return False
+        return bool(self._choices)
 
     def feed(self, block: bytes) -> bytes:
         if count := self._template.count(block):
@@ -91,8 +94,9 @@ class Repair:
     def finish(self) -> bytes:
         """What waits: chunks that might have been cumulative, ends, extras, the usage that was asked for."""
         items = self._suffixes.finish() if self._suffixes is not None else []
-        ends, self._ends = self._ends, []
-        items += [Item(b"", end, has_changed=True) for end in ends]
+        if self._ends:
+            ends, self._ends = self._ends, []
+            items += [Item(b"", end, has_changed=True) for end in ends]
         last: Object = {"object": CHAT_CHUNK, **self._envelope.told, "choices": []}
         has_extras, usage = self._extras.join(last), self._usage.take()
         if usage is not None:
@@ -106,6 +110,8 @@ class Repair:
 
         False, and nothing is given, where one of them must not look complete.
         """
+        if self._is_complete:
+            return True
         reasons = {index: choice.reason_at_end() for index, choice in self._choices.items() if not choice.has_finished}
         if None in reasons.values() or _SHARED in reasons:
             return False
@@ -252,7 +258,10 @@ class Repair:
     @property
     def _is_complete(self) -> bool:
         states = self._choices.values()
-        return bool(states) and all(state.has_finished for state in states)
+        for state in states:
+            if not state.has_finished:
+                return False
+        return bool(states)
 
 
 def _parted(run: bytes) -> tuple[list[bytes], bytes]:
