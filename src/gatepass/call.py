@@ -27,6 +27,10 @@ def header(headers: Headers, name: bytes) -> bytes | None:
     return None
 
 
+KEEPS_ALIVE = (b"connection", b"keep-alive")
+"""The usual `connection` field. The field that it names is hop-by-hop, so it never passes."""
+
+
 def named_by_connection(headers: Iterable[tuple[bytes, bytes]]) -> set[bytes]:
     """The fields that `connection` says belong to one hop (RFC 9110 7.6.1)."""
     lists = [value.split(b",") for name, value in headers if name == b"connection"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gatepass.call import Headers, named_by_connection
+from gatepass.call import KEEPS_ALIVE, Headers, named_by_connection
 from gatepass.errors import UnsupportedEncoding
 from gatepass.lexicon import CREDENTIALS, HOP_BY_HOP
 
@@ -31,7 +31,7 @@ def safe_headers(headers: Headers, *, is_read: bool = False) -> Headers:
     for field in headers:
         name = field[0]
         if name in _NEVER:
-            if name in _TELLING:
+            if name in _TELLING and field != KEEPS_ALIVE:
                 telling.append(field)
         elif UNDERSCORE not in name:
             safe.append(field)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from functools import lru_cache
 
-from gatepass.call import Headers, named_by_connection
+from gatepass.call import KEEPS_ALIVE, Headers, named_by_connection
 from gatepass.lexicon import CREDENTIALS, HOP_BY_HOP, MADE_ANEW, NEVER_RELAYED, NEVER_RELAYED_PREFIXES
 
 FORWARDED = frozenset({b"user-agent", b"openai-organization", b"openai-project", b"traceparent", b"tracestate"})
@@ -61,7 +61,7 @@ def forwarded(headers: Headers, more: Collection[str] = ()) -> Headers:
         name = field[0]
         if name in allowed:
             kept.append(field)
-        elif name == b"connection":
+        elif name == b"connection" and field != KEEPS_ALIVE:
             names_fields = True
     return tuple(_not_named(kept, headers) if names_fields else kept)
 
@@ -103,7 +103,7 @@ class ResponseHeaders:
             if name == b"content-type":
                 kinds.append(field[1])
             elif name == b"connection":
-                names_fields = True
+                names_fields = names_fields or field != KEEPS_ALIVE
             elif goes_down(name):
                 kept.append(field)
                 if len(field[1]) >= LOOKED_AT_BYTES:

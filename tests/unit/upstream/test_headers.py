@@ -1,4 +1,6 @@
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gatepass.lexicon import NEVER_RELAYED, NEVER_RELAYED_PREFIXES
 from gatepass.upstream.headers import RELAYED, RELAYED_PREFIXES, ResponseHeaders, forwarded
@@ -128,3 +130,21 @@ def test_what_a_proxy_or_a_client_would_obey_stays_up(name):
 )
 def test_content_type_comes_down_once(kinds, expected):
     assert relayed(tuple((b"content-type", kind) for kind in kinds)) == expected
+
+
+FIELDS = st.tuples(
+    st.sampled_from([b"connection", b"keep-alive", b"retry-after", b"user-agent", b"x-more", b"content-type"]),
+    st.sampled_from([b"keep-alive", b"retry-after", b"user-agent, x-more", b"close", b"content-type"]),
+)
+
+
+@given(st.lists(FIELDS, max_size=6).map(tuple))
+def test_the_usual_connection_field_is_read_as_any_other(headers):
+    unusual = tuple((name, b"Keep-Alive ") if value == b"keep-alive" else (name, value) for name, value in headers)
+
+    def usual(fields):
+        return [(name, b"keep-alive" if value == b"Keep-Alive " else value) for name, value in fields]
+
+    relays = ResponseHeaders(["x-more", "keep-alive"]).relayed
+    assert relays(headers) == usual(relays(unusual))
+    assert list(forwarded(headers, ["x-more", "keep-alive"])) == usual(forwarded(unusual, ["x-more", "keep-alive"]))
