@@ -423,15 +423,16 @@ class ChoiceRepair:
 
     def mend(self, said: Object, note: Note) -> bool:
         """Mend one piece in place. True if nothing but the text of a piece like it could matter."""
-        delta = said.get("delta")
+        delta, had_content = said.get("delta"), self._has_content
         if type(delta) is dict:
-            self._has_deltas = self._has_deltas or says(said)
+            self._has_content = had_content or has_content(said)
+            self._has_deltas = self._has_deltas or (self._has_content and not had_content) or says(said)
         else:
             delta = self._delta(said, note)
+            self._has_content = had_content or has_content(said)
         is_plain = delta is None or self._mend_delta(delta, note)
         if not self._has_content:
-            self._has_content = has_content(said)
-            is_plain = is_plain and (self._has_content or _may_not_hold(said, delta))
+            is_plain = is_plain and _may_not_hold(said, delta)
         if said.get("finish_reason") == "":
             said["finish_reason"] = None
             note(FINISH)
