@@ -159,6 +159,40 @@ def test_no_spelling_of_a_secret_is_shown(attack: Attack, secret: str, name: str
     attack.check(found is None, (secret, name, before, behind, output, found))
 
 
+TOKENS = tuple("".join(f"{number * place:x}Z" for place in range(1, 60)) for number in (7919, 7907, 7901))
+"""As many as make it worth a look at the text, whether it may hold one."""
+
+
+def differs(redactor: Redactor, text: str) -> bool:
+    """Whether `redactor`, which leaves out searches that can find nothing, masks otherwise than with all of them."""
+    quick = redactor.mask(text)
+    redactor._forms = (redactor._longest_first()[0],) * 2
+    return quick != redactor.mask(text)
+
+
+@pytest.mark.attack("secrets: spellings, among tokens")
+@generated
+@given(SECRETS, st.sampled_from(TOKENS), st.sampled_from(sorted(SPELLINGS)), AROUND, AROUND)
+@example("abcdefghijZ0123456789Z0123456789Z0123456", TOKENS[0], "itself", "", "")
+@example("abcdefghijZ0123456789Z0123456789Z012345", TOKENS[0], "hex, capitals", "", "")
+@example("abcdefghijZ0123456789Z01234567", TOKENS[0], "base64, two before", "", "")
+@example("abcdefghijZ0123456789Z0123456789Z0123456", TOKENS[0], "base64, folded", "", "")
+def test_a_text_without_a_long_word_hides_as_much(
+    attack: Attack, secret: str, token: str, name: str, before: str, behind: str
+) -> None:
+    spelled, beside = SPELLINGS[name](secret), SPELLINGS[name](token)
+    for text in (f"{before}{spelled}{behind}", f"{before}{spelled}{behind}{beside}", f"{before}{beside}{spelled}"):
+        attack.cases += 1
+        attack.check(not differs(knowing(secret, *TOKENS), text), (secret, token, name, text))
+
+
+def test_a_redactor_that_takes_each_form_for_a_long_one_shows_a_short_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "the secret is s3cret-value"
+    assert not differs(knowing("s3cret-value", *TOKENS), text)
+    monkeypatch.setattr(redaction._Form, "is_long", True)
+    assert differs(knowing("s3cret-value", *TOKENS), text)
+
+
 @pytest.mark.attack("secrets: on the cut")
 @generated
 @given(SECRETS, st.sampled_from(sorted(SPELLINGS)), st.integers(0, 60), st.data())

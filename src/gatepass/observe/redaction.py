@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from base64 import b64encode
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from html.entities import codepoint2name
@@ -26,6 +26,13 @@ DIGITS = 8
 HEAD_CHARS = 16
 """So many characters of a form are searched by a pattern, the rest is compared from there on: a search takes at most
 this many steps for each character of a text, however long and repetitive a secret is."""
+LONG_CHARS = 40
+"""A text without so many letters and digits in a row holds no form that has as many: one look at the text in the place
+of a search for each. Request ids, trace ids and hashes of 128 bits are shorter, tokens and keys in base64 longer."""
+MANY_FORMS = 8
+"""A token has four that are long. With fewer than two tokens the look at a text would cost more than it saves."""
+_LONG = b"x" * LONG_CHARS
+_RUNS = bytes(120 if chr(byte).isalnum() and byte < 128 else 32 for byte in range(256))
 _BACKSLASHES = r"\\{1,4}+"
 _LETTERS = {"\n": "n", "\r": "r", "\t": "t", "\b": "b", "\f": "f"}
 _AMPERSAND = rf"(?:&|{_BACKSLASHES}u0026)"
@@ -70,7 +77,10 @@ class Redactor:
         return masked
 
     def _masked(self, text: str) -> str:
-        as_written, in_any_case = self._forms or self._longest_first()
+        listed, short = self._forms or self._longest_first()
+        if short is not listed and _LONG not in text.encode("utf-8", "surrogatepass").translate(_RUNS):
+            listed = short
+        as_written, in_any_case = listed
         for anchor, forms in as_written:
             if anchor in text:
                 for form in forms:
@@ -93,7 +103,8 @@ class Redactor:
             text = _SOFT_BREAK.sub("", text)
             joined = _BASE64_BREAK.sub("", text)
             text = text if self._masked(joined) == joined else joined
-        forms = [form for part in self._forms or self._longest_first() for _, forms in part for form in forms]
+        listed, _ = self._forms or self._longest_first()
+        forms = [form for part in listed for _, forms in part for form in forms]
         cut = min((form.cut(text, limit_chars) for form in forms), default=limit_chars)
         return self.mask(text[:limit_chars]) if cut == limit_chars else self.beginning(text, cut) + MASK
 
@@ -102,13 +113,19 @@ class Redactor:
         if (found := self._forms) is None:
             known = {value: one for values in self._owned.values() for value, one in values.items()}
             forms = sorted((form for one in known.values() for form in one.forms), key=lambda form: -len(form.value))
-            as_written: dict[str, list[_Form]] = {}
-            in_any_case: dict[str, list[_Form]] = {}
-            for form in forms:
-                is_written_so = not form.is_hex or form.anchor.isdigit()
-                (as_written if is_written_so else in_any_case).setdefault(form.anchor, []).append(form)
-            found = self._forms = (tuple(as_written.items()), tuple(in_any_case.items()))
+            short = [form for form in forms if not form.is_long]
+            listed = _by_anchor(forms)
+            found = self._forms = (listed, listed if len(forms) - len(short) < MANY_FORMS else _by_anchor(short))
         return found
+
+
+def _by_anchor(forms: Iterable[_Form]) -> _ByAnchor:
+    as_written: dict[str, list[_Form]] = {}
+    in_any_case: dict[str, list[_Form]] = {}
+    for form in forms:
+        is_written_so = not form.is_hex or form.anchor.isdigit()
+        (as_written if is_written_so else in_any_case).setdefault(form.anchor, []).append(form)
+    return tuple(as_written.items()), tuple(in_any_case.items())
 
 
 @dataclass(frozen=True)
@@ -160,6 +177,11 @@ class _Form:
             digits = re.findall("[0-9]+", self.value)
             runs = [run for run in digits if len(run) >= DIGITS] or runs
         return max(runs, key=len, default="")[-ANCHOR_CHARS:]
+
+    @cached_property
+    def is_long(self) -> bool:
+        """Whether every spelling of it has LONG_CHARS letters and digits in a row."""
+        return any(len(part) >= LONG_CHARS and _is_plain(part) for part in self.parts)
 
     @cached_property
     def parts(self) -> list[str]:
@@ -237,9 +259,11 @@ class _Form:
         return next((start for start, end in spans if start < limit_chars < end), limit_chars)
 
 
-_ByAnchor = tuple[tuple[str, list[_Form]], ...]
-_Forms = tuple[_ByAnchor, _ByAnchor]
+_Listed = tuple[tuple[str, list[_Form]], ...]
+_ByAnchor = tuple[_Listed, _Listed]
 """By their anchors, longest first: those found as they are written, and those in hexadecimal found in any case."""
+_Forms = tuple[_ByAnchor, _ByAnchor]
+"""All, and those that are not long: the same object where a look at the text would cost more than their searches."""
 
 
 def _ends(part: str, text: str, at: int, last: int) -> Iterator[int]:
