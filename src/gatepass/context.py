@@ -148,18 +148,14 @@ class RequestContext(msgspec.Struct, eq=False):
     @property
     def requests(self) -> int:
         """How many requests were sent to upstreams, over all attempts."""
-        total = 0
-        for attempt in self.attempts:
-            total += attempt.requests
-        return total
+        attempts = self.attempts
+        return attempts[0].requests if len(attempts) == 1 else sum(attempt.requests for attempt in attempts)
 
     @property
     def token_wait_s(self) -> float:
         """How long the request waited for tokens, over all attempts."""
-        total_s = 0.0
-        for attempt in self.attempts:
-            total_s += attempt.token_wait_s
-        return total_s
+        attempts = self.attempts
+        return attempts[0].token_wait_s if len(attempts) == 1 else sum(attempt.token_wait_s for attempt in attempts)
 
     @property
     def outcome(self) -> str:
@@ -199,31 +195,31 @@ class RequestContext(msgspec.Struct, eq=False):
             inbound.method,
             inbound.path[:PATH_LOG_CHARS],
             self.operation,
-            self.caller.name or None,
-            call.model or None if call is not None else None,
+            self.caller.name,
+            call.model if call is not None else "",
             self.upstream,
             attempt.target.model if attempt is not None else None,
-            call.stream or None if call is not None else None,
+            call.stream if call is not None else False,
             self.status,
             outcome,
-            error.public_code if error else None,
-            error.hop if error else None,
-            error.message if error else None,
-            self.requests or None,
-            (attempt.renewed or None) if attempt is not None else None,
-            (attempt.repeated or None) if attempt is not None else None,
-            (attempt.adapted or None) if attempt is not None else None,
-            (attempt.tried or None) if attempt is not None else None,
-            self.failover or None,
+            error.public_code if error is not None else None,
+            error.hop if error is not None else None,
+            error.message if error is not None else None,
+            self.requests,
+            attempt.renewed if attempt is not None else False,
+            attempt.repeated if attempt is not None else False,
+            attempt.adapted if attempt is not None else (),
+            attempt.tried if attempt is not None else (),
+            self.failover,
             rounded(duration_s),
             rounded(self.first_byte_s),
             rounded(token_wait_s) or None if token_wait_s else None,
             self.bytes_in,
             self.bytes_out,
-            self.events or None,
+            self.events,
             self.usage,
             attempt.upstream_request_id if attempt is not None else None,
-            self.empty_answer or None,
+            self.empty_answer,
         )
 
     def captured_bodies(self) -> dict[str, str]:

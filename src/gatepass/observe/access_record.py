@@ -10,38 +10,38 @@ PATH_LOG_CHARS = 256
 class AccessRecord(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """What one request came to, written to the log once and never read.
 
-    A field that is None is left out. A struct: written in a fifth of the time that a dict takes.
+    A field with its default is left out. A struct: written in a fifth of the time that a dict takes.
     """
 
     id: str
     method: str
     path: str
     operation: str
-    caller: str | None = None
-    model: str | None = None
+    caller: str = ""
+    model: str = ""
     upstream: str | None = None
     upstream_model: str | None = None
-    stream: bool | None = None
+    stream: bool = False
     status: int | None = None
     outcome: str = ""
     code: str | None = None
     hop: str | None = None
     reason: str | None = None
-    attempts: int | None = None
-    renewed: bool | None = None
-    repeated_stale: bool | None = None
-    adapted: tuple[str, ...] | None = None
-    tried: tuple[str, ...] | None = None
-    failover: tuple[str, ...] | None = None
+    attempts: int = 0
+    renewed: bool = False
+    repeated_stale: bool = False
+    adapted: tuple[str, ...] = ()
+    tried: tuple[str, ...] = ()
+    failover: tuple[str, ...] = ()
     duration_s: float | None = None
     ttft_s: float | None = None
     token_wait_s: float | None = None
     bytes_in: int | None = None
     bytes_out: int | None = None
-    events: int | None = None
+    events: int = 0
     usage: msgspec.Struct | None = None
     upstream_request_id: str | None = None
-    empty_answer: bool | None = None
+    empty_answer: bool = False
 
 
 def rounded(seconds: float | None) -> float | None:

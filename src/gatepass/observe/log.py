@@ -21,7 +21,7 @@ import msgspec
 from gatepass.observe.redaction import Redactor
 
 Fields = dict[str, Any] | msgspec.Struct
-"""A struct leaves out what is None by itself (`omit_defaults`)."""
+"""A struct leaves out what has its default by itself (`omit_defaults`)."""
 
 ROOT = "gatepass"
 _LEVELS = MappingProxyType({logging.INFO: "info", logging.WARNING: "warning", logging.ERROR: "error"})
@@ -117,8 +117,10 @@ class Line(logging.Formatter):
 
 def listed(fields: Fields) -> dict[str, Any]:
     """`fields` without those that say nothing, as a dict; a struct that one of them holds likewise."""
-    named = msgspec.structs.asdict(fields) if isinstance(fields, msgspec.Struct) else fields
-    told = {name: value for name, value in named.items() if value is not None}
+    if isinstance(fields, msgspec.Struct):
+        named: dict[str, Any] = msgspec.to_builtins(fields, enc_hook=str)
+        return named
+    told = {name: value for name, value in fields.items() if value is not None}
     return {name: listed(value) if isinstance(value, msgspec.Struct) else value for name, value in told.items()}
 
 
