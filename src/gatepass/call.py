@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import msgspec
 
@@ -65,15 +64,24 @@ class Secret:
         raise TypeError("a Secret does not leave the process")
 
 
-class Surface(StrEnum):
-    """The client's protocol: how its body is read and how it is told of an error."""
+class Surface(str):
+    """The client's protocol: how its body is read and how it is told of an error. Compared by identity.
 
-    CHAT = "chat"
-    EMBEDDINGS = "embeddings"
-    RERANK = "rerank"
-    RESPONSES = "responses"
-    MODELS = "models"
-    RAW = "raw"
+    It is no Enum: CPython 3.11 takes 40 to 100 ns to name a member of one, and a request names twelve.
+    """
+
+    __slots__ = ()
+
+    CHAT: ClassVar[Surface]
+    EMBEDDINGS: ClassVar[Surface]
+    RERANK: ClassVar[Surface]
+    RESPONSES: ClassVar[Surface]
+    MODELS: ClassVar[Surface]
+    RAW: ClassVar[Surface]
+
+
+Surface.CHAT, Surface.EMBEDDINGS, Surface.RERANK = Surface("chat"), Surface("embeddings"), Surface("rerank")
+Surface.RESPONSES, Surface.MODELS, Surface.RAW = Surface("responses"), Surface("models"), Surface("raw")
 
 
 @dataclass(frozen=True, slots=True)

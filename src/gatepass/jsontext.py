@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from math import isinf
 from typing import Any
 
@@ -271,11 +272,12 @@ def occurs_at_most(text: bytes, names: re.Pattern[bytes], limit: int) -> bool:
     `names` matches quoted names as in `at_most_once`, in any case. Letters that fold into one of ASCII count as that
     letter.
     """
-    if len(text) > SMALL_BYTES:
+    if len(text) <= SMALL_BYTES:  # all at once, in half the time
+        if len(names.findall(text)) > limit:
+            return False
+    else:
         text = _thinned(text)
-    for _ in names.finditer(text):  # one pass takes half as long as a copy in lower case and a search for each name
-        limit -= 1
-        if limit < 0:
+        if next(islice(names.finditer(text), limit, None), None) is not None:
             return False
     return not (may_spell(text) if text.isascii() else _may_fold(text))
 

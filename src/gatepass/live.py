@@ -47,6 +47,7 @@ class Concurrency:
         self._limit = limit
         self._limit_per_caller = _limit_per_caller(limit, callers)
         self._by_caller: dict[str, int] = {}
+        """A caller of the configuration stays when it has none: to remove it would cost each request that is alone."""
         self._total = 0
 
     def under_way(self, caller: str) -> int:
@@ -63,11 +64,7 @@ class Concurrency:
     def release(self, caller: str) -> None:
         """A request that `claim` counted has ended."""
         self._total -= 1
-        own = self._by_caller[caller] - 1
-        if own:
-            self._by_caller[caller] = own
-        else:
-            del self._by_caller[caller]
+        self._by_caller[caller] -= 1
 
     def _check(self, caller: str, own: int, max_concurrent: int | None) -> None:
         if max_concurrent is not None and own >= max_concurrent:
@@ -219,7 +216,8 @@ class Live:
         """Whether requests on new connections are refused; it follows `draining`."""
         self._concurrency = Concurrency(limit, callers)
         self._places: set[Place] = set()
-        """That of all requests, known from the first one on."""
+        self._loop: asyncio.AbstractEventLoop | None = None
+        """That of all requests, known from the first one on: to ask for it costs each of them a system call."""
         self._idle = asyncio.Event()
         """Set while a drain finds nothing under way."""
         self._hurried = asyncio.Event()
@@ -236,7 +234,10 @@ class Live:
         """
         if self.refusing and not reply.is_expected:
             raise Draining("gatepass is stopping. Send the request again: another instance takes it.", retry_after_s=1)
-        return Place(self, reply, self._concurrency)
+        loop = self._loop
+        if loop is None:
+            loop = self._loop = asyncio.get_running_loop()
+        return Place(self, reply, self._concurrency, loop)
 
     def enter(self, place: Place) -> None:
         self._places.add(place)
@@ -293,10 +294,13 @@ class Live:
 
 class Place(Leash):
     """One of the requests under way, on its leash. Nothing ends it any more when its reply is out: neither the client
-    that leaves with it, nor a deadline, nor a drain."""
+    that leaves with it, nor a deadline, nor a drain.
 
-    def __init__(self, live: Live, reply: Reply, concurrency: Concurrency) -> None:
+    Its base is named and not asked of `super()`, which makes an object each time."""
+
+    def __init__(self, live: Live, reply: Reply, concurrency: Concurrency, loop: asyncio.AbstractEventLoop) -> None:
         self._live = live
+        self._loop = loop
         self._reply = reply
         self._concurrency = concurrency
         self._caller: str | None = None
@@ -316,7 +320,7 @@ class Place(Leash):
             super().pull(reason)
 
     def __enter__(self) -> Self:
-        super().__enter__()
+        Leash.__enter__(self)
         self._live.enter(self)
         return self
 
@@ -328,4 +332,4 @@ class Place(Leash):
         if self.holding.held_bytes > SMALL_BYTES:
             self.holding.release()
         self._live.leave(self)
-        super().__exit__(kind, error, trace)
+        Leash.__exit__(self, kind, error, trace)

@@ -65,6 +65,8 @@ class Leash:
     _task: asyncio.Task[Any] | None = None
     _reason: BaseException | None = None
     _cancelling = 0
+    _loop: asyncio.AbstractEventLoop | None = None
+    """The loop that runs, where it is known."""
 
     @property
     def reason(self) -> BaseException | None:
@@ -77,7 +79,7 @@ class Leash:
             self._task.cancel()
 
     def __enter__(self) -> Self:
-        task = asyncio.current_task()
+        task = asyncio.current_task(self._loop)
         if task is None:
             raise RuntimeError("a Leash holds a task: enter it inside one")
         self._task, self._cancelling = task, task.cancelling()

@@ -101,7 +101,8 @@ class World:
             self.begin(client, caller)
 
     def begin(self, client: Client, caller: str | None) -> None:
-        self.shares.begin(client, self.now_s)
+        if not self.shares.begin(client):
+            self.shares.begin_unauthenticated(client, self.now_s)
         if caller is STRANGER:
             client.serving = "stranger"
             return
@@ -152,7 +153,8 @@ class World:
         client = self.connect("192.0.2.1")
         self.flood("198.51.100.1", between)
         self.holds(client in self.open, "a health check is answered")
-        self.shares.begin(client, self.now_s)
+        if not self.shares.begin(client):
+            self.shares.begin_unauthenticated(client, self.now_s)
         self.flood("198.51.100.2", between)
         self.holds(client in self.open, "a health check is answered")
         self.end(client, delivered=True)
@@ -242,7 +244,7 @@ class ClosesTheOldest(ConnectionShares[Client]):
 
 class Forgets(ConnectionShares[Client]):
     def disconnect(self, connection: Client) -> None:
-        if connection not in self._callers:
+        if connection not in self._authenticated:
             super().disconnect(connection)
 
 

@@ -50,14 +50,11 @@ class ConnectionShares(Generic[C]):
         self._allowed = min(self._address_limit, unauthenticated)
         """So many connections without authentication are within every limit."""
         self._strangers: Groups[C] = Groups()
-        self._callers: dict[C, str] = {}
-        self._idle: dict[str, OrderedDict[C, None]] = {}
-        """By caller: its connections that wait for a request, in the order in which they began to wait."""
-        self._delivering: dict[str, OrderedDict[C, None]] = {}
-        """The same for connections whose client has not taken all of the last answer."""
+        self._callers: dict[str, _OfCaller[C]] = {}
+        self._authenticated: dict[C, _OfCaller[C]] = {}
 
     def __len__(self) -> int:
-        return len(self._strangers) + len(self._callers)
+        return len(self._strangers) + len(self._authenticated)
 
     def connect(self, connection: C, address: Address | None, now_s: float) -> list[C]:
         """Count a new connection; return those to close.
@@ -67,27 +64,35 @@ class ConnectionShares(Generic[C]):
         self._strangers.add(connection, address, now_s)
         return self._over(address, now_s)
 
-    def begin(self, connection: C, now_s: float) -> bool:
-        """A request has begun on `connection`, which no longer waits for one; return whether it counts for a caller."""
-        caller = self._callers.get(connection)
-        if caller is None:
-            self._strangers.touch(connection, now_s)
+    def begin(self, connection: C) -> bool:
+        """A request has begun on `connection`, which no longer waits for one; return whether it counts for a caller,
+        nothing changes otherwise."""
+        own = self._authenticated.get(connection)
+        if own is None:
             return False
-        if self._idle[caller].pop(connection, _ABSENT) is _ABSENT:
-            self._delivering[caller].pop(connection, None)
+        if own.idle.pop(connection, _ABSENT) is _ABSENT:
+            own.delivering.pop(connection, None)
         return True
+
+    def begin_unauthenticated(self, connection: C, now_s: float) -> None:
+        """A request has begun on `connection`, which counts for no caller."""
+        self._strangers.touch(connection, now_s)
 
     def authenticate(self, connection: C, caller: str) -> list[C]:
         """The request on `connection` is `caller`'s, and was admitted; return the connections to close."""
-        known = self._callers.get(connection)
-        if known == caller or (not self._strangers.remove(connection) and known is None):
-            return []  # or it was closed by now
-        self._callers[connection] = caller
-        if caller not in self._idle:
-            self._idle[caller], self._delivering[caller] = OrderedDict(), OrderedDict()
-        if len(self._callers) <= self._authenticated_limit:
+        known, own = self._authenticated.get(connection), self._callers.get(caller)
+        if known is None:
+            if not self._strangers.remove(connection):
+                return []  # it was closed by now
+        elif known is own:
             return []
-        most = max(self._idle.values(), key=len) or max(self._delivering.values(), key=len)
+        if own is None:
+            own = self._callers[caller] = _OfCaller()
+        self._authenticated[connection] = own
+        if len(self._authenticated) <= self._authenticated_limit:
+            return []
+        callers = self._callers.values()
+        most = max((own.idle for own in callers), key=len) or max((own.delivering for own in callers), key=len)
         return [self._dropped(next(iter(most)))] if most else []
 
     def end(self, connection: C, *, delivered: bool) -> bool:
@@ -95,16 +100,15 @@ class ConnectionShares(Generic[C]):
 
         Called again when the client has taken all of the answer.
         """
-        caller = self._callers.get(connection)
-        if caller is None:
+        own = self._authenticated.get(connection)
+        if own is None:
             return False
-        delivering = self._delivering[caller]
         if not delivered:
-            delivering[connection] = None
+            own.delivering[connection] = None
             return True
-        self._idle[caller][connection] = None
-        if delivering:
-            delivering.pop(connection, None)
+        own.idle[connection] = None
+        if own.delivering:
+            own.delivering.pop(connection, None)
         return True
 
     def end_unauthenticated(self, connection: C, address: Address | None, now_s: float) -> list[C]:
@@ -128,13 +132,13 @@ class ConnectionShares(Generic[C]):
     def disconnect(self, connection: C) -> None:
         """`connection` is closed. It may have been returned as one to close before."""
         self._strangers.remove(connection)
-        if connection in self._callers:
+        if connection in self._authenticated:
             self._dropped(connection)
 
     def _dropped(self, connection: C) -> C:
-        caller = self._callers.pop(connection)
-        self._idle[caller].pop(connection, None)
-        self._delivering[caller].pop(connection, None)
+        own = self._authenticated.pop(connection)
+        own.idle.pop(connection, None)
+        own.delivering.pop(connection, None)
         return connection
 
     def _over(self, address: Address | None, now_s: float) -> list[C]:
@@ -154,6 +158,18 @@ class ConnectionShares(Generic[C]):
             closing.append(oldest)
             strangers.remove(oldest)
         return closing
+
+
+class _OfCaller(Generic[C]):
+    """The connections of one caller on which no request is served, the one first that has been so for longest."""
+
+    __slots__ = ("delivering", "idle")
+
+    def __init__(self) -> None:
+        self.idle: OrderedDict[C, None] = OrderedDict()
+        """Those that wait for a request."""
+        self.delivering: OrderedDict[C, None] = OrderedDict()
+        """Those whose client has not taken all of the last answer."""
 
 
 class Groups(Generic[C]):

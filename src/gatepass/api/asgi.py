@@ -14,7 +14,7 @@ from typing import Any
 from starlette.types import Message, Receive, Scope, Send
 
 from gatepass.api.refusal import slow_body, slow_upload
-from gatepass.api.turn import AHEAD_BYTES, BODILESS, Fields, add_piece, announced_bytes, joined, too_large
+from gatepass.api.turn import AHEAD_BYTES, BODILESS, Fields, add_piece, announced_bytes, too_large
 from gatepass.call import Headers
 from gatepass.errors import ClientGone, Overloaded
 from gatepass.gate import Gate
@@ -246,7 +246,7 @@ class AsgiClient:
         pieces, self._pieces = self._pieces, []
         self._taken_bytes = self._size_bytes
         self._taken.set()
-        return joined(pieces)
+        return b"".join(pieces)
 
     def _depart(self) -> None:
         """There is no client any more, or the response is complete."""

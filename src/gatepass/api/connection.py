@@ -176,14 +176,19 @@ class ClientConnection(asyncio.Protocol):
         """Have `turn` served, behind those that came before it."""
         if self._serving is None:
             self._serving = turn
-            now_s = self._loop.time()
-            if not self._shares.begin(self, now_s) and now_s > self._until_s:
-                turn.persists = False
+            if not self._shares.begin(self):
+                self._begin_unauthenticated(turn)
             turn.task = self._loop.create_task(self._attend(turn))
             self._state.tasks.add(turn.task)
         else:
             self._queue.append(turn)
             self._pause_reading()
+
+    def _begin_unauthenticated(self, turn: Turn) -> None:
+        now_s = self._loop.time()
+        self._shares.begin_unauthenticated(self, now_s)
+        if now_s > self._until_s:
+            turn.persists = False
 
     def newest(self) -> Turn:
         return self._queue[-1] if self._queue else cast(Turn, self._serving)

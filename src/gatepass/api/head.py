@@ -27,7 +27,7 @@ def path_of(target: bytes) -> str:
 
     Raises httptools.HttpParserError or UnicodeDecodeError where it names none.
     """
-    if target.startswith(b"/") and b"#" not in target:
+    if target.startswith(b"/") and target.find(b"#") < 0:
         path = target.partition(b"?")[0]
     else:
         path = httptools.parse_url(target).path or b"/"

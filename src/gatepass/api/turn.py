@@ -30,6 +30,8 @@ REST_BYTES = 64 * 1024
 MOST_DIGITS = 18
 """Of a Content-Length. With as many it is above every limit; the HTTP parser lets 64 bits pass."""
 
+NEVER_S = math.inf
+
 BODILESS = frozenset((204, 304))
 _STATUS_LINES = MappingProxyType(
     {status.value: b"HTTP/1.1 %d %b\r\n" % (status.value, status.phrase.encode()) for status in HTTPStatus}
@@ -127,7 +129,7 @@ class Turn:
         self._is_asked_for = True
         self.is_gone = self._is_chunked = self._is_bodiless = self.is_passed_on = self._is_dropping = False
         self._taken_bytes = 0
-        self._waited_s, self._waits_since_s = 0.0, math.inf
+        self._waited_s, self._waits_since_s = 0.0, NEVER_S
 
     # the connection calls these
 
@@ -139,7 +141,7 @@ class Turn:
         self._size_bytes += len(piece)
         if self.has_ended or self._is_dropping:
             return
-        if self._claim is not None and not self._has_room(len(piece)):
+        if self._claim is not None and not self._has_room(self._claim, len(piece)):
             return
         if self._pieces:
             add_piece(self._pieces, piece)
@@ -151,16 +153,16 @@ class Turn:
             if self.is_passed_on and self._size_bytes - self._taken_bytes > AHEAD_BYTES:
                 self._line.hold()
 
-    def _has_room(self, size_bytes: int) -> bool:
+    def _has_room(self, claim: Callable[[int], None], size_bytes: int) -> bool:
         """Whether a piece of so many bytes may be held. If not, `body` raises, and nothing more is held."""
         try:
-            if self._claim is not None:
-                self._claim(size_bytes)
+            claim(size_bytes)
         except Overloaded as error:
             self._fault = error
             self._drop()
             self._wake()
-        return not self._is_dropping
+            return False
+        return True
 
     def _drop(self) -> None:
         """Nobody takes the body, or any more of it: hold none of it."""
@@ -209,21 +211,24 @@ class Turn:
             self._is_asked_for = True
             self._line.go_on()
         self._limit_bytes, self._claim = limit_bytes, claim
-        if self._size_bytes:
-            self._has_room(self._size_bytes)
         try:
+            if claim is not None and self._size_bytes:
+                claim(self._size_bytes)
             while not self.is_whole and self._fault is None and self._size_bytes <= limit_bytes:
                 self._waiter = asyncio.get_running_loop().create_future()
                 await self._waiter
-            if isinstance(self._fault, Overloaded):
-                self.persists = False
-                raise self._fault
+            fault = self._fault
+            if fault is not None and isinstance(fault, Overloaded):
+                raise fault
             if self._size_bytes > limit_bytes:
                 raise too_large(limit_bytes)
-            if not self.is_whole and self._fault is not None:
-                raise self._fault
+            if fault is not None and not self.is_whole:
+                raise fault
             pieces, self._pieces = self._pieces, []
-            return joined(pieces)
+            return b"".join(pieces)  # one piece is not copied
+        except Overloaded:
+            self.persists = False
+            raise
         finally:
             if self._pieces or not self.is_whole:
                 self._drop()
@@ -237,7 +242,7 @@ class Turn:
             self._waiter, self._waits_since_s = loop.create_future(), loop.time()
             await self._waiter
             self._waited_s += loop.time() - self._waits_since_s
-            self._waits_since_s = math.inf
+            self._waits_since_s = NEVER_S
         if self._size_bytes > limit_bytes:
             raise too_large(limit_bytes, "limits.upload_bytes")
         pieces, self._pieces = self._pieces, []
@@ -357,10 +362,6 @@ def add_piece(pieces: list[bytes | bytearray], piece: bytes) -> None:
         last += piece
     else:
         pieces.append(bytearray(piece))
-
-
-def joined(pieces: list[bytes | bytearray]) -> bytes:
-    return bytes(pieces[0]) if len(pieces) == 1 else b"".join(pieces)
 
 
 def announced_bytes(headers: Headers) -> int:

@@ -78,7 +78,7 @@ class Redactor:
 
     def _masked(self, text: str) -> str:
         listed, short = self._forms or self._longest_first()
-        if short is not listed and _LONG not in text.encode("utf-8", "surrogatepass").translate(_RUNS):
+        if short is not listed and text.encode("utf-8", "surrogatepass").translate(_RUNS).find(_LONG) < 0:
             listed = short
         as_written, in_any_case = listed
         for anchor, forms in as_written:

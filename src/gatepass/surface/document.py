@@ -88,8 +88,9 @@ _TOP_OF_INPUTS = msgspec.json.Decoder(_TopOfInputs)
 _TEXTS = re.compile(rb'"input"[ \t\r\n]*:[ \t\r\n]*\[[ \t\r\n]*"')
 _PLAIN = tuple(f'"{name}"'.encode() for name in ROUTING)
 _INITIALS = "".join(name[0] + name[0].upper() for name in ROUTING).encode()
-_NAMES = re.compile(rb'"(?=[%b])(?i:%b)"' % (_INITIALS, "|".join(ROUTING).encode()))
-"""Most quotes stand before another letter: without a look at it each name would be tried there, in any case."""
+_NAMES = re.compile(rb'"[%b](?i:%b)' % (_INITIALS, "|".join(f'{name[1:]}"' for name in ROUTING).encode()))
+"""Most quotes stand before another letter: without a look at it each name would be tried there, in any case. What a
+letter and another one's rest make, such as `"model"` and `"sodel"`, only costs a closer look."""
 _UNSET = msgspec.UNSET
 _AT_BYTE = re.compile(r" \(byte (\d+)\)\Z")
 HALF_PAIR = ("unexpected end of hex escape", "invalid utf-16 surrogate pair")

@@ -18,7 +18,7 @@ def test_one_address_holds_its_part_alone_and_behind_a_proxy(is_behind_proxy):
     for connection in range(2 * OF_ONE_ADDRESS):
         now_s = connection * 2 * IDLE_S
         closed += shares.connect(connection, None if is_behind_proxy else CLIENT, now_s)
-        shares.begin(connection, now_s)
+        shares.begin_unauthenticated(connection, now_s)
         closed += shares.end_unauthenticated(connection, CLIENT, now_s)
     assert closed == list(range(OF_ONE_ADDRESS))
     assert len(shares) == OF_ONE_ADDRESS
