@@ -29,6 +29,7 @@ from gatepass.relay.event import read_json
 from gatepass.relay.responses.synthesis import synthesise_response
 from gatepass.relay.synthesis import synthesise
 from gatepass.relay.whole.mending import mended_whole
+from gatepass.relay.whole.strict import BUILT_BYTES, ONE_PASS_BYTES, read_good
 from gatepass.upstream.judge import Reply, judge_document
 from gatepass.verdict import judging
 from tests.attacks import generated
@@ -74,6 +75,7 @@ def passes(body: bytes) -> float:
     """How long the longest pass of `hold` over a reply takes, between two turns of the event loop."""
     longest_s = 0.0
     passes = (
+        lambda: read_good(body),
         lambda: judge_document(Reply("chat", 200, JSON, body), Surface.CHAT),
         lambda: mended_whole(body, lambda: Origin(lambda prefix: f"{prefix}x", 1, "m")),
         lambda: read_json(body),
@@ -117,6 +119,37 @@ def test_no_pass_over_a_reply_takes_long(attack: Attack, body: Body) -> None:
     values = sum(raw.count(sign) for sign in (b",", b"[", b"{"))
     if values <= judging.MOST_VALUES:
         attack.loop_s = max(attack.loop_s, passes(raw))
+
+
+ENVELOPE = b'{"id":"x","object":"chat.completion","created":1,"model":"m","choices":[%b]}'
+CALL = b'{"id":"a","type":"function","function":{"name":"","arguments":""}}'
+SAID = b'{"index":0,"finish_reason":"stop","message":{"role":"assistant","content":"a"%b}}'
+CALLED = b'{"index":0,"finish_reason":"length","message":{"role":"assistant","tool_calls":[%b]}}'
+
+
+def repeated(unit: bytes) -> bytes:
+    return b",".join([unit] * ((ONE_PASS_BYTES - BUILT_BYTES) // (len(unit) + 1)))
+
+
+@pytest.mark.attack("replies: read in one piece")
+@pytest.mark.parametrize(
+    "inside",
+    [
+        repeated(SAID % b""),
+        repeated(CALLED % CALL),
+        CALLED % repeated(CALL),
+        SAID % (b"," + repeated(b'"content":""')),
+        SAID % (b"," + repeated(b'"logprobs":[[[[[[[[[[[[[[[[[[[[]]]]]]]]]]]]]]]]]]]]')),
+    ],
+)
+def test_no_reply_that_is_read_in_one_piece_takes_long(attack: Attack, inside: bytes) -> None:
+    searched = b'{"x":[%b],' % b",".join([b'{"choices":[{}]}'] * ((BUILT_BYTES - 1024) // 17))
+    body = searched + (ENVELOPE % inside)[1:]
+    assert 2 * BUILT_BYTES < len(body) <= ONE_PASS_BYTES
+    for one in (body, ENVELOPE % inside):
+        attack.cases += 1
+        with attack.on_loop():
+            read_good(one)
 
 
 def test_numbers_that_take_long_are_read_as_all_others_are() -> None:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from gatepass.errors import InvalidRequest
 from gatepass.jsontext import (
     MOST_PART_BYTES,
+    MOST_SLOW_NUMBERS,
     NAME_BYTES,
     PART_BYTES,
     SMALL_BYTES,
@@ -16,7 +17,9 @@ from gatepass.jsontext import (
     Walk,
     any_of,
     at_most_once,
+    count_fractions,
     edited,
+    has_slow_numbers,
     may_name,
     occurrences,
     removals,
@@ -204,3 +207,13 @@ def test_occurrences_are_counted_up_to_a_bound(text, most):
     counted = occurrences(text.encode(), b",[", most)
     assert (counted > most) == (sum(counts) > most)
     assert counted == sum(min(count, most + 1) for count in counts)
+
+
+@given(
+    st.lists(st.sampled_from([b"1e300", b"-5E-324", b"1e5", b"0.5", b"12", b'"been,"']), min_size=1, max_size=6),
+    st.integers(0, 3_000),
+)
+def test_slow_numbers_are_told_as_by_counting_all(numbers, count):
+    text = b"[%b]" % b",".join(numbers * (count // len(numbers) + 1))
+    is_slow = text.count(b",") >= MOST_SLOW_NUMBERS and count_fractions(text)[1] > MOST_SLOW_NUMBERS
+    assert has_slow_numbers(text) == is_slow

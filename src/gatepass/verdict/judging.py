@@ -31,7 +31,7 @@ from gatepass.relay.synthesis import synthesise
 from gatepass.relay.usage import place_for_ragflow, usage_wish
 from gatepass.relay.whole.large import read_around_large
 from gatepass.relay.whole.mending import mended_whole
-from gatepass.relay.whole.strict import LARGEST_BYTES, is_empty_answer, read_good
+from gatepass.relay.whole.strict import BUILT_BYTES, ONE_PASS_BYTES, is_empty_answer, read_good
 from gatepass.runtime import Clock, Tasks, timeout
 from gatepass.surface.large_body import apart, scanned
 from gatepass.upstream import form
@@ -184,13 +184,17 @@ async def hold(case: Case, beginning: bytes = b"") -> Whole:
     body = await whole(case.attempt, case.response, case.gate.config.limits.reply_bytes, beginning)
     case.attempt.keep_reply(body)
     surface = case.call.operation.surface
-    if surface is not Surface.EMBEDDINGS and len(body) > LARGEST_BYTES and form.start_of(body)[:1] == b"{":
+    is_plain_chat = surface is Surface.CHAT and case.hop.shaping.is_plain
+    may_be_good = is_plain_chat and (len(body) <= BUILT_BYTES or not case.call.stream)  # a stream is made in slices
+    if may_be_good and (good := read_good(body)) is not None:  # no need to judge and to mend it
+        if len(body) > SLICE_BYTES:
+            await asyncio.sleep(0)
+        return _profiled(case, Whole(case.response.status, case.headers(), body, usage=good.usage))
+    most_bytes = BUILT_BYTES if surface is Surface.CHAT else ONE_PASS_BYTES
+    if surface is not Surface.EMBEDDINGS and len(body) > most_bytes and form.start_of(body)[:1] == b"{":
         body = await _scanned(body)
     if len(body) > MOST_VALUES and type(body) is not ScannedBody:  # a value takes a byte at least
         await _bound_values(case, body)
-    is_plain_chat = surface is Surface.CHAT and case.hop.shaping.is_plain
-    if is_plain_chat and (good := read_good(body)) is not None:  # no need to judge and to mend it
-        return _profiled(case, Whole(case.response.status, case.headers(), body, usage=good.usage))
     if _is_stream(case, body):
         assembly = _assembly(case)
         await _fed(assembly, body)

@@ -11,8 +11,10 @@ from gatepass.relay.chunk import CHAT, LEGACY, has_content
 from gatepass.relay.event import read_json
 from gatepass.relay.usage import Usage, ends_with_usage
 
-LARGEST_BYTES = 1024 * 1024
-"""Larger replies are few, and a search for words in them costs more than it saves."""
+BUILT_BYTES = 1024 * 1024
+"""Of a larger reply no objects are built beyond those of `is_strict`."""
+ONE_PASS_BYTES = 4 * 1024 * 1024
+"""A reply that is no larger is read in one piece, which takes 35 ms at most."""
 _SPEAKS = re.compile(rb'"choices"\s*+:\s*+\[\s*+\{[^{}\[\]]*?"(?:message"\s*+:\s*+\{\s*+"|text"\s*+:\s*+")')
 
 _Said = Annotated[str, msgspec.Meta(min_length=1)]
@@ -109,7 +111,7 @@ def read_good(body: bytes) -> Good | None:
     Fast path of `judge_document`: the reply is strict, its first choice has a message or a text, and no error can be
     in it. That saves the judge a pass and `usage_of` another (3 µs of a chat).
     """
-    if len(body) > LARGEST_BYTES or _SPEAKS.search(body) is None or body.find(b'"error"') >= 0:
+    if len(body) > ONE_PASS_BYTES or _SPEAKS.search(body, 0, BUILT_BYTES) is None or body.find(b'"error"') >= 0:
         return None
     try:
         whole = _WHOLE.decode(body)
@@ -140,7 +142,7 @@ def is_empty_answer(body: bytes) -> bool:
 
     Clients take it for an answer; RAGFlow's vision class and its tool loop show an error for it.
     """
-    if len(body) > LARGEST_BYTES:
+    if len(body) > BUILT_BYTES:
         return False
     try:
         document = read_json(body)

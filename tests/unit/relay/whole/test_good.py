@@ -11,7 +11,7 @@ from gatepass.call import Surface
 from gatepass.relay.chunk import Origin
 from gatepass.relay.usage import usage_of
 from gatepass.relay.whole import mending
-from gatepass.relay.whole.strict import LARGEST_BYTES, is_empty_answer, read_good
+from gatepass.relay.whole.strict import ONE_PASS_BYTES, is_empty_answer, read_good
 from gatepass.upstream import form
 from gatepass.upstream.judge import Reply, judge_document
 from tests.unit.relay.whole.replies import CALL, CUSTOM, USAGE, chat, choice, text
@@ -153,7 +153,7 @@ SAYS = b'{"index":0,"finish_reason":"stop","message":{"role":"assistant","conten
         (SAYS.replace(b'"stop"', b'"length"').replace(b'"a"', b"null") % b"", b"", True),
         (SAYS % b',"error":{"message":"boom"}', b"", False),
         (b'{"content_filter":{},' + (SAYS % b"")[1:], b"", False),
-        (SAYS % b"", b',"x":"%b"' % (b"x" * LARGEST_BYTES), False),
+        (SAYS % b"", b',"x":"%b"' % (b"x" * ONE_PASS_BYTES), False),
     ],
 )
 def test_a_chat_is_good_at_first_sight(choice, more, expected):
