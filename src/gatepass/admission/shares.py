@@ -123,7 +123,7 @@ class ConnectionShares(Generic[C]):
 
     def relieve(self, now_s: float) -> list[C]:
         """No file descriptor is free: return connections to close, those that would close first above the shares."""
-        closing = list[C]()
+        closing: list[C] = []
         while len(closing) < AT_ONCE and (oldest := self._strangers.oldest_of_largest(now_s - IDLE_S)) is not None:
             closing.append(oldest)
             self._strangers.remove(oldest)
@@ -142,7 +142,8 @@ class ConnectionShares(Generic[C]):
         return connection
 
     def _over(self, address: Address | None, now_s: float) -> list[C]:
-        strangers, closing = self._strangers, list[C]()
+        strangers = self._strangers
+        closing: list[C] = []  # `list[C]()` takes 0.8 µs
         if len(strangers) <= self._allowed:
             return closing
         since_s = now_s - IDLE_S

@@ -17,7 +17,7 @@ HOST_BYTES = 300
 
 _HOST = re.compile(
     rb"(?:\[(?:[0-9A-Fa-f:.]+(?:%[\w.~%-]+)?|[vV][0-9A-Fa-f]+\.[\w.~!$&'()*+,;=:-]+)\]"
-    rb"|(?:[\w.~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*+)(?::[0-9]*)?"
+    rb"|(?:[\w.~!$&'()*+,;=-]++|%[0-9A-Fa-f]{2})*+)(?::[0-9]*)?"
 )
 """`uri-host [":" port]` of RFC 3986 3.2.2, and the zone of RFC 6874 also with its `%` unescaped."""
 

@@ -214,7 +214,8 @@ class Repair:
             self._note(names.SPLIT)
         if self._suffixes is None:
             return b"".join([event(part) for part in parts]) if self._has_changed else block
-        has_changed, items = self._has_changed, list[Item]()
+        has_changed = self._has_changed
+        items: list[Item] = []
         for part in parts:
             items += self._suffixes.feed(Item(block if part is parts[0] else b"", part, has_changed))
         return _written(items)
