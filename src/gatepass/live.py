@@ -158,15 +158,17 @@ class Holding:
 
     def add(self, size_bytes: int) -> None:
         """Count a piece of a reply that is here."""
-        held_bytes = self.held_bytes + size_bytes
-        if held_bytes > SMALL_BYTES:
-            self._all.add(self.caller, self._uncounted_bytes(size_bytes))
-        self.held_bytes = held_bytes
+        before_bytes = self.held_bytes
+        self.held_bytes = held_bytes = before_bytes + size_bytes
+        if held_bytes > SMALL_BYTES:  # a request that is no longer small counts whole
+            self._all.add(self.caller, size_bytes if before_bytes > SMALL_BYTES else held_bytes)
 
     @property
     def is_full(self) -> bool:
         """Whether a reply has to wait for `room` before more of it is read."""
-        return self.held_bytes > SMALL_BYTES and not self._fits(0)
+        if self.held_bytes <= SMALL_BYTES or self._all.firsts.get(self.caller) is self:
+            return False
+        return not self._fits(0)
 
     def _fits(self, size_bytes: int) -> bool:
         if self.held_bytes + size_bytes <= SMALL_BYTES:
@@ -174,11 +176,7 @@ class Holding:
         held = self._all
         if held.firsts.setdefault(self.caller, self) is self:
             return True
-        return held.fits(self.caller, self._uncounted_bytes(size_bytes))
-
-    def _uncounted_bytes(self, size_bytes: int) -> int:
-        """What `size_bytes` more are to be counted as: a request that is no longer small counts whole."""
-        return size_bytes if self.held_bytes > SMALL_BYTES else self.held_bytes + size_bytes
+        return held.fits(self.caller, size_bytes if self.held_bytes > SMALL_BYTES else self.held_bytes + size_bytes)
 
     async def room(self) -> None:
         """Wait until more of a reply may be read."""

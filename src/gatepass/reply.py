@@ -12,7 +12,9 @@ from gatepass.surface.openai_error import error_body, error_headers, response_er
 Fields = list[tuple[bytes, bytes]]
 
 SLICE_BYTES = 256 * 1024
-"""As much as is handed to the client's connection at once."""
+"""As much of a larger reply is handed to the client's connection at once."""
+WHOLE_BYTES = 2 * SLICE_BYTES
+"""A reply that is no larger is handed over whole: of a larger one two slices wait there, and the slices are copies."""
 
 STREAM_HEADERS: tuple[tuple[bytes, bytes], ...] = (
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -56,7 +58,7 @@ class Reply:
         context.first_byte_s = context.head_s
         context.bytes_out += len(body)
         self.ended = True
-        if len(body) > SLICE_BYTES:
+        if len(body) > WHOLE_BYTES:
             body = await self._send_slices(body)
         await self.client.write(body, last=True)
         self.is_out = True
@@ -126,7 +128,7 @@ class Reply:
 
     async def _write(self, data: bytes, *, last: bool) -> None:
         self._context.bytes_out += len(data)
-        if len(data) > SLICE_BYTES:
+        if len(data) > WHOLE_BYTES:
             data = await self._send_slices(data)
         await self.client.write(data, last=last)
         self.is_out = last
