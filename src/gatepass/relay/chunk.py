@@ -128,8 +128,12 @@ def says(choice: Object) -> bool:
     return _has_said(choice.get("delta") or choice.get("message"), _ROLE)
 
 
+_SAID = (str, list, dict)
+"""A tuple, because `str | list | dict` makes a new object each time."""
+
+
 def _is_said(value: Any) -> bool:
-    return bool(value) and isinstance(value, str | list | dict)
+    return bool(value) and isinstance(value, _SAID)
 
 
 _ROLE = frozenset({"role"})
@@ -148,7 +152,7 @@ def _has_said(piece: Any, but: Container[str]) -> bool:
     """Whether a delta or a message says something in a member other than those of `but`."""
     if isinstance(piece, dict):
         for name, value in piece.items():
-            if value and name not in but and isinstance(value, str | list | dict):
+            if value and name not in but and isinstance(value, _SAID):
                 return True
     return False
 

@@ -389,6 +389,8 @@ async def begin(case: Case) -> Answer:
 def _may_wait(held: bytes, left_s: float) -> bool:
     """Whether there is nothing in it but some comments, such as OpenRouter's `: OPENROUTER PROCESSING`, and they are
     not too old to be held."""
+    if not held.startswith((b":", b"\n", b"\r")):  # nearly always
+        return False
     is_short = len(held) <= HELD_BYTES and left_s > 0
     return is_short and all(not line or line.startswith(b":") for line in held.splitlines())
 

@@ -322,8 +322,11 @@ class Envelope:
 
     def learn(self, chunk: Object) -> None:
         """Remember what `chunk` says of the envelope for the first time."""
-        self.told |= {name: chunk[name] for name in ENVELOPE if chunk.get(name) and name not in self.told}
-        self._is_known = self.told.keys() >= _SOUGHT
+        told = self.told
+        for name in ENVELOPE:
+            if name not in told and (value := chunk.get(name)):
+                told[name] = value
+        self._is_known = told.keys() >= _SOUGHT
 
 
 class Extras:
