@@ -22,16 +22,22 @@ from gatepass.errors import (
     UnknownPath,
     UnsupportedMediaType,
 )
-from gatepass.surface import large_body
+from gatepass.jsontext import MOST_STEPS, TooManySteps, has_more_values
 from gatepass.surface.decode import decode, without_body
 from gatepass.surface.form_data import FormScan, boundary_of
 from gatepass.surface.headers import check_encoding
+from gatepass.surface.large_body import INLINE_VALUES, apart, needs_scan, scanned
 from gatepass.surface.operations import Match, nothing_at, operation_at
 from gatepass.surface.profile_path import base_url, chosen, split_profile
 from gatepass.upload import Form
 
 MODEL_IS_NEEDED = (Surface.CHAT, Surface.EMBEDDINGS, Surface.RESPONSES)
 """Without a model these are no requests: their body names one, or their operation does. Others go on without."""
+
+AT_ONCE_BYTES, AT_ONCE_STEPS = 256 * 1024, 60_000
+"""A body up to here is decoded on the loop: 10 ms at most, and 15 ms for the steps."""
+MOST_AT_ONCE_BYTES = 8 * 1024 * 1024
+"""One of few values up to here: 15 ms at most."""
 
 NO_OPERATION, PREFLIGHT = "none", "preflight"
 """What the access line calls what is served nowhere, and a browser's question before a request."""
@@ -67,15 +73,22 @@ def _nowhere(context: RequestContext, in_path: str | None) -> UnknownPath:
     return nothing_at(inbound.mounted_at + inbound.path, base_path, base_url(inbound.headers, base_path, profile))
 
 
-async def scanned(context: RequestContext, operation: Operation, body: bytes) -> bytes:
-    """`body` itself, or with what is found in it where it is large JSON. Raises InvalidJson and BodyTooComplex."""
-    if operation.surface is Surface.RAW and operation.method != "POST":
-        return body
-    permit_operation(context.caller, operation)
-    return await large_body.scanned(body, counts_inputs=operation.surface is Surface.EMBEDDINGS)
+async def decoded_large(context: RequestContext, found: Match, body: bytes) -> Call:
+    """As `decoded`, in slices or beside the loop where it would occupy the loop for long. Raises BodyTooComplex too."""
+    operation, has_inputs = found.operation, found.operation.surface is Surface.EMBEDDINGS
+    is_json = operation.surface is not Surface.RAW or operation.method == "POST"
+    if is_json and needs_scan(body, has_inputs=has_inputs):
+        permit_operation(context.caller, operation)
+        body = await scanned(body, counts_inputs=has_inputs)
+    elif len(body) <= AT_ONCE_BYTES or (len(body) <= MOST_AT_ONCE_BYTES and not has_more_values(body, INLINE_VALUES)):
+        try:
+            return decoded(context, found, body, AT_ONCE_STEPS)
+        except TooManySteps:
+            pass
+    return await apart(body, partial(decoded, context, found, body))
 
 
-def decoded(context: RequestContext, found: Match, body: bytes) -> Call:
+def decoded(context: RequestContext, found: Match, body: bytes, most_steps: int = MOST_STEPS) -> Call:
     """The call that `body` asks for. Raises what `decode` and `_unnamed` do, UnknownPath and ModelNotAllowed."""
     permit_operation(context.caller, found.operation)
     context.keep_request(body)
@@ -85,8 +98,8 @@ def decoded(context: RequestContext, found: Match, body: bytes) -> Call:
             inbound, operation, context.caller.name, context.gate.routes.model_without_name(operation.name)
         )
     else:
-        call = decode(inbound, operation, body, context.caller.name)
-        permit_members(context.caller, body)
+        call = decode(inbound, operation, body, context.caller.name, most_steps)
+        permit_members(context.caller, body, most_steps)
         if not call.model:
             call = _unnamed(context, call)
     if found.at_root and not is_question(body):

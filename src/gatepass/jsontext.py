@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from math import isinf
 from typing import Any
@@ -22,6 +22,7 @@ Piece = bytes | memoryview
 
 _QUOTE, _BACKSLASH, _CLOSE_ARRAY = b'"\\]'
 _OPENERS = b"{["
+_OPEN, _CLOSE = (b"{", b"["), (b"}", b"]")
 _GAP = re.compile(rb"[ \t\n\r]*+")
 _COLON = re.compile(rb"[ \t\n\r]*+:[ \t\n\r]*+")
 _TEXT_MEMBER = re.compile(rb'[ \t\n\r]*+:[ \t\n\r]*+("[^"\\]*+")')
@@ -49,6 +50,11 @@ SMALL_BYTES = 4096
 PART_BYTES, MOST_PART_BYTES = 256, 4096
 NAME_BYTES = 128
 """More than any name that is looked for takes, each letter of it as an escape of six."""
+
+VALUES_BYTES = 2048
+"""So much of a text is searched for values at once; what follows of a longer string is not searched."""
+_BEFORE_STRING = (b"", b",", b":", b"[", b"{")
+_NO_VALUE = bytes(byte for byte in range(256) if byte not in b",{[")
 
 MOST_STEPS = 300_000
 """About 12,000 messages. A body with many values is walked over beside the loop (`large_body.apart`). No other thread
@@ -101,17 +107,23 @@ class Edit:
     pieces: tuple[Piece, ...] = ()
 
 
+class TooManySteps(InvalidRequest):
+    """A walk was given up."""
+
+
 @dataclass(slots=True)
 class Walk:
     """Steps over the values of `text`, and gives up where that would take too long.
 
     A step costs a fraction of a microsecond, and requests take thousands of them at most; a body of
-    32 MiB made to cost can hold ten million. Every method raises InvalidRequest when `steps_left`
+    32 MiB made to cost can hold ten million. Every method raises TooManySteps when `steps_left`
     is used up.
     """
 
     text: bytes
     steps_left: int = MOST_STEPS
+    _ends: dict[int, int] = field(default_factory=dict)
+    """Where long strings with escaped quotes end: a walk passes over them once for each level above them."""
 
     def members(self, at: int = 0) -> Iterator[Member]:
         """The members, duplicates included, of the object that begins at or after `at`, in order."""
@@ -122,7 +134,7 @@ class Walk:
         at = _skip(_GAP, text, _skip(_GAP, text, at) + 1)
         while text[at] == _QUOTE:
             self._pay(MEMBER_STEPS)
-            name_end = _string_end(text, at)
+            name_end = self._string_end(at)
             value = _skip(_COLON, text, name_end)
             end = self.value_end(value)
             yield Member(string(text[at:name_end]), at, value, end)
@@ -145,7 +157,7 @@ class Walk:
         if type(text) is ScannedBody and (end := text.ends.get(at)) is not None:
             return end
         if first == _QUOTE:
-            return _string_end(text, at)
+            return self._string_end(at)
         if first not in _OPENERS:
             return _skip(_SCALAR, text, at)
         return self._container_end(at)
@@ -157,7 +169,7 @@ class Walk:
             at = mark.end()
             sign = text[at - 1]
             if sign == _QUOTE:
-                at = _string_end(text, at - 1)
+                at = self._string_end(at - 1)
             elif sign in _OPENERS:
                 depth += 1
             else:
@@ -168,10 +180,24 @@ class Walk:
         self._pay(0)
         return at
 
+    def _string_end(self, at: int) -> int:
+        """One memchr for a string without escaped quotes, which is what images are; else a pattern."""
+        text = self.text
+        end = text.index(b'"', at + 1)
+        if text[end - 1] != _BACKSLASH:
+            return end + 1
+        known = self._ends.get(at)
+        if known is not None:
+            return known
+        end = _skip(_STRING, text, at)
+        if end - at > SMALL_BYTES:
+            self._ends[at] = end
+        return end
+
     def _pay(self, steps: int) -> None:
         self.steps_left -= steps
         if self.steps_left <= 0:
-            raise InvalidRequest("The body is made of too many small values for gatepass to change it.")
+            raise TooManySteps("The body is made of too many small values for gatepass to change it.")
 
 
 MOST_SLOW_NUMBERS = 1_000
@@ -311,19 +337,36 @@ def may_name_in_any_case(text: bytes, names: re.Pattern[bytes]) -> bool:
     return names.search(lowered) is not None or _may_fold(lowered)
 
 
+def has_more_values(text: bytes, limit: int) -> bool:
+    """Whether more than `limit` commas and opening brackets stand in the JSON `text`.
+
+    Those in long strings do not count, but for the beginnings of the strings.
+    """
+    begin = 0
+    while begin < len(text):
+        end = begin + VALUES_BYTES
+        limit -= len(text[begin:end].translate(None, _NO_VALUE))
+        if limit < 0:
+            return True
+        begin = end
+        quote = text.find(b'"', end)
+        if quote - end > NAME_BYTES and text[quote - NAME_BYTES : quote].rstrip()[-1:] not in _BEFORE_STRING:
+            begin = quote  # it ends the string in which the search stopped, or stands in it
+    return False
+
+
 def value_span(text: bytes, quoted: bytes) -> tuple[int, int]:
     """The span of the value of the top-level member whose name is `quoted` (quotes included), which is there for
     certain.
 
-    Where several have the name the last one counts, as it does for every parser we met.
+    Where several have the name the last one counts, as it does for every parser we met. In a large text the first may
+    count: a decoded body has one (`Document.read`).
     """
     if type(text) is ScannedBody:
         name = string(quoted)
         return next((member.value, member.end) for member in reversed(text.members) if member.name == name)
-    at = text.find(quoted, 0, SMALL_BYTES)  # near the beginning or the end: all between may be large
-    if at < 0 and len(text) > SMALL_BYTES:
-        at = text.find(quoted, len(text) - SMALL_BYTES)
-    if at >= 0 and at_most_once(text, (quoted,)):
+    at = place_of(text, quoted)
+    if at >= 0:
         span = _TEXT_MEMBER.match(text, at + len(quoted))
         if span is not None:
             return span.span(1)
@@ -332,6 +375,24 @@ def value_span(text: bytes, quoted: bytes) -> tuple[int, int]:
     name = string(quoted)
     spans = [(member.value, member.end) for member in Walk(text).members() if member.name == name]
     return spans[-1]
+
+
+def place_of(text: bytes, quoted: bytes) -> int:
+    """Where the member of `value_span` stands, -1 where only a walk can tell.
+
+    A large text is searched near its beginning and its end, because all between may be large.
+    """
+    at = text.find(quoted, 0, SMALL_BYTES)
+    if len(text) > SMALL_BYTES:
+        around, depth = text[: max(at, 0)], 1
+        if at < 0:
+            at = text.rfind(quoted, len(text) - SMALL_BYTES)
+            around, depth = text[at:], -1
+        if at > 0 and text[at - 1] != _BACKSLASH and _COLON.match(text, at + len(quoted)) is not None:
+            brackets = _STRING.sub(b"", around)  # `quoted` is a whole string: no quote within a string has no backslash
+            if sum(map(brackets.count, _OPEN)) - sum(map(brackets.count, _CLOSE)) == depth:
+                return at
+    return at if at >= 0 and at_most_once(text, (quoted,)) else -1
 
 
 def replace_value(text: bytes, quoted: bytes, value: bytes) -> bytes:
@@ -381,14 +442,6 @@ def _skip(pattern: re.Pattern[bytes], text: bytes, at: int) -> int:
     return found.end()
 
 
-def _string_end(text: bytes, at: int) -> int:
-    """One memchr for a string without escaped quotes, which is what images are; else a pattern."""
-    end = text.index(b'"', at + 1)
-    if text[end - 1] != _BACKSLASH:
-        return end + 1
-    return _skip(_STRING, text, at)
-
-
 def _thinned(text: bytes) -> bytes:
     """The parts of `text` in which words are looked for, as one."""
     return b"".join(_parts(text))
@@ -427,7 +480,7 @@ def _parts(text: bytes) -> list[memoryview]:
 
 def may_spell(text: bytes | bytearray) -> bool:
     """Whether a name may stand in `text` in escapes."""
-    return _BACKSLASH in text and text.find(b"\\u") >= 0 and _ESCAPED_LETTER.search(text) is not None
+    return _BACKSLASH in text and _ESCAPED_LETTER.search(text) is not None
 
 
 def _may_fold(text: bytes | bytearray) -> bool:

@@ -72,7 +72,9 @@ class Pupil:
         self._learning.recall(self._base, self._gate.clock.now())
         if self._learning.has_lessons:
             self._base = await reread(self._base)
-        planned = await apart(self._base.body, partial(self._learning.revise, self._base))
+            planned = await apart(self._base.body, partial(self._learning.revise, self._base))
+        else:
+            planned = self._learning.revise(self._base)
         self._attempt.learned = planned.adapted[len(self._base.adapted) :]
         return planned
 

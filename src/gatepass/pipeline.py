@@ -27,13 +27,13 @@ from gatepass.errors import (
 )
 from gatepass.gate import Gate
 from gatepass.heartbeat import Heartbeat
-from gatepass.intake import NO_OPERATION, PREFLIGHT, asked_for, decoded, form_of, named_by, scanned, unserved
+from gatepass.intake import NO_OPERATION, PREFLIGHT, asked_for, decoded, decoded_large, form_of, named_by, unserved
 from gatepass.live import Place
 from gatepass.observe.log import emit
 from gatepass.relaying import relay
 from gatepass.reply import Reply
 from gatepass.runtime import Leash, Timer
-from gatepass.surface.large_body import INLINE_BYTES, LARGE_BYTES, apart
+from gatepass.surface.large_body import INLINE_BYTES
 from gatepass.surface.operations import Match, match
 from gatepass.surface.profile_path import chosen, split_profile
 from gatepass.trial import try_at
@@ -101,12 +101,8 @@ async def _serve(context: RequestContext, catalog: Catalog, reply: Reply, place:
         elif found.operation.surface is Surface.MODELS:
             await _show_models(context, catalog, reply, found)
         else:
-            if len(body) <= INLINE_BYTES:
-                call = decoded(context, found, body)
-            else:
-                if len(body) > LARGE_BYTES:
-                    body = await scanned(context, found.operation, body)
-                call = await apart(body, partial(decoded, context, found, body))
+            is_small = len(body) <= INLINE_BYTES
+            call = decoded(context, found, body) if is_small else await decoded_large(context, found, body)
             await _converse(context, call, reply, place)
     finally:
         unwatch()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Sequence
 from functools import partial
 
 from msgspec.structs import replace
 
-from gatepass.adapt.built_in import adapt
+from gatepass.adapt.built_in import MODEL, NAMING, adapt, concerning
 from gatepass.adapt.profile import Prepared
 from gatepass.adapt.rerank import Asked, Shaped, Unfit, answer
 from gatepass.adapt.rule import Revision, Rule
@@ -18,10 +18,11 @@ from gatepass.context import Attempt, RequestContext
 from gatepass.errors import UpstreamError, UpstreamInvalid, UpstreamRefusal
 from gatepass.gate import Gate, Hop
 from gatepass.heartbeat import HOLD_S, STREAM_HOLD_S, Heartbeat
+from gatepass.jsontext import ScannedBody, place_of
 from gatepass.lessons import Pupil
 from gatepass.parts import embedded
 from gatepass.relay.sign import sign_of
-from gatepass.surface.large_body import INLINE_BYTES, LARGE_BYTES, apart, reread
+from gatepass.surface.large_body import INLINE_BYTES, apart, is_heavy, reread
 from gatepass.upload import Outgoing
 from gatepass.upstream.dialect import passed_on
 from gatepass.upstream.hints import of_model, sentence
@@ -58,7 +59,7 @@ async def try_at(context: RequestContext, call: Call, target: Target, heartbeat:
         await pupil.my_turn()
         while True:
             adapted, rules = await pupil.plan(), hop.dialect.rules
-            is_small = len(adapted.body) <= INLINE_BYTES
+            is_small = not rules or len(adapted.body) <= INLINE_BYTES
             adapted = adapt(adapted, target, rules) if is_small else await adapted_apart(adapted, target, rules)
             attempt.adapted = adapted.adapted
             if is_streamed and not adapted.stream:
@@ -74,9 +75,16 @@ async def try_at(context: RequestContext, call: Call, target: Target, heartbeat:
             return answer
 
 
-async def adapted_apart(call: Call, target: Target, rules: Iterable[Rule]) -> Call:
-    """As `adapt`, beside the loop where the body is large. A rule's new body is read in slices before the next rule."""
-    if len(call.body) <= LARGE_BYTES:
+async def adapted_apart(call: Call, target: Target, rules: Sequence[Rule]) -> Call:
+    """As `adapt`, beside the loop where the rules step over many values.
+
+    Where the body is scanned, a rule's new body is scanned before the next rule.
+    """
+    rules = concerning(call, rules)
+    is_scanned = type(call.body) is ScannedBody
+    if (rules is NAMING and (is_scanned or place_of(call.body, MODEL) >= 0)) or not is_heavy(call.body):
+        return adapt(call, target, rules)
+    if not is_scanned:
         return await apart(call.body, partial(adapt, call, target, rules))
     for rule in rules:
         call = await reread(call)

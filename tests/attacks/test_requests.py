@@ -16,6 +16,7 @@ from gatepass.api.reader import Reader
 from gatepass.api.turn import COALESCED_BYTES, Turn
 from gatepass.config.model import Limits
 from gatepass.errors import BodyTooComplex, GatepassError
+from gatepass.intake import AT_ONCE_BYTES, MOST_AT_ONCE_BYTES
 from gatepass.jsontext import Walk
 from gatepass.surface import large_body
 from gatepass.surface.document import MAX_DEPTH, Document
@@ -431,14 +432,44 @@ async def test_a_server_goes_on_while_it_reads_large_bodies(attack: Attack) -> N
         (Json("x", '\\"', 2 * MIB, '"').raw, 200),
         (Json("messages", '{"role":"user","content":"Hello, \\"world\\".\\n"}', 12 * MIB).raw, 200),
     ]
-    async with Scripted([Send(reply(COMPLETION))] * 2) as upstream, gateway(upstream=upstream.url) as served:
+    await serve_all(attack, bodies)
+
+
+@pytest.mark.attack("JSON bodies: in one piece")
+async def test_a_server_goes_on_while_it_reads_bodies_in_one_piece(attack: Attack) -> None:
+    small, most = AT_ONCE_BYTES - 1024, LARGE_BYTES - 1024
+    chats = [
+        *(Json(name, unit, size) for name, unit in PIECES for size in (small, most)),
+        Json("x", '\\"' * 512, most, '"'),
+        Json("x", '\\"' * 512, MOST_AT_ONCE_BYTES - 1024, '"'),
+        Json("x", "é" * 512, MOST_AT_ONCE_BYTES - 1024, '"'),
+        Json("x", "A" * 1024, 12 * MIB, '"'),
+        Json("x", '"model":{}', small, "{"),
+    ]
+    twice = [Json('m":1,"Model', "[]", small), Json('m":1,"model', "1", most)]
+    await serve_all(attack, [*((chat.raw, 200) for chat in chats), *((body.raw, 400) for body in twice)])
+
+
+PIECES = (
+    *(("messages", '{"role":"user","content":"a"}'), ("x", "[]"), ("x", "1"), ("x", '"\\n"'), ("x", deep(60))),
+    *(("tools", '{"name":"model"}'), ("x", '""'), ("x", '"Model"')),
+)
+
+
+async def serve_all(attack: Attack, bodies: list[tuple[bytes, int]]) -> None:
+    """Send `bodies`, and expect the status that stands beside each."""
+    served_bodies = [raw for raw, status in bodies if status == 200]
+    async with (
+        Scripted([Send(reply(COMPLETION))] * len(served_bodies)) as upstream,
+        gateway(upstream=upstream.url) as served,
+    ):
         for raw, status in bodies:
             attack.cases += 1
             async with attack.on_this_loop():
                 answer = await spoken(served.port, *pieces_of(request(raw)))
             attack.check(status_of(answer) == status, (raw[:40], answer[:300]))
         sent = [received.body for received in upstream.received]
-    assert sent == [raw for raw, status in bodies if status == 200]
+    assert sent == served_bodies
 
 
 def pieces_of(raw: bytes) -> list[bytes]:

@@ -21,7 +21,7 @@ from gatepass.adapt.rule import Revision, Rule
 from gatepass.call import Call, Operation, Surface, Target
 from gatepass.errors import GatepassError
 from gatepass.surface import large_body
-from gatepass.surface.large_body import LARGE_BYTES, apart, reread, scanned
+from gatepass.surface.large_body import LARGE_BYTES, apart, needs_scan, reread, scanned
 from gatepass.trial import adapted_apart
 from gatepass.upstream.ragflow import RagflowBody
 from tests.attacks.conftest import Attack
@@ -64,7 +64,7 @@ def body(name: str, unit: str, size_bytes: int) -> bytes:
 async def changed(name: str, raw: bytes, rules: Sequence[Rule]) -> str:
     """What the rules did, or the code of the error."""
     try:
-        found = await scanned(raw) if len(raw) > LARGE_BYTES else raw
+        found = await scanned(raw) if needs_scan(raw, has_inputs=name == "input") else raw
         call = await adapted_apart(Call("id", OPERATIONS[name], "me", "m", found, ()), TARGET, rules)
         if name == "input":
             call = await reread(call)

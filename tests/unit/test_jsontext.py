@@ -13,15 +13,18 @@ from gatepass.jsontext import (
     NAME_BYTES,
     PART_BYTES,
     SMALL_BYTES,
+    VALUES_BYTES,
     Edit,
     Walk,
     any_of,
     at_most_once,
     count_fractions,
     edited,
+    has_more_values,
     has_slow_numbers,
     may_name,
     occurrences,
+    place_of,
     removals,
     replace_value,
     value_span,
@@ -124,6 +127,62 @@ def test_a_member_goes_with_one_comma(text, left):
 def test_a_value_is_found_among_decoys(text, span):
     start, end = value_span(text, b'"model"')
     assert text[start:end] == span
+
+
+LARGE = "é" * SMALL_BYTES
+
+
+@given(st.data())
+def test_a_name_near_an_end_of_a_large_text_is_placed_as_a_walk_places_it(data):
+    value, large = data.draw(OBJECTS), data.draw(st.sampled_from(['say \\"model": ', "model", '{"model":"m"}', "[{"]))
+    inner = data.draw(st.lists(OBJECTS | st.just({"model": "inner"}), max_size=4))
+    members = [*value.items(), ("model", "m"), ("large", large + LARGE + large), ("inner", inner), ("tail", value)]
+    text = data.draw(written(dict(data.draw(st.permutations(members))))).encode()
+    at = place_of(text, b'"model"')
+    assert at in (-1, next(member.start for member in Walk(text).members() if member.name == "model"))
+    start, end = value_span(text, b'"model"')
+    assert text[start:end] == b'"m"' or json.loads(text[start:end]) == "m"
+
+
+@pytest.mark.parametrize("filler", [b"x", b'\\"', b",", b"[", b" ", b"\\\\"])
+def test_a_name_is_placed_wherever_it_stands(filler):
+    large, decoys = filler * SMALL_BYTES, b'"a":{"model":"x"},"b":"model","c":["model"]'
+    for text in (
+        b'{"model":"m","large":"%b",%b}' % (large, decoys),
+        b'{%b,"large":"%b","model":"m"}' % (decoys, large),
+        b'{"large":"%b","model" : "m",%b}' % (large, decoys),
+    ):
+        start, end = value_span(text, b'"model"')
+        assert text[start:end] == b'"m"'
+    assert place_of(b'{"model":"m","large":"%b",%b}' % (large, decoys), b'"model"') == 1
+
+
+@given(st.data())
+def test_no_values_are_missed(data):
+    """Fewer may be counted only where they stand in a long string."""
+    texts = STRINGS | st.sampled_from([LARGE, ", [" * VALUES_BYTES, ',"' * VALUES_BYTES, "\\" * VALUES_BYTES])
+    numbers = st.integers(0, 3 * VALUES_BYTES).map(lambda count: [1] * count)
+    value = data.draw(st.lists(st.one_of(texts, numbers, OBJECTS), max_size=12))
+    text = data.draw(written(value)).encode()
+    count = _values(value)
+    limit = data.draw(st.integers(0, count + 10))
+    assert has_more_values(text, limit) or count <= limit
+    assert not has_more_values(text, sum(map(text.count, (b",", b"[", b"{"))))
+
+
+def _values(value):
+    """How many commas and opening brackets `value` is written with."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if not isinstance(value, list):
+        return 0
+    return 1 + max(0, len(value) - 1) + sum(map(_values, value))
+
+
+def test_the_values_of_a_long_string_do_not_count():
+    image = b'{"images":["%b"],"large":"%b"}' % (b"A" * 1_000_000, b"a, b, [c] " * 100_000)
+    assert not has_more_values(image, 1_000)
+    assert has_more_values(image, 5)
 
 
 def test_a_value_beside_a_large_string_is_found():

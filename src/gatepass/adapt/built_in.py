@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from functools import lru_cache
 from types import MappingProxyType
 
@@ -76,7 +76,7 @@ class Vectors:
 ADDED = "default=model"
 """What `x-gatepass-adapted` calls a model that was put into a body or a form, as it calls what `rules.default` adds."""
 
-_MODEL = b'"model"'
+MODEL = b'"model"'
 _AT_ITS_END = re.compile(rb"[ \t\n\r]*\}")
 
 
@@ -95,7 +95,7 @@ class ModelName:
             return call
         if not (call.model and call.operation.names_model and call.body):
             return _where_it_may_stand(call, target.model)
-        return call.with_body(replace_value(call.body, _MODEL, _as_json(target.model)))
+        return call.with_body(replace_value(call.body, MODEL, _as_json(target.model)))
 
 
 @lru_cache(maxsize=1024)  # of the configuration's models
@@ -117,13 +117,13 @@ def _where_it_may_stand(call: Call, model: str) -> Call:
     if not call.body:
         return call
     if any(member.name == "model" for member in Walk(call.body).members()):
-        return call.with_body(replace_value(call.body, _MODEL, msgspec.json.encode(model)))
+        return call.with_body(replace_value(call.body, MODEL, msgspec.json.encode(model)))
     return with_model(call, model) if call.operation.names_model else call
 
 
 BUILT_IN: tuple[Rule, ...] = (Images(), Strays(), StreamOptions(), Vectors(), ModelName())
-_NAMING: tuple[Rule, ...] = BUILT_IN[-1:]
-"""The rules for a body in which no other finds its words."""
+NAMING: tuple[Rule, ...] = BUILT_IN[-1:]
+"""The rules for a body in which no other finds its words. Where `model` stands once, they read no other value."""
 _WORDS = MappingProxyType(
     {
         (Surface.CHAT, False): any_of(*STRAYS, *IMAGES, *OF_STREAMS),
@@ -137,15 +137,20 @@ LAST: tuple[Rule, ...] = (StreamOptions(),)
 """What follows the rules that the configuration declares: those may set what only a stream may have."""
 
 
-def adapt(call: Call, target: Target, rules: Iterable[Rule]) -> Call:
-    """`call` as `target` is to see it; the same object where no rule concerns it. Raises CallerError.
+def adapt(call: Call, target: Target, rules: Sequence[Rule]) -> Call:
+    """`call` as `target` is to see it; the same object where no rule concerns it. Raises CallerError."""
+    for rule in concerning(call, rules):
+        call = rule.apply(call, target)
+    return call
+
+
+def concerning(call: Call, rules: Sequence[Rule]) -> Sequence[Rule]:
+    """Those of `rules` that may concern `call`.
 
     One look at the body settles the built-in rules for the usual call: 2.7 µs in the place of 4.2 with one for each.
     """
     if rules is BUILT_IN:
         words = _WORDS.get((call.operation.surface, call.stream))
         if words is not None and not may_name(call.body, words):
-            rules = _NAMING
-    for rule in rules:
-        call = rule.apply(call, target)
-    return call
+            return NAMING
+    return rules

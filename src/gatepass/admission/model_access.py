@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from gatepass.admission.doors import may_use
 from gatepass.config.access import AccessKey
 from gatepass.errors import ModelNotAllowed
-from gatepass.jsontext import Walk, any_of, folded, may_name_in_any_case, string
+from gatepass.jsontext import MOST_STEPS, Walk, any_of, folded, may_name_in_any_case, string
 
 MODELS = frozenset(
     (
@@ -54,13 +54,14 @@ _MODELS, _DESTINATIONS, _NESTED, _PARTS = (
 )
 
 
-def permit_members(caller: AccessKey, body: bytes) -> None:
-    """Raises ModelNotAllowed where `body`, which a parser has accepted, names what the caller's key does not cover.
+def permit_members(caller: AccessKey, body: bytes, most_steps: int = MOST_STEPS) -> None:
+    """Raises ModelNotAllowed where `body`, which a parser has accepted, names what the caller's key does not cover, and
+    TooManySteps where that takes more than `most_steps` (see Walk).
 
     `model` itself is `permit`'s. Names count without regard to case, `_` and `-`, and every repetition of one counts.
     """
     if caller.models is not None and may_name_in_any_case(body, _ANY):
-        _permit_object(caller, Walk(body), 0, is_top=True)
+        _permit_object(caller, Walk(body, most_steps), 0, is_top=True)
 
 
 def permit_part(caller: AccessKey, name: str) -> None:

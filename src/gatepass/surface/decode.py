@@ -6,7 +6,7 @@ import re
 
 from gatepass.call import Call, Inbound, Operation, Surface
 from gatepass.errors import InvalidRequest
-from gatepass.jsontext import string
+from gatepass.jsontext import MOST_STEPS, string
 from gatepass.surface.document import Document
 from gatepass.surface.headers import safe_headers
 
@@ -19,15 +19,16 @@ _COUNT = re.compile(rb"[1-9][0-9]{0,2}")
 _STREAM = {None: False, b"null": False, b"false": False, b"true": True}
 
 
-def decode(inbound: Inbound, operation: Operation, body: bytes, caller: str) -> Call:
+def decode(inbound: Inbound, operation: Operation, body: bytes, caller: str, most_steps: int = MOST_STEPS) -> Call:
     """The Call that `inbound` and its whole `body` stand for. Its body is `body` itself.
 
     Its headers are all that may go upstream at all (see `safe_headers`): whoever encodes the request
     for an upstream picks from them. `model` is "" where the body names none.
-    Raises UnsupportedEncoding, InvalidJson and InvalidRequest.
+    Raises UnsupportedEncoding, InvalidJson and InvalidRequest, and TooManySteps where the body takes more than
+    `most_steps` (see Walk).
     """
     headers = safe_headers(inbound.headers, is_read=True)
-    document = Document.read(body, asks_vectors=operation.surface is Surface.EMBEDDINGS)
+    document = Document.read(body, asks_vectors=operation.surface is Surface.EMBEDDINGS, most_steps=most_steps)
     model, choices = _model(document.model), 1
     stream = _STREAM.get(document.stream)
     if stream is None:

@@ -8,7 +8,17 @@ from hypothesis import strategies as st
 
 from gatepass.asked import Asked
 from gatepass.errors import InvalidJson, InvalidRequest
-from gatepass.surface.document import BEGINNING_BYTES, LISTED_BYTES, MAX_DEPTH, WINDOW_BYTES, Document, is_deeper
+from gatepass.jsontext import folded
+from gatepass.surface import document
+from gatepass.surface.document import (
+    BEGINNING_BYTES,
+    LISTED_BYTES,
+    MAX_DEPTH,
+    ROUTING,
+    WINDOW_BYTES,
+    Document,
+    is_deeper,
+)
 from tests.unit.surface.json_texts import VALUES, written
 
 
@@ -202,7 +212,8 @@ def strict(text: str) -> object:
 
 @given(st.data())
 def test_every_json_object_is_read(data):
-    value = data.draw(st.dictionaries(st.text(max_size=5), VALUES, max_size=4))
+    names = st.text(max_size=5).filter(lambda name: folded(name) not in ROUTING)  # `N` alone is refused
+    value = data.draw(st.dictionaries(names, VALUES, max_size=4))
     body = data.draw(written({**value, "model": "m", "stream": False}, escaped_names=False)).encode()
     document = Document.read(body)
     assert (json.loads(document.model or b""), document.stream) == ("m", b"false")
@@ -278,6 +289,15 @@ def test_a_window_border_anywhere_changes_nothing(filler, shift):
     assert is_deeper(before + b"," + nested(63) + b"]}", 64)
     assert is_deeper(before + b"],"[:2] + b'"b":' + nested(64) + b"}", 64)
     assert not is_deeper(before + b'],"b":' + nested(63) + b"}", 64)
+
+
+@given(st.text('\\"[{x', max_size=300))
+def test_few_escapes_and_many_are_found_alike(text):
+    body = json.dumps({"a": [text, {"b": text}]}).encode()
+    for most in (1, 5, document.MOST_ESCAPED_SIGNS):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(document, "MOST_ESCAPED_SIGNS", most)
+            assert list(document._deepest_by_window(body)) == [3]
 
 
 def test_a_run_of_backslashes_longer_than_a_window_is_one_string():
