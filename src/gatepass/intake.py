@@ -90,16 +90,18 @@ async def decoded_large(context: RequestContext, found: Match, body: bytes) -> C
 
 def decoded(context: RequestContext, found: Match, body: bytes, most_steps: int = MOST_STEPS) -> Call:
     """The call that `body` asks for. Raises what `decode` and `_unnamed` do, UnknownPath and ModelNotAllowed."""
-    permit_operation(context.caller, found.operation)
-    context.keep_request(body)
-    operation, inbound = found.operation, context.inbound
+    operation, inbound, caller = found.operation, context.inbound, context.caller
+    is_limited = caller.models is not None
+    if is_limited:
+        permit_operation(caller, operation)
+    if context.gate.keeps_bodies:
+        context.keep_request(body)
     if operation.surface is Surface.RAW and (not body or operation.method != "POST"):
-        call = without_body(
-            inbound, operation, context.caller.name, context.gate.routes.model_without_name(operation.name)
-        )
+        call = without_body(inbound, operation, caller.name, context.gate.routes.model_without_name(operation.name))
     else:
-        call = decode(inbound, operation, body, context.caller.name, most_steps)
-        permit_members(context.caller, body, most_steps)
+        call = decode(inbound, operation, body, caller.name, most_steps)
+        if is_limited:
+            permit_members(caller, body, most_steps)
         if not call.model:
             call = _unnamed(context, call)
     if found.at_root and not is_question(body):

@@ -56,7 +56,7 @@ class Concurrency:
     def claim(self, caller: str, max_concurrent: int | None) -> None:
         """Count one more request of `caller`. Raises ConcurrencyLimited and Overloaded, and counts nothing then."""
         own = self._by_caller.get(caller, 0)
-        if own:
+        if own and (max_concurrent is not None or own >= self._limit_per_caller or self._total >= self._limit):
             self._check(caller, own, max_concurrent)
         self._by_caller[caller] = own + 1
         self._total += 1

@@ -74,22 +74,25 @@ async def handle(inbound: Inbound, gate: Gate, catalog: Catalog, client: Client)
 
 async def _serve(context: RequestContext, catalog: Catalog, reply: Reply, place: Place) -> None:
     gate, inbound = context.gate, context.inbound
-    in_path, path = split_profile(inbound.path, gate.config.server.base_path)
+    base_path = gate.config.server.base_path
+    in_path, path = split_profile(inbound.path, base_path)
     has_origin = gate.has_pages and header(inbound.headers, b"origin") is not None
     if has_origin and await _is_told_to_a_page(context, reply, in_path):
         return
     try:
-        found = match(inbound.method, path, gate.config.server.base_path)
+        found = match(inbound.method, path, base_path)
     except (MethodNotAllowed, UnknownPath) as fault:
         raise unserved(context, in_path, fault) from None
-    context.operation, context.holding = found.operation.name, place.holding
-    caller = context.caller = gate.doors.admit(inbound, in_path, takes_form=found.operation.takes_form)
-    place.claim(caller.name, caller.max_concurrent)
-    reply.client.authenticated(caller.name)
-    if in_path is not None or context.caller.profile is not None or gate.has_pages:
-        _adopt(context, chosen(gate.profiles, in_path, context.caller.profile))
-    if found.operation.takes_form:
-        context.form = form_of(context, reply.client, found.operation)
+    operation = found.operation
+    context.operation, context.holding = operation.name, place.holding
+    caller = context.caller = gate.doors.admit(inbound, in_path, takes_form=operation.takes_form)
+    name = caller.name
+    place.claim(name, caller.max_concurrent)
+    reply.client.authenticated(name)
+    if in_path is not None or caller.profile is not None or gate.has_pages:
+        _adopt(context, chosen(gate.profiles, in_path, caller.profile))
+    if operation.takes_form:
+        context.form = form_of(context, reply.client, operation)
         body = b""
     else:
         body = await reply.client.body(gate.config.limits.body_bytes, place.holding.claim)
@@ -98,7 +101,7 @@ async def _serve(context: RequestContext, catalog: Catalog, reply: Reply, place:
     try:
         if context.form is not None:
             await _converse(context, await named_by(context, context.form, found), reply, place)
-        elif found.operation.surface is Surface.MODELS:
+        elif operation.surface is Surface.MODELS:
             await _show_models(context, catalog, reply, found)
         else:
             is_small = len(body) <= INLINE_BYTES
@@ -138,8 +141,10 @@ async def _show_models(context: RequestContext, catalog: Catalog, reply: Reply, 
 async def _converse(context: RequestContext, call: Call, reply: Reply, leash: Leash) -> None:
     """resolve, then the answer of the first target that gives one, relayed."""
     gate, caller = context.gate, context.caller
-    permit(caller, call.model)
-    may_see = None if caller.models is None else partial(may_use, caller)
+    may_see = None
+    if caller.models is not None:
+        permit(caller, call.model)
+        may_see = partial(may_use, caller)
     targets = gate.routes.resolve(call.operation.name, call.model, may_see)
     bound = _bound_total(gate, leash, targets[0])
     heartbeat = Heartbeat(reply, gate.clock, gate.rounds)
@@ -198,9 +203,9 @@ def _observe(context: RequestContext) -> None:
         gate.metrics.refused(error)
     if context.empty_answer and context.upstream is not None:
         gate.metrics.empty_answer(context.upstream)
-    status = context.status or 0
-    is_broken = error is not None and 0 < status < CLIENT_ERROR  # its head was out already
-    level = logging.WARNING if status >= SERVER_ERROR or is_broken else logging.INFO
+    level, status = logging.INFO, context.status or 0
+    if status >= SERVER_ERROR or (error is not None and 0 < status < CLIENT_ERROR):  # its head was out already
+        level = logging.WARNING
     emit(ACCESS_LOG, level, "exchange", context.record(outcome, duration_s))
     if gate.keeps_bodies and (bodies := context.captured_bodies()):
         shown = {which: gate.redactor.beginning(body, BODY_LOG_CHARS) for which, body in bodies.items()}

@@ -59,8 +59,9 @@ async def try_at(context: RequestContext, call: Call, target: Target, heartbeat:
         await pupil.my_turn()
         while True:
             adapted, rules = await pupil.plan(), hop.dialect.rules
-            is_small = not rules or len(adapted.body) <= INLINE_BYTES
-            adapted = adapt(adapted, target, rules) if is_small else await adapted_apart(adapted, target, rules)
+            if rules:
+                is_small = len(adapted.body) <= INLINE_BYTES
+                adapted = adapt(adapted, target, rules) if is_small else await adapted_apart(adapted, target, rules)
             attempt.adapted = adapted.adapted
             if is_streamed and not adapted.stream:
                 _keep_alive(attempt, heartbeat, HOLD_S)

@@ -231,7 +231,8 @@ class ClientConnection(asyncio.Protocol):
             self._transport.writelines(pieces)
 
     def send_whole(self, response: bytes) -> None:
-        self.flush()
+        if self._held:
+            self.flush()
         if self._reception.outbox.take(self, len(self._state.tasks), self._loop):
             self._held = response
         else:

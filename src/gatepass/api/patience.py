@@ -34,6 +34,10 @@ class Awaited(StrEnum):
     TAKER = "nothing of the client: what is here of a body has to be taken first"
 
 
+_HEAD, _NEXT = Awaited.HEAD, Awaited.NEXT
+"""Awaited with each request. To name a member of an Enum takes CPython 3.11 up to 100 ns."""
+
+
 class Patience:
     """One deadline, for one thing at a time; for none while a whole request is served."""
 
@@ -55,7 +59,7 @@ class Patience:
         """
         turn, current = reader.turn, self._awaited
         if reader.in_head:
-            awaited, bound_s = Awaited.HEAD, self._receive_s
+            awaited, bound_s = _HEAD, self._receive_s
         elif turn is not None:
             if current is Awaited.REST or current is (Awaited.TAKER if turn.is_passed_on else Awaited.BODY):
                 return
@@ -63,7 +67,7 @@ class Patience:
             if turn.is_passed_on:
                 bound_s += min(0.0, turn.ahead_s(self._upload_bytes_per_s))
         elif serving is None:
-            awaited, bound_s = Awaited.NEXT, self.keep_alive_s
+            awaited, bound_s = _NEXT, self.keep_alive_s
         else:
             self._awaited = None
             self._deadline.lift()

@@ -41,7 +41,7 @@ class Counts:
         return count
 
     def add(self, labels: tuple[str, ...]) -> None:
-        self.of(labels).value += 1
+        (self._counts.get(labels) or self.of(labels)).value += 1
 
     def collect(self) -> Iterator[Metric]:
         family = CounterMetricFamily(self._name, self._says, labels=self._labels)

@@ -81,15 +81,15 @@ class Redactor:
         if short is not listed and text.encode("utf-8", "surrogatepass").translate(_RUNS).find(_LONG) < 0:
             listed = short
         as_written, in_any_case = listed
-        for anchor, forms in as_written:
+        for anchor in as_written:
             if anchor in text:
-                for form in forms:
+                for form in as_written[anchor]:
                     text = form.masked(text)
         if in_any_case:
             lowered = text.lower()
-            for anchor, forms in in_any_case:
+            for anchor in in_any_case:
                 if anchor in lowered:
-                    for form in forms:
+                    for form in in_any_case[anchor]:
                         text = form.masked(text)
         return text
 
@@ -104,7 +104,7 @@ class Redactor:
             joined = _BASE64_BREAK.sub("", text)
             text = text if self._masked(joined) == joined else joined
         listed, _ = self._forms or self._longest_first()
-        forms = [form for part in listed for _, forms in part for form in forms]
+        forms = [form for part in listed for forms in part.values() for form in forms]
         cut = min((form.cut(text, limit_chars) for form in forms), default=limit_chars)
         return self.mask(text[:limit_chars]) if cut == limit_chars else self.beginning(text, cut) + MASK
 
@@ -125,7 +125,7 @@ def _by_anchor(forms: Iterable[_Form]) -> _ByAnchor:
     for form in forms:
         is_written_so = not form.is_hex or form.anchor.isdigit()
         (as_written if is_written_so else in_any_case).setdefault(form.anchor, []).append(form)
-    return tuple(as_written.items()), tuple(in_any_case.items())
+    return as_written, in_any_case
 
 
 @dataclass(frozen=True)
@@ -259,8 +259,7 @@ class _Form:
         return next((start for start, end in spans if start < limit_chars < end), limit_chars)
 
 
-_Listed = tuple[tuple[str, list[_Form]], ...]
-_ByAnchor = tuple[_Listed, _Listed]
+_ByAnchor = tuple[dict[str, list[_Form]], dict[str, list[_Form]]]
 """By their anchors, longest first: those found as they are written, and those in hexadecimal found in any case."""
 _Forms = tuple[_ByAnchor, _ByAnchor]
 """All, and those that are not long: the same object where a look at the text would cost more than their searches."""

@@ -71,8 +71,9 @@ class Rejections:
 
     def accept(self, by: User) -> None:
         """`by` accepted the current token."""
-        self._refused_by.discard(by)
-        if len(self._accepted_by) < USERS:
+        if self._refused_by:
+            self._refused_by.discard(by)
+        if by not in self._accepted_by and len(self._accepted_by) < USERS:
             self._accepted_by.add(by)
 
     def reject(self, by: User, now: float) -> bool:

@@ -16,8 +16,6 @@ NEVER_UP = HOP_BY_HOP | CREDENTIALS | MADE_ANEW
 
 _ALLOWED = FORWARDED - NEVER_UP
 
-LOOKED_AT_BYTES = 6
-"""A shorter value of a field is no secret that gatepass knows (`redaction.SHORTEST_CHARS`)."""
 _APART = b"\0"
 """Stands in no field (RFC 9110, section 5.5), and joins no two values as a soft line break would."""
 RELAYED = frozenset(
@@ -95,7 +93,6 @@ class ResponseHeaders:
         """
         kinds: list[bytes] = []
         kept: list[tuple[bytes, bytes]] = []
-        looked_at: list[bytes] = []
         goes_down = self._goes_down
         names_fields = False
         for field in headers:
@@ -106,11 +103,9 @@ class ResponseHeaders:
                 names_fields = names_fields or field != KEEPS_ALIVE
             elif goes_down(name):
                 kept.append(field)
-                if len(field[1]) >= LOOKED_AT_BYTES:
-                    looked_at.append(field[1])
         if names_fields:
             kept = _not_named(kept, headers)
-        if looked_at and self._holds(_APART.join(looked_at).decode("latin-1")):
+        if kept and self._holds(_APART.join([value for _, value in kept]).decode("latin-1")):
             kept = [field for field in kept if not self._holds(field[1].decode("latin-1"))]
         if kinds:
             kind = kinds[0] if len(kinds) == 1 else _content_type(kinds)
