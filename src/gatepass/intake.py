@@ -101,7 +101,7 @@ def decoded(context: RequestContext, found: Match, body: bytes, most_steps: int 
     else:
         call = decode(inbound, operation, body, caller.name, most_steps)
         if is_limited:
-            permit_members(caller, body, most_steps)
+            permit_members(caller, body, most_steps, names_model=bool(call.model))
         if not call.model:
             call = _unnamed(context, call)
     if found.at_root and not is_question(body):

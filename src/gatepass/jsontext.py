@@ -485,4 +485,4 @@ def may_spell(text: bytes | bytearray) -> bool:
 
 def _may_fold(text: bytes | bytearray) -> bool:
     """Whether a name may stand in `text` in escapes, or with a letter that folds into one of ASCII."""
-    return may_spell(text) or any(text.find(letter) >= 0 for letter in _FOLDED_BYTES)
+    return may_spell(text) or (not text.isascii() and any(text.find(letter) >= 0 for letter in _FOLDED_BYTES))

@@ -7,7 +7,7 @@ from functools import partial
 
 from msgspec.structs import replace
 
-from gatepass.adapt.built_in import MODEL, NAMING, adapt, concerning
+from gatepass.adapt.built_in import MODEL, NAMING, adapt, applied, concerning
 from gatepass.adapt.profile import Prepared
 from gatepass.adapt.rerank import Asked, Shaped, Unfit, answer
 from gatepass.adapt.rule import Revision, Rule
@@ -84,9 +84,9 @@ async def adapted_apart(call: Call, target: Target, rules: Sequence[Rule]) -> Ca
     rules = concerning(call, rules)
     is_scanned = type(call.body) is ScannedBody
     if (rules is NAMING and (is_scanned or place_of(call.body, MODEL) >= 0)) or not is_heavy(call.body):
-        return adapt(call, target, rules)
+        return applied(call, target, rules)
     if not is_scanned:
-        return await apart(call.body, partial(adapt, call, target, rules))
+        return await apart(call.body, partial(applied, call, target, rules))
     for rule in rules:
         call = await reread(call)
         call = await apart(call.body, partial(rule.apply, call, target))

@@ -20,7 +20,7 @@ from gatepass.config.access import AccessKey
 from gatepass.config.checks import open_doors
 from gatepass.config.url import is_loopback
 from gatepass.errors import ForbiddenHost, ForbiddenOrigin, GatepassError
-from gatepass.jsontext import FOLDED
+from gatepass.jsontext import FOLDED, TooManySteps
 from gatepass.surface.document import ROUTING, Document
 from gatepass.surface.form_data import FormScan
 from tests.attacks import generated
@@ -132,13 +132,18 @@ def naming(draw: st.DrawFn) -> bytes:
 
 def permitted(body: bytes, caller: AccessKey = LIMITED) -> bool:
     try:
-        permit_members(caller, body)
+        document = Document.read(body)
+        permit_members(caller, body, names_model=document.model is not None)
     except GatepassError:
         return False
     return True
 
 
 NAMING = (
+    b'{"tools":[{"model":"gpt-secret"}]}',
+    b'{"TOOLS":[{"Model":"gpt-secret"}]}',
+    b'{"model":"gpt-a","tools":[{"mod\\u0065l":"gpt-secret"}]}',
+    b'{"model":"gpt-a","tools":[{"MODEL":"gpt-secret"}],"x":"' + b"x" * 100_000 + b'"}',
     b'{"model":"gpt-a","fallbacks":["gpt-secret"]}',
     b'{"model":"gpt-a","fallbacks":[{"model":"gpt-a","fallbacks":["gpt-secret"]}]}',
     b'{"model":"gpt-a","fallbacks":[{"model":"gpt-a","api_base":"https://evil.example"}]}',
@@ -170,6 +175,13 @@ def test_a_limited_key_reaches_no_other_model_or_server(attack: Attack, body: by
 def test_kept_bodies_name_no_other_model_or_server(attack: Attack, body: bytes) -> None:
     attack.cases += 1
     attack.check(not permitted(body), body)
+
+
+def test_tools_are_walked_over_only_where_one_may_name_a_model() -> None:
+    tools = b'"tools":[' + b",".join([b'{"type":"function","function":{"name":"f"}}'] * 10) + b"]"
+    permit_members(LIMITED, b'{"model":"gpt-a",%b}' % tools, 1, names_model=True)
+    with pytest.raises(TooManySteps):
+        permit_members(LIMITED, b'{"model":"gpt-a",%b}' % tools.replace(b'"f"', b'"Model"'), 1, names_model=True)
 
 
 FORM_NAMES = sorted(MODELS | DESTINATIONS | NESTED)

@@ -139,7 +139,12 @@ LAST: tuple[Rule, ...] = (StreamOptions(),)
 
 def adapt(call: Call, target: Target, rules: Sequence[Rule]) -> Call:
     """`call` as `target` is to see it; the same object where no rule concerns it. Raises CallerError."""
-    for rule in concerning(call, rules):
+    return applied(call, target, concerning(call, rules))
+
+
+def applied(call: Call, target: Target, rules: Sequence[Rule]) -> Call:
+    """`call` after each of `rules`. Raises CallerError."""
+    for rule in rules:
         call = rule.apply(call, target)
     return call
 

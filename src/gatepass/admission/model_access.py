@@ -12,7 +12,16 @@ from collections.abc import Iterator
 from gatepass.admission.doors import may_use
 from gatepass.config.access import AccessKey
 from gatepass.errors import ModelNotAllowed
-from gatepass.jsontext import MOST_STEPS, Walk, any_of, folded, may_name_in_any_case, string
+from gatepass.jsontext import (
+    MOST_STEPS,
+    ScannedBody,
+    Walk,
+    any_of,
+    folded,
+    may_name_in_any_case,
+    occurs_at_most,
+    string,
+)
 
 MODELS = frozenset(
     (
@@ -41,7 +50,8 @@ _STEPS = re.compile(r"[\[\].\0]")
 _AROUND_STEP = " \t\n\r\v\f'\""
 
 _MODEL, _TOOLS = "model", "tools"
-_ANY = any_of(*(name.replace("_", "[_-]?") for name in sorted(MODELS | DESTINATIONS | NESTED | {_TOOLS})))
+_ANY = any_of(*(name.replace("_", "[_-]?") for name in sorted(MODELS | DESTINATIONS | NESTED)))
+_ANY_TOOLS, _ANY_MODEL = any_of(_TOOLS), re.compile(rb'(?i:"model")')
 
 
 def _joined(name: str) -> str:
@@ -54,14 +64,24 @@ _MODELS, _DESTINATIONS, _NESTED, _PARTS = (
 )
 
 
-def permit_members(caller: AccessKey, body: bytes, most_steps: int = MOST_STEPS) -> None:
+def permit_members(caller: AccessKey, body: bytes, most_steps: int = MOST_STEPS, *, names_model: bool = False) -> None:
     """Raises ModelNotAllowed where `body`, which a parser has accepted, names what the caller's key does not cover, and
     TooManySteps where that takes more than `most_steps` (see Walk).
 
-    `model` itself is `permit`'s. Names count without regard to case, `_` and `-`, and every repetition of one counts.
+    `names_model`: its own `model` stands in it, once and in plain letters. That one is `permit`'s. Names count without
+    regard to case, `_` and `-`, and every repetition of one counts.
     """
-    if caller.models is not None and may_name_in_any_case(body, _ANY):
+    if caller.models is not None and (
+        may_name_in_any_case(body, _ANY) or _may_name_in_tools(body, names_model=names_model)
+    ):
         _permit_object(caller, Walk(body, most_steps), 0, is_top=True)
+
+
+def _may_name_in_tools(body: bytes, *, names_model: bool) -> bool:
+    """Whether a tool in `body` may have a `model`: not where that stands nowhere but at the top level."""
+    if type(body) is not ScannedBody and occurs_at_most(body, _ANY_MODEL, int(names_model)):
+        return False
+    return may_name_in_any_case(body, _ANY_TOOLS)
 
 
 def permit_part(caller: AccessKey, name: str) -> None:
