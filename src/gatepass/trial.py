@@ -7,7 +7,7 @@ from functools import partial
 
 from msgspec.structs import replace
 
-from gatepass.adapt.built_in import MODEL, NAMING, adapt, applied, concerning
+from gatepass.adapt.built_in import BUILT_IN, MODEL, NAMING, adapt, applied, concerning
 from gatepass.adapt.profile import Prepared
 from gatepass.adapt.rerank import Asked, Shaped, Unfit, answer
 from gatepass.adapt.rule import Revision, Rule
@@ -85,6 +85,11 @@ async def adapted_apart(call: Call, target: Target, rules: Sequence[Rule]) -> Ca
     is_scanned = type(call.body) is ScannedBody
     if (rules is NAMING and (is_scanned or place_of(call.body, MODEL) >= 0)) or not is_heavy(call.body):
         return applied(call, target, rules)
+    if not is_scanned and rules is BUILT_IN:  # the last one alone: at the peak one copy of the body less is alive
+        call = await apart(call.body, partial(applied, call, target, rules[:-1]))
+        rules = NAMING
+        if place_of(call.body, MODEL) >= 0:
+            return applied(call, target, rules)
     if not is_scanned:
         return await apart(call.body, partial(applied, call, target, rules))
     for rule in rules:

@@ -20,7 +20,7 @@ from msgspec.structs import replace
 
 from gatepass.call import Call, Surface
 from gatepass.errors import BodyTooComplex, GatepassError, InvalidJson
-from gatepass.jsontext import WHOLE_ESCAPES, Member, ScannedBody, Walk, has_more_values, may_spell, string
+from gatepass.jsontext import WHOLE_ESCAPES, Member, ScannedBody, Walk, has_more_values, may_spell, occurrences, string
 from gatepass.surface.document import HALF_PAIR, MAX_DEPTH, complaint, too_deep, top_level
 
 LARGE_BYTES = 1024 * 1024
@@ -92,7 +92,10 @@ def is_heavy(body: bytes) -> bool:
     """Whether what looks into `body` may occupy the loop for long."""
     if len(body) <= INLINE_BYTES or type(body) is ScannedBody:
         return type(body) is ScannedBody
-    return len(body) > LARGE_BYTES or has_more_values(body, INLINE_VALUES)
+    if len(body) > LARGE_BYTES:
+        return True
+    has_many_signs = occurrences(body, b",{[", INLINE_VALUES) > INLINE_VALUES
+    return has_many_signs and has_more_values(body, INLINE_VALUES)
 
 
 def needs_scan(body: bytes, *, has_inputs: bool = False) -> bool:
