@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable
 
 from gatepass.call import Secret
+from gatepass.clock import SystemClock
 from gatepass.observe.redaction import Redactor
-from gatepass.runtime import SystemClock
 from gatepass.tokens import Token, TokenHolder
 
 BATCHES, BATCH = 40, 20_000

@@ -26,10 +26,11 @@ from bench.workloads import CHAT, EMBEDDINGS, write_bodies
 from gatepass.admission.keys import hash_key
 from gatepass.api.connection import ClientConnection
 from gatepass.api.reception import Reception
-from gatepass.app import build_app, reception_of
+from gatepass.app import build_app
 from gatepass.config.model import Config
 from gatepass.gate import Gate, build_gate
 from gatepass.observe.log import configure
+from gatepass.process import reception_of
 from gatepass.transport.connection import Connection
 from gatepass.transport.head import Place
 from gatepass.transport.lean import LeanTransport

@@ -8,8 +8,9 @@ from functools import partial
 from msgspec.structs import replace
 
 from gatepass.call import Headers, Request, Response
+from gatepass.cancel import timeout
 from gatepass.context import Attempt
-from gatepass.error_body import Mask, is_error, whole_words
+from gatepass.error_body import Mask, is_error
 from gatepass.errors import (
     Fault,
     GatepassError,
@@ -20,7 +21,7 @@ from gatepass.errors import (
     UpstreamError,
 )
 from gatepass.gate import Gate, Hop
-from gatepass.runtime import timeout
+from gatepass.observe.redaction import whole_words
 from gatepass.tokens import Token, TokenHolder, TokenReissued
 from gatepass.transport.response_body import read_whole
 from gatepass.upstream.fault import upstream_error

@@ -15,16 +15,16 @@ import msgspec
 from gatepass.adapt.export import marks
 from gatepass.adapt.learned_rule import Learned
 from gatepass.adapt.profile import untyped
-from gatepass.admission.doors import may_use
+from gatepass.admission.model_access import may_use
 from gatepass.attempt import explained, heard, refused, send, whole
 from gatepass.call import Call, Request, Surface, Target
+from gatepass.cancel import timeout
 from gatepass.config.access import AccessKey
 from gatepass.context import Attempt, RequestContext
 from gatepass.errors import GatepassError, ModelNotFound, UpstreamAuth, UpstreamInvalid, UpstreamTimeout
 from gatepass.gate import Gate, Hop
 from gatepass.jsontext import json_value
 from gatepass.model_kinds import Kinds
-from gatepass.runtime import timeout
 from gatepass.surface.operations import OPERATIONS
 
 LOG = logging.getLogger("gatepass.catalog")

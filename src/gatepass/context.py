@@ -12,11 +12,11 @@ import msgspec
 
 from gatepass.adapt.profile import Prepared
 from gatepass.call import Call, Headers, Inbound, Target
+from gatepass.caller_limits import Holding
 from gatepass.config.access import AccessKey
 from gatepass.config.profiles import PLAIN, Profile
 from gatepass.errors import GatepassError
 from gatepass.gate import Gate, Hop
-from gatepass.live import Holding
 from gatepass.observe.access_record import PATH_LOG_CHARS, AccessRecord, rounded
 from gatepass.relay.usage import Usage
 from gatepass.tokens import Token, User

@@ -17,7 +17,7 @@ from types import MappingProxyType
 from typing import Any
 
 from gatepass.call import Complaint
-from gatepass.lexicon import OVER_QUOTA, REFUSED_CONTENT, TOO_LONG
+from gatepass.errors import OVER_QUOTA, REFUSED_CONTENT, TOO_LONG
 
 Object = Mapping[str, Any]
 
@@ -52,7 +52,6 @@ Mask = Callable[[str], str]
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\x85\u2028\u2029]")
 _BLANKS = re.compile(r"[ \t]+")
-_VISIBLE = bytes(octet for octet in range(0x21, 0x100) if octet != 0x7F)
 _LINES = re.compile(r" ?\n ?(?:\n\s*)?")
 
 RAGFLOW_STATUS: Mapping[int, int] = MappingProxyType(
@@ -402,12 +401,6 @@ def clean(text: str, mask: Mask, limit_chars: int = MESSAGE_CHARS) -> str:
     text = _CONTROL.sub(" ", text.replace("\r\n", "\n").replace("\r", "\n"))
     text = _LINES.sub(lambda run: "\n\n" if run[0].count("\n") > 1 else "\n", _BLANKS.sub(" ", text)).strip()
     return text if len(text) <= limit_chars else text[: limit_chars - 1].rstrip() + "…"
-
-
-def whole_words(body: bytes) -> bytes:
-    """`body`, which was cut, without its last word: that may be the beginning of a secret, which no mask finds."""
-    kept = body.rstrip(_VISIBLE)
-    return kept if kept or not body.isascii() else body  # no blanks are folded: nobody is shown its end
 
 
 def compact(value: Any) -> str | None:

@@ -52,6 +52,21 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Any, ClassVar
 
+OVER_QUOTA = frozenset(("insufficient_quota", "insufficient_user_quota"))
+
+TOO_LONG = frozenset(("context_length_exceeded", "exceed_context_size_error", "contextwindowexceedederror"))
+
+REFUSED_CONTENT = frozenset(
+    (
+        *("content_filter", "content_policy_violation", "data_inspection_failed", "datainspectionfailed"),
+        *("invalid_prompt", "moderation_blocked"),
+    )
+)
+
+FINAL_CODES = OVER_QUOTA | TOO_LONG | REFUSED_CONTENT
+"""As an error's `code` or `type`, in lower case: the account or the request itself is at fault, so that neither a
+repeat nor another form of it helps."""
+
 
 class GatepassError(Exception):
     """A failure with an address: what happened, what to do, and where on the way it happened.

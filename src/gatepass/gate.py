@@ -19,6 +19,7 @@ from gatepass.adapt.session import Learner
 from gatepass.admission.doors import Doors
 from gatepass.admission.keys import key_texts
 from gatepass.call import Call, Timeouts
+from gatepass.clock import Clock, Rounds, SystemClock
 from gatepass.config.checks import carry_of
 from gatepass.config.credential.kinds import AnyCredential, place_of
 from gatepass.config.model import Config
@@ -28,7 +29,6 @@ from gatepass.observe.metrics import CredentialSample, Metrics
 from gatepass.observe.redaction import Redactor
 from gatepass.relay.shaping import Plain, Shaping, shaping_of
 from gatepass.routing.table import RouteTable
-from gatepass.runtime import Clock, Rounds, SystemClock
 from gatepass.store.memory import MemoryStore
 from gatepass.store.seam import Store, StoreUnavailable
 from gatepass.store.snapshot import Snapshot

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from gatepass.clock import Clock, Rounds
 from gatepass.relay.sign import Events, Sign, comment
 from gatepass.reply import Reply
-from gatepass.runtime import Clock, Rounds
 
 OK = 200
 

@@ -10,9 +10,8 @@ from gatepass.adapt.built_in import with_model
 from gatepass.adapt.profile import untyped
 from gatepass.adapt.rerank import is_question
 from gatepass.admission.cors import is_preflight, shut_out
-from gatepass.admission.doors import may_use, permit_operation
-from gatepass.admission.model_access import permit_members, permit_part
-from gatepass.call import Call, Client, Inbound, Operation, Surface, header
+from gatepass.admission.model_access import may_use, permit_members, permit_operation, permit_part
+from gatepass.call import Call, Inbound, Operation, Surface, header
 from gatepass.context import RequestContext
 from gatepass.errors import (
     GatepassError,
@@ -23,6 +22,7 @@ from gatepass.errors import (
     UnsupportedMediaType,
 )
 from gatepass.jsontext import MOST_STEPS, TooManySteps, has_more_values
+from gatepass.reply import Client
 from gatepass.surface.decode import decode, without_body
 from gatepass.surface.form_data import FormScan, boundary_of
 from gatepass.surface.headers import check_encoding

@@ -14,7 +14,7 @@ from gatepass.adapt.learned_rule import Lesson, Subject
 from gatepass.adapt.rejection import is_too_long
 from gatepass.adapt.rejection_parser import Concerned, concerned
 from gatepass.adapt.session import Learning, my_turn
-from gatepass.admission.doors import may_use
+from gatepass.admission.model_access import may_use
 from gatepass.call import Call, Surface
 from gatepass.context import Attempt
 from gatepass.errors import UpstreamEmpty, UpstreamError, UpstreamRefusal

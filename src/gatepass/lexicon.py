@@ -2,27 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
-OVER_QUOTA = frozenset(("insufficient_quota", "insufficient_user_quota"))
-TOO_LONG = frozenset(("context_length_exceeded", "exceed_context_size_error", "contextwindowexceedederror"))
-REFUSED_CONTENT = frozenset(
-    (
-        *("content_filter", "content_policy_violation", "data_inspection_failed", "datainspectionfailed"),
-        *("invalid_prompt", "moderation_blocked"),
-    )
-)
-FINAL_CODES = OVER_QUOTA | TOO_LONG | REFUSED_CONTENT
-"""As an error's `code` or `type`, in lower case: the account or the request itself is at fault, so that neither a
-repeat nor another form of it helps."""
-
-REPLAYED = re.compile(
-    r"rate limit|429|tpm limit|too many requests|requests per minute|server|503|502|504|500|unavailable"
-)
-"""What RAGFlow repeats a whole chat for when a stream ends in an error that says so: the text comes twice and tools
-run again. Its own words (rag/llm/chat_model.py, `_classify_error`, the same from v0.20.5 on), searched in the
-lower-cased message, which is all of a mid-stream error that openai-python shows (its `_streaming.py`)."""
-
 HOP_BY_HOP = frozenset(
     (
         *(b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade"),
@@ -66,3 +45,7 @@ def never_relayed(name: bytes) -> bool:
     """Whether a field called `name`, or all that begin so where it ends in `*`, may go down by no setting."""
     start = name.removesuffix(b"*")
     return not start or start.startswith(NEVER_RELAYED_PREFIXES) or name in NEVER_RELAYED
+
+
+NEVER_UP = HOP_BY_HOP | CREDENTIALS | MADE_ANEW
+"""Not even by `forward_headers`: the client's credentials are for gatepass alone, and the framing is ours."""

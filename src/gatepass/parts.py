@@ -12,7 +12,7 @@ from gatepass.call import Call
 from gatepass.context import Attempt
 from gatepass.errors import GatepassError
 from gatepass.surface.large_body import apart, reread
-from gatepass.verdict import Answer, Whole
+from gatepass.verdict.answer import Answer, Whole
 
 Ask = Callable[[Attempt, Call], Awaitable[Answer]]
 

@@ -9,9 +9,11 @@ from functools import partial
 
 from gatepass.adapt.profile import Prepared
 from gatepass.admission.cors import cors_headers, preflight
-from gatepass.admission.doors import may_use, permit
-from gatepass.call import Call, Client, Inbound, Surface, Target, header
+from gatepass.admission.model_access import may_use, permit
+from gatepass.call import Call, Inbound, Surface, Target, header
+from gatepass.cancel import Leash
 from gatepass.catalog import Catalog
+from gatepass.clock import Timer
 from gatepass.context import BODY_LOG_CHARS, RequestContext
 from gatepass.errors import (
     ClientGone,
@@ -31,13 +33,12 @@ from gatepass.intake import NO_OPERATION, PREFLIGHT, asked_for, decoded, decoded
 from gatepass.live import Place
 from gatepass.observe.log import emit
 from gatepass.relaying import relay
-from gatepass.reply import Reply
-from gatepass.runtime import Leash, Timer
+from gatepass.reply import Client, Reply
 from gatepass.surface.large_body import INLINE_BYTES
 from gatepass.surface.operations import Match, match
 from gatepass.surface.profile_path import chosen, split_profile
 from gatepass.trial import try_at
-from gatepass.verdict import Answer
+from gatepass.verdict.answer import Answer
 
 ACCESS_LOG = logging.getLogger("gatepass.access")
 BODY_LOG = logging.getLogger("gatepass.bodies")

@@ -13,7 +13,8 @@ from gatepass.relay.event import DONE
 from gatepass.relay.stream import EventStream
 from gatepass.relay.usage import told, usage_of
 from gatepass.reply import Reply
-from gatepass.verdict import Answer, Begun, Passed, Whole, let_go
+from gatepass.verdict.answer import Answer, Begun, Passed, Whole
+from gatepass.verdict.judging import let_go
 
 OK = 200
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Protocol
 
-from gatepass.call import Client, Surface
+from gatepass.call import Surface
 from gatepass.context import Attempt, RequestContext
 from gatepass.errors import GatepassError
 from gatepass.surface.openai_error import error_body, error_headers, response_error, stream_error
@@ -164,3 +165,59 @@ def _server_timing(head_s: float, token_wait_s: float) -> bytes:
     if not token_wait_s:  # nearly always: two formats less
         return b"total;dur=%.1f, token;dur=0.0" % (head_s * 1000)
     return b"total;dur=%.1f, token;dur=%.1f" % (head_s * 1000, token_wait_s * 1000)
+
+
+class Client(Protocol):
+    """The client's side of one request. Implemented on HTTP/1.1 (`api.turn`) and on ASGI (`api.asgi`).
+
+    One task calls `body` or `piece`, then `start`, then `write` and `offer` until one `write` with `last`. If that
+    never comes, the connection breaks off: a reply without its end never looks complete. Whatever is sent after the
+    client has gone is dropped.
+    """
+
+    @property
+    def is_expected(self) -> bool:
+        """Whether the request came on a connection that was open before new ones were refused."""
+        ...
+
+    def authenticated(self, caller: str) -> None:
+        """The request is `caller`'s, and is served: its connection counts for that caller from now on."""
+        ...
+
+    async def body(self, limit_bytes: int, claim: Callable[[int], None] | None = None) -> bytes:
+        """Return the whole request body. It is not asked for (`100 Continue`) before this call.
+
+        `claim` is called with the size of each piece when it arrives, and may raise Overloaded. Then the rest of the
+        body is dropped and the connection closes behind the response.
+        Raises BodyTooLarge, InvalidRequest, Overloaded, ReceiveTimeout and ClientGone.
+        """
+        ...
+
+    async def piece(self, limit_bytes: int) -> bytes:
+        """Return the next bytes of the request body, b"" at its end. For a body that is passed on, instead of `body`.
+
+        Reads ahead a bounded number of bytes, so the client sends as fast as the pieces are taken. Raises as `body`.
+        """
+        ...
+
+    def start(self, status: int, headers: list[tuple[bytes, bytes]], length_bytes: int | None = None) -> None:
+        """Set the response's head, which goes out with the first bytes behind it.
+
+        `length_bytes`: the size of the body, None if it is not known. Framing is the client's.
+        """
+        ...
+
+    async def write(self, data: bytes, *, last: bool = False) -> None:
+        """Send `data` as soon as the client takes more. `last` ends the response, and returns when it is sent."""
+        ...
+
+    def offer(self, data: bytes) -> bool:
+        """Send `data` without waiting, and return True; or return False and send none of it."""
+        ...
+
+    def watch(self, left: Callable[[], None]) -> Callable[[], None]:
+        """Call `left` once when the client has gone, at once if it has. Return the function that ends the watch.
+
+        Only after `body` or `piece`: nothing reads from the client before.
+        """
+        ...

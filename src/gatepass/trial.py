@@ -26,7 +26,8 @@ from gatepass.surface.large_body import INLINE_BYTES, apart, is_heavy, reread
 from gatepass.upload import Outgoing
 from gatepass.upstream.dialect import passed_on
 from gatepass.upstream.hints import of_model, sentence
-from gatepass.verdict import Answer, Begun, Whole, judge
+from gatepass.verdict.answer import Answer, Begun, Whole
+from gatepass.verdict.judging import judge
 
 
 async def try_at(context: RequestContext, call: Call, target: Target, heartbeat: Heartbeat | None = None) -> Answer:

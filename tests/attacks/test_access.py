@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
 from gatepass import Config, create_app
-from gatepass.admission.doors import Doors, may_use
-from gatepass.admission.model_access import DESTINATIONS, MODELS, NESTED, permit_members, permit_part
+from gatepass.admission.doors import Doors
+from gatepass.admission.model_access import DESTINATIONS, MODELS, NESTED, may_use, permit_members, permit_part
 from gatepass.call import Inbound
 from gatepass.config.access import AccessKey
 from gatepass.config.checks import open_doors

@@ -15,8 +15,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 from gatepass import live
 from gatepass.api.turn import Line, Turn
 from gatepass.call import Response
+from gatepass.caller_limits import SMALL_BYTES, HeldBytes, Holding
 from gatepass.errors import ClientGone, Fault, Overloaded, TransportFault
-from gatepass.live import SMALL_BYTES, HeldBytes, Holding
 from gatepass.transport.response_body import read_whole
 from tests.attacks.conftest import Attack
 from tests.integration.gateway import HELLO, gateway

@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 
 from gatepass.adapt import embeddings_reply
 from gatepass.adapt.embeddings_reply import VECTOR_BYTES, answered, next_step
-from gatepass.app import COLLECT_AFTER
 from gatepass.asked import Asked
 from gatepass.call import Surface
 from gatepass.errors import GatepassError, UpstreamInvalid
 from gatepass.jsontext import has_slow_numbers, json_value
+from gatepass.process import COLLECT_AFTER
 from gatepass.relay import event, synthesis
 from gatepass.relay.chunk import MOST_PIECES, Origin
 from gatepass.relay.event import read_json

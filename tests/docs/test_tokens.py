@@ -33,7 +33,7 @@ from gatepass.cli import COMMANDS
 from gatepass.config.credential.http_json import PRESETS
 from gatepass.config.credential.kinds import KINDS
 from gatepass.config.load import load
-from gatepass.doctor import diagnose
+from gatepass.doctor.diagnosis import diagnose
 from tests.integration.scripted import Dialogue, Received, Scripted, Send, reply
 from tests.unit.tokens import keys
 

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from gatepass.clock import SystemClock
 from gatepass.config.store import StoreSettings
-from gatepass.runtime import SystemClock
 from gatepass.store.choice import open_store
 from tests.e2e.process import Process
 from tests.e2e.servers import (

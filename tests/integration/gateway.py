@@ -10,11 +10,11 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from gatepass.app import Server
+from gatepass.clock import Clock
 from gatepass.config.model import Config
 from gatepass.gate import Gate, build_gate
 from gatepass.listening import listen
-from gatepass.runtime import Clock
+from gatepass.process import Server
 
 BOUND_S = 30.0
 CHAT = "/v1/chat/completions"

@@ -14,11 +14,11 @@ from click.testing import CliRunner
 
 from gatepass.cli import main
 from gatepass.cli.check import NOTHING, NOTHING_PROVEN
+from gatepass.clock import Clock, SystemClock, Timer
 from gatepass.config.checks import ALONE
 from gatepass.config.model import Config
-from gatepass.doctor import PROVE, Check, Outcome, Trial, diagnose
+from gatepass.doctor.diagnosis import PROVE, Check, Outcome, Trial, diagnose
 from gatepass.errors import ModelNotFound
-from gatepass.runtime import Clock, SystemClock, Timer
 from gatepass.surface.sample import samples
 from tests.integration.answers import COMPLETION, VECTORS
 from tests.integration.gateway import gateway

@@ -9,7 +9,7 @@ from typing import Any, get_args
 import pytest
 
 from gatepass.config.model import Config
-from gatepass.doctor import PROVE, Check, Outcome, Trial, diagnose
+from gatepass.doctor.diagnosis import PROVE, Check, Outcome, Trial, diagnose
 from tests.integration.gateway import Answer, gateway
 from tests.integration.ragflow_server import AGENT, ANSWER, BOOM, CHAT, CHUNK, KEY, THOUGHT, USAGE, Ragflow, Version
 from tests.integration.scripted import Scripted, Send, reply

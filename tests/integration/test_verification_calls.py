@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from gatepass.runtime import Clock
+from gatepass.clock import Clock
 from tests.integration.gateway import Answer, Ask, Gateway, gateway
 from tests.integration.lenient import Bare, Lenient
 from tests.integration.ragflow_readers import read

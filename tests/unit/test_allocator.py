@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from gatepass.allocator import HEAP_BODY_BYTES, KEPT_BYTES, keep_freed_pages
+from gatepass.process import HEAP_BODY_BYTES, KEPT_BYTES, keep_freed_pages
 
 GLIBC = hasattr(ctypes.CDLL(None), "gnu_get_libc_version")
 

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from gatepass.call import Inbound
+from gatepass.clock import Rounds
 from gatepass.config.model import Config
 from gatepass.context import RequestContext
 from gatepass.gate import build_gate
 from gatepass.heartbeat import EVERY_S, HOLD_S, STREAM_HOLD_S, Heartbeat
 from gatepass.relay.sign import COMMENT, COMMENT_AFTER_ID, comment
 from gatepass.reply import Reply
-from gatepass.runtime import Rounds
 from tests.unit.clock import DrivenClock
 
 ROUND_S = 1.0

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import pytest
 
-from gatepass import lexicon
+from gatepass import errors, lexicon
 from gatepass.adapt.rejection import NEVER_CODES
 from gatepass.config.network import checked_fields
 from gatepass.config.upstream import NEVER_FORWARDED
 from gatepass.error_body import STATUS_OF_CODE
 from gatepass.errors import UpstreamRefusal
+from gatepass.surface import openai_error
 from gatepass.surface.headers import safe_headers
 from gatepass.surface.openai_error import error_headers, stream_message
 from gatepass.upstream.headers import ResponseHeaders, forwarded
 
 
-@pytest.mark.parametrize("code", sorted(lexicon.FINAL_CODES))
+@pytest.mark.parametrize("code", sorted(errors.FINAL_CODES))
 def test_a_final_code_has_a_status_teaches_nothing_and_is_not_repeated(code):
-    assert STATUS_OF_CODE[code] == (429 if code in lexicon.OVER_QUOTA else 400)
+    assert STATUS_OF_CODE[code] == (429 if code in errors.OVER_QUOTA else 400)
     assert code in NEVER_CODES
     error = UpstreamRefusal("no", upstream="chat", status=429, upstream_code=code)
     assert (b"x-should-retry", b"false") in error_headers(error)
@@ -40,7 +41,7 @@ def test_a_clients_credential_goes_nowhere(name):
     assert name.decode() in NEVER_FORWARDED
 
 
-@pytest.mark.parametrize("word", lexicon.REPLAYED.pattern.split("|"))
+@pytest.mark.parametrize("word", openai_error.REPLAYED.pattern.split("|"))
 def test_a_word_that_makes_ragflow_begin_again_ends_no_stream(word):
     text = f"The {word.title()}!"
-    assert not lexicon.REPLAYED.search(stream_message(UpstreamRefusal(text, upstream="chat", status=400)).lower())
+    assert not openai_error.REPLAYED.search(stream_message(UpstreamRefusal(text, upstream="chat", status=400)).lower())

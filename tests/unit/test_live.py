@@ -6,8 +6,9 @@ import asyncio
 
 import pytest
 
+from gatepass.caller_limits import Concurrency
 from gatepass.errors import ClientGone, ConcurrencyLimited, Draining, Overloaded
-from gatepass.live import Concurrency, Live
+from gatepass.live import Live
 from tests.unit.clock import DrivenClock, settle
 
 

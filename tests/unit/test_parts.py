@@ -18,7 +18,7 @@ from gatepass.context import Attempt
 from gatepass.errors import UpstreamClosed, UpstreamInvalid
 from gatepass.gate import build_gate
 from gatepass.parts import Ask, embedded
-from gatepass.verdict import Made, Whole
+from gatepass.verdict.answer import Made, Whole
 from tests.unit.adapt.calls import EMBEDDINGS, a_call
 from tests.unit.clock import settle
 

@@ -32,7 +32,7 @@ from gatepass.pipeline import handle
 from gatepass.tokens import Token, TokenReissued, User
 from gatepass.transport.response_body import pour
 from gatepass.trial import try_at
-from gatepass.verdict import Answer, Whole
+from gatepass.verdict.answer import Answer, Whole
 from tests.integration.answers import COMPLETION
 from tests.unit.adapt.calls import CHAT, EMBEDDINGS, a_call
 from tests.unit.clock import DrivenClock

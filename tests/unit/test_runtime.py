@@ -2,7 +2,8 @@ import asyncio
 
 import pytest
 
-from gatepass.runtime import Leash, Rounds, SystemClock, Tasks, sleep, timeout
+from gatepass.cancel import Leash, Tasks, timeout
+from gatepass.clock import Rounds, SystemClock, sleep
 from tests.unit.clock import DrivenClock, settle
 
 

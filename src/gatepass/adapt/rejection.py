@@ -9,8 +9,7 @@ from typing import Any, Self
 
 from gatepass.adapt.quoted import Quoted
 from gatepass.call import Complaint, Surface
-from gatepass.errors import UpstreamError, UpstreamRefusal
-from gatepass.lexicon import FINAL_CODES
+from gatepass.errors import FINAL_CODES, UpstreamError, UpstreamRefusal
 
 TAUGHT_CODES = frozenset(("unsupported_parameter", "unknown_parameter", "extra_forbidden", "unsupported_value"))
 """Codes of errors whose `param` is learned from."""

@@ -28,6 +28,7 @@ from gatepass.adapt.rejection import TEACHING, Heard
 from gatepass.adapt.rejection_parser import Concerned, contradicts, repeats, taught
 from gatepass.adapt.rule import revised
 from gatepass.call import Call, Surface
+from gatepass.clock import Clock
 from gatepass.errors import (
     UpstreamConnect,
     UpstreamDns,
@@ -36,7 +37,6 @@ from gatepass.errors import (
     UpstreamTimeout,
     UpstreamTls,
 )
-from gatepass.runtime import Clock
 
 
 @dataclass(slots=True)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from fnmatch import fnmatchcase
 from ipaddress import ip_address
 
 from gatepass.admission.cors import shown_origin
 from gatepass.admission.json_key import unwrapped_key
 from gatepass.admission.keys import KeyRing, presented_key
-from gatepass.call import Headers, Inbound, Operation, header
+from gatepass.call import Headers, Inbound, header
 from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
 from gatepass.config.profiles import resolved
@@ -19,7 +18,6 @@ from gatepass.errors import (
     ForbiddenOrigin,
     ForbiddenPeer,
     InvalidApiKey,
-    ModelNotAllowed,
     UnsupportedMediaType,
 )
 
@@ -111,27 +109,6 @@ def check_host_and_origin(inbound: Inbound, *, from_anywhere: bool = False) -> N
             "Without keys gatepass serves no pages of other sites, and the browser says (Sec-Fetch-Site) that one sent"
             " this request. Set access.keys (see `gatepass keys new`) to serve others."
         )
-
-
-def permit(caller: AccessKey, model: str) -> None:
-    """Raises ModelNotAllowed where the caller's key does not cover `model`."""
-    if not model and not may_use(caller, model):
-        raise ModelNotAllowed(f"The caller {caller.name!r} may use some models only, and the request names none.")
-    if not may_use(caller, model):
-        raise ModelNotAllowed(f"The caller {caller.name!r} may not use the model {model!r}.", param="model")
-
-
-def permit_operation(caller: AccessKey, operation: Operation) -> None:
-    """Raises ModelNotAllowed where the caller's key covers some models only and `operation` may run any: a file of a
-    batch names models of its own, and a model that its request names holds nothing back."""
-    if caller.models is not None and not operation.names_model:
-        raise ModelNotAllowed(
-            f"The caller {caller.name!r} may use some models only; {operation.name} may run or hold those of others."
-        )
-
-
-def may_use(caller: AccessKey, model: str) -> bool:
-    return caller.models is None or any(fnmatchcase(model, pattern) for pattern in caller.models)
 
 
 def _host_of(value: bytes) -> str:

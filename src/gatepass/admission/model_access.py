@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
 
-from gatepass.admission.doors import may_use
+from gatepass.call import Operation
 from gatepass.config.access import AccessKey
-from gatepass.errors import ModelNotAllowed
+from gatepass.errors import (
+    ModelNotAllowed,
+)
 from gatepass.jsontext import (
     MOST_STEPS,
     ScannedBody,
@@ -151,3 +154,24 @@ def _models_of_tools(walk: Walk, at: int) -> Iterator[str]:
             for member in walk.members(start):
                 if folded(member.name) == _MODEL and walk.text.startswith(b'"', member.value):
                     yield string(walk.text[member.value : member.end])
+
+
+def permit(caller: AccessKey, model: str) -> None:
+    """Raises ModelNotAllowed where the caller's key does not cover `model`."""
+    if not model and not may_use(caller, model):
+        raise ModelNotAllowed(f"The caller {caller.name!r} may use some models only, and the request names none.")
+    if not may_use(caller, model):
+        raise ModelNotAllowed(f"The caller {caller.name!r} may not use the model {model!r}.", param="model")
+
+
+def permit_operation(caller: AccessKey, operation: Operation) -> None:
+    """Raises ModelNotAllowed where the caller's key covers some models only and `operation` may run any: a file of a
+    batch names models of its own, and a model that its request names holds nothing back."""
+    if caller.models is not None and not operation.names_model:
+        raise ModelNotAllowed(
+            f"The caller {caller.name!r} may use some models only; {operation.name} may run or hold those of others."
+        )
+
+
+def may_use(caller: AccessKey, model: str) -> bool:
+    return caller.models is None or any(fnmatchcase(model, pattern) for pattern in caller.models)

@@ -16,9 +16,9 @@ from starlette.types import Message, Receive, Scope, Send
 from gatepass.api.refusal import slow_body, slow_upload
 from gatepass.api.turn import AHEAD_BYTES, BODILESS, Fields, add_piece, announced_bytes, too_large
 from gatepass.call import Headers
+from gatepass.cancel import timeout
 from gatepass.errors import ClientGone, Overloaded
 from gatepass.gate import Gate
-from gatepass.runtime import timeout
 
 RUN_BYTES = 64 * 1024
 """The largest run of events that waits behind the message that the server is taking. One event may be larger."""

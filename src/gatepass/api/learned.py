@@ -7,7 +7,7 @@ from typing import Any
 
 from gatepass.adapt.export import as_config
 from gatepass.adapt.learned_rule import Learned
-from gatepass.admission.doors import may_use
+from gatepass.admission.model_access import may_use
 from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
 from gatepass.errors import ModelNotFound

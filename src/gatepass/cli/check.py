@@ -17,7 +17,7 @@ from gatepass.cli.configuration import CHECK_FAILED, load_or_exit, refuse
 if TYPE_CHECKING:
     from gatepass.config.access import AccessKey
     from gatepass.config.model import Config
-    from gatepass.doctor import Trial
+    from gatepass.doctor.diagnosis import Trial
 
 NOTHING_PROVEN = 4
 NOTHING = f"nothing failed, and nothing was proven: exit code {NOTHING_PROVEN}"
@@ -113,9 +113,9 @@ def _operation_of(config: Config, model: str) -> str:
 
 def _check_model(config: Config, operation: str, model: str, key: AccessKey | None, *, live: bool) -> int:
     """Print the way of a request, and with `live` what its upstreams answer; the exit code."""
-    from gatepass.admission.doors import permit
+    from gatepass.admission.model_access import permit
     from gatepass.cli.way import way
-    from gatepass.doctor import Trial
+    from gatepass.doctor.diagnosis import Trial
     from gatepass.errors import CallerError
 
     try:
@@ -145,7 +145,7 @@ def _try_hops(config: Config, trial: Trial | None) -> int:
 
 
 async def _print_findings(config: Config, trial: Trial | None) -> int:
-    from gatepass.doctor import Outcome, diagnose
+    from gatepass.doctor.diagnosis import Outcome, diagnose
 
     findings = []
     async with aclosing(diagnose(config, trial)) as found:

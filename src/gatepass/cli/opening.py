@@ -6,11 +6,11 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from gatepass.cli.configuration import refuse
+from gatepass.clock import SystemClock
 from gatepass.config.load import Loaded
 from gatepass.config.references import UnresolvedReference
 from gatepass.gate import Gate, build_gate
 from gatepass.observe.log import configure
-from gatepass.runtime import SystemClock
 from gatepass.store.choice import Inheritance, open_store
 
 

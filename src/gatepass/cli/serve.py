@@ -86,8 +86,8 @@ def _keep_descriptors() -> None:
 
 
 def _serve(loaded: Loaded, listening: socket.socket) -> None:
-    from gatepass.app import Server
     from gatepass.cli.opening import gate_of
+    from gatepass.process import Server
 
     gate = gate_of(loaded)
     _announce(loaded)
@@ -109,7 +109,8 @@ def _supervise(loaded: Loaded, listening: socket.socket, count: int, command: li
     from gatepass.listening import url_of
     from gatepass.observe.log import configure
     from gatepass.observe.redaction import Redactor
-    from gatepass.supervisor import NoFolder, Supervisor
+    from gatepass.supervisor.folder import NoFolder
+    from gatepass.supervisor.slots import Supervisor
 
     configure(loaded.config.log.level, loaded.config.log.format, Redactor())
     _announce(loaded)

@@ -93,8 +93,8 @@ def _leave_alone(config: Config, name: str) -> None:
 
 async def _run(config: Config, name: str, *, watch: bool, reveal: bool) -> bool:
     """Whether a token was minted; with `watch` it only ends by being cancelled, and a failure is a line."""
+    from gatepass.clock import SystemClock
     from gatepass.gate import build_gate
-    from gatepass.runtime import SystemClock
     from gatepass.store.choice import open_store
 
     clock = SystemClock()
@@ -135,7 +135,7 @@ async def _show(gate: Gate, name: str, holder: TokenHolder, *, reveal: bool, wat
 
 
 async def _watch(gate: Gate, holder: TokenHolder) -> None:
-    from gatepass.runtime import sleep
+    from gatepass.clock import sleep
 
     story = Story(Look(holder.status(), holder.fresh(), gate.clock.now()))
     while True:

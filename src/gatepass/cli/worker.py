@@ -57,11 +57,12 @@ def work(heritage: Heritage, config_path: str | None, host: str | None, port: in
     from gatepass.api.learned import lessons_of
     from gatepass.api.peers import Peers
     from gatepass.api.status import status_of
-    from gatepass.app import Server, Team
     from gatepass.cli.opening import gate_of
     from gatepass.listening import Seats
+    from gatepass.process import Server, Team
     from gatepass.store.choice import Inheritance
-    from gatepass.supervisor import CONNECTIONS, STORE, name_of
+    from gatepass.supervisor.channel import CONNECTIONS, STORE
+    from gatepass.supervisor.worker import name_of
 
     listening, lifeline, key = heritage.fds
     with open(key, "rb") as pipe:

@@ -1,4 +1,9 @@
-"""All checks of one configuration: the store, credentials, and upstreams by their model lists or by a real call."""
+"""All checks of one configuration: the store, credentials, and upstreams by their model lists or by a real call.
+
+`gatepass check --live`: asks the store, mints each token, calls each upstream, and names the hop that fails.
+
+What was not seen is not claimed: a model list that everybody may read proves no token.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +16,9 @@ from urllib.parse import urlsplit
 from gatepass.adapt.profile import Prepared
 from gatepass.attempt import explained, send
 from gatepass.call import Call, Target
+from gatepass.cancel import timeout
 from gatepass.catalog import model_list_request
+from gatepass.clock import Clock, SystemClock
 from gatepass.config.checks import ALONE, is_alone
 from gatepass.config.credential.kinds import place_of
 from gatepass.config.model import Config
@@ -28,7 +35,6 @@ from gatepass.errors import (
     UpstreamTimeout,
 )
 from gatepass.gate import Gate, Hop, build_gate
-from gatepass.runtime import Clock, SystemClock, timeout
 from gatepass.store.choice import open_store
 from gatepass.store.seam import StoreUnavailable
 from gatepass.surface.operations import OPERATIONS
@@ -37,7 +43,8 @@ from gatepass.tokens import TokenHolder
 from gatepass.tokens.failure import setting
 from gatepass.tokens.life import ToldBy
 from gatepass.trial import try_at
-from gatepass.verdict import Whole, judge
+from gatepass.verdict.answer import Whole
+from gatepass.verdict.judging import judge
 
 PROVE = "add --model M, with a model that goes there"
 

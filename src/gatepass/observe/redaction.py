@@ -15,6 +15,7 @@ from functools import cached_property, lru_cache
 from html.entities import codepoint2name
 from urllib.parse import quote_plus
 
+_VISIBLE = bytes(octet for octet in range(0x21, 0x100) if octet != 0x7F)
 MASK = "***"
 SHORTEST_CHARS = 6
 """A shorter value would mask ordinary words."""
@@ -327,3 +328,9 @@ def _escaped(char: str) -> list[str]:
         _AMPERSAND + reference,
         f"{_AMPERSAND}amp;{reference}",
     ]
+
+
+def whole_words(body: bytes) -> bytes:
+    """`body`, which was cut, without its last word: that may be the beginning of a secret, which no mask finds."""
+    kept = body.rstrip(_VISIBLE)
+    return kept if kept or not body.isascii() else body  # no blanks are folded: nobody is shown its end

@@ -162,3 +162,9 @@ def is_chunk(said: Object) -> bool:
     name = said.get("object")
     is_named = isinstance(name, str) and name.startswith((CHAT, LEGACY))
     return is_named or "choices" in said or isinstance(said.get("usage"), dict)
+
+
+def silent_choice(index: int, *, is_text: bool) -> dict[str, Any]:
+    """A choice of a chunk that says nothing; `is_text`: in a stream of `/v1/completions`."""
+    said: dict[str, Any] = {"text": "", "logprobs": None} if is_text else {"delta": {"content": ""}}
+    return {"index": index, **said, "finish_reason": None}

@@ -10,11 +10,10 @@ import msgspec
 
 from gatepass.config.profiles import Profile
 from gatepass.jsontext import json_value
-from gatepass.relay.chunk import CHAT, ENVELOPE, LEGACY, Object, event, json_text
+from gatepass.relay.chunk import CHAT, ENVELOPE, LEGACY, Object, event, json_text, silent_choice
 from gatepass.relay.event import parse_event, read_json, single_line_data, takes_long
 from gatepass.relay.framing import split_comments, split_events
 from gatepass.relay.shaper import Chain, Shaper
-from gatepass.relay.sign import silent_choice
 
 LINE = "repair=line"
 BYTES_PER_CHAR = 6

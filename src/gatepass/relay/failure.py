@@ -1,6 +1,6 @@
 """The errors that a stream may end with.
 
-No word in these texts may make RAGFlow begin the whole answer again, tools included (lexicon.REPLAYED).
+No word in these texts may make RAGFlow begin the whole answer again, tools included (openai_error.REPLAYED).
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from gatepass.call import Call, Surface
 from gatepass.config.profiles import Profile
-from gatepass.relay.chunk import CHAT_CHUNK, LEGACY, Origin, event
+from gatepass.relay.chunk import CHAT_CHUNK, LEGACY, Origin, event, silent_choice
 
 COMMENT = b": keep-alive\n\n"
 """A block by itself: clients that cut a stream at its blank lines throw it away alone (Dify, RAGFlow's Go client)."""
@@ -79,9 +79,3 @@ class EmptyDelta:
         kind, prefix = (LEGACY, "cmpl-") if self.is_text else (CHAT_CHUNK, "chatcmpl-")
         origin = self.origin
         return {"id": origin.new_id(prefix), "object": kind, "created": origin.created_s, "model": origin.model}
-
-
-def silent_choice(index: int, *, is_text: bool) -> dict[str, Any]:
-    """A choice of a chunk that says nothing; `is_text`: in a stream of `/v1/completions`."""
-    said: dict[str, Any] = {"text": "", "logprobs": None} if is_text else {"delta": {"content": ""}}
-    return {"index": index, **said, "finish_reason": None}

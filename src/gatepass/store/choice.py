@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+from gatepass.cancel import Leash
+from gatepass.clock import Clock, Timer
 from gatepass.config.store import StoreSettings
-from gatepass.runtime import Clock, Leash, Timer
 from gatepass.store.folder import FolderStore
 from gatepass.store.memory import MemoryStore
 from gatepass.store.seam import Reach, Reading, Store, StoreUnavailable

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from gatepass.runtime import Clock, sleep
+from gatepass.clock import Clock, sleep
 from gatepass.store.seam import Reach, Reading, StoreUnavailable
 
 FILE_MODE = 0o600

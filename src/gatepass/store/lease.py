@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
-from gatepass.runtime import Clock, Tasks, sleep
+from gatepass.cancel import Tasks
+from gatepass.clock import Clock, sleep
 from gatepass.store.seam import Store, StoreUnavailable
 
 LEASE_S = 2.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Generic, TypeVar
 
-from gatepass.runtime import Clock
+from gatepass.clock import Clock
 from gatepass.store.seam import Reach, Reading
 
 V = TypeVar("V")

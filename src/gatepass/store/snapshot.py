@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from gatepass.runtime import Clock, Tasks, sleep
+from gatepass.cancel import Tasks
+from gatepass.clock import Clock, sleep
 from gatepass.store.seam import Reading, Store, StoreUnavailable
 
 SYNC_S = 0.5

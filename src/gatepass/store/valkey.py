@@ -19,9 +19,9 @@ from valkey.asyncio.connection import Connection, ConnectionPool
 from valkey.credentials import CredentialProvider
 from valkey.exceptions import ValkeyError
 
+from gatepass.clock import Clock
 from gatepass.config.network import TlsFiles
 from gatepass.config.store import StoreSettings
-from gatepass.runtime import Clock
 from gatepass.store.seam import Reach, Reading, StoreUnavailable
 
 CONNECTIONS = 4

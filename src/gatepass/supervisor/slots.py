@@ -1,4 +1,12 @@
-"""Who keeps the workers: one in each slot, renewed one by one, and all of them told of a stop."""
+"""Who keeps the workers: one in each slot, renewed one by one, and all of them told of a stop.
+
+`gatepass serve --workers N`: one listening socket, N processes that accept on it, and this one, which keeps them.
+
+It imports no web framework and serves nothing. SIGTERM and SIGINT drain the workers; SIGHUP replaces
+them one by one by new ones, which read the configuration anew; uvicorn's own supervisor would stop
+and start them instead. A worker that is replaced is told by SIGTERM and leaves the socket to the others;
+that all of them stop is told by the lifeline, and then each answers 503 while it drains.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +16,8 @@ import signal
 import socket
 from collections.abc import Callable, Sequence
 
+from gatepass.cancel import Tasks
 from gatepass.listening import SEATS
-from gatepass.runtime import Tasks
 from gatepass.supervisor.channel import channel
 from gatepass.supervisor.worker import LOOK_S, Worker
 

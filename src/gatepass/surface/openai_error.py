@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from types import MappingProxyType
 from typing import Any
 
-from gatepass.errors import GatepassError, InvalidApiKey, MethodNotAllowed, UpstreamAuth, UpstreamRefusal
-from gatepass.lexicon import FINAL_CODES, REPLAYED
+from gatepass.errors import FINAL_CODES, GatepassError, InvalidApiKey, MethodNotAllowed, UpstreamAuth, UpstreamRefusal
+
+REPLAYED = re.compile(
+    r"rate limit|429|tpm limit|too many requests|requests per minute|server|503|502|504|500|unavailable"
+)
+"""What RAGFlow repeats a whole chat for when a stream ends in an error that says so: the text comes twice and tools
+run again. Its own words (rag/llm/chat_model.py, `_classify_error`, the same from v0.20.5 on), searched in the
+lower-cased message, which is all of a mid-stream error that openai-python shows (its `_streaming.py`)."""
 
 UPSTREAM_OBJECT_BYTES = 4096
 LONGEST_WAIT_S = 120
@@ -116,7 +123,7 @@ def stream_message(error: GatepassError) -> str:
     """The sentence for RAGFlow where a stream has begun: a fixed one for each code, without names of upstreams.
 
     openai-python shows a client this sentence alone (its `_streaming.py` raises APIError with
-    `error.message`), and RAGFlow searches what it shows for the words of lexicon.REPLAYED, which a name
+    `error.message`), and RAGFlow searches what it shows for the words of REPLAYED, which a name
     may hold too. An upstream's own refusal keeps its words where none of them stands in it.
     """
     if isinstance(error, UpstreamRefusal) and not isinstance(error, UpstreamAuth):

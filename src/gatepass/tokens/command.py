@@ -16,9 +16,10 @@ from subprocess import DEVNULL
 from typing import Any
 
 from gatepass.call import Secret
+from gatepass.cancel import timeout
+from gatepass.clock import Clock
 from gatepass.config.credential.kinds import ExecCredential
 from gatepass.observe.redaction import MASK, Redactor
-from gatepass.runtime import Clock, timeout
 from gatepass.tokens.backoff import WORKED_TRIES
 from gatepass.tokens.failure import FetchFailure, setting
 from gatepass.tokens.life import Token

@@ -9,8 +9,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from gatepass.call import Secret
+from gatepass.clock import Clock
 from gatepass.config.credential.kinds import FileCredential
-from gatepass.runtime import Clock
 from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.life import Token
 from gatepass.tokens.reading import Moments, Terms, is_document, read_document, read_key

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal, NoReturn
 
+from gatepass.cancel import Tasks
+from gatepass.clock import Clock, sleep
 from gatepass.errors import TokenUnavailable
 from gatepass.observe.redaction import Redactor
-from gatepass.runtime import Clock, Tasks, sleep
 from gatepass.tokens.backoff import SecretHistory, Setback, at_once, quick_wait_s, setback
 from gatepass.tokens.failure import FetchFailure, TokenReissued, setting
 from gatepass.tokens.journal import Journal

@@ -17,6 +17,7 @@ from urllib.parse import urlencode, urlsplit
 import httpx2
 
 from gatepass.call import Request, Secret
+from gatepass.clock import Clock
 from gatepass.config.credential.http_json import (
     MOMENTS,
     SIGNATURE,
@@ -27,7 +28,6 @@ from gatepass.config.credential.http_json import (
     with_values_in,
 )
 from gatepass.config.references import Reference
-from gatepass.runtime import Clock
 from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.issuer import HEADERS, Issuer, host_of
 from gatepass.tokens.life import Token

@@ -19,13 +19,13 @@ from urllib.parse import urlsplit
 import httpx2
 
 from gatepass.call import Request, Secret
+from gatepass.cancel import timeout
+from gatepass.clock import Clock
 from gatepass.config.credential.base import Credential
 from gatepass.config.network import Network
 from gatepass.config.url import crosses_network_in_plain
-from gatepass.error_body import whole_words
 from gatepass.errors import Fault, TransportFault
-from gatepass.observe.redaction import Redactor
-from gatepass.runtime import Clock, timeout
+from gatepass.observe.redaction import Redactor, whole_words
 from gatepass.tokens.failure import FetchFailure, look_at, look_at_the_way_to, setting
 from gatepass.tokens.life import Token
 from gatepass.tokens.reading import Terms, read

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Self
 import msgspec
 
 from gatepass.call import Secret
+from gatepass.clock import Clock, sleep
 from gatepass.config.credential.base import Credential
 from gatepass.config.credential.oauth2 import Oauth2Credential
-from gatepass.runtime import Clock, sleep
 from gatepass.store.lease import LEASE_S, Lease
 from gatepass.store.seam import Reach, Reading, Store, StoreUnavailable
 from gatepass.store.snapshot import Snapshot

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from gatepass.call import Secret
+from gatepass.clock import Clock
 from gatepass.config.credential.http_json import HttpJsonCredential
 from gatepass.config.credential.kinds import (
     AnyCredential,
@@ -16,7 +17,6 @@ from gatepass.config.credential.kinds import (
 )
 from gatepass.config.credential.oauth2 import Oauth2Credential
 from gatepass.config.credential.vendor import AwsBedrockCredential, EntraCredential, GoogleCredential
-from gatepass.runtime import Clock
 from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.life import Kind, Token, ToldBy
 from gatepass.tokens.reading import Moments, bare, read_key

@@ -11,8 +11,8 @@ from urllib.parse import quote
 from gatepass.call import Headers, Request, Secret
 from gatepass.config.network import BEARER, PLACE, Carry, unfit
 from gatepass.config.references import UnresolvedReference
+from gatepass.lexicon import NEVER_UP
 from gatepass.observe.redaction import Redactor
-from gatepass.upstream.headers import NEVER_UP
 
 MASKED_CHARS = 16
 """A static header this long is taken for a secret in texts; shorter ones are names, such as `default`."""

@@ -6,13 +6,11 @@ from collections.abc import Callable, Collection, Sequence
 from functools import lru_cache
 
 from gatepass.call import KEEPS_ALIVE, Headers, named_by_connection
-from gatepass.lexicon import CREDENTIALS, HOP_BY_HOP, MADE_ANEW, NEVER_RELAYED, NEVER_RELAYED_PREFIXES
+from gatepass.lexicon import NEVER_RELAYED, NEVER_RELAYED_PREFIXES, NEVER_UP
 
 FORWARDED = frozenset({b"user-agent", b"openai-organization", b"openai-project", b"traceparent", b"tracestate"})
 """Request fields of the client that go up. content-type, accept… and x-request-id are gatepass's own."""
 
-NEVER_UP = HOP_BY_HOP | CREDENTIALS | MADE_ANEW
-"""Not even by `forward_headers`: the client's credentials are for gatepass alone, and the framing is ours."""
 
 _ALLOWED = FORWARDED - NEVER_UP
 

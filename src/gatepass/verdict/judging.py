@@ -14,6 +14,8 @@ from msgspec.structs import replace
 from gatepass.adapt.embeddings_reply import is_right
 from gatepass.attempt import broken, heard, refused, whole
 from gatepass.call import Headers, Response, Surface, header
+from gatepass.cancel import Tasks, timeout
+from gatepass.clock import Clock
 from gatepass.context import Attempt
 from gatepass.error_body import is_error
 from gatepass.errors import BodyTooComplex, GatepassError, InvalidJson, TransportFault, UpstreamError, UpstreamInvalid
@@ -32,7 +34,6 @@ from gatepass.relay.usage import place_for_ragflow, usage_wish
 from gatepass.relay.whole.large import read_around_large
 from gatepass.relay.whole.mending import mended_whole
 from gatepass.relay.whole.strict import BUILT_BYTES, ONE_PASS_BYTES, is_empty_answer, read_good
-from gatepass.runtime import Clock, Tasks, timeout
 from gatepass.surface.large_body import apart, scanned
 from gatepass.upstream import form
 from gatepass.upstream.rejection import named

@@ -29,10 +29,10 @@ from starlette.testclient import TestClient
 
 from gatepass.api.asgi import ReplyBrokenOff
 from gatepass.app import build_app
+from gatepass.clock import Clock
 from gatepass.config.model import Config
 from gatepass.gate import Gate, build_gate
 from gatepass.listening import listen
-from gatepass.runtime import Clock
 from tests.integration.gateway import CHAT, HELLO, JSON, Answer, Ask, gateway
 
 BOUND_S = 10.0

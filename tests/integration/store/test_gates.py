@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 
+from gatepass.clock import SystemClock
 from gatepass.config.model import Config
 from gatepass.gate import Gate, build_gate
-from gatepass.runtime import SystemClock
 from gatepass.store.choice import open_store
 from gatepass.store.memory import MemoryStore
 from tests.integration.gateway import gateway

@@ -10,8 +10,8 @@ import pytest
 import trustme
 
 from gatepass.call import Secret
+from gatepass.clock import SystemClock
 from gatepass.config.store import StoreSettings
-from gatepass.runtime import SystemClock
 from gatepass.store.choice import REST_S, open_store
 from gatepass.store.seam import Reach, Store, StoreUnavailable
 from gatepass.store.valkey import ValkeyStore

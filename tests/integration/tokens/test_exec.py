@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
+from gatepass.clock import SystemClock
 from gatepass.config.credential.kinds import ExecCredential
 from gatepass.config.load import load
 from gatepass.observe.redaction import Redactor
-from gatepass.runtime import SystemClock
 from gatepass.tokens import FetchFailure, Token, TokenHolder, Waits
 from gatepass.tokens.command import ExecSource
 from tests.integration.tokens.programs import LOOPS, children, lives, on, program

@@ -18,10 +18,10 @@ import pytest
 import trustme
 
 from gatepass.call import Request, Secret
+from gatepass.clock import SystemClock
 from gatepass.config.credential.oauth2 import Oauth2Credential
 from gatepass.config.network import Network
 from gatepass.errors import Fault, TransportFault
-from gatepass.runtime import SystemClock
 from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.issuer import exchange, issuer_client
 from gatepass.tokens.reply import REPLY_BYTES

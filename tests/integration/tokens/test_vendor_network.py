@@ -8,11 +8,11 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from gatepass.clock import SystemClock
 from gatepass.config.credential.kinds import AnyCredential
 from gatepass.config.load import load
 from gatepass.config.network import Network
 from gatepass.gate import build_gate
-from gatepass.runtime import SystemClock
 from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.source import TokenSource, build_source, open_client
 from gatepass.transport.tls import Trust

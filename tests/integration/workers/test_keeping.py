@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from gatepass.supervisor import Supervisor, slots, worker
+from gatepass.supervisor import slots, worker
+from gatepass.supervisor.slots import Supervisor
 from tests.integration.workers.processes import alive
 from tests.waiting import until
 

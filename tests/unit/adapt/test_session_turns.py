@@ -10,9 +10,9 @@ import pytest
 from gatepass.adapt.crowd import MOST_WAIT_S, WAIT_S
 from gatepass.adapt.session import Learner, my_turn
 from gatepass.call import Call
+from gatepass.clock import sleep
 from gatepass.error_body import read_complaint
 from gatepass.errors import UpstreamRefusal
-from gatepass.runtime import sleep
 from tests.unit.adapt.calls import CHAT, a_call
 from tests.unit.adapt.rejections import USE, openai
 from tests.unit.adapt.upstreams import NO_STREAM, O3, Refusal, Upstream, without

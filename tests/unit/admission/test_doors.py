@@ -5,7 +5,8 @@ from hashlib import sha256
 
 import pytest
 
-from gatepass.admission.doors import LOCAL, Doors, permit, permit_operation
+from gatepass.admission.doors import LOCAL, Doors
+from gatepass.admission.model_access import permit, permit_operation
 from gatepass.call import Inbound, Operation, Surface
 from gatepass.config.access import AccessKey
 from gatepass.config.model import Config

@@ -10,8 +10,8 @@ from typing import Any, Self
 import httpx2
 
 from gatepass.call import Request
+from gatepass.clock import sleep
 from gatepass.observe.redaction import Redactor
-from gatepass.runtime import sleep
 from gatepass.store.choice import GuardedStore
 from gatepass.store.memory import MemoryStore
 from gatepass.store.seam import Reach, StoreUnavailable

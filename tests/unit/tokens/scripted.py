@@ -17,12 +17,12 @@ import httpx2
 import jwt
 
 from gatepass.call import Headers, Request, Secret
+from gatepass.clock import sleep
 from gatepass.config.credential.http_json import HttpJsonCredential
 from gatepass.config.credential.kinds import StaticCredential
 from gatepass.config.credential.oauth2 import Oauth2Credential
 from gatepass.errors import Fault, TransportFault
 from gatepass.observe.redaction import Redactor
-from gatepass.runtime import sleep
 from gatepass.tokens import FetchFailure, Token, TokenHolder, Waits, build_source
 from tests.unit.clock import DrivenClock, settle
 

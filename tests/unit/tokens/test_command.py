@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from gatepass.call import Secret
+from gatepass.clock import Clock, sleep
 from gatepass.config.credential.kinds import ExecCredential
 from gatepass.config.references import Reference, resolve
-from gatepass.runtime import Clock, sleep
 from gatepass.tokens import Token, TokenHolder, Waits, build_source
 from gatepass.tokens.backoff import WORKED_TRIES
 from gatepass.tokens.command import ExecSource, Finished

@@ -11,8 +11,8 @@ import pytest
 import respx
 
 from gatepass.call import Request, Secret
+from gatepass.clock import SystemClock
 from gatepass.errors import Fault, TransportFault
-from gatepass.runtime import SystemClock
 from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.issuer import Issuer, host_of, issuer_client
 from gatepass.tokens.reading import Terms

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from gatepass.runtime import Tasks
+from gatepass.cancel import Tasks
 from gatepass.tokens.holder import NAP_S, Keeper
 from tests.unit.clock import DrivenClock, settle
 

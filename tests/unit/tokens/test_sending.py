@@ -21,11 +21,11 @@ from hypothesis import strategies as st
 
 from gatepass.attempt import accepted, send
 from gatepass.call import Headers, Request, Target, header
+from gatepass.clock import sleep
 from gatepass.config.model import Config
 from gatepass.context import Attempt
 from gatepass.errors import Fault, TokenUnavailable, TransportFault, UpstreamError
 from gatepass.gate import Gate, Hop, build_gate
-from gatepass.runtime import sleep
 from gatepass.tokens import TokenHolder, User
 from gatepass.tokens.rejection import ANYBODY
 from gatepass.transport.response_body import pour

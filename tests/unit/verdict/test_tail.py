@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 
+from gatepass.cancel import Tasks
 from gatepass.errors import Fault, TransportFault
-from gatepass.runtime import Tasks
 from gatepass.transport.response_body import pour
-from gatepass.verdict import let_go
-from gatepass.verdict.judging import TAIL_S
+from gatepass.verdict.judging import TAIL_S, let_go
 from tests.unit.clock import DrivenClock, settle
 
 

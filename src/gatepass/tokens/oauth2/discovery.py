@@ -10,9 +10,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from gatepass.call import Request
+from gatepass.clock import Clock
 from gatepass.config.credential.oauth2 import Oauth2Credential
 from gatepass.config.url import checked_url
-from gatepass.runtime import Clock
 from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.issuer import HEADERS, Heard, Issuer
 from gatepass.tokens.refusal import REFUSED, refusal

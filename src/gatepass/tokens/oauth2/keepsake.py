@@ -11,8 +11,9 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppres
 from typing import Protocol
 
 from gatepass.call import Secret
+from gatepass.cancel import timeout
+from gatepass.clock import Clock, sleep
 from gatepass.config.references import UnresolvedReference, read_file
-from gatepass.runtime import Clock, sleep, timeout
 from gatepass.tokens.failure import BUSY, FetchFailure
 from gatepass.tokens.file import WatchedFile
 

@@ -10,8 +10,8 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from gatepass.clock import Clock
 from gatepass.config.credential.oauth2 import Oauth2Credential
-from gatepass.runtime import Clock
 from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.issuer import Heard
 from gatepass.tokens.oauth2.grant import DEAD_GRANT, Fields, code_of, sign_in_anew

@@ -8,8 +8,8 @@ from urllib.parse import urlencode
 import httpx2
 
 from gatepass.call import Headers, Request, Secret
+from gatepass.clock import Clock
 from gatepass.config.credential.oauth2 import SPELLINGS, Oauth2Credential
-from gatepass.runtime import Clock
 from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.issuer import HEADERS, Heard, Issuer, host_of
 from gatepass.tokens.life import Token

@@ -21,9 +21,9 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
 from gatepass.call import Secret
+from gatepass.clock import Clock
 from gatepass.config.credential.vendor import AwsBedrockCredential
 from gatepass.config.references import UnresolvedReference, read_file
-from gatepass.runtime import Clock
 from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.issuer import host_of, hush
 from gatepass.tokens.life import Kind, Token, ToldBy

@@ -27,9 +27,9 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.hazmat.primitives.serialization.pkcs12 import load_key_and_certificates
 
 from gatepass.call import Secret
+from gatepass.clock import Clock
 from gatepass.config.credential.vendor import EntraCredential
 from gatepass.config.references import read_file
-from gatepass.runtime import Clock
 from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.issuer import hush
 from gatepass.tokens.life import Token

@@ -11,9 +11,10 @@ from urllib.parse import parse_qsl, urlsplit
 import httpx2
 
 from gatepass.call import Request, Secret, header
+from gatepass.cancel import timeout
+from gatepass.clock import Clock
 from gatepass.config.credential.base import Credential
 from gatepass.observe.redaction import Redactor
-from gatepass.runtime import Clock, timeout
 from gatepass.tokens.expiry import is_jwt, jwt_life_s
 from gatepass.tokens.failure import FetchFailure, setting
 from gatepass.tokens.issuer import HEADERS, Heard, Issuer, host_of

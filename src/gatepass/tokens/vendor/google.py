@@ -16,9 +16,9 @@ from google.auth.transport import Request, Response
 from google.oauth2 import credentials, service_account
 
 from gatepass.call import Secret
+from gatepass.clock import Clock
 from gatepass.config.credential.vendor import GoogleCredential
 from gatepass.config.references import UnresolvedReference, read_file
-from gatepass.runtime import Clock
 from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.issuer import hush
 from gatepass.tokens.life import Token
