@@ -10,10 +10,10 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from gatepass.call import Secret
 from gatepass.clock import SystemClock
-from gatepass.observe.redaction import Redactor
+from gatepass.observability.redaction import Redactor
 from gatepass.tokens import Token, TokenHolder
+from gatepass.types import Secret
 
 BATCHES, BATCH = 40, 20_000
 NS_PER_S = 1_000_000_000

@@ -15,14 +15,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from gatepass.call import Complaint
-from gatepass.relay.aggregation.aggregator import Aggregator
-from gatepass.relay.chunk import Object, Origin, event
-from gatepass.relay.event import DONE
-from gatepass.relay.repair.choices import Wishes
-from gatepass.relay.repair.repair import Repair
-from gatepass.relay.stream import EventStream
-from gatepass.relay.synthesis import synthesise
+from gatepass.sse.aggregator import Aggregator
+from gatepass.sse.choice_repair import Wishes
+from gatepass.sse.chunk import Object, Origin, event
+from gatepass.sse.event import DONE
+from gatepass.sse.event_stream import EventStream
+from gatepass.sse.repair import Repair
+from gatepass.sse.synthesize import synthesise
+from gatepass.types import Complaint
 
 EVENTS = 512
 BURST = 32

@@ -23,17 +23,17 @@ from uvicorn.server import ServerState
 from bench.candidates import CLIENT_KEY
 from bench.places import BODIES
 from bench.workloads import CHAT, EMBEDDINGS, write_bodies
-from gatepass.admission.keys import hash_key
-from gatepass.api.connection import ClientConnection
-from gatepass.api.reception import Reception
-from gatepass.app import build_app
+from gatepass.auth.api_keys import hash_key
 from gatepass.config.model import Config
-from gatepass.gate import Gate, build_gate
-from gatepass.observe.log import configure
-from gatepass.process import reception_of
-from gatepass.transport.connection import Connection
-from gatepass.transport.head import Place
-from gatepass.transport.lean import LeanTransport
+from gatepass.http_client.connection import Connection
+from gatepass.http_client.lean import LeanTransport
+from gatepass.http_client.message_head import Place
+from gatepass.observability.log import configure
+from gatepass.proxy.app_state import Gate, build_gate
+from gatepass.server.app import build_app
+from gatepass.server.connection import ClientConnection
+from gatepass.server.process import reception_of
+from gatepass.server.reception import Reception
 
 BATCHES, BATCH = 12, 150
 EVENTS = 400

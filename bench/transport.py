@@ -24,9 +24,9 @@ from typing import IO, cast
 import trustme
 import uvloop
 
-from gatepass.call import Request
-from gatepass.transport.lean import LeanTransport
-from gatepass.transport.response_body import read_whole
+from gatepass.http_client.lean import LeanTransport
+from gatepass.http_client.response_body import read_whole
+from gatepass.types import Request
 
 CONNECTIONS = 64
 REQUESTS = 4_000

@@ -7,8 +7,8 @@ first use, because `gatepass --version` needs nothing of what they import.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gatepass.app import create_app, drain, load_config
     from gatepass.config.model import Config
+    from gatepass.server.app import create_app, drain, load_config
 
 __all__ = ["Config", "create_app", "drain", "load_config"]
 
@@ -18,6 +18,6 @@ __version__ = "0.1.0"
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from gatepass import app
+    from gatepass.server import app
 
     return getattr(app, name)

@@ -31,7 +31,7 @@ from dataclasses import dataclass, field
 import pytest
 from hypothesis import settings
 
-from gatepass.process import COLLECT_AFTER
+from gatepass.server.process import COLLECT_AFTER
 
 settings.register_profile("attacks", deadline=None, max_examples=200, print_blob=True)
 

@@ -13,16 +13,16 @@ from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
 from gatepass import Config, create_app
-from gatepass.admission.doors import Doors
-from gatepass.admission.model_access import DESTINATIONS, MODELS, NESTED, may_use, permit_members, permit_part
-from gatepass.call import Inbound
+from gatepass.auth.authenticator import Doors
+from gatepass.auth.model_access import DESTINATIONS, MODELS, NESTED, may_use, permit_members, permit_part
 from gatepass.config.access import AccessKey
 from gatepass.config.checks import open_doors
 from gatepass.config.url import is_loopback
 from gatepass.errors import ForbiddenHost, ForbiddenOrigin, GatepassError
-from gatepass.jsontext import FOLDED, TooManySteps
-from gatepass.surface.document import ROUTING, Document
-from gatepass.surface.form_data import FormScan
+from gatepass.json_scan import FOLDED, TooManySteps
+from gatepass.operations.request import ROUTING, Document
+from gatepass.proxy.uploads import FormScan
+from gatepass.types import Inbound
 from tests.attacks import generated
 from tests.attacks.conftest import Attack
 
@@ -102,7 +102,7 @@ def test_kept_bodies_that_read_differently_are_refused(attack: Attack, body: byt
 
 
 def test_a_check_that_minds_case_lets_two_readings_through(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gatepass.surface.document.occurs_at_most", lambda *_: True)
+    monkeypatch.setattr("gatepass.operations.request.occurs_at_most", lambda *_: True)
     assert all(map(routed_by, TWO_READINGS))
 
 
@@ -235,12 +235,12 @@ def test_a_form_of_a_key_without_models_and_usual_parts_pass() -> None:
 
 
 def test_a_form_whose_names_are_not_checked_lets_a_server_through(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gatepass.admission.model_access._PARTS", frozenset())
+    monkeypatch.setattr("gatepass.auth.model_access._PARTS", frozenset())
     assert reads_form(KEPT_PARTS[0])
 
 
 def test_a_check_that_covers_everything_lets_other_models_through(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gatepass.admission.model_access.may_use", lambda *_: True)
+    monkeypatch.setattr("gatepass.auth.model_access.may_use", lambda *_: True)
     assert permitted(NAMING[0])
     assert not may_use(LIMITED, SECRET)
 

@@ -12,12 +12,12 @@ from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from gatepass import live
-from gatepass.api.turn import Line, Turn
-from gatepass.call import Response
-from gatepass.caller_limits import SMALL_BYTES, HeldBytes, Holding
 from gatepass.errors import ClientGone, Fault, Overloaded, TransportFault
-from gatepass.transport.response_body import read_whole
+from gatepass.http_client.response_body import read_whole
+from gatepass.proxy import in_flight
+from gatepass.proxy.caller_limits import SMALL_BYTES, HeldBytes, Holding
+from gatepass.server.cycle import Line, Turn
+from gatepass.types import Response
 from tests.attacks.conftest import Attack
 from tests.integration.gateway import HELLO, gateway
 from tests.integration.scripted import Scripted, Send, reply
@@ -194,7 +194,7 @@ class HeldBytesMachine(RuleBasedStateMachine):
 
 
 def run_machine(attack: Attack | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live, "SMALL_BYTES", SMALLEST_BYTES)
+    monkeypatch.setattr(in_flight, "SMALL_BYTES", SMALLEST_BYTES)
     monkeypatch.setattr(HeldBytesMachine, "attack", attack)
     phases = [Phase.generate] if attack is None else [*Phase]  # what is planted is not shrunk
     wanted = settings(deadline=None, stateful_step_count=40, phases=phases, report_multiple_bugs=False)
@@ -220,7 +220,7 @@ def test_a_count_that_stops_nobody_or_is_not_given_back_is_found(
 
 
 async def test_a_reply_waits_for_room_and_a_body_that_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live, "SMALL_BYTES", 0)
+    monkeypatch.setattr(in_flight, "SMALL_BYTES", 0)
     held = HeldBytes(100)
     first, second, third = Holding(held), Holding(held), Holding(held)
     first.claim(150)

@@ -11,14 +11,14 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gatepass.relay.chunk import Origin
-from gatepass.relay.event import read_json
-from gatepass.relay.synthesis import synthesise
-from gatepass.relay.whole import large
-from gatepass.relay.whole.large import read_around_large
-from gatepass.relay.whole.mending import mended_whole
-from gatepass.surface.large_body import scanned
-from gatepass.upstream import form
+from gatepass.dialects import content as form
+from gatepass.proxy.large_body import scanned
+from gatepass.sse import large
+from gatepass.sse.chunk import Origin
+from gatepass.sse.event import read_json
+from gatepass.sse.large import read_around_large
+from gatepass.sse.synthesize import synthesise
+from gatepass.sse.whole_reply import mended_whole
 from tests.attacks import generated
 from tests.attacks.conftest import Attack
 from tests.integration.gateway import HELLO, gateway

@@ -15,21 +15,22 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from gatepass.adapt import quoted, rejection_parser
-from gatepass.adapt.allowance import OPT_IN, Allowance
-from gatepass.adapt.learned_rule import Lesson, Subject
-from gatepass.adapt.memory import Memory
-from gatepass.adapt.quoted import Quoted
-from gatepass.adapt.rejection import TAUGHT_CODES, ZOD_CODE, Heard
-from gatepass.adapt.rejection_parser import steps, taught
-from gatepass.adapt.session import Learner
-from gatepass.call import Call
-from gatepass.error_body import read_complaint
+from gatepass.dialects.error_body import read_complaint
+from gatepass.learning import matchers as rejection_parser
+from gatepass.learning import quoted
+from gatepass.learning.allowance import OPT_IN, Allowance
+from gatepass.learning.learned_rule import Lesson, Subject
+from gatepass.learning.matchers import steps, taught
+from gatepass.learning.memory import Memory
+from gatepass.learning.quoted import Quoted
+from gatepass.learning.rejection import TAUGHT_CODES, ZOD_CODE, Heard
+from gatepass.learning.session import Learner
+from gatepass.types import Call
 from tests.attacks import generated
 from tests.attacks.conftest import Attack
-from tests.unit.adapt.calls import CHAT, EMBEDDINGS, a_call
-from tests.unit.adapt.rejections import ROWS
-from tests.unit.adapt.upstreams import Refusal, Upstream, ask
+from tests.unit.learning.rejections import ROWS
+from tests.unit.learning.upstreams import Refusal, Upstream, ask
+from tests.unit.normalize.calls import CHAT, EMBEDDINGS, a_call
 
 DROP = Lesson("drop", "seed")
 EVERYTHING = Allowance(OPT_IN | {"user"})

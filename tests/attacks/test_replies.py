@@ -16,22 +16,22 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gatepass.adapt import embeddings_reply
-from gatepass.adapt.embeddings_reply import VECTOR_BYTES, answered, next_step
 from gatepass.asked import Asked
-from gatepass.call import Surface
+from gatepass.dialects.reply_check import Reply, judge_document
 from gatepass.errors import GatepassError, UpstreamInvalid
-from gatepass.jsontext import has_slow_numbers, json_value
-from gatepass.process import COLLECT_AFTER
-from gatepass.relay import event, synthesis
-from gatepass.relay.chunk import MOST_PIECES, Origin
-from gatepass.relay.event import read_json
-from gatepass.relay.responses.synthesis import synthesise_response
-from gatepass.relay.synthesis import synthesise
-from gatepass.relay.whole.mending import mended_whole
-from gatepass.relay.whole.strict import BUILT_BYTES, ONE_PASS_BYTES, read_good
-from gatepass.upstream.judge import Reply, judge_document
-from gatepass.verdict import judging
+from gatepass.json_scan import has_slow_numbers, json_value
+from gatepass.normalize import embeddings_reply
+from gatepass.normalize.embeddings_reply import VECTOR_BYTES, answered, next_step
+from gatepass.proxy import response
+from gatepass.server.process import COLLECT_AFTER
+from gatepass.sse import event, synthesize
+from gatepass.sse.chunk import MOST_PIECES, Origin
+from gatepass.sse.event import read_json
+from gatepass.sse.responses_api import synthesise_response
+from gatepass.sse.strict import BUILT_BYTES, ONE_PASS_BYTES, read_good
+from gatepass.sse.synthesize import synthesise
+from gatepass.sse.whole_reply import mended_whole
+from gatepass.types import Surface
 from tests.attacks import generated
 from tests.attacks.conftest import Attack
 from tests.integration.gateway import HELLO, gateway
@@ -117,7 +117,7 @@ def test_no_pass_over_a_reply_takes_long(attack: Attack, body: Body) -> None:
     attack.cases += 1
     raw = body.raw
     values = sum(raw.count(sign) for sign in (b",", b"[", b"{"))
-    if values <= judging.MOST_VALUES:
+    if values <= response.MOST_VALUES:
         attack.loop_s = max(attack.loop_s, passes(raw))
 
 
@@ -204,7 +204,7 @@ def test_a_stream_is_made_of_a_bounded_number_of_pieces(attack: Attack, kind: st
 
 
 def test_a_stream_made_of_any_number_of_pieces_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(synthesis, "has_too_many_pieces", lambda _: False)
+    monkeypatch.setattr(synthesize, "has_too_many_pieces", lambda _: False)
     took_s, is_refused = synthesised(listed(*WIDE["calls"], 80_000), Surface.CHAT)
     assert took_s > 0.1
     assert not is_refused
@@ -213,7 +213,7 @@ def test_a_stream_made_of_any_number_of_pieces_is_found(monkeypatch: pytest.Monk
 def test_a_reply_that_is_built_whatever_it_holds_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     raw = Body(b'{"a":[]}', 4 * MIB).raw
     before_s = passes(raw)
-    monkeypatch.setattr("gatepass.relay.event.takes_long", lambda *_: False)
+    monkeypatch.setattr("gatepass.sse.event.takes_long", lambda *_: False)
     assert passes(raw) > 4 * before_s
 
 
@@ -286,13 +286,13 @@ def test_vectors_that_are_converted_at_once_are_found(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.attack("replies: a server")
-@pytest.mark.parametrize("most_values", [2_000_000, judging.MOST_SCANNED_VALUES])
+@pytest.mark.parametrize("most_values", [2_000_000, response.MOST_SCANNED_VALUES])
 async def test_a_server_goes_on_while_it_reads_large_replies(
     attack: Attack, most_values: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(judging, "MOST_SCANNED_VALUES", most_values)
+    monkeypatch.setattr(response, "MOST_SCANNED_VALUES", most_values)
     cases = [(Body(b"[]", 13 * MIB).raw, 502, False)]
-    if most_values > judging.MOST_VALUES:
+    if most_values > response.MOST_VALUES:
         cases = [(Body(b"x", 8 * MIB, b'"').raw, 200, False), (Body(b"[]", 4 * MIB).raw, 502, True)]
         cases += [(Body(b"[]", 2 * MIB).raw, 200, False)]
     async with (

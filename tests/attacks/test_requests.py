@@ -10,26 +10,26 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gatepass.api import reader as reader_module
-from gatepass.api.head import HEAD_BYTES, HEADER_FIELDS
-from gatepass.api.reader import Reader
-from gatepass.api.turn import COALESCED_BYTES, Turn
 from gatepass.config.model import Limits
 from gatepass.errors import BodyTooComplex, GatepassError
-from gatepass.intake import AT_ONCE_BYTES, MOST_AT_ONCE_BYTES
-from gatepass.jsontext import Walk
-from gatepass.surface import large_body
-from gatepass.surface.document import MAX_DEPTH, Document
-from gatepass.surface.large_body import LARGE_BYTES, LARGEST_FRAGMENT_BYTES, MOST_VALUES, Scan
+from gatepass.json_scan import Walk
+from gatepass.operations.request import MAX_DEPTH, Document
+from gatepass.proxy import large_body
+from gatepass.proxy.intake import AT_ONCE_BYTES, MOST_AT_ONCE_BYTES
+from gatepass.proxy.large_body import LARGE_BYTES, LARGEST_FRAGMENT_BYTES, MOST_VALUES, Scan
+from gatepass.server import parser as reader_module
+from gatepass.server.cycle import COALESCED_BYTES, Turn
+from gatepass.server.head import HEAD_BYTES, HEADER_FIELDS
+from gatepass.server.parser import Reader
 from tests.attacks import generated
 from tests.attacks.conftest import Attack
 from tests.integration.answers import COMPLETION
 from tests.integration.gateway import gateway
 from tests.integration.raw import request, spoken, status_of
 from tests.integration.scripted import Scripted, Send, reply
-from tests.unit.api.desk import Desk
-from tests.unit.api.visitor import Visitor, asked
-from tests.unit.transport.loop import DrivenLoop, advance, driven, rest
+from tests.unit.http_client.loop import DrivenLoop, advance, driven, rest
+from tests.unit.server.desk import Desk
+from tests.unit.server.visitor import Visitor, asked
 
 READ_BYTES = 256 * 1024
 """The largest piece that asyncio and uvloop read at once."""
@@ -318,7 +318,7 @@ def test_a_chunked_body_takes_memory_by_its_bytes(attack: Attack, chunks: Chunks
 
 def test_a_body_that_keeps_an_object_for_each_chunk_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     chunks = Chunks(2, 0, 100_000)
-    monkeypatch.setattr("gatepass.api.turn.add_piece", lambda pieces, piece: pieces.append(piece))
+    monkeypatch.setattr("gatepass.server.cycle.add_piece", lambda pieces, piece: pieces.append(piece))
     row = Attack("planted")
     raw = chunks.raw
     with pytest.raises(AssertionError, match="by the formula"), row.memory(chunks.allowed_bytes()):

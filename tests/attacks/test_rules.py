@@ -12,18 +12,18 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from gatepass.adapt.built_in import BUILT_IN
-from gatepass.adapt.embeddings_request import SplitInputs, split
-from gatepass.adapt.messages import EmptyContent, MergedRoles, Replayed, SystemIntoUser, TextContent, ToolIds
-from gatepass.adapt.profile import PlainTools
-from gatepass.adapt.rerank import Asked, Shaped
-from gatepass.adapt.rule import Revision, Rule
-from gatepass.call import Call, Operation, Surface, Target
+from gatepass.dialects.ragflow import RagflowBody
 from gatepass.errors import GatepassError
-from gatepass.surface import large_body
-from gatepass.surface.large_body import LARGE_BYTES, apart, needs_scan, reread, scanned
-from gatepass.trial import adapted_apart
-from gatepass.upstream.ragflow import RagflowBody
+from gatepass.normalize.built_in import BUILT_IN
+from gatepass.normalize.embeddings_request import SplitInputs, split
+from gatepass.normalize.messages import EmptyContent, MergedRoles, Replayed, SystemIntoUser, TextContent, ToolIds
+from gatepass.normalize.profiles import PlainTools
+from gatepass.normalize.rerank import Asked, Shaped
+from gatepass.normalize.rule import Revision, Rule
+from gatepass.proxy import large_body
+from gatepass.proxy.large_body import LARGE_BYTES, apart, needs_scan, reread, scanned
+from gatepass.proxy.trial import adapted_apart
+from gatepass.types import Call, Operation, Surface, Target
 from tests.attacks.conftest import Attack
 
 TARGET = Target("up", "other")

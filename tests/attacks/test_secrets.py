@@ -14,11 +14,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from gatepass.dialects.headers import RELAYED, RELAYED_PREFIXES, ResponseHeaders
 from gatepass.lexicon import NEVER_RELAYED, NEVER_RELAYED_PREFIXES
-from gatepass.observe import redaction
-from gatepass.observe.redaction import MASK, Redactor
+from gatepass.observability import redaction
+from gatepass.observability.redaction import MASK, Redactor
 from gatepass.tokens.reply import Reply, folded
-from gatepass.upstream.headers import RELAYED, RELAYED_PREFIXES, ResponseHeaders
 from tests.attacks import generated
 from tests.attacks.conftest import Attack
 
@@ -280,7 +280,7 @@ def test_an_issuer_that_quotes_the_secret_in_its_page_shows_nothing(attack: Atta
     secret = "s3cr/et&value<of>us"
     page = f"<html><head><title>{'.' * 390}{html.escape(secret)}</title></head></html>"
     attack.cases += 1
-    from gatepass.tokens.refusal import refusal
+    from gatepass.tokens.issuer_error import refusal
 
     reply = Reply(400, ((b"content-type", b"text/html"),), page.encode())
     reason = refusal(reply, 0.0, "sso.example", knowing(secret).mask).reason

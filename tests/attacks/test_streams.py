@@ -10,22 +10,22 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gatepass.relay import stream as stream_module
-from gatepass.relay.aggregation.aggregator import Aggregator
-from gatepass.relay.chunk import MOST_PIECES, Origin
-from gatepass.relay.client_transforms import PlainEvents, WithoutComments
-from gatepass.relay.framing import MOST_LINES
-from gatepass.relay.repair.choices import Wishes
-from gatepass.relay.repair.repair import Repair
-from gatepass.relay.shaper import Chain
-from gatepass.relay.stream import EventStream
-from gatepass.transport.pool import BUFFER_BYTES
+from gatepass.http_client.pool import BUFFER_BYTES
+from gatepass.sse import event_stream as stream_module
+from gatepass.sse.aggregator import Aggregator
+from gatepass.sse.choice_repair import Wishes
+from gatepass.sse.chunk import MOST_PIECES, Origin
+from gatepass.sse.client_transforms import PlainEvents, WithoutComments
+from gatepass.sse.event_stream import EventStream
+from gatepass.sse.framing import MOST_LINES
+from gatepass.sse.repair import Repair
+from gatepass.sse.transform import Chain
 from tests.attacks import generated
 from tests.attacks.conftest import Attack
 from tests.integration.answers import EVENTS
 from tests.integration.gateway import HELLO, gateway
 from tests.integration.scripted import Hold, Scripted, Send, begin_stream, chunk
-from tests.unit.relay.streams import DONE, REALISTIC, read_error, text, with_line_ends
+from tests.unit.sse.streams import DONE, REALISTIC, read_error, text, with_line_ends
 
 KIB = 1024
 EVENT_LIMIT_BYTES = 32 * KIB

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gatepass.tokens import reading
-from gatepass.tokens.expiry import claims_of
+from gatepass.tokens import token_reply
 from gatepass.tokens.failure import FetchFailure
-from gatepass.tokens.reading import Minted, Moments, Terms, read, read_document
+from gatepass.tokens.lifetime import claims_of
 from gatepass.tokens.reply import REPLY_BYTES, Reply
+from gatepass.tokens.token_reply import Minted, Moments, Terms, read, read_document
 from tests.attacks import generated
 from tests.attacks.conftest import Attack
 from tests.unit.tokens.scripted import signed
@@ -195,7 +195,7 @@ def test_a_reply_of_64_kib_in_any_shape_is_read_at_once(attack: Attack, body: by
 
 @pytest.mark.parametrize(("weakened", "document"), [("BOUND_TYPES", CORPUS[1]), ("_check_audience", CORPUS[5])])
 def test_a_reader_that_checks_less_is_noticed(monkeypatch, weakened: str, document: Any) -> None:
-    monkeypatch.setattr(reading, weakened, frozenset() if weakened == "BOUND_TYPES" else lambda *_: None)
+    monkeypatch.setattr(token_reply, weakened, frozenset() if weakened == "BOUND_TYPES" else lambda *_: None)
     row = Attack("planted")
     found = outcome(lambda: read(Reply(200, (), json.dumps(document).encode()), TERMS, NOW, str))
     assert isinstance(found, Minted)

@@ -12,17 +12,17 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gatepass.errors import UpstreamRefusal
-from gatepass.relay.calls import is_whole
-from gatepass.relay.repair import choices as repairs
-from gatepass.relay.repair.choices import MAX_ARGUMENT_BYTES, Wishes
-from gatepass.relay.repair.repair import Repair, UsageRepair
-from gatepass.relay.stream import EventStream
-from gatepass.relay.template import Template
-from gatepass.surface.openai_error import error_headers
+from gatepass.operations.error_objects import error_headers
+from gatepass.sse import choice_repair as repairs
+from gatepass.sse.choice_repair import MAX_ARGUMENT_BYTES, Wishes
+from gatepass.sse.event_stream import EventStream
+from gatepass.sse.fast_path import Template
+from gatepass.sse.repair import Repair, UsageRepair
+from gatepass.sse.tool_calls import is_whole
 from tests.attacks import generated
 from tests.attacks.conftest import Attack
-from tests.unit.relay.documents import origin
-from tests.unit.relay.streams import DONE, LIMIT_BYTES, chunk, client_reads, data, read_error
+from tests.unit.sse.documents import origin
+from tests.unit.sse.streams import DONE, LIMIT_BYTES, chunk, client_reads, data, read_error
 
 USAGE = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
 WHOLE_ARGUMENTS = ("{}", '{"city": "Bern"}', "[1, 2]", '"\\u00fc"', "null")

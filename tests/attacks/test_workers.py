@@ -14,7 +14,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gatepass.listening import Acceptor, Seats, listen
+from gatepass.server.listening import Acceptor, Seats, listen
 from tests.attacks import generated
 from tests.attacks.conftest import Attack
 from tests.waiting import until

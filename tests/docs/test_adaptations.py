@@ -3,15 +3,15 @@
 import re
 from pathlib import Path
 
-from gatepass.adapt import built_in, embeddings_reply
-from gatepass.adapt.allowance import OPT_IN, SAFE
-from gatepass.adapt.profile import PlainTools, UntypedModel
-from gatepass.adapt.rerank import Shaped
-from gatepass.relay import client_transforms, stream
-from gatepass.relay.ragflow import NAMES as RAGFLOW
-from gatepass.relay.repair.choices import NAMES as REPAIRS
-from tests.unit.adapt.rejections import ROWS
-from tests.unit.adapt.test_learned_rule import LESSONS
+from gatepass.learning.allowance import OPT_IN, SAFE
+from gatepass.normalize import built_in, embeddings_reply
+from gatepass.normalize.profiles import PlainTools, UntypedModel
+from gatepass.normalize.rerank import Shaped
+from gatepass.sse import client_transforms, event_stream
+from gatepass.sse.choice_repair import NAMES as REPAIRS
+from gatepass.sse.dialect_transforms import NAMES as RAGFLOW
+from tests.unit.learning.rejections import ROWS
+from tests.unit.learning.test_learned_rule import LESSONS
 
 TEXT = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text()
 SECTION = TEXT.partition("### What is learned")[2]
@@ -36,7 +36,7 @@ BY_PROFILE = {
     client_transforms.NO_CHUNK,
     client_transforms.PLAIN,
 }
-MENDED = {*REPAIRS, *stream.NAMES, *BY_PROFILE}
+MENDED = {*REPAIRS, *event_stream.NAMES, *BY_PROFILE}
 
 
 def patterns() -> list[str]:

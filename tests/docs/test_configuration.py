@@ -4,12 +4,12 @@ import json
 import re
 from pathlib import Path
 
-from gatepass.admission.model_access import DESTINATIONS, MODELS, NESTED
+from gatepass.auth.model_access import DESTINATIONS, MODELS, NESTED
 from gatepass.config.checks import PLANNED
 from gatepass.config.variables import NAMES, SECRETS
 from gatepass.config.wording import Setting, all_settings
-from gatepass.surface.operations import OPERATIONS
-from gatepass.upstream.headers import FORWARDED, RELAYED, RELAYED_PREFIXES
+from gatepass.dialects.headers import FORWARDED, RELAYED, RELAYED_PREFIXES
+from gatepass.operations.table import OPERATIONS
 
 TEXT = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text()
 ROWS = dict(re.findall(r"^\| `([a-z_.\[\]NAME]+)` \| (`[^`]*`|required) \| .+ \| .*\|$", TEXT, re.MULTILINE))

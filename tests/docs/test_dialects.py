@@ -6,15 +6,15 @@ from typing import get_args
 
 import pytest
 
-from gatepass.call import Call, Operation, Surface
 from gatepass.config.load import load
 from gatepass.config.upstream import Azure, DialectName, Ragflow, Upstream
-from gatepass.error_body import RAGFLOW_STATUS, ragflow_status
-from gatepass.relay import ragflow as replies
-from gatepass.routing.table import RouteTable
-from gatepass.upstream.choice import dialect_of
-from gatepass.upstream.hints import with_hint
-from gatepass.upstream.ragflow import LIFTED
+from gatepass.dialects.error_body import RAGFLOW_STATUS, ragflow_status
+from gatepass.dialects.hints import with_hint
+from gatepass.dialects.ragflow import LIFTED
+from gatepass.proxy.choice import dialect_of
+from gatepass.proxy.routing import RouteTable
+from gatepass.sse import dialect_transforms as replies
+from gatepass.types import Call, Operation, Surface
 
 TEXT = (Path(__file__).parents[2] / "docs/dialects.md").read_text()
 BLOCKS = re.findall(r"^```yaml\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)

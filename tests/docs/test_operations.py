@@ -3,8 +3,8 @@
 import re
 from pathlib import Path
 
-from gatepass.observe.access_record import AccessRecord
-from gatepass.observe.metrics import CredentialSample, Metrics
+from gatepass.observability.metrics import CredentialSample, Metrics
+from gatepass.proxy.access_record import AccessRecord
 
 TEXT = (Path(__file__).parents[2] / "docs/operations.md").read_text()
 SOURCES = Path(__file__).parents[2] / "src/gatepass"

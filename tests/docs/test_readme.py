@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from gatepass.call import Secret
 from gatepass.cli import COMMANDS
 from gatepass.config.load import load
-from gatepass.tokens.refusal import denial
+from gatepass.tokens.issuer_error import denial
 from gatepass.tokens.reply import Reply, document_of
-from gatepass.tokens.secret import next_secret
+from gatepass.tokens.secrets import next_secret
+from gatepass.types import Secret
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()

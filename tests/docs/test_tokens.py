@@ -30,10 +30,10 @@ import trustme
 from ruamel.yaml import YAML
 
 from gatepass.cli import COMMANDS
+from gatepass.cli.doctor import diagnose
 from gatepass.config.credential.http_json import PRESETS
 from gatepass.config.credential.kinds import KINDS
 from gatepass.config.load import load
-from gatepass.doctor.diagnosis import diagnose
 from tests.integration.scripted import Dialogue, Received, Scripted, Send, reply
 from tests.unit.tokens import keys
 

@@ -35,7 +35,9 @@ credentials: {fixed: {type: static, token: a-key}}
 upstreams: {chat: {base_url: "http://127.0.0.1:9/v1", credential: fixed}}
 models: {"*": {upstream: chat}}
 """
-IMPORT = "import time; s = time.perf_counter(); import gatepass.app, gatepass.cli; print(time.perf_counter() - s)"
+IMPORT = (
+    "import time; s = time.perf_counter(); import gatepass.server.app, gatepass.cli; print(time.perf_counter() - s)"
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,8 +35,8 @@ from tests.e2e.servers import (
 from tests.e2e.store.fleet import Clients, Fleet, answering
 from tests.e2e.store.front import Front, standing
 from tests.e2e.store.server import StoreServer
+from tests.unit.http_client.loop import one_turn
 from tests.unit.store.contract import Shared, StoreContract
-from tests.unit.transport.loop import one_turn
 from tests.waiting import block_until
 
 LIFE_S = 5

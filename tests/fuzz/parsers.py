@@ -11,22 +11,22 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from gatepass.api.reader import Reader
 from gatepass.config.document import ConfigError
 from gatepass.config.file import parse_json
 from gatepass.config.load import Loaded, load
 from gatepass.config.yaml_file import parse_yaml
 from gatepass.errors import BodyTooComplex, GatepassError
-from gatepass.jsontext import ScannedBody, Walk
-from gatepass.relay.framing import Framer, split_events
-from gatepass.surface import large_body
-from gatepass.surface.document import Document
-from gatepass.surface.form_data import FormScan, boundary_of
+from gatepass.json_scan import ScannedBody, Walk
+from gatepass.operations.request import Document
+from gatepass.proxy import large_body
+from gatepass.proxy.uploads import FormScan, boundary_of
+from gatepass.server.parser import Reader
+from gatepass.sse.framing import Framer, split_events
 from gatepass.tokens.failure import FetchFailure
-from gatepass.tokens.reading import Minted, Terms, read
 from gatepass.tokens.reply import Reply
+from gatepass.tokens.token_reply import Minted, Terms, read
 from tests.fuzz.pieces import pieces
-from tests.unit.api.desk import Desk
+from tests.unit.server.desk import Desk
 
 WALL_S = 1_800_000_000.0
 LONGEST_REASON = 1_000

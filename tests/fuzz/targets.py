@@ -10,18 +10,18 @@ from random import Random
 from typing import Any
 
 from gatepass.errors import GatepassError
-from gatepass.relay.aggregation.aggregator import Aggregator
-from gatepass.relay.event import read_json
-from gatepass.relay.framing import Framer, split_events
-from gatepass.relay.repair.choices import NAMES, Wishes
-from gatepass.relay.repair.repair import Repair
-from gatepass.relay.stream import EventStream
-from gatepass.relay.synthesis import synthesise
+from gatepass.sse.aggregator import Aggregator
+from gatepass.sse.choice_repair import NAMES, Wishes
+from gatepass.sse.event import read_json
+from gatepass.sse.event_stream import EventStream
+from gatepass.sse.framing import Framer, split_events
+from gatepass.sse.repair import Repair
+from gatepass.sse.synthesize import synthesise
 from tests.fuzz import parsers
 from tests.fuzz.mutation import VALUES, WORDS
 from tests.fuzz.pieces import pieces
-from tests.unit.relay.documents import origin
-from tests.unit.relay.streams import DONE, read_error
+from tests.unit.sse.documents import origin
+from tests.unit.sse.streams import DONE, read_error
 
 LIMIT_BYTES = 1 << 16
 SOAKED_BYTES = 1 << 20

@@ -8,18 +8,18 @@ from typing import Any
 
 import pytest
 
-from gatepass.api.reader import Reader
-from gatepass.jsontext import ScannedBody
-from gatepass.relay.framing import Framer
-from gatepass.relay.repair.choices import Wishes
-from gatepass.relay.repair.repair import Repair
-from gatepass.surface.form_data import FormScan
+from gatepass.json_scan import ScannedBody
+from gatepass.proxy.uploads import FormScan
+from gatepass.server.parser import Reader
+from gatepass.sse.choice_repair import Wishes
+from gatepass.sse.framing import Framer
+from gatepass.sse.repair import Repair
 from gatepass.tokens.life import Kind, ToldBy
-from gatepass.tokens.reading import Minted
+from gatepass.tokens.token_reply import Minted
 from tests.fuzz import campaign, parsers
 from tests.fuzz.mutation import LONGEST_BYTES, mutated
 from tests.fuzz.targets import FAMILIES, Family, kept_bytes
-from tests.unit.relay.documents import origin
+from tests.unit.sse.documents import origin
 
 SECONDS = float(os.environ.get("GATEPASS_FUZZ_S", "2"))
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from gatepass.admission.keys import hash_key
-from gatepass.observe.log import Line
-from gatepass.observe.redaction import Redactor
+from gatepass.auth.api_keys import hash_key
+from gatepass.observability.log import Line
+from gatepass.observability.redaction import Redactor
 from tests.golden.golden import same
 from tests.integration.answers import COMPLETION, DONE, EVENTS
 from tests.integration.conftest import complaints  # noqa: F401 - a fixture

@@ -12,9 +12,9 @@ from typing import Any, Self
 
 from gatepass.clock import Clock
 from gatepass.config.model import Config
-from gatepass.gate import Gate, build_gate
-from gatepass.listening import listen
-from gatepass.process import Server
+from gatepass.proxy.app_state import Gate, build_gate
+from gatepass.server.listening import listen
+from gatepass.server.process import Server
 
 BOUND_S = 30.0
 CHAT = "/v1/chat/completions"

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from gatepass.cli.doctor import Check, Outcome, Trial, diagnose
 from gatepass.config.model import Config
-from gatepass.doctor.diagnosis import Check, Outcome, Trial, diagnose
 from tests.integration.answers import COMPLETION, VECTORS
 from tests.integration.azure_resource import BUSY, FILTERED, KEY, NO_DEPLOYMENT, TOKEN, Resource
 from tests.integration.gateway import Answer, gateway

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from gatepass.adapt.embeddings_reply import PARALLEL
+from gatepass.normalize.embeddings_reply import PARALLEL
 from tests.integration.gateway import gateway
 from tests.integration.scripted import Hold, Scripted, Send, Wait, reply
 from tests.waiting import at_rest, until

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import pytest
 
-from gatepass.upstream.authorize import REREAD_S
+from gatepass.tokens.credential_injector import REREAD_S
 from tests.integration.answers import COMPLETION
 from tests.integration.gateway import HELLO, JSON, gateway
 from tests.integration.scripted import Dialogue, Received, Rst, Scripted, Send, reply

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from gatepass.call import Request
-from gatepass.gate import Gate
-from gatepass.transport.response_body import pour
+from gatepass.http_client.response_body import pour
+from gatepass.proxy.app_state import Gate
+from gatepass.types import Request
 from tests.integration.answers import COMPLETION
 from tests.integration.gateway import HELLO, descriptors, gateway
 from tests.integration.scripted import Dialogue, Hold, Scripted, Send, Wait, begin_stream, chunk, event, head, reply

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from gatepass.admission.keys import hash_key
+from gatepass.auth.api_keys import hash_key
 from tests.integration.answers import COMPLETION, EVENTS, VECTORS
 from tests.integration.gateway import HELLO, JSON, gateway
 from tests.integration.raw import request, spoken, status_of

@@ -14,12 +14,12 @@ from click.testing import CliRunner
 
 from gatepass.cli import main
 from gatepass.cli.check import NOTHING, NOTHING_PROVEN
+from gatepass.cli.doctor import PROVE, Check, Outcome, Trial, diagnose
 from gatepass.clock import Clock, SystemClock, Timer
 from gatepass.config.checks import ALONE
 from gatepass.config.model import Config
-from gatepass.doctor.diagnosis import PROVE, Check, Outcome, Trial, diagnose
 from gatepass.errors import ModelNotFound
-from gatepass.surface.sample import samples
+from gatepass.operations.sample import samples
 from tests.integration.answers import COMPLETION, VECTORS
 from tests.integration.gateway import gateway
 from tests.integration.scripted import Dialogue, Hold, Received, Rst, Scripted, Send, head, reply

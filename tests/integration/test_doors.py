@@ -10,7 +10,7 @@ import time
 import pytest
 import pytest_asyncio
 
-from gatepass.admission.keys import hash_key, new_key
+from gatepass.auth.api_keys import hash_key, new_key
 from gatepass.config.references import Reference
 from tests.integration.answers import COMPLETION, EVENTS, VECTORS
 from tests.integration.gateway import BOUND_S, HELLO, JSON, gateway
@@ -328,7 +328,7 @@ async def test_what_comes_behind_a_request_never_gets_into_its_response(case):
 
 
 async def test_a_connection_that_was_answered_before_its_body_came_is_not_kept_for_ever(upstream, monkeypatch):
-    monkeypatch.setattr("gatepass.process.KEEP_ALIVE_S", 0.3)
+    monkeypatch.setattr("gatepass.server.process.KEEP_ALIVE_S", 0.3)
     async with gateway(upstream=upstream.url) as gate:
         head = request(fields=[("content-length", "5"), ("connection", "keep-alive")], host="evil.example")
         reader, writer = await asyncio.open_connection("127.0.0.1", gate.port)

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import pytest
 
-from gatepass.admission.keys import hash_key
+from gatepass.auth.api_keys import hash_key
 from tests.integration.gateway import BOUND_S, HELLO, JSON, Ask, Gateway, gateway
 from tests.integration.scripted import Hold, Received, Scripted, Send, reply
 from tests.waiting import until

@@ -155,7 +155,9 @@ def answer_all(request):
 
 @pytest.mark.parametrize("part", range(4))
 async def test_no_mutated_request_makes_gatepass_fail(part, monkeypatch):
-    monkeypatch.setattr("gatepass.process.KEEP_ALIVE_S", RECEIVE_S)  # a mutation may have lost its `connection: close`
+    monkeypatch.setattr(
+        "gatepass.server.process.KEEP_ALIVE_S", RECEIVE_S
+    )  # a mutation may have lost its `connection: close`
     rng = random.Random(SEED + part)
     statuses: Counter[int] = Counter()
     failed: list[tuple[bytes, bytes]] = []

@@ -8,17 +8,17 @@ from typing import Any
 
 import pytest
 
-from gatepass.heartbeat import EVERY_S, STREAM_HOLD_S
-from gatepass.relay.sign import COMMENT, COMMENT_AFTER_ID
+from gatepass.proxy.heartbeat import EVERY_S, STREAM_HOLD_S
+from gatepass.proxy.keepalive import COMMENT, COMMENT_AFTER_ID
 from tests.integration.answers import COMPLETION
 from tests.integration.gateway import HELLO, gateway
 from tests.integration.scripted import LAST_CHUNK, Dialogue, Scripted, Send, Wait, chunk, head, reply, stream
 from tests.integration.test_passage import EVENTS
 from tests.unit.clock import DrivenClock
-from tests.unit.relay.peer import chunks_of
-from tests.unit.relay.streams import DONE, text
-from tests.unit.relay.streams import chunk as piece
-from tests.unit.relay.streams import data as said
+from tests.unit.sse.peer import chunks_of
+from tests.unit.sse.streams import DONE, text
+from tests.unit.sse.streams import chunk as piece
+from tests.unit.sse.streams import data as said
 from tests.waiting import at_rest, until
 
 STREAMED = {**HELLO, "stream": True}
@@ -341,7 +341,7 @@ async def test_nobody_is_looked_at_when_all_is_over():
 
 
 async def test_who_waits_behind_another_waits_no_longer_for_the_head():
-    """A model that nobody has asked yet is tried by one first: the others wait for its first word (adapt/crowd.py)."""
+    """A model that nobody has asked yet is tried by one first: the others wait for it."""
     go, clock = asyncio.Event(), DrivenClock()
     async with (
         Scripted([Wait(go), Send(stream(WHOLE))]) as upstream,

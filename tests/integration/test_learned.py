@@ -12,7 +12,7 @@ import openai
 import pytest
 from click.testing import CliRunner, Result
 
-from gatepass.admission.keys import hash_key
+from gatepass.auth.api_keys import hash_key
 from gatepass.cli import main
 from gatepass.config.yaml_file import parse_yaml
 from tests.integration.answers import COMPLETION

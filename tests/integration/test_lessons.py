@@ -9,9 +9,9 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from gatepass.adapt.learned_rule import HOUR_S
-from gatepass.adapt.memory import REFUTED_S
-from gatepass.adapt.session import MOST_STEPS
+from gatepass.learning.learned_rule import HOUR_S
+from gatepass.learning.memory import REFUTED_S
+from gatepass.learning.session import MOST_STEPS
 from tests.integration.answers import COMPLETION, DONE, VECTORS
 from tests.integration.gateway import HELLO, gateway
 from tests.integration.refusing import (

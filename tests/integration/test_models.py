@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gatepass.catalog import FAILED_S
+from gatepass.proxy.models import FAILED_S
 from tests.integration.answers import COMPLETION
 from tests.integration.gateway import HELLO, Gateway, gateway
 from tests.integration.scripted import Dialogue, Hold, Rst, Scripted, Send, Wait, head, reply

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from gatepass.admission.keys import hash_key
+from gatepass.auth.api_keys import hash_key
 from tests.integration.answers import COMPLETION, DONE, EVENTS, delta
 from tests.integration.gateway import BOUND_S, HELLO, JSON, Gateway, gateway
 from tests.integration.issuer import corp, minted

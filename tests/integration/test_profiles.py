@@ -13,8 +13,8 @@ import pytest
 from pydantic import ValidationError
 
 from gatepass.config.access import FIXED_KEYS, AccessKey
-from gatepass.heartbeat import HOLD_S, STREAM_HOLD_S
-from gatepass.surface.operations import OPERATIONS
+from gatepass.operations.table import OPERATIONS
+from gatepass.proxy.heartbeat import HOLD_S, STREAM_HOLD_S
 from tests.integration.answers import delta
 from tests.integration.gateway import CHAT, HELLO, JSON, gateway
 from tests.integration.ragflow_readers import Misread, counted_by_chat, counted_by_tools, read

@@ -8,8 +8,8 @@ from typing import Any, get_args
 
 import pytest
 
+from gatepass.cli.doctor import PROVE, Check, Outcome, Trial, diagnose
 from gatepass.config.model import Config
-from gatepass.doctor.diagnosis import PROVE, Check, Outcome, Trial, diagnose
 from tests.integration.gateway import Answer, gateway
 from tests.integration.ragflow_server import AGENT, ANSWER, BOOM, CHAT, CHUNK, KEY, THOUGHT, USAGE, Ragflow, Version
 from tests.integration.scripted import Scripted, Send, reply

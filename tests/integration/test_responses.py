@@ -8,16 +8,16 @@ import httpx2
 import pytest
 from openai import OpenAI
 
-from gatepass.call import Request
-from gatepass.relay.chunk import Origin
-from gatepass.relay.responses.synthesis import synthesise_response
-from gatepass.surface.operations import match
-from gatepass.upstream.dialect import passed_on
+from gatepass.dialects.base import passed_on
+from gatepass.operations.table import match
+from gatepass.sse.chunk import Origin
+from gatepass.sse.responses_api import synthesise_response
+from gatepass.types import Request
 from tests.integration.gateway import JSON, gateway
 from tests.integration.scripted import LAST_CHUNK, Scripted, Send, reply, stream
 from tests.integration.test_passage import ASKED, EVENTS, static
-from tests.unit.relay.peer import strict_events
-from tests.unit.relay.responses.responses import call, message, part, reasoning, response
+from tests.unit.sse.peer import strict_events
+from tests.unit.sse.responses import call, message, part, reasoning, response
 
 RESPONSE = response(reasoning("Hm"), message(part("Hi")), call())
 

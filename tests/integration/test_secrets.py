@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from gatepass.attempt import REFUSAL_BYTES
 from gatepass.cli import main
 from gatepass.config.references import Reference
-from gatepass.gate import Gate
-from gatepass.observe.log import configure
+from gatepass.observability.log import configure
+from gatepass.proxy.app_state import Gate
+from gatepass.proxy.upstream_call import REFUSAL_BYTES
 from tests.integration.answers import COMPLETION, EVENTS, VECTORS, delta
 from tests.integration.gateway import HELLO, JSON, Answer, Gateway, gateway
 from tests.integration.scripted import Dialogue, Fin, Received, Scripted, Send, event, reply, stream

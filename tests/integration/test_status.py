@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from gatepass.admission.keys import hash_key
+from gatepass.auth.api_keys import hash_key
 from tests.integration.answers import COMPLETION
 from tests.integration.gateway import Gateway, gateway
 from tests.integration.scripted import Scripted, Send, reply

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gatepass.verdict.judging import TAIL_S
+from gatepass.proxy.response import TAIL_S
 from tests.integration.answers import EVENTS
 from tests.integration.gateway import HELLO, gateway
 from tests.integration.scripted import Dialogue, Hold, Scripted, Send, begin_stream, chunk

@@ -53,7 +53,7 @@ class Area:
     count: int
 
 
-STREAM_TESTS = ("tests/unit/relay", "tests/integration/test_passage.py", "tests/integration/test_broken_replies.py")
+STREAM_TESTS = ("tests/unit/sse", "tests/integration/test_passage.py", "tests/integration/test_broken_replies.py")
 AREAS = (
     Area(
         "token holder",
@@ -73,11 +73,11 @@ AREAS = (
     ),
     Area(
         "retry state",
-        ("trial.py", "visit.py", "attempt.py", "parts.py", "context.py"),
+        ("proxy/trial.py", "proxy/attempt.py", "proxy/upstream_call.py", "proxy/batches.py", "proxy/context.py"),
         (
-            "tests/unit/test_context.py",
-            "tests/unit/test_retries.py",
-            "tests/unit/test_parts.py",
+            "tests/unit/proxy/test_context.py",
+            "tests/unit/proxy/test_retries.py",
+            "tests/unit/proxy/test_parts.py",
             "tests/integration/test_rejections.py",
             "tests/integration/test_connections.py",
             "tests/integration/test_batches.py",
@@ -91,9 +91,10 @@ AREAS = (
     ),
     Area(
         "classification of replies",
-        ("verdict/*.py",),
+        ("proxy/response.py",),
         (
-            "tests/unit/verdict",
+            "tests/unit/proxy/test_case.py",
+            "tests/unit/proxy/test_tail.py",
             "tests/integration/test_replies.py",
             "tests/integration/test_broken_replies.py",
             "tests/integration/test_aggregation.py",
@@ -105,13 +106,13 @@ AREAS = (
         ),
         8,
     ),
-    Area("relay stream", ("relay/stream.py",), STREAM_TESTS, 5),
-    Area("framing", ("relay/framing.py", "relay/event.py"), STREAM_TESTS, 4),
-    Area("routing", ("routing/*.py",), ("tests/unit/routing", "tests/integration/test_models.py"), 3),
+    Area("relay stream", ("sse/event_stream.py",), STREAM_TESTS, 5),
+    Area("framing", ("sse/framing.py", "sse/event.py"), STREAM_TESTS, 4),
+    Area("routing", ("proxy/routing.py",), ("tests/unit/proxy/test_table.py", "tests/integration/test_models.py"), 3),
     Area(
         "access checks",
-        ("admission/doors.py", "admission/keys.py"),
-        ("tests/unit/admission", "tests/integration/test_doors.py"),
+        ("auth/authenticator.py", "auth/api_keys.py"),
+        ("tests/unit/auth", "tests/integration/test_doors.py"),
         4,
     ),
 )

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from gatepass.asked import Asked
-from gatepass.call import Call, Operation, Secret, Surface, header
+from gatepass.types import Call, Operation, Secret, Surface, header
 
 
 def test_a_secret_prints_nowhere():

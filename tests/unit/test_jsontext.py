@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gatepass.errors import InvalidRequest
-from gatepass.jsontext import (
+from gatepass.json_scan import (
     MOST_PART_BYTES,
     MOST_SLOW_NUMBERS,
     NAME_BYTES,
@@ -29,7 +29,7 @@ from gatepass.jsontext import (
     replace_value,
     value_span,
 )
-from tests.unit.surface.json_texts import STRINGS, VALUES, written
+from tests.unit.operations.json_texts import STRINGS, VALUES, written
 
 OBJECTS = st.dictionaries(STRINGS, VALUES, max_size=5)
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import pytest
 
 from gatepass import errors, lexicon
-from gatepass.adapt.rejection import NEVER_CODES
 from gatepass.config.network import checked_fields
 from gatepass.config.upstream import NEVER_FORWARDED
-from gatepass.error_body import STATUS_OF_CODE
+from gatepass.dialects.error_body import STATUS_OF_CODE
+from gatepass.dialects.headers import ResponseHeaders, forwarded
 from gatepass.errors import UpstreamRefusal
-from gatepass.surface import openai_error
-from gatepass.surface.headers import safe_headers
-from gatepass.surface.openai_error import error_headers, stream_message
-from gatepass.upstream.headers import ResponseHeaders, forwarded
+from gatepass.learning.rejection import NEVER_CODES
+from gatepass.operations import error_objects
+from gatepass.operations.error_objects import error_headers, stream_message
+from gatepass.operations.headers import safe_headers
 
 
 @pytest.mark.parametrize("code", sorted(errors.FINAL_CODES))
@@ -41,7 +41,7 @@ def test_a_clients_credential_goes_nowhere(name):
     assert name.decode() in NEVER_FORWARDED
 
 
-@pytest.mark.parametrize("word", openai_error.REPLAYED.pattern.split("|"))
+@pytest.mark.parametrize("word", error_objects.REPLAYED.pattern.split("|"))
 def test_a_word_that_makes_ragflow_begin_again_ends_no_stream(word):
     text = f"The {word.title()}!"
-    assert not openai_error.REPLAYED.search(stream_message(UpstreamRefusal(text, upstream="chat", status=400)).lower())
+    assert not error_objects.REPLAYED.search(stream_message(UpstreamRefusal(text, upstream="chat", status=400)).lower())

@@ -15,9 +15,9 @@ import click
 from gatepass.cli.configuration import CHECK_FAILED, load_or_exit, refuse
 
 if TYPE_CHECKING:
+    from gatepass.cli.doctor import Trial
     from gatepass.config.access import AccessKey
     from gatepass.config.model import Config
-    from gatepass.doctor.diagnosis import Trial
 
 NOTHING_PROVEN = 4
 NOTHING = f"nothing failed, and nothing was proven: exit code {NOTHING_PROVEN}"
@@ -82,7 +82,7 @@ def check(
     if live:
         sys.exit(_try_hops(loaded.config, None))
 
-    from gatepass.config.effective import effective
+    from gatepass.cli.effective import effective
 
     shown = effective(loaded, every=every)
     click.echo(shown.text)
@@ -104,8 +104,8 @@ def idle(config: Config) -> Iterator[str]:
 
 def _operation_of(config: Config, model: str) -> str:
     """What `model` is for, by its entry (a glob's too), or by the operation whose requests without a model go to it."""
-    from gatepass.adapt.declared import Declared
-    from gatepass.model_kinds import Kinds, declared
+    from gatepass.normalize.declared import Declared
+    from gatepass.proxy.model_kinds import Kinds, declared
 
     entry = Declared(config).model("chat", model)
     return OF_KIND[(None if entry is None else declared(entry)) or Kinds(config).of(model)]
@@ -113,9 +113,9 @@ def _operation_of(config: Config, model: str) -> str:
 
 def _check_model(config: Config, operation: str, model: str, key: AccessKey | None, *, live: bool) -> int:
     """Print the way of a request, and with `live` what its upstreams answer; the exit code."""
-    from gatepass.admission.model_access import permit
-    from gatepass.cli.way import way
-    from gatepass.doctor.diagnosis import Trial
+    from gatepass.auth.model_access import permit
+    from gatepass.cli.doctor import Trial
+    from gatepass.cli.route import way
     from gatepass.errors import CallerError
 
     try:
@@ -145,7 +145,7 @@ def _try_hops(config: Config, trial: Trial | None) -> int:
 
 
 async def _print_findings(config: Config, trial: Trial | None) -> int:
-    from gatepass.doctor.diagnosis import Outcome, diagnose
+    from gatepass.cli.doctor import Outcome, diagnose
 
     findings = []
     async with aclosing(diagnose(config, trial)) as found:

@@ -16,7 +16,7 @@ def keys() -> None:
 @click.option("--name", default="client", show_default=True, help="How logs and metrics call who holds the key.")
 def new(name: str) -> None:
     """Make a key: print it once, with the hash to keep in its place."""
-    from gatepass.admission.keys import new_key
+    from gatepass.auth.api_keys import new_key
     from gatepass.config.block import NAME
 
     if not re.fullmatch(NAME, name):

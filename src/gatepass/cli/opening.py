@@ -9,8 +9,8 @@ from gatepass.cli.configuration import refuse
 from gatepass.clock import SystemClock
 from gatepass.config.load import Loaded
 from gatepass.config.references import UnresolvedReference
-from gatepass.gate import Gate, build_gate
-from gatepass.observe.log import configure
+from gatepass.observability.log import configure
+from gatepass.proxy.app_state import Gate, build_gate
 from gatepass.store.choice import Inheritance, open_store
 
 

@@ -87,7 +87,7 @@ def _keep_descriptors() -> None:
 
 def _serve(loaded: Loaded, listening: socket.socket) -> None:
     from gatepass.cli.opening import gate_of
-    from gatepass.process import Server
+    from gatepass.server.process import Server
 
     gate = gate_of(loaded)
     _announce(loaded)
@@ -106,11 +106,11 @@ def _worker_command(config_path: str | None, host: str | None, port: int | None)
 def _supervise(loaded: Loaded, listening: socket.socket, count: int, command: list[str]) -> None:
     import asyncio
 
-    from gatepass.listening import url_of
-    from gatepass.observe.log import configure
-    from gatepass.observe.redaction import Redactor
-    from gatepass.supervisor.folder import NoFolder
-    from gatepass.supervisor.slots import Supervisor
+    from gatepass.observability.log import configure
+    from gatepass.observability.redaction import Redactor
+    from gatepass.server.folder import NoFolder
+    from gatepass.server.listening import url_of
+    from gatepass.server.supervisor import Supervisor
 
     configure(loaded.config.log.level, loaded.config.log.format, Redactor())
     _announce(loaded)
@@ -125,7 +125,7 @@ def _supervise(loaded: Loaded, listening: socket.socket, count: int, command: li
 
 
 def _listen(loaded: Loaded) -> socket.socket:
-    from gatepass.listening import listen
+    from gatepass.server.listening import listen
 
     server = loaded.config.server
     try:
@@ -141,7 +141,7 @@ def _say_where(url: str) -> None:
 
 def _announce(loaded: Loaded) -> None:
     """Say at the start what counts, and what somebody should know before trusting it."""
-    from gatepass.listening import descriptor_limit
+    from gatepass.server.listening import descriptor_limit
 
     log = logging.getLogger("gatepass.serve")
     config = loaded.config

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from gatepass.config.credential.kinds import AnyCredential
     from gatepass.config.model import Config
     from gatepass.config.network import Carry
-    from gatepass.gate import Gate
+    from gatepass.proxy.app_state import Gate
     from gatepass.tokens import Status, Token, TokenHolder
 
 LOOK_S = 0.1
@@ -94,7 +94,7 @@ def _leave_alone(config: Config, name: str) -> None:
 async def _run(config: Config, name: str, *, watch: bool, reveal: bool) -> bool:
     """Whether a token was minted; with `watch` it only ends by being cancelled, and a failure is a line."""
     from gatepass.clock import SystemClock
-    from gatepass.gate import build_gate
+    from gatepass.proxy.app_state import build_gate
     from gatepass.store.choice import open_store
 
     clock = SystemClock()
@@ -151,7 +151,7 @@ def _tell(line: str) -> None:
 def report(config: Config, name: str, look: Look, took_s: float, wall_s: float) -> Iterator[tuple[str, str]]:
     """What is known of a token, as labels and texts; the token itself is not among them."""
     from gatepass.config.credential.kinds import place_of
-    from gatepass.tokens.expiry import safe_claims
+    from gatepass.tokens.lifetime import safe_claims
 
     credential, status, token = config.credentials[name], look.status, look.token
     if token is None:
@@ -235,7 +235,7 @@ class Story:
     def __init__(self, first: Look) -> None:
         self._before = first.status
         self._token = first.token
-        from gatepass.tokens.journal import Repetitions
+        from gatepass.tokens.token_log import Repetitions
 
         self._repetitions = Repetitions()
         if first.status.failing:

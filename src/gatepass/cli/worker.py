@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from gatepass.cli.configuration import UNUSABLE
-from gatepass.observe.log import configure
-from gatepass.observe.redaction import Redactor
+from gatepass.observability.log import configure
+from gatepass.observability.redaction import Redactor
 
 if TYPE_CHECKING:
     from gatepass.config.load import Loaded
@@ -54,15 +54,15 @@ def work(heritage: Heritage, config_path: str | None, host: str | None, port: in
     if not loaded.config.access.keys and keyed.exists():
         _refuse(loaded.source, [NO_MORE_KEYS])
 
-    from gatepass.api.learned import lessons_of
-    from gatepass.api.peers import Peers
-    from gatepass.api.status import status_of
     from gatepass.cli.opening import gate_of
-    from gatepass.listening import Seats
-    from gatepass.process import Server, Team
+    from gatepass.server.channel import CONNECTIONS, STORE
+    from gatepass.server.learned import lessons_of
+    from gatepass.server.listening import Seats
+    from gatepass.server.peers import Peers
+    from gatepass.server.process import Server, Team
+    from gatepass.server.status import status_of
+    from gatepass.server.worker import name_of
     from gatepass.store.choice import Inheritance
-    from gatepass.supervisor.channel import CONNECTIONS, STORE
-    from gatepass.supervisor.worker import name_of
 
     listening, lifeline, key = heritage.fds
     with open(key, "rb") as pipe:

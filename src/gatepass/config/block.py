@@ -21,9 +21,9 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
-from gatepass.call import Secret
 from gatepass.config.references import Reference
 from gatepass.config.url import checked_base_url, checked_proxy_url, checked_url
+from gatepass.types import Secret
 
 MIB = 1024 * 1024
 

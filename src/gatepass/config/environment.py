@@ -15,7 +15,6 @@ from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
-from gatepass.call import Secret
 from gatepass.config.credential.base import Credential
 from gatepass.config.credential.http_json import HttpJsonCredential
 from gatepass.config.credential.oauth2 import Oauth2Credential
@@ -41,6 +40,7 @@ from gatepass.config.variables import (
     own_variables,
 )
 from gatepass.config.wording import OTHERWISE, all_settings, did_you_mean, named
+from gatepass.types import Secret
 
 Proxied = TypeVar("Proxied", Upstream, Credential)
 

@@ -9,7 +9,6 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from gatepass.call import Secret
 from gatepass.config.certificates import unusable_files
 from gatepass.config.checks import (
     clashes,
@@ -29,6 +28,7 @@ from gatepass.config.model import Config
 from gatepass.config.references import Reference, UnresolvedReference, resolve, without_braces
 from gatepass.config.variables import PREFIX, own_variables
 from gatepass.config.wording import refusals
+from gatepass.types import Secret
 
 WITH_A_FILE = ("CONFIG", "HOST", "PORT")
 """The variables that count beside a file."""

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from gatepass.config.block import Block, Name
 from gatepass.config.network import TimeoutSettings
-from gatepass.config.rules import Capabilities, Rules, Stream
+from gatepass.config.routes import Capabilities, Rules, Stream
 
 OfModel = Literal[
     "chat",

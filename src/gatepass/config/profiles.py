@@ -13,7 +13,7 @@ from typing import Annotated, Literal, get_args
 from pydantic import Field
 
 from gatepass.config.block import Block
-from gatepass.config.rules import Place
+from gatepass.config.routes import Place
 
 BuiltIn = Literal[
     "plain",

@@ -8,11 +8,11 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from gatepass.call import Secret
 from gatepass.config.block import Block, Seconds, SecretText
 from gatepass.config.credential.base import checked_extra
 from gatepass.config.network import TlsFiles
 from gatepass.config.url import is_loopback
+from gatepass.types import Secret
 
 SCHEMES = ("valkey", "valkeys", "redis", "rediss")
 OVER_TLS = ("valkeys", "rediss")

@@ -9,11 +9,11 @@ from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, ValidationInfo, WithJsonSchema, field_validator, model_validator
 
-from gatepass.call import Secret
 from gatepass.config.block import HEADER_NAME, BaseUrl, Block, Name, SecretText
 from gatepass.config.network import OWN_FIELDS, Carry, FieldName, Network, TimeoutSettings, checked_fields, unfit
-from gatepass.config.rules import Learnable
+from gatepass.config.routes import Learnable
 from gatepass.lexicon import CREDENTIALS, never_relayed
+from gatepass.types import Secret
 
 NEVER_FORWARDED = OWN_FIELDS - {"x-request-id"} | {name.decode() for name in CREDENTIALS}
 """Request headers that belong to one hop, to gatepass itself, or hold the client's key."""

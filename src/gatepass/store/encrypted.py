@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from gatepass.store.seam import Reach, Reading, Store
+from gatepass.store.base import Reach, Reading, Store
 
 KEY_BYTES = 32
 NONCE_BYTES = 12

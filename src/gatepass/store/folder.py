@@ -15,7 +15,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from gatepass.clock import Clock, sleep
-from gatepass.store.seam import Reach, Reading, StoreUnavailable
+from gatepass.store.base import Reach, Reading, StoreUnavailable
 
 FILE_MODE = 0o600
 TURN_S = 0.005

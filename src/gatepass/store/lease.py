@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from gatepass.cancel import Tasks
 from gatepass.clock import Clock, sleep
-from gatepass.store.seam import Store, StoreUnavailable
+from gatepass.store.base import Store, StoreUnavailable
 
 LEASE_S = 2.0
 """How long the others wait for a holder that has died."""

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from typing import Generic, TypeVar
 
 from gatepass.clock import Clock
-from gatepass.store.seam import Reach, Reading
+from gatepass.store.base import Reach, Reading
 
 V = TypeVar("V")
 

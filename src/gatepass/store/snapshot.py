@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from gatepass.cancel import Tasks
 from gatepass.clock import Clock, sleep
-from gatepass.store.seam import Reading, Store, StoreUnavailable
+from gatepass.store.base import Reading, Store, StoreUnavailable
 
 SYNC_S = 0.5
 """How old the news of another process may be. One small request for all names together."""

@@ -22,7 +22,7 @@ from valkey.exceptions import ValkeyError
 from gatepass.clock import Clock
 from gatepass.config.network import TlsFiles
 from gatepass.config.store import StoreSettings
-from gatepass.store.seam import Reach, Reading, StoreUnavailable
+from gatepass.store.base import Reach, Reading, StoreUnavailable
 
 CONNECTIONS = 4
 CLOSING_S = 5.0

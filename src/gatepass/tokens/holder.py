@@ -13,10 +13,9 @@ from typing import Literal, NoReturn
 from gatepass.cancel import Tasks
 from gatepass.clock import Clock, sleep
 from gatepass.errors import TokenUnavailable
-from gatepass.observe.redaction import Redactor
+from gatepass.observability.redaction import Redactor
 from gatepass.tokens.backoff import SecretHistory, Setback, at_once, quick_wait_s, setback
 from gatepass.tokens.failure import FetchFailure, TokenReissued, setting
-from gatepass.tokens.journal import Journal
 from gatepass.tokens.life import (
     SPACING_S,
     Freshness,
@@ -29,8 +28,9 @@ from gatepass.tokens.life import (
     refresh_s,
 )
 from gatepass.tokens.rejection import ANYBODY, Rejections, User
-from gatepass.tokens.secret import next_secret
+from gatepass.tokens.secrets import next_secret
 from gatepass.tokens.source import TokenSource
+from gatepass.tokens.token_log import Journal
 
 WATCH_S = 2.0
 """The secret is read this often while a change of its file would make a difference."""

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from gatepass.call import Secret
+from gatepass.types import Secret
 
 STALE_SHARE = 0.80
 JITTER_SHARE = 0.05

@@ -10,12 +10,12 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from gatepass.call import Secret
 from gatepass.config.credential.base import Credential
 from gatepass.config.credential.oauth2 import Oauth2Credential
 from gatepass.config.references import Reference
 from gatepass.tokens.failure import FetchFailure
-from gatepass.tokens.secret import revealed
+from gatepass.tokens.secrets import revealed
+from gatepass.types import Secret
 
 _PLACES = frozenset({"refresh_token_file"})
 """Files that a source writes itself: what is in them is no part of the recipe."""

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from gatepass.call import Headers, header
+from gatepass.types import Headers, header
 
 REPLY_BYTES = 64 * 1024
 """The largest reply that is read: a token is a few kilobytes."""

@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING, Self
 
 import msgspec
 
-from gatepass.call import Secret
 from gatepass.clock import Clock, sleep
 from gatepass.config.credential.base import Credential
 from gatepass.config.credential.oauth2 import Oauth2Credential
+from gatepass.store.base import Reach, Reading, Store, StoreUnavailable
 from gatepass.store.lease import LEASE_S, Lease
-from gatepass.store.seam import Reach, Reading, Store, StoreUnavailable
 from gatepass.store.snapshot import Snapshot
 from gatepass.tokens.backoff import PROBE_S, pause_s
 from gatepass.tokens.failure import BUSY, FetchFailure
 from gatepass.tokens.life import Kind, Token, ToldBy
 from gatepass.tokens.recipe import recipe, recipe_of
 from gatepass.tokens.source import TokenSource
+from gatepass.types import Secret
 
 if TYPE_CHECKING:
     from gatepass.tokens.holder import TokenHolder

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from gatepass.call import Secret
 from gatepass.clock import Clock
 from gatepass.config.credential.http_json import HttpJsonCredential
 from gatepass.config.credential.kinds import (
@@ -17,16 +16,17 @@ from gatepass.config.credential.kinds import (
 )
 from gatepass.config.credential.oauth2 import Oauth2Credential
 from gatepass.config.credential.vendor import AwsBedrockCredential, EntraCredential, GoogleCredential
+from gatepass.http_client.tls import Trust
 from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.life import Kind, Token, ToldBy
-from gatepass.tokens.reading import Moments, bare, read_key
-from gatepass.tokens.secret import revealed
-from gatepass.transport.tls import Trust
+from gatepass.tokens.secrets import revealed
+from gatepass.tokens.token_reply import Moments, bare, read_key
+from gatepass.types import Secret
 
 if TYPE_CHECKING:
     import httpx2
 
-    from gatepass.tokens.oauth2.keepsake import Keepsake
+    from gatepass.tokens.sources.refresh_token import Keepsake
 
 Local = StaticCredential | ApiKeyCredential | ExecCredential | FileCredential | EnvCredential
 """Credentials whose source asks nobody over a network."""
@@ -52,7 +52,7 @@ def open_client(settings: AnyCredential, trust: Trust) -> httpx2.AsyncClient | N
     """
     if isinstance(settings, Local):
         return None
-    from gatepass.tokens.issuer import issuer_client
+    from gatepass.tokens.token_endpoint import issuer_client
 
     return issuer_client(settings, trust.of(settings.network))
 
@@ -75,11 +75,11 @@ def build_source(
         raise ValueError(f"a credential of type {settings.type} needs an HTTP client")
     match settings:
         case Oauth2Credential():
-            from gatepass.tokens.oauth2.source import Oauth2Source
+            from gatepass.tokens.sources.source import Oauth2Source
 
             return Oauth2Source(name, settings, client, clock, keepsake)
         case HttpJsonCredential():
-            from gatepass.tokens.http_json import HttpJsonSource
+            from gatepass.tokens.sources.http_json import HttpJsonSource
 
             return HttpJsonSource(name, settings, client, clock)
         case EntraCredential():
@@ -104,11 +104,11 @@ def _local(name: str, settings: Local, clock: Clock) -> TokenSource:
         case ApiKeyCredential():
             return StaticSource(name, settings.key, "key", clock)
         case ExecCredential():
-            from gatepass.tokens.command import ExecSource
+            from gatepass.tokens.sources.exec import ExecSource
 
             return ExecSource(name, settings, clock)
         case FileCredential():
-            from gatepass.tokens.file import FileSource
+            from gatepass.tokens.sources.file import FileSource
 
             return FileSource(name, settings, clock)
         case EnvCredential():

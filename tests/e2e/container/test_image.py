@@ -179,7 +179,7 @@ def test_image_holds_no_tool_to_build_or_fetch_with(engine: Engine, image: str, 
 
 def test_nothing_is_compiled_at_start(engine: Engine, image: str) -> None:
     """A read-only root cannot keep bytecode: what has none would be compiled at every start."""
-    ended = engine.once(image, "-v", "-c", "import gatepass.app", options=["--entrypoint=python"])
+    ended = engine.once(image, "-v", "-c", "import gatepass.server.app", options=["--entrypoint=python"])
     loaded = re.findall(r"^# code object from '?([^'\n]+)'?$", ended.stderr, re.MULTILINE)
     assert ended.returncode == 0, ended.stderr[-2000:]
     assert len(loaded) > 100

@@ -27,12 +27,12 @@ from h2.connection import H2Connection
 from h2.events import ConnectionTerminated, DataReceived, ResponseReceived, StreamEnded, StreamReset
 from starlette.testclient import TestClient
 
-from gatepass.api.asgi import ReplyBrokenOff
-from gatepass.app import build_app
 from gatepass.clock import Clock
 from gatepass.config.model import Config
-from gatepass.gate import Gate, build_gate
-from gatepass.listening import listen
+from gatepass.proxy.app_state import Gate, build_gate
+from gatepass.server.app import build_app
+from gatepass.server.asgi import ReplyBrokenOff
+from gatepass.server.listening import listen
 from tests.integration.gateway import CHAT, HELLO, JSON, Answer, Ask, gateway
 
 BOUND_S = 10.0

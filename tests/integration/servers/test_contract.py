@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from gatepass.admission.keys import hash_key
-from gatepass.heartbeat import EVERY_S, STREAM_HOLD_S
-from gatepass.relay.sign import COMMENT
+from gatepass.auth.api_keys import hash_key
+from gatepass.proxy.heartbeat import EVERY_S, STREAM_HOLD_S
+from gatepass.proxy.keepalive import COMMENT
 from tests.integration.answers import COMPLETION, DONE, EVENTS, VECTORS, delta
 from tests.integration.gateway import HELLO, JSON, Answer
 from tests.integration.scripted import (

@@ -7,7 +7,7 @@ import logging
 
 from gatepass.clock import SystemClock
 from gatepass.config.model import Config
-from gatepass.gate import Gate, build_gate
+from gatepass.proxy.app_state import Gate, build_gate
 from gatepass.store.choice import open_store
 from gatepass.store.memory import MemoryStore
 from tests.integration.gateway import gateway

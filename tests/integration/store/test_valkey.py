@@ -9,12 +9,12 @@ from contextlib import asynccontextmanager
 import pytest
 import trustme
 
-from gatepass.call import Secret
 from gatepass.clock import SystemClock
 from gatepass.config.store import StoreSettings
+from gatepass.store.base import Reach, Store, StoreUnavailable
 from gatepass.store.choice import REST_S, open_store
-from gatepass.store.seam import Reach, Store, StoreUnavailable
 from gatepass.store.valkey import ValkeyStore
+from gatepass.types import Secret
 from tests.integration.gateway import descriptors
 from tests.integration.store.responder import Responder, responding
 from tests.unit.clock import settle

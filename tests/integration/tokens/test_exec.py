@@ -14,9 +14,9 @@ import pytest
 from gatepass.clock import SystemClock
 from gatepass.config.credential.kinds import ExecCredential
 from gatepass.config.load import load
-from gatepass.observe.redaction import Redactor
+from gatepass.observability.redaction import Redactor
 from gatepass.tokens import FetchFailure, Token, TokenHolder, Waits
-from gatepass.tokens.command import ExecSource
+from gatepass.tokens.sources.exec import ExecSource
 from tests.integration.tokens.programs import LOOPS, children, lives, on, program
 from tests.waiting import until
 

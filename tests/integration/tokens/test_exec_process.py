@@ -11,7 +11,7 @@ import pytest
 
 from gatepass.cancel import timeout
 from gatepass.clock import SystemClock
-from gatepass.tokens.command import LINGER_S, STDERR_BYTES, Finished, run
+from gatepass.tokens.sources.exec import LINGER_S, STDERR_BYTES, Finished, run
 from tests.integration.tokens.programs import LOOPS, children, descriptors, in_group, lives, on
 from tests.waiting import block_until, until
 

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from gatepass.config.credential.kinds import FileCredential
-from gatepass.observe.redaction import KEPT, MASK, Redactor
+from gatepass.observability.redaction import KEPT, MASK, Redactor
 from gatepass.tokens import FetchFailure, Token, TokenHolder, TokenReissued, Waits
-from gatepass.tokens.file import SETTLED_S, FileSource, WatchedFile, Written
 from gatepass.tokens.holder import WATCH_S
 from gatepass.tokens.life import STALE_SHARE, Kind, ToldBy
+from gatepass.tokens.sources.file import SETTLED_S, FileSource, WatchedFile, Written
 from tests.unit.clock import DrivenClock
 from tests.unit.tokens.scripted import signed
 

@@ -17,16 +17,16 @@ from typing import Any
 import pytest
 import trustme
 
-from gatepass.call import Request, Secret
 from gatepass.clock import SystemClock
 from gatepass.config.credential.oauth2 import Oauth2Credential
 from gatepass.config.network import Network
 from gatepass.errors import Fault, TransportFault
+from gatepass.http_client.tls import Trust, ssl_context
 from gatepass.tokens.failure import FetchFailure
-from gatepass.tokens.issuer import exchange, issuer_client
 from gatepass.tokens.reply import REPLY_BYTES
 from gatepass.tokens.source import build_source, open_client
-from gatepass.transport.tls import Trust, ssl_context
+from gatepass.tokens.token_endpoint import exchange, issuer_client
+from gatepass.types import Request, Secret
 from tests.integration.gateway import descriptors
 from tests.integration.scripted import Dialogue, Fin, Hold, Rst, Scripted, Send, head, reply
 from tests.integration.transport.proxies import Tunnel

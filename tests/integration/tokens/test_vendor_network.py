@@ -12,10 +12,10 @@ from gatepass.clock import SystemClock
 from gatepass.config.credential.kinds import AnyCredential
 from gatepass.config.load import load
 from gatepass.config.network import Network
-from gatepass.gate import build_gate
+from gatepass.http_client.tls import Trust
+from gatepass.proxy.app_state import build_gate
 from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.source import TokenSource, build_source, open_client
-from gatepass.transport.tls import Trust
 from tests.integration.scripted import Scripted, Send, reply
 from tests.integration.tokens.cloud import ENTRA, GOOGLE, STS, Cloud, Wire
 from tests.unit.tokens.keys import certificate_pem, private_pem

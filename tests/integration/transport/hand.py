@@ -8,11 +8,11 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
-from gatepass.call import Headers, Request, Response, Timeouts
 from gatepass.errors import TransportFault
-from gatepass.transport.head import ProxyServer
-from gatepass.transport.lean import LeanTransport
-from gatepass.transport.response_body import read_whole
+from gatepass.http_client.lean import LeanTransport
+from gatepass.http_client.message_head import ProxyServer
+from gatepass.http_client.response_body import read_whole
+from gatepass.types import Headers, Request, Response, Timeouts
 from tests.integration.transport.proxies import AUTHORITY, Tunnel, proxy_context
 
 BOUNDS = Timeouts(connect_s=5, first_byte_s=5, idle_s=5)

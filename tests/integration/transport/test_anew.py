@@ -9,8 +9,8 @@ from collections.abc import Callable
 import pytest
 import trustme
 
-from gatepass.call import Request
-from gatepass.transport.response_body import read_whole
+from gatepass.http_client.response_body import read_whole
+from gatepass.types import Request
 from tests.integration.scripted import Received, Scripted, Send, Wait, reply
 from tests.integration.transport.hand import BOUNDS, DIRECT, Hand
 from tests.integration.transport.proxies import Tunnel

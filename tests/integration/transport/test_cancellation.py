@@ -9,8 +9,8 @@ import ssl
 import pytest
 import trustme
 
-from gatepass.call import Timeouts
 from gatepass.errors import TransportFault
+from gatepass.types import Timeouts
 from tests.integration.gateway import descriptors
 from tests.integration.scripted import (
     LAST_CHUNK,

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from gatepass.call import Headers, Timeouts
 from gatepass.errors import Fault, TransportFault
+from gatepass.types import Headers, Timeouts
 from tests.integration.scripted import (
     LAST_CHUNK,
     Dialogue,

@@ -15,9 +15,9 @@ from typing import cast
 
 import pytest
 
-from gatepass.call import Timeouts
 from gatepass.errors import Fault
-from gatepass.transport.response_body import Incoming
+from gatepass.http_client.response_body import Incoming
+from gatepass.types import Timeouts
 from tests.integration.scripted import LAST_CHUNK, Dialogue, Fin, Move, Scripted, Send, chunk, head, reply, stream
 from tests.integration.transport.hand import DIRECT
 from tests.waiting import at_rest, until

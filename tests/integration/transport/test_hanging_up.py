@@ -11,9 +11,9 @@ from contextlib import contextmanager
 
 import pytest
 
-from gatepass.call import Request
 from gatepass.errors import Fault
-from gatepass.transport.response_body import read_whole
+from gatepass.http_client.response_body import read_whole
+from gatepass.types import Request
 from tests.integration.scripted import reply
 from tests.integration.transport.hand import BOUND_S, BOUNDS, DIRECT, LIMIT_BYTES, Hand
 from tests.integration.transport.test_upload import Pieces

@@ -13,11 +13,11 @@ from contextlib import asynccontextmanager
 import pytest
 import trustme
 
-from gatepass.call import Timeouts
 from gatepass.config.network import Network
 from gatepass.errors import Fault, TransportFault
-from gatepass.transport.lean import open_transport
-from gatepass.transport.tls import ssl_context
+from gatepass.http_client.lean import open_transport
+from gatepass.http_client.tls import ssl_context
+from gatepass.types import Timeouts
 from tests.integration.gateway import descriptors
 from tests.integration.scripted import Dialogue, Fin, Hold, Move, Pause, Rst, Scripted, Send, Wait, reply
 from tests.integration.transport.hand import Hand

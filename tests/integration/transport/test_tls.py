@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import trustme
 
-from gatepass.call import Timeouts
 from gatepass.config.network import Network
 from gatepass.errors import Fault
-from gatepass.transport.tls import ssl_context
+from gatepass.http_client.tls import ssl_context
+from gatepass.types import Timeouts
 from tests.integration.scripted import Dialogue, Fin, Hold, Rst, Scripted, Send, head, reply, stream
 from tests.integration.transport.hand import Way
 

@@ -9,9 +9,9 @@ from typing import cast
 
 import pytest
 
-from gatepass.call import Request, Timeouts
 from gatepass.errors import ClientGone, Fault, TransportFault
-from gatepass.transport.response_body import read_whole
+from gatepass.http_client.response_body import read_whole
+from gatepass.types import Request, Timeouts
 from tests.integration.scripted import Hold, Rst, Scripted, Send, reply
 from tests.integration.transport.hand import BOUNDS, DIRECT, LIMIT_BYTES, Hand
 from tests.waiting import at_rest, until

@@ -16,8 +16,9 @@ from typing import Any
 
 import pytest
 
-from gatepass.supervisor import slots, worker
-from gatepass.supervisor.slots import Supervisor
+from gatepass.server import supervisor as slots
+from gatepass.server import worker
+from gatepass.server.supervisor import Supervisor
 from tests.integration.workers.processes import alive
 from tests.waiting import until
 
@@ -124,7 +125,7 @@ Keep = Callable[..., aclosing[Kept]]
 
 @pytest.fixture
 def keep(tmp_path, caplog, monkeypatch) -> Iterator[Keep]:
-    caplog.set_level(logging.INFO, "gatepass.supervisor")
+    caplog.set_level(logging.INFO, "gatepass.server.supervisor")
     monkeypatch.setattr(slots, "KILL_GRACE_S", 20.0)
     logged: list[dict[str, Any]] = []
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from gatepass.process import RELOADS
+from gatepass.server.process import RELOADS
 from tests.integration.gateway import Ask
 from tests.integration.scripted import Dialogue, Scripted, Send, Wait, begin_stream, chunk, event, reply
 from tests.integration.workers.processes import alive

@@ -8,11 +8,11 @@ import pytest
 from bench.profile import LOOP, UNKNOWN, read_stacks, shared_out, stage_of
 
 ROOT = "run (uvicorn/server.py:60)"
-HANDLE = "handle (/x/src/gatepass/pipeline.py:50)"
-WRITE = "write (/x/src/gatepass/api/turn.py:40)"
-ASK = "ask (/x/src/gatepass/transport/connection.py:90)"
+HANDLE = "handle (/x/src/gatepass/proxy/handler.py:50)"
+WRITE = "write (/x/src/gatepass/server/cycle.py:40)"
+ASK = "ask (/x/src/gatepass/http_client/connection.py:90)"
 ENCODE = "encode (/x/lib/python3.11/json/encoder.py:9)"
-LOG = "emit (/x/src/gatepass/observe/log.py:60)"
+LOG = "emit (/x/src/gatepass/observability/log.py:60)"
 
 
 @pytest.mark.parametrize(
@@ -21,7 +21,7 @@ LOG = "emit (/x/src/gatepass/observe/log.py:60)"
         ((HANDLE, WRITE), "client's connection"),
         ((HANDLE, ASK), "upstream's connection"),
         ((HANDLE, LOG, ENCODE), "log line"),
-        ((HANDLE,), "street"),
+        ((HANDLE,), "request path"),
         ((), LOOP),
         ((ENCODE,), UNKNOWN),
     ],
@@ -40,7 +40,7 @@ def test_a_line_without_a_count_costs_nothing_but_itself() -> None:
 
 def test_cost_is_divided_by_the_shares_of_the_samples() -> None:
     part = shared_out("a chat", 100.0, 0.5, Counter({(HANDLE, LOG): 3, (HANDLE,): 1}))
-    assert part.stages == [("log line", 75.0), ("street", 25.0)]
-    assert part.own == [("gatepass/observe/log.py emit", 75.0), ("gatepass/pipeline.py handle", 25.0)]
-    assert part.inclusive[0] == ("gatepass/pipeline.py handle", 100.0)
+    assert part.stages == [("log line", 75.0), ("request path", 25.0)]
+    assert part.own == [("gatepass/observability/log.py emit", 75.0), ("gatepass/proxy/handler.py handle", 25.0)]
+    assert part.inclusive[0] == ("gatepass/proxy/handler.py handle", 100.0)
     assert part.samples == 4

@@ -5,12 +5,12 @@ from typing import get_args
 import pytest
 from click.testing import CliRunner
 
-import gatepass.doctor.diagnosis
+import gatepass.cli.doctor
 from gatepass.cli import main
 from gatepass.cli.check import OF_KIND, OPERATIONS, TRIED
+from gatepass.cli.doctor import Check, Outcome, Trial
 from gatepass.config.models import OfModel
-from gatepass.config.rules import Kind
-from gatepass.doctor.diagnosis import Check, Outcome, Trial
+from gatepass.config.routes import Kind
 
 HASH, OTHER = "sha256:" + "a" * 64, "sha256:" + "b" * 64
 FILE = f"""\
@@ -56,7 +56,7 @@ def doctor(monkeypatch):
                 yield finding
 
     found = Doctor()
-    monkeypatch.setattr(gatepass.doctor.diagnosis, "diagnose", found.diagnose)
+    monkeypatch.setattr(gatepass.cli.doctor, "diagnose", found.diagnose)
     return found
 
 
@@ -336,7 +336,7 @@ def test_each_finding_is_printed_as_soon_as_it_is_known(tmp_path, monkeypatch, c
         seen.append(capsys.readouterr().out)
         yield Check("upstream:spare", Outcome.WORKS, "answers")
 
-    monkeypatch.setattr(gatepass.doctor.diagnosis, "diagnose", diagnose)
+    monkeypatch.setattr(gatepass.cli.doctor, "diagnose", diagnose)
     with pytest.raises(SystemExit):
         main(["check", "--config", str(tmp_path / "f.yaml"), "--live"])
     assert seen == ["ok   upstream:chat: answers\n"]
@@ -347,7 +347,7 @@ def test_no_log_line_stands_between_the_findings(check, monkeypatch):
         logging.getLogger("gatepass.tokens").warning("token_fetch_failed")
         yield WORKING
 
-    monkeypatch.setattr(gatepass.doctor.diagnosis, "diagnose", diagnose)
+    monkeypatch.setattr(gatepass.cli.doctor, "diagnose", diagnose)
     for name in (None, "gatepass"):  # as in a process of its own: then the last resort is stderr
         monkeypatch.setattr(logging.getLogger(name), "handlers", [])
     result = check("--live")

@@ -3,7 +3,7 @@ import re
 import pytest
 from click.testing import CliRunner
 
-from gatepass.admission.keys import hash_key
+from gatepass.auth.api_keys import hash_key
 from gatepass.cli.keys import keys
 from gatepass.config.load import load
 

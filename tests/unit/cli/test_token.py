@@ -9,12 +9,12 @@ import jwt
 import pytest
 from click.testing import CliRunner
 
-from gatepass.call import Secret
 from gatepass.cli import main
 from gatepass.cli.token import Look, Story, report
 from gatepass.config.model import Config
 from gatepass.tokens import Status, Token
 from gatepass.tokens.life import Freshness, Kind, ToldBy
+from gatepass.types import Secret
 from tests.unit.tokens.statuses import FRESH
 
 NOW_S = 1_760_000_000.0

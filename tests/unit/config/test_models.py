@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from gatepass.config.models import Model, ModelTarget, OperationRoute
-from gatepass.config.rules import Rules
+from gatepass.config.routes import Rules
 
 
 def model(**members: Any) -> Model:

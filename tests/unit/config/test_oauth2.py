@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from gatepass.call import Secret
 from gatepass.config.credential.oauth2 import ClientAuth, Oauth2Credential
 from gatepass.config.document import ConfigError
 from gatepass.config.load import load
+from gatepass.types import Secret
 
 SECRET = Secret("s3cr3t-of-the-client")
 PUBLIC = {"client_secret": None, "client_auth": "none", "grant_type": "refresh_token", "refresh_token": SECRET}

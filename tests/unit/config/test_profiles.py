@@ -5,8 +5,8 @@ from typing import get_args
 import pytest
 from pydantic import ValidationError
 
-from gatepass.adapt.members import Place
 from gatepass.config.profiles import BUILT_IN, PLAIN, BuiltIn, Profile, resolved
+from gatepass.normalize.members import Place
 
 
 def test_every_built_in_name_has_its_profile_and_no_other():

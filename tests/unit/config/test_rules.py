@@ -3,13 +3,13 @@
 import pytest
 from pydantic import ValidationError
 
-from gatepass.adapt.allowance import NEVER, OPT_IN, SAFE, SAFE_IN_MESSAGES
-from gatepass.adapt.members import Place
 from gatepass.config.document import dotted
 from gatepass.config.model import Config
 from gatepass.config.references import Reference
-from gatepass.config.rules import NOT_LEARNED
+from gatepass.config.routes import NOT_LEARNED
 from gatepass.config.wording import refusals
+from gatepass.learning.allowance import NEVER, OPT_IN, SAFE, SAFE_IN_MESSAGES
+from gatepass.normalize.members import Place
 
 BASE = {"upstreams": {"u": {"base_url": "https://x"}}}
 

@@ -3,9 +3,9 @@ from importlib import util
 import pytest
 from pydantic import ValidationError
 
-from gatepass.call import Secret
 from gatepass.config.credential.base import how_to_install
 from gatepass.config.store import StoreSettings
+from gatepass.types import Secret
 
 KEY = Secret("k" * 32)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from gatepass.store.seam import Store
+from gatepass.store.base import Store
 
 BRIEF_S = 0.25
 LONG_S = 60.0

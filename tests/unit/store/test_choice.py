@@ -3,11 +3,11 @@ import logging
 
 import pytest
 
-from gatepass.call import Secret
 from gatepass.config.store import StoreSettings
+from gatepass.store.base import Reach, StoreUnavailable
 from gatepass.store.choice import REST_S, GuardedStore, Inheritance, open_store
 from gatepass.store.memory import MemoryStore
-from gatepass.store.seam import Reach, StoreUnavailable
+from gatepass.types import Secret
 from tests.unit.clock import DrivenClock, settle
 from tests.unit.store.contract import Shared, StoreContract
 

@@ -7,9 +7,9 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gatepass.store.base import Reach
 from gatepass.store.encrypted import NONCE_BYTES, EncryptedStore
 from gatepass.store.memory import MemoryStore
-from gatepass.store.seam import Reach
 from tests.unit.clock import DrivenClock
 from tests.unit.store.contract import Shared, StoreContract
 

@@ -5,8 +5,8 @@ import stat
 
 import pytest
 
+from gatepass.store.base import Reach, StoreUnavailable
 from gatepass.store.folder import FolderStore
-from gatepass.store.seam import Reach, StoreUnavailable
 from tests.unit.clock import DrivenClock, settle
 from tests.unit.store.contract import Shared, StoreContract
 

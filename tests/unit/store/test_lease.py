@@ -2,9 +2,9 @@ import asyncio
 
 import pytest
 
+from gatepass.store.base import StoreUnavailable
 from gatepass.store.lease import Lease
 from gatepass.store.memory import MemoryStore
-from gatepass.store.seam import StoreUnavailable
 from tests.unit.clock import DrivenClock, settle
 
 

@@ -1,7 +1,7 @@
 import pytest
 
+from gatepass.store.base import Reach
 from gatepass.store.memory import MemoryStore
-from gatepass.store.seam import Reach
 from tests.unit.clock import DrivenClock
 from tests.unit.store.contract import Shared, StoreContract
 

@@ -1,4 +1,4 @@
-from gatepass.store.seam import Reading
+from gatepass.store.base import Reading
 
 READING = Reading({}, at_s=5000.0, asked_s=100.0, answered_s=100.5)
 

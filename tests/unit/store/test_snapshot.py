@@ -2,8 +2,8 @@ from collections.abc import Callable
 
 import pytest
 
+from gatepass.store.base import StoreUnavailable
 from gatepass.store.memory import MemoryStore
-from gatepass.store.seam import StoreUnavailable
 from gatepass.store.snapshot import SYNC_S, Snapshot
 from tests.unit.clock import DrivenClock
 

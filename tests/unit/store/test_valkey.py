@@ -1,10 +1,10 @@
 import pytest
 from valkey.exceptions import ResponseError
 
-from gatepass.call import Secret
 from gatepass.config.store import StoreSettings
-from gatepass.store.seam import StoreUnavailable
+from gatepass.store.base import StoreUnavailable
 from gatepass.store.valkey import REASON_CHARS, ValkeyStore
+from gatepass.types import Secret
 from tests.unit.clock import DrivenClock
 
 SETTINGS = StoreSettings(url="valkey://127.0.0.1:1", encryption_key=Secret("k" * 32))

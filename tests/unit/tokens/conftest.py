@@ -10,9 +10,9 @@ import httpx2
 import pytest
 import respx
 
-from gatepass.call import Request
 from gatepass.tokens import TokenSource, build_source
-from gatepass.tokens.issuer import issuer_client
+from gatepass.tokens.token_endpoint import issuer_client
+from gatepass.types import Request
 from tests.unit.clock import DrivenClock
 from tests.unit.tokens.scripted import Answer
 

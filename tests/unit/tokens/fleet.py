@@ -9,15 +9,15 @@ from typing import Any, Self
 
 import httpx2
 
-from gatepass.call import Request
 from gatepass.clock import sleep
-from gatepass.observe.redaction import Redactor
+from gatepass.observability.redaction import Redactor
+from gatepass.store.base import Reach, StoreUnavailable
 from gatepass.store.choice import GuardedStore
 from gatepass.store.memory import MemoryStore
-from gatepass.store.seam import Reach, StoreUnavailable
 from gatepass.store.snapshot import Snapshot
 from gatepass.tokens import Token, TokenHolder, Waits, build_source
 from gatepass.tokens.sharing import SharedSource
+from gatepass.types import Request
 from tests.unit.clock import DrivenClock, settle
 from tests.unit.tokens.scripted import Far, Reply, ScriptedIssuer, oauth2
 

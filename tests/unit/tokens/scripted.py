@@ -16,14 +16,14 @@ from urllib.parse import parse_qs
 import httpx2
 import jwt
 
-from gatepass.call import Headers, Request, Secret
 from gatepass.clock import sleep
 from gatepass.config.credential.http_json import HttpJsonCredential
 from gatepass.config.credential.kinds import StaticCredential
 from gatepass.config.credential.oauth2 import Oauth2Credential
 from gatepass.errors import Fault, TransportFault
-from gatepass.observe.redaction import Redactor
+from gatepass.observability.redaction import Redactor
 from gatepass.tokens import FetchFailure, Token, TokenHolder, Waits, build_source
+from gatepass.types import Headers, Request, Secret
 from tests.unit.clock import DrivenClock, settle
 
 JSON: Headers = ((b"content-type", b"application/json"),)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatepass.tokens.reading import bare, bearer
+from gatepass.tokens.token_reply import bare, bearer
 from tests.unit.tokens.scripted import failure_of
 
 

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from gatepass.call import Secret
 from gatepass.tokens import Token
 from gatepass.tokens.life import Freshness, freshness
+from gatepass.types import Secret
 from tests.unit.clock import DrivenClock
 from tests.unit.tokens.scripted import Hang, Kept, Mint, ScriptedIssuer, Turn, answer, oauth2
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatepass.tokens.expiry import LONGEST_CHARS, SAFE, claims_of, safe_claims
+from gatepass.tokens.lifetime import LONGEST_CHARS, SAFE, claims_of, safe_claims
 
 NOW_S = 1_760_000_000.0
 KEY = "a-key-of-a-test-that-is-long-enough-for-hs256"

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from gatepass.call import Secret
 from gatepass.clock import Clock, sleep
 from gatepass.config.credential.kinds import ExecCredential
 from gatepass.config.references import Reference, resolve
 from gatepass.tokens import Token, TokenHolder, Waits, build_source
 from gatepass.tokens.backoff import WORKED_TRIES
-from gatepass.tokens.command import ExecSource, Finished
 from gatepass.tokens.life import Kind, ToldBy
+from gatepass.tokens.sources.exec import ExecSource, Finished
+from gatepass.types import Secret
 from tests.unit.clock import DrivenClock, settle
 from tests.unit.tokens.scripted import ScriptedIssuer, cancelled_at_each_await, failure_of, signed
 
@@ -310,6 +310,6 @@ async def test_a_refusal_is_not_repeated_every_two_seconds():
 
 
 def _holder(it: ExecSource, clock: DrivenClock) -> TokenHolder:
-    from gatepass.observe.redaction import Redactor
+    from gatepass.observability.redaction import Redactor
 
     return TokenHolder("corp", it, clock, Redactor(), Waits(10.0, chance=lambda: 0.0))

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatepass.tokens.expiry import (
+from gatepass.tokens.lifetime import (
     Life,
     Moment,
     Span,

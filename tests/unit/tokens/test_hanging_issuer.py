@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from gatepass.call import Secret
 from gatepass.errors import TokenUnavailable
-from gatepass.gate import FETCH_GRACE_S
-from gatepass.observe.redaction import Redactor
+from gatepass.observability.redaction import Redactor
+from gatepass.proxy.app_state import FETCH_GRACE_S
 from gatepass.tokens import Token, TokenHolder, Waits
 from gatepass.tokens.holder import GRACE_S, OUTAGE_WAIT_S
 from gatepass.tokens.sharing import POLL_LONGEST_S, YIELD_S
+from gatepass.types import Secret
 from tests.unit.clock import DrivenClock, settle
 from tests.unit.tokens.fleet import Fleet
 from tests.unit.tokens.scripted import (

@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from gatepass.call import Secret
 from gatepass.config.references import Reference
 from gatepass.errors import TokenUnavailable
-from gatepass.observe.redaction import Redactor
+from gatepass.observability.redaction import Redactor
 from gatepass.tokens import FetchFailure, Token, TokenHolder, TokenReissued, Waits
 from gatepass.tokens.life import Freshness, Kind, ToldBy
+from gatepass.types import Secret
 from tests.unit.clock import DrivenClock, settle
 from tests.unit.tokens.scripted import (
     SECRET,

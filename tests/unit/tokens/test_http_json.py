@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from gatepass.call import Request, Secret
 from gatepass.config.credential.http_json import HttpJsonCredential
 from gatepass.config.references import resolve
 from gatepass.errors import TokenUnavailable
-from gatepass.tokens.issuer import HEADERS
+from gatepass.tokens.token_endpoint import HEADERS
+from gatepass.types import Request, Secret
 from tests.unit.clock import DrivenClock
 from tests.unit.tokens.conftest import Endpoint
 from tests.unit.tokens.scripted import Answer, Kept, Mint, ScriptedIssuer, answer, failure_of, http_json

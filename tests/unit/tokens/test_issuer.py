@@ -10,13 +10,13 @@ import httpx2
 import pytest
 import respx
 
-from gatepass.call import Request, Secret
 from gatepass.clock import SystemClock
 from gatepass.errors import Fault, TransportFault
 from gatepass.tokens.failure import FetchFailure
-from gatepass.tokens.issuer import Issuer, host_of, issuer_client
-from gatepass.tokens.reading import Terms
 from gatepass.tokens.source import build_source
+from gatepass.tokens.token_endpoint import Issuer, host_of, issuer_client
+from gatepass.tokens.token_reply import Terms
+from gatepass.types import Request, Secret
 from tests.unit.clock import DrivenClock
 from tests.unit.tokens.scripted import (
     JSON,

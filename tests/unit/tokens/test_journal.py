@@ -1,9 +1,9 @@
 import pytest
 
-from gatepass.call import Secret
-from gatepass.observe.redaction import KEPT, MASK, Redactor
-from gatepass.tokens.journal import Journal
+from gatepass.observability.redaction import KEPT, MASK, Redactor
 from gatepass.tokens.life import Token
+from gatepass.tokens.token_log import Journal
+from gatepass.types import Secret
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import math
 
 import pytest
 
-from gatepass.call import Secret
 from gatepass.tokens.life import (
     Freshness,
     Kind,
@@ -16,6 +15,7 @@ from gatepass.tokens.life import (
     refresh_s,
     stale_s,
 )
+from gatepass.types import Secret
 
 
 def token(life_s: float | None, *, born_s: float = 100.0, text: str = "abc", told_by: ToldBy = ToldBy.REPLY) -> Token:

@@ -12,11 +12,11 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from gatepass.call import Secret
 from gatepass.errors import Fault, TokenUnavailable
 from gatepass.tokens import Token
+from gatepass.tokens.issuer_error import REFUSED
 from gatepass.tokens.life import ToldBy
-from gatepass.tokens.refusal import REFUSED
+from gatepass.types import Secret
 from tests.unit.clock import DrivenClock, settle
 from tests.unit.tokens.scripted import (
     JSON,

@@ -9,9 +9,9 @@ import pytest
 from cryptography.hazmat.primitives import hashes
 from jwt.types import Options
 
-from gatepass.call import Request, Secret
 from gatepass.tokens import build_source
-from gatepass.tokens.oauth2.client_auth import BACKDATED_S, LIFE_S
+from gatepass.tokens.sources.client_auth import BACKDATED_S, LIFE_S
+from gatepass.types import Request, Secret
 from tests.unit.clock import DrivenClock
 from tests.unit.tokens.conftest import Endpoint
 from tests.unit.tokens.keys import certificate, certificate_pem, private_pem, public_pem

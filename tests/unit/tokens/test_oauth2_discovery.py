@@ -7,10 +7,10 @@ from typing import Any
 import jwt
 import pytest
 
-from gatepass.call import Secret
 from gatepass.errors import Fault
 from gatepass.tokens import FetchFailure, build_source
-from gatepass.tokens.oauth2.discovery import REREAD_S, TTL_S, Endpoint, endpoint_in, places
+from gatepass.tokens.sources.oauth2 import REREAD_S, TTL_S, Endpoint, endpoint_in, places
+from gatepass.types import Secret
 from tests.unit.clock import DrivenClock
 from tests.unit.tokens.keys import private_pem, public_pem
 from tests.unit.tokens.scripted import (

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gatepass.tokens.oauth2.keepsake import Handwriting
+from gatepass.tokens.sources.refresh_token import Handwriting
 
 
 def test_bare_texts_are_news_and_what_gatepass_writes_is_none(tmp_path: Path):

@@ -9,7 +9,7 @@ import pytest
 
 from gatepass.tokens import FetchFailure
 from gatepass.tokens.failure import BUSY
-from gatepass.tokens.oauth2.keepsake import FileKeepsake, Keepsake, MemoryKeepsake
+from gatepass.tokens.sources.refresh_token import FileKeepsake, Keepsake, MemoryKeepsake
 from tests.unit.clock import DrivenClock, settle
 from tests.unit.tokens.scripted import failure_of
 

@@ -9,15 +9,15 @@ from urllib.parse import parse_qs
 
 import pytest
 
-from gatepass.call import Secret
 from gatepass.errors import Fault
 from gatepass.tokens import FetchFailure, Token
-from gatepass.tokens.oauth2 import rotation
-from gatepass.tokens.oauth2.keepsake import FileKeepsake, MemoryKeepsake
-from gatepass.tokens.oauth2.rotation import LAST_WORDS_S, kept_in, refresh_token_in
-from gatepass.tokens.oauth2.source import Oauth2Source
 from gatepass.tokens.recipe import recipe_of
 from gatepass.tokens.reply import Reply
+from gatepass.tokens.sources import rotation
+from gatepass.tokens.sources.refresh_token import FileKeepsake, MemoryKeepsake
+from gatepass.tokens.sources.rotation import LAST_WORDS_S, kept_in, refresh_token_in
+from gatepass.tokens.sources.source import Oauth2Source
+from gatepass.types import Secret
 from tests.unit.clock import DrivenClock, settle
 from tests.unit.threads import OneThread
 from tests.unit.tokens.scripted import (

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gatepass.call import Secret
 from gatepass.config.credential.base import ReplyPaths
 from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.life import Kind, Token, ToldBy
-from gatepass.tokens.reading import LIFE_NAMES, MOMENT_NAMES, Minted, Terms, at, bearer, read
 from gatepass.tokens.reply import Reply
+from gatepass.tokens.token_reply import LIFE_NAMES, MOMENT_NAMES, Minted, Terms, at, bearer, read
+from gatepass.types import Secret
 from tests.unit.tokens.scripted import JSON, date, signed
 
 NOW = 1_800_000_000.0

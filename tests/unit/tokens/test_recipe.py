@@ -2,9 +2,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatepass.call import Secret
 from gatepass.config.references import Reference
 from gatepass.tokens.recipe import recipe
+from gatepass.types import Secret
 from tests.unit.tokens.scripted import http_json, oauth2
 
 VARIANTS = {

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from gatepass.tokens.refusal import (
+from gatepass.tokens.issuer_error import (
     OUTAGE_WISH_S,
     REFUSED,
     Objection,

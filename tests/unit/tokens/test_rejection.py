@@ -1,8 +1,8 @@
 from __future__ import annotations
 
-from gatepass.call import Secret
 from gatepass.tokens.life import Token
 from gatepass.tokens.rejection import RENEWALS, USERS, Rejections, User
+from gatepass.types import Secret
 
 CHAT, EMBED, FORBIDDEN = User("chat", "m"), User("embed", "e"), User("chat", "forbidden")
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from gatepass.tokens.journal import REMEMBERED, Repetitions
+from gatepass.tokens.token_log import REMEMBERED, Repetitions
 
 
 def test_the_same_reason_is_told_once_a_minute_with_its_count():

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from gatepass.call import Secret
 from gatepass.config.credential.kinds import StaticCredential
 from gatepass.config.references import Reference, resolve
-from gatepass.tokens.secret import next_secret, readable, revealed, secret_fields, secret_leaves
+from gatepass.tokens.secrets import next_secret, readable, revealed, secret_fields, secret_leaves
+from gatepass.types import Secret
 from tests.unit.tokens.scripted import failure_of
 
 

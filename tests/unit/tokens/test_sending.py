@@ -19,18 +19,18 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gatepass.attempt import accepted, send
-from gatepass.call import Headers, Request, Target, header
 from gatepass.clock import sleep
 from gatepass.config.model import Config
-from gatepass.context import Attempt
 from gatepass.errors import Fault, TokenUnavailable, TransportFault, UpstreamError
-from gatepass.gate import Gate, Hop, build_gate
+from gatepass.http_client.response_body import pour
+from gatepass.proxy.app_state import Gate, Hop, build_gate
+from gatepass.proxy.context import Attempt
+from gatepass.proxy.upstream_call import accepted, send
 from gatepass.tokens import TokenHolder, User
 from gatepass.tokens.rejection import ANYBODY
-from gatepass.transport.response_body import pour
-from tests.unit.adapt.calls import a_call
+from gatepass.types import Headers, Request, Target, header
 from tests.unit.clock import DrivenClock, settle
+from tests.unit.normalize.calls import a_call
 from tests.unit.tokens.scripted import JSON, Answer, Broken, Hang, Kept, Mint, ScriptedIssuer, Turn, refused, signed
 
 MARGIN_S = 7.0

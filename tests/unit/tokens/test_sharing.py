@@ -9,14 +9,14 @@ from itertools import count
 
 import pytest
 
-from gatepass.call import Request, Secret
 from gatepass.errors import Fault, TokenUnavailable, TransportFault
+from gatepass.store.base import Reach
 from gatepass.store.memory import MemoryStore
-from gatepass.store.seam import Reach
 from gatepass.tokens import Token, build_source
 from gatepass.tokens.backoff import PROBE_S
 from gatepass.tokens.recipe import recipe
 from gatepass.tokens.sharing import YIELD_S, Names, SharedSource, TokenRecord, is_shareable
+from gatepass.types import Request, Secret
 from tests.unit.clock import DrivenClock, settle
 from tests.unit.tokens.fleet import BOUND_S, Fleet, Replica, Upstream
 from tests.unit.tokens.scripted import (

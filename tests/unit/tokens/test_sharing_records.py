@@ -1,10 +1,10 @@
 import pytest
 
-from gatepass.call import Secret
-from gatepass.store.seam import Reading
+from gatepass.store.base import Reading
 from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.life import Kind, Token, ToldBy
 from gatepass.tokens.sharing import FailureRecord, TokenRecord
+from gatepass.types import Secret
 
 READING = Reading({}, at_s=5000.0, asked_s=100.0, answered_s=100.2)
 TOKEN = Token(Secret("minted"), 90.0, 300.0, Kind.JWT, ToldBy.JWT, "data.expires")

@@ -7,11 +7,11 @@ from urllib.parse import parse_qs
 
 import pytest
 
-from gatepass.call import Secret
+from gatepass.store.base import Reach
 from gatepass.store.memory import MemoryStore
-from gatepass.store.seam import Reach
 from gatepass.tokens import build_source
 from gatepass.tokens.sharing import StoreKeepsake, keepsake_for
+from gatepass.types import Secret
 from tests.unit.clock import DrivenClock, settle
 from tests.unit.tokens.fleet import OwnClock, Wire
 from tests.unit.tokens.scripted import Reply, ScriptedIssuer, answer, failure_of, http_json, oauth2, refused

@@ -9,9 +9,9 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatepass.call import Request
 from gatepass.errors import TokenUnavailable
 from gatepass.tokens import Token
+from gatepass.types import Request
 from tests.unit.clock import DrivenClock, settle
 from tests.unit.tokens.fleet import Fleet
 from tests.unit.tokens.scripted import Answer, Broken, Hang, Mint, Reply, ScriptedIssuer, oauth2, refused

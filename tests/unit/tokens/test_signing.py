@@ -9,10 +9,18 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from gatepass.call import Request, Secret
 from gatepass.config.credential.http_json import Sign
 from gatepass.config.references import resolve
-from gatepass.tokens.http_json import NONCE_BYTES, Draft, HttpJsonSource, fresh_nonce, moments, signature, signed
+from gatepass.tokens.sources.http_json import (
+    NONCE_BYTES,
+    Draft,
+    HttpJsonSource,
+    fresh_nonce,
+    moments,
+    signature,
+    signed,
+)
+from gatepass.types import Request, Secret
 from tests.unit.clock import DrivenClock
 from tests.unit.tokens.scripted import ScriptedIssuer, failure_of, http_json
 

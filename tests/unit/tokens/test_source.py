@@ -14,11 +14,14 @@ UNUSED = (
     "rich",
     "gatepass.cli.check",
     "gatepass.demo",
-    "gatepass.doctor",
-    "gatepass.supervisor",
+    "gatepass.cli.doctor",
+    "gatepass.server.supervisor",
 )
 LIBRARIES = ("azure", "msal", "google", "botocore", "urllib3", "requests", "jwt", "cryptography")
-SOURCES = ("vendor", "oauth2.source", "oauth2.signer", "http_json", "command", "file", "environment", "issuer")
+SOURCES = (
+    "vendor",
+    *("sources.oauth2", "sources.signer", "sources.http_json", "sources.exec", "sources.file", "token_endpoint"),
+)
 CREDENTIALS = {
     "static": "token: abcdefgh",
     "http_json": "url: https://127.0.0.1:9/login",
@@ -29,7 +32,7 @@ CREDENTIALS = {
 }
 PROBE = """
 import gc, json, sys
-from gatepass.app import Server
+from gatepass.server.process import Server
 from gatepass.cli import main
 start = Server.startup
 
@@ -99,10 +102,10 @@ def test_the_http_client_of_token_endpoints_is_not_loaded_for_a_credential_that_
 def test_no_source_is_loaded_that_is_not_configured(loaded):
     assert {kind: sources(modules) for kind, modules in loaded.items()} == {
         "static": set(),
-        "http_json": {"http_json", "issuer"},
-        "exec": {"command"},
-        "oauth2": {"oauth2.source", "issuer", "file"},  # it watches its refresh token's file
-        "oauth2 with a signed secret": {"oauth2.source", "oauth2.signer", "issuer", "file"},
+        "http_json": {"sources.http_json", "token_endpoint"},
+        "exec": {"sources.exec"},
+        "oauth2": {"sources.oauth2", "token_endpoint", "sources.file"},  # it watches its refresh token's file
+        "oauth2 with a signed secret": {"sources.oauth2", "sources.signer", "token_endpoint", "sources.file"},
     }
 
 

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from gatepass.call import Secret
 from gatepass.config.credential.kinds import ApiKeyCredential
 from gatepass.tokens import build_source
 from gatepass.tokens.life import Kind, ToldBy
+from gatepass.types import Secret
 from tests.unit.clock import DrivenClock
 from tests.unit.tokens.scripted import ScriptedIssuer, failure_of, static
 

@@ -15,10 +15,10 @@ from pydantic import (
     model_validator,
 )
 
-from gatepass.call import Secret
 from gatepass.config.block import BaseUrl, Block, SecretText, Url
 from gatepass.config.credential.base import Credential, Fault, HttpReply, refused
 from gatepass.config.url import checked_base_url
+from gatepass.types import Secret
 
 PresetName = Literal["ibm_iam", "baidu", "huawei", "databricks", "sap", "login"]
 PLAIN = ("apikey", "client_id", "client_secret", "username", "password", "domain", "project", "scope", "base_url")

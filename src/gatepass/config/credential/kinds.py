@@ -17,7 +17,6 @@ from pydantic import (
     model_validator,
 )
 
-from gatepass.call import Secret
 from gatepass.config.block import SecretText
 from gatepass.config.credential.base import Credential, ReplyPaths
 from gatepass.config.credential.http_json import HttpJsonCredential
@@ -25,6 +24,7 @@ from gatepass.config.credential.oauth2 import Oauth2Credential
 from gatepass.config.credential.vendor import AwsBedrockCredential, EntraCredential, GoogleCredential
 from gatepass.config.network import PARAMETER, PLACE, Carry, FieldName, Network
 from gatepass.config.references import Reference
+from gatepass.types import Secret
 
 
 class LocalCredential(Credential):

@@ -20,17 +20,17 @@ from botocore.auth import SigV4Auth, SigV4QueryAuth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
-from gatepass.call import Secret
 from gatepass.clock import Clock
 from gatepass.config.credential.vendor import AwsBedrockCredential
 from gatepass.config.references import UnresolvedReference, read_file
 from gatepass.tokens.failure import FetchFailure
-from gatepass.tokens.issuer import host_of, hush
+from gatepass.tokens.issuer_error import DEFINITE_STATUSES, REFUSED
 from gatepass.tokens.life import Kind, Token, ToldBy
-from gatepass.tokens.refusal import DEFINITE_STATUSES, REFUSED
 from gatepass.tokens.reply import Mask, Reply, folded
-from gatepass.tokens.secret import revealed
-from gatepass.tokens.vendor.errand import Errand, Hop
+from gatepass.tokens.secrets import revealed
+from gatepass.tokens.token_endpoint import host_of, hush
+from gatepass.tokens.vendor.fetch import Errand, Hop
+from gatepass.types import Secret
 
 VERSION = "2011-06-15"
 SHORTEST_S, LONGEST_S = 900, 3600

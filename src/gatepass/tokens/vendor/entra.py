@@ -26,16 +26,16 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.hazmat.primitives.serialization.pkcs12 import load_key_and_certificates
 
-from gatepass.call import Secret
 from gatepass.clock import Clock
 from gatepass.config.credential.vendor import EntraCredential
 from gatepass.config.references import read_file
 from gatepass.tokens.failure import FetchFailure
-from gatepass.tokens.issuer import hush
 from gatepass.tokens.life import Token
 from gatepass.tokens.reply import Reply
-from gatepass.tokens.secret import revealed
-from gatepass.tokens.vendor.errand import MISHAPS, Errand, Hop
+from gatepass.tokens.secrets import revealed
+from gatepass.tokens.token_endpoint import hush
+from gatepass.tokens.vendor.fetch import MISHAPS, Errand, Hop
+from gatepass.types import Secret
 
 
 class AzureTransport(AsyncHttpTransport[HttpRequest, AsyncHttpResponse]):

@@ -15,15 +15,15 @@ from google.auth.exceptions import GoogleAuthError
 from google.auth.transport import Request, Response
 from google.oauth2 import credentials, service_account
 
-from gatepass.call import Secret
 from gatepass.clock import Clock
 from gatepass.config.credential.vendor import GoogleCredential
 from gatepass.config.references import UnresolvedReference, read_file
 from gatepass.tokens.failure import FetchFailure
-from gatepass.tokens.issuer import hush
 from gatepass.tokens.life import Token
 from gatepass.tokens.reply import NotJson, Reply, document_of
-from gatepass.tokens.vendor.errand import MISHAPS, Errand, Hop
+from gatepass.tokens.token_endpoint import hush
+from gatepass.tokens.vendor.fetch import MISHAPS, Errand, Hop
+from gatepass.types import Secret
 
 BOUND_S = 5.0
 """Beyond the fetch's own limit: a thread waits no longer, even for a loop that stands still."""

@@ -1,7 +1,6 @@
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from gatepass.call import Secret
 from gatepass.config.credential.kinds import (
     HERE,
     KINDS,
@@ -15,6 +14,7 @@ from gatepass.config.credential.kinds import (
 )
 from gatepass.config.network import BEARER, Carry
 from gatepass.config.references import Reference
+from gatepass.types import Secret
 from tests.unit.config.credential.refused import refused
 
 CREDENTIAL = TypeAdapter(AnyCredential)

@@ -6,10 +6,10 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from gatepass.call import Secret
 from gatepass.tokens.life import Kind, ToldBy
-from gatepass.tokens.secret import readable
+from gatepass.tokens.secrets import readable
 from gatepass.tokens.source import build_source
+from gatepass.types import Secret
 from tests.unit.tokens.scripted import Answer, Broken, Hang, ScriptedIssuer, failure_of
 from tests.unit.tokens.vendor.accounts import AWS_KEYS, bedrock, present
 from tests.unit.tokens.vendor.test_sts import ROLE, form, refused

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
 
 from gatepass.errors import Fault
 from gatepass.tokens.life import Kind, ToldBy
-from gatepass.tokens.secret import readable
+from gatepass.tokens.secrets import readable
 from gatepass.tokens.source import build_source
 from gatepass.tokens.vendor.entra import AzureTransport
 from tests.unit.tokens.keys import certificate, certificate_pem, key, private_pem

@@ -3,8 +3,8 @@ import pytest
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, NoEncryption, pkcs12
 
-from gatepass.call import Secret
 from gatepass.tokens.vendor.entra import LIFE_S, CertificateFile, certificate
+from gatepass.types import Secret
 from tests.unit.tokens import keys
 from tests.unit.tokens.scripted import failure_of
 

@@ -3,10 +3,10 @@ from email.utils import formatdate
 
 import pytest
 
-from gatepass.call import Secret
 from gatepass.errors import Fault
 from gatepass.tokens.life import Kind, ToldBy
-from gatepass.tokens.vendor.errand import GRACE_S, Errand, Hop
+from gatepass.tokens.vendor.fetch import GRACE_S, Errand, Hop
+from gatepass.types import Secret
 from tests.unit.clock import settle
 from tests.unit.tokens.scripted import Answer, Broken, Hang, Mint, ScriptedIssuer, answer, failure_of, signed
 from tests.unit.tokens.vendor.accounts import entra, present

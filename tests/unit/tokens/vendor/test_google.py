@@ -13,7 +13,7 @@ from google.oauth2.service_account import Credentials
 from gatepass.errors import Fault
 from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.life import ToldBy
-from gatepass.tokens.secret import readable
+from gatepass.tokens.secrets import readable
 from gatepass.tokens.source import build_source
 from gatepass.tokens.vendor.google import GIVEN_UP, Accounts, GoogleRequest, GoogleSource
 from tests.unit.threads import BOUND_S, OneThread

@@ -1,0 +1,314 @@
+"""All checks of one configuration: the store, credentials, and upstreams by their model lists or by a real call.
+
+`gatepass check --live`: asks the store, mints each token, calls each upstream, and names the hop that fails.
+
+What was not seen is not claimed: a model list that everybody may read proves no token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+from gatepass.cancel import timeout
+from gatepass.clock import Clock, SystemClock
+from gatepass.config.checks import ALONE, is_alone
+from gatepass.config.credential.kinds import place_of
+from gatepass.config.model import Config
+from gatepass.config.store import StoreSettings
+from gatepass.errors import (
+    CallerError,
+    GatepassError,
+    TokenUnavailable,
+    UpstreamAuth,
+    UpstreamHtml,
+    UpstreamRedirect,
+    UpstreamRefusal,
+    UpstreamTimeout,
+)
+from gatepass.normalize.profiles import Prepared
+from gatepass.operations.sample import call_of, samples
+from gatepass.operations.table import OPERATIONS
+from gatepass.proxy.answer import Whole
+from gatepass.proxy.app_state import Gate, Hop, build_gate
+from gatepass.proxy.context import Attempt, RequestContext
+from gatepass.proxy.models import model_list_request
+from gatepass.proxy.response import judge
+from gatepass.proxy.trial import try_at
+from gatepass.proxy.upstream_call import explained, send
+from gatepass.store.base import StoreUnavailable
+from gatepass.store.choice import open_store
+from gatepass.tokens import TokenHolder
+from gatepass.tokens.failure import setting
+from gatepass.tokens.life import ToldBy
+from gatepass.types import Call, Target
+
+PROVE = "add --model M, with a model that goes there"
+
+
+class Outcome(StrEnum):
+    """As it is printed. UNPROVEN is no failure: the hop answers, and whether it works was not to be seen."""
+
+    WORKS = "ok"
+    FAILS = "FAIL"
+    UNPROVEN = "????"
+    SKIPPED = "skip"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One finding: which hop, whether it works, and what to do where it does not.
+
+    `proves`: that it works was seen, where it does; a key that stands in the configuration works until it is shown.
+    """
+
+    hop: str
+    outcome: Outcome
+    finding: str
+    proves: bool = True
+
+
+def place(hop: Hop) -> str:
+    return f"upstream:{hop.name}"
+
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """How long all that one check asks may take together."""
+
+    began_s: float
+    bound_s: float
+
+    def used_s(self, clock: Clock) -> float:
+        return clock.now() - self.began_s
+
+
+async def within(bound: Bound, gate: Gate, hop: Hop, answer: Awaitable[T]) -> T:
+    """`answer`; raises UpstreamTimeout where it does not come in what is left of `bound`, whatever `hop` allows."""
+    said = f"{hop.host} gave no whole answer within {bound.bound_s:g} s, the bound of this check."
+    late = UpstreamTimeout(said, upstream=hop.name, phase="total")
+    return await timeout(gate.clock, bound.bound_s - bound.used_s(gate.clock), answer, late)
+
+
+LIST_S = 10.0
+"""The bound of both questions together, whatever the hop's own timeouts allow: somebody sits in front of this."""
+
+NO_LIST = (404, 405)
+"""What a GET /models gets where there is none, and where base_url leads elsewhere."""
+
+BUSY = (408, 429)
+
+
+async def of_list(gate: Gate, hop: Hop) -> Check:
+    """`model_list_request`, which generates nothing and bills nothing; then once more as a stranger."""
+    bound = Bound(gate.clock.now(), LIST_S)
+    try:
+        await within(bound, gate, hop, _listed(gate, hop))
+    except GatepassError as error:
+        return _unlisted(hop, error)
+    if hop.holder is None:
+        return Check(place(hop), Outcome.WORKS, "answers; it gets no credential")
+    try:
+        await within(bound, gate, hop, _listed(gate, replace(hop, holder=None)))
+    except GatepassError as error:
+        # whether an upstream that answers us refused the same call without our token: by a 4xx or a login page
+        is_refusal = isinstance(error, UpstreamRefusal) and 400 <= error.http_status < 500
+        if isinstance(error, UpstreamRedirect | UpstreamHtml) or (is_refusal and error.http_status not in BUSY):
+            return Check(place(hop), Outcome.WORKS, "answers, and took the token")
+        said = f"without the token it is {error.http_status} {error.public_code}, which tells nothing"
+    else:
+        said = "its model list is open to everybody"
+    finding = f"answers; {said}, so whether it takes the token is not proven: {PROVE}"
+    return Check(place(hop), Outcome.UNPROVEN, finding)
+
+
+async def _listed(gate: Gate, hop: Hop) -> None:
+    """Returns where `hop` answers well; raises what its answer really is, a refused token in a client's words."""
+    models = next(operation for operation in OPERATIONS if operation.name == "models")
+    call, target = call_of(models), Target(hop.name)
+    attempt = Attempt(gate, hop, target, call)
+    request = hop.dialect.encode(call, target, hop.settings.base_url, hop.timeouts)
+    try:
+        await judge(attempt, await send(attempt, request))
+    except UpstreamAuth as refusal:
+        raise explained(attempt, refusal) from refusal.__cause__
+
+
+def _unlisted(hop: Hop, error: GatepassError) -> Check:
+    if not isinstance(error, UpstreamRefusal):
+        return Check(error.hop, Outcome.FAILS, error.message)
+    if error.http_status not in NO_LIST:
+        return Check(error.hop, Outcome.FAILS, f"HTTP {error.http_status}: {error.message}")
+    path = urlsplit(model_list_request(hop).url).path
+    return Check(
+        place(hop),
+        Outcome.UNPROVEN,
+        f"answers, but GET {path} is {error.http_status}: it has no model list, or base_url is wrong,"
+        f" so neither base_url nor the token is proven: {PROVE}",
+    )
+
+
+SERVER_ERROR = 500
+ANSWER_S = 30.0
+"""The bound of a model's answer: some servers load a model when it is first asked."""
+
+LEARNED = "(learned from a refusal, as for any client)"
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A model to ask for real, at each upstream of its route, as a client of `profile` would: one word, and the
+    shortest answer."""
+
+    operation: str
+    model: str
+    profile: str = "plain"
+
+
+@dataclass(frozen=True, slots=True)
+class Try:
+    """A trial at one target of its route; `calls` in order of what upstreams take most often."""
+
+    what: str
+    target: Target
+    calls: tuple[Call, ...]
+    profile: Prepared
+
+
+def tries_at(gate: Gate, hop: Hop, trial: Trial | None) -> list[Try]:
+    """What `trial` asks of `hop`, in the order of its route."""
+    if trial is None:
+        return []
+    calls = samples(trial.operation, trial.model)
+    return [
+        Try(f"{trial.operation} with {target.model or trial.model}", target, calls, gate.profiles[trial.profile])
+        for target in gate.routes.resolve(trial.operation, trial.model)
+        if target.upstream == hop.name
+    ]
+
+
+async def of_call(gate: Gate, hop: Hop, trying: Try) -> Check:
+    bound = Bound(gate.clock.now(), ANSWER_S)
+    try:
+        taken = await within(bound, gate, hop, _first_taken(gate, trying))
+    except GatepassError as error:
+        said = f"{error.http_status} {error.public_code} after {bound.used_s(gate.clock):.2f} s: {error.message}"
+        where = place(hop) if isinstance(error, CallerError) else error.hop
+        return Check(where, Outcome.FAILS, f"{trying.what}: {said}")
+    status, learned = taken
+    taught = f"; {', '.join(learned)} {LEARNED}" if learned else ""
+    said = f"{trying.what}: {status} in {bound.used_s(gate.clock):.2f} s{taught}"
+    return Check(place(hop), Outcome.WORKS, said)
+
+
+async def _first_taken(gate: Gate, trying: Try) -> tuple[int, tuple[str, ...]]:
+    *first, last = trying.calls
+    for call in first:
+        try:
+            return await _taken(gate, trying, call)
+        except UpstreamRefusal as refusal:
+            # another of the calls, which bounds its answer by another member, may be taken
+            if refusal.http_status >= SERVER_ERROR or "max_tokens" not in f"{refusal.param} {refusal.message}":
+                raise
+    return await _taken(gate, trying, last)
+
+
+async def _taken(gate: Gate, trying: Try, call: Call) -> tuple[int, tuple[str, ...]]:
+    """The status of a good answer to `call`, and what refusals taught for it; raises what a client would be told."""
+    context = RequestContext.of_own(gate, trying.profile)
+    answer = await try_at(context, call, trying.target)
+    if not isinstance(answer, Whole):
+        raise TypeError("no stream was asked for")
+    return answer.status, context.attempts[-1].learned
+
+
+TOKEN_S = 10.0
+"""The bound of it, whatever its own timeout allows: somebody sits in front of this."""
+
+
+async def of_credential(gate: Gate, name: str, holder: TokenHolder) -> Check:
+    if is_alone(gate.config, name):
+        return Check(f"credential:{name}", Outcome.SKIPPED, ALONE)
+    settings = gate.config.credentials[name]
+    own = f"{setting(name, 'timeout_s')} is {settings.timeout_s:g} s"
+    said = f"no token from {place_of(settings)} within {TOKEN_S:g} s, the bound of this check ({own})"
+    late = TokenUnavailable(said, credential=name)
+    try:
+        token = await timeout(gate.clock, TOKEN_S, holder.token(), late)
+    except TokenUnavailable as error:
+        # this command ends now: what the error says of the next try is for a gatepass that runs
+        reason = holder.status().last_error
+        failed = error.message if error is late or reason is None else f"no token for credential {name}"
+        return Check(error.hop, Outcome.FAILS, f"{failed}: {reason}" if reason else failed)
+    if token.life_s is None:
+        found = "a key is configured; it does not expire"
+    elif token.told_by is ToldBy.DEFAULT:
+        found = f"a token was minted; nothing tells its life, so default_ttl_s counts: {token.life_s:g} s"
+    else:
+        found = f"a token was minted; it lives {token.life_s:g} s"
+    return Check(f"credential:{name}", Outcome.WORKS, found, proves=token.life_s is not None)
+
+
+async def diagnose(
+    config: Config, trial: Trial | None = None, clock: Clock | None = None
+) -> AsyncGenerator[Check, None]:
+    """All checks of one configuration, each as soon as it is known: the store, credentials, upstreams.
+
+    An upstream whose credential failed is not tried, nor is a credential that ends by a try. Without a trial each
+    upstream gets a GET /models; with one those of its route get its call, and no other upstream and no store are
+    checked. Raises ModelNotFound where a trial leads nowhere.
+    """
+    clock = clock or SystemClock()
+    gate = build_gate(config, clock, open_store(config.store, None, clock))
+    without: dict[str | None, str] = {}
+    try:
+        hops = _concerned(gate, trial)
+        used = {hop.settings.credential for hop in hops}
+        credentials = [name for name in gate.holders if trial is None or name in used]
+        if config.store is not None and trial is None:
+            yield await _of_store(gate, config.store)
+        gate.snapshot.start()
+        for name in credentials:
+            if not is_alone(config, name):  # a fetch of it would cost the running gatepass its login
+                gate.holders[name].start()
+        for name in credentials:
+            check = await of_credential(gate, name, gate.holders[name])
+            if check.outcome is not Outcome.WORKS:
+                without[name] = "failed" if check.outcome is Outcome.FAILS else "was not tried"
+            yield check
+        for hop in hops:
+            if (end := without.get(hop.settings.credential)) is not None:
+                yield Check(place(hop), Outcome.SKIPPED, f"its credential {end}")
+                continue
+            tries = tries_at(gate, hop, trial)
+            for trying in tries:
+                yield await of_call(gate, hop, trying)
+            if not tries:
+                yield await of_list(gate, hop)
+    finally:
+        await gate.aclose()
+
+
+async def _of_store(gate: Gate, settings: StoreSettings) -> Check:
+    """Whether the store answers one request. It proves nothing about an upstream."""
+    try:
+        await gate.store.get(("check",))
+    except StoreUnavailable as error:
+        reason = gate.redactor.mask(str(error))
+        advice = "Check store.url, store.username and store.password; until then each process fetches tokens by itself"
+        return Check("store", Outcome.FAILS, f"no answer from {settings.host}:{settings.port}: {reason}. {advice}")
+    return Check("store", Outcome.WORKS, f"{settings.host}:{settings.port} answers", proves=False)
+
+
+def _concerned(gate: Gate, trial: Trial | None) -> list[Hop]:
+    """The upstreams to try: a trial says nothing of those that its model never comes to."""
+    if trial is None:
+        return [*gate.hops.values()]
+    route = {target.upstream for target in gate.routes.resolve(trial.operation, trial.model)}
+    return [hop for name, hop in gate.hops.items() if name in route]

@@ -1,0 +1,279 @@
+"""Is a reply what it claims to be? Pure: status, headers and bytes in, an error or None out.
+
+A 200 may be an error, a login page, nothing at all, or a stream that is none; today's SDKs turn each
+of these into an empty answer without an exception.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from html import unescape
+from http import HTTPStatus
+from types import MappingProxyType
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec.structs import replace
+
+from gatepass.dialects import content
+from gatepass.dialects.error_body import Mask, clean, is_http_error, kind_of, read_complaint, unmasked
+from gatepass.dialects.hints import HINTS, Hint, with_hint
+from gatepass.dialects.retry_after import retry_after_s
+from gatepass.errors import (
+    GatepassError,
+    UpstreamAuth,
+    UpstreamEmpty,
+    UpstreamError,
+    UpstreamHtml,
+    UpstreamInvalid,
+    UpstreamRedirect,
+    UpstreamRefusal,
+)
+from gatepass.types import Complaint, Headers, Surface, header
+
+EXCERPT_CHARS = 500
+TITLE_CHARS = 100
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """A reply held whole (`body` may be cut), who sent it, and when `wall_s` it came."""
+
+    upstream: str
+    status: int
+    headers: Headers
+    body: bytes = b""
+    host: str = ""
+    wall_s: float = 0.0
+    mask: Mask = unmasked
+    hints: tuple[Hint, ...] = HINTS
+    """The advice that there is for what this upstream says."""
+    has_credential: bool = True
+    """Whether the request that it answers was sent with a credential's token."""
+
+    @property
+    def sender(self) -> str:
+        return f'The upstream "{self.upstream}"' + (f" ({self.host})" if self.host else "")
+
+    @property
+    def answered(self) -> str:
+        """`The upstream "chat" (host) answered 503 Service Unavailable`"""
+        try:
+            phrase = HTTPStatus(self.status).phrase
+        except ValueError:
+            phrase = ""
+        return f"{self.sender} answered {self.status} {phrase}".rstrip()
+
+    @property
+    def excerpt(self) -> str:
+        """The beginning of a body that is neither JSON nor a page."""
+        text = clean(self.body.decode("utf-8", "replace"), self.mask, EXCERPT_CHARS)
+        return text or f"{self.answered} with a body without a text."
+
+    @property
+    def page(self) -> str:
+        """An HTML page by its title; never the page itself."""
+        title = content.title_of(self.body[: content.WHOLE_BYTES].decode("utf-8", "replace"))
+        return f'an HTML page titled "{clean(unescape(title), self.mask, TITLE_CHARS)}"' if title else "an HTML page"
+
+
+MEMBERS = 8
+"""Names of members that are listed where a reply is not what was asked for."""
+
+_AT_BYTE = re.compile(r" \(byte \d+\)")
+"""A place such as 4291 holds a 429, for which RAGFlow would repeat what no repeat mends."""
+
+
+def judge_head(
+    upstream: str, status: int, headers: Headers, *, host: str = "", mask: Mask = unmasked
+) -> GatepassError | None:
+    """The error that a reply's head alone tells of: a redirect, or a status that is no final answer.
+
+    None: read the body. A redirect is never followed; of its target only the host is named, for the
+    rest may hold a session.
+    """
+    if 200 <= status <= 299 or 400 <= status <= 599:
+        return None
+    reply = Reply(upstream, status, headers, host=host)
+    if 300 <= status <= 399:
+        location = header(headers, b"location")
+        target = location.decode("latin-1").strip() if location is not None else None
+        message = (
+            f"{reply.answered}, a redirect to {_place_of(target, mask)}: invalid as a reply,"
+            f" and gatepass follows none. Check upstreams.{upstream}.base_url (https instead of http, the"
+            " whole path) and whether a login page stands in front of it."
+        )
+        return UpstreamRedirect(message, upstream=upstream, target=target)
+    return UpstreamInvalid(f"{reply.answered}, an invalid status for a final reply.", upstream=upstream)
+
+
+def _place_of(target: str | None, mask: Mask) -> str:
+    """What may be told of a redirect's target. The mask comes first: `hostname` is in lower case, and may be a part."""
+    if target is None:
+        return "nowhere (no Location)"
+    try:
+        host = urlsplit(mask(target)).hostname
+    except ValueError:
+        return "what is no URL"
+    return clean(host, unmasked, TITLE_CHARS) if host else "another path of the same host"
+
+
+def judge_refusal(reply: Reply) -> UpstreamError:
+    """The error behind a status of 400 or more, in the upstream's own words where it has any.
+
+    Its body may be cut short (64 KiB are plenty). A 401 is UpstreamAuth; an HTML page keeps its status
+    and has the code `upstream_html`; a status outside 400 to 599 becomes what the words imply, or 502.
+    """
+    if content.is_blank(reply.body):
+        return _refusal(reply, Complaint(f"{reply.answered} with an empty body."))
+    if content.is_html(reply.headers, reply.body):
+        return _refusal(reply, Complaint(f"{reply.answered} with {reply.page}.", code=UpstreamHtml.code))
+    complaint = read_complaint(_document(reply.body), refused=True, mask=reply.mask)
+    return _refusal(reply, complaint or Complaint(reply.excerpt))
+
+
+def _document(body: bytes) -> Any:
+    """The JSON of an error; DashScope was seen to send it as an event in a plain 400."""
+    event = content.first_event(body) if content.start_of(body).startswith(content.FIELDS) else None
+    try:
+        return content.parse(event or body)
+    except ValueError:
+        return None
+
+
+def _refusal(reply: Reply, complaint: Complaint) -> UpstreamRefusal:
+    status = reply.status if is_http_error(reply.status) else complaint.status or 502
+    message = with_hint(complaint.message, reply.upstream, status, reply.hints)
+    kind = complaint.kind or kind_of(status)
+    if status == 401:
+        lacking = "wants a credential that gatepass does not send"
+        refused = "does not accept the credential that gatepass sends"
+        # of a key under `upstreams.NAME.headers` nothing is known: the one that is wanted is not sent there either
+        message = f"{reply.sender} {refused if reply.has_credential else lacking}: {message}"
+    return (UpstreamAuth if status == 401 else UpstreamRefusal)(
+        message,
+        upstream=reply.upstream,
+        status=status,
+        kind=kind,
+        upstream_code=complaint.code,
+        param=complaint.param,
+        retry_after_s=retry_after_s(status, reply.headers, complaint.message, reply.wall_s),
+        raw=complaint.raw,
+        complaint=complaint,
+    )
+
+
+def judge_document(reply: Reply, surface: Surface) -> bytes | GatepassError:
+    """The document that a whole reply of status 200 to 299 is, or the error that it really is.
+
+    The very same bytes come back, unless the answer was wrapped: then what was inside. Two fast paths answer this
+    question for most replies, each with a property test against this one: `relay.whole.strict.read_good` for
+    chats, `adapt.embeddings_reply.is_right` for vectors.
+    """
+    body = reply.body
+    if content.is_blank(body):
+        return UpstreamEmpty(f"{reply.answered} with an empty body.", upstream=reply.upstream)
+    if content.is_html(reply.headers, body):
+        message = (
+            f"{reply.answered} with {reply.page} instead of JSON, which is invalid as a reply: a login page or"
+            f" a portal stands in front of it. Check upstreams.{reply.upstream}.base_url and its credential."
+        )
+        return UpstreamHtml(message, upstream=reply.upstream)
+    if content.is_event_stream(reply.headers, body):
+        event = content.first_event(body)
+        complaint = None if event is None else read_complaint(_document(event), mask=reply.mask)
+        if complaint is not None:
+            return _refusal(reply, complaint)
+        return _invalid(reply, "with a stream of events, which is no answer to this request")
+    return _judge_json(reply, surface)
+
+
+def _judge_json(reply: Reply, surface: Surface, *, may_be_wrapped: bool = True) -> bytes | GatepassError:
+    try:
+        document = content.parse(reply.body)
+    except ValueError as error:
+        reason = _AT_BYTE.sub("", str(error))
+        return _invalid(reply, f"with what is no JSON, or was cut short ({reason})")
+    # a response that was asked for by its id: an `error` in it is that of the request that made it, and what was wanted
+    is_kept = surface is Surface.RAW and isinstance(document, dict) and document.get("object") == "response"
+    complaint = None if is_kept else read_complaint(document, mask=reply.mask)
+    complaint = complaint or _complaint_of_choices(document, surface, reply.mask)
+    if complaint is not None:
+        return _refusal(reply, complaint)
+    if may_be_wrapped and (inside := _unwrapped(document, reply.body, surface)) is not None:
+        return _judge_json(replace(reply, body=inside), surface, may_be_wrapped=False)
+    fault = _fault_of_shape(document, surface, reply.mask)
+    if fault is None and surface is Surface.CHAT:
+        fault = _fault_of_choice(next(iter(document["choices"]), None))
+    if fault is not None:
+        return _invalid(reply, fault)
+    missing = _EMPTY.get(surface)
+    if missing is not None and not document[_WANTED[surface]]:
+        return UpstreamEmpty(f"{reply.answered} without a {missing}.", upstream=reply.upstream)
+    return reply.body
+
+
+_WANTED: Mapping[Surface, str] = MappingProxyType({Surface.CHAT: "choices", Surface.EMBEDDINGS: "data"})
+_EMPTY: Mapping[Surface, str] = MappingProxyType({Surface.CHAT: "choice", Surface.EMBEDDINGS: "vector"})
+
+
+def _unwrapped(document: Any, body: bytes, surface: Surface) -> bytes | None:
+    """The answer inside `{"code": 0, "data": {…}}`, in which corporate gateways put it; None where there is none."""
+    wanted = _WANTED.get(surface)
+    inside = document.get("data") if isinstance(document, dict) else None
+    if wanted is None or not isinstance(inside, dict) or isinstance(document.get(wanted), list):
+        return None
+    return (
+        content.member(body, "data")
+        if len(body) > content.WHOLE_BYTES or isinstance(inside.get(wanted), list)
+        else None
+    )
+
+
+def _fault_of_shape(document: Any, surface: Surface, mask: Mask) -> str | None:
+    wanted = _WANTED.get(surface)
+    if wanted is None and surface is not Surface.RESPONSES:
+        return None if isinstance(document, dict | list) else "with JSON that is neither an object nor a list"
+    if not isinstance(document, dict):
+        return "with JSON that is no object"
+    if wanted is None:
+        is_response = document.get("object") == "response" or "output" in document
+        return None if is_response else f"with JSON that is no response ({_members(document, mask)})"
+    entries = document.get(wanted)
+    if not isinstance(entries, list):
+        return f'with JSON that has no list "{wanted}" ({_members(document, mask)})'
+    holds_objects = not entries or isinstance(entries[0], dict)
+    return None if holds_objects else f'with a list "{wanted}" that holds no objects'
+
+
+def _complaint_of_choices(document: Any, surface: Surface, mask: Mask) -> Complaint | None:
+    """The error in a chat's choices, where OpenRouter puts a provider's; of several choices one may be good."""
+    choices = document.get("choices") if surface is Surface.CHAT and isinstance(document, dict) else None
+    if not isinstance(choices, list) or not choices:
+        return None
+    if not all(isinstance(choice, dict) and choice.get("error") for choice in choices):
+        return None
+    return read_complaint({"error": choices[0]["error"]}, mask=mask)
+
+
+def _fault_of_choice(choice: dict[str, Any] | None) -> str | None:
+    """A choice that says nothing would be an empty answer to the client, and a mere piece a finished one."""
+    if choice is None or (choice.get("message") and isinstance(choice["message"], dict)):
+        return None
+    if isinstance(choice.get("text"), str):
+        return None
+    if not choice.get("delta") or not isinstance(choice["delta"], dict):
+        return "with a choice that has neither a message nor a text"
+    return None if choice.get("finish_reason") else "with a piece of a stream in place of a whole answer"
+
+
+def _members(document: dict[Any, Any], mask: Mask) -> str:
+    if not document:
+        return "it is empty"
+    names = [clean(str(name), mask, 40) for name in list(document)[:MEMBERS]]
+    return "it has " + ", ".join(names) + (", …" if len(document) > MEMBERS else "")
+
+
+def _invalid(reply: Reply, what: str) -> UpstreamInvalid:
+    return UpstreamInvalid(f"{reply.answered} {what}.", upstream=reply.upstream)

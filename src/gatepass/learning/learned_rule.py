@@ -1,0 +1,224 @@
+"""A rule that a rejection teaches, and the same as learned: its subject, evidence and times."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from types import MappingProxyType
+from typing import Any, NamedTuple, Self
+
+from gatepass.normalize.embeddings_request import SplitInputs, SplitShare
+from gatepass.normalize.members import Clamp, Drop, Place, Rename, Set
+from gatepass.normalize.messages import (
+    EmptyContent,
+    MergedRoles,
+    Role,
+    SchemaInWords,
+    SystemIntoUser,
+    TextContent,
+    ToolIds,
+)
+from gatepass.normalize.rule import Change
+from gatepass.normalize.streams import OrphanedOptions, Streamed, Unstreamed
+
+EVIDENCE_CHARS = 200
+QUOTED_CHARS = 40
+"""Names and values of members are shorter; what is longer may be what somebody has asked."""
+LEFT_OUT = "…"
+
+_QUOTED = re.compile(
+    r"""
+    (?<!\w)' (?P<single> (?: [^'] | '(?=\w) )* ) (?: ' | \Z )
+    | "      (?P<double> (?: [^"\\] | \\. )*   ) (?: " | \\?\Z )
+    | `      (?P<tick>   [^`]*                 ) (?: ` | \Z )
+    | \u201c (?P<curly>  [^\u201d]*            ) (?: \u201d | \Z )
+    | \u2018 (?P<curl>   [^\u2019]*            ) (?: \u2019 | \Z )
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+"""An apostrophe inside a word begins nothing and ends nothing; what is never closed goes on to the end."""
+
+
+def evidence_of(said: str) -> str:
+    """`said` without what is quoted in it at length, at most EVIDENCE_CHARS long: upstreams quote what a user wrote,
+    and a lesson is shown to others."""
+    return _QUOTED.sub(_shortened, said)[:EVIDENCE_CHARS]
+
+
+def _shortened(found: re.Match[str]) -> str:
+    inside = found[str(found.lastgroup)]
+    return found[0] if len(inside) <= QUOTED_CHARS else found[0].replace(inside, LEFT_OUT, 1)
+
+
+HOUR_S = 3600.0
+QUARTER_S = 900.0
+DAY_S = 86_400.0
+
+ONLY: Mapping[str, frozenset[bytes]] = MappingProxyType(
+    {
+        "modalities": frozenset((b'["text"]',)),
+        "messages[].audio": frozenset((b"null",)),
+        "messages[].function_call": frozenset((b"null",)),
+        "messages[].tool_calls": frozenset((b"null", b"[]")),
+    }
+)
+"""Members that go only where they say nothing: with any other value they are what the client wants."""
+
+UNSTREAMED = frozenset((("enable_thinking", "false"),))
+"""Where it is remembered, this is set only where no stream is asked for: DashScope thinks in streams."""
+
+_FIXED: Mapping[tuple[str, str], Change] = MappingProxyType(
+    {
+        ("stream", "synth"): Unstreamed(),
+        ("stream", "aggregate"): Streamed(),
+        ("stream_options", "orphaned"): OrphanedOptions(),
+        ("roles", "merged"): MergedRoles(),
+        ("content", "text"): TextContent(),
+        ("content", "empty"): EmptyContent(),
+        ("tool_ids", "short"): ToolIds(),
+        ("response_format", "json_object"): SchemaInWords(),
+    }
+)
+_ORDER = (
+    *("stream", "stream_options", "rename", "drop", "set", "clamp", "response_format"),
+    *("role", "roles", "content", "tool_ids", "split"),
+)
+"""Of the rules: what one of them makes, the ones behind it see."""
+_OPPOSITE: Mapping[str, str] = MappingProxyType(
+    {"synth": "aggregate", "aggregate": "synth", "true": "false", "false": "true"}
+)
+_SHARE = re.compile(r"([1-9][0-9]{0,8})(%?)\Z")
+_SCALAR = re.compile(r'true\Z|false\Z|-?[0-9]+\Z|"[A-Za-z0-9_-]*"\Z')
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """One change by its `rule`, the `field` that it is about, and what that becomes (`to`).
+
+    It holds for `ttl_s` seconds; 0: for the one request that it was learned from. `by_credential`: it
+    may be different for another credential. Raises ValueError where these make no change.
+    """
+
+    rule: str
+    field: str
+    to: str | None = None
+    ttl_s: float = HOUR_S
+    by_credential: bool = False
+
+    def __post_init__(self) -> None:
+        self.change()
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Two lessons with one key are about the same thing: only one of them can hold."""
+        about = {"stream": "", "role": f"{self.field}>{self.to}"}
+        return (self.rule, about.get(self.rule, self.field))
+
+    @property
+    def rank(self) -> int:
+        return _ORDER.index(self.rule)
+
+    @property
+    def entry(self) -> str:
+        """How `x-gatepass-adapted` names it."""
+        return self.change().entry
+
+    def change(self) -> Change:
+        """The change itself."""
+        if (fixed := _FIXED.get((self.rule, self.field))) is not None:
+            return fixed
+        if self.rule == "split" and (found := _SHARE.match(self.to or "")) is not None:
+            return SplitShare(int(found[1])) if found[2] else SplitInputs(int(found[1]))
+        if self.rule == "role" and self.to is not None:
+            return SystemIntoUser() if self.to == "user" else Role(self.field, self.to)
+        return _of_member(self)
+
+    def reverses(self, other: Lesson) -> bool:
+        """Whether this one undoes `other`: together they would go round in a circle."""
+        if self.rule != other.rule:
+            return False
+        if self.rule in ("rename", "role"):
+            return (self.field, self.to) == (other.to, other.field)
+        if self.rule == "stream":
+            return _OPPOSITE.get(self.field) == other.field
+        return self.rule == "set" and self.field == other.field and _OPPOSITE.get(self.to or "") == other.to
+
+
+def _of_member(lesson: Lesson) -> Change:
+    place = Place.parse(lesson.field)
+    match lesson.rule, lesson.to:
+        case "drop", None:
+            return Drop(place, ONLY.get(lesson.field, frozenset()))
+        case "rename", str(name):
+            return Rename(place, Place.parse(name).name)
+        case "set", str(text) if _SCALAR.match(text):
+            unstreamed = lesson.ttl_s > 0 and (lesson.field, text) in UNSTREAMED
+            return Set(place, text.encode(), only_there=True, is_shown=True, unstreamed=unstreamed)
+        case "clamp", str(number):
+            return Clamp(place, most=float(number))
+    raise ValueError(f"there is no rule {lesson.rule}")
+
+
+class Subject(NamedTuple):
+    """What a lesson is about. `credential` names the one in use, for the lessons that depend on it.
+
+    A tuple, for every request is looked up by it: a dataclass takes four times as long to make and to hash.
+    """
+
+    upstream: str
+    model: str
+    operation: str
+    credential: str = ""
+
+    def of(self, lesson: Lesson) -> Subject:
+        """The subject without what does not matter to `lesson`."""
+        return self if lesson.by_credential else self.plain
+
+    @property
+    def plain(self) -> Subject:
+        """The subject without its credential."""
+        return self._replace(credential="") if self.credential else self
+
+
+Key = tuple[Subject, tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """One learned rule with its evidence, for people. Times are seconds since the epoch.
+
+    `state` is `learned`, or `failed` if it was tried in vain and is not tried again before `expires_at`: then
+    `evidence` is what came of it.
+    """
+
+    subject: Subject
+    lesson: Lesson
+    state: str
+    evidence: str
+    learned_at: float
+    expires_at: float
+    uses: int = 0
+
+    def as_row(self) -> dict[str, Any]:
+        """Plain JSON; the evidence is the upstream's own sentence, secrets masked, cut."""
+        return {
+            "upstream": self.subject.upstream,
+            "model": self.subject.model,
+            "operation": self.subject.operation,
+            "credential": self.subject.credential,
+            "adapted": self.lesson.entry,
+            "state": self.state,
+            "evidence": self.evidence,
+            "learned_at": self.learned_at,
+            "expires_at": self.expires_at,
+            "uses": self.uses,
+            "lesson": asdict(self.lesson),
+        }
+
+    @classmethod
+    def of_row(cls, row: Mapping[str, Any]) -> Self:
+        """Return what `as_row` wrote in another worker of the same supervisor."""
+        subject = Subject(*(row[name] for name in ("upstream", "model", "operation", "credential")))
+        told = {name: row[name] for name in ("state", "evidence", "learned_at", "expires_at", "uses")}
+        return cls(subject, Lesson(**row["lesson"]), **told)

@@ -1,0 +1,421 @@
+"""From a rejection to the rules that may answer it, one matcher for each thing that upstreams reject."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator
+from typing import Any
+
+from gatepass.learning.allowance import NEVER, OPT_IN, RENAMES, Allowance
+from gatepass.learning.learned_rule import DAY_S, HOUR_S, QUARTER_S, Lesson
+from gatepass.learning.rejection import TAUGHT_CODES, WORDS, ZOD_CODE, Heard, place_told
+from gatepass.normalize.members import Place
+from gatepass.normalize.rule import concerns
+from gatepass.normalize.streams import STREAMED
+from gatepass.types import Call, Surface
+
+_FIGURES = re.compile(r"[0-9]+")
+_LONG_NAME = 8
+"""Letters of a name that is no everyday word: `temperature`, and not `user` or `stop`."""
+
+
+def steps(heard: Heard, also: Collection[str] = ()) -> Iterator[tuple[Lesson, ...]]:
+    """Everything that `heard` suggests, the likeliest first; the lessons of one step are taken together.
+
+    Who knows the whole sentence comes first: `members` sees no more than a name.
+    """
+    if heard.wants_reasoning:
+        return
+    yield from streaming(heard)
+    yield from conversation(heard)
+    yield from batches(heard)
+    yield from choices(heard, also)
+    yield from members(heard)
+
+
+Concerned = Collection[Lesson]
+
+
+def concerned(heard: Heard, sent: Call) -> Concerned:
+    """All that `heard` suggests and that would change the body `sent`."""
+    suggested = {lesson for step in steps(heard, OPT_IN) for lesson in step}
+    return frozenset(lesson for lesson in suggested if concerns(lesson.change(), sent))
+
+
+def taught(
+    heard: Heard,
+    sent: Call,
+    allowance: Allowance,
+    barred: Callable[[Lesson], bool],
+    known: Concerned | None = None,
+) -> tuple[Lesson, ...]:
+    """The first step of which every lesson that concerns the body `sent` is allowed and not `barred`; only those.
+
+    A step of which one part is not allowed is no step: the upstream would refuse the rest of it again. `known` is what
+    `concerned` found, if it was asked before.
+    """
+    for step in steps(heard, allowance.also):
+        found = [one for one in step if (concerns(one.change(), sent) if known is None else one in known)]
+        fits = [allowance.allows(lesson, heard.surface) and not barred(lesson) for lesson in found]
+        if found and all(fits):
+            return tuple(found)
+    return ()
+
+
+def contradicts(heard: Heard, lesson: Lesson) -> bool:
+    """Whether the rejection is about what `lesson` made of the request."""
+    if heard.wants_reasoning:
+        return lesson.rule == "drop" and "reasoning" in lesson.field
+    return any(one.reverses(lesson) for step in steps(heard) for one in step)
+
+
+def repeats(heard: Heard, lesson: Lesson, evidence: str) -> bool:
+    """Whether the rejection is again about what `lesson`, taken for the sentence `evidence`, was to mend.
+
+    Any other complaint shows that the upstream got past it.
+    """
+    if _FIGURES.sub("0", heard.text) == _FIGURES.sub("0", evidence) or contradicts(heard, lesson):
+        return True
+    if any(one.key == lesson.key for step in steps(heard, OPT_IN) for one in step):
+        return True
+    return any(_names(heard, name) for name in _about(lesson))
+
+
+def _about(lesson: Lesson) -> tuple[str, ...]:
+    """The names by which an upstream would call the member that `lesson` is about."""
+    if lesson.rule in ("stream", "stream_options"):
+        return (lesson.rule,)
+    if lesson.rule == "rename":
+        return (lesson.field, lesson.to or "")
+    return (lesson.field.rpartition(".")[2],) if lesson.rule in ("drop", "set", "clamp") else ()
+
+
+def _names(heard: Heard, name: str) -> bool:
+    if heard.param is not None and name in re.split(r"[^A-Za-z0-9_]+", heard.param):
+        return True
+    is_plain = len(name) >= _LONG_NAME or "_" in name or name == "stream"
+    quoted = rf"['\"`]{re.escape(name)}['\"`]"
+    plain = rf"(?<![\w.]){re.escape(name)}(?:ing)?(?![\w])"
+    return re.search(f"{quoted}|{plain}" if is_plain else quoted, heard.text, re.IGNORECASE) is not None
+
+
+# streams
+
+_UNVERIFIED = re.compile(rf"{WORDS}must be verified to stream")
+_REFUSED = re.compile(
+    r"(?:Unsupported value: )?'?stream'? does not support true|Unsupported value: 'stream'.{0,200}?values are: false"
+    rf"|{WORDS}(?:does not|doesn't|do not|don't) support stream(?:ing)?(?![\w_])"
+    rf"|{WORDS}[Ss]treaming is not (?:currently )?(?:supported|enabled|allowed|available)"
+    r"|Unsupported parameter: 'stream'"
+)
+_COMBINED = re.compile(
+    r"[ ,](?:with|when|while|if|for|together|alongside|combin\w+|and)\b"
+    r"(?! (?:this|the|your) (?:[\w.'-]+ )?(?:model|deployment|endpoint|account|organi[sz]ation|region|api|provider)\b)",
+    re.IGNORECASE,
+)
+"""Not streams are refused but streams beside something else."""
+_NEEDED = re.compile(
+    rf"{WORDS}only supports? stream(?:ing)?\b|(?:Unsupported value: )?'?stream'? does not support false"
+    rf"|{WORDS}please enable the stream parameter"
+    r"|(?:parameter\.)?enable_thinking must be set to false for non-stream"
+)
+_NO_THINKING = re.compile(r"(?:parameter\.)?enable_thinking must be set to false")
+_THINKING_ONLY = re.compile(rf"{WORDS}enable_thinking parameter is restricted to True", re.IGNORECASE)
+_ORPHANED = re.compile(
+    r"(?:The )?'?stream_options'? (?:parameter )?(?:is only allowed|can only be (?:defined|used|set)) when"
+    r"|Stream options can only be defined when"
+)
+
+
+def streaming(heard: Heard) -> Iterator[tuple[Lesson, ...]]:
+    tops = ("stream", "stream_options", "enable_thinking", "parameters")
+    if heard.surface not in STREAMED or heard.is_of_a_value or not heard.is_about(*tops):
+        return
+    if heard.opens(_UNVERIFIED):
+        yield (Lesson("stream", "synth", ttl_s=QUARTER_S, by_credential=True),)
+    elif heard.opens(_ORPHANED):
+        yield (Lesson("stream_options", "orphaned"),)
+    elif heard.opens(_NEEDED):
+        yield (Lesson("stream", "aggregate"),)
+    elif (found := heard.opens(_REFUSED)) or (heard.code, heard.param) == (_VALUE_CODE, "stream"):
+        said = found.string[found.end() :] if found is not None else heard.text
+        yield (Lesson("stream", "synth", ttl_s=HOUR_S if _COMBINED.search(said) is None else 0.0),)
+    yield from _thinking(heard)
+
+
+def _thinking(heard: Heard) -> Iterator[tuple[Lesson, ...]]:
+    """DashScope: what it thinks of `enable_thinking` depends on the model and on the stream."""
+    if heard.opens(_NO_THINKING):
+        yield (Lesson("set", "enable_thinking", "false"),)
+    if heard.opens(_THINKING_ONLY):
+        yield (Lesson("drop", "enable_thinking"),)
+        yield (Lesson("set", "enable_thinking", "true"),)
+
+
+# messages
+
+_AT = r"(?:'?(?:body\.)?messages[\w.\[\]-]*+'?\s*:\s*)?"
+"""The place that a sentence may name first."""
+_DEVELOPER = re.compile(
+    rf"{_AT}(?:['`\"]?developer['`\"]? is not one of|unknown variant [`'\"]developer|Unexpected message role"
+    r"|Incorrect role information|角色信息不正确)|(?:Unsupported value: )?"
+    rf"(?:'messages[\w.\[\]]*+' |{WORDS})does not support ['`\"]developer"
+)
+_OTHER_ROLES = re.compile(r"(?:body\.)?messages\.\d+\.(?:[\w-]+\.)?role: Input should be (?!.*developer)")
+_SYSTEM = re.compile(
+    rf"(?:Unsupported value: )?(?:'messages[\w.\[\]]*+' |{WORDS})does not support ['`\"]system"
+    rf"|{_AT}['`\"]?system['`\"]? is not one of"
+)
+_NO_SYSTEM = re.compile(rf"{WORDS}[Ss]ystem role (?:is )?not supported")
+_ALTERNATE = re.compile(rf"{WORDS}roles must alternate")
+
+_STRING_WANTED = (
+    re.compile(rf"{_AT}invalid type: sequence, expected a string"),
+    re.compile(r"'messages\.\d+\.content' : value must be a string"),
+    re.compile(r"(?:json: )?cannot unmarshal array into Go struct field [\w.]*content of type string"),
+    re.compile(r"Type mismatch of '/messages/[^/'\s]+/content', 'array' not in 'string'"),
+    re.compile(r"(?:body\.)?messages\.\d+\.(?:[\w-]+\.)*content(?:\.str)?: Input should be a valid string"),
+)
+_NULL_REFUSED = (
+    re.compile(r"(?:Invalid 'content': )?'content' field must be a string or an array of objects"),
+    re.compile(r"invalid message content type: <nil>"),
+    re.compile(r"Invalid value for 'content': expected a string, got null"),
+    re.compile(r"(?:body\.)?messages\.\d+\.(?:[\w-]+\.)*content: (?:Field required|none is not an allowed value)"),
+)
+_TOOL_ID = re.compile(r"Tool call id was .{0,200}? but must be a-z, A-Z, 0-9, with a length of 9")
+
+
+def conversation(heard: Heard) -> Iterator[tuple[Lesson, ...]]:
+    if heard.surface is not Surface.CHAT or not heard.is_about("messages", "role", "content"):
+        return
+    yield from _roles(heard)
+    if heard.opens(*_NULL_REFUSED):
+        yield (Lesson("content", "empty"),)
+    if heard.opens(*_STRING_WANTED):
+        yield (Lesson("content", "text"),)
+        yield (Lesson("content", "empty"),)
+    if heard.opens(_TOOL_ID):
+        yield (Lesson("tool_ids", "short"),)
+
+
+def _roles(heard: Heard) -> Iterator[tuple[Lesson, ...]]:
+    """The second step for `system` is for those who refuse `developer` as well (o1-mini)."""
+    refuses_developer = heard.opens(_DEVELOPER) or heard.opens(_OTHER_ROLES)
+    if refuses_developer:
+        yield (Lesson("role", "developer", "system"),)
+    if heard.opens(_SYSTEM):
+        yield (Lesson("role", "system", "developer"),)
+    if refuses_developer or heard.opens(_SYSTEM) or heard.opens(_NO_SYSTEM):
+        yield (Lesson("role", "system", "user"),)
+    if heard.opens(_ALTERNATE):
+        yield (Lesson("roles", "merged"),)
+
+
+# embeddings
+
+_LIMITS = (
+    re.compile(rf"{WORDS}batch size is invalid, it should not be larger than (\d+)"),
+    re.compile(rf"{WORDS}batch size \d+ > maximum allowed batch size (\d+)"),
+    re.compile(r"[Tt]oo many inputs\. The max number of inputs is (\d+)"),
+    re.compile(r"(?:[\w.]++: )?at most (\d+) requests can be in one batch"),
+    re.compile(r"(?:Invalid )?'input': array too long\. Expected an array with maximum length (\d+)"),
+)
+_TOKENS = re.compile(r"Requested (\d[\d,]*) tokens, max (\d[\d,]*) tokens per request")
+_STRING_ONLY = re.compile(r"(?:input|prompt)\s*参数非法")
+_NO_BASE64 = re.compile(r"base64 encoding is not (?:currently )?supported")
+LARGEST = 100_000
+FILL = 0.9
+"""Of the tokens that fit: inputs differ in length."""
+
+
+def batches(heard: Heard) -> Iterator[tuple[Lesson, ...]]:
+    if heard.surface is not Surface.EMBEDDINGS:
+        return
+    limits = [int(found[1][:9]) for pattern in _LIMITS if (found := heard.opens(pattern)) is not None]
+    if limits and 0 < limits[0] <= LARGEST:
+        yield (Lesson("split", "input", str(limits[0]), ttl_s=DAY_S),)
+    if (over := heard.opens(_TOKENS)) is not None:
+        requested, most = (int(figure.replace(",", "")[:15]) for figure in over.groups())
+        if 0 < most < requested:  # another request of as many inputs may fit as a whole
+            yield (Lesson("split", "input", f"{max(1, int(100 * FILL * most / requested))}%", ttl_s=0.0),)
+    if heard.code == "1214" and heard.opens(_STRING_ONLY):
+        yield (Lesson("split", "input", "1", ttl_s=DAY_S),)
+    if heard.opens(_NO_BASE64):
+        yield (Lesson("set", "encoding_format", '"float"'),)
+
+
+# what only some want changed
+
+_TOOL_CHOICE = re.compile(
+    rf"{WORDS}tool_choice parameter does not support being set to|[Tt]hinking mode does not support this tool_choice"
+)
+_OBJECT_REFUSED = re.compile(r"'response_format\.type' must be 'json_schema' or 'text'")
+_FORMAT_REFUSED = re.compile(rf"{WORDS}response_format type is unavailable")
+_NO_TOOLS = re.compile(rf"{WORDS}(?:tool choice requires --enable-auto-tool-choice|does not support tools\b)")
+_ROOM = re.compile(
+    rf"{WORDS}maximum context length is (\d+) tokens\. However, you requested \d+ tokens"
+    r" \((\d+) in the messages, \d+ in the completion\)"
+)
+SPARE_TOKENS = 8
+"""Left free below the context's length: counts differ by a few."""
+
+
+def choices(heard: Heard, also: Collection[str]) -> Iterator[tuple[Lesson, ...]]:
+    """Thinking and a forced tool are refused together, either of them alone is not: nothing of that is remembered."""
+    if heard.surface is not Surface.CHAT:
+        return
+    if "tool_choice" in also and heard.opens(_TOOL_CHOICE):
+        yield (Lesson("set", "enable_thinking", "false", ttl_s=0.0),)
+        yield (Lesson("set", "thinking.type", '"disabled"', ttl_s=0.0),)
+        yield (Lesson("set", "tool_choice", '"auto"', ttl_s=0.0),)
+    if "response_format" in also and heard.opens(_OBJECT_REFUSED):
+        yield (Lesson("drop", "response_format"),)
+    if "response_format" in also and heard.opens(_FORMAT_REFUSED):
+        yield (Lesson("response_format", "json_object"),)
+    if "tools" in also and heard.opens(_NO_TOOLS):
+        yield tuple(Lesson("drop", name) for name in ("tools", "tool_choice", "parallel_tool_calls"))
+    if "max_tokens" in also and (found := heard.opens(_ROOM)) is not None:
+        left = int(found[1][:9]) - int(found[2][:9]) - SPARE_TOKENS  # beside this prompt, and no other
+        if left > 0:
+            for name in ("max_tokens", "max_completion_tokens"):
+                yield (Lesson("clamp", name, str(left), ttl_s=0.0),)
+
+
+# members
+
+MOST_NAMES = 8
+"""Of one sentence."""
+
+_VALUE_CODE = "unsupported_value"
+
+_LISTS = (
+    re.compile(r"Unrecognized request arguments? supplied: ([\w, ]+)"),
+    re.compile(r"Unsupported parameter\(s\): ([\w, `'\"]+)"),
+    re.compile(r"Unrecognized keys?(?:\(s\))?(?: in object)?: ((?:['\"][^'\"]+['\"](?:, )?)+)"),
+)
+_PLACES = (
+    re.compile(r"Unsupported parameter: '([^']+)'"),
+    re.compile(r"Unknown parameter: '([^']+)'"),
+    re.compile(r"([\w.\[\]-]++): Extra inputs are not permitted"),
+    re.compile(r"body -> ([\w]+(?: -> [\w]+)*)\s+Extra inputs are not permitted"),
+    re.compile(r"Extra inputs are not permitted, field: '([^']+)'"),
+    re.compile(r"json: unknown field \\?\"([^\"\\]+)\\?\""),
+)
+_GEMINI = re.compile(r"Unknown name \\?\"([^\"\\]+)\\?\"(?: at '([^']*)')?: Cannot find field")
+_PROPERTY = re.compile(r"('?messages[\w.\[\]]*+'?\s*:\s*|[\w.\[\]]++: )?property '([^']{1,200})' is unsupported")
+_IN_MESSAGES = re.compile(r"'?messages\b")
+_VALUES = (
+    re.compile(r"Unsupported value: '([^']+)' does not support "),
+    re.compile(r"invalid (\w+): only "),
+    re.compile(r"([A-Za-z0-9_]++)\s*参数非法"),
+)
+_OTHER_VALUES = re.compile(
+    r"(?:(?:[Ss]upported|[Aa]llowed|[Vv]alid) values (?:are|include)|[Mm]ust be one of):? *(.*)", re.DOTALL
+)
+"""Then only this value is refused, unless there is but one other: that is the default."""
+SAMPLING = ("temperature", "top_p", "presence_penalty", "frequency_penalty", "top_k", "min_p")
+"""Reasoning models take none of these, and refuse them one by one: RAGFlow's dialogs send four, which are more
+than a request is sent again for."""
+_FAMILY = frozenset(SAMPLING)
+THINKING = ("chat_template_kwargs", "enable_thinking", "thinking")
+"""One wish in the words of vLLM, DashScope and GLM. Dify sends two of them to every server (its plugin's default) and
+RAGFlow others, and where OpenAI's own words refuse one, none is known."""
+_OPENAI = re.compile(r"Unrecognized request arguments? supplied: |Unknown parameter: '")
+_WHOLE = frozenset(("stream_options", "metadata", "logit_bias"))
+"""They go as a whole: what is in the last two is the client's to name, and might be named without end."""
+_NOT_HERE = re.compile(r"with this model\b")
+_WORD = re.compile(r"[\w.]+")
+_HINT = re.compile(r"Use '([^']+)' instead")
+_NO_DIMENSIONS = re.compile(rf"{WORDS}(?:dimensions is currently not supported|does not support matryoshka)")
+
+
+def members(heard: Heard) -> Iterator[tuple[Lesson, ...]]:
+    """For unknown members one step that deals with all of them: no request would do without one of the others.
+
+    Where one of SAMPLING is refused as a matter of the model and not of its value's form, the others go along in
+    this one request: nobody has refused them yet. So do those of THINKING where OpenAI's API does not know one.
+    """
+    if heard.is_of_a_value:
+        return
+    unknown = [place for place in _agreed(heard, _unknown(heard)) if place.partition("[")[0] != "stream"]
+    wrong = [place for place in _agreed(heard, _wrong_values(heard)) if place not in NEVER and place not in RENAMES]
+    ttl_s = 0.0 if _is_one_of_several(heard.text) else HOUR_S
+    refused = dict.fromkeys(unknown, HOUR_S) | dict.fromkeys(wrong, ttl_s)
+    if _NOT_HERE.search(heard.text) is not None and not _FAMILY.isdisjoint(refused):
+        yield tuple(Lesson("drop", place, ttl_s=refused.get(place, 0.0)) for place in SAMPLING)
+    if unknown:
+        hint = _HINT.search(heard.text)
+        named = [_of_unknown(place, hint[1] if hint is not None else None) for place in unknown[:MOST_NAMES]]
+        is_openai = any(_OPENAI.match(sentence) for sentence in heard.sentences)
+        others = THINKING if is_openai and not set(THINKING).isdisjoint(unknown) else ()
+        yield (*named, *(Lesson("drop", place, ttl_s=0.0) for place in others if place not in unknown))
+    yield from ((Lesson("drop", place, ttl_s=ttl_s),) for place in wrong)
+
+
+def _is_one_of_several(text: str) -> bool:
+    """Whether it names more than one value that would have been taken."""
+    named = _OTHER_VALUES.search(text)
+    return named is not None and len(re.split(r",| and | or |\|", named[1].partition(". ")[0])) > 1
+
+
+def _agreed(heard: Heard, places: Iterable[str]) -> list[str]:
+    """The Places among them that are in accord with `param`, which of pydantic's details names the first alone.
+
+    What an upstream names besides is nothing that a change could be about: `tools[0]` is an element, `2fast` no name.
+    """
+    told = None if heard.code == "extra_forbidden" else heard.place
+    named = [place for place in dict.fromkeys(places) if Place.is_one(place)]
+    return [place for place in named if told is None or f".{told}".endswith(f".{place}")]
+
+
+def _of_unknown(place: str, hint: str | None) -> Lesson:
+    if place in RENAMES and hint in (None, RENAMES[place]):
+        return Lesson("rename", place, RENAMES[place])
+    top = place.partition(".")[0]
+    return Lesson("drop", top if top in _WHOLE else place)
+
+
+def _unknown(heard: Heard) -> Iterator[str]:
+    """The places that the upstream does not know, in its order."""
+    yield from _zod(heard.raw)
+    if heard.code in TAUGHT_CODES - {_VALUE_CODE} and heard.param:
+        yield place_told(heard.param)
+    for sentence in heard.sentences:
+        yield from _named(sentence)
+
+
+def _named(sentence: str) -> Iterator[str]:
+    """The names with which the sentence begins."""
+    for pattern in _PLACES:
+        if (found := pattern.match(sentence)) is not None:
+            yield place_told(found[1].replace(" -> ", "."))
+    for pattern in _LISTS:
+        if (found := pattern.match(sentence)) is not None:
+            yield from _WORD.findall(found[1])
+    if (found := _GEMINI.match(sentence)) is not None and found[2] in (None, "", found[1]):
+        yield place_told(found[1])
+    if (found := _PROPERTY.match(sentence)) is not None:
+        place = place_told(found[2])  # Groq names the message before it, Cerebras the whole way, twice
+        in_messages = _IN_MESSAGES.match(found[1] or "") is not None and not place.startswith("messages[]")
+        yield f"messages[].{place}" if in_messages else place
+
+
+def _zod(raw: Any) -> Iterator[str]:
+    """`unrecognized_keys` with the way to the object that has them."""
+    issues = raw if isinstance(raw, list) else raw.get("error") if isinstance(raw, dict) else None
+    for issue in issues if isinstance(issues, list) else ():
+        if isinstance(issue, dict) and issue.get("code") == ZOD_CODE:
+            path, keys = issue.get("path"), issue.get("keys")
+            steps = [str(step) for step in path] if isinstance(path, list) else []
+            yield from (place_told(".".join([*steps, str(key)])) for key in (keys if isinstance(keys, list) else ()))
+
+
+def _wrong_values(heard: Heard) -> Iterator[str]:
+    """The members whose value the upstream does not take, where leaving them out is an answer to that."""
+    if heard.code == _VALUE_CODE and heard.param:
+        yield place_told(heard.param)
+    for pattern in _VALUES:
+        if (found := heard.opens(pattern)) is not None:
+            yield place_told(found[1])
+    if heard.surface is Surface.EMBEDDINGS and heard.opens(_NO_DIMENSIONS) is not None:
+        yield "dimensions"

@@ -1,0 +1,206 @@
+"""A rejection as the matchers read it, and the rejections from which nothing is ever learned."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Self
+
+from gatepass.errors import FINAL_CODES, UpstreamError, UpstreamRefusal
+from gatepass.learning.quoted import Quoted
+from gatepass.types import Complaint, Surface
+
+TAUGHT_CODES = frozenset(("unsupported_parameter", "unknown_parameter", "extra_forbidden", "unsupported_value"))
+"""Codes of errors whose `param` is learned from."""
+ZOD_CODE = "unrecognized_keys"
+MOST_INSIDE_CHARS = 8_192
+"""Of the JSON in a text: comparing it with the request takes time."""
+TEACHING = frozenset((400, 422))
+OF_BATCHES = 413
+"""TEI's status for too many inputs."""
+
+NEVER_CODES = FINAL_CODES | {
+    *(
+        "rate_limit_exceeded",
+        "invalid_api_key",
+        "model_not_found",
+        "deploymentnotfound",
+        "responsibleaipolicyviolation",
+    ),
+    *("token_expired", "invalid_token", "authentication_error", "permission_error"),
+}
+"""As `code` or `type`: the account, the model's name or what was said is at fault, and no change of form heals that."""
+
+_NEVER_TEXT = re.compile(r"content management policy|must be verified to use", re.IGNORECASE)
+_WANTS_BACK = re.compile(r"must be passed back|missing `?reasoning_content", re.IGNORECASE)
+"""DeepSeek's thinking models miss what the rest refuses."""
+_TOO_LONG_CODES = frozenset(("context_length_exceeded", "exceed_context_size_error"))
+_TOO_LONG = re.compile(
+    r"maximum context length|exceeds? the (?:available )?context (?:size|length|window)", re.IGNORECASE
+)
+_OF_VALUES = re.compile(
+    r"invalid_(?:value|type|enum|image|base64|json|role|url)\w*|missing(?:_\w+)?|\w+_(?:above|below)_(?:max|min)_\w+"
+    r"|literal_error|enum|value_error|(?:greater|less)_than\w*|too_(?:long|short)|\w+_(?:type|parsing)"
+)
+"""Codes of OpenAI and pydantic that tell of a value: then no member is unknown and no stream refused, and what reads
+like it is a value that the message quotes."""
+_NO_PLACES = frozenset(("", "none", "null", "validation_error", "body", "request"))
+"""As `param` (LiteLLM, Cerebras): of no member."""
+WORDS = r"(?:(?:['\"`][\w./:@+-]{1,100}['\"`]|[\w./@+-]++(?::[\w./-]++)*+(?:'s)?),? ){0,10}?"
+"""What an upstream's own sentence may begin with: words of which none is in quotes with others."""
+_PREFIX = re.compile(
+    r"<\d{3}>\s*|\[\d{1,6}\]\s*|\*\s+|HTTP(?:/[\d.]+)? \d{3}\b:?\s*|\d{3}\b:?\s+|error code: \d{3}\s*-?\s*"
+    r"|invalid JSON payload received\.\s*|failed to deserialize[^:'\"\n]{0,80}:\s*"
+    r"|'messages\.\d+' : for 'role:\w+' the following must be satisfied\[\("
+    r"|provider returned error[.:]?\s+|[^'\":\n]{0,60}template:\s*[\"']?"
+    r"|\{['\"](?:error|detail|message)['\"]: (?:\{['\"]message['\"]: )?['\"]"
+    r"|\[\{(?:'type': '\w{1,40}', 'loc': \([^()]{0,80}\), )?'msg': ['\"]"
+    r"|(?:[\w./-]{1,60}+ ){0,5}[\w.]{0,60}(?:error|exception|failed|request|validation|invalidparameter)(?:[:,]| -)\s*",
+    re.IGNORECASE,
+)
+"""What gateways and relays put before a sentence."""
+_MOST_PREFIXES = 6
+_DETAIL = re.compile(r"body(?:\.| -> )")
+_NEXT_DETAIL = re.compile(r"; (?=body\.)")
+_LISTED = "Invalid JSON payload received. "
+_ROLES = frozenset(("system", "developer", "user", "assistant", "tool", "function"))
+_STEP = re.compile(r"[^.\[\]/\s]+")
+_INDEX = re.compile(r"[0-9]+\Z|\*\Z")
+_NAME = re.compile(r"[a-z_][a-z0-9_]*\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """`text` is the upstream's message, `code` and `kind` its own in lower case, `param` the place as it wrote it."""
+
+    surface: Surface
+    text: str
+    code: str = ""
+    kind: str = ""
+    param: str | None = None
+    raw: Any = None
+
+    @classmethod
+    def of(cls, surface: Surface, status: int | None, complaint: Complaint | None, sent: bytes) -> Self | None:
+        """Return None where nothing may be learned: any other status, no words, NEVER_CODES, or an error that the
+        body `sent` may have written. Values of `sent` are cut out of the text."""
+        teaches = status in TEACHING or (status == OF_BATCHES and surface is Surface.EMBEDDINGS)
+        if complaint is None or not teaches:
+            return None
+        code, kind = (complaint.code or "").lower(), (complaint.kind or "").lower()
+        text = _with_quoted(complaint, str)
+        if code in NEVER_CODES or kind in NEVER_CODES or _NEVER_TEXT.search(text) is not None:
+            return None
+        quoted = Quoted.of(sent, TAUGHT_CODES | {ZOD_CODE})
+        inside = complaint.inside
+        if quoted is None or len(inside) > MOST_INSIDE_CHARS:
+            return None if inside else cls(surface, f"{code}: {complaint.param}", code, kind, complaint.param)
+        if any(map(quoted.hold, TAUGHT_CODES & {code, kind})) or quoted.cut(inside) != inside:
+            return None
+        raw = complaint.raw
+        if (said := _quoted(raw)) is not None:
+            raw = {"metadata": {"raw": quoted.cut(said)}}
+        elif quoted.hold(ZOD_CODE):
+            raw = None
+        return cls(surface, _with_quoted(complaint, quoted.cut), code, kind, complaint.param, raw)
+
+    @classmethod
+    def in_error(cls, surface: Surface, error: UpstreamError, sent: bytes) -> Self | None:
+        """As `of`; None for an error that is not an upstream's refusal."""
+        return cls.of(surface, error.http_status, error.complaint, sent) if isinstance(error, UpstreamRefusal) else None
+
+    @property
+    def is_of_a_value(self) -> bool:
+        """Whether its code says that a value is wrong, and not that a member is unknown."""
+        return _OF_VALUES.fullmatch(self.code) is not None
+
+    @property
+    def place(self) -> str | None:
+        """The Place that `param` names; None where it names none."""
+        return None if (self.param or "").strip().lower() in _NO_PLACES else place_told(self.param or "") or None
+
+    def is_about(self, *tops: str) -> bool:
+        """Whether it may be about one of these members of the top level: `param` does not say otherwise."""
+        return self.place is None or re.split(r"[.\[]", self.place, maxsplit=1)[0] in tops
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """Where an upstream's own words begin: the message without what relays put before it, and each detail of
+        a list. Whatever stands further on may be quoted, and then it is the client who speaks."""
+        return tuple(sentence for part in self.parts for sentence in _sentences(part))
+
+    def opens(self, *patterns: re.Pattern[str]) -> re.Match[str] | None:
+        """The first of the `patterns` with which one of the sentences begins."""
+        found = (pattern.match(sentence) for pattern in patterns for sentence in self.sentences)
+        return next((match for match in found if match is not None), None)
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The message, and what a relay quotes beside it."""
+        quoted = _quoted(self.raw)
+        return (self.text,) if quoted is None else (self.text.removesuffix(f"\n{quoted}"), quoted)
+
+    @property
+    def wants_reasoning(self) -> bool:
+        """Whether it asks for reasoning that was left out: the opposite of what its words look like."""
+        return _WANTS_BACK.search(self.text) is not None
+
+
+def is_too_long(error: UpstreamError) -> bool:
+    """Whether the upstream says that the conversation does not fit into the model's context."""
+    complaint = error.complaint if isinstance(error, UpstreamRefusal) else None
+    if complaint is None:
+        return False
+    codes = {(complaint.code or "").lower(), (complaint.kind or "").lower()}
+    return not _TOO_LONG_CODES.isdisjoint(codes) or _TOO_LONG.search(complaint.message) is not None
+
+
+def _with_quoted(complaint: Complaint, cut: Callable[[str], str]) -> str:
+    """The message, and behind it what a relay quotes beside it without it being JSON (OpenRouter's `metadata.raw`)."""
+    quoted = _quoted(complaint.raw)
+    message = cut(complaint.message)
+    return message if quoted is None else f"{message}\n{cut(quoted)}"
+
+
+def _quoted(raw: Any) -> str | None:
+    metadata = raw.get("metadata") if isinstance(raw, dict) else None
+    quoted = metadata.get("raw") if isinstance(metadata, dict) else None
+    return quoted if isinstance(quoted, str) else None
+
+
+def _sentences(text: str) -> list[str]:
+    """pydantic's details and Gemini's lines are lists; any other line break may be the client's own."""
+    if _DETAIL.match(text) is not None:
+        return _NEXT_DETAIL.split(text)
+    lines = text.split("\n") if text.startswith(_LISTED) else [text]
+    return [_bare(line) for line in lines if len(lines) == 1 or line.startswith(_LISTED)]
+
+
+def _bare(text: str) -> str:
+    for _ in range(_MOST_PREFIXES):
+        if (prefix := _PREFIX.match(text)) is None:
+            break
+        text = text[prefix.end() :]
+    return text
+
+
+def place_told(path: str) -> str:
+    """The Place that an upstream means by `messages.[6].role`, `body.messages.2.assistant.name`, `/messages/*/content`.
+
+    What stands behind a message's index and is no member (pydantic's name of the union's branch) is left out.
+    """
+    steps = _STEP.findall(path)
+    if steps[:1] == ["body"]:
+        steps = steps[1:]
+    told: list[str] = []
+    for position, step in enumerate(steps):
+        if _INDEX.match(step) is not None:
+            told[-1:] = [f"{told[-1].removesuffix('[]')}[]"] if told else []
+        elif _NAME.match(step) is not None and not _is_branch(steps, position):
+            told.append(step)
+    return ".".join(told)
+
+
+def _is_branch(steps: list[str], position: int) -> bool:
+    return position == 2 and steps[0] == "messages" and steps[position] in _ROLES

@@ -1,0 +1,181 @@
+"""Changes of what is to be embedded and of the form of the vectors, and one embeddings call as several requests."""
+
+from __future__ import annotations
+
+import re
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import overload
+
+from msgspec.structs import replace
+
+from gatepass.asked import Asked
+from gatepass.errors import InvalidRequest
+from gatepass.json_scan import Edit, Member, ScannedBody, Walk, edited
+from gatepass.normalize.json_editor import Draft
+from gatepass.types import Call, Surface, Target
+
+_IDS_FIRST = re.compile(rb"\[[ \t\r\n]*(?:\[[ \t\r\n]*)?[-0-9]")
+_MAYBE_IDS = re.compile(rb'"input"[ \t\r\n]*:[ \t\r\n]*' + _IDS_FIRST.pattern)
+"""Tells at the price of one search that there are none: every embeddings call is looked at."""
+_IDS = (
+    "`input` holds token ids, which mean something only to the tokenizer that made them. Send texts"
+    " (LangChain: check_embedding_ctx_length=False). The configuration says of this model that it takes none"
+    " (capabilities.token_ids: false)."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class FloatVectors:
+    """Ask for numbers where the client wants base64, which is then made of them: few upstreams know base64, some
+    answer numbers all the same, and openai-node reads those as an empty vector. Entry `set=encoding_format>float`."""
+
+    entry: str = "set=encoding_format>float"
+
+    def revise(self, draft: Draft) -> bool:
+        if draft.surface is not Surface.EMBEDDINGS or draft.top.string("encoding_format") != "base64":
+            return False
+        return draft.top.set("encoding_format", b'"float"')
+
+
+@dataclass(frozen=True, slots=True)
+class SplitInputs:
+    """At most `limit` inputs in one request; a lone one of a limit of 1 is sent as a plain string. Entry `split=N`."""
+
+    limit: int
+
+    @property
+    def entry(self) -> str:
+        return f"split={self.limit}"
+
+    def revise(self, draft: Draft) -> bool:
+        return _limited(draft, self.limit)
+
+
+@dataclass(frozen=True, slots=True)
+class SplitShare:
+    """At most `percent` of the inputs in one request: what is too much is their tokens, not their number.
+
+    Entry `split=N%`.
+    """
+
+    percent: int
+
+    @property
+    def entry(self) -> str:
+        return f"split={self.percent}%"
+
+    def revise(self, draft: Draft) -> bool:
+        count = _count(draft)
+        return count > 1 and _limited(draft, max(1, count * self.percent // 100))
+
+
+class TextsOnly:
+    """Rule "texts": refuses token ids in an embeddings call, where the model is declared to take none. vLLM takes
+    any for its own tokenizer's, and the vectors would be wrong without a word. Raises InvalidRequest."""
+
+    name = "texts"
+
+    def apply(self, call: Call, target: Target) -> Call:
+        del target
+        if has_token_ids(call):
+            raise InvalidRequest(_IDS, param="input")
+        return call
+
+
+def has_token_ids(call: Call) -> bool:
+    """Whether the `input` of an embeddings call is a list of numbers, or of such lists."""
+    body = call.body
+    if call.operation.surface is not Surface.EMBEDDINGS:
+        return False
+    if type(body) is not ScannedBody and _MAYBE_IDS.search(body) is None:
+        return False
+    inputs = [member.value for member in Walk(body).members() if member.name == "input"]
+    return bool(inputs) and _IDS_FIRST.match(body, inputs[-1]) is not None
+
+
+def _limited(draft: Draft, limit: int) -> bool:
+    """Set the limit where it makes a difference: a list of one is worth a change only where a string is wanted."""
+    count = _count(draft)
+    if not count or (limit > 1 and count <= limit) or (draft.max_inputs is not None and draft.max_inputs <= limit):
+        return False
+    draft.max_inputs = limit
+    return True
+
+
+def _count(draft: Draft) -> int:
+    """How many inputs there are in a list; 0 for a lone one, be it a string or a list of ids."""
+    inputs = draft.top.array("input") if draft.surface is Surface.EMBEDDINGS else None
+    if inputs is None or (len(inputs) and inputs.kind(0) in "-0123456789"):
+        return 0
+    return len(inputs)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts(Sequence[Call]):
+    """The requests of one call, each made when it is asked for: all their bodies at once may take a hundred times the
+    room of the one that they come from."""
+
+    call: Call
+    member: Member
+    limit: int
+    starts: array[int]
+    ends: array[int]
+    total: int
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    @overload
+    def __getitem__(self, index: int) -> Call: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Call]: ...
+    def __getitem__(self, index: int | slice) -> Call | Sequence[Call]:
+        if isinstance(index, slice):
+            return [self[at] for at in range(*index.indices(len(self)))]
+        inner = memoryview(self.call.body)[self.starts[index] : self.ends[index]]
+        pieces = (inner,) if self.limit == 1 else (b"[", inner, b"]")
+        body = edited(self.call.body, [Edit(self.member.value, self.member.end, pieces)])
+        return replace(self.call, body=body, max_inputs=None)
+
+
+def split(call: Call) -> Sequence[Call]:
+    """`call` as requests of at most `call.max_inputs` inputs each, in order; itself alone where that is no bound.
+
+    With a bound of 1 the input stands alone, without a list around it: old Zhipu endpoints take nothing else.
+    """
+    inputs = _inputs(call) if call.max_inputs is not None else None
+    if inputs is None or call.max_inputs is None:
+        return (call,)
+    parts = _parts(call, *inputs, call.max_inputs)
+    return (call,) if not parts or (parts.total <= parts.limit and parts.limit > 1) else parts
+
+
+def _parts(call: Call, walk: Walk, member: Member, limit: int) -> Parts:
+    starts, ends, total = array("Q"), array("Q"), 0
+    for start, end in walk.elements(member.value):
+        if total % limit == 0:
+            starts.append(start)
+            ends.append(end)
+        ends[-1] = end
+        total += 1
+    return Parts(call, member, limit, starts, ends, total)
+
+
+def counts_of(parts: Sequence[Call], asked: Asked) -> list[int]:
+    """How many vectors the answer to each of `parts` is to hold, which are what `split` made of a call."""
+    if not isinstance(parts, Parts):
+        return [asked.count]
+    return [min(parts.limit, parts.total - at) for at in range(0, parts.total, parts.limit)]
+
+
+def _inputs(call: Call) -> tuple[Walk, Member] | None:
+    """The list of inputs; None where there is one input only."""
+    walk = Walk(call.body)
+    found = [member for member in walk.members() if member.name == "input"]
+    if not found or not call.body.startswith(b"[", found[-1].value):
+        return None
+    first = next(walk.elements(found[-1].value), None)
+    is_one = first is not None and call.body[first[0]] in b"-0123456789"
+    return None if is_one else (walk, found[-1])

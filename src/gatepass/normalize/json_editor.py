@@ -1,0 +1,289 @@
+"""A body under revision: many changes, each seeing what the ones before it did, written out in one copy.
+
+Nothing is parsed that no change looks at, and what none of them touches keeps its bytes.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from gatepass.errors import InvalidRequest
+from gatepass.json_scan import Edit, Member, Walk, edited, json_value, pieces, removals, string
+from gatepass.types import Call, Surface
+
+
+@dataclass(slots=True)
+class _Slot:
+    """One member or element: as it stands in the text (`member`), or with a new `text`, opened or not."""
+
+    name: str = ""
+    member: Member | None = None
+    text: bytes | None = None
+    inner: ObjectDraft | ListDraft | None = None
+    renamed: bool = False
+    gone: bool = False
+
+
+class _Container(ABC):
+    """What objects and lists share: slots over the text of one Walk, of which `start` is the opening bracket."""
+
+    __slots__ = ("_slots", "_start", "_walk")
+
+    def __init__(self, walk: Walk, start: int) -> None:
+        self._walk = walk
+        self._start = start
+        self._slots: list[_Slot] | None = None
+
+    def edits(self) -> list[Edit]:
+        """What makes the changed container out of its text."""
+        if self._slots is None:
+            return []
+        standing = [(slot, slot.member) for slot in self._slots if slot.member is not None]
+        result = removals([member for _, member in standing], {member for slot, member in standing if slot.gone})
+        for slot, member in standing:
+            if not slot.gone:
+                result += self._slot_edits(slot, member)
+        return [*result, *self._insertion([slot for slot in self._slots if slot.member is None and not slot.gone])]
+
+    def _slot_edits(self, slot: _Slot, member: Member) -> Iterator[Edit]:
+        if slot.renamed:
+            before_colon = self._walk.text[member.start : member.value].rpartition(b":")[0]
+            yield Edit(member.start, member.start + len(before_colon.rstrip()), (_quoted(slot.name),))
+        if slot.text is not None:
+            yield Edit(member.value, member.end, (_new_text(slot),))
+        elif slot.inner is not None:
+            yield from slot.inner.edits()
+
+    @abstractmethod
+    def _insertion(self, added: list[_Slot]) -> list[Edit]: ...
+
+    @abstractmethod
+    def _list(self) -> list[_Slot]: ...
+
+    def _live(self) -> list[_Slot]:
+        return [slot for slot in self._list() if not slot.gone]
+
+    def _source(self, slot: _Slot) -> tuple[Walk, int]:
+        """The text in which the slot's value stands, and where it begins there."""
+        if slot.member is None or slot.text is not None:
+            return Walk(slot.text or b""), 0
+        return self._walk, slot.member.value
+
+    def _kind(self, slot: _Slot) -> str:
+        walk, at = self._source(slot)
+        return chr(walk.text[at])
+
+    def _text(self, slot: _Slot) -> bytes:
+        if slot.member is None or slot.text is not None:
+            return _new_text(slot)
+        start, end = slot.member.value, slot.member.end
+        return b"".join(pieces(self._walk.text, slot.inner.edits() if slot.inner is not None else (), start, end))
+
+    def _object(self, slot: _Slot) -> ObjectDraft | None:
+        if slot.inner is None and self._kind(slot) == "{":
+            slot.inner = ObjectDraft(*self._source(slot))
+        return slot.inner if isinstance(slot.inner, ObjectDraft) else None
+
+    def _array(self, slot: _Slot) -> ListDraft | None:
+        if slot.inner is None and self._kind(slot) == "[":
+            slot.inner = ListDraft(*self._source(slot))
+        return slot.inner if isinstance(slot.inner, ListDraft) else None
+
+
+class ObjectDraft(_Container):
+    """An object; of several members with one name the last one counts, as it does for every parser we met."""
+
+    __slots__ = ()
+
+    def __contains__(self, name: str) -> bool:
+        return self._find(name) is not None
+
+    @property
+    def names(self) -> list[str]:
+        return [slot.name for slot in self._live()]
+
+    def text(self, name: str) -> bytes | None:
+        """The member's value as JSON text, None where there is none."""
+        slot = self._find(name)
+        return None if slot is None else self._text(slot)
+
+    def kind(self, name: str) -> str | None:
+        """The first character of the member's value: `{`, `[`, `"`, `t`, `f`, `n`, a digit or `-`."""
+        slot = self._find(name)
+        return None if slot is None else self._kind(slot)
+
+    def string(self, name: str) -> str | None:
+        """What the member says where it is a string."""
+        slot = self._find(name)
+        return string(self._text(slot)) if slot is not None and self._kind(slot) == '"' else None
+
+    def value(self, name: str) -> Any:
+        """The member's value, built; None where there is none. Raises InvalidRequest for a number beyond any float
+        (`1e999`), or of thousands of digits."""
+        text = self.text(name)
+        try:
+            return None if text is None else json_value(text)
+        except msgspec.ValidationError:  # JSON knows no bounds, msgspec does
+            raise InvalidRequest(f"`{name}` holds a number that is too large to be read.", param=name) from None
+
+    def object(self, name: str) -> ObjectDraft | None:
+        slot = self._find(name)
+        return None if slot is None else self._object(slot)
+
+    def array(self, name: str) -> ListDraft | None:
+        slot = self._find(name)
+        return None if slot is None else self._array(slot)
+
+    def drop(self, name: str) -> bool:
+        """Take every member of that name out; whether there was one."""
+        found = [slot for slot in self._live() if slot.name == name]
+        for slot in found:
+            slot.gone = True
+        return bool(found)
+
+    def keep(self, names: Collection[str]) -> bool:
+        """Take every other member out; whether there was one."""
+        found = [slot for slot in self._live() if slot.name not in names]
+        for slot in found:
+            slot.gone = True
+        return bool(found)
+
+    def set(self, name: str, text: bytes) -> bool:
+        """Make the JSON `text` the member's value, behind the others where there is none; whether that is news."""
+        slot = self._find(name)
+        if slot is None:
+            self._list().append(_Slot(name, text=text))
+            return True
+        if self._text(slot) == text:
+            return False
+        slot.text, slot.inner = text, None
+        return True
+
+    def rename(self, old: str, new: str) -> bool:
+        """Call the member `old` by the name `new`; where there is a `new` already, that one stays alone."""
+        slot = self._find(old)
+        if slot is None or old == new:
+            return False
+        if new in self:
+            return self.drop(old)
+        slot.name, slot.renamed = new, True
+        self.drop(old)
+        return True
+
+    def _find(self, name: str) -> _Slot | None:
+        return next((slot for slot in reversed(self._list()) if slot.name == name and not slot.gone), None)
+
+    def _list(self) -> list[_Slot]:
+        if self._slots is None:
+            self._slots = [_Slot(member.name, member) for member in self._walk.members(self._start)]
+        return self._slots
+
+    def _insertion(self, added: list[_Slot]) -> list[Edit]:
+        if not added:
+            return []
+        standing = [(slot, slot.member) for slot in self._list() if slot.member is not None]
+        text = b",".join(_quoted(slot.name) + b":" + _new_text(slot) for slot in added)
+        at = standing[-1][1].end if standing else self._start + 1
+        comma = b"," if any(not slot.gone for slot, _ in standing) else b""
+        return [Edit(at, at, (comma + text,))]
+
+
+class ListDraft(_Container):
+    """An array; positions count what is there now."""
+
+    __slots__ = ()
+
+    def __len__(self) -> int:
+        return len(self._live())
+
+    def kind(self, index: int) -> str:
+        """The first character of the element."""
+        return self._kind(self._live()[index])
+
+    def text(self, index: int) -> bytes:
+        return self._text(self._live()[index])
+
+    def object(self, index: int) -> ObjectDraft | None:
+        return self._object(self._live()[index])
+
+    def objects(self) -> list[ObjectDraft]:
+        """The elements that are objects."""
+        return [inner for slot in self._live() if (inner := self._object(slot)) is not None]
+
+    def numbered(self) -> list[tuple[int, ObjectDraft]]:
+        """The elements that are objects, with their positions."""
+        found = ((index, self._object(slot)) for index, slot in enumerate(self._live()))
+        return [(index, inner) for index, inner in found if inner is not None]
+
+    def kinds(self) -> str:
+        """The first characters of all elements."""
+        return "".join(map(self._kind, self._live()))
+
+    def texts(self) -> list[bytes]:
+        """The elements as JSON texts."""
+        return [self._text(slot) for slot in self._live()]
+
+    def drop(self, indices: Iterable[int]) -> None:
+        live = self._live()
+        for index in indices:
+            live[index].gone = True
+
+    def insert(self, text: bytes) -> None:
+        """Put the JSON `text` before all others."""
+        self._list().insert(0, _Slot(text=text))
+
+    def _list(self) -> list[_Slot]:
+        if self._slots is None:
+            spans = self._walk.elements(self._start)
+            self._slots = [_Slot(member=Member("", start, start, end)) for start, end in spans]
+        return self._slots
+
+    def _insertion(self, added: list[_Slot]) -> list[Edit]:
+        if not added:
+            return []
+        standing = [(slot, slot.member) for slot in self._list() if slot.member is not None]
+        text = b",".join(_new_text(slot) for slot in added)
+        at = standing[0][1].start if standing else self._start + 1
+        comma = b"," if any(not slot.gone for slot, _ in standing) else b""
+        return [Edit(at, at, (text + comma,))]
+
+
+class Draft:
+    """A Call under revision. `stream` is what the upstream will be asked for, `max_inputs` how many at once."""
+
+    __slots__ = ("_call", "max_inputs", "stream", "top")
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+        self.top = ObjectDraft(Walk(call.body), call.body.index(b"{"))
+        self.stream = call.stream
+        self.max_inputs = call.max_inputs
+
+    @property
+    def surface(self) -> Surface:
+        return self._call.operation.surface
+
+    @property
+    def turns(self) -> list[ObjectDraft]:
+        """The messages that are objects; what else stands among them is the upstream's to refuse."""
+        messages = self.top.array("messages")
+        return [] if messages is None else messages.objects()
+
+    def written(self) -> bytes:
+        """The body with everything that was changed; the same object where nothing was."""
+        edits = self.top.edits()
+        return edited(self._call.body, edits) if edits else self._call.body
+
+
+def _new_text(slot: _Slot) -> bytes:
+    text = slot.text or b""
+    return edited(text, slot.inner.edits()) if slot.inner is not None else text
+
+
+def _quoted(name: str) -> bytes:
+    return msgspec.json.encode(name)

@@ -1,0 +1,174 @@
+"""Changes of single members, by their place: drop, rename, set, default, clamp."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Self
+
+import msgspec
+
+from gatepass.config.routes import NO_PLACE, PLACE
+from gatepass.normalize.json_editor import Draft, ObjectDraft
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """`temperature`, `stream_options.include_usage`, `messages[].tool_calls[].index`: `[]` is each object of a list."""
+
+    steps: tuple[tuple[str, bool], ...]
+    name: str
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Raises ValueError, with what is expected, for what is no such place."""
+        if not cls.is_one(text):
+            raise ValueError(NO_PLACE)
+        *steps, name = text.split(".")
+        return cls(tuple((step.removesuffix("[]"), step.endswith("[]")) for step in steps), name)
+
+    @staticmethod
+    def is_one(text: str) -> bool:
+        """Whether `parse` takes it."""
+        return PLACE.match(text) is not None
+
+    def __str__(self) -> str:
+        return ".".join([*(f"{name}[]" if each else name for name, each in self.steps), self.name])
+
+    def owners(self, draft: Draft, *, make: bool = False) -> Iterator[ObjectDraft]:
+        """The objects in which the last name stands or would stand; `make` adds plain ones that are missing."""
+        return _descend(draft.top, self.steps, make=make)
+
+
+def _descend(owner: ObjectDraft, steps: tuple[tuple[str, bool], ...], *, make: bool) -> Iterator[ObjectDraft]:
+    if not steps:
+        yield owner
+        return
+    (name, each), rest = steps[0], steps[1:]
+    if make and not each and name not in owner:
+        owner.set(name, b"{}")
+    inner = owner.object(name)
+    array = owner.array(name) if each else None
+    found = array.objects() if array is not None else [inner] if inner is not None and not each else []
+    for one in found:
+        yield from _descend(one, rest, make=make)
+
+
+_NUMBER = re.compile(rb"-?[0-9]")
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """The member goes; with `only`, where its value is one of these JSON texts. Entry `drop=PLACE`."""
+
+    place: Place
+    only: frozenset[bytes] = frozenset()
+
+    @property
+    def entry(self) -> str:
+        return f"drop={self.place}"
+
+    def revise(self, draft: Draft) -> bool:
+        owners = [owner for owner in self.place.owners(draft) if self._concerns(owner)]
+        return sum(owner.drop(self.place.name) for owner in owners) > 0
+
+    def _concerns(self, owner: ObjectDraft) -> bool:
+        if not self.only:
+            return self.place.name in owner
+        text = owner.text(self.place.name)
+        return text is not None and b"".join(text.split()) in self.only
+
+
+@dataclass(frozen=True, slots=True)
+class Rename:
+    """The member gets the name `to`, its value as it is; where `to` is there too, that one stays alone.
+
+    Entry `rename=PLACE>NAME`.
+    """
+
+    place: Place
+    to: str
+
+    @property
+    def entry(self) -> str:
+        return f"rename={self.place}>{self.to}"
+
+    def revise(self, draft: Draft) -> bool:
+        return sum(owner.rename(self.place.name, self.to) for owner in self.place.owners(draft)) > 0
+
+
+@dataclass(frozen=True, slots=True)
+class Set:
+    """The member's value is `text`, JSON; with `only_there`, where the member is. Entry `set=PLACE`, or
+    `set=PLACE>VALUE` where the value `is_shown`: an operator's own may be nobody's to read. With `unstreamed`, where
+    the upstream is not asked for a stream."""
+
+    place: Place
+    text: bytes
+    only_there: bool = False
+    is_shown: bool = False
+    unstreamed: bool = False
+
+    @property
+    def entry(self) -> str:
+        return f"set={self.place}>{self._shown}" if self.is_shown else f"set={self.place}"
+
+    @property
+    def _shown(self) -> str:
+        return self.text.decode().strip('"')
+
+    def revise(self, draft: Draft) -> bool:
+        if self.unstreamed and draft.stream:
+            return False
+        owners = list(self.place.owners(draft, make=not self.only_there))
+        return sum(owner.set(self.place.name, self.text) for owner in owners if self._concerns(owner)) > 0
+
+    def _concerns(self, owner: ObjectDraft) -> bool:
+        return self.place.name in owner or not self.only_there
+
+
+@dataclass(frozen=True, slots=True)
+class Default:
+    """The member is `text`, JSON, where the client sends none. Entry `default=PLACE`."""
+
+    place: Place
+    text: bytes
+
+    @property
+    def entry(self) -> str:
+        return f"default={self.place}"
+
+    def revise(self, draft: Draft) -> bool:
+        owners = [owner for owner in self.place.owners(draft, make=True) if self.place.name not in owner]
+        return sum(owner.set(self.place.name, self.text) for owner in owners) > 0
+
+
+@dataclass(frozen=True, slots=True)
+class Clamp:
+    """A number beyond `least` or `most` becomes that bound; what is no number stays. Entry `clamp=PLACE`."""
+
+    place: Place
+    least: float | None = None
+    most: float | None = None
+
+    @property
+    def entry(self) -> str:
+        return f"clamp={self.place}"
+
+    def revise(self, draft: Draft) -> bool:
+        return sum(self._clamped(owner) for owner in self.place.owners(draft)) > 0
+
+    def _clamped(self, owner: ObjectDraft) -> bool:
+        text = owner.text(self.place.name)
+        if text is None or _NUMBER.match(text) is None:
+            return False
+        number = float(text)
+        bound = self.least if self.least is not None and number < self.least else number
+        bound = self.most if self.most is not None and bound > self.most else bound
+        return bound != number and owner.set(self.place.name, _written(bound))
+
+
+def _written(number: float) -> bytes:
+    return msgspec.json.encode(int(number) if math.isfinite(number) and number == int(number) else number)

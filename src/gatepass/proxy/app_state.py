@@ -1,0 +1,225 @@
+"""The Gate: one immutable table of references, made from one configuration.
+
+Nothing here decides anything. A request holds the Gate it came in by until it is done.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+from gatepass.auth.api_keys import key_texts
+from gatepass.auth.authenticator import Doors
+from gatepass.clock import Clock, Rounds, SystemClock
+from gatepass.config.checks import carry_of
+from gatepass.config.credential.kinds import AnyCredential, place_of
+from gatepass.config.model import Config
+from gatepass.config.upstream import Upstream
+from gatepass.dialects.base import Dialect
+from gatepass.dialects.headers import ResponseHeaders
+from gatepass.http_client.lean import LeanTransport, open_transport
+from gatepass.http_client.tls import Trust
+from gatepass.learning.session import Learner
+from gatepass.normalize.built_in import BUILT_IN, LAST
+from gatepass.normalize.declared import Declared
+from gatepass.normalize.profiles import Prepared, prepared
+from gatepass.normalize.rule import Rule
+from gatepass.observability.metrics import CredentialSample, Metrics
+from gatepass.observability.redaction import Redactor
+from gatepass.proxy.choice import dialect_of
+from gatepass.proxy.in_flight import Live
+from gatepass.proxy.routing import RouteTable
+from gatepass.sse.shaping import Plain, Shaping, shaping_of
+from gatepass.store.base import Store, StoreUnavailable
+from gatepass.store.memory import MemoryStore
+from gatepass.store.snapshot import Snapshot
+from gatepass.tokens.credential_injector import Carrier
+from gatepass.tokens.holder import TokenHolder, Waits
+from gatepass.tokens.sharing import SharedSource, is_shareable, keepsake_for
+from gatepass.tokens.source import build_source, open_client
+from gatepass.types import Call, Timeouts
+
+FETCH_GRACE_S = 0.5
+"""A request waits this much longer than a fetch may take: it then hears the issuer's own reason."""
+
+ROUND_S = 1.0
+"""How often it is looked whether a stream has fallen silent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """One upstream, ready to be used."""
+
+    name: str
+    settings: Upstream
+    dialect: Dialect
+    transport: LeanTransport
+    holder: TokenHolder | None
+    timeouts: Timeouts
+    carrier: Carrier = field(default_factory=Carrier)
+    shaping: Shaping = field(default_factory=Plain)
+    response_headers: ResponseHeaders = field(default_factory=ResponseHeaders)
+    host: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "host", urlsplit(self.settings.base_url).netloc)
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """Everything a request needs, by reference."""
+
+    config: Config
+    clock: Clock
+    redactor: Redactor
+    doors: Doors
+    routes: RouteTable
+    rules: tuple[Rule, ...]
+    declared: Declared
+    profiles: Mapping[str, Prepared]
+    has_pages: bool
+    """Whether a profile lets pages of other origins in."""
+    keeps_bodies: bool
+    """Whether the beginnings of bodies are captured (`log.bodies`)."""
+    learner: Learner
+    hops: Mapping[str, Hop]
+    holders: Mapping[str, TokenHolder]
+    transports: tuple[LeanTransport, ...]
+    metrics: Metrics
+    live: Live
+    rounds: Rounds
+    store: Store
+    snapshot: Snapshot
+
+    def rules_for(self, call: Call) -> tuple[Rule, ...]:
+        """The rules that `call` goes through before any lesson: the built-in ones, then its model's own."""
+        declared = self.declared.rules(call.operation.name, call.model)
+        return (*self.rules, *declared, *LAST) if declared else self.rules
+
+    def start(self) -> None:
+        """Begin minting tokens, in the background: a dead issuer does not stop the start."""
+        self.snapshot.start()
+        for holder in self.holders.values():
+            holder.start()
+
+    @property
+    def ready(self) -> bool:
+        """Whether a request could be served now: not draining, and a usable token for some upstream."""
+        if self.live.draining:
+            return False
+        return any(hop.holder is None or hop.holder.usable for hop in self.hops.values())
+
+    async def aclose(self) -> None:
+        for holder in self.holders.values():
+            await holder.aclose()
+        await self.live.tasks.aclose()
+        for transport in self.transports:
+            await transport.aclose()
+        await self.snapshot.aclose()
+        with suppress(StoreUnavailable):
+            await self.store.aclose()
+
+
+def build_gate(config: Config, clock: Clock | None = None, store: Store | None = None) -> Gate:
+    """Wire one configuration. Opens nothing; raises OSError where a CA or certificate cannot be loaded, and
+    UnresolvedReference where the file of a secret is away that was there when the configuration was read.
+
+    `store` is what this process shares with others, and the Gate's to close; without one it shares nothing.
+    """
+    clock = clock or SystemClock()
+    store = store or MemoryStore(clock)
+    snapshot = Snapshot(store, clock)
+    learner = Learner()
+    redactor = Redactor()
+    trust = Trust()
+    holders = {
+        name: _holder(name, credential, _Shared(trust, clock, redactor, store, snapshot))
+        for name, credential in config.credentials.items()
+    }
+    hops = {name: _hop(name, config, holders, trust, redactor) for name in config.upstreams}
+    for network in (hop.network for hop in (*config.upstreams.values(), *config.credentials.values())):
+        if network.proxy_auth is not None:
+            redactor.learn(network.proxy_auth.reveal().partition(":")[2])
+    for secret in () if config.store is None else (config.store.encryption_key, config.store.password):
+        if secret is not None:
+            redactor.learn(secret.reveal())
+    for key in config.access.keys:
+        for text in key_texts(key):
+            redactor.learn(text)
+    return Gate(
+        config=config,
+        clock=clock,
+        redactor=redactor,
+        doors=Doors(config),
+        routes=RouteTable.from_config(config),
+        rules=BUILT_IN,
+        declared=Declared(config),
+        profiles=prepared(config.profiles),
+        has_pages=any(profile.cors_origins for profile in config.profiles.values()),
+        keeps_bodies=config.log.bodies,
+        learner=learner,
+        hops=hops,
+        holders=holders,
+        transports=tuple(hop.transport for hop in hops.values()),
+        metrics=Metrics(lambda: [_sample(name, holder) for name, holder in holders.items()]),
+        live=Live(config.limits.connections, config.access.callers, config.limits.held_bytes),
+        rounds=Rounds(clock, ROUND_S),
+        store=store,
+        snapshot=snapshot,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    """What all credentials of one process have in common."""
+
+    trust: Trust
+    clock: Clock
+    redactor: Redactor
+    store: Store
+    snapshot: Snapshot
+
+
+def _holder(name: str, settings: AnyCredential, own: _Shared) -> TokenHolder:
+    clock, store = own.clock, own.store
+    waits = Waits(settings.timeout_s + FETCH_GRACE_S, place_of(settings))
+    client = open_client(settings, own.trust)
+    source = build_source(name, settings, client, clock, keepsake_for(settings, store, clock))
+    if not is_shareable(settings.type, store.reach):
+        return TokenHolder(name, source, clock, own.redactor, waits)
+    shared = SharedSource(source, settings, store, clock)
+    holder = TokenHolder(name, shared, clock, own.redactor, waits)
+    shared.join(own.snapshot, holder)
+    return holder
+
+
+def _hop(name: str, config: Config, holders: Mapping[str, TokenHolder], trust: Trust, redactor: Redactor) -> Hop:
+    settings = config.upstreams[name]
+    return Hop(
+        name=name,
+        settings=settings,
+        dialect=dialect_of(settings),
+        transport=open_transport(
+            settings.network, settings.max_connections or config.limits.connections, trust.of(settings.network)
+        ),
+        holder=holders[settings.credential] if settings.credential else None,
+        timeouts=settings.timeouts.value(),
+        carrier=Carrier(carry_of(settings, config), settings.headers, redactor, name),
+        shaping=shaping_of(settings.dialect),
+        response_headers=ResponseHeaders(settings.forward_response_headers, redactor.holds),
+    )
+
+
+def _sample(name: str, holder: TokenHolder) -> CredentialSample:
+    status = holder.status()
+    left_s = status.left_s if status.left_s is not None else (math.inf if holder.usable else 0.0)
+    return CredentialSample(
+        name,
+        usable=holder.usable,
+        life_left_s=left_s,
+        fetches=status.fetches,
+        failures=status.failures,
+    )

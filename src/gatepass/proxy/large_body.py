@@ -1,0 +1,401 @@
+"""A large request body, read in slices between which the event loop runs.
+
+msgspec needs up to 0.3 s for 32 MiB, and holds the interpreter's lock meanwhile, in a thread too. So one pass over the
+body finds its top-level members and cuts it at commas into fragments. msgspec validates each fragment within the
+brackets that are open around it: the body is valid if all fragments are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import codecs
+import re
+import time
+from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import msgspec
+from msgspec.structs import replace
+
+from gatepass.errors import BodyTooComplex, GatepassError, InvalidJson
+from gatepass.json_scan import WHOLE_ESCAPES, Member, ScannedBody, Walk, has_more_values, may_spell, occurrences, string
+from gatepass.operations.request import HALF_PAIR, MAX_DEPTH, complaint, too_deep, top_level
+from gatepass.types import Call, Surface
+
+LARGE_BYTES = 1024 * 1024
+"""A smaller body is decoded in one piece: the worst one takes 35 ms, beside the loop."""
+LARGE_INPUTS_BYTES = 256 * 1024
+"""The same for an embeddings request, whose inputs are listed."""
+MOST_ESCAPES = 4_000
+"""A larger body of few values and no more escapes is decoded in one piece too: images, and texts with few lines."""
+
+SLICE_S = 0.005
+WINDOW_BYTES = 16 * 1024
+NAME_BYTES = 16 * 1024
+"""The longest name or number at the top level, with the blanks around it."""
+FRAGMENT_BYTES = 256 * 1024
+LARGEST_FRAGMENT_BYTES = 8 * FRAGMENT_BYTES
+STRING_BYTES = 1024 * 1024
+"""A longer string is validated in pieces."""
+KEPT_BYTES = 1024
+"""The ends of larger values are kept, so that no rule has to look for them again."""
+UNCOUNTED_BYTES = 8
+"""Up to so many bytes between two brackets or strings are not searched for commas."""
+
+MOST_VALUES = 500_000
+"""Outside `messages`, because a rule may build them as objects. OpenAI takes 300,000 token ids in one request."""
+MOST_MESSAGES_VALUES = 6_000_000
+"""In `messages`, which rules only step over. A chat of 32 MiB with messages of two letters has fewer."""
+MOST_MEMBERS = 1_000
+"""No API has more than 60 members at its top level."""
+
+_BLANK = rb"[ \t\n\r]"
+_BEGIN = re.compile(_BLANK + rb"{0,1024}+\{")
+_END = re.compile(_BLANK + rb"*+\}" + _BLANK + rb"*+")
+_NAME = re.compile(
+    _BLANK + rb"*+,?+" + _BLANK + rb'*+("[^"\\]*+(?:\\.[^"\\]*+)*+")' + _BLANK + rb"*+:" + _BLANK + rb"*+"
+)
+_SCALAR = re.compile(rb"[^ \t\n\r,\]}]++")
+_TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[{}\[\]"]')
+_INSIDE = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+')
+_CUT = re.compile(
+    rb"(?:"
+    + _BLANK
+    + rb"*+:"
+    + _BLANK
+    + rb"*+[^ \t\n\r,\]}\"{\[]++)?+"
+    + _BLANK
+    + rb"{0,1024}+,(?="
+    + _BLANK
+    + rb"{0,1024}+[^ \t\n\r,\]}])"
+)
+_NAMES = re.compile(rb'"(?:base64"|[^"\\]{1,64}+"(?=[ \t\n\r]*+:))')
+"""Names of members, and the one value that a rule looks for."""
+_AT_BYTE = re.compile(r" \(byte (\d+)\)\Z")
+_QUOTE, _BACKSLASH, _OBJECT, _ARRAY = b'"\\{['
+_CLOSERS = {_OBJECT: b"}", _ARRAY: b"]"}
+_UNREAD = "a name, a number or a run of blanks that is too long"
+_VALUE = msgspec.json.Decoder(msgspec.Raw)
+
+INLINE_BYTES = 32 * 1024
+INLINE_VALUES = 4_000
+"""With no more commas and brackets a rule needs 15 ms at most, so that the loop can wait for it."""
+_APART = ThreadPoolExecutor(1, "gatepass-bodies")
+"""One thread: the loop competes with one for the interpreter's lock, and gets it every 5 ms."""
+
+Slices = Generator[None, None, None]
+Made = TypeVar("Made")
+
+
+def is_heavy(body: bytes) -> bool:
+    """Whether what looks into `body` may occupy the loop for long."""
+    if len(body) <= INLINE_BYTES or type(body) is ScannedBody:
+        return type(body) is ScannedBody
+    if len(body) > LARGE_BYTES:
+        return True
+    has_many_signs = occurrences(body, b",{[", INLINE_VALUES) > INLINE_VALUES
+    return has_many_signs and has_more_values(body, INLINE_VALUES)
+
+
+def needs_scan(body: bytes, *, has_inputs: bool = False) -> bool:
+    """Whether `body` is read in slices, because it is large and has much structure.
+
+    `has_inputs`: it is an embeddings request.
+    """
+    if len(body) <= (LARGE_INPUTS_BYTES if has_inputs else LARGE_BYTES) or type(body) is ScannedBody:
+        return False
+    return _has_many_escapes(body) or has_more_values(body, INLINE_VALUES)
+
+
+def _has_many_escapes(body: bytes) -> bool:
+    at = -1
+    for _ in range(MOST_ESCAPES + 1):
+        at = body.find(b"\\", at + 1)
+        if at < 0:
+            return False
+    return True
+
+
+async def reread(call: Call) -> Call:
+    """`call` with a body that is scanned where it has to be: an edited one no longer is."""
+    has_inputs = call.operation.surface is Surface.EMBEDDINGS
+    if not needs_scan(call.body, has_inputs=has_inputs):
+        return call
+    return replace(call, body=await scanned(call.body))
+
+
+async def apart(body: bytes, work: Callable[[], Made]) -> Made:
+    """Return what `work`, which looks into `body` and changes nothing that others see, returns.
+
+    A heavy body is looked into in a thread. `work` is Python code, which leaves the lock to the loop in time; calls of
+    C code that hold it for longer than 50 ms have no place in it.
+    """
+    if not is_heavy(body):
+        return work()
+    return await asyncio.get_running_loop().run_in_executor(_APART, work)
+
+
+async def scanned(body: bytes, *, counts_inputs: bool = False, most_values: int = MOST_VALUES) -> ScannedBody:
+    """Return `body`, a JSON object, with what is found in it. The loop runs after every SLICE_S.
+
+    `counts_inputs`: also count the elements of `input`, for an embeddings request.
+    Raises InvalidJson as `Document.read`, and BodyTooComplex.
+    """
+    scan = Scan(body, most_values)
+    began_s = time.perf_counter()
+    for _ in scan.run(counts_inputs=counts_inputs):
+        if time.perf_counter() - began_s > SLICE_S:
+            await asyncio.sleep(0)
+            began_s = time.perf_counter()
+    return scan.result()
+
+
+class Scan:
+    """One pass over `body`. `run` yields where the pass may pause; then `result` returns what it found."""
+
+    def __init__(self, body: bytes, most_values: int = MOST_VALUES) -> None:
+        self._body = body
+        self._limit = most_values
+        self._at = 0
+        self._values = 0
+        self._members: list[Member] = []
+        self._ends: dict[int, int] = {}
+        self._names: set[bytes] = set()
+        self._may_spell = False
+        self._inputs: int | None = None
+        self._most_values = most_values
+        self._stack = bytearray()
+        """The brackets that are open at the place of the pass."""
+        self._opened: list[int] = []
+        """Where they stand, but for the first."""
+        self._prefix = b""
+        self._begin = 0
+        """Where the fragment begins that is not validated yet."""
+        self._before: list[tuple[int, int]] = []
+        """The spans of the fragment before `_begin`. Behind each is a long string that was validated alone."""
+
+    def result(self) -> ScannedBody:
+        names = b"".join(self._names)
+        made = ScannedBody.made(self._body, self._members, self._ends, names, may_spell=self._may_spell)
+        made.inputs = self._inputs
+        return made
+
+    def run(self, *, counts_inputs: bool = False) -> Slices:
+        body = self._body
+        if not body.isascii():
+            yield from self._check_utf8()
+        begin = _BEGIN.match(body)
+        if begin is None:
+            top_level(body[:NAME_BYTES])
+            raise _too_complex(_UNREAD)
+        self._at = begin.end()
+        self._stack.append(_OBJECT)
+        while (name := _NAME.match(body, self._at, self._at + NAME_BYTES)) is not None:
+            before, is_chat = self._values, name[1] == b'"messages"'
+            self._most_values = MOST_MESSAGES_VALUES if is_chat else self._limit
+            self._values = 0 if is_chat else before
+            end = yield from self._value(name.end())
+            self._values = before if is_chat else self._values
+            if end is None or not self._keep_member(name[1], name.start(1), name.end(), end):
+                break
+            self._at = end
+            self._cut(end)
+            yield
+        self._finish()
+        if counts_inputs:
+            yield from self._count_inputs()
+
+    def _check_utf8(self) -> Slices:
+        view, at = memoryview(self._body), 0
+        while at < len(view):
+            end = at + FRAGMENT_BYTES
+            try:
+                at += codecs.utf_8_decode(view[at:end], "strict", end >= len(view))[1]
+            except UnicodeDecodeError as error:
+                where = at + error.start
+                raise InvalidJson(f"The body is not UTF-8 text: {error.reason} at byte {where}.") from None
+            yield
+
+    def _keep_member(self, name: bytes, start: int, value: int, end: int) -> bool:
+        try:
+            text = string(name)
+        except msgspec.DecodeError:
+            return False
+        self._members.append(Member(text, start, value, end))
+        if len(self._members) > MOST_MEMBERS:
+            raise _too_complex(f"more than {MOST_MEMBERS} members at its top level")
+        return True
+
+    def _value(self, at: int) -> Generator[None, None, int | None]:
+        """The end of the value that begins at `at`, None if it has none."""
+        first = self._body[at : at + 1]
+        if first == b'"':
+            return (yield from self._string(at))
+        if first in (b"{", b"["):
+            return (yield from self._container(at))
+        scalar = _SCALAR.match(self._body, at, at + NAME_BYTES)
+        return None if scalar is None else scalar.end()
+
+    def _string(self, at: int) -> Generator[None, None, int | None]:
+        body = self._body
+        end = body.find(b'"', at + 1)
+        has_escapes = end > 0 and body.find(b"\\", at, end) > 0
+        if end > 0 and body[end - 1] == _BACKSLASH:
+            end = at + 1
+            while end < len(body) and body[end] != _QUOTE:
+                start, end = end, _INSIDE.match(body, end, end + FRAGMENT_BYTES).end()  # type: ignore[union-attr]
+                if end == start:
+                    return None
+                yield
+            if end >= len(body):
+                return None
+        if end < 0:
+            return None
+        end += 1
+        if end - at > STRING_BYTES:
+            yield from self._check_string(at + 1, end - 1, has_escapes=has_escapes)
+            self._before.append((self._begin, at))
+            self._begin = end
+        self._keep_end(at, end)
+        return end
+
+    def _check_string(self, at: int, end: int, *, has_escapes: bool) -> Slices:
+        """Validate what stands between the quotes of a long string, cut where no escape is."""
+        while at < end:
+            stop = min(at + FRAGMENT_BYTES, end)
+            if has_escapes:
+                stop = max(WHOLE_ESCAPES.match(self._body, at, stop).end(), at + 1)  # type: ignore[union-attr]
+            try:
+                _VALUE.decode(b'"%b"' % self._body[at:stop])
+            except msgspec.DecodeError as error:
+                said = str(error) if _AT_BYTE.search(str(error)) else f"{HALF_PAIR[0]} (byte {stop - at})"
+                raise self._invalid(said, [(at, stop)], len(b'"')) from None
+            at = stop
+            yield
+
+    def _container(self, at: int) -> Generator[None, None, int | None]:
+        """The end of the array or object that begins at `at`."""
+        floor = len(self._stack)
+        while at < len(self._body):
+            at, is_whole = self._window(at, floor)
+            if self._values > self._most_values:
+                raise _too_complex(f"more than {self._most_values} values")
+            if is_whole:
+                return at
+            if self._body[at : at + 1] == b'"':  # a string that goes on behind the window
+                end = yield from self._string(at)
+                if end is None:
+                    return None
+                at = end
+                self._cut(at)
+            yield
+        return None
+
+    def _window(self, at: int, floor: int) -> tuple[int, bool]:
+        """Pass over the tokens of one window. Return how far, and whether the stack is at `floor` again."""
+        body, stack, opened = self._body, self._stack, self._opened
+        window_end = min(at + WINDOW_BYTES, len(body))
+        for token in _TOKEN.finditer(body, at, window_end):
+            start, end = token.span()
+            self._values += 1 if start - at <= UNCOUNTED_BYTES else 1 + body.count(b",", at, start)
+            at, sign = end, body[start]
+            if sign in _CLOSERS:
+                stack.append(sign)
+                opened.append(start)
+                if len(stack) > MAX_DEPTH:
+                    raise too_deep()
+                continue
+            if sign != _QUOTE:
+                self._values -= 1
+                stack.pop()
+                start = opened.pop()
+                if len(stack) == floor:
+                    self._keep_end(start, end)
+                    return end, True
+            elif end == start + 1:
+                return start, False
+            if end - start > KEPT_BYTES:
+                self._keep_end(start, end)
+            if end - self._begin > FRAGMENT_BYTES:
+                self._cut(end)
+        self._values += body.count(b",", at, window_end)
+        self._cut(body.rfind(b",", at, window_end) if at < window_end else at)
+        return window_end, False
+
+    def _keep_end(self, start: int, end: int) -> None:
+        """A string without escapes is not kept: its end is found at once."""
+        if end - start > KEPT_BYTES and (self._body[start] != _QUOTE or self._body.find(b"\\", start, end) > 0):
+            self._ends[start] = end
+
+    def _cut(self, at: int) -> None:
+        """End the fragment at `at`, behind a value or before a comma, if it is large enough and a comma follows."""
+        body = self._body
+        if at - self._begin <= FRAGMENT_BYTES:
+            return
+        comma = _CUT.match(body, at, at + WINDOW_BYTES)
+        before = body[max(at - KEPT_BYTES, self._begin) : at].rstrip(b" \t\n\r")[-1:]
+        if comma is not None and before not in (b"", b",", b"[", b"{"):
+            closing = b"".join(_CLOSERS[sign] for sign in reversed(self._stack))
+            self._validate(comma.end() - 1, closing)
+            self._begin, self._prefix = comma.end(), _opening(self._stack)
+        elif at - self._begin > LARGEST_FRAGMENT_BYTES:
+            raise _too_complex(_UNREAD)
+
+    def _validate(self, end: int, closing: bytes) -> None:
+        """Validate the fragment that ends at `end`, and find the names in it."""
+        spans = [*self._before, (self._begin, end)]
+        text = b"".join((self._prefix, b'""'.join(self._body[start:stop] for start, stop in spans), closing))
+        self._before = []
+        try:
+            _VALUE.decode(text)
+        except msgspec.DecodeError as error:
+            raise self._invalid(str(error), spans, len(self._prefix)) from None
+        self._names.update(_NAMES.findall(text))
+        self._may_spell = self._may_spell or may_spell(text)
+
+    def _invalid(self, said: str, spans: list[tuple[int, int]], at: int) -> GatepassError:
+        """What msgspec said of `spans`, which began `at` there in what it was given, with the place in the body."""
+        found = _AT_BYTE.search(said)
+        if found is None and spans[-1][1] < len(self._body):  # the pass came no further
+            return _too_complex(_UNREAD)
+        if found is None:
+            return InvalidJson(complaint(self._body, said))
+        left = int(found[1]) - at
+        for start, end in spans:
+            if left <= end - start:
+                break
+            left -= end - start + len(b'""')
+        return InvalidJson(complaint(self._body, f"{said[: found.start()]} (byte {start + left})"))
+
+    def _finish(self) -> None:
+        """Validate the last fragment. Raise if the pass did not come to the body's end: it understood no more."""
+        end = min(len(self._body), self._begin + 2 * LARGEST_FRAGMENT_BYTES)
+        self._validate(end, b"")
+        if _END.fullmatch(self._body, self._at, end) is None or end < len(self._body):
+            raise _too_complex(_UNREAD)
+
+    def _count_inputs(self) -> Slices:
+        """As `asked.count_of`: a list of token ids is one input."""
+        value = next((member.value for member in reversed(self._members) if member.name == "input"), None)
+        self._inputs = 1
+        if value is None or self._body[value] != _ARRAY:
+            return
+        count, walk = 0, Walk(self.result(), steps_left=100 * MOST_VALUES)
+        for start, _ in walk.elements(value):
+            if not count and self._body[start] in b"-0123456789":
+                return
+            count += 1
+            if not count % 1_000:
+                yield
+        self._inputs = count
+
+
+def _opening(stack: bytearray) -> bytes:
+    """The brackets of `stack`, with a name for each value that is not whole."""
+    outer = b"".join(b'{"":' if sign == _OBJECT else b"[" for sign in stack[:-1])
+    return outer + bytes(stack[-1:])
+
+
+def _too_complex(what: str) -> BodyTooComplex:
+    return BodyTooComplex(f"The body has {what}. Send less structure in one request.")

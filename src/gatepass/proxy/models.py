@@ -1,0 +1,281 @@
+"""`/v1/models`: the configured names, and the upstreams' own lists where a wildcard opens them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+import msgspec
+
+from gatepass.auth.model_access import may_use
+from gatepass.cancel import timeout
+from gatepass.config.access import AccessKey
+from gatepass.errors import GatepassError, ModelNotFound, UpstreamAuth, UpstreamInvalid, UpstreamTimeout
+from gatepass.json_scan import json_value
+from gatepass.learning.export import marks
+from gatepass.learning.learned_rule import Learned
+from gatepass.normalize.profiles import untyped
+from gatepass.operations.table import OPERATIONS
+from gatepass.proxy.app_state import Gate, Hop
+from gatepass.proxy.context import Attempt, RequestContext
+from gatepass.proxy.model_kinds import Kinds
+from gatepass.proxy.upstream_call import explained, heard, refused, send, whole
+from gatepass.types import Call, Request, Surface, Target
+
+LOG = logging.getLogger("gatepass.catalog")
+
+FRESH_S = 60.0
+"""An upstream's list is asked for again after this; the last one is shown meanwhile."""
+
+FAILED_S = 3.0
+"""A list that could not be had is asked for again after this."""
+
+FETCH_S = 8.0
+"""The bound of asking: clients verify a provider by this call within 10 s (RAGFlow's provider check)."""
+
+PATIENCE_S = 4.0
+"""Where there is something to show, this is how long a first list is waited for: LibreChat gives up on it after 5 s
+(packages/api/src/endpoints/models.ts), and then knows no model at all."""
+
+LIST_BYTES = 4 * 1024 * 1024
+LIST_MODELS = 5_000
+
+Entry = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """The last good list of one upstream."""
+
+    models: tuple[Entry, ...]
+    fetched_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Failed:
+    """Why there is no newer list of one upstream."""
+
+    error: Exception
+    failed_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Flight:
+    """A list under way."""
+
+    task: asyncio.Task[None]
+    began_s: float
+
+
+class _Late(Exception):
+    """A list did not come in time."""
+
+
+class Catalog:
+    """Lists models. One fetch per upstream however many ask. The last good list outlives a failing upstream, and is
+    shown at once while a newer one is fetched."""
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+        self._kinds = Kinds(gate.config)
+        self._known: dict[str, _Known] = {}
+        self._flights: dict[str, _Flight] = {}
+        self._failed: dict[str, _Failed] = {}
+
+    async def listing(self, context: RequestContext) -> bytes:
+        """The body of GET /v1/models, as the caller and its profile may see it.
+
+        Raises the upstream's error only where there is nothing at all to show.
+        """
+        wanted = self._asked(context)
+        await self._landed([name for name in wanted if name not in self._known], PATIENCE_S)
+        if not self._shown():
+            await self._landed(wanted)
+        entries = self._visible(wanted, context.caller)
+        if context.profile.settings.typed_ids:
+            listed = {name: {entry["id"] for entry in known.models} for name, known in self._known.items()}
+            for entry in entries:
+                listed_by = [name for name, models in listed.items() if entry["id"] in models]
+                entry["id"] = self._kinds.typed(entry["id"], listed_by)
+        return msgspec.json.encode({"object": "list", "data": entries})
+
+    async def entry(self, context: RequestContext, model: str) -> bytes:
+        """The body of GET /v1/models/{id}, which is looked for in new lists where the last ones do not have it.
+
+        Raises ModelNotFound, and as `listing` does.
+        """
+        name = untyped(model) if context.profile.settings.typed_ids else model
+        wanted = self._asked(context)
+        if not any(entry["id"] == name for entry in self._shown()):
+            await self._landed(wanted)
+        for known in self._visible(wanted, context.caller):
+            if known["id"] == name:
+                return msgspec.json.encode({**known, "id": model})
+        raise ModelNotFound(
+            f"The model {model[:100]!r} is not listed here. GET /v1/models shows what is.", param="model"
+        )
+
+    def _asked(self, context: RequestContext) -> list[str]:
+        """The upstreams whose own lists are shown; those whose list is old are asked, once for all who want it."""
+        opened, now = self._gate.routes.listing().open_upstreams, self._gate.clock.now()
+        # of Azure's deployments and RAGFlow's assistants there is no list: those are asked by their configured names
+        hops = self._gate.hops
+        wanted = list(dict.fromkeys(upstream for upstream, _ in opened if hops[upstream].dialect.lists_models))
+        for upstream in wanted:
+            if upstream not in self._flights and self._is_old(upstream, now):
+                task = self._gate.live.tasks.spawn(self._fetch(upstream), f"models of {upstream}")
+                self._flights[upstream] = _Flight(task, now)
+        context.upstream = ",".join(wanted) or None
+        return wanted
+
+    def _shown(self) -> Collection[Entry]:
+        """All that is known now: the configured names, and what the last lists have of the others."""
+        listing = self._gate.routes.listing()
+        own: Entry = {"object": "model", "created": 0, "owned_by": "gatepass"}
+        models = {name: {"id": name, **own} for name in listing.names}
+        for upstream, pattern in listing.open_upstreams:
+            known = self._known.get(upstream)
+            for entry in known.models if known is not None else ():
+                if fnmatchcase(entry["id"], pattern):
+                    models.setdefault(entry["id"], entry)
+        return models.values()
+
+    def _visible(self, wanted: Iterable[str], caller: AccessKey) -> list[Entry]:
+        """What `caller` may see; where there is nothing at all, raises why a list of `wanted` could not be had."""
+        models = self._shown()
+        failed = [self._failed[name].error for name in wanted if name in self._failed]
+        if failed and not models:
+            raise failed[0].with_traceback(None)
+        return self._marked(entry for entry in models if may_use(caller, entry["id"]))
+
+    def _marked(self, entries: Iterable[Entry]) -> list[Entry]:
+        """The entries with what is declared and learned of each model."""
+        wall_s = self._gate.clock.wall()
+        known: dict[tuple[str, str, str], list[Learned]] = {}
+        for one in self._gate.learner.memory.learned(self._gate.clock.now(), wall_s):
+            if one.state == "learned":
+                known.setdefault((one.subject.operation, one.subject.upstream, one.subject.model), []).append(one)
+        return [{**entry, **self._marks(entry["id"], known, wall_s)} for entry in entries]
+
+    def _marks(self, model: str, known: Mapping[tuple[str, str, str], list[Learned]], wall_s: float) -> Entry:
+        declared, models = self._gate.declared, self._gate.config.models
+        name = declared.entry("chat", model) or declared.entry("embeddings", model)
+        learned = [
+            one
+            for operation in dict.fromkeys(operation for operation, _, _ in known)
+            for target in self._targets(operation, model)
+            for one in known.get((operation, target.upstream, target.model or model), ())
+        ]
+        return marks(None if name is None else models[name], learned, wall_s)
+
+    def _targets(self, operation: str, model: str) -> tuple[Target, ...]:
+        try:
+            return self._gate.routes.resolve(operation, model)
+        except ModelNotFound:
+            return ()
+
+    def _is_old(self, upstream: str, now: float) -> bool:
+        known, failed = self._known.get(upstream), self._failed.get(upstream)
+        if failed is not None and now - failed.failed_s < FAILED_S:
+            return False
+        return known is None or now - known.fetched_s >= FRESH_S
+
+    async def _landed(self, wanted: Iterable[str], patience_s: float | None = None) -> None:
+        """Returns when the lists under way, or the failures to get them, have come, or are `patience_s` under way.
+
+        Leaving early stops nobody's fetch.
+        """
+        flights = [self._flights[name] for name in wanted if name in self._flights]
+        if not flights:
+            return
+        landed = asyncio.wait([flight.task for flight in flights])
+        if patience_s is None:
+            await landed
+            return
+        left_s = max(flight.began_s for flight in flights) + patience_s - self._gate.clock.now()
+        with suppress(_Late):
+            await timeout(self._gate.clock, max(0.0, left_s), landed, _Late())
+
+    async def _fetch(self, upstream: str) -> None:
+        hop = self._gate.hops[upstream]
+        try:
+            late = UpstreamTimeout(
+                f"The model list did not come within {FETCH_S:g} s.", upstream=upstream, phase="total"
+            )
+            models = await timeout(self._gate.clock, FETCH_S, fetch_models(self._gate, hop), late)
+            self._known[upstream] = _Known(models, self._gate.clock.now())
+            self._failed.pop(upstream, None)
+        except GatepassError as error:
+            self._failed[upstream] = _Failed(error, self._gate.clock.now())
+        except Exception as error:  # any fault: nobody awaits this flight, and who asks for the list is told of it
+            self._failed[upstream] = _Failed(error, self._gate.clock.now())
+            LOG.exception("model_list_failed", extra={"fields": {"upstream": upstream}})
+        finally:
+            del self._flights[upstream]
+
+
+async def fetch_models(gate: Gate, hop: Hop) -> tuple[Entry, ...]:
+    """The upstream's own list, entries as `_as_model` leaves them; raises TokenUnavailable and UpstreamError."""
+    attempt = Attempt(gate, hop, Target(hop.name), _model_list_call())
+    try:
+        return await _listed(attempt)
+    except UpstreamAuth as refusal:
+        raise explained(attempt, refusal) from refusal.__cause__
+
+
+async def _listed(attempt: Attempt) -> tuple[Entry, ...]:
+    hop = attempt.hop
+    response = await send(attempt, model_list_request(hop))
+    try:
+        if response.status != 200:
+            mask = attempt.gate.redactor.mask
+            error = hop.dialect.judge_head(hop.name, response.status, response.headers, mask=mask)
+            raise error or await refused(attempt, response)
+    finally:
+        if response.status != 200:
+            await response.aclose()
+    body = await whole(attempt, response, LIST_BYTES)
+    judged = hop.dialect.judge_document(heard(attempt, response, body), Surface.MODELS)
+    if isinstance(judged, GatepassError):
+        raise judged
+    return _entries(hop, judged)
+
+
+def model_list_request(hop: Hop) -> Request:
+    """What lists the upstream's models, or RAGFlow's assistants; it bills nothing, so it also serves to try a hop."""
+    return hop.dialect.encode(_model_list_call(), Target(hop.name), hop.settings.base_url, hop.timeouts)
+
+
+def _model_list_call() -> Call:
+    models = next(operation for operation in OPERATIONS if operation.name == "models")
+    return Call(id="gatepass", operation=models, caller="gatepass", model="", body=b"", headers=())
+
+
+def _entries(hop: Hop, body: bytes) -> tuple[Entry, ...]:
+    """`{"data":[{"id"…}]}`, or the bare list that some servers send."""
+    try:
+        document = json_value(body)
+    except (msgspec.DecodeError, RecursionError):
+        document = None
+    listed = document.get("data") if isinstance(document, dict) else document
+    if not isinstance(listed, list):
+        raise UpstreamInvalid("The upstream's model list is no list of models.", upstream=hop.name)
+    named = (entry for entry in listed[:LIST_MODELS] if isinstance(entry, dict) and isinstance(entry.get("id"), str))
+    return tuple(_as_model(entry) for entry in named if entry["id"])
+
+
+def _as_model(entry: Entry) -> Entry:
+    """`entry` with what every client of OpenAI's list finds there: what is missing or of another type is filled in, and
+    `created` is in whole seconds. All else is as the upstream wrote it."""
+    kind, created, owner = entry.get("object"), entry.get("created", 0), entry.get("owned_by")
+    return {
+        **entry,
+        "object": kind if isinstance(kind, str) else "model",
+        "created": int(created) if type(created) in (int, float) else 0,
+        "owned_by": owner if isinstance(owner, str) else "upstream",
+    }

@@ -1,0 +1,307 @@
+"""Shares of client connections: no address and no caller keeps others from being served.
+
+Pure state: `now_s` is an argument, and the caller closes the connections that a call returns. A connection is any
+hashable object. It counts for its address until a request on it was authenticated, and then for that caller alone.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Hashable, Sequence
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from typing import Generic, TypeVar
+
+from gatepass.types import Headers
+
+C = TypeVar("C")
+_ABSENT = object()
+Address = str
+"""An IPv4 address, or the /64 network of an IPv6 one, as text. Objects of `ipaddress` take 0.3 µs for each hash."""
+
+IDLE_S = 1.0
+"""A client that just connected needs this long to send its request. Within it only a full process closes it."""
+
+ADDRESSES = 4
+"""One address may hold one part in so many of the share for connections without authentication."""
+
+AT_ONCE = 100
+"""One call closes no more than this, which takes 2 ms of the event loop; the next calls close the rest."""
+
+PROXIES = 16
+"""So many proxies between a client and gatepass are looked through, at most."""
+ADDRESS_CHARS = 64
+"""The longest text that is read as an address: an IPv6 address has 39, and a zone may follow."""
+
+
+class ConnectionShares(Generic[C]):
+    """Decides which connections close when too many are open. A new connection is always accepted.
+
+    `connections` may be authenticated, and one more for each of `callers`. The rest has `unauthenticated` more.
+    Connections that have not authenticated also use what authenticated ones leave free, but only for IDLE_S. After
+    that all of them together are held to `unauthenticated`, and each address to a part of it. The oldest one of the
+    address with the most closes first, so that a flood closes its own connections.
+    """
+
+    def __init__(self, connections: int, unauthenticated: int, callers: int) -> None:
+        self._authenticated_limit = connections + callers
+        self._unauthenticated_limit = unauthenticated
+        self._address_limit = max(1, unauthenticated // ADDRESSES)
+        self._allowed = min(self._address_limit, unauthenticated)
+        """So many connections without authentication are within every limit."""
+        self._strangers: Groups[C] = Groups()
+        self._callers: dict[str, _OfCaller[C]] = {}
+        self._authenticated: dict[C, _OfCaller[C]] = {}
+
+    def __len__(self) -> int:
+        return len(self._strangers) + len(self._authenticated)
+
+    def connect(self, connection: C, address: Address | None, now_s: float) -> list[C]:
+        """Count a new connection; return those to close.
+
+        `address` None: a trusted proxy's connection, whose client is not known. It counts in the total alone.
+        """
+        self._strangers.add(connection, address, now_s)
+        return self._over(address, now_s)
+
+    def begin(self, connection: C) -> bool:
+        """A request has begun on `connection`, which no longer waits for one; return whether it counts for a caller,
+        nothing changes otherwise."""
+        own = self._authenticated.get(connection)
+        if own is None:
+            return False
+        if own.idle.pop(connection, _ABSENT) is _ABSENT:
+            own.delivering.pop(connection, None)
+        return True
+
+    def begin_unauthenticated(self, connection: C, now_s: float) -> None:
+        """A request has begun on `connection`, which counts for no caller."""
+        self._strangers.touch(connection, now_s)
+
+    def authenticate(self, connection: C, caller: str) -> list[C]:
+        """The request on `connection` is `caller`'s, and was admitted; return the connections to close."""
+        known, own = self._authenticated.get(connection), self._callers.get(caller)
+        if known is None:
+            if not self._strangers.remove(connection):
+                return []  # it was closed by now
+        elif known is own:
+            return []
+        if own is None:
+            own = self._callers[caller] = _OfCaller()
+        self._authenticated[connection] = own
+        if len(self._authenticated) <= self._authenticated_limit:
+            return []
+        callers = self._callers.values()
+        most = max((own.idle for own in callers), key=len) or max((own.delivering for own in callers), key=len)
+        return [self._dropped(next(iter(most)))] if most else []
+
+    def end(self, connection: C, *, delivered: bool) -> bool:
+        """A request on `connection` was answered; return whether it counts for a caller, nothing changes otherwise.
+
+        Called again when the client has taken all of the answer.
+        """
+        own = self._authenticated.get(connection)
+        if own is None:
+            return False
+        if not delivered:
+            own.delivering[connection] = None
+            return True
+        own.idle[connection] = None
+        if own.delivering:
+            own.delivering.pop(connection, None)
+        return True
+
+    def end_unauthenticated(self, connection: C, address: Address | None, now_s: float) -> list[C]:
+        """A request from `address` on `connection`, which counts for no caller, was answered; return those to close.
+
+        Behind a trusted proxy this is the first time that the connection counts for its client's address.
+        """
+        if not self._strangers.remove(connection):
+            return []
+        self._strangers.add(connection, address, now_s)
+        return self._over(address, now_s)
+
+    def relieve(self, now_s: float) -> list[C]:
+        """No file descriptor is free: return connections to close, those that would close first above the shares."""
+        closing: list[C] = []
+        while len(closing) < AT_ONCE and (oldest := self._strangers.oldest_of_largest(now_s - IDLE_S)) is not None:
+            closing.append(oldest)
+            self._strangers.remove(oldest)
+        return closing
+
+    def disconnect(self, connection: C) -> None:
+        """`connection` is closed. It may have been returned as one to close before."""
+        self._strangers.remove(connection)
+        if connection in self._authenticated:
+            self._dropped(connection)
+
+    def _dropped(self, connection: C) -> C:
+        own = self._authenticated.pop(connection)
+        own.idle.pop(connection, None)
+        own.delivering.pop(connection, None)
+        return connection
+
+    def _over(self, address: Address | None, now_s: float) -> list[C]:
+        strangers = self._strangers
+        closing: list[C] = []  # `list[C]()` takes 0.8 µs
+        if len(strangers) <= self._allowed:
+            return closing
+        since_s = now_s - IDLE_S
+        while address is not None and strangers.size(address) > self._address_limit and len(closing) < AT_ONCE:
+            if (oldest := strangers.oldest(address, since_s)) is None:
+                break
+            closing.append(oldest)
+            strangers.remove(oldest)
+        while len(strangers) > self._unauthenticated_limit and len(closing) <= AT_ONCE:
+            full = len(self) > self._authenticated_limit + self._unauthenticated_limit
+            if (oldest := strangers.oldest_of_largest(now_s if full else since_s)) is None:
+                break
+            closing.append(oldest)
+            strangers.remove(oldest)
+        return closing
+
+
+class _OfCaller(Generic[C]):
+    """The connections of one caller on which no request is served, the one first that has been so for longest."""
+
+    __slots__ = ("delivering", "idle")
+
+    def __init__(self) -> None:
+        self.idle: OrderedDict[C, None] = OrderedDict()
+        """Those that wait for a request."""
+        self.delivering: OrderedDict[C, None] = OrderedDict()
+        """Those whose client has not taken all of the last answer."""
+
+
+class Groups(Generic[C]):
+    """Members by group, each group in the order of its members' last activity. Every call costs the same however many
+    groups there are: the addresses of a flood are the attacker's choice."""
+
+    def __init__(self) -> None:
+        self._group_of: dict[C, Hashable] = {}
+        self._groups: dict[Hashable, OrderedDict[C, float]] = {}
+        self._by_size: dict[int, OrderedDict[Hashable, None]] = {}
+        self._largest = 0
+
+    def __len__(self) -> int:
+        return len(self._group_of)
+
+    def add(self, member: C, group: Hashable | None, now_s: float) -> None:
+        """Add `member`. It has a group of its own if `group` is None."""
+        group = group if group is not None else (member,)
+        self._group_of[member] = group
+        members = self._groups.get(group)
+        if members is None:
+            members = self._groups[group] = OrderedDict()
+        members[member] = now_s
+        self._resized(group, len(members) - 1, len(members))
+
+    def remove(self, member: C) -> bool:
+        """Remove `member`; return whether it was here."""
+        group = self._group_of.pop(member, None)
+        if group is None:
+            return False
+        members = self._groups[group]
+        del members[member]
+        if not members:
+            del self._groups[group]
+        self._resized(group, len(members) + 1, len(members))
+        return True
+
+    def touch(self, member: C, now_s: float) -> None:
+        """`member` is the most recently active one of its group."""
+        group = self._group_of.get(member)
+        if group is not None:
+            members = self._groups[group]
+            members[member] = now_s
+            members.move_to_end(member)
+            self._by_size[len(members)].move_to_end(group)
+
+    def size(self, group: Hashable) -> int:
+        return len(self._groups.get(group, ()))
+
+    def oldest(self, group: Hashable, since_s: float) -> C | None:
+        """The member of `group` that was active longest ago; None if it was active after `since_s`."""
+        member, at_s = next(iter(self._groups[group].items()))
+        return member if at_s <= since_s else None
+
+    def oldest_of_largest(self, since_s: float) -> C | None:
+        """The same of the largest group: of several, the one that changed longest ago."""
+        return self.oldest(next(iter(self._by_size[self._largest])), since_s) if self._largest else None
+
+    def _resized(self, group: Hashable, before: int, after: int) -> None:
+        by_size = self._by_size
+        if before:
+            groups = by_size[before]
+            del groups[group]
+            if not groups:
+                del by_size[before]
+        if after:
+            if after not in by_size:
+                by_size[after] = OrderedDict()
+            by_size[after][group] = None
+            if after > self._largest:
+                self._largest = after
+        if self._largest not in by_size:
+            self._largest -= 1
+
+
+class TrustedProxies:
+    """Which peers are proxies of the operator (`server.trusted_proxies`), and the address of a client behind them."""
+
+    def __init__(self, networks: Sequence[str]) -> None:
+        self._networks = [ip_network(network) for network in networks]
+        self._known = lru_cache(maxsize=1024)(self._of_peer)  # the same clients connect again and again
+
+    def of_peer(self, peer: str) -> Address | None:
+        """The address that a new connection counts for; None for a trusted proxy and for a peer without an address."""
+        return self._known(peer)
+
+    def _of_peer(self, peer: str) -> Address | None:
+        address = _parsed(peer)
+        return None if address is None or self._trusts(address) else _grouped(address)
+
+    def of_request(self, peer: str, headers: Headers) -> Address | None:
+        """The address of the client that sent a request: the last one in X-Forwarded-For that is not a trusted proxy.
+
+        What stands before it is the client's own claim. Only a trusted proxy's header is read.
+        """
+        address = _parsed(peer)
+        if not self._networks or address is None or not self._trusts(address):
+            return self.of_peer(peer)
+        values = [value.decode("latin-1") for name, value in headers if name == b"x-forwarded-for"]
+        for entry in reversed(",".join(values).rsplit(",", PROXIES)[-PROXIES:]):
+            address = _parsed(_without_port(entry.strip()))
+            if address is None:
+                return None
+            if not self._trusts(address):
+                return _grouped(address)
+        return None
+
+    def _trusts(self, address: IPv4Address | IPv6Address) -> bool:
+        return any(address in network for network in self._networks)
+
+
+def _parsed(text: str) -> IPv4Address | IPv6Address | None:
+    return _address(text) if len(text) <= ADDRESS_CHARS else None
+
+
+@lru_cache(maxsize=1024)
+def _address(text: str) -> IPv4Address | IPv6Address | None:
+    try:
+        address = ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+def _grouped(address: IPv4Address | IPv6Address) -> Address:
+    """An IPv6 client has a /64 network of addresses to choose from, so that network counts."""
+    return str(address if isinstance(address, IPv4Address) else ip_network((int(address) >> 64 << 64, 64)))  # 128 bits
+
+
+def _without_port(entry: str) -> str:
+    """`192.0.2.7:5123` and `[2001:db8::7]:5123` without the port: Azure's gateways append it."""
+    if entry.startswith("["):
+        return entry[1:].partition("]")[0]
+    return entry.partition(":")[0] if entry.count(":") == 1 else entry

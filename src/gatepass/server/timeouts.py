@@ -1,0 +1,111 @@
+"""How long a client may take for what is awaited of it.
+
+uvicorn's own protocol has no deadline for receiving a request: a half-sent head or body is held for ever
+(measured: more than 31 s; nginx has client_header_timeout and client_body_timeout).
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from gatepass.deadline import Deadline
+from gatepass.server.cycle import Turn
+from gatepass.server.parser import Reader
+
+BODY_GRACE_S = 5.0
+"""A slow body is answered at limits.receive_s; after this the connection ends, whatever still comes."""
+
+LINGER_S = 1.0
+"""How long more is waited for after a refusal, and taken: closing over unread bytes resets the connection, and the
+client would never read why (nginx has lingering_close)."""
+
+
+QUIET_S = 1.0
+"""A connection of a draining server closes when its client has sent nothing for this long. One that is in use is closed
+by an answer instead: a request that crosses a close is lost to its client."""
+
+
+class Awaited(StrEnum):
+    HEAD = "head"
+    BODY = "body"
+    REST = "rest of a body that came too late"
+    NEXT = "next request"
+    CLOSE = "client's close after a refusal"
+    TAKER = "nothing of the client: what is here of a body has to be taken first"
+
+
+_HEAD, _NEXT = Awaited.HEAD, Awaited.NEXT
+"""Awaited with each request. To name a member of an Enum takes CPython 3.11 up to 100 ns."""
+
+
+class Patience:
+    """One deadline, for one thing at a time; for none while a whole request is served."""
+
+    __slots__ = ("_awaited", "_deadline", "_receive_s", "_upload_bytes_per_s", "keep_alive_s")
+
+    def __init__(self, deadline: Deadline, receive_s: float, keep_alive_s: float, upload_bytes_per_s: int) -> None:
+        self._deadline = deadline
+        self._receive_s = receive_s
+        self._upload_bytes_per_s = upload_bytes_per_s
+        self.keep_alive_s = keep_alive_s
+        self._awaited: Awaited | None = None
+
+    def bound(self, reader: Reader, serving: Turn | None) -> None:
+        """A deadline for what is awaited next; it stays where it is while that is the same.
+
+        A whole body has one. Of a body that is passed on each piece has its own, where the next one is wanted. All of
+        them together have one too, which grows with the bytes that came.
+        All in one frame: this is called for each piece that comes, and for each answer.
+        """
+        turn, current = reader.turn, self._awaited
+        if reader.in_head:
+            awaited, bound_s = _HEAD, self._receive_s
+        elif turn is not None:
+            if current is Awaited.REST or current is (Awaited.TAKER if turn.is_passed_on else Awaited.BODY):
+                return
+            awaited, bound_s, current = Awaited.BODY, self._receive_s, None
+            if turn.is_passed_on:
+                bound_s += min(0.0, turn.ahead_s(self._upload_bytes_per_s))
+        elif serving is None:
+            awaited, bound_s = _NEXT, self.keep_alive_s
+        else:
+            self._awaited = None
+            self._deadline.lift()
+            return
+        if current is not awaited:
+            self._awaited = awaited
+            self._deadline.set(bound_s)
+
+    def expect(self, awaited: Awaited, bound_s: float) -> None:
+        if self._awaited is not awaited:
+            self._awaited = awaited
+            self._deadline.set(bound_s)
+
+    def rest(self) -> None:
+        """Nothing is awaited: what comes next has its time from the beginning."""
+        self._awaited = None
+        self._deadline.lift()
+
+    def hold(self) -> None:
+        """No piece is wanted until `rest`: the client owes nothing."""
+        self._awaited = Awaited.TAKER
+        self._deadline.lift()
+
+    def hasten(self, *, is_idle: bool) -> None:
+        """Wait only QUIET_S for each next request, from now on; where `is_idle`, for this one too."""
+        if is_idle:
+            granted_s = self.keep_alive_s if self._awaited is Awaited.NEXT else self._receive_s
+            self._deadline.set(max(0.0, self._deadline.left_s() - granted_s + QUIET_S))
+        self.keep_alive_s = QUIET_S
+
+    def linger(self) -> None:
+        """There is still more of what is taken behind a refusal."""
+        self._deadline.set(LINGER_S)
+
+    def spent(self) -> Awaited | None:
+        """What was awaited for too long; it is awaited no longer."""
+        awaited, self._awaited = self._awaited, None
+        return awaited
+
+    def close(self) -> None:
+        self._deadline.close()

@@ -1,0 +1,263 @@
+"""Make a whole completion what OpenAI's SDKs expect, by the same rules as for a stream."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Self
+
+from gatepass.errors import InvalidRequest
+from gatepass.json_scan import Edit, Member, ScannedBody, Walk, edited
+from gatepass.sse.choice_repair import (
+    ENVELOPE,
+    FINISH,
+    INDEX,
+    MESSAGE,
+    NATIVE,
+    ROLE,
+    TOOL_ARGUMENTS,
+    TOOL_ID,
+    TOOL_NAME,
+    TOOL_TYPE,
+    USAGE,
+    Note,
+    chat_reason,
+    native_of,
+    text_reason,
+)
+from gatepass.sse.chunk import CHAT, LEGACY, MOST_PIECES, Origin, envelope, json_text, text_of_id
+from gatepass.sse.client_transforms import counted
+from gatepass.sse.event import read_json
+from gatepass.sse.strict import is_strict
+from gatepass.sse.synthesize import argument_text
+
+_REQUIRED = ("id", "object", "created", "model")
+MOST_STEPS = 100_000
+"""Some 25 ms of a blocked loop: a reply of more values, such as the logprobs of a long answer, stays as it came."""
+_COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")
+
+
+def mended_whole(body: bytes, origin: Callable[[], Origin]) -> tuple[bytes, tuple[str, ...]]:
+    """The completion `body`, which is JSON that was judged, as clients read it; and what was repaired.
+
+    The same object where nothing was. Elsewhere all keeps its bytes but what is mended. What would take too long to
+    walk through, or to write, stays as it came. `origin` is asked for only where something may be mended.
+    """
+    if type(body) is not ScannedBody and is_strict(body):
+        return body, ()
+    found: list[str] = []
+    try:
+        edits = list(_Mending(origin(), found.append).edits(Walk(body, MOST_STEPS)))
+    except (InvalidRequest, ValueError, IndexError):
+        return body, ()  # made of too many small values, nested too deep, or JSON that only its judge reads
+    return (edited(body, edits), tuple(dict.fromkeys(found))) if edits else (body, ())
+
+
+class _Mending:
+    """The edits of one reply; `note` is told the name of each repair."""
+
+    __slots__ = ("_note", "_origin")
+
+    def __init__(self, origin: Origin, note: Note) -> None:
+        self._origin = origin
+        self._note = note
+
+    def edits(self, walk: Walk) -> Iterator[Edit]:
+        text = walk.text
+        # DeepSeek sends empty lines before a reply that takes time
+        start = text.start if type(text) is ScannedBody else len(text) - len(text.lstrip())
+        top = Fields.at(walk, start)
+        choices = [] if top is None else top.objects("choices")
+        if top is None or not 0 < len(choices) <= MOST_PIECES:
+            return
+        is_text = "text" in choices[0] and "message" not in choices[0]
+        for place, choice in enumerate(choices):
+            if is_text:
+                said = choice.value("finish_reason")
+                self._end(choice, said, text_reason(said), is_text=True)
+            else:
+                yield from self._chat(choice)
+            if type(choice.value("index")) is not int:
+                choice.put("index", place)
+                self._note(INDEX)
+            yield from choice.edits()
+        self._mend_envelope(top, LEGACY if is_text else CHAT, "cmpl-" if is_text else "chatcmpl-")
+        self._mend_usage(top)
+        yield from top.edits()
+
+    def _chat(self, choice: Fields) -> Iterator[Edit]:
+        name = "message" if "message" in choice else "delta"
+        message = choice.object(name)
+        if message is None:
+            return
+        if name == "delta":
+            choice.rename(name, "message")
+            self._note(MESSAGE)
+        if message.value("role") != "assistant":
+            message.put("role", "assistant")
+            self._note(ROLE)
+        calls, function = calls_of(message), function_of(message)
+        if len(calls) > MOST_PIECES:
+            raise ValueError("too many tool calls")
+        yield from message.edits()
+        yield from call_edits(calls, self._origin, self._note)
+        yield from function_edits(function, self._note)
+        said = choice.value("finish_reason")
+        reason = chat_reason(said, has_tools=bool(calls), has_function=function is not None)
+        self._end(choice, said, reason, is_text=False)
+
+    def _end(self, choice: Fields, said: object, reason: str, *, is_text: bool) -> None:
+        if said == reason:
+            return
+        choice.put("finish_reason", reason)
+        self._note(FINISH)
+        if (native := native_of(said, is_text=is_text)) is not None and NATIVE not in choice:
+            choice.put(NATIVE, native)
+
+    def _mend_envelope(self, top: Fields, kind: str, id_prefix: str) -> None:
+        told = {name: top.value(name) for name in _REQUIRED}
+        for name, value in envelope(told, self._origin, kind, id_prefix).items():
+            if (type(told[name]), told[name]) != (type(value), value):
+                top.put(name, value)
+                self._note(ENVELOPE)
+
+    def _mend_usage(self, top: Fields) -> None:
+        """Counts that are none are zero, or the sum of the rest; a usage that tells nothing is null."""
+        said = top.value("usage")
+        if said is None or (isinstance(said, dict) and all(type(said.get(name)) is int for name in _COUNTS)):
+            return
+        top.put("usage", counted(said, is_chat=True) if isinstance(said, dict) and said else None)
+        self._note(USAGE)
+
+
+class Fields:
+    """An object, of whose members that have one name the last one counts."""
+
+    __slots__ = ("_at", "_known", "_names", "_put", "_walk")
+
+    def __init__(self, walk: Walk, at: int) -> None:
+        self._walk = walk
+        self._at = at
+        self._known: dict[str, Member] = {member.name: member for member in walk.members(at)}
+        self._names: dict[str, str] = {}
+        self._put: dict[str, Any] = {}
+
+    @classmethod
+    def at(cls, walk: Walk, at: int) -> Self | None:
+        """The object that begins at `at`; None where it is none."""
+        return cls(walk, at) if walk.text.startswith(b"{", at) else None
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._known
+
+    def value(self, name: str) -> Any:
+        """The value of a member as it came, parsed; None where there is none."""
+        member = self._known.get(name)
+        return None if member is None else read_json(self._walk.text[member.value : member.end])
+
+    def text(self, name: str) -> str:
+        """The JSON of a member that is there, as it came."""
+        member = self._known[name]
+        return self._walk.text[member.value : member.end].decode("utf-8", "replace")
+
+    def object(self, name: str) -> Fields | None:
+        member = self._known.get(name)
+        return None if member is None else Fields.at(self._walk, member.value)
+
+    def objects(self, name: str) -> list[Fields]:
+        """The objects in a list."""
+        member = self._known.get(name)
+        if member is None or not self._walk.text.startswith(b"[", member.value):
+            return []
+        entries = [Fields.at(self._walk, at) for at, _ in self._walk.elements(member.value)]
+        return [entry for entry in entries if entry is not None]
+
+    def put(self, name: str, value: Any) -> None:
+        """Have the member `name` say `value`."""
+        self._put[name] = value
+
+    def rename(self, name: str, other: str) -> None:
+        """Call the member `name`, which is there, `other`."""
+        self._names[name] = other
+
+    def edits(self) -> Iterator[Edit]:
+        """What makes of the text what was asked for. Raises ValueError for what is nested too deep to be written."""
+        for name, other in self._names.items():
+            yield Edit(self._known[name].start, self._known[name].value, (b"%b:" % json_text(other),))
+        for name in self._put.keys() & self._known.keys():
+            yield Edit(self._known[name].value, self._known[name].end, (json_text(self._put[name]),))
+        if new := {name: value for name, value in self._put.items() if name not in self._known}:
+            start = self._at + 1
+            yield Edit(start, start, (json_text(new)[1:-1], b"," if self._known else b""))
+
+
+_ARGUMENTS = {"function": "arguments", "custom": "input"}
+
+
+def calls_of(message: Fields) -> list[Fields]:
+    """The entries of `tool_calls` that call something: an empty one does not."""
+    return [
+        call for call in message.objects("tool_calls") if "type" in call or any(kind in call for kind in _ARGUMENTS)
+    ]
+
+
+def function_of(message: Fields) -> Fields | None:
+    """The one function of old that `message` calls; an object without a name calls none."""
+    function = message.object("function_call")
+    return function if function is not None and function.value("name") else None
+
+
+def call_edits(calls: list[Fields], origin: Origin, note: Note) -> Iterator[Edit]:
+    """The edits that mend the tool calls of one choice; `note` is told what was wrong.
+
+    Each entry is one call, unlike a stream's: two that look alike are two.
+    """
+    ids: set[str] = set()
+    for call in calls:
+        _identify(call, ids, origin, note)
+        kind = _kind_of(call)
+        if call.value("type") != kind:
+            call.put("type", kind)
+            note(TOOL_TYPE)
+        yield from call.edits()
+        if kind in _ARGUMENTS:
+            yield from function_edits(call.object(kind), note, _ARGUMENTS[kind])
+
+
+def function_edits(function: Fields | None, note: Note, arguments: str = "arguments") -> Iterator[Edit]:
+    """The edits that mend the name of what is called, and what it is called with: the member `arguments`."""
+    if function is None:
+        return
+    if not isinstance(function.value("name"), str):
+        function.put("name", "")
+        note(TOOL_NAME)
+    told = function.value(arguments)
+    if not isinstance(told, str):
+        function.put(arguments, _as_text(function, arguments, told))
+        note(TOOL_ARGUMENTS)
+    yield from function.edits()
+
+
+def _as_text(function: Fields, name: str, told: Any) -> str:
+    """What the member `name` says, as text, in the form that a stream of it has; as it came where numbers stand there
+    that only Python reads: the tool would be called with others."""
+    text = argument_text(told)
+    return text if told is None or read_json(text.encode()) == told else function.text(name)
+
+
+def _kind_of(call: Fields) -> str:
+    """The type of a call by what it holds, else its own word: there may be kinds that we do not know."""
+    held = next((kind for kind in ("custom", "function") if call.object(kind) is not None), None)
+    said = call.value("type")
+    return held or (said if said and isinstance(said, str) else "function")
+
+
+def _identify(call: Fields, ids: set[str], origin: Origin, note: Note) -> None:
+    """Give `call` an id as text that none of `ids` is, and add it to them."""
+    told = call.value("id")
+    known = text_of_id(told)
+    if not known or known in ids:
+        known = origin.new_id("call_")
+    if known != told:
+        call.put("id", known)
+        note(TOOL_ID)
+    ids.add(known)

@@ -1,0 +1,245 @@
+"""Classify an issuer's refusal by its code (RFC 6749 5.2), its status and `retry-after`; its words are only quoted."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from typing import Any
+from urllib.parse import urlsplit
+
+from gatepass.observability.redaction import MASK
+from gatepass.tokens.failure import FetchFailure
+from gatepass.tokens.lifetime import retry_after_s
+from gatepass.tokens.reply import Mask, NotJson, Reply, document_of, folded, is_html, page_title
+from gatepass.types import header
+
+CODE_NAMES = ("error", "code", "errcode", "errorCode", "error_code")
+STATUS_NAMES = ("status", "statusCode", "status_code")
+"""Read where the code says nothing, and only for an HTTP status: elsewhere `status` is `success` or `1`."""
+TEXT_NAMES = (
+    *("error_description", "msg", "message", "errmsg", "errorMessage", "error_message", "error_msg"),
+    *("detail", "description", "title", "reason"),
+)
+DEFINITE_STATUSES = frozenset({400, 401, 403, 422})
+"""With which an issuer refuses a client. What stands before it (a proxy, a firewall, a mesh) uses them too."""
+UNKNOWN_CLIENT = 401
+WRONG_PROXY_AUTH = 407
+OUTAGE_WISH_S = 3.0
+"""The longest `Retry-After` that is obeyed in an outage: its end is noticed within 4 s."""
+TOO_MANY = 429
+MISDIRECTED = frozenset({404, 405, 410})
+"""Where the URL is the configuration's own, it is wrong. A metadata server says 404 and 410 while it starts."""
+CROWDED = frozenset({408, 425, 429})
+SERVER_ERROR = 500
+DEFINITE_CODES = frozenset(
+    {
+        *("invalid_request", "invalid_client", "invalid_grant", "unauthorized_client"),  # RFC 6749 5.2
+        *("unsupported_grant_type", "invalid_scope"),
+        *("invalid_target", "access_denied"),  # RFC 8707 2, RFC 6749 4.1.2.1
+    }
+)
+PASSING_CODES = frozenset({"temporarily_unavailable", "server_error", "slow_down"})
+"""Of a server that is busy (RFC 6749 4.1.2.1, RFC 8628 3.5), whatever status it chose."""
+REFUSED = "the issuer refused the client: "
+"""Begins every reason that waiting does not mend."""
+_FINE = re.compile(r"0+\Z|200\d{0,3}\Z")
+"""Codes of in-house gateways for "all is well"."""
+_REFUSED = re.compile(r"[0-9]{2,3}(401|403)\Z")
+_PATH = re.compile(r"/{1,2}([A-Za-z._-]{1,20}/)*[A-Za-z._-]{1,20}")
+"""A file or an address, without which a complaint says nothing. A token of this shape has no digit in 24 characters."""
+_TOKENLIKE = re.compile(r"[A-Za-z0-9\-._~+/=]{24,}")
+"""What a 2xx reply says might be the token itself, in a member that is called `message`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Objection:
+    """What an error object says: its code, its sentence, and the HTTP status that it names, as far as it has them."""
+
+    code: str | None
+    text: str | None
+    status: int | None = None
+
+    @property
+    def words(self) -> str:
+        said = dict.fromkeys(part for part in (self.code, self.text) if part)
+        return ": ".join(said) or f"status {self.status}"
+
+    @property
+    def definite(self) -> bool:
+        """Whether a later try cannot end differently. In-house logins write 401 as 40101 or 10401."""
+        if self.code in PASSING_CODES or self.code in DEFINITE_CODES:
+            return self.code in DEFINITE_CODES
+        if self._status in DEFINITE_STATUSES:
+            return True
+        return self.code is not None and bool(_REFUSED.match(self.code)) and self._status not in CROWDED
+
+    @property
+    def passing(self) -> bool:
+        """Whether it is about an outage. A login's own 500 may be a wrong password as well."""
+        if self.code in DEFINITE_CODES or self.code in PASSING_CODES:
+            return self.code in PASSING_CODES
+        return self._status in CROWDED or (self._status or 0) > SERVER_ERROR
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether it says that there were too many requests: then the issuer means its `Retry-After`."""
+        return self._status == TOO_MANY
+
+    @property
+    def _status(self) -> int | None:
+        return _status_in(self.code) or self.status
+
+
+def objection(document: Any) -> Objection | None:
+    """What `document` has to say against us, or None where it says nothing."""
+    if isinstance(document, list):
+        return objection(document[0]) if document else None
+    if not isinstance(document, dict):
+        return None
+    for name in ("error", "errors"):
+        inner = document.get(name)
+        if isinstance(inner, dict | list) and (found := objection(inner)):
+            return found
+    code, text = _first(document, CODE_NAMES), _first(document, TEXT_NAMES)
+    if code is not None and _FINE.match(code):
+        return None
+    status = _status_in(_first(document, STATUS_NAMES))
+    return Objection(code, text, status) if code or text or status else None
+
+
+def denies(document: Any) -> bool:
+    """Whether a reply with status 200 is an error beyond doubt, whatever else it holds."""
+    if not isinstance(document, dict):
+        return False
+    error = document.get("error")
+    if document.get("success") is False or (isinstance(error, dict | str) and error):
+        return True
+    return (_status_in(_first(document, ("code", "errcode"))) or 0) >= 400
+
+
+def refusal(
+    reply: Reply, wall_s: float, issuer: str, mask: Mask, *, misdirected: bool = False, by_login: bool = False
+) -> FetchFailure:
+    """Return the failure that a reply beyond 2xx stands for.
+
+    `misdirected`: a 404 says that the URL is wrong. `by_login`: an error object with a 500 may be a refusal too, and
+    asked on every two seconds the account would be locked.
+    """
+    if 300 <= reply.status < 400:
+        return FetchFailure(_redirected(reply, issuer, mask), quick=False, retry_after_s=_wish_s(reply, wall_s))
+    if reply.status == WRONG_PROXY_AUTH:
+        return FetchFailure(f"the proxy on the way to {issuer} refuses: 407", definite=True)
+    found = _objection_in(reply)
+    words = folded(found.words if found else _excerpt(reply), mask)
+    definite = _is_definite(reply, found) or (misdirected and reply.status in MISDIRECTED)
+    return FetchFailure(
+        f"{REFUSED if definite else ''}{issuer} answered {reply.status}{': ' if words else ''}{words}",
+        definite=definite,
+        unclear=_is_unclear(reply, found, by_login=by_login),
+        quick=reply.status != TOO_MANY and (found is not None or reply.status not in DEFINITE_STATUSES),
+        retry_after_s=_wish_s(reply, wall_s, is_long=definite or reply.status == TOO_MANY),
+    )
+
+
+def denial(document: Any, reply: Reply, wall_s: float, issuer: str, mask: Mask) -> FetchFailure | None:
+    """The failure that an error object inside a 2xx reply stands for; None where it holds none."""
+    found = objection(document)
+    if found is None:
+        return None
+    return FetchFailure(
+        f"{REFUSED if found.definite else ''}{issuer} answered {reply.status} with an error: {quoted(found, mask)}",
+        definite=found.definite,
+        unclear=not found.passing,
+        retry_after_s=_wish_s(reply, wall_s, is_long=found.definite or found.is_crowded),
+    )
+
+
+def quoted(found: Objection, mask: Mask) -> str:
+    """Its words, from a place where a token may stand: nothing that looks like one is quoted."""
+    return folded(without_tokens(mask(found.words)), mask)
+
+
+def without_tokens(words: str) -> str:
+    """`words` from where a token may stand that nobody knows: what looks like one is masked, paths are not."""
+    return _TOKENLIKE.sub(lambda found: found[0] if _PATH.fullmatch(found[0]) else MASK, words)
+
+
+def _is_definite(reply: Reply, found: Objection | None) -> bool:
+    """Whether the issuer itself refuses the client.
+
+    A status alone does not say so: proxies and firewalls before the issuer send the same, with a page, a line of text
+    or nothing (Envoy's "RBAC: access denied"), and no account counts that. A 401 that asks for other credentials by
+    `WWW-Authenticate` (RFC 9110 15.5.2) has checked those it got.
+    """
+    if found is not None and found.code in PASSING_CODES:
+        return False
+    if reply.status == UNKNOWN_CLIENT and header(reply.headers, b"www-authenticate") is not None:
+        return True
+    if found is None:
+        return False
+    if reply.status in DEFINITE_STATUSES:
+        return reply.status == UNKNOWN_CLIENT or found.definite
+    return found.code in DEFINITE_CODES
+
+
+def _is_unclear(reply: Reply, found: Objection | None, *, by_login: bool) -> bool:
+    """Whether it may be a refusal: an error object with a code that nobody knows, or a 401 without a page."""
+    if found is not None:
+        may_be_one = reply.status in DEFINITE_STATUSES or (by_login and reply.status == SERVER_ERROR)
+        return may_be_one and not found.passing
+    return reply.status == UNKNOWN_CLIENT and not is_html(reply)
+
+
+def _wish_s(reply: Reply, wall_s: float, *, is_long: bool = False) -> float | None:
+    """How long the issuer wants to be left alone. A server that is away for an hour is asked all the same:
+    many write a number there that nobody has thought about, and the end of the outage is to be noticed."""
+    wish_s = retry_after_s(reply.headers, wall_s)
+    return wish_s if wish_s is None or is_long else min(wish_s, OUTAGE_WISH_S)
+
+
+def _objection_in(reply: Reply) -> Objection | None:
+    """What the body says. A member that repeats the reply's own status (Spring, NestJS) is no word of the issuer."""
+    try:
+        found = objection(document_of(reply.text))
+    except NotJson:
+        return None
+    if found is None or found.status != reply.status:
+        return found
+    return replace(found, status=None) if found.code or found.text else None
+
+
+def _excerpt(reply: Reply) -> str:
+    if is_html(reply):
+        title = page_title(reply.text)
+        return f"an HTML page, {title}" if title else "an HTML page"
+    return reply.text
+
+
+def _redirected(reply: Reply, issuer: str, mask: Mask) -> str:
+    where = mask((header(reply.headers, b"location") or b"").decode("latin-1"))  # `hostname` below is in lower case
+    try:
+        host = urlsplit(where).hostname
+    except ValueError:
+        host = None
+    aim = f" to {host}" if host and host.isascii() and host.isprintable() else ""
+    return f"{issuer} answered {reply.status}, a redirect{aim}: none is followed, so name the final address instead"
+
+
+def _first(document: dict[Any, Any], names: tuple[str, ...]) -> str | None:
+    for name in names:
+        value = document.get(name)
+        if isinstance(value, bool):
+            continue
+        if isinstance(value, int | float) or (isinstance(value, str) and value.strip()):
+            return str(value).strip()
+        if isinstance(value, list) and value:
+            return str(value[0])
+    return None
+
+
+def _status_in(code: str | None) -> int | None:
+    """The HTTP status that a code of digits begins with: 401 of "401" and of "40101"."""
+    if code is None or not code.isdecimal() or not code.isascii() or not 3 <= len(code) <= 6:
+        return None
+    status = int(code[:3])
+    return status if 400 <= status <= 599 else None

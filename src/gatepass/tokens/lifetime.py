@@ -1,0 +1,296 @@
+"""What a JWT and a reply say about a token's lifetime."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from base64 import urlsafe_b64decode
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from gatepass.config.credential.base import Unit
+from gatepass.tokens.life import LONGEST_S, WHOLE_SECOND_S
+from gatepass.types import Headers, header
+
+EPOCH_S = 1e9
+"""From here on a number of seconds is a moment (after 2001), not a life (31 years)."""
+EPOCH_MS = 1e12
+LONGEST_LIFE = 34_560_000
+"""400 days: a larger life was counted in milliseconds."""
+DATE_LAG_S = 2.0
+"""How far a `Date` may lie behind the clock it shows: its fraction of a second is cut off (RFC 9110 5.6.7),
+and there are servers that write it anew only once a second (uvicorn, `Server.on_tick`)."""
+MOST_SKEW_S = 600.0
+"""A file older than its own token by more than this has been dated back (a copy, an image), and shows no skew."""
+_LARGEST = 1e18
+_NUMBER = re.compile(r"[+-]?[0-9]{1,18}(\.[0-9]{1,18})?\Z")
+_ISO_DATE = re.compile(r"[0-9]{4}-?[0-9]{2}-?[0-9]{2}([T ]|\Z)")
+_HTTP_DATE = re.compile(
+    r"[A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [0-9]{4} [0-9]{2}:[0-9]{2}:[0-9]{2} (GMT|UTC|[+-][0-9]{4})\Z"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """Seconds from now on, as announced: zero and less are possible."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """Seconds since the epoch, by the issuer's clock."""
+
+    epoch_s: float
+
+
+def announced(value: Any, unit: Unit | None) -> Life | Moment | None:
+    """What the member of a reply that tells the expiry says; None where it cannot be read.
+
+    Numbers may be text. Without a `unit` the size decides: there are issuers that write
+    milliseconds (apigee edgeauth#44), an epoch (simple-oauth2#277) or a date
+    (js-client-oauth2#107) where a life in seconds is expected.
+    """
+    if isinstance(value, str):
+        text = value.strip()
+        if not _NUMBER.match(text):
+            moment = http_date(text)
+            moment = _iso_date(text) if moment is None else moment
+            return None if moment is None else Moment(moment)
+        value = float(text)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -_LARGEST < value < _LARGEST:
+        return None
+    seconds = _seconds(float(value), unit)
+    return Moment(seconds) if seconds >= EPOCH_S else Life(seconds)
+
+
+def _seconds(number: float, unit: Unit | None) -> float:
+    if unit is None:
+        unit = "ms" if number >= EPOCH_MS or LONGEST_LIFE < number < EPOCH_S else "s"
+    return number / 1000 if unit == "ms" else number
+
+
+def _iso_date(text: str) -> float | None:
+    return _epoch_s(datetime.fromisoformat, text) if _ISO_DATE.match(text) else None
+
+
+def http_date(text: str) -> float | None:
+    """Epoch seconds of an IMF-fixdate (RFC 9110 5.6.7), or None."""
+    return _epoch_s(parsedate_to_datetime, text) if _HTTP_DATE.match(text) else None
+
+
+def _epoch_s(parse: Callable[[str], datetime], text: str) -> float | None:
+    try:
+        moment = parse(text)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        return None
+
+
+def date_of(headers: Headers) -> float | None:
+    """The issuer's own clock: its `Date` header in epoch seconds."""
+    text = header(headers, b"date")
+    return None if text is None else http_date(text.decode("latin-1").strip())
+
+
+def certain_s(end_s: float, date_s: float, lag_s: float = DATE_LAG_S) -> float:
+    """What surely was left until `end_s` when the issuer stamped the reply with `date_s`.
+
+    Of very short lives half is given up at most, for the whole lag would leave nothing.
+    """
+    told_s = end_s - date_s
+    return told_s - min(lag_s, told_s / 2)
+
+
+def is_jwt(text: str) -> bool:
+    return claims_of(text) is not None
+
+
+def jwt_life_s(text: str, date_s: float | None, wall_s: float) -> float | None:
+    """The life that a JWT tells of itself, in seconds from now on; None where it tells none.
+
+    `exp - iat` is free of every difference between clocks. Where the issuer's `Date` shows that
+    the JWT comes out of a cache, only the rest counts. Without `iat`, `exp` is read by the
+    issuer's clock, or else by ours. Nothing is verified: that is the upstream's business.
+    The life is up to a whole second too long, which every JWT is cut by (`life.WHOLE_SECOND_S`).
+    """
+    span = jwt_span(text)
+    if span is None:
+        return None
+    if span.made_s is None:
+        left_s = _left_by_clocks_s(text, span.end_s, date_s, wall_s)
+        return left_s if left_s > 0 else None
+    whole_s = span.end_s - span.made_s
+    if whole_s <= 0:
+        return None
+    return whole_s if date_s is None else _at_most(span.end_s - date_s, whole_s)
+
+
+def _at_most(left_s: float, whole_s: float) -> float:
+    """`left_s` where it can be true of a token of `whole_s` that was given just now; else the whole."""
+    return left_s if 0 < left_s < whole_s else whole_s
+
+
+def _left_by_clocks_s(text: str, end_s: float, date_s: float | None, wall_s: float) -> float:
+    """What is left of a JWT without `iat`. Our clock may be minutes off, and `exp - nbf` is the most there can be."""
+    if date_s is not None:
+        return certain_s(end_s, date_s, DATE_LAG_S - WHOLE_SECOND_S)
+    whole_s = _usable_s(text, end_s)
+    return end_s - wall_s if whole_s is None else _at_most(end_s - wall_s, whole_s)
+
+
+def _usable_s(text: str, end_s: float) -> float | None:
+    """`exp - nbf`; None where `nbf` says nothing. It is the moment from which a JWT is good (RFC 7519 4.1.5), so
+    at the latest the one in which it was given. .NET's `JwtSecurityToken` writes it without `iat`.
+    """
+    valid_s = _instant((claims_of(text) or {}).get("nbf"))
+    return end_s - valid_s if valid_s is not None and valid_s < end_s else None
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """What a JWT tells of its own times, in epoch seconds by its issuer's clock. `is_guess`: it said something
+    else, which can hardly have been meant."""
+
+    made_s: float | None
+    end_s: float
+    is_guess: bool = False
+
+
+def jwt_span(text: str) -> Span | None:
+    """None where `text` is no JWT with an `exp`. A life that was counted in milliseconds is put right."""
+    claims = claims_of(text) or {}
+    end_s, made_s = _instant(claims.get("exp")), _instant(claims.get("iat"))
+    if end_s is None:
+        return None
+    if made_s is None or not _counted_in_ms(end_s - made_s):
+        return Span(made_s, end_s)
+    return Span(made_s, made_s + (end_s - made_s) / 1000, is_guess=True)
+
+
+def _counted_in_ms(life_s: float) -> bool:
+    """Whether `exp - iat` looks like milliseconds: beyond a day, and no number of days.
+
+    `300000` may mean three days and a half as well: then a newer one is asked for too often, and no harm is done.
+    """
+    if life_s <= LONGEST_S:
+        return False
+    return life_s > LONGEST_LIFE or (life_s % LONGEST_S != 0 and life_s % 1000 == 0)
+
+
+def jwt_left_s(text: str, wall_s: float, written_s: float | None = None) -> float | None:
+    """What is left of a JWT that may have been made long ago, by our clock; zero or less where it has
+    expired, None where it tells no end.
+
+    Never more than `exp - iat`, or `exp - nbf` without it. `written_s` is when it came to this machine, by
+    the same clock: a JWT that is younger than its file shows that our clock is behind the issuer's, and by
+    how much at least.
+    The other way round the file may be late or the clock ahead, and the shorter life counts.
+    """
+    claims = claims_of(text) or {}
+    end_s, made_s = _instant(claims.get("exp")), _instant(claims.get("iat"))
+    if end_s is None:
+        return None
+    left_s = end_s - wall_s
+    if made_s is None:
+        whole_s = _usable_s(text, end_s)
+        return left_s if whole_s is None else min(left_s, whole_s)
+    behind_s = 0.0 if written_s is None else made_s - written_s
+    if 0 < behind_s <= MOST_SKEW_S:
+        left_s -= behind_s
+    return min(left_s, end_s - made_s) if end_s > made_s else left_s
+
+
+def _instant(claim: Any) -> float | None:
+    """Epoch seconds; there are issuers that write milliseconds, which RFC 7519 2 knows nothing of."""
+    if isinstance(claim, bool) or not isinstance(claim, int | float) or not 0 < claim < _LARGEST:
+        return None
+    return claim / 1000 if claim >= EPOCH_MS else float(claim)
+
+
+def retry_after_s(headers: Headers, wall_s: float) -> float | None:
+    """Seconds that the issuer asks to wait (RFC 9110 10.2.3), never negative; None where it does not."""
+    value = header(headers, b"retry-after")
+    if value is None:
+        return None
+    text = value.decode("latin-1").strip()
+    if _NUMBER.match(text):
+        return max(0.0, float(text))
+    moment, date_s = http_date(text), date_of(headers)
+    if moment is None:
+        return None
+    return max(0.0, math.ceil(moment - (wall_s if date_s is None else date_s)))
+
+
+SAFE = ("iss", "aud", "sub", "client_id", "azp", "appid", "tid", "scope", "scp", "iat", "nbf", "exp")
+"""The claims that are shown, in this order. All others may be private: names, mail addresses, groups."""
+MOMENTS = frozenset(("iat", "nbf", "exp"))
+LONGEST_CHARS = 200
+CLIENTS = ("client_id", "azp", "appid", "cid")
+"""Claims that name the client (RFC 9068 2.2, OpenID Connect Core 2, Entra, Okta)."""
+_MACHINE = re.compile(
+    r"[0-9a-f]{8}(-?[0-9a-f]{4}){3}-?[0-9a-f]{12}|system:serviceaccount:[^@\s]+|[^@\s]+@clients", re.IGNORECASE
+)
+"""Subjects that are no person's name: a UUID, a Kubernetes service account, a client of Auth0."""
+
+
+def claims_of(text: str) -> dict[str, Any] | None:
+    """All claims of the signed JWT `text`, or None where it is none (RFC 7515 3.1, RFC 7519 7.2).
+
+    PyJWT is for signing alone: where cryptography is installed too, importing it takes 20 MB and 365 M instructions,
+    a seventh of a start.
+    """
+    parts = text.split(".")
+    if len(parts) != 3:
+        return None
+    try:
+        # RFC 7515 2: base64url without its padding
+        header, claims, _ = [urlsafe_b64decode(part + "=" * (-len(part) % 4)) for part in parts]
+        found = json.loads(claims) if isinstance(json.loads(header), dict) else None
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def safe_claims(text: str, wall_s: float) -> dict[str, str]:
+    """The claims of SAFE that the JWT `text` has, each in words; nothing where it is no JWT.
+
+    Moments are told in UTC and from `wall_s`, this machine's clock: a difference of clocks shows.
+    """
+    claims = claims_of(text) or {}
+    shown = {name: _words(name, claims[name], wall_s) for name in SAFE if name in claims}
+    return shown | {"sub": _subject(claims)} if "sub" in shown else shown
+
+
+def _subject(claims: Mapping[str, Any]) -> str:
+    """The subject where it is plainly a client; of anything else, a person's name or mail perhaps, its length."""
+    subject = claims["sub"]
+    if not isinstance(subject, str):
+        return "not shown"
+    if _MACHINE.fullmatch(subject) or subject in [claims.get(name) for name in CLIENTS]:
+        return _words("sub", subject, 0.0)
+    return f"not shown, {len(subject)} characters: it may be a person's name"
+
+
+def _words(name: str, value: Any, wall_s: float) -> str:
+    if name in MOMENTS and (moment := _moment(value, wall_s)):
+        return moment
+    said = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    shown = "".join(char if char.isprintable() else "?" for char in said[:LONGEST_CHARS])
+    return shown if len(said) <= LONGEST_CHARS else f"{shown}…"
+
+
+def _moment(value: Any, wall_s: float) -> str | None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        date = datetime.fromtimestamp(value, UTC)
+    except (OverflowError, OSError, ValueError):
+        return None
+    away_s = value - wall_s
+    told = f"in {away_s:.0f} s" if away_s >= 0 else f"{-away_s:.0f} s ago"
+    return f"{date:%Y-%m-%d %H:%M:%S}Z ({told})"

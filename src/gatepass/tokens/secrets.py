@@ -1,0 +1,97 @@
+"""The secrets of a credential: read at the moment of use, and known by value to be masked."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from gatepass.config.references import Reference
+from gatepass.tokens.failure import FetchFailure
+from gatepass.types import Secret
+
+_PUBLIC = frozenset(
+    {
+        *("granttype", "responsetype", "clientid", "scope", "audience", "resource", "tokentype"),
+        *("user", "username", "account", "tenant", "tenantid", "appid", "realm", "language"),
+        *("name", "domain", "project", "region", "service", "method", "methods", "type", "kind", "version", "locale"),
+        *("accept", "acceptlanguage", "acceptencoding", "contenttype", "useragent", "xrequestedwith"),
+    }
+)
+"""Members that hold no secret. Their values are ordinary words (`password`, `application/json`)
+that must not be masked wherever they occur."""
+_SECRETIVE = re.compile(r"secret|passw|pwd|token|key|credential|assertion|auth|sign|cookie|pin$", re.IGNORECASE)
+_WORD = re.compile(
+    r"password|(authorization|device)_code|client_credentials|refresh_token|urn:ietf:[a-z0-9:_-]+"
+    r"|https?://[^/?#@\s]+[^?#@\s]*|(application|text|multipart)/[a-z0-9.+-]+",
+    re.IGNORECASE,
+)
+"""Values that are public in whatever member they stand: grants, addresses, media types."""
+LONG_CHARS = 8
+"""A text of a body that is shorter is masked only where its name, or a reference, makes it a secret: an ordinary
+word would be masked wherever it occurs."""
+_SCHEMES = frozenset({"authorization", "proxy-authorization"})
+
+
+def revealed(secret: Secret, setting: str) -> str:
+    """The value now; raises FetchFailure where its file cannot be read or is empty.
+
+    Not definite: a file may be away for the moment in which it is replaced.
+    """
+    try:
+        value = secret.reveal()
+    except ValueError as error:
+        raise FetchFailure(f"{setting}: {error}", quick=False) from None
+    if not value:
+        raise FetchFailure(f"{setting} is empty", quick=False)
+    return value
+
+
+def readable(secrets: Iterable[Secret]) -> tuple[str | None, ...]:
+    """The values now, None for what cannot be read."""
+    return tuple(_value(secret) for secret in secrets)
+
+
+def _value(secret: Secret) -> str | None:
+    try:
+        return secret.reveal()
+    except ValueError:
+        return None
+
+
+def next_secret(secrets: Iterable[Secret]) -> str:
+    """When what is signed in with may be another, behind the words "tried again in 30 s"; "" where that is nothing."""
+    found = [secret.changes for secret in secrets]
+    if any(found):
+        return " or when the file of its secret changes"
+    return "; another secret wants a restart, for it stands in no file" if found else ""
+
+
+def secret_fields(fields: Mapping[str, Secret]) -> Iterator[Secret]:
+    """The values of `fields` (headers, query, form) that are to be masked."""
+    for name, secret in fields.items():
+        if not _is_public(name):
+            yield secret
+        if name.lower() in _SCHEMES:
+            yield secret.derived(lambda text: text.rpartition(" ")[2])
+
+
+def secret_leaves(document: Any, name: str = "") -> Iterator[Secret]:
+    """The strings of a JSON body that are to be masked: references, what is called a secret, and whatever is
+    long enough to be one and not plainly public."""
+    if isinstance(document, Mapping):
+        for key, child in document.items():
+            yield from secret_leaves(child, str(key))
+    elif isinstance(document, list | tuple):
+        for child in document:
+            yield from secret_leaves(child, name)
+    elif isinstance(document, Reference):
+        if not _is_public(name):
+            yield Secret(document.read, changes=document.changes)
+    elif isinstance(document, str) and not _is_public(name):
+        is_long = len(document) >= LONG_CHARS and not _WORD.fullmatch(document)
+        yield from [Secret(document)] if is_long or _SECRETIVE.search(name) else []
+
+
+def _is_public(name: str) -> bool:
+    return re.sub(r"[-_ ]", "", name).lower() in _PUBLIC

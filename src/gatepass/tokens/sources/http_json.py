@@ -1,0 +1,247 @@
+"""A login of somebody's own: one HTTP request whose reply holds a token."""
+
+from __future__ import annotations
+
+import hmac
+import json
+import secrets as randomness
+from base64 import b64encode
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from functools import partial
+from hashlib import sha256
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+
+import httpx2
+
+from gatepass.clock import Clock
+from gatepass.config.credential.http_json import (
+    MOMENTS,
+    SIGNATURE,
+    Basic,
+    HttpJsonCredential,
+    Sign,
+    with_values,
+    with_values_in,
+)
+from gatepass.config.references import Reference
+from gatepass.tokens.failure import FetchFailure
+from gatepass.tokens.life import Token
+from gatepass.tokens.secrets import revealed, secret_fields, secret_leaves
+from gatepass.tokens.token_endpoint import HEADERS, Issuer, host_of
+from gatepass.tokens.token_reply import Terms
+from gatepass.types import Request, Secret
+
+FORM = b"application/x-www-form-urlencoded"
+JSON = b"application/json"
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """`document` is the JSON body; where it and `form` are None there is no body."""
+
+    method: str
+    url: str
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    query: Mapping[str, str] = field(default_factory=dict, repr=False)
+    form: Mapping[str, str] | None = field(default=None, repr=False)
+    document: Any = field(default=None, repr=False)
+
+    def body(self) -> bytes:
+        if self.form is not None:
+            return urlencode(self.form).encode()
+        if self.document is None:
+            return b""
+        return json.dumps(self.document, ensure_ascii=False, separators=(",", ":")).encode()
+
+    def filled(self, values: Mapping[str, str]) -> Draft:
+        """The same with each `{name}` of `values` replaced in headers, query, form and JSON texts."""
+        return replace(
+            self,
+            headers=_filled(self.headers, values),
+            query=_filled(self.query, values),
+            form=None if self.form is None else _filled(self.form, values),
+            document=with_values_in(self.document, values, str),
+        )
+
+    def request(self) -> Request:
+        """As it goes out; raises FetchFailure for a header that cannot."""
+        headers = dict(HEADERS)
+        if self.form is not None or self.document is not None:
+            headers[b"content-type"] = JSON if self.form is None else FORM
+        headers.update(_field(name, value) for name, value in self.headers.items())
+        query = f"{'&' if '?' in self.url else '?'}{urlencode(self.query)}" if self.query else ""
+        return Request(self.method, self.url + query, tuple(headers.items()), self.body())
+
+
+def _filled(fields: Mapping[str, str], values: Mapping[str, str]) -> dict[str, str]:
+    return {name: with_values(text, values) for name, text in fields.items()}
+
+
+def _field(name: str, text: str) -> tuple[bytes, bytes]:
+    if any(c in text for c in "\r\n\0"):
+        raise FetchFailure(f"headers.{name} holds a line break, which no header may", definite=True)
+    return name.lower().encode(), text.encode()
+
+
+Values = Mapping[str, str]
+"""What stands for each `{name}`."""
+
+
+def moments(wall_s: float, nonce: str) -> Values:
+    """The values of one request; `wall_s` in epoch seconds."""
+    second = int(wall_s)
+    return {
+        "timestamp": str(second),
+        "timestamp_ms": str(int(wall_s * 1000)),
+        "time": datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "nonce": nonce,
+    }
+
+
+def signed(draft: Draft, sign: Sign, secret: str, values: Values) -> Draft:
+    """`draft` with its places filled: first the values, then the signature over what it has become."""
+    draft = draft.filled(values)
+    text = with_values(sign.text, {**_members(draft), **_about(draft), **values})
+    return draft.filled({SIGNATURE: signature(sign, secret, text)})
+
+
+def signature(sign: Sign, secret: str, text: str) -> str:
+    digest = hmac.digest(secret.encode(), text.encode(), sign.algorithm)
+    return digest.hex() if sign.encoding == "hex" else b64encode(digest).decode()
+
+
+def _members(draft: Draft) -> dict[str, str]:
+    """What the text may call by its name; of two with one name that of the query, the form, the JSON body, the
+    headers counts, in this order.
+    """
+    document = draft.document if isinstance(draft.document, Mapping) else {}
+    plain = {str(name): _written(value) for name, value in document.items() if not isinstance(value, list | dict)}
+    return {**draft.headers, **plain, **(draft.form or {}), **draft.query}
+
+
+def _written(value: object) -> str:
+    """A member of a JSON body as text: `true`, not `True`."""
+    match value:
+        case None:
+            return ""
+        case bool():
+            return "true" if value else "false"
+        case _:
+            return str(value)
+
+
+def _about(draft: Draft) -> dict[str, str]:
+    body = draft.body()
+    return {
+        "method": draft.method,
+        "path": urlsplit(draft.url).path or "/",
+        "body": body.decode(),
+        "body_sha256": sha256(body).hexdigest(),
+    }
+
+
+NONCE_BYTES = 16
+
+
+def fresh_nonce() -> str:
+    return randomness.token_hex(NONCE_BYTES)
+
+
+class HttpJsonSource:
+    """`nonce` gives each signed request a text of its own."""
+
+    def __init__(
+        self,
+        name: str,
+        settings: HttpJsonCredential,
+        client: httpx2.AsyncClient,
+        clock: Clock,
+        nonce: Callable[[], str] = fresh_nonce,
+    ) -> None:
+        terms = Terms(
+            host_of(settings.url),
+            settings.default_ttl_s,
+            settings.max_ttl_s,
+            settings.reply,
+            plain_text=True,
+            header=settings.reply.header,
+            credential=name,
+            address="url",
+            by_login=True,
+        )
+        self._settings = settings
+        self._clock = clock
+        self._nonce = nonce
+        self._issuer = Issuer(name, settings, terms, client, clock)
+        self._secrets = tuple(secret for secret in _secrets(settings) if settings.sign is None or not _is_place(secret))
+
+    def __repr__(self) -> str:
+        return f"HttpJsonSource({self._issuer.name})"
+
+    def secrets(self) -> tuple[Secret, ...]:
+        return self._secrets
+
+    async def fetch(self) -> Token:
+        draft, sign = self._draft(), self._settings.sign
+        if sign is not None:
+            secret = revealed(sign.secret, "sign.secret")
+            draft = signed(draft, sign, secret, moments(self._clock.wall(), self._nonce()))
+        return await self._issuer.mint(draft.request(), self._secrets)
+
+    def _draft(self) -> Draft:
+        settings = self._settings
+        headers = _values(settings.headers, "headers")
+        if settings.basic is not None:
+            password = revealed(settings.basic.password, "basic.password")
+            headers["authorization"] = f"Basic {_pair(settings.basic, password)}"
+        return Draft(
+            settings.method,
+            settings.url,
+            headers,
+            _values(settings.query, "query"),
+            None if settings.form is None else _values(settings.form, "form"),
+            _resolved(settings.json_body),
+        )
+
+
+def _values(fields: Mapping[str, Secret], setting: str) -> dict[str, str]:
+    return {name: revealed(value, f"{setting}.{name}") for name, value in fields.items()}
+
+
+def _resolved(document: Any) -> Any:
+    """`document` with its references read again: a rotated file arrives with the next fetch."""
+    if isinstance(document, Reference):
+        return revealed(Secret(document.read), document.template)
+    if isinstance(document, Mapping):
+        return {key: _resolved(child) for key, child in document.items()}
+    if isinstance(document, list | tuple):
+        return [_resolved(child) for child in document]
+    return document
+
+
+def _pair(basic: Basic, password: str) -> str:
+    """RFC 7617 2, as it stands: SAP's ids hold `!` and `|`, and are not taken form-encoded."""
+    return b64encode(f"{basic.username}:{password}".encode()).decode()
+
+
+def _secrets(settings: HttpJsonCredential) -> Iterator[Secret]:
+    """What is to be masked."""
+    for fields in (settings.headers, settings.query, settings.form or {}):
+        yield from secret_fields(fields)
+    yield from secret_leaves(settings.json_body)
+    if (basic := settings.basic) is not None:
+        yield from (basic.password, basic.password.derived(partial(_pair, basic)))
+    if settings.sign is not None:
+        yield settings.sign.secret
+
+
+def _is_place(secret: Secret) -> bool:
+    """Whether it is a `{nonce}` or the like, for which something else goes out each time: no secret."""
+    try:
+        text = secret.reveal()
+    except ValueError:
+        return False
+    return not with_values(text, dict.fromkeys((*MOMENTS, SIGNATURE), ""))

@@ -1,0 +1,149 @@
+"""Where an issuer's token endpoint is, by its own document (OpenID Connect Discovery 1.0, RFC 8414)."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from gatepass.clock import Clock
+from gatepass.config.credential.oauth2 import Oauth2Credential
+from gatepass.config.url import checked_url
+from gatepass.tokens.failure import FetchFailure
+from gatepass.tokens.issuer_error import REFUSED, refusal
+from gatepass.tokens.reply import Mask, NotJson, document_of, folded
+from gatepass.tokens.token_endpoint import HEADERS, Heard, Issuer
+from gatepass.types import Request
+
+TTL_S = 3600.0
+"""How long a document is believed without another look."""
+REREAD_S = 10.0
+"""Between two looks while fetches fail: the endpoint may have moved, and an issuer in need wants no more calls."""
+_METHOD = re.compile(r"[a-z_]{1,40}\Z")
+_METHODS_SHOWN = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A token endpoint. `methods` are the client authentications that its issuer says it takes, as it calls them."""
+
+    token_url: str
+    methods: tuple[str, ...] = ()
+
+
+def places(issuer: str) -> tuple[str, str]:
+    """Where the document of `issuer` may stand: OpenID Connect puts its path behind the issuer's, RFC 8414 3 before."""
+    bare = issuer.rstrip("/")
+    parts = urlsplit(bare)
+    return (
+        f"{bare}/.well-known/openid-configuration",
+        f"{parts.scheme}://{parts.netloc}/.well-known/oauth-authorization-server{parts.path}",
+    )
+
+
+def endpoint_in(document: Any, issuer: str, mask: Mask, *, mtls: bool) -> Endpoint:
+    """The token endpoint that `document` names; raises FetchFailure where it is not the issuer's own document.
+
+    Another issuer's name in it means that somebody else speaks here (RFC 8414 3.3), and a secret
+    must not go where that one points.
+    """
+    if not isinstance(document, Mapping):
+        raise FetchFailure(f"the discovery document of {issuer} is no JSON object", quick=False)
+    if document.get("issuer") != issuer:
+        named = folded(str(document.get("issuer")), mask)
+        raise FetchFailure(
+            f"the discovery document of {issuer} names another issuer, {named}: write issuer exactly as it does",
+            quick=False,
+        )
+    url = document.get("token_endpoint")
+    aliases = document.get("mtls_endpoint_aliases")  # RFC 8705 5: where certificates are asked for
+    if mtls and isinstance(aliases, Mapping) and aliases.get("token_endpoint") is not None:
+        url = aliases["token_endpoint"]
+    return Endpoint(_checked(url, issuer, mtls=mtls), _methods(document))
+
+
+def _checked(url: Any, issuer: str, *, mtls: bool) -> str:
+    wrong = f"the discovery document of {issuer} names a token_endpoint that"
+    if not isinstance(url, str):
+        raise FetchFailure(f"the discovery document of {issuer} names no token_endpoint", quick=False)
+    try:
+        checked_url(url)
+    except ValueError as error:
+        raise FetchFailure(f"{wrong} {error}", quick=False) from None
+    if urlsplit(url).scheme == "http" and (mtls or urlsplit(issuer).scheme == "https"):
+        raise FetchFailure(f"{wrong} is plain HTTP: no secret is sent there", quick=False)
+    return url
+
+
+def _methods(document: Mapping[str, Any]) -> tuple[str, ...]:
+    told = document.get("token_endpoint_auth_methods_supported")
+    named = told if isinstance(told, list) else []
+    return tuple(name for name in named if isinstance(name, str) and _METHOD.match(name))[:_METHODS_SHOWN]
+
+
+class Discovery:
+    """Keeps the token endpoint of one issuer; a document that was good once outlives an outage of its place."""
+
+    def __init__(self, settings: Oauth2Credential, issuer: Issuer, clock: Clock) -> None:
+        self._settings = settings
+        self._name = settings.issuer or ""
+        self._issuer = issuer
+        self._clock = clock
+        self._known: Endpoint | None = None
+        self._read_s = self._good_until_s = -math.inf
+
+    async def endpoint(self, by_s: float) -> Endpoint:
+        """The token endpoint; raises FetchFailure where it is not known and cannot be learned until `by_s`."""
+        now = self._clock.now()
+        known = self._known
+        if known is not None and now < self._good_until_s:
+            return known
+        self._read_s = now
+        try:
+            self._known = await self._look(by_s if known is None else now + (by_s - now) / 2)
+        except FetchFailure:
+            if known is None:
+                raise
+            self._good_until_s = now + REREAD_S
+            return known
+        self._good_until_s = now + TTL_S
+        return self._known
+
+    def doubt(self) -> None:
+        """A fetch has failed, perhaps because the endpoint is not there any more: look again, REREAD_S after
+        the last look."""
+        self._good_until_s = min(self._good_until_s, self._read_s + REREAD_S)
+
+    async def _look(self, by_s: float) -> Endpoint:
+        heard = [await self._ask(places(self._name)[0], by_s)]
+        if _document(heard[0]) is None:
+            heard.append(await self._ask(places(self._name)[1], by_s))
+        for each in heard:
+            if (document := _document(each)) is not None:
+                return endpoint_in(document, self._name, each.mask, mtls=self._settings.client_auth == "mtls")
+        raise self._undocumented(heard[0])
+
+    async def _ask(self, url: str, by_s: float) -> Heard:
+        return await self._issuer.ask(Request("GET", url, HEADERS), (), by_s)
+
+    def _undocumented(self, heard: Heard) -> FetchFailure:
+        if 200 <= heard.reply.status < 300:
+            return FetchFailure(f"the discovery document of {self._name} is not JSON", quick=False)
+        said = refusal(heard.reply, heard.wall_s, self._issuer.terms.issuer, heard.mask)
+        words = said.reason.removeprefix(REFUSED)
+        return FetchFailure(
+            f"no discovery document of {self._name}: {words}", quick=said.quick, retry_after_s=said.retry_after_s
+        )
+
+
+def _document(heard: Heard) -> Any:
+    """The JSON document of a good reply, None of any other."""
+    if not 200 <= heard.reply.status < 300:
+        return None
+    try:
+        return document_of(heard.reply.text)
+    except NotJson:
+        return None

@@ -1,0 +1,75 @@
+"""What signs a client's assertions: the one part of OAuth that loads PyJWT, and cryptography where that is there."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import jwt
+
+from gatepass.config.certificates import SigningKey, check_secret, signing_key, thumbprint
+from gatepass.config.credential.oauth2 import Oauth2Credential
+from gatepass.config.references import UnresolvedReference, read_file
+from gatepass.tokens.failure import FetchFailure
+from gatepass.tokens.secrets import revealed
+from gatepass.types import Secret
+
+
+class Signer(Protocol):
+    def sign(self, claims: dict[str, Any]) -> str:
+        """The claims as a JWT, with the secret or key as it stands now; raises FetchFailure where that is unfit."""
+        ...
+
+
+def signer_of(settings: Oauth2Credential, secret: Secret, key: Secret | None) -> Signer:
+    """For `client_auth` secret_jwt and private_key_jwt; `key` reads the PEM text of the key, where there is one."""
+    return SecretSigner(secret) if key is None else KeySigner(settings, key)
+
+
+class SecretSigner:
+    """`client_secret_jwt`: HS256 with the client's secret."""
+
+    def __init__(self, secret: Secret) -> None:
+        self._secret = secret
+
+    def sign(self, claims: dict[str, Any]) -> str:
+        secret = revealed(self._secret, "client_secret")
+        try:
+            check_secret(secret)
+            return jwt.encode(claims, secret, algorithm="HS256")
+        except (ValueError, jwt.PyJWTError) as error:
+            raise FetchFailure(f"client_secret {error}", quick=False) from None
+
+
+class KeySigner:
+    """`private_key_jwt`. The key's file is read each time, and parsed again when it has changed."""
+
+    def __init__(self, settings: Oauth2Credential, key: Secret) -> None:
+        self._settings = settings
+        self._key = key
+        self._parsed: tuple[str, SigningKey] | None = None
+
+    def sign(self, claims: dict[str, Any]) -> str:
+        pem = revealed(self._key, "private_key")
+        try:
+            if self._parsed is None or self._parsed[0] != pem:
+                self._parsed = (pem, signing_key(pem))
+        except ValueError as error:
+            raise FetchFailure(f"private_key {error}", quick=False) from None
+        key = self._parsed[1]
+        try:
+            algorithm = key.algorithm(self._settings.algorithm)
+        except ValueError as error:
+            raise FetchFailure(f"algorithm {error}", quick=False) from None
+        return jwt.encode(claims, key.key, algorithm=algorithm, headers=self._headers())
+
+    def _headers(self) -> dict[str, str]:
+        """How the issuer finds the key's public half (RFC 7515 4.1.4 and 4.1.8)."""
+        found = {} if self._settings.key_id is None else {"kid": self._settings.key_id}
+        if (file := self._settings.certificate_file) is not None:
+            try:
+                found["x5t#S256"] = thumbprint(read_file(file))
+            except UnresolvedReference as error:
+                raise FetchFailure(f"certificate_file: {error}", quick=False) from None
+            except ValueError as error:
+                raise FetchFailure(f"certificate_file {error}", quick=False) from None
+        return found

@@ -1,0 +1,321 @@
+"""One issuer, reached over one hop: a request goes out, a token or a reason comes back.
+
+The HTTP client is httpx2. Only credentials that ask over a network import this module.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import socket
+import ssl
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx2
+
+from gatepass.cancel import timeout
+from gatepass.clock import Clock
+from gatepass.config.credential.base import Credential
+from gatepass.config.network import Network
+from gatepass.config.url import crosses_network_in_plain
+from gatepass.errors import Fault, TransportFault
+from gatepass.http_client.message_head import has_line_break, place_of
+from gatepass.observability.redaction import Redactor, whole_words
+from gatepass.tokens.failure import FetchFailure, look_at, look_at_the_way_to, setting
+from gatepass.tokens.life import Token
+from gatepass.tokens.reply import REPLY_BYTES, Mask, Reply, folded
+from gatepass.tokens.secrets import readable
+from gatepass.tokens.token_reply import Terms, read
+from gatepass.types import Request, Secret
+
+CONNECT_S = 5.0
+HEADERS = (
+    (b"accept", b"application/json"),
+    (b"accept-encoding", b"identity"),
+    (b"user-agent", b"gatepass"),
+)
+"""Sent with every fetch. Some firewalls in front of issuers refuse what names no user agent."""
+_WORDS = {
+    Fault.DNS: "the name {host} cannot be resolved",
+    Fault.CONNECT: "no connection to {host}",
+    Fault.TLS: "no TLS connection to {host} (network.ca_file adds a private CA)",
+    Fault.PROXY: "the proxy on the way to {host} refuses",
+    Fault.CLOSED: "{host} closed the connection",
+    Fault.INVALID: "{host} does not answer in HTTP",
+    Fault.TOO_LARGE: "the reply of {host} is no token",
+    Fault.TIMEOUT_CONNECT: "no connection to {host} in time",
+    Fault.TIMEOUT_FIRST_BYTE: "{host} did not answer in time",
+    Fault.TIMEOUT_IDLE: "{host} stopped in the middle of its answer",
+}
+_LASTING = frozenset({Fault.TLS, Fault.TOO_LARGE})
+"""Faults that another try within a second does not mend."""
+_UNREACHABLE = frozenset({Fault.DNS, Fault.CONNECT, Fault.TIMEOUT_CONNECT})
+_SLOW = frozenset({Fault.TIMEOUT_FIRST_BYTE, Fault.TIMEOUT_IDLE})
+"""Those that `timeout_s` bounds; a connection has CONNECT_S."""
+WRONG_PROXY_AUTH = "407 "
+"""Begins httpx2's error for a proxy that refuses the password. Another try could lock the proxy's account."""
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """A reply and the moment in which it was asked for: Clock.now and Clock.wall. `mask` takes out of its
+    words what it may echo."""
+
+    reply: Reply
+    born_s: float
+    wall_s: float
+    mask: Mask = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Issuer:
+    """The far end of a credential's fetches. `name` is the credential's, `terms` say how to read it."""
+
+    name: str
+    settings: Credential
+    terms: Terms
+    client: httpx2.AsyncClient
+    clock: Clock
+
+    async def mint(self, request: Request, secrets: Iterable[Secret]) -> Token:
+        """Send `request` and read the token out of the reply; raises FetchFailure.
+
+        All of it, the last byte of the body included, is bounded by `timeout_s`. What the issuer
+        echoes of `secrets` is masked.
+        """
+        return self.token(await self.ask(request, secrets))
+
+    async def ask(self, request: Request, secrets: Iterable[Secret], by_s: float | None = None) -> Heard:
+        """Send `request`; whatever is answered is heard. Raises FetchFailure where nothing is.
+
+        `by_s` (Clock.now) bounds it where it is one step of several; without it `timeout_s` does.
+        """
+        proxy = self.settings.network.proxy
+        if crosses_network_in_plain(request.url, proxy) and not self.settings.allow_plain_http:
+            way = "" if crosses_network_in_plain(request.url) else " by a proxy on another machine"
+            raise FetchFailure(
+                f"{self.terms.issuer} is asked over plain HTTP{way}, where the secret can be read on the way: "
+                f"use https, or set credentials.{self.name}.allow_plain_http: true",
+                definite=True,
+            )
+        own = Redactor()
+        for value in readable(secrets):
+            own.learn(value or "")
+        born_s, wall_s = self.clock.now(), self.clock.wall()
+        limit_s = self.settings.timeout_s if by_s is None else by_s - born_s
+        return Heard(await self._answer(request, own.mask, limit_s), born_s, wall_s, own.mask)
+
+    def token(self, heard: Heard) -> Token:
+        """The token of a reply; raises FetchFailure with the issuer's own words where there is none."""
+        minted = read(heard.reply, self.terms, heard.wall_s, heard.mask)
+        return minted.token(heard.born_s)
+
+    async def _answer(self, request: Request, mask: Mask, limit_s: float) -> Reply:
+        bound_s, its_setting = self.settings.timeout_s, setting(self.name, "timeout_s")
+        late = FetchFailure(f"{self.terms.issuer} gave no whole answer within {bound_s:g} s ({its_setting})")
+        if limit_s <= 0:
+            raise late
+        try:
+            return await timeout(self.clock, limit_s, exchange(self.client, request), late)
+        except TransportFault as fault:
+            words = (_WORDS[fault.fault].format(host=self.terms.issuer), folded(fault.detail, mask))
+            is_wrong_auth = fault.fault is Fault.PROXY and fault.detail.startswith(WRONG_PROXY_AUTH)
+            advice = look_at(self.name, "network.proxy_auth") if is_wrong_auth else self._advice(fault.fault)
+            raise FetchFailure(
+                ": ".join(filter(None, words)) + advice,
+                definite=is_wrong_auth,
+                quick=fault.fault not in _LASTING,
+            ) from fault
+
+    def _advice(self, fault: Fault) -> str:
+        """Which setting to look at."""
+        if fault in _UNREACHABLE:
+            return look_at_the_way_to(self.terms.credential, self.terms.address)
+        return look_at(self.name, "timeout_s") if fault in _SLOW else ""
+
+
+def issuer_client(settings: Credential, context: ssl.SSLContext) -> httpx2.AsyncClient:
+    """The HTTP client of one credential. It follows no redirect, keeps no cookie, and reads no environment variable.
+
+    It holds no connection between requests, so nobody has to close it. The timeouts bound each phase; the total is
+    bounded by whoever awaits the request.
+    """
+    hush("httpcore2")  # at DEBUG it logs the headers of replies, where a token may be
+    limit_s = settings.timeout_s
+    return httpx2.AsyncClient(
+        transport=IssuerTransport(settings.network, context),
+        timeout=httpx2.Timeout(limit_s, connect=min(CONNECT_S, limit_s)),
+        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
+        follow_redirects=False,
+        trust_env=False,
+    )
+
+
+class IssuerTransport(httpx2.AsyncBaseTransport):
+    """Opens a connection for each request and closes it with the response.
+
+    A kept connection would save little, because fetches are minutes apart. Without one, a renewed client
+    certificate and a changed DNS record apply to the next request. Nor does a cancelled request occupy a slot of a
+    pool: httpx2 2.16 never frees the slot of a tunnel whose TLS handshake failed (pydantic/httpx2#1175).
+    """
+
+    def __init__(self, network: Network, context: ssl.SSLContext) -> None:
+        self._context = context
+        self._proxy = _proxy(network, context)
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        connection = httpx2.AsyncHTTPTransport(verify=self._context, trust_env=False, proxy=self._proxy)
+        request.extensions["trace"] = _Handshake()
+        try:
+            response = await connection.handle_async_request(request)
+        except BaseException:
+            await connection.aclose()
+            raise
+        return httpx2.Response(
+            response.status_code, headers=response.headers, stream=_Body(response, connection), request=request
+        )
+
+
+class _Body(httpx2.AsyncByteStream):
+    """The body of a response as it was sent. It closes the connection too."""
+
+    def __init__(self, response: httpx2.Response, connection: httpx2.AsyncHTTPTransport) -> None:
+        self._response, self._connection = response, connection
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for piece in self._response.aiter_raw():
+            yield piece
+
+    async def aclose(self) -> None:
+        await self._response.aclose()
+        await self._connection.aclose()
+
+
+class _Handshake:
+    """Closes the socket of a TLS handshake that is cancelled; httpx2 2.16 leaves it to the garbage collector.
+
+    httpx2 calls it at each step of a request (the extension `trace`).
+    """
+
+    def __init__(self) -> None:
+        self._stream: Any = None
+
+    async def __call__(self, event: str, told: Mapping[str, Any]) -> None:
+        _, _, step = event.partition(".")
+        if step in ("connect_tcp.complete", "start_tls.complete"):
+            self._stream = told["return_value"]
+        elif step == "start_tls.failed":
+            await self._stream.aclose()
+
+
+def _proxy(network: Network, context: ssl.SSLContext) -> httpx2.Proxy | None:
+    if network.proxy is None:
+        return None
+    user, _, password = network.proxy_auth.reveal().partition(":") if network.proxy_auth else ("", "", "")
+    is_secure = network.proxy.startswith("https:")
+    return httpx2.Proxy(
+        network.proxy, ssl_context=context if is_secure else None, auth=(user, password) if user else None
+    )
+
+
+async def exchange(client: httpx2.AsyncClient, request: Request) -> Reply:
+    """Send `request` and return its reply; raises TransportFault.
+
+    The body of a success is read whole, up to REPLY_BYTES. Of an error's body it is what arrives: the status is
+    enough where the text breaks off. The body of a redirect is not read, because it may never end.
+    """
+    try:
+        response = await client.send(_prepared(client, request), stream=True)
+    except (httpx2.TransportError, ssl.SSLError) as error:
+        raise _fault(error) from error
+    body = bytearray()
+    try:
+        if not 300 <= response.status_code < 400:
+            async for piece in response.aiter_bytes():
+                body += piece
+                if len(body) > REPLY_BYTES:
+                    break
+    except (httpx2.TransportError, httpx2.DecodingError, ssl.SSLError) as error:
+        if response.is_success:
+            raise _fault(error, slow=Fault.TIMEOUT_IDLE) from error
+        body.clear()
+    finally:
+        await response.aclose()
+    if len(body) > REPLY_BYTES and response.is_success:
+        raise TransportFault(Fault.TOO_LARGE, f"the reply is larger than {REPLY_BYTES} bytes")
+    headers = tuple((name.lower(), value) for name, value in response.headers.raw)
+    is_cut = len(body) > REPLY_BYTES
+    return Reply(response.status_code, headers, whole_words(bytes(body[:REPLY_BYTES])) if is_cut else bytes(body))
+
+
+def _prepared(client: httpx2.AsyncClient, request: Request) -> httpx2.Request:
+    """`request`, byte for byte. Its query travels in an extension, because httpx2 logs the URL."""
+    target = place_of(request.url).target
+    if has_line_break(value for _, value in request.headers):
+        raise TransportFault(Fault.INVALID, "a header field of the request holds a line break", sent=False)
+    return httpx2.Request(
+        request.method,
+        urlsplit(request.url)._replace(query="", fragment="").geturl(),
+        headers=[*request.headers],
+        content=request.body,
+        extensions={"timeout": client.timeout.as_dict(), "target": target},
+    )
+
+
+def _fault(error: Exception, slow: Fault = Fault.TIMEOUT_FIRST_BYTE) -> TransportFault:
+    """`error` in gatepass's terms; `slow` is what a read timeout means at this point."""
+    detail, causes = str(error), [*_causes(error)]
+    match error:
+        case httpx2.ConnectTimeout():
+            fault = Fault.TIMEOUT_CONNECT
+        case httpx2.TimeoutException():
+            fault = slow
+        case httpx2.ProxyError():
+            fault = Fault.PROXY
+        case httpx2.RemoteProtocolError() if "disconnected" in detail or "closed connection" in detail:
+            fault = Fault.CLOSED
+        case httpx2.ProtocolError() | httpx2.UnsupportedProtocol() | httpx2.DecodingError():
+            fault = Fault.INVALID
+        case httpx2.ConnectError() if any(isinstance(cause, socket.gaierror) for cause in causes):
+            fault = Fault.DNS
+        case ssl.SSLError():  # TLS 1.3: a refused client certificate is reported after the handshake
+            fault = Fault.TLS
+        case httpx2.ConnectError() if any(isinstance(cause, ssl.SSLError) for cause in causes):
+            fault = Fault.TLS
+        case httpx2.ConnectError():
+            # the system's words for the addresses that could not be connected to: `connection refused`
+            numbers = [cause.errno for cause in causes if isinstance(cause, OSError) and cause.errno is not None]
+            refusals = ", ".join(dict.fromkeys(os.strerror(number).lower() for number in numbers))
+            fault, detail = Fault.CONNECT, refusals or detail
+        case _:
+            fault = Fault.CLOSED
+    return TransportFault(fault, re.sub(r"\[Errno -?[0-9]{1,3}\] ", "", detail))
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """`error` and what caused it. A name with several addresses fails with a group, one error for each."""
+    while error is not None:
+        yield error
+        for member in error.exceptions if isinstance(error, BaseExceptionGroup) else ():
+            yield from _causes(member)
+        error = error.__cause__ or error.__context__
+
+
+def hush(*names: str) -> None:
+    """Let these loggers and those below them log errors only, whatever the root's level is.
+
+    At DEBUG and INFO libraries log requests, replies and what they sign. At WARNING they log a refusal in the
+    issuer's own words, unmasked. The FetchFailure reports it as well.
+    """
+    for name in names:
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def host_of(url: str) -> str:
+    """`url` as people are told of it: its query may hold a secret, its path is noise."""
+    return urlsplit(url).netloc

@@ -1,0 +1,138 @@
+"""The record of a credential's fetches: counted and logged. Secrets are masked on the way in."""
+
+from __future__ import annotations
+
+import logging
+import re
+from dataclasses import dataclass, field
+
+from gatepass.observability.redaction import Redactor
+from gatepass.tokens.failure import FetchFailure
+from gatepass.tokens.life import Token
+from gatepass.tokens.secrets import readable
+from gatepass.types import Secret
+
+logger = logging.getLogger("gatepass.tokens")
+
+TELL_AGAIN_S = 60.0
+"""Between two lines that say the same: an outage of a night is some hundred lines and not ten thousand."""
+REMEMBERED = 16
+"""Different reasons in one outage; an issuer that finds new words for each failure is told of once a minute."""
+_VARYING = re.compile(r"[0-9a-f]{8,}|[0-9]+", re.IGNORECASE)
+"""Moments, ports and request ids: what differs in two reasons that are the same."""
+
+
+@dataclass(slots=True)
+class Told:
+    at_s: float
+    silent: int = 0
+
+
+@dataclass(slots=True)
+class Repetitions:
+    """The failures of one credential since it last went well."""
+
+    _told: dict[str, Told] = field(default_factory=dict)
+
+    def times(self, reason: str, now: float) -> int | None:
+        """For how many failures a line about `reason` stands that is written now; None: write none."""
+        key = _VARYING.sub("#", reason)
+        if key not in self._told and len(self._told) >= REMEMBERED:
+            key = ""
+        told = self._told.get(key)
+        if told is not None and now < told.at_s + TELL_AGAIN_S:
+            told.silent += 1
+            return None
+        self._told[key] = Told(now)
+        return 1 if told is None else told.silent + 1
+
+    def forget(self) -> None:
+        """All is well: the next failure is news."""
+        self._told.clear()
+
+
+@dataclass(slots=True)
+class Journal:
+    credential: str
+    redactor: Redactor
+    fetches: int = 0
+    failures: int = 0
+    last_error: str | None = None
+    last_error_s: float | None = None
+    no_expiry_at: str | None = None
+    doubts: bool = False
+    has_told_type: bool = False
+    repetitions: Repetitions = field(default_factory=Repetitions)
+
+    def learn(self, secrets: tuple[Secret, ...]) -> int:
+        """Mask what a source signs in with, as it stands now; the result changes when it does."""
+        values = readable(secrets)
+        for place, value in enumerate(values):
+            self.redactor.learn(value or "", (self.credential, place))
+        return hash(values)
+
+    def fetched(self, token: Token, took_s: float) -> None:
+        """Note a fetch that went well; one of another process is no call of this one."""
+        if token.shared:
+            self.found(token)
+            return
+        self.fetches += 1
+        self._learn(token)
+        self.repetitions.forget()
+        fields = {"life_s": token.life_s, "kind": token.kind.value, "told_by": token.told_by.value}
+        logger.info("token_fetched", extra={"fields": self._fields(took_s) | fields})
+        self._note_expiry(token)
+        if (token.doubted_s is not None) > self.doubts:
+            told = {"credential": self.credential, "told_s": round(token.doubted_s or 0.0), "life_s": token.life_s}
+            logger.warning("lifetime_implausible", extra={"fields": told})
+        self.doubts = token.doubted_s is not None
+        if token.unusual_type is not None and not self.has_told_type:
+            self.has_told_type = True
+            told = {"credential": self.credential, "token_type": token.unusual_type}
+            logger.warning("token_type_unusual", extra={"fields": told})
+
+    def found(self, token: Token) -> None:
+        """Another process minted it: no call of an issuer, and nothing to count."""
+        self._learn(token)
+        self.repetitions.forget()
+        logger.debug("token_found", extra={"fields": {"credential": self.credential, "life_s": token.life_s}})
+
+    def failed(
+        self, failure: FetchFailure, took_s: float, now: float, bug: BaseException | None = None
+    ) -> FetchFailure:
+        """Note one failed try at `now`; the failure as it may be shown. A `bug` brings its traceback along.
+
+        What is said already is said again once a minute, with the number of times. What was only heard is
+        counted and told by the process that asked.
+        """
+        failure = failure.masked(self.redactor.mask)
+        self.last_error, self.last_error_s = failure.reason, now
+        if failure.heard:
+            told = {"credential": self.credential, "reason": failure.reason}
+            logger.debug("token_failure_found", extra={"fields": told})
+            return failure
+        self.fetches += bug is None
+        self.failures += 1
+        times = self.repetitions.times(failure.reason, now)
+        fields = self._fields(took_s) | {"reason": failure.reason, "definite": failure.definite}
+        if times is not None:
+            logger.warning("token_fetch_failed", extra={"fields": fields | {"times": times}}, exc_info=bug)
+        return failure
+
+    def _learn(self, token: Token) -> None:
+        self.redactor.learn(token.text, (self.credential, "token"))
+
+    def _note_expiry(self, token: Token) -> None:
+        """Say once that the configured path tells no expiry, and once that it does again."""
+        if token.no_expiry_at == self.no_expiry_at:
+            return
+        self.no_expiry_at = token.no_expiry_at
+        fields: dict[str, object] = {"credential": self.credential}
+        if token.no_expiry_at is None:
+            logger.info("expiry_found", extra={"fields": fields | {"life_s": token.life_s}})
+            return
+        fields |= {"path": token.no_expiry_at, "assumed_life_s": token.life_s}
+        logger.warning("expiry_not_found", extra={"fields": fields})
+
+    def _fields(self, took_s: float) -> dict[str, object]:
+        return {"credential": self.credential, "took_s": round(took_s, 3)}

@@ -1,0 +1,480 @@
+"""From an issuer's reply, or a text on this machine, to a token and its lifetime, or to the reason for its absence."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from gatepass.config.credential.base import ReplyPaths
+from gatepass.tokens.failure import FetchFailure, look_at, names_its_place, setting
+from gatepass.tokens.issuer_error import (
+    MISDIRECTED,
+    REFUSED,
+    WRONG_PROXY_AUTH,
+    denial,
+    denies,
+    objection,
+    quoted,
+    refusal,
+    without_tokens,
+)
+from gatepass.tokens.life import Kind, Token, ToldBy, cut_off_s
+from gatepass.tokens.lifetime import (
+    Life,
+    Moment,
+    announced,
+    certain_s,
+    claims_of,
+    date_of,
+    is_jwt,
+    jwt_left_s,
+    jwt_life_s,
+    jwt_span,
+)
+from gatepass.tokens.reply import Mask, NotJson, Reply, document_of, folded, is_html, page_title
+from gatepass.types import Secret, header
+
+_SCHEME = re.compile(r"bearer(\s+|\Z)", re.IGNORECASE)
+_B64TOKEN = re.compile(r"[A-Za-z0-9\-._~+/]+=*\Z")
+"""RFC 6750 2.1."""
+BOUND_TYPES = frozenset({"mac", "dpop", "pop"})
+"""Each request needs a proof of a key beside such a token (RFC 9449, draft-ietf-oauth-v2-http-mac, RFC 7800)."""
+TYPE_NAMES = ("token_type", "tokenType")
+_NOTHING = frozenset({"null", "none", "nil", "undefined", "true", "false", "error"})
+
+
+def bare(text: str) -> str:
+    """`text` without white space around it and without `Bearer` before it."""
+    text = text.strip()
+    scheme = _SCHEME.match(text)
+    return text[scheme.end() :] if scheme else text
+
+
+def bearer(found: str, issuer: str) -> str:
+    """The bare token; raises FetchFailure where it is none by RFC 6750 2.1: a line break in it would
+    write headers of its own."""
+    text = bare(found)
+    if text.lower() in _NOTHING:
+        raise FetchFailure(f"{issuer} gave {text!r} where a token is expected")
+    if not _B64TOKEN.match(text):
+        raise FetchFailure(f"{issuer} gave a token with characters that no bearer token may hold (RFC 6750 2.1)")
+    return text
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How the replies of one issuer are read. `issuer` is its name for people: a host, a program, a file.
+
+    `header` names the response header that holds the token, where the body does not. `credential` and
+    `address` name the settings to look at: the block under `credentials`, and that of the URL in it, where the
+    URL is the configuration's own. `by_login`: the reply is a login's, which says no in any words. `audience` is the
+    configured one, which a JWT must name if it names any.
+    """
+
+    issuer: str
+    default_ttl_s: float
+    max_ttl_s: float
+    paths: ReplyPaths = field(default_factory=ReplyPaths)
+    plain_text: bool = False
+    header: str | None = None
+    credential: str = ""
+    address: str | None = None
+    by_login: bool = False
+    audience: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Minted:
+    """What a good reply holds. `life_s` counts from the start of the fetch and is above zero; None is a
+    key that does not expire.
+
+    `no_expiry_at` is the configured path that told no expiry where nothing else told one either. `doubted_s` is the
+    lifetime that was told, where it is implausible and `life_s` is another one. `unusual_type` is a `token_type`
+    other than Bearer.
+    """
+
+    text: str = field(repr=False)
+    life_s: float | None
+    kind: Kind
+    told_by: ToldBy
+    no_expiry_at: str | None = None
+    doubted_s: float | None = None
+    unusual_type: str | None = None
+
+    def token(self, born_s: float) -> Token:
+        """Return it as the token of a fetch that began at `born_s` (Clock.now)."""
+        return Token(
+            Secret(self.text),
+            born_s,
+            self.life_s,
+            self.kind,
+            self.told_by,
+            self.no_expiry_at,
+            doubted_s=self.doubted_s,
+            unusual_type=self.unusual_type,
+        )
+
+
+def read(reply: Reply, terms: Terms, wall_s: float, mask: Mask) -> Minted:
+    """The token of `reply`; raises FetchFailure with the issuer's own words.
+
+    `wall_s` is Clock.wall at the start of the fetch. A 2xx reply is never quoted beyond the
+    members of an error object: it might hold a token in a place where nobody looks for one.
+    """
+    if not 200 <= reply.status < 300:
+        raise _refused(reply, terms, wall_s, mask)
+    found, document, home = _found(reply, terms, mask)
+    if denies(document) and (failure := denial(document, reply, wall_s, terms.issuer, mask)):
+        raise failure
+    if not is_text(found):
+        failure = denial(document, reply, wall_s, terms.issuer, mask)
+        raise failure or FetchFailure(_no_token(document, found, terms), unclear=terms.by_login)
+    unusual_type = _unusual_type(document, home, terms, mask)
+    text = bearer(found, terms.issuer)
+    _check_audience(text, terms, mask)
+    told = told_life(document, home, terms.paths)
+    life_s, told_by, doubted_s = _life(text, told, reply, terms, wall_s)
+    unheard = expiry_path(terms.paths) if told is None and told_by is ToldBy.DEFAULT else None
+    return Minted(text, life_s, Kind.JWT if is_jwt(text) else Kind.OPAQUE, told_by, unheard, doubted_s, unusual_type)
+
+
+def _unusual_type(document: Any, home: Any, terms: Terms, mask: Mask) -> str | None:
+    """Return the token's type if it is unusual; None for `Bearer` and where none is told.
+
+    Raises:
+        FetchFailure: if each request would need a proof beside the token.
+    """
+    boxes = [box for box in (home, document) if isinstance(box, dict)]
+    told = next((box[name] for box in boxes for name in TYPE_NAMES if is_text(box.get(name))), "bearer").strip()
+    if told.lower() in BOUND_TYPES:
+        raise FetchFailure(
+            f"{terms.issuer} returned a token of type {told}, which needs a signed proof with each request. gatepass "
+            f"sends bearer tokens: configure this client at the issuer for Bearer tokens",
+            definite=True,
+        )
+    return None if told.lower() == "bearer" else folded(without_tokens(mask(told)), mask)
+
+
+def _check_audience(text: str, terms: Terms, mask: Mask) -> None:
+    """Raise FetchFailure if `text` is a JWT whose `aud` (RFC 7519 4.1.3) leaves the configured audience out."""
+    if terms.audience is None:
+        return
+    told = (claims_of(text) or {}).get("aud")
+    named = [told] if isinstance(told, str) else told if isinstance(told, list) else []
+    named = [name for name in named if isinstance(name, str)]
+    if named and terms.audience not in named:
+        raise FetchFailure(
+            f"{terms.issuer} returned a token for the audience {folded(', '.join(named), mask)}, and "
+            f"{setting(terms.credential, 'audience')} is {terms.audience}. Set it to the audience that the upstream "
+            f"requires, or remove it",
+            definite=True,
+        )
+
+
+def _refused(reply: Reply, terms: Terms, wall_s: float, mask: Mask) -> FetchFailure:
+    """Beyond 2xx: a URL of the configuration that nobody knows there will not be known a second later."""
+    misdirected = terms.address is not None and reply.status in MISDIRECTED
+    failure = refusal(reply, wall_s, terms.issuer, mask, misdirected=misdirected, by_login=terms.by_login)
+    if reply.status == WRONG_PROXY_AUTH and terms.credential:
+        return failure.worded(f"{failure.reason}{look_at(terms.credential, 'network.proxy_auth')}")
+    if not misdirected and not is_html(reply):
+        return failure
+    return failure.worded(f"{failure.reason}{look_at(terms.credential, terms.address)}")
+
+
+def _found(reply: Reply, terms: Terms, mask: Mask) -> tuple[Any, Any, Any]:
+    """What stands where the token is looked for, the document, and the object that the token is a member of."""
+    if terms.header is not None and (value := header(reply.headers, terms.header.lower().encode())) is not None:
+        try:
+            return value.decode("latin-1"), document_of(reply.text), None
+        except NotJson:  # beside a token in a header the body need not be a document
+            return value.decode("latin-1"), None, None
+    if not reply.body.strip():
+        raise FetchFailure(f"{terms.issuer} answered {reply.status} with an empty body")
+    document = _document(reply, terms, mask)
+    if terms.header is not None:
+        return None, document, None
+    found, home = found_token(document, terms.paths, plain_text=terms.plain_text)
+    return found, document, home
+
+
+def _document(reply: Reply, terms: Terms, mask: Mask) -> Any:
+    """The JSON document, or the whole text where a plain one is a token."""
+    text = reply.text
+    says_json = "json" in reply.content_type
+    if says_json or text.lstrip()[:1] in ("{", "[", '"'):
+        try:
+            return document_of(text)
+        except NotJson:
+            raise FetchFailure(f"{terms.issuer} answered {reply.status} with a body that is not JSON") from None
+    if is_html(reply):
+        title = page_title(text)
+        named = f" ({folded(title, mask)})" if title else ""
+        page = f"{terms.issuer} answered {reply.status} with an HTML page{named} instead of a token"
+        raise FetchFailure(page + look_at(terms.credential, terms.address))
+    if not terms.plain_text:
+        raise FetchFailure(f"{terms.issuer} answered {reply.status} with a body that is not JSON")
+    return text
+
+
+def _no_token(document: Any, found: Any, terms: Terms) -> str:
+    if terms.header is not None:
+        return f"{terms.issuer} answered without a token in its header {terms.header}"
+    where = f" at {terms.paths.token}" if terms.paths.token else ""
+    if found is not None and not isinstance(found, str | dict | list):
+        return f"{terms.issuer} answered with a token{where} that is not text"
+    place = names_its_place(terms.credential) if terms.by_login else ""
+    return _with_names(f"{terms.issuer} answered without a token{where}", document, "the reply has", place)
+
+
+def _with_names(lacks: str, document: Any, has: str, place: str) -> str:
+    """`lacks`, and the names that stand there instead, if there are any."""
+    names = ordinary_names(document)
+    return f"{lacks}; {has} {names}{place}" if names else lacks
+
+
+def _life(
+    text: str, told: Life | Moment | None, reply: Reply, terms: Terms, wall_s: float
+) -> tuple[float, ToldBy, float | None]:
+    """How long the token lives, who says so, and what was said where that is implausible.
+
+    Of a JWT's own end and the reply's the earlier counts. The reply's alone is believed up to
+    `max_ttl_s`: a life of five minutes that is announced as 300000 must not become three days. A moment that has passed
+    on a token just made means that the clocks differ: then the default holds, and a 401 corrects.
+    Where the issuer's `Date` frees a moment from that difference, only what is certain counts.
+    """
+    date_s = date_of(reply.headers)
+    if isinstance(told, Life) and told.seconds <= 0:
+        raise FetchFailure(
+            f"{terms.issuer} gave a token that has expired already (its life is {told.seconds:g} s)", quick=False
+        )
+    own_s = jwt_life_s(text, date_s, wall_s)
+    if own_s is not None:
+        span = jwt_span(text)
+        return *_earlier(text, own_s, told), own_s * 1000 if span is not None and span.is_guess else None
+    if isinstance(told, Moment):
+        told = Life(told.epoch_s - wall_s if date_s is None else certain_s(told.epoch_s, date_s))
+    if told is None:
+        return terms.default_ttl_s, ToldBy.DEFAULT, None
+    if told.seconds <= 0:
+        return terms.default_ttl_s, ToldBy.DEFAULT, told.seconds
+    is_too_long = told.seconds > terms.max_ttl_s
+    return min(told.seconds, terms.max_ttl_s), ToldBy.REPLY, told.seconds if is_too_long else None
+
+
+def _earlier(text: str, own_s: float, told: Life | Moment | None) -> tuple[float, ToldBy]:
+    """What is left of a JWT of which `own_s` is left by its own word, where its reply may have told an earlier end.
+
+    A moment is compared with the JWT's own, both on the issuer's clock: no difference between clocks comes in.
+    A life that is only guessed is not held against the JWT when it comes again (`no_longer_than`).
+    """
+    span, told_s = jwt_span(text), None
+    if isinstance(told, Life):
+        told_s = told.seconds
+    elif told is not None and span is not None:
+        told_s = own_s - (span.end_s - told.epoch_s)
+    if told_s is not None and 0 < told_s < own_s - cut_off_s(own_s):
+        return told_s, ToldBy.REPLY
+    return own_s, ToldBy.REPLY if span is not None and span.is_guess else ToldBy.JWT
+
+
+EXEC_CREDENTIAL = ReplyPaths(token="status.token", expires_at="status.expirationTimestamp")  # noqa: S106 - a path
+"""kubernetes.io/docs/reference/config-api/client-authentication.v1: RFC 3339, or nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """Clock.wall at the reading; and when the text came to this machine, where a change of it is noticed.
+
+    Such a text's token lasts until it changes where nothing tells its life, and one that has expired
+    is not asked for again before.
+    """
+
+    wall_s: float
+    written_s: float | None = None
+
+    @property
+    def watched(self) -> bool:
+        return self.written_s is not None
+
+
+def read_document(text: str, terms: Terms, at_s: Moments, mask: Mask) -> Minted:
+    """The token of a JSON document, or of a text that is one; raises FetchFailure.
+
+    Unlike an issuer's reply the text may be old: a life that has passed is over, whatever the clocks.
+    """
+    document = _local_document(text, terms)
+    if at(document, "kind") == "ExecCredential":
+        terms = replace(terms, paths=EXEC_CREDENTIAL, credential="")
+    found, home = found_token(document, terms.paths, plain_text=True)
+    if denies(document) or not is_text(found):
+        raise _refusal(document, terms, mask) or FetchFailure(_no_local_token(document, found, terms))
+    token = bearer(found, terms.issuer)
+    told = told_life(document, home, terms.paths)
+    left_s, told_by = _left(token, told, terms, at_s)
+    unheard = expiry_path(terms.paths) if told_by is ToldBy.DEFAULT else None
+    kind = Kind.JWT if is_jwt(token) else Kind.OPAQUE
+    return Minted(token, left_s, kind, told_by, unheard, unusual_type=_unusual_type(document, home, terms, mask))
+
+
+def read_key(text: str, issuer: str, at_s: Moments) -> Minted:
+    """A text that is a token as a whole: a JWT with its `exp`, or a key without an end; raises FetchFailure.
+
+    Keys are no OAuth tokens: any visible ASCII goes (`1|abc` is a key).
+    """
+    key = bare(text)
+    if not key:
+        raise FetchFailure(f"{issuer} is empty")
+    if any(not "!" <= c <= "~" for c in key):
+        raise FetchFailure(f"{issuer} holds a space, a line break or a character beyond ASCII", definite=True)
+    left_s = jwt_left_s(key, at_s.wall_s, at_s.written_s)
+    if left_s is None:
+        return Minted(key, None, Kind.JWT if is_jwt(key) else Kind.KEY, ToldBy.NOBODY)
+    if left_s <= 0:
+        raise _expired(issuer, left_s, definite=True)
+    return Minted(key, left_s, Kind.JWT, ToldBy.JWT)
+
+
+def is_document(text: str) -> bool:
+    """Whether `text` wants to be JSON."""
+    return text.lstrip()[:1] in ("{", "[", '"')
+
+
+def _local_document(text: str, terms: Terms) -> Any:
+    if not text.strip():
+        raise FetchFailure(f"{terms.issuer} is empty")
+    if not is_document(text):
+        if terms.paths.token is not None:
+            raise FetchFailure(f"{terms.issuer} is no JSON, so nothing stands at {terms.paths.token}")
+        return text
+    try:
+        return document_of(text)
+    except NotJson:
+        raise FetchFailure(f"{terms.issuer} begins like JSON and is none") from None
+
+
+def _refusal(document: Any, terms: Terms, mask: Mask) -> FetchFailure | None:
+    found = objection(document)
+    if found is None:
+        return None
+    refused = REFUSED if found.definite else ""
+    words = f"{refused}{terms.issuer} holds an error: {quoted(found, mask)}"
+    return FetchFailure(words, definite=found.definite, unclear=not found.passing)
+
+
+def _no_local_token(document: Any, found: Any, terms: Terms) -> str:
+    where = f" at {terms.paths.token}" if terms.paths.token else ""
+    if found is not None and not isinstance(found, str | dict | list):
+        return f"{terms.issuer} holds a token{where} that is not text"
+    lacks = f"{terms.issuer} holds no token{where}"
+    return _with_names(lacks, document, "it has", names_its_place(terms.credential))
+
+
+def _left(token: str, told: Life | Moment | None, terms: Terms, at_s: Moments) -> tuple[float | None, ToldBy]:
+    """How long the token lives from now on and who says so: the earlier end of a JWT's own and the document's,
+    which alone is believed up to `max_ttl_s`.
+    """
+    own_s = jwt_left_s(token, at_s.wall_s, at_s.written_s)
+    told_s = None if told is None else _told_left_s(told, at_s)
+    if own_s is None and told_s is None:
+        if at_s.watched and expiry_path(terms.paths) is None:
+            return None, ToldBy.NOBODY
+        return terms.default_ttl_s, ToldBy.DEFAULT
+    left_s, told_by = own_s or 0.0, ToldBy.JWT
+    if told_s is not None and (own_s is None or told_s < own_s - cut_off_s(own_s)):
+        left_s, told_by = told_s if own_s is not None else min(told_s, terms.max_ttl_s), ToldBy.REPLY
+    if left_s <= 0:
+        raise _expired(terms.issuer, left_s, definite=at_s.watched)
+    return left_s, told_by
+
+
+def _told_left_s(told: Life | Moment, at_s: Moments) -> float:
+    """A moment is on our clock, for there is no other; a life began when the text was written."""
+    if isinstance(told, Moment):
+        return told.epoch_s - at_s.wall_s
+    return told.seconds if at_s.written_s is None else told.seconds - max(0.0, at_s.wall_s - at_s.written_s)
+
+
+def _expired(issuer: str, left_s: float, *, definite: bool) -> FetchFailure:
+    return FetchFailure(f"{issuer} holds a token that expired {-left_s:.0f} s ago", definite=definite, quick=False)
+
+
+TOKEN_NAMES = ("access_token", "accessToken", "token", "jwt", "value")
+LIFE_NAMES = ("expires_in", "expiresIn", "expire_in", "expireIn", "expires", "expire", "ttl", "expiresInSecs")
+MOMENT_NAMES = (
+    *("expires_on", "expiresOn", "expires_at", "expiresAt", "expire_at", "expireAt"),
+    *("expiration", "expirationTime", "expireTime", "expire_time"),
+    *("accessTokenExpiresAt", "expiry"),
+)
+ENVELOPES = ("data", "result", "response", "body", "token")
+"""Where in-house gateways put the token, after the root itself."""
+_ORDINARY_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}\Z")
+_NAMES_SHOWN = 8
+
+
+def at(document: Any, path: str) -> Any:
+    """What stands at a dotted path (`data.token`, `items.0.token`), None where nothing does.
+
+    A member whose name holds the dots itself comes first.
+    """
+    if isinstance(document, dict) and path in document:
+        return document[path]
+    head, _, rest = path.partition(".")
+    child: Any = None
+    if isinstance(document, dict):
+        child = document.get(head)
+    elif isinstance(document, list) and head.isdecimal() and len(head) < 6 and int(head) < len(document):
+        child = document[int(head)]
+    return at(child, rest) if rest and child is not None else child if not rest else None
+
+
+def found_token(document: Any, paths: ReplyPaths, *, plain_text: bool) -> tuple[Any, Any]:
+    """What stands where the token is looked for, and the object that it is a member of."""
+    if (path := paths.token) is not None:
+        return at(document, path), at(document, path.rpartition(".")[0]) if "." in path else document
+    if not isinstance(document, dict):
+        return (document if plain_text else None), None
+    named = ((box[name], box) for box in _boxes(document) for name in TOKEN_NAMES if is_text(box.get(name)))
+    return next(named, (None, None))
+
+
+def is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def told_life(document: Any, home: Any, paths: ReplyPaths) -> Life | Moment | None:
+    """What the document says of the life: at the configured path alone, else by the usual names, those of
+    the token's own object (`home`) first.
+    """
+    if (configured := expiry_path(paths)) is not None:
+        return announced(at(document, configured), paths.unit)
+    boxes = (*([home] if isinstance(home, dict) else []), *_boxes(document))
+    values = (box[name] for box in boxes for name in (*LIFE_NAMES, *MOMENT_NAMES) if name in box)
+    return next((told for value in values if (told := announced(value, paths.unit)) is not None), None)
+
+
+def expiry_path(paths: ReplyPaths) -> str | None:
+    return paths.expires_in or paths.expires_at
+
+
+def ordinary_names(document: Any) -> str:
+    """The first names of an object, for people, with those of the objects in it: `code, data (token, ttl)`.
+
+    Names that could be values are left out.
+    """
+    shown = {name: ", ".join(_ordinary(document[name])) for name in _ordinary(document)}
+    return ", ".join(f"{name} ({inner})" if inner else name for name, inner in shown.items())
+
+
+def _ordinary(document: Any) -> list[str]:
+    names = [name for name in document if _ORDINARY_NAME.match(name)] if isinstance(document, dict) else []
+    return names[:_NAMES_SHOWN]
+
+
+def _boxes(document: Any) -> Iterator[dict[Any, Any]]:
+    """The objects in which names are looked for, in order: the root, then the envelopes."""
+    if isinstance(document, dict):
+        yield document
+        yield from (box for name in ENVELOPES if isinstance(box := document.get(name), dict))

@@ -1,0 +1,188 @@
+"""One fetch through a vendor's library: what it asks for goes over the hop's own transport, and is remembered."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from ipaddress import ip_address
+from typing import TypeVar
+from urllib.parse import parse_qsl, urlsplit
+
+import httpx2
+
+from gatepass.cancel import timeout
+from gatepass.clock import Clock
+from gatepass.config.credential.base import Credential
+from gatepass.observability.redaction import Redactor
+from gatepass.tokens.failure import FetchFailure, setting
+from gatepass.tokens.life import WHOLE_SECOND_S, Kind, Token, ToldBy
+from gatepass.tokens.lifetime import is_jwt, jwt_life_s
+from gatepass.tokens.reply import Reply, folded
+from gatepass.tokens.secrets import readable
+from gatepass.tokens.token_endpoint import HEADERS, Heard, Issuer, host_of
+from gatepass.tokens.token_reply import Terms, bearer
+from gatepass.types import Request, Secret, header
+
+T = TypeVar("T")
+
+GRACE_S = 0.2
+"""Beyond `timeout_s`: a request that has used it up ends with words of its own, which name the host."""
+MISHAPS = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, OSError)
+"""What libraries raise, beside errors of their own, over a file or a reply that is not as they expect."""
+_OURS = frozenset((b"host", b"content-length", b"transfer-encoding", b"connection", b"accept-encoding"))
+"""Request headers that are the transport's to write."""
+_PROOF_HEADERS = frozenset(("authorization", "x-identity-header", "secret", "x-amz-security-token"))
+_PROOF_FIELDS = frozenset(
+    ("client_secret", "client_assertion", "assertion", "refresh_token", "subject_token", "WebIdentityToken")
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """The way to a credential's issuers.
+
+    With `metadata` a server that hands out the machine's own identity may be asked over plain HTTP: at a
+    link-local address, or by one of these names.
+    """
+
+    name: str
+    settings: Credential
+    client: httpx2.AsyncClient
+    clock: Clock
+    metadata: frozenset[str] | None = None
+
+    def to(self, url: str, *, asks_metadata: bool = False) -> Issuer:
+        """Who answers at `url`; plain HTTP is refused there as for any issuer, but for metadata."""
+        settings = self.settings
+        is_direct = settings.network.proxy is None  # behind a proxy stands the proxy's own metadata server
+        if asks_metadata and is_direct and self.metadata is not None and _is_metadata(url, self.metadata):
+            settings = settings.model_copy(update={"allow_plain_http": True})
+        terms = Terms(host_of(url), settings.default_ttl_s, settings.max_ttl_s)
+        return Issuer(self.name, settings, terms, self.client, self.clock)
+
+
+@dataclass(slots=True)
+class Errand:
+    """One fetch, with `timeout_s` for all its requests; `library` is what people know the vendor's code as.
+
+    The first failure and the last reply are kept, because a library's own words for them say less, or
+    quote what nobody should read.
+    """
+
+    hop: Hop
+    library: str
+    secrets: tuple[Secret, ...]
+    born_s: float = field(init=False)
+    wall_s: float = field(init=False)
+    failure: FetchFailure | None = field(default=None, init=False)
+    _heard: tuple[Issuer, Heard] | None = field(default=None, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.born_s, self.wall_s = self.hop.clock.now(), self.hop.clock.wall()
+
+    async def run(self, work: Awaitable[T]) -> T:
+        """Await `work` for as long as the fetch may take; raises FetchFailure after that."""
+        limit_s = self.hop.settings.timeout_s
+        its_setting = setting(self.hop.name, "timeout_s")
+        late = FetchFailure(f"{self.library} brought no token within {limit_s:g} s ({its_setting})")
+        return await timeout(self.hop.clock, limit_s + GRACE_S, work, late)
+
+    async def ask(self, method: str, url: str, headers: Mapping[str, str], body: bytes = b"") -> Reply:
+        """The whole reply, whatever its status; raises FetchFailure where none came."""
+        self.secrets = (*self.secrets, *_proofs(headers, body))
+        issuer = self.hop.to(url, asks_metadata=method == "GET" and not body)
+        theirs = {name.lower().encode(): str(value).encode() for name, value in headers.items()}
+        fields = dict(HEADERS) | {name: value for name, value in theirs.items() if name not in _OURS}
+        request = Request(method, url, tuple(fields.items()), body)
+        self._heard = None
+        try:
+            heard = await issuer.ask(request, self.secrets, self.born_s + self.hop.settings.timeout_s)
+        except FetchFailure as failure:
+            self.failure = self.failure or failure
+            raise
+        self._heard = (issuer, heard)
+        return heard.reply
+
+    def answered(self) -> Token:
+        """The token in the last reply; raises FetchFailure in the issuer's words where it holds none."""
+        if self._heard is None:
+            raise self.failure or FetchFailure(f"{self.library} asked nobody", quick=False)
+        issuer, heard = self._heard
+        return issuer.token(heard)
+
+    def made(self, text: object, expires_s: float | None) -> Token:
+        """The token `text` that the library gives, which ends at `expires_s` (seconds since the epoch).
+
+        Raises FetchFailure where it is none: libraries hand on what stood in the reply.
+
+        Where it stands in the last reply, that tells its life as it does for any issuer. The library's
+        word only shortens it: metadata servers hand out tokens that they made long ago.
+        """
+        if not isinstance(text, str):
+            raise self.failed("no token")
+        text = bearer(text, self.library)
+        token = self._answered(text) or self._signed(text)
+        wall_s = self._heard[1].wall_s if self._heard else self.wall_s
+        left_s = 0.0 if expires_s is None else expires_s - wall_s
+        shorter = 0 < left_s < (token.life_s or 0) - WHOLE_SECOND_S  # libraries cut fractions off
+        return replace(token, life_s=left_s) if shorter else token
+
+    def failed(self, words: str) -> FetchFailure:
+        """Why there is no token: what the transport met, else what the issuer said, else the library's `words`.
+
+        Beside a challenge (Azure Arc's names a file) both count: the library says why it could not meet it.
+        """
+        if self.failure is not None:
+            return self.failure
+        own = f"{self.library}: {folded(words, self.mask)}"
+        if self._heard is None:
+            return FetchFailure(own, quick=False)
+        issuer, heard = self._heard
+        try:
+            issuer.token(heard)
+        except FetchFailure as failure:
+            challenged = heard.reply.status == 401 and header(heard.reply.headers, b"www-authenticate")
+            return failure.masked(lambda reason: f"{reason} ({own})") if challenged else failure
+        return FetchFailure(f"{self.library} makes nothing of what {issuer.terms.issuer} answered", quick=False)
+
+    def _answered(self, text: str) -> Token | None:
+        try:
+            token = self.answered()
+        except FetchFailure as failure:
+            if failure.definite and self._heard is not None and text in self._heard[1].reply.text:
+                raise  # a library may hand on what cannot be sent as a bearer token
+            return None
+        return token if token.text == text else None
+
+    def _signed(self, text: str) -> Token:
+        """A token that no issuer gave: the library signed it here."""
+        settings = self.hop.settings
+        own_s = jwt_life_s(text, None, self.wall_s)
+        life_s, told_by = (settings.default_ttl_s, ToldBy.DEFAULT) if own_s is None else (own_s, ToldBy.JWT)
+        return Token(Secret(text), self.born_s, life_s, Kind.JWT if is_jwt(text) else Kind.OPAQUE, told_by)
+
+    def mask(self, text: str) -> str:
+        """`text` without what this errand signed in with."""
+        own = Redactor()
+        for value in readable(self.secrets):
+            own.learn(value or "")
+        return own.mask(text)
+
+
+def _is_metadata(url: str, names: frozenset[str]) -> bool:
+    """Whether `url` leads to a metadata server. A link-local address is this machine's host or its neighbour."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return host in names or ip_address(host).is_link_local
+    except ValueError:
+        return False
+
+
+def _proofs(headers: Mapping[str, str], body: bytes) -> Iterator[Secret]:
+    """What a request signs in with, so that a reply that echoes it can be masked."""
+    for name, value in headers.items():
+        if name.lower() in _PROOF_HEADERS:
+            yield Secret(str(value).rpartition(" ")[2])
+    for name, value in parse_qsl(body.decode("utf-8", "replace")):
+        if name in _PROOF_FIELDS:
+            yield Secret(value)

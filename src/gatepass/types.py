@@ -1,0 +1,249 @@
+"""The plain, frozen values that all layers share.
+
+What every request makes is a msgspec struct: one is made in 50 ns, a frozen dataclass of ten fields in 730.
+`msgspec.structs.replace` copies one with changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol
+
+import msgspec
+
+from gatepass.asked import Asked
+
+Headers = tuple[tuple[bytes, bytes], ...]
+"""Header fields in order; names in lower case."""
+
+
+def header(headers: Headers, name: bytes) -> bytes | None:
+    """The first value of `name` (lower case), or None."""
+    for key, value in headers:
+        if key == name:
+            return value
+    return None
+
+
+KEEPS_ALIVE = (b"connection", b"keep-alive")
+"""The usual `connection` field. The field that it names is hop-by-hop, so it never passes."""
+
+
+def named_by_connection(headers: Iterable[tuple[bytes, bytes]]) -> set[bytes]:
+    """The fields that `connection` says belong to one hop (RFC 9110 7.6.1)."""
+    lists = [value.split(b",") for name, value in headers if name == b"connection"]
+    return {named.strip().lower() for listed in lists for named in listed}
+
+
+class Secret:
+    """A value that cannot print itself: repr, str, format, pickle and json give it away to nobody.
+
+    It holds a reader instead of a value where the value lives in a file that may be rotated;
+    `reveal()` is the only way in, and each call of it reads afresh. `changes` tells whether another value
+    may come without a restart: so it is where a file is read, and not where a variable is.
+    """
+
+    __slots__ = ("_read", "changes")
+
+    def __init__(self, value: str | Callable[[], str], *, changes: bool | None = None) -> None:
+        self._read: Callable[[], str] = value if callable(value) else lambda: value
+        self.changes = callable(value) if changes is None else changes
+
+    def reveal(self) -> str:
+        return self._read()
+
+    def derived(self, form: Callable[[str], str]) -> Secret:
+        """The same secret in another form."""
+        return Secret(lambda: form(self.reveal()), changes=self.changes)
+
+    def __repr__(self) -> str:
+        return "Secret(hidden)"
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        raise TypeError("a Secret does not leave the process")
+
+
+class Surface(str):
+    """The client's protocol: how its body is read and how it is told of an error. Compared by identity.
+
+    It is no Enum: CPython 3.11 takes 40 to 100 ns to name a member of one, and a request names twelve.
+    """
+
+    __slots__ = ()
+
+    CHAT: ClassVar[Surface]
+    EMBEDDINGS: ClassVar[Surface]
+    RERANK: ClassVar[Surface]
+    RESPONSES: ClassVar[Surface]
+    MODELS: ClassVar[Surface]
+    RAW: ClassVar[Surface]
+
+
+Surface.CHAT, Surface.EMBEDDINGS, Surface.RERANK = Surface("chat"), Surface("embeddings"), Surface("rerank")
+Surface.RESPONSES, Surface.MODELS, Surface.RAW = Surface("responses"), Surface("models"), Surface("raw")
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One row of the operation table. `path` is relative to the API's root, without `/v1`."""
+
+    name: str
+    method: str
+    path: str
+    surface: Surface
+    summary: str
+    takes_form: bool = False
+    """Its body may be a multipart form, which passes through as it comes."""
+    names_model: bool = True
+    """Its requests are about a model."""
+    is_download: bool = False
+    """Its reply is a file, whatever its content type says: nothing in it is judged."""
+
+
+class Inbound(msgspec.Struct, frozen=True, gc=False):
+    """What is known of a request before its body is read: enough to decide who may go on."""
+
+    id: str
+    method: str
+    path: str
+    headers: Headers
+    peer: str
+    arrived_s: float
+    query: bytes = b""
+    mounted_at: str = ""
+    """Where the application is mounted in another one; `path` is below it."""
+
+
+class Call(msgspec.Struct, frozen=True, gc=False):
+    """One decoded client request. `body` is the client's bytes until a named rule changes them."""
+
+    id: str
+    operation: Operation
+    caller: str
+    model: str
+    body: bytes
+    headers: Headers
+    stream: bool = False
+    choices: int = 1
+    adapted: tuple[str, ...] = ()
+    max_inputs: int | None = None
+    """At most so many inputs of an embeddings call in one request; None: as they came."""
+    asked: Asked | None = None
+    """See `wishes`: known where the pass over the client's body could tell it too."""
+
+    def wishes(self) -> Asked:
+        """What an embeddings call asks for. It is the client's own: no rule has changed its body."""
+        return self.asked or Asked.of(self.body)
+
+    def with_body(self, body: bytes, *entries: str) -> Call:
+        """The same call with another body; `entries` join `adapted`."""
+        return Call(
+            self.id,
+            self.operation,
+            self.caller,
+            self.model,
+            body,
+            self.headers,
+            self.stream,
+            self.choices,
+            (*self.adapted, *entries),
+            self.max_inputs,
+            self.asked,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where one attempt goes: an upstream of the configuration and the model's name there.
+
+    `model` None sends the client's own name on, byte for byte.
+    """
+
+    upstream: str
+    model: str | None = None
+    timeouts: Timeouts | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Seconds. `first_byte_s` runs from the request's last byte to the reply's head, and before that while the
+    server takes nothing of a large body; `idle_s` between two pieces of the reply, `total_s` over all attempts;
+    None is no bound of its own."""
+
+    connect_s: float = 5.0
+    first_byte_s: float = 600.0
+    idle_s: float = 300.0
+    total_s: float | None = None
+
+
+class Upload(Protocol):
+    """A request body on its way through: `length_bytes` where the client announced it, pieces as they come.
+
+    Reading raises BodyTooLarge, ReceiveTimeout, ClientGone and InvalidRequest.
+    """
+
+    @property
+    def length_bytes(self) -> int | None: ...
+    def __aiter__(self) -> AsyncIterator[bytes]: ...
+    def again(self) -> bool:
+        """Whether it can be read from its beginning once more; the next `aiter` does."""
+        ...
+
+
+class Request(msgspec.Struct, frozen=True, gc=False):
+    """What goes over the second hop (or to an issuer). `upload` stands in the place of `body`."""
+
+    method: str
+    url: str
+    headers: Headers = ()
+    body: bytes = b""
+    timeouts: Timeouts = Timeouts()
+    fresh: bool = False
+    """Wants a new connection: for the one repeat after a kept one turned out to be dead."""
+    upload: Upload | None = None
+    anew: Callable[[], Request | None] | None = None
+    """Asked by whoever had to wait for a connection, before the first byte: the same request with the credential
+    of this moment, None where it is still the same. What it raises keeps the request from being sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Complaint:
+    """What an upstream said when it refused, read out of whatever shape it said it in.
+
+    `status` is the HTTP status its words imply (an error inside a 200 has one too), `kind` and
+    `code` are its own `type` and `code` as text, `raw` its own object where that is more than these.
+    `inside` is the text in which the error stood as JSON: a relay's own, or one that quotes the client.
+    """
+
+    message: str
+    status: int | None = None
+    kind: str | None = None
+    code: str | None = None
+    param: str | None = None
+    raw: Any = None
+    inside: str = field(default="", compare=False, repr=False)
+
+
+class Response(Protocol):
+    """The head of a reply, and its body in pieces as they come.
+
+    Whoever holds it closes it, in every case: `aclose` frees the connection, or kills it where the
+    body was not read to its end. Reading raises TransportFault.
+
+    `pour` hands each piece to `take` in the moment in which it is here, without waking the task that
+    waits where the transport can. It returns False when `take` did, which then wants no more for now,
+    and True at the body's end.
+
+    `ended`: the body is known to have no more than what is here already.
+    """
+
+    @property
+    def status(self) -> int: ...
+    @property
+    def headers(self) -> Headers: ...
+    @property
+    def ended(self) -> bool: ...
+    def __aiter__(self) -> AsyncIterator[bytes]: ...
+    def pour(self, take: Callable[[bytes], bool]) -> Awaitable[bool]: ...
+    def aclose(self) -> Awaitable[None]: ...

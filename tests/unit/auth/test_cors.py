@@ -1,0 +1,115 @@
+"""Which pages may call gatepass."""
+
+import pytest
+
+from gatepass.auth.cors import EXPOSED, METHODS, VARY, cors_headers, is_preflight, preflight, shut_out
+from gatepass.operations.table import OPERATIONS
+
+CHAT = "https://chat.corp.example"
+ASKED = ((b"access-control-request-method", b"POST"), (b"access-control-request-headers", b"authorization,x-a"))
+
+
+def of(origin: str, *more):
+    return ((b"host", b"gw"), (b"origin", origin.encode()), *more)
+
+
+def test_a_listed_page_may_read_the_answer():
+    assert cors_headers(of(CHAT), [CHAT]) == (
+        (b"access-control-allow-origin", CHAT.encode()),
+        (b"access-control-expose-headers", EXPOSED),
+        (b"vary", b"origin"),
+    )
+
+
+def test_every_page_may_where_all_are_listed_and_is_named():
+    assert cors_headers(of("https://any.example"), ["*"])[0] == (
+        b"access-control-allow-origin",
+        b"https://any.example",
+    )
+
+
+@pytest.mark.parametrize(
+    ("headers", "origins"),
+    [
+        (((b"host", b"gw"),), [CHAT]),
+        (of("https://chat.corp.example.evil"), [CHAT]),
+        (of("http://chat.corp.example"), [CHAT]),
+        (of("https://chat.corp.example:8443"), [CHAT]),
+        (of("HTTPS://CHAT.CORP.EXAMPLE"), [CHAT]),
+        (of("null"), ["*"]),
+        (of("*"), [CHAT]),
+    ],
+)
+def test_another_page_is_told_nothing_but_caches_that_it_depends_on_the_page(headers, origins):
+    assert cors_headers(headers, origins) == (VARY,) == ((b"vary", b"origin"),)
+    assert preflight("OPTIONS", (*headers, *ASKED), origins) is None
+
+
+def test_where_no_page_may_come_nothing_depends_on_one():
+    assert cors_headers(of(CHAT), []) == ()
+    assert preflight("OPTIONS", of(CHAT, *ASKED), []) is None
+
+
+def test_every_method_of_every_operation_is_allowed():
+    allowed = METHODS.decode().split(", ")
+    assert {operation.method for operation in OPERATIONS} | {"OPTIONS"} == set(allowed)
+
+
+@pytest.mark.parametrize("name", ["x-request-id", "x-gatepass-adapted", "x-gatepass-attempts", "x-gatepass-hop",
+    "x-gatepass-tried", "retry-after", "retry-after-ms", "x-should-retry"])  # fmt: skip
+def test_a_page_may_read_what_tells_of_its_request_and_what_repeats_go_by(name):
+    assert name in EXPOSED.decode().split(", ")
+
+
+def test_a_preflight_is_answered_with_what_it_asked_for():
+    assert preflight("OPTIONS", of(CHAT, *ASKED), [CHAT]) == (
+        (b"access-control-allow-origin", CHAT.encode()),
+        (b"access-control-allow-methods", METHODS),
+        (b"access-control-allow-headers", b"authorization,x-a"),
+        (b"access-control-max-age", b"600"),
+        (b"vary", b"origin"),
+    )
+
+
+@pytest.mark.parametrize(("profile", "setting"), [(None, "profiles.plain"), ("lobechat", "profiles.lobechat")])
+def test_a_page_that_is_shut_out_is_told_its_origin_and_the_setting(profile, setting):
+    told = shut_out(of(CHAT, *ASKED), profile).message
+    assert told.startswith(
+        f"CORS: a page of the origin '{CHAT}' may not call gatepass from a browser. To let it in, add that origin to"
+        f" {setting}.cors_origins."
+    )
+    assert ("has to end in /for/NAME/v1" in told) == (profile is None)
+
+
+def test_a_page_without_an_origin_is_told_that_no_setting_lets_it_in():
+    told = shut_out(of("null", *ASKED), "lobechat").message
+    assert "'null'" in told
+    assert "never let in" in told
+    assert "cors_origins" not in told
+
+
+def test_a_long_origin_is_cut_and_nothing_of_it_reaches_a_terminal():
+    told = shut_out(((b"origin", b"https://\x1b[2J\xe9" + b"x" * 9000),), "a").message
+    assert "\x1b" not in told
+    assert len(told) < 400
+
+
+@pytest.mark.parametrize("names", [b"", b"a b", b"x\r\ny: z", b"a," * 100, b"*"])
+def test_header_names_that_are_none_are_not_repeated(names):
+    asked = ((b"access-control-request-method", b"POST"), (b"access-control-request-headers", names))
+    told = dict(preflight("OPTIONS", of(CHAT, *asked), [CHAT]) or ())
+    assert told[b"access-control-allow-headers"] == b"authorization, content-type"
+
+
+def test_a_page_of_the_internet_may_reach_this_machine_where_it_is_listed():
+    told = preflight("OPTIONS", of(CHAT, *ASKED, (b"access-control-request-private-network", b"true")), [CHAT])
+    assert told is not None
+    assert (b"access-control-allow-private-network", b"true") in told
+
+
+@pytest.mark.parametrize(("method", "asked"), [("POST", ASKED), ("OPTIONS", ())])
+def test_what_is_no_preflight_is_none(method, asked):
+    assert preflight(method, of(CHAT, *asked), [CHAT]) is None
+    assert not is_preflight(method, of(CHAT, *asked))
+    assert not is_preflight("OPTIONS", ASKED)
+    assert is_preflight("OPTIONS", of(CHAT, *ASKED))

@@ -1,0 +1,27 @@
+"""A key inside a JSON object."""
+
+import pytest
+
+from gatepass.auth.json_key import MOST_CHARS, unwrapped_key
+
+
+@pytest.mark.parametrize(
+    ("presented", "key"),
+    [
+        ('{"api_key":"gp-1","is_tools":true}', "gp-1"),
+        ('{"is_tools": false, "api_key": " gp-1 "}', "gp-1"),
+        ("gp-1", None),
+        ("", None),
+        ("{", None),
+        ("{}", None),
+        ('{"api_key":""}', None),
+        ('{"api_key":" "}', None),
+        ('{"api_key":1}', None),
+        ('{"key":"gp-1"}', None),
+        ('["gp-1"]', None),
+        ('{"api_key":"' + "x" * MOST_CHARS + '"}', None),
+        ('{"a":' * 700, None),
+    ],
+)
+def test_a_key_is_taken_out_of_its_object_and_of_nothing_else(presented, key):
+    assert unwrapped_key(presented) == key

@@ -1,0 +1,246 @@
+import logging
+import re
+
+import pytest
+
+from gatepass.auth.api_keys import LOOK_AGAIN_S, KeyRing, hash_key, key_texts, new_key, presented_key
+from gatepass.config.access import AccessKey
+from gatepass.config.references import Reference, UnresolvedReference
+from gatepass.errors import InvalidApiKey
+from gatepass.types import Secret
+
+ONE, TWO, THREE = "gp-one-0123456789", "gp-two-0123456789", "gp-three-01234567"
+
+
+def by_hash(name, key):
+    return AccessKey(name=name, hash=hash_key(key))
+
+
+def told(caplog):
+    """What the log was told since the last call."""
+    lines = [(record.levelname, record.getMessage(), record.fields) for record in caplog.records]
+    caplog.clear()
+    return lines
+
+
+def in_file(name, path):
+    return AccessKey(name=name, key=Secret(Reference.to_file(str(path)).read))
+
+
+def test_a_new_key_is_recognisable_and_never_the_same():
+    key, key_hash = new_key()
+    assert re.fullmatch(r"gp-[A-Za-z0-9_-]{43}", key)
+    assert key_hash == hash_key(key)
+    assert new_key()[0] != key
+
+
+@pytest.mark.parametrize("rest", [b"", b" ", b"k", b"  k", b"\tk ", b"a b", b" a  b\t", b"Bearer k", b"\xff\xa0"])
+def test_a_plainly_written_scheme_is_read_as_any_other_spelling_of_it(rest):
+    keys = [presented_key(((b"authorization", scheme + rest),)) for scheme in (b"Bearer ", b" Bearer ", b"bEARER ")]
+    assert keys[0] == keys[1] == keys[2]
+
+
+def test_a_hash_is_sha256_in_hexadecimal_digits():
+    assert hash_key("abc") == "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_each_key_finds_its_own_entry():
+    first, second = by_hash("first", ONE), AccessKey(name="second", key=Secret(TWO))
+    ring = KeyRing([first, second])
+    assert [ring.find(key, 0.0) for key in (ONE, TWO, THREE)] == [first, second, None]
+
+
+@pytest.mark.parametrize(
+    "presented", ["", " ", ONE + " ", ONE[:-1], "ключ", "\udcff", "\x00", hash_key(ONE), "x" * 100_000]
+)
+def test_what_is_not_a_key_finds_nothing(presented):
+    assert KeyRing([by_hash("a", ONE)]).find(presented, 0.0) is None
+    assert KeyRing([]).find(presented, 0.0) is None
+
+
+def test_every_entry_is_compared_whether_or_not_one_has_been_found(monkeypatch):
+    compared = []
+
+    def compare(one, other):
+        compared.append(len(one))
+        return one == other
+
+    monkeypatch.setattr("gatepass.auth.api_keys.hmac.compare_digest", compare)
+    ring = KeyRing([by_hash("a", ONE), by_hash("b", TWO)])
+    for key in (ONE, TWO, THREE):
+        ring.find(key, 0.0)
+    assert compared == [32] * 6
+
+
+def test_a_file_may_hold_several_keys(tmp_path):
+    file = tmp_path / "keys"
+    file.write_text(f"{ONE}\n{TWO}\n")
+    entry = in_file("a", file)
+    ring = KeyRing([entry])
+    assert [ring.find(key, 0.0) for key in (ONE, TWO, f"{ONE}\n{TWO}")] == [entry, entry, None]
+    assert key_texts(entry) == (ONE, TWO)
+    assert key_texts(by_hash("b", ONE)) == ()
+
+
+def test_a_changed_file_counts_within_a_second(tmp_path):
+    file = tmp_path / "keys"
+    file.write_text(ONE)
+    entry = in_file("a", file)
+    ring = KeyRing([by_hash("b", THREE), entry])
+    assert ring.find(ONE, 100.0) is entry
+    file.write_text(TWO)
+    assert [ring.find(key, 100.0 + LOOK_AGAIN_S - 0.01) for key in (ONE, TWO)] == [entry, None]
+    assert [ring.find(key, 100.0 + LOOK_AGAIN_S) for key in (ONE, TWO)] == [None, entry]
+    assert ring.find(THREE, 200.0) is not None
+
+
+def test_a_file_is_read_once_a_second_however_many_ask():
+    reads = []
+
+    def read():
+        reads.append(1)
+        return ONE
+
+    ring = KeyRing([AccessKey(name="a", key=Secret(read))])
+    at_start = len(reads)
+    for tenth in range(30):
+        ring.find(ONE, tenth / 10)
+    assert len(reads) - at_start == 3
+
+
+def test_a_file_that_is_away_or_empty_leaves_the_last_keys_good(tmp_path):
+    file = tmp_path / "keys"
+    file.write_text(ONE)
+    entry = in_file("a", file)
+    ring = KeyRing([entry])
+    file.unlink()
+    assert ring.find(ONE, 10.0) is entry
+    file.write_text("\n")
+    assert ring.find(ONE, 20.0) is entry
+    assert ring.find("", 20.0) is None
+    file.write_text(TWO)
+    assert ring.find(ONE, 30.0) is None
+
+
+def test_a_file_that_is_away_or_empty_is_told_once_per_change(tmp_path, caplog):
+    caplog.set_level(logging.INFO, logger="gatepass.admission")
+    file = tmp_path / "keys"
+    file.write_text(f"{ONE}\n{TWO}\n")
+    ring = KeyRing([by_hash("b", THREE), in_file("rag", file)])
+    ring.find(ONE, 0.0)
+    assert told(caplog) == []
+    file.unlink()
+    for second in range(10, 20):
+        ring.find(ONE, float(second))
+    reason = f"the file {file} cannot be read: No such file or directory"
+    kept = {"key": "rag", "keys_in_force": 2}
+    assert told(caplog) == [("WARNING", "keys_unreadable", kept | {"reason": reason})]
+    file.write_text("\n")
+    for second in range(20, 30):
+        ring.find(ONE, float(second))
+    assert told(caplog) == [("WARNING", "keys_unreadable", kept | {"reason": "holds no key"})]
+    file.write_text(TWO)
+    for second in range(30, 40):
+        ring.find(ONE, float(second))
+    assert told(caplog) == [("INFO", "keys_read_again", {"key": "rag"})]
+
+
+@pytest.mark.parametrize(
+    ("weak", "event", "reason"),
+    [
+        ("gp-short", "key_too_short", "is shorter than 16 characters: take one of `gatepass keys new`"),
+        (
+            f"\ufeff{TWO}",  # what some editors put before the first letter of a file
+            "key_unusable",
+            "holds characters that no header can carry: take one of `gatepass keys new`",
+        ),
+    ],
+)
+def test_a_key_too_weak_to_start_with_opens_nothing_later_and_is_told_without_its_value(
+    tmp_path, caplog, weak, event, reason
+):
+    file = tmp_path / "keys"
+    file.write_text(ONE)
+    entry = in_file("rag", file)
+    ring = KeyRing([entry])
+    file.write_text(weak)
+    assert [ring.find(key, float(second)) for second, key in enumerate((weak, ONE, weak), 10)] == [None] * 3
+    assert told(caplog) == [("WARNING", event, {"key": "rag", "reason": reason, "keys_in_force": 0})]
+    file.write_text(f"{THREE}\n{weak}")
+    assert [ring.find(key, float(second)) for second, key in enumerate((THREE, weak), 20)] == [entry, None]
+    file.write_text(ONE)
+    ring.find(ONE, 30.0)
+    file.write_text(weak)
+    ring.find(ONE, 40.0)
+    assert told(caplog) == [("WARNING", event, {"key": "rag", "reason": reason, "keys_in_force": 0})]
+
+
+def test_a_file_that_is_away_at_the_start_is_told(tmp_path):
+    key = AccessKey(name="a", key=Secret(lambda: Reference.to_file(str(tmp_path / "no"))))
+    with pytest.raises(UnresolvedReference):
+        KeyRing([key])
+
+
+@pytest.mark.parametrize(
+    ("headers", "key"),
+    [
+        ([], None),
+        ([("authorization", f"Bearer {ONE}")], ONE),
+        ([("authorization", f"bEARER   {ONE}  ")], ONE),
+        ([("x-api-key", ONE)], ONE),
+        ([("api-key", f" {ONE}")], ONE),
+        ([("authorization", f"Bearer {ONE}"), ("x-api-key", ONE), ("api-key", ONE), ("x-api-key", ONE)], ONE),
+        ([("authorization", ""), ("x-api-key", ONE)], ONE),
+        ([("authorization", "Bearer"), ("x-api-key", ONE)], ONE),
+        ([("authorization", "Bearer "), ("x-api-key", "")], None),
+        ([("authorization", "Bearer a b")], "a b"),
+        ([("authorization", "Bearer \xff")], "\xff"),
+        ([("x-other", ONE), ("proxy-authorization", f"Bearer {ONE}")], None),
+    ],
+)
+def test_one_key_is_taken_from_wherever_it_is_shown(headers, key):
+    assert presented_key(tuple((name.encode(), value.encode("latin-1")) for name, value in headers)) == key
+
+
+WRAPPED = f'{{"api_key": "{ONE}", "is_tools": true}}'
+
+
+@pytest.mark.parametrize(
+    ("headers", "key"),
+    [
+        ([("authorization", f"Bearer {WRAPPED}"), ("x-api-key", ONE)], ONE),
+        ([("x-api-key", ONE), ("authorization", f"Bearer {WRAPPED}")], ONE),
+        ([("authorization", f"Bearer {WRAPPED}"), ("x-api-key", ONE), ("api-key", WRAPPED)], ONE),
+        ([("authorization", f"Bearer {WRAPPED}"), ("x-api-key", "")], WRAPPED),
+        ([("authorization", f"Bearer {WRAPPED}"), ("x-api-key", WRAPPED)], WRAPPED),
+        ([("authorization", f"Bearer {WRAPPED}"), ("x-api-key", f'{{"api_key":"{ONE}"}}')], f'{{"api_key":"{ONE}"}}'),
+    ],
+)
+def test_a_key_and_a_json_object_that_holds_it_agree(headers, key):
+    assert presented_key(tuple((name.encode(), value.encode()) for name, value in headers)) == key
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [("authorization", f"Bearer {ONE}"), ("x-api-key", TWO)],
+        [("authorization", f"Bearer {ONE}"), ("api-key", TWO)],
+        [("x-api-key", ONE), ("api-key", TWO)],
+        [("x-api-key", ONE), ("x-api-key", TWO)],
+        [("authorization", f'Bearer {{"api_key": "{ONE}"}}'), ("x-api-key", TWO)],
+        [("x-api-key", TWO), ("authorization", f'Bearer {{"api_key": "{ONE}"}}')],
+        [("authorization", f'Bearer {{"api_key": "{ONE}"}}'), ("x-api-key", f'{{"api_key": "{TWO}"}}')],
+        [("authorization", f'Bearer {{"api_key": "{ONE}"}}'), ("x-api-key", ONE), ("api-key", TWO)],
+        [("authorization", f'Bearer {{"key": "{ONE}"}}'), ("x-api-key", ONE)],
+        [("authorization", f"Bearer {ONE}"), ("authorization", f"Bearer {TWO}")],
+        [("authorization", f"Basic {ONE}"), ("x-api-key", ONE)],
+        [("authorization", ONE)],
+        [("authorization", f"Bearer{ONE}")],
+        [("authorization", f"Bearer\t{ONE}")],
+    ],
+)
+def test_keys_that_differ_and_unknown_schemes_are_refused(headers):
+    with pytest.raises(InvalidApiKey) as caught:
+        presented_key(tuple((name.encode(), value.encode()) for name, value in headers))
+    assert caught.value.http_status == 401
+    assert ONE not in caught.value.message

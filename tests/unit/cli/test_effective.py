@@ -1,0 +1,108 @@
+from gatepass.cli.effective import effective
+from gatepass.config.load import load
+
+
+def shown(tmp_path, text, environment=None, every=True):
+    path = tmp_path / "f.yaml"
+    path.write_text(text)
+    loaded = load(str(path), environment or {})
+    return effective(loaded, every=every).text.replace(f"{tmp_path}/", "").splitlines()
+
+
+TEXT = """\
+upstreams:
+  chat: {base_url: "https://${HOST}/v1", credential: login, forward_headers: [X-Team]}
+credentials:
+  login:
+    type: http_json
+    url: "https://portal.example/t?key=topsecret"
+    headers: {X-App: topsecret}
+    json: {secret: "${S}", n: 5}
+models: {"*": {upstream: chat}, "true": {upstream: chat, name: "a: b #c"}}
+log: {bodies: true}
+"""
+
+
+def test_each_value_comes_with_its_origin(tmp_path):
+    lines = shown(tmp_path, TEXT, {"HOST": "llm.example", "S": "topsecret", "GATEPASS_PORT": "9"})
+    for line in (
+        "server:",
+        '  host: "127.0.0.1"  # default',
+        "  port: 9  # environment GATEPASS_PORT",
+        "    base_url: https://llm.example/v1  # f.yaml:2, environment HOST",
+        "      total_s: null  # default",
+        "      - X-Team  # f.yaml:2",
+        '    url: "https://portal.example/t?(hidden)"  # f.yaml:6',
+        "      X-App: (hidden)  # f.yaml:7",
+        "      secret: (hidden)  # f.yaml:8, environment S",
+        "      n: (hidden)  # f.yaml:8",
+        "operations: {}  # default",
+        '  "*":',
+        '  "true":',
+        '    name: "a: b #c"  # f.yaml:9',
+        "  bodies: true  # f.yaml:10",
+    ):
+        assert line in lines
+    assert "topsecret" not in "\n".join(lines)
+
+
+def test_what_nobody_set_is_left_out_and_counted(tmp_path):
+    path = tmp_path / "f.yaml"
+    path.write_text(TEXT)
+    loaded = load(str(path), {"HOST": "llm.example", "S": "topsecret"})
+    some, every = effective(loaded), effective(loaded, every=True)
+    lines = some.text.replace(f"{tmp_path}/", "").splitlines()
+    at = lines.index("upstreams:")
+    assert lines[at : at + 6] == [
+        "upstreams:",
+        "  chat:",
+        "    base_url: https://llm.example/v1  # f.yaml:2, environment HOST",
+        "    credential: login  # f.yaml:2",
+        "    forward_headers:",
+        "      - X-Team  # f.yaml:2",
+    ]
+    assert [line for line in lines if "default" in line] == []
+    assert "server:" not in lines
+    assert (some.left_out, every.left_out) == (every.text.count("  # default"), 0)
+    assert len(lines) < 30
+
+
+PRESET = """\
+upstreams: {chat: {base_url: "https://x/v1", credential: hw}}
+credentials:
+  hw: {type: http_json, preset: huawei, username: u, password: topsecret, domain: corp, carry: {query: t}}
+"""
+
+
+def test_what_a_preset_filled_in_is_marked_by_its_name(tmp_path):
+    lines = shown(tmp_path, PRESET, every=False)
+    for line in (
+        "    preset: huawei  # f.yaml:3",
+        "    url: https://iam.myhuaweicloud.com/v3/auth/tokens  # preset huawei",
+        "            - (hidden)  # preset huawei",
+        "      header: X-Subject-Token  # preset huawei",
+        "      query: t  # f.yaml:3",
+    ):
+        assert line in lines
+    every = shown(tmp_path, PRESET)
+    assert {"      unit: null  # default", "      headers: null  # default"} <= set(every)
+    assert "topsecret" not in "".join(every)
+
+
+def test_the_type_of_a_credential_comes_first(tmp_path):
+    lines = shown(tmp_path, TEXT, {"HOST": "h", "S": "s"})
+    assert lines[lines.index("  login:") + 1] == "    type: http_json  # f.yaml:5"
+
+
+def test_what_is_shown_is_yaml_again(tmp_path):
+    text = "upstreams: {chat: {base_url: 'https://x/v1'}}\nmodels: {'a*': {targets: [{upstream: chat, name: 'no'}]}}\n"
+    for every in (False, True):
+        _shown_again(tmp_path, text, every)
+
+
+def _shown_again(tmp_path, text, every):
+    lines = shown(tmp_path, text, every=every)
+    again = tmp_path / "again.yaml"
+    again.write_text("\n".join(lines))
+    first = load(str(tmp_path / "f.yaml"), {}).config
+    assert load(str(again), {}).config == first

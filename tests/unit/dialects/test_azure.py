@@ -1,0 +1,141 @@
+import pytest
+
+from gatepass.config.upstream import Azure
+from gatepass.dialects.azure import AzureDialect, azure_url, deployment_of
+from gatepass.dialects.base import Dialect
+from gatepass.errors import ModelNotFound
+from gatepass.types import Call, Operation, Request, Surface, Target, Timeouts
+
+CHAT = Operation("chat", "POST", "/chat/completions", Surface.CHAT, "")
+EMBEDDINGS = Operation("embeddings", "POST", "/embeddings", Surface.EMBEDDINGS, "")
+MODELS = Operation("models", "GET", "/models", Surface.MODELS, "")
+BASE = "https://r.openai.azure.com"
+CLASSIC = Azure(api_version="2024-10-21")
+TIMEOUTS = Timeouts(1.0, 2.0, 3.0, 4.0)
+
+
+def call(operation=CHAT, model="gpt-4o"):
+    return Call("gp-1", operation, "me", model, b'{"model":"m"}', ((b"api-key", b"the client's"), (b"x-y", b"z")))
+
+
+def url(settings=CLASSIC, operation=CHAT, target=None, deployment=""):
+    dialect = AzureDialect(settings=settings, deployment=deployment)
+    return dialect.encode(call(operation), Target("az", target), BASE, TIMEOUTS).url
+
+
+def test_a_call_is_written_as_for_every_upstream_but_for_its_url():
+    dialect: Dialect = AzureDialect(settings=CLASSIC)
+    assert dialect.encode(call(), Target("az", "prod"), BASE, TIMEOUTS, ["X-Y"]) == Request(
+        "POST",
+        "https://r.openai.azure.com/openai/deployments/prod/chat/completions?api-version=2024-10-21",
+        (
+            (b"x-y", b"z"),
+            (b"accept", b"application/json"),
+            (b"accept-encoding", b"identity"),
+            (b"content-type", b"application/json"),
+            (b"user-agent", b"gatepass"),
+            (b"x-request-id", b"gp-1"),
+        ),
+        b'{"model":"m"}',
+        TIMEOUTS,
+    )
+
+
+@pytest.mark.parametrize(
+    ("target", "base_names", "deployment"),
+    [("prod", "other", "prod"), (None, "other", "other"), (None, "", "gpt-4o")],
+)
+def test_the_route_names_the_deployment_then_the_base_then_the_client(target, base_names, deployment):
+    assert f"/deployments/{deployment}/" in url(target=target, deployment=base_names)
+
+
+def test_the_v1_api_has_one_path_for_all_deployments():
+    assert url(Azure(), target="prod") == f"{BASE}/openai/v1/chat/completions"
+    assert url(Azure(), EMBEDDINGS) == f"{BASE}/openai/v1/embeddings"
+
+
+def test_the_list_names_no_deployment_and_is_not_shown():
+    assert url(operation=MODELS, deployment="prod") == f"{BASE}/openai/models?api-version=2024-10-21"
+    assert url(Azure(), MODELS) == f"{BASE}/openai/v1/models"
+    assert not AzureDialect.lists_models
+
+
+def test_nothing_more_is_changed_in_a_body():
+    assert AzureDialect().rules == ()
+
+
+def test_what_names_no_model_names_no_deployment():
+    files = Operation("files", "GET", "/files", Surface.RAW, "", names_model=False)
+    assert url(operation=files, deployment="base") == f"{BASE}/openai/files?api-version=2024-10-21"
+
+
+DATED = Azure(api_version="2024-10-21")
+BASES = (
+    "",
+    "/",
+    "/openai",
+    "/openai/",
+    "/openai/v1",
+    "/openai/v1/",
+    "/v1",
+    "/openai/deployments",
+    "/openai/deployments/x",
+)
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_the_v1_api_from_every_form_of_the_base(base):
+    assert azure_url(f"https://r.example{base}", "gpt", "/chat/completions", Azure()) == (
+        "https://r.example/openai/v1/chat/completions"
+    )
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_the_classic_api_from_every_form_of_the_base(base):
+    assert azure_url(f"https://r.example{base}", "gpt 4/o", "/embeddings", DATED) == (
+        "https://r.example/openai/deployments/gpt%204%2Fo/embeddings?api-version=2024-10-21"
+    )
+
+
+def test_the_list_of_models_names_no_deployment():
+    assert azure_url("https://r.example", "", "/models", DATED) == (
+        "https://r.example/openai/models?api-version=2024-10-21"
+    )
+
+
+def test_a_gateways_own_prefix_stays():
+    assert azure_url("https://apim.example/team/openai", "d", "chat/completions", DATED) == (
+        "https://apim.example/team/openai/deployments/d/chat/completions?api-version=2024-10-21"
+    )
+
+
+@pytest.mark.parametrize("version", ["preview", "latest", "v1"])
+def test_a_version_that_is_no_date_belongs_to_the_v1_api(version):
+    assert azure_url("https://r.example", "d", "/chat/completions", Azure(api_version=version)) == (
+        f"https://r.example/openai/v1/chat/completions?api-version={version}"
+    )
+
+
+def test_a_preview_of_the_classic_api_has_a_date():
+    found = azure_url("https://r.example", "d", "/embeddings", Azure(api_version="2025-01-01-preview"))
+    assert found == "https://r.example/openai/deployments/d/embeddings?api-version=2025-01-01-preview"
+
+
+@pytest.mark.parametrize("name", [".", ".."])
+def test_a_deployment_is_no_step_through_the_path(name):
+    with pytest.raises(ModelNotFound, match="no model of the name"):
+        azure_url("https://r.example", name, "/chat/completions", DATED)
+
+
+@pytest.mark.parametrize(
+    ("base", "named"),
+    [
+        ("", ""),
+        ("/openai", ""),
+        ("/openai/deployments/", ""),
+        ("/openai/deployments/a%20b", "a b"),
+        ("/x/deployments/c", "c"),
+    ],
+)
+def test_a_base_may_name_a_deployment(base, named):
+    assert deployment_of(f"https://r.example{base}") == named

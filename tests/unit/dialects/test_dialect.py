@@ -1,0 +1,178 @@
+import pytest
+
+from gatepass.dialects import reply_check
+from gatepass.dialects.base import Dialect, operation_url, passed_on, segment
+from gatepass.dialects.error_body import read_complaint
+from gatepass.errors import ModelNotFound
+from gatepass.types import Call, Complaint, Operation, Request, Surface, Target, Timeouts
+
+CHAT = Operation("chat", "POST", "/chat/completions", Surface.CHAT, "chat")
+MODELS = Operation("models", "GET", "/models", Surface.MODELS, "models")
+TIMEOUTS = Timeouts(1.0, 2.0, 3.0, 4.0)
+TARGET = Target("chat", "theirs")
+CLIENT = ((b"authorization", b"Bearer client"), (b"accept", b"application/json"), (b"user-agent", b"u"))
+
+
+def call(operation=CHAT, *, stream=False, headers=CLIENT, body=b'{"model": "m"}'):
+    return Call("gp-1", operation, "ragflow", "m", body, headers, stream)
+
+
+def test_call_is_written_for_its_upstream():
+    dialect: Dialect = Dialect()
+    assert dialect.encode(call(), TARGET, "https://h/v1", TIMEOUTS) == Request(
+        "POST",
+        "https://h/v1/chat/completions",
+        (
+            (b"user-agent", b"u"),
+            (b"accept", b"application/json"),
+            (b"accept-encoding", b"identity"),
+            (b"content-type", b"application/json"),
+            (b"x-request-id", b"gp-1"),
+        ),
+        b'{"model": "m"}',
+        TIMEOUTS,
+    )
+
+
+def test_stream_asks_for_events():
+    request = Dialect().encode(call(stream=True), TARGET, "https://h/v1", TIMEOUTS)
+    assert (b"accept", b"text/event-stream") in request.headers
+    assert [name for name, _ in request.headers].count(b"accept") == 1
+
+
+def test_what_is_configured_goes_along_and_a_client_without_a_name_gets_one():
+    headers = ((b"ai-resource-group", b"g"), (b"connection", b"accept"))
+    request = Dialect().encode(call(headers=headers), TARGET, "https://h/v1", TIMEOUTS, ["AI-Resource-Group"])
+    assert request.headers == (
+        (b"ai-resource-group", b"g"),
+        (b"accept", b"application/json"),
+        (b"accept-encoding", b"identity"),
+        (b"content-type", b"application/json"),
+        (b"user-agent", b"gatepass"),
+        (b"x-request-id", b"gp-1"),
+    )
+
+
+def test_the_upstream_hears_the_id_of_the_call_and_no_other():
+    """The client's own field may be what nobody could search a log for; the call's id was made of it where it can."""
+    headers = ((b"x-request-id", b"<theirs>"), (b"x-request-id", b"another"))
+    request = Dialect().encode(call(headers=headers), TARGET, "https://h/v1", TIMEOUTS, ["X-Request-Id"])
+    assert [value for name, value in request.headers if name == b"x-request-id"] == [b"gp-1"]
+
+
+def test_get_sends_no_body_even_when_the_client_did():
+    request = Dialect().encode(call(MODELS, body=b"{}"), TARGET, "https://h/v1", TIMEOUTS)
+    assert (request.method, request.url, request.body) == ("GET", "https://h/v1/models", b"")
+    assert b"content-type" not in dict(request.headers)
+
+
+@pytest.mark.parametrize(
+    ("base_url", "expected"),
+    [
+        ("https://h", "https://h/chat/completions"),
+        ("https://h/", "https://h/chat/completions"),
+        ("https://h/api/v3", "https://h/api/v3/chat/completions"),
+        ("http://[::1]:8080/v1/?a=b", "http://[::1]:8080/v1/chat/completions?a=b"),
+    ],
+)
+def test_path_goes_behind_the_base_and_before_its_query(base_url, expected):
+    assert operation_url(base_url, CHAT.path) == expected
+
+
+def test_model_and_body_of_the_client_never_choose_the_destination():
+    tricky = call(
+        headers=((b"host", b"evil.example"), (b"x-forwarded-host", b"evil.example")),
+        body=b'{"model": "../../x", "base_url": "https://evil.example", "api_base": "https://evil.example"}',
+    )
+    request = Dialect().encode(tricky, TARGET, "https://h/v1", TIMEOUTS)
+    assert request.url == "https://h/v1/chat/completions"
+    assert not any(b"evil" in value for _, value in request.headers)
+
+
+def test_dialect_judges_as_the_modules_do():
+    dialect = Dialect()
+    assert dialect.read_complaint({"message": "m"}, refused=True) == Complaint("m")
+    assert dialect.read_complaint is read_complaint
+    assert dialect.judge_head is reply_check.judge_head
+    assert dialect.judge_refusal is reply_check.judge_refusal
+    assert dialect.judge_document is reply_check.judge_document
+
+
+def test_openai_wants_no_change_and_lists_its_models():
+    assert Dialect().rules == ()
+    assert Dialect.lists_models
+
+
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [("gpt-4o", "gpt-4o"), ("a/../b", "a%2F..%2Fb"), ("a?b#c d", "a%3Fb%23c%20d"), ("ä", "%C3%A4"), ("...", "...")],
+)
+def test_a_name_is_one_segment_whatever_it_holds(name, written):
+    assert segment(name) == written
+
+
+def test_half_a_surrogate_is_no_crash():
+    assert segment("a\ud800") == "a%3F"
+
+
+@pytest.mark.parametrize("name", ["", ".", ".."])
+def test_what_can_be_no_segment_is_no_model(name):
+    with pytest.raises(ModelNotFound) as caught:
+        segment(name)
+    assert (caught.value.message, caught.value.param) == (
+        f"The upstream can have no model of the name {name!r}.",
+        "model",
+    )
+
+
+OWN = Request("GET", "https://u.example/v1/files", ((b"accept", b"application/json"), (b"x-request-id", b"1")))
+
+
+@pytest.mark.parametrize(
+    ("query", "asked"),
+    [
+        (b"", ""),
+        (b"limit=2&after=file-1", "?limit=2&after=file-1"),
+        (b"api_key=mine&purpose=batch", "?purpose=batch"),
+        (b"include[]=logprobs", "?include[]=logprobs"),
+        (b"include%5B%5D=reasoning.encrypted_content&Limit=2", "?include%5B%5D=reasoning.encrypted_content"),
+        (
+            b"stream=true&starting_after=7&include_obfuscation=false&a=b",
+            "?stream=true&starting_after=7&include_obfuscation=false",
+        ),
+        (b"limit", ""),
+        (b"limit=2#x", ""),
+        (b"limit=" + b"9" * 600, ""),
+        (b"api-version=1", ""),
+    ],
+)
+def test_only_known_parameters_in_plain_letters_go_up(query, asked):
+    assert passed_on(OWN, (), query, None).url == OWN.url + asked
+
+
+def test_they_stand_behind_the_dialects_own():
+    url = "https://u.example/openai/files?api-version=2024-10-21"
+    assert passed_on(Request("GET", url), (), b"limit=2", None).url == url + "&limit=2"
+
+
+class Nothing:
+    length_bytes = 0
+
+    def again(self):
+        return True
+
+    async def __aiter__(self):
+        yield b""
+
+
+def test_the_media_types_are_the_clients():
+    headers = ((b"accept", b"audio/mpeg"), (b"content-type", b"multipart/form-data; boundary=b"), (b"cookie", b"a"))
+    upload = Nothing()
+    request = passed_on(OWN, headers, b"", upload)
+    assert request.headers == (
+        (b"x-request-id", b"1"),
+        (b"accept", b"audio/mpeg"),
+        (b"content-type", b"multipart/form-data; boundary=b"),
+    )
+    assert request.upload is upload
+    assert dict(passed_on(OWN, headers[1:], b"", None).headers) == {b"x-request-id": b"1", b"accept": b"*/*"}

@@ -1,0 +1,844 @@
+"""Every literal body is one that an upstream was seen to send, or that its documentation shows."""
+
+import json
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gatepass.dialects import error_body
+from gatepass.dialects.error_body import clean, compact, quotable, read_complaint, unmasked
+from gatepass.types import Complaint
+
+STREAM_TEXT = (
+    "Unsupported value: 'stream' does not support true with this model. Only the default (false) value is supported."
+)
+VERIFY_TEXT = (
+    "Your organization must be verified to stream this model. Please go to: "
+    "https://platform.openai.com/settings/organization/general and click on Verify Organization. "
+    "If you just verified, it can take up to 15 minutes for access to propagate."
+)
+FILTER_TEXT = (
+    "The response was filtered due to the prompt triggering Azure OpenAI's content management policy."
+    " Please modify your prompt and retry."
+)
+CONTENT_FILTER = {
+    "message": FILTER_TEXT,
+    "type": None,
+    "param": "prompt",
+    "code": "content_filter",
+    "status": 400,
+    "innererror": {
+        "code": "ResponsibleAIPolicyViolation",
+        "content_filter_result": {"hate": {"filtered": True, "severity": "high"}},
+    },
+}
+EXPIRED = {
+    "error": {
+        "code": 401,
+        "message": "Request had invalid authentication credentials.",
+        "status": "UNAUTHENTICATED",
+        "details": [{"reason": "ACCESS_TOKEN_EXPIRED"}],
+    }
+}
+GEMINI = [{"error": {"code": 400, "message": "Invalid value at 'n'", "status": "INVALID_ARGUMENT", "details": []}}]
+MISTRAL = {
+    "object": "error",
+    "message": {
+        "detail": [
+            {
+                "type": "extra_forbidden",
+                "loc": ["body", "max_completion_tokens"],
+                "msg": "Extra inputs are not permitted",
+                "input": 100,
+            }
+        ]
+    },
+    "type": "invalid_request_error",
+    "param": None,
+    "code": None,
+}
+FASTAPI_LIST = {
+    "detail": [
+        {
+            "type": "literal_error",
+            "loc": ["body", "messages", 0, "role"],
+            "msg": "Input should be 'system','user'",
+            "input": "developer",
+        },
+        {"type": "missing", "loc": ["body", "model"], "msg": "Field required"},
+    ]
+}
+CLOUDFLARE = {"success": False, "errors": [{"code": 7003, "message": "Could not route to /x"}], "result": None}
+LLAMA = {
+    "error": {
+        "code": 400,
+        "message": "the request exceeds the available context size",
+        "type": "exceed_context_size_error",
+        "n_prompt_tokens": 5000,
+        "n_ctx": 4096,
+    }
+}
+ZOD = {
+    "error": [
+        {
+            "code": "unrecognized_keys",
+            "keys": ["stream_options"],
+            "path": [],
+            "message": "Unrecognized key(s) in object: 'stream_options'",
+        }
+    ]
+}
+OPENROUTER_RAW = {
+    "error": {
+        "message": "Provider returned error",
+        "code": 400,
+        "metadata": {
+            "raw": json.dumps(
+                {
+                    "error": {
+                        "message": VERIFY_TEXT,
+                        "type": "invalid_request_error",
+                        "param": "stream",
+                        "code": "unsupported_value",
+                    }
+                }
+            ),
+            "provider_name": "OpenAI",
+        },
+    }
+}
+FOUNDRY = {
+    "error": {
+        "code": "Invalid input",
+        "message": '{"detail": [{"type": "extra_forbidden", "loc": ["body", "stream_options", "include_usage"],'
+        ' "msg": "Extra inputs are not permitted"}]}',
+        "status": 422,
+    }
+}
+
+# what the document is an error by itself, whatever the HTTP status
+ERRORS = {
+    "openai": (
+        {
+            "error": {
+                "message": STREAM_TEXT,
+                "type": "invalid_request_error",
+                "param": "stream",
+                "code": "unsupported_value",
+            }
+        },
+        Complaint(STREAM_TEXT, 400, "invalid_request_error", "unsupported_value", "stream"),
+    ),
+    "vertex token expired": (
+        EXPIRED,
+        Complaint(
+            "Request had invalid authentication credentials.",
+            401,
+            "UNAUTHENTICATED",
+            "401",
+            None,
+            EXPIRED["error"],
+        ),
+    ),
+    "chatgpt token expired": (
+        {"detail": {"code": "token_expired"}},
+        Complaint("token_expired", 401, None, "token_expired", None, {"detail": {"code": "token_expired"}}),
+    ),
+    "gateway token expired": ({"code": 401, "msg": "token expired"}, Complaint("token expired", 401, None, "401")),
+    "baidu": (
+        {"error_code": 110, "error_msg": "Access token invalid or no longer valid"},
+        Complaint(
+            "Access token invalid or no longer valid",
+            401,
+            None,
+            "110",
+            None,
+            {"error_code": 110, "error_msg": "Access token invalid or no longer valid"},
+        ),
+    ),
+    "ragflow": (
+        {"code": 102, "message": "You have to provide messages."},
+        Complaint("You have to provide messages.", 400, None, "102"),
+    ),
+    "ragflow chat of somebody else": (
+        {"code": 102, "message": "You don't own the chat 12ab"},
+        Complaint("You don't own the chat 12ab", 404, None, "102"),
+    ),
+    "ragflow argument": (
+        {"code": 101, "data": None, "message": "`llm_id` gpt-4 doesn't exist"},
+        Complaint("`llm_id` gpt-4 doesn't exist", 400, None, "101"),
+    ),
+    "ragflow exception": (
+        {"code": 100, "data": None, "message": "TypeError(\"expected string or bytes-like object, got 'list'\")"},
+        Complaint("TypeError(\"expected string or bytes-like object, got 'list'\")", 502, None, "100"),
+    ),
+    "ragflow busy": ({"code": 106, "message": "running"}, Complaint("running", 503, None, "106")),
+    "ragflow forbidden": ({"code": 109, "message": "no"}, Complaint("no", 403, None, "109")),
+    "ragflow bad api key": (
+        {"code": 401, "data": None, "message": "<Unauthorized '401: Unauthorized'>"},
+        Complaint("<Unauthorized '401: Unauthorized'>", 401, None, "401"),
+    ),
+    "ragflow path": (
+        {"code": 404, "data": None, "error": "Not Found", "message": "Not Found: /api/v1/openai/1/models"},
+        Complaint("Not Found: /api/v1/openai/1/models", 404, None, "404"),
+    ),
+    "siliconflow": (
+        {"code": 20042, "message": "input batch size 136 > maximum allowed batch size 64", "data": None},
+        Complaint("input batch size 136 > maximum allowed batch size 64", None, None, "20042"),
+    ),
+    "openrouter in a 200": (
+        {"error": {"code": 502, "message": "Upstream error"}},
+        Complaint("Upstream error", 502, None, "502"),
+    ),
+    "openrouter verified organisation": (
+        OPENROUTER_RAW,
+        Complaint(
+            VERIFY_TEXT,
+            400,
+            "invalid_request_error",
+            "unsupported_value",
+            "stream",
+            OPENROUTER_RAW["error"],
+        ),
+    ),
+    "content filter": (
+        {"error": CONTENT_FILTER},
+        Complaint(FILTER_TEXT, 400, None, "content_filter", "prompt", CONTENT_FILTER),
+    ),
+    "gemini": (GEMINI, Complaint("Invalid value at 'n'", 400, "INVALID_ARGUMENT", "400", None, GEMINI[0]["error"])),
+    "vllm flat": (
+        {"object": "error", "message": "too long", "type": "BadRequestError", "param": None, "code": 400},
+        Complaint("too long", 400, "BadRequestError", "400"),
+    ),
+    "sglang in a 200": (
+        {"error": {"object": "error", "message": "m", "type": "BadRequestError", "param": None, "code": 400}},
+        Complaint("m", 400, "BadRequestError", "400"),
+    ),
+    "mistral": (
+        MISTRAL,
+        Complaint(
+            "body.max_completion_tokens: Extra inputs are not permitted",
+            400,
+            "invalid_request_error",
+            "extra_forbidden",
+            "max_completion_tokens",
+            MISTRAL,
+        ),
+    ),
+    "mistral tool id": (
+        {
+            "object": "error",
+            "message": "Tool call id was call_x but must be a-z, A-Z, 0-9, with a length of 9.",
+            "type": "invalid_function_call",
+            "param": None,
+            "code": "3280",
+        },
+        Complaint(
+            "Tool call id was call_x but must be a-z, A-Z, 0-9, with a length of 9.",
+            None,
+            "invalid_function_call",
+            "3280",
+        ),
+    ),
+    "fastapi text": (
+        {"detail": "Not authenticated"},
+        Complaint("Not authenticated", raw={"detail": "Not authenticated"}),
+    ),
+    "fastapi list": (
+        FASTAPI_LIST,
+        Complaint(
+            "body.messages.0.role: Input should be 'system','user'; body.model: Field required",
+            None,
+            None,
+            "literal_error",
+            "messages.0.role",
+            FASTAPI_LIST,
+        ),
+    ),
+    "lm studio": (
+        {"error": "'response_format.type' must be 'json_schema' or 'text'"},
+        Complaint("'response_format.type' must be 'json_schema' or 'text'"),
+    ),
+    "lm studio in a stream": (
+        {"error": {"message": "model crashed"}, "message": "model crashed"},
+        Complaint("model crashed"),
+    ),
+    "ollama": (
+        {"error": {"message": "does not support tools", "type": "api_error", "param": None, "code": None}},
+        Complaint("does not support tools", None, "api_error"),
+    ),
+    "databricks": (
+        {"error_code": "BAD_REQUEST", "message": "Multiple tool calls are not supported.\n"},
+        Complaint(
+            "Multiple tool calls are not supported.",
+            None,
+            None,
+            "BAD_REQUEST",
+            None,
+            {"error_code": "BAD_REQUEST", "message": "Multiple tool calls are not supported.\n"},
+        ),
+    ),
+    "apim": (
+        {"statusCode": 401, "message": "Access denied due to missing subscription key."},
+        Complaint(
+            "Access denied due to missing subscription key.",
+            401,
+            None,
+            None,
+            None,
+            {"statusCode": 401, "message": "Access denied due to missing subscription key."},
+        ),
+    ),
+    "cloudflare": (CLOUDFLARE, Complaint("Could not route to /x", None, None, "7003", None, CLOUDFLARE)),
+    "cloudflare error list": (
+        {"error": [{"code": 5006, "message": "Type mismatch of '/messages/*/content'"}]},
+        Complaint(
+            "Type mismatch of '/messages/*/content'",
+            None,
+            None,
+            "5006",
+            None,
+            {"error": [{"code": 5006, "message": "Type mismatch of '/messages/*/content'"}]},
+        ),
+    ),
+    "venice zod": (
+        ZOD,
+        Complaint("Unrecognized key(s) in object: 'stream_options'", None, None, "unrecognized_keys", None, ZOD),
+    ),
+    "dashscope native": (
+        {"code": "InvalidParameter", "message": "batch size is invalid", "request_id": "8f"},
+        Complaint(
+            "batch size is invalid",
+            400,
+            None,
+            "InvalidParameter",
+            None,
+            {"code": "InvalidParameter", "message": "batch size is invalid", "request_id": "8f"},
+        ),
+    ),
+    "iflytek": (
+        {"header": {"code": 11200, "message": "auth no license", "sid": "cht000"}},
+        Complaint(
+            "auth no license",
+            None,
+            None,
+            "11200",
+            None,
+            {"header": {"code": 11200, "message": "auth no license", "sid": "cht000"}},
+        ),
+    ),
+    "llama.cpp": (
+        LLAMA,
+        Complaint(
+            "the request exceeds the available context size",
+            400,
+            "exceed_context_size_error",
+            "400",
+            None,
+            LLAMA["error"],
+        ),
+    ),
+    "tgi": (
+        {"error": "Input validation error: `temperature` must be strictly positive", "error_type": "validation"},
+        Complaint(
+            "Input validation error: `temperature` must be strictly positive",
+            None,
+            "validation",
+            None,
+            None,
+            {"error": "Input validation error: `temperature` must be strictly positive", "error_type": "validation"},
+        ),
+    ),
+    "sap": (
+        {"errorMessage": "no such deployment", "errorCode": "D1", "statusCode": 404},
+        Complaint(
+            "no such deployment",
+            404,
+            None,
+            "D1",
+            None,
+            {"errorMessage": "no such deployment", "errorCode": "D1", "statusCode": 404},
+        ),
+    ),
+    "rfc 6749": (
+        {"error": "invalid_client", "error_description": "Client authentication failed"},
+        Complaint(
+            "Client authentication failed",
+            None,
+            None,
+            "invalid_client",
+            None,
+            {"error": "invalid_client", "error_description": "Client authentication failed"},
+        ),
+    ),
+    "rfc 6750 expired": (
+        {"error": "invalid_token", "error_description": "The access token expired"},
+        Complaint(
+            "The access token expired",
+            401,
+            None,
+            "invalid_token",
+            None,
+            {"error": "invalid_token", "error_description": "The access token expired"},
+        ),
+    ),
+    "rfc 9457": (
+        {"type": "about:blank", "title": "Forbidden", "status": 403, "detail": "Your plan ends here"},
+        Complaint(
+            "Your plan ends here",
+            403,
+            None,
+            None,
+            None,
+            {"type": "about:blank", "title": "Forbidden", "status": 403, "detail": "Your plan ends here"},
+        ),
+    ),
+    "rfc 9457 by its title": (
+        {"type": "https://example.com/probs/out", "title": "Out of funds", "status": 403},
+        Complaint(
+            "Out of funds",
+            403,
+            None,
+            None,
+            None,
+            {"type": "https://example.com/probs/out", "title": "Out of funds", "status": 403},
+        ),
+    ),
+    "ray param object": (
+        {"error": {"message": "m", "type": "t", "param": {"a": 1}, "code": 500}},
+        Complaint("m", 500, "t", "500", None, {"message": "m", "type": "t", "param": {"a": 1}, "code": 500}),
+    ),
+    "ctyun in a stream": (
+        {"error": {"code": "500001", "type": "INVOKE_MODEL_ERROR", "message": "busy"}},
+        Complaint("busy", None, "INVOKE_MODEL_ERROR", "500001"),
+    ),
+    "groq": (
+        {"error": {"message": "property 'reasoning_content' is unsupported", "type": "invalid_request_error"}},
+        Complaint("property 'reasoning_content' is unsupported", 400, "invalid_request_error"),
+    ),
+    "foundry wraps pydantic": (
+        FOUNDRY,
+        Complaint(
+            "body.stream_options.include_usage: Extra inputs are not permitted",
+            422,
+            None,
+            "extra_forbidden",
+            "stream_options.include_usage",
+            FOUNDRY["error"],
+        ),
+    ),
+    "relay with a request id": (
+        {"error": {"message": "upstream is busy (request id: 2026112008)", "type": "new_api_error", "code": "x"}},
+        Complaint("upstream is busy", None, "new_api_error", "x"),
+    ),
+    "relay that wraps with a request id": (
+        {
+            "error": {
+                "message": '{"error":{"message":"inner","code":"unsupported_value","param":"stream"}} (request id: 1)',
+                "type": "upstream_error",
+                "code": 400,
+            }
+        },
+        Complaint("inner", 400, "upstream_error", "unsupported_value", "stream"),
+    ),
+    "relay that keeps the status inside": (
+        {"error": {"message": '{"error":{"message":"inner","code":404}}'}},
+        Complaint("inner", 404, None, "404"),
+    ),
+    "litellm": (
+        {
+            "error": {
+                "message": 'litellm.BadRequestError: AzureException - {"error":{"message":"inner","param":"n"}}. More',
+                "type": None,
+                "param": None,
+                "code": "400",
+            }
+        },
+        Complaint("inner", 400, None, "400", "n"),
+    ),
+    "flag": ({"error": True, "message": "no"}, Complaint("no")),
+    "number": ({"error": 401, "message": "no"}, Complaint("no", None, None, "401")),
+    "success false": ({"success": False, "message": "no"}, Complaint("no", raw={"success": False, "message": "no"})),
+    "anthropic": (
+        {"type": "error", "error": {"message": "Overloaded"}},
+        Complaint("Overloaded", raw={"type": "error", "error": {"message": "Overloaded"}}),
+    ),
+    "beside choices": (
+        {"error": {"message": "m", "code": 502}, "choices": [{"delta": {}, "finish_reason": "error"}]},
+        Complaint(
+            "m",
+            502,
+            None,
+            "502",
+            None,
+            {"error": {"message": "m", "code": 502}, "choices": [{"delta": {}, "finish_reason": "error"}]},
+        ),
+    ),
+    "beside an empty list of choices": (
+        {"choices": [], "code": 102, "message": "boom"},
+        Complaint("boom", 400, None, "102", None, {"choices": [], "code": 102, "message": "boom"}),
+    ),
+    "beside an empty list of data": (
+        {"data": [], "code": 102, "message": "boom"},
+        Complaint("boom", 400, None, "102", None, {"data": [], "code": 102, "message": "boom"}),
+    ),
+    "without words": (
+        {"error": {"n": 1}},
+        Complaint('{"n":1}', raw={"n": 1}),
+    ),
+}
+
+# an error only beside an HTTP status that says so
+ONLY_WHEN_REFUSED = {
+    "kong": ({"message": "No API key found in request"}, Complaint("No API key found in request")),
+    "title": ({"title": "Bad"}, Complaint("Bad", raw={"title": "Bad"})),
+    "text": ("Unauthorized", Complaint("Unauthorized")),
+    "list of texts": (["a", "b"], Complaint("a; b", raw=["a", "b"])),
+    "code of success": ({"code": 0, "message": "no"}, Complaint("no", None, None, "0")),
+}
+
+FINE = {
+    "completion": {"id": "c", "choices": [{"message": {"content": "hi"}}]},
+    "completion that mentions null": {"error": None, "choices": []},
+    "completion with an odd code": {"code": 7, "message": "m", "choices": [{}]},
+    "embeddings with an odd code": {"code": 7, "message": "m", "data": [{}]},
+    "usage of a stream": {"choices": [], "usage": {"total_tokens": 1}, "detail": "d"},
+    "empty list with a code of success": {"code": 0, "message": "done", "choices": []},
+    "empty list with an odd code and no words": {"code": 7, "choices": []},
+    "embeddings": {"object": "list", "data": [{"embedding": [0.1]}]},
+    "wrapped success": {"code": 0, "data": {"choices": []}, "message": "detail"},
+    "wrapped success as text": {"code": "0", "msg": "done", "data": {}},
+    "wrapped success by http": {"code": 200, "msg": "done", "data": {}},
+    "wrapped success by words": {"code": "success", "message": "fine", "data": {}},
+    "zeros": {"code": "000000", "message": "done"},
+    "ok in words": {"code": 20000, "message": "OK", "status": True, "data": {}},
+    "code without words": {"code": 500},
+    "detail of a success": {"code": 0, "detail": "all well"},
+    "ping": {},
+    "usage": {"id": "c", "object": "chat.completion.chunk", "usage": {"total_tokens": 1}},
+    "header of a success": {"header": {"code": 0, "message": "Success", "sid": "s"}},
+    "false error": {"error": False, "id": "x"},
+    "empty list": [],
+    "list": [1, 2],
+    "number": 7,
+    "nothing": None,
+}
+
+
+@pytest.mark.parametrize(("document", "expected"), ERRORS.values(), ids=ERRORS)
+def test_error_is_read_whatever_the_status(document, expected):
+    assert read_complaint(document) == expected
+    assert read_complaint(document, refused=True) == expected
+
+
+@pytest.mark.parametrize(("document", "expected"), ONLY_WHEN_REFUSED.values(), ids=ONLY_WHEN_REFUSED)
+def test_mere_text_is_an_error_only_beside_an_error_status(document, expected):
+    assert read_complaint(document) is None
+    assert read_complaint(document, refused=True) == expected
+
+
+@pytest.mark.parametrize("document", FINE.values(), ids=FINE)
+def test_success_is_no_error(document):
+    assert read_complaint(document) is None
+
+
+def test_quoted_request_of_the_caller_is_not_taken_for_the_error():
+    said = 'cannot parse {"message": "hello", "role": "user"}'
+    assert read_complaint({"error": {"message": said}}) == Complaint(said)
+
+
+def test_error_always_has_a_message():
+    said = ["\x00", "(request id: 1)", {"code": "\x00"}]
+    messages = [complaint.message for one in said if (complaint := read_complaint({"error": one}))]
+    assert messages == ["An error without words.", "(request id: 1)", "An error without words."]
+
+
+def test_inner_json_is_parsed_once():
+    inner = json.dumps({"error": {"message": json.dumps({"error": {"message": "deepest"}})}})
+    complaint = read_complaint({"error": {"message": inner}})
+    assert complaint is not None
+    assert complaint.message == '{"error": {"message": "deepest"}}'
+
+
+def test_text_that_only_looks_like_json_stays():
+    assert read_complaint({"error": {"message": "{broken"}}) == Complaint("{broken")
+
+
+def test_raw_metadata_that_is_no_json_leaves_the_message():
+    error = {"message": "Provider returned error", "metadata": {"raw": "busy"}}
+    assert read_complaint({"error": error}) == Complaint("Provider returned error", raw=error)
+
+
+def test_message_is_cut_after_masking():
+    secret = "s3cret-token"
+    complaint = read_complaint(
+        {"error": {"message": "x" * 1995 + secret}}, mask=lambda text: text.replace(secret, "***")
+    )
+    assert complaint is not None
+    assert complaint.message == "x" * 1995 + "***"
+
+
+def test_every_part_is_masked():
+    error = {
+        "message": "a TOKEN",
+        "type": "TOKEN-t",
+        "code": "TOKEN-c",
+        "param": "TOKEN-p",
+        "TOKEN": ["TOKEN", {"k": 1}],
+    }
+    complaint = read_complaint({"error": error}, mask=lambda text: text.replace("TOKEN", "***"))
+    assert complaint == Complaint(
+        "a ***",
+        None,
+        "***-t",
+        "***-c",
+        "***-p",
+        {"message": "a ***", "type": "***-t", "code": "***-c", "param": "***-p", "***": ["***", {"k": 1}]},
+    )
+
+
+def test_secret_inside_inner_json_is_masked():
+    inner = '{"error":{"message":"bad \\u0054OKEN"}}'
+    complaint = read_complaint({"error": {"message": inner}}, mask=lambda text: text.replace("TOKEN", "***"))
+    assert complaint == Complaint("bad ***")
+
+
+def test_large_object_is_not_kept():
+    complaint = read_complaint({"error": {"message": "m", "input": "x" * 5000}})
+    assert complaint == Complaint("m")
+
+
+def test_object_that_json_cannot_hold_is_not_kept():
+    assert read_complaint({"error": {"message": "m", "odd": {1, 2}}}) == Complaint("m")
+
+
+def test_deep_object_is_no_crash():
+    deep: list[object] = []
+    for _ in range(100_000):
+        deep = [deep]
+    assert read_complaint({"error": {"message": deep, "detail": "d"}}) == Complaint("d")
+
+
+def test_entries_of_a_long_list_of_errors_are_quoted_to_a_number():
+    document = {"detail": [{"loc": ["body", n], "msg": "bad", "type": "t"} for n in range(9)]}
+    complaint = read_complaint(document)
+    assert complaint is not None
+    assert complaint.message == "; ".join(f"body.{n}: bad" for n in range(5))
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda children: st.lists(children) | st.dictionaries(st.text(), children),
+)
+NAMES = st.sampled_from(
+    [
+        "error",
+        "errors",
+        "code",
+        "message",
+        "msg",
+        "detail",
+        "header",
+        "object",
+        "data",
+        "choices",
+        "status",
+        "loc",
+        "raw",
+        "type",
+        "param",
+        "metadata",
+        "success",
+        "title",
+        "error_code",
+        "statusCode",
+        "error_description",
+    ]
+)
+VALUES = st.sampled_from(["error", "{", '{"error":"x"}', "\ud800", "400", 400, 102, 10**20, -1, 1.5, True, "", "ok"])
+ERROR_LIKE = st.recursive(
+    st.none() | VALUES | st.text(max_size=5),
+    lambda children: st.lists(children, max_size=3) | st.dictionaries(NAMES, children, max_size=5),
+    max_leaves=12,
+)
+
+
+@given(JSON | ERROR_LIKE, st.booleans())
+def test_any_json_is_read_without_a_crash(document, refused):
+    complaint = read_complaint(document, refused=refused)
+    if complaint is None:
+        return
+    assert 0 < len(complaint.message) <= 2000
+    assert complaint.status is None or 400 <= complaint.status <= 599
+    assert all(isinstance(part, str | None) for part in (complaint.kind, complaint.code, complaint.param))
+    for part in (complaint.message, complaint.kind, complaint.code, complaint.param):
+        (part or "").encode()
+
+
+@given(JSON | ERROR_LIKE)
+def test_what_is_an_error_in_a_200_is_one_in_a_400(document):
+    if read_complaint(document) is not None:
+        assert read_complaint(document, refused=True) is not None
+
+
+@given(st.dictionaries(st.one_of(NAMES, st.text(max_size=3)), ERROR_LIKE, max_size=6), st.booleans())
+def test_the_members_that_a_large_document_is_read_by_are_all_that_count(document, refused):
+    """dialects/content.py reads no others of a document beyond its bound."""
+    document.pop("loc", None)  # a place before the text: of pydantic's details, which are never the whole document
+    members = {name: value for name, value in document.items() if name in (*error_body.MEMBERS, "choices", "data")}
+    whole, cut = (read_complaint(read, refused=refused) for read in (document, members))
+    assert (whole is None) == (cut is None)
+    if whole is not None and cut is not None:
+        assert (cut.status, cut.kind, cut.code, cut.param) == (whole.status, whole.kind, whole.code, whole.param)
+
+
+@pytest.mark.parametrize("filler", [" ", "(request id:", "retry after ", "1s", "\n", "<title>", "{", "[{"])
+def test_hostile_text_is_read_in_time(filler):
+    began = time.process_time()
+    read_complaint({"error": {"message": "a" + filler * (500_000 // len(filler)) + "b"}}, refused=True)
+    assert time.process_time() - began < 1.0
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (7, 7),
+        ("007", 7),
+        (-1, -1),
+        (True, None),
+        ("-1", None),
+        ("1.0", None),
+        (1.0, None),
+        (None, None),
+        ("²", None),
+        ("", None),
+        ("9" * 12, 999999999999),
+        ("9" * 13, None),
+        (10**12, None),
+        ([], None),
+    ],
+)
+def test_number_is_read_where_it_is_one(value, expected):
+    assert error_body.whole_number(value) == expected
+
+
+@pytest.mark.parametrize(
+    ("code", "text", "expected"),
+    [
+        (100, "", 502),
+        (101, "", 400),
+        (102, "You have to provide messages.", 400),
+        (102, "You don't own the chat x", 404),
+        (102, "Chat NOT FOUND", 404),
+        (103, "", 400),
+        (105, "", 502),
+        (106, "", 503),
+        (108, "", 403),
+        (109, "", 403),
+        ("102", "", 400),
+        (104, "", None),
+        (None, "", None),
+        ("x", "", None),
+    ],
+)
+def test_ragflow_code_has_its_status(code, text, expected):
+    assert error_body.ragflow_status(code, text) == expected
+
+
+def test_http_errors_are_400_to_599():
+    numbers = (None, 399, 400, 599, 600)
+    assert [error_body.is_http_error(number) for number in numbers] == [False, False, True, True, False]
+
+
+def test_success_is_told_from_failure():
+    fine = [0, "0", 200, "200", 201, "000000", "success", " OK ", "", None, True, False, [], 0.5]
+    failed = [1, 102, 199, 300, 401, -1, "1", "401", "InvalidParameter", "no"]
+    assert [error_body.is_success(code) for code in fine] == [True] * len(fine)
+    assert [error_body.is_success(code) for code in failed] == [False] * len(failed)
+
+
+def test_each_status_has_a_kind():
+    kinds = {status: error_body.kind_of(status) for status in (400, 401, 403, 404, 422, 429, 500, 503)}
+    assert kinds == {
+        400: "invalid_request_error",
+        401: "authentication_error",
+        403: "permission_error",
+        404: "invalid_request_error",
+        422: "invalid_request_error",
+        429: "rate_limit_error",
+        500: "server_error",
+        503: "server_error",
+    }
+
+
+@pytest.mark.parametrize("code", ["InvalidParameter", "DataInspectionFailed", "data_inspection_failed"])
+def test_a_refused_request_inside_a_200_is_no_fault_of_the_server(code):
+    assert error_body.STATUS_OF_CODE[code.lower()] == 400
+    complaint = read_complaint({"code": code, "message": "no", "request_id": "1"})
+    assert complaint is not None
+    assert complaint.status == 400
+
+
+def test_a_status_of_400_or_more_is_an_error():
+    assert [error_body.is_error(status) for status in (200, 399, 400, 599, 999)] == [False, False, True, True, True]
+
+
+def test_text_keeps_its_lines_and_loses_what_no_reader_wants():
+    said = "  first\t\tline\r\nsecond \x00\x1b[31m line\r\r\r\rthird\u2028 \n"
+    assert clean(said, unmasked) == "first line\nsecond [31m line\n\nthird"
+
+
+def test_text_is_cut_with_a_sign():
+    assert clean("abcdef", unmasked, 6) == "abcdef"
+    assert clean("abcdefg", unmasked, 6) == "abcde…"
+    assert clean("abc  efg", unmasked, 5) == "abc…"
+
+
+def test_secret_at_the_cut_is_masked_first():
+    assert clean("abc-secret", lambda text: text.replace("secret", "***"), 7) == "abc-***"
+
+
+def test_lone_surrogate_does_not_break_the_reply():
+    assert clean("a\ud800b", unmasked) == "a?b"
+    assert quotable({"a\ud800": "\ud800"}, unmasked) == {"a?": "?"}
+
+
+def test_json_that_cannot_be_written_is_none():
+    assert compact({"a": [1, "ü"]}) == '{"a":[1,"ü"]}'
+    assert compact({1: {2, 3}}) is None
+
+
+def test_object_is_kept_up_to_its_bound():
+    assert quotable({"a": "x" * 4088}, unmasked) == {"a": "x" * 4088}
+    assert quotable({"a": "x" * 4089}, unmasked) is None
+
+
+def test_object_too_deep_to_mask_is_dropped():
+    deep: list[object] = []
+    for _ in range(64):
+        deep = [deep]
+    assert quotable(deep, unmasked) == deep
+    assert quotable([deep], unmasked) is None
+
+
+def test_code_is_found_under_each_usual_name():
+    assert [error_body.code_of({name: " E1 "}) for name in ("code", "error_code", "errorCode", "errcode")] == ["E1"] * 4
+    assert [error_body.code_of(part) for part in ({"code": 40101}, {"code": ""}, {}, ["code"], None)] == [
+        "40101",
+        *[None] * 4,
+    ]
+
+
+def test_token_endpoints_are_read_by_the_same_function():
+    """RFC 6749 5.2, and envelopes of in-house logins."""
+    told = [
+        {"error": "invalid_client", "error_description": "Wrong secret"},
+        {"errcode": 40001, "errmsg": "Wrong secret"},
+        {"code": "40101", "msg": "Wrong secret"},
+        {"error": {"code": 7, "message": "Wrong secret"}},
+    ]
+    read = [read_complaint(document, refused=True) for document in told]
+    assert [complaint and complaint.message for complaint in read] == ["Wrong secret"] * 4
+    assert [complaint and complaint.code for complaint in read] == ["invalid_client", "40001", "40101", "7"]

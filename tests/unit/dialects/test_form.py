@@ -1,0 +1,176 @@
+import json
+import tracemalloc
+
+import pytest
+
+from gatepass.dialects import content as form
+
+EVENTS = ((b"content-type", b"text/event-stream; charset=utf-8"),)
+JSON = ((b"content-type", b"application/json"),)
+HTML = ((b"content-type", b"Text/HTML; charset=utf-8"),)
+XML = ((b"content-type", b"application/xml"),)
+
+
+def test_content_type_is_read_without_parameters():
+    assert form.content_type(()) == ""
+    assert form.content_type(HTML) == "text/html"
+    assert form.content_type((*HTML, *EVENTS)) == "text/event-stream"
+    assert form.content_type((*JSON, *HTML)) == "application/json"
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "expected"),
+    [
+        (JSON, b"\n\n <!DOCTYPE html><html>", True),
+        (JSON, b"\xef\xbb\xbf<html lang=en>", True),
+        ((), b"<h1>502 Bad Gateway</h1>", True),
+        ((), b"<!-- sso -->", True),
+        (HTML, b"You are <b>out</b>", True),
+        (HTML, b"Bad gateway", False),
+        (HTML, b'{"error":"<html>"}', False),
+        (HTML, b"[1]", False),
+        (XML, b"<Error><Code>1</Code></Error>", False),
+        (JSON, b'<?xml version="1.0"?><fault/>', False),
+        (XML, b'<?xml version="1.0"?><!DOCTYPE html><html/>', True),
+        (JSON, b"<400> InternalError.Algo.InvalidParameter", False),
+        (JSON, b"", False),
+    ],
+)
+def test_page_is_told_by_its_bytes(headers, body, expected):
+    assert form.is_html(headers, body) is expected
+
+
+def test_title_is_found_or_none():
+    assert form.title_of("<head><title data-x>\n Sign in \n</title>") == "\n Sign in \n"
+    assert form.title_of("<title> </title>") is None
+    assert form.title_of("<title>never ends") is None
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "expected"),
+    [
+        (EVENTS, b"data: {", True),
+        (EVENTS, b"\n\n: ping", True),
+        (EVENTS, b"custom: 1", True),
+        (EVENTS, b'{"code":102', False),
+        (EVENTS, b" [", False),
+        (EVENTS, b"<html", False),
+        (EVENTS, b"\r\n ", False),
+        (JSON, b"data:{", True),
+        (JSON, b"event: x", True),
+        (JSON, b"\xef\xbb\xbfid: 1", True),
+        (JSON, b"{", False),
+        (JSON, b"hello", False),
+        ((), b":", True),
+        ((), b"dat", False),
+    ],
+)
+def test_stream_is_told_by_its_first_bytes(headers, body, expected):
+    assert form.is_event_stream(headers, body) is expected
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (b'\n\n {"a": 1}\r\n', {"a": 1}),
+        (b'\xef\xbb\xbf{"a": 1}', {"a": 1}),
+        (b'{"a": "\\ud83d"}', {"a": "\ud83d"}),
+        (b'{"a": Infinity}', {"a": float("inf")}),
+        (b"[1]", [1]),
+    ],
+)
+def test_document_is_read_as_its_readers_would(body, expected):
+    assert form.parse(body) == expected
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b'{"a": 1} x',
+        b"nope",
+        b"\xff",
+        b"[" * 100_000,
+        b'{"a":' + b"[" * 1_000_000,
+        b'{"a": "' + b"x" * form.WHOLE_BYTES,
+        b'{"a": NaN, "b": ' + b"[" * 100_000,
+    ],
+)
+def test_what_is_no_document_is_a_value_error(body):
+    with pytest.raises(ValueError):
+        form.parse(body)
+
+
+def test_large_document_is_read_but_for_what_is_large_or_of_no_use():
+    big = "x" * form.WHOLE_BYTES
+    document = {
+        "code": 102,
+        "msg": "no",
+        "message": big,
+        "data": [big],
+        "error": {"a": big},
+        "detail": [{"a": 2}],
+        "x": 1,
+    }
+    expected = {
+        "code": 102,
+        "msg": "no",
+        "message": "…",
+        "data": [None],
+        "error": {"message": "…"},
+        "detail": [{"a": 2}],
+    }
+    assert form.parse(json.dumps(document).encode()) == expected
+    assert form.parse(form.BOM + json.dumps(document).encode()) == expected
+
+
+BIG = "x" * form.WHOLE_BYTES
+
+
+@pytest.mark.parametrize(
+    ("choices", "expected"),
+    [
+        ([{"text": BIG}], [{"text": "…"}]),
+        ([{"x": BIG}], [{}]),
+        ([{"x": BIG, "message": {}, "error": None}], [{"message": {}, "error": None}]),
+        (
+            [{"message": {"content": BIG}, "finish_reason": "stop"}],
+            [{"message": {"message": "…"}, "finish_reason": "stop"}],
+        ),
+        ([{"delta": {"content": BIG}}, {"text": "b"}, {"text": "c"}], [{"delta": {"message": "…"}}, {}]),
+        ([{"text": "a"}, {"text": BIG}], [{"text": "a"}, {}]),
+        ([BIG, {"text": "b"}], [None]),
+    ],
+)
+def test_of_a_large_list_of_choices_the_first_is_read_but_for_what_is_large(choices, expected):
+    assert form.parse(json.dumps({"choices": choices}).encode()) == {"choices": expected}
+
+
+def test_a_large_list_of_choices_takes_no_memory_for_those_that_are_not_looked_at():
+    body = b'{"choices":[{"text":""}' + b",{}" * form.WHOLE_BYTES + b"]}"
+    tracemalloc.start()
+    try:
+        assert form.parse(body) == {"choices": [{"text": ""}, {}]}
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes < len(body) / 10
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (b'\xef\xbb\xbf{"a": 1, "data" : {"b": [ ]}}', b'{"b": [ ]}'),
+        (b'{"a": 1}', None),
+        (b"[1]", None),
+        (b'{"data": ' + b"[" * 100_000, None),
+    ],
+)
+def test_a_member_is_found_byte_for_byte(body, expected):
+    assert form.member(body, "data") == expected
+
+
+def test_first_event_with_data_is_found():
+    assert form.first_event(b"\xef\xbb\xbf: ping\r\nid: 1\r\ndata:\r\ndata: {}\r\n\r\n") == b"{}"
+    assert form.first_event(b": ping\n\n") is None

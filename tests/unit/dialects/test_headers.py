@@ -1,0 +1,150 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gatepass.dialects.headers import RELAYED, RELAYED_PREFIXES, ResponseHeaders, forwarded
+from gatepass.lexicon import NEVER_RELAYED, NEVER_RELAYED_PREFIXES
+
+relayed = ResponseHeaders().relayed
+
+EVENTS = b"text/event-stream; charset=utf-8"
+
+
+def test_only_the_allowed_fields_go_up():
+    client = (
+        (b"host", b"127.0.0.1"),
+        (b"authorization", b"Bearer client"),
+        (b"x-api-key", b"client"),
+        (b"api-key", b"client"),
+        (b"cookie", b"a=b"),
+        (b"content-type", b"application/json"),
+        (b"accept", b"*/*"),
+        (b"x-forwarded-for", b"10.0.0.1"),
+        (b"x-stainless-retry-count", b"0"),
+        (b"user-agent", b"OpenAI/Python"),
+        (b"x-request-id", b"r"),
+        (b"x_request_id", b"smuggled"),
+        (b"openai-organization", b"o"),
+        (b"openai-project", b"p"),
+        (b"traceparent", b"00-1"),
+        (b"tracestate", b"a=1"),
+        (b"tracestate", b"b=2"),
+    )
+    assert forwarded(client) == (
+        (b"user-agent", b"OpenAI/Python"),
+        (b"openai-organization", b"o"),
+        (b"openai-project", b"p"),
+        (b"traceparent", b"00-1"),
+        (b"tracestate", b"a=1"),
+        (b"tracestate", b"b=2"),
+    )
+
+
+def test_configured_fields_go_up_too():
+    client = ((b"ocp-apim-subscription-key", b"k"), (b"ai-resource-group", b"g"), (b"other", b"o"))
+    assert forwarded(client, ["Ocp-Apim-Subscription-Key", "ai-resource-group"]) == client[:2]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Authorization",
+        "X-API-Key",
+        "api-key",
+        "Cookie",
+        "Host",
+        "Connection",
+        "TE",
+        "Transfer-Encoding",
+        "Content-Length",
+        "Proxy-Authorization",
+        "Expect",
+        "Accept",
+        "Accept-Encoding",
+        "Content-Type",
+        "X-Gatepass-Hop",
+    ],
+)
+def test_credentials_and_framing_stay_even_when_configured(name):
+    assert forwarded(((name.lower().encode(), b"v"),), [name]) == ()
+
+
+def test_what_connection_names_does_not_cross():
+    client = ((b"connection", b"close, X-Request-Id"), (b"connection", b"user-agent"), (b"user-agent", b"u"))
+    assert forwarded((*client, (b"x-request-id", b"r"), (b"traceparent", b"t"))) == ((b"traceparent", b"t"),)
+    upstream = ((b"connection", b"X-Secret"), (b"x-secret", b"s"), (b"cf-ray", b"k"))
+    assert relayed(upstream) == [(b"cf-ray", b"k")]
+    assert ResponseHeaders(["x-*"]).relayed(upstream) == [(b"cf-ray", b"k")]
+
+
+def test_only_the_listed_fields_come_down():
+    kept = [(name, b"v") for name in sorted(RELAYED)] + [(prefix + b"x", b"v") for prefix in RELAYED_PREFIXES]
+    others = [
+        (name, b"v") for name in (*sorted(NEVER_RELAYED - {b"content-type"}), b"x-other", b"content-_x", b"x_thing")
+    ]
+    assert relayed((*others, *kept, *((prefix + b"x", b"v") for prefix in NEVER_RELAYED_PREFIXES))) == kept
+
+
+def test_more_come_down_by_name_or_beginning_and_credentials_never():
+    upstream = tuple(
+        (name, b"v") for name in (b"x-litellm-cost", b"x-team", b"x-api-key", b"x-ms-token-aad", b"x-other")
+    )
+    assert [name for name, _ in ResponseHeaders(["X-LiteLLM-*", "X-Team"]).relayed(upstream)] == [
+        b"x-litellm-cost",
+        b"x-team",
+    ]
+    assert [name for name, _ in ResponseHeaders(["x-*"]).relayed(upstream)] == [
+        b"x-litellm-cost",
+        b"x-team",
+        b"x-other",
+    ]
+
+
+def test_a_field_that_holds_a_secret_is_dropped():
+    chosen = ResponseHeaders(holds=lambda text: "s3cret" in text)
+    upstream = ((b"cf-ray", b"1"), (b"openai-version", b"a s3cret of us"), (b"content-type", b"text/plain"))
+    assert chosen.relayed(upstream) == [(b"content-type", b"text/plain"), (b"cf-ray", b"1")]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("x-accel-redirect", "x-accel-buffering", "x-sendfile", "location", "content-location", "refresh", "via"),
+        *("x-reproxy-url", "server-timing", "clear-site-data", "nel", "report-to"),
+        *("public-key-pins", "public-key-pins-report-only"),
+    ],
+)
+def test_what_a_proxy_or_a_client_would_obey_stays_up(name):
+    assert relayed(((name.encode(), b"v"), (b"retry-after", b"3"))) == [(b"retry-after", b"3")]
+
+
+@pytest.mark.parametrize(
+    ("kinds", "expected"),
+    [
+        ([], []),
+        ([b"application/json"], [(b"content-type", b"application/json")]),
+        ([EVENTS, b"text/event-stream"], [(b"content-type", EVENTS)]),
+        ([b"text/html", EVENTS], [(b"content-type", EVENTS)]),
+        ([b"application/json", b"text/html"], [(b"content-type", b"application/json")]),
+    ],
+)
+def test_content_type_comes_down_once(kinds, expected):
+    assert relayed(tuple((b"content-type", kind) for kind in kinds)) == expected
+
+
+FIELDS = st.tuples(
+    st.sampled_from([b"connection", b"keep-alive", b"retry-after", b"user-agent", b"x-more", b"content-type"]),
+    st.sampled_from([b"keep-alive", b"retry-after", b"user-agent, x-more", b"close", b"content-type"]),
+)
+
+
+@given(st.lists(FIELDS, max_size=6).map(tuple))
+def test_the_usual_connection_field_is_read_as_any_other(headers):
+    unusual = tuple((name, b"Keep-Alive ") if value == b"keep-alive" else (name, value) for name, value in headers)
+
+    def usual(fields):
+        return [(name, b"keep-alive" if value == b"Keep-Alive " else value) for name, value in fields]
+
+    relays = ResponseHeaders(["x-more", "keep-alive"]).relayed
+    assert relays(headers) == usual(relays(unusual))
+    assert list(forwarded(headers, ["x-more", "keep-alive"])) == usual(forwarded(unusual, ["x-more", "keep-alive"]))

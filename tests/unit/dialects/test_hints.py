@@ -1,0 +1,280 @@
+import re
+
+import pytest
+
+from gatepass.dialects.hints import (
+    AZURE_CLASSIC,
+    AZURE_V1,
+    HINTS,
+    of_model,
+    of_responses,
+    of_token,
+    sentence,
+    with_hint,
+)
+
+STREAM = "Unsupported value: 'stream' does not support true with this model."
+VERIFY = (
+    "Your organization must be verified to stream this model. Please go to: "
+    "https://platform.openai.com/settings/organization/general and click on Verify Organization."
+)
+APIM = (
+    "Access denied due to missing subscription key."
+    " Make sure to include subscription key when making requests to an API."
+)
+DEPLOYMENT = (
+    "The API deployment for this resource does not exist. If you created the deployment within the last 5 minutes"
+)
+WHOLE = " This model answers only as a whole."
+USE = " The provider wants the account verified before it may use this model: no setting of gatepass changes that."
+RESOURCE = (
+    ". The path may be wrong: for Azure set upstreams.chat.dialect: azure, which builds it, and let"
+    " upstreams.chat.base_url end at the resource, such as https://RESOURCE.openai.azure.com."
+)
+VERSION = (
+    ". Set upstreams.chat.azure.api_version to a version that Azure has, such as 2024-10-21, or remove it: the v1 API"
+    " needs none."
+)
+WRONG_KEY = (
+    "Access denied due to invalid subscription key or wrong API endpoint. Make sure to provide a valid key for an"
+    " active subscription and use a correct regional API endpoint for your resource."
+)
+AUDIENCE = (
+    "Unauthorized. Access token is missing, invalid, audience is incorrect (https://cognitiveservices.azure.com), or"
+    " have expired."
+)
+DOUBLED = (
+    " Part of the path is doubled: upstreams.chat.base_url ends with the version, such as https://host/v1, and not"
+    " with the operation."
+)
+PATH = " The path may be wrong: upstreams.chat.base_url ends with the version, such as https://host/v1."
+
+REJECTION = (
+    " If that means the token, add upstreams.chat.rejection.statuses: [403], which renews it (where it stands there, a"
+    " new token was refused too)."
+)
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "hint"),
+    [
+        (400, STREAM + " Only the default (false) value is supported.", WHOLE),
+        (400, STREAM + " Supported values are: false.", WHOLE),
+        (502, "stream does not support true with this model.", WHOLE),
+        (400, VERIFY, WHOLE),
+        (400, "Your organization must be verified to use the model.", USE),
+        (
+            400,
+            "The last content of this conversation is not from user.",
+            " RAGFlow answers the user's words alone: the last message of the request has to be of role user.",
+        ),
+        (
+            401,
+            APIM,
+            (
+                " The gateway (Azure API Management) wants the header Ocp-Apim-Subscription-Key: put it under"
+                " upstreams.chat.headers, or let upstreams.chat.carry put the token there."
+            ),
+        ),
+        (
+            401,
+            "No API key found in request",
+            (
+                ". The gateway (Kong) wants a header of its own, mostly apikey: put it under upstreams.chat.headers, or"
+                " let upstreams.chat.carry put the token there."
+            ),
+        ),
+        (
+            404,
+            DEPLOYMENT,
+            ". Azure wants the name of a deployment for the model: set `name` of this model under `models` to it.",
+        ),
+        (400, DEPLOYMENT, ""),
+        (404, "Resource not found", RESOURCE),
+        (400, "API version not supported", VERSION),
+        (404, "API version not supported", VERSION),
+        (
+            401,
+            WRONG_KEY,
+            " Azure's keys belong to one resource: compare upstreams.chat.base_url with the endpoint beside the key.",
+        ),
+        (
+            401,
+            AUDIENCE,
+            (
+                " Azure's classic API takes a key in the header api-key alone (a credential of type: api_key), and of"
+                " Entra a token for https://cognitiveservices.azure.com/.default."
+            ),
+        ),
+        (
+            404,
+            "You don't own the chat 2e3b",
+            (
+                ". RAGFlow has no such assistant for the owner of this token: set `name` of this model under `models`"
+                " to its id, for an agent to agent:ID."
+            ),
+        ),
+        (
+            400,
+            "`llm_id` gpt-4 doesn't exist",
+            ". RAGFlow takes no model's name from outside: set upstreams.chat.dialect: ragflow, which sends none.",
+        ),
+        (404, "Invalid URL (POST /v1/v1/chat/completions)", "." + DOUBLED),
+        (404, "Cannot POST /v1/chat/completions/chat/completions.", DOUBLED),
+        (403, "token refused", "." + REJECTION),
+        (403, "token invalid", "." + REJECTION),
+        (403, "The access token has expired.", REJECTION),
+        (403, "invalid bearer token", "." + REJECTION),
+        (403, "token无效", "." + REJECTION),
+        (403, "You have no access to this model", ""),
+        (403, "The prompt has too many tokens", ""),
+        (401, "token refused", ""),
+        (404, "Not Found", "." + PATH),
+        (404, "404 page not found", "." + PATH),
+        (404, "The model `gpt-9` does not exist", ""),
+        (400, "Not Found", ""),
+        (500, "boom", ""),
+    ],
+)
+def test_known_text_gets_one_sentence_of_advice(status, message, hint):
+    assert with_hint(message, "chat", status) == message + hint
+
+
+@pytest.mark.parametrize("hints", [AZURE_CLASSIC, AZURE_V1])
+def test_an_upstream_that_has_azures_dialect_is_not_told_to_choose_it(hints):
+    told = with_hint("Resource not found", "chat", 404, hints)
+    assert "dialect: azure" not in told
+    assert {"upstreams.chat.base_url", "upstreams.chat.azure.api_version", "`name`"} <= set(
+        told.replace(":", "").split()
+    )
+    assert with_hint("API version not supported", "chat", 404, hints) == "API version not supported" + VERSION
+
+
+def test_advice_is_one_sentence_each():
+    assert [
+        hint.advice
+        for hint in {*HINTS, *AZURE_CLASSIC, *AZURE_V1}
+        if re.search(r"[.!?] [A-Z]", hint.advice) or hint.advice[-1] != "."
+    ] == []
+
+
+def test_sentence_ends_once():
+    assert [sentence(text) for text in ("a", "a.", "a!", "a?", "a…", "参数非法。")] == [
+        "a.",
+        "a.",
+        "a!",
+        "a?",
+        "a…",
+        "参数非法。",
+    ]
+
+
+BY_CHAT = "by chat completions (n8n: responsesApiEnabled off in the node)"
+NO_RESPONSES = (
+    f"If chat completions work at upstreams.chat, it has no Responses API: let the client ask {BY_CHAT}, or name an"
+    " upstream that has one by operations.responses of the entry under `models`."
+)
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "told"),
+    [
+        (404, "Not Found", NO_RESPONSES),
+        (405, "Method Not Allowed", NO_RESPONSES),
+        (404, "Invalid URL (POST /v1/responses)", NO_RESPONSES),
+        (404, "chat answered 404 with an empty body.", NO_RESPONSES),
+        (404, "chat answered 404 with an HTML page.", NO_RESPONSES),
+        (404, "The model `gpt-9` does not exist", None),
+        (404, "Previous response with id 'resp_1' not found.", None),
+        (500, "Not Found", None),
+        (400, STREAM, None),
+        (400, "Unknown parameter: 'x'.", None),
+    ],
+)
+def test_a_call_of_the_responses_api_is_told_the_other_way(status, message, told):
+    assert of_responses(message, "chat", status) == told
+
+
+AGAIN = "its issuer returned the same token again"
+SHOWS = (
+    " `gatepass token corp --reveal` shows it: compare its audience and scope with what this upstream wants."
+    " `gatepass check --live --model NAME` tries it."
+)
+
+
+@pytest.mark.parametrize(
+    ("age_s", "not_renewed", "tried"),
+    [
+        (0.24, None, "Tried with the token of the credential 'corp', and once more with a new one, fetched 0 s ago."),
+        (
+            31.4,
+            AGAIN,
+            f"Tried once, with the token of the credential 'corp', fetched 31 s ago: {AGAIN}.",
+        ),
+        (None, AGAIN, "Tried once, with the key of the credential 'corp': there is no other."),
+        (None, None, "Tried with the token of the credential 'corp', and once more with a new one."),
+    ],
+)
+def test_a_refused_token_is_told_with_what_was_tried_and_what_to_do(age_s, not_renewed, tried):
+    assert of_token("chat", "corp", age_s, not_renewed) == tried + SHOWS
+
+
+def test_an_upstream_without_a_credential_is_told_to_have_none():
+    told = (
+        "gatepass has no credential for it: set upstreams.chat.credential, or correct the key where it stands in"
+        " upstreams.chat.headers."
+    )
+    assert of_token("chat", None, None, None) == told
+
+
+@pytest.mark.parametrize(
+    ("age_s", "said"),
+    [(59, "59 s"), (60, "1 min"), (429, "7 min"), (3_600, "1 h"), (86_400, "1 d"), (429 * 86_400, "99 d")],
+)
+def test_no_age_looks_like_a_status(age_s, said):
+    assert f"fetched {said} ago" in of_token("chat", "corp", age_s, None)
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "message"),
+    [
+        (404, "model_not_found", "The model `m` does not exist or you do not have access to it."),
+        (404, "404", "The model `m` does not exist."),
+        (404, None, 'model "m" not found, try pulling it first'),
+        (404, None, "model 'm' not found"),
+        (404, None, "Model not found: m"),
+        (400, "invalid_request_error", "Model Not Exist"),
+        (400, None, "Invalid model: m"),
+        (400, "400", "Invalid model name passed in model=m. Call `/v1/models` to view available models."),
+        (400, "400", "m is not a valid model ID"),
+        (400, None, "Model not found in the model list, uid: m"),
+        (400, "1211", "模型不存在，请检查模型代码。"),
+        (404, "model_not_found", "in words that nobody knows"),
+        (422, None, "Unknown model"),
+    ],
+)
+def test_a_model_that_the_upstream_does_not_know_is_told_where_its_name_there_is_said(status, code, message):
+    assert of_model("m", "chat", status, code, message) == (
+        "The name 'm' went up as the client sent it: where upstreams.chat calls this model otherwise, set models.m.name"
+        " to what it is called there (with `upstream: chat` beside it)."
+    )
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "message"),
+    [
+        (404, "DeploymentNotFound", "The API deployment for this resource does not exist."),
+        (404, None, "Not Found"),
+        (403, "model_not_found", "Project `p` does not have access to model `m`"),
+        (400, None, "This model does not support tools."),
+        (400, "unsupported_parameter", "Unsupported parameter: 'seed' is not supported with this model."),
+        (400, None, "The model `m` is not loaded; the file a.bin was not found"),
+        (500, None, "model not found"),
+        (404, None, "The tool 'search' for this model is not found"),
+        (400, None, "Invalid model parameter: temperature too high"),
+        (400, None, "unknown model setting top_k"),
+        (422, None, "Invalid model output requested"),
+    ],
+)
+def test_other_complaints_are_not_about_the_models_name(status, code, message):
+    assert of_model("m", "chat", status, code, message) is None

@@ -1,0 +1,738 @@
+import json
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gatepass.dialects import content as form
+from gatepass.dialects.reply_check import Reply, judge_document, judge_head, judge_refusal
+from gatepass.errors import (
+    GatepassError,
+    UpstreamAuth,
+    UpstreamEmpty,
+    UpstreamHtml,
+    UpstreamInvalid,
+    UpstreamRedirect,
+    UpstreamRefusal,
+)
+from gatepass.types import Surface
+
+SURFACES = (Surface.CHAT, Surface.EMBEDDINGS, Surface.RERANK, Surface.RESPONSES, Surface.MODELS, Surface.RAW)
+JSON = ((b"content-type", b"application/json"),)
+HTML = ((b"content-type", b"text/html; charset=utf-8"),)
+EVENTS = ((b"content-type", b"text/event-stream"),)
+COMPLETION = {
+    "id": "chatcmpl-1",
+    "object": "chat.completion",
+    "choices": [{"index": 0, "message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}],
+}
+SAID = {"message": {"role": "assistant", "content": "hi"}}
+PAD = "x" * form.WHOLE_BYTES
+"""Makes a document one of those that are not read whole."""
+VECTORS = {"object": "list", "data": [{"object": "embedding", "index": 0, "embedding": [0.5]}], "model": "m"}
+LOGIN = b"<!DOCTYPE html><html><head><title>\n Sign in &amp; go </title></head><body>SECRET-PAGE</body></html>"
+STREAM_TEXT = (
+    "Unsupported value: 'stream' does not support true with this model. Only the default (false) value is supported."
+)
+NO_STREAM = " This model answers only as a whole."
+NO_ASSISTANT = (
+    "RAGFlow has no such assistant for the owner of this token: set `name` of this model under `models` to its id, for"
+    " an agent to agent:ID."
+)
+APIM_TEXT = (
+    "Access denied due to missing subscription key."
+    " Make sure to include subscription key when making requests to an API."
+)
+
+
+def said(error):
+    """Everything that an error tells, as one value."""
+    if error is None:
+        return None
+    told = {"class": type(error), "status": error.http_status, "code": error.public_code, "message": error.message}
+    if isinstance(error, UpstreamRefusal):
+        more = {"kind": error.kind, "param": error.param, "retry_after_s": error.retry_after_s, "raw": error.raw}
+        told |= {name: value for name, value in more.items() if value is not None}
+    assert error.hop == "upstream:chat"
+    return told
+
+
+def refusal(status, body, headers=JSON, **more):
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return said(judge_refusal(Reply("chat", status, headers, data, **more)))
+
+
+def judged(body, headers=JSON, *, surface=Surface.CHAT, **more):
+    """The document itself, or the error."""
+    return judge_document(Reply("chat", 200, headers, body, **more), surface)
+
+
+def document(body, headers=JSON, *, surface=Surface.CHAT, **more):
+    """What the error tells; None for a good reply, which is the same object then."""
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    found = judged(data, headers, surface=surface, **more)
+    if isinstance(found, bytes):
+        assert found is data
+        return None
+    return said(found)
+
+
+def told(error_class, status, code, message, **more):
+    return {"class": error_class, "status": status, "code": code, "message": message, **more}
+
+
+def invalid(message):
+    return told(UpstreamInvalid, 502, "upstream_invalid", message)
+
+
+# --- the head ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [200, 201, 204, 299, 400, 401, 404, 429, 500, 599])
+def test_head_of_a_final_reply_tells_nothing(status):
+    assert judge_head("chat", status, JSON) is None
+
+
+@pytest.mark.parametrize(
+    ("location", "target"),
+    [
+        (b"https://sso.corp.example:8443/login?session=s3cret#x", "sso.corp.example"),
+        (b"//user:pw@sso.corp.example/", "sso.corp.example"),
+        (b"/login?next=/v1", "another path of the same host"),
+        (b"", "another path of the same host"),
+        (b"http://[bad", "what is no URL"),
+        (None, "nowhere (no Location)"),
+    ],
+)
+def test_redirect_names_the_host_and_nothing_else_of_its_target(location, target):
+    headers = () if location is None else ((b"location", location),)
+    assert said(judge_head("chat", 302, headers, host="llm.corp.example")) == told(
+        UpstreamRedirect,
+        502,
+        "upstream_redirect",
+        f'The upstream "chat" (llm.corp.example) answered 302 Found, a redirect to {target}: invalid as a reply, and'
+        " gatepass follows none. Check upstreams.chat.base_url (https instead of http, the whole path) and whether a"
+        " login page stands in front of it.",
+    )
+
+
+@pytest.mark.parametrize(
+    "target", ["https://{}.evil/", "https://{}@evil/", "https://{}:1/", "//{}/x", "{}", "a://[{}]"]
+)
+@pytest.mark.parametrize("secret", ["AbCdEf-Secret", "AbCd/Ef:Secret@x", "Ab" * 80])
+def test_redirect_tells_no_secret_in_any_case(target, secret):
+    headers = ((b"location", target.format(secret).encode()),)
+    error = judge_head("chat", 302, headers, mask=lambda text: text.replace(secret, "***"))
+    assert "abcd" not in str(error).lower()
+    assert "abab" not in str(error).lower()
+
+
+@pytest.mark.parametrize("status", [300, 301, 303, 304, 307, 308, 399])
+def test_every_redirect_is_an_error(status):
+    assert isinstance(judge_head("chat", status, ()), UpstreamRedirect)
+
+
+@pytest.mark.parametrize(
+    ("status", "shown"), [(101, "101 Switching Protocols"), (100, "100 Continue"), (600, "600"), (999, "999"), (0, "0")]
+)
+def test_status_that_ends_no_exchange_is_an_error(status, shown):
+    assert said(judge_head("chat", status, ())) == invalid(
+        f'The upstream "chat" answered {shown}, an invalid status for a final reply.'
+    )
+
+
+# --- refusals ---------------------------------------------------------------------------------
+
+
+def test_refused_stream_is_told_with_advice():
+    error = {
+        "error": {
+            "message": STREAM_TEXT,
+            "type": "invalid_request_error",
+            "param": "stream",
+            "code": "unsupported_value",
+        }
+    }
+    assert refusal(400, error) == told(
+        UpstreamRefusal,
+        400,
+        "unsupported_value",
+        STREAM_TEXT + NO_STREAM,
+        kind="invalid_request_error",
+        param="stream",
+    )
+
+
+def test_rejected_token_keeps_the_upstreams_words():
+    body = {"error": {"code": 401, "message": "expired", "status": "UNAUTHENTICATED", "details": [{"reason": "X"}]}}
+    assert refusal(401, body, host="h") == told(
+        UpstreamAuth,
+        401,
+        "upstream_auth",
+        'The upstream "chat" (h) does not accept the credential that gatepass sends: expired',
+        kind="UNAUTHENTICATED",
+        raw=body["error"],
+    )
+
+
+def test_upstream_that_wants_a_credential_and_got_none_is_not_said_to_have_refused_one():
+    error = judge_refusal(Reply("chat", 401, (), b'{"error": {"message": "who are you?"}}', has_credential=False))
+    assert error.message == 'The upstream "chat" wants a credential that gatepass does not send: who are you?'
+
+
+def test_rejected_token_is_not_to_be_tried_again():
+    assert judge_refusal(Reply("chat", 401, (), b"")).retryable is False
+
+
+def test_missing_subscription_key_is_told_with_advice():
+    body = {"statusCode": 401, "message": APIM_TEXT}
+    assert refusal(401, body) == told(
+        UpstreamAuth,
+        401,
+        "upstream_auth",
+        f'The upstream "chat" does not accept the credential that gatepass sends: {APIM_TEXT} The gateway (Azure API'
+        " Management) wants the header Ocp-Apim-Subscription-Key: put it under upstreams.chat.headers, or let"
+        " upstreams.chat.carry put the token there.",
+        kind="authentication_error",
+        raw=body,
+    )
+
+
+def test_forbidden_is_a_plain_refusal():
+    assert refusal(403, {"message": "not for you"}) == told(
+        UpstreamRefusal, 403, "upstream_error", "not for you", kind="permission_error"
+    )
+
+
+def test_content_filter_passes_as_it_is():
+    error = {
+        "message": "The response was filtered",
+        "type": None,
+        "param": "prompt",
+        "code": "content_filter",
+        "status": 400,
+        "innererror": {"code": "ResponsibleAIPolicyViolation"},
+    }
+    assert refusal(400, {"error": error}) == told(
+        UpstreamRefusal,
+        400,
+        "content_filter",
+        "The response was filtered",
+        kind="invalid_request_error",
+        param="prompt",
+        raw=error,
+    )
+
+
+def test_status_of_http_beats_the_one_in_the_words():
+    assert refusal(500, {"error": {"code": 429, "message": "slow down"}}) == told(
+        UpstreamRefusal, 500, "429", "slow down", kind="server_error"
+    )
+
+
+def test_status_that_http_does_not_know_becomes_what_the_words_imply():
+    assert refusal(999, {"error": {"code": 429, "message": "slow down"}})["status"] == 429
+    assert refusal(999, {"message": "slow down"})["status"] == 502
+
+
+def test_error_as_an_event_in_a_plain_400_is_read():
+    body = b'data: {"error":{"message":"enable_thinking is restricted to True","code":"invalid_parameter_error"}}\n\n'
+    assert refusal(400, body) == told(
+        UpstreamRefusal,
+        400,
+        "invalid_parameter_error",
+        "enable_thinking is restricted to True",
+        kind="invalid_request_error",
+    )
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "message"),
+    [
+        (b"upstream connect error\r\n", (), "upstream connect error"),
+        (b"no healthy upstream", HTML, "no healthy upstream"),
+        (b'{"error":{"message":"cut sho', JSON, '{"error":{"message":"cut sho'),
+        (b'{"a":1}', JSON, '{"a":1}'),
+        (b"\xff\x00oops", (), "� oops"),
+        (b"x" * 501, (), "x" * 499 + "…"),
+        (b"\x00", (), 'The upstream "chat" answered 503 Service Unavailable with a body without a text.'),
+        (b"data: [DONE]\n\n", EVENTS, "data: [DONE]"),
+        (b"<Error><Code>Busy</Code></Error>", ((b"content-type", b"text/xml"),), "<Error><Code>Busy</Code></Error>"),
+        (b"<400> InternalError.Algo", (), "<400> InternalError.Algo"),
+    ],
+)
+def test_other_text_is_quoted(body, headers, message):
+    assert refusal(503, body, headers) == told(UpstreamRefusal, 503, "upstream_error", message, kind="server_error")
+
+
+@pytest.mark.parametrize(("status", "shown"), [(503, "503 Service Unavailable"), (529, "529"), (404, "404 Not Found")])
+def test_empty_body_gets_a_sentence(status, shown):
+    assert refusal(status, b" \n", ())["message"] == f'The upstream "chat" answered {shown} with an empty body.'
+
+
+def test_page_keeps_its_status_and_is_never_shown():
+    assert refusal(502, LOGIN, HTML, host="h") == told(
+        UpstreamRefusal,
+        502,
+        "upstream_html",
+        'The upstream "chat" (h) answered 502 Bad Gateway with an HTML page titled "Sign in & go".',
+        kind="server_error",
+    )
+    assert refusal(404, b"<h1>Nope</h1>", ()) == told(
+        UpstreamRefusal,
+        404,
+        "upstream_html",
+        'The upstream "chat" answered 404 Not Found with an HTML page.',
+        kind="invalid_request_error",
+    )
+    assert refusal(401, LOGIN, HTML)["class"] is UpstreamAuth
+
+
+def test_title_is_masked_and_cut():
+    page = b"<html><title>TOKEN " + b"x" * 200 + b"</title></html>"
+    message = refusal(500, page, HTML, mask=lambda text: text.replace("TOKEN", "***"))["message"]
+    assert message.endswith(f'titled "*** {"x" * 95}…".')
+
+
+def test_time_to_wait_is_read_from_header_and_text():
+    text = {"error": {"message": "Rate limit. Please retry after 86400 seconds.", "code": "429"}}
+    assert refusal(429, text)["retry_after_s"] == 86400.0
+    assert refusal(429, text, (*JSON, (b"retry-after", b"7")))["retry_after_s"] == 7.0
+    date = (b"retry-after", b"Fri, 15 Jan 2027 08:01:00 GMT")
+    assert refusal(503, text, (*JSON, date), wall_s=1_800_000_000.0)["retry_after_s"] == 60.0
+    assert "retry_after_s" not in refusal(400, text)
+
+
+def test_echoed_token_is_masked_in_every_kind_of_body():
+    def mask(text):
+        return text.replace("s3cret-token", "***")
+
+    for body, headers in [
+        (b'{"error":{"message":"bad s3cret-token","request":{"authorization":"Bearer s3cret-token"}}}', JSON),
+        (b'{"detail":[{"loc":["s3cret-token"],"msg":"s3cret-token","type":"s3cret-token"}]}', JSON),
+        (b"x" * 490 + b"s3cret-token", ()),
+        (b"<html><title>s3cret-token</title></html>", HTML),
+        (b'{"nothing":"s3cret-token"}', JSON),
+    ]:
+        for status in (400, 401, 500):
+            assert "s3cret" not in repr(refusal(status, body, headers, mask=mask))
+        assert "s3cret" not in repr(document(body, headers, mask=mask))
+
+
+# --- whole replies of a 200 -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "surface"),
+    [
+        (COMPLETION, Surface.CHAT),
+        (b"\n\n \n" + json.dumps(COMPLETION).encode() + b"\n", Surface.CHAT),
+        (b"\xef\xbb\xbf" + json.dumps(COMPLETION).encode(), Surface.CHAT),
+        ({**COMPLETION, "error": None}, Surface.CHAT),
+        ({**COMPLETION, "error": {}, "code": 0, "message": "ok"}, Surface.CHAT),
+        (b'{"choices": [{"message": {"content": "\\ud83d"}}]}', Surface.CHAT),
+        (b'{"choices": [{"message": {"content": ""}, "logprobs": -Infinity}]}', Surface.CHAT),
+        (b'{"choices": [{"x": {"a": 1}, "message": {"role": "assistant", "content": ""}}]}', Surface.CHAT),
+        ({"choices": [{"text": "", "finish_reason": "stop"}]}, Surface.CHAT),
+        ({"choices": [{"x": {}, "text": ""}]}, Surface.CHAT),
+        ({"choices": [{"delta": {"content": "hi"}, "finish_reason": "stop"}]}, Surface.CHAT),
+        ({"choices": [{"message": {"content": "hi"}}, {"error": {"message": "boom"}}]}, Surface.CHAT),
+        ({"choices": [{"message": {"content": PAD}}]}, Surface.CHAT),
+        ({"choices": [{"x": {"a": 1}, "message": {"images": [{"image_url": {"url": PAD}}]}}]}, Surface.CHAT),
+        ({"choices": [{"x": PAD, "text": ""}]}, Surface.CHAT),
+        ({"choices": [{"delta": {"content": PAD}, "finish_reason": "stop"}]}, Surface.CHAT),
+        ({"choices": [{**SAID, "error": None}], "x": PAD}, Surface.CHAT),
+        ({"choices": [{**SAID, "error": {"message": "boom"}}, {"message": {"content": PAD}}]}, Surface.CHAT),
+        (VECTORS, Surface.EMBEDDINGS),
+        (form.BOM + json.dumps({**COMPLETION, "x": "x" * form.WHOLE_BYTES}).encode(), Surface.CHAT),
+        ({"data": []}, Surface.MODELS),
+        ({"object": "list", "data": [{"id": "m"}]}, Surface.MODELS),
+        ([{"id": "m"}], Surface.MODELS),
+        ({"models": ["m"]}, Surface.MODELS),
+        ({"id": "m", "object": "model"}, Surface.MODELS),
+    ],
+)
+@pytest.mark.parametrize("headers", [JSON, HTML, ()])
+def test_good_reply_is_fine_whatever_its_label(body, surface, headers):
+    assert document(body, headers, surface=surface) is None
+
+
+@pytest.mark.parametrize("body", [b"", b"\n\n  \r\n", b"\xef\xbb\xbf"])
+def test_empty_body_is_an_error(body):
+    assert document(body, host="h") == told(
+        UpstreamEmpty, 502, "upstream_empty", 'The upstream "chat" (h) answered 200 OK with an empty body.'
+    )
+
+
+@pytest.mark.parametrize("headers", [HTML, JSON, EVENTS, ()])
+def test_login_page_is_an_error(headers):
+    assert document(LOGIN, headers, host="h") == told(
+        UpstreamHtml,
+        502,
+        "upstream_html",
+        'The upstream "chat" (h) answered 200 OK with an HTML page titled "Sign in & go" instead of JSON, which is'
+        " invalid as a reply: a login page or a portal stands in front of it. Check upstreams.chat.base_url and its"
+        " credential.",
+    )
+
+
+LIES = {
+    "ragflow": (
+        {"code": 102, "message": "You have to provide messages."},
+        told(UpstreamRefusal, 400, "102", "You have to provide messages.", kind="invalid_request_error"),
+    ),
+    "ragflow of somebody else": (
+        {"code": 102, "message": "You don't own the chat 1"},
+        told(UpstreamRefusal, 404, "102", f"You don't own the chat 1. {NO_ASSISTANT}", kind="invalid_request_error"),
+    ),
+    "ragflow exception": (
+        {"code": 100, "data": None, "message": "ValueError('x')"},
+        told(UpstreamRefusal, 502, "100", "ValueError('x')", kind="server_error"),
+    ),
+    "siliconflow": (
+        {"code": 20042, "message": "too many", "data": None},
+        told(UpstreamRefusal, 502, "20042", "too many", kind="server_error"),
+    ),
+    "openrouter": (
+        {"error": {"code": 429, "message": "slow down, try again in 2s"}},
+        told(UpstreamRefusal, 429, "429", "slow down, try again in 2s", kind="rate_limit_error", retry_after_s=2.0),
+    ),
+    "expired": (
+        {"code": 401, "msg": "token expired"},
+        told(
+            UpstreamAuth,
+            401,
+            "upstream_auth",
+            'The upstream "chat" does not accept the credential that gatepass sends: token expired',
+            kind="authentication_error",
+        ),
+    ),
+    "text": ({"error": "boom"}, told(UpstreamRefusal, 502, "upstream_error", "boom", kind="server_error")),
+    "sglang": (
+        {"object": "error", "message": "m", "type": "BadRequestError", "param": None, "code": 400},
+        told(UpstreamRefusal, 400, "400", "m", kind="BadRequestError"),
+    ),
+    "gemini": (
+        [{"error": {"code": 400, "message": "m", "status": "INVALID_ARGUMENT"}}],
+        told(
+            UpstreamRefusal,
+            400,
+            "400",
+            "m",
+            kind="INVALID_ARGUMENT",
+            raw={"code": 400, "message": "m", "status": "INVALID_ARGUMENT"},
+        ),
+    ),
+    "beside choices": (
+        {**COMPLETION, "error": "boom"},
+        told(UpstreamRefusal, 502, "upstream_error", "boom", kind="server_error", raw={**COMPLETION, "error": "boom"}),
+    ),
+    "event": (
+        b': ping\n\ndata: {"error":{"message":"boom","code":503}}\n\n',
+        told(UpstreamRefusal, 503, "503", "boom", kind="server_error"),
+    ),
+    "large error beside choices": (
+        {**COMPLETION, "error": {"message": "m" * form.WHOLE_BYTES}},
+        told(
+            UpstreamRefusal,
+            502,
+            "upstream_error",
+            "…",
+            kind="server_error",
+            raw={"choices": COMPLETION["choices"], "object": "chat.completion", "error": {"message": "…"}},
+        ),
+    ),
+    "large": (
+        {"code": 102, "message": "no", "echo": "x" * form.WHOLE_BYTES},
+        told(
+            UpstreamRefusal,
+            400,
+            "102",
+            "no",
+            kind="invalid_request_error",
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("surface", SURFACES)
+@pytest.mark.parametrize(("body", "expected"), LIES.values(), ids=LIES)
+def test_error_in_a_200_gets_its_true_status(body, expected, surface):
+    assert document(body, surface=surface) == expected
+
+
+def test_label_of_an_event_stream_hides_no_error():
+    assert document({"code": 102, "message": "no"}, EVENTS)["code"] == "102"
+
+
+@pytest.mark.parametrize("headers", [JSON, EVENTS])
+def test_events_are_no_document(headers):
+    body = b'data: {"choices":[{"delta":{"content":"hi"}}]}\n\ndata: [DONE]\n\n'
+    for events in (body, b": ping\n\n", b"data: {}"):
+        assert document(events, headers) == invalid(
+            'The upstream "chat" answered 200 OK with a stream of events, which is no answer to this request.'
+        )
+
+
+WRAPPED = [
+    (b' {"code": 0, "msg": "ok", "data" : %b , "trace": 1}', Surface.CHAT, COMPLETION),
+    (b'{"code":"200","message":"success","data":%b}', Surface.EMBEDDINGS, VECTORS),
+    (b'{"success":true,"data":%b}', Surface.CHAT, {**COMPLETION, "x": "x" * form.WHOLE_BYTES}),
+    (b'\xef\xbb\xbf{"data":%b}', Surface.CHAT, COMPLETION),
+]
+
+
+@pytest.mark.parametrize(("envelope", "surface", "inside"), WRAPPED)
+def test_an_answer_is_taken_out_of_its_envelope_byte_for_byte(envelope, surface, inside):
+    document = json.dumps(inside, indent=1).encode()
+    assert judged(envelope % document, surface=surface) == document
+
+
+@pytest.mark.parametrize(
+    ("body", "surface", "expected"),
+    [
+        ({"code": 0, "data": {"choices": []}}, Surface.CHAT, "upstream_empty"),
+        ({"code": 0, "data": {"data": []}}, Surface.EMBEDDINGS, "upstream_empty"),
+        ({"code": 0, "data": {"choices": [], "error": "boom"}}, Surface.CHAT, "upstream_error"),
+        ({"code": 0, "data": {"data": COMPLETION}}, Surface.CHAT, "upstream_invalid"),
+        ({"code": 0, "data": {"text": "hi"}}, Surface.CHAT, "upstream_invalid"),
+        ({"code": 0, "data": None}, Surface.CHAT, "upstream_invalid"),
+        ({"code": 500, "message": "boom", "data": COMPLETION}, Surface.CHAT, "500"),
+        ({"code": 0, "data": COMPLETION}, Surface.MODELS, None),
+    ],
+)
+def test_what_is_in_the_envelope_is_judged_too(body, surface, expected):
+    found = document(body, surface=surface)
+    assert (None if found is None else found["code"]) == expected
+
+
+@pytest.mark.parametrize(
+    ("body", "surface", "what"),
+    [
+        ({"id": 1, "object": "x"}, Surface.CHAT, 'with JSON that has no list "choices" (it has id, object)'),
+        ({"choices": {}}, Surface.CHAT, 'with JSON that has no list "choices" (it has choices)'),
+        ({}, Surface.CHAT, 'with JSON that has no list "choices" (it is empty)'),
+        (VECTORS, Surface.CHAT, 'with JSON that has no list "choices" (it has object, data, model)'),
+        (COMPLETION, Surface.EMBEDDINGS, 'with JSON that has no list "data" (it has id, object, choices)'),
+        (
+            {f"n{n}": 1 for n in range(9)},
+            Surface.EMBEDDINGS,
+            'with JSON that has no list "data" (it has n0, n1, n2, n3, n4, n5, n6, n7, …)',
+        ),
+        ([1], Surface.CHAT, "with JSON that is no object"),
+        (b"7", Surface.EMBEDDINGS, "with JSON that is no object"),
+        (b"null", Surface.MODELS, "with JSON that is neither an object nor a list"),
+        (b"OK", Surface.CHAT, "with what is no JSON, or was cut short (JSON is malformed: invalid character)"),
+        (
+            b'{"choices": [',
+            Surface.CHAT,
+            "with what is no JSON, or was cut short (Input data was truncated)",
+        ),
+        (
+            b'{"choices": [' + b"[" * 100_000,
+            Surface.CHAT,
+            "with what is no JSON, or was cut short (the JSON is nested too deeply)",
+        ),
+    ],
+)
+def test_reply_without_the_wanted_list_is_an_error(body, surface, what):
+    assert document(body, surface=surface) == invalid(f'The upstream "chat" answered 200 OK {what}.')
+
+
+@pytest.mark.parametrize(
+    ("body", "surface", "expected"),
+    [
+        ({"choices": []}, Surface.CHAT, "without a choice"),
+        ({"choices": [], "code": 0, "message": "success"}, Surface.CHAT, "without a choice"),
+        ({"data": []}, Surface.EMBEDDINGS, "without a vector"),
+        ({"object": "list", "data": [], "model": "m"}, Surface.EMBEDDINGS, "without a vector"),
+    ],
+)
+def test_reply_whose_list_is_empty_is_an_empty_one(body, surface, expected):
+    assert document(body, surface=surface) == told(
+        UpstreamEmpty, 502, "upstream_empty", f'The upstream "chat" answered 200 OK {expected}.'
+    )
+
+
+@pytest.mark.parametrize(("surface", "wanted"), [(Surface.CHAT, "choices"), (Surface.EMBEDDINGS, "data")])
+@pytest.mark.parametrize("entries", [[None], [1], ["x" * form.WHOLE_BYTES]])
+def test_list_without_an_object_is_an_error(entries, surface, wanted):
+    assert document({wanted: entries}, surface=surface) == invalid(
+        f'The upstream "chat" answered 200 OK with a list "{wanted}" that holds no objects.'
+    )
+
+
+@pytest.mark.parametrize("surface", SURFACES)
+@pytest.mark.parametrize("wanted", ["choices", "data"])
+def test_error_beside_an_empty_list_gets_its_true_status(wanted, surface):
+    body = {wanted: [], "code": 102, "message": "boom"}
+    assert document(body, surface=surface) == told(
+        UpstreamRefusal, 400, "102", "boom", kind="invalid_request_error", raw=body
+    )
+
+
+@pytest.mark.parametrize(("body", "surface"), [(COMPLETION, Surface.CHAT), (VECTORS, Surface.EMBEDDINGS)])
+def test_reply_cut_anywhere_never_looks_finished(body, surface):
+    whole = json.dumps(body).encode()
+    assert [cut for cut in range(len(whole)) if document(whole[:cut], surface=surface) is None] == []
+
+
+@given(st.binary() | st.text().map(str.encode), st.sampled_from([JSON, HTML, EVENTS, ()]))
+def test_any_bytes_are_judged_without_a_crash(body, headers):
+    for surface in SURFACES:
+        found = judged(body, headers, surface=surface)
+        assert found is body or 400 <= found.http_status <= 599
+    refused = judge_refusal(Reply("chat", 400, headers, body))
+    assert refused.http_status == 400
+    assert refused.message
+
+
+FRAGMENTS = st.sampled_from(
+    [
+        b"{",
+        b"}",
+        b"[",
+        b"]",
+        b'"error"',
+        b'"choices"',
+        b'"data"',
+        b"data: ",
+        b":",
+        b",",
+        b"\n",
+        b"null",
+        b"1",
+        b"<html>",
+        b'"message"',
+        b'"\\ud800"',
+        b"\xef\xbb\xbf",
+        b"NaN",
+        b"<title>",
+        b"</title>",
+        b'"code"',
+        b"429",
+        b'"object":"error"',
+    ]
+)
+
+
+@given(
+    st.lists(FRAGMENTS, max_size=12).map(b"".join), st.integers(400, 1100), st.sampled_from([JSON, HTML, EVENTS, ()])
+)
+def test_any_pieces_of_errors_are_judged_without_a_crash(body, status, headers):
+    error = judge_refusal(Reply("chat", status, headers, body))
+    assert 400 <= error.http_status <= 599
+    assert len(error.message) < 3000
+    error.message.encode()
+    for surface in SURFACES:
+        judged(body, headers, surface=surface)
+
+
+def test_texts_of_our_own_are_no_wrong_credential_to_ragflow():
+    errors = [
+        judge_head("chat", 302, ()),
+        judge_head("chat", 999, ()),
+        judge_document(Reply("chat", 200, HTML, LOGIN), Surface.CHAT),
+        judge_document(Reply("chat", 200, JSON, b""), Surface.CHAT),
+        judge_document(Reply("chat", 200, EVENTS, b"data: {}\n\n"), Surface.CHAT),
+        judge_document(Reply("chat", 200, JSON, b"{}"), Surface.CHAT),
+        judge_document(Reply("chat", 200, JSON, b'{"choices":[]}'), Surface.CHAT),
+        judge_document(Reply("chat", 200, JSON, b'{"choices":[null]}'), Surface.CHAT),
+        judge_document(Reply("chat", 200, JSON, b'{"data":{"choices":[]}}'), Surface.CHAT),
+        judge_document(Reply("chat", 200, JSON, b"x"), Surface.CHAT),
+    ]
+    messages = [error.message for error in errors if isinstance(error, GatepassError)]
+    assert len(messages) == len(errors)
+    assert [message for message in messages if re.search("auth|key|forbidden", message.lower())] == []
+
+
+@pytest.mark.parametrize(
+    ("said", "is_one"),
+    [
+        ({"object": "response", "output": [], "error": None}, True),
+        ({"output": []}, True),
+        ({"id": "1"}, False),
+        ({"object": "response", "error": {"message": "no"}}, False),
+        ({"choices": []}, False),
+    ],
+)
+def test_a_response_is_one_by_its_name_or_its_output(said, is_one):
+    found = document(said, surface=Surface.RESPONSES)
+    assert (found is None) == is_one
+
+
+SILENT_CHOICES = [{}, {"message": None}, {"message": {}}, {"finish_reason": "stop"}, {"text": None}]
+NOTHING_SAID = "with a choice that has neither a message nor a text"
+IN_LARGE = [{}, {"x": PAD}]
+"""Beside what a choice holds: nothing, or what makes it too large to be built."""
+
+
+def _no_answer(body, code, what):
+    told = document(body, surface=Surface.CHAT)
+    assert told is not None
+    assert told["code"] == code
+    assert what in told["message"]
+
+
+@pytest.mark.parametrize("choice", SILENT_CHOICES)
+def test_a_choice_that_says_nothing_is_no_answer(choice):
+    _no_answer({"choices": [choice]}, "upstream_invalid", NOTHING_SAID)
+
+
+@pytest.mark.parametrize("within", IN_LARGE, ids=["beside", "within"])
+@pytest.mark.parametrize("choice", SILENT_CHOICES)
+def test_a_choice_that_says_nothing_is_no_answer_however_large_the_reply(choice, within):
+    _no_answer({"choices": [{**choice, **within}], "x": PAD}, "upstream_invalid", NOTHING_SAID)
+    inside = {"choices": [{**choice, **within}], "x": PAD}
+    _no_answer({"code": 0, "data": inside}, "upstream_invalid", NOTHING_SAID)
+
+
+def test_a_large_reply_without_a_choice_is_an_empty_one():
+    _no_answer({"choices": [], "x": PAD}, "upstream_empty", "without a choice")
+
+
+@pytest.mark.parametrize("text", ["par", PAD], ids=["small", "large"])
+def test_a_piece_of_a_stream_is_no_whole_answer(text):
+    choice = {"index": 0, "delta": {"content": text}, "finish_reason": None}
+    _no_answer({"choices": [choice]}, "upstream_invalid", "with a piece of a stream in place of a whole answer")
+
+
+@pytest.mark.parametrize("more", [{}, {"message": {"role": "assistant", "content": ""}, "finish_reason": "error"}])
+@pytest.mark.parametrize("within", IN_LARGE, ids=["small", "large"])
+def test_the_error_in_a_choice_is_the_upstreams(more, within):
+    """As OpenRouter tells that a provider failed."""
+    choice = {**more, **within, "error": {"code": 503, "message": "Provider is overloaded"}}
+    told = document({"choices": [choice]}, surface=Surface.CHAT)
+    assert told is not None
+    assert (told["class"], told["status"]) == (UpstreamRefusal, 503)
+    assert "Provider is overloaded" in told["message"]
+
+
+LARGE_VECTORS = (
+    b'{"object":"list","data":[' + b",".join(b'{"index":%d,"embedding":[0.1,-2e-3]}' % n for n in range(2_000)) + b"]}"
+)
+
+
+@pytest.mark.parametrize("damage", [b"\x00", b"}", b"]", b'"', b"<html>"])
+def test_a_large_list_with_a_garbled_middle_is_no_success(damage):
+    middle = LARGE_VECTORS.index(b"0.1", len(LARGE_VECTORS) // 2)
+    garbled = LARGE_VECTORS[:middle] + damage + LARGE_VECTORS[middle + len(damage) :]
+    assert judge_document(Reply("chat", 200, JSON, LARGE_VECTORS), Surface.EMBEDDINGS) is LARGE_VECTORS
+    assert isinstance(judge_document(Reply("chat", 200, JSON, garbled), Surface.EMBEDDINGS), UpstreamInvalid)
+
+
+def test_a_large_list_that_broke_off_is_no_success():
+    for cut in range(1, 300):
+        reply = Reply("chat", 200, JSON, LARGE_VECTORS[:-cut])
+        assert isinstance(judge_document(reply, Surface.EMBEDDINGS), UpstreamInvalid), cut
+
+
+def test_a_list_is_no_response_whatever_its_entries_are():
+    reply = Reply("chat", 200, JSON, b'{"data":[{"embedding":[1]}]}')
+    assert isinstance(judge_document(reply, Surface.RESPONSES), UpstreamInvalid)
+
+
+def test_a_reply_with_bytes_that_are_not_utf_8_is_relayed_as_it_came():
+    body = b'{"choices":[{"message":{"role":"assistant","content":"a\xff"}}]}'
+    assert judge_document(Reply("chat", 200, JSON, body), Surface.CHAT) is body

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import pytest
+
+from gatepass.dialects.opening import MAX_BLANK_BYTES, Kind, Opening
+
+LABELS = [None, b"", b"text/event-stream", b"Text/HTML; charset=utf-8", b"application/json", b"text/plain"]
+BOM = b"\xef\xbb\xbf"
+
+
+@pytest.mark.parametrize("label", LABELS)
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (b'data: {"a":1}\n\n', Kind.STREAM),
+        (b"data:{}\n\n", Kind.STREAM),
+        (b"data\n\n", Kind.STREAM),
+        (b"event: x\n", Kind.STREAM),
+        (b"id:1\n", Kind.STREAM),
+        (b"retry: 5\r", Kind.STREAM),
+        (b": OPENROUTER PROCESSING\n\n", Kind.STREAM),
+        (b"\n\r\n \tdata: x\n\n", Kind.STREAM),
+        (BOM + b"data: x\n\n", Kind.STREAM),
+        (b'{"object":"chat.completion"}', Kind.DOCUMENT),
+        (b"\n\n\n\n{}", Kind.DOCUMENT),
+        (b'[{"error":{}}]', Kind.DOCUMENT),
+        (BOM + b" {}", Kind.DOCUMENT),
+        (b"<!DOCTYPE html>", Kind.HTML),
+        (b"\r\n <html>", Kind.HTML),
+    ],
+)
+def test_first_bytes_win_over_the_label_at_every_split(label, body, expected):
+    for at in range(len(body) + 1):
+        opening = Opening(label)
+        kinds = [opening.feed(piece) for piece in (body[:at], body[at:]) if opening.kind is Kind.UNDECIDED]
+        assert kinds[-1] is expected
+        assert set(kinds) <= {Kind.UNDECIDED, expected}
+        assert body.startswith(opening.held)
+
+
+@pytest.mark.parametrize(
+    ("label", "expected"),
+    [
+        (b"text/event-stream; charset=utf-8", Kind.STREAM),
+        (b"text/html", Kind.HTML),
+        (b"application/xhtml+xml", Kind.HTML),
+        (b"application/json", Kind.DOCUMENT),
+        (b"text/plain", Kind.DOCUMENT),
+        (None, Kind.DOCUMENT),
+    ],
+)
+@pytest.mark.parametrize("body", [b"vendor: x\n\n", b"Service", b"datax", b"idle", b"null", b'"text"', b"\xef\xbb{"])
+def test_label_decides_where_the_bytes_tell_nothing(label, expected, body):
+    assert Opening(label).feed(body) is expected
+
+
+@pytest.mark.parametrize(
+    "part", [b"", b" \n", b"d", b"dat", b"event", b"i", b"re", b"\xef", b"\xef\xbb", BOM, BOM + b"\n"]
+)
+def test_what_may_still_become_a_stream_is_undecided(part):
+    opening = Opening(b"text/html")
+    assert opening.feed(part) is Kind.UNDECIDED
+    assert opening.held == part
+
+
+def test_decided_opening_stays_decided():
+    opening = Opening(None)
+    opening.feed(b"data: x")
+    assert opening.feed(b"<html>") is Kind.STREAM
+    assert opening.held == b"data: x<html>"
+
+
+def test_white_space_without_end_is_bounded():
+    opening = Opening(b"text/event-stream")
+    kinds = [opening.feed(b"\n") for _ in range(MAX_BLANK_BYTES + 1)]
+    assert set(kinds[:-1]) == {Kind.UNDECIDED}
+    assert kinds[-1] is Kind.STREAM
+    assert len(opening.held) == MAX_BLANK_BYTES + 1
+
+
+def test_first_piece_that_decides_is_held_as_the_same_object():
+    piece, opening = b"data: x\n\n", Opening(None)
+    opening.feed(piece)
+    assert opening.held is piece

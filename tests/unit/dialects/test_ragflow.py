@@ -1,0 +1,182 @@
+import json
+
+import pytest
+
+from gatepass.dialects.base import Dialect
+from gatepass.dialects.ragflow import Assistant, RagflowBody, RagflowDialect, assistant, chat_url, list_url
+from gatepass.errors import InvalidImage, ModelNotFound
+from gatepass.types import Call, Operation, Surface, Target, Timeouts
+
+CHAT = Operation("chat", "POST", "/chat/completions", Surface.CHAT, "")
+EMBEDDINGS = Operation("embeddings", "POST", "/embeddings", Surface.EMBEDDINGS, "")
+MODELS = Operation("models", "GET", "/models", Surface.MODELS, "")
+BASE = "http://rag:9380/api/v1"
+
+
+def written(operation=CHAT, target: str | None = "2e3b", paths="current", model="my-bot"):
+    dialect: Dialect = RagflowDialect(paths=paths)
+    call = Call("gp-1", operation, "me", model, b"{}", ())
+    return dialect.encode(call, Target("rag", target), BASE, Timeouts())
+
+
+@pytest.mark.parametrize(
+    ("target", "paths", "path"),
+    [
+        ("2e3b", "current", "/openai/2e3b/chat/completions"),
+        ("2e3b", "old", "/chats_openai/2e3b/chat/completions"),
+        ("agent:77", "current", "/agents/chat/completions"),
+        ("agent:77", "old", "/agents_openai/77/chat/completions"),
+        (None, "current", "/openai/my-bot/chat/completions"),
+    ],
+)
+def test_the_assistant_stands_in_the_path(target, paths, path):
+    request = written(target=target, paths=paths)
+    assert (request.method, request.url, request.body) == ("POST", BASE + path, b"{}")
+
+
+def test_the_list_is_one_of_assistants_and_is_not_shown():
+    request = written(MODELS)
+    assert (request.method, request.url, request.body) == ("GET", BASE + "/chats?page=1&page_size=1", b"")
+    assert not RagflowDialect.lists_models
+
+
+def test_what_it_does_not_have_is_joined_plainly():
+    """No call gets here: RagflowBody refuses it before."""
+    assert written(EMBEDDINGS).url == BASE + "/embeddings"
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("2e3b", Assistant("2e3b", is_agent=False)),
+        ("chat:2e3b", Assistant("2e3b", is_agent=False)),
+        ("agent:77", Assistant("77", is_agent=True)),
+        ("team:77", Assistant("team:77", is_agent=False)),
+    ],
+)
+def test_a_models_name_says_which_assistant_is_meant(name, meant):
+    assert assistant(name) == meant
+
+
+@pytest.mark.parametrize(
+    "base", ["http://rag:9380", "http://rag:9380/", "http://rag:9380/api/v1", "http://rag:9380/api/v1/"]
+)
+@pytest.mark.parametrize(
+    ("name", "paths", "path"),
+    [
+        ("2e3b", "current", "/api/v1/openai/2e3b/chat/completions"),
+        ("2e3b", "old", "/api/v1/chats_openai/2e3b/chat/completions"),
+        ("agent:77", "current", "/api/v1/agents/chat/completions"),
+        ("agent:77", "old", "/api/v1/agents_openai/77/chat/completions"),
+        ("a/../b?", "current", "/api/v1/openai/a%2F..%2Fb%3F/chat/completions"),
+    ],
+)
+def test_urls_of_both_generations(base, name, paths, path):
+    assert chat_url(base, assistant(name), paths) == f"http://rag:9380{path}"
+
+
+def test_a_prefix_of_the_servers_own_stays():
+    assert (
+        chat_url("https://h/tools/rag", assistant("i"), "old")
+        == "https://h/tools/rag/api/v1/chats_openai/i/chat/completions"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "paths"), [("..", "current"), (".", "old"), ("agent:..", "old"), ("chat:", "current")]
+)
+def test_an_id_is_no_step_through_the_path(name, paths):
+    with pytest.raises(ModelNotFound, match="no model of the name"):
+        chat_url("http://rag", assistant(name), paths)
+
+
+@pytest.mark.parametrize("base", ["http://rag:9380", "http://rag:9380/api/v1"])
+def test_assistants_are_listed_at_one_path_in_every_version(base):
+    assert list_url(base) == "http://rag:9380/api/v1/chats?page=1&page_size=1"
+
+
+BODY = {"model": "my-bot", "messages": [{"role": "user", "content": "Hi"}]}
+PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+
+
+def call(body, stream=False, operation=CHAT):
+    text = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return Call("id", operation, "me", "my-bot", text, (), stream)
+
+
+def sent(body, stream=False, rule=None, target="chat:2e3b"):
+    result = (rule or RagflowBody()).apply(call(body, stream), Target("rag", target))
+    return json.loads(result.body), result.adapted
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_model_is_the_placeholder_and_stream_is_always_said(stream):
+    assert sent(BODY, stream) == (BODY | {"model": "model", "stream": stream}, ())
+
+
+def test_members_it_does_not_know_keep_their_bytes():
+    result = RagflowBody().apply(call(b'{"model":"b","x":1.10,"y":{"z" : 1E2},"messages":[]}'), Target("rag", "i"))
+    assert b'"x":1.10,"y":{"z" : 1E2}' in result.body
+
+
+def test_parts_become_one_text():
+    parts = [{"type": "text", "text": "One"}, "two", {"text": "three"}]
+    body, adapted = sent(BODY | {"messages": [{"role": "user", "content": parts, "name": "n"}]})
+    assert body["messages"] == [{"role": "user", "content": "One\ntwo\nthree", "name": "n"}]
+    assert adapted == ("content=text",)
+
+
+def test_null_becomes_an_empty_text_and_other_messages_stay():
+    messages = [{"role": "assistant", "content": None}, {"role": "user", "content": "Hi"}, {"role": "x"}, 7]
+    body, adapted = sent(BODY | {"messages": messages})
+    assert body["messages"] == [{"role": "assistant", "content": ""}, *messages[1:]]
+    assert adapted == ("content=text",)
+
+
+def test_content_of_another_kind_is_the_upstreams_to_refuse():
+    body, adapted = sent(BODY | {"messages": [{"role": "user", "content": 7}]})
+    assert (body["messages"], adapted) == ([{"role": "user", "content": 7}], ())
+    assert sent({"model": "m", "messages": "no"})[0]["messages"] == "no"
+    assert sent({"model": "m"})[0] == {"model": "model", "stream": False}
+
+
+def test_an_image_is_refused_by_its_place():
+    with pytest.raises(InvalidImage, match=r"messages\[0\]\.content\[1\] is no text") as caught:
+        sent(BODY | {"messages": [{"role": "user", "content": [{"type": "text", "text": "What?"}, PICTURE]}]})
+    assert caught.value.param == "messages[0].content[1]"
+
+
+def test_an_image_is_left_out_by_configuration_and_that_is_told():
+    content = [{"type": "text", "text": "What?"}, PICTURE]
+    body, adapted = sent(BODY | {"messages": [{"role": "user", "content": content}]}, rule=RagflowBody("drop"))
+    assert body["messages"][0]["content"] == "What?"
+    assert adapted == ("content=text", "drop=images")
+
+
+def test_what_sdks_merge_into_the_top_level_goes_into_extra_body():
+    body, adapted = sent(BODY | {"reference": True, "reference_metadata": {"include": True}, "other": 1})
+    assert body["extra_body"] == {"reference": True, "reference_metadata": {"include": True}}
+    assert ("reference" in body, body["other"]) == (False, 1)
+    assert adapted == ("extra_body=reference,reference_metadata",)
+
+
+def test_what_stands_in_extra_body_wins():
+    body, _ = sent(BODY | {"reference": True, "extra_body": {"reference": False, "x": 1}})
+    assert body["extra_body"] == {"reference": False, "x": 1}
+    assert sent(BODY | {"reference": True, "extra_body": 7})[0]["extra_body"] == 7
+
+
+def test_an_agent_is_named_in_the_body_where_its_path_does_not():
+    body, _ = sent(BODY, target="agent:77")
+    assert (body["agent_id"], body["openai-compatible"]) == ("77", True)
+    assert "agent_id" not in sent(BODY, target="agent:77", rule=RagflowBody(paths="old"))[0]
+
+
+def test_what_is_no_chat_is_refused_with_what_to_configure():
+    with pytest.raises(ModelNotFound) as caught:
+        RagflowBody().apply(call({"model": "m", "input": "x"}, operation=EMBEDDINGS), Target("rag", "i"))
+    assert caught.value.message == (
+        'The upstream "rag" is RAGFlow, which answers chats and nothing else: for embeddings let operations.embeddings,'
+        " or the entry of this model under models, name another upstream."
+    )
+    assert (caught.value.http_status, caught.value.param) == (404, "model")

@@ -1,0 +1,131 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gatepass.dialects.retry_after import retry_after_s, should_retry
+
+NOW = 1_800_000_000.0
+DATE = b"Fri, 15 Jan 2027 08:01:00 GMT"  # NOW and a minute
+
+
+def told(status=429, text="", **headers):
+    fields = tuple((name.replace("_", "-").encode(), value) for name, value in headers.items())
+    return retry_after_s(status, fields, text, NOW)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (b"20", 20.0),
+        (b" 1.5 ", 1.5),
+        (DATE, 60.0),
+        (b"Fri, 15 Jan 2027 07:00:00 GMT", 0.0),
+        (b"soon", None),
+        (b"-3", None),
+        (b"inf", None),
+        (b"\xb2", None),
+        (b"", None),
+        (b"Fri, 15 Jan 99999 07:00:00 GMT", None),
+    ],
+)
+def test_header_is_seconds_or_a_date(value, expected):
+    assert told(status=503, retry_after=value) == expected
+
+
+def test_milliseconds_come_before_seconds_and_header_before_text():
+    assert told(retry_after_ms=b"250", retry_after=b"1", text="try again in 9s") == 0.25
+    assert told(retry_after=b"1", text="try again in 9s") == 1.0
+    assert told(retry_after=b"soon", text="try again in 9s") == 9.0
+
+
+def test_header_counts_with_any_status():
+    assert told(status=400, retry_after=b"3") == 3.0
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Rate limit is exceeded. Please retry after 86400 seconds. Please go here", 86400.0),
+        ("Rate limit is exceeded. Try again in 2 seconds.", 2.0),
+        ("Please try again in 5.289s. Visit https://example.com", 5.289),
+        ("Please try again in 6m0s.", 360.0),
+        ("Please try again in 20ms.", 0.02),
+        ("please retry in 1 minute", 60.0),
+        ("Please retry after 1 day 2 hours 3 mins 4 secs", 93784.0),
+        ("Please retry after 250 milliseconds", 0.25),
+        ("Please retry after 2027-01-15", None),
+        ("try again in 5 seats", None),
+        ("retry later", None),
+    ],
+)
+def test_text_tells_the_time(text, expected):
+    assert told(text=text) == (pytest.approx(expected) if expected else None)
+
+
+def test_text_counts_only_where_a_repeat_can_help():
+    assert [told(status=status, text="retry after 2 seconds") for status in (400, 404, 408, 409, 425, 500, 503)] == [
+        None,
+        None,
+        2.0,
+        2.0,
+        2.0,
+        2.0,
+        2.0,
+    ]
+
+
+def test_spent_limit_tells_its_reset():
+    limits = {
+        "x_ratelimit_remaining_requests": b"0",
+        "x_ratelimit_reset_requests": b"1s",
+        "x_ratelimit_remaining_tokens": b"12",
+        "x_ratelimit_reset_tokens": b"6m0s",
+    }
+    assert told(**limits) == 1.0
+    assert told(**{**limits, "x_ratelimit_remaining_tokens": b"0"}) == 360.0
+    assert told(**{**limits, "x_ratelimit_reset_requests": b"?"}) is None
+    assert told(status=503, **limits) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (b"30", 30.0),
+        (b"1800000007", 7.0),
+        (b"1800000007500", 7.5),
+        (b"1700000000", 0.0),
+        (b"x", None),
+        (b"2m30.5s", 150.5),
+    ],
+)
+def test_lone_reset_is_a_wait_or_a_moment(value, expected):
+    assert told(x_ratelimit_reset=value) == expected
+
+
+@given(st.integers(100, 599), st.binary(), st.text())
+def test_any_header_and_text_are_read_without_a_crash(status, value, text):
+    names = (b"retry-after", b"retry-after-ms", b"x-ratelimit-reset")
+    wait = retry_after_s(status, tuple((name, value) for name in names), text, NOW)
+    assert wait is None or wait >= 0
+
+
+@given(st.text(alphabet="0123456789.smhd retyafinq:+-JanGMT,", max_size=60))
+def test_any_date_like_header_is_read_without_a_crash(value):
+    wait = retry_after_s(429, ((b"retry-after", value.encode()),), value, NOW)
+    assert wait is None or wait >= 0
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [(b"true", True), (b" FALSE ", False), (b"1", None), (b"", None), (b"true, false", None)],
+)
+def test_an_upstream_says_whether_a_repeat_is_welcome(value, expected):
+    assert should_retry(((b"x-should-retry", value),)) is expected
+
+
+def test_no_time_is_derived_where_a_repeat_is_forbidden():
+    limits = {"x_ratelimit_reset": b"30"}
+    assert told(text="try again in 9s", **limits) == 9.0
+    assert told(text="try again in 9s", x_should_retry=b"false", **limits) is None
+    assert told(text="try again in 9s", x_should_retry=b"true", **limits) == 9.0
+    assert told(retry_after=b"7", x_should_retry=b"false") == 7.0

@@ -1,0 +1,732 @@
+"""One connection, every state of it, without a socket."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+
+import pytest
+
+from gatepass.errors import Fault, TransportFault
+from gatepass.http_client.connection import AHEAD_BYTES, JOINED_BYTES, SLICE_BYTES
+from gatepass.http_client.message_head import FIELDS, HEAD_BYTES
+from gatepass.http_client.response_body import Incoming
+from gatepass.types import Timeouts
+from tests.unit.http_client.loop import advance, rest
+from tests.unit.http_client.wire import FakeTransport, Wire
+
+HEAD = b"POST / HTTP/1.1\r\nhost: h\r\n\r\n"
+BOUNDS = Timeouts(connect_s=1, first_byte_s=10, idle_s=3)
+OK = b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nfine"
+CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+
+
+def asked(wire: Wire, body: bytes = b"", *, to_head: bool = False) -> asyncio.Task[Incoming]:
+    return asyncio.ensure_future(wire.connection.ask(HEAD, body, BOUNDS, to_head=to_head))
+
+
+async def begun(wire: Wire, data: bytes) -> Incoming:
+    """A request under way, whose reply begins with `data`."""
+    asking = asked(wire)
+    await rest()
+    wire.feed(data)
+    return await asking
+
+
+async def body_of(reply: Incoming) -> bytes:
+    return b"".join([piece async for piece in reply])
+
+
+async def fault_of(work: asyncio.Future[Incoming]) -> TransportFault:
+    with pytest.raises(TransportFault) as caught:
+        await body_of(await work)
+    return caught.value
+
+
+WHOLES = {
+    "length": (OK, 200, b"fine", "freed"),
+    "chunks": (CHUNKED + b"2;x=y\r\nfi\r\n2\r\nne\r\n0\r\nt: u\r\n\r\n", 200, b"fine", "freed"),
+    "interim": (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Hints\r\nlink: x\r\n\r\n" + OK, 200, b"fine", "freed"),
+    "no content": (b"HTTP/1.1 204 No Content\r\n\r\n", 204, b"", "freed"),
+    "not modified": (b"HTTP/1.1 304 Not Modified\r\ncontent-length: 4\r\n\r\n", 304, b"", "freed"),
+    "empty": (b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", 200, b"", "freed"),
+    "bare line feeds": (OK.replace(b"\r\n", b"\n"), 200, b"fine", "freed"),
+    "padded sizes": (CHUNKED + b"4  \r\nfine\r\n0\r\n\r\n", 200, b"fine", "freed"),
+    "closing": (OK.replace(b"OK\r\n", b"OK\r\nconnection: close\r\n"), 200, b"fine", "lost"),
+    "old": (OK.replace(b"1.1", b"1.0"), 200, b"fine", "lost"),
+    "surplus": (OK + b"HTTP/1.1 200 OK\r\ncontent-le", 200, b"fine", "lost"),
+    "surplus that is no HTTP": (OK + b"x", 200, b"fine", "lost"),
+    "surplus reply": (OK + OK, 200, b"fine", "lost"),
+}
+
+
+@pytest.mark.parametrize("form", WHOLES)
+async def test_a_reply_is_the_same_wherever_it_is_split(form: str):
+    raw, status, body, fate = WHOLES[form]
+    for cut in range(len(raw) + 1):
+        wire = Wire()
+        asking = asked(wire)
+        await rest()
+        wire.feed(raw[:cut])
+        await rest()
+        wire.feed(raw[cut:])
+        reply = await asking
+        assert (reply.status, await body_of(reply)) == (status, body), cut
+        await rest()
+        assert wire.told[-1] == fate, cut
+        assert b"link" not in reply.named
+        assert b"t" not in reply.named
+
+
+@pytest.mark.parametrize("form", WHOLES)
+async def test_a_reply_is_the_same_byte_by_byte(form: str):
+    raw, status, body, fate = WHOLES[form]
+    wire = Wire()
+    asking = asked(wire)
+    await rest()
+    for at in range(len(raw)):
+        wire.feed(raw[at : at + 1])
+    reply = await asking
+    assert (reply.status, await body_of(reply)) == (status, body)
+    await rest()
+    assert wire.told[-1] == fate
+
+
+async def test_fields_come_in_order_in_lower_case_and_without_blanks_around():
+    wire = Wire()
+    reply = await begun(wire, b"HTTP/1.1 200 OK\r\nX-B:  b \t\r\nX-a:\r\nx-b: c\r\nContent-Length: 0\r\n\r\n")
+    assert reply.headers == ((b"x-b", b"b"), (b"x-a", b""), (b"x-b", b"c"), (b"content-length", b"0"))
+
+
+async def test_a_connection_serves_one_request_after_the_other():
+    wire = Wire()
+    for _ in range(3):
+        assert await body_of(await begun(wire, OK)) == b"fine"
+    assert wire.told == ["freed"] * 3
+    assert wire.sent == HEAD * 3
+    assert wire.connection.open
+
+
+async def test_a_reply_to_head_has_no_body():
+    for raw in (OK[:-4], CHUNKED, b"HTTP/1.1 200 OK\r\n\r\n"):
+        wire = Wire()
+        asking = asked(wire, to_head=True)
+        await rest()
+        wire.feed(raw)
+        assert await body_of(await asking) == b""
+        await rest()
+        assert wire.told == ["lost"]
+
+
+async def test_a_reply_to_head_without_a_length_to_wait_for_keeps_its_connection():
+    wire = Wire()
+    asking = asked(wire, to_head=True)
+    await rest()
+    wire.feed(b"HTTP/1.1 204 No Content\r\n\r\n")
+    assert (await asking).status == 204
+    assert wire.told == ["freed"]
+
+
+@pytest.mark.parametrize("fields", [b"", b"upgrade: x\r\nconnection: upgrade\r\n"])
+async def test_a_change_of_protocols_is_named(fields: bytes):
+    wire = Wire()
+    asking = asked(wire)
+    await rest()
+    wire.feed(b"HTTP/1.1 101 Switching\r\n" + fields + b"\r\nmore")
+    assert "switches protocols" in (await fault_of(asking)).detail
+
+
+async def test_a_body_after_a_reply_to_head_is_not_taken():
+    wire = Wire()
+    asking = asked(wire, to_head=True)
+    await rest()
+    wire.feed(OK)
+    assert await body_of(await asking) == b""
+    await rest()
+    assert wire.told == ["lost"]
+
+
+async def test_a_body_without_a_length_ends_with_the_connection():
+    wire = Wire()
+    reply = await begun(wire, b"HTTP/1.1 200 OK\r\n\r\nun")
+    wire.feed(b"til")
+    wire.end()
+    assert await body_of(reply) == b"until"
+    await rest()
+    assert wire.told == ["lost"]
+
+
+async def test_a_body_without_a_length_that_is_reset_broke_off():
+    wire = Wire()
+    reply = await begun(wire, b"HTTP/1.1 200 OK\r\n\r\nun")
+    wire.end(ConnectionResetError("reset"))
+    await rest()
+    assert await anext(aiter(reply)) == b"un"
+    with pytest.raises(TransportFault, match="closed: reset"):
+        await anext(aiter(reply))
+
+
+async def test_a_body_without_a_length_that_we_end_broke_off():
+    wire = Wire()
+    reply = await begun(wire, b"HTTP/1.1 200 OK\r\n\r\n")
+    wire.connection.kill()
+    with pytest.raises(TransportFault, match="closed"):
+        await anext(aiter(reply))
+
+
+# how connections die
+
+
+@pytest.mark.parametrize("exc", [None, ConnectionResetError("reset")])
+@pytest.mark.parametrize("raw", [OK, CHUNKED + b"4\r\nfine\r\n0\r\n\r\n"])
+async def test_a_reply_cut_anywhere_is_closed_and_never_whole(raw: bytes, exc: Exception | None):
+    for cut in range(len(raw)):
+        wire = Wire()
+        asking = asked(wire)
+        await rest()
+        wire.feed(raw[:cut])
+        wire.end(exc)
+        fault = await fault_of(asking)
+        assert (fault.fault, fault.sent, fault.stale) == (Fault.CLOSED, True, False), cut
+        await rest()
+        assert wire.told == ["lost"]
+
+
+@pytest.mark.parametrize("exc", [None, ConnectionResetError("reset")])
+@pytest.mark.parametrize(("raw", "stale"), [(b"", True), (b"H", False), (OK[:-1], False)])
+async def test_stale_is_a_used_connection_that_died_without_one_byte(raw: bytes, stale: bool, exc: Exception | None):
+    wire = Wire()
+    await begun(wire, OK)
+    asking = asked(wire)
+    await rest()
+    wire.feed(raw)
+    wire.end(exc)
+    fault = await fault_of(asking)
+    assert (fault.fault, fault.sent, fault.stale) == (Fault.CLOSED, True, stale)
+
+
+async def test_an_idle_connection_that_ends_is_not_open():
+    wire = Wire()
+    await begun(wire, OK)
+    wire.connection.eof_received()
+    assert not wire.connection.open
+    fault = await fault_of(asked(wire))
+    assert (fault.fault, fault.sent, fault.stale) == (Fault.CLOSED, False, True)
+    await rest()
+    assert wire.told == ["freed", "lost"]
+
+
+async def test_a_connection_whose_end_is_under_way_is_not_open():
+    """asyncio knows of a failed write before it tells of the loss."""
+    wire = Wire()
+    wire.transport.closing = True
+    assert not wire.connection.open
+    assert (await fault_of(asked(wire))).sent is False
+
+
+async def test_unasked_bytes_end_an_idle_connection():
+    wire = Wire()
+    await begun(wire, OK)
+    wire.feed(b"HTTP/1.1 408 Request Timeout\r\n\r\n")
+    assert not wire.connection.open
+    await rest()
+    assert wire.told == ["freed", "lost"]
+
+
+async def test_a_server_that_speaks_first_is_told_of():
+    wire = Wire()
+    wire.feed(b"SSH-2.0\r\n")
+    fault = await fault_of(asked(wire))
+    assert (fault.fault, fault.sent, fault.stale) == (Fault.INVALID, False, False)
+
+
+async def test_a_connection_that_breaks_in_tls_later_on_is_closed():
+    wire = Wire()
+    asking = asked(wire)
+    await rest()
+    wire.feed(OK[:5])
+    wire.end(ssl.SSLError("bad record"))
+    assert (await fault_of(asking)).fault is Fault.CLOSED
+
+
+async def test_a_refused_client_certificate_is_a_fault_of_tls():
+    """TLS 1.3 tells of it behind the handshake: before the request, or while its reply is awaited."""
+    early, late, used = Wire(), Wire(), Wire()
+    early.end(ssl.SSLError("certificate required"))
+    await rest()
+    assert (await fault_of(asked(early))).fault is Fault.TLS
+    asking = asked(late)
+    await rest()
+    late.end(ssl.SSLError("certificate required"))
+    assert (await fault_of(asking)).fault is Fault.TLS
+    await begun(used, OK)
+    asking = asked(used)
+    await rest()
+    used.end(ssl.SSLError("bad record"))
+    assert (await fault_of(asking)).fault is Fault.CLOSED
+
+
+async def test_a_connection_killed_before_it_was_made_is_ended_when_it_is():
+    wire = Wire()
+    connection = type(wire.connection)(asyncio.get_running_loop(), wire, memoryview(bytearray(9)))
+    assert (connection.new, connection.open) == (True, False)
+    connection.kill()
+    assert (connection.new, connection.open) == (False, False)
+    transport = FakeTransport(connection)
+    connection.connection_made(transport)
+    assert transport.closing
+    assert not connection.open
+
+
+# a request that waits for the end of the turn
+
+
+def waiting(body: bytes = b"body") -> tuple[Wire, asyncio.Task[Incoming]]:
+    wire = Wire()
+    wire.holding = True
+    return wire, asked(wire, body)
+
+
+async def test_a_held_request_is_written_once_when_it_is_told_to():
+    wire, asking = waiting()
+    await rest()
+    assert wire.sent == b""
+    wire.connection.flush()
+    wire.connection.flush()
+    assert wire.sent == HEAD + b"body"
+    wire.feed(OK)
+    assert await body_of(await asking) == b"fine"
+    assert wire.told == ["freed"]
+
+
+async def test_a_request_that_is_given_up_while_it_is_held_is_never_written():
+    wire, asking = waiting()
+    await rest()
+    asking.cancel()
+    await rest()
+    wire.connection.flush()
+    assert (wire.sent, wire.told) == (b"", ["lost"])
+
+
+async def test_nothing_is_written_to_a_connection_that_was_killed_in_the_same_turn():
+    wire, asking = waiting()
+    await rest()
+    wire.connection.kill()
+    wire.connection.flush()
+    assert wire.sent == b""
+    assert (await fault_of(asking)).fault is Fault.CLOSED
+
+
+async def test_a_held_request_whose_server_closes_meanwhile_may_be_sent_again():
+    wire = Wire()
+    await body_of(await begun(wire, OK))
+    wire.holding = True
+    asking = asked(wire)
+    await rest()
+    written = wire.sent
+    wire.end(None)
+    fault = await fault_of(asking)
+    wire.connection.flush()
+    assert (fault.fault, fault.stale, wire.sent) == (Fault.CLOSED, True, written)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+async def test_what_a_server_says_before_a_held_request_is_out_is_no_answer_to_it(kept: bool):
+    """One that is tired of waiting says 408 and closes: the request goes over another connection."""
+    wire = Wire()
+    if kept:
+        await body_of(await begun(wire, OK))
+    wire.holding = True
+    asking = asked(wire)
+    await rest()
+    written = wire.sent
+    wire.feed(b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
+    fault = await fault_of(asking)
+    wire.connection.flush()
+    assert (fault.fault, fault.stale, fault.sent, wire.sent) == (Fault.INVALID, True, False, written)
+
+
+@pytest.mark.parametrize("holding", [True, False])
+async def test_the_fault_of_a_held_request_says_that_nothing_was_sent(holding: bool):
+    wire = Wire()
+    wire.holding = holding
+    asking = asked(wire)
+    await rest()
+    wire.end(None)
+    assert (await fault_of(asking)).sent is not holding
+
+
+async def test_only_what_fits_in_one_piece_with_its_head_is_held():
+    wire, asking = waiting(b"x" * (JOINED_BYTES + 1))
+    await rest()
+    assert wire.sent == HEAD + b"x" * (JOINED_BYTES + 1)
+    wire.feed(OK)
+    await asking
+
+
+# what is no reply
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"<html>",
+        b"HTTP/1.1 99 Low\r\n",
+        b"HTTP/1.1 099 Low\r\ncontent-length: 0\r\n\r\n",
+        b"HTTP/1.1 101 Switching\r\n\r\n",
+        b"HTTP/1.1 101 Switching\r\nupgrade: x\r\nconnection: upgrade\r\n\r\nmore",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\na: b\r\n c\r\n\r\n",
+        CHUNKED + b"zz\r\n",
+        CHUNKED + b"4\r\nfine\r\n2\r\nhexx0\r\n\r\n",
+    ],
+)
+async def test_what_is_no_clear_reply_is_invalid_wherever_it_is_split(raw: bytes):
+    for cut in range(len(raw)):
+        wire = Wire()
+        asking = asked(wire)
+        await rest()
+        wire.feed(raw[:cut])
+        wire.feed(raw[cut:])
+        fault = await fault_of(asking)
+        assert (fault.fault, fault.sent, fault.stale) == (Fault.INVALID, True, False), cut
+        await rest()
+        assert wire.told == ["lost"]
+
+
+@pytest.mark.parametrize("more", [0, 1])
+async def test_a_head_may_have_so_many_fields(more: int):
+    raw = b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * (FIELDS - 1 + more) + b"content-length: 0\r\n\r\n"
+    wire = Wire()
+    asking = asked(wire)
+    await rest()
+    wire.feed(raw)
+    if more:
+        assert (await fault_of(asking)).fault is Fault.INVALID
+    else:
+        assert len((await asking).headers) == FIELDS
+
+
+@pytest.mark.parametrize("size", [1_000, 100_000])
+async def test_a_head_may_be_so_large_however_it_comes(size: int):
+    for value_bytes in (HEAD_BYTES - 500, HEAD_BYTES + 1):
+        raw = b"HTTP/1.1 200 OK\r\nx: " + b"y" * value_bytes + b"\r\ncontent-length: 4\r\n\r\nfine"
+        wire = Wire()
+        asking = asked(wire)
+        await rest()
+        for at in range(0, len(raw), size):
+            wire.feed(raw[at : at + size])
+        if value_bytes > HEAD_BYTES:
+            assert (await fault_of(asking)).fault is Fault.INVALID
+        else:
+            assert await body_of(await asking) == b"fine"
+
+
+@pytest.mark.parametrize(
+    "endless",
+    [
+        b"HTTP/1.1 103 Early\r\nlink: x\r\n\r\n",
+        b"x: y\r\n",
+        b"y" * 1000,
+    ],
+)
+async def test_a_head_without_an_end_is_bounded(endless: bytes):
+    wire = Wire()
+    asking = asked(wire)
+    await rest()
+    wire.feed(endless if endless.startswith(b"HTTP") else b"HTTP/1.1 200 OK\r\nx: ")
+    for _ in range(HEAD_BYTES // len(endless) + 1):
+        wire.feed(endless)
+    assert (await fault_of(asking)).fault is Fault.INVALID
+
+
+async def test_trailers_without_an_end_are_bounded_and_framing_between_pieces_is_not():
+    wire = Wire()
+    reply = await begun(wire, CHUNKED)
+    for _ in range(1_000):
+        wire.feed(b"1;" + b"x" * 200 + b"\r\n")
+        wire.feed(b"a\r\n")
+        assert await anext(aiter(reply)) == b"a"
+    wire.feed(b"0\r\n")
+    for _ in range(HEAD_BYTES // 100):
+        wire.feed(b"x-trailer: " + b"y" * 100 + b"\r\n")
+    with pytest.raises(TransportFault, match="invalid"):
+        await anext(aiter(reply))
+
+
+# writing
+
+
+async def test_a_small_body_goes_out_with_its_head_in_one_piece():
+    wire = Wire()
+    asking = asked(wire, b"x" * JOINED_BYTES)
+    await rest()
+    assert wire.transport.written == [HEAD + b"x" * JOINED_BYTES]
+    wire.feed(OK)
+    await asking
+
+
+async def test_a_large_body_goes_out_in_slices_of_itself_as_the_server_takes_it():
+    body = bytes(range(256)) * (1_000_000 // 256)
+    wire = Wire()
+    wire.transport.held_back = True
+    asking = asked(wire, body)
+    await rest()
+    slices = 1
+    while sum(map(len, wire.transport.written)) < len(HEAD + body):
+        assert sum(map(len, wire.transport.written)) == len(HEAD) + slices * SLICE_BYTES
+        assert wire.transport.buffered_bytes <= len(HEAD) + SLICE_BYTES
+        wire.transport.drain()
+        await rest()
+        slices += 1
+    assert slices == 4
+    views = wire.transport.written[1:]
+    assert all(isinstance(view, memoryview) and view.obj is body for view in views), "no copy is made of it"
+    assert wire.sent == HEAD + body
+    wire.transport.drain()
+    wire.feed(OK)
+    await asking
+    assert wire.told == ["freed"]
+
+
+@pytest.mark.parametrize("split", [len(OK), len(OK) - 2])
+async def test_a_reply_before_the_body_is_out_ends_the_sending(split: int):
+    wire = Wire()
+    wire.transport.held_back = True
+    asking = asked(wire, b"x" * 1_000_000)
+    await rest()
+    wire.feed(OK[:split])
+    reply = await asking
+    wire.feed(OK[split:])
+    assert await body_of(reply) == b"fine"
+    await rest()
+    assert len(wire.sent) < 1_000_000
+    assert wire.told == ["lost"]
+
+
+async def test_a_reply_before_the_body_is_out_is_the_last_even_when_what_was_written_is_out():
+    wire = Wire()
+    wire.transport.held_back = True
+    asking = asked(wire, b"x" * 1_000_000)
+    await rest()
+    wire.feed(OK[:-2])
+    wire.transport.drain()
+    reply = await asking
+    wire.feed(OK[-2:])
+    assert await body_of(reply) == b"fine"
+    await rest()
+    assert wire.told == ["lost"]
+
+
+async def test_a_connection_that_has_more_to_send_is_not_used_again():
+    """The reply came before the loop wrote all that it was given."""
+    wire = Wire()
+    wire.transport.held_back = True
+    asking = asked(wire, b"x" * 1000)
+    await rest()
+    wire.feed(OK)
+    assert await body_of(await asking) == b"fine"
+    await rest()
+    assert wire.told == ["lost"]
+
+
+async def test_a_connection_that_dies_while_it_is_written_to():
+    wire = Wire()
+    wire.transport.held_back = True
+    asking = asked(wire, b"x" * 1_000_000)
+    await rest()
+    wire.end(BrokenPipeError("broken pipe"))
+    assert (await fault_of(asking)).fault is Fault.CLOSED
+
+
+async def test_nothing_is_written_to_a_connection_whose_end_is_under_way():
+    wire = Wire()
+    wire.transport.held_back = True
+    asking = asked(wire, b"x" * 1_000_000)
+    await rest()
+    wire.transport.closing = True
+    wire.transport.drain()
+    await rest()
+    wire.connection.connection_lost(BrokenPipeError("broken pipe"))
+    assert (await fault_of(asking)).fault is Fault.CLOSED
+
+
+async def test_a_server_that_takes_nothing_is_late():
+    wire = Wire()
+    wire.transport.held_back = True
+    asking = asked(wire, b"x" * 1_000_000)
+    await rest()
+    await advance(BOUNDS.first_byte_s)
+    assert (await fault_of(asking)).fault is Fault.TIMEOUT_FIRST_BYTE
+
+
+async def test_a_body_is_drained_when_nobody_waits_any_more():
+    wire = Wire()
+    wire.connection.pause_writing()
+    wire.connection.resume_writing()
+    assert wire.connection.open
+
+
+# reading
+
+
+async def test_reading_stops_while_much_is_here_and_goes_on_when_little_is_left():
+    wire = Wire()
+    reply = await begun(wire, b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n")
+    wire.feed(b"x" * AHEAD_BYTES)
+    states = [wire.transport.reading]
+    wire.feed(b"x")
+    assert [*states, wire.transport.reading] == [True, False]
+    pieces = aiter(reply)
+    count = 0
+    while not wire.transport.reading:
+        count += len(await anext(pieces))
+    assert count > AHEAD_BYTES // 2
+    wire.feed(b"x" * (1_000_000 - AHEAD_BYTES - 1))
+    assert wire.told == ["freed"]
+    assert wire.transport.reading, "a connection that is free reads, or it would not see its end"
+    count += len(await body_of(reply))
+    assert count == 1_000_000
+
+
+async def test_reading_is_not_stopped_on_a_connection_that_ends():
+    wire = Wire()
+    await begun(wire, b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n")
+    wire.transport.closing = True
+    wire.feed(b"x" * (AHEAD_BYTES + 1))
+    assert wire.transport.reading
+
+
+async def test_small_pieces_come_together_and_large_ones_as_they_are():
+    wire = Wire()
+    reply = await begun(wire, CHUNKED)
+    for _ in range(500):
+        wire.feed(b"5\r\npiece\r\n")
+    assert await anext(aiter(reply)) == b"piece" * 500
+    wire.feed(b"14000\r\n" + b"x" * 0x14000 + b"\r\n14000\r\n" + b"y" * 0x14000 + b"\r\n")
+    sizes = [len(await anext(aiter(reply))) for _ in range(2)]
+    assert max(sizes) < 0x28000
+    assert sum(sizes) <= 0x28000
+    wire.feed(b"1\r\nx\r\n" * 70_000)
+    count = 0
+    while reply.size:
+        count += 1
+        await anext(aiter(reply))
+    assert count < 10
+
+
+# time
+
+
+async def test_first_byte_s_runs_until_the_whole_head_is_here():
+    wire = Wire()
+    asking = asked(wire)
+    await rest()
+    for byte in OK[: int(BOUNDS.first_byte_s) - 1]:
+        wire.feed(bytes([byte]))
+        await advance(1)
+        assert not asking.done()
+    await advance(1)
+    assert (await fault_of(asking)).fault is Fault.TIMEOUT_FIRST_BYTE
+    assert wire.told == ["lost"]
+
+
+async def test_idle_s_runs_from_piece_to_piece_while_somebody_waits():
+    wire = Wire()
+    reply = await begun(wire, CHUNKED)
+    for _ in range(20):
+        reading = asyncio.ensure_future(anext(aiter(reply)))
+        await advance(BOUNDS.idle_s - 0.1)
+        assert not reading.done()
+        wire.feed(b"1\r\na\r\n")
+        assert await reading == b"a"
+        await advance(100 * BOUNDS.idle_s)  # nobody waits
+    reading = asyncio.ensure_future(anext(aiter(reply)))
+    await rest()
+    await advance(BOUNDS.idle_s)
+    with pytest.raises(TransportFault) as caught:
+        await reading
+    assert caught.value.fault is Fault.TIMEOUT_IDLE
+
+
+async def test_bounds_end_with_their_request():
+    wire = Wire()
+    for _ in range(3):
+        await body_of(await begun(wire, OK))
+        await advance(1000)
+        assert wire.connection.open
+
+
+async def test_first_byte_s_ends_with_the_head():
+    wire = Wire()
+    await begun(wire, CHUNKED)
+    await advance(BOUNDS.first_byte_s + 1)
+    assert wire.connection.open
+
+
+async def test_a_request_that_is_answered_lifts_no_bound_of_the_next_one():
+    """The next request begins in the same turn, before the one that was answered wakes up."""
+    wire = Wire()
+    first = asked(wire)
+    await rest()
+    second = asked(wire)
+    wire.feed(OK)
+    await first
+    await rest()
+    await advance(BOUNDS.first_byte_s)
+    assert (await fault_of(second)).fault is Fault.TIMEOUT_FIRST_BYTE
+
+
+async def test_a_reply_that_ended_lifts_no_bound_of_the_next_request():
+    wire = Wire()
+    first = await begun(wire, CHUNKED)
+    reading = asyncio.ensure_future(anext(aiter(first)))
+    await rest()
+    wire.feed(b"0\r\n\r\n")
+    second = asked(wire)
+    with pytest.raises(StopAsyncIteration):
+        await reading
+    await first.aclose()
+    await rest()
+    await advance(BOUNDS.first_byte_s)
+    assert (await fault_of(second)).fault is Fault.TIMEOUT_FIRST_BYTE
+
+
+# leaving
+
+
+async def test_a_reply_that_is_left_ends_its_connection_and_only_then():
+    wire = Wire()
+    whole = await begun(wire, OK)
+    await whole.aclose()
+    states = [wire.connection.open]
+    broken = await begun(wire, CHUNKED)
+    await broken.aclose()
+    await broken.aclose()
+    assert [*states, wire.connection.open] == [True, False]
+    await rest()
+    assert wire.told == ["freed", "lost"]
+
+
+async def test_a_request_that_is_cancelled_ends_its_connection():
+    wire = Wire()
+    asking = asked(wire)
+    await rest()
+    asking.cancel()
+    await rest()
+    assert asking.cancelled()
+    assert wire.told == ["lost"]
+
+
+async def test_a_request_that_is_cancelled_when_its_reply_is_whole_harms_nobody():
+    wire = Wire()
+    asking = asked(wire)
+    await rest()
+    wire.feed(OK)
+    asking.cancel()
+    await rest()
+    assert asking.cancelled()
+    assert wire.told == ["freed"]
+    assert wire.connection.open

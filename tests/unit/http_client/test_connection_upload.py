@@ -1,0 +1,234 @@
+"""An upload on its way through one connection: who waits for whom, and for how long."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from gatepass.errors import Fault, ReceiveTimeout, TransportFault
+from gatepass.http_client.connection import SLICE_BYTES
+from gatepass.http_client.response_body import Incoming
+from gatepass.types import Timeouts
+from tests.unit.http_client.loop import advance, rest
+from tests.unit.http_client.wire import HIGH_WATER_BYTES, Wire
+
+HEAD = b"POST / HTTP/1.1\r\nhost: h\r\n\r\n"
+BOUNDS = Timeouts(connect_s=1, first_byte_s=10, idle_s=3)
+OK = b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nfine"
+NO = b"HTTP/1.1 403 Forbidden\r\ncontent-length: 2\r\n\r\nno"
+LARGE = bytes(HIGH_WATER_BYTES + 1)
+"""More than the server's kernel takes at once."""
+
+
+class Sender:
+    """An Upload whose pieces come when the test says so."""
+
+    def __init__(self, length_bytes: int | None = 9_000_000) -> None:
+        self.length_bytes = length_bytes
+        self.taken = 0
+        self._pieces: asyncio.Queue[bytes | Exception] = asyncio.Queue()
+
+    def send(self, piece: bytes | Exception) -> None:
+        """b"" is the end."""
+        self._pieces.put_nowait(piece)
+
+    def again(self) -> bool:
+        return False
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while piece := await self._pieces.get():
+            if isinstance(piece, Exception):
+                raise piece
+            self.taken += 1
+            yield piece
+
+
+async def begun(sender: Sender, *, held_back: bool = False) -> tuple[Wire, asyncio.Task[Incoming]]:
+    wire = Wire()
+    wire.transport.held_back = held_back
+    asking = asyncio.create_task(wire.connection.ask(HEAD, sender, BOUNDS))
+    await rest()
+    return wire, asking
+
+
+async def at_once(asking: asyncio.Task[Incoming]) -> Incoming:
+    """What is here without another piece, and without any time that passes."""
+    await rest()
+    assert asking.done()
+    return asking.result()
+
+
+async def fault_of(asking: asyncio.Task[Incoming]) -> Fault:
+    with pytest.raises(TransportFault) as caught:
+        await asking
+    return caught.value.fault
+
+
+@pytest.mark.parametrize("length_bytes", [9, None])
+async def test_an_upload_goes_out_as_it_comes_and_its_connection_is_used_again(length_bytes):
+    sender = Sender(length_bytes)
+    wire, asking = await begun(sender)
+    for piece, framed in ((b"abcde", b"5\r\nabcde\r\n"), (b"fghi", b"4\r\nfghi\r\n")):
+        before = len(wire.sent)
+        sender.send(piece)
+        await rest()
+        assert wire.sent[before:] == (framed if length_bytes is None else piece)
+    sender.send(b"")
+    await rest()
+    assert wire.sent.endswith(b"0\r\n\r\n" if length_bytes is None else b"fghi")
+    wire.feed(OK)
+    assert ((await asking).status, wire.told) == (200, ["freed"])
+
+
+@pytest.mark.parametrize("cut", [len(NO), len(NO) - 2, NO.index(b"\r\n\r\n") + 2])
+async def test_a_reply_does_not_wait_for_the_next_piece_of_the_upload(cut: int):
+    """The server refuses at once, and the client is slow: it must not lose the refusal to a bound of its own."""
+    sender = Sender()
+    wire, asking = await begun(sender)
+    sender.send(b"abc")
+    await rest()
+    wire.feed(NO[:cut])
+    await rest()
+    assert asking.done() is (cut > NO.index(b"\r\n\r\n") + 2)
+    wire.feed(NO[cut:])
+    reply = await at_once(asking)
+    assert (reply.status, await anext(reply)) == (403, b"no")
+    await rest()
+    assert (wire.told, sender.taken) == (["lost"], 1), "what is half sent is not used again"
+
+
+async def test_a_reply_behind_a_piece_that_waits_for_room_ends_the_upload_too():
+    sender = Sender()
+    wire, asking = await begun(sender, held_back=True)
+    sender.send(LARGE)
+    sender.send(b"behind")
+    await rest()
+    wire.feed(NO)
+    assert (await at_once(asking)).status == 403
+    assert b"behind" not in wire.sent
+
+
+async def test_a_reply_in_the_turn_of_the_last_piece_is_the_reply():
+    for first_the_reply in (True, False):
+        sender = Sender(None)
+        wire, asking = await begun(sender)
+        if first_the_reply:
+            wire.feed(NO)
+            sender.send(b"")
+        else:
+            sender.send(b"")
+            wire.feed(NO)
+        assert (await at_once(asking)).status == 403
+        await rest()
+        assert wire.told == ["lost"]
+
+
+@pytest.mark.parametrize("exc", [None, ConnectionResetError("reset")])
+async def test_a_server_that_is_gone_does_not_wait_for_the_next_piece_either(exc: Exception | None):
+    sender = Sender()
+    wire, asking = await begun(sender)
+    sender.send(b"abc")
+    await rest()
+    wire.end(exc)
+    await rest()
+    assert asking.done()
+    assert await fault_of(asking) is Fault.CLOSED
+
+
+@pytest.mark.parametrize("piece", [b"abc", b""])
+async def test_a_connection_whose_end_is_under_way_is_written_nothing_more(piece: bytes):
+    sender = Sender(None)
+    wire, asking = await begun(sender)
+    sender.send(piece)
+    wire.transport.closing = True
+    await rest()
+    assert wire.sent == HEAD
+    wire.connection.connection_lost(BrokenPipeError("broken pipe"))
+    assert await fault_of(asking) is Fault.CLOSED
+
+
+async def test_who_leaves_in_the_turn_of_the_reply_has_left():
+    for first_the_reply in (True, False):
+        wire, asking = await begun(Sender())
+        if first_the_reply:
+            wire.feed(NO[:-1])
+        asking.cancel()
+        if not first_the_reply:
+            wire.feed(NO[:-1])
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        await rest()
+        assert wire.told == ["lost"]
+
+
+@pytest.mark.parametrize("error", [ReceiveTimeout("slow"), TimeoutError("its own")])
+async def test_what_ends_the_upload_is_told_as_it_is(error: Exception):
+    sender = Sender()
+    wire, asking = await begun(sender)
+    sender.send(error)
+    with pytest.raises(type(error), match=str(error)):
+        await asking
+    await rest()
+    assert wire.told == ["lost"]
+
+
+async def test_the_servers_time_does_not_run_while_the_client_sends():
+    """A minute of sound over a thin line, and then all of first_byte_s for the reply."""
+    sender = Sender()
+    wire, asking = await begun(sender)
+    for _ in range(3):
+        await advance(2 * BOUNDS.first_byte_s)
+        sender.send(b"abc")
+        await rest()
+    sender.send(b"")
+    await rest()
+    await advance(BOUNDS.first_byte_s - 1)
+    assert not asking.done()
+    wire.feed(OK)
+    assert (await asking).status == 200
+
+
+async def test_a_server_that_is_silent_behind_an_upload_is_late():
+    sender = Sender()
+    _, asking = await begun(sender)
+    await advance(BOUNDS.first_byte_s)
+    sender.send(b"")
+    await rest()
+    await advance(BOUNDS.first_byte_s)
+    assert await fault_of(asking) is Fault.TIMEOUT_FIRST_BYTE
+
+
+async def test_a_server_has_time_for_each_piece_that_it_takes_of_an_upload():
+    sender = Sender()
+    wire, asking = await begun(sender, held_back=True)
+    sender.send(LARGE)
+    for _ in range(3):
+        sender.send(LARGE)
+        await rest()
+        await advance(BOUNDS.first_byte_s - 1)
+        assert not asking.done()
+        wire.transport.drain()
+        await rest()
+    await advance(2 * BOUNDS.first_byte_s)
+    sender.send(LARGE)
+    await rest()
+    assert not asking.done()
+    await advance(BOUNDS.first_byte_s)
+    assert await fault_of(asking) is Fault.TIMEOUT_FIRST_BYTE
+
+
+async def test_a_server_has_time_for_each_slice_that_it_takes_of_a_large_body():
+    wire = Wire()
+    wire.transport.held_back = True
+    asking = asyncio.create_task(wire.connection.ask(HEAD, bytes(4 * SLICE_BYTES), BOUNDS))
+    for _ in range(3):
+        await rest()
+        await advance(BOUNDS.first_byte_s - 1)
+        assert not asking.done()
+        wire.transport.drain()
+    await rest()
+    await advance(BOUNDS.first_byte_s - 1)
+    wire.feed(OK)
+    assert (await asking).status == 200

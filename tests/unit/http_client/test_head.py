@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import pytest
+
+from gatepass.errors import Fault, TransportFault
+from gatepass.http_client.message_head import (
+    FIELDS,
+    Place,
+    ProxyServer,
+    objection,
+    place_of,
+    request_fields,
+    request_head,
+)
+from gatepass.types import Headers, Request
+
+
+@pytest.mark.parametrize(
+    ("url", "place"),
+    [
+        ("http://h", Place(False, "h", 80, b"h", b"/")),
+        ("https://h.example/v1/x?y=%20&z", Place(True, "h.example", 443, b"h.example", b"/v1/x?y=%20&z")),
+        ("https://h:8443/", Place(True, "h", 8443, b"h:8443", b"/")),
+        ("http://h:80?x", Place(False, "h", 80, b"h", b"/?x")),
+        ("http://H.Example:443/A", Place(False, "h.example", 443, b"h.example:443", b"/A")),
+        ("http://[::1]:9/", Place(False, "::1", 9, b"[::1]:9", b"/")),
+        ("https://[::1]/#part", Place(True, "::1", 443, b"[::1]", b"/")),
+    ],
+)
+def test_a_url_leads_to_a_place(url: str, place: Place):
+    assert place_of(url) == place
+
+
+@pytest.mark.parametrize(
+    "url", ["", "/v1", "h:80", "ftp://h/", "http://", "http:///x", "http://h/a b", "http://h/\r\nx", "http://h/é"]
+)
+def test_what_is_no_url_leads_nowhere(url: str):
+    with pytest.raises(TransportFault) as caught:
+        place_of(url)
+    assert (caught.value.fault, caught.value.sent) == (Fault.INVALID, False)
+
+
+PLACE = place_of("http://h/x")
+
+
+def head(method: str = "POST", headers: Headers = (), body: bytes = b"") -> bytes:
+    return request_head(Request(method, "http://h/x", headers, body), PLACE)
+
+
+def test_a_head_has_its_host_and_its_length():
+    assert head(body=b"abc", headers=((b"a", b"b"), (b"a", b""))) == (
+        b"POST /x HTTP/1.1\r\nhost: h\r\na: b\r\na: \r\ncontent-length: 3\r\n\r\n"
+    )
+    assert head("GET") == b"GET /x HTTP/1.1\r\nhost: h\r\n\r\n"
+    assert head("PUT") == b"PUT /x HTTP/1.1\r\nhost: h\r\ncontent-length: 0\r\n\r\n"
+    assert head("DELETE", body=b"x") == b"DELETE /x HTTP/1.1\r\nhost: h\r\ncontent-length: 1\r\n\r\n"
+
+
+def test_a_host_of_the_request_stands():
+    assert head("GET", ((b"host", b"virtual"),)) == b"GET /x HTTP/1.1\r\nhost: virtual\r\n\r\n"
+
+
+@pytest.mark.parametrize("bad", [b"\n", b"\r", b"\0", b"\r\n", b"\r\n\r\n"])
+def test_no_field_ends_its_own_line(bad: bytes):
+    for headers in (((b"a", b"b" + bad + b"c"),), ((b"a" + bad + b"b", b"c"),), ((b"a", bad),)):
+        with pytest.raises(TransportFault) as caught:
+            head(headers=headers)
+        assert (caught.value.fault, caught.value.sent) == (Fault.INVALID, False)
+    with pytest.raises(TransportFault):
+        head("GET /y HTTP/1.1" + bad.decode() + "x: y")
+
+
+@pytest.mark.parametrize("name", [b"content-length", b"transfer-encoding"])
+def test_a_request_does_not_frame_its_own_body(name: bytes):
+    with pytest.raises(TransportFault, match="frames"):
+        request_fields(Request("POST", "http://h/", ((name, b"1"),)), PLACE)
+
+
+@pytest.mark.parametrize(
+    ("headers", "fine"),
+    [
+        ((), True),
+        (((b"content-length", b"1"),), True),
+        (((b"transfer-encoding", b"chunked"),), True),
+        (((b"transfer-encoding", b" Chunked "),), True),
+        (((b"transfer-encoding", b"gzip, chunked"),), False),
+        (((b"transfer-encoding", b"gzip"), (b"transfer-encoding", b"chunked")), False),
+        (((b"transfer-encoding", b"chunked"), (b"transfer-encoding", b"chunked")), False),
+        (((b"transfer-encoding", b"identity"),), False),
+        (((b"transfer-encoding", b"chunked"), (b"content-length", b"1")), False),
+        (((b"a", b"b"),) * FIELDS, True),
+        (((b"a", b"b"),) * (FIELDS + 1), False),
+    ],
+)
+def test_a_head_of_two_meanings_is_objected_to(headers: Headers, fine: bool):
+    assert (objection(headers, dict(headers)) is None) == fine
+
+
+PROXY = ProxyServer.of("http://proxy.example:3128", "user:pass word")
+
+
+@pytest.mark.parametrize(
+    ("url", "target", "host_and_port"),
+    [
+        ("http://h/x?y", b"http://h:80/x?y", b"h:80"),
+        ("http://h:8080", b"http://h:8080/", b"h:8080"),
+        ("http://[::1]/x#part", b"http://[::1]:80/x", b"[::1]:80"),
+        ("https://h/x", b"/x", b"h:443"),
+        ("https://[::1]:8443/x", b"/x", b"[::1]:8443"),
+    ],
+)
+def test_a_proxy_gets_whole_urls_and_leads_to_a_host_and_port(url: str, target: bytes, host_and_port: bytes):
+    place = place_of(url, PROXY)
+    assert (place.target, place.host_and_port, place.proxy) == (target, host_and_port, PROXY)
+
+
+def test_only_a_request_that_the_proxy_itself_gets_shows_its_credentials():
+    request = Request("GET", "http://h/x")
+    assert request_head(request, place_of("http://h/x", PROXY)) == (
+        b"GET http://h:80/x HTTP/1.1\r\nhost: h\r\nproxy-authorization: Basic dXNlcjpwYXNzIHdvcmQ=\r\n\r\n"
+    )
+    assert request_head(request, place_of("https://h/x", PROXY)) == b"GET /x HTTP/1.1\r\nhost: h\r\n\r\n"
+    open_proxy = ProxyServer.of("http://proxy.example:3128", None)
+    assert b"proxy-authorization" not in request_head(request, place_of("http://h/x", open_proxy))
+
+
+def test_a_proxys_credentials_are_in_no_repr():
+    assert "dXNlcjpwYXNzIHdvcmQ" not in repr(place_of("http://h/x", PROXY))
+
+
+@pytest.mark.parametrize(("auth", "encoded"), [("user", b"dXNlcjo="), ("user:", b"dXNlcjo="), ("é:ü", b"w6k6w7w=")])
+def test_any_user_and_password_can_be_shown(auth: str, encoded: bytes):
+    assert ProxyServer.of("http://proxy.example", auth).authorization == b"Basic " + encoded

@@ -1,0 +1,523 @@
+"""Who gets which connection, and that no slot is ever lost."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import weakref
+from collections.abc import Callable
+
+import pytest
+
+from gatepass.errors import Fault, TransportFault
+from gatepass.http_client.connection import Connection
+from gatepass.http_client.pool import AGE_S, IDLE_S, SPARE_S, Pool
+from gatepass.types import Timeouts
+from tests.unit.http_client.loop import advance, driven, rest
+from tests.unit.http_client.wire import FakeTransport, feed
+
+BOUNDS = Timeouts(connect_s=5, first_byte_s=1000, idle_s=1000)
+OK = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
+
+
+class Server:
+    """Dials as told: at once, or when `go_on` is set; `down` refuses."""
+
+    def __init__(self) -> None:
+        self.down = False
+        self.go_on = asyncio.Event()
+        self.go_on.set()
+        self.dialed: list[Connection] = []
+        self.transports: dict[Connection, FakeTransport] = {}
+
+    async def dial(self, connection: Connection, bound_s: float) -> None:
+        self.dialed.append(connection)
+        await self.go_on.wait()
+        if self.down:
+            raise TransportFault(Fault.CONNECT, "refused", sent=False)
+        self.transports[connection] = FakeTransport(connection)
+        connection.connection_made(self.transports[connection])
+        await asyncio.sleep(0)
+
+    @property
+    def open(self) -> int:
+        return sum(connection.open for connection in self.dialed)
+
+
+async def use(connection: Connection) -> None:
+    """One request and its reply: the connection is free again."""
+    asking = asyncio.ensure_future(connection.ask(b"GET / HTTP/1.1\r\n\r\n", b"", BOUNDS))
+    await rest()
+    feed(connection, OK)
+    await asking
+
+
+def taken(pool: Pool) -> asyncio.Task[Connection]:
+    return asyncio.ensure_future(pool.take(BOUNDS.connect_s))
+
+
+async def proved_whole(pool: Pool, limit: int) -> None:
+    """As many connections as there may be can be had, and not one more."""
+    works = [taken(pool) for _ in range(limit + 1)]
+    await rest()
+    assert [work.done() for work in works] == [True] * limit + [False]
+    works[-1].cancel()
+    await rest()
+    for work in works[:-1]:
+        await use(work.result())
+
+
+async def test_a_free_connection_is_used_before_a_new_one_the_last_first():
+    server = Server()
+    pool = Pool(server.dial, 2)
+    first, second = await pool.take(5), await pool.take(5)
+    await use(first)
+    await use(second)
+    assert await pool.take(5) is second
+    assert pool.idle() is first
+    assert pool.idle() is None
+    assert len(server.dialed) == 2
+
+
+async def test_a_fresh_connection_is_never_one_that_was_kept():
+    server = Server()
+    pool = Pool(server.dial, 2)
+    kept = [await pool.take(5), await pool.take(5)]
+    for connection in kept:
+        await use(connection)
+    fresh = await pool.take(5, fresh=True)
+    assert fresh not in kept
+    assert not any(connection.open for connection in kept)
+    assert len(server.dialed) == 3
+
+
+async def test_a_fresh_connection_makes_room_where_the_limit_is_reached():
+    server = Server()
+    pool = Pool(server.dial, 1)
+    kept = await pool.take(5)
+    await use(kept)
+    assert await pool.take(5, fresh=True) is not kept
+    busy = server.dialed[-1]
+    waiting = asyncio.ensure_future(pool.take(5, fresh=True))
+    await rest()
+    assert not waiting.done()
+    await use(busy)
+    await rest()
+    assert (await waiting) not in (kept, busy)
+
+
+async def test_who_waits_is_served_in_the_order_of_coming_and_nobody_else_wakes():
+    server = Server()
+    pool = Pool(server.dial, 1)
+    connection = await pool.take(5)
+    works = [taken(pool) for _ in range(5)]
+    await rest()
+    for number, work in enumerate(works):
+        await use(connection)
+        await rest()
+        assert [each.done() for each in works] == [True] * (number + 1) + [False] * (4 - number)
+        assert work.result() is connection
+    await use(connection)
+    assert pool.idle() is connection
+
+
+async def test_a_newcomer_does_not_overtake_who_waits():
+    pool = Pool(Server().dial, 1)
+    connection = await pool.take(5)
+    waiter = taken(pool)
+    await rest()
+    await use(connection)
+    newcomer = taken(pool)
+    await rest()
+    assert (waiter.done(), newcomer.done()) == (True, False)
+    newcomer.cancel()
+
+
+async def test_who_waits_gets_the_slot_of_a_connection_that_was_lost():
+    server = Server()
+    pool = Pool(server.dial, 1)
+    connection = await pool.take(5)
+    waiter = taken(pool)
+    await rest()
+    connection.kill()
+    await rest()
+    assert waiter.result() is server.dialed[1]
+    await use(waiter.result())
+    await proved_whole(pool, 1)
+
+
+async def test_who_waits_gets_the_slot_of_a_dial_that_failed():
+    server = Server()
+    server.down = True
+    pool = Pool(server.dial, 2)
+    works = [taken(pool) for _ in range(9)]
+    outcomes = await asyncio.gather(*works, return_exceptions=True)
+    assert [isinstance(outcome, TransportFault) and outcome.fault for outcome in outcomes] == [Fault.CONNECT] * 9
+    server.down = False
+    await proved_whole(pool, 2)
+
+
+async def test_a_wait_is_bounded():
+    pool = Pool(Server().dial, 1)
+    connection = await pool.take(5)
+    waiter = taken(pool)
+    await rest()
+    await advance(BOUNDS.connect_s - 0.1)
+    assert not waiter.done()
+    await advance(0.2)
+    with pytest.raises(TransportFault) as caught:
+        await waiter
+    assert (caught.value.fault, caught.value.sent) == (Fault.TIMEOUT_POOL, False)
+    await use(connection)
+    await proved_whole(pool, 1)
+
+
+async def test_a_connection_freed_in_the_moment_of_a_timeout_is_not_lost():
+    pool = Pool(Server().dial, 1)
+    connection = await pool.take(5)
+    asking = asyncio.ensure_future(connection.ask(b"", b"", BOUNDS))
+    waiter = taken(pool)
+    await rest()
+    feed(connection, OK)
+    await advance(BOUNDS.connect_s)
+    assert await waiter is connection
+    await asking
+    await use(connection)
+    await proved_whole(pool, 1)
+
+
+async def test_a_connection_lost_on_its_way_to_who_waits_is_replaced():
+    server = Server()
+    pool = Pool(server.dial, 1)
+    connection = await pool.take(5)
+    asking = asyncio.ensure_future(connection.ask(b"", b"", BOUNDS))
+    waiter = taken(pool)
+    await rest()
+    feed(connection, OK)
+    connection.eof_received()
+    assert (await waiter) is server.dialed[1]
+    await asking
+    await use(waiter.result())
+    await proved_whole(pool, 1)
+
+
+async def test_a_connection_that_died_idle_is_passed_over():
+    server = Server()
+    pool = Pool(server.dial, 2)
+    first, second = await pool.take(5), await pool.take(5)
+    await use(first)
+    await use(second)
+    server.transports[second].end(ConnectionResetError())
+    assert pool.idle() is first
+    await use(first)
+    server.transports[first].end(None)
+    await rest()
+    assert pool.idle() is None
+    await proved_whole(pool, 2)
+
+
+async def test_idle_connections_expire_each_in_its_time():
+    server = Server()
+    pool = Pool(server.dial, 3)
+    first, second = await pool.take(5), await pool.take(5)
+    await use(first)
+    await advance(IDLE_S / 2)
+    await use(second)
+    await advance(IDLE_S / 2)
+    assert (first.open, second.open) == (False, True)
+    await advance(IDLE_S / 2)
+    assert not second.open
+    await proved_whole(pool, 3)
+    await advance(IDLE_S)
+    assert server.open == 0
+
+
+async def test_a_connection_in_use_does_not_expire():
+    pool = Pool(Server().dial, 1)
+    connection = await pool.take(5)
+    await use(connection)
+    assert pool.idle() is connection
+    await advance(10 * IDLE_S)
+    assert connection.open
+
+
+async def test_an_old_connection_takes_no_further_request():
+    server = Server()
+    pool = Pool(server.dial, 1)
+    connection = await pool.take(5)
+    await advance(AGE_S - 1)
+    await use(connection)
+    assert await pool.take(5) is connection
+    waiter = taken(pool)
+    await advance(2)
+    await use(connection)
+    await rest()
+    assert not connection.open
+    assert waiter.result() is server.dialed[1]
+
+
+async def test_a_closed_pool_ends_everything_and_gives_nothing():
+    server = Server()
+    pool = Pool(server.dial, 3)
+    free, busy = await pool.take(5), await pool.take(5)
+    await use(free)
+    server.go_on.clear()
+    assert pool.idle() is free
+    dialing = taken(pool)
+    waiting = taken(pool)
+    await rest()
+    pool.close()
+    server.go_on.set()
+    outcome = await asyncio.gather(waiting, return_exceptions=True)
+    assert isinstance(outcome[0], TransportFault)
+    assert outcome[0].fault is Fault.CLOSED
+    assert not (await dialing).open
+    await rest()
+    assert (free.open, busy.open, server.open) == (False, False, 0)
+    with pytest.raises(TransportFault, match="closed"):
+        await pool.take(5)
+
+
+async def test_a_pool_that_closes_sweeps_no_more():
+    pool = Pool(Server().dial, 1)
+    await use(await pool.take(5))
+    pool.close()
+    timers = driven().timers
+    for _ in range(3):
+        await advance(IDLE_S)
+    assert driven().timers == timers
+
+
+async def test_a_lost_connection_is_forgotten_without_the_garbage_collector():
+    server = Server()
+    pool = Pool(server.dial, 2)
+    first, second = await pool.take(5), await pool.take(5)
+    await use(first)
+    gone = [weakref.ref(first), weakref.ref(second)]
+    for connection in (first, second):
+        server.transports.pop(connection).end(None)
+    server.dialed.clear()
+    gc.disable()
+    try:
+        await rest()
+        del first, second, connection
+        assert [each() for each in gone] == [None, None]
+    finally:
+        gc.enable()
+
+
+# cancellation
+
+Moment = Callable[[Pool, Server, Connection], None]
+
+
+def freed(pool: Pool, _: Server, connection: Connection) -> None:
+    pool.freed(connection)
+
+
+def lost(_: Pool, __: Server, connection: Connection) -> None:
+    connection.kill()
+
+
+@pytest.mark.parametrize("moment", [freed, lost])
+@pytest.mark.parametrize("behind", [0, 1, 3])
+async def test_a_waiter_cancelled_in_any_turn_leaves_its_slot_to_others(moment: Moment, behind: int):
+    for before in range(3):
+        for after in range(6):
+            server = Server()
+            pool = Pool(server.dial, 1)
+            connection = await pool.take(5)
+            leaver, *others = [taken(pool) for _ in range(1 + behind)]
+            for _ in range(before):
+                await asyncio.sleep(0)
+            moment(pool, server, connection)
+            for _ in range(after):
+                await asyncio.sleep(0)
+            leaver.cancel()
+            await rest()
+            if not leaver.cancelled():
+                await use(leaver.result())
+            for other in others:
+                await rest()
+                await use(await other)
+            await rest()
+            await proved_whole(pool, 1)
+
+
+async def test_a_dial_cancelled_in_any_turn_leaves_its_slot_to_others():
+    for turns in range(6):
+        server = Server()
+        pool = Pool(server.dial, 1)
+        leaver, other = taken(pool), taken(pool)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        leaver.cancel()
+        await rest()
+        if not leaver.cancelled():
+            await use(leaver.result())
+        await use(await other)
+        await rest()
+        await proved_whole(pool, 1)
+        assert server.open == 1
+
+
+async def test_a_thousand_leavers_leave_no_trace():
+    pool = Pool(Server().dial, 1)
+    connection = await pool.take(5)
+    works = [taken(pool) for _ in range(1000)]
+    await rest()
+    for work in works[:-1]:
+        work.cancel()
+    await rest()
+    assert len(pool._waiting) == 1
+    await use(connection)
+    await rest()
+    assert works[-1].result() is connection
+    await use(connection)
+    await proved_whole(pool, 1)
+
+
+# one made ahead of its request
+
+
+async def keeping(server: Server, limit: int = 9) -> Pool:
+    """A pool whose server is known to keep connections; one is idle."""
+    pool = Pool(server.dial, limit)
+    await use(await pool.take(5))
+    return pool
+
+
+async def test_a_server_that_never_kept_a_connection_is_sent_none_ahead():
+    """One that serves a connection at a time would sit on it."""
+    server = Server()
+    pool = Pool(server.dial, 9)
+    for _ in range(3):
+        await pool.take(5)
+        await rest()
+    assert len(server.dialed) == 3
+
+
+async def test_where_one_more_had_to_be_dialed_the_next_finds_one_that_is_there():
+    server = Server()
+    pool = await keeping(server, 9)
+    await pool.take(5)
+    assert len(server.dialed) == 1  # a lone request has none made for nobody
+    await pool.take(5)
+    await rest()
+    third = pool.idle()
+    await rest()
+    assert third is not None
+    assert third.open
+    assert third is server.dialed[2]
+    assert len(server.dialed) == 4  # one was taken that was made ahead: requests become more
+    assert pool.idle() is server.dialed[3]
+
+
+async def test_requests_that_become_no_more_have_none_made():
+    server = Server()
+    pool = await keeping(server, 9)
+    busy = [await pool.take(5), await pool.take(5)]
+    await rest()
+    for connection in busy * 5:
+        await use(connection)
+        taken_again = [pool.idle()]
+        assert taken_again == [connection]
+    assert len(server.dialed) == 3
+
+
+async def test_one_made_ahead_that_is_taken_beside_idle_ones_has_no_successor():
+    """Found by the fuzzer of requests: each time it was taken, however often, another was made."""
+    server = Server()
+    pool = await keeping(server, 99)
+    busy = [await pool.take(5), await pool.take(5)]
+    await rest()
+    for connection in busy:
+        await use(connection)
+    for _ in range(20):
+        taken_now = [pool.idle(), pool.idle(), pool.idle()]
+        await rest()
+        for taken_one in taken_now:
+            assert taken_one is not None
+            await use(taken_one)
+    assert len(server.dialed) == 4
+
+
+async def growing(server: Server) -> tuple[Pool, asyncio.Task[Connection]]:
+    """A pool of three at most with one busy, and a second and one ahead of the third being dialed."""
+    pool = await keeping(server, 3)
+    await pool.take(5)
+    server.go_on.clear()
+    second = taken(pool)
+    await rest()
+    return pool, second
+
+
+async def test_one_that_cannot_be_made_ahead_fails_nobody():
+    server = Server()
+    pool, second = await growing(server)
+    assert len(server.dialed) == 3
+    server.down = True
+    server.go_on.set()
+    with pytest.raises(TransportFault):
+        await second
+    await rest()
+    server.down = False
+    assert (await pool.take(5)).open
+
+
+async def test_who_waits_gets_the_one_that_is_made_ahead():
+    server = Server()
+    pool, second = await growing(server)
+    third = taken(pool)
+    await rest()
+    assert not third.done()
+    server.go_on.set()
+    await rest()
+    assert {second.result(), third.result()} == set(server.dialed[1:])
+    await use(third.result())
+    await advance(SPARE_S + 1)
+    assert third.result().open  # from then on it is one like any other
+
+
+async def test_nothing_is_made_ahead_beyond_the_limit_nor_after_the_close():
+    server = Server()
+    pool = await keeping(server, 2)
+    await pool.take(5)
+    await pool.take(5)
+    await rest()
+    assert len(server.dialed) == 2
+    other, second = await growing(server)
+    other.close()
+    server.go_on.set()
+    await rest()
+    second.cancel()
+    await rest()
+    assert not any(connection.open for connection in server.dialed[2:])
+
+
+async def test_one_made_ahead_that_its_server_closed_meanwhile_is_nobodys_fault():
+    """Its request was not read: it may be sent again."""
+    server = Server()
+    pool = await keeping(server, 9)
+    await pool.take(5)
+    await pool.take(5)
+    await rest()
+    ahead = pool.idle()
+    assert ahead is not None
+    asking = asyncio.ensure_future(ahead.ask(b"", b"", BOUNDS))
+    await rest()
+    ahead.connection_lost(None)
+    with pytest.raises(TransportFault) as caught:
+        await asking
+    assert caught.value.stale
+
+
+async def test_one_made_ahead_that_nobody_wants_is_dropped():
+    server = Server()
+    pool = await keeping(server, 9)
+    await pool.take(5)
+    await pool.take(5)
+    await rest()
+    assert server.open == 3
+    await advance(SPARE_S + 1)
+    assert server.open == 2

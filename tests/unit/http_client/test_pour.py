@@ -1,0 +1,236 @@
+"""Pieces that go to whoever takes them, without the task that waits for the end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from gatepass.errors import Fault, TransportFault
+from gatepass.http_client.response_body import GZIP_WINDOW, Decoded, Incoming, ZlibDecoder, decoded, pour, read_whole
+from gatepass.types import Timeouts
+from tests.unit.http_client.loop import advance, rest
+from tests.unit.http_client.wire import Wire
+
+HEAD = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+END = b"0\r\n\r\n"
+IDLE_S = 3.0
+
+
+def chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+class Taker:
+    """Takes pieces until one of them is in `enough`."""
+
+    def __init__(self, *enough: bytes) -> None:
+        self.taken: list[bytes] = []
+        self._enough = enough
+
+    def __call__(self, piece: bytes) -> bool:
+        self.taken.append(piece)
+        return piece not in self._enough
+
+
+async def begun(wire: Wire, data: bytes = b"") -> Incoming:
+    bounds = Timeouts(connect_s=1, first_byte_s=10, idle_s=IDLE_S)
+    asking = asyncio.ensure_future(wire.connection.ask(b"GET / HTTP/1.1\r\n\r\n", b"", bounds))
+    await rest()
+    wire.feed(HEAD + data)
+    return await asking
+
+
+async def test_each_piece_is_taken_where_it_is_read_and_the_end_is_true():
+    wire, taker = Wire(), Taker()
+    pouring = asyncio.ensure_future((await begun(wire, chunk(b"a"))).pour(taker))
+    await rest()
+    for data in (b"b", b"c"):
+        wire.feed(chunk(data))
+        assert taker.taken[-1] == data  # before any task could run
+    wire.feed(END)
+    assert await pouring is True
+    assert taker.taken == [b"a", b"b", b"c"]
+    assert wire.told == ["freed"]
+
+
+async def test_pieces_that_came_with_the_end_are_taken_too():
+    wire, taker = Wire(), Taker()
+    reply = await begun(wire)
+    pouring = asyncio.ensure_future(reply.pour(taker))
+    await rest()
+    wire.feed(chunk(b"a") + END)
+    assert (await pouring, taker.taken) == (True, [b"a"])
+    assert await reply.pour(taker) is True
+
+
+@pytest.mark.parametrize("at", ["before it waits", "while it waits", "with the end"])
+async def test_who_has_enough_gets_no_more_until_it_pours_again(at: str):
+    wire, taker = Wire(), Taker(b"a")
+    reply = await begun(wire, chunk(b"a") if at == "before it waits" else b"")
+    pouring = asyncio.ensure_future(reply.pour(taker))
+    await rest()
+    if at != "before it waits":
+        wire.feed(chunk(b"a") + (END if at == "with the end" else b""))
+    assert await pouring is False
+    if at != "with the end":
+        wire.feed(chunk(b"b") + END)
+    assert taker.taken == [b"a"]
+    again = Taker()
+    assert await reply.pour(again) is True
+    assert again.taken == ([] if at == "with the end" else [b"b"])
+
+
+@pytest.mark.parametrize("end", ["whole", "broken off"])
+@pytest.mark.parametrize("enough", [(), (b"a",)])
+@pytest.mark.parametrize("pieces", [(), (b"a",), (b"a", b"b"), (b"a" * 70_000, b"b" * 9)])
+async def test_what_is_here_before_it_is_poured_goes_the_way_of_what_is_awaited(pieces, enough, end: str):
+    """The other way asks for piece after piece."""
+
+    async def found(poured) -> tuple[list[bytes], object, int]:
+        wire, taker = Wire(), Taker(*enough)
+        reply = await begun(wire)
+        wire.feed(b"".join(map(chunk, pieces)) + (END if end == "whole" else b""))
+        if end != "whole":
+            wire.end()
+        try:
+            return taker.taken, await poured(reply, taker), reply.size
+        except TransportFault as fault:
+            return taker.taken, fault.fault, reply.size
+
+    assert await found(Incoming.pour) == await found(pour)
+
+
+async def test_what_breaks_off_is_raised_after_all_that_came():
+    wire, taker = Wire(), Taker()
+    pouring = asyncio.ensure_future((await begun(wire)).pour(taker))
+    await rest()
+    wire.feed(chunk(b"a"))
+    wire.end()
+    with pytest.raises(TransportFault) as caught:
+        await pouring
+    assert (caught.value.fault, taker.taken) == (Fault.CLOSED, [b"a"])
+
+
+async def test_silence_is_bounded_from_the_last_piece_on():
+    wire, taker = Wire(), Taker()
+    pouring = asyncio.ensure_future((await begun(wire)).pour(taker))
+    for _ in range(3):
+        await advance(IDLE_S - 1)
+        wire.feed(chunk(b"a"))
+    await advance(IDLE_S - 1)
+    assert not pouring.done()
+    await advance(1)
+    with pytest.raises(TransportFault) as caught:
+        await pouring
+    assert caught.value.fault is Fault.TIMEOUT_IDLE
+
+
+async def test_an_error_of_the_taker_is_the_pourers_and_not_the_connections():
+    def broken(_: bytes) -> bool:
+        raise ZeroDivisionError
+
+    wire = Wire()
+    reply = await begun(wire)
+    pouring = asyncio.ensure_future(reply.pour(broken))
+    await rest()
+    wire.feed(chunk(b"a"))
+    wire.feed(chunk(b"b"))
+    with pytest.raises(ZeroDivisionError):
+        await pouring
+    assert wire.connection.open
+    assert await anext(reply) == b"b"
+
+
+async def test_cancelled_it_takes_no_more_and_its_holder_kills_the_connection():
+    wire, taker = Wire(), Taker()
+    reply = await begun(wire)
+    pouring = asyncio.ensure_future(reply.pour(taker))
+    await rest()
+    pouring.cancel()
+    wire.feed(chunk(b"late"))
+    with pytest.raises(asyncio.CancelledError):
+        await pouring
+    assert taker.taken == []
+    await reply.aclose()
+    await rest()
+    assert wire.told == ["lost"]
+
+
+async def test_a_coded_reply_pours_what_it_decodes():
+    class Pieces:
+        status, headers, ended = 200, (), False
+
+        def __init__(self) -> None:
+            self._pieces = iter([b"a", b"b", b"c"])
+
+        def __aiter__(self):
+            return self
+
+        async def __anext__(self):
+            for piece in self._pieces:
+                return piece
+            raise StopAsyncIteration
+
+        async def pour(self, take):
+            return await pour(self, take)
+
+        async def aclose(self):
+            pass
+
+    class Plain(ZlibDecoder):
+        def decode(self, piece):
+            yield piece.upper()
+
+        def finish(self):
+            pass
+
+    assert decoded(Pieces(), None).status == 200
+    reply, taker = Decoded(Pieces(), Plain(GZIP_WINDOW)), Taker(b"B")
+    assert (await reply.pour(taker), taker.taken) == (False, [b"A", b"B"])
+    assert (await reply.pour(taker), taker.taken) == (True, [b"A", b"B", b"C"])
+
+
+class Body:
+    """A Response of these pieces."""
+
+    status, headers, ended = 200, (), False
+
+    def __init__(self, *pieces: bytes) -> None:
+        self._pieces = iter(pieces)
+
+    def __aiter__(self):
+        return self
+
+    async def __anext__(self) -> bytes:
+        for piece in self._pieces:
+            return piece
+        raise StopAsyncIteration
+
+    async def pour(self, take: Callable[[bytes], bool]) -> bool:
+        return await pour(self, take)
+
+    async def aclose(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("pieces", [(), (b"abc",), (b"a", b"bc"), (b"a", b"b", b"c")])
+async def test_a_whole_body_is_all_pieces_behind_its_beginning(pieces):
+    whole = b"".join(pieces)
+    assert await read_whole(Body(*pieces), len(whole)) == whole
+    assert await read_whole(Body(*pieces), len(whole) + 2, b"01") == b"01" + whole
+
+
+@pytest.mark.parametrize(
+    ("beginning", "pieces"), [(b"", (b"abcd",)), (b"", (b"ab", b"cd")), (b"ab", (b"cd",)), (b"abcd", ())]
+)
+async def test_a_body_beyond_the_limit_is_read_no_further(beginning, pieces):
+    with pytest.raises(TransportFault) as raised:
+        await read_whole(Body(*pieces, b"never read"), 3, beginning)
+    assert raised.value.fault is Fault.TOO_LARGE
+
+
+async def test_a_whole_body_in_one_piece_is_not_copied():
+    piece = b"abc"
+    assert await read_whole(Body(piece), 3) is piece

@@ -1,0 +1,117 @@
+import gzip
+import zlib
+from collections.abc import Callable
+
+import pytest
+
+from gatepass.errors import Fault, TransportFault
+from gatepass.http_client.response_body import PIECE_BYTES, decoded, decoder_of, pour
+
+TEXT = b"data: {}\n\n" * 50
+
+
+@pytest.mark.parametrize("coding", [None, b"", b"identity", b" Identity "])
+def test_identity_needs_no_decoder(coding):
+    assert decoder_of(coding) is None
+
+
+@pytest.mark.parametrize(
+    ("coding", "packed"), [(b"gzip", gzip.compress(TEXT, mtime=0)), (b"deflate", zlib.compress(TEXT))]
+)
+def test_every_split_point_decodes_to_the_same(coding, packed):
+    for cut in range(len(packed) + 1):
+        decoder = decoder_of(coding)
+        assert decoder is not None
+        out = b"".join([*decoder.decode(packed[:cut]), *decoder.decode(packed[cut:])])
+        decoder.finish()
+        assert out == TEXT
+
+
+def test_gzip_members_may_follow_each_other():
+    decoder = decoder_of(b"gzip")
+    assert decoder is not None
+    assert b"".join(decoder.decode(gzip.compress(b"one") + gzip.compress(b"two"))) == b"onetwo"
+
+
+def test_a_bomb_comes_in_bounded_pieces():
+    decoder = decoder_of(b"gzip")
+    assert decoder is not None
+    sizes = [len(piece) for piece in decoder.decode(gzip.compress(b"\0" * 10_000_000))]
+    assert max(sizes) <= PIECE_BYTES
+    assert sum(sizes) == 10_000_000
+
+
+def test_garbage_is_a_fault():
+    decoder = decoder_of(b"gzip")
+    assert decoder is not None
+    with pytest.raises(TransportFault) as caught:
+        list(decoder.decode(b"not gzip at all"))
+    assert caught.value.fault is Fault.INVALID
+
+
+def test_a_coding_that_broke_off_is_a_fault():
+    decoder = decoder_of(b"gzip")
+    assert decoder is not None
+    list(decoder.decode(gzip.compress(TEXT)[:-4]))
+    with pytest.raises(TransportFault) as caught:
+        decoder.finish()
+    assert caught.value.fault is Fault.CLOSED
+
+
+def test_an_unknown_coding_is_a_fault_that_names_it():
+    with pytest.raises(TransportFault, match="zstd"):
+        decoder_of(b"zstd")
+
+
+def test_an_unknown_coding_is_quoted_as_it_was_written_or_not_at_all():
+    """Else a mask, which comes later, would not find a secret in it."""
+    with pytest.raises(TransportFault, match="encoded as MiNtEd-Token, unasked"):
+        decoder_of(b" MiNtEd-Token ")
+    with pytest.raises(TransportFault, match="encoded as something unknown, unasked"):
+        decoder_of(b"MiNtEd-Token" * 4)
+
+
+class Played:
+    """A Response that is here already."""
+
+    status, headers, ended = 200, ((b"content-encoding", b"gzip"),), False
+
+    def __init__(self, *pieces: bytes) -> None:
+        self.pieces = iter(pieces)
+        self.closed = False
+
+    def __aiter__(self):
+        return self
+
+    async def __anext__(self) -> bytes:
+        for piece in self.pieces:
+            return piece
+        raise StopAsyncIteration
+
+    async def pour(self, take: Callable[[bytes], bool]) -> bool:
+        return await pour(self, take)
+
+    async def aclose(self) -> None:
+        self.closed = True
+
+
+async def test_a_coded_response_reads_as_if_it_were_not():
+    packed = gzip.compress(TEXT)
+    for cut in range(len(packed) + 1):
+        played = Played(packed[:cut], packed[cut:])
+        response = decoded(played, b"gzip")
+        assert (response.status, response.headers) == (200, played.headers)
+        assert b"".join([piece async for piece in response]) == TEXT
+        await response.aclose()
+        assert played.closed
+
+
+async def test_a_coded_response_that_breaks_off_does_not_end_well():
+    response = decoded(Played(gzip.compress(TEXT)[:-4]), b"gzip")
+    with pytest.raises(TransportFault, match="closed"):
+        [piece async for piece in response]
+
+
+async def test_a_plain_response_is_itself():
+    played = Played(b"x")
+    assert decoded(played, None) is played

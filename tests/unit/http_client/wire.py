@@ -1,0 +1,105 @@
+"""A connection without a socket: the test is the server, byte by byte."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from gatepass.http_client.connection import Connection
+
+HIGH_WATER_BYTES = 64 * 1024
+"""As asyncio's transports have it."""
+
+
+class FakeTransport(asyncio.Transport):
+    """Keeps what is written until the test drains it, and says when that is too much."""
+
+    def __init__(self, protocol: asyncio.BaseProtocol) -> None:
+        super().__init__()
+        self.protocol = protocol
+        self.written: list[bytes | memoryview] = []
+        self.buffered_bytes = 0
+        self.held_back = False
+        self.reading = True
+        self.closing = False
+
+    def write(self, data: Any) -> None:
+        assert not self.closing
+        self.written.append(data)
+        if self.held_back:
+            self.buffered_bytes += len(data)
+            if self.buffered_bytes > HIGH_WATER_BYTES:
+                self.protocol.pause_writing()
+
+    def drain(self) -> None:
+        self.buffered_bytes = 0
+        self.protocol.resume_writing()
+
+    def get_write_buffer_size(self) -> int:
+        return self.buffered_bytes
+
+    def pause_reading(self) -> None:
+        assert self.reading
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        assert not self.reading
+        self.reading = True
+
+    def is_closing(self) -> bool:
+        return self.closing
+
+    def abort(self) -> None:
+        self.end(None)
+
+    def end(self, exc: Exception | None) -> None:
+        if not self.closing:
+            self.closing = True
+            asyncio.get_running_loop().call_soon(self.protocol.connection_lost, exc)
+
+
+class Wire:
+    """One connection, connected; also its owner, who notes what it is told. `holding`: a small request waits for the
+    end of the turn, which is when the test says `flush`."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+        self.holding = False
+        self.connection = Connection(asyncio.get_running_loop(), self, memoryview(bytearray(128 * 1024)))
+        self.transport = FakeTransport(self.connection)
+        self.connection.connection_made(self.transport)
+
+    def freed(self, connection: Connection) -> None:
+        assert connection is self.connection
+        self.told.append("freed")
+
+    def lost(self, connection: Connection) -> None:
+        assert connection is self.connection
+        self.told.append("lost")
+
+    def holds(self, connection: Connection) -> bool:
+        assert connection is self.connection
+        return self.holding
+
+    @property
+    def sent(self) -> bytes:
+        return b"".join(self.transport.written)
+
+    def feed(self, data: bytes) -> None:
+        feed(self.connection, data)
+
+    def end(self, exc: Exception | None = None) -> None:
+        """The server closes: well, or with an error of the network."""
+        if exc is None:
+            self.connection.eof_received()
+        self.transport.end(exc)
+
+
+def feed(connection: Connection, data: bytes) -> None:
+    """As a loop does it that has read `data`."""
+    while data:
+        buffer = connection.get_buffer(-1)
+        count = min(len(buffer), len(data))
+        buffer[:count] = data[:count]
+        connection.buffer_updated(count)
+        data = data[count:]

@@ -1,0 +1,787 @@
+"""Rejections as upstreams were seen to write them: status, body, the request they refuse, and what is to become of it.
+
+The bodies are those of docs and issue threads; each row says whose it is.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from gatepass.dialects.error_body import read_complaint
+from gatepass.types import Call, Complaint
+from tests.unit.normalize.calls import CHAT, EMBEDDINGS, a_call
+
+USER = {"role": "user", "content": "hi"}
+PARTS = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+CALLS = [{"id": "call_abc", "type": "function", "function": {"name": "f", "arguments": "{}"}}]
+ASKED = {"role": "assistant", "content": None, "tool_calls": CALLS}
+
+
+@dataclass(frozen=True)
+class Case:
+    """`becomes` holds the members of the body that differ afterwards, None for those that are gone."""
+
+    name: str
+    body: Any
+    request: dict[str, Any]
+    becomes: dict[str, Any]
+    adapted: tuple[str, ...]
+    status: int = 400
+    also: tuple[str, ...] = ()
+    max_inputs: int | None = None
+    embeds: bool = False
+
+    @property
+    def call(self) -> Call:
+        whole = {"model": "m", **({"input": ["a", "b", "c"]} if self.embeds else {"messages": [USER]}), **self.request}
+        stream = bool(whole.get("stream"))
+        return a_call(json.dumps(whole).encode(), EMBEDDINGS if self.embeds else CHAT, stream=stream)
+
+    @property
+    def complaint(self) -> Complaint:
+        complaint = read_complaint(self.body, refused=True)
+        assert complaint is not None
+        return complaint
+
+    @property
+    def expected(self) -> dict[str, Any]:
+        """The body after the change, by value."""
+        whole = {**json.loads(self.call.body), **self.becomes}
+        return {name: value for name, value in whole.items() if value is not None}
+
+
+def openai(message: str, param: str | None = None, code: Any = None, kind: str = "invalid_request_error") -> Any:
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+def unsupported(name: str, hint: str = "") -> str:
+    return f"Unsupported parameter: '{name}' is not supported with this model.{hint}"
+
+
+def pydantic(*locs: list[Any], kind: str = "extra_forbidden", msg: str = "Extra inputs are not permitted") -> Any:
+    return {"detail": [{"type": kind, "loc": ["body", *loc], "msg": msg, "input": 1} for loc in locs]}
+
+
+STREAM = (
+    "Unsupported value: 'stream' does not support true with this model. Only the default (false) value is supported."
+)
+VERIFY = (
+    "Your organization must be verified to stream this model. Please go to: "
+    "https://platform.openai.com/settings/organization/general and click on Verify Organization. "
+    "If you just verified, it can take up to 15 minutes for access to propagate."
+)
+USE = " Use 'max_completion_tokens' instead."
+STREAMS = {"stream": True, "stream_options": {"include_usage": True}}
+UNSTREAMED = {"stream": False, "stream_options": None}
+STREAMED = {"stream": True, "stream_options": {"include_usage": True}}
+DASHSCOPE_BATCH = (
+    "<400> InternalError.Algo.InvalidParameter: Value error, batch size is invalid, it should not be larger than 2.:"
+    " input.contents"
+)
+OPENAI_ROLES = "['system','assistant','user','tool','function']"
+
+STREAM_ROWS = (
+    Case(
+        "5 OpenAI",
+        openai(STREAM, "stream", "unsupported_value"),
+        STREAMS,
+        UNSTREAMED,
+        ("stream=synth",),
+    ),
+    Case(
+        "5 Azure's other ending",
+        openai("Unsupported value: 'stream' does not support true with this model. Supported values are: false."),
+        {"stream": True},
+        {"stream": False},
+        ("stream=synth",),
+    ),
+    Case(
+        "5 in words",
+        {"error": "This model does not support streaming."},
+        {"stream": True},
+        {"stream": False},
+        ("stream=synth",),
+    ),
+    Case("6 OpenAI", openai(VERIFY, "stream", "unsupported_value"), STREAMS, UNSTREAMED, ("stream=synth",)),
+    Case(
+        "6 a relay keeps message and code",
+        {"error": {"message": f"{VERIFY} (request id: 2025)", "code": "unsupported_value"}},
+        STREAMS,
+        UNSTREAMED,
+        ("stream=synth",),
+    ),
+    Case(
+        "6 OpenRouter nests it",
+        {
+            "error": {
+                "message": "Provider returned error",
+                "code": 400,
+                "metadata": {"raw": json.dumps(openai(VERIFY, "stream", "unsupported_value")), "provider_name": "x"},
+            }
+        },
+        STREAMS,
+        UNSTREAMED,
+        ("stream=synth",),
+    ),
+    Case(
+        "6 quoted without JSON",
+        {"error": {"message": "Provider returned error", "code": 400, "metadata": {"raw": VERIFY}}},
+        STREAMS,
+        UNSTREAMED,
+        ("stream=synth",),
+    ),
+    Case(
+        "5 LiteLLM puts JSON behind words",
+        openai(f"litellm.BadRequestError: OpenAIException - {json.dumps(openai(STREAM, 'stream'))}", code="400"),
+        STREAMS,
+        UNSTREAMED,
+        ("stream=synth",),
+    ),
+    Case(
+        "8 DashScope",
+        openai(
+            "This model only support stream mode, please enable the stream parameter to access the model. ",
+            code="invalid_parameter_error",
+        ),
+        {},
+        STREAMED,
+        ("stream=aggregate",),
+    ),
+    Case(
+        "9 DashScope's thinking",
+        openai(
+            "parameter.enable_thinking must be set to false for non-streaming calls", code="invalid_parameter_error"
+        ),
+        {"stream": False, "enable_thinking": True},
+        STREAMED,
+        ("stream=aggregate",),
+    ),
+    Case(
+        "9 the reverse",
+        openai(
+            "<400> InternalError.Algo.InvalidParameter: The value of the enable_thinking parameter is restricted to"
+            " True.",
+            code="invalid_parameter_error",
+        ),
+        {"enable_thinking": False},
+        {"enable_thinking": None},
+        ("drop=enable_thinking",),
+    ),
+    Case(
+        "15 OpenAI",
+        openai("The 'stream_options' parameter is only allowed when 'stream' is enabled.", "stream_options"),
+        {"stream_options": {"include_usage": True}},
+        {"stream_options": None},
+        ("drop=stream_options",),
+    ),
+    Case(
+        "15 vLLM",
+        {"object": "error", "message": "Stream options can only be defined when stream=True", "code": 400},
+        {"stream_options": {"include_usage": True}},
+        {"stream_options": None},
+        ("drop=stream_options",),
+    ),
+)
+
+MEMBER_ROWS = (
+    Case(
+        "11 OpenAI",
+        openai(unsupported("max_tokens", USE), "max_tokens", "unsupported_parameter"),
+        {"max_tokens": 5},
+        {"max_tokens": None, "max_completion_tokens": 5},
+        ("rename=max_tokens>max_completion_tokens",),
+    ),
+    Case(
+        "11 Copilot",
+        {"error": {"message": unsupported("max_tokens", USE), "code": "invalid_request_body"}},
+        {"max_tokens": 5},
+        {"max_tokens": None, "max_completion_tokens": 5},
+        ("rename=max_tokens>max_completion_tokens",),
+    ),
+    Case(
+        "11 both are there",
+        openai(unsupported("max_tokens", USE), "max_tokens", "unsupported_parameter"),
+        {"max_tokens": 5, "max_completion_tokens": 7},
+        {"max_tokens": None},
+        ("rename=max_tokens>max_completion_tokens",),
+    ),
+    Case(
+        "12 Azure",
+        openai("Unrecognized request argument supplied: max_completion_tokens"),
+        {"max_completion_tokens": 5},
+        {"max_completion_tokens": None, "max_tokens": 5},
+        ("rename=max_completion_tokens>max_tokens",),
+    ),
+    Case(
+        "12 Mistral",
+        {"object": "error", "message": pydantic(["max_completion_tokens"]), "type": "invalid_request_error"},
+        {"max_completion_tokens": 5},
+        {"max_completion_tokens": None, "max_tokens": 5},
+        ("rename=max_completion_tokens>max_tokens",),
+        status=422,
+    ),
+    *(
+        Case(f"13 {name}", body, {"temperature": 0.2}, {"temperature": None}, ("drop=temperature",))
+        for name, body in {
+            "OpenAI's value": openai(
+                "Unsupported value: 'temperature' does not support 0.2 with this model. Only the default (1) value is"
+                " supported.",
+                "temperature",
+                "unsupported_value",
+            ),
+            "in words alone": openai("Unsupported value: 'temperature' does not support 1E-8 with this model."),
+            "OpenAI's parameter": openai(unsupported("temperature"), "temperature", "unsupported_parameter"),
+            "Kimi": openai("invalid temperature: only 1 is allowed for this model"),
+            "Kimi thinking": openai("invalid temperature: only 0.6 is allowed for this model"),
+            "GLM": {"error": {"code": "1214", "message": "temperature参数非法。请检查文档。"}},
+        }.items()
+    ),
+    *(
+        Case(
+            f"13 the family, {name}",
+            body,
+            {"temperature": 0.1, "top_p": 0.3, "presence_penalty": 0.4, "frequency_penalty": 0.7, "min_p": 0, "n": 1},
+            dict.fromkeys(("temperature", "top_p", "presence_penalty", "frequency_penalty", "min_p")),
+            *(("drop=temperature", "drop=top_p", "drop=presence_penalty", "drop=frequency_penalty", "drop=min_p"),),
+        )
+        for name, body in {
+            "by its code": openai(unsupported("top_p"), "top_p", "unsupported_parameter"),
+            "in words alone": openai(unsupported("presence_penalty")),
+            "by a value": openai(
+                "Unsupported value: 'temperature' does not support 0.1 with this model. Only the default (1) value is"
+                " supported.",
+                "temperature",
+                "unsupported_value",
+            ),
+        }.items()
+    ),
+    *(
+        Case(f"13 one of the family, {name}", body, {"temperature": 2, "top_p": 0.3}, {"temperature": None}, entries)
+        for name, body, entries in (
+            ("its value alone", openai("invalid temperature: only 1 is allowed"), ("drop=temperature",)),
+            ("unknown here", openai("Unknown parameter: 'temperature'.", "temperature"), ("drop=temperature",)),
+        )
+    ),
+    Case(
+        "do_sample",
+        openai("Unknown parameter: 'do_sample'."),
+        {"do_sample": True},
+        {"do_sample": None},
+        ("drop=do_sample",),
+    ),
+    *(
+        Case(f"14 {name}", body, {"seed": 1}, {"seed": None}, ("drop=seed",), status=status)
+        for name, status, body in (
+            ("OpenAI's code", 400, openai("Unknown parameter: 'seed'.", "seed", "unknown_parameter")),
+            ("OpenAI's words", 400, openai("Unknown parameter: 'seed'.")),
+            ("Azure", 400, openai("Unrecognized request argument supplied: seed. Please contact us through Azure.")),
+            ("Mistral", 422, pydantic(["seed"])),
+            ("pydantic in a message", 422, {"object": "error", "message": pydantic(["seed"])}),
+            (
+                "Azure Foundry",
+                422,
+                {"error": {"code": "Invalid input", "message": json.dumps(pydantic(["seed"])), "status": 422}},
+            ),
+            ("Databricks", 400, {"error_code": "BAD_REQUEST", "message": 'Bad request: json: unknown field "seed"\n'}),
+            (
+                "Gemini",
+                400,
+                [
+                    {
+                        "error": {
+                            "code": 400,
+                            "message": 'Invalid JSON payload received. Unknown name "seed": Cannot find field.',
+                            "status": "INVALID_ARGUMENT",
+                        }
+                    }
+                ],
+            ),
+            ("Groq", 400, openai("property 'seed' is unsupported")),
+            ("Cerebras", 400, {"message": "seed: property 'seed' is unsupported", "param": "validation_error"}),
+            ("NVIDIA", 400, {"message": "Validation: Unsupported parameter(s): `seed`", "code": 400}),
+            (
+                "NVIDIA's other",
+                422,
+                {"title": "Unprocessable Entity", "detail": "body -> seed\n  Extra inputs are not permitted (type=x)"},
+            ),
+            (
+                "Venice",
+                400,
+                {"error": [{"code": "unrecognized_keys", "keys": ["seed"], "path": [], "message": "Unrecognized"}]},
+            ),
+            ("zod in words", 400, {"error": "Unrecognized key(s) in object: 'seed'"}),
+            ("OpenCode", 400, openai("Extra inputs are not permitted, field: 'seed'")),
+        )
+    ),
+    Case(
+        "14 several at once",
+        {"error": {"message": "Unsupported parameter(s): seed, top_k", "code": 400}},
+        {"seed": 1, "top_k": 2, "top_p": 3},
+        {"seed": None, "top_k": None},
+        ("drop=seed", "drop=top_k"),
+    ),
+    Case(
+        "14 Gemini lists those of the top level",
+        [
+            {
+                "error": {
+                    "code": 400,
+                    "message": 'Invalid JSON payload received. Unknown name "store": Cannot find field.\n'
+                    "Invalid JSON payload received. Unknown name \"seed\" at 'seed': Cannot find field.\n"
+                    "Invalid JSON payload received. Unknown name \"x\" at 'messages[0]': Cannot find field.",
+                    "status": "INVALID_ARGUMENT",
+                }
+            }
+        ],
+        {"store": False, "seed": 1, "x": 1},
+        {"store": None, "seed": None},
+        ("drop=store", "drop=seed"),
+    ),
+    Case(
+        "14 one inside",
+        pydantic(["chat_template_kwargs", "enable_thinking"]),
+        {"chat_template_kwargs": {"enable_thinking": False, "x": 1}},
+        {"chat_template_kwargs": {"x": 1}},
+        ("drop=chat_template_kwargs.enable_thinking",),
+        status=422,
+    ),
+    *(
+        Case(f"16 {name}", body, STREAMS, {"stream_options": None}, ("drop=stream_options",), status=status)
+        for name, status, body in (
+            ("Databricks", 400, {"message": 'Bad request: json: unknown field "stream_options"'}),
+            ("Azure Foundry's Mistral", 422, pydantic(["stream_options", "include_usage"])),
+            ("Venice", 400, {"error": [{"code": "unrecognized_keys", "keys": ["stream_options"], "path": []}]}),
+        )
+    ),
+    Case(
+        "42",
+        openai(unsupported("parallel_tool_calls"), "parallel_tool_calls", "unsupported_parameter"),
+        {"parallel_tool_calls": False},
+        {"parallel_tool_calls": None},
+        ("drop=parallel_tool_calls",),
+    ),
+    Case(
+        "14 an opt-in member that the operator names",
+        openai(unsupported("logprobs"), "logprobs", "unsupported_parameter"),
+        {"logprobs": True},
+        {"logprobs": None},
+        ("drop=logprobs",),
+        also=("logprobs",),
+    ),
+)
+
+
+def turns(*messages: Any) -> dict[str, Any]:
+    return {"messages": list(messages)}
+
+
+REPLAYED = {"role": "assistant", "content": "x", "reasoning_content": "y"}
+TOLD_REPLAYED = ("drop=messages[].reasoning_content",)
+DEVELOPER = {"role": "developer", "content": "d"}
+SYSTEM = {"role": "system", "content": "d"}
+
+MESSAGE_ROWS = (
+    *(
+        Case(
+            f"22 {name}",
+            body,
+            turns(DEVELOPER, USER),
+            turns(SYSTEM, USER),
+            ("role=developer>system",),
+            status=status,
+        )
+        for name, status, body in (
+            ("a clone", 400, openai(f"developer is not one of {OPENAI_ROLES} - 'messages.[0].role'")),
+            (
+                "DeepSeek",
+                422,
+                openai(
+                    "Failed to deserialize the JSON body into the target type: messages[0].role: unknown variant"
+                    " `developer`, expected one of `system`, `user`, `assistant`, `tool`"
+                ),
+            ),
+            ("a template", 400, {"object": "error", "message": "Unexpected message role.", "code": 400}),
+            (
+                "FastAPI",
+                422,
+                pydantic(["messages", 0, "role"], kind="literal_error", msg="Input should be 'system','user'"),
+            ),
+            ("GLM", 400, {"error": {"code": "1214", "message": "[1214] Incorrect role information"}}),
+            (
+                "OpenAI",
+                400,
+                openai(
+                    "Unsupported value: 'messages[0].role' does not support 'developer' with this model.",
+                    "messages[0].role",
+                    "unsupported_value",
+                ),
+            ),
+        )
+    ),
+    Case(
+        "23",
+        openai(
+            "Unsupported value: 'messages[0].role' does not support 'system' with this model.",
+            "messages[0].role",
+            "unsupported_value",
+        ),
+        turns(SYSTEM, USER),
+        turns(DEVELOPER, USER),
+        ("role=system>developer",),
+    ),
+    Case(
+        "23 a template that knows no system, by configuration",
+        {"object": "error", "message": "System role not supported", "code": 400},
+        turns(SYSTEM, USER),
+        turns({"role": "user", "content": "d\n\nhi"}),
+        ("role=system>user",),
+        also=("system_into_user",),
+    ),
+    Case(
+        "24",
+        {
+            "object": "error",
+            "message": "Conversation roles must alternate user/assistant/user/assistant/...",
+            "code": 400,
+        },
+        turns(USER, USER),
+        turns({"role": "user", "content": "hi\n\nhi"}),
+        ("roles=merged",),
+        also=("merge_roles",),
+    ),
+    *(
+        Case(
+            f"25 {name}",
+            body,
+            turns({"role": "system", "content": PARTS}, USER),
+            turns({"role": "system", "content": "a\n\nb"}, USER),
+            ("content=text",),
+            status=status,
+        )
+        for name, status, body in (
+            ("DeepSeek", 422, openai("messages[2]: invalid type: sequence, expected a string at line 1 column 9")),
+            (
+                "Groq",
+                400,
+                openai(
+                    "'messages.0' : for 'role:system' the following must be satisfied[('messages.0.content' : value"
+                    " must be a string)]"
+                ),
+            ),
+            (
+                "Ollama",
+                400,
+                openai("json: cannot unmarshal array into Go struct field Message.messages.content of type string"),
+            ),
+            (
+                "Cloudflare",
+                400,
+                {
+                    "success": False,
+                    "errors": [
+                        {"code": 5006, "message": "Type mismatch of '/messages/0/content', 'array' not in 'string'"}
+                    ],
+                },
+            ),
+            (
+                "FastAPI",
+                422,
+                pydantic(["messages", 0, "content"], kind="string_type", msg="Input should be a valid string"),
+            ),
+        )
+    ),
+    *(
+        Case(
+            f"26 {name}",
+            body,
+            turns(USER, ASKED),
+            turns(USER, {**ASKED, "content": ""}),
+            ("content=empty",),
+            status=status,
+        )
+        for name, status, body in (
+            (
+                "LM Studio",
+                400,
+                {"error": "Invalid 'content': 'content' field must be a string or an array of objects."},
+            ),
+            ("Ollama", 400, openai("invalid message content type: <nil>")),
+            (
+                "OpenAI",
+                400,
+                openai("Invalid value for 'content': expected a string, got null.", "messages.[1].content"),
+            ),
+            ("FastAPI", 422, pydantic(["messages", 1, "content"], kind="missing", msg="Field required")),
+        )
+    ),
+    *(
+        Case(
+            f"27 {name}",
+            body,
+            turns(USER, REPLAYED),
+            turns(USER, {"role": "assistant", "content": "x"}),
+            TOLD_REPLAYED,
+            status=status,
+        )
+        for name, status, body in (
+            (
+                "Mistral",
+                422,
+                {"object": "error", "message": pydantic(["messages", 1, "assistant", "reasoning_content"])},
+            ),
+            ("Groq", 400, openai("'messages.1' : property 'reasoning_content' is unsupported")),
+            (
+                "Cerebras",
+                400,
+                {
+                    "message": "messages.1.assistant.reasoning_content: property"
+                    " 'messages.1.assistant.reasoning_content' is unsupported",
+                    "type": "invalid_request_error",
+                    "param": "validation_error",
+                    "code": "wrong_api_format",
+                },
+            ),
+        )
+    ),
+    Case(
+        "27 RAGFlow's index of a tool call",
+        pydantic(["messages", 1, "assistant", "tool_calls", 0, "index"]),
+        turns(USER, {**ASKED, "tool_calls": [{**CALLS[0], "index": 0}]}),
+        turns(USER, ASKED),
+        ("drop=messages[].tool_calls[].index",),
+        status=422,
+    ),
+    Case(
+        "39",
+        openai(
+            "Tool call id was call_abc but must be a-z, A-Z, 0-9, with a length of 9.",
+            kind="invalid_function_call",
+            code="3280",
+        ),
+        turns(USER, ASKED, {"role": "tool", "tool_call_id": "call_abc", "content": "r"}),
+        turns(
+            USER,
+            {**ASKED, "tool_calls": [{**CALLS[0], "id": "uCUSbrUmq"}]},
+            {"role": "tool", "tool_call_id": "uCUSbrUmq", "content": "r"},
+        ),
+        ("tool_ids=short",),
+    ),
+)
+
+CHOICE = "The tool_choice parameter does not support being set to required or object in thinking mode"
+TOOLS = {"tools": [{"type": "function", "function": {"name": "f"}}], "tool_choice": "auto"}
+SCHEMA = {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "object"}}}
+ROOM = (
+    "This model's maximum context length is 6048 tokens. However, you requested 6616 tokens (568 in the messages,"
+    " 6048 in the completion). Please reduce the length of the messages or completion."
+)
+IN_WORDS = 'Answer with one JSON object that fits this JSON Schema, and with nothing else:\n{"type":"object"}'
+
+CHOICE_ROWS = (
+    Case(
+        "40 DashScope",
+        openai(CHOICE),
+        {"tool_choice": "required", "enable_thinking": True},
+        {"enable_thinking": False},
+        ("set=enable_thinking>false",),
+        also=("tool_choice",),
+    ),
+    Case(
+        "40 DeepSeek",
+        openai("Thinking mode does not support this tool_choice"),
+        {"tool_choice": "required", "thinking": {"type": "enabled"}},
+        {"thinking": {"type": "disabled"}},
+        ("set=thinking.type>disabled",),
+        also=("tool_choice",),
+    ),
+    Case(
+        "40 nothing to turn off",
+        openai(CHOICE),
+        {"tool_choice": "required"},
+        {"tool_choice": "auto"},
+        ("set=tool_choice>auto",),
+        also=("tool_choice",),
+    ),
+    Case(
+        "41 LM Studio",
+        {"error": "'response_format.type' must be 'json_schema' or 'text'"},
+        {"response_format": {"type": "json_object"}},
+        {"response_format": None},
+        ("drop=response_format",),
+        also=("response_format",),
+    ),
+    Case(
+        "41 DeepSeek",
+        openai("This response_format type is unavailable now"),
+        {"response_format": SCHEMA, **turns(SYSTEM, USER)},
+        {
+            "response_format": {"type": "json_object"},
+            **turns({"role": "system", "content": f"d\n\n{IN_WORDS}"}, USER),
+        },
+        ("response_format=json_object",),
+        also=("response_format",),
+    ),
+    Case(
+        "43",
+        {"object": "error", "message": ROOM, "code": 400},
+        {"max_tokens": 6048},
+        {"max_tokens": 5472},
+        ("clamp=max_tokens",),
+        also=("max_tokens",),
+    ),
+    Case(
+        "45",
+        {
+            "object": "error",
+            "message": '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set',
+            "code": 400,
+        },
+        TOOLS,
+        {"tools": None, "tool_choice": None},
+        ("drop=tools", "drop=tool_choice"),
+        also=("tools",),
+    ),
+)
+
+
+def batch(name: str, body: Any, limit: int, status: int = 400, entry: str | None = None) -> Case:
+    return Case(name, body, {}, {}, (entry or f"split={limit}",), status, max_inputs=limit, embeds=True)
+
+
+EMBEDDING_ROWS = (
+    Case(
+        "17 vLLM of old",
+        {"object": "error", "message": "base64 encoding is not currently supported", "code": 400},
+        {"encoding_format": "base64"},
+        {"encoding_format": "float"},
+        ("set=encoding_format>float",),
+        embeds=True,
+    ),
+    batch("18 DashScope", openai(DASHSCOPE_BATCH, kind="InvalidParameter", code="InvalidParameter"), 2),
+    batch("18 TEI", {"error": "batch size 3 > maximum allowed batch size 2", "error_type": "Validation"}, 2, 413),
+    batch("18 TEI's 422", {"error": "batch size 3 > maximum allowed batch size 2", "error_type": "Validation"}, 2, 422),
+    batch("18 SiliconFlow", {"code": 20042, "message": "input batch size 3 > maximum allowed batch size 2"}, 2),
+    batch("18 Azure of old", openai("Too many inputs. The max number of inputs is 1. We hope to increase it soon."), 1),
+    batch(
+        "18 Gemini",
+        [
+            {
+                "error": {
+                    "code": 400,
+                    "message": "* BatchEmbedContentsRequest.requests: at most 2 requests can be in one batch\n",
+                    "status": "INVALID_ARGUMENT",
+                }
+            }
+        ],
+        2,
+    ),
+    batch(
+        "18 OpenAI's inputs",
+        openai(
+            "Invalid 'input': array too long. Expected an array with maximum length 2, but got an array with length 3"
+            " instead.",
+            "input",
+            "array_above_max_length",
+        ),
+        2,
+    ),
+    batch(
+        "18 OpenAI's tokens",
+        openai(
+            "Requested 416,735 tokens, max 300,000 tokens per request",
+            code="max_tokens_per_request",
+            kind="max_tokens_per_request",
+        ),
+        1,
+        entry="split=64%",
+    ),
+    *(
+        Case(
+            f"19 {name}",
+            {"object": "error", "message": message, "code": 400},
+            {"dimensions": 256},
+            {"dimensions": None},
+            ("drop=dimensions",),
+            embeds=True,
+        )
+        for name, message in (
+            ("vLLM of old", "dimensions is currently not supported"),
+            (
+                "vLLM",
+                'Model "bge-m3" does not support matryoshka representation, changing output dimensions',
+            ),
+        )
+    ),
+    batch("21 Zhipu of old", {"error": {"code": "1214", "message": "prompt 参数非法。请检查文档。"}}, 1),
+    Case(
+        "14 RAGFlow's stray, at an upstream that the built-in rule did not serve",
+        openai("Unrecognized request argument supplied: drop_params"),
+        {"drop_params": True},
+        {"drop_params": None},
+        ("drop=drop_params",),
+        embeds=True,
+    ),
+)
+
+ROWS = (*STREAM_ROWS, *MEMBER_ROWS, *MESSAGE_ROWS, *CHOICE_ROWS, *EMBEDDING_ROWS)
+
+FILTERED = (
+    "The response was filtered due to the prompt triggering Azure OpenAI's content management policy. Unsupported"
+    " parameter: 'temperature'"
+)
+EVERYTHING = {
+    **STREAMS,
+    "temperature": 0.2,
+    "tools": TOOLS["tools"],
+    "stop": ["x"],
+    **turns(SYSTEM, DEVELOPER, USER, REPLAYED),
+}
+
+
+PICTURE = {"role": "user", "content": [*PARTS, {"type": "image_url", "image_url": {"url": "https://h/a.png"}}]}
+HEARD = {"role": "assistant", "audio": {"id": "a"}}
+SAID = {"modalities": ["text", "audio"]}
+REFUSED = "property 'reasoning_content' is unsupported."
+WANTED = "The `reasoning_content` in the thinking mode must be passed back to the API."
+MISSED = "Missing `reasoning_content` field in the assistant message at message index 2"
+
+
+def never(name: str, body: Any, status: int = 400, request: Any = None) -> Case:
+    return Case(name, body, EVERYTHING if request is None else request, {}, (), status)
+
+
+NOTHING_ROWS = (
+    *(
+        never(f"status {status}", openai(STREAM, "stream", "unsupported_value"), status)
+        for status in (401, 403, 404, 408, 409, 413, 429, 500, 502, 503)
+    ),
+    never("38 content filter", openai(FILTERED, "prompt", "content_filter")),
+    never("38 without its code", openai(FILTERED)),
+    never("6 must be verified to use", openai(VERIFY.replace("to stream", "to use"), "stream", "unsupported_value")),
+    *(
+        never(f"code {code}", openai(unsupported("temperature"), "temperature", code))
+        for code in ("context_length_exceeded", "insufficient_quota", "invalid_api_key", "model_not_found")
+    ),
+    never("type instead of code", openai(unsupported("temperature"), kind="insufficient_quota")),
+    never("43 without leave", {"object": "error", "message": ROOM, "code": 400}, request={"max_tokens": 6048}),
+    never("40 without leave", openai(CHOICE), request={"tool_choice": "required", "enable_thinking": True}),
+    never("24 without leave", openai("Conversation roles must alternate user/assistant"), request=turns(USER, USER)),
+    never("45 without leave", openai("m does not support tools", kind="api_error")),
+    never("41 without leave", openai("This response_format type is unavailable"), request={"response_format": SCHEMA}),
+    *(
+        never(f"opt-in {name}", openai(unsupported(name), name, "unsupported_parameter"))
+        for name in ("tools", "stop", "model", "messages", "messages[0].role", "messages[0].content")
+    ),
+    never("one of several is opt-in", {"message": "Unsupported parameter(s): temperature, tools", "code": 400}),
+    never("a member that is not there", openai(unsupported("seed"), "seed", "unsupported_parameter")),
+    never("27 DeepSeek wants it back", openai(f"'messages.3' : {REFUSED} {WANTED}")),
+    never("27 DeepSeek misses it", openai(f"'messages.3' : {REFUSED} {MISSED}")),
+    never("a filter by its words", openai("The prompt was blocked.", code="content_filter")),
+    never("25 pictures stay", openai("messages[0]: invalid type: sequence, expected a string"), request=turns(PICTURE)),
+    never("an audio answer that is referred to", pydantic(["messages", 1, "assistant", "audio"]), 422, turns(HEARD)),
+    never("modalities that matter", openai(unsupported("modalities"), "modalities", "unknown_parameter"), 400, SAID),
+    never("a relay that quotes the client", openai('Your request {"error":"no"} is odd')),
+    never("nothing known", openai("Something else.")),
+)  # fmt: skip

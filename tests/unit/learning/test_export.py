@@ -1,0 +1,304 @@
+"""What was learned, as configuration that does the same."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from gatepass.config.model import Config
+from gatepass.config.models import Model
+from gatepass.config.yaml_file import parse_yaml
+from gatepass.learning.allowance import Allowance
+from gatepass.learning.export import NOTHING, as_config, marks
+from gatepass.learning.learned_rule import HOUR_S, Learned, Lesson, Subject
+from gatepass.learning.matchers import taught
+from gatepass.learning.rejection import Heard
+from gatepass.normalize.built_in import adapt
+from gatepass.normalize.declared import Declared
+from gatepass.normalize.rule import revised
+from tests.unit.learning.rejections import ROWS, Case
+from tests.unit.learning.test_learned_rule import LESSONS
+from tests.unit.normalize.calls import TARGET
+
+UPSTREAMS = {"upstreams": {"chat": {"base_url": "https://h/v1"}}}
+
+
+def learned(*lessons: Any, model: str = "o3-mini", evidence: str = "no") -> list[Learned]:
+    return [Learned(Subject("chat", model, "chat"), lesson, "learned", evidence, 0.0, 1.0) for lesson in lessons]
+
+
+def config(**models: Any) -> Config:
+    return Config.model_validate({**UPSTREAMS, "models": models})
+
+
+def read(text: str) -> Config:
+    return Config.model_validate({**UPSTREAMS, **parse_yaml("pins", text).tree})
+
+
+def yaml(rows: list[Learned], known: Config | None = None) -> str:
+    return as_config(rows, known or config())
+
+
+def test_the_yaml_is_for_people_too():
+    rows = learned(LESSONS[0], LESSONS[3], *LESSONS[4:6], evidence="Unsupported value:\n 'stream' …")
+    assert yaml(rows) == (
+        "models:\n"
+        '  "o3-mini":\n'
+        "    # stream=synth: Unsupported value: 'stream' …\n"
+        "    # rename=max_tokens>max_completion_tokens: Unsupported value: 'stream' …\n"
+        "    # drop=messages[].name: Unsupported value: 'stream' …\n"
+        "    # not pinned, for `set` adds it where it is missing: set=enable_thinking>false: Unsupported value: 'st\n"
+        '    upstream: "chat"\n'
+        "    stream: emulate\n"
+        "    rules:\n"
+        '      rename: {"max_tokens": "max_completion_tokens"}\n'
+        '      drop: ["messages[].name"]\n'
+    )
+
+
+def test_models_have_their_public_names():
+    known = config(
+        mini={"upstream": "chat", "name": "o3-mini"},
+        best={"targets": [{"upstream": "chat", "name": "o3-mini"}]},
+        other={"upstream": "chat"},
+    )
+    text = yaml(learned(LESSONS[0]), known)
+    assert [line for line in text.splitlines() if line.startswith('  "')] == [
+        '  "mini":   # add to the entry that is there',
+        '  "best":   # add to the entry that is there',
+    ]
+    assert "upstream:" not in text
+    assert '  "o3-mini":\n' in yaml(learned(LESSONS[0]), config(other={"upstream": "chat"}))
+
+
+def test_where_nothing_was_learned_that_is_said():
+    assert yaml([]) == yaml(learned(LESSONS[2])) == NOTHING
+
+
+def test_evidence_cannot_leave_its_comment():
+    text = yaml(learned(LESSONS[0], evidence="a\n  evil: true\r\n\u2028b" + "x" * 500))
+    assert set(read(text).models) == {"o3-mini"}
+    assert max(map(len, text.splitlines())) < 120
+
+
+def lesson_of(case: Case) -> tuple[Any, ...]:
+    said = Heard.of(case.call.operation.surface, case.status, case.complaint, case.call.body)
+    assert said is not None
+    return taught(said, case.call, Allowance(frozenset(case.also)), lambda _: False)
+
+
+UNPINNED = ("stream_options", "set")
+PINNED = [case for case in ROWS if lesson_of(case)[0].ttl_s and lesson_of(case)[0].rule not in UNPINNED]
+
+
+@pytest.mark.parametrize("case", PINNED, ids=lambda case: case.name)
+def test_a_pin_does_what_its_lesson_does(case):
+    lessons = lesson_of(case)
+    pinned = read(yaml(learned(*lessons, model="m")))
+    rules = Declared(pinned).rules(case.call.operation.name, "m")
+    by_lesson, _ = revised(case.call, [lesson.change() for lesson in lessons])
+    by_pin = adapt(case.call, TARGET, rules)
+    assert json.loads(by_pin.body) == json.loads(by_lesson.body)
+    assert (by_pin.stream, by_pin.max_inputs) == (by_lesson.stream, by_lesson.max_inputs)
+
+
+@pytest.mark.parametrize("name", ["audio", "function_call", "tool_calls"])
+def test_what_goes_only_where_it_is_empty_is_not_pinned_as_a_drop(name):
+    lesson = LESSONS[4].__class__("drop", f"messages[].{name}")
+    rules = read(yaml(learned(lesson))).models["o3-mini"].rules
+    assert rules is not None
+    assert (rules.drop, rules.replayed) == ([], "drop_but_reasoning")
+
+
+def test_a_pin_takes_over_what_the_glob_has_that_it_shadows():
+    glob = {
+        "upstream": "chat",
+        "stream": "emulate",
+        "suggest": "other",
+        "timeouts": {"first_byte_s": 1},
+        "rules": {"drop": ["top_p"], "rename": {"a": "b"}, "merge_roles": True},
+    }
+    lessons = (LESSONS[4].__class__("drop", "seed"), LESSONS[4].__class__("drop", "top_p"), LESSONS[3])
+    pin = read(yaml(learned(*lessons), config(**{"*": glob, "other": {"upstream": "chat"}}))).models["o3-mini"]
+    assert pin.model_dump(mode="json", exclude_unset=True) == {
+        **glob,
+        "rules": {
+            "drop": ["top_p", "seed"],
+            "rename": {"a": "b", "max_tokens": "max_completion_tokens"},
+            "merge_roles": True,
+        },
+    }
+
+
+def test_what_holds_for_one_of_several_targets_is_told_and_not_pinned():
+    two = {"targets": [{"upstream": "chat", "name": "x"}, {"upstream": "chat", "name": "o3-mini"}]}
+    text = yaml(learned(LESSONS[0], evidence="no stream"), config(best=two))
+    assert text == (
+        "# Nothing can be pinned.\n"
+        '    # "best": not pinned, for rules hold for all targets, and this for chat alone: stream=synth: no stream\n'
+    )
+
+
+def test_what_is_set_only_where_it_is_there_is_told_and_not_pinned():
+    text = yaml(learned(LESSONS[5].__class__("set", "enable_thinking", "false")))
+    assert "models:" not in text
+    assert "set=enable_thinking>false" in text
+
+
+def test_a_pin_leads_where_the_operation_does_and_leaves_the_rest_to_it():
+    route = {"upstream": "chat", "timeouts": {"idle_s": 3.0}, "rules": {"drop": ["user"], "set": {"x": "mine"}}}
+    known = Config.model_validate({**UPSTREAMS, "operations": {"chat": route}})
+    text = yaml(learned(LESSONS[4].__class__("drop", "seed")), known)
+    pin = read(text).models["o3-mini"]
+    assert pin.model_dump(mode="json", exclude_unset=True) == {"upstream": "chat", "rules": {"drop": ["seed"]}}
+    assert "mine" not in text
+
+
+def test_a_pin_shows_no_value_that_an_operator_sets():
+    rules = {"drop": ["user"], "set": {"x": "mine"}}
+    own = {"embeddings": {"rules": rules}}
+    glob = {"upstream": "chat", "timeouts": {"idle_s": 3.0}, "rules": rules, "operations": own}
+    text = yaml(learned(LESSONS[4].__class__("drop", "seed")), config(**{"o3-*": glob}))
+    assert read(text).models["o3-mini"].model_dump(mode="json", exclude_unset=True) == {
+        "upstream": "chat",
+        "timeouts": {"idle_s": 3.0},
+        "rules": {"drop": ["user", "seed"]},
+    }
+    assert "are not shown: set\n" in text
+    assert "add by hand the `operations`" in text
+    assert "mine" not in text
+
+
+def test_what_holds_for_one_operations_own_upstream_is_told_and_not_pinned():
+    entry = {"upstream": "other", "operations": {"chat": {"upstream": "chat", "name": "o3-mini"}}}
+    blocks = {**UPSTREAMS, "upstreams": {**UPSTREAMS["upstreams"], "other": {"base_url": "https://o/v1"}}}
+    known = Config.model_validate({**blocks, "models": {"best": entry}})
+    text = yaml(learned(LESSONS[0], evidence="no stream"), known)
+    assert text.startswith("# Nothing can be pinned.")
+    assert '"best": not pinned' in text
+
+
+def test_a_pin_takes_over_the_one_target_of_a_glob():
+    glob = {"targets": [{"upstream": "chat"}]}
+    pin = read(yaml(learned(LESSONS[0]), config(**{"o3-*": glob}))).models["o3-mini"]
+    assert (pin.upstream, pin.stream, len(pin.targets or ())) == (None, "emulate", 1)
+
+
+WALL_S = 1_800_000_000.0
+LEARNED = Learned(
+    Subject("chat", "o3", "chat"),
+    Lesson("stream", "synth"),
+    "learned",
+    "no stream here",
+    WALL_S - 12,
+    WALL_S + HOUR_S - 12,
+)
+
+
+def entry(**settings: object) -> Model:
+    return Model.model_validate({"upstream": "chat", **settings})
+
+
+def known(found: dict[str, Any]) -> dict[str, Any]:
+    """The capabilities that are told: those that are known."""
+    capabilities: dict[str, Any] = found["gatepass"]["capabilities"]
+    return capabilities
+
+
+def test_a_model_of_which_nothing_is_known_is_not_marked():
+    assert marks(None, [], WALL_S) == marks(entry(), [], WALL_S) == {}
+
+
+def test_what_is_declared_is_said_to_be_so():
+    found = marks(
+        entry(stream=False, capabilities={"vision": True, "tools": False, "context_length": 128_000}), [], WALL_S
+    )
+    assert known(found) == {
+        "stream": {"value": "emulate", "source": "declared"},
+        "vision": {"value": True, "source": "declared"},
+        "tools": {"value": False, "source": "declared"},
+        "context_length": {"value": 128_000, "source": "declared"},
+    }
+    assert (found["context_length"], found["max_model_len"]) == (128_000, 128_000)
+    assert found["gatepass"]["adapted"] == [{"change": "stream=synth", "source": "declared"}]
+
+
+def test_what_is_learned_has_its_age_and_its_evidence():
+    found = marks(None, [LEARNED], WALL_S)
+    stream = {"value": "emulate", "source": "learned", "age_s": 12, "evidence": "no stream here"}
+    assert known(found) == {"stream": stream}
+    assert found["gatepass"]["adapted"] == [
+        {
+            "change": "stream=synth",
+            "upstream": "chat",
+            "operation": "chat",
+            "source": "learned",
+            "age_s": 12,
+            "evidence": "no stream here",
+            "expires_in_s": 3588,
+        }
+    ]
+    assert set(found) == {"gatepass"}
+
+
+@pytest.mark.parametrize(
+    ("lesson", "name", "value"),
+    [
+        (Lesson("stream", "aggregate"), "stream", "aggregate"),
+        (Lesson("content", "text"), "vision", False),
+        (Lesson("drop", "tools"), "tools", False),
+        (Lesson("drop", "response_format"), "json_schema", False),
+        (Lesson("response_format", "json_object"), "json_schema", False),
+    ],
+)
+def test_a_lesson_says_what_the_model_cannot_do(lesson, name, value):
+    told = known(marks(entry(), [replace(LEARNED, lesson=lesson)], WALL_S))
+    assert {name: one["value"] for name, one in told.items()} == {name: value}
+
+
+def test_a_lesson_about_nothing_that_has_a_name_is_a_change_alone():
+    found = marks(entry(), [replace(LEARNED, lesson=Lesson("drop", "temperature"))], WALL_S)
+    assert known(found) == {}
+    assert [change["change"] for change in found["gatepass"]["adapted"]] == ["drop=temperature"]
+
+
+def test_what_is_declared_counts_before_what_is_learned_and_the_first_target_before_the_next():
+    other = replace(LEARNED, subject=Subject("azure", "o3", "chat"), lesson=Lesson("stream", "aggregate"))
+    assert known(marks(entry(stream=True), [LEARNED], WALL_S))["stream"]["source"] == "declared"
+    assert known(marks(None, [LEARNED, other], WALL_S))["stream"]["value"] == "emulate"
+    assert known(marks(None, [other, LEARNED], WALL_S))["stream"]["value"] == "aggregate"
+
+
+def test_a_lesson_past_its_time_ends_now_and_rules_are_listed_once():
+    found = marks(entry(rules={"drop": ["seed"]}), [replace(LEARNED, expires_at=WALL_S - 5)], WALL_S)
+    shown = [
+        (change["change"], change["source"], change.get("expires_in_s")) for change in found["gatepass"]["adapted"]
+    ]
+    assert shown == [("drop=seed", "declared", None), ("stream=synth", "learned", 0)]
+
+
+def test_what_is_changed_for_one_operation_of_a_model_is_listed_with_that_operation():
+    own = {
+        "embeddings": {"rules": {"split": 8, "drop": ["seed"]}},
+        "responses": {"stream": "emulate", "rules": {"set": {"seed": 1}}},
+        "speech": {"upstream": "mouth"},
+    }
+    found = marks(entry(rules={"drop": ["seed", "user"]}, operations=own), [], WALL_S)
+    assert found["gatepass"]["adapted"] == [
+        {"change": "drop=seed", "source": "declared"},
+        {"change": "drop=user", "source": "declared"},
+        {"change": "split=8", "source": "declared", "operation": "embeddings"},
+        {"change": "stream=synth", "source": "declared", "operation": "responses"},
+        {"change": "set=seed", "source": "declared", "operation": "responses"},
+    ]
+
+
+def test_a_model_that_is_changed_for_one_operation_alone_is_marked():
+    found = marks(entry(operations={"chat": {"rules": {"drop": ["seed"]}}}), [], WALL_S)
+    assert found == {
+        "gatepass": {
+            "capabilities": {},
+            "adapted": [{"change": "drop=seed", "source": "declared", "operation": "chat"}],
+        }
+    }

@@ -1,0 +1,159 @@
+"""The memory of learned rules: how long, and how many."""
+
+from gatepass.learning.learned_rule import HOUR_S, Key, Learned, Lesson, Subject
+from gatepass.learning.memory import LIMIT_OF_SUBJECT, REFUTED_S, Memory
+
+O3 = Subject("chat", "o3-mini", "chat")
+OURS = Subject("chat", "o3-mini", "chat", "corp")
+SYNTH = Lesson("stream", "synth")
+VERIFIED = Lesson("stream", "synth", ttl_s=900, by_credential=True)
+DROP = Lesson("drop", "temperature")
+NOW_S, WALL_S = 1_000.0, 1_800_000_000.0
+
+
+def key(lesson: Lesson = SYNTH, subject: Subject = O3) -> Key:
+    return (subject.of(lesson), lesson.key)
+
+
+def known(memory: Memory, subject: Subject = OURS) -> list[Lesson]:
+    return [lesson for _, lesson in memory.of(subject)]
+
+
+def test_a_lesson_is_known_for_its_subject_alone():
+    memory = Memory()
+    assert memory.commit(key(), SYNTH, "no stream", NOW_S)
+    assert known(memory) == known(memory, O3) == [SYNTH]
+    for other in (Subject("azure", "o3-mini", "chat"), Subject("chat", "o3", "chat"), Subject("chat", "o3-mini", "x")):
+        assert known(memory, other) == []
+
+
+def test_what_is_known_is_told_without_looking_at_it():
+    memory = Memory()
+    assert not memory.knows(OURS)
+    memory.commit(key(), SYNTH, "", NOW_S)
+    assert memory.knows(OURS)
+    assert memory.knows(O3)
+    memory.forget(key())
+    memory.commit(key(VERIFIED, OURS), VERIFIED, "", NOW_S)
+    assert memory.knows(OURS)
+    assert not memory.knows(O3)
+
+
+def test_a_lesson_about_an_account_is_known_for_its_credential_alone():
+    memory = Memory()
+    memory.commit(key(VERIFIED, OURS), VERIFIED, "verify", NOW_S)
+    assert known(memory) == [VERIFIED]
+    assert known(memory, O3) == known(memory, Subject("chat", "o3-mini", "chat", "other")) == []
+
+
+def test_a_lesson_is_news_once():
+    memory = Memory()
+    assert memory.commit(key(), SYNTH, "", NOW_S)
+    assert not memory.commit(key(), SYNTH, "", NOW_S + 5)
+    assert memory.commit(key(), Lesson("stream", "aggregate"), "", NOW_S)
+    assert known(memory) == [Lesson("stream", "aggregate")]
+
+
+def test_what_undoes_a_lesson_takes_its_place():
+    memory = Memory()
+    there, back = Lesson("rename", "a", "b"), Lesson("rename", "b", "a")
+    memory.commit(key(there), there, "", NOW_S)
+    memory.commit(key(back), back, "", NOW_S)
+    assert known(memory) == [back]
+
+
+def test_a_rule_that_has_expired_is_forgotten():
+    memory = Memory()
+    memory.commit(key(), SYNTH, "", NOW_S)
+    memory.commit(key(VERIFIED, OURS), VERIFIED, "", NOW_S)
+    memory.commit(key(DROP, O3._replace(model="o3")), DROP, "", NOW_S)
+    assert not memory.expire(OURS, NOW_S + VERIFIED.ttl_s - 1)
+    assert memory.expire(OURS, NOW_S + VERIFIED.ttl_s)
+    assert known(memory) == [SYNTH]
+    assert [one.lesson for one in memory.learned(NOW_S + HOUR_S - 1, WALL_S)] == [SYNTH, DROP]
+    assert memory.learned(NOW_S + HOUR_S, WALL_S) == []
+    assert memory.expire(O3, NOW_S + HOUR_S)
+    assert (memory.knows(OURS), known(memory)) == (False, [])
+    assert memory.commit(key(), SYNTH, "", NOW_S + HOUR_S), "it is news again"
+    for vain in (memory.forget, memory.used):
+        vain(key(DROP))
+
+
+def test_what_failed_is_refuted_for_a_minute():
+    memory = Memory()
+    memory.refute(key(), SYNTH, "no", NOW_S)
+    assert memory.refuted(key(), NOW_S + REFUTED_S - 0.1)
+    assert not memory.refuted(key(DROP), NOW_S)
+    assert not memory.refuted(key(), NOW_S + REFUTED_S)
+    assert not memory.refuted(key(), NOW_S)
+
+
+def drop(at: int) -> Lesson:
+    return Lesson("drop", f"field_{at}")
+
+
+def test_of_one_upstream_the_least_recently_used_rule_goes_first():
+    memory = Memory(limit=3)
+    subjects = [Subject("chat", f"m{at}", "chat") for at in range(4)]
+    other = Subject("other", "m", "chat")
+    for subject in (other, *subjects[:3]):
+        memory.commit(key(DROP, subject), DROP, "", NOW_S)
+    memory.used(key(DROP, subjects[0]))
+    memory.commit(key(DROP, subjects[3]), DROP, "", NOW_S)
+    assert [memory.knows(subject) for subject in (*subjects, other)] == [True, False, True, True, True]
+
+
+def test_a_rule_that_finds_no_room_is_no_news():
+    memory = Memory(limit=1)
+    memory.commit(key(), SYNTH, "", NOW_S)
+    memory.used(key())
+    memory.used(key())
+    unknown = Subject("chat", "invented", "chat")
+    assert not memory.commit(key(DROP, unknown), DROP, "", NOW_S)
+    assert known(memory) == [SYNTH]
+    assert memory.commit(key(DROP, unknown), DROP, "", NOW_S, is_configured=True)
+    assert known(memory) == []
+
+
+def test_lessons_without_end_about_one_model_take_the_place_of_none_that_is_used():
+    memory = Memory()
+    for lesson in (SYNTH, DROP):
+        memory.commit(key(lesson), lesson, "", NOW_S)
+        memory.used(key(lesson))
+        memory.used(key(lesson))
+    other = Subject("chat", "other", "chat")
+    memory.commit(key(DROP, other), DROP, "", NOW_S)
+    for at in range(1_010):
+        memory.commit(key(drop(at)), drop(at), "", NOW_S)
+        memory.used(key(drop(at)))
+    held = known(memory)
+    assert len(held) == LIMIT_OF_SUBJECT
+    assert {SYNTH, DROP, drop(1_009)} <= set(held)
+    assert known(memory, other) == [DROP]
+
+
+def test_everything_else_is_bounded_too():
+    memory = Memory(limit_of_others=3)
+    for at in range(10):
+        memory.refute(key(drop(at)), drop(at), "", NOW_S)
+    assert [memory.refuted(key(drop(at)), NOW_S) is None for at in (6, 7, 8, 9)] == [True, False, False, False]
+    assert [(one.lesson, one.state) for one in memory.learned(NOW_S, WALL_S)] == [
+        (drop(at), "failed") for at in (7, 8, 9)
+    ]
+
+
+def test_what_failed_is_shown_until_it_is_tried_again():
+    memory = Memory()
+    memory.refute(key(), SYNTH, "no", NOW_S)
+    shown = Learned(O3, SYNTH, "failed", "no", WALL_S, WALL_S + REFUTED_S)
+    assert memory.learned(NOW_S, WALL_S) == [shown]
+    assert memory.refuted(key(), NOW_S + 20.0) == Learned(O3, SYNTH, "failed", "no", NOW_S, NOW_S + REFUTED_S)
+    assert memory.learned(NOW_S + REFUTED_S, WALL_S + REFUTED_S) == []
+    assert memory.refuted(key(), NOW_S + REFUTED_S) is None
+
+
+def test_a_long_quotation_is_kept_by_nobody():
+    memory = Memory()
+    memory.commit(key(), SYNTH, f"Invalid value: '{'my secret ' * 10}'.", 0.0)
+    (one,) = memory.learned(0.0, WALL_S)
+    assert one.evidence == "Invalid value: '…'."

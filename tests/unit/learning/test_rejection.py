@@ -1,0 +1,115 @@
+"""Rejections as the matchers read them."""
+
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gatepass.learning.allowance import OPT_IN
+from gatepass.learning.matchers import steps
+from gatepass.learning.rejection import Heard, place_told
+from gatepass.types import Complaint, Surface
+from tests.unit.learning.rejections import ROWS
+from tests.unit.operations.json_texts import VALUES
+
+
+@pytest.mark.parametrize(
+    ("path", "place"),
+    [
+        ("temperature", "temperature"),
+        ("body.temperature", "temperature"),
+        ("messages.[6].role", "messages[].role"),
+        ("messages[0].role", "messages[].role"),
+        ("messages.2.assistant.reasoning_content", "messages[].reasoning_content"),
+        ("body.messages.1.ChatCompletionAssistantMessageParam.name", "messages[].name"),
+        ("messages.1.assistant.tool_calls.0.index", "messages[].tool_calls[].index"),
+        ("/messages/*/content", "messages[].content"),
+        ("stream_options.include_usage", "stream_options.include_usage"),
+        ("messages.0.content.0.text", "messages[].content[].text"),
+        ("user.user", "user.user"),
+        ("0", ""),
+        ("", ""),
+        ("…", ""),
+    ],
+)
+def test_a_place_is_understood_however_it_is_written(path, place):
+    assert place_told(path) == place
+
+
+@pytest.mark.parametrize("status", [200, 401, 413, 500, None])
+def test_other_statuses_are_not_heard(status):
+    assert Heard.of(Surface.CHAT, status, Complaint("Unknown parameter: 'seed'."), b"{}") is None
+
+
+def test_without_words_there_is_nothing_to_hear():
+    assert Heard.of(Surface.CHAT, 400, None, b"{}") is None
+
+
+def test_too_many_inputs_have_a_status_of_their_own():
+    assert Heard.of(Surface.EMBEDDINGS, 413, Complaint("x"), b"{}") is not None
+
+
+WORDS = st.one_of(st.text(max_size=60), st.sampled_from([row.complaint.message for row in ROWS]))
+
+
+@given(
+    st.lists(WORDS, max_size=3),
+    st.none() | WORDS,
+    st.none() | st.sampled_from(["unsupported_parameter", "1214", "unsupported_value"]),
+    VALUES | st.lists(st.fixed_dictionaries({"code": st.just("unrecognized_keys"), "keys": VALUES, "path": VALUES})),
+    st.sampled_from([Surface.CHAT, Surface.EMBEDDINGS]),
+)
+def test_whatever_an_upstream_says_is_read(texts, param, code, raw, surface):
+    heard = Heard.of(surface, 400, Complaint(" ".join(texts), 400, None, code, param, raw), b"{}")
+    if heard is not None:
+        for step in steps(heard, OPT_IN):
+            for lesson in step:
+                assert lesson.rank >= 0
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [
+        "a",
+        "a.",
+        "messages.",
+        "messages.1.",
+        "x: ",
+        "property '",
+        "body -> a -> ",
+        "'",
+        "参数",
+        "1,",
+        "a ",
+        "'a' ",
+        "error: ",
+        "a:b",
+        "a's ",
+        'Unknown name "',
+    ],
+)
+def test_long_texts_are_read_in_linear_time(unit):
+    text = (unit * 20_000)[:20_000]
+    began = time.perf_counter()
+    heard = Heard.of(Surface.CHAT, 400, Complaint(text, raw={"metadata": {"raw": text * 2}}, param=text[:100]), b"{}")
+    assert heard is not None
+    list(steps(heard, OPT_IN))
+    assert time.perf_counter() - began < 2.0
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "data_inspection_failed",
+        "DataInspectionFailed",
+        "invalid_prompt",
+        "moderation_blocked",
+        "ContextWindowExceededError",
+        "insufficient_user_quota",
+    ],
+)
+def test_what_no_change_of_form_heals_is_not_heard(code):
+    words = "Unsupported parameter: 'temperature' is not supported with this model."
+    assert Heard.of(Surface.CHAT, 400, Complaint(words, code=code), b"{}") is None
+    assert Heard.of(Surface.CHAT, 400, Complaint(words, kind=code), b"{}") is None

@@ -1,0 +1,172 @@
+"""Refusals that name a member, and messages that only quote one."""
+
+import pytest
+
+from gatepass.learning.allowance import Allowance
+from gatepass.learning.learned_rule import HOUR_S, Lesson
+from gatepass.learning.matchers import taught
+from gatepass.learning.rejection import Heard
+from tests.unit.learning.rejections import Case, openai, pydantic, unsupported
+
+WARM = {"temperature": 0.2, "seed": 1, "top_p": 0.3, "stream": True}
+USERS = unsupported("temperature")
+VALUES = "Unsupported value: 'minimal' is not supported with the 'gpt-5-codex' model. Supported values are: {}."
+
+
+def lessons(body, request, status=400):
+    case = Case("", body, request, {}, (), status)
+    heard = Heard.of(case.call.operation.surface, status, case.complaint, case.call.body)
+    assert heard is not None
+    return taught(heard, case.call, Allowance(), lambda lesson: False)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        openai(f"Invalid value: '{USERS}'. Supported values are: 'user'.", "messages[0].role", "invalid_value"),
+        openai(f"Invalid value: '{USERS}'. Supported values are: 'user'."),
+        openai(f"Invalid value: {USERS} is no role."),
+        openai(USERS, "messages[0].role", "invalid_value"),
+        openai(USERS, None, "invalid_value"),
+        openai(USERS, "messages[0].role"),
+        openai(f"The role is odd.\n{USERS}"),
+        openai(f"The role 'x; {USERS}' is odd."),
+        openai("Unsupported value: 'temperature' is not supported with this model.", "reasoning_effort"),
+        openai("Unsupported value: 'temperature' is not supported with this model."),
+        openai("No role 'Unknown parameter: 'seed'' here."),
+        openai("No role 'Unrecognized request argument supplied: seed' here."),
+        openai("No role 'json: unknown field \"seed\"' here."),
+        openai("No role 'Unknown name \"seed\": Cannot find field' here."),
+        openai("No role 'property 'seed' is unsupported' here."),
+        openai("No role 'invalid temperature: only 1' here."),
+        openai("No role 'temperature参数非法' here."),
+        openai("No role 'seed: Extra inputs are not permitted' here."),
+        pydantic(["messages", 0, "role"], kind="literal_error", msg=f"Input should be 'user', not {USERS}"),
+        {"error": {"message": "Refused", "code": 400, "metadata": {"raw": f"The role '{USERS}' is odd."}}},
+    ],
+    ids=str,
+)
+def test_a_quotation_teaches_nothing(body):
+    assert lessons(body, WARM) == ()
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        "litellm.BadRequestError: OpenAIException - ",
+        "litellm.BadRequestError: AzureException BadRequestError - ",
+        "Error code: 400 - {'error': {'message': \"",
+        "<400> InternalError.Algo.InvalidParameter: ",
+        "Provider returned error\n",
+        "openai.BadRequestError: Error code: 400 - {'error': {'message': \"",
+        "400 Bad Request: ",
+        "[1214] ",
+        "Upstream request failed: ",
+        "[{'type': 'value_error', 'loc': ('body',), 'msg': 'Value error, ",
+    ],
+)
+def test_what_relays_put_before_a_refusal_hides_it_from_nobody(before):
+    assert lessons(openai(f"{before}Unknown parameter: 'seed'."), WARM) == (Lesson("drop", "seed"),)
+
+
+UNSAYABLE = "does not support this with this model"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        openai("Unknown parameter: 'tools[0]'.", "tools[0]", "unknown_parameter"),
+        openai("Unknown parameter: 'messages[0].content[1]'.", "messages[0].content[1]", "unknown_parameter"),
+        openai(f"Unsupported value: 'messages[1]' {UNSAYABLE}.", "messages[1]", "unsupported_value"),
+        openai(f"Unsupported value: 'FOO' {UNSAYABLE}."),
+        openai("tools.0: Extra inputs are not permitted"),
+        openai("Unrecognized request argument supplied: 2fast"),
+        openai("Unrecognized request argument supplied: größe"),
+        openai(f"Unknown parameter: '{'x' * 65}'.", "x" * 65, "unknown_parameter"),
+        openai("Unknown parameter: ''.", "", "unknown_parameter"),
+        pydantic(["tools", 0]),
+        {"error": [{"code": "unrecognized_keys", "keys": ["x" * 65], "path": []}]},
+    ],
+    ids=str,
+)
+def test_what_is_no_place_teaches_nothing(body):
+    request = {"tools": [{"type": "function", "function": {"name": "f"}}], "2fast": 1, "größe": 2, "x" * 65: 3}
+    assert lessons(body, request) == ()
+
+
+def test_what_is_no_place_hides_no_other():
+    told = openai("Unrecognized request arguments supplied: 2fast, seed")
+    assert lessons(told, {"2fast": 1, "seed": 1}) == (Lesson("drop", "seed"),)
+
+
+SPELLINGS = {"chat_template_kwargs": {}, "thinking": {"type": "disabled"}, "temperature": 1}
+ONCE = Lesson("drop", "thinking", ttl_s=0.0)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        openai("Unrecognized request argument supplied: chat_template_kwargs"),
+        openai("Unknown parameter: 'chat_template_kwargs'.", "chat_template_kwargs", "unknown_parameter"),
+        openai("litellm.BadRequestError: OpenAIException - Unknown parameter: 'chat_template_kwargs'."),
+    ],
+)
+def test_where_openais_api_knows_one_spelling_of_thinking_not_the_others_go_along_once(body):
+    assert lessons(body, SPELLINGS) == (Lesson("drop", "chat_template_kwargs"), ONCE)
+
+
+def test_two_spellings_that_are_named_are_learned_both():
+    body = openai("Unrecognized request arguments supplied: chat_template_kwargs, thinking")
+    assert lessons(body, SPELLINGS) == (Lesson("drop", "chat_template_kwargs"), Lesson("drop", "thinking"))
+
+
+@pytest.mark.parametrize(
+    ("body", "request_", "status"),
+    [
+        (pydantic(["chat_template_kwargs"]), SPELLINGS, 422),
+        (openai('json: unknown field "chat_template_kwargs"'), SPELLINGS, 400),
+    ],
+)
+def test_other_servers_may_know_the_other_spelling(body, request_, status):
+    assert lessons(body, request_, status) == (Lesson("drop", "chat_template_kwargs"),)
+
+
+def test_a_stranger_takes_no_spelling_along():
+    body = openai("Unrecognized request argument supplied: seed")
+    assert lessons(body, {**SPELLINGS, "seed": 1}) == (Lesson("drop", "seed"),)
+
+
+def test_every_detail_of_a_list_is_read():
+    assert lessons(pydantic(["seed"], ["top_p"]), WARM, 422) == (Lesson("drop", "seed"), Lesson("drop", "top_p"))
+
+
+@pytest.mark.parametrize(
+    ("values", "ttl_s"),
+    [("'low', 'medium', and 'high'", 0.0), ("'low' and 'medium'", 0.0), ("'medium'", HOUR_S)],
+)
+def test_a_refused_value_says_nothing_of_the_other_values(values, ttl_s):
+    body = openai(VALUES.format(values), "reasoning_effort", "unsupported_value")
+    assert lessons(body, {"reasoning_effort": "minimal"}) == (Lesson("drop", "reasoning_effort", ttl_s=ttl_s),)
+
+
+def test_where_only_the_default_is_taken_the_member_is_left_out_for_everybody():
+    words = (
+        "Unsupported value: 'temperature' does not support 0.2 with this model. Only the default (1) value is supported"
+    )
+    body = openai(words, "temperature", "unsupported_value")
+    assert lessons(body, {"temperature": 0.2}) == (Lesson("drop", "temperature", ttl_s=HOUR_S),)
+
+
+def test_of_the_sampling_family_only_the_refused_one_is_remembered():
+    body = openai(unsupported("top_p"), "top_p", "unsupported_parameter")
+    assert lessons(body, {"temperature": 1, "top_p": 0.3, "min_p": 0}) == (
+        Lesson("drop", "temperature", ttl_s=0.0),
+        Lesson("drop", "top_p", ttl_s=HOUR_S),
+        Lesson("drop", "min_p", ttl_s=0.0),
+    )
+
+
+@pytest.mark.parametrize("name", ["metadata", "logit_bias"])
+def test_what_the_client_names_itself_goes_as_a_whole(name):
+    body = openai(f"Unknown parameter: '{name}.a7'.", f"{name}.a7", "unknown_parameter")
+    assert lessons(body, {name: {"a7": 1}}) == (Lesson("drop", name),)

@@ -1,0 +1,218 @@
+"""Every body of the field's documents and threads, and the one change that it teaches."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gatepass.learning.allowance import OPT_IN, Allowance
+from gatepass.learning.learned_rule import DAY_S, HOUR_S, QUARTER_S, Lesson
+from gatepass.learning.matchers import contradicts, repeats, steps, taught
+from gatepass.learning.rejection import Heard
+from gatepass.normalize.rule import Change, revised
+from gatepass.types import Surface
+from tests.unit.learning.rejections import (
+    CHOICE_ROWS,
+    EMBEDDING_ROWS,
+    EVERYTHING,
+    NOTHING_ROWS,
+    ROWS,
+    STREAM_ROWS,
+    VERIFY,
+    Case,
+    never,
+    openai,
+    unsupported,
+)
+from tests.unit.normalize.calls import CHAT, EMBEDDINGS
+
+
+def heard(case: Case) -> Heard | None:
+    return Heard.of(case.call.operation.surface, case.status, case.complaint, case.call.body)
+
+
+def lessons(case: Case, allowance: Allowance | None = None) -> tuple[Lesson, ...]:
+    said = heard(case)
+    if said is None:
+        return ()
+    return taught(said, case.call, allowance or Allowance(frozenset(case.also)), lambda lesson: False)
+
+
+@pytest.mark.parametrize("case", ROWS, ids=lambda case: case.name)
+def test_a_rejection_teaches_its_change(case):
+    found = lessons(case)
+    changed, _ = revised(case.call, [lesson.change() for lesson in found])
+    assert json.loads(changed.body) == case.expected
+    assert changed.adapted == case.adapted
+    assert changed.max_inputs == case.max_inputs
+    assert tuple(lesson.entry for lesson in found) == case.adapted
+
+
+@pytest.mark.parametrize("case", ROWS, ids=lambda case: case.name)
+def test_a_changed_request_does_not_learn_the_same_again(case):
+    changed, _ = revised(case.call, [lesson.change() for lesson in lessons(case)])
+    said = heard(case)
+    assert said is not None
+    again = taught(said, changed, Allowance(frozenset(case.also)), lambda lesson: lesson.entry not in case.adapted)
+    assert again == ()
+
+
+@pytest.mark.parametrize("case", NOTHING_ROWS, ids=lambda case: case.name)
+def test_these_teach_nothing(case):
+    assert lessons(case) == ()
+
+
+@pytest.mark.parametrize("case", [case for case in ROWS if case.also], ids=lambda case: case.name)
+def test_without_leave_what_is_asked_for_is_not_altered(case):
+    assert lessons(case, Allowance()) == ()
+
+
+@pytest.mark.parametrize(
+    "case", [case for case in STREAM_ROWS if "stream=" in case.adapted[0]], ids=lambda case: case.name
+)
+def test_where_the_operator_decided_about_streams_nothing_is_learned_of_them(case):
+    assert "stream=" not in "".join(lesson.entry for lesson in lessons(case, Allowance(may_stream=False)))
+
+
+def test_a_lesson_holds_as_long_as_its_kind_does():
+    stream = {case.name: lessons(case)[0] for case in STREAM_ROWS}
+    assert (stream["5 OpenAI"].ttl_s, stream["5 OpenAI"].by_credential) == (HOUR_S, False)
+    for name in ("6 OpenAI", "6 a relay keeps message and code", "6 OpenRouter nests it", "6 quoted without JSON"):
+        assert (stream[name].ttl_s, stream[name].by_credential) == (QUARTER_S, True)
+    batches = {case.name: lessons(case)[0].ttl_s for case in EMBEDDING_ROWS if "split" in case.adapted[0]}
+    assert batches.pop("18 OpenAI's tokens") == 0.0
+    assert set(batches.values()) == {DAY_S}
+    assert [lessons(case)[0].ttl_s for case in CHOICE_ROWS if case.name == "43"] == [0.0]
+
+
+def test_where_one_reading_is_barred_the_next_is_taken():
+    (case,) = [case for case in STREAM_ROWS if case.name == "9 DashScope's thinking"]
+    said = heard(case)
+    assert said is not None
+    (second,) = taught(said, case.call, Allowance(), lambda lesson: lesson.rule == "stream")
+    assert second.entry == "set=enable_thinking>false"
+
+
+def test_a_stream_that_needs_a_verified_account_has_one_reading_only():
+    said = heard(never("", openai(VERIFY, "stream", "unsupported_value")))
+    assert said is not None
+    assert next([lesson.by_credential for lesson in step] for step in steps(said)) == [True]
+    assert all(lesson.rule != "stream" for step in list(steps(said))[1:] for lesson in step)
+
+
+def test_dimensions_belong_to_embeddings_alone():
+    case = Case("", openai(unsupported("dimensions"), "dimensions", "unsupported_parameter"), {"dimensions": 5}, {}, ())
+    assert lessons(case) == ()
+
+
+def test_names_beyond_a_handful_are_not_listened_to():
+    names = ", ".join(f"n{at}" for at in range(40))
+    said = heard(never("", openai(f"Unsupported parameter(s): {names}")))
+    assert said is not None
+    (step,) = steps(said)
+    assert len(step) == 8
+
+
+@pytest.mark.parametrize(
+    ("text", "lesson", "is_contradicted"),
+    [
+        (unsupported("max_completion_tokens"), Lesson("rename", "max_tokens", "max_completion_tokens"), True),
+        (unsupported("temperature"), Lesson("rename", "max_tokens", "max_completion_tokens"), False),
+        ("This model only support stream mode", Lesson("stream", "synth"), True),
+        ("Unexpected message role.", Lesson("role", "system", "developer"), True),
+        ("Missing `reasoning_content` field", Lesson("drop", "messages[].reasoning_content"), True),
+        ("Missing `reasoning_content` field", Lesson("drop", "temperature"), False),
+    ],
+)
+def test_a_rejection_of_what_a_lesson_made_contradicts_it(text, lesson, is_contradicted):
+    said = heard(never("", openai(text), request=EVERYTHING))
+    assert said is not None
+    assert contradicts(said, lesson) is is_contradicted
+
+
+BATCH = "batch size is invalid, it should not be larger than 10.: input.contents"
+AGAIN = [
+    (Lesson("split", "input", "10"), BATCH, BATCH.replace("10", "5"), None, EMBEDDINGS),
+    (Lesson("drop", "temperature"), "a", "Temperature is required.", None, CHAT),
+    (Lesson("drop", "user"), "a", "'user' is required.", None, CHAT),
+    (Lesson("drop", "user"), "a", "A field is missing.", "user", CHAT),
+    (Lesson("rename", "max_tokens", "max_completion_tokens"), "a", "No max_completion_tokens here.", None, CHAT),
+    (Lesson("stream", "synth"), "a", "Streaming is off.", None, CHAT),
+    (Lesson("stream", "synth"), "a", "This model only support stream mode", None, CHAT),
+    (Lesson("content", "text"), "line 3 is wrong", "line 4 is wrong", None, CHAT),
+]
+ELSE = [
+    (Lesson("split", "input", "10"), BATCH, "Range of input length should be [1, 8192]", None, EMBEDDINGS),
+    (Lesson("drop", "user"), "a", "The last message is not the user's.", None, CHAT),
+    (Lesson("rename", "max_tokens", "max_completion_tokens"), "a", "Unsupported parameter: 'stop'", "stop", CHAT),
+    (Lesson("stream", "synth"), "a", "stream_options are unknown to the upstream", None, CHAT),
+    (Lesson("content", "text"), "a", "Nothing of the kind.", None, CHAT),
+]
+
+
+@pytest.mark.parametrize(
+    ("lesson", "evidence", "text", "param", "operation", "is_again"),
+    [*((*row, True) for row in AGAIN), *((*row, False) for row in ELSE)],
+)
+def test_a_complaint_is_the_same_again_or_another_one(lesson, evidence, text, param, operation, is_again):
+    heard = Heard(operation.surface, text, param=param)
+    assert repeats(heard, lesson, evidence) is is_again
+
+
+NAMES = st.one_of(
+    st.text("abx_ZÜ09.[]-$/* '\"\\\n,:>", max_size=12),
+    st.integers(1, 130).map("x".__mul__),
+    st.lists(
+        st.sampled_from(["messages", "tools", "temperature", "content", "body", "stream", "0", "*", "[1]", "", "Foo"]),
+        max_size=12,
+    ).map(".".join),
+    st.sampled_from(["tools[0]", "messages[0].content[1]", "messages[1]", "max_tokens", "input", "größe", "٣"]),
+)
+SENTENCES = st.sampled_from(
+    [
+        "Unknown parameter: '{}'.",
+        "Unsupported parameter: '{}' is not supported with this model. Use '{}' instead.",
+        "Unsupported value: '{}' does not support {} with this model. Supported values are: {}.",
+        "Unrecognized request arguments supplied: {}, {}",
+        "Unsupported parameter(s): `{}`, `{}`",
+        "Unrecognized keys: '{}', '{}'",
+        "{}: Extra inputs are not permitted",
+        "body.{}: Extra inputs are not permitted; body.{}: Extra inputs are not permitted",
+        "body -> {} -> {}\n  Extra inputs are not permitted",
+        "Extra inputs are not permitted, field: '{}', value: 1",
+        'json: unknown field "{}"',
+        "Invalid JSON payload received. Unknown name \"{}\" at '{}': Cannot find field.",
+        "'messages.0' : property '{}' is unsupported",
+        "{} : property '{}' is unsupported",
+        "invalid {}: only 1 is allowed for this model",
+        "{}参数非法",
+        "batch size is invalid, it should not be larger than {}",
+        "Requested {} tokens, max {} tokens per request",
+        "This model's maximum context length is {} tokens. However, you requested {} tokens",
+        "{}",
+    ]
+)
+
+
+@st.composite
+def rejections(draw: st.DrawFn) -> Heard:
+    sentence = draw(SENTENCES)
+    text = sentence.format(*(draw(NAMES) for _ in range(sentence.count("{}"))))
+    codes = ["", "unknown_parameter", "unsupported_parameter", "unsupported_value", "extra_forbidden", "1214"]
+    issue = {"code": "unrecognized_keys", "path": draw(st.lists(NAMES, max_size=3)), "keys": [draw(NAMES)]}
+    return Heard(
+        draw(st.sampled_from([Surface.CHAT, Surface.EMBEDDINGS, Surface.RESPONSES])),
+        text,
+        code=draw(st.sampled_from(codes)),
+        param=draw(st.none() | NAMES),
+        raw=draw(st.sampled_from([None, [issue], {"metadata": {"raw": text}}])),
+    )
+
+
+@given(rejections())
+def test_every_lesson_of_every_step_is_a_change_whatever_an_upstream_says(said):
+    for step in steps(said, OPT_IN):
+        changes: list[Change] = [lesson.change() for lesson in step]
+        assert [change.entry for change in changes] == [lesson.entry for lesson in step]
+        assert all(lesson.change().entry == lesson.entry for lesson in step)

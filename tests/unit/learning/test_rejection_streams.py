@@ -1,0 +1,82 @@
+"""Refusals of streams, of streams beside something else, and messages that only quote one."""
+
+import pytest
+
+from gatepass.learning.allowance import Allowance
+from gatepass.learning.learned_rule import HOUR_S, Lesson
+from gatepass.learning.matchers import steps, taught
+from gatepass.learning.rejection import Heard
+from gatepass.normalize.rule import concerns
+from tests.unit.learning.rejections import STREAM, STREAMS, TOOLS, Case, openai
+
+
+def said(body, request=STREAMS):
+    case = Case("", body, request, {}, ())
+    heard = Heard.of(case.call.operation.surface, 400, case.complaint, case.call.body)
+    assert heard is not None
+    return heard, case.call
+
+
+def lessons(body, request=STREAMS):
+    heard, call = said(body, request)
+    return taught(heard, call, Allowance(), lambda lesson: False)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        openai("Invalid value: 'this does not support streaming'.", "messages[0].role", "invalid_value"),
+        openai("Invalid value: 'this does not support streaming'. Supported values are: 'user'."),
+        openai("Invalid value: 'x'. Supported values are: false."),
+        openai("This model does not support streaming.", "messages[0].role"),
+        openai("This model does not support streaming.", None, "invalid_value"),
+        openai("No role 'Streaming is not supported' here."),
+        openai("No role 'x must be verified to stream' here."),
+        openai("No role 'x\nThis model does not support streaming.' here."),
+    ],
+    ids=str,
+)
+def test_a_quotation_teaches_nothing(body):
+    assert lessons(body) == ()
+
+
+@pytest.mark.parametrize(
+    "text", ["No role 'this only supports streaming' here.", "'x enable_thinking must be set to false"]
+)
+def test_a_quotation_teaches_no_whole_request_anything(text):
+    assert lessons(openai(text), {"enable_thinking": True}) == ()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "This model does not support streaming with tools.",
+        "Streaming is not supported when tools are used.",
+        "Unsupported value: 'stream' does not support true with this combination of parameters.",
+    ],
+)
+def test_a_combination_is_no_refusal_of_streams(text):
+    assert lessons(openai(text), STREAMS | TOOLS) == (Lesson("stream", "synth", ttl_s=0.0),)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        STREAM,
+        "The model `o1` does not support streaming.",
+        "o1-mini does not support streaming for this model.",
+        "Streaming is not supported with the o1 model.",
+        "litellm.BadRequestError: This model doesn't support streaming",
+    ],
+)
+def test_a_refusal_of_streams_is_remembered(text):
+    assert lessons(openai(text)) == (Lesson("stream", "synth", ttl_s=HOUR_S),)
+
+
+def test_thinking_is_turned_off_in_whole_requests_alone():
+    words = "parameter.enable_thinking must be set to false for non-streaming calls"
+    heard, whole = said(openai(words, code="invalid_parameter_error"), {"enable_thinking": True})
+    _, stream = said(openai(words), {"enable_thinking": True, "stream": True})
+    (lesson,) = (one for step in steps(heard) for one in step if one.rule == "set")
+    assert concerns(lesson.change(), whole)
+    assert not concerns(lesson.change(), stream)

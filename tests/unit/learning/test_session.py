@@ -1,0 +1,662 @@
+"""Playbooks of requests to upstreams that refuse: what is learned, when, and what the client sees."""
+
+import json
+from functools import partial
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gatepass.errors import (
+    UpstreamClosed,
+    UpstreamConnect,
+    UpstreamDns,
+    UpstreamError,
+    UpstreamRefusal,
+    UpstreamTimeout,
+    UpstreamTls,
+)
+from gatepass.learning.allowance import Allowance
+from gatepass.learning.crowd import WAIT_S
+from gatepass.learning.learned_rule import DAY_S, HOUR_S, QUARTER_S, Key, Lesson, Subject
+from gatepass.learning.memory import REFUTED_S
+from gatepass.learning.rejection import Heard
+from gatepass.learning.session import MOST_STEPS, Applied, AppliedLessons, Learner
+from gatepass.types import Call, Complaint
+from tests.unit.learning.rejections import (
+    FILTERED,
+    NOTHING_ROWS,
+    ROWS,
+    STREAM,
+    USE,
+    VERIFY,
+    openai,
+    pydantic,
+    unsupported,
+)
+from tests.unit.learning.upstreams import NO_STREAM, O3, Refusal, Upstream, always, ask, converse, refused, without
+from tests.unit.normalize.calls import CHAT, EMBEDDINGS, MODELS, a_call
+
+O3_MINI = [
+    NO_STREAM,
+    without("max_tokens", USE),
+    without("temperature"),
+    without("parallel_tool_calls"),
+]
+
+
+def chat(*, stream: bool = False, **members: Any) -> Call:
+    body = {"model": "o3-mini", "messages": [{"role": "user", "content": "hi"}], **members}
+    return a_call(json.dumps({**body, "stream": True} if stream else body).encode(), CHAT, stream=stream)
+
+
+def embed(*inputs: str, **members: Any) -> Call:
+    return a_call(json.dumps({"model": "e", "input": inputs, **members}).encode(), EMBEDDINGS)
+
+
+def lessons(learner: Learner, subject: Subject = O3) -> list[str]:
+    return [lesson.entry for _, lesson in learner.memory.of(subject)]
+
+
+# learning
+
+
+def test_a_refused_stream_is_learned_and_gone_by():
+    learner, upstream = Learner(), Upstream([NO_STREAM])
+    first = ask(learner, upstream, chat(stream=True))
+    assert (first.error, first.call.stream, first.call.adapted) == (None, False, ("stream=synth",))
+    assert first.told == [("learned", "stream=synth")]
+    assert first.learning.news[0].evidence == STREAM
+    assert learner.crowd.candidates(O3, 0.0) == []
+    second = ask(learner, upstream, chat(stream=True), 5.0)
+    assert (second.error, second.call.adapted, second.told) == (None, ("stream=synth",), [])
+    assert [body["stream"] for body in upstream.seen] == [True, False, False]
+
+
+def test_what_a_lesson_does_not_concern_is_the_same_call():
+    learner, upstream = Learner(), Upstream([NO_STREAM])
+    ask(learner, upstream, chat(stream=True))
+    call = chat()
+    assert ask(learner, upstream, call).call is call
+    (learned,) = learner.memory.learned(0.0, 0.0)
+    assert learned.uses == 1
+
+
+def test_three_changes_of_one_request_are_learned_together():
+    learner, upstream = Learner(), Upstream(O3_MINI)
+    call = chat(temperature=0.2, max_tokens=5, parallel_tool_calls=False)
+    outcome = ask(learner, upstream, call)
+    assert outcome.error is None
+    assert len(upstream.seen) == 4
+    expected = ("rename=max_tokens>max_completion_tokens", "drop=temperature", "drop=parallel_tool_calls")
+    assert outcome.call.adapted == expected
+    assert lessons(learner) == list(expected)
+
+
+def test_a_fourth_change_is_one_too_many_and_the_next_request_makes_it():
+    learner, upstream = Learner(), Upstream(O3_MINI)
+    call = chat(stream=True, temperature=0.2, max_tokens=5, parallel_tool_calls=False)
+    outcome = ask(learner, upstream, call)
+    helped = ("stream=synth", "rename=max_tokens>max_completion_tokens", "drop=temperature")
+    assert outcome.error is not None
+    assert outcome.error.message == unsupported("parallel_tool_calls")
+    assert len(upstream.seen) == 1 + MOST_STEPS
+    assert (outcome.learning.tried, outcome.learning.changed, outcome.told) == ((), helped, [])
+    assert lessons(learner) == []
+    second = ask(learner, upstream, call, 5.0)
+    assert (second.error, len(upstream.seen)) == (None, 1 + MOST_STEPS + 2)
+    assert lessons(learner) == [*helped, "drop=parallel_tool_calls"]
+
+
+def test_several_members_of_one_sentence_are_one_step():
+    names = ["seed", "top_k", "top_p", "user", "store"]
+    body = {"message": f"Validation: Unsupported parameter(s): {', '.join(names)}", "code": 400}
+    upstream = Upstream([Refusal(lambda seen: any(name in seen for name in names), body)])
+    outcome = ask(Learner(), upstream, chat(seed=1, top_k=1, top_p=1, user=1, store=1))
+    assert (outcome.error, len(upstream.seen)) == (None, 2)
+
+
+def test_a_lesson_of_one_model_is_none_of_another():
+    learner, upstream = Learner(), Upstream([NO_STREAM])
+    ask(learner, upstream, chat(stream=True))
+    for other in (Subject("chat", "gpt", "chat"), Subject("azure", "o3-mini", "chat"), Subject("chat", "o3-mini", "x")):
+        assert lessons(learner, other) == []
+
+
+def test_an_unverified_account_is_a_matter_of_its_credential_and_of_minutes():
+    learner = Learner()
+    refusal = Refusal(NO_STREAM.concerns, openai(VERIFY, "stream", "unsupported_value"))
+    ask(learner, Upstream([refusal]), chat(stream=True))
+    assert lessons(learner) == ["stream=synth"]
+    assert lessons(learner, Subject("chat", "o3-mini", "chat", "other")) == []
+    verified = Upstream()
+    assert ask(learner, verified, chat(stream=True), QUARTER_S - 1).call.adapted == ("stream=synth",)
+    assert ask(learner, verified, chat(stream=True), QUARTER_S).call.adapted == ()
+
+
+# what is not learned
+
+
+@pytest.mark.parametrize("case", NOTHING_ROWS, ids=lambda case: case.name)
+def test_the_first_word_of_these_is_the_last(case):
+    learner, upstream = Learner(), Upstream([Refusal(lambda _: True, case.body, case.status)])
+    outcome = ask(learner, upstream, case.call)
+    assert outcome.error is not None
+    assert outcome.error.http_status == case.status
+    assert (len(upstream.seen), lessons(learner), outcome.learning.tried) == (1, [], ())
+
+
+def test_where_learning_is_off_nothing_happens():
+    learner, upstream = Learner(), Upstream([NO_STREAM])
+    call = chat(stream=True)
+    outcome = ask(learner, upstream, call, mode="off")
+    assert outcome.error is not None
+    assert (outcome.call, len(upstream.seen)) == (call, 1)
+    assert learner.memory.learned(0.0, 0.0) == []
+
+
+def test_what_the_operator_decided_about_streams_is_not_overruled():
+    learner, upstream = Learner(), Upstream([NO_STREAM])
+    ask(learner, upstream, chat(stream=True))
+    outcome = ask(learner, upstream, chat(stream=True), allowance=Allowance(may_stream=False))
+    assert outcome.error is not None
+    assert outcome.call.adapted == ()
+
+
+def test_a_request_without_a_body_passes():
+    call = a_call(b"", MODELS)
+    outcome = ask(Learner(), Upstream(), chat(), mode="on")
+    assert outcome.learning.plan(call, 0.0) is call
+    assert outcome.learning.wait_s(call, 0.0) == 0.0
+
+
+# when it fails
+
+
+def test_the_first_error_comes_back_and_is_not_tried_again_for_a_minute():
+    again = always(openai("Streaming is not what this model does."))
+    learner, upstream = Learner(), Upstream([NO_STREAM, again])
+    first = ask(learner, upstream, chat(stream=True))
+    assert first.error is not None
+    assert first.error.message == STREAM
+    assert first.told == [("failed", "stream=synth")]
+    assert (first.learning.tried, first.learning.changed) == (("stream=synth",), ())
+    (row,) = learner.memory.learned(0.0, 0.0)
+    assert (row.state, row.expires_at, row.evidence) == ("failed", REFUTED_S, "Streaming is not what this model does.")
+    second = ask(learner, upstream, chat(stream=True), REFUTED_S - 1)
+    assert second.error is not None
+    assert second.error.message == STREAM
+    assert len(upstream.seen) == 3
+    upstream.refusals.pop()
+    assert ask(learner, upstream, chat(stream=True), REFUTED_S).error is None
+
+
+WRONG = "Your fault is elsewhere."
+
+
+def is_wrong(body: dict[str, Any]) -> bool:
+    return "stop" in body
+
+
+def test_a_change_before_a_complaint_of_something_else_has_helped_and_that_complaint_is_shown():
+    learner, upstream = Learner(), Upstream([NO_STREAM, Refusal(is_wrong, openai(WRONG))])
+    wrong = ask(learner, upstream, chat(stream=True, stop=["x"]))
+    assert wrong.error is not None
+    assert wrong.error.message == WRONG
+    assert (wrong.told, wrong.learning.tried, wrong.learning.changed) == ([], (), ("stream=synth",))
+    assert (lessons(learner), learner.memory.learned(0.0, 0.0)) == ([], [])
+    right = ask(learner, upstream, chat(stream=True), 5.0)
+    assert (right.error, right.call.adapted, right.told) == (None, ("stream=synth",), [("learned", "stream=synth")])
+    assert [body["stream"] for body in upstream.seen] == [True, False, False]
+
+
+def test_who_goes_by_what_has_helped_does_not_try_without_it():
+    learner, upstream = Learner(), Upstream([NO_STREAM, Refusal(is_wrong, openai(WRONG))])
+    ask(learner, upstream, chat(stream=True, stop=["x"]))
+    second = ask(learner, upstream, chat(stream=True, stop=["x"]), 5.0)
+    assert second.error is not None
+    assert (second.error.message, second.call.adapted) == (WRONG, ("stream=synth",))
+    assert len(upstream.seen) == 3
+
+
+def test_what_has_helped_and_is_complained_of_again_is_left_out():
+    learner, upstream = Learner(), Upstream([without("max_tokens", USE), Refusal(is_wrong, openai(WRONG))])
+    ask(learner, upstream, chat(max_tokens=5, stop=["x"]))
+    mended = Upstream([without("max_completion_tokens")])
+    outcome = ask(learner, mended, chat(max_tokens=5), 5.0)
+    assert (outcome.error, outcome.call.adapted, len(mended.seen)) == (None, (), 2)
+
+
+def test_one_input_that_is_wrong_leaves_the_limit_of_a_batch_for_the_others():
+    size = openai("batch size is invalid, it should not be larger than 10.: input.contents")
+    length = openai("Range of input length should be [1, 8192]")
+    upstream = Upstream([Refusal(lambda body: body["input"].count("bad") > 0, length)])
+    learner = Learner()
+    with learner.at(O3, EMBEDDINGS.surface) as learning:
+        call = embed(*["good"] * 11, "bad")
+        learning.plan(call, 0.0)
+        first = refused(always(size))
+        assert learning.teach(first, 0.0)
+        wrong = converse(learning, upstream, call, 0.0)
+    assert wrong.error is not None
+    assert wrong.error.message == "Range of input length should be [1, 8192]"
+    assert (wrong.learning.changed, wrong.learning.tried) == (("split=10",), ())
+    right = ask(learner, upstream, embed(*["good"] * 12), 5.0)
+    assert (right.error, right.call.max_inputs) == (None, 10)
+
+
+def test_of_two_changes_the_one_that_failed_brings_back_what_the_other_had_left():
+    broken = Refusal(lambda body: "temperature" not in body, {"error": "boom"}, 500)
+    upstream = Upstream([NO_STREAM, without("temperature"), broken])
+    learner = Learner()
+    outcome = ask(learner, upstream, chat(stream=True, temperature=1))
+    assert outcome.error is not None
+    assert outcome.error.message == unsupported("temperature")
+    assert (outcome.learning.tried, outcome.learning.changed) == (("drop=temperature",), ("stream=synth",))
+    assert outcome.told == [("failed", "drop=temperature")]
+    assert ask(learner, Upstream([NO_STREAM]), chat(stream=True), 5.0).call.adapted == ("stream=synth",)
+
+
+def test_of_two_changes_that_failed_the_error_before_the_first_is_shown():
+    said = "Unsupported parameter: 'temperature' is not supported without 'stream'."
+    warm = Refusal(lambda body: "temperature" in body, openai(said, "temperature", "unsupported_parameter"))
+    upstream = Upstream([NO_STREAM, warm, always({"error": "boom"}, 500)])
+    outcome = ask(Learner(), upstream, chat(stream=True, temperature=1))
+    assert outcome.error is not None
+    assert outcome.error.message == STREAM
+    assert (outcome.learning.tried, outcome.learning.changed) == (("stream=synth", "drop=temperature"), ())
+
+
+SILENT = [
+    UpstreamTimeout("No answer.", upstream="chat", phase="first_byte"),
+    UpstreamConnect("No connection.", upstream="chat"),
+    UpstreamDns("No address.", upstream="chat"),
+    UpstreamTls("No handshake.", upstream="chat"),
+]
+
+
+@pytest.mark.parametrize("silent", SILENT, ids=lambda error: error.public_code)
+def test_an_upstream_that_says_nothing_after_a_change_is_told_as_such_and_refutes_nothing(silent):
+    learner = Learner()
+    with learner.at(O3, CHAT.surface) as learning:
+        learning.plan(chat(stream=True), 0.0)
+        assert learning.teach(refused(NO_STREAM), 0.0)
+        learning.plan(chat(stream=True), 0.0)
+        assert not learning.teach(silent, 0.0)
+        assert learning.failed(silent, 0.0) is silent
+    assert learning.news == []
+    assert ask(learner, Upstream([NO_STREAM]), chat(stream=True), 5.0).call.adapted == ("stream=synth",)
+
+
+@pytest.mark.parametrize("status", [500, 502, 503])
+def test_a_failure_of_the_server_after_a_change_brings_the_first_error_back(status):
+    learner, upstream = Learner(), Upstream([NO_STREAM, always({"error": "boom"}, status)])
+    outcome = ask(learner, upstream, chat(stream=True))
+    assert outcome.error is not None
+    assert outcome.error.message == STREAM
+    assert lessons(learner) == []
+
+
+def test_a_connection_that_breaks_after_a_change_brings_the_first_error_back():
+    learner = Learner()
+    broken = UpstreamClosed("closed", upstream="chat")
+    with learner.at(O3, CHAT.surface) as learning:
+        learning.plan(chat(stream=True), 0.0)
+        first = refused(NO_STREAM)
+        assert learning.teach(first, 0.0)
+        learning.plan(chat(stream=True), 0.0)
+        assert not learning.teach(broken, 0.0)
+        assert learning.failed(broken, 0.0) is first
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (401, openai("No.")),
+        (429, openai("Slow down.")),
+        (400, openai(FILTERED, "prompt", "content_filter")),
+        (400, openai("Too long.", code="context_length_exceeded")),
+    ],
+)
+def test_an_answer_about_something_else_is_passed_on_and_the_trial_goes_on(status, body):
+    learner, upstream = Learner(), Upstream([NO_STREAM, always(body, status)])
+    outcome = ask(learner, upstream, chat(stream=True))
+    assert outcome.error is not None
+    assert outcome.error.http_status == status
+    assert outcome.error.message == body["error"]["message"]
+    assert (outcome.told, lessons(learner)) == ([], [])
+    next_one = ask(learner, Upstream([NO_STREAM]), chat(stream=True), 5.0)
+    assert (next_one.call.adapted, next_one.told) == (("stream=synth",), [("learned", "stream=synth")])
+
+
+def test_a_trial_that_nobody_holds_ends_after_a_minute():
+    learner, upstream = Learner(), Upstream([NO_STREAM, always(openai("Slow down."), 429)])
+    ask(learner, upstream, chat(stream=True))
+    assert ask(learner, Upstream(), chat(stream=True), 61.0).call.adapted == ()
+
+
+def test_who_follows_a_trial_of_which_nobody_knows_finds_out_that_it_helped():
+    learner = Learner()
+    ask(learner, Upstream([NO_STREAM, always(openai("Slow down."), 429)]), chat(stream=True))
+    upstream = Upstream([NO_STREAM, always(openai(WRONG))])
+    outcome = ask(learner, upstream, chat(stream=True), 5.0)
+    assert [body["stream"] for body in upstream.seen] == [False, True, False]
+    assert outcome.error is not None
+    assert outcome.error.message == WRONG
+    assert (outcome.learning.tried, outcome.learning.changed, lessons(learner)) == ((), ("stream=synth",), [])
+    ask(learner, upstream, chat(stream=True), 6.0)
+    assert [body["stream"] for body in upstream.seen] == [False, True, False, False]
+
+
+def test_who_follows_a_trial_that_is_at_fault_goes_back_to_its_own_words():
+    learner = Learner()
+    ask(learner, Upstream([NO_STREAM, always(openai("Slow down."), 429)]), chat(stream=True))
+    whole = Refusal(lambda body: not body["stream"], openai("Not as a whole."))
+    upstream = Upstream([whole, always(openai(WRONG))])
+    outcome = ask(learner, upstream, chat(stream=True), 5.0)
+    assert [body["stream"] for body in upstream.seen] == [False, True]
+    assert outcome.error is not None
+    assert (outcome.error.message, outcome.learning.changed) == (WRONG, ())
+
+
+def test_who_follows_a_trial_that_mends_nothing_does_not_try_it_again():
+    learner = Learner()
+    ask(learner, Upstream([NO_STREAM, always(openai("Slow down."), 429)]), chat(stream=True))
+    upstream = Upstream([always(openai(STREAM, "stream", "unsupported_value"))])
+    assert ask(learner, upstream, chat(stream=True), 5.0).error is not None
+    assert [body["stream"] for body in upstream.seen] == [False, True]
+
+
+# loops
+
+
+def test_nothing_is_undone_in_the_request_that_did_it():
+    learner = Learner()
+    upstream = Upstream([without("max_tokens", USE), without("max_completion_tokens")])
+    outcome = ask(learner, upstream, chat(max_tokens=5))
+    assert len(upstream.seen) == 2
+    assert outcome.error is not None
+    assert outcome.error.message == unsupported("max_tokens", USE)
+
+
+def test_a_lesson_that_the_upstream_no_longer_takes_is_forgotten_at_once():
+    learner = Learner()
+    ask(learner, Upstream([without("max_tokens", USE)]), chat(max_tokens=5))
+    changed = Upstream([without("max_completion_tokens")])
+    outcome = ask(learner, changed, chat(max_tokens=5))
+    assert (outcome.error, outcome.call.adapted) == (None, ())
+    assert outcome.told == [("healed", "rename=max_tokens>max_completion_tokens")]
+    assert lessons(learner) == []
+
+
+def test_an_upstream_that_takes_neither_name_is_asked_twice_at_most():
+    learner = Learner()
+    ask(learner, Upstream([without("max_tokens", USE)]), chat(max_tokens=5))
+    neither = Upstream([without("max_completion_tokens"), without("max_tokens", USE)])
+    outcome = ask(learner, neither, chat(max_tokens=5))
+    assert outcome.error is not None
+    assert outcome.error.message == unsupported("max_tokens", USE)
+    assert len(neither.seen) == 2
+
+
+def test_reasoning_that_is_missed_comes_back():
+    learner = Learner()
+    messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "reasoning_content": "r"}]
+    place = ["messages", 1, "assistant", "reasoning_content"]
+    refuses = Refusal(lambda body: "reasoning_content" in body["messages"][1], pydantic(place), 422)
+    ask(learner, Upstream([refuses]), chat(messages=messages))
+    assert lessons(learner) == ["drop=messages[].reasoning_content"]
+    missed = openai("The `reasoning_content` in the thinking mode must be passed back to the API.")
+    wants = Upstream([Refusal(lambda body: "reasoning_content" not in body["messages"][1], missed)])
+    outcome = ask(learner, wants, chat(messages=messages))
+    assert (outcome.error, lessons(learner)) == (None, [])
+
+
+def has_turn_of(role, body):
+    return any(turn["role"] == role for turn in body["messages"])
+
+
+def test_roles_go_one_step_further_where_the_operator_lets_them():
+    refusals = [
+        Refusal(
+            partial(has_turn_of, role),
+            openai(f"Unsupported value: 'messages[0].role' does not support '{role}' with this model."),
+        )
+        for role in ("system", "developer")
+    ]
+    call = chat(messages=[{"role": "system", "content": "s"}, {"role": "user", "content": "u"}])
+    outcome = ask(Learner(), Upstream(refusals), call, allowance=Allowance(frozenset(["system_into_user"])))
+    assert json.loads(outcome.call.body)["messages"] == [{"role": "user", "content": "s\n\nu"}]
+    assert ask(Learner(), Upstream(refusals), call).error is not None
+
+
+# time
+
+
+def test_a_rule_that_has_expired_is_forgotten_and_learned_again():
+    learner, upstream = Learner(), Upstream([NO_STREAM])
+    ask(learner, upstream, chat(stream=True))
+    upstream.seen.clear()
+    assert ask(learner, upstream, chat(), HOUR_S - 1).call.adapted == ()
+    upstream.seen.clear()
+    again = ask(learner, upstream, chat(stream=True), HOUR_S)
+    assert (again.error, again.told) == (None, [("learned", "stream=synth")])
+    assert [body["stream"] for body in upstream.seen] == [True, False]
+    upstream.seen.clear()
+    ask(learner, upstream, chat(stream=True), 2 * HOUR_S - 1)
+    assert [body["stream"] for body in upstream.seen] == [False]
+
+
+def test_a_model_that_was_mended_is_asked_as_the_client_asks():
+    learner, mended = Learner(), Upstream()
+    ask(learner, Upstream([NO_STREAM]), chat(stream=True))
+    again = ask(learner, mended, chat(stream=True), HOUR_S)
+    assert (again.call.adapted, again.told, lessons(learner)) == ((), [], [])
+
+
+def test_after_a_rule_has_expired_one_request_goes_first():
+    learner = Learner()
+    for at_s in (0.0, HOUR_S / 2):  # the second one makes the model known for longer than its rule holds
+        ask(learner, Upstream([NO_STREAM]), chat(stream=True), at_s)
+    with learner.at(O3, CHAT.surface) as first, learner.at(O3, CHAT.surface) as second:
+        waits = [one.wait_s(chat(stream=True), HOUR_S) for one in (first, second)]
+        assert waits == [0.0, WAIT_S]
+        assert converse(first, Upstream([NO_STREAM]), chat(stream=True), HOUR_S).call.adapted == ("stream=synth",)
+        assert second.wait_s(chat(stream=True), HOUR_S) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "shown"),
+    [
+        (400, "no stream", "first"),
+        (400, None, "first"),
+        (500, "boom", "first"),
+        (None, None, "first"),
+        (401, None, "last"),
+    ],
+)
+def test_the_status_and_the_words_of_the_last_answer_say_whether_a_change_failed(status, body, shown):
+    learner, first = Learner(), refused(NO_STREAM)
+    said = None if body is None else Complaint(STREAM if body == "no stream" else body)
+    last: UpstreamError = UpstreamClosed("last", upstream="chat")
+    if status is not None:
+        last = UpstreamRefusal("last", upstream="chat", status=status, complaint=said)
+    with learner.at(O3, CHAT.surface) as learning:
+        learning.plan(chat(stream=True), 0.0)
+        assert learning.teach(first, 0.0)
+        learning.plan(chat(stream=True), 0.0)
+        assert learning.failed(last, 0.0) is (first if shown == "first" else last)
+
+
+def test_a_request_in_flight_takes_over_what_was_learned_meanwhile():
+    learner, upstream = Learner(), Upstream([NO_STREAM])
+    with learner.at(O3, CHAT.surface) as slow:
+        slow.plan(chat(stream=True), 0.0)
+        ask(learner, upstream, chat(stream=True))
+        assert slow.teach(refused(NO_STREAM), 1.0)
+        assert learner.crowd.candidates(O3, 1.0) == []
+        late = converse(slow, Upstream([always(openai("Wrong."))]), chat(stream=True), 1.0)
+    assert late.error is not None
+    assert late.error.message == "Wrong."
+    assert lessons(learner) == ["stream=synth"]
+
+
+# embeddings
+
+
+def limit(most: int) -> Upstream:
+    body = {"error": f"batch size 9 > maximum allowed batch size {most}", "error_type": "Validation"}
+    return Upstream([Refusal(lambda _: True, body, 413)])
+
+
+def test_a_batch_limit_is_learned_for_a_day():
+    learner = Learner()
+    with learner.at(O3, EMBEDDINGS.surface) as learning:
+        call = embed("a", "b", "c", "d", "e")
+        learning.plan(call, 0.0)
+        refusal = limit(2).refusals[0]
+        assert learning.teach(refused(refusal), 0.0)
+        assert learning.plan(call, 0.0).max_inputs == 2
+        learning.succeeded(0.0)
+    assert ask(learner, Upstream(), embed("a", "b", "c"), DAY_S - 1).call.max_inputs == 2
+    assert ask(learner, Upstream(), embed("a", "b"), DAY_S - 1).call.max_inputs is None
+
+
+def test_a_smaller_limit_takes_the_place_of_one_that_is_known():
+    learner = Learner()
+    for most in (4, 2):
+        with learner.at(O3, EMBEDDINGS.surface) as learning:
+            learning.plan(embed("a", "b", "c", "d", "e"), 0.0)
+            refusal = limit(most).refusals[0]
+            assert learning.teach(refused(refusal), 0.0)
+            assert learning.plan(embed("a", "b", "c", "d", "e"), 0.0).max_inputs == most
+            learning.succeeded(0.0)
+    assert lessons(learner) == ["split=2"]
+
+
+def test_what_holds_for_one_request_alone_is_not_remembered():
+    learner = Learner()
+    body = openai("Requested 600000 tokens, max 300000 tokens per request", code="max_tokens_per_request")
+    refusal = Refusal(lambda _: True, body)
+    for succeeds in (True, False):
+        with learner.at(O3, EMBEDDINGS.surface) as learning:
+            call = embed("a", "b", "c", "d")
+            learning.plan(call, 0.0)
+            error = refused(refusal)
+            assert learning.teach(error, 0.0)
+            assert learning.plan(call, 0.0).max_inputs == 1
+            if succeeds:
+                learning.succeeded(0.0)
+            else:
+                assert learning.failed(refused(refusal), 0.0) is error
+    assert (lessons(learner), learner.memory.learned(0.0, 0.0)) == ([], [])
+
+
+# whatever comes
+
+
+ANSWERS = st.lists(st.sampled_from([*ROWS, *NOTHING_ROWS, None]), min_size=1, max_size=8)
+SENT = st.sampled_from([row for row in ROWS if not row.also])
+
+
+@given(st.lists(st.tuples(SENT, ANSWERS, st.sampled_from([0.0, 30.0, 4_000.0])), max_size=6))
+def test_no_sequence_of_answers_loops_or_touches_what_was_said(exchanges):
+    learner, now_s = Learner(), 0.0
+    for case, answers, pause_s in exchanges:
+        now_s += pause_s
+        call, sent = case.call, 0
+        with learner.at(O3, call.operation.surface) as learning:
+            for answer in answers:
+                planned = learning.plan(call, now_s)
+                sent += 1
+                assert_same_words(call, planned)
+                if answer is None:
+                    learning.succeeded(now_s)
+                    break
+                refusal = Refusal(lambda _: True, answer.body, answer.status)
+                if not learning.teach(refused(refusal), now_s):
+                    learning.failed(refused(refusal), now_s)
+                    break
+        assert sent <= 1 + MOST_STEPS
+        entries = planned.adapted
+        assert len(set(entries)) == len(entries)
+        assert not {"stream=synth", "stream=aggregate"} <= set(entries)
+
+
+def assert_same_words(call: Call, planned: Call) -> None:
+    """The model, the inputs, and who says what, in whatever form."""
+    before, after = json.loads(call.body), json.loads(planned.body)
+    assert before["model"] == after["model"]
+    assert before.get("input") == after.get("input")
+    assert [words(turn) for turn in before.get("messages", [])] == [words(turn) for turn in after.get("messages", [])]
+
+
+def words(turn: dict[str, Any]) -> tuple[bool, str]:
+    content = turn.get("content") or ""
+    text = content if isinstance(content, str) else "\n\n".join(part.get("text", "?") for part in content)
+    return turn["role"] in ("system", "developer"), text
+
+
+def test_lessons_that_two_processes_learned_against_each_other_make_no_circle():
+    learner = Learner()
+    for there, back in (("max_tokens", "max_completion_tokens"), ("max_completion_tokens", "max_tokens")):
+        lesson = Lesson("rename", there, back)
+        learner.memory.commit((Subject("chat", "o3-mini", "chat"), lesson.key), lesson, "", 0.0)
+    assert lessons(learner) == ["rename=max_completion_tokens>max_tokens"]
+
+
+PLAIN = Subject("chat", "o3-mini", "chat")
+SYNTH, TEMPERATURE = Lesson("stream", "synth"), Lesson("drop", "temperature")
+RENAME = Lesson("rename", "max_tokens", "max_completion_tokens")
+CALL = a_call(b'{"model":"m","messages":[],"temperature":1,"stream":true}', CHAT, stream=True)
+
+
+def key(lesson: Lesson) -> Key:
+    return (PLAIN, lesson.key)
+
+
+def heard(text: str) -> Heard:
+    found = Heard.of(CHAT.surface, 400, Complaint(text), b"{}")
+    assert found is not None
+    return found
+
+
+def going_by(*lessons: Lesson, is_own: bool = False) -> AppliedLessons:
+    return AppliedLessons({key(lesson): Applied(lesson, proven=False, is_own=is_own) for lesson in lessons})
+
+
+def test_a_request_that_goes_by_nothing_is_sent_as_it_is():
+    assert AppliedLessons().revise(CALL) is CALL
+
+
+def test_what_concerns_a_request_changes_it_in_the_order_of_the_rules():
+    applied = going_by(TEMPERATURE, RENAME, SYNTH)
+    assert applied.revise(CALL).adapted == ("stream=synth", "drop=temperature")
+    assert applied.used == [key(SYNTH), key(TEMPERATURE)]
+
+
+def test_a_lesson_is_barred_where_it_is_applied_was_tried_or_is_undone():
+    applied = going_by(RENAME)
+    back, other = Lesson("rename", "max_completion_tokens", "max_tokens"), Lesson("rename", "max_tokens", "limit")
+    assert [applied.bars(key(lesson), lesson) for lesson in (RENAME, back, other, SYNTH)] == [True, True, False, False]
+    applied.leave_out([key(RENAME)])
+    assert [applied.bars(key(lesson), lesson) for lesson in (RENAME, back, other, SYNTH)] == [True, False, True, False]
+
+
+def test_another_lesson_about_the_same_takes_the_place_behind_the_others():
+    applied = going_by(SYNTH, TEMPERATURE)
+    other = Applied(Lesson("stream", "aggregate"), proven=False, is_own=True)
+    applied.take(key(SYNTH), other)
+    assert list(applied.by_key) == [key(TEMPERATURE), key(SYNTH)]
+    assert (applied.own, list(applied.inherited)) == ({key(SYNTH): other}, [key(TEMPERATURE)])
+
+
+def test_a_change_of_ones_own_has_helped_once_where_the_complaint_is_another():
+    applied = going_by(SYNTH, TEMPERATURE, RENAME, is_own=True)
+    applied.by_key[key(SYNTH)].evidence = "no stream"
+    applied.revise(CALL)
+    assert applied.weigh(heard("no stream")) == [key(TEMPERATURE)]
+    assert applied.weigh(heard("no stop")) == [key(SYNTH)]
+    assert applied.weigh(heard("no stop")) == []
+    assert not applied.by_key[key(RENAME)].helped, "it changed nothing of this request"

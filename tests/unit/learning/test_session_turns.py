@@ -1,0 +1,185 @@
+"""Two hundred requests at once to a model that nobody knows, on a clock that is driven by hand."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pytest
+
+from gatepass.clock import sleep
+from gatepass.dialects.error_body import read_complaint
+from gatepass.errors import UpstreamRefusal
+from gatepass.learning.crowd import MOST_WAIT_S, WAIT_S
+from gatepass.learning.session import Learner, my_turn
+from gatepass.types import Call
+from tests.unit.clock import DrivenClock, settle
+from tests.unit.learning.rejections import USE, openai
+from tests.unit.learning.upstreams import NO_STREAM, O3, Refusal, Upstream, without
+from tests.unit.normalize.calls import CHAT, a_call
+
+BURST = 200
+CALL = a_call(b'{"model":"o3-mini","stream":true,"messages":[]}', CHAT, stream=True)
+FULL_BODY = {"model": "o3-mini", "stream": True, "messages": [], "max_tokens": 5, "temperature": 0.5}
+FULL = a_call(json.dumps(FULL_BODY).encode(), CHAT, stream=True)
+O3_MINI = Upstream([NO_STREAM, without("max_tokens", USE), without("temperature")])
+
+
+@dataclass
+class Street:
+    """Requests over an upstream that takes `refuses_s` to refuse and `answers_s` to answer."""
+
+    clock: DrivenClock
+    refuses_s: float = 0.05
+    answers_s: float = 1.0
+    refusal: Callable[[Call], Refusal | None] = lambda call: NO_STREAM if call.stream else None
+    learner: Learner = field(default_factory=Learner)
+    call: Call = CALL
+    calls: int = 0
+    waited_s: list[float] = field(default_factory=list)
+
+    async def one(self) -> str:
+        with self.learner.at(O3, CHAT.surface) as learning:
+            entered_s = self.clock.now()
+            await my_turn(learning, self.call, self.clock)
+            self.waited_s.append(self.clock.now() - entered_s)
+            while True:
+                planned = learning.plan(self.call, self.clock.now())
+                self.calls += 1
+                refusal = self.refusal(planned)
+                await sleep(self.clock, self.answers_s if refusal is None else self.refuses_s)
+                if refusal is None:
+                    learning.succeeded(self.clock.now())
+                    return ",".join(planned.adapted)
+                complaint = read_complaint(refusal.body, refused=True)
+                error = UpstreamRefusal("", upstream="chat", status=refusal.status, complaint=complaint)
+                if not learning.teach(error, self.clock.now()):
+                    learning.failed(error, self.clock.now())
+                    return "refused"
+
+    async def burst(self, count: int = BURST, for_s: float = 60.0) -> list[str]:
+        tasks = [asyncio.create_task(self.one()) for _ in range(count)]
+        await self.clock.advance(for_s)
+        return await asyncio.gather(*tasks)
+
+
+async def test_two_hundred_requests_to_a_model_that_refuses_streams_cost_one_call_more():
+    street = Street(DrivenClock())
+    assert set(await street.burst()) == {"stream=synth"}
+    assert street.calls == BURST + 1
+    assert max(street.waited_s) == pytest.approx(1.05)
+
+
+async def test_a_whole_reply_that_takes_long_keeps_nobody_beyond_the_bound():
+    street = Street(DrivenClock(), answers_s=30.0)
+    assert set(await street.burst(for_s=120.0)) == {"stream=synth"}
+    assert street.calls == BURST + 1
+    assert max(street.waited_s) == pytest.approx(0.05 + WAIT_S)
+
+
+async def test_a_model_that_needs_three_changes_costs_three_calls_more():
+    """Each refusal is a word of the one ahead: the others wait for what it tries next."""
+    street = Street(DrivenClock(), refuses_s=0.9, refusal=O3_MINI.answer, call=FULL)
+    changes = "stream=synth,rename=max_tokens>max_completion_tokens,drop=temperature"
+    assert set(await street.burst()) == {changes}
+    assert street.calls == BURST + 3
+    assert WAIT_S < max(street.waited_s) <= MOST_WAIT_S
+
+
+async def test_an_upstream_that_is_slow_to_refuse_is_asked_once_by_each_and_keeps_nobody_beyond_the_bound():
+    street = Street(DrivenClock(), refuses_s=3.0)
+    assert set(await street.burst()) == {"stream=synth"}
+    assert street.calls == BURST + BURST
+    assert max(street.waited_s) == WAIT_S
+    street.calls = 0
+    await street.burst()
+    assert street.calls == BURST
+
+
+async def test_who_comes_while_a_slow_answer_is_under_way_does_not_wait_for_it():
+    street = Street(DrivenClock(), answers_s=30.0, refusal=lambda call: None)
+    first = asyncio.create_task(street.one())
+    await street.clock.advance(10.0)
+    assert set(await street.burst()) == {""}
+    assert max(street.waited_s) == 0.0
+    assert await first == ""
+
+
+async def test_a_server_that_fails_whoever_is_ahead_keeps_nobody_beyond_the_bound():
+    street = Street(DrivenClock(), refuses_s=0.5, refusal=lambda call: Refusal(lambda _: True, openai("Oops."), 500))
+    assert set(await street.burst()) == {"refused"}
+    assert street.calls == BURST
+    assert max(street.waited_s) == WAIT_S
+
+
+async def test_a_model_that_streams_is_waited_for_once():
+    street = Street(DrivenClock(), answers_s=0.4, refusal=lambda call: None)
+    assert set(await street.burst()) == {""}
+    assert street.calls == BURST
+    assert max(street.waited_s) == pytest.approx(0.4)
+    street.waited_s.clear()
+    await street.burst()
+    assert max(street.waited_s) == 0.0
+
+
+async def test_a_model_that_refuses_whatever_is_tried_costs_one_call_more():
+    def refusal(call: Call) -> Refusal:
+        return NO_STREAM if call.stream else Refusal(lambda _: True, openai("Something else."))
+
+    street = Street(DrivenClock(), refusal=refusal)
+    assert set(await street.burst()) == {"refused"}
+    assert street.calls == BURST + 1
+
+
+async def test_after_an_hour_one_of_two_hundred_sees_whether_it_is_still_so():
+    street = Street(DrivenClock())
+    await street.burst()
+    await street.clock.advance(3_600.0)
+    street.calls = 0
+    await street.burst(BURST)
+    assert street.calls <= BURST + 2
+
+
+async def test_a_scout_that_goes_away_is_followed_by_the_next():
+    street = Street(DrivenClock(), refuses_s=1.0)
+    scout = asyncio.create_task(street.one())
+    await settle()
+    others = [asyncio.create_task(street.one()) for _ in range(20)]
+    await street.clock.advance(0.5)
+    assert street.calls == 1
+    scout.cancel()
+    await street.clock.advance(0.5)
+    assert street.calls == 2
+    await street.clock.advance(10.0)
+    assert set(await asyncio.gather(*others)) == {"stream=synth"}
+    assert street.calls <= 1 + 20 + 1
+
+
+async def test_who_leaves_while_it_waits_leaves_nothing_behind():
+    street = Street(DrivenClock(), refuses_s=1.0)
+    scout = asyncio.create_task(street.one())
+    await settle()
+    waiting = asyncio.create_task(street.one())
+    await settle()
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    await street.clock.advance(10.0)
+    assert await scout == "stream=synth"
+    assert street.learner.crowd._listeners == {}
+    assert street.learner.crowd._scouts == {}
+
+
+async def test_where_each_is_refused_for_itself_nobody_waits_twice():
+    street = Street(DrivenClock(), refusal=lambda call: Refusal(lambda _: True, openai("You are wrong.")))
+    assert set(await street.burst()) == {"refused"}
+    assert street.calls == BURST
+    assert max(street.waited_s) == pytest.approx(0.05)
+
+
+async def test_while_the_upstream_is_overloaded_the_bound_holds():
+    busy = Refusal(lambda _: True, openai("Slow down."), 429)
+    street = Street(DrivenClock(), refuses_s=0.5, refusal=lambda call: busy)
+    assert set(await street.burst()) == {"refused"}
+    assert street.calls == BURST
+    assert max(street.waited_s) == WAIT_S

@@ -1,0 +1,99 @@
+"""Upstreams that refuse, and a street that learns from them: what the pipeline does, without its I/O."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from gatepass.dialects.error_body import read_complaint
+from gatepass.errors import GatepassError, UpstreamRefusal
+from gatepass.learning.allowance import Allowance
+from gatepass.learning.learned_rule import Subject
+from gatepass.learning.session import Learner, Learning, Mode
+from gatepass.types import Call
+from tests.unit.learning.rejections import STREAM, openai, unsupported
+
+O3 = Subject("chat", "o3-mini", "chat", "corp")
+Body = dict[str, Any]
+
+
+@dataclass
+class Refusal:
+    """`status` and `body` for each request that it `concerns`."""
+
+    concerns: Callable[[Body], bool]
+    body: Any
+    status: int = 400
+
+
+@dataclass
+class Upstream:
+    """Answers with the first refusal that concerns a request; what it saw is in `seen`."""
+
+    refusals: list[Refusal] = field(default_factory=list)
+    seen: list[Body] = field(default_factory=list)
+
+    def answer(self, call: Call) -> Refusal | None:
+        body = json.loads(call.body)
+        self.seen.append(body)
+        return next((refusal for refusal in self.refusals if refusal.concerns(body)), None)
+
+
+NO_STREAM = Refusal(lambda body: bool(body.get("stream")), openai(STREAM, "stream", "unsupported_value"))
+
+
+def without(name: str, hint: str = "") -> Refusal:
+    return Refusal(lambda body: name in body, openai(unsupported(name, hint), name, "unsupported_parameter"))
+
+
+def always(body: Any, status: int = 400) -> Refusal:
+    return Refusal(lambda _: True, body, status)
+
+
+def refused(refusal: Refusal) -> UpstreamRefusal:
+    complaint = read_complaint(refusal.body, refused=True)
+    assert complaint is not None
+    return UpstreamRefusal(
+        complaint.message, upstream="chat", status=refusal.status, upstream_code=complaint.code, complaint=complaint
+    )
+
+
+@dataclass
+class Outcome:
+    """`error` is what the client sees, None for an answer; `call` what was sent last."""
+
+    call: Call
+    error: GatepassError | None
+    learning: Learning
+
+    @property
+    def told(self) -> list[tuple[str, str]]:
+        return [(news.event, news.adapted) for news in self.learning.news]
+
+
+def ask(
+    learner: Learner,
+    upstream: Upstream,
+    call: Call,
+    now_s: float = 0.0,
+    *,
+    mode: Mode = "on",
+    allowance: Allowance | None = None,
+    subject: Subject = O3,
+) -> Outcome:
+    with learner.at(subject, call.operation.surface, mode, allowance) as learning:
+        return converse(learning, upstream, call, now_s)
+
+
+def converse(learning: Learning, upstream: Upstream, call: Call, now_s: float) -> Outcome:
+    while True:
+        planned = learning.plan(call, now_s)
+        refusal = upstream.answer(planned)
+        if refusal is None:
+            learning.succeeded(now_s)
+            return Outcome(planned, None, learning)
+        error = refused(refusal)
+        if not learning.teach(error, now_s):
+            return Outcome(planned, learning.failed(error, now_s), learning)

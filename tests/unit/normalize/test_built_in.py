@@ -1,0 +1,342 @@
+"""All built-in rules, one after the other, on what the surface decodes."""
+
+import itertools
+import json
+import tracemalloc
+from base64 import b64encode
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from gatepass.errors import InvalidImage
+from gatepass.normalize.built_in import BUILT_IN, ModelName, Strays, StreamOptions, Vectors, adapt, with_model
+from gatepass.operations.decode import decode
+from gatepass.operations.table import match
+from gatepass.types import Call, Inbound, Target
+from tests.unit.normalize.calls import CHAT, EMBEDDINGS, MODELS, RESPONSES, TARGET, a_call
+from tests.unit.operations.json_texts import STRINGS, VALUES, written
+
+INBOUND = Inbound("id", "POST", "/v1/chat/completions", (), "127.0.0.1", 0.0)
+PNG = b64encode(b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 4).decode()
+
+
+def test_the_rules_stand_in_their_order():
+    assert [rule.name for rule in BUILT_IN] == ["images", "strays", "stream_options", "vectors", "model"]
+
+
+def test_each_rule_sees_what_the_one_before_made():
+    body = b'{"model":"m","drop_params":true,"images":"http://h","messages":[{"role":"user"}],"model_type":"chat"}'
+    adapted = adapt(a_call(body), Target("chat", "deployed"), BUILT_IN)
+    assert adapted.body == (
+        b'{"model":"deployed","messages":[{"role":"user","content":'
+        b'[{"type":"image_url","image_url":{"url":"http://h"}}]}]}'
+    )
+    assert adapted.adapted == ("images=1", "drop=drop_params,model_type")
+
+
+def test_no_rules_give_the_same_call():
+    call = a_call(b'{"drop_params":1}')
+    assert adapt(call, TARGET, ()) is call
+
+
+def test_a_refusal_of_a_rule_is_the_refusal():
+    with pytest.raises(InvalidImage):
+        adapt(a_call(b'{"images":["file:x"],"messages":[{"role":"user"}]}'), TARGET, BUILT_IN)
+
+
+NAMES = st.one_of(st.sampled_from(["temperature", "metadata", "tools", "user", '"images"', "é"]), st.text(max_size=4))
+
+
+@given(st.data())
+def test_an_unconcerned_request_is_not_changed_by_a_byte(data):
+    value = data.draw(st.dictionaries(NAMES, VALUES, max_size=4))
+    for name in ("drop_params", "model_type", "images", "messages"):
+        value.pop(name, None)
+    body = data.draw(written({**value, "model": "m"}, escaped_names=False)).encode()
+    operation = data.draw(st.sampled_from([CHAT, EMBEDDINGS]))
+    call = decode(INBOUND, operation, body, "k")
+    assert adapt(call, TARGET, BUILT_IN) is call
+    assert call.body is body
+
+
+@given(st.data())
+def test_decoding_and_rules_do_what_a_plain_model_does(data):
+    value = data.draw(st.dictionaries(NAMES, VALUES, max_size=3))
+    images = data.draw(st.lists(st.sampled_from(["http://h/a", PNG]), max_size=2))
+    content = data.draw(st.sampled_from([None, "", "text", [{"type": "text", "text": "t"}]]))
+    more = {"model": "m", "stream": data.draw(st.booleans()), "messages": [{"role": "user", "content": content}]}
+    strays = data.draw(st.dictionaries(st.sampled_from(["drop_params", "model_type"]), VALUES))
+    whole = {**value, **more, **strays, **({"images": images} if images else {})}
+    ordered = {name: whole[name] for name in data.draw(st.permutations(sorted(whole)))}
+    body = data.draw(written(ordered, escaped_names=False)).encode()
+
+    call = decode(INBOUND, CHAT, body, "k")
+    adapted = adapt(call, Target("chat", "deployed"), BUILT_IN)
+
+    assert (call.model, call.stream) == ("m", whole["stream"])
+    expected = {name: value for name, value in json.loads(body).items() if name not in (*strays, "images")}
+    expected["model"] = "deployed"
+    if images:
+        old = [{"type": "text", "text": content}] if content == "text" else list(content or [])
+        urls = [f"data:image/png;base64,{PNG}" if image == PNG else image for image in images]
+        new = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
+        expected["messages"] = [{"role": "user", "content": [*old, *new]}]
+    assert list(json.loads(adapted.body).items()) == list(expected.items())
+
+
+MENTIONS = [
+    *(b'"drop_params":1', b'"model_type":"chat"', b'"stream_options":{}', b'"encoding_format":"base64"'),
+    *(b'"images":["http://h"]', b'"messages":[{"role":"user","images":["http://h"]}]', b'"im\\u0061ges":["http://h"]'),
+    *(b'"dr\\u006fp_params":1', b'"a":"images"', b'"a":"\\"images"', b'"a":"\\u00e9"', b'"input":"base64"'),
+    *(b'"stream\\u005foptions":{}', b'"encoding_format":"b\\u0061se64"', b'"n":1', b'"a":"' + b"x" * 5000 + b'"'),
+]
+
+
+@pytest.mark.parametrize("operation", [CHAT, EMBEDDINGS, RESPONSES])
+@pytest.mark.parametrize("stream", [b"true", b"false"])
+def test_one_look_at_a_body_settles_what_each_rule_would(operation, stream):
+    for first, second in itertools.product(MENTIONS, MENTIONS):
+        body = b'{%b,"model":"m",%b,"messages":[{"role":"user"}],"stream":%b}' % (first, second, stream)
+        call = a_call(body, operation, stream=stream == b"true")
+        for target in (TARGET, Target("chat", "deployed")):
+            assert outcome(call, target, BUILT_IN) == outcome(call, target, list(BUILT_IN))
+
+
+WORDS = st.sampled_from([*("drop_params", "model_type", "images", "stream_options", "encoding_format", "input")])
+
+
+@given(st.data())
+def test_the_look_at_any_body_agrees_with_the_rules_one_by_one(data):
+    values = st.one_of(VALUES, st.sampled_from(["base64", "http://h/a", {"include_usage": True}]))
+    value = data.draw(st.dictionaries(st.one_of(NAMES, WORDS), values, max_size=5))
+    body = data.draw(written({**value, "model": "m", "messages": [{"role": "user", "content": "t"}]})).encode()
+    operation, stream = data.draw(st.sampled_from([CHAT, EMBEDDINGS, RESPONSES])), data.draw(st.booleans())
+    call = a_call(body, operation, stream=stream)
+    assert outcome(call, TARGET, BUILT_IN) == outcome(call, TARGET, list(BUILT_IN))
+
+
+def outcome(call, target, rules):
+    try:
+        adapted = adapt(call, target, rules)
+    except InvalidImage as refusal:
+        return refusal.message
+    return adapted, adapted is call
+
+
+def large(image: str) -> Call:
+    document = {"messages": [{"role": "user", "content": "what is it?"}], "images": [image], "model": "m"}
+    return decode(INBOUND, CHAT, json.dumps(document).encode(), "k")
+
+
+def test_a_large_image_is_copied_once_and_never_decoded():
+    image = PNG.rstrip("=") + "A" * 4_000_000
+    call = large(image)
+    tracemalloc.start()
+    adapted = adapt(call, TARGET, BUILT_IN)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    url = json.loads(adapted.body)["messages"][0]["content"][1]["image_url"]["url"]
+    assert url == f"data:image/png;base64,{image}" + "=" * (-len(image) % 4)
+    assert peak < 1.1 * len(call.body)
+
+
+def test_reading_a_large_body_copies_nothing_of_it():
+    body = json.dumps({"model": "m", "messages": [{"role": "user", "content": "é" * 2_000_000}]}).encode()
+    tracemalloc.start()
+    decode(INBOUND, CHAT, body, "k")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 0.1 * len(body)
+
+
+def test_a_body_of_many_members_costs_no_more_than_it_is():
+    body = b'{"model":"m",' + b",".join(b'"%06d":[]' % at for at in range(100_000)) + b"}"
+    tracemalloc.start()
+    decode(INBOUND, CHAT, body, "k")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2 * len(body)
+
+
+@pytest.mark.parametrize("one", ["1", "{}", '""'])
+def test_a_body_of_many_inputs_costs_no_more_than_it_is(one: str):
+    body = f'{{"model":"m","input":[{",".join([one] * 500_000)}]}}'.encode()
+    tracemalloc.start()
+    decode(INBOUND, EMBEDDINGS, body, "k")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2 * len(body)
+
+
+RAGFLOW_EMBEDDING = (
+    b'{"input": ["Test if the api key is available"], "model": "bge-m3", "encoding_format": "float", '
+    b'"drop_params": true}'
+)
+"""What RAGFlow v0.21.1 to v0.27.0 sends (infiniflow/ragflow#18584)."""
+
+
+def apply(body: bytes, operation=EMBEDDINGS) -> Call:
+    return Strays().apply(a_call(body, operation), TARGET)
+
+
+def test_ragflows_embedding_loses_drop_params_and_nothing_else():
+    adapted = apply(RAGFLOW_EMBEDDING)
+    assert adapted.body == (
+        b'{"input": ["Test if the api key is available"], "model": "bge-m3", "encoding_format": "float"}'
+    )
+    assert adapted.adapted == ("drop=drop_params",)
+
+
+@pytest.mark.parametrize("operation", [CHAT, EMBEDDINGS])
+def test_both_strays_go_and_are_named_once(operation):
+    body = b'{"model_type":"chat","model":"m", "drop_params":true,"a" : 1 , "model_type":null}'
+    adapted = apply(body, operation)
+    assert adapted.body == b'{"model":"m","a" : 1}'
+    assert adapted.adapted == ("drop=drop_params,model_type",)
+
+
+def test_a_stray_in_escapes_goes_too():
+    assert apply(b'{"drop\\u005fparams":{"a":[1]},"model":"m"}').body == b'{"model":"m"}'
+    assert apply(b'{"model":"m","\\u006dodel_type":"x"}').adapted == ("drop=model_type",)
+
+
+def test_what_was_adapted_before_stays_named():
+    adapted = Strays().apply(a_call(b'{"drop_params":1}', adapted=("images=1",)), TARGET)
+    assert adapted.adapted == ("images=1", "drop=drop_params")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"model":"m","input":"drop_params"}',
+        b'{"model":"m","metadata":{"drop_params":true,"model_type":"x"}}',
+        b'{"model":"m","input":["\\u0064rop_params", "say \\"drop_params"]}',
+        b'{"model":"m","drop_param":1,"Model_type":2,"model_types":3}',
+    ],
+)
+def test_the_same_words_elsewhere_are_left_alone(body):
+    call = a_call(body, EMBEDDINGS)
+    assert Strays().apply(call, TARGET) is call
+
+
+def test_a_request_without_a_body_is_left_alone():
+    call = a_call(b"", MODELS)
+    assert Strays().apply(call, TARGET) is call
+
+
+@given(st.data())
+def test_the_rule_is_removal_from_the_object(data):
+    value = data.draw(st.dictionaries(STRINGS, VALUES, max_size=4))
+    names = [*value, *data.draw(st.lists(st.sampled_from(["drop_params", "model_type"]), unique=True))]
+    whole = {name: value.get(name, True) for name in data.draw(st.permutations(names))}
+    call = a_call(data.draw(written(whole)).encode(), EMBEDDINGS)
+    adapted = Strays().apply(call, TARGET)
+    left = {name: inner for name, inner in whole.items() if name not in ("drop_params", "model_type")}
+    assert list(json.loads(adapted.body).items()) == list(left.items())
+    assert (adapted is call) == (left == whole)
+
+
+def test_stream_options_without_a_stream_go():
+    adapted = StreamOptions().apply(a_call(b'{"model":"m","stream_options":{"include_usage":true}}'), TARGET)
+    assert (adapted.body, adapted.adapted) == (b'{"model":"m"}', ("drop=stream_options",))
+
+
+def test_vectors_are_asked_for_as_numbers():
+    adapted = Vectors().apply(a_call(b'{"input":"a","encoding_format":"base64"}', EMBEDDINGS), TARGET)
+    assert (adapted.body, adapted.adapted) == (
+        b'{"input":"a","encoding_format":"float"}',
+        ("set=encoding_format>float",),
+    )
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        a_call(b'{"stream":true,"stream_options":{}}', stream=True),
+        a_call(b'{"messages":["stream_options"]}'),
+        a_call(b'{"x":{"stream_options":{}}}'),
+        a_call(b'{"encoding_format":"base64"}', CHAT),
+        a_call(b'{"encoding_format":"float"}', EMBEDDINGS),
+        a_call(b'{"input":"base64"}', EMBEDDINGS),
+        a_call(b'{"stream_options":{}}', EMBEDDINGS),
+        a_call(b"", MODELS),
+    ],
+)
+def test_everything_else_is_left_alone(call):
+    for rule in (StreamOptions(), Vectors()):
+        assert rule.apply(call, TARGET) is call
+
+
+MODERATIONS = match("POST", "/v1/moderations").operation
+BODY = b'{ "messages" : [{"role":"user","content":"\\u00e9","model":"inner"}],\n "model" : "m" , "x":1e999 }'
+
+
+def test_only_the_models_value_changes():
+    adapted = ModelName().apply(a_call(BODY), Target("chat", "gpt-4o-240806-deploy-gs"))
+    assert adapted.body == BODY.replace(b'"model" : "m"', b'"model" : "gpt-4o-240806-deploy-gs"')
+
+
+def test_the_call_keeps_the_public_name_and_shows_no_entry():
+    call = a_call(BODY)
+    adapted = ModelName().apply(call, Target("chat", "other"))
+    assert (adapted.model, adapted.adapted) == ("m", ())
+    assert call.body == BODY
+
+
+def test_a_name_is_written_as_json():
+    adapted = ModelName().apply(a_call(b'{"model":"m"}', EMBEDDINGS), Target("chat", 'a"b\\模'))
+    assert adapted.body == '{"model":"a\\"b\\\\模"}'.encode()
+
+
+def test_without_another_name_the_call_is_the_same():
+    call = a_call(BODY)
+    assert ModelName().apply(call, Target("chat")) is call
+    assert ModelName().apply(call, Target("chat", "m")) is call
+
+
+def test_a_name_written_in_escapes_is_the_same_name():
+    call = a_call(b'{"model":"\\u006d"}')
+    assert ModelName().apply(call, Target("chat", "m")) is call
+
+
+def test_a_request_without_a_body_names_no_model():
+    call = a_call(b"", MODELS)
+    assert ModelName().apply(call, Target("chat", "other")) is call
+
+
+@pytest.mark.parametrize(
+    ("body", "named"),
+    [
+        (b'{"input":["a"]}', b'{"model":"m","input":["a"]}'),
+        (b' \n{ "x" : {"model":"inner"} }\t', b' \n{"model":"m", "x" : {"model":"inner"} }\t'),
+        (b"{}", b'{"model":"m"}'),
+        (b" { \n} ", b' {"model":"m" \n} '),
+    ],
+)
+def test_a_body_that_names_no_model_gets_one_and_keeps_its_bytes(body, named):
+    call = with_model(a_call(body, EMBEDDINGS), "m")
+    assert (call.body, call.adapted) == (named, ("default=model",))
+    assert json.loads(call.body)["model"] == "m"
+
+
+def test_a_call_that_names_no_model_goes_up_under_the_targets():
+    call = replace(a_call(b'{"input":"a"}', MODERATIONS), model="")
+    adapted = ModelName().apply(call, Target("chat", "there"))
+    assert (adapted.body, adapted.adapted) == (b'{"model":"there","input":"a"}', ("default=model",))
+    assert ModelName().apply(call, Target("chat")) is call
+
+
+def test_a_model_that_an_earlier_rule_put_in_is_not_put_in_twice():
+    call = replace(a_call(b'{"query":"a","model":"there"}', MODERATIONS), model="")
+    assert ModelName().apply(call, Target("chat", "there")).body == call.body
+
+
+def test_a_call_that_is_about_no_model_has_one_renamed_where_it_names_it_and_gets_none():
+    batch = match("POST", "/v1/batches").operation
+    for model in ("", "dm"):
+        call = replace(a_call(b'{"input_file_id":"f"}', batch), model=model)
+        assert ModelName().apply(call, Target("chat", "there")) is call
+    named = ModelName().apply(a_call(b'{"model":"m"}', batch), Target("chat", "there"))
+    assert (named.body, named.adapted) == (b'{"model":"there"}', ())

@@ -1,0 +1,205 @@
+"""Declared rules: which model has which, and what they do together."""
+
+import json
+import tracemalloc
+from typing import Any
+
+import pytest
+
+from gatepass.config.model import Config
+from gatepass.config.models import Model
+from gatepass.errors import InvalidRequest
+from gatepass.normalize.built_in import adapt
+from gatepass.normalize.declared import NAMES, Declared, changes_of
+from gatepass.normalize.rule import Revision
+from tests.unit.normalize.calls import EMBEDDINGS, TARGET, a_call
+
+
+def config(**blocks: Any) -> Config:
+    return Config.model_validate({"upstreams": {"chat": {"base_url": "https://h/v1"}}, **blocks})
+
+
+def model(**members: Any) -> Model:
+    return Model.model_validate({"upstream": "chat", **members})
+
+
+RULES: dict[str, Any] = {
+    "rename": {"max_tokens": "max_completion_tokens"},
+    "drop": ["temperature", "messages[].name"],
+    "default": {"seed": 7, "user": "é"},
+    "set": {"extra_body.think": False, "seed": 8},
+    "clamp": {"top_p": {"min": 0.1, "max": 1}},
+    "schema_in_words": True,
+    "roles": {"developer": "system"},
+    "replayed": "drop",
+    "text_content": True,
+    "empty_content": True,
+    "merge_roles": True,
+    "short_tool_ids": True,
+}
+
+
+def test_rules_are_made_in_their_order_and_named():
+    (revision,) = Declared(config(models={"m": model(rules=RULES, stream=False)})).rules("chat", "m")
+    body = {
+        "model": "m",
+        "stream": True,
+        "max_tokens": 5,
+        "temperature": 1,
+        "top_p": 0,
+        "response_format": {"type": "json_schema", "json_schema": {"schema": {}}},
+        "messages": [
+            {"role": "developer", "content": [{"type": "text", "text": "d"}]},
+            {"role": "user", "content": "a", "name": "n"},
+            {"role": "user", "content": "b"},
+            {"role": "assistant", "content": None, "reasoning": "r", "tool_calls": [{"id": "call_abc"}]},
+        ],
+    }
+    adapted = adapt(a_call(json.dumps(body).encode(), stream=True), TARGET, [revision])
+    words = "Answer with one JSON object that fits this JSON Schema, and with nothing else:\n{}"
+    assert json.loads(adapted.body) == {
+        "model": "m",
+        "stream": False,
+        "max_completion_tokens": 5,
+        "top_p": 0.1,
+        "response_format": {"type": "json_object"},
+        "seed": 8,
+        "user": "é",
+        "extra_body": {"think": False},
+        "messages": [
+            {"role": "system", "content": f"d\n\n{words}"},
+            {"role": "user", "content": "a\n\nb"},
+            {"role": "assistant", "content": "", "tool_calls": [{"id": "uCUSbrUmq"}]},
+        ],
+    }
+    assert not adapted.stream
+    assert adapted.adapted == (
+        *("stream=synth", "rename=max_tokens>max_completion_tokens", "drop=temperature", "drop=messages[].name"),
+        *("default=seed", "default=user", "set=extra_body.think", "set=seed", "clamp=top_p"),
+        *("response_format=json_object", "role=developer>system", "drop=replayed"),
+        *("content=empty", "roles=merged", "tool_ids=short"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("members", "entries"),
+    [
+        ({}, []),
+        ({"stream": "auto"}, []),
+        ({"stream": "native"}, []),
+        ({"stream": True}, []),
+        ({"stream": "emulate"}, ["stream=synth"]),
+        ({"stream": False}, ["stream=synth"]),
+        ({"stream": "aggregate"}, ["stream=aggregate"]),
+        ({"rules": {}}, []),
+        ({"rules": {"split": 16}}, ["split=16"]),
+        ({"rules": {"roles": {"system": "user"}}}, ["role=system>user"]),
+        ({"rules": {"replayed": "drop_but_reasoning"}}, ["drop=replayed"]),
+    ],
+)
+def test_a_setting_becomes_its_change(members, entries):
+    assert [change.entry for change in changes_of(model(**members))] == entries
+
+
+def test_the_entry_is_the_one_that_the_route_takes():
+    marks = {
+        name: model(rules={"drop": [mark]}) for name, mark in (("gpt", "a"), ("gpt*", "b"), ("g*", "c"), ("*", "d"))
+    }
+    declared = Declared(config(models=marks, operations={"embeddings": {"upstream": "chat"}}))
+
+    def drops(operation: str, name: str) -> list[str]:
+        rules = [rule for rule in declared.rules(operation, name) if isinstance(rule, Revision)]
+        return [change.entry for rule in rules for change in rule.changes]
+
+    assert drops("chat", "gpt") == ["drop=a"]
+    assert drops("chat", "gpt-4o") == ["drop=b"]
+    assert drops("chat", "gemini") == ["drop=c"]
+    assert drops("chat", "other") == ["drop=d"]
+    assert drops("embeddings", "gpt") == ["drop=a"]
+    assert drops("embeddings", "bge") == []
+    assert declared.model("chat", "other") == marks["*"]
+    assert declared.model("embeddings", "bge") is None
+    assert drops("chat", "*") == ["drop=d"]
+
+
+@pytest.mark.parametrize("takes_ids", [None, True])
+def test_token_ids_go_up_as_they_are(takes_ids):
+    declared = Declared(config(models={"m": model(capabilities={"token_ids": takes_ids})}))
+    call = a_call(b'{"model":"m","input":[1,2]}', EMBEDDINGS)
+    for name in ("m", "other"):
+        assert adapt(call, TARGET, declared.rules("embeddings", name)) is call
+
+
+def test_token_ids_are_refused_where_the_model_is_declared_to_take_none():
+    entry = model(capabilities={"token_ids": False}, rules={"drop": ["user"]})
+    declared = Declared(config(models={"m": entry, "*": model()}))
+    call = a_call(b'{"model":"m","input":[1,2],"user":"u"}', EMBEDDINGS)
+    with pytest.raises(InvalidRequest, match="token_ids: false"):
+        adapt(call, TARGET, declared.rules("embeddings", "m"))
+    assert adapt(call, TARGET, declared.rules("embeddings", "other")) is call
+    assert [rule.name for rule in declared.rules("embeddings", "m")] == ["texts", "rules"]
+    assert [rule.name for rule in declared.rules("chat", "m")] == ["rules"]
+
+
+def test_models_by_the_thousand_cost_no_memory():
+    declared = Declared(config(models={"*": model(rules={"drop": ["user"]})}))
+    expected, held_bytes = declared.rules("chat", "*"), []
+    tracemalloc.start()
+    try:
+        for number in range(4 * NAMES):
+            assert declared.rules("chat", f"m{number:05}") == expected
+            held_bytes.append(tracemalloc.get_traced_memory()[0])
+    finally:
+        tracemalloc.stop()
+    assert held_bytes[-1] < 2 * held_bytes[NAMES]
+
+
+def test_a_model_without_rules_has_none():
+    declared = Declared(config(models={"m": model()}))
+    assert declared.rules("chat", "m") == declared.rules("chat", "other") == ()
+    assert declared.model("chat", "other") is None
+    assert Declared(config()).model("chat", "m") is None
+
+
+def entries(declared: Declared, operation: str, name: str) -> list[str]:
+    rules = [rule for rule in declared.rules(operation, name) if isinstance(rule, Revision)]
+    return [change.entry for rule in rules for change in rule.changes]
+
+
+def test_an_operations_rules_are_for_all_its_models_and_are_not_those_of_another_operation():
+    found = Declared(
+        config(
+            models={
+                "own": {"upstream": "chat"},
+                "g*": {"upstream": "chat", "rules": {"set": {"user": "g"}}},
+                "*": {"upstream": "chat", "rules": {"drop": ["seed"]}},
+            },
+            operations={
+                "rerank": {"upstream": "chat", "rules": {"drop": ["user"]}},
+                "embeddings": {"rules": {"drop": ["user"], "split": 10}},
+            },
+        )
+    )
+    assert entries(found, "rerank", "own") == ["drop=user"]
+    assert entries(found, "rerank", "gpt") == ["set=user"]
+    assert entries(found, "rerank", "x") == ["drop=user"]
+    assert entries(found, "embeddings", "x") == ["drop=user", "drop=seed", "split=10"]
+    assert entries(found, "chat", "own") == []
+    assert entries(found, "chat", "x") == ["drop=seed"]
+    assert found.model("rerank", "x") is None
+    assert [found.entry("rerank", name) for name in ("own", "gpt", "x")] == ["own", "g*", None]
+
+
+def test_one_operation_of_a_model_has_rules_and_a_stream_of_its_own():
+    own = {"rules": {"set": {"seed": 1}}, "stream": False}
+    entry = {"upstream": "chat", "rules": {"drop": ["seed", "user"]}, "operations": {"responses": own}}
+    found = Declared(config(models={"m": entry}, operations={"responses": {"rules": {"drop": ["n"]}}}))
+    assert entries(found, "chat", "m") == ["drop=seed", "drop=user"]
+    assert entries(found, "responses", "m") == ["stream=synth", "drop=n", "drop=user", "set=seed"]
+    streams = [made.stream for made in (found.model("chat", "m"), found.model("responses", "m")) if made is not None]
+    assert streams == ["auto", "emulate"]
+
+
+def test_an_operations_rules_count_where_everything_goes_to_one_upstream():
+    found = Declared(config(operations={"rerank": {"rules": {"drop": ["user"]}}}))
+    assert (entries(found, "rerank", "x"), entries(found, "chat", "x")) == (["drop=user"], [])

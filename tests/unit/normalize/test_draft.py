@@ -1,0 +1,188 @@
+"""Drafts: what a change does by value, and the bytes that none of them touches."""
+
+import json
+import tracemalloc
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gatepass.errors import InvalidRequest
+from gatepass.normalize.json_editor import Draft
+from tests.unit.normalize.calls import a_call
+from tests.unit.operations.json_texts import STRINGS, VALUES, written
+
+BODY = b'{ "a" : 1 ,\n "b":[ {"x": "\\u00e9"} , 2 ], "c" : {"d":null}, "e":"s" }'
+
+
+def draft(body: bytes = BODY) -> Draft:
+    return Draft(a_call(body))
+
+
+def test_an_untouched_body_is_the_same_object():
+    under_way = draft()
+    assert under_way.top.value("a") == 1
+    assert under_way.written() is under_way._call.body
+
+
+def test_what_is_not_touched_keeps_its_bytes():
+    under_way = draft()
+    under_way.top.set("a", b"2")
+    under_way.top.drop("e")
+    assert under_way.written() == b'{ "a" : 2 ,\n "b":[ {"x": "\\u00e9"} , 2 ], "c" : {"d":null} }'
+
+
+@pytest.mark.parametrize("number", [b"1e999", b"-1E400", b"9" * 5000, b'[{"x":1e999}]'])
+def test_a_value_that_cannot_be_built_is_the_clients_to_mend(number):
+    under_way = draft(b'{"a":%b,"b":1}' % number)
+    with pytest.raises(InvalidRequest, match="`a` holds a number that is too large") as caught:
+        under_way.top.value("a")
+    assert caught.value.param == "a"
+    assert under_way.top.value("b") == 1
+
+
+def test_a_new_name_stands_in_the_place_of_the_old_one():
+    under_way = draft()
+    assert under_way.top.rename("a", "zz")
+    assert under_way.written() == BODY.replace(b'"a" : 1', b'"zz" : 1')
+    assert under_way.top.value("zz") == 1
+    assert "a" not in under_way.top
+
+
+def test_a_new_name_that_is_there_already_counts_alone():
+    under_way = draft()
+    assert under_way.top.rename("a", "e")
+    assert json.loads(under_way.written()) == {"b": [{"x": "é"}, 2], "c": {"d": None}, "e": "s"}
+
+
+@pytest.mark.parametrize(("old", "new"), [("z", "a"), ("a", "a")])
+def test_a_name_that_is_not_there_or_the_same_is_no_rename(old, new):
+    under_way = draft()
+    assert not under_way.top.rename(old, new)
+    assert under_way.written() is under_way._call.body
+
+
+def test_of_several_members_with_one_name_the_last_one_counts():
+    under_way = draft(b'{"a":1,"a":2,"b":3}')
+    assert under_way.top.value("a") == 2
+    under_way.top.rename("a", "c")
+    assert under_way.written() == b'{"c":2,"b":3}'
+    under_way = draft(b'{"a":1,"a":2,"b":3}')
+    assert under_way.top.drop("a")
+    assert under_way.written() == b'{"b":3}'
+
+
+def test_changes_see_those_before_them():
+    top = draft().top
+    top.set("n", b'{"m":[1]}')
+    inner = top.object("n")
+    assert inner is not None
+    inner.set("o", b'"x"')
+    assert top.text("n") == b'{"m":[1],"o":"x"}'
+    assert inner.array("m") is not None
+    assert top.rename("n", "e2")
+    assert top.string("e") == "s"
+    assert top.names == ["a", "b", "c", "e", "e2"]
+    assert top.object("e") is None
+    assert top.array("e") is None
+    assert top.array("nothing") is None
+    assert top.object("nothing") is None
+    assert (top.text("nothing"), top.kind("nothing"), top.value("nothing")) == (None, None, None)
+
+
+def test_a_replaced_value_is_opened_anew():
+    under_way = draft()
+    inner = under_way.top.object("c")
+    assert inner is not None
+    inner.set("d", b"1")
+    assert under_way.top.set("c", b'{"d":5}')
+    inner = under_way.top.object("c")
+    assert inner is not None
+    inner.set("f", b"6")
+    assert json.loads(under_way.written())["c"] == {"d": 5, "f": 6}
+
+
+def test_the_same_value_again_is_no_news():
+    assert not draft().top.set("a", b"1")
+
+
+def test_members_are_added_to_an_empty_object_and_to_one_that_became_empty():
+    under_way = draft(b" { } ")
+    under_way.top.set("a", b"1")
+    assert json.loads(under_way.written()) == {"a": 1}
+    under_way = draft(b'{"a":1,"b":2}')
+    under_way.top.drop("a")
+    under_way.top.drop("b")
+    under_way.top.set("c", b"3")
+    under_way.top.set("d", b"4")
+    under_way.top.drop("c")
+    assert under_way.written() == b'{"d":4}'
+
+
+def test_elements_of_a_list_go_and_come():
+    under_way = draft(b'{"l":[ 1, {"a":2} ,3 ],"e":[]}')
+    elements, empty = under_way.top.array("l"), under_way.top.array("e")
+    assert elements is not None
+    assert empty is not None
+    elements.drop((0,))
+    elements.insert(b'"new"')
+    assert (len(elements), elements.kind(0), elements.text(1)) == (3, '"', b'{"a":2}')
+    (inner,) = elements.objects()
+    inner.set("a", b"5")
+    assert elements.text(1) == b'{"a":5}'
+    empty.insert(b"1")
+    assert under_way.written() == b'{"l":[ "new",{"a":5} ,3 ],"e":[1]}'
+    while len(elements) > 1:
+        elements.drop((1,))
+    assert under_way.written() == b'{"l":[ "new" ],"e":[1]}'
+
+
+def test_messages_that_are_no_objects_are_left_to_the_upstream():
+    assert [turn.string("role") for turn in draft(b'{"messages":[1,{"role":"user"},"x"]}').turns] == ["user"]
+    assert draft(b'{"messages":"x"}').turns == []
+    assert draft(b"{}").turns == []
+
+
+ACTIONS = st.lists(st.tuples(st.sampled_from(["drop", "set", "rename"]), STRINGS, STRINGS, VALUES), max_size=6)
+
+
+@given(st.data())
+def test_a_draft_does_what_a_dict_does(data):
+    value: dict[str, Any] = data.draw(st.dictionaries(STRINGS, VALUES, max_size=4))
+    body = data.draw(written(value)).encode()
+    model = dict(json.loads(body))
+    under_way = draft(body)
+    for action, name, other, new in data.draw(ACTIONS):
+        if action == "drop":
+            assert under_way.top.drop(name) == (name in model)
+            model.pop(name, None)
+        elif action == "set":
+            under_way.top.set(name, json.dumps(new).encode())
+            model[name] = json.loads(json.dumps(new))
+        else:
+            expected = name in model and name != other
+            assert under_way.top.rename(name, other) == expected
+            if expected and other in model:
+                del model[name]
+            elif expected:
+                model[other] = model.pop(name)
+    assert json.loads(under_way.written()) == model
+    for name in model:
+        assert json.loads(under_way.top.text(name) or b"") == model[name]
+
+
+def test_many_changes_of_a_large_body_copy_it_once():
+    image = "A" * 4_000_000
+    turns = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": image}}]}]
+    body = json.dumps({"model": "m", "messages": turns, **{f"n{at}": at for at in range(20)}}).encode()
+    tracemalloc.start()
+    under_way = draft(body)
+    for at in range(20):
+        under_way.top.drop(f"n{at}")
+    under_way.turns[0].set("role", b'"x"')
+    result = under_way.written()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert json.loads(result)["messages"][0]["role"] == "x"
+    assert peak < 1.1 * len(body)

@@ -1,0 +1,79 @@
+"""Changes of what is to be embedded."""
+
+import json
+
+import pytest
+
+from gatepass.errors import InvalidRequest
+from gatepass.normalize.embeddings_request import FloatVectors, SplitInputs, SplitShare, TextsOnly, has_token_ids
+from gatepass.normalize.rule import revised
+from tests.unit.normalize.calls import CHAT, EMBEDDINGS, TARGET, a_call
+
+
+def test_base64_is_asked_for_as_numbers():
+    call = a_call(b'{"input":"a","encoding_format": "base64"}', EMBEDDINGS)
+    changed, _ = revised(call, [FloatVectors()])
+    assert changed.body == b'{"input":"a","encoding_format": "float"}'
+    assert changed.adapted == ("set=encoding_format>float",)
+    for body, operation in ((b'{"encoding_format":"float"}', EMBEDDINGS), (b'{"encoding_format":"base64"}', CHAT)):
+        assert revised(a_call(body, operation), [FloatVectors()])[1] == []
+
+
+def limit(inputs: object, *changes: SplitInputs | SplitShare) -> int | None:
+    call = a_call(json.dumps({"model": "m", "input": inputs}).encode(), EMBEDDINGS)
+    changed, _ = revised(call, changes)
+    assert changed.body is call.body
+    return changed.max_inputs
+
+
+def test_more_inputs_than_fit_are_split():
+    texts = ["a"] * 10
+    assert limit(texts, SplitInputs(4)) == 4
+    assert limit(texts, SplitInputs(10)) is None
+    assert limit(texts, SplitInputs(4), SplitInputs(6)) == 4
+    assert limit(texts, SplitInputs(6), SplitInputs(4)) == 4
+    assert limit([[1, 2], [3]], SplitInputs(1)) == 1
+    assert limit(texts, SplitShare(37)) == 3
+    assert limit(texts, SplitShare(1)) == 1
+
+
+def test_a_list_of_one_is_sent_alone_where_lists_are_not_taken():
+    assert limit(["a"], SplitInputs(1)) == 1
+    assert limit(["a"], SplitInputs(2)) is None
+    assert limit(["a"], SplitShare(50)) is None
+
+
+@pytest.mark.parametrize("inputs", ["a", [], [1, 2, 3], None])
+def test_one_input_is_not_split(inputs):
+    assert limit(inputs, SplitInputs(1)) is None
+
+
+def test_a_conversation_has_no_inputs():
+    assert revised(a_call(b'{"input":["a","b"]}', CHAT), [SplitInputs(1)])[1] == []
+
+
+@pytest.mark.parametrize(
+    ("body", "has"),
+    [
+        (b'{"input":[1,2]}', True),
+        (b'{"model":"m", "input" : [ [ -1, 2 ] ] }', True),
+        (b'{"input":["1"]}', False),
+        (b'{"input":[]}', False),
+        (b'{"input":"[1]"}', False),
+        (b'{"x":{"input":[1]},"input":["a"]}', False),
+        (b'{"x":{"input":[1]}}', False),
+        (b'{"input":["a"],"input":[1]}', True),
+        (b'{"input":["\\"input\\":[1]"]}', False),
+    ],
+)
+def test_token_ids_are_told_from_texts(body, has):
+    assert has_token_ids(a_call(body, EMBEDDINGS)) is has
+    assert has_token_ids(a_call(body, CHAT)) is False
+
+
+def test_token_ids_are_refused_with_what_to_do():
+    with pytest.raises(InvalidRequest, match="check_embedding_ctx_length=False") as caught:
+        TextsOnly().apply(a_call(b'{"input":[1]}', EMBEDDINGS), TARGET)
+    assert caught.value.param == "input"
+    for call in (a_call(b'{"input":["a"]}', EMBEDDINGS), a_call(b'{"input":[1]}', CHAT)):
+        assert TextsOnly().apply(call, TARGET) is call

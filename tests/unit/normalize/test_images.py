@@ -1,0 +1,479 @@
+"""Rule "images": where they stand, where they go, and what is none."""
+
+import json
+from base64 import b64encode
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gatepass.errors import InvalidImage
+from gatepass.normalize.images import Images
+from gatepass.types import Call
+from tests.unit.normalize.calls import EMBEDDINGS, MODELS, TARGET, a_call
+from tests.unit.operations.json_texts import VALUES, written
+
+BYTES = {
+    "image/png": b"\x89PNG\r\n\x1a\n" + bytes(range(24)),
+    "image/jpeg": b"\xff\xd8\xff\xe0\x00\x10JFIF" + bytes(20),
+    "image/webp": b"RIFF\x24\x00\x00\x00WEBPVP8 " + bytes(20),
+    "image/gif": b"GIF89a\x01\x00\x01\x00" + bytes(20),
+}
+PNG = b64encode(BYTES["image/png"]).decode()
+URL = "https://example.com/a.png?x=1"
+DATA = f"data:image/png;base64,{PNG}"
+
+
+def apply(body: bytes) -> Call:
+    return Images().apply(a_call(body), TARGET)
+
+
+def adapt(document: dict[str, Any]) -> dict[str, Any]:
+    adapted: dict[str, Any] = json.loads(apply(json.dumps(document).encode()).body)
+    return adapted
+
+
+def part(url: str, **more: Any) -> dict[str, Any]:
+    return {"type": "image_url", "image_url": {"url": url, **more}}
+
+
+def user(content: Any, **more: Any) -> dict[str, Any]:
+    return {"role": "user", "content": content, **more}
+
+
+def moved(images: Any) -> Any:
+    """The parts that `images` of one request become."""
+    return adapt({"model": "m", "messages": [user(None)], "images": images})["messages"][0]["content"]
+
+
+def refusal(document: dict[str, Any]) -> tuple[str, str | None]:
+    with pytest.raises(InvalidImage) as caught:
+        adapt(document)
+    return caught.value.message, caught.value.param
+
+
+# where they go
+
+
+def test_ragflows_images_go_to_the_last_user_message():
+    """What its LiteLLM-backed providers send for a chat with pictures (infiniflow/ragflow#15966)."""
+    body = (
+        b'{"model": "gpt-4o", "messages": [{"role": "system", "content": "You are."}, {"role": "user", '
+        b'"content": "first"}, {"role": "assistant", "content": "yes"}, {"role": "user", "content": '
+        b'"What is in the picture?"}], "temperature": 0.1, "images": ["' + DATA.encode() + b'"], "stream": false}'
+    )
+    adapted = apply(body)
+    assert adapted.body == (
+        b'{"model": "gpt-4o", "messages": [{"role": "system", "content": "You are."}, {"role": "user", '
+        b'"content": "first"}, {"role": "assistant", "content": "yes"}, {"role": "user", "content": '
+        b'[{"type":"text","text":"What is in the picture?"},{"type":"image_url","image_url":{"url":"'
+        + DATA.encode()
+        + b'"}}]}], "temperature": 0.1, "stream": false}'
+    )
+    assert adapted.adapted == ("images=1",)
+
+
+def test_everything_else_keeps_its_bytes():
+    body = (
+        b'\n{ "images" : [ "https:\\/\\/h\\/a" ] ,\t"m\\u0065ssages":[ {"role":"user" , "x" : 1e999,'
+        b' "content":"\\u00e9\\n" , "name":"n"} , 5 ], "seed":0.5e1 }'
+    )
+    assert apply(body).body == (
+        b'\n{ "m\\u0065ssages":[ {"role":"user" , "x" : 1e999,'
+        b' "content":[{"type":"text","text":"\\u00e9\\n"},{"type":"image_url","image_url":'
+        b'{"url":"https:\\/\\/h\\/a"}}] , "name":"n"} , 5 ], "seed":0.5e1 }'
+    )
+
+
+def test_a_messages_own_images_go_to_that_message():
+    """Ollama's form (ollama/ollama#6753)."""
+    document = {"messages": [user("one", images=[PNG]), user("two", images=[URL, URL]), user("three")]}
+    assert adapt(document) == {
+        "messages": [
+            user([{"type": "text", "text": "one"}, part(DATA)]),
+            user([{"type": "text", "text": "two"}, part(URL), part(URL)]),
+            user("three"),
+        ]
+    }
+    assert apply(json.dumps(document).encode()).adapted == ("images=3",)
+
+
+def test_a_messages_own_images_come_before_the_top_levels():
+    document = {"images": [URL + "2"], "messages": [user("t", images=[URL + "1"])]}
+    assert adapt(document)["messages"][0]["content"][1:] == [part(URL + "1"), part(URL + "2")]
+
+
+def test_the_last_user_message_may_be_followed_by_others():
+    document = {"images": URL, "messages": [user("q"), {"role": "tool", "tool_call_id": "c", "content": "r"}]}
+    assert adapt(document)["messages"] == [
+        user([{"type": "text", "text": "q"}, part(URL)]),
+        {"role": "tool", "tool_call_id": "c", "content": "r"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("message", "content"),
+    [
+        (user(""), [part(URL)]),
+        (user(None), [part(URL)]),
+        ({"role": "user"}, [part(URL)]),
+        (user([]), [part(URL)]),
+        (user(" "), [{"type": "text", "text": " "}, part(URL)]),
+        (user([{"type": "text", "text": "t"}]), [{"type": "text", "text": "t"}, part(URL)]),
+        (user([part(DATA), {"type": "input_audio"}]), [part(DATA), {"type": "input_audio"}, part(URL)]),
+    ],
+)
+def test_text_comes_first_and_parts_that_are_there_stay(message, content):
+    assert adapt({"images": [URL], "messages": [message]}) == {"messages": [user(content)]}
+    assert adapt({"messages": [{**message, "images": [URL]}]}) == {"messages": [user(content)]}
+    assert adapt({"messages": [{"images": [URL], **message}]}) == {"messages": [user(content)]}
+
+
+@pytest.mark.parametrize(
+    ("body", "left"),
+    [
+        (b'{"messages":[{"role":"user","content":[ ]}],"images":"http://h"}', b"[ X]"),
+        (b'{"messages":[{"role":"user","content":[ {"type":"text"} ]}],"images":"http://h"}', b'[ {"type":"text"} ,X]'),
+        (b'{"messages":[{"role":"user","content" : "" }],"images":"http://h"}', b"[X]"),
+    ],
+)
+def test_a_list_of_parts_keeps_its_spelling(body, left):
+    image = b'{"type":"image_url","image_url":{"url":"http://h"}}'
+    assert left.replace(b"X", image) in apply(body).body
+
+
+@pytest.mark.parametrize("empty", [None, [], "", {}])
+@pytest.mark.parametrize("role", ["user", "assistant", "system", "tool"])
+def test_empty_images_are_removed_wherever_they_stand(empty, role):
+    document = {"images": empty, "messages": [{"images": empty, "role": role, "content": "c"}], "model": "m"}
+    adapted = apply(json.dumps(document).encode())
+    assert json.loads(adapted.body) == {"messages": [{"role": role, "content": "c"}], "model": "m"}
+    assert adapted.adapted == ("images=0",)
+
+
+def test_empty_images_without_messages_are_removed():
+    assert apply(b'{"images":[ ],"model":"m"}').body == b'{"model":"m"}'
+    assert apply(b'{"model":"m","messages":{"role":"user"},"images":{ }}').body == (
+        b'{"model":"m","messages":{"role":"user"}}'
+    )
+
+
+def test_names_and_roles_in_escapes_are_read():
+    body = b'{"im\\u0061ges":["http://h"],"messages":[{"role":"\\u0075ser","c\\u006fntent":"t"}]}'
+    assert json.loads(apply(body).body) == {
+        "messages": [user([{"type": "text", "text": "t"}, part("http://h")])],
+    }
+
+
+def test_of_duplicates_the_last_counts():
+    body = (
+        b'{"images":["file:///x"],"images":["http://h"],"messages":[{"role":"tool","images":5,"role":"user",'
+        b'"images":["http://g"],"content":"old","content":"new"}]}'
+    )
+    assert apply(body).body == (
+        b'{"messages":[{"role":"tool","role":"user","content":"old","content":[{"type":"text","text":"new"},'
+        b'{"type":"image_url","image_url":{"url":"http://g"}},{"type":"image_url","image_url":{"url":"http://h"}}]}]}'
+    )
+
+
+def test_duplicates_without_content_leave_one_list():
+    body = b'{"messages":[{"images":[],"role":"user","images":["http://h"],"x":1}]}'
+    assert apply(body).body == (
+        b'{"messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"http://h"}}],"x":1}]}'
+    )
+
+
+# what is not touched
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"model":"m","messages":[{"role":"user","content":"show me \\"images\\" and \\"images"}]}',
+        b'{"messages":[{"role":"user","content":[{"type":"text","text":"images","images":[1]}]}]}',
+        b'{"messages":[],"tools":[{"function":{"parameters":{"properties":{"images":{"type":"array"}}}}}]}',
+        b'{"messages":[{"role":"assistant","tool_calls":[{"images":["x"]}]}],"metadata":{"images":"x"}}',
+        b'{"messages":[["images",{"images":[1]}],"images",null,{"role":"images"}],"images_":[1]}',
+        b'{"messages":"images","im\\u0061ge":1}',
+        b'{"messages":[{"role":"user","content":"\\u0069mages"}]}',
+    ],
+)
+def test_images_in_words_and_elsewhere_change_no_byte(body):
+    call = a_call(body)
+    assert Images().apply(call, TARGET) is call
+
+
+@pytest.mark.parametrize(("operation", "body"), [(EMBEDDINGS, b'{"images":["http://h"]}'), (MODELS, b"")])
+def test_only_chats_are_looked_at(operation, body):
+    call = a_call(body, operation)
+    assert Images().apply(call, TARGET) is call
+
+
+# the forms of one image
+
+
+@pytest.mark.parametrize(("mime", "raw"), BYTES.items())
+@pytest.mark.parametrize("cut", [0, 1, 2])
+def test_bare_base64_gets_the_type_its_bytes_tell_and_its_padding(mime, raw, cut):
+    raw = raw[: len(raw) // 3 * 3 - cut]
+    base64 = b64encode(raw).decode()
+    assert moved([base64, base64.rstrip("=")]) == [part(f"data:{mime};base64,{base64}")] * 2
+
+
+def test_gif87_is_a_gif():
+    base64 = b64encode(b"GIF87a" + bytes(12)).decode()
+    assert moved(base64) == [part(f"data:image/gif;base64,{base64}")]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *(URL, "http://h", "HTTPS://H/x", 'https://user@h:8080/ä?a="b"#c', "http://[::1]/a"),
+        *(DATA, DATA.upper().replace(PNG.upper(), PNG), f"data:image/svg+xml;charset=utf-8;base64,{PNG}"),
+        f"data:image/png;base64,{PNG[:20]}\n{PNG[20:]}==\n",
+    ],
+)
+def test_urls_stay_as_they_are(url):
+    assert moved(url) == moved([url]) == [part(url)]
+
+
+@pytest.mark.parametrize(
+    ("form", "expected"),
+    [
+        ({"image_url": {"url": URL}}, part(URL)),
+        ({"image_url": {"url": URL, "detail": "high", "x": 1}}, part(URL, detail="high", x=1)),
+        ({"image_url": {"url": PNG, "detail": "low"}}, part(DATA, detail="low")),
+        ({"type": "image_url", "image_url": {"url": DATA}}, part(DATA)),
+        ({"type": "input_image", "image_url": URL, "detail": "auto"}, part(URL, detail="auto")),
+        ({"image_url": URL}, part(URL)),
+        ({"image_url": PNG, "detail": "low"}, part(DATA, detail="low")),
+        ({"url": URL}, part(URL)),
+        ({"detail": "low", "url": PNG}, part(DATA, detail="low")),
+        ({"url": DATA, "detail": None}, part(DATA, detail=None)),
+        ({"inline_data": {"mime_type": "image/webp", "data": PNG}}, part(f"data:image/webp;base64,{PNG}")),
+        ({"inline_data": {"data": PNG}, "detail": "low"}, part(DATA, detail="low")),
+        (
+            {"type": "image", "source": {"type": "base64", "media_type": "image/gif", "data": PNG}},
+            part(f"data:image/gif;base64,{PNG}"),
+        ),
+        ({"type": "image", "source": {"type": "url", "url": URL}}, part(URL)),
+        ({"blob": PNG, "mime_type": "image/jpeg"}, part(f"data:image/jpeg;base64,{PNG}")),
+        ({"data": PNG, "media_type": "image/avif"}, part(f"data:image/avif;base64,{PNG}")),
+        ({"media_type": None, "data": PNG}, part(DATA)),
+        ({"data": DATA, "mime_type": "image/jpeg"}, part(DATA)),
+        ({"url": URL, "cache_control": {"type": "ephemeral"}}, {**part(URL), "cache_control": {"type": "ephemeral"}}),
+        ({"x": 1, "image_url": {"url": URL}, "y": 2}, {**part(URL), "x": 1, "y": 2}),
+    ],
+)
+def test_object_forms_become_parts(form, expected):
+    assert moved([form, URL]) == [expected, part(URL)]
+    assert moved([{**form}]) == [expected]
+    assert moved([dict(reversed(form.items()))]) == [expected]
+
+
+def test_one_object_alone_is_one_image():
+    assert moved({"url": URL}) == [part(URL)]
+
+
+def test_an_object_form_keeps_its_spelling():
+    body = b'{"messages":[{"role":"user","content":""}],"images":[ { "image_url" : { "url" : "http:\\/\\/h" } } ]}'
+    assert b'[{"type":"image_url", "image_url" : { "url" : "http:\\/\\/h" } }]' in apply(body).body
+
+
+def test_of_a_forms_duplicates_the_last_counts():
+    body = b'{"messages":[{"role":"user"}],"images":[{"url":"file:x","detail":"a","url":"http://h","detail":"low"}]}'
+    assert json.loads(apply(body).body)["messages"][0]["content"] == [part("http://h", detail="low")]
+
+
+def test_base64_in_lines_and_with_escaped_slashes_is_joined():
+    base64 = b64encode(BYTES["image/jpeg"] + b"\xff" * 90).decode()
+    assert "/" in base64
+    lines = "".join(f"{base64[at : at + 76]}\r\n" for at in range(0, len(base64), 76))
+    body = json.dumps({"messages": [user("")], "images": [lines]}).replace("/", "\\/").encode()
+    assert json.loads(apply(body).body)["messages"][0]["content"] == [part(f"data:image/jpeg;base64,{base64}")]
+    assert moved(f" {base64[:40]} {base64[40:]} ") == [part(f"data:image/jpeg;base64,{base64}")]
+
+
+# what is none
+
+
+WANTED = "Send an http(s) URL, a data:image/…;base64 URL, or the base64 of a JPEG, PNG, WebP or GIF."
+
+
+@pytest.mark.parametrize(
+    ("image", "reason"),
+    [
+        ("file:///etc/passwd", "is a file: URL, which is no image that gatepass can pass on"),
+        ("ftp://h/a.png", "is a ftp: URL, which is no image that gatepass can pass on"),
+        ("http:///a", "is a http: URL, which is no image that gatepass can pass on"),
+        ("blob:https://h/1", "is a blob: URL, which is no image that gatepass can pass on"),
+        (f"data:text/plain;base64,{PNG}", "is a data: URL, which is no image that gatepass can pass on"),
+        ("data:image/png,%89PNG", "is a data: URL, which is no image that gatepass can pass on"),
+        (f"data:image/png;base64,%{PNG}", "is neither a URL nor base64"),
+        ("data:image/png;base64,", "is empty"),
+        (f"data:image/png;base64,{PNG * 100}!", "is neither a URL nor base64"),
+        ("", "is empty"),
+        ("\n", "begins like no image that gatepass knows"),
+        ("C:\\a.png", "is neither a URL nor base64"),
+        ("a.png", "is neither a URL nor base64"),
+        ("/9j-_", "is neither a URL nor base64"),
+        ("iVBORw0KGgo", "begins like no image that gatepass knows"),
+        (b64encode(b"BM" + bytes(40)).decode(), "begins like no image that gatepass knows"),
+        (b64encode(b"%PDF-1.7" + bytes(40)).decode(), "begins like no image that gatepass knows"),
+        ("A=======", "begins like no image that gatepass knows"),
+        ("=" * 40, "begins like no image that gatepass knows"),
+        (PNG[:29], "is base64 with a piece missing"),
+        (PNG.replace("C", "=", 1), "is neither a URL nor base64"),
+        (f"{PNG}\u00e9", "is neither a URL nor base64"),
+        (5, "is a number"),
+        (-1.5, "is a number"),
+        (True, "is true"),
+        (None, "is null"),
+        ([URL], "is an array"),
+        ({}, "is an object without image_url, url, inline_data or data"),
+        ({"type": "text", "text": "x"}, "is an object without image_url, url, inline_data or data"),
+        ({"inline_data": None}, "is an object without image_url, url, inline_data or data"),
+        ({"inline_data": {"mime_type": "image/png"}}, "is an object without image_url, url, inline_data or data"),
+        ({"image_url": {"detail": "low"}}, "holds an image_url without url"),
+        ({"image_url": {"url": None}}, "holds null in url"),
+        ({"image_url": None}, "holds null in image_url"),
+        ({"image_url": ["x"]}, "holds an array in image_url"),
+        ({"url": 5}, "holds a number in url"),
+        ({"url": {"url": URL}}, "holds an object in url"),
+        ({"url": "file:x"}, "is a file: URL, which is no image that gatepass can pass on"),
+        ({"data": False}, "holds false in data"),
+        ({"data": PNG, "mime_type": "application/pdf"}, "has a type that is not image/…"),
+        ({"data": PNG, "mime_type": 'image/png";"x'}, "has a type that is not image/…"),
+        ({"data": PNG, "mime_type": 5}, "has a type that is not image/…"),
+        ({"data": ""}, "is empty"),
+    ],
+)
+def test_what_is_no_image_is_named_by_its_place_and_reason(image, reason):
+    at_top = {"messages": [user("t")], "images": [URL, DATA, image]}
+    assert refusal(at_top) == (f"images[2] {reason}. {WANTED}", "images[2]")
+    in_message = {"messages": [{"role": "system", "content": ""}, user("t", images=[image])]}
+    assert refusal(in_message) == (f"messages[1].images[0] {reason}. {WANTED}", "messages[1].images[0]")
+
+
+def test_one_image_alone_has_no_index():
+    assert refusal({"messages": [user("t")], "images": "file:x"})[1] == "images"
+    assert refusal({"messages": [user("t", images={"a": 1})]})[1] == "messages[0].images"
+
+
+@pytest.mark.parametrize(("images", "kind"), [(5, "a number"), (True, "true"), (False, "false"), (0, "a number")])
+def test_images_of_a_wrong_type_are_refused(images, kind):
+    assert refusal({"messages": [user("t")], "images": images}) == (f"images is {kind}. {WANTED}", "images")
+
+
+def test_base64_in_escapes_cannot_smuggle_json():
+    """Unescaped, its quote would end the string and begin a member of its own."""
+    sly = PNG.rstrip("=") + "A" * 2000 + '","detail":"' + "A" * 2000
+    told = f"images[0] is neither a URL nor base64. {WANTED}"
+    assert refusal({"messages": [user("")], "images": [sly]}) == (told, "images[0]")
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [[], None, "text", {"role": "user"}, [{"role": "system", "content": "x"}], [{"content": "x"}], [5, ["user"]]],
+)
+def test_images_without_a_user_message_are_refused(messages):
+    message, param = refusal({"messages": messages, "images": [URL]})
+    assert (message, param) == ("images has no user message to go to: `messages` holds none.", "images")
+    assert refusal({"images": [URL]})[1] == "images"
+
+
+@pytest.mark.parametrize("role", ["assistant", "system", "tool", "User", None, 5])
+def test_images_in_a_message_of_another_role_are_refused(role):
+    message, param = refusal({"messages": [user("t"), {"role": role, "content": "x", "images": [URL]}]})
+    assert param == "messages[1].images"
+    assert message == "messages[1].images stands in a message whose role is not user; only those hold images."
+
+
+@pytest.mark.parametrize(("content", "kind"), [(5, "a number"), ({"text": "x"}, "an object"), (True, "true")])
+def test_a_content_that_cannot_hold_images_is_refused(content, kind):
+    message, param = refusal({"messages": [user("t"), user(content)], "images": [URL]})
+    assert param == "messages[1].content"
+    assert message.startswith(f"messages[1].content is {kind};")
+
+
+def test_no_refusal_quotes_the_image():
+    secret = "file:" + "secret" * 50
+    assert "secret" not in refusal({"messages": [user("t")], "images": [secret]})[0]
+
+
+# against a plain model
+
+
+def naive(document: dict[str, Any]) -> dict[str, Any]:
+    """The rule in ten lines of dicts and lists."""
+    loose = document.pop("images", None) or []
+    users = [message for message in document["messages"] if message.get("role") == "user"]
+    for message in document["messages"]:
+        own = message.pop("images", None) or []
+        mine = [*own, *(loose if users and message is users[-1] else [])]
+        if mine:
+            content = message.get("content") or []
+            parts = [{"type": "text", "text": content}] if isinstance(content, str) else list(content)
+            message["content"] = [*parts, *({"type": "image_url", "image_url": {"url": url}} for url in mine)]
+    return document
+
+
+IMAGES = st.one_of(st.none(), st.lists(st.sampled_from([URL, DATA, "http://h"]), max_size=2))
+EXTRAS = st.dictionaries(st.sampled_from(["name", "x", "é"]), VALUES, max_size=2)
+
+
+@st.composite
+def chats(draw: st.DrawFn) -> dict[str, Any]:
+    texts = st.sampled_from(["", "t", '"images"', "{]\\"])
+    contents = st.one_of(st.none(), texts, st.lists(st.just({"type": "text", "text": "t"}), max_size=2))
+    messages = []
+    for _ in range(draw(st.integers(0, 3))):
+        role = draw(st.sampled_from(["user", "assistant"]))
+        message = {"role": role, "content": draw(contents), **draw(EXTRAS)}
+        if draw(st.booleans()):
+            message["images"] = draw(IMAGES) if role == "user" else []
+        messages.append(dict(draw(st.permutations(list(message.items())))))
+    chat = {"messages": messages, "model": "m", **draw(EXTRAS)}
+    if draw(st.booleans()):
+        chat["images"] = draw(IMAGES) if any(message["role"] == "user" for message in messages) else None
+    return dict(draw(st.permutations(list(chat.items()))))
+
+
+@given(st.data())
+def test_the_rule_is_the_plain_model(data):
+    chat = data.draw(chats())
+    body = data.draw(written(chat)).encode()
+    call = a_call(body)
+    adapted = Images().apply(call, TARGET)
+    assert json.loads(adapted.body) == naive(json.loads(body))
+    concerned = "images" in chat or any("images" in message for message in chat["messages"])
+    assert (adapted is not call) == concerned
+
+
+@pytest.mark.parametrize("odd", ["\r", "\n", "\t", " ", "\x00", "\x7f", "\x85", "\u00a0", "\u2028"])
+def test_a_url_with_a_blank_or_a_control_character_is_none(odd):
+    bad = f"https://h/a{odd}X-Header: 1"
+    told = f"images[1] is a URL with a blank, a line break or another control character in it. {WANTED}"
+    for image in (bad, {"url": bad}, {"image_url": {"url": bad}}):
+        assert refusal({"messages": [user("")], "images": [URL, image]}) == (told, "images[1]")
+    for raw in (json.dumps(bad), json.dumps(bad, ensure_ascii=False)):
+        with pytest.raises(InvalidImage):
+            apply(b'{"messages":[{"role":"user"}],"images":[%b]}' % raw.encode())
+
+
+def test_a_data_url_with_a_line_break_in_its_head_is_none():
+    bad = f"data:image/png;a=\r\nb;base64,{PNG}"
+    told = f"images[0] is a data: URL, which is no image that gatepass can pass on. {WANTED}"
+    assert refusal({"messages": [user("")], "images": [bad]}) == (told, "images[0]")
+
+
+@pytest.mark.parametrize("at", [1100, 3000, 65_535, 65_536, 100_000, 199_900])
+@pytest.mark.parametrize("odd", ["!!<>", "\u00e9", "=A"])
+@pytest.mark.parametrize("head", ["", "data:image/png;base64,"])
+def test_what_is_no_base64_is_found_wherever_it_stands(head, odd, at):
+    long = b64encode(BYTES["image/png"] + bytes(150_000)).decode()
+    told = f"images[1] is neither a URL nor base64. {WANTED}"
+    bad = f"{head}{long[:at]}{odd}{long[at:]}"
+    assert refusal({"messages": [user("")], "images": [URL, bad]}) == (told, "images[1]")
+    assert moved(f"{head}{long}") == [part(f"data:image/png;base64,{long}")]

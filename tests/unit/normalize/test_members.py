@@ -1,0 +1,128 @@
+"""Changes of single members."""
+
+import json
+
+import pytest
+
+from gatepass.normalize.json_editor import Draft
+from gatepass.normalize.members import Clamp, Default, Drop, Place, Rename, Set
+from gatepass.normalize.rule import Change, Revision, concerns, revised
+from tests.unit.normalize.calls import MODELS, TARGET, a_call
+
+
+def at(written: str) -> Place:
+    return Place.parse(written)
+
+
+@pytest.mark.parametrize(
+    ("change", "body", "becomes", "entry"),
+    [
+        (Drop(at("a")), b'{"a":1, "b":2}', b'{"b":2}', "drop=a"),
+        (Drop(at("m[].n")), b'{"m":[{"n":1},{"o":2},{"n":3}]}', b'{"m":[{},{"o":2},{}]}', "drop=m[].n"),
+        (Drop(at("a"), frozenset((b"null", b"[]"))), b'{"a":[ ]}', b"{}", "drop=a"),
+        (Rename(at("a"), "b"), b'{"a": 1}', b'{"b": 1}', "rename=a>b"),
+        (Rename(at("m[].x"), "y"), b'{"m":[{"x":1},{}]}', b'{"m":[{"y":1},{}]}', "rename=m[].x>y"),
+        (Set(at("a"), b"2"), b'{"b":1}', b'{"b":1,"a":2}', "set=a"),
+        (Set(at("a.b"), b"2"), b"{}", b'{"a":{"b":2}}', "set=a.b"),
+        (Set(at("a"), b'"x"', only_there=True, is_shown=True), b'{"a":1}', b'{"a":"x"}', "set=a>x"),
+        (Default(at("a"), b"2"), b'{"b":1}', b'{"b":1,"a":2}', "default=a"),
+        (Clamp(at("a"), 0, 1), b'{"a":1.5}', b'{"a":1}', "clamp=a"),
+        (Clamp(at("a"), 0.5), b'{"a":-3}', b'{"a":0.5}', "clamp=a"),
+        (Clamp(at("a"), most=10), b'{"a":1e400}', b'{"a":10}', "clamp=a"),
+    ],
+)
+def test_a_change_does_what_its_entry_says(change: Change, body, becomes, entry):
+    changed, made = revised(a_call(body), [change])
+    assert (changed.body, changed.adapted, made) == (becomes, (entry,), [change])
+
+
+@pytest.mark.parametrize(
+    ("change", "body"),
+    [
+        (Drop(at("a")), b'{"b":1}'),
+        (Drop(at("a"), frozenset((b"null",))), b'{"a":0}'),
+        (Drop(at("a"), frozenset((b"null",))), b"{}"),
+        (Rename(at("a"), "b"), b'{"b":1}'),
+        (Set(at("a"), b"2"), b'{"a":2}'),
+        (Set(at("a"), b"2", only_there=True), b"{}"),
+        (Set(at("a.b"), b"2", only_there=True), b"{}"),
+        (Default(at("a"), b"2"), b'{"a":null}'),
+        (Clamp(at("a"), 0, 1), b'{"a":1}'),
+        (Clamp(at("a"), 0, 1), b'{"a":"9"}'),
+        (Clamp(at("a"), 0, 1), b'{"a":true}'),
+        (Clamp(at("a"), 0, 1), b"{}"),
+    ],
+)
+def test_a_change_that_has_nothing_to_do_leaves_the_call_as_it_is(change: Change, body):
+    call = a_call(body)
+    assert Revision("rules", (change,)).apply(call, TARGET) is call
+
+
+def test_what_is_for_whole_requests_leaves_streams_alone():
+    change, body = Set(at("a"), b"2", only_there=True, unstreamed=True), b'{"a":1,"stream":true}'
+    assert concerns(change, a_call(body, stream=False))
+    assert not concerns(change, a_call(body, stream=True))
+
+
+def test_a_revision_makes_its_changes_in_order_and_names_each_once():
+    changes = (Rename(at("a"), "b"), Drop(at("b")), Set(at("c"), b"1"), Drop(at("d")), Drop(at("d")))
+    adapted = Revision("rules", changes).apply(a_call(b'{"a":0,"x":"\\u00e9"}', adapted=("images=1",)), TARGET)
+    assert adapted.body == b'{"x":"\\u00e9","c":1}'
+    assert adapted.adapted == ("images=1", "rename=a>b", "drop=b", "set=c")
+
+
+def test_a_request_without_a_body_is_left_alone():
+    call = a_call(b"", MODELS)
+    assert Revision("rules", (Set(at("a"), b"1"),)).apply(call, TARGET) is call
+
+
+def test_an_operators_value_is_not_shown():
+    changed, _ = revised(a_call(b"{}"), [Set(at("extra"), json.dumps("topsecret").encode())])
+    assert changed.adapted == ("set=extra",)
+
+
+def test_a_body_of_too_many_values_concerns_no_change():
+    call = a_call(b'{"m":[' + b",".join([b"[]"] * 510_000) + b'],"a":1}')
+    assert not concerns(Drop(at("a")), call)
+    assert concerns(Drop(at("a")), a_call(b'{"a":1}'))
+    assert not concerns(Drop(at("a")), a_call(b"", MODELS))
+
+
+BODY = b'{"a":1,"o":{"p":{"q":2}},"l":[{"n":1,"m":[{"k":1},{"k":2}]},5,{"n":3}],"s":"x"}'
+
+
+@pytest.mark.parametrize(
+    ("written", "found"),
+    [
+        ("a", [b"1"]),
+        ("o.p.q", [b"2"]),
+        ("l[].n", [b"1", b"3"]),
+        ("l[].m[].k", [b"1", b"2"]),
+        ("l.n", []),
+        ("o[].p", []),
+        ("s.x", []),
+        ("z.y", []),
+        ("z[].y", []),
+    ],
+)
+def test_a_place_leads_to_every_object_that_has_it(written, found):
+    place, draft = Place.parse(written), Draft(a_call(BODY))
+    assert [owner.text(place.name) for owner in place.owners(draft)] == found
+    assert str(place) == written
+    assert Place.is_one(written)
+
+
+def test_objects_that_are_missing_on_the_way_are_made_where_asked():
+    draft = Draft(a_call(BODY))
+    for written in ("z.y.x", "l[].new.k", "none[].k"):
+        for owner in Place.parse(written).owners(draft, make=True):
+            owner.set(Place.parse(written).name, b"1")
+    assert draft.top.value("z") == {"y": {"x": 1}}
+    assert draft.top.value("l")[2] == {"n": 3, "new": {"k": 1}}
+    assert "none" not in draft.top
+
+
+@pytest.mark.parametrize("written", ["", ".", "a.", ".a", "a[]", "a[0].b", "a b", "1a", "a..b", "a" * 65, "é", "a\n"])
+def test_what_is_no_place_is_refused(written):
+    with pytest.raises(ValueError, match="expects the name of a member"):
+        Place.parse(written)

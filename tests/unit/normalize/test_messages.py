@@ -1,0 +1,214 @@
+"""Changes of what messages hold: roles, content, members of an answer, ids of tool calls."""
+
+import json
+from typing import Any
+
+import pytest
+
+from gatepass.errors import InvalidRequest
+from gatepass.normalize.messages import (
+    EmptyContent,
+    MergedRoles,
+    Replayed,
+    Role,
+    SchemaInWords,
+    SystemIntoUser,
+    TextContent,
+    ToolIds,
+    short_id,
+)
+from gatepass.normalize.rule import Change, concerns, revised
+from tests.unit.normalize.calls import EMBEDDINGS, a_call
+
+PICTURE = {"type": "image_url", "image_url": {"url": "https://h/a.png"}}
+
+
+def text(said: str) -> dict[str, str]:
+    return {"type": "text", "text": said}
+
+
+def turn(role: str, content: Any, **more: Any) -> dict[str, Any]:
+    return {"role": role, "content": content, **more}
+
+
+def after(change: Change, *turns: Any) -> Any:
+    body = json.dumps({"model": "m", "messages": turns}).encode()
+    changed, made = revised(a_call(body), [change])
+    assert (changed.body == body) == (made == [])
+    assert changed.adapted == ((change.entry,) if made else ())
+    return json.loads(changed.body)["messages"]
+
+
+def unchanged(change: Change, *turns: Any) -> bool:
+    result: bool = after(change, *turns) == list(turns)
+    return result
+
+
+def test_a_role_is_replaced_wherever_it_speaks():
+    turns = (turn("developer", "a"), turn("user", "developer"), turn("developer", "b"))
+    assert after(Role("developer", "system"), *turns) == [turn("system", "a"), turns[1], turn("system", "b")]
+    assert unchanged(Role("developer", "system"), turn("user", "x"), {"content": "no role"}, 5)
+
+
+def test_what_the_system_says_stands_before_the_first_users_words():
+    turns = (turn("system", [text("a"), text("b")]), turn("developer", "c"), turn("user", "d"), turn("user", "e"))
+    assert after(SystemIntoUser(), *turns) == [turn("user", "a\n\nb\n\nc\n\nd"), turn("user", "e")]
+    for parts in ([PICTURE], []):
+        assert after(SystemIntoUser(), turn("user", parts), turn("system", "s")) == [turn("user", [text("s"), *parts])]
+
+
+@pytest.mark.parametrize(
+    "turns",
+    [
+        (turn("user", "u"),),
+        (turn("system", "s"),),
+        (turn("system", "s"), turn("user", None)),
+        (turn("system", [PICTURE]), turn("user", "u")),
+        (turn("system", None), turn("user", "u")),
+    ],
+)
+def test_a_system_message_that_has_no_place_to_go_stays(turns):
+    assert unchanged(SystemIntoUser(), *turns)
+
+
+def test_neighbours_of_one_role_become_one_message():
+    turns = (turn("user", "a"), turn("user", [text("b"), text("c")]), turn("assistant", "x"), turn("assistant", "y"))
+    assert after(MergedRoles(), *turns) == [turn("user", "a\n\nb\n\nc"), turn("assistant", "x\n\ny")]
+
+
+def test_system_messages_become_one_in_front():
+    turns = (turn("user", "a"), turn("system", "s"), turn("user", "b"), turn("system", "t"))
+    assert after(MergedRoles(), *turns) == [turn("system", "s\n\nt"), turn("user", "a\n\nb")]
+    assert after(MergedRoles(), turn("system", "s"), turn("system", "t")) == [turn("system", "s\n\nt")]
+
+
+@pytest.mark.parametrize(
+    "turns",
+    [
+        (turn("system", "s"), turn("user", "a"), turn("assistant", "b"), turn("user", "c")),
+        (turn("user", "a"), turn("user", "b", name="n")),
+        (turn("user", "a"), turn("user", [PICTURE])),
+        (turn("tool", "a", tool_call_id="x"), turn("tool", "b", tool_call_id="y")),
+        (turn("tool", "a"), turn("tool", "b")),
+        (turn("user", "a"), turn("system", [PICTURE])),
+    ],
+)
+def test_messages_that_are_more_than_text_are_not_joined(turns):
+    assert unchanged(MergedRoles(), *turns)
+
+
+def test_text_parts_become_one_string():
+    turns = (turn("user", [text("a"), text("é")]), turn("system", [text("one")]), turn("user", "plain"))
+    assert after(TextContent(), *turns) == [turn("user", "a\n\né"), turn("system", "one"), turn("user", "plain")]
+
+
+@pytest.mark.parametrize("content", [[], [text("a"), PICTURE], [{"type": "text"}], ["a"], [{"type": "x", "text": "a"}]])
+def test_lists_of_anything_else_stay(content):
+    assert unchanged(TextContent(), turn("user", content))
+
+
+def test_nothing_said_becomes_an_empty_text():
+    calls = [{"id": "c"}]
+    turns = (turn("assistant", None, tool_calls=calls), {"role": "assistant", "tool_calls": calls}, turn("user", None))
+    assert after(EmptyContent(), *turns) == [
+        turn("assistant", "", tool_calls=calls),
+        {"role": "assistant", "tool_calls": calls, "content": ""},
+        turn("user", ""),
+    ]
+    assert unchanged(EmptyContent(), turn("assistant", ""), {"role": "user"})
+
+
+ANSWER = turn(
+    "assistant",
+    "x",
+    reasoning_content="r",
+    reasoning="r",
+    annotations=[],
+    refusal=None,
+    audio=None,
+    function_call=None,
+    tool_calls=[],
+)
+
+
+def test_an_answer_that_comes_back_loses_what_only_an_answer_has():
+    assert after(Replayed(), ANSWER) == [turn("assistant", "x")]
+    kept = after(Replayed(keeps_reasoning=True), ANSWER)
+    assert kept == [turn("assistant", "x", reasoning_content="r", reasoning="r")]
+
+
+def test_what_says_something_to_the_model_stays():
+    said = turn("assistant", "x", refusal="no", audio={"id": "a"}, tool_calls=[{"id": "c"}], name="n")
+    assert unchanged(Replayed(), said, turn("user", "u", metadata={"a": 1}))
+
+
+def test_tool_ids_become_short_in_both_places_and_always_the_same():
+    calls = [{"id": "call_abc", "type": "function"}, {"id": "AbCdEf123"}, {"type": "function"}]
+    turns = (turn("assistant", None, tool_calls=calls), turn("tool", "r", tool_call_id="call_abc"))
+    short = short_id("call_abc")
+    assert after(ToolIds(), *turns) == [
+        turn("assistant", None, tool_calls=[{"id": short, "type": "function"}, *calls[1:]]),
+        turn("tool", "r", tool_call_id=short),
+    ]
+    assert (short, short_id(short)) == ("uCUSbrUmq", "uCUSbrUmq")
+    assert len({short_id(f"call_{at}") for at in range(10_000)}) == 10_000
+    assert all(len(short_id(f"é{at}")) == 9 and short_id(f"é{at}").isalnum() for at in range(100))
+    assert unchanged(ToolIds(), turn("assistant", None, tool_calls="x"), turn("tool", "r", tool_call_id=5))
+
+
+SCHEMA = {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "object"}}}
+TOLD = 'Answer with one JSON object that fits this JSON Schema, and with nothing else:\n{"type":"object"}'
+
+
+@pytest.mark.parametrize(
+    ("turns", "becomes"),
+    [
+        ([turn("user", "u")], [turn("system", TOLD), turn("user", "u")]),
+        ([turn("developer", "d")], [turn("developer", f"d\n\n{TOLD}")]),
+        ([turn("system", [PICTURE])], [turn("system", TOLD), turn("system", [PICTURE])]),
+    ],
+)
+def test_a_schema_is_told_in_words(turns, becomes):
+    body = json.dumps({"response_format": SCHEMA, "messages": turns}).encode()
+    changed, _ = revised(a_call(body), [SchemaInWords()])
+    assert json.loads(changed.body) == {"response_format": {"type": "json_object"}, "messages": becomes}
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"messages": []},
+        {"response_format": "x", "messages": []},
+        {"response_format": {"type": "json_object"}, "messages": []},
+        {"response_format": {"type": "json_schema", "json_schema": 5}, "messages": []},
+        {"response_format": SCHEMA},
+    ],
+)
+def test_without_a_schema_or_messages_nothing_is_told(document):
+    call = a_call(json.dumps(document).encode())
+    assert revised(call, [SchemaInWords()]) == (call, [])
+
+
+@pytest.mark.parametrize("number", [b"1e999", b"-" + b"9" * 5000])
+@pytest.mark.parametrize(
+    ("change", "body"),
+    [
+        (Replayed(), b'{"messages":[{"role":"assistant","tool_calls":%b}]}'),
+        (Replayed(), b'{"messages":[{"role":"assistant","tool_calls":[{"id":%b}]}]}'),
+        (
+            SchemaInWords(),
+            b'{"response_format":{"type":"json_schema","json_schema":{"schema":%b}},"messages":[{"role":"user"}]}',
+        ),
+    ],
+)
+def test_a_number_that_cannot_be_read_is_the_clients_to_mend(change, body, number):
+    call = a_call(body % number)
+    with pytest.raises(InvalidRequest, match="too large to be read"):
+        revised(call, [change])
+    assert not concerns(change, call)
+
+
+def test_embeddings_have_no_messages_to_change():
+    call = a_call(b'{"input":["a"]}', EMBEDDINGS)
+    changes: list[Change] = [SystemIntoUser(), MergedRoles(), TextContent(), EmptyContent(), Replayed(), ToolIds()]
+    assert revised(call, changes) == (call, [])

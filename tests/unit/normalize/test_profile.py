@@ -1,0 +1,150 @@
+"""What a client's profile changes of its requests."""
+
+import json
+from typing import get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gatepass.config.profiles import BUILT_IN, PLAIN, Profile
+from gatepass.config.routes import Kind
+from gatepass.normalize.built_in import adapt
+from gatepass.normalize.profiles import PlainTools, UntypedModel, changes_of, guessed, rules_of, typed, untyped
+from gatepass.normalize.rule import revised
+from tests.unit.normalize.calls import EMBEDDINGS, TARGET, a_call
+
+ROUND = {
+    "model": "m",
+    "messages": [
+        {"role": "assistant", "content": None, "tool_calls": [{"index": None, "id": "1", "function": {"name": "f"}}]},
+        {"role": "tool", "tool_call_id": "1", "content": "x"},
+    ],
+    "chat_template_kwargs": {"enable_thinking": False},
+    "enable_thinking": False,
+}
+
+
+def sent(said, profile: Profile, dialect="openai"):
+    call = adapt(a_call(json.dumps(said).encode()), TARGET, rules_of(profile, dialect))
+    return json.loads(call.body), call.adapted
+
+
+def test_a_plain_profile_has_no_rule():
+    assert rules_of(PLAIN, "azure") == ()
+    assert list(changes_of(BUILT_IN["opencode"], "openai")) == []
+
+
+def test_ragflows_tool_calls_lose_their_index_and_nothing_else():
+    body, adapted = sent(ROUND, BUILT_IN["ragflow"])
+    expected = json.loads(json.dumps(ROUND))
+    del expected["messages"][0]["tool_calls"][0]["index"]
+    assert body == expected
+    assert adapted == ("drop=messages[].tool_calls[].index",)
+
+
+def test_what_vllm_wants_is_kept_from_azure_alone():
+    body, adapted = sent({**ROUND, "messages": []}, BUILT_IN["ragflow"], "azure")
+    assert body == {"model": "m", "messages": []}
+    assert adapted == ("drop=chat_template_kwargs", "drop=enable_thinking")
+
+
+def test_librechats_null_goes_and_its_true_stays():
+    tools = [{"type": "function", "strict": None, "function": {"name": "f", "strict": True}}]
+    body, _ = sent({"tools": tools}, BUILT_IN["librechat"])
+    assert body == {"tools": [{"type": "function", "function": {"name": "f", "strict": True}}]}
+    body, _ = sent({"tools": [{"type": "function", "function": {"name": "f", "strict": None}}]}, BUILT_IN["librechat"])
+    assert body == {"tools": [{"type": "function", "function": {"name": "f"}}]}
+
+
+def test_cherry_studios_tools_keep_what_the_api_knows():
+    tools = [{"name": "f", "id": "x", "type": "function", "function": {"name": "f", "parameters": {}}}]
+    body, adapted = sent({"tools": tools}, BUILT_IN["cherry_studio"])
+    assert body == {"tools": [{"type": "function", "function": {"name": "f", "parameters": {}}}]}
+    assert adapted == ("tools=plain",)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"tools": [{"type": "function", "name": "f", "parameters": {}}]},
+        {"tools": [{"type": "web_search"}, {"type": "function", "function": {"name": "f"}}, 1]},
+        {"tools": None},
+        {},
+    ],
+)
+def test_tools_of_another_form_stay_by_the_byte(said):
+    call = a_call(json.dumps(said).encode())
+    assert adapt(call, TARGET, rules_of(BUILT_IN["cherry_studio"], "openai")) is call
+
+
+def test_a_clean_request_is_the_same_object_under_every_profile():
+    call = a_call(b'{"model":"m","messages":[{"role":"user","content":"hi"}],"stream":true,"x":1}')
+    vectors = a_call(b'{"model":"e","input":["a"],"encoding_format":"float"}', EMBEDDINGS)
+    for profile in BUILT_IN.values():
+        for dialect in ("openai", "azure", "ragflow"):
+            assert adapt(call, TARGET, rules_of(profile, dialect)) is call
+            assert adapt(vectors, TARGET, rules_of(profile, dialect)) is vectors
+
+
+def test_a_model_listed_with_its_type_is_asked_for_without_it():
+    body, adapted = sent({"model": "text-3___embedding"}, BUILT_IN["ragflow"])
+    assert body == {"model": "text-3"}
+    assert adapted == ("model=untyped",)
+
+
+def test_the_changes_come_in_a_fixed_order():
+    profile = Profile(typed_ids=True, drop=["a"], drop_for={"azure": ["b"]}, drop_null=["c"], plain_tools=True)
+    entries = [change.entry for change in changes_of(profile, "azure")]
+    assert entries == ["model=untyped", "drop=a", "drop=b", "drop=c", PlainTools().entry]
+
+
+@pytest.mark.parametrize(
+    ("model", "kind"),
+    [
+        ("bge-reranker-v2-m3", "rerank"),
+        ("text-embedding-3-small", "embedding"),
+        ("BGE-m3", "embedding"),
+        ("whisper-1", "asr"),
+        ("gpt-4o-transcribe", "asr"),
+        ("gpt-4o-mini-tts", "tts"),
+        ("gpt-4o-240806", "vision"),
+        ("Qwen2.5-VL-7B", "vision"),
+        ("o3-mini", "chat"),
+    ],
+)
+def test_a_name_is_read_as_ragflow_reads_it(model, kind):
+    assert guessed(model) == kind
+    assert typed(model, kind) == model
+
+
+@pytest.mark.parametrize(
+    ("model", "kind", "listed"),
+    [
+        ("corp-vectors", "embedding", "corp-vectors___embedding"),
+        ("corp-order", "rerank", "corp-order___rerank"),
+        ("corp-eyes", "vision", "corp-eyes___vision"),
+        ("corp-ears", "asr", "corp-ears___whisper"),
+        ("corp-voice", "tts", "corp-voice___tts"),
+        ("gpt-4o", "chat", "gpt-4o"),
+        ("embedded-eyes", "vision", "embedded-eyes"),
+    ],
+)
+def test_a_name_that_tells_nothing_gets_a_suffix_where_that_helps(model, kind, listed):
+    assert typed(model, kind) == listed
+
+
+@given(st.text(min_size=1, max_size=20), st.sampled_from(get_args(Kind)))
+def test_what_is_listed_is_understood(model, kind):
+    assert untyped(typed(model, kind)) == untyped(model)
+
+
+@pytest.mark.parametrize("model", ["a", "a___b", "___tts", "", "a__tts", "a___tts___x"])
+def test_a_name_without_a_suffix_of_ours_stays(model):
+    assert untyped(model) == model
+
+
+@pytest.mark.parametrize("body", [b'{"model":"m"}', b"{}", b'{"model":1}'])
+def test_a_body_without_such_a_name_is_the_same_object(body):
+    call = a_call(body)
+    assert revised(call, [UntypedModel()])[0] is call

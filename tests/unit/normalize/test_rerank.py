@@ -1,0 +1,365 @@
+"""What a rerank request asks for."""
+
+import json
+from typing import get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gatepass.config.upstream import RerankShape
+from gatepass.errors import InvalidRequest
+from gatepass.normalize.rerank import Asked, Shaped, Unfit, answer, is_question
+from gatepass.normalize.rule import revised
+from gatepass.types import Operation, Surface
+from tests.unit.normalize.calls import a_call
+
+
+def body(**members) -> bytes:
+    return json.dumps({"model": "r", "query": "q", **members}).encode()
+
+
+@pytest.mark.parametrize(
+    ("members", "asked"),
+    [
+        ({"documents": ["a", "b"], "top_n": 1}, Asked(2, top_n=1)),
+        ({"documents": ["a"], "top_n": None, "return_documents": False}, Asked(1)),
+        ({"documents": ["a"], "top_n": 0}, Asked(1)),
+        ({"documents": ["a"], "return_documents": "false"}, Asked(1)),
+        ({"documents": ["a"], "return_documents": "true", "return_len": "true"}, Asked(1, echoed=(b'"a"',))),
+        ({"documents": [{"text": "a"}, "b"], "return_documents": True}, Asked(2, echoed=(b'{"text": "a"}', b'"b"'))),
+        ({"texts": ["a", "b"], "raw_scores": False, "truncate": True}, Asked(2, is_tei=True)),
+        ({"texts": ["a"], "return_text": True}, Asked(1, is_tei=True, echoed=(b'"a"',))),
+        ({"documents": {"content": [{"type": "text"}, {"type": "image_url"}]}}, Asked(2)),
+        ({"query": {"image": "…"}, "documents": [{"image": "…"}]}, Asked(1)),
+    ],
+)
+def test_a_request_tells_what_its_answer_is_to_be(members, asked):
+    assert Asked.of(body(**members)) == asked
+
+
+@pytest.mark.parametrize(
+    ("members", "param", "told"),
+    [
+        ({"query": ["q"], "documents": ["a"]}, "query", "must be a text"),
+        ({"query": None, "documents": ["a"]}, "query", "must be a text"),
+        ({}, "documents", "no `documents`"),
+        ({"documents": ["a"], "texts": ["a"]}, "texts", "both"),
+        ({"documents": "a"}, "documents", "must be a list"),
+        ({"documents": {"a": 1}}, "documents", "must be a list"),
+        ({"documents": {"content": 1}}, "documents", "must be a list"),
+        ({"texts": []}, "texts", "is empty"),
+        ({"documents": ["a", 1]}, "documents[1]", "must be a text"),
+        ({"documents": ["a"], "top_n": -1}, "top_n", "whole number"),
+        ({"documents": ["a"], "top_n": "1"}, "top_n", "whole number"),
+        ({"documents": ["a"], "top_n": True}, "top_n", "whole number"),
+        ({"documents": ["a"], "return_documents": "yes"}, "return_documents", "true or false"),
+        ({"documents": ["a"], "return_documents": 1}, "return_documents", "true or false"),
+    ],
+)
+def test_a_bad_request_is_told_by_the_name_of_the_member(members, param, told):
+    with pytest.raises(InvalidRequest) as caught:
+        Asked.of(body(**members))
+    assert caught.value.param == param
+    assert told in caught.value.message
+
+
+def test_a_request_without_a_query_is_told_so():
+    with pytest.raises(InvalidRequest, match="no `query`"):
+        Asked.of(b'{"model":"r","documents":["a"]}')
+
+
+@pytest.mark.parametrize("number", [b"1e999", b"1E400", b"-" + b"9" * 5000, b"9" * 5000, b"1.5"])
+def test_a_top_n_that_is_no_count_is_told_so(number):
+    with pytest.raises(InvalidRequest, match="whole number") as caught:
+        Asked.of(b'{"model":"r","query":"q","documents":["a"],"top_n":%b}' % number)
+    assert caught.value.param == "top_n"
+
+
+@pytest.mark.parametrize(
+    ("text", "is_one"),
+    [
+        (b'{"model":"r","query":"q","documents":["a"]}', True),
+        (b'{"query":"q","texts":["a"]}', True),
+        (b'{"query":"q"}', False),
+        (b'{"model":"m","messages":[{"query":"q","documents":[]}]}', False),
+        (b"{}", False),
+    ],
+)
+def test_a_question_is_known_at_the_root_by_its_members(text, is_one):
+    assert is_question(text) is is_one
+
+
+RERANK = Operation("rerank", "POST", "/rerank", Surface.EMBEDDINGS, "")
+SHAPES = get_args(RerankShape)
+
+RAGFLOW = b'{"model": "r", "query": "q", "documents": ["a", "b"], "top_n": 2}'
+RAGFLOW_COHERE = b'{"model":"r","query":"q","documents":["a","b"],"top_n":2,"return_documents":false}'
+RAGFLOW_XINFERENCE = (
+    b'{"model": "r", "query": "q", "return_documents": "true", "return_len": "true", "documents": ["a", "b"]}'
+)
+RAGFLOW_TEI = b'{"query":"q","texts":["a","b"],"raw_scores":false,"truncate":true}'
+
+
+def sent(body: bytes, shape: RerankShape, model: str | None = None) -> bytes:
+    return revised(a_call(body, RERANK), [Shaped(shape, model)])[0].body
+
+
+@pytest.mark.parametrize("body", [RAGFLOW, RAGFLOW_COHERE, b'{"model":"r","query":"q","documents":["a"],"new":{}}'])
+@pytest.mark.parametrize("shape", ["cohere", "jina", "vllm", "xinference"])
+def test_what_imitates_cohere_goes_on_by_the_byte(body, shape):
+    whole = a_call(body, RERANK)
+    assert revised(whole, [Shaped(shape)])[0] is whole
+
+
+def test_tei_to_tei_goes_on_by_the_byte():
+    whole = a_call(RAGFLOW_TEI, RERANK)
+    assert revised(whole, [Shaped("tei")])[0] is whole
+
+
+def test_booleans_written_as_texts_stay_for_xinference_alone():
+    assert sent(RAGFLOW_XINFERENCE, "xinference") == RAGFLOW_XINFERENCE
+    for shape in ("cohere", "jina", "vllm"):
+        assert sent(RAGFLOW_XINFERENCE, shape) == (
+            b'{"model": "r", "query": "q", "return_documents": true, "documents": ["a", "b"]}'
+        )
+
+
+@pytest.mark.parametrize("body", [RAGFLOW, RAGFLOW_COHERE, RAGFLOW_XINFERENCE])
+def test_tei_is_asked_in_its_own_words_and_not_for_what_gatepass_does(body):
+    assert json.loads(sent(body, "tei")) == {"model": "r", "query": "q", "texts": ["a", "b"], "truncate": True}
+
+
+def test_what_the_client_says_of_truncating_stays():
+    body = b'{"query":"q","documents":["a"],"truncate":false,"new":1}'
+    assert sent(body, "tei") == b'{"query":"q","texts":["a"],"truncate":false,"new":1}'
+
+
+@pytest.mark.parametrize("shape", ["cohere", "jina", "vllm", "xinference"])
+def test_a_client_of_tei_is_understood_everywhere(shape):
+    body = b'{"query":"q","texts":["\\u00e9","b"],"raw_scores":false,"truncate":true,"return_text":true,"new":1}'
+    assert sent(body, shape, "r") == b'{"query":"q","documents":["\\u00e9","b"],"new":1,"model":"r"}'
+    assert sent(RAGFLOW_TEI, shape) == b'{"query":"q","documents":["a","b"]}'
+
+
+def test_a_model_that_the_client_names_stays():
+    assert sent(RAGFLOW, "jina", "other") == RAGFLOW
+
+
+def test_raw_scores_are_had_from_tei_alone():
+    body = b'{"query":"q","texts":["a"],"raw_scores":true}'
+    assert sent(body, "tei") == body
+    with pytest.raises(InvalidRequest) as caught:
+        sent(body, "jina")
+    assert caught.value.param == "raw_scores"
+
+
+OBJECTS = b'{"query":{"text":"q"},"documents":["a",{"text":"b","title":"t"}],"x": 1}'
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        ("jina", OBJECTS),
+        ("cohere", b'{"query":"q","documents":["a","b"],"x": 1}'),
+        ("vllm", b'{"query":"q","documents":["a","b"],"x": 1}'),
+        ("xinference", b'{"query":"q","documents":["a","b"],"x": 1}'),
+        ("tei", b'{"query":"q","texts":["a","b"],"x": 1,"truncate":true}'),
+    ],
+)
+def test_objects_become_texts_where_the_upstream_takes_no_objects(shape, expected):
+    assert sent(OBJECTS, shape) == expected
+
+
+@pytest.mark.parametrize("shape", sorted(set(SHAPES) - {"jina"}))
+def test_a_picture_is_refused_by_its_place_where_it_cannot_be_ranked(shape):
+    with pytest.raises(InvalidRequest) as caught:
+        sent(b'{"query":"q","documents":["a",{"image":"x"}]}', shape)
+    assert caught.value.param == ("texts[1]" if shape == "tei" else "documents[1]")
+    with pytest.raises(InvalidRequest) as caught:
+        sent(b'{"query":{"image":"x"},"documents":["a"]}', shape)
+    assert caught.value.param == "query"
+
+
+def test_rank_fields_go_to_cohere_with_their_objects_and_nowhere_else():
+    body = b'{"query":"q","documents":[{"title":"t"}],"rank_fields":["title"]}'
+    assert sent(body, "cohere") == body
+    for shape in sorted(set(SHAPES) - {"cohere"}):
+        with pytest.raises(InvalidRequest) as caught:
+            sent(body, shape)
+        assert caught.value.param == "rank_fields"
+
+
+def test_a_list_of_parts_is_vllms_own():
+    body = b'{"query":{"content":[]},"documents":{"content":[{"type":"text","text":"a"}]}}'
+    assert sent(body, "vllm") == body
+    for shape in ("jina", "cohere", "xinference"):
+        with pytest.raises(InvalidRequest) as caught:
+            sent(body, shape)
+        assert caught.value.param == "documents"
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("body", [RAGFLOW, RAGFLOW_COHERE, RAGFLOW_XINFERENCE, RAGFLOW_TEI, OBJECTS])
+def test_every_shape_is_a_question_for_the_same_documents_and_is_stable(body, shape):
+    once = sent(body, shape)
+    assert Asked.of(once).count == 2
+    assert sent(once, shape) == once
+
+
+def test_the_entry_names_the_shape():
+    call, made = revised(a_call(RAGFLOW, RERANK), [Shaped("tei")])
+    assert call.adapted == ("rerank=tei",)
+    assert made == [Shaped("tei")]
+
+
+PLAIN, TEI = Asked(3), Asked(3, is_tei=True)
+TEXTS = (b'"a"', b'{"text":"b","title":"t"}', b'"\\u00e9"')
+
+COHERE = (
+    b'{"id":"1", "results": [{"index":2,"relevance_score":0.9},{"index":0,"relevance_score":1e-3}],'
+    b'"meta":{"api_version":{"version":"2"}}}'
+)
+TEI_REPLY = b'[{"index":2,"score":0.9},{"index":0,"score":1e-3}]'
+VLLM = (
+    b'{"id":"rerank-1","model":"r","usage":{"total_tokens":56},"results":['
+    b'{"index":2,"document":{"text":"x","multi_modal":null},"relevance_score":0.9},'
+    b'{"index":0,"document":{"text":"a"},"relevance_score":1e-3}]}'
+)
+XINFERENCE = (
+    b'{"id":"2","results":[{"index":2,"relevance_score":0.9,"document":null},'
+    b'{"index":0,"relevance_score":1e-3,"document":null}],"meta":{"tokens":null}}'
+)
+SCORED = b'{"object":"list","data":[{"index":2,"score":0.9,"object":"score"},{"index":0,"score":1e-3}],"model":"r"}'
+DIGITS, NESTED = b"9" * 400, b"[" * 400_000 + b"]" * 400_000
+REPLIES = [COHERE, TEI_REPLY, VLLM, XINFERENCE, SCORED]
+
+
+def read(reply: bytes | Unfit):
+    assert isinstance(reply, bytes)
+    return json.loads(reply)
+
+
+def scores(document) -> list[tuple[int, float]]:
+    """As RAGFlow reads them: by name, nothing else."""
+    if isinstance(document, list):
+        return [(result["index"], result["score"]) for result in document]
+    return [(result["index"], result["relevance_score"]) for result in document["results"]]
+
+
+@pytest.mark.parametrize("asked", [PLAIN, TEI])
+@pytest.mark.parametrize("reply", REPLIES)
+def test_every_reply_says_the_same_to_every_client(reply, asked):
+    told = read(answer(reply, asked))
+    assert isinstance(told, list) is asked.is_tei
+    assert scores(told) == [(2, 0.9), (0, 0.001)]
+
+
+@pytest.mark.parametrize(("reply", "asked"), [(COHERE, PLAIN), (TEI_REPLY, TEI), (COHERE, Asked(3, top_n=2))])
+def test_what_is_right_already_is_the_same_object(reply, asked):
+    assert answer(reply, asked) is reply
+
+
+def test_an_echo_that_was_asked_for_and_is_there_is_the_same_object():
+    asked = Asked(3, echoed=TEXTS)
+    reply = b'{"results":[{"index":0,"document":{"text":"a"},"relevance_score":1}]}'
+    assert answer(reply, asked) is reply
+
+
+@pytest.mark.parametrize("reply", REPLIES)
+def test_documents_come_only_where_they_were_asked_for(reply):
+    for asked in (PLAIN, TEI):
+        told = read(answer(reply, asked))
+        results = told if asked.is_tei else told["results"]
+        assert not any({"document", "text"} & result.keys() for result in results)
+
+
+def test_documents_that_were_asked_for_are_those_of_the_request():
+    reply = b'[{"index":0,"score":3},{"index":1,"score":2},{"index":2,"score":1,"text":"mine"}]'
+    told = read(answer(reply, Asked(3, echoed=TEXTS)))
+    documents = [result["document"] for result in told["results"]]
+    assert documents == [{"text": "a"}, {"text": "b", "title": "t"}, {"text": "é"}]
+    plain = read(answer(reply, Asked(3, is_tei=True, echoed=(b'"a"', b'"b"', b'"c"'))))
+    assert [result["text"] for result in plain] == ["a", "b", "mine"]
+
+
+def test_a_document_that_came_as_a_text_becomes_what_clients_read():
+    reply = b'{"results":[{"index":0,"relevance_score":1,"document":"a"}]}'
+    assert read(answer(reply, Asked(1, echoed=(b'"a"',))))["results"][0]["document"] == {"text": "a"}
+
+
+def test_members_that_nobody_knows_stay_by_the_byte():
+    told = answer(SCORED, PLAIN)
+    assert told == (
+        b'{"object":"list","model":"r","results":[{"index":2,"object":"score","relevance_score":0.9},'
+        b'{"index":0,"relevance_score":1e-3}]}'
+    )
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        (PLAIN, b'{"results":[{"index":2,"relevance_score":0.9},{"index":0,"relevance_score":1e-3}]}'),
+        (Asked(3, top_n=1), b'{"results":[{"index":2,"relevance_score":0.9}]}'),
+    ],
+)
+def test_a_bare_list_becomes_its_results_and_nothing_else(asked, expected):
+    assert answer(TEI_REPLY, asked) == expected
+
+
+def test_the_best_are_kept_where_the_upstream_knows_no_top_n():
+    reply = b'[{"index":0,"score":-3},{"index":1,"score":-1},{"index":2,"score":-2}]'
+    assert scores(read(answer(reply, Asked(3, top_n=2)))) == [(1, -1), (2, -2)]
+    assert scores(read(answer(reply, Asked(3, top_n=3)))) == [(0, -3), (1, -1), (2, -2)]
+
+
+@pytest.mark.parametrize(
+    ("reply", "reason"),
+    [
+        (b"nonsense", "the reply is no list of objects"),
+        (b"[1]", "the reply is no list of objects"),
+        (b'{"object":"list"}', 'the reply has no "results"'),
+        (b'{"results":null}', '"results" is no list of objects'),
+        (b'{"data":{"x":1}}', '"data" is no list of objects'),
+        (b'{"results":[]}', "it ranks none of 3 documents"),
+        (b"[]", "it ranks none of 3 documents"),
+        (b'[{"score":1}]', 'a result has no "index" from 0 to 2'),
+        (b'[{"index":3,"score":1}]', 'a result has no "index" from 0 to 2'),
+        (b'[{"index":-1,"score":1}]', 'a result has no "index" from 0 to 2'),
+        (b'[{"index":true,"score":1}]', 'a result has no "index" from 0 to 2'),
+        (b'[{"index":"0","score":1}]', 'a result has no "index" from 0 to 2'),
+        (b'[{"index":1}]', "the result of document 1 has no score"),
+        (b'[{"index":1,"score":null}]', "the result of document 1 has no score"),
+        (b'[{"index":1,"score":"0.5"}]', "the result of document 1 has no score"),
+        (b'[{"index":1,"score":1e999}]', "the result of document 1 has no score"),
+        (b'[{"index":1,"score":%b}]' % DIGITS, "the result of document 1 has no score"),
+        (b'[{"index":1,"score":-%b}]' % DIGITS, "the result of document 1 has no score"),
+        (b'[{"index":%b,"score":1}]' % DIGITS, 'a result has no "index" from 0 to 2'),
+        (b'[{"index":-%b,"score":1}]' % DIGITS, 'a result has no "index" from 0 to 2'),
+        (b'[{"index":1,"score":"\xff"}]', "the result of document 1 has no score"),
+        (b'{"data":[{"index":1,"score":1,"x":"\xff"}]}', "the reply is no text in UTF-8"),
+        (b'{"data":[{"index":1,"score":1}],"meta":"\xff"}', "the reply is no text in UTF-8"),
+        (b'{"results":%b}' % NESTED, "the reply is no list of objects"),
+        (NESTED, "the reply is no list of objects"),
+        (b'[{"index":1,"score":1},{"index":1,"score":0}]', "it ranks a document twice"),
+    ],
+)
+def test_what_would_be_read_as_zeros_is_refused_with_the_reason(reply, reason):
+    assert answer(reply, PLAIN) == Unfit(reason)
+
+
+@given(
+    st.lists(st.floats(-50, 50), min_size=1, max_size=9).flatmap(
+        lambda values: st.tuples(st.just(values), st.permutations(range(len(values))), st.integers(1, 10))
+    ),
+    st.booleans(),
+    st.sampled_from([("results", "relevance_score"), ("data", "score"), ("", "score")]),
+)
+def test_a_document_keeps_its_score_whatever_the_order_and_the_shape(drawn, is_tei, names):
+    values, order, top_n = drawn
+    (name, score), asked = names, Asked(len(values), top_n=top_n, is_tei=is_tei)
+    listed = [{"index": index, score: values[index]} for index in order]
+    told = scores(read(answer(json.dumps({name: listed} if name else listed).encode(), asked)))
+    assert len(told) == min(top_n, len(values))
+    assert all(values[index] == value for index, value in told)
+    assert sorted((value for _, value in told), reverse=True) == sorted(values, reverse=True)[:top_n]

@@ -1,0 +1,366 @@
+import asyncio
+import io
+import json
+import logging
+import select
+import threading
+import time
+from itertools import pairwise
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from gatepass.observability.log import Fields, Line, Sink, configure, emit
+from gatepass.observability.redaction import Redactor
+from gatepass.proxy.access_record import AccessRecord
+from gatepass.sse.usage import Usage
+from tests.unit.http_client.loop import one_turn
+
+
+@pytest.fixture
+def logged():
+    """Configures logging onto a buffer, and puts back what was there."""
+    root, ours = logging.getLogger(), logging.getLogger("gatepass")
+    before = (list(root.handlers), root.level, ours.level)
+
+    def start(style="json", level="info", redactor=None, worker=None):
+        buffer = io.StringIO()
+        configure(level, style, redactor or Redactor(), buffer, worker)
+        return buffer
+
+    yield start
+    root.handlers[:] = before[0]
+    root.setLevel(before[1])
+    ours.setLevel(before[2])
+
+
+def test_a_line_is_one_json_object_with_the_event_first(logged):
+    buffer = logged()
+    emit(logging.getLogger("gatepass.access"), logging.INFO, "exchange", {"id": "a", "model": 'm"\n', "code": None})
+    line = json.loads(buffer.getvalue())
+    assert list(line) == ["ts", "level", "event", "id", "model"]
+    assert (line["event"], line["model"]) == ("exchange", 'm"\n')
+    assert buffer.getvalue().count("\n") == 1
+
+
+def test_text_form_quotes_what_could_fake_a_field(logged):
+    buffer = logged(style="text")
+    fields = {"model": "a status=200\nfake", "n": 1, "up": ["a", "b"]}
+    emit(logging.getLogger("gatepass.access"), logging.INFO, "exchange", fields)
+    assert buffer.getvalue().endswith('exchange model="a status=200\\nfake" n=1 up=a,b\n')
+
+
+def test_text_form_quotes_a_name_that_could_fake_a_field(logged):
+    buffer = logged(style="text")
+    emit(logging.getLogger("gatepass.access"), logging.INFO, "exchange", {"up": {"a status=200\nfake": {"b c": 1}}})
+    assert buffer.getvalue().endswith('exchange up."a status=200\\nfake"."b c"=1\n')
+
+
+def test_text_form_names_what_a_field_holds(logged):
+    buffer = logged(style="text")
+    fields = {"id": "a", "usage": Usage(prompt_tokens=3, total_tokens=3), "up": {"one": "c", "none": None}}
+    emit(logging.getLogger("gatepass.access"), logging.INFO, "exchange", fields)
+    assert buffer.getvalue().endswith("exchange id=a usage.prompt_tokens=3 usage.total_tokens=3 up.one=c\n")
+
+
+@pytest.mark.parametrize("fields", [{"id": "a"}, {}, {"id": "\ud83d"}], ids=["fields", "none", "half a surrogate pair"])
+def test_the_worker_of_several_stands_in_each_line_before_the_fields(logged, fields):
+    buffer = logged(worker=3)
+    emit(logging.getLogger("gatepass.access"), logging.INFO, "exchange", fields)
+    logging.getLogger("gatepass.serve").info("drained", extra={"fields": fields})
+    for line in map(json.loads, buffer.getvalue().splitlines()):
+        assert list(line) == ["ts", "level", "event", "worker", *fields]
+        assert line["worker"] == 3
+    text = logged(style="text", worker=3)
+    emit(logging.getLogger("gatepass.access"), logging.INFO, "exchange", {"id": "a"})
+    assert text.getvalue().endswith("exchange worker=3 id=a\n")
+
+
+def test_a_known_secret_is_masked_in_every_field_and_in_traces(logged):
+    redactor = Redactor()
+    redactor.learn("planted-secret")
+    buffer = logged(redactor=redactor)
+    try:
+        int("planted-secret")
+    except ValueError:
+        logging.getLogger("gatepass.x").exception("failed", extra={"fields": {"a": "planted-secret"}})
+    logging.getLogger("other").error("planted-secret")
+    assert "planted-secret" not in buffer.getvalue()
+    assert buffer.getvalue().count("***") == 4  # the field, the trace twice, the other line
+
+
+def test_libraries_speak_from_warning_up_whatever_our_level(logged):
+    buffer = logged(level="debug")
+    logging.getLogger("httpcore2.http11").debug("send_request_headers authorization: Bearer x")
+    logging.getLogger("gatepass.y").debug("ours")
+    assert json.loads(buffer.getvalue())["event"] == "ours"
+
+
+@pytest.mark.parametrize("where", ["gatepass.access", None])
+def test_whoever_else_listens_hears_every_event(logged, where):
+    buffer, heard = logged(), []
+
+    class Listener(logging.Handler):
+        def emit(self, record):
+            heard.append((record.name, record.levelname, record.getMessage(), record.fields))
+
+    logger, listener = logging.getLogger("gatepass.access"), Listener()
+    logging.getLogger(where).addHandler(listener)
+    try:
+        emit(logger, logging.WARNING, "exchange", {"id": "a", "code": None, "usage": Usage(3)})
+    finally:
+        logging.getLogger(where).removeHandler(listener)
+    assert heard == [("gatepass.access", "WARNING", "exchange", {"id": "a", "usage": {"prompt_tokens": 3}})]
+    assert json.loads(buffer.getvalue())["level"] == "warning"
+
+
+def test_a_stream_that_takes_no_line_fails_nobody(logged, capsys):
+    buffer = logged()
+    buffer.close()
+    emit(logging.getLogger("gatepass.access"), logging.INFO, "exchange", {"id": "a"})
+    assert "exchange" in capsys.readouterr().err
+
+
+def test_an_event_below_the_level_is_no_line(logged):
+    buffer = logged(level="warning")
+    emit(logging.getLogger("gatepass.access"), logging.INFO, "exchange", {"id": "a"})
+    assert buffer.getvalue() == ""
+
+
+def test_text_form_writes_nothing_that_a_terminal_obeys(logged):
+    buffer = logged(style="text")
+    emit(logging.getLogger("gatepass.access"), logging.INFO, "exchange", {"path": "/\x1b[31m\x0b\x9b", "model": "日本"})
+    assert buffer.getvalue().endswith('exchange path="/\\u001b[31m\\u000b\\u009b" model=日本\n')
+
+
+TOLD: list[Fields] = [
+    *({}, {"id": "a", "code": None}, {"id": None}, {"id": "\ud83d", "ä": 'q"', "n": None}, {"up": ("a", "s3cret-k")}),
+    AccessRecord(
+        "id-1", "POST", "/a b/\u65e5", "none", status=200, outcome="ok", caller="s3cret-k", bytes_in=0, bytes_out=0
+    ),
+]
+
+
+@pytest.mark.parametrize("style", ["json", "text"])
+@pytest.mark.parametrize("worker", [None, 3])
+@pytest.mark.parametrize("level", [logging.INFO, logging.WARNING, logging.ERROR, logging.CRITICAL, 35])
+def test_an_event_is_the_same_line_whether_somebody_else_listens_or_not(logged, style, worker, level):
+    redactor = Redactor()
+    redactor.learn("s3cret-k")
+    buffer = logged(style=style, worker=worker, redactor=redactor)
+    logger, other = logging.getLogger("gatepass.access"), logging.NullHandler()
+
+    def lines():
+        for fields in TOLD * 2:
+            emit(logger, level, "exchange", fields)
+        told = buffer.getvalue().splitlines()
+        buffer.seek(buffer.truncate(0))
+        return [line.partition("Z")[2] for line in told]
+
+    alone = lines()
+    logger.addHandler(other)
+    try:
+        assert lines() == alone
+    finally:
+        logger.removeHandler(other)
+    assert len(alone) == 2 * len(TOLD)
+    assert "s3cret-k" not in str(alone)
+
+
+def test_each_level_of_an_event_and_each_event_of_a_level_are_told_apart(logged):
+    buffer = logged()
+    logger = logging.getLogger("gatepass.access")
+    said = [(logging.INFO, "exchange"), (logging.WARNING, "exchange"), (logging.INFO, "bodies")] * 2
+    for level, event in said:
+        emit(logger, level, event, {})
+    lines = [json.loads(line) for line in buffer.getvalue().splitlines()]
+    assert [(line["level"], line["event"]) for line in lines] == [
+        (logging.getLevelName(level).lower(), event) for level, event in said
+    ]
+
+
+@given(st.lists(st.floats(0, 4e9), min_size=1, max_size=5))
+@example([0.0, 0.9999999999999999, 1.0, 0.5])
+@example([1700000000.999, 1700000000.9999998, 1700000001.0, 1700000000.0])
+def test_a_line_tells_its_time_in_whole_milliseconds_that_have_passed(moments):
+    line = Line(Redactor(), "text")
+    for at_s in moments:
+        second = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(int(at_s)))
+        assert line.told(at_s, "", {}) == f"{second}.{int(at_s % 1 * 1000):03d}Z"
+
+
+class Pipe(io.RawIOBase):
+    """Remembers what each write to the kernel held; a `broken` one takes none."""
+
+    def __init__(self, encoding="utf-8"):
+        super().__init__()
+        self.encoding = encoding
+        self.writes = []
+        self.broken = False
+
+    def writable(self):
+        return True
+
+    def write(self, data):
+        if self.broken:
+            raise BrokenPipeError("nobody reads it")
+        self.writes.append(bytes(data).decode(self.encoding))
+        return len(data)
+
+    @property
+    def text(self):
+        return "".join(self.writes)
+
+
+@pytest.fixture
+def pipe():
+    return Pipe()
+
+
+def stream(pipe):
+    """Buffered as a file is that is no terminal, with the errors of stderr."""
+    return io.TextIOWrapper(io.BufferedWriter(pipe), pipe.encoding, "backslashreplace")
+
+
+@pytest.fixture
+def sink(pipe):
+    redactor = Redactor()
+    redactor.learn("planted-secret")
+    return Sink(stream(pipe), Line(redactor, "json"))
+
+
+@pytest.fixture
+def tell(sink):
+    """Logs an event with a name."""
+    return lambda name, level=logging.INFO: sink.tell(level, "exchange", {"id": name})
+
+
+def names(text):
+    return [json.loads(line)["id"] for line in text.splitlines()]
+
+
+async def test_the_lines_of_one_turn_go_out_in_one_write_when_it_is_over(pipe, tell):
+    tell("a")
+    tell("b")
+    assert pipe.writes == []
+    await one_turn()
+    tell("c")
+    assert [names(written) for written in pipe.writes] == [["a", "b"]]
+    await one_turn()
+    assert [names(written) for written in pipe.writes] == [["a", "b"], ["c"]]
+
+
+def test_where_no_loop_runs_a_line_goes_out_at_once(pipe, tell):
+    tell("a")
+    assert names(pipe.text) == ["a"]
+
+
+@pytest.mark.parametrize("level", [logging.WARNING, logging.ERROR])
+async def test_what_went_wrong_goes_out_at_once_behind_what_waited(pipe, tell, level):
+    tell("a")
+    tell("b", level)
+    assert [names(written) for written in pipe.writes] == [["a", "b"]]
+    await one_turn()
+    assert len(pipe.writes) == 1
+
+
+async def test_what_others_log_goes_out_at_once_behind_what_waited(pipe, sink, tell):
+    tell("a")
+    record = {"name": "elsewhere", "levelno": logging.ERROR, "msg": "failed", "fields": {"id": "b"}}
+    sink.handle(logging.makeLogRecord(record))
+    tell("c")
+    assert names(pipe.text) == ["a", "b"]
+    await one_turn()
+    assert names(pipe.text) == ["a", "b", "c"]
+
+
+async def test_what_waits_when_the_process_ends_is_written(pipe, sink, tell):
+    tell("a")
+    logging.shutdown([lambda: sink])
+    assert names(pipe.text) == ["a"]
+
+
+async def test_a_thread_without_a_loop_writes_what_waits_and_its_own_line(pipe, tell):
+    tell("a")
+    thread = threading.Thread(target=tell, args=("b",))
+    thread.start()
+    thread.join()
+    assert names(pipe.text) == ["a", "b"]
+
+
+def test_what_a_loop_left_waiting_that_runs_no_more_goes_out_with_the_next_one(pipe, tell):
+    left = asyncio.new_event_loop()
+    left.call_soon(tell, "a")
+    left.call_soon(left.stop)
+    left.run_forever()
+    assert pipe.writes == []
+
+    async def next_one():
+        tell("b")
+        await one_turn()
+
+    asyncio.run(next_one())
+    assert names(pipe.text) == ["a", "b"]
+    left.close()
+
+
+@pytest.mark.parametrize("end", ["broken", "closed"])
+async def test_a_stream_that_takes_nothing_fails_nobody_and_is_told_of(pipe, sink, tell, capsys, end):
+    tell("a")
+    if end == "closed":
+        sink.stream.close()
+    pipe.broken = True
+    await one_turn()
+    told = capsys.readouterr().err
+    assert '"id":"a"' in told.replace("\\", "")
+    assert ("BrokenPipeError" in told) == (end == "broken")
+    pipe.broken = False
+
+
+async def test_a_write_that_fails_is_told_of_alone_and_the_others_go_on(pipe, tell, capsys):
+    first, second = "a" * 3_000, "b" * 3_000
+    tell(first)
+    tell(second)
+    taken, pipe.write = pipe.write, lambda data: _fail_once(pipe, taken)
+    await one_turn()
+    told = capsys.readouterr().err
+    assert first in told
+    assert second not in told
+
+
+def _fail_once(pipe, taken):
+    pipe.write = taken
+    raise BlockingIOError("full")
+
+
+def test_an_event_that_cannot_be_written_out_fails_nobody_and_is_told_of(pipe, sink, capsys):
+    sink.tell(logging.INFO, "exchange", {"n": 10**5_000})
+    sink.tell(logging.INFO, "exchange", {"id": "b"})
+    assert "ValueError" in capsys.readouterr().err
+    assert names(pipe.text) == ["b"]
+
+
+def test_a_record_that_cannot_be_formatted_shows_no_secret(sink, capsys):
+    record = {"name": "library", "levelno": logging.ERROR, "msg": "took %d", "args": ("planted-secret",)}
+    sink.handle(logging.makeLogRecord(record))
+    told = capsys.readouterr().err
+    assert "took %d" in told
+    assert "planted-secret" not in told
+
+
+NAMES = st.builds(str.__mul__, st.sampled_from("aé日"), st.integers(0, select.PIPE_BUF))
+
+
+@given(st.lists(NAMES, max_size=12), st.sampled_from(["utf-8", "latin-1"]))
+async def test_no_write_is_larger_than_what_a_pipe_keeps_apart_unless_its_only_line_is(told, encoding):
+    pipe = Pipe(encoding)
+    sink = Sink(stream(pipe), Line(Redactor(), "json"))
+    for name in told:
+        sink.tell(logging.INFO, "exchange", {"id": name})
+    sink.flush()
+    assert names(pipe.text) == told
+    sizes = [len(written.encode(encoding)) for written in pipe.writes]
+    counts = [written.count("\n") for written in pipe.writes]
+    assert all(size <= select.PIPE_BUF or count == 1 for size, count in zip(sizes, counts, strict=True))
+    assert all(one + other > select.PIPE_BUF for one, other in pairwise(sizes))

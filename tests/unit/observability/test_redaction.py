@@ -1,0 +1,166 @@
+import json
+import time
+
+import pytest
+
+from gatepass.observability.redaction import KEPT, MASK, Redactor
+
+
+def test_a_learned_value_is_masked_wherever_it_stands():
+    redactor = Redactor()
+    redactor.learn("s3cret-value")
+    assert redactor.mask("Bearer s3cret-value refused: s3cret-value") == f"Bearer {MASK} refused: {MASK}"
+
+
+def test_the_url_encoded_form_is_masked_too():
+    redactor = Redactor()
+    redactor.learn("a/b+c d=e")
+    assert redactor.mask("?secret=a%2Fb%2Bc%20d%3De") == f"?secret={MASK}"
+    assert redactor.mask("secret=a%2Fb%2Bc+d%3De") == f"secret={MASK}"
+
+
+def test_a_short_value_masks_no_ordinary_words():
+    redactor = Redactor()
+    redactor.learn("key")
+    assert redactor.mask("the key is missing") == "the key is missing"
+
+
+def test_of_each_owner_the_last_values_are_masked_and_what_was_configured_for_good():
+    redactor = Redactor()
+    redactor.learn("configured-secret")
+    for number in range(1_000):
+        redactor.learn(f"token-{number:05}", "token")
+        redactor.learn(f"proof-{number:05}", ("corp", 0))
+    for kind in ("token", "proof"):
+        rotated = " ".join(f"{kind}-{number:05}" for number in range(1_000))
+        assert redactor.mask(rotated) == rotated.split(f"{kind}-{1_000 - KEPT:05}")[0] + " ".join([MASK] * KEPT)
+    assert redactor.mask("configured-secret") == MASK
+
+
+def test_a_value_that_comes_again_is_the_newest():
+    redactor = Redactor()
+    for number in range(KEPT):
+        redactor.learn(f"token-{number}", "token")
+    redactor.learn("token-0", "token")
+    redactor.learn("token-new", "token")
+    assert redactor.mask("token-0 token-1 token-new") == f"{MASK} token-1 {MASK}"
+
+
+def test_a_value_of_two_owners_is_masked_while_one_of_them_has_it():
+    redactor = Redactor()
+    for owner in ("chat", "embeddings"):
+        redactor.learn("the-same-key", owner)
+    for number in range(KEPT):
+        redactor.learn(f"key-{number:05}", "chat")
+    assert redactor.mask("the-same-key") == MASK
+    for number in range(KEPT):
+        redactor.learn(f"key-{number:05}", "embeddings")
+    assert redactor.mask("the-same-key") == "the-same-key"
+
+
+def test_learning_anew_what_is_known_leaves_the_next_mask_no_work():
+    redactor = Redactor()
+    for value in ("first-secret", "second-secret"):
+        redactor.learn(value, "corp")
+    ready = redactor._longest_first()
+    redactor.learn("first-secret", "corp")
+    assert redactor._longest_first() is ready
+
+
+ODD = 'odd"s\\ecret-ä'
+
+
+def test_what_json_and_python_write_for_a_value_is_masked_too():
+    redactor = Redactor()
+    redactor.learn(ODD)
+    for written in (json.dumps(ODD), json.dumps(ODD, ensure_ascii=False), json.dumps(json.dumps({"x": ODD}))):
+        assert "ecret" not in redactor.mask(f"seen: {written}")
+    assert redactor.mask(f"{ODD.encode()!r}") == f"b'{MASK}'"
+
+
+def test_a_value_that_is_a_part_of_another_one_leaves_nothing_of_it():
+    redactor = Redactor()
+    redactor.learn("secret")
+    redactor.learn("secret-and-more", "token")
+    assert redactor.mask("secret-and-more, secret") == f"{MASK}, {MASK}"
+
+
+@pytest.mark.parametrize("before", range(12))
+def test_a_value_on_the_cut_is_masked_whole(before):
+    redactor = Redactor()
+    redactor.learn("s3cret-value")
+    text = "a" * before + "s3cret-value" + "b" * 20
+    expected = ("a" * before + MASK) if before + len("s3cret-value") > 12 else MASK
+    assert redactor.beginning(text, 12) == expected
+
+
+def test_a_beginning_without_a_secret_is_cut_and_no_more():
+    redactor = Redactor()
+    redactor.learn("s3cret-value")
+    assert redactor.beginning("hello world", 5) == "hello"
+    assert redactor.beginning("hello", 5) == "hello"
+    assert redactor.beginning("", 5) == ""
+    assert redactor.beginning("hello s3cret-value", 6) == "hello "
+
+
+TOKEN = "ab/cd+ef=gh~ij.kl_mn-op"
+
+
+def _each(spell):
+    return "".join(char if char.isalnum() else spell(char) for char in TOKEN)
+
+
+SPELLINGS = {
+    "itself": TOKEN,
+    "php": TOKEN.replace("/", "\\/"),
+    "php quoted in json": TOKEN.replace("/", "\\\\/"),
+    "php quoted twice": TOKEN.replace("/", "\\\\\\/"),
+    "json, lower case": _each(lambda char: f"\\u{ord(char):04x}"),
+    "json, upper case": _each(lambda char: f"\\u{ord(char):04X}"),
+    "json quoted in json": _each(lambda char: f"\\\\u{ord(char):04x}"),
+    "url, lower case": _each(lambda char: f"%{ord(char):02x}"),
+    "url, upper case": _each(lambda char: f"%{ord(char):02X}"),
+    "url in a url": _each(lambda char: f"%25{ord(char):02x}"),
+    "python": _each(lambda char: f"\\x{ord(char):02x}"),
+    "mixed": TOKEN.replace("/", "\\/").replace("+", "\\u002B").replace("=", "%3d"),
+}
+
+
+@pytest.mark.parametrize("written", SPELLINGS.values(), ids=SPELLINGS)
+def test_a_token_is_masked_in_every_spelling(written):
+    redactor = Redactor()
+    redactor.learn(TOKEN)
+    assert redactor.mask(f'"token":"{written}".') == f'"token":"{MASK}".'
+
+
+@pytest.mark.parametrize("written", SPELLINGS.values(), ids=SPELLINGS)
+def test_a_token_on_the_cut_is_masked_whole_in_every_spelling(written):
+    redactor = Redactor()
+    redactor.learn(TOKEN)
+    for limit in range(4, 3 + len(written)):
+        assert redactor.beginning(f"say{written}.", limit) == f"say{MASK}"
+
+
+@pytest.mark.parametrize("value", ["a\nb\tc de", "back\\slash\\\\es", "smile-\U0001f600-\ud83d", "/+=~._-"])
+def test_an_odd_value_is_masked_in_json_and_in_json_within_json(value):
+    redactor = Redactor()
+    redactor.learn(value)
+    once = json.dumps(value)
+    assert redactor.mask(once) == f'"{MASK}"'
+    assert MASK in redactor.mask(json.dumps(once))
+    assert redactor.mask(value) == MASK
+
+
+def test_two_secrets_that_overlap_on_the_cut_leave_nothing_of_either():
+    redactor = Redactor()
+    redactor.learn("abcdef-ghijkl")
+    redactor.learn("ghijkl-mnopqr")
+    assert redactor.beginning("say abcdef-ghijkl-mnopqr", 20) == f"say {MASK}{MASK}"
+
+
+def test_a_run_of_backslashes_is_searched_in_time():
+    redactor = Redactor()
+    redactor.learn("\\" * 40 + "x")
+    began = time.process_time()
+    assert redactor.mask("\\" * 4_000 + "y") == "\\" * 4_000 + "y"
+    assert time.process_time() - began < 1.0

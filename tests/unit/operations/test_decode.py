@@ -1,0 +1,128 @@
+"""One request ─► Call."""
+
+import pytest
+
+from gatepass.errors import InvalidJson, InvalidRequest, UnsupportedEncoding
+from gatepass.operations.decode import MAX_MODEL_CHARS, decode
+from gatepass.operations.table import OPERATIONS
+from gatepass.types import Call, Inbound
+
+CHAT, EMBEDDINGS = OPERATIONS[:2]
+HEADERS = ((b"host", b"localhost"), (b"authorization", b"Bearer client"), (b"x-request-id", b"r"))
+
+
+def inbound(*headers: tuple[bytes, bytes]) -> Inbound:
+    return Inbound("id-1", "POST", "/v1/chat/completions", headers or HEADERS, "127.0.0.1", 0.0)
+
+
+def read(body: bytes) -> Call:
+    return decode(inbound(), CHAT, body, "ragflow")
+
+
+def test_a_chat_becomes_a_call_with_the_clients_own_bytes():
+    body = b'{ "messages":[], "model":"gpt-4o", "stream": true, "n":2 }'
+    call = decode(inbound(), CHAT, body, "ragflow")
+    assert call == Call(
+        id="id-1",
+        operation=CHAT,
+        caller="ragflow",
+        model="gpt-4o",
+        body=body,
+        headers=((b"x-request-id", b"r"),),
+        stream=True,
+        choices=2,
+        adapted=(),
+    )
+    assert call.body is body
+
+
+def test_an_embedding_becomes_a_call():
+    body = b'{"input":["a"],"model":"bge"}'
+    call = decode(inbound(), EMBEDDINGS, body, "k")
+    assert (call.operation, call.model, call.stream, call.choices) == (EMBEDDINGS, "bge", False, 1)
+
+
+def test_no_credential_of_the_client_is_in_the_call():
+    assert "client" not in repr(read(b'{"model":"m"}'))
+
+
+@pytest.mark.parametrize(
+    ("body", "model"),
+    [
+        (b'{"model":"org/Model-7B:free"}', "org/Model-7B:free"),
+        (b'{"model":"\\u006d\\/x\\"\\ud83d\\ude00"}', 'm/x"😀'),
+        ('{"model":"模型"}'.encode(), "模型"),
+        (b'{"model":"' + b"x" * MAX_MODEL_CHARS + b'"}', "x" * MAX_MODEL_CHARS),
+    ],
+)
+def test_the_model_is_what_the_string_says(body, model):
+    assert read(body).model == model
+
+
+def test_a_body_that_names_no_model_is_a_call_of_none():
+    assert (read(b"{}").model, read(b"{}").body) == ("", b"{}")
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b'{"model":null}', "`model` must be a string."),
+        (b'{"model":5}', "`model` must be a string."),
+        (b'{"model":["m"]}', "`model` must be a string."),
+        (b'{"model":""}', "`model` is empty."),
+        (b'{"model":"' + b"x" * 513 + b'"}', "`model` is longer than 512 characters."),
+        (b'{"model":"a\\u0000"}', "`model` holds a control character."),
+        (b'{"model":"a\\nb"}', "`model` holds a control character."),
+        (b'{"model":"a\x7f"}', "`model` holds a control character."),
+        ('{"model":"a\x85"}'.encode(), "`model` holds a control character."),
+    ],
+)
+def test_a_model_that_is_no_name_is_refused(body, message):
+    with pytest.raises(InvalidRequest) as caught:
+        read(body)
+    assert (caught.value.message, caught.value.param) == (message, "model")
+
+
+@pytest.mark.parametrize(("written", "stream"), [(b"true", True), (b"false", False), (b"null", False)])
+def test_stream_is_true_false_or_null(written, stream):
+    assert read(b'{"model":"m","stream":' + written + b"}").stream is stream
+
+
+@pytest.mark.parametrize("written", [b'"true"', b"1", b"0", b"[]", b"{}", b'""'])
+def test_any_other_stream_is_refused(written):
+    with pytest.raises(InvalidRequest) as caught:
+        read(b'{"model":"m","stream":' + written + b"}")
+    assert (caught.value.message, caught.value.param) == ("`stream` must be true, false or null.", "stream")
+
+
+@pytest.mark.parametrize(
+    ("written", "choices"),
+    [
+        *((b"1", 1), (b"2", 2), (b"128", 128)),
+        *((b"0", 1), (b"129", 1), (b"-1", 1), (b"2.0", 1), (b"1e1", 1), (b"null", 1), (b'"3"', 1), (b"9" * 5000, 1)),
+    ],
+)
+def test_n_counts_the_choices_where_it_is_a_count(written, choices):
+    assert read(b'{"model":"m","n":' + written + b"}").choices == choices
+
+
+@pytest.mark.parametrize("coding", [b"gzip", b"br", b"identity, gzip", b"GZIP", b"zstd"])
+def test_a_compressed_body_is_refused_before_it_is_read(coding):
+    with pytest.raises(UnsupportedEncoding) as caught:
+        decode(inbound((b"content-encoding", coding)), CHAT, b"\x1f\x8b", "k")
+    assert repr(coding.decode()) in caught.value.message
+
+
+@pytest.mark.parametrize("coding", [b"identity", b" Identity ", b""])
+def test_an_encoding_that_changes_nothing_is_accepted(coding):
+    assert decode(inbound((b"content-encoding", coding)), CHAT, b'{"model":"m"}', "k").model == "m"
+
+
+def test_a_second_encoding_header_counts_too():
+    with pytest.raises(UnsupportedEncoding):
+        decode(inbound((b"content-encoding", b"identity"), (b"content-encoding", b"gzip")), CHAT, b"{}", "k")
+
+
+def test_a_body_that_is_no_json_is_refused():
+    with pytest.raises(InvalidJson):
+        read(b"nonsense")

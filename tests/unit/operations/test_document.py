@@ -1,0 +1,306 @@
+"""What is a body that gatepass reads, and what it says of one that is not."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gatepass.asked import Asked
+from gatepass.errors import InvalidJson, InvalidRequest
+from gatepass.json_scan import folded
+from gatepass.operations import request
+from gatepass.operations.request import (
+    BEGINNING_BYTES,
+    LISTED_BYTES,
+    MAX_DEPTH,
+    ROUTING,
+    WINDOW_BYTES,
+    Document,
+    is_deeper,
+)
+from tests.unit.operations.json_texts import VALUES, written
+
+
+def refusal(body: bytes) -> str:
+    with pytest.raises(InvalidJson) as caught:
+        Document.read(body)
+    return caught.value.message
+
+
+def test_members_are_as_they_are_written():
+    body = b' { "model" : "m\\u00e9" , "stream":true,"n": 2 ,"messages":[ ] } '
+    assert Document.read(body) == Document(body, b'"m\\u00e9"', b"true", b"2")
+
+
+@pytest.mark.parametrize(
+    ("members", "asked"),
+    [
+        ('"input":["a","b"],"dimensions":256,"encoding_format":"base64"', Asked(2, base64=True, dimensions=256)),
+        ('"dimensions":256,"input" : [ "a", [1] ]', Asked(2, dimensions=256)),
+        ('"input":["b"],"input":["b","c"]', Asked(2)),
+        ('"user":"\\"input\\":[\\"","input":[1,2,3]', None),
+        ('"user":{"input":["b","c"]},"input":[1,2,3]', Asked(1)),
+        ('"input":["b","c"],"input":"a"', None),
+        ('"input":[[1],[2],[3]]', None),
+        ('"input":[1,2,3]', None),
+        ('"input":[]', None),
+        ('"input":"a","encoding_format":"base64"', None),
+        ('"input":null', None),
+        ('"dimensions":null', None),
+        (f'"user":"{"u" * BEGINNING_BYTES}","input":["a"]', None),
+        (f'"input":["{"a" * LISTED_BYTES}"]', None),
+    ],
+)
+def test_what_an_embeddings_request_asks_for_is_read_along_where_it_lists_texts(members: str, asked: Asked | None):
+    body = f'{{"model":"m",{members},"n":2}}'.encode()
+    assert Document.read(body, asks_vectors=True) == Document(body, b'"m"', None, b"2", asked)
+    assert asked is None or asked == Asked.of(body)
+
+
+@pytest.mark.parametrize("body", [b"[]", b"{", b'{"input":["a"],"input":[', b'{"input":' + b"[" * 100_000])
+def test_a_broken_embeddings_request_is_refused_as_any_other(body: bytes):
+    with pytest.raises(InvalidJson) as caught:
+        Document.read(body, asks_vectors=True)
+    assert caught.value.message == refusal(body)
+
+
+def test_absent_members_are_none():
+    assert Document.read(b"{}") == Document(b"{}", None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        (b"[]", "an array"),
+        (b' "x"', "a string"),
+        (b"\n5", "a number"),
+        (b"-1", "a number"),
+        (b"null", "null"),
+        (b"true", "true"),
+        (b"false", "false"),
+    ],
+)
+def test_what_is_no_object_is_named(body, kind):
+    assert refusal(body) == f"The body is {kind} where a JSON object was expected."
+
+
+@pytest.mark.parametrize("body", [b"", b" \n"])
+def test_an_empty_body_is_called_empty(body):
+    assert refusal(body) == "The body is empty where a JSON object was expected."
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b'{"a":NaN}', "The body is not JSON: invalid character at byte 5."),
+        (b'{"a":-Infinity}', "The body is not JSON: invalid character at byte 6."),
+        (b'{"a":1,}', "The body is not JSON: trailing comma in object at byte 7."),
+        (b'{"a":1} {', "The body is not JSON: trailing characters at byte 9."),
+        (b'{"a":"\n"}', "The body is not JSON: invalid character at byte 6."),
+        (b"{a:1}", "The body is not JSON: member names must be strings at byte 1."),
+        (b'{"a":01}', "The body is not JSON: invalid number at byte 6."),
+        (b"model=m&stream=true", "The body is not JSON: invalid character at byte 0."),
+        (b"<html>", "The body is not JSON: invalid character at byte 0."),
+        (b'{"a":"x', "The body is not complete JSON: it ends at byte 7 in the middle of a value."),
+        (b'{"a":"\\ud8"}', "The body is not JSON: invalid character in unicode escape at byte 11."),
+    ],
+)
+def test_what_is_no_json_is_told_with_its_place(body, message):
+    assert refusal(body) == message
+
+
+def test_a_byte_order_mark_is_named():
+    assert "byte order mark" in refusal(b'\xef\xbb\xbf{"model":"m"}')
+
+
+@pytest.mark.parametrize("padding", [0, 1, 5, 6, 7, 40])
+@pytest.mark.parametrize("half", [b"\\ud83d", b"\\ude00", b"\\uD83D\\u0041", b"\\ud83dx"])
+def test_half_a_surrogate_pair_is_named(half, padding):
+    assert "half of a surrogate pair" in refusal(b'{"a":"' + half + b'"' + b" " * padding + b"}")
+
+
+@pytest.mark.parametrize("whole", [b"\\ud83d\\ude00", b"\\uD83D\\uDE00", "😀".encode(), b"\\\\ud83d"])
+def test_a_whole_pair_is_fine(whole):
+    body = b'{"a":"' + whole + b'"}'
+    assert Document.read(body).body is body
+
+
+@pytest.mark.parametrize(
+    ("wrong", "at"), [(b"\xff", 0), (b"a\xc3", 1), (b"\xed\xa0\x80", 0), (b"\xf4\x90\x80\x80", 0), (b"\xc0\x80", 0)]
+)
+@pytest.mark.parametrize("before", [b"", "é".encode() * WINDOW_BYTES, b"x" + "é".encode() * WINDOW_BYTES])
+def test_what_is_not_utf8_is_told_with_its_place(wrong, at, before):
+    start = b'{"a":"' + before
+    assert refusal(start + wrong + b'"}').endswith(f" at byte {len(start) + at}.")
+
+
+@pytest.mark.parametrize("shift", range(6))
+def test_characters_across_a_window_are_whole(shift):
+    body = b'{"a":"' + b"x" * shift + "😀€é".encode() * (WINDOW_BYTES // 4) + b'"}'
+    assert Document.read(body).body is body
+
+
+def test_utf16_is_refused():
+    assert refusal('{"model":"m"}'.encode("utf-16")).startswith("The body is not UTF-8 text")
+
+
+@pytest.mark.parametrize("number", [b"1e999", b"9" * 5000, b"-0.0000000000000000001e-999"])
+def test_numbers_that_python_cannot_hold_are_the_upstreams_business(number):
+    body = b'{"model":"m","a":' + number + b"}"
+    assert Document.read(body).body is body
+
+
+def test_64_levels_are_read():
+    body = b'{"a":' + b"[" * (MAX_DEPTH - 1) + b"]" * (MAX_DEPTH - 1) + b"}"
+    assert Document.read(body).body is body
+
+
+@pytest.mark.parametrize("depth", [MAX_DEPTH, 999, 100_000])
+@pytest.mark.parametrize(("opened", "closed"), [(b"[", b"]"), (b'{"a":', b"}")])
+def test_deeper_nesting_is_refused(depth, opened, closed):
+    body = b'{"a":' + opened * depth + b"0" + closed * depth + b"}"
+    assert refusal(body) == "The body is nested deeper than 64 levels."
+
+
+def test_brackets_in_strings_are_no_depth():
+    body = json.dumps({"model": "m", "text": "[{" * 500, "list": ["{" * 70] * 3}).encode()
+    assert Document.read(body).model == b'"m"'
+
+
+@pytest.mark.parametrize("name", ["model", "stream"])
+def test_a_routing_member_that_stands_twice_is_refused(name):
+    with pytest.raises(InvalidRequest) as caught:
+        Document.read(f'{{"{name}":"m","a":1,"{name}":"m"}}'.encode())
+    assert (caught.value.message, caught.value.param) == (f"The body holds `{name}` 2 times; send it once.", name)
+
+
+@pytest.mark.parametrize("body", [b'{"model":"m","\\u006dodel":"x"}', b'{"mode\\u006c":"x","model":"m"}'])
+def test_an_escaped_twin_of_a_routing_member_is_refused(body):
+    with pytest.raises(InvalidRequest, match="2 times"):
+        Document.read(body)
+
+
+@pytest.mark.parametrize(("body", "name"), [(b'{"mod\\u0065l":"x"}', "model"), (b'{"\\u0073tream":true}', "stream")])
+def test_a_routing_member_in_escapes_is_refused(body, name):
+    with pytest.raises(InvalidRequest) as caught:
+        Document.read(body)
+    assert caught.value.param == name
+    assert "with escapes" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"model":"m","metadata":{"model":"x","stream":1},"tools":[{"model":1}]}',
+        b'{"model":"model","stream":true,"user":"stream"}',
+        b'{"model":"m","text":"he said \\"model"}',
+        b'{"model":"m","text":"\\u0060code\\u0060 \\u006d","model_type":"\\u006dodel"}',
+        b'{"model":"m","tools":[{"Model":"x","STREAM":1,"stream":2}],"user":"N"}',
+    ],
+)
+def test_the_same_names_elsewhere_are_no_twins(body):
+    assert Document.read(body).model is not None
+
+
+def strict(text: str) -> object:
+    def refuse(constant: str) -> object:
+        raise ValueError(constant)
+
+    return json.loads(text, parse_constant=refuse)
+
+
+@given(st.data())
+def test_every_json_object_is_read(data):
+    names = st.text(max_size=5).filter(lambda name: folded(name) not in ROUTING)  # `N` alone is refused
+    value = data.draw(st.dictionaries(names, VALUES, max_size=4))
+    body = data.draw(written({**value, "model": "m", "stream": False}, escaped_names=False)).encode()
+    request = Document.read(body)
+    assert (json.loads(request.model or b""), request.stream) == ("m", b"false")
+
+
+@given(st.data())
+def test_a_body_is_read_or_refused_as_the_standard_parser_would(data):
+    """One wrong byte anywhere: what gatepass reads is JSON, what is JSON gatepass reads."""
+    body = bytearray(data.draw(written({"model": "m", "a": data.draw(VALUES)}, escaped_names=False)).encode())
+    body[data.draw(st.integers(0, len(body) - 1))] = data.draw(st.sampled_from(b'"\\{}[]:, \x00\x80\xffu0n-.e1'))
+    try:
+        expected = isinstance(strict(bytes(body).decode()), dict)
+    except ValueError:
+        expected = False
+    try:
+        Document.read(bytes(body))
+        was_read = True
+    except InvalidRequest:
+        was_read = expected
+    except InvalidJson as error:
+        was_read = expected and "surrogate" in error.message
+    assert was_read == expected
+
+
+WINDOW = 262_144
+
+
+def nested(depth: int) -> bytes:
+    return b'{"a":' * (depth // 2) + b"[" * (depth - depth // 2) + b"]" * (depth - depth // 2) + b"}" * (depth // 2)
+
+
+def depth_of(value) -> int:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    return 0 if inner is None else 1 + max(map(depth_of, inner), default=0)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 63, 64])
+def test_as_deep_as_allowed_is_not_deeper(depth):
+    assert not is_deeper(nested(depth), 64)
+
+
+@pytest.mark.parametrize("depth", [65, 66, 500])
+def test_one_more_level_is_deeper(depth):
+    assert is_deeper(nested(depth), 64)
+
+
+@given(st.data())
+def test_the_depth_is_that_of_the_value(data):
+    value = data.draw(VALUES)
+    text = data.draw(written(value)).encode()
+    deep = depth_of(value)
+    assert not is_deeper(text, deep)
+    assert is_deeper(text, deep - 1) or deep == 0
+
+
+@pytest.mark.parametrize("text", ["[" * 100, "{" * 100, '\\"[' * 100, "\\" * 7 + "[" * 99, '"' * 3 + "{" * 99])
+def test_brackets_inside_strings_are_not_counted(text):
+    body = json.dumps({"a": [text, {"b": text}]}).encode()
+    assert not is_deeper(body, 3)
+    assert is_deeper(body, 2)
+
+
+def test_many_siblings_are_not_depth():
+    assert not is_deeper(b"[" + b"[{}]," * 10_000 + b"[]]", 3)
+
+
+@pytest.mark.parametrize("filler", [b"x", b"\\\\", b'\\"', b"\\n", b"["])
+@pytest.mark.parametrize("shift", range(-4, 5))
+def test_a_window_border_anywhere_changes_nothing(filler, shift):
+    """Strings, escapes and runs of backslashes come to lie across the border of a window."""
+    before = b'{"a":[0,"' + filler * ((WINDOW + shift) // len(filler)) + b'"'
+    assert not is_deeper(before + b"," + nested(62) + b"]}", 64)
+    assert is_deeper(before + b"," + nested(63) + b"]}", 64)
+    assert is_deeper(before + b"],"[:2] + b'"b":' + nested(64) + b"}", 64)
+    assert not is_deeper(before + b'],"b":' + nested(63) + b"}", 64)
+
+
+@given(st.text('\\"[{x', max_size=300))
+def test_few_escapes_and_many_are_found_alike(text):
+    body = json.dumps({"a": [text, {"b": text}]}).encode()
+    for most in (1, 5, request.MOST_ESCAPED_SIGNS):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(request, "MOST_ESCAPED_SIGNS", most)
+            assert list(request._deepest_by_window(body)) == [3]
+
+
+def test_a_run_of_backslashes_longer_than_a_window_is_one_string():
+    text = b'["' + b"\\" * (4 * WINDOW) + b'",' + b"[" * 70 + b"]" * 70 + b"]"
+    assert is_deeper(text, 64)
+    assert not is_deeper(b'["' + b"\\" * (4 * WINDOW) + b'[[[[","' + b"[" * 70 + b'"]', 64)

@@ -1,0 +1,359 @@
+"""Errors as clients see them: the object, the headers, and the event that ends a begun stream."""
+
+import json
+import re
+from typing import Any
+
+import httpx2
+import pytest
+from openai import APIError, OpenAI
+
+from gatepass.errors import (
+    CallerError,
+    Draining,
+    GatepassError,
+    InternalError,
+    InvalidApiKey,
+    InvalidImage,
+    InvalidJson,
+    MethodNotAllowed,
+    ModelNotAllowed,
+    Overloaded,
+    ReceiveTimeout,
+    TokenUnavailable,
+    UpstreamAuth,
+    UpstreamClosed,
+    UpstreamError,
+    UpstreamHtml,
+    UpstreamInvalid,
+    UpstreamRefusal,
+    UpstreamTimeout,
+)
+from gatepass.operations.error_objects import (
+    UPSTREAM_OBJECT_BYTES,
+    error_body,
+    error_headers,
+    error_object,
+    response_error,
+    stream_error,
+    stream_message,
+)
+
+RAGFLOW = (
+    ("QUOTA", r"quota|capacity|credit|billing|balance|欠费"),
+    ("RATE_LIMIT", r"rate limit|429|tpm limit|too many requests|requests per minute"),
+    ("AUTH", r"auth|key|apikey|401|forbidden|permission"),
+    ("INVALID", r"invalid|bad request|400|format|malformed|parameter"),
+    ("SERVER", r"server|503|502|504|500|unavailable"),
+)
+"""How RAGFlow classes the text of an exception, the first match deciding; RATE_LIMIT and SERVER are
+repeated from the start, text and tool calls included."""
+
+DANGEROUS_NAME = "server-503-unavailable"
+"""A name that an operator may give to an upstream."""
+
+
+def ragflow_class(text: str) -> str | None:
+    return next((name for name, pattern in RAGFLOW if re.search(pattern, text.lower())), None)
+
+
+def refusal(status: int = 422, message: str = "Unknown parameter: 'x'.", **said: Any) -> UpstreamRefusal:
+    return UpstreamRefusal(message, upstream="chat", status=status, **said)
+
+
+MESSAGE = f"the server {DANGEROUS_NAME} said 429 too many requests, 503"
+
+WANTED: tuple[tuple[Any, dict[str, Any]], ...] = (
+    (UpstreamRefusal, {"upstream": DANGEROUS_NAME, "status": 503}),
+    (UpstreamError, {"upstream": DANGEROUS_NAME}),
+    (TokenUnavailable, {"credential": DANGEROUS_NAME}),
+    (MethodNotAllowed, {"allow": "POST"}),
+    (GatepassError, {}),
+)
+"""What each branch of the tree wants beside its message."""
+
+
+def every_error() -> list[GatepassError]:
+    """One of each leaf of the tree, its message full of what must not be said in mid-stream."""
+    found: list[GatepassError] = []
+    kinds: list[Any] = [GatepassError]
+    while kinds:
+        kind = kinds.pop()
+        kinds += kind.__subclasses__()
+        wanted = next(wanted for branch, wanted in WANTED if issubclass(kind, branch))
+        if issubclass(kind, UpstreamTimeout):
+            phases = ("connect", "first_byte", "idle", "total")
+            found += [UpstreamTimeout(MESSAGE, upstream=DANGEROUS_NAME, phase=phase) for phase in phases]
+        elif "code" in vars(kind) and kind is not GatepassError:
+            found.append(kind(MESSAGE, **wanted))
+    return found
+
+
+EVERY_ERROR = every_error()
+IDS = [error.public_code for error in EVERY_ERROR]
+
+
+def test_the_object_says_what_happened_and_where():
+    error = InvalidImage("images[2] is a file: URL.", param="images[2]")
+    assert error_object(error) == {
+        "error": {
+            "message": "images[2] is a file: URL.",
+            "type": "invalid_request_error",
+            "param": "images[2]",
+            "code": "invalid_image",
+            "hop": "client",
+        }
+    }
+
+
+def test_an_upstreams_own_words_stay():
+    error = refusal(
+        400, kind="invalid_function_call", upstream_code="3280", param="tools[0]", raw={"object": "error", "code": 3280}
+    )
+    assert error_object(error) == {
+        "error": {
+            "message": "Unknown parameter: 'x'.",
+            "type": "invalid_function_call",
+            "param": "tools[0]",
+            "code": "3280",
+            "hop": "upstream:chat",
+            "upstream": {"object": "error", "code": 3280},
+        }
+    }
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        *((400, "invalid_request_error"), (401, "authentication_error"), (403, "permission_error")),
+        *((404, "invalid_request_error"), (405, "invalid_request_error"), (413, "invalid_request_error")),
+        *((415, "invalid_request_error"), (422, "invalid_request_error"), (429, "rate_limit_error")),
+        *((500, "server_error"), (502, "server_error"), (503, "server_error"), (504, "server_error")),
+    ],
+)
+def test_the_type_follows_the_status(status, kind):
+    assert error_object(refusal(status))["error"]["type"] == kind
+
+
+@pytest.mark.parametrize("error", EVERY_ERROR, ids=IDS)
+def test_every_error_has_the_whole_object(error):
+    inner = json.loads(error_body(error))["error"]
+    assert inner == {
+        "message": error.message,
+        "type": inner["type"],
+        "param": None,
+        "code": error.public_code,
+        "hop": error.hop,
+    }
+
+
+def test_the_upstreams_object_is_kept_up_to_its_bound():
+    fits = {"text": "é" * ((UPSTREAM_OBJECT_BYTES - len('{"text": ""}')) // 2)}
+    assert error_object(refusal(raw=fits))["error"]["upstream"] == fits
+    longer = {"text": fits["text"] + "é"}
+    cut = error_object(refusal(raw=longer))["error"]["upstream"]
+    assert cut.startswith('{"text": "éé')
+    assert cut.endswith("é…")
+    assert len(cut.encode()) <= UPSTREAM_OBJECT_BYTES + len("…".encode())
+
+
+@pytest.mark.parametrize("raw", [{"a": float("nan")}, {"a": object()}, {"a": 10**5000}])
+def test_an_upstreams_object_that_is_no_json_is_left_out(raw):
+    assert "upstream" not in error_object(refusal(raw=raw))["error"]
+
+
+def test_half_a_surrogate_pair_does_not_break_the_body():
+    error = refusal(message="cut \ud83d", raw={"a": "\ud83d"})
+    assert json.loads(error_body(error))["error"]["message"] == "cut ?"
+    assert json.loads(stream_error(error)[6:])["error"]["upstream"] == {"a": "?"}
+
+
+def test_other_scripts_stay_readable():
+    assert "欠费".encode() in error_body(refusal(message="欠费"))
+
+
+def test_the_headers_of_a_plain_error():
+    assert error_headers(InvalidJson("no")) == [
+        (b"content-type", b"application/json"),
+        (b"cache-control", b"no-store"),
+        (b"x-gatepass-hop", b"client"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("error", "extra"),
+    [
+        (InvalidApiKey("no"), [(b"www-authenticate", b"Bearer")]),
+        (ModelNotAllowed("no"), []),
+        (MethodNotAllowed("no", allow="GET, HEAD"), [(b"allow", b"GET, HEAD")]),
+        (ReceiveTimeout("slow"), []),
+        (InternalError("bug"), [(b"x-should-retry", b"false")]),
+        (Overloaded("full", retry_after_s=0.2), [(b"retry-after", b"1")]),
+        (Draining("bye", retry_after_s=1.2), [(b"retry-after", b"2")]),
+        (UpstreamClosed("gone", upstream="u"), []),
+        (UpstreamHtml("page", upstream="u"), [(b"x-should-retry", b"false")]),
+        (UpstreamInvalid("odd", upstream="u"), [(b"x-should-retry", b"false")]),
+        (UpstreamAuth("no", upstream="u", status=401), [(b"x-should-retry", b"false")]),
+        (UpstreamAuth("no", upstream="u", status=403), [(b"x-should-retry", b"false")]),
+        (refusal(429, retry_after_s=60.0), [(b"retry-after", b"60")]),
+        (refusal(429, retry_after_s=120.0), [(b"retry-after", b"120")]),
+        (refusal(429, retry_after_s=120.1), [(b"retry-after", b"121"), (b"x-should-retry", b"false")]),
+        (refusal(429, retry_after_s=86_400.0), [(b"retry-after", b"86400"), (b"x-should-retry", b"false")]),
+        (refusal(503, retry_after_s=1e300), [(b"retry-after", b"86400"), (b"x-should-retry", b"false")]),
+        (
+            UpstreamAuth("no", upstream="u", status=401, retry_after_s=500.0),
+            [(b"retry-after", b"500"), (b"x-should-retry", b"false")],
+        ),
+        (refusal(503, retry_after_s=-5.0), [(b"retry-after", b"1")]),
+        (refusal(503, retry_after_s=float("inf")), []),
+        (refusal(503, retry_after_s=float("nan")), []),
+        (refusal(401), []),
+        (refusal(429, upstream_code="insufficient_quota"), [(b"x-should-retry", b"false")]),
+        (refusal(429, kind="insufficient_user_quota"), [(b"x-should-retry", b"false")]),
+        (refusal(429, upstream_code="rate_limit_exceeded", kind="invalid_request_error"), []),
+        (refusal(500, kind="exceed_context_size_error"), [(b"x-should-retry", b"false")]),
+        (refusal(500, upstream_code="ContextWindowExceededError"), [(b"x-should-retry", b"false")]),
+        (refusal(500, kind="invalid_request_error"), [(b"x-should-retry", b"false")]),
+        (refusal(500, kind="server_error"), []),
+        (refusal(503, kind="invalid_request_error"), []),
+        (refusal(501), [(b"x-should-retry", b"false")]),
+        (refusal(400, upstream_code="content_filter"), []),
+    ],
+)
+def test_the_headers_tell_what_to_do(error, extra):
+    assert error_headers(error) == [
+        (b"content-type", b"application/json"),
+        (b"cache-control", b"no-store"),
+        (b"x-gatepass-hop", error.hop.encode()),
+        *extra,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("status", "should_retry", "said", "expected"),
+    [
+        (400, True, {}, None),
+        (400, False, {}, b"false"),
+        *((status, True, {}, b"true") for status in (408, 409, 429, 500, 501, 529)),
+        *((status, False, {}, b"false") for status in (408, 409, 429, 500, 503)),
+        (429, True, {"upstream_code": "insufficient_quota"}, b"true"),
+        (429, True, {"retry_after_s": 121.0}, b"false"),
+        (503, None, {}, None),
+    ],
+)
+def test_the_upstreams_own_word_about_a_repeat_counts(status, should_retry, said, expected):
+    error = refusal(status, **said)
+    error.should_retry = should_retry
+    assert dict(error_headers(error)).get(b"x-should-retry") == expected
+
+
+def shown_by_openai(event: bytes) -> APIError:
+    """What the real client raises for a stream that holds `event`."""
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        return httpx2.Response(200, headers={"content-type": "text/event-stream"}, content=event)
+
+    transport = httpx2.MockTransport(answer)
+    with (
+        httpx2.Client(transport=transport) as http,
+        OpenAI(api_key="k", base_url="http://gatepass.invalid/v1", http_client=http) as client,
+        pytest.raises(APIError) as caught,
+    ):
+        for _ in client.chat.completions.create(model="m", messages=[], stream=True):
+            pass
+    return caught.value
+
+
+def chunk(text: str) -> bytes:
+    delta = {"index": 0, "delta": {"content": text}, "finish_reason": None}
+    return b"data: " + json.dumps({"id": "x", "object": "chat.completion.chunk", "choices": [delta]}).encode() + b"\n\n"
+
+
+@pytest.mark.parametrize("error", EVERY_ERROR, ids=IDS)
+def test_no_error_in_mid_stream_makes_ragflow_repeat_the_answer(error):
+    """RAGFlow classes the text of openai's exception, which is the message of the event."""
+    caught = shown_by_openai(chunk("Hello") + stream_error(error, rewords=True))
+    assert str(caught) == stream_message(error)
+    assert isinstance(caught.body, dict)
+    assert (caught.code, caught.body["hop"]) == (error.public_code, error.hop)
+    assert ragflow_class(str(caught)) not in ("RATE_LIMIT", "SERVER", "QUOTA")
+    assert ragflow_class(str(caught)) != "AUTH" or error.code == "upstream_auth"
+    assert DANGEROUS_NAME not in str(caught)
+
+
+def test_the_classes_tell_plain_texts_apart():
+    """The table above can fail: the same errors before a stream has begun are repeated, and should be."""
+    plain = f"Error code: 503 - {error_object(UpstreamClosed('closed', upstream='u'))}"
+    assert ragflow_class(plain) == "SERVER"
+    assert ragflow_class("Rate limit reached") == "RATE_LIMIT"
+
+
+@pytest.mark.parametrize("error", [error for error in EVERY_ERROR if not isinstance(error, CallerError)], ids=str)
+def test_every_error_that_can_end_a_stream_has_a_sentence_of_its_own(error):
+    assert stream_message(error) != stream_message(InvalidJson("x"))
+
+
+def test_a_mid_stream_event_is_one_line_and_ends_the_stream():
+    event = stream_error(UpstreamClosed("a\nb", upstream="chat"), rewords=True)
+    assert event.startswith(b"data: {")
+    assert event.endswith(b"}\n\n")
+    assert event.count(b"\n") == 2
+    assert json.loads(event[6:]) == {
+        "error": {
+            "message": "The answer ends here: the stream of the upstream ended before the answer was complete.",
+            "type": "stream_error",
+            "param": None,
+            "code": "upstream_closed",
+            "hop": "upstream:chat",
+        }
+    }
+
+
+@pytest.mark.parametrize("error", EVERY_ERROR, ids=IDS)
+def test_other_clients_get_the_same_object_in_mid_stream_as_before_one(error):
+    event = stream_error(error)
+    assert event == b"data: " + error_body(error) + b"\n\n"
+    assert str(shown_by_openai(chunk("Hello") + event)) == error.message
+
+
+def test_a_harmless_refusal_keeps_its_words_in_mid_stream():
+    error = refusal(400, "This model's maximum context length is 8192 tokens.", kind="invalid_request_error")
+    inner = json.loads(stream_error(error, rewords=True)[6:])["error"]
+    assert inner["message"] == "This model's maximum context length is 8192 tokens."
+    assert inner["type"] == "invalid_request_error"
+    assert "upstream" not in inner
+
+
+@pytest.mark.parametrize(
+    "said", ["Rate limit reached", "Server busy", "HTTP 503", "Too Many Requests", "temporarily UNAVAILABLE"]
+)
+def test_a_refusal_that_would_be_repeated_moves_out_of_the_message(said):
+    inner = json.loads(stream_error(refusal(429, said, kind="server_error"), rewords=True)[6:])["error"]
+    assert inner["message"] == "The answer ends here: the upstream refused the request."
+    assert inner["type"] == "stream_error"
+    assert inner["upstream"] == {"message": said}
+
+
+def test_a_refusal_without_a_word_gets_a_sentence():
+    inner = json.loads(stream_error(refusal(400, ""), rewords=True)[6:])["error"]
+    assert inner["message"] == "The answer ends here: the upstream refused the request."
+    assert "upstream" not in inner
+
+
+def test_what_the_upstream_said_stays_beside_the_sentence():
+    inner = json.loads(stream_error(refusal(503, "busy server", raw={"busy": True}), rewords=True)[6:])["error"]
+    assert inner["upstream"] == {"busy": True}
+
+
+def test_a_stream_of_the_responses_api_ends_in_its_own_error_event():
+    block = response_error(UpstreamClosed("It broke.", upstream="chat"))
+    name, data = block.decode().splitlines()[:2]
+    said = json.loads(data.removeprefix("data: "))
+    assert (name, block[-2:]) == ("event: error", b"\n\n")
+    assert said["error"] == json.loads(stream_error(UpstreamClosed("It broke.", upstream="chat"))[6:])["error"]
+    assert {key: said[key] for key in ("type", "code", "message", "param")} == {
+        "type": "error",
+        "code": "upstream_closed",
+        "message": said["error"]["message"],
+        "param": None,
+    }

@@ -1,0 +1,228 @@
+"""Which path is which operation."""
+
+from dataclasses import replace
+
+import pytest
+
+from gatepass.errors import MethodNotAllowed, UnknownPath
+from gatepass.operations.table import OPERATIONS, Match, match, nothing_at, openapi_paths, operation_at
+
+BY_NAME = {operation.name: operation for operation in reversed(OPERATIONS)}
+CHAT, COMPLETIONS, EMBEDDINGS, RERANK, RESPONSES, MODELS, MODEL = (
+    BY_NAME[name] for name in ("chat", "completions", "embeddings", "rerank", "responses", "models", "model")
+)
+
+
+def row(method, path):
+    (found,) = (operation for operation in OPERATIONS if (operation.method, operation.path) == (method, path))
+    return found
+
+
+def one_of(method, path, filled):
+    return Match(replace(row(method, path), path=filled))
+
+
+@pytest.mark.parametrize("base_path", ["", "/llm", "/a/b"])
+@pytest.mark.parametrize("prefix", ["/v1", "", "/v1/v1"])
+@pytest.mark.parametrize("slashes", ["", "/", "///"])
+@pytest.mark.parametrize(
+    ("method", "path", "found"),
+    [
+        ("POST", "/chat/completions", Match(CHAT)),
+        ("POST", "/completions", Match(COMPLETIONS)),
+        ("POST", "/embeddings", Match(EMBEDDINGS)),
+        ("POST", "/rerank", Match(RERANK)),
+        ("POST", "/responses", Match(RESPONSES)),
+        ("POST", "/audio/transcriptions", Match(row("POST", "/audio/transcriptions"))),
+        ("POST", "/audio/speech", Match(row("POST", "/audio/speech"))),
+        ("POST", "/files", Match(row("POST", "/files"))),
+        ("GET", "/files", Match(row("GET", "/files"))),
+        ("GET", "/files/file-a_1.b", one_of("GET", "/files/{id}", "/files/file-a_1.b")),
+        ("DELETE", "/files/file-1", one_of("DELETE", "/files/{id}", "/files/file-1")),
+        ("GET", "/files/file-1/content", one_of("GET", "/files/{id}/content", "/files/file-1/content")),
+        ("POST", "/batches/b1/cancel", one_of("POST", "/batches/{id}/cancel", "/batches/b1/cancel")),
+        ("GET", "/responses/resp_1", one_of("GET", "/responses/{id}", "/responses/resp_1")),
+        ("DELETE", "/responses/resp_1", one_of("DELETE", "/responses/{id}", "/responses/resp_1")),
+        ("POST", "/responses/r/cancel", one_of("POST", "/responses/{id}/cancel", "/responses/r/cancel")),
+        ("GET", "/responses/r/input_items", one_of("GET", "/responses/{id}/input_items", "/responses/r/input_items")),
+        ("GET", "/models", Match(MODELS)),
+        ("HEAD", "/models", Match(MODELS)),
+        ("GET", "/models/gpt-4o", Match(MODEL, "gpt-4o")),
+        ("GET", "/models/org/model:7b/x", Match(MODEL, "org/model:7b/x")),
+        ("GET", "/models/v1/models", Match(MODEL, "v1/models")),
+        ("GET", "/models/模 型", Match(MODEL, "模 型")),
+    ],
+)
+def test_an_operation_is_found_under_each_of_its_paths(base_path, prefix, slashes, method, path, found):
+    assert match(method, base_path + prefix + path + slashes, base_path) == found
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/v1/complete", "/v1/v1/v1", "/v2/chat/completions", "/v1/v1/v1/models", "/chat"),
+        *(
+            "/v1/chat/completions/x",
+            "/V1/models",
+            "/v1/modelsx",
+            "/v1/chat/completions?x",
+        ),
+    ],
+)
+def test_any_other_path_is_unknown(path):
+    with pytest.raises(UnknownPath) as caught:
+        match("POST", path)
+    told = caught.value.message
+    assert told.startswith(f"There is nothing at {path}. The base URL is /v1")
+    assert " gatepass serves POST /v1/chat/completions, POST /v1/completions, " in told
+    assert told.endswith("GET /v1/models, GET /v1/models/{model}.")
+
+
+@pytest.mark.parametrize("base_path", ["", "/llm"])
+@pytest.mark.parametrize(
+    ("method", "path", "found"),
+    [
+        ("POST", "//v1/chat/completions", Match(CHAT)),
+        ("POST", "/v1//chat/completions", Match(CHAT)),
+        ("POST", "///v1///chat//completions//", Match(CHAT)),
+        ("POST", "//v1", Match(RERANK, at_root=True)),
+        ("POST", "//v2//rerank", Match(RERANK)),
+        ("GET", "/v1//models", Match(MODELS)),
+        ("GET", "//v1//models//", Match(MODELS)),
+        ("GET", "//v1/models/gpt-4o", Match(MODEL, "gpt-4o")),
+        ("GET", "//v1/models//data/llama//7b", Match(MODEL, "/data/llama//7b")),
+        ("GET", "/v1/models//data/llama", Match(MODEL, "/data/llama")),
+        ("GET", "/v1//files//file-1", one_of("GET", "/files/{id}", "/files/file-1")),
+        ("GET", "/v1/files//file-1//content", one_of("GET", "/files/{id}/content", "/files/file-1/content")),
+    ],
+)
+def test_several_slashes_are_one_but_in_a_models_id(base_path, method, path, found):
+    assert match(method, base_path + path, base_path) == match(method, f"/{base_path}{path}", base_path) == found
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "//",
+        "//v1",
+        "//..//v1/models",
+        "/v1//../models",
+        "//v1/files/..",
+        "//v1//files//..//models",
+        "//host:80/v1/models",
+    ],
+)
+def test_several_slashes_make_no_other_way_in(path):
+    with pytest.raises(UnknownPath) as caught:
+        match("GET", path)
+    assert f"nothing at {path}. " in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("path", "wrong"),
+    [
+        ("/v1/chat/completions/chat/completions", "/v1/chat/completions"),
+        ("/v1/chat/completions/models", "/v1/chat/completions"),
+        ("/v1/embeddings/embeddings", "/v1/embeddings"),
+        ("/api/v1/chat/completions", "/api/v1"),
+        ("/v1/v1/v1/completions", "/v1/v1/v1"),
+    ],
+)
+def test_a_wrong_base_url_is_told_beside_the_right_one(path, wrong):
+    told = nothing_at(path, "", "http://gw/v1").message
+    assert told.startswith(
+        f"There is nothing at {path}. The base URL is http://gw/v1; the one of this client seems to end in {wrong}. "
+    )
+
+
+@pytest.mark.parametrize("path", ["/", "/v1", "/api/tags", "/v1/messages", ""])
+def test_a_path_that_tells_of_no_base_url_is_told_the_right_one(path):
+    told = nothing_at(path, "/llm").message
+    assert told.startswith(f"There is nothing at {path}. The base URL is /llm/v1. gatepass serves POST /llm/v1/chat")
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        *(("/llm/v1/chat/completions", "chat"), ("/llm//models/a/b", "model"), ("/llm/files/f", "files")),
+        *(("/llm/v1", None), ("/llm", None), ("/llm/x", None), ("/v1/models", None)),
+    ],
+)
+def test_what_is_at_a_path_has_a_name_by_any_method(path, name):
+    assert operation_at(path, "/llm") == name
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/v1/files/..", "/v1/files/../models", "/v1/files/a/b/content", "/v1/files/a%2Fb", "/v1/files/a?b"),
+        *(
+            "/v1/responses/a/input_items/b",
+            "/v1/files/a/contents",
+            "/v1/batches/é",
+            "/v1/files/" + "x" * 257,
+            "/v2/files/a",
+        ),
+    ],
+)
+def test_an_id_is_one_plain_word(path):
+    with pytest.raises(UnknownPath):
+        match("GET", path)
+
+
+@pytest.mark.parametrize("path", ["", "/", "/v1", "/v1/", "/v1/v1//"])
+def test_the_root_of_the_api_may_be_the_rerankers(path):
+    assert match("POST", "/llm" + path, "/llm") == Match(RERANK, at_root=True)
+    with pytest.raises(UnknownPath):
+        match("GET", path)
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/ll/v1/models", "/llmx/v1/models", "/llm", "/llm/"])
+def test_what_is_not_below_the_base_path_is_unknown(path):
+    with pytest.raises(UnknownPath) as caught:
+        match("GET", path, "/llm")
+    assert f"nothing at {path}. The base URL is /llm/v1" in caught.value.message
+    assert "gatepass serves POST /llm/v1/chat/completions" in caught.value.message
+
+
+def test_a_long_unknown_path_is_cut_in_the_message():
+    for path in ("/" + "x" * 100_000, "/" * 100_000 + "x", "/" + "x" * 100_000 + "/models"):
+        with pytest.raises(UnknownPath) as caught:
+            match("GET", path)
+        assert len(caught.value.message) < 1800
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allow"),
+    [
+        ("GET", "/v1/chat/completions", "POST"),
+        ("HEAD", "/v1/embeddings", "POST"),
+        ("OPTIONS", "/chat/completions/", "POST"),
+        ("POST", "/v1/models", "GET, HEAD"),
+        ("PATCH", "/v1/files", "POST, GET, HEAD"),
+        ("POST", "/v1/files/f", "GET, HEAD, DELETE"),
+        ("POST", "/v1/responses/r", "GET, HEAD, DELETE"),
+        ("GET", "/v1/responses/r/cancel", "POST"),
+        ("DELETE", "/v1/v1/models/a/b", "GET, HEAD"),
+        ("get", "/v1/models", "GET, HEAD"),
+    ],
+)
+def test_a_wrong_method_is_told_the_right_one(method, path, allow):
+    with pytest.raises(MethodNotAllowed) as caught:
+        match(method, path)
+    assert caught.value.allow == allow
+    assert f" is not possible at {path}; use " in caught.value.message
+
+
+def test_the_openapi_fragment_has_each_operation_once():
+    paths = openapi_paths("/llm")
+    listed = {(path, method) for path, methods in paths.items() for method in methods}
+    assert listed == {("/llm/v1" + operation.path, operation.method.lower()) for operation in OPERATIONS}
+    ids = [operation["operationId"] for methods in paths.values() for operation in methods.values()]
+    assert len(set(ids)) == len(OPERATIONS)
+    assert {"chat", "responses", "get_files_id_content", "get_responses_id_input_items"} < set(ids)
+    assert "parameters" in paths["/llm/v1/files/{id}"]["delete"]
+    assert "multipart/form-data" in paths["/llm/v1/files"]["post"]["requestBody"]["content"]
+    assert "application/json" in paths["/llm/v1/rerank"]["post"]["requestBody"]["content"]
+    streamed = [path for path in paths if "text/event-stream" in str(paths[path])]
+    assert streamed == ["/llm/v1/chat/completions", "/llm/v1/completions", "/llm/v1/responses"]

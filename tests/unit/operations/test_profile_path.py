@@ -1,0 +1,79 @@
+"""A profile in the path."""
+
+import pytest
+
+from gatepass.config.profiles import BUILT_IN, PLAIN
+from gatepass.errors import UnknownPath
+from gatepass.operations.profile_path import base_url, chosen, split_profile
+
+
+@pytest.mark.parametrize(
+    ("path", "base_path", "found"),
+    [
+        ("/for/dify/v1/chat/completions", "", ("dify", "/v1/chat/completions")),
+        ("/for/ragflow/v1/v1/embeddings", "", ("ragflow", "/v1/v1/embeddings")),
+        ("/for/ragflow/chat/completions", "", ("ragflow", "/chat/completions")),
+        ("/llm/for/dify/v1/models", "/llm", ("dify", "/llm/v1/models")),
+        ("/for/dify", "", ("dify", "/")),
+        ("/for/dify/", "", ("dify", "/")),
+        ("//for/dify/v1/models", "", ("dify", "/v1/models")),
+        ("/for//dify//v1/models", "", ("dify", "/v1/models")),
+        ("/llm//for/dify/v1/models", "/llm", ("dify", "/llm/v1/models")),
+        ("/for/dify/v1/models//data/llama", "", ("dify", "/v1/models//data/llama")),
+        ("/v1/models/a/for/b", "", (None, "/v1/models/a/for/b")),
+        ("/v1/chat/completions", "", (None, "/v1/chat/completions")),
+        ("/v1/for/dify", "", (None, "/v1/for/dify")),
+        ("/for/dify/v1/models", "/llm", (None, "/for/dify/v1/models")),
+        ("/fort/dify", "", (None, "/fort/dify")),
+    ],
+)
+def test_a_path_tells_its_profile_and_what_it_is_without_it(path, base_path, found):
+    assert split_profile(path, base_path) == found
+
+
+def test_the_path_wins_over_the_key_and_both_over_plain():
+    assert chosen(BUILT_IN, "dify", "ragflow") is BUILT_IN["dify"]
+    assert chosen(BUILT_IN, None, "ragflow") is BUILT_IN["ragflow"]
+    assert chosen(BUILT_IN, None, None) is PLAIN
+
+
+@pytest.mark.parametrize("name", ["", "rag", "x" * 5000])
+def test_a_profile_that_is_none_is_told_with_those_that_are(name):
+    with pytest.raises(UnknownPath) as caught:
+        chosen(BUILT_IN, name, "ragflow")
+    assert "ragflow" in caught.value.message
+    assert len(caught.value.message) < 400
+
+
+@pytest.mark.parametrize(
+    ("host", "shown"),
+    [
+        (b"localhost:8080", "http://localhost:8080/v1"),
+        (b"gatepass.corp.example", "http://gatepass.corp.example/v1"),
+        (b"gate_pass:80", "http://gate_pass:80/v1"),
+        (b"[::1]:8080", "http://[::1]:8080/v1"),
+        (b"", "/v1"),
+        (b"a b", "/v1"),
+        (b"evil.example/x?", "/v1"),
+        (b"user@evil.example", "/v1"),
+        (b"a\x1b[31m", "/v1"),
+        (b"a" * 300, "/v1"),
+        (b"\xe9.example", "/v1"),
+    ],
+)
+def test_it_has_the_host_that_the_client_wrote_where_that_is_one(host, shown):
+    assert base_url(((b"host", host),)) == shown
+
+
+def test_it_has_no_host_where_there_is_none_or_more_than_one():
+    assert base_url(()) == base_url(((b"host", b"a"), (b"host", b"b"))) == "/v1"
+
+
+@pytest.mark.parametrize(("proto", "scheme"), [(b"https", "https"), (b"http", "http"), (b"javascript", "http")])
+def test_a_proxy_may_tell_that_it_speaks_tls(proto, scheme):
+    assert base_url(((b"host", b"gw"), (b"x-forwarded-proto", proto))) == f"{scheme}://gw/v1"
+
+
+def test_it_leads_below_the_base_path_and_to_the_profile():
+    assert base_url(((b"host", b"gw"),), "/llm", "dify") == "http://gw/llm/for/dify/v1"
+    assert base_url((), "/llm") == "/llm/v1"

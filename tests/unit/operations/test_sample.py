@@ -1,0 +1,26 @@
+import json
+
+import pytest
+
+from gatepass.operations.sample import samples
+
+
+@pytest.mark.parametrize(
+    ("operation", "bodies"),
+    [
+        (
+            "chat",
+            [
+                {"model": "m", "messages": [{"role": "user", "content": "ping"}], "max_tokens": 1},
+                {"model": "m", "messages": [{"role": "user", "content": "ping"}], "max_completion_tokens": 16},
+            ],
+        ),
+        ("completions", [{"model": "m", "prompt": "ping", "max_tokens": 1}]),
+        ("embeddings", [{"model": "m", "input": "ping"}]),
+        ("rerank", [{"model": "m", "query": "ping", "documents": ["ping"]}]),
+    ],
+)
+def test_each_operation_is_asked_one_word_in_its_own_form(operation, bodies):
+    found = samples(operation, "m")
+    assert [json.loads(call.body) for call in found] == bodies
+    assert {(call.operation.name, call.model, call.stream) for call in found} == {(operation, "m", False)}

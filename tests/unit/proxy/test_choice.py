@@ -1,0 +1,31 @@
+import pytest
+
+from gatepass.config.upstream import Azure, Upstream
+from gatepass.dialects.azure import AzureDialect
+from gatepass.dialects.base import Dialect
+from gatepass.dialects.ragflow import RagflowBody, RagflowDialect
+from gatepass.proxy.choice import dialect_of
+
+BASE = "https://h.example"
+CLASSIC = {"api_version": "2024-10-21"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "dialect"),
+    [
+        ({}, Dialect()),
+        ({"dialect": "azure"}, AzureDialect()),
+        ({"dialect": "azure", "azure": CLASSIC}, AzureDialect(settings=Azure(api_version="2024-10-21"))),
+        (
+            {"dialect": "azure", "azure": CLASSIC, "base_url": f"{BASE}/openai/deployments/d"},
+            AzureDialect(settings=Azure(api_version="2024-10-21"), deployment="d"),
+        ),
+        ({"dialect": "ragflow"}, RagflowDialect((RagflowBody(),))),
+        (
+            {"dialect": "ragflow", "ragflow": {"paths": "old", "images": "drop"}},
+            RagflowDialect((RagflowBody("drop", "old"),), paths="old"),
+        ),
+    ],
+)
+def test_the_dialect_is_what_the_upstream_says(settings, dialect):
+    assert dialect_of(Upstream.model_validate({"base_url": BASE, **settings})) == dialect

@@ -1,0 +1,155 @@
+import re
+
+import pytest
+
+from gatepass.errors import (
+    Fault,
+    TransportFault,
+    UpstreamClosed,
+    UpstreamConnect,
+    UpstreamDns,
+    UpstreamInvalid,
+    UpstreamTimeout,
+    UpstreamTls,
+)
+from gatepass.proxy.fault import upstream_error
+
+BASE = "https://llm.corp.example:8443/v1?api-version=1"
+HOST = "llm.corp.example:8443"
+EXPECTED = {
+    Fault.DNS: (
+        UpstreamDns,
+        "upstream_dns",
+        (
+            f"The name {HOST} cannot be resolved (why). Check the host in upstreams.chat.base_url and the DNS of the"
+            " machine that gatepass runs on."
+        ),
+    ),
+    Fault.CONNECT: (
+        UpstreamConnect,
+        "upstream_connect",
+        (
+            f"No connection to {HOST} (why). Check the host and port in upstreams.chat.base_url, whether it is up, and"
+            " whether this network needs upstreams.chat.network.proxy."
+        ),
+    ),
+    Fault.TLS: (
+        UpstreamTls,
+        "upstream_tls",
+        (
+            f"No secure connection to {HOST} (why). If a company certificate signs this host, name its PEM file in"
+            " upstreams.chat.network.ca_file; if the host wants a client certificate, set"
+            " upstreams.chat.network.client_cert."
+        ),
+    ),
+    Fault.PROXY: (
+        UpstreamConnect,
+        "upstream_connect",
+        f"The proxy in front of {HOST} refuses (why). Check upstreams.chat.network.proxy.",
+    ),
+    Fault.CLOSED: (
+        UpstreamClosed,
+        "upstream_closed",
+        (
+            f"{HOST} closed the connection before its reply was complete (why); whether it did the work is unknown."
+            " Try again where that does no harm."
+        ),
+    ),
+    Fault.INVALID: (
+        UpstreamInvalid,
+        "upstream_invalid",
+        f"The reply of {HOST} is invalid HTTP (why). Check that upstreams.chat.base_url names an HTTP or HTTPS API.",
+    ),
+    Fault.TOO_LARGE: (
+        UpstreamInvalid,
+        "upstream_invalid",
+        (
+            f"The reply of {HOST} is larger than gatepass may hold, which makes it invalid here (why). Raise"
+            " limits.reply_bytes, or ask for less in one call."
+        ),
+    ),
+    Fault.TIMEOUT_CONNECT: (
+        UpstreamTimeout,
+        "upstream_timeout_connect",
+        (
+            f"No connection to {HOST} within upstreams.chat.timeouts.connect_s. Check the host and port in"
+            " upstreams.chat.base_url, a firewall between, and whether this network needs"
+            " upstreams.chat.network.proxy."
+        ),
+    ),
+    Fault.TIMEOUT_POOL: (
+        UpstreamTimeout,
+        "upstream_timeout_connect",
+        f"All connections that upstreams.chat.max_connections allows to {HOST} were busy. Try again, or raise it.",
+    ),
+    Fault.TIMEOUT_FIRST_BYTE: (
+        UpstreamTimeout,
+        "upstream_timeout_first_byte",
+        (
+            f"{HOST} sent no reply within timeouts.first_byte_s. A slow model needs more: set it in"
+            " upstreams.chat.timeouts, or in `timeouts` of the model or the operation where that is set."
+        ),
+    ),
+    Fault.TIMEOUT_IDLE: (
+        UpstreamTimeout,
+        "upstream_timeout_idle",
+        (
+            f"{HOST} fell silent in the middle of its reply for longer than timeouts.idle_s. A model that pauses needs"
+            " more: set it in upstreams.chat.timeouts, or in `timeouts` of the model or the operation where that is"
+            " set."
+        ),
+    ),
+}
+# RAGFlow's _classify_error, in its order; the first pattern that is found in the lower-cased text wins
+RAGFLOW_CLASSES = (
+    ("QUOTA", r"quota|capacity|credit|billing|balance"),
+    ("RATE_LIMIT", r"rate limit|429|tpm limit|too many requests|requests per minute"),
+    ("AUTH", r"auth|key|apikey|401|forbidden|permission"),
+    ("INVALID", r"invalid|bad request|400|format|malformed|parameter"),
+    ("SERVER", r"server|503|502|504|500|unavailable"),
+)
+
+
+def ragflow_class(text):
+    return next((name for name, words in RAGFLOW_CLASSES if re.search(words, text.lower())), None)
+
+
+@pytest.mark.parametrize("fault", Fault)
+@pytest.mark.parametrize("sent", [True, False])
+def test_fault_has_its_error_and_its_advice(fault, sent):
+    error = upstream_error(TransportFault(fault, "why.\n", sent=sent), "chat", BASE)
+    kind, code, message = EXPECTED[fault]
+    assert type(error) is kind
+    assert (error.public_code, error.message, error.sent, error.hop) == (code, message, sent, "upstream:chat")
+    assert error.http_status == (504 if kind is UpstreamTimeout else 502)
+
+
+@pytest.mark.parametrize("fault", Fault)
+def test_ragflow_repeats_what_passes_and_gives_up_on_what_stays(fault):
+    error = upstream_error(TransportFault(fault, ""), "chat", BASE)
+    body = {"error": {"message": error.message, "code": error.public_code}}
+    shown = f"Error code: {error.http_status} - {body}"  # what str() of openai-python's error says
+    assert ragflow_class(shown) == ("INVALID" if isinstance(error, UpstreamInvalid) else "SERVER")
+
+
+def test_a_proxy_that_wants_a_password_is_told_with_the_setting_of_it():
+    refused = TransportFault(Fault.PROXY, "407 Proxy Authentication Required", sent=False)
+    assert upstream_error(refused, "chat", BASE).message == (
+        f"The proxy in front of {HOST} refuses (407 Proxy Authentication Required)."
+        " Check upstreams.chat.network.proxy_auth."
+    )
+
+
+def test_detail_is_cut_and_may_be_missing():
+    assert upstream_error(TransportFault(Fault.PROXY, ""), "chat", "http://h/v1").message == (
+        "The proxy in front of h refuses. Check upstreams.chat.network.proxy."
+    )
+    assert f"({'x' * 300})" in upstream_error(TransportFault(Fault.TLS, "x" * 999), "chat", BASE).message
+    assert "{0}" in upstream_error(TransportFault(Fault.TLS, "{0}"), "chat", BASE).message
+
+
+def test_a_quoted_secret_is_masked_before_the_detail_is_cut():
+    fault = TransportFault(Fault.INVALID, "x" * 295 + " s3cret-value")
+    error = upstream_error(fault, "chat", BASE, lambda text: text.replace("s3cret-value", "***"))
+    assert "x ***" in error.message
+    assert "s3cret" not in error.message

@@ -1,0 +1,219 @@
+"""Where the model stands in a form that comes in pieces."""
+
+import pytest
+
+from gatepass.errors import InvalidRequest
+from gatepass.proxy.uploads import HEAD_BYTES, IN_QUOTES, FormScan, boundary_of
+
+BOUNDARY = b"b-1"
+
+
+def part(name: bytes, value: bytes, more: bytes = b"") -> bytes:
+    return b'--b-1\r\nContent-Disposition: form-data; name="%b"%b\r\n\r\n%b\r\n' % (name, more, value)
+
+
+END = b"--b-1--\r\n"
+FILE = part(b"file", b'\0\r\nname="model"\r\n--b-2\r\n', b'; filename="a.wav"\r\nContent-Type: audio/wav')
+
+
+def scanned(form: bytes, size: int) -> FormScan:
+    scan = FormScan(BOUNDARY)
+    for at in range(0, len(form), size):
+        scan.feed(form[at : at + size])
+    return scan
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
+@pytest.mark.parametrize(
+    "form",
+    [
+        part(b"model", b"w-1") + FILE + END,
+        FILE + part(b"model", b"w-1") + END,
+        b"\r\n" + part(b"language", b"en") + part(b"model", b"w-1") + END,
+        FILE + part(b"model", b"w-1").replace(b'"model"', b"model") + END,
+        part(b"model", b"w-1").replace(b"Content-D", b"content-type: text/plain\r\ncontent-d") + END,
+        part(b"file", b"x", b"; filename=a.wav; filename*=utf-8''a%20.wav") + part(b"model", b"w-1") + END,
+        part(b"empty", b"") + part(b"model", b"w-1") + END,
+    ],
+)
+def test_the_model_and_its_place_are_found_however_the_form_is_cut(form, size):
+    scan = scanned(form, size)
+    assert scan.model == "w-1"
+    assert scan.span is not None
+    assert form[slice(*scan.span)] == b"w-1"
+
+
+SINGLE = part(b"model", b"w-1").replace(b'"', b"'")
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
+@pytest.mark.parametrize(
+    "form",
+    [
+        SINGLE + FILE + END,
+        FILE + SINGLE + END,
+        b"\r\n" + SINGLE.replace(b"'model'", b"'model' ") + END,
+        SINGLE.replace(b"Content-D", b"X-About: 'model'\r\ncontent-d") + END,
+        SINGLE.replace(b"'model'", b"'model'\r\nContent-Type: text/plain") + END,
+    ],
+)
+def test_a_name_in_single_quotes_is_the_models_and_its_place_is_found(form, size):
+    scan = scanned(form, size)
+    assert (scan.model, form[slice(*(scan.span or (0, 0)))]) == ("w-1", b"w-1")
+    assert scan.quoted is not None
+    start, end = scan.quoted
+    assert form[start - 5 : end] == b"name='model'"
+    assert end - start == len(IN_QUOTES)
+
+
+def test_a_name_in_double_quotes_or_none_stays_as_it_is():
+    for plain in (part(b"model", b"w-1"), part(b"model", b"w-1").replace(b'"', b"")):
+        assert scanned(plain + END, 1000).quoted is None
+
+
+@pytest.mark.parametrize("at", range(1, len(part(b"model", b"w-1") + FILE + END)))
+def test_one_cut_anywhere_changes_nothing(at):
+    form, scan = part(b"model", b"w-1") + FILE + END, FormScan(BOUNDARY)
+    scan.feed(form[:at])
+    scan.feed(form[at:])
+    assert (scan.model, form[slice(*(scan.span or (0, 0)))]) == ("w-1", b"w-1")
+
+
+@pytest.mark.parametrize("size", [1, 1000])
+@pytest.mark.parametrize("form", [FILE + END, part(b"models", b"w-1") + END, END, END[:-2]])
+def test_a_form_without_a_model_has_none(form, size):
+    scan = scanned(form, size)
+    scan.finish()
+    assert scan.model is None
+
+
+DISPOSITION = b'Content-Disposition: form-data; name="model"'
+EVIL = part(b"model", b"evil")
+
+
+@pytest.mark.parametrize("size", [1, 1000])
+@pytest.mark.parametrize(
+    "unclear",
+    [
+        EVIL.replace(b"form-data; name", b'form-data; x="; name=y"; name'),
+        EVIL.replace(b"form-data; name", b'form-data; filename="; name=y"; name'),
+        EVIL.replace(b"form-data; name", b"form-data;\r\n name"),
+        EVIL.replace(b'name="model"', b"name*=utf-8''model"),
+        EVIL.replace(b'name="model"', b'name = "model"'),
+        EVIL.replace(b'"model"', b'"m\\odel"'),
+        EVIL.replace(b'"model"', b'"x"; name="model"'),
+        EVIL.replace(b'name="model"', b'name="x"; filename="a\\"; name="model"'),
+        EVIL.replace(b'name="model"', b'name="model"; filename="a"'),
+        EVIL.replace(b"Disposition:", b"Disposition :"),
+        EVIL.replace(b'"model"', b'"model "'),
+        EVIL.replace(b'"model"', b'"model[]"'),
+        EVIL.replace(b'"model"', b'"Model"'),
+        EVIL.replace(b'"model"', b'"mod%65l"'),
+        EVIL.replace(b'"model"', b"\"'model'\""),
+        EVIL.replace(b'"model"', b"'Model'"),
+        EVIL.replace(b'"model"', b"'model"),
+        EVIL.replace(b'"model"', b"'model'; filename=a"),
+        EVIL.replace(b'"model"', b"' model'"),
+        EVIL.replace(b'"model"', b'"%22model%22"'),
+        EVIL.replace(b"form-data; name", b"form-data;\tname"),
+        EVIL.replace(DISPOSITION, b'Content-Disposition: form-data; name="x"\r\n' + DISPOSITION),
+        EVIL.replace(b"form-data; name", b"name"),
+        EVIL.replace(b"form-data; name", b"attachment; name"),
+        EVIL.replace(DISPOSITION, b"Content-Type: text/plain"),
+        EVIL.replace(DISPOSITION, DISPOSITION + b"\r\nContent-Transfer-Encoding: base64"),
+        EVIL.replace(DISPOSITION, DISPOSITION + b"\r\nContent-Type: text/plain; charset=utf-16"),
+        EVIL.replace(b"\r\n", b"\n"),
+        EVIL.replace(b"\r\n", b"\r"),
+        EVIL.replace(b"--b-1\r\n", b"--b-1 \r\n"),
+        part(b"a", b"x\n--b-1\r\n" + EVIL[7:-2]),
+        b'--b-1\r\nContent-Disposition: form-data; name="a"\r\n\r\n' + EVIL,
+        b"--b-1\r\n\r\nx\r\n",
+    ],
+)
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_part_that_readers_take_for_different_things_is_refused(unclear, is_first, size):
+    good = part(b"language", b"en")
+    with pytest.raises(InvalidRequest):
+        scanned((unclear + good if is_first else good + unclear) + END, size)
+
+
+@pytest.mark.parametrize("size", [1, 1000])
+@pytest.mark.parametrize("form", [b"no form at all", b"preamble\r\n" + EVIL + END, END + EVIL, END + b"x"])
+def test_nothing_stands_before_a_form_or_behind_it(form, size):
+    with pytest.raises(InvalidRequest):
+        scanned(form, size)
+
+
+@pytest.mark.parametrize("form", [b"", FILE, EVIL, EVIL + END[:-4]])
+def test_a_form_that_does_not_end_is_refused(form):
+    scan = scanned(form, 1000)
+    with pytest.raises(InvalidRequest, match="ends before"):
+        scan.finish()
+
+
+@pytest.mark.parametrize("size", [1, 1000])
+@pytest.mark.parametrize(
+    ("form", "told"),
+    [
+        (part(b"model", b"a") + FILE + part(b"model", b"b") + END, "twice"),
+        (part(b"model", b"a") + FILE + SINGLE + END, "twice"),
+        (SINGLE + FILE + part(b"model", b"b") + END, "twice"),
+        (part(b"Model", b"a") + END, 'Write it as name="model"'),
+        (part(b"model", b"") + END, "empty"),
+        (part(b"model", b"a\x01") + END, "control character"),
+        (part(b"model", b"\xff") + END, "UTF-8"),
+        (part(b"model", b"x" * 5000) + END, "longer"),
+        (b"--b-1\r\n" + b"x: y\r\n" * HEAD_BYTES, "head of a part"),
+    ],
+)
+def test_what_could_be_read_in_two_ways_is_refused(form, told, size):
+    with pytest.raises(InvalidRequest, match=told):
+        scanned(form, size if len(form) < 50_000 else 4096)
+
+
+@pytest.mark.parametrize("size", [1, 5, 1000])
+def test_what_only_begins_like_a_delimiter_is_refused(size):
+    junk = b'\r\n--b-1JUNK\r\nContent-Disposition: form-data; name="a"'
+    with pytest.raises(InvalidRequest, match="begins with its boundary"):
+        scanned(part(b"file", junk) + part(b"model", b"w-1") + END, size)
+
+
+def test_a_large_file_is_not_held():
+    scan = FormScan(BOUNDARY)
+    scan.feed(part(b"model", b"w-1") + FILE[:-20])
+    for _ in range(100):
+        scan.feed(b"\r\n" * 5000)
+    assert len(scan._rest) < 100
+
+
+@pytest.mark.parametrize(
+    ("kind", "boundary"),
+    [
+        (b"multipart/form-data; boundary=b-1", b"b-1"),
+        (b'Multipart/Form-Data; charset=utf-8; boundary="a=b"', b"a=b"),
+        (b"multipart/form-data;Boundary=----WebKitFormBoundary0aZ", b"----WebKitFormBoundary0aZ"),
+        (b"multipart/form-data", None),
+        (b"application/json; boundary=b", None),
+    ],
+)
+def test_the_boundary_is_what_the_content_type_says(kind, boundary):
+    assert boundary_of(((b"content-type", kind),)) == boundary
+    assert boundary_of(()) is None
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"boundary=" + b"x" * 71,
+        b"boundary=B; boundary=C",
+        b'x="; boundary=C"; boundary=B',
+        b"boundary*=utf-8''B",
+        b'boundary="a b"',
+        b'boundary=""',
+        b"boundary=B;",
+        b"boundary =B",
+    ],
+)
+def test_a_boundary_that_readers_take_for_different_ones_is_refused(said):
+    with pytest.raises(InvalidRequest, match="more than one way"):
+        boundary_of(((b"content-type", b"multipart/form-data; " + said),))

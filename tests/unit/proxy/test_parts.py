@@ -1,0 +1,216 @@
+"""One embeddings call in several requests: the fake upstream answers when the test says so."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Coroutine
+from typing import Any
+
+import pytest
+
+from gatepass.config.model import Config
+from gatepass.errors import UpstreamClosed, UpstreamInvalid
+from gatepass.normalize.embeddings_reply import PARALLEL
+from gatepass.normalize.embeddings_request import SplitInputs
+from gatepass.normalize.rule import revised
+from gatepass.proxy.answer import Made, Whole
+from gatepass.proxy.app_state import build_gate
+from gatepass.proxy.batches import Ask, embedded
+from gatepass.proxy.context import Attempt
+from gatepass.types import Call, Target
+from tests.unit.clock import settle
+from tests.unit.normalize.calls import EMBEDDINGS, a_call
+
+HEADERS = ((b"content-type", b"application/json"),)
+
+
+def a_request(count: int, limit: int) -> tuple[Call, Call]:
+    """The client's call, and what it becomes where `limit` inputs fit."""
+    wanted = a_call(json.dumps({"model": "e", "input": [str(at) for at in range(count)]}).encode(), EMBEDDINGS)
+    return wanted, revised(wanted, [SplitInputs(limit)])[0]
+
+
+def an_attempt(wanted: Call, *, bodies: bool = False) -> Attempt:
+    """At the upstream `chat`, for the client's own call."""
+    blocks = {"upstreams": {"chat": {"base_url": "http://127.0.0.1:9/v1"}}, "log": {"bodies": bodies}}
+    gate = build_gate(Config.model_validate(blocks))
+    return Attempt(gate, gate.hops["chat"], Target("chat"), wanted)
+
+
+def asked(request: tuple[Call, Call], ask: Ask) -> Coroutine[Any, Any, Whole]:
+    wanted, adapted = request
+    return embedded(an_attempt(wanted), adapted, ask)
+
+
+class Upstream:
+    """Answers each part when it is let go; `broken` are parts that fail, by their first input."""
+
+    def __init__(self, *, is_open: bool = True, broken: tuple[str, ...] = ()) -> None:
+        self.go = asyncio.Event()
+        if is_open:
+            self.go.set()
+        self.broken = broken
+        self.asked: list[list[str]] = []
+        self.under_way = self.most = self.cancelled = 0
+
+    async def ask(self, attempt: Attempt, part: Call) -> Whole:
+        inputs = json.loads(part.body)["input"]
+        self.asked.append(inputs)
+        attempt.requests += 1
+        attempt.upstream_request_id = f"req-{inputs[0]}"
+        self.under_way += 1
+        self.most = max(self.most, self.under_way)
+        try:
+            await self.go.wait()
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        finally:
+            self.under_way -= 1
+        if inputs[0] in self.broken:
+            raise UpstreamClosed(f"part {inputs[0]}", upstream="chat")
+        data: list[Any] = [{"index": at, "embedding": [float(text)]} for at, text in enumerate(inputs)]
+        return Whole(200, HEADERS, json.dumps({"data": data, "usage": {"total_tokens": len(inputs)}}).encode())
+
+
+async def test_one_part_goes_as_it_is_and_comes_as_it_is():
+    upstream = Upstream()
+    wanted, adapted = a_request(2, 5)
+    assert adapted is wanted
+    attempt = an_attempt(wanted)
+    reply = await embedded(attempt, adapted, upstream.ask)
+    assert reply.body == (await upstream.ask(an_attempt(wanted), wanted)).body
+    assert (upstream.asked[0], attempt.requests) == (["0", "1"], 1)
+
+
+async def test_several_parts_are_one_answer_and_one_story():
+    upstream = Upstream()
+    wanted, adapted = a_request(10, 3)
+    attempt = an_attempt(wanted)
+    reply = await embedded(attempt, adapted, upstream.ask)
+    document = json.loads(reply.body)
+    assert [entry["embedding"] for entry in document["data"]] == [[float(at)] for at in range(10)]
+    assert (document["usage"], reply.status, reply.headers) == ({"total_tokens": 10}, 200, HEADERS)
+    assert upstream.asked == [["0", "1", "2"], ["3", "4", "5"], ["6", "7", "8"], ["9"]]
+    assert (attempt.requests, attempt.written) == (4, True)
+
+
+async def test_what_was_wrong_with_an_answer_is_named_beside_what_was_done_to_it():
+    async def ask(share: Attempt, part: Call) -> Whole:
+        data = [{"index": 1, "embedding": [1.0]}, {"index": 0, "embedding": [0.0]}]
+        return Whole(200, HEADERS, json.dumps({"data": data}).encode(), ("unwrap=data",))
+
+    reply = await asked(a_request(2, 2), ask)
+    assert [entry["embedding"] for entry in json.loads(reply.body)["data"]] == [[0.0], [1.0]]
+    assert reply.adapted == ("unwrap=data", "embeddings=order")
+
+
+async def test_no_more_than_a_few_are_under_way():
+    upstream = Upstream(is_open=False)
+    asking = asyncio.create_task(asked(a_request(20, 2), upstream.ask))
+    await settle()
+    assert (upstream.under_way, len(upstream.asked)) == (PARALLEL, PARALLEL)
+    upstream.go.set()
+    await asking
+    assert (upstream.most, len(upstream.asked)) == (PARALLEL, 10)
+
+
+async def test_no_more_bodies_and_tasks_are_there_than_requests_under_way():
+    upstream = Upstream(is_open=False)
+    before = len(asyncio.all_tasks())
+    asking = asyncio.create_task(asked(a_request(4000, 2), upstream.ask))
+    await settle()
+    assert len(asyncio.all_tasks()) - before == 1 + PARALLEL
+    upstream.go.set()
+    assert len(json.loads((await asking).body)["data"]) == 4000
+
+
+async def test_the_first_part_that_fails_ends_the_others_before_its_error_is_raised():
+    upstream = Upstream(is_open=False, broken=("2",))
+    wanted, adapted = a_request(20, 2)
+    attempt = an_attempt(wanted)
+
+    async def ask(share: Attempt, part: Call) -> Whole:
+        if json.loads(part.body)["input"] == ["2", "3"]:
+            share.requests += 1
+            raise UpstreamClosed("part 2", upstream="chat")
+        return await upstream.ask(share, part)
+
+    with pytest.raises(UpstreamClosed, match="part 2"):
+        await embedded(attempt, adapted, ask)
+    assert upstream.under_way == 0
+    assert upstream.cancelled == len(upstream.asked) < 10
+    assert attempt.requests == len(upstream.asked) + 1
+
+
+async def test_the_access_line_of_a_call_in_parts_tells_of_all_of_them():
+    wanted, adapted = a_request(6, 2)
+    attempt = an_attempt(wanted, bodies=True)
+    attempt.upstream_request_id = "of a try before"
+
+    async def ask(share: Attempt, part: Call) -> Whole:
+        first = json.loads(part.body)["input"][0]
+        share.upstream_request_id = f"req-{first}"
+        share.keep_reply(f"reply {first}".encode())
+        body = json.dumps({"data": [{"index": at, "embedding": [1.0]} for at in range(2)]}).encode()
+        return Whole(200, HEADERS, body, ("unwrap=data",) if first == "4" else ())
+
+    reply = await embedded(attempt, adapted, ask)
+    assert reply.adapted == ("unwrap=data",)
+    assert attempt.upstream_request_id == "req-0,req-2,req-4"
+    assert attempt.reply_text == "reply 0\nreply 2\nreply 4"
+
+
+async def test_the_part_that_failed_tells_first_what_it_was_answered():
+    wanted, adapted = a_request(4, 2)
+    attempt = an_attempt(wanted, bodies=True)
+
+    async def ask(share: Attempt, part: Call) -> Whole:
+        first = json.loads(part.body)["input"][0]
+        share.upstream_request_id = f"req-{first}"
+        share.keep_reply(f"reply {first}".encode())
+        if first == "2":
+            share.adapted = ("tried=this",)
+            raise UpstreamClosed("part 2", upstream="chat")
+        return Whole(200, HEADERS, b"{}")
+
+    with pytest.raises(UpstreamClosed):
+        await embedded(attempt, adapted, ask)
+    assert (attempt.upstream_request_id, attempt.reply_text) == ("req-2,req-0", "reply 2\nreply 0")
+    assert attempt.adapted == ("tried=this",)
+
+
+async def test_parts_that_fail_together_leave_no_error_behind():
+    upstream = Upstream(broken=("0", "2", "4"))
+    with pytest.raises(UpstreamClosed):
+        await asked(a_request(6, 2), upstream.ask)
+
+
+async def test_a_cancelled_call_ends_every_part():
+    upstream = Upstream(is_open=False)
+    wanted, adapted = a_request(20, 2)
+    attempt = an_attempt(wanted)
+    asking = asyncio.create_task(embedded(attempt, adapted, upstream.ask))
+    await settle()
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    assert (upstream.under_way, upstream.cancelled, attempt.requests) == (0, PARALLEL, PARALLEL)
+
+
+async def test_a_vector_less_is_an_error_however_it_came():
+    async def ask(share: Attempt, part: Call) -> Whole:
+        return Whole(200, HEADERS, b'{"data":[{"index":0,"embedding":[1.0]}]}')
+
+    for limit in (2, 5):
+        with pytest.raises(UpstreamInvalid, match="there are 1 for 2 inputs"):
+            await asked(a_request(4 if limit == 2 else 2, limit), ask)
+
+
+async def test_a_stream_is_no_answer_to_embeddings():
+    async def ask(share: Attempt, part: Call) -> Made:
+        return Made((), b"data: [DONE]\n\n", b"{}")
+
+    with pytest.raises(TypeError):
+        await asked(a_request(1, 5), ask)

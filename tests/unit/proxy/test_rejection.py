@@ -1,0 +1,138 @@
+import pytest
+
+from gatepass.config.upstream import Rejection
+from gatepass.errors import (
+    UpstreamAuth,
+    UpstreamConnect,
+    UpstreamEmpty,
+    UpstreamHtml,
+    UpstreamInvalid,
+    UpstreamRedirect,
+    UpstreamRefusal,
+)
+from gatepass.proxy.rejection import is_rejection, leads_to_login, named, says_so
+
+HOST = "llm.corp.example:8443"
+USUAL = Rejection()
+
+
+def refusal(status: int, code: str | None = None, kind: str | None = None) -> UpstreamRefusal:
+    return UpstreamRefusal("no", upstream="chat", status=status, kind=kind, upstream_code=code)
+
+
+def redirect(target: str | None) -> UpstreamRedirect:
+    return UpstreamRedirect("elsewhere", upstream="chat", target=target)
+
+
+def test_unauthorized_is_a_rejection_in_every_shape():
+    assert is_rejection(UpstreamAuth("no", upstream="chat", status=401), USUAL, HOST)
+    assert is_rejection(refusal(401), USUAL, HOST)
+
+
+@pytest.mark.parametrize("status", [400, 403, 404, 429, 500, 502])
+def test_other_statuses_are_none_unless_they_are_configured(status):
+    assert not is_rejection(refusal(status), USUAL, HOST)
+    assert is_rejection(refusal(status), Rejection(statuses=[status]), HOST)
+    assert says_so(status, Rejection(statuses=[status]))
+    assert not says_so(status, USUAL)
+
+
+def test_configured_code_is_a_rejection_whatever_its_status():
+    told_by = Rejection.model_validate({"codes": ["A0230", 40101]})
+    for status in (400, 403, 502):
+        assert is_rejection(refusal(status, "A0230"), told_by, HOST)
+        assert is_rejection(refusal(status, "40101"), told_by, HOST)
+        assert not is_rejection(refusal(status, "A0231"), told_by, HOST)
+        assert not is_rejection(refusal(status), told_by, HOST)
+
+
+def test_page_and_redirect_to_a_login_are_rejections_unless_that_is_off():
+    for error in (UpstreamHtml("a page", upstream="chat"), redirect("https://sso.corp.example/x")):
+        assert is_rejection(error, USUAL, HOST)
+        assert not is_rejection(error, Rejection(login_page=False), HOST)
+
+
+@pytest.mark.parametrize("kind", [UpstreamConnect, UpstreamEmpty, UpstreamInvalid])
+def test_what_says_nothing_of_a_token_is_no_rejection(kind):
+    assert not is_rejection(kind("no", upstream="chat"), Rejection(statuses=[502], codes=["upstream_empty"]), HOST)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "https://sso.corp.example/",
+        "//sso.corp.example/realms/x?state=1",
+        "/login",
+        "/Login.aspx?ReturnUrl=%2fv1",
+        "/portal/sign-in/",
+        "login",
+        "/oauth2/authorize?client_id=1",
+        "https://llm.corp.example/sso/start",
+        "https://LLM.corp.example/saml2/idp",
+    ],
+)
+def test_redirect_to_another_host_or_a_login_path_leads_to_a_login(target):
+    assert leads_to_login(target, HOST, None)
+    assert is_rejection(redirect(target), USUAL, HOST)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        None,
+        "",
+        "https://llm.corp.example/v1/chat/completions",
+        "http://llm.corp.example:80/v1/",
+        "/v1/chat/completions/",
+        "/v1/loginfo",
+        "/v1/author/x",
+        "?login=1",
+        "https://[half",
+    ],
+)
+def test_redirect_that_says_only_that_the_url_is_wrong_leads_to_none(target):
+    assert not leads_to_login(target, HOST, None)
+
+
+def test_configured_hosts_are_the_only_logins():
+    hosts = ["*.SSO.corp.example", "login.corp.example", "llm.corp.example"]
+    assert leads_to_login("https://eu.sso.corp.example/x", HOST, hosts)
+    assert leads_to_login("https://login.corp.example", HOST, hosts)
+    assert leads_to_login("/anything", HOST, hosts)
+    assert not leads_to_login("https://www.corp.example/login", HOST, hosts)
+    assert not leads_to_login("https://sso.corp.example/login", HOST, [])
+
+
+def test_redirect_of_a_nameless_host_is_judged_by_its_path():
+    assert not leads_to_login("/login", "", None)
+    assert leads_to_login("https://sso.corp.example", "", None)
+
+
+def test_configured_code_inside_a_success_becomes_a_401():
+    error = refusal(502, "A0230", "server_error")
+    error.relayed = ((b"x-ratelimit-limit", b"1"),)
+    error.should_retry = False
+    auth = named(error, Rejection(codes=["A0230"]))
+    assert isinstance(auth, UpstreamAuth)
+    assert (auth.http_status, auth.public_code, auth.kind) == (401, "upstream_auth", "authentication_error")
+    assert (auth.message, auth.hop, auth.upstream_code, auth.relayed) == ("no", "upstream:chat", "A0230", error.relayed)
+    assert auth.should_retry is False
+
+
+def test_configured_code_with_a_status_of_its_own_keeps_that():
+    auth = named(refusal(400, "A0230", "invalid_request_error"), Rejection(codes=["A0230"]))
+    assert isinstance(auth, UpstreamAuth)
+    assert (auth.http_status, auth.kind) == (400, "invalid_request_error")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        refusal(403),
+        refusal(502, "B1"),
+        UpstreamAuth("no", upstream="chat", status=401, upstream_code="A0230"),
+        UpstreamHtml("a page", upstream="chat"),
+    ],
+)
+def test_other_errors_keep_their_names(error):
+    assert named(error, Rejection(statuses=[403], codes=["A0230"])) is error

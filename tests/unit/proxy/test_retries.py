@@ -1,0 +1,581 @@
+"""Every retry rule, from the state of the request alone: no logger, no metrics, no network."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from gatepass.config.model import Config
+from gatepass.errors import (
+    Fault,
+    Overloaded,
+    TokenUnavailable,
+    TransportFault,
+    UpstreamAuth,
+    UpstreamClosed,
+    UpstreamConnect,
+    UpstreamError,
+)
+from gatepass.http_client.response_body import pour
+from gatepass.proxy.answer import Answer, Whole
+from gatepass.proxy.app_state import Gate, build_gate
+from gatepass.proxy.context import Attempt, RequestContext
+from gatepass.proxy.handler import handle
+from gatepass.proxy.models import Catalog
+from gatepass.proxy.trial import try_at
+from gatepass.proxy.upstream_call import send
+from gatepass.tokens import Token, TokenReissued, User
+from gatepass.types import Call, Inbound, Request, Response, Secret, Target, header
+from tests.integration.answers import COMPLETION
+from tests.unit.clock import DrivenClock
+from tests.unit.normalize.calls import CHAT, EMBEDDINGS, a_call
+
+BODY = b'{"model": "m", "messages": []}'
+EXPIRED = {"error": {"message": "token expired", "type": "authentication_error"}}
+HIDDEN = {"code": 401, "msg": "token expired"}
+TARGET = Target("chat")
+
+
+class Reply:
+    """A whole reply."""
+
+    ended = True
+
+    def __init__(self, document: Any, status: int = 200) -> None:
+        self.status, self.headers = status, ((b"content-type", b"application/json"),)
+        self._body = json.dumps(document).encode()
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield self._body
+
+    async def pour(self, take: Callable[[bytes], bool]) -> bool:
+        return await pour(self, take)
+
+    async def aclose(self) -> None: ...
+
+
+class Upstream:
+    """Plays `turns`, one for each request, then answers well. `takes` are the only tokens that it accepts."""
+
+    def __init__(self, *turns: Response | TransportFault, takes: set[str] | None = None) -> None:
+        self.turns = deque(turns)
+        self.takes = takes
+        self.came: list[Request] = []
+        self.queue: asyncio.Event | None = None
+        """Where it is set, a request waits for it as for a connection."""
+
+    async def send(self, request: Request) -> Response:
+        if self.queue is not None:
+            await self.queue.wait()
+            if request.anew is not None:
+                request = request.anew() or request
+        self.came.append(request)
+        await asyncio.sleep(0)
+        if self.takes is not None and self.token_of(request) not in self.takes:
+            return Reply(EXPIRED, 401)
+        turn = self.turns.popleft() if self.turns else Reply(good(request))
+        if isinstance(turn, TransportFault):
+            raise turn
+        return turn
+
+    async def aclose(self) -> None: ...
+
+    @staticmethod
+    def token_of(request: Request) -> str:
+        return (header(request.headers, b"authorization") or b"").decode().removeprefix("Bearer ")
+
+    @property
+    def tokens(self) -> list[str]:
+        """The token of each request that came."""
+        return [self.token_of(request) for request in self.came]
+
+
+class Holder:
+    """Holds one token, and fetches `next` ones when one is rejected; None: the issuer gives the same again."""
+
+    def __init__(self, *tokens: str | None) -> None:
+        self._next = deque(tokens)
+        self.held: Token | None = self._made(self._next.popleft())
+        self.fetches = 0
+        self.down = False
+        self.refusers: set[User] = set()
+        self.in_vain: list[User] = []
+        self._landing: asyncio.Future[None] | None = None
+
+    @staticmethod
+    def _made(text: str | None) -> Token | None:
+        return None if text is None else Token(Secret(text), 0.0, 1e9)
+
+    def fresh(self) -> Token | None:
+        return self.held
+
+    async def token(self, instead_of: str | None) -> Token:
+        if self._landing is not None:
+            await asyncio.shield(self._landing)
+        if self.held is None or self.down:
+            raise TokenUnavailable("the issuer is down", credential="corp")
+        if self.held.text == instead_of:
+            raise TokenReissued("again", credential="corp")
+        return self.held
+
+    def reject(self, value: str, by: User) -> bool:
+        if self.held is None or self.held.text != value or by in self.refusers:
+            return True
+        if by in self.in_vain:
+            return False
+        self.refusers.add(by)
+        if self._landing is None:
+            self.fetches += 1
+            self._landing = asyncio.ensure_future(self._land())
+        return True
+
+    async def _land(self) -> None:
+        await asyncio.sleep(0)
+        text = self._next.popleft() if self._next else None
+        if text is not None:
+            self.held = self._made(text)
+        self.refusers, self._landing = set(), None
+
+    def confirm(self, token: Token, by: User) -> None: ...
+
+    def not_renewed(self, by: User) -> str:
+        return "the reason"
+
+    def rejected_again(self, by: User) -> None:
+        self.in_vain.append(by)
+
+
+class Street:
+    """One request of model `m`, whose targets are the given upstreams in order."""
+
+    def __init__(self, *upstreams: Upstream, holder: Holder | None = None, **model: Any) -> None:
+        names = ["chat", "spare"][: len(upstreams)]
+        blocks = {
+            "upstreams": {name: {"base_url": f"http://{name}.example/v1", "learn": "off"} for name in names},
+            "models": {"m": {"targets": [{"upstream": name} for name in names], **model}},
+        }
+        gate = build_gate(Config.model_validate(blocks), DrivenClock())
+        hops = dict(gate.hops)
+        for name, upstream in zip(names, upstreams, strict=True):
+            held: Any = holder if name == "chat" else None
+            settings = hops[name].settings.model_copy(update={"credential": held and "corp"})
+            hops[name] = replace(hops[name], transport=upstream, holder=held, settings=settings)  # type: ignore[arg-type]
+        self.gate: Gate = replace(gate, hops=hops)
+        self.context = RequestContext.of_own(self.gate, self.gate.profiles["plain"])
+
+    @property
+    def attempt(self) -> Attempt:
+        return self.context.attempts[-1]
+
+    async def ask(self, call: Call | None = None) -> Answer:
+        """The answer of the first target."""
+        return await try_at(self.context, call or a_call(BODY, CHAT), TARGET)
+
+    async def handled(self) -> Client:
+        """What a client is sent that asks for `m`."""
+        client = Client(BODY)
+        headers = ((b"host", b"localhost"), (b"content-type", b"application/json"))
+        inbound = Inbound("id", "POST", "/v1/chat/completions", headers, "127.0.0.1", self.gate.clock.now())
+        await handle(inbound, self.gate, Catalog(self.gate), client)
+        return client
+
+
+class Client:
+    """Sends one body and keeps what it is sent."""
+
+    is_expected = False
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+        self.status = 0
+        self.headers: dict[bytes, bytes] = {}
+        self.data = b""
+
+    async def body(self, limit_bytes: int, claim: Callable[[int], None] | None = None) -> bytes:
+        return self._body
+
+    async def piece(self, limit_bytes: int) -> bytes:
+        raise NotImplementedError
+
+    def start(self, status: int, headers: list[tuple[bytes, bytes]], length_bytes: int | None = None) -> None:
+        self.status, self.headers = status, dict(headers)
+
+    async def write(self, data: bytes, *, last: bool = False) -> None:
+        self.data += data
+
+    def authenticated(self, caller: str) -> None:
+        pass
+
+    def offer(self, data: bytes) -> bool:
+        self.data += data
+        return True
+
+    def watch(self, left: Callable[[], None]) -> Callable[[], None]:
+        return lambda: None
+
+
+class Upload:
+    """A form of which the beginning is `held`, or is not."""
+
+    length_bytes = 4
+
+    def __init__(self, *, held: bool) -> None:
+        self._held = held
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield b"form"
+
+    def again(self) -> bool:
+        return self._held
+
+
+def good(request: Request) -> Any:
+    asked = json.loads(request.body or b"{}").get("input")
+    if asked is None:
+        return COMPLETION
+    return {"data": [{"index": at, "embedding": [float(text)]} for at, text in enumerate(asked)]}
+
+
+def stale(*, sent: bool = True) -> TransportFault:
+    return TransportFault(Fault.CLOSED, "reset", sent=sent, stale=True)
+
+
+def unreached() -> TransportFault:
+    return TransportFault(Fault.CONNECT, "refused", sent=False)
+
+
+# --- a 401
+
+
+async def test_a_401_is_renewed_once():
+    upstream, holder = Upstream(takes={"new"}), Holder("old", "new")
+    street = Street(upstream, holder=holder)
+    assert isinstance(await street.ask(), Whole)
+    assert (upstream.tokens, holder.fetches) == (["old", "new"], 1)
+    assert (street.attempt.renewed, street.attempt.requests) == (True, 2)
+
+
+@pytest.mark.parametrize("statuses", [[400], [401], [401, 401]])
+async def test_the_reply_of_each_refusal_is_closed(statuses):
+    class Closing(Reply):
+        is_open = True
+
+        async def aclose(self) -> None:
+            self.is_open = False
+
+    replies = [Closing(EXPIRED, status) for status in statuses]
+    with suppress(UpstreamError):
+        await Street(Upstream(*replies), holder=Holder("old", "new")).ask()
+    assert [reply.is_open for reply in replies] == [False] * len(statuses)
+
+
+async def test_a_second_401_passes_through():
+    upstream, holder = Upstream(takes=set()), Holder("old", "new", "third")
+    street = Street(upstream, holder=holder)
+    with pytest.raises(UpstreamAuth, match="token expired") as raised:
+        await street.ask()
+    assert raised.value.http_status == 401
+    assert (upstream.tokens, holder.fetches) == (["old", "new"], 1)
+    assert holder.in_vain
+
+
+async def test_a_401_passes_through_where_the_issuer_gives_the_same_token_again():
+    upstream, holder = Upstream(takes=set()), Holder("old", None)
+    street = Street(upstream, holder=holder)
+    with pytest.raises(UpstreamAuth):
+        await street.ask()
+    assert (upstream.tokens, street.attempt.renewed) == (["old"], False)
+
+
+async def test_a_401_passes_through_where_there_is_no_credential():
+    upstream = Upstream(Reply(EXPIRED, 401))
+    with pytest.raises(UpstreamAuth):
+        await Street(upstream).ask()
+    assert len(upstream.came) == 1
+
+
+async def test_a_rejection_hidden_in_a_200_is_renewed_once():
+    upstream, holder = Upstream(Reply(HIDDEN)), Holder("old", "new")
+    street = Street(upstream, holder=holder)
+    assert isinstance(await street.ask(), Whole)
+    assert (upstream.tokens, holder.fetches, street.attempt.renewed) == (["old", "new"], 1, True)
+
+
+async def test_a_second_rejection_hidden_in_a_200_passes_through():
+    upstream, holder = Upstream(Reply(HIDDEN), Reply(HIDDEN)), Holder("old", "new", "third")
+    with pytest.raises(UpstreamError, match="token expired"):
+        await Street(upstream, holder=holder).ask()
+    assert (upstream.tokens, holder.fetches) == (["old", "new"], 1)
+
+
+async def test_a_401_and_a_hidden_rejection_share_one_renewal():
+    upstream, holder = Upstream(Reply(EXPIRED, 401), Reply(HIDDEN)), Holder("old", "new", "third")
+    with pytest.raises(UpstreamError, match="token expired"):
+        await Street(upstream, holder=holder).ask()
+    assert (upstream.tokens, holder.fetches) == (["old", "new"], 1)
+
+
+async def test_a_second_401_is_returned_as_it_came_and_the_holder_is_told_that_its_fetch_was_in_vain():
+    upstream, holder = Upstream(takes=set()), Holder("old", "new")
+    attempt = Street(upstream, holder=holder).context.attempt(a_call(b""), TARGET)
+    assert (await send(attempt, Request("GET", "http://chat.example/v1/models"))).status == 401
+    assert (upstream.tokens, holder.in_vain) == (["old", "new"], [attempt.user])
+
+
+@pytest.mark.parametrize("said", [Reply(EXPIRED, 401), Reply(HIDDEN)], ids=["a 401", "hidden in a 200"])
+async def test_a_request_goes_out_again_once_though_the_holder_has_a_third_token(said):
+    class Rotating(Upstream):
+        """The holder's token changes with every request."""
+
+        async def send(self, request: Request) -> Response:
+            if self.came:
+                holder.held = Holder("third").held
+            return await super().send(request)
+
+    upstream, holder = Rotating(said, said), Holder("old", "new")
+    with pytest.raises(UpstreamError, match="token expired"):
+        await Street(upstream, holder=holder).ask()
+    assert upstream.tokens == ["old", "new"]
+
+
+@pytest.mark.parametrize("held", [True, False])
+async def test_an_upload_goes_out_again_after_a_401_only_where_it_is_held(held):
+    upstream, holder = Upstream(takes={"new"}), Holder("old", "new")
+    attempt = Street(upstream, holder=holder).context.attempt(a_call(b""), TARGET)
+    sending = send(attempt, Request("POST", "http://chat.example/v1/x", upload=Upload(held=held)))
+    if held:
+        assert (await sending).status == 200
+    else:
+        with pytest.raises(TokenUnavailable, match="send the request again"):
+            await sending
+    assert upstream.tokens == (["old", "new"] if held else ["old"])
+    assert holder.fetches == 1
+
+
+# --- a reused connection
+
+
+async def test_a_reused_connection_that_closed_without_an_answer_repeats_once_on_a_new_one():
+    upstream = Upstream(stale())
+    street = Street(upstream)
+    assert isinstance(await street.ask(), Whole)
+    assert [request.fresh for request in upstream.came] == [False, True]
+    assert (street.attempt.repeated, street.attempt.requests) == (True, 2)
+
+
+async def test_a_second_closed_connection_is_an_error():
+    upstream = Upstream(stale(), stale())
+    with pytest.raises(UpstreamClosed):
+        await Street(upstream).ask()
+    assert len(upstream.came) == 2
+
+
+async def test_a_connection_that_closed_and_was_not_reused_is_an_error():
+    upstream = Upstream(TransportFault(Fault.CLOSED, "reset"))
+    with pytest.raises(UpstreamClosed):
+        await Street(upstream).ask()
+    assert len(upstream.came) == 1
+
+
+@pytest.mark.parametrize("held", [True, False])
+async def test_an_upload_is_repeated_on_a_new_connection_only_where_it_is_held(held):
+    upstream = Upstream(stale())
+    attempt = Street(upstream).context.attempt(a_call(b""), TARGET)
+    sending = send(attempt, Request("POST", "http://chat.example/v1/x", upload=Upload(held=held)))
+    if held:
+        assert (await sending).status == 200
+    else:
+        with pytest.raises(UpstreamClosed):
+            await sending
+    assert len(upstream.came) == (2 if held else 1)
+
+
+# --- the next target
+
+
+async def test_the_next_target_is_tried_where_no_byte_was_written():
+    first, second = Upstream(unreached()), Upstream()
+    client = await Street(first, second).handled()
+    assert (client.status, len(second.came)) == (200, 1)
+    assert client.headers[b"x-gatepass-attempts"] == b"2"
+
+
+async def test_the_next_target_is_tried_where_a_reused_connection_was_closed_before_anything_was_written_to_it():
+    first, second = Upstream(stale(sent=False), unreached()), Upstream()
+    client = await Street(first, second).handled()
+    assert (client.status, len(first.came), len(second.came)) == (200, 2, 1)
+
+
+@pytest.mark.parametrize(
+    "turns",
+    [
+        pytest.param([TransportFault(Fault.CLOSED, "reset")], id="the request was written"),
+        pytest.param([stale(), unreached()], id="the repeat was not, the request before it was"),
+        pytest.param([Reply({"error": {"message": "overloaded"}}, 503)], id="it was answered"),
+    ],
+)
+async def test_the_next_target_is_not_tried_where_a_byte_was_written(turns):
+    first, second = Upstream(*turns), Upstream()
+    client = await Street(first, second).handled()
+    assert client.status >= 500
+    assert second.came == []
+
+
+@pytest.mark.parametrize("turns", [[Reply(EXPIRED, 401), unreached()], [Reply(HIDDEN), unreached()]])
+async def test_the_next_target_is_not_tried_after_a_renewal(turns):
+    first, second = Upstream(*turns), Upstream()
+    client = await Street(first, second, holder=Holder("old", "new")).handled()
+    assert client.status >= 500
+    assert (first.tokens, second.came) == (["old", "new"], [])
+
+
+async def test_the_next_target_is_not_tried_where_the_renewal_fails():
+    first, second, holder = Upstream(takes=set()), Upstream(), Holder("old")
+    holder.down = True
+    client = await Street(first, second, holder=holder).handled()
+    assert (client.status, len(first.came), second.came) == (503, 1, [])
+
+
+async def test_the_next_target_is_tried_where_there_is_no_token():
+    first, second, holder = Upstream(), Upstream(), Holder(None)
+    client = await Street(first, second, holder=holder).handled()
+    assert (client.status, first.came, len(second.came)) == (200, [], 1)
+    assert b"x-gatepass-attempts" not in client.headers
+
+
+async def test_the_next_target_is_tried_where_every_connection_is_busy():
+    first, second = Upstream(TransportFault(Fault.TIMEOUT_POOL, "busy", sent=False)), Upstream()
+    assert (await Street(first, second).handled()).status == 200
+    assert len(second.came) == 1
+
+
+async def test_a_pool_that_is_busy_is_an_error_of_gatepass_to_the_last_target():
+    upstream = Upstream(TransportFault(Fault.TIMEOUT_POOL, "busy", sent=False))
+    street = Street(upstream)
+    with pytest.raises(Overloaded, match="max_connections"):
+        await street.ask()
+    assert (street.attempt.written, street.attempt.requests) == (False, 1)
+
+
+async def test_the_last_target_has_the_last_word():
+    first, second = Upstream(unreached()), Upstream(unreached())
+    street = Street(first, second)
+    client = await street.handled()
+    assert (client.status, client.headers[b"x-gatepass-hop"]) == (502, b"upstream:spare")
+
+
+# --- the wait for a connection
+
+
+async def test_a_token_that_ends_in_the_queue_is_replaced_and_the_request_counts_once():
+    upstream, holder = Upstream(), Holder("old")
+    upstream.queue = asyncio.Event()
+    street = Street(upstream, holder=holder)
+    asking = asyncio.create_task(street.ask())
+    await asyncio.sleep(0)
+    holder.held = Holder("new").held
+    upstream.queue.set()
+    await asking
+    assert (upstream.tokens, street.attempt.requests, street.attempt.renewed) == (["new"], 1, False)
+
+
+async def test_a_token_that_ends_in_the_queue_without_a_successor_is_no_request():
+    first, second, holder = Upstream(), Upstream(), Holder("old")
+    first.queue = asyncio.Event()
+    asking = asyncio.create_task(Street(first, second, holder=holder).handled())
+    await asyncio.sleep(0)
+    holder.held = None
+    first.queue.set()
+    client = await asking
+    assert (client.status, first.came, len(second.came)) == (200, [], 1)
+    assert b"x-gatepass-attempts" not in client.headers
+
+
+# --- the parts of one embeddings call
+
+
+def vectors(count: int) -> Call:
+    return a_call(json.dumps({"model": "m", "input": [str(at) for at in range(count)]}).encode(), EMBEDDINGS)
+
+
+async def test_parts_share_one_renewal_and_each_goes_out_again_once():
+    upstream, holder = Upstream(takes={"new"}), Holder("old", "new", "third")
+    street = Street(upstream, holder=holder, rules={"split": 1})
+    answer = await street.ask(vectors(4))
+    assert isinstance(answer, Whole)
+    assert [entry["embedding"] for entry in json.loads(answer.body)["data"]] == [[0.0], [1.0], [2.0], [3.0]]
+    assert (sorted(upstream.tokens), holder.fetches) == (["new"] * 4 + ["old"] * 4, 1)
+    assert (street.attempt.renewed, street.attempt.requests) == (True, 8)
+
+
+async def test_parts_that_are_refused_with_the_new_token_too_fetch_no_third_one():
+    upstream, holder = Upstream(takes=set()), Holder("old", "new", "third", "fourth")
+    with pytest.raises(UpstreamAuth):
+        await Street(upstream, holder=holder, rules={"split": 1}).ask(vectors(12))
+    assert holder.fetches == 1
+    assert set(upstream.tokens) <= {"old", "new"}
+
+
+class Revoking(Upstream):
+    """Accepts the first of `tokens`, `times` times, then only the next one."""
+
+    def __init__(self, *tokens: str, times: int) -> None:
+        super().__init__()
+        self._valid = deque(text for text in tokens for _ in range(times))
+
+    async def send(self, request: Request) -> Response:
+        self.came.append(request)
+        is_valid = bool(self._valid) and self._valid[0] == self.token_of(request)
+        if is_valid:
+            self._valid.popleft()
+        await asyncio.sleep(0)
+        return Reply(good(request)) if is_valid else Reply(EXPIRED, 401)
+
+
+async def test_a_token_that_ends_twice_during_a_call_is_renewed_for_the_parts_that_were_not_sent_again():
+    upstream, holder = Revoking("new", "third", times=5), Holder("old", "new", "third")
+    street = Street(upstream, holder=holder, rules={"split": 1})
+    answer = await street.ask(vectors(10))
+    assert isinstance(answer, Whole)
+    assert len(json.loads(answer.body)["data"]) == 10
+    assert (holder.fetches, holder.in_vain) == (2, [])
+    assert max(Counter(request.body for request in upstream.came).values()) == 2
+
+
+async def test_a_part_that_was_sent_again_and_is_refused_again_passes_its_401_through():
+    upstream, holder = Revoking("new", "none", times=4), Holder("old", "new", "third", "fourth")
+    street = Street(upstream, holder=holder, rules={"split": 1})
+    with pytest.raises(UpstreamAuth, match="token expired"):
+        await street.ask(vectors(10))
+    assert (holder.fetches, "fourth" in upstream.tokens) == (2, False)
+    assert set(holder.in_vain) == {street.attempt.user}
+    assert max(Counter(request.body for request in upstream.came).values()) == 2
+
+
+@pytest.mark.parametrize("status", [200, 401])
+async def test_a_401_says_why_the_token_was_not_renewed(status):
+    upstream, holder = Upstream(Reply(HIDDEN if status == 200 else EXPIRED, status)), Holder("old", None)
+    with pytest.raises(UpstreamError) as raised:
+        await Street(upstream, holder=holder).ask()
+    assert " ago: the reason. " in raised.value.message
+
+
+async def test_each_part_repeats_its_own_stale_connection():
+    upstream = Upstream(*(stale() for _ in range(4)))
+    street = Street(upstream, rules={"split": 1})
+    assert isinstance(await street.ask(vectors(4)), Whole)
+    assert (street.attempt.requests, street.attempt.repeated) == (8, True)
+
+
+async def test_parts_that_were_sent_count_as_written_however_one_failed():
+    street = Street(Upstream(*(unreached() for _ in range(4))), rules={"split": 1})
+    with pytest.raises(UpstreamConnect):
+        await street.ask(vectors(4))
+    assert street.attempt.written

@@ -1,0 +1,170 @@
+import pytest
+
+from gatepass.config.model import Config
+from gatepass.errors import ModelNotFound
+from gatepass.proxy.routing import Listing, RouteTable
+from gatepass.types import Target, Timeouts
+
+UPSTREAMS = {name: {"base_url": f"http://127.0.0.1/{name}"} for name in ("chat", "embed", "azure")}
+
+
+def table(**blocks) -> RouteTable:
+    return RouteTable.from_config(Config.model_validate({"upstreams": UPSTREAMS, **blocks}))
+
+
+FULL = table(
+    operations={"embeddings": {"upstream": "embed"}},
+    models={
+        "gpt-4o": {"upstream": "chat", "name": "gpt-4o-240806"},
+        "gpt-*": {"upstream": "azure"},
+        "gpt-4*": {"upstream": "chat"},
+        "best": {"targets": [{"upstream": "chat", "name": "gpt-5"}, {"upstream": "azure"}]},
+        "*": {"upstream": "chat"},
+    },
+)
+
+
+@pytest.mark.parametrize(
+    ("operation", "model", "targets"),
+    [
+        ("chat", "gpt-4o", (Target("chat", "gpt-4o-240806"),)),
+        ("embeddings", "gpt-4o", (Target("chat", "gpt-4o-240806"),)),
+        ("chat", "gpt-4-turbo", (Target("chat"),)),
+        ("chat", "gpt-3", (Target("azure"),)),
+        ("chat", "best", (Target("chat", "gpt-5"), Target("azure"))),
+        ("chat", "other", (Target("chat"),)),
+        ("embeddings", "other", (Target("embed"),)),
+    ],
+)
+def test_exact_beats_longest_glob_beats_operation_beats_star(operation, model, targets):
+    assert FULL.resolve(operation, model) == targets
+
+
+def test_an_unknown_model_is_told_what_exists():
+    routes = table(models={f"m{n}": {"upstream": "chat"} for n in range(12)})
+    with pytest.raises(ModelNotFound) as caught:
+        routes.resolve("chat", "nope")
+    assert "'nope'" in caught.value.message
+    assert "m0, m1" in caught.value.message
+    assert "m9, …" in caught.value.message
+    assert "m10" not in caught.value.message
+    assert caught.value.param == "model"
+
+
+def test_ten_models_are_all_told_and_no_more_are_hinted_at():
+    routes = table(models={f"m{n}": {"upstream": "chat"} for n in range(10)})
+    with pytest.raises(ModelNotFound, match=r"m8, m9\. Whoever"):
+        routes.resolve("chat", "nope")
+
+
+def test_an_unknown_model_tells_nobody_of_models_that_are_not_theirs():
+    routes = table(models={"mine": {"upstream": "chat"}, "theirs": {"upstream": "chat"}, "t*": {"upstream": "chat"}})
+    with pytest.raises(ModelNotFound, match=r"Configured: mine\. Whoever"):
+        routes.resolve("chat", "nope", may_see=lambda name: name == "mine")
+
+
+def test_one_upstream_alone_needs_no_models():
+    config = Config.model_validate({"upstreams": {"only": UPSTREAMS["chat"]}})
+    assert RouteTable.from_config(config).resolve("embeddings", "any/thing") == (Target("only"),)
+
+
+def test_two_upstreams_without_models_guess_nothing():
+    with pytest.raises(ModelNotFound, match=r"No model is\..* operations\.chat\.upstream "):
+        table().resolve("chat", "m")
+
+
+def test_a_models_timeouts_replace_the_upstreams_one_by_one():
+    routes = RouteTable.from_config(
+        Config.model_validate(
+            {
+                "upstreams": {"chat": {**UPSTREAMS["chat"], "timeouts": {"idle_s": 7, "first_byte_s": 8}}},
+                "models": {"slow": {"upstream": "chat", "timeouts": {"first_byte_s": 900}}},
+            }
+        )
+    )
+    assert routes.resolve("chat", "slow") == (Target("chat", None, Timeouts(first_byte_s=900, idle_s=7)),)
+
+
+OWN = table(
+    operations={
+        "responses": {"upstream": "azure", "timeouts": {"idle_s": 9}},
+        "rerank": {"timeouts": {"idle_s": 5, "first_byte_s": 6}},
+    },
+    models={
+        "m": {
+            "upstream": "chat",
+            "name": "deployed",
+            "timeouts": {"idle_s": 30},
+            "operations": {
+                "responses": {"upstream": "embed", "name": "thinker", "timeouts": {"first_byte_s": 900}},
+                "completions": {"targets": [{"upstream": "azure"}, {"upstream": "chat", "name": "old"}]},
+                "speech": {"name": "talker"},
+                "images": {"rules": {"drop": ["user"]}},
+            },
+        },
+        "gpt-*": {"upstream": "chat", "operations": {"embeddings": {"upstream": "embed"}}},
+        "*": {"upstream": "chat"},
+    },
+)
+IDLE = Timeouts(idle_s=30)
+
+
+@pytest.mark.parametrize(
+    ("operation", "model", "targets"),
+    [
+        ("chat", "m", (Target("chat", "deployed", IDLE),)),
+        ("responses", "m", (Target("embed", "thinker", Timeouts(first_byte_s=900, idle_s=30)),)),
+        ("completions", "m", (Target("azure", None, IDLE), Target("chat", "old", IDLE))),
+        ("speech", "m", (Target("chat", "talker", IDLE),)),
+        ("images", "m", (Target("chat", "deployed", IDLE),)),
+        ("rerank", "m", (Target("chat", "deployed", Timeouts(first_byte_s=6, idle_s=30)),)),
+        ("embeddings", "gpt-4", (Target("embed"),)),
+        ("responses", "gpt-4", (Target("chat", None, Timeouts(idle_s=9)),)),
+        ("responses", "other", (Target("azure", None, Timeouts(idle_s=9)),)),
+        ("rerank", "other", (Target("chat", None, Timeouts(first_byte_s=6, idle_s=5)),)),
+        ("chat", "other", (Target("chat"),)),
+    ],
+)
+def test_one_operation_of_a_model_beats_the_model_beats_the_operation(operation, model, targets):
+    assert OWN.resolve(operation, model) == targets
+
+
+def test_an_operation_without_an_upstream_leaves_the_one_upstream_its_models():
+    only = {"upstreams": {"only": UPSTREAMS["chat"]}, "operations": {"rerank": {"timeouts": {"idle_s": 5}}}}
+    routes = RouteTable.from_config(Config.model_validate(only))
+    assert routes.resolve("rerank", "any") == (Target("only", None, Timeouts(idle_s=5)),)
+    assert routes.resolve("chat", "any") == (Target("only"),)
+
+
+def test_an_operation_may_say_the_model_of_requests_that_name_none():
+    routes = table(operations={"rerank": {"upstream": "chat", "model": "rr"}, "files": {"upstream": "chat"}})
+    assert [routes.model_without_name(name) for name in ("rerank", "files", "chat")] == ["rr", "", ""]
+
+
+def test_a_request_without_a_model_is_told_its_operation_what_to_write_and_what_to_name():
+    routes = table(models={"mine": {"upstream": "chat"}, "theirs": {"upstream": "chat"}, "t*": {"upstream": "chat"}})
+    with pytest.raises(ModelNotFound) as caught:
+        routes.resolve("rerank", "", may_see=lambda name: name == "mine")
+    assert caught.value.message == (
+        "The request names no model, and nothing says where requests of rerank go that name none. Write `operations:"
+        " {rerank: {upstream: NAME}}` into gatepass's configuration, with a NAME of `upstreams`, or let the request"
+        " name one of these: mine."
+    )
+
+
+def test_a_request_that_is_about_no_model_is_not_told_to_name_one():
+    with pytest.raises(ModelNotFound, match=r"\{files: \{upstream: NAME\}\}.* with a NAME of `upstreams`\.$"):
+        table(models={"mine": {"upstream": "chat"}}).resolve("files", "")
+
+
+def test_the_listing_opens_what_one_operation_of_a_glob_opens():
+    assert OWN.listing() == Listing(
+        names=("m",), open_upstreams=(("azure", "*"), ("chat", "*"), ("chat", "gpt-*"), ("embed", "gpt-*"))
+    )
+
+
+def test_the_listing_opens_what_wildcards_and_operations_open():
+    assert FULL.listing() == Listing(
+        names=("gpt-4o", "best"),
+        open_upstreams=(("embed", "*"), ("chat", "*"), ("chat", "gpt-4*"), ("azure", "gpt-*")),
+    )

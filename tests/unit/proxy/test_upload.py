@@ -1,0 +1,219 @@
+"""A form between two connections: its beginning is kept, the rest is not."""
+
+import pytest
+
+from gatepass.config.model import Limits
+from gatepass.errors import InvalidRequest
+from gatepass.proxy.upload import KEPT_BYTES, Form
+from gatepass.proxy.uploads import FormScan
+from gatepass.types import Operation, Surface
+
+PART = b'--b\r\nContent-Disposition: form-data; name="%b"\r\n\r\n%b\r\n'
+END = b"--b--\r\n"
+LONG = bytes(KEPT_BYTES)
+
+
+class Sender:
+    """A client whose body comes in these pieces."""
+
+    def __init__(self, *pieces):
+        self.pieces = [*pieces]
+
+    async def piece(self, limit_bytes):
+        assert limit_bytes == 9
+        return self.pieces.pop(0) if self.pieces else b""
+
+
+def form(*pieces, operation="transcriptions"):
+    return over(pieces, sum(map(len, pieces)), operation=operation)
+
+
+def over(pieces, length, held=KEPT_BYTES, *, operation="transcriptions", names_model=True):
+    one = Operation(operation, "POST", "/x", Surface.RAW, "", takes_form=True, names_model=names_model)
+    return Form(Sender(*pieces), one, Limits(upload_bytes=9, body_bytes=held), FormScan(b"b"), length)
+
+
+async def sent(upload):
+    return b"".join([piece async for piece in upload])
+
+
+async def test_a_form_is_read_until_its_model_is_known_and_no_further():
+    one = form(PART % (b"model", b"w"), PART % (b"file", b"x"), END)
+    await one.begin()
+    assert (one.model, one.bytes_in) == ("w", len(PART % (b"model", b"w")) + len(PART % (b"file", b"x")))
+    upload = one.as_model(None)
+    assert upload.length_bytes == len(PART % (b"model", b"w") + PART % (b"file", b"x") + END)
+    assert await sent(upload) == PART % (b"model", b"w") + PART % (b"file", b"x") + END
+    assert one.bytes_in == upload.length_bytes
+
+
+@pytest.mark.parametrize("name", ["whisper-large", "w", "v"])
+async def test_another_name_stands_in_the_place_of_the_models_and_in_the_length(name):
+    one = form(PART % (b"model", b"w"), PART % (b"file", b"x"), END)
+    await one.begin()
+    upload = one.as_model(name)
+    whole = await sent(upload)
+    assert whole == PART % (b"model", name.encode()) + PART % (b"file", b"x") + END
+    assert upload.length_bytes == len(whole)
+
+
+@pytest.mark.parametrize("name", [None, "w", "whisper-large"])
+async def test_a_model_named_in_single_quotes_goes_up_in_double_ones(name):
+    part, file = PART.replace(b'"', b"'") % (b"model", b"w"), PART % (b"file", b"x")
+    for pieces in ((part, file, END), (file, part, END)):
+        one = form(*pieces)
+        await one.begin()
+        upload = one.as_model(name)
+        told = b"".join(pieces).replace(part, PART % (b"model", (name or "w").encode()))
+        assert await sent(upload) == told
+        assert upload.length_bytes == len(told)
+
+
+async def test_what_was_kept_can_be_sent_again_in_the_middle_too():
+    one = form(PART % (b"model", b"w"), PART % (b"file", b"x"), PART % (b"last", b"y"), END)
+    await one.begin()
+    upload = one.as_model("v")
+    async for _ in upload:
+        break
+    assert upload.again()
+    first = await sent(upload)
+    assert upload.again()
+    assert (
+        await sent(upload) == first == PART % (b"model", b"v") + PART % (b"file", b"x") + PART % (b"last", b"y") + END
+    )
+
+
+async def test_a_long_form_is_sent_once_and_let_go():
+    pieces = (PART % (b"model", b"w"), PART[:-2] % (b"file", LONG), LONG, b"\r\n", END)
+    one = form(*pieces)
+    await one.begin()
+    upload = one.as_model("v")
+    assert upload.again()
+    assert len(await sent(upload)) == upload.length_bytes == sum(map(len, pieces))
+    assert not upload.again()
+    assert one._kept == []
+
+
+LATE = (PART[:-2] % (b"file", LONG), LONG, b"\r\n", PART % (b"model", b"w"), END)
+
+
+async def test_a_model_that_comes_when_the_form_is_on_its_way_breaks_it():
+    one = form(*LATE)
+    await one.begin()
+    assert (one.model, one.bytes_in < 2 * KEPT_BYTES) == (None, True)
+    with pytest.raises(InvalidRequest, match="before the file"):
+        await sent(one.as_model(None))
+
+
+async def test_a_form_that_leads_nowhere_without_its_model_says_how_much_was_looked_at():
+    one = form(*LATE)
+    await one.begin()
+    told = one.without_model()
+    assert (told.param, told.code) == ("model", "invalid_request")
+    assert f"The first {one.bytes_in} bytes of the form name no `model`" in told.message
+    assert "Send `model` before the file" in told.message
+
+
+async def test_a_form_that_may_be_held_is_read_until_its_model_is_known():
+    size = sum(map(len, LATE))
+    for length, held in ((size, size), (None, size), (size, size - 1)):
+        one = over(LATE, length, held)
+        await one.begin()
+        assert one.model == ("w" if held == size else None)
+        if held == size:
+            upload = one.as_model("v")
+            assert await sent(upload) == await sent(upload) == b"".join(LATE).replace(b"\r\nw\r\n", b"\r\nv\r\n")
+
+
+async def test_a_model_cut_at_the_end_of_what_is_held_is_waited_for():
+    head, value = PART.split(b"\r\n\r\n")
+    one = form(PART % (b"file", LONG) + head % b"model" + b"\r\n\r\n", value % b"w", END)
+    await one.begin()
+    assert one.model == "w"
+
+
+async def test_the_routed_name_stands_in_the_form():
+    one = form(PART % (b"model", b"w___whisper"), END)
+    await one.begin()
+    one.routed = "w"
+    assert await sent(one.as_model(None)) == PART % (b"model", b"w") + END
+
+
+FILE = PART % (b"file", b"x")
+
+
+@pytest.mark.parametrize("before", [b"", b"\r\n"], ids=["at once", "after an empty line"])
+@pytest.mark.parametrize("body", [FILE + END, END], ids=["a part", "no part"])
+async def test_a_form_without_a_model_gets_a_part_that_names_it_in_front_of_all_others(before, body):
+    named = before + PART % (b"model", b"w") + body
+    for at in range(1, len(before + body)):
+        one = form((before + body)[:at], (before + body)[at:])
+        await one.begin()
+        one.routed = "w"
+        upload = one.as_model(None)
+        assert await sent(upload) == await sent(upload) == named
+        assert (upload.length_bytes, upload.adapted) == (len(named), ("default=model",))
+
+
+async def test_a_form_without_a_model_that_is_routed_by_none_goes_up_as_it_is():
+    one = form(FILE, END)
+    await one.begin()
+    one.routed = ""
+    upload = one.as_model(None)
+    assert (await sent(upload), upload.adapted) == (FILE + END, ())
+
+
+async def test_each_upload_of_a_form_tells_what_was_done_to_it_alone():
+    one = form(FILE, END)
+    await one.begin()
+    one.routed = ""
+    assert [one.as_model(name).adapted for name in ("there", None)] == [("default=model",), ()]
+
+
+async def test_a_form_without_a_model_gets_the_name_that_its_target_has():
+    one = form(FILE, END)
+    await one.begin()
+    one.routed = "w"
+    assert await sent(one.as_model("there")) == PART % (b"model", b"there") + FILE + END
+
+
+async def test_a_model_that_comes_too_late_names_the_setting_of_its_operation():
+    one = form(*LATE, operation="translations")
+    await one.begin()
+    assert "operations.translations.model" in one.without_model().message
+    with pytest.raises(InvalidRequest, match=r"operations\.translations\.model"):
+        await sent(one.as_model(None))
+
+
+async def test_a_form_that_does_not_end_is_no_form():
+    one = form(PART % (b"model", b"w"))
+    with pytest.raises(InvalidRequest, match="ends before"):
+        await one.begin()
+
+
+async def test_a_form_of_unknown_length_stays_one():
+    one = over((PART % (b"model", b"w"), END), None)
+    await one.begin()
+    assert one.as_model("v").length_bytes is None
+
+
+async def test_of_a_form_about_no_model_one_piece_is_read_and_none_is_looked_for():
+    for length in (None, 9, 9 * KEPT_BYTES):
+        pieces = (PART[:-2] % (b"file", LONG), LONG, b"\r\n", PART % (b"model", b"w"), END)
+        one = over(pieces, length, names_model=False)
+        await one.begin()
+        assert one.bytes_in == len(pieces[0])
+        one.routed = "v"
+        assert await sent(one.as_model("u")) == b"".join(pieces)
+
+
+async def test_a_model_in_a_form_about_none_is_left_as_it_is():
+    one = over((PART % (b"model", b"w") + END,), None, names_model=False)
+    await one.begin()
+    assert await sent(one.as_model("v")) == PART % (b"model", b"w") + END
+
+
+async def test_a_form_about_no_model_is_a_form_all_the_same():
+    one = over((b"nonsense",), None, names_model=False)
+    with pytest.raises(InvalidRequest, match="boundary"):
+        await one.begin()

@@ -1,0 +1,31 @@
+import ctypes
+import sys
+
+import pytest
+
+from gatepass.server.process import HEAP_BODY_BYTES, KEPT_BYTES, keep_freed_pages
+
+GLIBC = hasattr(ctypes.CDLL(None), "gnu_get_libc_version")
+
+
+def test_another_c_library_is_left_alone(monkeypatch):
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: object())
+    assert keep_freed_pages() is False
+
+
+def test_glibc_is_told_both_bounds(monkeypatch):
+    told = {}
+
+    class Library:
+        def mallopt(self, which: int, value: int) -> int:
+            told[which] = value
+            return 1
+
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: Library())
+    assert keep_freed_pages() is True
+    assert told == {-3: HEAP_BODY_BYTES, -1: KEPT_BYTES}
+
+
+@pytest.mark.skipif(not (GLIBC and sys.platform == "linux"), reason="wants glibc")
+def test_glibc_takes_the_bounds():
+    assert keep_freed_pages() is True

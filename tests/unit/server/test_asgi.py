@@ -1,0 +1,450 @@
+"""The Client on ASGI: what its server is told and when, in the time of a driven clock."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import pytest
+
+from gatepass.config.model import Config
+from gatepass.errors import BodyTooLarge, ClientGone, Overloaded, ReceiveTimeout
+from gatepass.proxy.app_state import build_gate
+from gatepass.server.asgi import RUN_BYTES, AsgiClient, ReplyBrokenOff, path_in
+from gatepass.server.cycle import AHEAD_BYTES
+from tests.unit.clock import DrivenClock
+from tests.unit.http_client.loop import rest
+
+LIMIT_BYTES = 1000
+OPEN = {"type": "http.request", "body": b"", "more_body": True}
+GONE = {"type": "http.disconnect"}
+
+
+class Server:
+    """An ASGI server: tells what the test puts down, and notes what it is sent."""
+
+    def __init__(self, *told: Any, method: str = "POST", fields: tuple[tuple[bytes, bytes], ...] = ()) -> None:
+        self.clock = DrivenClock()
+        config = Config.model_validate({"upstreams": {"u": {"base_url": "http://127.0.0.1:9/v1"}}})
+        self.gate = build_gate(config, self.clock)
+        self.limits = config.limits
+        self.told: asyncio.Queue[Any] = asyncio.Queue()
+        for message in told:
+            self.told.put_nowait(message)
+        self.asked = 0
+        self.sent: list[Any] = []
+        self.takes = asyncio.Event()
+        self.takes.set()
+        self.fault: Exception | None = None
+        self.client = AsgiClient({"method": method, "headers": fields}, self._receive, self._send, self.gate)
+
+    async def _receive(self) -> Any:
+        self.asked += 1
+        return await self.told.get()
+
+    async def _send(self, message: Any) -> None:
+        if self.fault is not None:
+            raise self.fault
+        await self.takes.wait()
+        self.sent.append(message)
+
+    def serve(self, work: Callable[[AsgiClient], Awaitable[None]]) -> asyncio.Task[None]:
+        async def working() -> None:
+            await work(self.client)
+
+        return asyncio.create_task(self.client.serve(working()))
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(message["body"] for message in self.sent[1:])
+
+
+def body_of(*pieces: bytes) -> Iterator[Any]:
+    for number, piece in enumerate(pieces, 1):
+        yield {"type": "http.request", "body": piece, "more_body": number < len(pieces)}
+
+
+async def started(client: AsgiClient) -> None:
+    client.start(200, [(b"x-a", b"b")])
+    await client.write(b"1")
+
+
+async def test_a_whole_reply_is_a_head_with_its_length_and_one_body():
+    server = Server(*body_of(b"{", b"}"), fields=((b"Content-Type", b"a"),))
+
+    async def work(client: AsgiClient) -> None:
+        assert client.headers == ((b"content-type", b"a"),)
+        assert await client.body(LIMIT_BYTES) == b"{}"
+        client.start(201, [(b"x-a", b"b")], 4)
+        await client.write(b"done", last=True)
+
+    await server.serve(work)
+    assert server.sent == [
+        {"type": "http.response.start", "status": 201, "headers": [(b"content-length", b"4"), (b"x-a", b"b")]},
+        {"type": "http.response.body", "body": b"done", "more_body": False},
+    ]
+    assert len(server.gate.live.tasks._running) == 0
+
+
+async def test_nothing_is_received_before_the_body_is_asked_for():
+    """The first `receive` makes a server send 100 Continue: who is refused never hears it."""
+    server = Server(OPEN)
+
+    async def work(client: AsgiClient) -> None:
+        await rest()
+        client.start(401, [], 0)
+        await client.write(b"", last=True)
+
+    await server.serve(work)
+    assert (server.asked, server.sent[0]["status"]) == (0, 401)
+
+
+@pytest.mark.parametrize(("method", "status"), [("HEAD", 200), ("GET", 204), ("GET", 304)])
+async def test_a_response_without_a_body_has_none(method, status):
+    server = Server(method=method)
+
+    async def work(client: AsgiClient) -> None:
+        client.start(status, [], None if status != 200 else 4)
+        await client.write(b"body", last=True)
+
+    await server.serve(work)
+    assert (server.sent[0]["status"], server.body) == (status, b"")
+
+
+# the request body
+
+
+async def test_a_body_that_does_not_come_in_time_is_a_408():
+    server = Server(OPEN)
+
+    async def work(client: AsgiClient) -> None:
+        with pytest.raises(ReceiveTimeout, match=r"limits\.receive_s"):
+            await client.body(LIMIT_BYTES)
+        with pytest.raises(ReceiveTimeout):
+            await client.piece(LIMIT_BYTES)
+
+    serving = server.serve(work)
+    await rest()
+    await server.clock.advance(server.limits.receive_s + 1)
+    await server.clock.advance(server.limits.receive_s + 1)
+    await serving
+
+
+async def test_a_form_that_comes_too_slowly_in_total_is_a_408():
+    server = Server(OPEN)
+
+    async def work(client: AsgiClient) -> None:
+        client._waited_s = server.limits.receive_s - 1
+        with pytest.raises(ReceiveTimeout, match=r"limits\.upload_bytes_per_s"):
+            await client.piece(LIMIT_BYTES)
+
+    serving = server.serve(work)
+    await rest()
+    await server.clock.advance(2)
+    await serving
+
+
+async def test_a_body_beyond_its_limit_is_refused_and_no_more_of_it_is_read():
+    server = Server(*body_of(b"x" * 600, b"x" * 600, b"x" * 600, b"x"))
+
+    async def work(client: AsgiClient) -> None:
+        with pytest.raises(BodyTooLarge):
+            await client.body(LIMIT_BYTES)
+        await rest()
+
+    await server.serve(work)
+    assert server.asked == 2
+
+
+async def test_a_body_that_may_not_be_held_is_refused_when_a_piece_arrives_and_the_connection_closes():
+    server, claimed = Server(*body_of(b"12", b"345", b"6", b"7")), list[int]()
+
+    def claim(size_bytes: int) -> None:
+        if size_bytes == 3:
+            raise Overloaded("full")
+        claimed.append(size_bytes)
+
+    async def work(client: AsgiClient) -> None:
+        with pytest.raises(Overloaded):
+            await client.body(LIMIT_BYTES, claim)
+        client.start(503, [])
+        await client.write(b"", last=True)
+
+    await server.serve(work)
+    assert (claimed, server.sent[0]["headers"]) == ([2], [(b"connection", b"close")])
+
+
+async def test_a_body_that_announces_too_much_is_not_read():
+    server = Server(OPEN, fields=((b"content-length", b"1001"),))
+
+    async def work(client: AsgiClient) -> None:
+        for read in (client.body, client.piece):
+            with pytest.raises(BodyTooLarge):
+                await read(LIMIT_BYTES)
+
+    await server.serve(work)
+    assert server.asked == 0
+
+
+async def test_pieces_are_read_ahead_up_to_a_bound():
+    piece = b"x" * (AHEAD_BYTES // 4)
+    server = Server(*body_of(*[piece] * 20))
+
+    async def work(client: AsgiClient) -> None:
+        taken = 0
+        while more := await client.piece(100 * AHEAD_BYTES):
+            taken += len(more) // len(piece)
+            await rest()
+            assert min(server.asked, 20) - taken <= 5
+        assert taken == 20
+
+    await server.serve(work)
+
+
+async def test_a_client_that_leaves_is_noticed_behind_an_upload_that_nobody_takes():
+    """The reply begins early, and a server reports the disconnect only behind the rest of the body."""
+    piece = b"x" * (AHEAD_BYTES // 4)
+    server = Server(*[{"type": "http.request", "body": piece, "more_body": True}] * 40, GONE)
+    left: list[str] = []
+
+    async def work(client: AsgiClient) -> None:
+        assert await client.piece(100 * AHEAD_BYTES)
+        client.watch(lambda: left.append("left"))
+        await rest()
+        assert server.asked <= 10
+        await started(client)
+        await rest()
+        assert left == ["left"]
+        assert client._pieces == []
+
+    await server.serve(work)
+
+
+async def test_a_client_that_leaves_ends_what_waits_for_its_body():
+    server = Server(OPEN, GONE)
+
+    async def work(client: AsgiClient) -> None:
+        with pytest.raises(ClientGone):
+            await client.body(LIMIT_BYTES)
+        with pytest.raises(ClientGone):
+            await client.piece(LIMIT_BYTES)
+
+    await server.serve(work)
+    assert server.sent == []
+
+
+# the response
+
+
+async def test_runs_wait_up_to_a_bound_behind_what_the_server_takes():
+    server = Server()
+    server.takes.clear()
+    event = b"e" * (RUN_BYTES // 4)
+
+    async def work(client: AsgiClient) -> None:
+        await started(client)
+        await rest()  # the server takes the first run
+        assert [client.offer(event) for _ in range(6)] == [True] * 4 + [False] * 2
+        writing = asyncio.create_task(client.write(b"2", last=True))
+        await rest()
+        assert not writing.done()
+        server.takes.set()
+        await writing
+
+    await server.serve(work)
+    assert server.body == b"1" + 4 * event + b"2"
+    assert [message["more_body"] for message in server.sent[1:]] == [True, True, False]
+
+
+async def test_one_event_may_be_larger_than_the_bound():
+    server = Server()
+    event = b"e" * (3 * RUN_BYTES)
+
+    async def work(client: AsgiClient) -> None:
+        await started(client)
+        await rest()
+        assert client.offer(event)
+        assert not client.offer(b"x")
+        await client.write(b"2", last=True)
+
+    await server.serve(work)
+    assert server.body == b"1" + event + b"2"
+
+
+async def test_a_client_that_takes_nothing_for_too_long_counts_as_gone_and_the_reply_breaks_off():
+    server = Server()
+    left: list[str] = []
+
+    async def work(client: AsgiClient) -> None:
+        client.watch(lambda: left.append("left"))
+        await started(client)
+        await rest()
+        server.takes.clear()
+        client.offer(b"2")
+        while not left:
+            await asyncio.sleep(0)
+        assert client.offer(b"swallowed")
+        await client.write(b"swallowed", last=True)
+
+    serving = server.serve(work)
+    await rest()
+    await server.clock.advance(server.limits.send_stall_s + 1)
+    with pytest.raises(ReplyBrokenOff):
+        await serving
+    assert server.body == b"1"
+
+
+async def test_a_reply_that_is_not_completed_breaks_off_behind_what_was_offered():
+    server = Server()
+
+    async def work(client: AsgiClient) -> None:
+        await started(client)
+        client.offer(b"2")
+        client.offer(b"3")
+
+    with pytest.raises(ReplyBrokenOff):
+        await server.serve(work)
+    assert server.body == b"123"
+    assert all(message["more_body"] for message in server.sent[1:])
+
+
+async def test_a_disconnect_is_told_to_who_watches_and_is_no_error_for_the_server():
+    server = Server(*body_of(b"x"))
+    left: list[str] = []
+
+    async def work(client: AsgiClient) -> None:
+        await client.body(LIMIT_BYTES)
+        unwatch = client.watch(lambda: left.append("left"))
+        await started(client)
+        server.told.put_nowait(GONE)
+        await rest()
+        assert left == ["left"]
+        unwatch()
+        client.watch(lambda: left.append("again"))
+        assert left == ["left", "again"]
+        await client.write(b"2")
+
+    await server.serve(work)
+    assert server.body == b"1"
+
+
+async def test_the_disconnect_at_the_end_of_a_response_is_no_departure():
+    server = Server(*body_of(b"x"))
+    left: list[str] = []
+
+    async def work(client: AsgiClient) -> None:
+        await client.body(LIMIT_BYTES)
+        client.watch(lambda: left.append("left"))
+        await started(client)
+        await rest()
+        server.takes.clear()
+        writing = asyncio.create_task(client.write(b"2", last=True))
+        await rest()
+        server.told.put_nowait(GONE)
+        await rest()
+        server.takes.set()
+        await writing
+
+    await server.serve(work)
+    assert (left, server.body) == ([], b"12")
+
+
+@pytest.mark.parametrize("raises", [True, False], ids=["send raises", "send never returns"])
+async def test_a_client_that_leaves_while_the_server_takes_a_run_ends_the_request(raises):
+    server = Server(*body_of(b"x"))
+    left: list[str] = []
+
+    async def work(client: AsgiClient) -> None:
+        await client.body(LIMIT_BYTES)
+        client.watch(lambda: left.append("left"))
+        server.takes.clear()
+        await started(client)
+        await rest()
+        server.told.put_nowait(GONE)
+        await rest()
+        assert left == ["left"]
+
+    async def send(message: Any) -> None:
+        await Server._send(server, message)
+        raise OSError("the client has left")  # ASGI 2.4
+
+    server.client._send = send
+    serving = server.serve(work)
+    while not left:
+        await asyncio.sleep(0)
+    await rest()
+    if raises:
+        server.takes.set()
+    await serving
+    assert len(server.gate.live.tasks._running) == 0
+
+
+@pytest.mark.parametrize(("fault", "raised"), [(OSError("gone"), None), (RuntimeError("bad head"), RuntimeError)])
+async def test_what_send_raises_ends_the_request_and_only_a_departure_is_no_error(fault, raised):
+    server = Server()
+    server.fault = fault
+    left: list[str] = []
+
+    async def work(client: AsgiClient) -> None:
+        client.watch(lambda: left.append("left"))
+        await started(client)
+        while not left:
+            await asyncio.sleep(0)
+
+    serving = server.serve(work)
+    if raised is None:
+        await serving
+    else:
+        with pytest.raises(raised):
+            await serving
+
+
+async def test_what_the_work_raises_reaches_the_server():
+    server = Server()
+
+    async def work(_: AsgiClient) -> None:
+        raise KeyError("a fault of our own")
+
+    with pytest.raises(KeyError):
+        await server.serve(work)
+
+
+@pytest.mark.parametrize("times", [1, 5])
+async def test_a_server_that_cancels_lets_the_request_clean_up(times):
+    """anyio's scopes cancel at every await, which would end a `finally` block at its first one."""
+    server = Server(OPEN)
+    cleaned: list[str] = []
+
+    async def work(client: AsgiClient) -> None:
+        try:
+            await client.body(LIMIT_BYTES)
+        finally:
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            cleaned.append("up")
+
+    serving = server.serve(work)
+    await rest()
+    for _ in range(times):
+        serving.cancel()
+        await asyncio.sleep(0)
+    with pytest.raises(asyncio.CancelledError):
+        await serving
+    await rest()
+    assert cleaned == ["up"]
+    assert len(server.gate.live.tasks._running) == 0
+
+
+@pytest.mark.parametrize(
+    ("path", "root_path", "found"),
+    [
+        ("/llm/v1/models", "/llm", ("/llm", "/v1/models")),
+        ("/v1/models", "", ("", "/v1/models")),
+        ("/v1/models", "/llm", ("/llm", "/v1/models")),  # hypercorn, whose paths do not include it
+        ("/llmv1", "/llm", ("/llm", "/llmv1")),
+        ("/llm", "/llm/", ("/llm", "")),
+    ],
+)
+def test_a_path_is_relative_to_the_mount(path, root_path, found):
+    assert path_in({"path": path, "root_path": root_path}) == found

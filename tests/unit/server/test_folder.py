@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import stat
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from gatepass.server.folder import SHARED_MEMORY, NoFolder, own_folder
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The folder that tempfile picks where no other is named."""
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path))
+    return tmp_path
+
+
+def test_the_workers_folder_is_in_memory_for_their_user_alone_and_goes_with_its_block():
+    with own_folder() as folder:
+        assert str(folder.parent) == SHARED_MEMORY
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert not folder.exists()
+
+
+def test_without_shared_memory_the_folder_is_on_a_disk(disk):
+    with own_folder(str(disk / "none")) as folder:
+        assert folder.parent == disk
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+def test_without_any_place_one_line_says_what_to_do(monkeypatch, tmp_path):
+    def refuse() -> str:
+        raise FileNotFoundError(2, "No usable temporary directory found")
+
+    monkeypatch.setattr(tempfile, "gettempdir", refuse)
+    missing = tmp_path / "none"
+    with pytest.raises(NoFolder) as caught, own_folder(str(missing)):
+        pass
+    assert str(caught.value) == (
+        f"several workers share a folder, and none can be made in {missing} or the usual folders"
+        " (No usable temporary directory found): mount a tmpfs on /tmp, name a folder in TMPDIR,"
+        " or set server.workers: 1"
+    )
+
+
+def test_the_folder_of_a_killed_supervisor_is_removed_and_that_of_a_living_one_is_not(tmp_path):
+    left, foreign = tmp_path / "gatepass-left", tmp_path / "gatepass-no-supervisor"
+    for folder in (left, foreign):
+        folder.mkdir()
+        (folder / "value-token").write_text("a-token")
+    (left / "alive").touch()
+    with own_folder(str(tmp_path)) as living, own_folder(str(tmp_path)) as other:
+        assert living.is_dir()
+        assert other.is_dir()
+        assert not left.exists()
+        assert foreign.is_dir(), "a folder without the supervisor's file is somebody else's"
+
+
+def test_a_link_in_the_place_of_the_lock_removes_nothing(tmp_path):
+    planted, target = tmp_path / "gatepass-planted", tmp_path / "target"
+    planted.mkdir()
+    target.touch()
+    (planted / "alive").symlink_to(target)
+    with own_folder(str(tmp_path)):
+        assert planted.is_dir()

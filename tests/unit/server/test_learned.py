@@ -1,0 +1,90 @@
+"""The rows of several processes as one list."""
+
+from dataclasses import replace
+
+from gatepass.auth.authenticator import LOCAL
+from gatepass.config.access import AccessKey
+from gatepass.config.model import Config
+from gatepass.learning.learned_rule import HOUR_S, Learned, Lesson, Subject
+from gatepass.proxy.routing import RouteTable
+from gatepass.server.learned import merged, pinned, shown, visible
+
+WALL_S = 1_800_000_000.0
+ONE = Learned(
+    Subject("chat", "o3", "chat"), Lesson("stream", "synth"), "learned", "no stream", WALL_S - 100, WALL_S + HOUR_S, 4
+)
+FAILED = replace(ONE, state="failed", lesson=Lesson("drop", "seed"))
+CONFIG = Config.model_validate({"upstreams": {"chat": {"base_url": "https://h/v1"}}})
+
+
+def rows(*learned: Learned):
+    return [one.as_row() for one in learned]
+
+
+def test_one_lesson_of_two_processes_is_one_row_with_all_its_uses():
+    later = replace(ONE, learned_at=WALL_S - 50, expires_at=WALL_S + HOUR_S + 7, uses=3, evidence="no stream at all")
+    together = replace(later, learned_at=ONE.learned_at, uses=7)
+    assert merged([rows(ONE), rows(later)]) == merged([rows(later), rows(ONE)]) == rows(together)
+
+
+def test_rows_about_something_else_stay_apart_in_the_order_of_their_models():
+    others = [
+        replace(ONE, subject=ONE.subject._replace(upstream="azure")),
+        replace(ONE, subject=ONE.subject._replace(credential="corp")),
+        replace(ONE, subject=ONE.subject._replace(operation="completions")),
+        FAILED,
+    ]
+    found = merged([rows(*others), rows(ONE), []])
+    assert len(found) == 5
+    assert [row["upstream"] for row in found] == ["azure", "chat", "chat", "chat", "chat"]
+    assert merged([]) == []
+
+
+def test_people_are_shown_ages():
+    (row,) = shown(rows(ONE), WALL_S)
+    assert (row["age_s"], row["expires_in_s"], row["uses"], row["evidence"]) == (100, 3600, 4, "no stream")
+    (row,) = shown(rows(ONE), WALL_S + 2 * HOUR_S)
+    assert row["expires_in_s"] == 0
+
+
+def test_what_has_failed_is_not_pinned():
+    assert pinned(rows(FAILED), CONFIG, LOCAL) == "# Nothing has been learned.\n"
+    assert "stream: emulate" in pinned(rows(FAILED, ONE), CONFIG, LOCAL)
+
+
+ROUTED = Config.model_validate(
+    {
+        "upstreams": {"chat": {"base_url": "https://h/v1"}, "other": {"base_url": "https://o/v1"}},
+        "models": {
+            "mini": {"upstream": "chat", "name": "o3"},
+            "secret": {"upstream": "chat", "name": "o3"},
+            "gpt-*": {"upstream": "other"},
+            "one-*": {"upstream": "other", "name": "the-one"},
+        },
+    }
+)
+
+
+def key_for(*models: str) -> AccessKey:
+    return AccessKey.model_construct(name="k", hash=None, key=None, models=list(models), profile=None)
+
+
+def seen_by(caller: AccessKey) -> list[str]:
+    there = [("chat", "o3"), ("other", "gpt-5"), ("other", "the-one"), ("chat", "gpt-5"), ("chat", "")]
+    known = rows(*(replace(ONE, subject=Subject(upstream, model, "chat")) for upstream, model in there))
+    shown_rows = visible(known, caller, RouteTable.from_config(ROUTED), ROUTED)
+    return [f"{row['upstream']}/{row['model']}" for row in shown_rows]
+
+
+def test_a_key_is_shown_only_the_models_that_it_may_use():
+    assert seen_by(key_for("mini")) == ["chat/o3"]
+    assert seen_by(key_for("gpt-5")) == seen_by(key_for("gpt-*")) == ["other/gpt-5"]
+    assert seen_by(key_for("one-a")) == seen_by(key_for("one-*")) == ["other/the-one"]
+    assert seen_by(key_for("o3", "gpt-4", "absent")) == []
+    assert len(seen_by(LOCAL)) == 5
+
+
+def test_a_pin_names_only_the_models_that_the_key_may_use():
+    assert "secret" in pinned(rows(ONE), ROUTED, LOCAL)
+    text = pinned(rows(ONE), ROUTED, key_for("mini"))
+    assert ("mini" in text, "secret" in text) == (True, False)

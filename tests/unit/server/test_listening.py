@@ -1,0 +1,142 @@
+"""The file descriptors that connections need: how many, and what is logged while none is free."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import resource
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from gatepass.config.model import Config
+from gatepass.server.listening import (
+    PAUSE_S,
+    Acceptor,
+    AcceptWatch,
+    Seats,
+    descriptor_limit,
+    has_free_descriptor,
+    listen,
+)
+from tests.waiting import until
+
+UPSTREAM = {"base_url": "http://127.0.0.1:9/v1"}
+
+
+@pytest.fixture
+def none_free() -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.open(os.devnull, os.O_RDONLY)
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_whether_a_descriptor_is_free_is_found_out(none_free: None) -> None:
+    assert not has_free_descriptor()
+
+
+def test_a_descriptor_is_free_and_none_stays_open() -> None:
+    before = os.listdir("/proc/self/fd")
+    assert has_free_descriptor()
+    assert os.listdir("/proc/self/fd") == before
+
+
+def test_one_line_a_minute_says_how_often_none_was_free() -> None:
+    watch, told = AcceptWatch(), []
+    for tenth in range(1300):
+        now_s = tenth / 10
+        if watch.is_due(now_s) and (count := watch.failed(now_s)) is not None:
+            told.append((now_s, count))
+    assert told == [(0.0, 1), (60.0, 60), (120.0, 60)]
+
+
+def test_the_limit_of_descriptors_is_the_soft_one() -> None:
+    assert descriptor_limit() == resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+@pytest.mark.parametrize(
+    ("blocks", "descriptors"),
+    [
+        ({}, 4001 + 1000 + 4000 + 64),
+        ({"limits": {"connections": 100}}, 100 + 1 + 25 + 100 + 64),
+        ({"limits": {"connections": 100, "unauthenticated_connections": 7}}, 100 + 1 + 7 + 100 + 64),
+        ({"upstreams": {"a": {**UPSTREAM, "max_connections": 30}}}, 4000 + 1 + 1000 + 30 + 64),
+        ({"upstreams": {"a": UPSTREAM, "b": UPSTREAM}, "models": {"*": {"upstream": "a"}}}, 4001 + 1000 + 4001 + 64),
+    ],
+)
+def test_what_the_limits_need(blocks: dict[str, object], descriptors: int) -> None:
+    config = Config.model_validate({"upstreams": {"a": UPSTREAM}, **blocks})
+    assert config.descriptors == descriptors
+
+
+class Counting(asyncio.Protocol):
+    def __init__(self, made: list[asyncio.BaseTransport]) -> None:
+        self._made = made
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._made.append(transport)
+
+
+@contextmanager
+def connections(listening: socket.socket, count: int) -> Iterator[None]:
+    with ExitStack() as opened:
+        for _ in range(count):
+            opened.enter_context(socket.socket()).connect(listening.getsockname())
+        yield
+
+
+async def accepted(listening: socket.socket, seats: Seats, count: int) -> None:
+    """Return when an acceptor with `seats` has accepted `count` connections."""
+    made: list[asyncio.BaseTransport] = []
+    acceptor = Acceptor(listening, lambda: Counting(made), lambda: len(made), seats)
+    try:
+        with connections(listening, count):
+            await until(lambda: len(made) == count)
+    finally:
+        await acceptor.close()
+        for transport in made:
+            transport.close()
+
+
+async def test_where_the_worker_with_the_fewest_connections_hangs_another_accepts(tmp_path: Path) -> None:
+    Seats(tmp_path / "seats", 1).publish(0)
+    began_s = time.monotonic()
+    await accepted(listen("127.0.0.1", 0), Seats(tmp_path / "seats", 0), 30)
+    assert time.monotonic() - began_s >= PAUSE_S
+
+
+async def test_a_worker_that_ended_counts_no_more(tmp_path: Path) -> None:
+    first, second = (Seats(tmp_path / "seats", own) for own in (0, 1))
+    first.publish(7)
+    second.publish(3)
+    assert Seats(tmp_path / "seats").fewest() == 3
+    first.clear(1)
+    assert second.fewest() == 7
+    first.clear(0)
+    assert second.fewest() == 0
+
+
+class OneFailure(socket.socket):
+    """The process has no free file descriptor when the first connection comes."""
+
+    failed = False
+
+    def accept(self) -> tuple[socket.socket, object]:
+        if not self.failed:
+            self.failed = True
+            raise OSError(errno.EMFILE, "Too many open files")
+        return super().accept()
+
+
+async def test_a_connection_waits_while_no_descriptor_is_free(tmp_path: Path) -> None:
+    listening = OneFailure(fileno=listen("127.0.0.1", 0).detach())
+    await accepted(listening, Seats(tmp_path / "seats", 0), 2)
+    assert listening.failed

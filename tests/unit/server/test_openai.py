@@ -1,0 +1,21 @@
+"""The names of requests."""
+
+import pytest
+
+from gatepass.server.openai import RequestIds, given_id
+
+
+def test_ids_are_unique_in_a_process_and_differ_between_processes():
+    first, second = RequestIds(), RequestIds()
+    ids = [ids.new() for ids in (first, second) for _ in range(1_000)]
+    assert len(set(ids)) == len(ids)
+    assert {len(one) for one in ids} == {24}
+    assert ids[0][:16] != ids[-1][:16]
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"), [(b"req_0123", "req_0123"), (b"a b", None), (b"", None), (b"x" * 129, None), (b"\xff", None)]
+)
+def test_a_clients_own_id_counts_where_it_is_a_plain_word(given, kept):
+    assert given_id(((b"host", b"h"), (b"x-request-id", given))) == kept
+    assert given_id(((b"host", b"h"),)) is None

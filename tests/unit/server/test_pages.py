@@ -1,0 +1,93 @@
+"""A Turn as ASGI: what an application is told, and what becomes of its answer."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from gatepass.server.cycle import Turn
+from gatepass.server.pages_part import show
+from tests.unit.http_client.loop import rest
+from tests.unit.server.visitor import DATE, Visitor, asked
+
+HEAD = b"HTTP/1.1 200 OK\r\ndate: " + DATE + b"\r\n"
+
+
+class App:
+    """Notes what it is told, and answers with `fields` and `pieces`."""
+
+    def __init__(self, fields: list[tuple[bytes, bytes]], *pieces: bytes) -> None:
+        self.fields, self.pieces = fields, pieces
+        self.scope: dict[str, Any] = {}
+        self.received: list[Any] = []
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        self.scope = dict(scope)
+        self.received.append(await receive())
+        await send({"type": "http.response.start", "status": 200, "headers": self.fields})
+        for piece in self.pieces:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body"})
+
+    def served(self) -> Visitor:
+        return Visitor(lambda turn: show(self, turn, 100))
+
+
+async def answered(app: App, raw: bytes) -> bytes:
+    visitor = app.served()
+    visitor.say(raw)
+    await rest()
+    return visitor.heard
+
+
+async def test_an_application_is_told_of_the_request_as_asgi_has_it():
+    app = App([])
+    await answered(app, asked(b"hello", line="POST /healthz%21?a=b%20c HTTP/1.1"))
+    assert app.scope == {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "http_version": "1.1",
+        "method": "POST",
+        "scheme": "http",
+        "path": "/healthz!",
+        "raw_path": b"/healthz%21",
+        "query_string": b"a=b%20c",
+        "root_path": "",
+        "headers": [(b"host", b"h"), (b"content-length", b"5")],
+        "client": ("192.0.2.7", 0),
+        "server": None,
+    }
+    assert app.received == [{"type": "http.request", "body": b"hello", "more_body": False}]
+
+
+async def test_the_framing_is_the_connections_and_the_rest_the_applications():
+    fields = [(b"Content-Length", b"2"), (b"connection", b"keep-alive"), (b"X-A", b"b")]
+    assert await answered(App(fields, b"o", b"k"), asked(line="GET / HTTP/1.1")) == (
+        HEAD + b"content-length: 2\r\nx-a: b\r\n\r\nok"
+    )
+    assert await answered(App([], b"ok"), asked(line="GET / HTTP/1.1")) == (
+        HEAD + b"transfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"
+    )
+
+
+async def test_receive_tells_of_a_departure_and_not_before():
+    heard: list[str] = []
+
+    async def waits(scope: Any, receive: Any, send: Any) -> None:
+        del scope, send
+        while True:
+            heard.append((await receive())["type"])
+            if heard[-1] == "http.disconnect":
+                return
+
+    async def serve(turn: Turn) -> None:
+        await show(waits, turn, 100)
+
+    visitor = Visitor(serve)
+    visitor.say(asked(b"x"))
+    await rest()
+    assert heard == ["http.request"]
+    visitor.transport.abort()
+    await asyncio.sleep(0)
+    await rest()
+    assert heard == ["http.request", "http.disconnect"]

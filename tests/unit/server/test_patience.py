@@ -1,0 +1,185 @@
+"""How long a client may take, for each thing that is awaited of it."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from gatepass.deadline import Deadline
+from gatepass.server.cycle import Turn
+from gatepass.server.parser import Reader
+from gatepass.server.timeouts import BODY_GRACE_S, Awaited, Patience
+from tests.unit.http_client.loop import advance, driven
+from tests.unit.server.desk import Desk
+from tests.unit.server.visitor import asked
+
+RECEIVE_S, KEEP_ALIVE_S = 20.0, 75.0
+LIMIT_BYTES = 1_000_000
+RAW = asked(b"hello, you")
+
+
+BYTES_PER_S = 1
+
+
+class Wait:
+    """A client that sends, and what it was too late with."""
+
+    def __init__(self) -> None:
+        self.late: list[Awaited | None] = []
+        self.desk = Desk()
+        self.reader = Reader(self.desk)
+        self.patience = Patience(Deadline(asyncio.get_running_loop(), self._late), RECEIVE_S, KEEP_ALIVE_S, BYTES_PER_S)
+        self.serving: Turn | None = None
+        self.bound()
+
+    def _late(self) -> None:
+        self.late.append(self.patience.spent())
+
+    def bound(self) -> None:
+        self.patience.bound(self.reader, self.serving)
+
+    def say(self, data: bytes) -> None:
+        self.reader.feed(data)
+        self.serving = self.desk.turns[0] if self.desk.turns else None
+        self.bound()
+
+    def answer(self) -> None:
+        self.serving = None
+        self.bound()
+
+    def pass_on(self) -> None:
+        """The street takes the body as it comes."""
+        self.desk.turns[0].is_passed_on = True
+        self.bound()
+
+
+async def dribble(wait: Wait, data: bytes, over_s: float) -> None:
+    for byte in data:
+        await advance(over_s / len(data))
+        wait.say(bytes([byte]))
+
+
+async def test_a_head_has_one_time_however_it_is_dribbled():
+    wait = Wait()
+    await dribble(wait, RAW[:16], RECEIVE_S - 4)
+    assert wait.late == []
+    await advance(4)
+    assert wait.late == [Awaited.HEAD]
+
+
+async def test_a_body_has_its_own_time_however_it_is_dribbled():
+    wait = Wait()
+    await advance(RECEIVE_S - 1)
+    wait.say(RAW[:-10])
+    await dribble(wait, RAW[-10:-1], RECEIVE_S - 2)
+    assert wait.late == []
+    await advance(2)
+    assert wait.late == [Awaited.BODY]
+
+
+async def test_each_piece_of_a_body_that_is_passed_on_has_its_time():
+    wait = Wait()
+    wait.say(RAW[:-10])
+    wait.pass_on()
+    await dribble(wait, RAW[-10:-1], 9 * (RECEIVE_S - 1))
+    assert wait.late == []
+    await advance(RECEIVE_S)
+    assert wait.late == [Awaited.BODY]
+
+
+async def test_no_piece_is_awaited_while_nobody_takes_those_that_are_here():
+    wait = Wait()
+    wait.say(RAW[:-10])
+    wait.pass_on()
+    wait.patience.hold()
+    wait.bound()
+    await advance(10 * RECEIVE_S)
+    assert wait.late == []
+    wait.patience.rest()
+    wait.bound()
+    await advance(RECEIVE_S)
+    assert wait.late == [Awaited.BODY]
+
+
+async def test_a_body_behind_one_that_nobody_took_has_its_time():
+    wait = Wait()
+    wait.say(RAW[:-1])
+    wait.pass_on()
+    wait.patience.hold()
+    wait.say(RAW[-1:] + RAW[:-1])
+    await advance(RECEIVE_S)
+    assert wait.late == [Awaited.BODY]
+
+
+@pytest.mark.parametrize("is_passed_on", [False, True])
+async def test_the_rest_of_a_late_body_buys_no_time_with_its_pieces(is_passed_on: bool):
+    wait = Wait()
+    wait.say(RAW[:-10])
+    if is_passed_on:
+        wait.pass_on()
+    await advance(RECEIVE_S)
+    wait.patience.expect(Awaited.REST, BODY_GRACE_S)
+    await dribble(wait, RAW[-10:-1], BODY_GRACE_S - 0.5)
+    assert wait.late == [Awaited.BODY]
+    await advance(0.5)
+    assert wait.late == [Awaited.BODY, Awaited.REST]
+
+
+async def test_nothing_is_awaited_while_a_whole_request_is_served_and_then_the_next():
+    wait = Wait()
+    wait.say(RAW)
+    await advance(10 * KEEP_ALIVE_S)
+    wait.answer()
+    await advance(KEEP_ALIVE_S - 1)
+    wait.bound()
+    assert wait.late == []
+    await advance(1)
+    assert wait.late == [Awaited.NEXT]
+
+
+async def test_a_request_after_the_other_sets_no_timer():
+    wait = Wait()
+    wait.say(RAW)
+    wait.answer()
+    before = driven().timers
+    for _ in range(3):
+        wait.say(RAW)
+        wait.answer()
+    assert driven().timers == before
+
+
+async def test_what_is_expected_already_keeps_its_time():
+    wait = Wait()
+    wait.patience.expect(Awaited.CLOSE, 2)
+    await advance(1)
+    wait.patience.expect(Awaited.CLOSE, 2)
+    await advance(1)
+    assert wait.late == [Awaited.CLOSE]
+
+
+async def test_after_a_rest_the_same_has_its_time_anew():
+    wait = Wait()
+    await advance(RECEIVE_S - 1)
+    wait.patience.rest()
+    await advance(2)
+    wait.bound()
+    await advance(RECEIVE_S - 1)
+    assert wait.late == []
+    await advance(1)
+    assert wait.late == [Awaited.HEAD]
+
+
+async def test_what_was_late_and_is_awaited_again_has_its_time_anew():
+    wait = Wait()
+    await advance(RECEIVE_S)
+    wait.bound()
+    await advance(RECEIVE_S)
+    assert wait.late == [Awaited.HEAD, Awaited.HEAD]
+
+
+async def test_nothing_is_late_when_it_is_closed():
+    wait = Wait()
+    wait.patience.close()
+    await advance(RECEIVE_S)
+    assert wait.late == []

@@ -1,0 +1,208 @@
+"""The requests in the bytes of a client, without a connection."""
+
+from __future__ import annotations
+
+import pytest
+
+from gatepass.errors import GatepassError
+from gatepass.server.head import HEAD_BYTES, HEADER_FIELDS
+from gatepass.server.parser import Reader
+from tests.unit.server.desk import Desk
+from tests.unit.server.visitor import asked
+
+LIMIT_BYTES = 1_000_000
+
+
+def fed(*pieces: bytes) -> tuple[Desk, Reader]:
+    """Whose turns they became, and who read `pieces`."""
+    desk = Desk()
+    reader = Reader(desk)
+    reader.peer = "192.0.2.7"
+    for piece in pieces:
+        reader.feed(piece)
+    return desk, reader
+
+
+def refused(*pieces: bytes) -> tuple[str, str]:
+    """The code and the text with which the last piece is refused."""
+    _, reader = fed(*pieces[:-1])
+    with pytest.raises(GatepassError) as caught:
+        reader.feed(pieces[-1])
+    return caught.value.code, str(caught.value)
+
+
+REQUESTS = {
+    "length": asked(b"hello"),
+    "chunks": asked(b"2;x=y\r\nhe\r\n3\r\nllo\r\n0\r\nt: u\r\n\r\n", "Transfer-Encoding: chunked", length=False),
+    "absolute": asked(b"hello", line="POST http://h/v1/x?q=1 HTTP/1.1"),
+    "escapes": asked(b"hello", line="POST /v1/%78?q=%20 HTTP/1.1"),
+    "fragment": asked(b"hello", line="POST /v1/x#y HTTP/1.1"),
+}
+
+
+@pytest.mark.parametrize("form", REQUESTS)
+async def test_a_request_is_the_same_wherever_it_is_split(form: str):
+    raw = REQUESTS[form]
+    (whole,) = fed(raw)[0].turns
+    for cut in range(len(raw) + 1):
+        desk, reader = fed(raw[:cut], raw[cut:])
+        (turn,) = desk.turns
+        assert (turn.method, turn.path, turn.target, turn.version, turn.headers, turn.peer, turn.persists) == (
+            *("POST", "/v1/x", whole.target, "1.1", whole.headers, "192.0.2.7", True),
+        )
+        assert (turn.is_whole, await turn.body(LIMIT_BYTES)) == (True, b"hello"), cut
+        assert (reader.turn, reader.in_head) == (None, False)
+
+
+async def test_names_of_fields_are_lowered_and_their_values_kept():
+    desk, _ = fed(asked(b"", "X-One: Two"))
+    assert desk.turns[0].headers == ((b"host", b"h"), (b"x-one", b"Two"))
+
+
+OFFER = ("connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "http2-settings: AAMAAABkAAQAAP__")
+OFFERS = {
+    "length": asked(b"hello", *OFFER),
+    "chunks": asked(b"2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n", *OFFER, "Transfer-Encoding: chunked", length=False),
+}
+
+
+@pytest.mark.parametrize("before", [b"", asked(b"before")], ids=["first", "second"])
+@pytest.mark.parametrize("form", OFFERS)
+async def test_an_offer_to_upgrade_is_ignored_and_the_body_kept_wherever_it_is_split(form: str, before: bytes):
+    """In the middle of the field's name too, and in any request of a connection."""
+    raw = OFFERS[form]
+    (whole,) = fed(raw)[0].turns
+    for cut in range(len(raw) + 1):
+        desk, reader = fed(before + raw[:cut], raw[cut:], asked(b"behind"))
+        bodies = [await turn.body(LIMIT_BYTES) for turn in desk.turns if turn.is_whole]
+        assert bodies == [b"before", b"hello", b"behind"][0 if before else 1 :], cut
+        assert (desk.turns[-2].headers, desk.turns[-2].persists, reader.turn) == (whole.headers, True, None)
+
+
+async def test_an_offer_byte_by_byte_is_ignored_as_well():
+    for raw in OFFERS.values():
+        desk, _ = fed(*(bytes([byte]) for byte in raw))
+        (turn,) = desk.turns
+        assert (turn.is_whole, await turn.body(LIMIT_BYTES)) == (True, b"hello")
+
+
+def test_a_body_behind_an_offer_is_waited_for():
+    desk, reader = fed(OFFERS["length"][:-1])
+    assert (reader.turn, desk.turns[0].is_whole) == (desk.turns[0], False)
+
+
+async def test_offers_sent_ahead_are_all_ignored():
+    many = 2_000
+    desk, _ = fed(b"".join(asked(b"%d" % number, *OFFER) for number in range(many)))
+    assert [await turn.body(LIMIT_BYTES) for turn in desk.turns] == [b"%d" % number for number in range(many)]
+
+
+def test_an_offer_without_a_body_is_a_whole_request():
+    desk, reader = fed(asked(b"", *OFFER, line="GET /v1/models HTTP/1.1"))
+    assert ([turn.is_whole for turn in desk.turns], reader.turn) == ([True], None)
+
+
+def test_what_is_broken_behind_an_offer_is_refused():
+    assert refused(asked(b"zz\r\n", *OFFER, "transfer-encoding: chunked", length=False))[0] == "invalid_request"
+
+
+def test_it_knows_what_it_waits_for():
+    raw = asked(b"hello")
+    desk, reader = fed()
+    assert (reader.in_head, reader.turn) == (True, None)
+    reader.feed(raw[:10])
+    assert (reader.in_head, reader.turn) == (True, None)
+    reader.feed(raw[10:-1])
+    assert (reader.in_head, reader.turn) == (False, desk.turns[0])
+    reader.feed(raw[-1:])
+    assert (reader.in_head, reader.turn) == (False, None)
+    reader.feed(raw[:10])
+    assert (reader.in_head, reader.turn) == (True, None)
+
+
+@pytest.mark.parametrize(
+    ("line", "fields", "persists"),
+    [
+        ("GET / HTTP/1.1", (), True),
+        ("GET / HTTP/1.1", ("connection: close",), False),
+        ("GET / HTTP/1.0", (), False),
+        ("GET / HTTP/1.0", ("connection: keep-alive",), False),
+    ],
+)
+def test_a_request_says_whether_another_may_follow(line: str, fields: tuple[str, ...], persists: bool):
+    desk, _ = fed(asked(b"", *fields, line=line))
+    assert [turn.persists for turn in desk.turns] == [persists]
+
+
+def test_what_comes_behind_a_last_request_is_passed_over():
+    desk, _ = fed(asked(b"1", "connection: close"), asked(b"2"))
+    assert len(desk.turns) == 1
+
+
+GARBAGE = (b"\0\0\0\r\n\r\n",)
+REFUSED = {
+    "garbage": (GARBAGE, "invalid_request", "not a valid HTTP/1.1 request"),
+    "garbage behind": ((asked(b"1"), *GARBAGE), "invalid_request", "not a valid HTTP/1.1 request"),
+    "a target that is none": ((asked(line="GET http:// HTTP/1.1"),), "invalid_request", "not a valid HTTP/1.1"),
+    "a method that connects": (
+        (b"CONNECT h:1 HTTP/1.1\r\nhost: h\r\n\r\n",),
+        "invalid_request",
+        "not a valid HTTP/1.1",
+    ),
+    "two frames": ((asked(b"hello", "transfer-encoding: chunked"),), "invalid_request", "not a valid HTTP/1.1"),
+    "many fields": (
+        (asked(b"", *(f"x-{number}: y" for number in range(HEADER_FIELDS))),),
+        *("head_too_large", f"more than {HEADER_FIELDS} header fields"),
+    ),
+    "a large field": ((asked(b"", "x: " + "y" * HEAD_BYTES),), "head_too_large", f"larger than {HEAD_BYTES} bytes"),
+    "an endless field": (
+        (b"GET / HTTP/1.1\r\nx: y", b"y" * (HEAD_BYTES + 1)),
+        *("head_too_large", f"larger than {HEAD_BYTES} bytes"),
+    ),
+    "a large target": (
+        (b"GET /", b"x" * HEAD_BYTES, b" HTTP/1.1\r\nhost: h\r\n\r\n"),
+        *("head_too_large", f"larger than {HEAD_BYTES} bytes"),
+    ),
+}
+
+
+@pytest.mark.parametrize("form", REFUSED)
+def test_what_is_no_request_is_refused_with_its_reason(form: str):
+    pieces, code, text = REFUSED[form]
+    found = refused(*pieces)
+    assert (found[0], text in found[1]) == (code, True)
+
+
+def test_a_large_head_in_small_pieces_is_refused_with_the_piece_that_is_too_much():
+    raw = b"GET / HTTP/1.1\r\nx: " + b"y" * 2 * HEAD_BYTES
+    pieces = [raw[at : at + 8_192] for at in range(0, HEAD_BYTES + 16_384, 8_192)]
+    fed(*pieces[:9])  # the first piece is not counted: a body before it may be most of it
+    assert refused(*pieces)[0] == "head_too_large"
+
+
+def test_a_head_of_just_the_largest_size_is_taken():
+    field = HEAD_BYTES - len("/v1/x" + "host" + "h" + "x")
+    assert len(fed(asked(b"", "x: " + "y" * field))[0].turns) == 1
+    assert refused(asked(b"", "x: " + "y" * (field + 1)))[0] == "head_too_large"
+
+
+def test_as_many_fields_as_are_allowed_are_taken():
+    desk, _ = fed(asked(b"", *(f"x-{number}: y" for number in range(HEADER_FIELDS - 1))))
+    assert len(desk.turns[0].headers) == HEADER_FIELDS
+
+
+def test_a_head_behind_a_large_body_is_counted_by_itself():
+    desk, _ = fed(asked(b"x" * 2 * HEAD_BYTES) + asked(b"2"))
+    assert len(desk.turns) == 2
+
+
+def test_a_large_body_in_the_piece_that_ends_its_head_is_none_of_the_head():
+    raw = asked(b"x" * 2 * HEAD_BYTES)
+    desk, _ = fed(raw[:10], raw[10:])
+    assert desk.turns[0].is_whole
+
+
+async def test_what_is_closed_has_no_request_any_more():
+    desk, reader = fed(asked(b"hello")[:-1])
+    reader.close()
+    assert (reader.turn, desk.turns[0].is_whole) == (None, False)

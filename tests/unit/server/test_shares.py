@@ -1,0 +1,24 @@
+"""Which connections close when one address holds too many."""
+
+from __future__ import annotations
+
+import pytest
+
+from gatepass.server.connection_shares import ADDRESSES, IDLE_S, ConnectionShares
+
+UNAUTHENTICATED = 20
+OF_ONE_ADDRESS = UNAUTHENTICATED // ADDRESSES
+CLIENT = "192.0.2.7"
+
+
+@pytest.mark.parametrize("is_behind_proxy", [False, True])
+def test_one_address_holds_its_part_alone_and_behind_a_proxy(is_behind_proxy):
+    shares: ConnectionShares[int] = ConnectionShares(100, UNAUTHENTICATED, 1)
+    closed = []
+    for connection in range(2 * OF_ONE_ADDRESS):
+        now_s = connection * 2 * IDLE_S
+        closed += shares.connect(connection, None if is_behind_proxy else CLIENT, now_s)
+        shares.begin_unauthenticated(connection, now_s)
+        closed += shares.end_unauthenticated(connection, CLIENT, now_s)
+    assert closed == list(range(OF_ONE_ADDRESS))
+    assert len(shares) == OF_ONE_ADDRESS

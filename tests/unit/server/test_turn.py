@@ -1,0 +1,196 @@
+"""A request and its response on the wire: the body, the head, the framing."""
+
+from __future__ import annotations
+
+import asyncio
+from itertools import product
+
+import pytest
+
+from gatepass.errors import GatepassError
+from gatepass.server.cycle import JOINED_BYTES, Turn, header_lines
+from tests.unit.http_client.loop import rest
+from tests.unit.server.visitor import DATE, Visitor, asked
+
+LIMIT_BYTES = 10
+HEAD = b"HTTP/1.1 200 OK\r\ndate: " + DATE + b"\r\n"
+
+
+class Reader:
+    """Reads the body of each request within LIMIT_BYTES, then answers with nothing."""
+
+    def __init__(self) -> None:
+        self.read: list[bytes | str] = []
+
+    async def __call__(self, turn: Turn) -> None:
+        try:
+            self.read.append(await turn.body(LIMIT_BYTES))
+        except GatepassError as error:
+            self.read.append(error.code)
+        turn.start(200, [], 0)
+        await turn.write(b"", last=True)
+
+
+async def read(*pieces: bytes) -> tuple[list[bytes | str], bytes]:
+    reader = Reader()
+    visitor = Visitor(reader)
+    for piece in pieces:
+        visitor.say(piece)
+        await rest()
+    return reader.read, visitor.heard
+
+
+@pytest.mark.parametrize(
+    ("pieces", "body"),
+    [
+        ((asked(b"0123456789"),), b"0123456789"),
+        ((asked(b"0123456789")[:-5], b"56789"), b"0123456789"),
+        ((asked(),), b""),
+        ((asked(b"0123456789a")[:-11],), "body_too_large"),
+        ((asked(b"", "transfer-encoding: chunked"), b"6\r\n012345\r\n", b"6\r\n012345\r\n"), "body_too_large"),
+        ((asked(b"", "transfer-encoding: chunked") + b"6\r\n012345\r\n", b"0\r\n\r\n"), b"012345"),
+        ((asked(b"", "content-length: 99999999999999999999"),), "invalid_request"),
+    ],
+)
+async def test_a_body_is_read_within_its_limit(pieces, body):
+    found, heard = await read(*pieces)
+    if body == "invalid_request":  # the parser refuses it before anybody reads
+        assert b"invalid_request" in heard
+    else:
+        assert found == [body]
+
+
+async def test_a_client_that_expects_is_told_to_go_on_when_its_body_is_wanted():
+    raw = asked(b"hello", "expect: 100-Continue")
+    found, heard = await read(raw[:-5], raw[-5:])
+    assert (found, heard) == ([b"hello"], b"HTTP/1.1 100 Continue\r\n\r\n" + HEAD + b"content-length: 0\r\n\r\n")
+
+
+async def test_a_body_that_was_never_asked_for_ends_the_connection():
+    """Whether the client sends it nobody can know, so what comes next could be it, or the next request."""
+    visitor = Visitor(answer_with(b"no", length_bytes=2))
+    raw = asked(b"hello", "expect: 100-continue")
+    visitor.say(raw[:-5])
+    await rest()
+    assert visitor.heard == HEAD + b"content-length: 2\r\nconnection: close\r\n\r\nno"
+    visitor.say(asked(b"1"))
+    await rest()
+    assert len(visitor.turns) == 1
+
+
+def answer_with(*pieces: bytes, status: int = 200, length_bytes: int | None = None):
+    async def answer(turn: Turn) -> None:
+        turn.start(status, [], length_bytes)
+        for piece in pieces[:-1]:
+            await turn.write(piece)
+        await turn.write(pieces[-1], last=True)
+
+    return answer
+
+
+GET, OLD, HEAD_LINE = "GET / HTTP/1.1", "GET / HTTP/1.0", "HEAD / HTTP/1.1"
+CHUNKED = b"transfer-encoding: chunked\r\n\r\n"
+FRAMES = {
+    "a length": (GET, answer_with(b"a", b"b", length_bytes=2), HEAD + b"content-length: 2\r\n\r\nab"),
+    "chunks": (GET, answer_with(b"a", b"", b"bc"), HEAD + CHUNKED + b"1\r\na\r\n2\r\nbc\r\n0\r\n\r\n"),
+    "an empty end": (GET, answer_with(b"a", b""), HEAD + CHUNKED + b"1\r\na\r\n0\r\n\r\n"),
+    "to HTTP/1.0": (OLD, answer_with(b"a", b"b"), HEAD + b"connection: close\r\n\r\nab"),
+    "a length to HTTP/1.0": (
+        OLD,
+        answer_with(b"ab", length_bytes=2),
+        HEAD + b"content-length: 2\r\nconnection: close\r\n\r\nab",
+    ),
+    "to HEAD": (HEAD_LINE, answer_with(b"ab", length_bytes=2), HEAD + b"content-length: 2\r\n\r\n"),
+    "chunks to HEAD": (HEAD_LINE, answer_with(b"ab", b"c"), HEAD + CHUNKED),
+    "no content": (
+        GET,
+        answer_with(b"", status=204),
+        b"HTTP/1.1 204 No Content\r\ndate: " + DATE + b"\r\n\r\n",
+    ),
+    "a status without a name": (
+        GET,
+        answer_with(b"", status=599, length_bytes=0),
+        b"HTTP/1.1 599 \r\ndate: " + DATE + b"\r\ncontent-length: 0\r\n\r\n",
+    ),
+}
+
+
+@pytest.mark.parametrize("form", FRAMES)
+async def test_a_response_shows_its_end_as_the_request_can_read_it(form: str):
+    line, answer, expected = FRAMES[form]
+    visitor = Visitor(answer)
+    visitor.say(asked(line=line))
+    await rest()
+    assert visitor.heard == expected
+    assert visitor.transport.closing == (line == OLD)
+
+
+@pytest.mark.parametrize("line", [GET, OLD, HEAD_LINE])
+async def test_pieces_of_every_size_are_framed_alike_written_or_offered(line: str):
+    for sizes in product((0, 1, JOINED_BYTES, JOINED_BYTES + 1), repeat=3):
+        pieces = [letter * size for letter, size in zip((b"a", b"b", b"c"), sizes, strict=True)]
+
+        async def answer(turn: Turn, pieces: list[bytes] = pieces) -> None:
+            turn.start(200, [])
+            await turn.write(pieces[0])
+            assert turn.offer(pieces[1])
+            await turn.write(pieces[2], last=True)
+
+        visitor = Visitor(answer)
+        visitor.say(asked(line=line))
+        await rest()
+        chunks = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces if piece)
+        bodies = {GET: chunks + b"0\r\n\r\n", OLD: b"".join(pieces), HEAD_LINE: b""}
+        assert visitor.heard.partition(b"\r\n\r\n")[2] == bodies[line]
+
+
+async def test_head_and_body_leave_in_one_piece_and_a_large_body_is_not_copied():
+    visitor = Visitor(answer_with(b"x", length_bytes=1))
+    visitor.say(asked(line=GET))
+    await rest()
+    assert len(visitor.transport.pieces) == 1
+    large = b"x" * (JOINED_BYTES + 1)
+    for answer, count in ((answer_with(large, length_bytes=len(large)), 2), (answer_with(large), 3)):
+        visitor = Visitor(answer)
+        visitor.say(asked(line=GET))
+        await rest()
+        assert len(visitor.transport.pieces) == count
+        assert visitor.transport.pieces[1] == large
+
+
+@pytest.mark.parametrize("broken", [b"a\r\nset-cookie: b", b"a\nb", b"a\rb", b"a\0b"])
+def test_no_field_of_a_response_can_end_its_own_line(broken: bytes):
+    with pytest.raises(ValueError, match="line break"):
+        header_lines([(b"x", broken)])
+    with pytest.raises(ValueError, match="line break"):
+        header_lines([(b"x" + broken, b"y")])
+
+
+def test_header_lines_are_the_fields_in_order():
+    assert header_lines([]) == b""
+    assert header_lines([(b"a", b"1"), (b"b", b"")]) == b"a: 1\r\nb: \r\n"
+
+
+async def test_cancelled_while_it_waits_for_a_body_a_street_leaves_the_connection_in_order():
+    visitor = Visitor(Reader())
+    visitor.say(asked(b"hello")[:-1])
+    await rest()
+    (task,) = visitor.state.tasks
+    task.cancel()
+    await rest()
+    visitor.say(b"o")
+    assert visitor.heard.startswith(b"HTTP/1.1 500")
+    assert visitor.transport.ended
+
+
+async def test_cancelled_while_it_waits_for_room_a_street_writes_nothing():
+    visitor = Visitor(answer_with(b"x", length_bytes=1))
+    visitor.connection.pause_writing()
+    visitor.say(asked(line=GET))
+    await rest()
+    (task,) = visitor.state.tasks
+    task.cancel()
+    await rest()
+    visitor.connection.resume_writing()
+    await asyncio.sleep(0)
+    assert (visitor.heard, visitor.transport.closing) == (b"", True)

@@ -1,0 +1,128 @@
+"""A client's connection without a socket: the test is the client, byte by byte."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from uvicorn.config import Config
+from uvicorn.server import ServerState
+
+from gatepass.config.model import Limits
+from gatepass.errors import GatepassError
+from gatepass.proxy.in_flight import Live
+from gatepass.server.connection import ClientConnection
+from gatepass.server.connection_shares import ConnectionShares, TrustedProxies
+from gatepass.server.cycle import Turn
+from gatepass.server.reception import Reception
+
+KEEP_ALIVE_S = 75.0
+DATE = b"Fri, 20 Nov 2026 11:00:00 GMT"
+
+Serve = Callable[[Turn], Awaitable[None]]
+
+
+class FakeTransport(asyncio.Transport):
+    """Keeps what is written; closing reaches the protocol in the loop's next turn, as on a socket."""
+
+    def __init__(self, protocol: asyncio.Protocol) -> None:
+        super().__init__({"peername": ("192.0.2.7", 4711)})
+        self.protocol = protocol
+        self.unsent_bytes = 0
+        self.is_slow = False
+        """Whether the client takes nothing of what is written from now on."""
+        self.pieces: list[bytes] = []
+        self.ended = False
+        self.pieces_at_end = 0
+        self.closing = False
+        self.aborted = False
+        self.reading = True
+
+    def write(self, data: Any) -> None:
+        assert not self.closing
+        self.pieces.append(bytes(data))
+        if self.is_slow:
+            self.protocol.pause_writing()
+
+    def writelines(self, list_of_data: Any) -> None:
+        for data in list_of_data:
+            self.write(data)
+
+    def write_eof(self) -> None:
+        self.ended, self.pieces_at_end = True, len(self.pieces)
+
+    def is_closing(self) -> bool:
+        return self.closing
+
+    def close(self) -> None:
+        if not self.closing:
+            self.closing = True
+            asyncio.get_running_loop().call_soon(self.protocol.connection_lost, None)
+
+    def abort(self) -> None:
+        self.aborted = True
+        self.close()
+
+    def get_write_buffer_size(self) -> int:
+        return self.unsent_bytes
+
+    def pause_reading(self) -> None:
+        assert self.reading
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        assert not self.reading
+        self.reading = True
+
+
+class Visitor:
+    """One connection, made; what it asks is served by `serve`."""
+
+    def __init__(
+        self,
+        serve: Serve,
+        state: ServerState | None = None,
+        made: type[ClientConnection] = ClientConnection,
+        shares: ConnectionShares[Any] | None = None,
+        **limits: Any,
+    ) -> None:
+        self.turns: list[Turn] = []
+        self.state = state or ServerState()
+        self.state.default_headers = [(b"date", DATE)]
+        self._serve = serve
+        self.refused: list[tuple[str, str]] = []
+        self.live = Live(limit=1)
+        bounds = Limits(**limits)
+        if shares is None:
+            shares = ConnectionShares(bounds.connections, bounds.unauthenticated, callers=1)
+        reception = Reception(self._note, self._refuse, bounds, KEEP_ALIVE_S, TrustedProxies(()), shares, self.live)
+        config = Config("nowhere:app")
+        self.connection = made(reception, config=config, server_state=self.state, app_state={})
+        self.transport = FakeTransport(self.connection)
+        self.connection.connection_made(self.transport)
+
+    def _note(self, turn: Turn) -> Awaitable[None]:
+        self.turns.append(turn)
+        return self._serve(turn)
+
+    def _refuse(self, error: GatepassError, peer: str) -> None:
+        self.refused.append((error.code, peer))
+
+    def say(self, data: bytes) -> None:
+        if not self.transport.closing:
+            self.connection.data_received(data)
+
+    @property
+    def heard(self) -> bytes:
+        return b"".join(self.transport.pieces)
+
+    @property
+    def statuses(self) -> list[int]:
+        return [int(part[:3]) for part in self.heard.split(b"HTTP/1.1 ")[1:]]
+
+
+def asked(body: bytes = b"", *fields: str, line: str = "POST /v1/x HTTP/1.1", length: bool = True) -> bytes:
+    """A request with `fields`, and a content-length unless told otherwise."""
+    sized = [f"content-length: {len(body)}"] if length and body else []
+    return "\r\n".join([line, "Host: h", *fields, *sized, "", ""]).encode() + body

@@ -1,0 +1,48 @@
+"""What a repaired stream says, for the tests of each repair."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gatepass.sse.choice_repair import Wishes
+from gatepass.sse.event import parse_event, read_json
+from gatepass.sse.framing import split_events
+from gatepass.sse.repair import Repair
+from tests.unit.sse.documents import origin
+from tests.unit.sse.streams import DONE, chunk, data
+
+Said = dict[str, Any]
+USAGE = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
+ROLE = chunk({"role": "assistant", "content": ""})
+STOP = chunk({}, "stop")
+
+
+def new_repair(**wishes: Any) -> Repair:
+    return Repair(Wishes(**wishes), origin())
+
+
+def said(stream: bytes) -> list[Any]:
+    """The JSON of each event; what is no JSON as bytes."""
+    return [_said(parse_event(block).data) for block in split_events(stream)]
+
+
+def _said(data: bytes | None) -> Any:
+    try:
+        return read_json(data or b"")
+    except ValueError:
+        return data
+
+
+def repaired(*chunks: Any, done: bool = True, **wishes: Any) -> tuple[list[Any], tuple[str, ...]]:
+    """What goes on for these chunks, `[DONE]` aside, and the names of what was repaired."""
+    repair = new_repair(**wishes)
+    out = b"".join(repair.feed(data(one)) for one in chunks)
+    if done:
+        out += repair.feed(DONE)
+        assert out.endswith(DONE)
+        out = out.removesuffix(DONE)
+    return said(out + repair.finish()), repair.adapted
+
+
+def deltas(chunks: list[Any]) -> list[Any]:
+    return [choice["delta"] for one in chunks for choice in one["choices"]]

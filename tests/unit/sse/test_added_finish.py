@@ -1,0 +1,167 @@
+"""`[DONE]` without a finish reason: a choice that is whole gets one, a choice that was cut never looks whole."""
+
+import json
+
+import pytest
+
+from gatepass.config.profiles import BUILT_IN
+from gatepass.sse.choice_repair import CALL_BYTES, MAX_ARGUMENT_BYTES, Wishes
+from gatepass.sse.client_transforms import after_of
+from gatepass.sse.event_stream import EventStream
+from gatepass.sse.repair import MAX_CHOICES, Repair
+from tests.unit.sse.documents import origin
+from tests.unit.sse.peer import chunks_of
+from tests.unit.sse.streams import DONE, LIMIT_BYTES, chunk, code, data, looks_finished, read_error, text
+
+CALL = {"index": 0, "id": "a", "type": "function", "function": {"name": "f", "arguments": ""}}
+USAGE = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
+
+
+def read(*blocks, include_usage=False):
+    stream = EventStream("chat", LIMIT_BYTES, read_error, repair=Repair(Wishes(include_usage), origin()))
+    return b"".join(map(stream.feed, blocks)) + stream.finish(), stream
+
+
+def call(*pieces, number=0):
+    opened = [data(chunk({"tool_calls": [{**CALL, "index": number, "id": f"id{number}"}]}))]
+    more = [{"tool_calls": [{"index": number, "function": {"arguments": piece}}]} for piece in pieces]
+    return opened + [data(chunk(delta)) for delta in more]
+
+
+def legacy(said):
+    return data({"id": "cmpl-1", "object": "text_completion", "created": 1, "model": "m", "choices": [said]})
+
+
+def reasons(out):
+    return {
+        choice.index: choice.finish_reason for one in chunks_of(out) for choice in one.choices if choice.finish_reason
+    }
+
+
+WHOLE = {
+    "a text": ([text("Hi")], {0: "stop"}),
+    "a refusal": ([data(chunk({"refusal": "No."}))], {0: "stop"}),
+    "a call": (call('{"city":', ' "Bern"}'), {0: "tool_calls"}),
+    "a call without parameters": (call("{}"), {0: "tool_calls"}),
+    "text and a call": ([text("Wait."), *call("{}")], {0: "tool_calls"}),
+    "two calls": ([*call("{}"), *call('{"n":1}', number=1)], {0: "tool_calls"}),
+    "half a pair in each of two pieces": (
+        [block.replace(b"HALF", b"\\ud83d").replace(b"REST", b"\\ude80") for block in call('{"a":"HALF', 'REST"}')],
+        {0: "tool_calls"},
+    ),
+    "a call that came whole": (
+        [data(chunk({"tool_calls": [{**CALL, "function": {"name": "f", "arguments": {"a": 1}}}]}))],
+        {0: "tool_calls"},
+    ),
+    "a custom call": (
+        [data(chunk({"tool_calls": [{"id": "a", "type": "custom", "custom": {"name": "f", "input": "x"}}]}))],
+        {0: "tool_calls"},
+    ),
+    "a function of old": (
+        [
+            data(chunk({"function_call": {"name": "f", "arguments": "{"}})),
+            data(chunk({"function_call": {"arguments": "}"}})),
+        ],
+        {0: "function_call"},
+    ),
+    "two choices": ([text("a"), text("b", index=1)], {0: "stop", 1: "stop"}),
+    "the second of two": ([text("a", finish="length"), text("b", index=1)], {0: "length", 1: "stop"}),
+    "an empty reason": ([text("a", finish="")], {0: "stop"}),
+    "thoughts before the text": ([data(chunk({"reasoning_content": "hm", "content": ""})), text("Hi")], {0: "stop"}),
+}
+
+
+@pytest.mark.parametrize(("blocks", "expected"), WHOLE.values(), ids=WHOLE)
+def test_each_choice_that_is_whole_gets_its_reason(blocks, expected):
+    out, stream = read(*blocks, DONE)
+    assert (stream.failure, stream.done) == (None, True)
+    assert "repair=added-finish" in stream.adapted
+    assert looks_finished(out)
+    assert reasons(out) == expected
+
+
+CUT = {
+    "thoughts alone": [data(chunk({"reasoning_content": "hm"}))],
+    "a call without arguments": call(),
+    "a call cut in its arguments": call('{"city":"Ber'),
+    "arguments that are no JSON": call("{,}"),
+    "the second of two calls": [*call("{}"), *call('{"n":', number=1)],
+    "the first of two calls": [*call('{"n":'), *call("{}", number=1)],
+    "text before a cut call": [text("Wait."), *call('{"n":')],
+    "a call that names nothing": [data(chunk({"tool_calls": [{}]}))],
+    "a custom call without input": [data(chunk({"tool_calls": [{"id": "a", "custom": {"name": "f"}}]}))],
+    "a function of old": [data(chunk({"function_call": {"name": "f", "arguments": '{"a'}}))],
+    "one choice of two": [text("a"), data(chunk({"role": "assistant"}, index=1))],
+    "one choice of two, the other finished": [text("a", finish="stop"), data(chunk({"reasoning": "hm"}, index=1))],
+}
+
+
+@pytest.mark.parametrize("blocks", CUT.values(), ids=CUT)
+def test_choice_that_was_cut_never_looks_complete(blocks):
+    out, stream = read(*blocks, DONE)
+    assert (code(stream), stream.done, looks_finished(out)) == ("upstream_closed", False, False)
+    assert "repair=added-finish" not in stream.adapted
+    assert b'"finish_reason":"' not in out.replace(b'"finish_reason":"stop"', b"", 1)
+
+
+def test_what_came_keeps_its_bytes_and_the_reason_stands_before_the_usage():
+    words = [text("Hello"), text(" you"), b": ping\n\n", text("!")]
+    usage = data(chunk(None, usage=USAGE))
+    out, _ = read(*words, usage, DONE, include_usage=True)
+    assert out.startswith(b"".join(words))
+    last = [json.loads(one[6:]) for one in out.removeprefix(b"".join(words)).split(b"\n\n")[:-2]]
+    envelope = {name: chunk({})[name] for name in ("id", "object", "created", "model")}
+    end = {"index": 0, "delta": {}, "logprobs": None, "finish_reason": "stop"}
+    assert last == [{**envelope, "choices": [end]}, {**envelope, "choices": [], "usage": USAGE}]
+    assert out.endswith(DONE)
+
+
+def test_text_completion_gets_its_own_form():
+    out, _ = read(legacy({"index": 0, "text": "Hi", "finish_reason": None}), DONE)
+    last = json.loads(out.split(b"\n\n")[-3][6:])
+    assert (last["object"], last["choices"]) == (
+        "text_completion",
+        [{"index": 0, "text": "", "logprobs": None, "finish_reason": "stop"}],
+    )
+
+
+def test_text_that_no_event_of_its_own_shape_told_before_counts():
+    """The pattern of an event with an empty text must not cover one that has some."""
+    thought = data(chunk({"content": "", "reasoning_content": "hm"}))
+    spoken = data(chunk({"content": "Hi", "reasoning_content": ""}))
+    out, stream = read(thought, thought, spoken, DONE)
+    assert (reasons(out), stream.failure) == ({0: "stop"}, None)
+    one = [text("a"), data(chunk({"content": ""}, index=1)), data(chunk({"content": "b"}, index=1)), DONE]
+    assert reasons(read(*one)[0]) == {0: "stop", 1: "stop"}
+
+
+@pytest.mark.parametrize("calls", [[MAX_ARGUMENT_BYTES - CALL_BYTES, True], [MAX_ARGUMENT_BYTES, False]])
+def test_arguments_are_held_up_to_a_bound(calls):
+    size_bytes, is_known = calls
+    argument = '"' + "x" * (size_bytes - 2) + '"'
+    half = len(argument) // 2
+    _, stream = read(*call(argument[:half], argument[half:]), DONE)
+    assert (code(stream) is None) is is_known
+
+
+def test_finished_choices_give_their_room_back():
+    argument = '"' + "x" * (MAX_ARGUMENT_BYTES // 2) + '"'
+    blocks = []
+    for index in range(4):
+        said = {"tool_calls": [{**CALL, "function": {"name": "f", "arguments": argument}}]}
+        blocks.append(data(chunk(said, index=index, finish="tool_calls" if index < 3 else None)))
+    out, stream = read(*blocks, DONE)
+    assert (stream.failure, reasons(out)[3]) == (None, "tool_calls")
+
+
+def test_more_choices_than_are_told_apart_get_no_reason():
+    blocks = [text("x", index=index) for index in range(MAX_CHOICES + 1)]
+    assert code(read(*blocks[:-1], DONE)[1]) is None
+    assert code(read(*blocks, DONE)[1]) == "upstream_closed"
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_every_profile_leaves_the_reason(name):
+    after = after_of(BUILT_IN[name])
+    out, _ = read(text("Hi"), DONE)
+    assert reasons(out if after is None else after.feed(out)) == {0: "stop"}

@@ -1,0 +1,100 @@
+"""A reply out of the bytes of a stream: cut at every byte, and read no further than it says something."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from gatepass.errors import GatepassError
+from gatepass.sse.aggregator import Aggregator, Assembly
+from gatepass.sse.choice_repair import Wishes
+from gatepass.sse.dialect_transforms import RagflowStream
+from gatepass.sse.repair import Repair
+from tests.unit.sse.documents import origin
+from tests.unit.sse.streams import DONE, LIMIT_BYTES, chunk, data, read_error, text
+
+STOP = data(chunk({}, finish="stop"))
+LINES = b"".join([b": hello\n\n", text("he"), text("llo"), STOP, DONE])
+
+
+def assembly(limit_bytes: int = LIMIT_BYTES, shapers=()) -> Assembly:
+    return Assembly("chat", Aggregator("chat", LIMIT_BYTES, read_error, origin()), limit_bytes, shapers)
+
+
+def content(one: Assembly) -> str:
+    said: str = json.loads(one.finish())["choices"][0]["message"]["content"]
+    return said
+
+
+@pytest.mark.parametrize("ends", [b"\n", b"\r\n", b"\r"], ids=["LF", "CRLF", "CR"])
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"], ids=["", "BOM"])
+def test_a_stream_cut_anywhere_is_the_same_reply(ends, mark):
+    lines = mark + LINES.replace(b"\n", ends)
+    for at in range(len(lines) + 1):
+        one = assembly()
+        one.feed(lines[:at])
+        one.feed(lines[at:])
+        assert content(one) == "hello"
+
+
+def test_after_done_no_more_is_wanted():
+    one = assembly()
+    assert one.feed(LINES[:-2])
+    assert not one.feed(LINES[-2:])
+    assert not one.feed(text("more"))
+    assert content(one) == "hello"
+
+
+def test_after_an_error_no_more_is_wanted():
+    one = assembly()
+    assert not one.feed(text("he") + data({"error": {"message": "boom", "code": 503}}))
+    with pytest.raises(GatepassError, match="boom"):
+        one.finish()
+
+
+def test_an_event_above_its_limit_is_an_error_however_it_comes():
+    large = text("x" * 1000)
+    for pieces in ([large], [large[:600], large[600:]], [large[:-2] * 3]):
+        one = assembly(500)
+        assert not [one.feed(piece) for piece in pieces][-1]
+        with pytest.raises(GatepassError, match=r"limits\.event_bytes"):
+            one.finish()
+
+
+@pytest.mark.parametrize("left", [1, 2])
+def test_a_last_event_without_its_blank_line_counts(left):
+    for lines in (LINES, LINES.removesuffix(DONE)):
+        one = assembly()
+        one.feed(lines[:-left])
+        assert content(one) == "hello"
+
+
+def test_half_an_event_is_a_stream_that_was_cut():
+    one = assembly()
+    one.feed(text("he") + STOP[:-10])
+    with pytest.raises(GatepassError) as caught:
+        one.finish()
+    assert caught.value.public_code == "upstream_closed"
+
+
+def test_nothing_at_all_is_no_answer():
+    for lines in (b"", b"\n\n", DONE, b": ping\n\n"):
+        one = assembly()
+        one.feed(lines)
+        with pytest.raises(GatepassError) as caught:
+            one.finish()
+        assert caught.value.public_code == "upstream_empty"
+
+
+TEXTS = ("The answer", "The answer is", "The answer is forty")
+
+
+@pytest.mark.parametrize("end", [DONE, b""])
+def test_shapers_give_out_what_they_hold(end):
+    repair = Repair(Wishes(None, "keep", cumulative=True), origin())
+    one = assembly(shapers=[RagflowStream(origin(), wants_usage=True), repair])
+    for said in TEXTS:
+        assert one.feed(text(said))
+    one.feed(STOP + end)
+    assert content(one) == TEXTS[-1]

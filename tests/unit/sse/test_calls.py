@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from gatepass.sse.tool_calls import MAX_CALLS, Calls
+
+
+def entry(index: int | None = None, identity: Any = None, name: str | None = None, arguments: str | None = None):
+    said: dict[str, Any] = {"function": {}}
+    if index is not None:
+        said["index"] = index
+    if identity is not None:
+        said["id"] = identity
+    if name is not None:
+        said["function"]["name"] = name
+    if arguments is not None:
+        said["function"]["arguments"] = arguments
+    return said
+
+
+def placed(*deltas: list[dict[str, Any]]) -> list[list[tuple[int, bool]]]:
+    calls = Calls()
+    return [[(piece.call.number, piece.opens) for piece in calls.place(delta)] for delta in deltas]
+
+
+@pytest.mark.parametrize(
+    ("deltas", "expected"),
+    [
+        pytest.param(
+            [[entry(0, "a", "f", "")], [entry(0, arguments="{")], [entry(1, "b", "g", "")], [entry(1, arguments="{")]],
+            [[(0, True)], [(0, False)], [(1, True)], [(1, False)]],
+            id="flawless",
+        ),
+        pytest.param(
+            [[entry(0, "a", "f", "")], [entry(1, "b", "g", "")], [entry(0, arguments="{")], [entry(1, arguments="{")]],
+            [[(0, True)], [(1, True)], [(0, False)], [(1, False)]],
+            id="flawless, interleaved",
+        ),
+        pytest.param(
+            [[entry(None, "a", "f", "{}"), entry(None, "b", "g", "{}")]],
+            [[(0, True), (1, True)]],
+            id="gemini: no index",
+        ),
+        pytest.param(
+            [
+                [entry(None, "a", "f")],
+                [entry(None, None, None, "{")],
+                [entry(None, "b", "g")],
+                [entry(None, arguments="{")],
+            ],
+            [[(0, True)], [(0, False)], [(1, True)], [(1, False)]],
+            id="no index, ids in the openers",
+        ),
+        pytest.param(
+            [[entry(None, None, "f", "{}"), entry(None, None, "g", "{}")]],
+            [[(0, True), (1, True)]],
+            id="neither index nor id, all in one delta",
+        ),
+        pytest.param(
+            [[entry(None, None, "f")], [entry(None, None, "f", "{")], [entry(None, None, None, "}")]],
+            [[(0, True)], [(0, False)], [(0, False)]],
+            id="neither index nor id, the name repeated",
+        ),
+        pytest.param(
+            [[entry(0, "a", "f", "{}")], [entry(0, "b", "g", "{}")], [entry(0, arguments=" ")]],
+            [[(0, True)], [(1, True)], [(1, False)]],
+            id="all index 0",
+        ),
+        pytest.param(
+            [[entry(0, "a", "f", "")], [entry(0, "a", "f", "{")], [entry(0, "a", "f", "}")]],
+            [[(0, True)], [(0, False)], [(0, False)]],
+            id="id and name repeated",
+        ),
+        pytest.param(
+            [[entry(0, "a", "f", "")], [entry(0, "x1", None, "{")], [entry(0, "x2", None, "}")]],
+            [[(0, True)], [(0, False)], [(0, False)]],
+            id="id changes from piece to piece",
+        ),
+        pytest.param(
+            [[entry(0, "a", "f", "{}")], [entry(0, "b")], [entry(0, None, "g")]],
+            [[(0, True)], [(1, True)], [(1, False)]],
+            id="opener with the id alone",
+        ),
+        pytest.param(
+            [[entry(1, "a", "f")], [entry(3, "b", "g")], [entry(1, arguments="{")], [entry(3, arguments="{")]],
+            [[(0, True)], [(1, True)], [(0, False)], [(1, False)]],
+            id="indices that do not begin with 0",
+        ),
+        pytest.param(
+            [[entry(0, None, "f")], [entry(0, "a", None, "{")], [entry(0, "a", None, "}")]],
+            [[(0, True)], [(0, False)], [(0, False)]],
+            id="id after the name",
+        ),
+        pytest.param(
+            [[entry(0, None, "f", "{}")], [entry(0, "b", "g")]],
+            [[(0, True)], [(1, True)]],
+            id="second call has the first id",
+        ),
+        pytest.param(
+            [[entry(0, "same", "f")], [entry(1, "same", "g")], [entry(0, arguments="{")], [entry(1, arguments="{")]],
+            [[(0, True)], [(1, True)], [(0, False)], [(1, False)]],
+            id="one id for two calls",
+        ),
+        pytest.param(
+            [[entry(0, "a", "f")], [entry(1, "a", None, "{")], [entry(1, None, None, "}")]],
+            [[(0, True)], [(0, False)], [(0, False)]],
+            id="index counts the pieces",
+        ),
+        pytest.param(
+            [[entry(-1, 7, "f")], [entry(-1, 7, None, "{")]], [[(0, True)], [(0, False)]], id="numbers as ids"
+        ),
+        pytest.param(
+            [[entry(True, "", "f")], [entry(None, "", None, "{")]], [[(0, True)], [(0, False)]], id="empty ids"
+        ),
+        pytest.param([[None, "x", entry(0, "a")], []], [[(0, True)], []], id="what is no object is left out"),
+        pytest.param(
+            [[{"index": 0, "id": "a", "custom": {"name": "f", "input": ""}}], [{"index": 0, "custom": {"input": "x"}}]],
+            [[(0, True)], [(0, False)]],
+            id="custom tools",
+        ),
+        pytest.param(
+            [[{"index": 0, "id": "a"}], [{"index": 0, "id": "b"}]], [[(0, True)], [(1, True)]], id="ids alone"
+        ),
+    ],
+)
+def test_each_piece_finds_its_call(deltas, expected):
+    assert placed(*deltas) == expected
+
+
+def test_id_of_a_call_is_the_first_it_was_given_and_no_other_has_it():
+    calls = Calls()
+    for delta in ([entry(0, None, "f")], [entry(0, "a", None, "{")], [entry(1, "a", "g")], [entry(0, "b", None, "}")]):
+        pieces = calls.place(delta)
+    first, second = pieces[0].call, calls.place([entry(1)])[0].call
+    assert (first.id, second.id, len(calls)) == ("a", "", 2)
+
+
+def test_long_ids_are_kept_whole():
+    [piece] = Calls().place([entry(0, "x" * 3000, "f")])
+    assert piece.call.id == "x" * 3000
+
+
+def test_more_calls_than_any_answer_has_share_the_last_one():
+    calls = Calls()
+    for number in range(MAX_CALLS + 5):
+        [piece] = calls.place([entry(number, f"id-{number}", "f")])
+    for number in range(3 * MAX_CALLS):
+        calls.place([entry(10_000 + number, "id-1", None, "{")])
+    assert (len(calls), piece.call.number) == (MAX_CALLS, MAX_CALLS - 1)
+    assert len(calls._by_index) == MAX_CALLS
+    assert len(calls._by_id) == MAX_CALLS
+
+
+@pytest.mark.parametrize("index", [None, 0])
+def test_another_name_without_an_id_opens_another_call(index):
+    deltas = [[entry(index, None, "f", "{}")], [entry(index, None, "g", "{")], [entry(index, None, None, "}")]]
+    assert placed(*deltas) == [[(0, True)], [(1, True)], [(1, False)]]
+
+
+@pytest.mark.parametrize("index", [None, 0])
+def test_a_name_that_is_repeated_opens_none(index):
+    deltas = [[entry(index, None, "f", "{")], [entry(index, None, "f", "}")], [entry(index, None, "", "")]]
+    assert placed(*deltas) == [[(0, True)], [(0, False)], [(0, False)]]

@@ -1,0 +1,60 @@
+"""A choice that says nothing, for a client that looks into the first one of every chunk."""
+
+import json
+
+import pytest
+
+from gatepass.config.profiles import BUILT_IN, Profile
+from gatepass.sse.client_transforms import EMPTY_CHOICE, EmptyChoice, after_of
+from tests.unit.sse.peer import chunks_of, helper_reads
+from tests.unit.sse.streams import DONE, REALISTIC, chunk, data, text
+
+USAGE = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
+SILENT = {"index": 0, "delta": {"content": ""}, "finish_reason": None}
+
+
+@pytest.mark.parametrize("spaced", [True, False])
+def test_the_usage_comes_beside_a_choice(spaced):
+    shaper = after_of(BUILT_IN["cline"])
+    assert shaper is not None
+    run = shaper.feed(text("a") + data(chunk(None, usage=USAGE), spaced=spaced) + DONE + b": alive\n")
+    assert run == text("a") + data({**chunk(None, usage=USAGE), "choices": [SILENT]}) + DONE + b": alive\n"
+    assert (shaper.adapted, shaper.finish()) == ((EMPTY_CHOICE,), b"")
+
+
+def test_in_a_stream_of_completions_the_choice_is_one_of_those():
+    said = {"object": "text_completion", "choices": [], "usage": USAGE}
+    (choice,) = json.loads(EmptyChoice().feed(data(said))[5:])["choices"]
+    assert choice == {"index": 0, "text": "", "logprobs": None, "finish_reason": None}
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        text('"choices":[]'),
+        text("a", more={"choices": []}),
+        data({"error": {"message": "m", "choices": []}}),
+        b'data: [{"choices":[]}]\n\n',
+        b'data: {"choices":[]\n\n',
+        DONE,
+    ],
+)
+def test_what_has_a_choice_or_is_no_chunk_is_the_same_object(run):
+    shaper = EmptyChoice()
+    assert shaper.feed(run) is run
+    assert (shaper.adapted, shaper.finish()) == ((), b"")
+
+
+def test_real_clients_read_the_same_as_without():
+    shaper = EmptyChoice()
+    shaped = b"".join(map(shaper.feed, REALISTIC))
+    assert helper_reads(shaped) == helper_reads(b"".join(REALISTIC))
+    assert all(one.choices for one in chunks_of(shaped))
+
+
+def test_numbers_are_made_whole_beside_it():
+    shaper = after_of(Profile(like="cline", fills_choices=True, whole_numbers=True))
+    assert shaper is not None
+    (one,) = [json.loads(shaper.feed(data(chunk(None, usage={**USAGE, "total_tokens": None})))[5:])]
+    assert (one["usage"], one["choices"]) == (USAGE, [SILENT])
+    assert shaper.adapted == ("repair=usage", EMPTY_CHOICE)

@@ -1,0 +1,236 @@
+from __future__ import annotations
+
+import pytest
+
+from gatepass.sse.choice_repair import Wishes
+from gatepass.sse.chunk import Origin
+from gatepass.sse.repair import MAX_MOVED_BYTES, Repair
+from tests.unit.sse.repair_streams import ROLE, STOP, USAGE, deltas, repaired
+from tests.unit.sse.streams import chunk
+
+EMPTY = ("repair=choices",)
+FILTER = [{"prompt_index": 0, "content_filter_results": {"hate": {"filtered": False}}}]
+AZURE_FIRST = {"id": "", "object": "", "created": 0, "model": "", "choices": [], "prompt_filter_results": FILTER}
+"""Azure's first chunk (mentat#429, autogen#6465)."""
+
+
+# --- choices --------------------------------------------------------------------------------------
+
+
+def test_first_chunk_of_azure_moves_into_the_one_that_has_choices():
+    assert repaired(AZURE_FIRST, ROLE, STOP) == ([ROLE | {"prompt_filter_results": FILTER}, STOP], EMPTY)
+
+
+def test_first_chunk_of_azure_is_kept_where_the_configuration_says_so():
+    assert repaired(AZURE_FIRST, ROLE, STOP, without_choices="keep") == ([AZURE_FIRST, ROLE, STOP], ())
+
+
+def test_first_chunk_of_azure_is_dropped_where_the_configuration_says_so():
+    assert repaired(AZURE_FIRST, ROLE, STOP, without_choices="drop") == ([ROLE, STOP], EMPTY)
+
+
+def test_extras_that_no_choices_follow_come_at_the_end():
+    out, adapted = repaired(ROLE, STOP, chunk(None, citations=["u"]))
+    assert (out, adapted) == ([ROLE, STOP, chunk(None, citations=["u"])], EMPTY)
+
+
+def test_extras_and_usage_at_the_end_come_in_one_chunk():
+    said = [ROLE, STOP | {"usage": USAGE}, chunk(None, citations=["u"])]
+    out, _ = repaired(*said, include_usage=True)
+    assert out == [ROLE, STOP | {"usage": None}, chunk(None, citations=["u"], usage=USAGE)]
+
+
+def test_extras_beside_usage_that_nobody_asked_for_are_not_lost():
+    out, adapted = repaired(ROLE, STOP, chunk(None, usage=USAGE, citations=["u"]))
+    assert (out, adapted) == ([ROLE, STOP, chunk(None, citations=["u"])], ("repair=usage", "repair=choices"))
+
+
+def test_extras_do_not_replace_what_a_chunk_says_itself():
+    out, _ = repaired(chunk(None, citations=["old"], x=1), ROLE | {"citations": ["new"]})
+    assert out == [ROLE | {"citations": ["new"], "x": 1}]
+
+
+def test_extras_too_large_to_wait_go_on_where_they_stand():
+    large = chunk(None, x="x" * MAX_MOVED_BYTES)
+    assert repaired(large, ROLE) == ([large, ROLE], ())
+
+
+def test_extras_that_come_for_ever_are_not_all_held():
+    many = [chunk(None) | {f"x_{number}": "x" * 1000} for number in range(200)]
+    out, _ = repaired(*many, ROLE)
+    assert 100 < len(out) < 150
+    assert {name for one in out for name in one if name.startswith("x_")} == {f"x_{number}" for number in range(200)}
+
+
+@pytest.mark.parametrize(
+    "nothing",
+    [
+        {},
+        {"type": "ping"},
+        {"event": "ping"},
+        {"code": 0, "data": True},
+        {"code": "200", "msg": "ok", "data": {}},
+        chunk(None),
+        chunk(None) | {"choices": None},
+        chunk(None, usage=None),
+        chunk(None, obfuscation="xyz", citations=[], x=None),
+        {"object": "chat.completion.chunk"},
+        {"choices": "x"},
+    ],
+)
+def test_chunk_that_says_nothing_is_left_out(nothing):
+    assert repaired(ROLE, nothing, STOP) == ([ROLE, STOP], EMPTY)
+
+
+@pytest.mark.parametrize("missing", [None, "absent"])
+def test_usage_without_a_list_of_choices_gets_an_empty_one(missing):
+    said = chunk(None, usage=USAGE) | {"choices": None}
+    if missing:
+        del said["choices"]
+    assert repaired(ROLE, STOP, said, include_usage=True) == ([ROLE, STOP, chunk(None, usage=USAGE)], EMPTY)
+
+
+BOOM = {"code": 102, "message": "boom", "data": None}
+
+
+@pytest.mark.parametrize(
+    "foreign", [{"type": "status", "text": "searching"}, {"event": {"type": "status"}}, {"data": 1}, [1], 7, BOOM]
+)
+def test_event_that_is_no_chunk_is_for_a_client_that_knows_it(foreign):
+    assert repaired(ROLE, foreign, STOP) == ([ROLE, foreign, STOP], ())
+
+
+def test_choices_that_are_no_objects_are_left_alone():
+    said = chunk(None) | {"choices": [None, 7]}
+    assert repaired(ROLE, said, STOP) == ([ROLE, said, STOP], ())
+
+
+def test_choices_without_index_get_their_places():
+    said = chunk(None) | {"choices": [{"delta": {"content": part}, "finish_reason": None} for part in "ab"]}
+    out, adapted = repaired(said)
+    assert [choice["index"] for choice in out[0]["choices"]] == [0, 1]
+    assert adapted == ("repair=index",)
+
+
+def test_more_choices_than_any_answer_has_share_one_state():
+    from gatepass.sse.repair import MAX_CHOICES
+    from tests.unit.sse.repair_streams import new_repair
+    from tests.unit.sse.streams import data
+
+    repair = new_repair()
+    for index in range(2 * MAX_CHOICES):
+        repair.feed(data(chunk({"role": "assistant", "content": "a"}, index=index)))
+    assert len(repair._choices) == MAX_CHOICES + 1
+
+
+# --- id, object, created, model -------------------------------------------------------------------
+
+
+def without(said, *names):
+    return {name: value for name, value in said.items() if name not in names}
+
+
+@pytest.mark.parametrize("name", ["id", "object", "created", "model"])
+@pytest.mark.parametrize("is_there", [True, False])
+def test_what_a_chunk_lacks_of_the_envelope_is_as_in_the_first_one(name, is_there):
+    poor = STOP | {name: None} if is_there else without(STOP, name)
+    out, adapted = repaired(ROLE, poor)
+    assert (out, adapted) == ([ROLE, STOP], ("repair=envelope",))
+
+
+def test_what_no_chunk_says_is_not_made_up():
+    said = [without(ROLE, "id", "created"), without(STOP, "id", "created")]
+    assert repaired(*said) == (said, ())
+
+
+def test_what_the_second_chunk_says_first_is_known_to_the_third():
+    said = [without(ROLE, "model"), chunk({"content": "a"}), without(STOP, "model")]
+    out, _ = repaired(*said)
+    assert out == [said[0], said[1], STOP]
+
+
+def test_ids_of_their_own_stay_unless_one_is_wished_for():
+    said = [ROLE | {"id": "a"}, chunk({"content": "x"}) | {"id": "b"}, STOP | {"id": "c"}]
+    assert repaired(*said) == (said, ())
+    out, adapted = repaired(*said, one_id=True)
+    assert ([one["id"] for one in out], adapted) == (["a"] * 3, ("repair=one-id",))
+
+
+def test_one_id_is_wished_for_where_none_was_ever_told():
+    said = [without(ROLE, "id"), STOP | {"id": ""}, STOP | {"id": None}]
+    assert repaired(*said, one_id=True) == (said, ())
+
+
+# --- wrapped chunks, whole completions ------------------------------------------------------------
+
+
+def wrapped(said):
+    return {"code": 0, "msg": "ok", "data": said}
+
+
+def test_wrapped_chunks_are_unwrapped_and_the_last_empty_one_is_left_out():
+    out, adapted = repaired(*(wrapped(one) for one in (ROLE, chunk({"content": "a"}), STOP)), {"code": 0, "data": True})
+    assert out == [ROLE, chunk({"content": "a"}), STOP]
+    assert adapted == ("repair=wrapped", "repair=choices")
+
+
+def test_wrapped_chunk_with_other_defects_is_repaired_whole():
+    out, _ = repaired(wrapped(ROLE), wrapped(chunk({"role": "assistant", "content": "a"}, "")))
+    assert out == [ROLE, chunk({"content": "a"})]
+
+
+WHOLE = {
+    **{name: ROLE[name] for name in ("id", "created", "model")},
+    "object": "chat.completion",
+    "choices": [{"index": 0, "message": {"role": "assistant", "content": "Hi"}, "finish_reason": "stop"}],
+    "usage": USAGE,
+}
+
+
+@pytest.mark.parametrize("include_usage", [True, False, None])
+def test_whole_completion_in_one_event_becomes_its_deltas(include_usage):
+    out, adapted = repaired(WHOLE, include_usage=include_usage)
+    assert deltas(out) == [{"role": "assistant", "content": ""}, {"content": "Hi"}, {}]
+    assert [one["usage"] for one in out if not one["choices"]] == ([USAGE] if include_usage is not False else [])
+    assert {one["object"] for one in out} == {"chat.completion.chunk"}
+    assert adapted == ("repair=message",)
+
+
+def test_whole_completion_that_calls_itself_a_chunk_or_is_wrapped_becomes_its_deltas():
+    for said in (WHOLE | {"object": "chat.completion.chunk"}, wrapped(WHOLE)):
+        out, _ = repaired(said)
+        assert deltas(out)[1] == {"content": "Hi"}
+
+
+def test_usage_after_a_whole_completion_is_not_told_again():
+    out, _ = repaired(WHOLE, chunk(None, usage=USAGE), include_usage=True)
+    assert [one["usage"] for one in out if not one["choices"]] == [USAGE]
+
+
+def test_second_whole_completion_repeats_the_first_and_says_nothing_new():
+    out, _ = repaired(WHOLE, WHOLE)
+    assert deltas(out) == [{"role": "assistant", "content": ""}, {"content": "Hi"}, {}, {}]
+
+
+def test_messages_that_are_pieces_of_an_answer_are_its_deltas():
+    """With the `object` of a whole: none of them has a finish reason before the last."""
+    said = [{**WHOLE, "choices": [{"index": 0, "message": {"content": text}}]} for text in ("Hel", "lo ", "world")]
+    out, adapted = repaired(*({name: one[name] for name in one if name != "usage"} for one in said), STOP)
+    assert deltas(out) == [{"content": "Hel"}, {"content": "lo "}, {"content": "world"}, {}]
+    assert [choice.get("finish_reason") for one in out for choice in one["choices"]] == [None, None, None, "stop"]
+    assert adapted == ("repair=message",)
+
+
+def test_a_message_behind_a_mere_role_is_the_answer_and_no_repetition():
+    repair = Repair(Wishes(), Origin(lambda prefix: f"{prefix}x", 1, "m"))
+    repair.feed(b'data: {"choices":[{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":null}]}\n\n')
+    said = repair.feed(b'data: {"choices":[{"index":0,"finish_reason":null,"message":{"content":"Hi"}}]}\n\n')
+    assert b'"delta":{"content":"Hi"}' in said
+
+
+def test_a_message_behind_a_number_for_a_finish_reason_is_the_answer_and_no_repetition():
+    """Found by the fuzzer: only a text ends a choice, for every part that looks."""
+    repair = Repair(Wishes(), Origin(lambda prefix: f"{prefix}x", 1, "m"))
+    repair.feed(b'data: {"choices":[{"index":0,"delta":{},"finish_reason":123456789012345678901}]}\n\n')
+    said = repair.feed(b'data: {"choices":[{"index":0,"finish_reason":null,"message":{"content":"Hi"}}]}\n\n')
+    assert b'"delta":{"content":"Hi"}' in said

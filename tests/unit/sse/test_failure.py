@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from gatepass.errors import UpstreamRefusal
+from gatepass.sse import failure
+from gatepass.types import Complaint
+
+# What RAGFlow's chat_model.py looks for in an error before it decides what to do, in its own order.
+RAGFLOW_QUOTA = re.compile(r"quota|capacity|credit|billing|balance|欠费")
+RAGFLOW_REPEATS = re.compile(
+    r"rate limit|429|tpm limit|too many requests|requests per minute|server|503|502|504|500|unavailable"
+)
+RAGFLOW_AUTH = re.compile(r"auth|key|apikey|401|forbidden|permission")
+
+
+@pytest.mark.parametrize("make", [failure.closed, failure.empty, failure.too_large, failure.no_json, failure.strange])
+def test_no_text_makes_ragflow_repeat_the_answer_or_blame_the_key(make):
+    error = make("chat")
+    assert error.hop == "upstream:chat"
+    for words in (RAGFLOW_QUOTA, RAGFLOW_REPEATS, RAGFLOW_AUTH):
+        assert not words.search(error.message.lower())
+
+
+def test_refusal_is_the_complaint_with_a_status():
+    told = Complaint("slow down", status=429, kind="k", code="c", param="p", raw={"x": 1})
+    error = failure.refusal("chat", told)
+    assert isinstance(error, UpstreamRefusal)
+    assert (error.message, error.http_status, error.kind, error.public_code, error.param, error.raw) == (
+        "slow down",
+        429,
+        "k",
+        "c",
+        "p",
+        {"x": 1},
+    )
+    assert failure.refusal("chat", Complaint("?")).http_status == 502

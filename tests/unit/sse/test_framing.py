@@ -1,0 +1,217 @@
+from __future__ import annotations
+
+import tracemalloc
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gatepass.sse.framing import Framer, split_events
+from tests.unit.sse.streams import REALISTIC, pieces, with_line_ends
+
+LINE_ENDS = [b"\n", b"\r\n", b"\r"]
+
+
+def fed(framer: Framer, *given_pieces: bytes) -> list[bytes]:
+    return [framer.feed(piece) for piece in given_pieces]
+
+
+@pytest.mark.parametrize("end", LINE_ENDS)
+def test_event_leaves_with_its_last_byte_and_never_before(end):
+    events = [with_line_ends(event, end) for event in REALISTIC]
+    framer = Framer(1 << 20)
+    for event in events:
+        *early, last = fed(framer, *pieces(event, 1))
+        assert early == [b""] * len(early)
+        assert last == event
+    assert framer.tail == b""
+
+
+@pytest.mark.parametrize("end", LINE_ENDS)
+def test_events_come_out_as_they_went_in_at_every_split_into_two(end):
+    whole = with_line_ends(b"".join(REALISTIC[:4]), end)
+    boundaries = [0]
+    for event in REALISTIC[:4]:
+        boundaries.append(boundaries[-1] + len(with_line_ends(event, end)))
+    for at in range(len(whole) + 1):
+        framer = Framer(1 << 20)
+        first = framer.feed(whole[:at])
+        assert len(first) == max(boundary for boundary in boundaries if boundary <= at)
+        assert framer.tail == whole[len(first) : at]
+        assert first + framer.feed(whole[at:]) == whole
+
+
+def test_piece_of_whole_events_is_returned_as_the_same_object():
+    framer = Framer(1 << 20)
+    for end in LINE_ENDS:
+        piece = with_line_ends(b"".join(REALISTIC), end)
+        assert framer.feed(piece) is piece
+
+
+def test_several_events_and_a_half_leave_the_half_behind():
+    framer = Framer(100)
+    assert framer.feed(b"data: 1\n\ndata: 2\n\ndata: 3") == b"data: 1\n\ndata: 2\n\n"
+    assert framer.tail == b"data: 3"
+    assert framer.feed(b"\n\ndata: 4\n") == b"data: 3\n\n"
+    assert framer.tail == b"data: 4\n"
+
+
+def test_lone_cr_stream_never_waits():
+    framer = Framer(100)
+    assert fed(framer, b"data: 1\r", b"\r", b"data: 2\r\rdata: 3\r", b"\r") == [
+        b"",
+        b"data: 1\r\r",
+        b"data: 2\r\r",
+        b"data: 3\r\r",
+    ]
+
+
+def test_crlf_cut_in_two_keeps_its_order_and_its_event():
+    framer = Framer(100)
+    assert fed(framer, b"data: 1\r\n\r", b"\ndata: 2\r\n\r", b"\n") == [b"", b"data: 1\r\n\r\n", b"data: 2\r\n\r\n"]
+
+
+def test_cr_after_lf_that_was_no_half_of_a_crlf_ends_its_event_with_the_next_byte():
+    framer = Framer(100)
+    assert fed(framer, b"data: 1\n\r", b"d", b"ata: 2\r\r") == [b"", b"data: 1\n\r", b"data: 2\r\r"]
+
+
+def test_lf_after_a_cr_that_ended_an_event_follows_at_once():
+    framer = Framer(100)
+    assert fed(framer, b"data: 1\r\r", b"\n", b"data: 2\n\n") == [b"data: 1\r\r", b"\n", b"data: 2\n\n"]
+
+
+def test_blank_lines_between_events_do_not_wait_for_the_next_event():
+    framer = Framer(100)
+    assert fed(framer, b"\n", b"data: 1\n\n", b"\n", b"\r\n", b"\r", b"x") == [
+        b"\n",
+        b"data: 1\n\n",
+        b"\n",
+        b"\r\n",
+        b"",
+        b"\r",
+    ]
+
+
+def test_empty_piece_changes_nothing():
+    framer = Framer(100)
+    assert fed(framer, b"", b"data: 1\n\r", b"", b"\n") == [b"", b"", b"", b"data: 1\n\r\n"]
+
+
+def reference_events(stream: bytes) -> list[bytes]:
+    """The specification, read byte by byte: an event ends with a line that is empty."""
+    events, start, at, line_start = [], 0, 0, 0
+    while at < len(stream):
+        if stream[at] not in b"\r\n":
+            at += 1
+            continue
+        is_blank = at == line_start
+        at += 2 if stream[at : at + 2] == b"\r\n" else 1
+        line_start = at
+        if is_blank:
+            events.append(stream[start:at])
+            start = at
+    return events
+
+
+@given(st.lists(st.sampled_from([b"\n", b"\r", b"\r\n", b"a", b"data: x"]), max_size=40), st.data())
+def test_any_mixture_of_line_ends_is_cut_as_the_specification_says(parts, draw):
+    stream = b"".join(parts)
+    framer, out, at = Framer(1 << 20), b"", 0
+    while at < len(stream):
+        size_bytes = draw.draw(st.integers(1, 8))
+        out += framer.feed(stream[at : at + size_bytes])
+        at += size_bytes
+        assert out + framer.tail == stream[:at]
+        whole = b"".join(reference_events(stream[:at]))
+        assert whole.startswith(out)
+        late = whole[len(out) :]
+        assert late == b"" or (stream[:at].endswith(b"\r") and reference_events(late) == [late])
+
+
+@given(st.lists(st.sampled_from([b"\n", b"\r", b"\r\n", b"a", b"data: x"]), max_size=40))
+def test_a_run_is_split_as_the_specification_says(parts):
+    run = b"".join(reference_events(b"".join(parts)))
+    assert split_events(run) == reference_events(run)
+
+
+# --- bounds ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size_bytes", [1, 2, 3, 7, 64, 1000])
+def test_event_above_the_limit_fails_however_its_bytes_come(size_bytes):
+    fits, too_large = b"data: 123\n\n", b"data: 1234\n\n"
+    framer = Framer(len(fits))
+    out = b"".join(fed(framer, *pieces(fits * 3 + too_large + fits, size_bytes)))
+    assert out == fits * 3
+    assert framer.overflowed
+    assert framer.feed(fits) == b""
+    assert framer.tail == b""
+
+
+@pytest.mark.parametrize("size_bytes", [1, 5, 64])
+def test_many_events_within_the_limit_pass_in_pieces_above_it(size_bytes):
+    event = b"data: 123\n\n"
+    framer = Framer(len(event))
+    whole = event * 50
+    assert b"".join(fed(framer, *pieces(whole, size_bytes))) == whole
+    assert not framer.overflowed
+
+
+def test_line_of_64_mib_is_refused_in_bounded_memory():
+    framer, piece, limit_bytes = Framer(1 << 20), b"x" * (64 * 1024), 1 << 20
+    tracemalloc.start()
+    try:
+        runs = [framer.feed(piece) for _ in range(1024)]
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert (set(runs), framer.overflowed, framer.tail) == ({b""}, True, b"")
+    assert peak_bytes < 3 * limit_bytes
+
+
+class CountingTail(bytearray):
+    """Counts the bytes that are copied into it, and those that are read out of it or searched."""
+
+    touched_bytes = 0
+
+    def _touch(self, size_bytes):
+        CountingTail.touched_bytes += size_bytes
+
+    def __iadd__(self, more):
+        self._touch(len(more))
+        return super().__iadd__(more)
+
+    def __add__(self, more):
+        self._touch(len(self) + len(more))
+        return super().__add__(more)
+
+    def __getitem__(self, key):
+        self._touch(len(self))
+        return super().__getitem__(key)
+
+    def __bytes__(self):
+        self._touch(len(self))
+        return bytes(bytearray(self))
+
+    def find(self, *args):
+        self._touch(len(self))
+        return super().find(*args)
+
+    def rfind(self, *args):
+        self._touch(len(self))
+        return super().rfind(*args)
+
+    def endswith(self, *args):
+        self._touch(len(self))
+        return super().endswith(*args)
+
+
+@pytest.mark.parametrize("size_bytes", [1, 64, 4096])
+def test_work_grows_with_the_bytes_and_not_with_their_square(size_bytes, monkeypatch):
+    event = b"data: " + b"x" * (256 * 1024) + b"\n\n"
+    framer = Framer(1 << 20)
+    framer._tail = CountingTail()
+    monkeypatch.setattr(CountingTail, "touched_bytes", 0)
+    assert b"".join(fed(framer, *pieces(event, size_bytes))) == event
+    assert len(event) <= CountingTail.touched_bytes <= 2 * len(event)

@@ -1,0 +1,207 @@
+"""What one look tells of a chat's reply is what judge, mending and usage tell of it one after the other."""
+
+import json
+from collections.abc import Iterator
+from itertools import product
+from typing import Any
+
+import pytest
+
+from gatepass.dialects import content as form
+from gatepass.dialects.reply_check import Reply, judge_document
+from gatepass.sse import whole_reply
+from gatepass.sse.chunk import Origin
+from gatepass.sse.strict import ONE_PASS_BYTES, is_empty_answer, read_good
+from gatepass.sse.usage import usage_of
+from gatepass.types import Surface
+from tests.unit.sse.replies import CALL, CUSTOM, USAGE, chat, choice, text
+
+JSON = ((b"content-type", b"application/json"),)
+
+REPLIES = [
+    chat(),
+    chat(choice()),
+    chat(choice(CALL)),
+    chat(choice(CALL, CALL)),
+    chat(choice(CALL, CUSTOM), choice(index=1)),
+    chat(choice(CALL, finish="stop")),
+    chat(choice(finish="eos")),
+    chat(choice(content='"usage":{"total_tokens":9}')),
+    chat(choice(content='an "error", "choices":[{"message":{"')),
+    chat(choice(), 1),
+    chat(choice() | {"error": {"message": "no"}}),
+    chat(choice() | {"error": None}),
+    chat({"content_filter_results": {}} | choice()),
+    chat(choice(content=None)),
+    chat({"index": 0, "finish_reason": "stop", "message": {}}),
+    chat({"index": 0, "finish_reason": "stop", "delta": {"role": "assistant"}}),
+    text(),
+    text() | {"choices": [{"index": 0, "finish_reason": "stop", "text": None}]},
+    {"object": "error", "message": "no"},
+    {"data": chat(choice())},
+    [chat(choice())],
+]
+ENDS = [
+    b"",
+    *(b',"usage":' + json.dumps(USAGE, separators=separators).encode() for separators in ((",", ":"), (", ", ": "))),
+    b',"usage":null',
+    b',"usage":{}',
+    b',"usage":{"prompt_tokens":-1,"completion_tokens":2,"total_tokens":3}',
+    b',"usage":{"prompt_tokens":1.0,"completion_tokens":2,"total_tokens":3}',
+    b',"usage":{"prompt_tokens":1%b,"completion_tokens":2,"total_tokens":3}' % (b"0" * 40),
+    b',"usage":{"prompt_tokens":1,"prompt_tokens":9,"completion_tokens":2,"total_tokens":3}',
+    b',"usage":{"prompt_tokens":1,"completion_tokens":2,"total_tokens":3,"more":{"usage":{"total_tokens":9}}}',
+    b',"usage":{"prompt_tokens":1,"completion_tokens":2,"total_tokens":3,"more":{"a":{"b":{}}}}',
+    b',"usage":{"prompt_tokens":1,"completion_tokens":2,"total_tokens":3,"more":[1,"}"]}',
+    b',"usage":{"prompt_tokens":1,"completion_tokens":2,"total_tokens":3,"more":"{"}',
+    b',"usage":{"prompt_tokens":1,"completion_tokens":2,"total_tokens":3,"more":"usage"}',
+    b',"usage":{"prompt_tokens":1,"completion_tokens":2,"total_tokens":3,"more":"a\\n"}',
+    b',"usage":{"prompt_tokens":1,"completion_tokens":2,"total_tokens":3,"prompt\\u005ftokens":9}',
+    b',"usage":{"total_tokens":9},"usage":{"prompt_tokens":1,"completion_tokens":2,"total_tokens":3}',
+    b',"usage":{"prompt_tokens":1,"completion_tokens":2,"total_tokens":3},"usage":{"total_tokens":9}',
+    b',"usage":{"prompt_tokens":1,"completion_tokens":2,"total_tokens":3},"us\\u0061ge":null',
+    b',"usage":{"prompt_tokens":1,"completion_tokens":2,"total_tokens":3},"x":{"y":1,"usage":{"total_tokens":9}}',
+    b',"usage":{"prompt_tokens":1,"completion_tokens":2,"total_tokens":3},"x\\"usage":{"prompt_tokens":9}',
+    b',"usage":{"prompt_tokens":1,"completion_tokens":2,"total_tokens":3},"x":[{"y":1,"usage":{"total_tokens":9}}]',
+    b',"usage":{"prompt_tokens":1,"completion_tokens":2,"total_tokens":3},"x":"' + b"x" * 3_000 + b'"',
+    b',"usage":{"prompt_tokens":1,"completion_tokens":2,"total_tokens":3,"x":"' + b"x" * 3_000 + b'"}',
+]
+MEMBERS = [
+    b"",
+    b',"error":null',
+    b',"error":{}',
+    b',"error":"no"',
+    b',"err\\u006fr":{"message":"no"}',
+    b',"err\\u006fr":null',
+    b',"error":{"message":"no"},"error":null',
+    b',"object":"error"',
+    b',"obj\\u0065ct":"error"',
+    b',"code":500,"msg":"no"',
+    b',"code":500,"message":"no","success":false,"status":401',
+    b',"choices":[]',
+    b',"choices":[{"index":0,"finish_reason":"stop","message":{"role":"user"}}]',
+    b',"choic\\u0065s":[]',
+    b',"x":{"error":1}',
+    b',"x":"error"',
+    b',"x":"\xff"',
+    b',"x":"\\ud83d"',
+    b',"x":NaN',
+    b',"x":1e999',
+    b',"x":01',
+]
+AROUND = [(b"", b""), (b"\n\n", b""), (b"", b"\n"), (b"", b" x"), (b"\xef\xbb\xbf", b""), (b"data: ", b"")]
+
+
+def bodies():
+    for reply, member, end in product(REPLIES, MEMBERS, ENDS):
+        written = json.dumps(reply, separators=(",", ":")).encode()
+        opened = written[:-1] if isinstance(reply, dict) else written
+        yield opened + member + end + (b"}" if isinstance(reply, dict) else b"")
+    plain = json.dumps(chat(choice(), usage=USAGE), separators=(",", ":")).encode()
+    for before, after in AROUND:
+        yield before + plain + after
+    for pretty in (chat(choice(), usage=USAGE), {"usage": USAGE} | chat(choice())):
+        yield json.dumps(pretty, indent=1).encode()
+    yield plain.replace(b'"hi"', b'"%b"' % (b"x" * form.WHOLE_BYTES))
+    yield plain.replace(b'"hi"', b'"\xff"')
+    yield plain.replace(b'"hi"', b'"\\ud83d"')
+    yield plain.replace(b'"hi"', b"[" * 100_000 + b"]" * 100_000)
+    yield from (b"", b" ", b"{}", b"[]", b"<html>", b"null")
+
+
+def walked(body, monkeypatch):
+    """The reply mended without a look before."""
+    with monkeypatch.context() as patched:
+        patched.setattr(whole_reply, "is_strict", lambda _: False)
+        return whole_reply.mended_whole(body, lambda: Origin(lambda prefix: f"{prefix}1", 9, "asked"))
+
+
+def test_what_one_look_takes_is_a_success_that_nobody_mends_and_has_the_usage_that_was_found(monkeypatch):
+    taken = [(body, good) for body in bodies() if (good := read_good(body)) is not None]
+    told = 0
+    for body, good in taken:
+        assert not form.is_event_stream(JSON, body), body
+        assert walked(body, monkeypatch) == (body, ()), body
+        assert (good.usage or usage_of(body)) == usage_of(body), body
+        told += good.usage is not None
+        assert judge_document(Reply("chat", 200, JSON, body), Surface.CHAT) is body, body
+    assert len(taken) > 500
+    assert told > 100
+
+
+@pytest.mark.parametrize("more", [{}, {"usage": USAGE}, {"service_tier": "x", "usage": USAGE}])
+@pytest.mark.parametrize("choices", [[choice()], [choice(CALL)], [choice(), choice(CALL, CUSTOM, index=1)]])
+def test_a_good_reply_is_taken_with_its_usage(choices, more):
+    body = json.dumps(chat(*choices, **more), separators=(",", ":")).encode()
+    good = read_good(body)
+    assert good is not None
+    assert good.usage == usage_of(body)
+    assert (good.usage is not None) is bool(more)
+
+
+PLAIN = b'{"id":"x","created":7,"model":"m","object":"chat.completion","choices":[%b]%b}'
+SAYS = b'{"index":0,"finish_reason":"stop","message":{"role":"assistant","content":"a"}%b}'
+
+
+@pytest.mark.parametrize(
+    ("choice", "more", "expected"),
+    [
+        (SAYS % b"", b"", True),
+        (SAYS % b',"x":{}', b"", True),
+        (SAYS.replace(b'"a"', b'""') % b"", b"", False),
+        (SAYS.replace(b'"a"', b"null") % b"", b"", False),
+        (SAYS.replace(b'"stop"', b'"length"').replace(b'"a"', b"null") % b"", b"", True),
+        (SAYS % b',"error":{"message":"boom"}', b"", False),
+        (b'{"content_filter":{},' + (SAYS % b"")[1:], b"", False),
+        (SAYS % b"", b',"x":"%b"' % (b"x" * ONE_PASS_BYTES), False),
+    ],
+)
+def test_a_chat_is_good_at_first_sight(choice, more, expected):
+    assert (read_good(PLAIN % (choice, more)) is not None) is expected
+
+
+SAID: list[Any] = [None, "", "a", " ", [], [{"type": "text", "text": "a"}], {}, 0, 7, False]
+CONTENTS: list[dict[str, Any]] = [
+    {},
+    *({"content": content} for content in SAID),
+    {"content": None, "reasoning_content": "hm"},
+    {"content": None, "refusal": "no"},
+    {"content": "", "refusal": None, "tool_calls": [], "annotations": []},
+    {"content": None, "tool_calls": [CALL]},
+    {"content": None, "function_call": {"name": "f", "arguments": "{}"}},
+    {"content": None, "audio": {"id": "a", "data": "AA=="}},
+]
+
+
+def empty_replies() -> Iterator[tuple[bytes, bool]]:
+    kinds = list(product(("stop", "length", "tool_calls", "content_filter"), CONTENTS))
+    for chosen in [*([one] for one in kinds), *product(kinds, kinds)]:
+        choices = [
+            {"index": index, "finish_reason": reason, "message": {"role": "assistant", **said}}
+            for index, (reason, said) in enumerate(chosen)
+        ]
+        yield json.dumps(chat(*choices)).encode(), all(reason == "stop" and not speaks(said) for reason, said in chosen)
+
+
+def speaks(said: dict[str, Any]) -> bool:
+    told = (value for name, value in said.items() if name != "reasoning_content")
+    return any(bool(value) and isinstance(value, list | dict | str) for value in told)
+
+
+def test_no_empty_answer_is_good_at_first_sight():
+    good = empty = 0
+    for body, is_empty in empty_replies():
+        assert is_empty_answer(body) is is_empty, body
+        is_good = read_good(body) is not None
+        assert not (is_good and is_empty), body
+        good, empty = good + is_good, empty + is_empty
+    assert (good > 300, empty > 50) == (True, True)
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"choices":[]}', b'{"choices":[7]}', b'{"choices":7}', b"\xff"])
+def test_what_is_no_chat_is_no_empty_answer(body):
+    assert not is_empty_answer(body)
+
+
+def test_the_first_look_takes_time_linear_in_the_body():
+    assert read_good(b'{"choices":[{"a":"' + b'\\"choices\\":[{' * 50_000 + b'"}]}') is None

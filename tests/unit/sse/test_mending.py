@@ -1,0 +1,213 @@
+"""A whole reply is mended as a stream is, and where nothing is to be mended it is left alone."""
+
+import json
+from itertools import count
+
+import pytest
+
+from gatepass import json_scan
+from gatepass.sse.chunk import Origin
+from gatepass.sse.whole_reply import mended_whole
+from tests.unit.sse.replies import CALL, CUSTOM, USAGE, chat, choice, text
+
+TWICE = rb"""{"id":1,"id":"x","object":"chat.completion","created":1,"model":"m",
+    "choices":[1],"choices" : [ {"index":0,"finish_reason":"x","finish_reason" : "%b" ,
+    "message":{"role":"assistant","tool_calls"	: [ { "id":"a",
+    "type":"function","function":{"name":"f","arguments":""}}]},
+    "score":-1.50e-07 } ], "x": [NaN, "\ud83d"], "usage":{"prompt_tokens":1,"completion_tokens":1,"total_tokens":1e400,
+    "total_tokens":2}}"""
+"""Names that stand twice, of which the last one counts, in an own way to write, beside what only Python reads."""
+
+FUNCTION = CALL["function"]
+FINISH, ENVELOPE, USED = "repair=finish", "repair=envelope", "repair=usage"
+ID, TYPE, ARGUMENTS, NAME = "repair=tool-id", "repair=tool-type", "repair=tool-arguments", "repair=tool-name"
+
+
+def origin():
+    numbers = count(1)
+    return Origin(lambda prefix: f"{prefix}{next(numbers)}", 9, "asked")
+
+
+def never():
+    raise AssertionError("the origin was asked for")
+
+
+def mended(said):
+    body, adapted = mended_whole(json.dumps(said).encode(), origin)
+    return json.loads(body), adapted
+
+
+def without(said, *names):
+    return {name: value for name, value in said.items() if name not in names}
+
+
+def ended(finish, *calls, **message):
+    return chat(choice(*calls, **message) | {"finish_reason": finish})
+
+
+@pytest.mark.parametrize("before", [b"", b"\n\n  "])
+@pytest.mark.parametrize(
+    ("stops", "calls"),
+    [
+        (json.dumps(ended("stop", CALL)).encode(), json.dumps(ended("tool_calls", CALL)).encode()),
+        (TWICE % b"stop", TWICE % b"tool_calls"),
+        (TWICE % b"", TWICE % b"tool_calls"),
+    ],
+)
+def test_stop_after_tool_calls_is_tool_calls_and_all_else_keeps_its_bytes(before, stops, calls):
+    assert mended_whole(before + stops, origin) == (before + calls, (FINISH,))
+
+
+@pytest.mark.parametrize("said", [chat(choice(CALL)), chat(choice(), choice(CALL, index=1)), text()])
+def test_what_is_as_it_should_be_is_the_same_object_and_asks_for_nothing(said):
+    body = json.dumps(said).encode()
+    assert mended_whole(body, never) == (body, ())
+    assert mended_whole(body, never)[0] is body
+
+
+@pytest.mark.parametrize("said", [[], "stop", {}, {"choices": "stop"}, {"choices": []}, {"choices": [1, None]}])
+def test_what_holds_no_choices_is_the_same_object(said):
+    body = json.dumps(said).encode()
+    assert mended_whole(body, origin)[0] is body
+
+
+@pytest.mark.parametrize("finish", ["length", "content_filter", "tool_calls", "function_call"])
+def test_another_reason_that_clients_know_stays(finish):
+    assert mended(ended(finish, CALL)) == (ended(finish, CALL), ())
+
+
+@pytest.mark.parametrize(
+    ("call", "becomes", "names"),
+    [
+        (without(CALL, "id"), CALL | {"id": "call_1"}, (ID,)),
+        (CALL | {"id": ""}, CALL | {"id": "call_1"}, (ID,)),
+        (CALL | {"id": None}, CALL | {"id": "call_1"}, (ID,)),
+        (CALL | {"id": 7}, CALL | {"id": "7"}, (ID,)),
+        (without(CALL, "type"), CALL, (TYPE,)),
+        (CALL | {"type": "tool"}, CALL, (TYPE,)),
+        (without(CUSTOM, "type"), CUSTOM, (TYPE,)),
+        (CALL | {"function": {"name": "f", "arguments": {"x": [1]}}},
+         CALL | {"function": {"name": "f", "arguments": '{"x":[1]}'}}, (ARGUMENTS,)),
+        (CALL | {"function": {"name": "f"}}, CALL | {"function": {"name": "f", "arguments": ""}}, (ARGUMENTS,)),
+        (CALL | {"function": {}}, CALL | {"function": {"name": "", "arguments": ""}}, (NAME, ARGUMENTS)),
+        (CALL | {"function": None}, CALL | {"function": None}, ()),
+        ({"more": [1], "function": FUNCTION}, {"id": "call_1", "type": "function", "more": [1], "function": FUNCTION},
+         (ID, TYPE)),
+    ],
+)  # fmt: skip
+def test_a_tool_call_gets_what_it_lacks(call, becomes, names):
+    assert mended(chat(choice(call))) == (chat(choice(becomes)), names)
+
+
+def test_two_calls_of_one_id_are_two():
+    assert mended(chat(choice(CALL, CALL))) == (chat(choice(CALL, CALL | {"id": "call_1"})), (ID,))
+
+
+def test_half_a_character_in_arguments_stays_the_escape_that_it_was():
+    call = json.dumps(CALL).encode().replace(json.dumps(FUNCTION["arguments"]).encode(), rb'{"x":"\ud83d"}')
+    body, adapted = mended_whole(json.dumps(chat(choice(0))).encode().replace(b"[0]", b"[%b]" % call), origin)
+    [said] = json.loads(body)["choices"][0]["message"]["tool_calls"]
+    assert (json.loads(said["function"]["arguments"]), adapted) == ({"x": "\ud83d"}, (ARGUMENTS,))
+
+
+@pytest.mark.parametrize(
+    ("finish", "message", "becomes", "native"),
+    [
+        (None, {}, "stop", None),
+        ("", {}, "stop", None),
+        (3, {}, "stop", None),
+        ("eos", {}, "stop", "eos"),
+        ("MAX_TOKENS", {}, "length", "MAX_TOKENS"),
+        (None, {"function_call": FUNCTION}, "function_call", None),
+        ("", {"tool_calls": [CALL]}, "tool_calls", None),
+        ("tool_use", {"tool_calls": [CALL]}, "tool_calls", "tool_use"),
+    ],
+)
+def test_an_end_is_one_that_clients_know_and_the_upstreams_word_stays_beside_it(finish, message, becomes, native):
+    said, adapted = mended(ended(finish, **message))
+    expected = ended(becomes, **message)
+    if native:
+        expected["choices"][0]["native_finish_reason"] = native
+    assert (said, adapted) == (expected, (FINISH,))
+
+
+def test_a_native_reason_that_is_told_already_stays():
+    said = ended("eos")
+    said["choices"][0]["native_finish_reason"] = "</s>"
+    assert mended(said)[0]["choices"][0]["native_finish_reason"] == "</s>"
+
+
+@pytest.mark.parametrize(
+    ("lacks", "becomes", "names"),
+    [
+        (without(chat(choice()), "created"), chat(choice(), created=9), (ENVELOPE,)),
+        (chat(choice(), created=7.0), chat(choice()), (ENVELOPE,)),
+        (chat(choice(), object="", id=None, model=""), chat(choice(), id="chatcmpl-1", model="asked"), (ENVELOPE,)),
+        ({"choices": [choice()]}, chat(choice(), id="chatcmpl-1", created=9, model="asked"), (ENVELOPE,)),
+        (text() | {"object": "text"}, text(), (ENVELOPE,)),
+        (without(text(), "id"), text() | {"id": "cmpl-1"}, (ENVELOPE,)),
+        (chat(choice(role=None)), chat(choice()), ("repair=role",)),
+        (chat(choice(), without(choice(index=1), "index")), chat(choice(), choice(index=1)), ("repair=index",)),
+        (chat({"index": 0, "finish_reason": "stop", "delta": {"content": "hi"}}), chat(choice()),
+         ("repair=message", "repair=role")),
+        (chat(choice(), usage={"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": None}),
+         chat(choice(), usage=USAGE), (USED,)),
+        (chat(choice(), usage={}), chat(choice(), usage=None), (USED,)),
+        (chat(choice(), usage="3"), chat(choice(), usage=None), (USED,)),
+        (text("eos"), text(native_finish_reason="eos"), (FINISH,)),
+        (text("tool_calls"), text(native_finish_reason="tool_calls"), (FINISH,)),
+        (chat(choice(function_call={"name": "f", "arguments": {}}, finish="function_call")),
+         chat(choice(function_call={"name": "f", "arguments": "{}"}, finish="function_call")), (ARGUMENTS,)),
+    ],
+)  # fmt: skip
+def test_a_reply_gets_what_it_lacks(lacks, becomes, names):
+    assert mended(lacks) == (becomes, names)
+
+
+def test_a_choice_that_says_nothing_stays_beside_one_that_is_mended():
+    assert mended(chat(choice(role=""), {"index": 1, "error": {}, "finish_reason": "error"})) == (
+        chat(choice(), {"index": 1, "error": {}, "finish_reason": "error"}),
+        ("repair=role",),
+    )
+
+
+def test_what_calls_nothing_is_no_call():
+    """An empty `function_call` or entry of `tool_calls` beside a text: an agent would call a function without name."""
+    empty: list[dict[str, object]] = [{"function_call": {}}, {"tool_calls": [{}]}]
+    for said in empty:
+        lacks = chat(choice(content="hi", **said) | {"finish_reason": None})
+        assert mended(lacks) == (chat(choice(content="hi", **said) | {"finish_reason": "stop"}), (FINISH,))
+
+
+def test_a_call_of_a_kind_that_we_do_not_know_keeps_it():
+    call = {"id": "a", "type": "mcp", "mcp": {"x": 1}}
+    assert mended(ended("tool_calls", call)) == (ended("tool_calls", call), ())
+
+
+def test_arguments_that_only_python_reads_stay_as_they_came():
+    body = json.dumps(chat(choice(CALL | {"function": {"name": "f", "arguments": 0}}))).encode()
+    said = json.loads(mended_whole(body.replace(b": 0}", b': {"n": 1e400, "m": NaN}}'), origin)[0])
+    (call,) = said["choices"][0]["message"]["tool_calls"]
+    assert call["function"]["arguments"] == '{"n": 1e400, "m": NaN}'
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"choices":[%b%b]}' % (b"0," * (json_scan.MOST_STEPS // json_scan.ELEMENT_STEPS + 1), b"{}"),
+        rb'{"\ud83d":"stop","choices":[{"message":{"tool_calls":[{}]},"finish_reason":"stop"}]}',
+        json.dumps(chat(choice(CALL | {"function": {"name": "f", "arguments": 0}})))
+        .encode()
+        .replace(b'"arguments": 0', b'"arguments": %b%b' % (b"[" * 100_000, b"]" * 100_000)),
+    ],
+    ids=["too many values", "a name that Python alone can read", "nested too deep"],
+)
+def test_what_cannot_be_walked_through_costs_no_answer(body):
+    assert mended_whole(body, origin)[0] is body
+
+
+def test_a_reply_of_megabytes_is_mended_in_its_place():
+    said = ended("stop", CALL, content="\U0001f600 " * 200_000)
+    body = json.dumps(said).encode()
+    assert len(body) > 1_500_000
+    assert mended_whole(body, origin)[0] == body.replace(b'"finish_reason": "stop"', b'"finish_reason": "tool_calls"')

@@ -1,0 +1,50 @@
+"""Streams of chunks and nothing else, for clients that look for choices in all that comes."""
+
+import pytest
+
+from gatepass.config.profiles import BUILT_IN
+from gatepass.sse.client_transforms import NO_CHUNK, OnlyChunks, after_of
+from tests.unit.sse.streams import DONE, REALISTIC, chunk, data, new_stream, text, with_line_ends
+
+CLEAN = b"".join(REALISTIC)
+FOREIGN = data({"foo": "bar"})
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
+@pytest.mark.parametrize("foreign", [FOREIGN, data([1]), data(7), data(None), b"event: x\n" + data({"a": "choices:"})])
+def test_events_without_choices_are_left_out(foreign, end):
+    sent, shaper = with_line_ends(foreign + b"".join(one + foreign for one in REALISTIC), end), OnlyChunks()
+    assert shaper.feed(sent) == with_line_ends(CLEAN, end)
+    assert (shaper.adapted, shaper.finish()) == ((NO_CHUNK,), b"")
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        CLEAN,
+        text("a"),
+        data(chunk(None)),
+        DONE,
+        b": alive\n\n",
+        text("a") + b": alive\n",
+        data({"error": {"message": "m"}}),
+        data({"object": "error", "message": "m"}),
+        b'data: {"\\u0063hoices":[]}\n\n',
+    ],
+)
+def test_chunks_errors_and_what_is_no_json_are_the_same_object(run):
+    shaper = OnlyChunks()
+    assert shaper.feed(run) is run
+    assert shaper.adapted == ()
+
+
+@pytest.mark.parametrize("name", ["dify", "cline"])
+def test_whoever_looks_for_choices_in_all_that_comes_finds_them(name):
+    sent = REALISTIC[0] + FOREIGN + b"".join(REALISTIC[1:])
+    stream, plain = new_stream(after=after_of(BUILT_IN[name])), new_stream(after=after_of(BUILT_IN[name]))
+    assert stream.feed(sent) + stream.finish() == plain.feed(CLEAN) + plain.finish()
+    assert (stream.done, NO_CHUNK in stream.adapted, NO_CHUNK in plain.adapted) == (True, True, False)
+
+
+def test_other_clients_get_what_they_may_know():
+    assert [name for name, profile in BUILT_IN.items() if profile.only_chunks] == ["dify", "cline"]

@@ -1,0 +1,98 @@
+"""Streams in their plainest form, for a client that reads no other."""
+
+import json
+
+import pytest
+
+from gatepass.config.profiles import BUILT_IN, PLAIN, Profile
+from gatepass.sse.client_transforms import PLAIN as ADAPTED
+from gatepass.sse.client_transforms import PlainEvents, after_of
+from gatepass.sse.framing import Framer
+from tests.unit.sse.peer import helper_reads
+from tests.unit.sse.streams import DONE, REALISTIC, chunk, data, new_stream, pieces, state, text, with_line_ends
+
+CLEAN = b"".join(REALISTIC)
+SPREAD = (
+    b'data: {"id":"c","object":"chat.completion.chunk",\n'
+    b'data:"created":1,"model":"m",\n'
+    b'data: "choices":[{"index":0,"delta":{"role":"assistant","content":"a b"},"finish_reason":null}]}\n\n'
+)
+
+
+def dify_reads(stream: bytes) -> list[object]:
+    """As Dify's plugin does (dify-plugin-sdks, openai_compatible/llm.py): cut at two line feeds, take `data: ` off. Its
+    answer ends at the first piece that is no JSON."""
+    found: list[object] = []
+    for piece in stream.decode().split("\n\n"):
+        said = piece.strip().removeprefix("data: ").lstrip()
+        if said and not piece.strip().startswith(":") and said != "[DONE]":
+            found.append(json.loads(said))
+    return found
+
+
+WANTED = dify_reads(CLEAN)
+
+
+def named(stream: list[bytes], line: bytes) -> bytes:
+    return b"".join(line + one for one in stream)
+
+
+@pytest.mark.parametrize("run", [CLEAN, *REALISTIC, data(chunk({}), gap=b"  "), data(chunk({}), spaced=True), DONE])
+def test_what_is_plain_already_is_the_same_object(run):
+    shaper = PlainEvents()
+    assert shaper.feed(run) is run
+    assert (shaper.adapted, shaper.finish()) == ((), b"")
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [
+        with_line_ends(CLEAN, b"\r\n"),
+        with_line_ends(CLEAN, b"\r"),
+        CLEAN.replace(b"data: {", b"data:{").replace(b"data: [DONE]\n\n", b"data:[DONE]\n\n"),
+        named(REALISTIC, b"event: message\n"),
+        named(REALISTIC, b"id: 7\n"),
+        named(REALISTIC, b"retry: 100\n"),
+        named(REALISTIC, b": alive\n"),
+        b"\n\n" + named(REALISTIC, b": alive\n\n\n"),
+        CLEAN + b": alive\n",
+    ],
+    ids=["crlf", "cr", "no space", "names", "ids", "retry", "comments", "blank lines", "comment behind"],
+)
+@pytest.mark.parametrize("size_bytes", [1, 2, 3, 7, 97, 1_000_000])
+def test_every_framing_becomes_the_one_that_dify_reads(stream, size_bytes):
+    framer, shaper = Framer(1 << 20), PlainEvents()
+    out = b"".join(shaper.feed(framer.feed(piece)) for piece in pieces(stream, size_bytes))
+    assert out + shaper.feed(framer.tail) == CLEAN
+    assert shaper.adapted == (ADAPTED,)
+
+
+def test_data_of_several_lines_is_one_and_says_the_same():
+    shaper = PlainEvents()
+    out = shaper.feed(text("x") + SPREAD + DONE)
+    lines = [line.removeprefix("data:") for line in SPREAD.decode().splitlines()]
+    assert out.count(b"\n") == 6
+    assert dify_reads(out)[1] == json.loads("".join(lines))
+    assert out.startswith(text("x"))
+    assert shaper.adapted == (ADAPTED,)
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
+@pytest.mark.parametrize("gap", [b"", b" "])
+def test_dify_reads_the_whole_answer_of_any_stream(end, gap):
+    sent = with_line_ends(b"".join(b"event: message\nid: 1\ndata:" + gap + one[6:] for one in REALISTIC), end)
+    plain = new_stream(after=after_of(BUILT_IN["dify"]))
+    out = plain.feed(sent) + plain.finish()
+    assert dify_reads(out) == WANTED
+    assert helper_reads(out) == helper_reads(CLEAN)
+    assert state(plain)["adapted"] == (ADAPTED,)
+
+
+def test_other_clients_and_other_streams_have_no_part_in_it():
+    event = b'event: response.created\ndata: {"type":"response.created"}\n\n'
+    after = after_of(BUILT_IN["dify"], is_chat=False)
+    assert after is not None
+    assert after.feed(event) is event
+    assert after_of(PLAIN) is None
+    assert after_of(Profile(plain_events=True)) is not None
+    assert [name for name, profile in BUILT_IN.items() if profile.plain_events] == ["dify"]

@@ -1,0 +1,140 @@
+"""What a client's profile wants of its replies."""
+
+import json
+
+import pytest
+
+from gatepass.config.profiles import BUILT_IN, PLAIN, Profile
+from gatepass.sse.client_transforms import after_of, mended_reply
+
+BOTH = Profile(whole_numbers=True, content_text=True)
+
+
+@pytest.mark.parametrize("content", [rb'"\ud83d"', b"NaN"])
+def test_json_that_only_python_reads_is_left_as_it_is(content):
+    body = b'{"choices":[{"index":0,"message":{"content":null,"x":%b}}]}' % content
+    assert mended_reply(body, BOTH) == (body, ())
+
+
+def test_lines_are_cut_for_the_client_that_takes_no_long_ones():
+    shaper = after_of(BUILT_IN["ragflow"])
+    assert shaper is not None
+    long = b'data: {"choices":[{"index":0,"delta":{"content":"%b"}}]}\n\n' % (b"x" * 2**20)
+    assert max(map(len, shaper.feed(long).splitlines())) < 2**20
+    assert after_of(PLAIN) is None
+
+
+def chat(message, **more):
+    return json.dumps({"id": "1", "choices": [{"index": 0, "message": message}], **more}).encode()
+
+
+def vectors(**more):
+    return b'{"data":[{"index":0,"embedding":[0.10,1e-7]}],' + json.dumps(more).encode()[1:]
+
+
+@pytest.mark.parametrize(
+    ("body", "usage"),
+    [
+        (chat({"content": "a"}), {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}),
+        (chat({"content": "a"}, usage=None), {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}),
+        (
+            chat({"content": "a"}, usage={"prompt_tokens": 2, "completion_tokens": 3, "total_tokens": None, "x": {}}),
+            {"prompt_tokens": 2, "completion_tokens": 3, "total_tokens": 5, "x": {}},
+        ),
+        (
+            chat({"content": "a"}, usage={"prompt_tokens": "2", "completion_tokens": 3.0, "total_tokens": 9}),
+            {"prompt_tokens": 2, "completion_tokens": 3, "total_tokens": 9},
+        ),
+        (
+            chat({"content": "a"}, usage={"prompt_tokens": 12.0, "completion_tokens": "3.0", "total_tokens": "15"}),
+            {"prompt_tokens": 12, "completion_tokens": 3, "total_tokens": 15},
+        ),
+        (
+            chat({"content": "a"}, usage={"prompt_tokens": 1.5, "completion_tokens": "x", "total_tokens": True}),
+            {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0},
+        ),
+        (vectors(model="e"), {"prompt_tokens": 0, "total_tokens": 0}),
+        (vectors(usage={"prompt_tokens": 4, "total_tokens": None}), {"prompt_tokens": 4, "total_tokens": 4}),
+    ],
+)
+def test_usage_is_whole_numbers_where_the_client_dies_without(body, usage):
+    told, adapted = mended_reply(body, BOTH)
+    assert json.loads(told) == {**json.loads(body), "usage": usage}
+    assert adapted == ("repair=usage",)
+
+
+def test_vectors_keep_their_bytes():
+    assert b'[{"index":0,"embedding":[0.10,1e-7]}]' in mended_reply(vectors(model="e"), BOTH)[0]
+
+
+GOOD = {"usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}}
+
+
+@pytest.mark.parametrize("message", [{"role": "assistant", "content": None}, {"role": "assistant", "tool_calls": []}])
+def test_an_answer_without_text_has_an_empty_one(message):
+    told, adapted = mended_reply(chat(message, **GOOD), BOTH)
+    assert json.loads(told)["choices"][0]["message"] == {**message, "content": ""}
+    assert adapted == ("repair=content",)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        chat({"content": "a"}, **GOOD),
+        chat({"content": None, "tool_calls": [{"id": "1"}]}, **GOOD),
+        chat({"content": None, "refusal": "no"}, **GOOD),
+        chat(None, **GOOD),
+        json.dumps({"choices": None, **GOOD}).encode(),
+        json.dumps({"choices": [1], **GOOD}).encode(),
+        b'{"results":[]}',
+        b'[{"index":0,"score":1}]',
+        b'{"text":"heard"}',
+    ],
+)
+def test_what_needs_nothing_is_the_same_object(body):
+    told, adapted = mended_reply(body, BOTH)
+    assert told is body
+    assert adapted == ()
+
+
+def test_other_clients_get_what_came():
+    body = chat({"content": None})
+    assert mended_reply(body, PLAIN)[0] is body
+    assert mended_reply(body, Profile(content_text=True))[1] == ("repair=content",)
+    assert mended_reply(body, Profile(whole_numbers=True))[1] == ("repair=usage",)
+
+
+NAMED = Profile(envelope=True)
+
+
+@pytest.mark.parametrize(
+    ("said", "kind"),
+    [
+        ({"choices": [{"message": {"content": "a"}}]}, "chat.completion"),
+        ({"choices": [{"text": "a"}]}, "text_completion"),
+        ({"data": [{"index": 0, "embedding": [0.5]}]}, "list"),
+        ({"object": None, "model": "", "data": []}, "list"),
+    ],
+)
+def test_a_reply_says_what_it_is_and_who_wrote_it_where_the_client_asks_for_both(said, kind):
+    body, adapted = mended_reply(json.dumps(said).encode(), NAMED, "m")
+    assert (json.loads(body), adapted) == ({**said, "object": kind, "model": "m"}, ("repair=envelope",))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"object":"x","model":"y","choices":[{"message":{}}]}',
+        b'{"choices":[]}',
+        b'{"choices":["a"]}',
+        b'{"choices":null}',
+        b'{"error":{"message":"m"}}',
+    ],
+)
+def test_what_is_named_or_is_no_answer_keeps_its_bytes(body):
+    assert mended_reply(body, NAMED, "m") == (body, ())
+
+
+def test_a_name_that_nobody_knows_is_not_made_up():
+    body, _ = mended_reply(b'{"data":[]}', NAMED)
+    assert json.loads(body) == {"data": [], "object": "list"}

@@ -1,0 +1,222 @@
+import json
+
+from gatepass.sse.chunk import Origin
+from gatepass.sse.dialect_transforms import (
+    CHARS_PER_TOKEN,
+    ERROR_TOLD,
+    ESTIMATED,
+    FINISH,
+    LONGEST_REPEATED_CHARS,
+    MAX_SUSPECTS,
+    ONE_ID,
+    REPEATED,
+    RagflowStream,
+    completion,
+)
+
+ORIGIN = Origin(lambda prefix: f"{prefix}own", 1_700_000_000, "my-bot")
+ANSWER = "RAGFlow is an engine for retrieval."
+DONE = b"data:[DONE]\n\n"
+
+
+def chunk(content=None, finish=None, **more):
+    """One chunk as v0.26 writes it: no space after the colon, role and nulls in every delta."""
+    delta = {"content": content, "role": "assistant", "function_call": None, "tool_calls": None}
+    said = {
+        "id": "chatcmpl-2e3b",
+        "object": "chat.completion.chunk",
+        "created": 1_755_000_000,
+        "model": "model",
+        "choices": [{"delta": delta, "finish_reason": finish, "index": 0, "logprobs": None}],
+        "usage": None,
+    }
+    return b"data:" + json.dumps(said | more).encode() + b"\n\n"
+
+
+def agent_chunk(content, identity):
+    """One chunk of an agent up to v0.26.1: an id of its own, and neither time nor role."""
+    said = {"id": identity, "object": "chat.completion.chunk", "model": "agent", "created": None}
+    return b"data: " + json.dumps(said | {"choices": [{"index": 0, "delta": {"content": content}}]}).encode() + b"\n\n"
+
+
+def shaped(*blocks, wants_usage=False, at_once=False):
+    shaper = RagflowStream(ORIGIN, wants_usage=wants_usage)
+    run = [b"".join(blocks)] if at_once else blocks
+    out = b"".join(shaper.feed(block) for block in run) + shaper.finish()
+    events = [part.removeprefix(b"data:").strip() for part in out.split(b"\n\n") if part]
+    return [each.decode() if each == b"[DONE]" else json.loads(each) for each in events], shaper.adapted
+
+
+def text_of(events):
+    found = [each["choices"][0]["delta"].get("content") for each in events if each != "[DONE]" and each["choices"]]
+    return "".join(text for text in found if text)
+
+
+def test_every_chunk_has_the_answers_own_id_and_the_rest_survives():
+    events, adapted = shaped(chunk("Hi"), chunk(None, "stop", usage={"total_tokens": 3}), DONE)
+    assert [event if event == "[DONE]" else event["id"] for event in events] == ["chatcmpl-own"] * 2 + ["[DONE]"]
+    assert events[1]["usage"] == {"total_tokens": 3}
+    assert events[0]["choices"][0]["logprobs"] is None
+    assert adapted == (ONE_ID,)
+
+
+def test_the_answer_that_is_repeated_at_the_end_is_left_out_in_every_cut():
+    blocks = (chunk(ANSWER[:9]), chunk(ANSWER[9:]), chunk(ANSWER), chunk(None, "stop"), DONE)
+    for at_once in (False, True):
+        events, adapted = shaped(*blocks, at_once=at_once)
+        assert text_of(events) == ANSWER
+        assert adapted == (ONE_ID, REPEATED)
+
+
+def test_citation_marks_in_the_repetition_do_not_hide_it():
+    cited = ANSWER[:20] + " ##0$$" + ANSWER[20:] + " [ID: 3]"
+    events, _ = shaped(chunk(ANSWER), chunk(cited), chunk(None, "stop"), DONE)
+    assert text_of(events) == ANSWER
+
+
+def test_a_refrain_is_kept_where_the_answer_goes_on():
+    events, adapted = shaped(chunk(ANSWER), chunk(ANSWER), chunk(" And so on."), chunk(None, "stop"), DONE)
+    assert text_of(events) == ANSWER * 2 + " And so on."
+    assert adapted == (ONE_ID,)
+
+
+def test_a_short_word_that_comes_twice_is_kept():
+    events, _ = shaped(chunk("ha"), chunk("ha"), chunk(None, "stop"), DONE)
+    assert text_of(events) == "haha"
+
+
+def test_what_is_held_at_a_cut_goes_out():
+    events, _ = shaped(chunk(ANSWER), chunk(ANSWER))
+    assert text_of(events) == ANSWER * 2
+
+
+def test_an_answer_beyond_the_bound_is_not_held():
+    long = "x" * (LONGEST_REPEATED_CHARS + 1)
+    events, adapted = shaped(chunk(long), chunk(long), chunk(None, "stop"), DONE)
+    assert len(text_of(events)) == 2 * len(long)
+    assert adapted == (ONE_ID,)
+
+
+def test_an_exception_told_as_an_answer_becomes_an_error():
+    events, adapted = shaped(chunk("**ERROR**: model timed out"), chunk(None, "stop"), DONE)
+    assert events[0] == {"code": 100, "message": "model timed out"}
+    assert adapted[0] == ERROR_TOLD
+
+
+def test_an_agent_that_is_not_there_is_told_as_absent():
+    events, _ = shaped(agent_chunk("**ERROR**: Agent not found.", "a"), DONE)
+    assert events[0] == {"code": 102, "message": "Agent not found."}
+
+
+def test_an_agents_stream_gets_one_id_a_time_and_its_finish():
+    events, adapted = shaped(agent_chunk("One ", "a"), agent_chunk("two.", "b"), DONE)
+    assert [event["id"] for event in events[:-1]] == ["chatcmpl-own"] * 3
+    assert {event["created"] for event in events[:-1]} == {1_700_000_000}
+    assert events[-2]["choices"] == [{"index": 0, "delta": {}, "finish_reason": "stop"}]
+    assert adapted == (ONE_ID, FINISH)
+
+
+def test_an_agents_usage_is_estimated_where_the_client_asked_for_it():
+    events, adapted = shaped(agent_chunk("x" * 9, "a"), DONE, wants_usage=True)
+    told = -(-9 // CHARS_PER_TOKEN)
+    assert events[-2]["usage"] == {"prompt_tokens": 0, "completion_tokens": told, "total_tokens": told}
+    assert adapted == (ONE_ID, FINISH, ESTIMATED)
+
+
+def test_a_stream_without_an_answer_gets_no_finish():
+    events, adapted = shaped(DONE)
+    assert (events, adapted) == (["[DONE]"], ())
+
+
+def test_comments_and_what_is_no_chunk_pass_as_they_are():
+    shaper = RagflowStream(ORIGIN)
+    for block in (b": ping\n\n", b"data: {not json\n\n", b'data: {"code":102,"message":"no"}\n\n', b"data: [1]\n\n"):
+        assert shaper.feed(block) == block
+    assert shaper.adapted == ()
+
+
+def completed(content, **more):
+    message = {"role": "assistant", "content": content}
+    said = {"id": "chatcmpl-2e3b", "object": "chat.completion", "created": None, "model": "model"}
+    return json.dumps(said | {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]} | more).encode()
+
+
+def test_a_completion_gets_an_id_and_a_time_of_its_own_and_keeps_the_rest():
+    body, adapted = completion(completed("Hi", param=None), ORIGIN)
+    said = json.loads(body)
+    assert (said["id"], said["created"], said["param"]) == ("chatcmpl-own", 1_700_000_000, None)
+    assert adapted == (ONE_ID,)
+
+
+def test_a_completion_that_is_an_exception_is_the_error():
+    body, adapted = completion(completed("**ERROR**: boom"), ORIGIN)
+    assert (json.loads(body), adapted) == ({"code": 100, "message": "boom"}, (ERROR_TOLD,))
+    assert json.loads(completion(completed("**ERROR**:"), ORIGIN)[0])["message"]
+
+
+def test_what_is_no_completion_is_left_to_the_judge():
+    for body in (b"{oops", b"[]", b'{"code":102,"message":"no"}'):
+        assert completion(body, ORIGIN) == (body, ())
+
+
+REVISED = ANSWER + " But note: it does more."
+
+
+def test_what_the_repetition_adds_to_the_answer_is_kept():
+    events, adapted = shaped(chunk(ANSWER), chunk(REVISED), chunk(None, "stop"), DONE)
+    assert text_of(events) == REVISED
+    assert adapted == (ONE_ID, REPEATED)
+
+
+def test_what_a_cited_repetition_adds_is_kept_from_its_own_place_on():
+    cited = ANSWER[:20] + " ##0$$" + ANSWER[20:] + " [ID: 3] And more [ID: 4]."
+    events, _ = shaped(chunk(ANSWER), chunk(cited), chunk(None, "stop"), DONE)
+    assert text_of(events) == ANSWER + " [ID: 3] And more [ID: 4]."
+
+
+def test_an_answer_that_quotes_the_mark_of_an_exception_is_no_error():
+    said = ("The log line reads ", "**ERROR**: disk full", ", which means that", " it is full.")
+    events, adapted = shaped(*map(chunk, said), chunk(None, "stop"), DONE)
+    assert text_of(events) == "".join(said)
+    assert {event["id"] for event in events[:-1]} == {"chatcmpl-own"}
+    assert adapted == (ONE_ID,)
+
+
+def test_an_exception_after_a_part_of_the_answer_is_an_error_where_the_stop_follows():
+    for blocks in (
+        (chunk("**ERROR**: timed out"), chunk(None, "stop"), DONE),
+        (chunk("**ERROR**: timed out"), chunk("", reference={}), chunk(None, "stop"), DONE),
+        (chunk("\n**ERROR**: timed out", "stop"), DONE),
+        (chunk("\n**ERR"), chunk("OR**: timed out"), DONE),
+        (chunk("**ERROR**: one"), chunk("**ERROR**: timed out")),
+    ):
+        events, adapted = shaped(chunk("Paris is "), *blocks)
+        assert text_of(events[:1]) == "Paris is "
+        assert {"code": 100, "message": "timed out"} in events
+        assert ERROR_TOLD in adapted
+
+
+def test_an_exception_in_pieces_at_the_start_is_an_error():
+    for said in (["**ERR", "OR**: timed out"], ["\n", "**ERROR**: timed out"], ["**ERROR**:", " timed out"]):
+        events, _ = shaped(*map(chunk, said), chunk(None, "stop"), DONE)
+        assert events[0] == {"code": 100, "message": "timed out"}
+
+
+def test_a_mark_that_is_none_in_the_end_goes_out_in_order():
+    for said in (["**Bold** ", "words"], ["\n", "**", "Bold**"], ["a ", "**ER", "", "A** b"], ["**ERR"], ["\n"]):
+        events, _ = shaped(*map(chunk, said), chunk(None, "stop"), DONE)
+        assert text_of(events) == "".join(said)
+        assert [event["choices"][0]["finish_reason"] for event in events[:-1]] == [None] * len(said) + ["stop"]
+
+
+def test_suspects_without_end_are_set_free():
+    shaper = RagflowStream(ORIGIN)
+    out = shaper.feed(chunk("a ")) + shaper.feed(chunk("**ERR"))
+    for _ in range(MAX_SUSPECTS):
+        out += shaper.feed(chunk(""))
+    assert b"**ERR" in out
+
+
+def test_a_completion_with_an_exception_behind_a_line_end_is_an_error():
+    whole = {"choices": [{"message": {"content": "\n**ERROR**: timed out"}}]}
+    assert json.loads(completion(json.dumps(whole).encode(), ORIGIN)[0]) == {"code": 100, "message": "timed out"}

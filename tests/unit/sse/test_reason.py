@@ -1,0 +1,38 @@
+"""Words for the end of a choice."""
+
+import pytest
+
+from gatepass.sse.choice_repair import CHAT_REASONS, TEXT_REASONS, chat_reason, text_reason
+
+STOPS: list[object] = [None, "", 1, [], "eos", "eos_token", "end_turn", "STOP", "stop_sequence"]
+
+
+@pytest.mark.parametrize("reason", sorted(CHAT_REASONS))
+def test_what_clients_know_stays(reason):
+    assert chat_reason(reason, has_tools=False, has_function=True) == reason
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        *[(word, "stop") for word in STOPS],
+        *[(word, "length") for word in ("max_tokens", "MAX_TOKENS", "insufficient_system_resource", "abort", "error")],
+        *[(word, "length") for word in ("model_context_window_exceeded", "pause_turn", "max_output_tokens")],
+        *[(word, "content_filter") for word in ("SAFETY", "sensitive", "content_filtered", "guardrail_intervened")],
+        ("OTHER", "OTHER"),
+        ("a_word_of_tomorrow", "a_word_of_tomorrow"),
+    ],
+)
+def test_other_words_mean_what_their_upstreams_say(said, meant):
+    assert (chat_reason(said, has_tools=False, has_function=False), text_reason(said)) == (meant, meant)
+
+
+def test_calls_are_a_reason_of_their_own_but_for_what_was_cut():
+    assert chat_reason("eos", has_tools=True, has_function=False) == "tool_calls"
+    assert chat_reason("max_tokens", has_tools=True, has_function=False) == "length"
+    assert chat_reason(None, has_tools=False, has_function=True) == "function_call"
+    assert chat_reason("stop", has_tools=False, has_function=True) == "stop"
+
+
+def test_a_text_calls_nothing():
+    assert {text_reason(reason) for reason in CHAT_REASONS} == TEXT_REASONS

@@ -1,0 +1,180 @@
+"""A response out of the events of a stream."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+
+from gatepass.errors import GatepassError
+from gatepass.sse.aggregator import Assembly
+from gatepass.sse.aggregator_part import ResponseAggregator
+from gatepass.sse.responses_api import synthesise_response
+from tests.unit.sse.documents import origin
+from tests.unit.sse.peer import strictly_response
+from tests.unit.sse.responses import RESPONSES, call, message, part, response
+from tests.unit.sse.streams import DONE, LIMIT_BYTES, data, read_error
+
+WHOLE = response(message(part("Hi")), call())
+
+
+def written(document: Any) -> bytes:
+    return b"".join(synthesise_response(document, origin()))
+
+
+def assembled(stream: bytes, limit_bytes: int = LIMIT_BYTES) -> Any:
+    one = Assembly("chat", ResponseAggregator("chat", limit_bytes, read_error), LIMIT_BYTES)
+    one.feed(stream)
+    return json.loads(one.finish())
+
+
+def failed(stream: bytes, limit_bytes: int = LIMIT_BYTES) -> tuple[str, str]:
+    with pytest.raises(GatepassError) as caught:
+        assembled(stream, limit_bytes)
+    return caught.value.public_code, caught.value.message
+
+
+def event(kind: Any, **more: Any) -> bytes:
+    return data({"type": kind, **more})
+
+
+LAST = event("response.completed", response=WHOLE)
+
+
+@pytest.mark.parametrize("ends", [b"\n", b"\r\n", b"\r"], ids=["LF", "CRLF", "CR"])
+def test_a_stream_cut_anywhere_is_the_same_response(ends):
+    lines = written(WHOLE).replace(b"\n", ends)
+    for at in range(0, len(lines) + 1, 7):
+        one = Assembly("chat", ResponseAggregator("chat", LIMIT_BYTES, read_error), LIMIT_BYTES)
+        one.feed(lines[:at])
+        one.feed(lines[at:])
+        assert json.loads(one.finish()) == WHOLE
+
+
+@given(RESPONSES)
+def test_the_stream_of_a_response_is_that_response_again(document):
+    read = assembled(written(document))
+    assert read == document
+    strictly_response(json.dumps(read).encode())
+
+
+@pytest.mark.parametrize("end", ["completed", "incomplete", "failed"])
+def test_the_last_event_has_the_response_and_after_it_no_more_is_wanted(end):
+    one = Assembly("chat", ResponseAggregator("chat", LIMIT_BYTES, read_error), LIMIT_BYTES)
+    assert one.feed(event("response.created", response={}))
+    assert not one.feed(event(f"response.{end}", response=WHOLE))
+    assert not one.feed(event("error", message="late"))
+    assert json.loads(one.finish()) == WHOLE
+
+
+@pytest.mark.parametrize("output", [[], None])
+def test_one_that_keeps_nothing_is_made_of_the_items_that_were_done(output):
+    items = [event("response.output_item.done", output_index=at, item=WHOLE["output"][at]) for at in (1, 0)]
+    last = event("response.completed", response={**WHOLE, "output": output})
+    assert assembled(b"".join(items) + last) == WHOLE
+
+
+def test_items_without_a_place_are_in_their_order_and_what_is_none_is_left_out():
+    items = [event("response.output_item.done", item=item) for item in (*WHOLE["output"], 5)]
+    assert assembled(b"".join(items) + event("response.completed", response={"output": []})) == {
+        "output": WHOLE["output"]
+    }
+
+
+def test_an_item_without_a_place_overwrites_no_other():
+    first, second, third = message(part("A")), message(part("B")), message(part("C"))
+    items: list[dict[str, Any]] = [
+        {"output_index": 1, "item": first},
+        {"item": second},
+        {"output_index": 0, "item": third},
+    ]
+    done = b"".join(event("response.output_item.done", **item) for item in items)
+    read = assembled(done + event("response.completed", response=response()))
+    assert read == response(third, first, second)
+
+
+AT = {"item_id": "x", "output_index": 0, "content_index": 0}
+ITEM = event("response.output_item.done", output_index=0, item=message(part("Hi")))
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        event("response.output_text.delta", **AT, delta="hi"),
+        event("response.output_text.delta", delta="hi"),
+        event("response.output_text.done", **AT, text="hi"),
+        event("response.function_call_arguments.done", item_id="x", output_index=0, arguments="{}"),
+        ITEM + event("response.output_text.delta", **{**AT, "output_index": 1}, delta="hi"),
+    ],
+)
+@pytest.mark.parametrize("output", [[], None])
+def test_what_was_told_is_never_silently_lost(said, output):
+    last = event("response.completed", response={**WHOLE, "output": output})
+    assert failed(said + last) == (
+        "upstream_invalid",
+        "The upstream's last event has no output, though its stream had told of some.",
+    )
+    assert assembled(said + LAST) == WHOLE
+
+
+@pytest.mark.parametrize("item", [ITEM, ITEM.replace(b'"output_index":0,', b"")])
+@pytest.mark.parametrize("place", [AT, {}])
+def test_what_was_told_and_done_is_the_item_that_was_done(item, place):
+    told = event("response.output_text.delta", **place, delta="Hi")
+    assert assembled(told + item + event("response.completed", response=response())) == response(message(part("Hi")))
+
+
+def test_an_empty_text_of_a_response_without_output_is_nothing_lost():
+    told = event("response.output_text.done", **AT, text="")
+    assert assembled(told + event("response.completed", response=response())) == response()
+
+
+def test_pings_comments_and_strange_events_say_nothing():
+    kinds: tuple[Any, ...] = ([], 5, "keepalive", None)
+    odd = b": hello\n\ndata:\n\ndata: : ping\n\n" + b"".join(map(event, kinds))
+    assert assembled(odd + event("response.completed", response="x") + data(["x"]) + LAST + DONE) == WHOLE
+
+
+@pytest.mark.parametrize(
+    ("stream", "code", "words"),
+    [
+        (b"", "upstream_empty", ""),
+        (b": hello\n\n" + DONE, "upstream_empty", ""),
+        (event("response.created", response={}), "upstream_closed", ""),
+        (event("response.created", response={}) + DONE, "upstream_closed", ""),
+        (event("response.completed", response=None), "upstream_closed", ""),
+        (b"data: {\n\n", "upstream_invalid", "not JSON"),
+        (event("error", message="no room", code="busy"), "busy", "no room"),
+        (event("error", message="no room", code=None), "upstream_error", "no room"),
+        (b'event: error\ndata: {"message":"no room"}\n\n', "upstream_error", "no room"),
+        (b"event: error\ndata: no room\n\n", "upstream_error", "no room"),
+        (data({"error": {"message": "no room", "code": "busy"}}), "busy", "no room"),
+        (event("response.failed", response={"error": {"code": "busy", "message": "no room"}}), "busy", "no room"),
+        (event("response.failed", response={"error": True}), "upstream_error", ""),
+    ],
+)
+def test_what_is_no_answer_is_an_error(stream, code, words):
+    found = failed(stream)
+    assert found[0] == code
+    assert words in found[1]
+
+
+def test_more_than_the_limit_is_an_error():
+    assert failed(written(WHOLE), 500) == (
+        "upstream_invalid",
+        "The upstream's answer is larger than limits.reply_bytes.",
+    )
+    assert assembled(LAST, len(LAST)) == WHOLE
+    assert failed(LAST, len(LAST) - 1)[0] == "upstream_invalid"
+
+
+def test_a_response_nested_too_deep_to_be_written_is_an_error():
+    one = ResponseAggregator("chat", LIMIT_BYTES, read_error)
+    deep: Any = []
+    for _ in range(200_000):
+        deep = [deep]
+    one._response = {"x": deep}
+    with pytest.raises(GatepassError, match="not JSON"):
+        one.finish()

@@ -1,0 +1,234 @@
+"""The events that a whole response becomes, and what the SDK reads out of them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+
+from gatepass.sse.responses_api import Unfinished, events, synthesise_response
+from tests.unit.sse.documents import CREATED_S, origin
+from tests.unit.sse.peer import response_helper_reads, strict_events
+from tests.unit.sse.responses import ODD_RESPONSES, RESPONSES, USAGE, call, message, part, reasoning, response
+
+AT = {"item_id": "msg_1", "output_index": 0, "content_index": 0}
+
+
+def told(document: Any) -> list[dict[str, Any]]:
+    return list(events(document, origin()))
+
+
+def inside(document: Any) -> list[dict[str, Any]]:
+    """The events of the items."""
+    return [said for said in told(document) if "response" not in said]
+
+
+def names(document: Any) -> list[str]:
+    return [said["type"].removeprefix("response.") for said in told(document)]
+
+
+def written(document: Any) -> bytes:
+    return b"".join(synthesise_response(document, origin()))
+
+
+def test_a_text_is_told_as_the_api_tells_it():
+    whole = response(message(part("Hi")))
+    begun = {**whole, "status": "in_progress", "output": [], "usage": None}
+    assert told(whole) == [
+        {"type": "response.created", "response": begun},
+        {"type": "response.in_progress", "response": begun},
+        {"type": "response.output_item.added", "output_index": 0, "item": message(status="in_progress")},
+        {"type": "response.content_part.added", **AT, "part": part("")},
+        {"type": "response.output_text.delta", **AT, "logprobs": [], "delta": "Hi"},
+        {"type": "response.output_text.done", **AT, "logprobs": [], "text": "Hi"},
+        {"type": "response.content_part.done", **AT, "part": part("Hi")},
+        {"type": "response.output_item.done", "output_index": 0, "item": message(part("Hi"))},
+        {"type": "response.completed", "response": whole},
+    ]
+
+
+def test_each_event_has_its_name_and_its_number_and_none_is_done():
+    blocks = written(response(message(part("Hi\n\nho")))).split(b"\n\n")
+    said = [json.loads(block.split(b"\n")[1].removeprefix(b"data: ")) for block in blocks[:-1]]
+    assert blocks[-1] == b""
+    assert [one["sequence_number"] for one in said] == list(range(9))
+    assert [block.split(b"\n")[0] for block in blocks[:-1]] == [f"event: {one['type']}".encode() for one in said]
+
+
+def test_a_function_call_is_opened_told_and_done():
+    place = {"item_id": "fc_1", "output_index": 0}
+    assert inside(response(call())) == [
+        {"type": "response.output_item.added", "output_index": 0, "item": call(status="in_progress", arguments="")},
+        {"type": "response.function_call_arguments.delta", **place, "delta": '{"a":1}'},
+        {"type": "response.function_call_arguments.done", **place, "arguments": '{"a":1}'},
+        {"type": "response.output_item.done", "output_index": 0, "item": call()},
+    ]
+
+
+def test_other_calls_have_events_of_their_own_names():
+    custom = {"id": "c", "type": "custom_tool_call", "call_id": "1", "name": "n", "input": "raw"}
+    tool = {"id": "m", "type": "mcp_call", "name": "n", "server_label": "s", "arguments": "{}"}
+    assert names(response(custom, tool))[2:-1] == [
+        *("output_item.added", "custom_tool_call_input.delta", "custom_tool_call_input.done", "output_item.done"),
+        *("output_item.added", "mcp_call_arguments.delta", "mcp_call_arguments.done", "output_item.done"),
+    ]
+    strict_events(written(response(custom, tool)))
+
+
+def test_thoughts_come_as_summaries_and_as_texts_and_what_is_sealed_when_they_are_done():
+    thought = reasoning("Hm", "", content=[{"type": "reasoning_text", "text": "hm"}], encrypted_content="x")
+    said = inside(response(thought))
+    assert said[0]["item"] == {"id": "rs_1", "type": "reasoning", "summary": [], "content": []}
+    assert said[-1]["item"] == thought
+    assert [one["type"].removeprefix("response.") for one in said[1:-1]] == [
+        *("reasoning_summary_part.added", "reasoning_summary_text.delta", "reasoning_summary_text.done"),
+        "reasoning_summary_part.done",
+        *("reasoning_summary_part.added", "reasoning_summary_text.done", "reasoning_summary_part.done"),
+        *("content_part.added", "reasoning_text.delta", "reasoning_text.done", "content_part.done"),
+    ]
+    assert [one["summary_index"] for one in said if "summary_index" in one] == [0] * 4 + [1] * 3
+
+
+def test_a_refusal_and_annotations_and_logprobs_are_told_with_their_text():
+    cited = {"type": "url_citation", "start_index": 0, "end_index": 1, "title": "t", "url": "https://e.example"}
+    logprob = {"token": "H", "bytes": [72], "logprob": -0.5, "top_logprobs": []}
+    spoken = part("Hi", annotations=[cited], logprobs=[logprob])
+    said = inside(response(message(spoken, {"type": "refusal", "refusal": "No"})))
+    assert said[1]["part"] == part("", logprobs=[])
+    assert [one["logprobs"] for one in said if "logprobs" in one] == [[logprob]] * 2
+    cites = {"type": "response.output_text.annotation.added", **AT, "annotation_index": 0, "annotation": cited}
+    assert said[3] == cites
+    second = {**AT, "content_index": 1}
+    assert said[6:10] == [
+        {"type": "response.content_part.added", **second, "part": {"type": "refusal", "refusal": ""}},
+        {"type": "response.refusal.delta", **second, "delta": "No"},
+        {"type": "response.refusal.done", **second, "refusal": "No"},
+        {"type": "response.content_part.done", **second, "part": {"type": "refusal", "refusal": "No"}},
+    ]
+    strict_events(written(response(message(spoken))))
+
+
+def test_what_nobody_knows_is_there_and_done():
+    action = {"type": "search", "query": "q"}
+    odd = {"id": "w", "type": "web_search_call", "status": "completed", "action": action, "content": ["x"]}
+    assert inside(response(odd)) == [
+        {"type": "response.output_item.added", "output_index": 0, "item": {**odd, "status": "in_progress"}},
+        {"type": "response.output_item.done", "output_index": 0, "item": odd},
+    ]
+
+
+def test_a_part_that_nobody_knows_is_there_and_done():
+    sound = {"type": "output_audio", "data": "eA=="}
+    assert inside(response(message(sound)))[1:-1] == [
+        {"type": "response.content_part.added", **AT, "part": sound},
+        {"type": "response.content_part.done", **AT, "part": sound},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("more", "last"),
+    [
+        ({}, "response.completed"),
+        ({"status": "completed"}, "response.completed"),
+        ({"status": "failed"}, "response.failed"),
+        ({"status": None, "error": {"code": "server_error", "message": "no"}}, "response.failed"),
+        ({"status": "incomplete", "incomplete_details": {"reason": "max_output_tokens"}}, "response.incomplete"),
+        ({"status": "odd", "incomplete_details": {"reason": "content_filter"}}, "response.incomplete"),
+        ({"status": "cancelled"}, "response.incomplete"),
+    ],
+)
+def test_how_it_ends_is_the_last_event(more, last):
+    said = told(response(message(part("Hi")), **more))
+    assert [one["type"] for one in said if "response" in one] == ["response.created", "response.in_progress", last]
+    assert said[-1]["response"]["usage"] == USAGE
+    if last != "response.completed":
+        assert said[0]["response"].get("incomplete_details") is None
+        assert said[0]["response"].get("error") is None
+
+
+@pytest.mark.parametrize(("status", "last"), [("queued", "queued"), ("in_progress", "in_progress")])
+def test_one_that_goes_on_behind_the_request_has_no_end_yet(status, last):
+    said = told(response(status=status, background=True))
+    assert [one["type"] for one in said] == ["response.created", f"response.{last}"]
+    assert [one["response"]["status"] for one in said] == [status, status]
+
+
+@pytest.mark.parametrize("background", [{}, {"background": None}, {"background": False}])
+@pytest.mark.parametrize("status", ["queued", "in_progress"])
+def test_one_that_calls_itself_unfinished_ends_with_its_output_unless_it_goes_on_behind_the_request(status, background):
+    finished = response(message(part("Hi")), **background)
+    assert told({**finished, "status": status}) == told(finished)
+    assert told({**finished, "status": status})[-1] == {"type": "response.completed", "response": finished}
+
+
+@pytest.mark.parametrize("output", [[], None, ""])
+@pytest.mark.parametrize("status", ["queued", "in_progress"])
+def test_one_that_is_unfinished_and_says_nothing_is_no_answer(status, output):
+    with pytest.raises(Unfinished):
+        told({**response(status=status), "output": output})
+
+
+@pytest.mark.parametrize("status", ["queued", "in_progress"])
+def test_one_that_calls_itself_unfinished_and_says_why_it_ended_ends_so(status):
+    details = {"reason": "max_output_tokens"}
+    assert told(response(status=status, incomplete_details=details))[-1] == {
+        "type": "response.incomplete",
+        "response": response(status="incomplete", incomplete_details=details),
+    }
+
+
+def test_an_output_that_is_a_text_is_the_message_that_says_it():
+    assert told({**response(), "output": "Hi"}) == told(response(message(part("Hi"), id=f"msg_{1:024x}")))
+
+
+def test_what_strict_clients_require_is_filled_in_and_the_same_in_every_event():
+    bare = {"output": [{"type": "message", "content": "Hi"}, {"type": "function_call", "arguments": {"a": 1}}], "x": 1}
+    said = strict_events(written(bare))
+    last = said[-1].response
+    assert (last.id, last.created_at, last.model, last.status) == (
+        f"resp_{1:024x}", CREATED_S, "asked-for", "completed",
+    )  # fmt: skip
+    assert last.output_text == "Hi"
+    assert (last.output[1].arguments, last.output[1].name) == ('{"a":1}', "")
+    assert last.model_extra == {"x": 1}
+    assert {one.response.id for one in said if hasattr(one, "response")} == {last.id}
+    assert {one.item_id for one in said if hasattr(one, "item_id")} == {item.id for item in last.output}
+
+
+@pytest.mark.parametrize("value", [{}, {"output": None}, {"output": ""}, {"output": [5, None]}])
+def test_a_response_that_says_nothing_is_a_stream_that_says_nothing(value):
+    assert names(value) == ["created", "in_progress", "completed"]
+    strict_events(written(value))
+
+
+@given(RESPONSES)
+def test_every_event_is_one_of_the_sdks_and_the_last_one_is_the_response(document):
+    said = strict_events(written(document))
+    assert said[-1].response.to_dict() == document
+    items = [one.item.to_dict() for one in said if one.type == "response.output_item.done"]
+    assert items == document["output"]
+    deltas = "".join(one.delta for one in said if one.type == "response.output_text.delta")
+    assert deltas == said[-1].response.output_text
+
+
+@given(RESPONSES)
+def test_the_sdks_helper_reads_the_response(document):
+    stream = written({**document, "status": "completed"})
+    read = response_helper_reads(stream).to_dict()
+    assert read["id"] == document["id"]
+    assert [item["id"] for item in read["output"]] == [item["id"] for item in document["output"]]
+
+
+@given(ODD_RESPONSES)
+def test_whatever_is_a_document_is_a_stream_that_ends(document):
+    try:
+        stream = written(document)
+    except Unfinished:
+        assert document["status"] in ("queued", "in_progress")
+        return
+    said = [json.loads(block.split(b"\n")[1][6:]) for block in stream.split(b"\n\n")[:-1]]
+    assert said[0]["type"] == "response.created"
+    assert said[-1]["type"].startswith("response.")
+    assert [one["sequence_number"] for one in said] == list(range(len(said)))

@@ -1,0 +1,432 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gatepass.sse import event_stream as stream_module
+from gatepass.sse.event import read_json
+from gatepass.sse.fast_path import Template
+from gatepass.sse.usage import Usage
+from tests.unit.sse.streams import (
+    DONE,
+    LIMIT_BYTES,
+    REALISTIC,
+    chunk,
+    client_reads,
+    code,
+    data,
+    new_stream,
+    pieces,
+    read_error,
+    state,
+    text,
+    with_line_ends,
+)
+
+WHOLE = b"".join(REALISTIC)
+LINE_ENDS = [b"\n", b"\r\n", b"\r"]
+FINISHED = {
+    "failure": None,
+    "done": True,
+    "has_answered": True,
+    "events": len(REALISTIC) - 1,
+    "usage": Usage(11, 7, 18),
+    "adapted": (),
+}
+
+
+def relayed(*given_pieces):
+    stream = new_stream()
+    return b"".join(stream.feed(piece) for piece in given_pieces), stream
+
+
+# --- bytes ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("end", LINE_ENDS)
+def test_clean_stream_is_unchanged_at_every_split_into_two(end):
+    whole = with_line_ends(WHOLE, end)
+    for at in range(0, len(whole) + 1, 1 if end == b"\n" else 7):
+        out, stream = relayed(whole[:at], whole[at:])
+        assert (out, state(stream)) == (whole, FINISHED)
+
+
+@pytest.mark.parametrize("end", LINE_ENDS)
+@pytest.mark.parametrize("gap", [b"", b" "])
+def test_clean_stream_is_unchanged_in_pieces_of_any_size(end, gap):
+    whole = with_line_ends(WHOLE.replace(b"data: {", b"data:" + gap + b"{"), end)
+    for size_bytes in (*range(1, 65), len(whole)):
+        out, stream = relayed(*pieces(whole, size_bytes))
+        assert (out, state(stream)) == (whole, FINISHED)
+
+
+@pytest.mark.parametrize("end", LINE_ENDS)
+def test_each_event_is_returned_with_its_last_byte(end):
+    stream = new_stream()
+    for event in (with_line_ends(event, end) for event in REALISTIC):
+        *early, last = [stream.feed(piece) for piece in pieces(event, 1)]
+        assert early == [b""] * len(early)
+        assert last == event
+
+
+def test_recognised_piece_is_returned_as_the_same_object():
+    stream = new_stream()
+    stream.feed(text("learned"))
+    many = b"".join(text(f" {number}") for number in range(16))
+    assert stream.feed(many) is many
+    one = text("one")
+    assert stream.feed(one) is one
+
+
+def watched(monkeypatch) -> list[bytes]:
+    """What is parsed from here on."""
+    parsed: list[bytes] = []
+
+    def noted(said):
+        parsed.append(said)
+        return read_json(said)
+
+    monkeypatch.setattr(stream_module, "read_json", noted)
+    return parsed
+
+
+def test_clean_stream_is_parsed_where_it_tells_something_and_nowhere_else(monkeypatch):
+    parsed = watched(monkeypatch)
+    role, words, end = REALISTIC[0], [text(f" word {number}") for number in range(500)], data(chunk({}, finish="stop"))
+    out, stream = relayed(role, *words[:100], b"".join(words[100:]), end, DONE)
+    assert out == b"".join((role, *words, end, DONE))
+    assert stream.events == 502
+    assert [read_json(said)["choices"][0]["delta"] for said in parsed] == [
+        {"role": "assistant", "content": ""},
+        {"content": " word 0"},
+        {},
+    ]
+
+
+def test_events_that_differ_in_their_ids_and_their_texts_are_parsed_once(monkeypatch):
+    parsed = watched(monkeypatch)
+    words = [b"id: %d\n" % number + text(f" word {number}") for number in range(50)]
+    pings = [b": ping\n\n"] * 50
+    out, stream = relayed(*(one for pair in zip(words, pings, strict=True) for one in pair), DONE)
+    assert out == b"".join(one for pair in zip(words, [b": ping\n"] * 50, strict=True) for one in pair) + DONE
+    assert (stream.events, len(parsed)) == (50, 1)
+
+
+def test_an_error_behind_an_id_is_no_text():
+    stream = new_stream()
+    stream.feed(b"".join(b"id: %d\n" % number + text("x") for number in range(3)))
+    stream.feed(b'id: 4\ndata: {"error": {"message": "boom"}}\n\n')
+    assert str(stream.failure) == "boom"
+
+
+@given(
+    st.sampled_from(LINE_ENDS),
+    st.sampled_from([b"", b" "]),
+    st.booleans(),
+    st.booleans(),
+    st.lists(st.integers(1, 64), min_size=1, max_size=200),
+)
+def test_any_cutting_of_any_framing_gives_the_client_the_same(end, gap, has_comments, has_ids, sizes):
+    events = []
+    for number, event in enumerate(REALISTIC):
+        if has_comments:
+            events.append(b": ping\n\n")
+        events.append((b"id: %d\n" % number if has_ids else b"") + event.replace(b"data: ", b"data:" + gap, 1))
+    whole = with_line_ends(b"".join(events), end)
+    stream, out, at = new_stream(), b"", 0
+    for size_bytes in sizes * (len(whole) // sum(sizes) + 1):
+        out += stream.feed(whole[at : at + size_bytes])
+        at += size_bytes
+    assert client_reads(out) == client_reads(WHOLE)
+    adapted = ("sse=id-comments",) if has_comments and has_ids else ()
+    assert state(stream) == {**FINISHED, "adapted": adapted}
+    if not adapted:
+        assert out == whole
+
+
+# --- the two ways through --------------------------------------------------------------------------
+
+
+class Blind(Template):
+    def count(self, run):
+        return 0
+
+
+CONTENT = st.one_of(
+    st.text(max_size=12),
+    st.sampled_from(
+        ['"finish_reason":"stop"', "\\", '\\"', "\n\ndata: [DONE]\n\n", '"}],"usage":{', "error", "choices", "\ud83d"]
+    ),
+)
+DELTA = st.one_of(
+    st.builds(lambda said: {"content": said}, CONTENT),
+    st.builds(lambda said: {"role": "assistant", "content": said}, CONTENT),
+    st.builds(lambda said: {"content": None, "reasoning_content": said}, CONTENT),
+    st.builds(lambda said: {"tool_calls": [{"index": 1, "function": {"arguments": said}}]}, CONTENT),
+    st.just({}),
+    st.none(),
+)
+MORE = st.sampled_from(
+    [
+        {},
+        {},
+        {},
+        {"usage": None},
+        {"usage": {"total_tokens": 5}},
+        {"error": None},
+        {"error": {"message": "boom", "type": None}},
+        {"obfuscation": "xY"},
+        {"created": 1},
+    ]
+)
+SAID = st.one_of(
+    st.builds(
+        lambda delta, finish, index, more: {**chunk(delta, finish, index), **more},
+        DELTA,
+        st.sampled_from([None, None, None, "", "stop"]),
+        st.sampled_from([0, 0, 0, 1]),
+        MORE,
+    ),
+    st.sampled_from([{}, {"type": "ping"}, 5, [], {"error": "text"}, {"choices": "odd"}, {"choices": [5]}]),
+)
+EVENT = st.one_of(
+    st.builds(
+        lambda said, spaced, gap, end: b"data:" + gap + json.dumps(said, separators=spaced).encode() + end,
+        SAID,
+        st.sampled_from([None, (",", ":")]),
+        st.sampled_from([b"", b" "]),
+        st.sampled_from([b"\n\n", b"\n\n", b"\r\n\r\n", b"\r\r"]),
+    ),
+    st.sampled_from(REALISTIC[:-1]),
+    st.sampled_from([text(" a"), text(" b"), text(" c"), text(" a") * 3]),
+    st.sampled_from(
+        [b": ping\n\n", b"id: 5\n" + text("x"), b"\n", b"data:\n\n", b"event: e\n\n", b"data: {\n\n", DONE]
+    ),
+)
+
+
+@given(st.lists(EVENT, max_size=25), st.lists(st.integers(1, 900), min_size=1, max_size=9))
+def test_recognised_and_parsed_events_give_the_same_bytes_and_the_same_state(events, sizes):
+    quick, thorough = new_stream(), new_stream()
+    thorough._template = Blind()
+    whole, at = b"".join(events), 0
+    for size_bytes in sizes * (len(whole) // sum(sizes) + 1):
+        piece = whole[at : at + size_bytes]
+        at += size_bytes
+        assert quick.feed(piece) == thorough.feed(piece)
+        assert state(quick) == state(thorough)
+    assert quick.finish() == thorough.finish()
+    assert state(quick) == state(thorough)
+
+
+@given(st.lists(EVENT, max_size=25), st.lists(st.integers(1, 900), min_size=1, max_size=9))
+def test_events_of_one_line_are_judged_as_all_events_are(events, sizes):
+    quick, thorough = new_stream(), new_stream()
+    whole, at = b"".join(events), 0
+    with pytest.MonkeyPatch.context() as patch:
+        for size_bytes in sizes * (len(whole) // sum(sizes) + 1):
+            piece = whole[at : at + size_bytes]
+            at += size_bytes
+            patch.undo()
+            out = quick.feed(piece)
+            patch.setattr(stream_module, "single_line_data", lambda _: None)
+            assert out == thorough.feed(piece)
+            assert state(quick) == state(thorough)
+
+
+def test_events_that_come_one_by_one_share_the_lines_of_a_turn():
+    stream = new_stream()
+    stream._template = Blind()
+    event = text("hello")
+    assert {stream.feed(event) for _ in range(stream_module.TURN_LINES // 2)} == {event}
+    assert stream.feed(event) == b""
+    assert stream.waiting == event
+    assert stream.feed(event) == event + event  # the event loop has run
+
+
+# --- what is changed ------------------------------------------------------------------------------
+
+HELLO, YOU, END = text("Hello"), text("you"), data(chunk({}, finish="stop"))
+
+
+@pytest.mark.parametrize(
+    ("sent", "expected", "adapted"),
+    [
+        ([HELLO, b"data:\n\n", b"data: \n\n", YOU], [HELLO, YOU], ("sse=empty-data",)),
+        ([HELLO, b"data: : ping\n\n", b"data::\n\n", YOU], [HELLO, YOU], ("sse=empty-data",)),
+        ([HELLO, b"event: ping\ndata:\n\n", YOU], [HELLO, YOU], ("sse=empty-data",)),
+        ([HELLO, b": hi\ndata:\n\n", YOU], [HELLO, b": hi\n", YOU], ("sse=empty-data",)),
+        ([HELLO, b"event: ping\n\n", YOU], [HELLO, YOU], ("sse=empty-data",)),
+        ([HELLO, b"id: 5\n\n", b": ping\n\n", YOU], [HELLO, b": ping\n\n", YOU], ("sse=empty-data",)),
+        ([HELLO, b"id: 5\ndata:\n\n", b": ping\n\n", YOU], [HELLO, b": ping\n\n", YOU], ("sse=empty-data",)),
+        ([b"retry: 3000\n\n", HELLO], [HELLO], ("sse=empty-data",)),
+        ([b": hi\nretry: 3000\n\n", HELLO], [b": hi\n", HELLO], ("sse=id-comments",)),
+        ([b"retry: soon\n\nvendor: x\n\n\n", HELLO], [b"retry: soon\n\nvendor: x\n\n\n", HELLO], ()),
+        ([b": ping\n\n", HELLO, b": ping\r\n\r\n", YOU], [b": ping\n\n", HELLO, b": ping\r\n\r\n", YOU], ()),
+        ([b"id: 1\n" + HELLO, b"id: 2\n" + YOU], [b"id: 1\n" + HELLO, b"id: 2\n" + YOU], ()),
+        ([b"id:\n" + HELLO, b": ping\n\n", YOU], [b"id:\n" + HELLO, b": ping\n\n", YOU], ()),
+        (
+            [b": early\n\n", b"id: 1\n" + HELLO, b": ping\n\n", b": a\n: b\r\n\r\n", YOU],
+            [b": early\n\n", b"id: 1\n" + HELLO, b": ping\n", b": a\n: b\r\n", YOU],
+            ("sse=id-comments",),
+        ),
+        ([b"id: 1\n" + HELLO, b"\n", b"vendor: x\n\n", YOU], [b"id: 1\n" + HELLO, YOU], ("sse=empty-data",)),
+        (
+            [b"id: 1\n" + HELLO, b": ping\n\n", b"data:\n\n", YOU],
+            [b"id: 1\n" + HELLO, b": ping\n", YOU],
+            ("sse=id-comments", "sse=empty-data"),
+        ),
+        ([b"\xef\xbb\xbf" + HELLO, YOU], [HELLO, YOU], ("sse=bom",)),
+    ],
+)
+def test_what_kills_clients_is_left_out_and_all_else_stays(sent, expected, adapted):
+    whole = b"".join(sent) + END + DONE
+    for size_bytes in (1, 5, len(whole)):
+        out, stream = relayed(*pieces(whole, size_bytes))
+        assert (out, stream.adapted) == (b"".join(expected) + END + DONE, adapted)
+        assert "" not in client_reads(out)
+        assert stream.done
+
+
+def test_comment_is_relayed_at_once():
+    stream = new_stream()
+    assert stream.feed(b": OPENROUTER PROCESSING\n\n") == b": OPENROUTER PROCESSING\n\n"
+    assert (stream.has_answered, stream.events) == (False, 0)
+
+
+@pytest.mark.parametrize(
+    "ping", [{}, {"type": "ping"}, {"usage": {"total_tokens": 3}}, 5, None, "beat", {"choices": None}]
+)
+def test_json_without_choices_goes_on_and_is_no_answer(ping):
+    out, stream = relayed(data(ping))
+    assert (out, stream.has_answered, stream.failure) == (data(ping), False, None)
+
+
+def test_event_with_an_empty_list_of_choices_goes_on_and_is_no_answer_yet():
+    azure = data(chunk(None, prompt_filter_results=[{"prompt_index": 0}]))
+    out, stream = relayed(azure)
+    assert (out, stream.has_answered) == (azure, False)
+    assert stream.finish() == b""
+    assert code(stream) == "upstream_empty"
+
+
+def test_last_usage_counts():
+    _, stream = relayed(
+        data(chunk({"content": "a"}, usage={"total_tokens": 1})), data({"usage": {"total_tokens": 2}}), text("b")
+    )
+    assert stream.usage == Usage(total_tokens=2)
+
+
+def test_upstream_may_quote_the_end_in_its_text():
+    words = text("[DONE]") + text("data: [DONE]\n\n") + text("\n\ndata: [DONE]\n\n")
+    out, stream = relayed(words)
+    assert (out, stream.done, stream.events) == (words, False, 3)
+
+
+@pytest.mark.parametrize("done", [b"data: [DONE]\n\n", b"data:[DONE]\r\n\r\n", b"event: done\ndata:  [DONE] \n\n"])
+def test_nothing_follows_done(done):
+    out, stream = relayed(HELLO, done + YOU, YOU, b"garbage")
+    assert out == HELLO + done
+    assert stream.done
+    assert (stream.finish(), stream.failure) == (b"", None)
+
+
+# --- errors in the stream -------------------------------------------------------------------------
+
+OWN_ERROR = data({"error": {"message": "tokens ran out", "type": "t", "param": None, "code": "c"}})
+
+
+@pytest.mark.parametrize("error", [OWN_ERROR, b"event: error\n" + OWN_ERROR])
+def test_error_of_the_upstreams_own_ends_the_stream_and_is_left_to_the_caller_to_tell(error):
+    out, stream = relayed(HELLO + error + YOU, YOU, DONE)
+    assert out == HELLO
+    assert (stream.done, stream.events) == (False, 1)
+    failure = stream.failure
+    assert (failure.message, failure.kind, failure.public_code, failure.http_status) == (
+        "tokens ran out",
+        "t",
+        "c",
+        502,
+    )
+    assert (stream.finish(), stream.failure) == (b"", failure)
+
+
+@pytest.mark.parametrize(
+    ("event", "message"),
+    [
+        (data({"object": "error", "message": "vLLM said no", "code": 400}), "vLLM said no"),
+        (data({"code": 102, "message": "You don't own the chat"}), "You don't own the chat"),
+        (data({"error": "a text"}), "a text"),
+        (data([{"error": {"message": "in a list"}}]), "in a list"),
+        (data({"error": {"message": "holds tok-secret"}}), "holds •••"),
+        (data(chunk({"content": ""}, "error", error={"message": "beside choices"})), "beside choices"),
+        (data({**chunk({"content": ""}), "object": "error", "message": "with choices"}), "with choices"),
+        (b"event: error\n" + data({"message": "by name"}), "by name"),
+        (b"event: error\ndata: a plain tok-secret\n\n", "a plain •••"),
+        (b"event: error\n" + data(["odd"]), "The upstream sent an error event without a text."),
+    ],
+)
+def test_error_in_a_foreign_shape_is_left_to_the_caller_to_tell(event, message):
+    out, stream = relayed(HELLO + event + YOU)
+    assert out == HELLO
+    assert (code(stream), str(stream.failure)) == ("upstream_error", message)
+    assert stream.finish() == b""
+
+
+def test_error_as_the_first_event_is_no_answer():
+    _, stream = relayed(b": ping\n\n" + OWN_ERROR)
+    assert (stream.has_answered, stream.events) == (False, 0)
+
+
+@pytest.mark.parametrize("event", [b"data: hello\n\n", b"data: {\n\n", b"data: '{}'\n\n", b'data: {"a":"\xff"}\n\n'])
+def test_data_that_is_no_json_is_a_failure(event):
+    out, stream = relayed(HELLO, event, YOU)
+    assert out == HELLO
+    assert code(stream) == "upstream_invalid"
+
+
+def test_whole_completion_in_place_of_pieces_is_a_failure():
+    whole = {
+        "object": "chat.completion",
+        "choices": [{"index": 0, "message": {"content": "hi"}, "finish_reason": "stop"}],
+    }
+    out, stream = relayed(data(whole) + DONE)
+    assert (out, stream.has_answered) == (b"", False)
+    assert code(stream) == "upstream_invalid"
+    out, stream = relayed(HELLO + data(whole) + DONE)
+    assert (out, stream.done) == (HELLO + data(whole) + DONE, True)
+
+
+def test_chunks_with_defects_that_are_not_mended_yet_stay_as_they_are():
+    odd = [
+        data({"id": "", "object": "", "created": 0, "model": "", "choices": [], "prompt_filter_results": []}),
+        data({"choices": [{"index": 0, "finish_reason": None, "content_filter_offsets": {}}]}),
+        data({"choices": [{"index": 0, "delta": None}]}),
+        data({"choices": [{"delta": {"role": "", "content": "x"}, "finish_reason": ""}]}),
+        data(chunk({"tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]})),
+        data(chunk({"content": "x"}, usage={"total_tokens": 3})),
+        data(chunk({"content": "x"}, usage={"total_tokens": 4})),
+        data({"code": 0, "data": chunk({"content": "wrapped"})}),
+    ]
+    out, stream = relayed(*odd, DONE)
+    assert (out, stream.adapted, stream.done) == (b"".join(odd) + DONE, (), True)
+
+
+def test_event_above_the_limit_ends_the_stream_after_the_events_before_it():
+    stream = stream_module.EventStream("chat", 400, read_error)
+    out = stream.feed(HELLO + YOU + text("x" * 400) + YOU)
+    assert (out, code(stream)) == (HELLO + YOU, "upstream_invalid")
+    assert "limits.event_bytes" in str(stream.failure)
+    assert stream.feed(YOU) == b""
+
+
+def test_line_without_end_is_refused_at_the_limit():
+    stream, fed_bytes = new_stream(), 0
+    stream.feed(HELLO)
+    while stream.failure is None:
+        assert stream.feed(b"x" * 65_536) == b""
+        fed_bytes += 65_536
+    assert fed_bytes == LIMIT_BYTES + 65_536

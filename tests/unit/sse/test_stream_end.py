@@ -1,0 +1,264 @@
+"""How a stream ends: cut after every byte, it never looks finished unless it is."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from gatepass.errors import UpstreamClosed
+from tests.unit.sse.streams import (
+    DONE,
+    REALISTIC,
+    chunk,
+    client_reads,
+    code,
+    data,
+    looks_finished,
+    new_stream,
+    pieces,
+    state,
+    text,
+    with_line_ends,
+)
+
+WHOLE = b"".join(REALISTIC)
+HELLO, END = text("Hello"), data(chunk({}, finish="stop"))
+BROKEN = UpstreamClosed("broken", upstream="chat")
+USAGE = data(chunk(None, usage={"total_tokens": 3}))
+
+
+def is_finished(part: bytes, events: list[bytes]) -> bool:
+    """Whether every choice that is in the whole events of `part` has its reason there; told by `events`."""
+    seen, finished, at = set(), set(), 0
+    for event in events:
+        at += len(event)
+        said = event.strip().removeprefix(b"data: ")
+        # An event needs no blank line where the body ends whole: its JSON is whole.
+        if at - (len(event) - len(event.rstrip())) > len(part) or said == b"[DONE]":
+            break
+        for choice in json.loads(said)["choices"]:
+            seen.add(choice["index"])
+            if choice["finish_reason"]:
+                finished.add(choice["index"])
+    return bool(seen) and seen == finished
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
+def test_stream_whose_body_ends_after_any_byte_is_finished_only_if_its_choices_are(end):
+    events = [with_line_ends(event, end) for event in REALISTIC]
+    whole = b"".join(events)
+    finished = 0
+    for at in range(len(whole) + 1):
+        part, stream = whole[:at], new_stream()
+        out = stream.feed(part)
+        last = stream.finish()
+        should = is_finished(part, events)
+        assert looks_finished(out + last) is stream.done is should
+        assert (stream.failure is None) is should
+        assert part.startswith(out)
+        finished += should
+    assert 0 < finished < len(whole)
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
+def test_stream_that_breaks_after_any_byte_is_finished_only_after_a_whole_done(end):
+    whole = with_line_ends(WHOLE, end)
+    for at in range(len(whole) + 1):
+        stream = new_stream()
+        out = stream.feed(whole[:at])
+        stream.broken(BROKEN)
+        should = at == len(whole)
+        assert looks_finished(out) is stream.done is should
+        assert stream.failure is (None if should else BROKEN)
+        assert (stream.finish(), stream.feed(HELLO)) == (b"", b"")
+
+
+def test_cut_stream_that_came_byte_by_byte_ends_like_one_that_came_at_once():
+    for at in range(0, len(WHOLE), 29):
+        whole, bytewise = new_stream(), new_stream()
+        out = whole.feed(WHOLE[:at])
+        assert b"".join(bytewise.feed(piece) for piece in pieces(WHOLE[:at], 1)) == out
+        assert bytewise.finish() == whole.finish()
+        assert state(bytewise) == state(whole)
+
+
+@pytest.mark.parametrize(
+    ("body", "expected", "adapted"),
+    [
+        (HELLO + END, HELLO + END + DONE, ("sse=done",)),
+        (HELLO + END + USAGE, HELLO + END + USAGE + DONE, ("sse=done",)),
+        (HELLO + END[:-2], HELLO + END + DONE, ("sse=last-event", "sse=done")),
+        (HELLO + END[:-1], HELLO + END + DONE, ("sse=last-event", "sse=done")),
+        (HELLO + b"data: [DONE]", HELLO + DONE, ("sse=last-event",)),
+        (HELLO + b"data: [DONE]\n", HELLO + DONE, ("sse=last-event",)),
+        (HELLO + b"data: [DONE]\r", HELLO + b"data: [DONE]\r\n\n", ("sse=last-event",)),
+        (HELLO + b"data: [DONE]\r\n", HELLO + b"data: [DONE]\r\n\n", ("sse=last-event",)),
+        (HELLO + b"data: [DONE]\r\n\r", HELLO + b"data: [DONE]\r\n\r", ()),
+        (HELLO + END + USAGE[:40], HELLO + END + DONE, ("sse=done",)),
+        (HELLO + END + b"data: [DON", HELLO + END + DONE, ("sse=done",)),
+        (HELLO + END + b": ping", HELLO + END + DONE, ("sse=done",)),
+        (HELLO + END + b"\r", HELLO + END + DONE, ("sse=done",)),
+        (b"\xef\xbb\xbf" + END[:-2], END + DONE, ("sse=bom", "sse=last-event", "sse=done")),
+        (HELLO + END + b"data:", HELLO + END + DONE, ("sse=done",)),
+    ],
+)
+def test_body_that_ended_whole_after_its_answer_is_brought_to_its_end(body, expected, adapted):
+    stream = new_stream()
+    out = stream.feed(body) + stream.finish()
+    assert (out, stream.done, stream.failure, stream.adapted) == (expected, True, None, adapted)
+    assert client_reads(out)[-1] == "[DONE]"
+    assert (stream.feed(HELLO), stream.finish()) == (b"", b"")
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (b"", "upstream_empty"),
+        (b"\n\n", "upstream_empty"),
+        (b": ping\n\n", "upstream_empty"),
+        (b"data: [DONE]\n\n", "upstream_empty"),
+        (b"data: [DONE]", "upstream_empty"),
+        (data({"type": "ping"}) + DONE, "upstream_empty"),
+        (USAGE, "upstream_empty"),
+        (USAGE + DONE, "upstream_empty"),
+        (HELLO[:20], "upstream_closed"),
+        (HELLO, "upstream_closed"),
+        (HELLO[:-1], "upstream_closed"),
+        (HELLO + USAGE, "upstream_closed"),
+        (HELLO + data(chunk({}, finish="")), "upstream_closed"),
+        (HELLO + END + data(chunk({"content": "late"}, index=1)), "upstream_closed"),
+    ],
+)
+def test_body_that_ended_whole_without_its_answer_is_a_failure(body, expected):
+    stream = new_stream()
+    out = stream.feed(body) + stream.finish()
+    assert (code(stream), stream.done) == (expected, False)
+    assert not looks_finished(out)
+
+
+def test_empty_stream_shows_no_done():
+    stream = new_stream()
+    assert stream.feed(b": ping\n\n" + DONE) == b": ping\n\n"
+    assert (stream.done, stream.finish()) == (False, b"")
+
+
+def test_every_choice_that_was_asked_for_must_be_finished():
+    one, two = HELLO + END, data(chunk({"content": "x"}, finish="stop", index=1))
+    lacking, whole = new_stream(choices=2), new_stream(choices=2)
+    assert lacking.feed(one) + lacking.finish() == one
+    assert code(lacking) == "upstream_closed"
+    assert whole.feed(one + two) + whole.finish() == one + two + DONE
+
+
+def test_error_as_an_unfinished_last_event_is_told():
+    error = data({"error": {"message": "ran out"}})
+    stream = new_stream()
+    assert stream.feed(HELLO + error[:-2]) + stream.finish() == HELLO
+    assert str(stream.failure) == "ran out"
+
+
+def test_failure_in_the_stream_outlives_its_end():
+    stream = new_stream()
+    stream.feed(HELLO + b"data: no json\n\n")
+    failure = stream.failure
+    stream.broken(BROKEN)
+    assert (stream.finish(), stream.failure) == (b"", failure)
+
+
+@pytest.mark.parametrize(
+    ("body", "expected", "failure"),
+    [
+        (HELLO, HELLO, None),
+        (HELLO[:-2], HELLO, None),
+        (data({"type": "response.completed"}), data({"type": "response.completed"}), None),
+        (DONE, DONE, None),
+        (b"", b"", "upstream_empty"),
+        (b": ping\n\n", b": ping\n\n", "upstream_empty"),
+        (HELLO[:20], b"", "upstream_closed"),
+        (HELLO + HELLO[:20], HELLO, "upstream_closed"),
+    ],
+)
+def test_stream_that_needs_no_done_ends_with_its_body(body, expected, failure):
+    stream = new_stream(done_is_required=False)
+    assert stream.feed(body) + stream.finish() == expected
+    assert code(stream) == failure
+    assert stream.feed(HELLO) == b""
+
+
+ROLE_ONLY = data(chunk({"role": "assistant", "content": ""}))
+
+
+@pytest.mark.parametrize("silent", [data({"choices": [{}]}), data({"choices": ["hi"]}), ROLE_ONLY, ROLE_ONLY * 3])
+def test_done_after_nothing_but_a_role_is_an_empty_answer(silent):
+    stream = new_stream()
+    out = stream.feed(silent + DONE)
+    assert (code(stream), stream.done, looks_finished(out)) == ("upstream_empty", False, False)
+
+
+@pytest.mark.parametrize("member", ["1e400", "0.5", "7", "true"])
+def test_done_after_a_number_in_the_place_of_text_is_an_empty_answer(member):
+    """Found by the fuzzer: a number beyond a float is null once it is written anew, and nothing was said."""
+    choice = b'{"index":"","delta":{"role":"assistant","content":%b},"finish_reason":%b}' % ((member.encode(),) * 2)
+    stream = new_stream()
+    out = stream.feed(b'data: {"choices":[%b]}\n\n' % choice + DONE)
+    assert (code(stream), stream.done, looks_finished(out)) == ("upstream_empty", False, False)
+
+
+@pytest.mark.parametrize("answer", [HELLO, END, data(chunk({"tool_calls": [{"id": "a"}]})), text("") * 3 + HELLO])
+def test_done_after_a_role_and_an_answer_is_an_end(answer):
+    stream = new_stream()
+    assert stream.feed(ROLE_ONLY + answer) + stream.feed(DONE) == ROLE_ONLY + answer + DONE
+    assert stream.done
+
+
+def test_the_error_in_a_choice_ends_the_stream():
+    """As OpenRouter tells that a provider failed."""
+    failed = {"index": 0, "delta": {"content": ""}, "finish_reason": "error", "error": {"message": "Provider down"}}
+    stream = new_stream()
+    out = stream.feed(HELLO + data({"choices": [failed]}) + DONE)
+    assert out == HELLO
+    assert stream.failure is not None
+    assert stream.failure.message == "Provider down"
+
+
+def test_the_error_of_one_choice_of_several_in_a_chunk_ends_nothing():
+    failed = {"index": 1, "delta": {}, "finish_reason": "error", "error": {"message": "Provider down"}}
+    stream = new_stream()
+    stream.feed(data({"choices": [{"index": 0, "delta": {"content": "a"}}, failed]}))
+    assert stream.failure is None
+
+
+LAST_SAID = b'data: {"type":"response.completed"}\n\n'
+
+
+@pytest.mark.parametrize("has_last", [True, False])
+@pytest.mark.parametrize("end", ["closed", "broken", "done"])
+def test_a_stream_of_typed_events_is_whole_when_its_last_one_came(has_last, end):
+    stream = new_stream(done_is_required=False, last_types=frozenset(("response.completed",)))
+    said = b'data: {"type":"response.created"}\n\n' + (LAST_SAID if has_last else b"")
+    assert stream.feed(said) == said
+    if end == "broken":
+        stream.broken(UpstreamClosed("cut", upstream="chat"))
+    else:
+        stream.feed(b"data: [DONE]\n\n" if end == "done" else b"")
+        stream.finish()
+    assert (stream.failure is None) == has_last
+
+
+@pytest.mark.parametrize(
+    "tail", [b"data: garbage not json\n\n", b'event: error\ndata: {"message":"late"}\n\n', LAST_SAID]
+)
+@pytest.mark.parametrize("gap", [0, 1])
+def test_what_follows_the_last_of_typed_events_is_not_judged(tail, gap):
+    stream = new_stream(done_is_required=False, last_types=frozenset(("response.completed",)))
+    pieces = [LAST_SAID, tail] if gap else [LAST_SAID + tail]
+    assert b"".join(map(stream.feed, pieces)) + stream.finish() == LAST_SAID
+    assert (stream.done, stream.failure, stream.events) == (True, None, 1)
+
+
+def test_a_last_event_that_is_strange_ends_nothing_well():
+    stream = new_stream(done_is_required=False, last_types=frozenset(("response.completed",)))
+    whole = {"type": "response.completed", "choices": [{"message": {"content": "hi"}}]}
+    assert stream.feed(data(whole)) == b""
+    assert (code(stream), stream.done) == ("upstream_invalid", False)

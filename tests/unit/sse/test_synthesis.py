@@ -1,0 +1,324 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from openai.types import Completion
+
+from gatepass.sse.synthesize import PIECE_CHARS, chunks, synthesise
+from tests.unit.sse.documents import CREATED_S, completions, legacy_completions, meaning, origin
+from tests.unit.sse.peer import chunks_of, helper_reads
+from tests.unit.sse.streams import DONE, data
+
+HEAD = {"id": "chatcmpl-7", "object": "chat.completion.chunk", "created": 7, "model": "m"}
+USAGE = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
+
+
+def document(message: Any = None, reason: Any = "stop", choice: Any = None, **more: Any) -> dict[str, Any]:
+    message = {"role": "assistant", "content": "Hi", **(message or {})}
+    first = {"index": 0, "message": message, "logprobs": None, "finish_reason": reason, **(choice or {})}
+    return {**HEAD, "object": "chat.completion", "choices": [first], "usage": USAGE, **more}
+
+
+def piece(delta: Any, reason: Any = None, *, index: int = 0, logprobs: Any = None, **more: Any) -> dict[str, Any]:
+    return {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason, **more}
+
+
+def pieces(said: dict[str, Any], **more: Any) -> list[dict[str, Any]]:
+    """The choices of the chunks, one in each."""
+    made = list(chunks(said, False, origin(), **more))
+    assert all(len(chunk["choices"]) == 1 for chunk in made)
+    return [chunk["choices"][0] for chunk in made]
+
+
+ROLE = piece({"role": "assistant", "content": ""})
+ROLE_ALONE = piece({"role": "assistant", "content": None})
+END = piece({}, "stop")
+
+
+def test_stream_is_whole_events_that_end_with_done():
+    assert list(synthesise(document(), False, origin())) == [
+        data({**HEAD, "choices": [ROLE]}),
+        data({**HEAD, "choices": [piece({"content": "Hi"})]}),
+        data({**HEAD, "choices": [END]}),
+        DONE,
+    ]
+
+
+def test_asked_for_usage_is_null_in_every_chunk_and_told_in_the_last_one_alone():
+    made = list(chunks(document(), True, origin()))
+    assert [chunk["usage"] for chunk in made] == [None, None, None, USAGE]
+    assert made[-1] == {**HEAD, "choices": [], "usage": USAGE}
+
+
+@pytest.mark.parametrize("usage", [None, [], "none"])
+def test_usage_that_is_none_is_not_told(usage):
+    made = list(chunks(document(usage=usage), True, origin()))
+    assert [(len(chunk["choices"]), chunk["usage"]) for chunk in made] == [(1, None)] * 3
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ({"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": None}, 7),
+        ({"prompt_tokens": 3, "completion_tokens": 4}, 7),
+        ({"prompt_tokens": 3, "completion_tokens": None, "total_tokens": None}, None),
+        ({"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 99}, 99),
+    ],
+)
+def test_missing_total_of_usage_is_the_sum(said, told):
+    assert list(chunks(document(usage=said), True, origin()))[-1]["usage"]["total_tokens"] == told
+
+
+def test_reasoning_comes_before_content_and_extras_after_it():
+    message = {
+        "reasoning_content": "Hm",
+        "reasoning": "hm",
+        "annotations": [{"type": "url_citation"}],
+        "x_thing": {"a": 1},
+    }
+    assert pieces(document(message)) == [
+        ROLE,
+        piece({"reasoning_content": "Hm"}),
+        piece({"reasoning": "hm"}),
+        piece({"content": "Hi"}),
+        piece({"annotations": [{"type": "url_citation"}], "x_thing": {"a": 1}}),
+        END,
+    ]
+
+
+def test_refusal_is_told_in_place_of_content():
+    assert pieces(document({"content": None, "refusal": "No."})) == [ROLE_ALONE, piece({"refusal": "No."}), END]
+
+
+@pytest.mark.parametrize("content", ["", None])
+def test_empty_content_has_no_delta_of_its_own(content):
+    assert pieces(document({"content": content})) == [ROLE, END]
+
+
+def test_content_parts_stay_parts():
+    parts = [{"type": "text", "text": "Hi"}]
+    assert pieces(document({"content": parts})) == [ROLE, piece({"content": parts}), END]
+
+
+CALLS = [
+    {
+        "id": "call_a",
+        "type": "function",
+        "function": {"name": "look", "arguments": '{"a":1}'},
+        "extra_content": {"g": 1},
+    },
+    {"id": None, "function": {"name": "see", "arguments": {"b": "größer"}, "strict": True}, "index": 7},
+    {"id": "call_c", "type": "custom", "custom": {"name": "run", "input": "ls"}},
+    {"id": "call_d", "type": "function", "function": {"name": "stop", "arguments": None}},
+    {"id": "call_e"},
+    "no call",
+]
+
+
+def test_each_tool_call_has_an_opener_with_its_id_and_name_and_then_arguments():
+    made = pieces(document({"content": None, "tool_calls": CALLS}, None))
+    opener = {"index": 0, "id": "call_a", "type": "function", "function": {"name": "look", "arguments": ""}}
+    second = {"index": 1, "id": "call_000000000000000000000001", "type": "function"}
+    third = {"index": 2, "id": "call_c", "type": "custom", "custom": {"name": "run", "input": ""}}
+    fourth = {"index": 3, "id": "call_d", "type": "function", "function": {"name": "stop", "arguments": ""}}
+    fifth = {"index": 4, "id": "call_e", "type": "function", "function": {"name": "", "arguments": ""}}
+    assert made == [
+        ROLE_ALONE,
+        piece({"tool_calls": [{"extra_content": {"g": 1}, **opener}]}),
+        piece({"tool_calls": [{"index": 0, "function": {"arguments": '{"a":1}'}}]}),
+        piece({"tool_calls": [{**second, "function": {"name": "see", "arguments": "", "strict": True}}]}),
+        piece({"tool_calls": [{"index": 1, "function": {"arguments": '{"b":"größer"}'}}]}),
+        piece({"tool_calls": [third]}),
+        piece({"tool_calls": [{"index": 2, "custom": {"input": "ls"}}]}),
+        piece({"tool_calls": [fourth]}),
+        piece({"tool_calls": [fifth]}),
+        piece({}, "tool_calls"),
+    ]
+
+
+def test_legacy_function_call_and_audio_come_in_one_delta_each():
+    message = {
+        "function_call": {"name": "f", "arguments": {"a": 1}},
+        "audio": {"id": "au", "data": "AA=="},
+        "content": None,
+    }
+    assert pieces(document(message, "")) == [
+        ROLE_ALONE,
+        piece({"function_call": {"name": "f", "arguments": '{"a":1}'}}),
+        piece({"audio": {"id": "au", "data": "AA=="}}),
+        piece({}, "function_call"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("message", "reason", "told"),
+    [
+        ({}, None, "stop"),
+        ({}, "", "stop"),
+        ({}, "length", "length"),
+        ({}, "content_filter", "content_filter"),
+        ({"tool_calls": CALLS[:1]}, None, "tool_calls"),
+        ({"tool_calls": CALLS[:1]}, "stop", "tool_calls"),
+        ({"tool_calls": CALLS[:1]}, "length", "length"),
+        ({"tool_calls": []}, None, "stop"),
+    ],
+)
+def test_finish_reason(message, reason, told):
+    assert pieces(document(message, reason))[-1] == piece({}, told)
+
+
+def test_long_texts_are_cut_between_characters_and_short_ones_are_not():
+    made = pieces(document({"content": "größer 東京 🚀!", "reasoning": "abc"}), piece_chars=4)
+    assert [one["delta"].get("content") for one in made] == ["", None, "größ", "er 東", "京 🚀!", None]
+    [whole] = [one for one in pieces(document({"content": "x" * PIECE_CHARS})) if one["delta"].get("content")]
+    assert len(whole["delta"]["content"]) == PIECE_CHARS
+
+
+def test_no_line_is_longer_than_a_mebibyte_whatever_the_text():
+    said = document(
+        {"content": "\0" * 600_000, "tool_calls": [{"id": "a", "function": {"name": "f", "arguments": "🚀" * 600_000}}]}
+    )
+    assert max(len(event) for event in synthesise(said, True, origin())) < 1 << 20
+
+
+def test_logprobs_go_with_the_whole_text_that_they_are_of():
+    tokens, refused = [{"token": "Hi", "logprob": -0.1}], [{"token": "No", "logprob": -0.2}]
+    said = document(
+        {"content": "Hi there", "refusal": "No"}, choice={"logprobs": {"content": tokens, "refusal": refused}}
+    )
+    assert pieces(said, piece_chars=2) == [
+        ROLE,
+        piece({"content": "Hi there"}, logprobs={"content": tokens, "refusal": None}),
+        piece({"refusal": "No"}, logprobs={"content": None, "refusal": refused}),
+        END,
+    ]
+
+
+def test_logprobs_of_an_empty_text_are_not_lost():
+    said = document({"content": ""}, choice={"logprobs": {"content": [{"token": ""}]}})
+    assert pieces(said)[1] == piece({}, logprobs={"content": [{"token": ""}], "refusal": None})
+
+
+def test_choices_come_in_ascending_order_and_all_of_them_before_any_ends():
+    first, second = document()["choices"][0], document({"content": "Ho"})["choices"][0] | {"index": 1}
+    made = pieces(document() | {"choices": [second, first]})
+    assert [(one["index"], one["delta"].get("content"), one["finish_reason"]) for one in made] == [
+        (0, "", None),
+        (0, "Hi", None),
+        (1, "", None),
+        (1, "Ho", None),
+        (0, None, "stop"),
+        (1, None, "stop"),
+    ]
+
+
+@pytest.mark.parametrize("indices", [(None, None), (0, 0), (True, 1), (-1, 0), ("0", "1")])
+def test_choices_without_indices_of_their_own_get_their_places(indices):
+    choices = [document()["choices"][0] | {"index": index} for index in indices]
+    assert {one["index"] for one in pieces(document() | {"choices": choices})} == {0, 1}
+
+
+@pytest.mark.parametrize("choices", [None, [], "x", [None, 3]])
+def test_document_without_choices_is_a_stream_without_choices(choices):
+    assert list(synthesise({**HEAD, "choices": choices}, False, origin())) == [DONE]
+
+
+@pytest.mark.parametrize("choice", [{}, {"message": None}, {"message": "text"}])
+def test_choice_without_a_message_is_an_empty_answer(choice):
+    assert pieces({**HEAD, "choices": [choice]}) == [ROLE, END]
+
+
+def test_lone_chunk_in_place_of_a_completion_is_read_as_one():
+    assert pieces({**HEAD, "choices": [{"delta": {"content": "Hi"}}]}) == [ROLE, piece({"content": "Hi"}), END]
+
+
+def test_what_nobody_knows_survives_beside_the_choices_and_in_the_first_chunk_only():
+    said = document(
+        choice={"content_filter_results": {"hate": False}, "stop_reason": None}, citations=["u"], x_null=None
+    )
+    made = list(chunks(said | {"system_fingerprint": "fp", "service_tier": None}, False, origin()))
+    head = {**HEAD, "system_fingerprint": "fp", "service_tier": None}
+    assert made[0] == {**head, "choices": [ROLE], "citations": ["u"]}
+    assert made[1] == {**head, "choices": [piece({"content": "Hi"})]}
+    assert made[-1] == {**head, "choices": [piece({}, "stop", content_filter_results={"hate": False})]}
+
+
+def test_missing_id_time_and_model_come_from_the_origin_and_are_the_same_in_all_chunks():
+    said = {"choices": document()["choices"]}
+    made = list(chunks(said, False, origin()))
+    assert {(chunk["id"], chunk["created"], chunk["model"]) for chunk in made} == {
+        ("chatcmpl-000000000000000000000001", CREATED_S, "asked-for")
+    }
+
+
+def test_same_document_gives_the_same_bytes():
+    said = document({"tool_calls": CALLS})
+    assert list(synthesise(said, True, origin())) == list(synthesise(said, True, origin()))
+
+
+def test_document_is_not_changed():
+    said = document({"tool_calls": CALLS, "function_call": {"name": "f", "arguments": {}}}, None)
+    before = json.dumps(said)
+    list(synthesise(said, True, origin()))
+    assert json.dumps(said) == before
+
+
+# --- /v1/completions ------------------------------------------------------------------------------
+
+
+def legacy(index: int, text: str, reason: str | None = None, logprobs: Any = None, **more: Any) -> dict[str, Any]:
+    return {"text": text, "index": index, "logprobs": logprobs, "finish_reason": reason, **more}
+
+
+def test_legacy_completion_is_streamed_as_text():
+    said = {"id": "cmpl-1", "object": "text_completion", "created": 7, "model": "m", "usage": USAGE}
+    said["choices"] = [legacy(0, "abc", "length", stop_reason="x"), legacy(1, "", None)]
+    head = {"id": "cmpl-1", "object": "text_completion", "created": 7, "model": "m"}
+    assert list(chunks(said, True, origin(), 2)) == [
+        {**head, "choices": [legacy(0, "ab")], "usage": None},
+        {**head, "choices": [legacy(0, "c")], "usage": None},
+        {**head, "choices": [legacy(0, "", "length", stop_reason="x")], "usage": None},
+        {**head, "choices": [legacy(1, "", "stop")], "usage": None},
+        {**head, "choices": [], "usage": USAGE},
+    ]
+
+
+def test_legacy_text_with_logprobs_stays_whole():
+    said = {"choices": [legacy(0, "abc", "stop", {"tokens": ["abc"]})]}
+    assert pieces(said, piece_chars=1) == [legacy(0, "abc", None, {"tokens": ["abc"]}), legacy(0, "", "stop")]
+    assert next(chunks(said, False, origin()))["id"] == "cmpl-000000000000000000000001"
+
+
+@given(legacy_completions(), st.integers(1, 9))
+def test_sdk_reads_every_legacy_stream_as_the_document(said, piece_chars):
+    read = chunks_of(b"".join(synthesise(said, True, origin(), piece_chars)), Completion)
+    texts = {choice["index"]: "" for choice in said["choices"]}
+    reasons: dict[int, str | None] = {}
+    for chunk in read:
+        for choice in chunk.choices:
+            texts[choice.index] += choice.text
+            reasons[choice.index] = choice.finish_reason or reasons.get(choice.index)
+    assert texts == {choice["index"]: choice["text"] for choice in said["choices"]}
+    assert reasons == {choice["index"]: choice["finish_reason"] for choice in said["choices"]}
+    assert read[-1].usage.to_dict() == said["usage"]
+
+
+# --- chat, as openai-python's helper reads it -----------------------------------------------------
+
+
+@given(completions(clean=True), st.integers(1, 9) | st.just(PIECE_CHARS))
+def test_helper_of_the_sdk_reads_every_stream_as_the_document(said, piece_chars):
+    assert meaning(helper_reads(b"".join(synthesise(said, True, origin(), piece_chars)))) == meaning(said)
+
+
+@given(completions())
+def test_role_comes_once_for_each_choice_and_usage_nowhere_unasked(said):
+    made = list(chunks(said, False, origin()))
+    roles = [choice["index"] for chunk in made for choice in chunk["choices"] if "role" in choice["delta"]]
+    assert roles == sorted(choice["index"] for choice in said["choices"])
+    assert not any("usage" in chunk for chunk in made)
+    assert not any(choice["finish_reason"] and choice["delta"] for chunk in made for choice in chunk["choices"])

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import copy
+
+import pytest
+
+from gatepass.sse.choice_repair import TOOL_ARGUMENTS, TOOL_ID, TOOL_INDEX, TOOL_NAME, TOOL_TYPE, Arguments, ToolRepair
+from tests.unit.sse.documents import origin
+
+
+def mended(*entries):
+    """Each entry comes in a delta of its own."""
+    repair, notes = ToolRepair(origin(), Arguments(), 0), list[str]()
+    for entry in entries:
+        repair.mend([entry], notes.append)
+    return list(entries), list(dict.fromkeys(notes))
+
+
+def opener(index=0, identity="a", name="f", arguments="", **more):
+    return {
+        "index": index,
+        "id": identity,
+        "type": "function",
+        "function": {"name": name, "arguments": arguments},
+        **more,
+    }
+
+
+def rest(index=0, arguments="{}"):
+    return {"index": index, "function": {"arguments": arguments}}
+
+
+MADE = "call_000000000000000000000001"
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        [opener(), rest(), opener(1, "b", "g"), rest(1)],
+        [opener(), opener(1, "b"), rest(0), rest(1), rest(0)],
+        [opener(extra_content={"google": {"thought_signature": "s"}}), rest() | {"type": "function"}],
+        [opener(arguments='{"a":1}')],
+        [opener() | {"function": None}],
+        [
+            {"index": 0, "id": "a", "type": "custom", "custom": {"name": "f", "input": ""}},
+            {"index": 0, "custom": {"input": "x"}},
+        ],
+        [opener(identity="x" * 300)],
+        [opener(), rest() | {"id": ""}, rest() | {"id": None, "function": {"name": "", "arguments": "x"}}],
+    ],
+)
+def test_flawless_pieces_are_not_touched(entries):
+    before = copy.deepcopy(entries)
+    assert mended(*entries) == (before, [])
+
+
+def without(entry, *names):
+    return {name: value for name, value in entry.items() if name not in names}
+
+
+@pytest.mark.parametrize(
+    ("entries", "expected", "notes"),
+    [
+        pytest.param(
+            [without(opener(), "index"), without(opener(identity="b"), "index"), without(rest(), "index")],
+            [opener(), opener(1, "b"), rest(1)],
+            [TOOL_INDEX],
+            id="no index",
+        ),
+        pytest.param([opener(None), rest("0")], [opener(), rest()], [TOOL_INDEX], id="odd indices"),
+        pytest.param([opener(True)], [opener()], [TOOL_INDEX], id="true is no index"),
+        pytest.param([opener(), opener(0, "b")], [opener(), opener(1, "b")], [TOOL_INDEX], id="all index 0"),
+        pytest.param([opener(2), rest(2)], [opener(), rest()], [TOOL_INDEX], id="begins at 2"),
+        pytest.param(
+            [opener(), opener(arguments="{}")],
+            [opener(), {"index": 0, "type": "function", "function": {"arguments": "{}"}}],
+            [TOOL_ID, TOOL_NAME],
+            id="id and name repeated",
+        ),
+        pytest.param([opener(), rest() | {"id": "other"}], [opener(), rest()], [TOOL_ID], id="id changed"),
+        pytest.param([without(opener(), "id"), rest()], [opener(identity=MADE), rest()], [TOOL_ID], id="no id"),
+        pytest.param([opener(identity=""), rest()], [opener(identity=MADE), rest()], [TOOL_ID], id="empty id"),
+        pytest.param(
+            [opener(identity=None), rest() | {"id": "late"}], [opener(identity=MADE), rest()], [TOOL_ID], id="late id"
+        ),
+        pytest.param([opener(identity=7)], [opener(identity="7")], [TOOL_ID], id="a number as id"),
+        pytest.param([opener(), opener(1)], [opener(), opener(1, MADE)], [TOOL_ID], id="one id for two calls"),
+        pytest.param([without(opener(), "type")], [opener()], [TOOL_TYPE], id="no type"),
+        pytest.param(
+            [{"index": 0, "id": "a", "custom": {"name": "f"}}],
+            [{"index": 0, "id": "a", "custom": {"name": "f"}, "type": "custom"}],
+            [TOOL_TYPE],
+            id="no type of a custom tool",
+        ),
+        pytest.param(
+            [opener(arguments={"a": "ö"})], [opener(arguments='{"a":"ö"}')], [TOOL_ARGUMENTS], id="arguments as object"
+        ),
+        pytest.param([opener(arguments=None)], [opener(arguments=None)], [], id="null arguments say nothing"),
+    ],
+)
+def test_each_defect_is_repaired_and_named(entries, expected, notes):
+    assert mended(*entries) == (expected, notes)
+
+
+def test_name_that_comes_after_the_opener_is_told_once():
+    late = {"index": 0, "function": {"name": "f", "arguments": ""}}
+    entries, notes = mended({"index": 0, "id": "a", "type": "function"}, late, {"index": 0, "function": {"name": "f"}})
+    assert (entries[1], entries[2], notes) == (late, {"index": 0, "function": {}}, [TOOL_NAME])

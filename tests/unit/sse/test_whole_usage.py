@@ -1,0 +1,67 @@
+"""The usage of a stream, whole for the clients that want it so."""
+
+import json
+
+import pytest
+
+from gatepass.config.profiles import BUILT_IN
+from gatepass.sse.client_transforms import WholeUsage, after_of, counted, is_same
+
+TEXT = b'data: {"id":"1","choices":[{"index":0,"delta":{"content":"a \\"usage\\" b"}}],"usage":null}\n\n'
+
+
+def told(usage, choices=b"[]"):
+    return b'data: {"id":"1","choices":%b,"usage":%b}\n\n' % (choices, usage)
+
+
+@pytest.mark.parametrize(
+    ("profile", "behind", "adapted"),
+    [("ragflow", b": alive\n", ("repair=usage",)), ("dify", b"", ("sse=comments", "repair=usage"))],
+)
+def test_a_lost_total_of_a_stream_is_the_sum_of_the_rest(profile, behind, adapted):
+    shaper = after_of(BUILT_IN[profile])
+    assert shaper is not None
+    lost = told(b'{"prompt_tokens":12,"completion_tokens":3.0,"total_tokens":null}')
+    run = shaper.feed(TEXT + lost + b"data: [DONE]\n\n: alive\n") + shaper.finish()
+    assert run.startswith(TEXT)
+    assert run.endswith(b"data: [DONE]\n\n" + behind)
+    said = json.loads(run[len(TEXT) :].split(b"\n")[0].removeprefix(b"data: "))
+    assert said == {
+        "id": "1",
+        "choices": [],
+        "usage": {"prompt_tokens": 12, "completion_tokens": 3, "total_tokens": 15},
+    }
+    assert type(said["usage"]["completion_tokens"]) is int
+    assert shaper.adapted == adapted
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        TEXT,
+        told(b'{"prompt_tokens":1,"completion_tokens":1,"total_tokens":2}'),
+        b'data: {"error":{"message":"x"},"usage":{}}\n\n',
+        b'data: [{"usage":{}}]\n\n',
+        b'data: {"usage":{\n\n',
+        b"data: [DONE]\n\n",
+    ],
+)
+def test_what_is_whole_or_tells_no_usage_is_the_same_object(run):
+    shaper = WholeUsage()
+    assert shaper.feed(run) is run
+    assert (shaper.finish(), shaper.adapted) == (b"", ())
+
+
+@pytest.mark.parametrize(
+    ("written", "count"),
+    [(3, 3), (3.0, 3), ("3", 3), ("3.0", 3), (3.5, 0), ("3.5", 0), (-1.0, 0), (1e300, 0), ("", 0), (True, 0), ([], 0)],
+)
+def test_a_count_is_read_however_it_is_written(written, count):
+    assert counted({"prompt_tokens": written}, is_chat=False) == {"prompt_tokens": count, "total_tokens": count}
+
+
+def test_a_float_is_not_the_same_as_a_whole_number():
+    assert is_same({"a": 1}, {"a": 1})
+    assert not is_same({"a": 1}, {"a": 1.0})
+    assert not is_same({"a": 1}, {"a": 1, "b": 1})
+    assert not is_same({"a": 1}, None)

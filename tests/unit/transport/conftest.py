@@ -1,7 +1,0 @@
-from __future__ import annotations
-
-from tests.unit.transport.loop import DrivenLoop
-
-
-def pytest_asyncio_loop_factories() -> dict[str, type[DrivenLoop]]:
-    return {"driven": DrivenLoop}
