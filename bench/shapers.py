@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from gatepass.sse.aggregator import Aggregator
+from gatepass.sse.aggregate import Aggregator
 from gatepass.sse.choice_repair import Wishes
 from gatepass.sse.chunk import Object, Origin, event
 from gatepass.sse.event import DONE

@@ -26,14 +26,13 @@ from bench.workloads import CHAT, EMBEDDINGS, write_bodies
 from gatepass.auth.api_keys import hash_key
 from gatepass.config.model import Config
 from gatepass.http_client.connection import Connection
-from gatepass.http_client.lean import LeanTransport
 from gatepass.http_client.message_head import Place
+from gatepass.http_client.pool import LeanTransport
 from gatepass.observability.log import configure
 from gatepass.proxy.app_state import Gate, build_gate
 from gatepass.server.app import build_app
-from gatepass.server.connection import ClientConnection
+from gatepass.server.connection import ClientConnection, Reception
 from gatepass.server.process import reception_of
-from gatepass.server.reception import Reception
 
 BATCHES, BATCH = 12, 150
 EVENTS = 400

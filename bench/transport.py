@@ -24,7 +24,7 @@ from typing import IO, cast
 import trustme
 import uvloop
 
-from gatepass.http_client.lean import LeanTransport
+from gatepass.http_client.pool import LeanTransport
 from gatepass.http_client.response_body import read_whole
 from gatepass.types import Request
 

@@ -1,8 +1,12 @@
-"""Time as a value that tests can drive: a clock, its timers, and timers shared by many waits."""
+"""Time as a value that tests can drive: a clock, its timers, and timers shared by many waits.
+
+A time limit that moves at every step.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable
 from functools import partial
@@ -92,3 +96,52 @@ class Rounds:
             self._set()
             for member in tuple(self._members):
                 member.look()
+
+
+class Deadline:
+    """Calls `passed` when the limit that was set last has passed and was not lifted.
+
+    One timer serves all limits: it stays where it is when a limit moves away, and looks when it fires
+    whether there still is one. So moving a limit is a comparison; a timer of its own for each piece of
+    a stream would cost more than relaying the piece.
+    """
+
+    __slots__ = ("_at_s", "_due_s", "_loop", "_passed", "_timer")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, passed: Callable[[], None]) -> None:
+        self._loop = loop
+        self._passed: Callable[[], None] | None = passed
+        self._at_s = self._due_s = math.inf
+        self._timer: asyncio.TimerHandle | None = None
+
+    def set(self, delay_s: float) -> None:
+        self._at_s = self._loop.time() + delay_s
+        if self._at_s < self._due_s:
+            self._arm()
+
+    def left_s(self) -> float:
+        """Seconds until the limit passes; infinite without one."""
+        return self._at_s - self._loop.time()
+
+    def lift(self) -> None:
+        self._at_s = math.inf
+
+    def close(self) -> None:
+        self._passed, self._at_s = None, math.inf
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _arm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._due_s = self._at_s
+        self._timer = self._loop.call_at(self._due_s, self._look)
+
+    def _look(self) -> None:
+        self._timer, self._due_s = None, math.inf
+        if self._at_s > self._loop.time():
+            if self._at_s < math.inf:
+                self._arm()
+        elif self._passed is not None:
+            self._at_s = math.inf
+            self._passed()

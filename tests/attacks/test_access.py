@@ -16,8 +16,8 @@ from gatepass import Config, create_app
 from gatepass.auth.authenticator import Doors
 from gatepass.auth.model_access import DESTINATIONS, MODELS, NESTED, may_use, permit_members, permit_part
 from gatepass.config.access import AccessKey
+from gatepass.config.block import is_loopback
 from gatepass.config.checks import open_doors
-from gatepass.config.url import is_loopback
 from gatepass.errors import ForbiddenHost, ForbiddenOrigin, GatepassError
 from gatepass.json_scan import FOLDED, TooManySteps
 from gatepass.operations.request import ROUTING, Document

@@ -13,12 +13,11 @@ from hypothesis import strategies as st
 
 from gatepass.dialects import content as form
 from gatepass.proxy.large_body import scanned
-from gatepass.sse import large
+from gatepass.sse import whole_reply
 from gatepass.sse.chunk import Origin
 from gatepass.sse.event import read_json
-from gatepass.sse.large import read_around_large
 from gatepass.sse.synthesize import synthesise
-from gatepass.sse.whole_reply import mended_whole
+from gatepass.sse.whole_reply import mended_whole, read_around_large
 from tests.attacks import generated
 from tests.attacks.conftest import Attack
 from tests.integration.gateway import HELLO, gateway
@@ -88,7 +87,7 @@ def test_a_large_reply_is_read_as_a_small_one(attack: Attack, body: bytes) -> No
 
 
 def test_logprobs_that_break_the_line_of_an_event_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(large, "_value", msgspec.Raw)
+    monkeypatch.setattr(whole_reply, "_value", msgspec.Raw)
     assert not reads_alike(PRETTY)
 
 

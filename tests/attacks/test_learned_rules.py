@@ -17,13 +17,11 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 
 from gatepass.dialects.error_body import read_complaint
 from gatepass.learning import matchers as rejection_parser
-from gatepass.learning import quoted
-from gatepass.learning.allowance import OPT_IN, Allowance
-from gatepass.learning.learned_rule import Lesson, Subject
+from gatepass.learning import rejection
+from gatepass.learning.learned_rule import OPT_IN, Allowance, Lesson, Subject
 from gatepass.learning.matchers import steps, taught
 from gatepass.learning.memory import Memory
-from gatepass.learning.quoted import Quoted
-from gatepass.learning.rejection import TAUGHT_CODES, ZOD_CODE, Heard
+from gatepass.learning.rejection import TAUGHT_CODES, ZOD_CODE, Heard, Quoted
 from gatepass.learning.session import Learner
 from gatepass.types import Call
 from tests.attacks import generated
@@ -296,11 +294,11 @@ def test_each_value_of_a_repeated_member_is_a_value(attack: Attack, members: str
         attack.cases += 1
         body = "{" + members.format(json.dumps(text)) + ',"messages":[]}'
         values = Quoted.of(body.encode())
-        attack.check(values is not None and quoted.CUT in values.cut(text), (text, body))
+        attack.check(values is not None and rejection.CUT in values.cut(text), (text, body))
 
 
 def test_a_structured_error_teaches_where_the_body_is_too_long_to_compare() -> None:
-    long = {**MEMBERS, "user": "a b " * (quoted.BODY_BYTES // 4)}
+    long = {**MEMBERS, "user": "a b " * (rejection.BODY_BYTES // 4)}
     refusal = openai("Unsupported parameter: 'seed'", code="unsupported_parameter", param="seed")
     assert rules(long, refusal) == (Lesson("drop", "seed"),)
     assert rules(long, openai("Unsupported parameter: 'seed'")) == ()
@@ -316,19 +314,19 @@ def test_an_honest_sentence_beside_a_quoted_value_is_learned() -> None:
 @pytest.mark.parametrize(
     "values",
     [
-        ["a " * (quoted.BODY_BYTES // 2 - 100)],
-        ["Unsupported parameter: 'seed' " * (quoted.BODY_BYTES // 31)],
+        ["a " * (rejection.BODY_BYTES // 2 - 100)],
+        ["Unsupported parameter: 'seed' " * (rejection.BODY_BYTES // 31)],
         [f"Unsupported {at}" for at in range(100_000)],
-        ["&lt;" * (quoted.BODY_BYTES // 5)],
-        ["%41" * (quoted.BODY_BYTES // 4)],
+        ["&lt;" * (rejection.BODY_BYTES // 5)],
+        ["%41" * (rejection.BODY_BYTES // 4)],
         [[]] * 600_000,
         list(range(250_000)),
-        ["Ä ß " * (quoted.BODY_BYTES // 8)],
-        [0] * (quoted.BODY_BYTES // 2 - 400),
-        [0] * (quoted.MOST_SIGNS - 100),
-        [1.5e9] * (quoted.MOST_SIGNS - 100),
-        [{f"{at:x}": 0} for at in range(quoted.MOST_SIGNS // 2 - 100)],
-        [int("1" * 4300)] * (quoted.BODY_BYTES // 4301 - 1),
+        ["Ä ß " * (rejection.BODY_BYTES // 8)],
+        [0] * (rejection.BODY_BYTES // 2 - 400),
+        [0] * (rejection.MOST_SIGNS - 100),
+        [1.5e9] * (rejection.MOST_SIGNS - 100),
+        [{f"{at:x}": 0} for at in range(rejection.MOST_SIGNS // 2 - 100)],
+        [int("1" * 4300)] * (rejection.BODY_BYTES // 4301 - 1),
     ],
     ids=range(13),
 )

@@ -16,7 +16,6 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gatepass.asked import Asked
 from gatepass.dialects.reply_check import Reply, judge_document
 from gatepass.errors import GatepassError, UpstreamInvalid
 from gatepass.json_scan import has_slow_numbers, json_value
@@ -28,10 +27,9 @@ from gatepass.sse import event, synthesize
 from gatepass.sse.chunk import MOST_PIECES, Origin
 from gatepass.sse.event import read_json
 from gatepass.sse.responses_api import synthesise_response
-from gatepass.sse.strict import BUILT_BYTES, ONE_PASS_BYTES, read_good
 from gatepass.sse.synthesize import synthesise
-from gatepass.sse.whole_reply import mended_whole
-from gatepass.types import Surface
+from gatepass.sse.whole_reply import BUILT_BYTES, ONE_PASS_BYTES, mended_whole, read_good
+from gatepass.types import Asked, Surface
 from tests.attacks import generated
 from tests.attacks.conftest import Attack
 from tests.integration.gateway import HELLO, gateway

@@ -15,12 +15,11 @@ from gatepass.errors import BodyTooComplex, GatepassError
 from gatepass.json_scan import Walk
 from gatepass.operations.request import MAX_DEPTH, Document
 from gatepass.proxy import large_body
-from gatepass.proxy.intake import AT_ONCE_BYTES, MOST_AT_ONCE_BYTES
+from gatepass.proxy.handler import AT_ONCE_BYTES, MOST_AT_ONCE_BYTES
 from gatepass.proxy.large_body import LARGE_BYTES, LARGEST_FRAGMENT_BYTES, MOST_VALUES, Scan
 from gatepass.server import parser as reader_module
 from gatepass.server.cycle import COALESCED_BYTES, Turn
-from gatepass.server.head import HEAD_BYTES, HEADER_FIELDS
-from gatepass.server.parser import Reader
+from gatepass.server.parser import HEAD_BYTES, HEADER_FIELDS, Reader
 from tests.attacks import generated
 from tests.attacks.conftest import Attack
 from tests.integration.answers import COMPLETION

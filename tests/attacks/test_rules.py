@@ -21,8 +21,8 @@ from gatepass.normalize.profiles import PlainTools
 from gatepass.normalize.rerank import Asked, Shaped
 from gatepass.normalize.rule import Revision, Rule
 from gatepass.proxy import large_body
+from gatepass.proxy.attempt import adapted_apart
 from gatepass.proxy.large_body import LARGE_BYTES, apart, needs_scan, reread, scanned
-from gatepass.proxy.trial import adapted_apart
 from gatepass.types import Call, Operation, Surface, Target
 from tests.attacks.conftest import Attack
 

@@ -14,11 +14,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gatepass.dialects.headers import RELAYED, RELAYED_PREFIXES, ResponseHeaders
-from gatepass.lexicon import NEVER_RELAYED, NEVER_RELAYED_PREFIXES
+from gatepass.dialects.base import RELAYED, RELAYED_PREFIXES, ResponseHeaders
 from gatepass.observability import redaction
 from gatepass.observability.redaction import MASK, Redactor
-from gatepass.tokens.reply import Reply, folded
+from gatepass.tokens.issuer_error import Reply, folded
+from gatepass.types import NEVER_RELAYED, NEVER_RELAYED_PREFIXES
 from tests.attacks import generated
 from tests.attacks.conftest import Attack
 

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from gatepass.http_client.pool import BUFFER_BYTES
 from gatepass.sse import event_stream as stream_module
-from gatepass.sse.aggregator import Aggregator
+from gatepass.sse.aggregate import Aggregator
 from gatepass.sse.choice_repair import Wishes
 from gatepass.sse.chunk import MOST_PIECES, Origin
 from gatepass.sse.client_transforms import PlainEvents, WithoutComments
+from gatepass.sse.event import MOST_LINES
 from gatepass.sse.event_stream import EventStream
-from gatepass.sse.framing import MOST_LINES
 from gatepass.sse.repair import Repair
 from gatepass.sse.transform import Chain
 from tests.attacks import generated

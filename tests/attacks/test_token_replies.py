@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from gatepass.tokens import token_reply
 from gatepass.tokens.failure import FetchFailure
+from gatepass.tokens.issuer_error import REPLY_BYTES, Reply
 from gatepass.tokens.lifetime import claims_of
-from gatepass.tokens.reply import REPLY_BYTES, Reply
 from gatepass.tokens.token_reply import Minted, Moments, Terms, read, read_document
 from tests.attacks import generated
 from tests.attacks.conftest import Attack

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from gatepass.learning.allowance import OPT_IN, SAFE
+from gatepass.learning.learned_rule import OPT_IN, SAFE
 from gatepass.normalize import built_in, embeddings_reply
 from gatepass.normalize.profiles import PlainTools, UntypedModel
 from gatepass.normalize.rerank import Shaped

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from gatepass.config.profiles import BUILT_IN, PLAIN, Profile, resolved
+from gatepass.config.access import BUILT_IN, PLAIN, Profile, resolved
 
 DOCS = Path(__file__).parents[2] / "docs"
 INDEX = (DOCS / "clients" / "README.md").read_text()

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from gatepass.auth.model_access import DESTINATIONS, MODELS, NESTED
 from gatepass.config.checks import PLANNED
-from gatepass.config.variables import NAMES, SECRETS
+from gatepass.config.references import NAMES, SECRETS
 from gatepass.config.wording import Setting, all_settings
-from gatepass.dialects.headers import FORWARDED, RELAYED, RELAYED_PREFIXES
+from gatepass.dialects.base import FORWARDED, RELAYED, RELAYED_PREFIXES
 from gatepass.operations.table import OPERATIONS
 
 TEXT = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text()

@@ -11,7 +11,7 @@ from gatepass.config.upstream import Azure, DialectName, Ragflow, Upstream
 from gatepass.dialects.error_body import RAGFLOW_STATUS, ragflow_status
 from gatepass.dialects.hints import with_hint
 from gatepass.dialects.ragflow import LIFTED
-from gatepass.proxy.choice import dialect_of
+from gatepass.proxy.app_state import dialect_of
 from gatepass.proxy.routing import RouteTable
 from gatepass.sse import dialect_transforms as replies
 from gatepass.types import Call, Operation, Surface

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from gatepass.observability.metrics import CredentialSample, Metrics
-from gatepass.proxy.access_record import AccessRecord
+from gatepass.proxy.context import AccessRecord
 
 TEXT = (Path(__file__).parents[2] / "docs/operations.md").read_text()
 SOURCES = Path(__file__).parents[2] / "src/gatepass"

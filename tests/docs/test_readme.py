@@ -11,8 +11,7 @@ import pytest
 
 from gatepass.cli import COMMANDS
 from gatepass.config.load import load
-from gatepass.tokens.issuer_error import denial
-from gatepass.tokens.reply import Reply, document_of
+from gatepass.tokens.issuer_error import Reply, denial, document_of
 from gatepass.tokens.secrets import next_secret
 from gatepass.types import Secret
 

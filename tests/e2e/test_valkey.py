@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from gatepass.clock import SystemClock
-from gatepass.config.store import StoreSettings
+from gatepass.config.model import StoreSettings
 from gatepass.store.choice import open_store
 from tests.e2e.process import Process
 from tests.e2e.servers import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from random import Random
 
-from gatepass.sse.framing import split_events
+from gatepass.sse.event import split_events
 
 LONGEST_BYTES = 16_384
 

@@ -21,9 +21,9 @@ from gatepass.operations.request import Document
 from gatepass.proxy import large_body
 from gatepass.proxy.uploads import FormScan, boundary_of
 from gatepass.server.parser import Reader
-from gatepass.sse.framing import Framer, split_events
+from gatepass.sse.event import Framer, split_events
 from gatepass.tokens.failure import FetchFailure
-from gatepass.tokens.reply import Reply
+from gatepass.tokens.issuer_error import Reply
 from gatepass.tokens.token_reply import Minted, Terms, read
 from tests.fuzz.pieces import pieces
 from tests.unit.server.desk import Desk

@@ -10,11 +10,10 @@ from random import Random
 from typing import Any
 
 from gatepass.errors import GatepassError
-from gatepass.sse.aggregator import Aggregator
+from gatepass.sse.aggregate import Aggregator
 from gatepass.sse.choice_repair import NAMES, Wishes
-from gatepass.sse.event import read_json
+from gatepass.sse.event import Framer, read_json, split_events
 from gatepass.sse.event_stream import EventStream
-from gatepass.sse.framing import Framer, split_events
 from gatepass.sse.repair import Repair
 from gatepass.sse.synthesize import synthesise
 from tests.fuzz import parsers

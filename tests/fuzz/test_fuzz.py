@@ -12,9 +12,9 @@ from gatepass.json_scan import ScannedBody
 from gatepass.proxy.uploads import FormScan
 from gatepass.server.parser import Reader
 from gatepass.sse.choice_repair import Wishes
-from gatepass.sse.framing import Framer
+from gatepass.sse.event import Framer
 from gatepass.sse.repair import Repair
-from gatepass.tokens.life import Kind, ToldBy
+from gatepass.tokens.lifetime import Kind, ToldBy
 from gatepass.tokens.token_reply import Minted
 from tests.fuzz import campaign, parsers
 from tests.fuzz.mutation import LONGEST_BYTES, mutated

@@ -19,7 +19,7 @@ from gatepass.clock import Clock, SystemClock, Timer
 from gatepass.config.checks import ALONE
 from gatepass.config.model import Config
 from gatepass.errors import ModelNotFound
-from gatepass.operations.sample import samples
+from gatepass.operations.table import samples
 from tests.integration.answers import COMPLETION, VECTORS
 from tests.integration.gateway import gateway
 from tests.integration.scripted import Dialogue, Hold, Received, Rst, Scripted, Send, head, reply

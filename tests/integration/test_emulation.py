@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from gatepass.proxy.heartbeat import EVERY_S, HOLD_S
+from gatepass.proxy.keepalive import EVERY_S, HOLD_S
 from tests.integration.answers import COMPLETION
 from tests.integration.gateway import HELLO, JSON, gateway
 from tests.integration.scripted import Dialogue, Fin, Hold, Rst, Scripted, Send, Wait, head, reply

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gatepass.proxy.upload import KEPT_BYTES
+from gatepass.proxy.uploads import KEPT_BYTES
 from tests.integration.gateway import JSON, gateway
 from tests.integration.scripted import (
     LAST_CHUNK,

@@ -57,7 +57,7 @@ STREAM_TESTS = ("tests/unit/sse", "tests/integration/test_passage.py", "tests/in
 AREAS = (
     Area(
         "token holder",
-        ("tokens/holder.py", "tokens/life.py", "tokens/rejection.py"),
+        ("tokens/holder.py", "tokens/lifetime.py", "tokens/holder.py"),
         (
             "tests/unit/tokens/test_boundaries.py",
             "tests/unit/tokens/test_holder.py",
@@ -73,7 +73,7 @@ AREAS = (
     ),
     Area(
         "retry state",
-        ("proxy/trial.py", "proxy/attempt.py", "proxy/upstream_call.py", "proxy/batches.py", "proxy/context.py"),
+        ("proxy/attempt.py", "proxy/attempt.py", "proxy/upstream_call.py", "proxy/batches.py", "proxy/context.py"),
         (
             "tests/unit/proxy/test_context.py",
             "tests/unit/proxy/test_retries.py",
@@ -107,7 +107,7 @@ AREAS = (
         8,
     ),
     Area("relay stream", ("sse/event_stream.py",), STREAM_TESTS, 5),
-    Area("framing", ("sse/framing.py", "sse/event.py"), STREAM_TESTS, 4),
+    Area("framing", ("sse/event.py", "sse/event.py"), STREAM_TESTS, 4),
     Area("routing", ("proxy/routing.py",), ("tests/unit/proxy/test_table.py", "tests/integration/test_models.py"), 3),
     Area(
         "access checks",

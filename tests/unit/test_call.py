@@ -6,8 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from gatepass.asked import Asked
-from gatepass.types import Call, Operation, Secret, Surface, header
+from gatepass.types import Asked, Call, Operation, Secret, Surface, header
 
 
 def test_a_secret_prints_nowhere():

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from gatepass import errors, lexicon
+from gatepass import errors, types
 from gatepass.config.network import checked_fields
 from gatepass.config.upstream import NEVER_FORWARDED
+from gatepass.dialects.base import ResponseHeaders, forwarded
 from gatepass.dialects.error_body import STATUS_OF_CODE
-from gatepass.dialects.headers import ResponseHeaders, forwarded
 from gatepass.errors import UpstreamRefusal
 from gatepass.learning.rejection import NEVER_CODES
 from gatepass.operations import error_objects
 from gatepass.operations.error_objects import error_headers, stream_message
-from gatepass.operations.headers import safe_headers
+from gatepass.operations.request import safe_headers
 
 
 @pytest.mark.parametrize("code", sorted(errors.FINAL_CODES))
@@ -24,7 +24,7 @@ def test_a_final_code_has_a_status_teaches_nothing_and_is_not_repeated(code):
     assert (b"x-should-retry", b"false") in error_headers(error)
 
 
-@pytest.mark.parametrize("name", sorted(lexicon.HOP_BY_HOP))
+@pytest.mark.parametrize("name", sorted(types.HOP_BY_HOP))
 def test_a_field_of_one_hop_crosses_in_no_direction_and_is_set_by_nobody(name):
     field = (name, b"v")
     assert safe_headers((field,)) == ()
@@ -34,7 +34,7 @@ def test_a_field_of_one_hop_crosses_in_no_direction_and_is_set_by_nobody(name):
         checked_fields([name.decode()])
 
 
-@pytest.mark.parametrize("name", sorted(lexicon.CREDENTIALS))
+@pytest.mark.parametrize("name", sorted(types.CREDENTIALS))
 def test_a_clients_credential_goes_nowhere(name):
     assert safe_headers(((name, b"v"),)) == ()
     assert forwarded(((name, b"v"),), [name.decode()]) == ()

@@ -1,4 +1,7 @@
-"""Inbound keys: made here, kept as hashes, found in constant time, taken from a request by one function."""
+"""Inbound keys: made here, kept as hashes, found in constant time, taken from a request by one function.
+
+A key that came inside a JSON object.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,10 @@ import math
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from gatepass.auth.json_key import unwrapped_key
+import msgspec
+
 from gatepass.config.access import AccessKey, keys_in
 from gatepass.config.checks import SHORTEST_KEY_CHARS, weakness
 from gatepass.config.references import UnresolvedReference
@@ -169,3 +174,22 @@ def _bearer(value: bytes) -> str:
     if scheme and scheme.lower() != b"bearer":
         raise InvalidApiKey("The Authorization header is not understood. Send it as `Authorization: Bearer <key>`.")
     return key.strip().decode("latin-1")
+
+
+MOST_CHARS = 4096
+
+
+def unwrapped_key(presented: str) -> str | None:
+    """The key in `{"api_key": "…", …}`, None where `presented` is no such object.
+
+    RAGFlow stores what its form collected as one JSON text, and some versions send that whole text as the bearer
+    (infiniflow/ragflow#17757).
+    """
+    if not presented.startswith("{") or len(presented) > MOST_CHARS:
+        return None
+    try:
+        said: Any = msgspec.json.decode(presented)
+    except (ValueError, RecursionError):
+        return None
+    key = said.get("api_key")
+    return key.strip() or None if isinstance(key, str) else None

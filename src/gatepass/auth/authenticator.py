@@ -5,13 +5,11 @@ from __future__ import annotations
 import re
 from ipaddress import ip_address
 
-from gatepass.auth.api_keys import KeyRing, presented_key
+from gatepass.auth.api_keys import KeyRing, presented_key, unwrapped_key
 from gatepass.auth.cors import shown_origin
-from gatepass.auth.json_key import unwrapped_key
-from gatepass.config.access import AccessKey
+from gatepass.config.access import AccessKey, resolved
+from gatepass.config.block import is_loopback
 from gatepass.config.model import Config
-from gatepass.config.profiles import resolved
-from gatepass.config.url import is_loopback
 from gatepass.errors import (
     ForbiddenHost,
     ForbiddenOrigin,

@@ -17,8 +17,7 @@ from gatepass.cancel import timeout
 from gatepass.clock import Clock, SystemClock
 from gatepass.config.checks import ALONE, is_alone
 from gatepass.config.credential.kinds import place_of
-from gatepass.config.model import Config
-from gatepass.config.store import StoreSettings
+from gatepass.config.model import Config, StoreSettings
 from gatepass.errors import (
     CallerError,
     GatepassError,
@@ -30,20 +29,18 @@ from gatepass.errors import (
     UpstreamTimeout,
 )
 from gatepass.normalize.profiles import Prepared
-from gatepass.operations.sample import call_of, samples
-from gatepass.operations.table import OPERATIONS
-from gatepass.proxy.answer import Whole
+from gatepass.operations.table import OPERATIONS, call_of, samples
 from gatepass.proxy.app_state import Gate, Hop, build_gate
+from gatepass.proxy.attempt import try_at
 from gatepass.proxy.context import Attempt, RequestContext
 from gatepass.proxy.models import model_list_request
-from gatepass.proxy.response import judge
-from gatepass.proxy.trial import try_at
+from gatepass.proxy.response import Whole, judge
 from gatepass.proxy.upstream_call import explained, send
 from gatepass.store.base import StoreUnavailable
 from gatepass.store.choice import open_store
 from gatepass.tokens import TokenHolder
 from gatepass.tokens.failure import setting
-from gatepass.tokens.life import ToldBy
+from gatepass.tokens.lifetime import ToldBy
 from gatepass.types import Call, Target
 
 PROVE = "add --model M, with a model that goes there"

@@ -8,7 +8,7 @@ from http.client import HTTPConnection, HTTPException
 
 import click
 
-from gatepass.config.variables import own_variables
+from gatepass.config.references import own_variables
 
 HOST, PORT = "127.0.0.1", 8080
 """The defaults of `server` in config/model.py, which takes long to import."""

@@ -58,7 +58,7 @@ def learned(path: str | None, url: str | None, key_env: str, *, as_config: bool,
 
 def place_of(path: str | None, url: str | None, key_env: str) -> Place:
     """Where to ask, and with which key; exits with 2 where that cannot be told."""
-    from gatepass.config.url import is_loopback
+    from gatepass.config.block import is_loopback
 
     if url is None:
         url, is_own = _own_url(path), True
@@ -107,8 +107,7 @@ def _checked(url: str) -> str:
 def _key_texts(path: str | None, environment: Mapping[str, str]) -> Iterator[str]:
     from gatepass.config.document import ConfigError, lookup
     from gatepass.config.file import read_document
-    from gatepass.config.references import UnresolvedReference, resolve
-    from gatepass.config.variables import given, own_variables
+    from gatepass.config.references import UnresolvedReference, given, own_variables, resolve
 
     if path is None:
         found = given(own_variables(environment), "KEYS")

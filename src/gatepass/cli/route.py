@@ -10,18 +10,16 @@ from msgspec.structs import replace
 
 from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
-from gatepass.config.models import of_operation
+from gatepass.config.routes import of_operation
 from gatepass.config.upstream import Upstream
 from gatepass.errors import CallerError
 from gatepass.normalize.built_in import BUILT_IN, STRAYS, ModelName, adapt
 from gatepass.normalize.declared import Declared
-from gatepass.normalize.members import Clamp
+from gatepass.normalize.members import STREAMED, Clamp
 from gatepass.normalize.profiles import Prepared, prepared
 from gatepass.normalize.rule import Change, Revision
-from gatepass.normalize.streams import STREAMED
-from gatepass.operations.sample import call_of, samples
-from gatepass.operations.table import OPERATIONS
-from gatepass.proxy.choice import dialect_of
+from gatepass.operations.table import OPERATIONS, call_of, samples
+from gatepass.proxy.app_state import dialect_of
 from gatepass.proxy.routing import RouteTable
 from gatepass.types import Operation, Target
 

@@ -175,7 +175,7 @@ def report(config: Config, name: str, look: Look, took_s: float, wall_s: float) 
 
 
 def _life(credential: AnyCredential, token: Token) -> str:
-    from gatepass.tokens.life import ToldBy
+    from gatepass.tokens.lifetime import ToldBy
 
     if token.life_s is None:
         is_file = credential.type == "file"

@@ -10,16 +10,15 @@ from pathlib import Path as FilePath
 from typing import Any
 from urllib.parse import urlsplit
 
-from gatepass.config.access import keys_in
+from gatepass.config.access import BUILT_IN, keys_in
+from gatepass.config.block import crosses_network_in_plain, is_loopback
 from gatepass.config.credential.oauth2 import Oauth2Credential
 from gatepass.config.document import Path, Pattern, dotted, leaves, lookup, matches
 from gatepass.config.model import Config, Server
-from gatepass.config.models import Lead, Model
 from gatepass.config.network import BEARER, Carry
-from gatepass.config.profiles import BUILT_IN
 from gatepass.config.references import Reference
+from gatepass.config.routes import Lead, Model
 from gatepass.config.upstream import Upstream, no_assistant
-from gatepass.config.url import crosses_network_in_plain, is_loopback
 from gatepass.config.wording import did_you_mean
 
 PLANNED: Mapping[Pattern, str] = {

@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
+from gatepass.config.block import checked_url
 from gatepass.config.credential.base import Credential
 from gatepass.config.credential.http_json import HttpJsonCredential
 from gatepass.config.credential.oauth2 import Oauth2Credential
@@ -22,10 +23,7 @@ from gatepass.config.credential.vendor import AwsBedrockCredential, EntraCredent
 from gatepass.config.document import Document, Origin, Path, Problem, dotted, leaves, lookup, matches, replaced
 from gatepass.config.file import value_of
 from gatepass.config.model import Config
-from gatepass.config.references import Reference, UnresolvedReference
-from gatepass.config.upstream import Upstream
-from gatepass.config.url import checked_url
-from gatepass.config.variables import (
+from gatepass.config.references import (
     ASKING,
     NAMES,
     OF_TOKENS,
@@ -35,10 +33,13 @@ from gatepass.config.variables import (
     SECRETS,
     TELLING,
     Given,
+    Reference,
+    UnresolvedReference,
     given,
     is_moment,
     own_variables,
 )
+from gatepass.config.upstream import Upstream
 from gatepass.config.wording import OTHERWISE, all_settings, did_you_mean, named
 from gatepass.types import Secret
 

@@ -25,8 +25,7 @@ from gatepass.config.document import ConfigError, Document, Origin, Path, Proble
 from gatepass.config.environment import put_variables, read_environment, strangers, with_environment_proxies
 from gatepass.config.file import read_document
 from gatepass.config.model import Config
-from gatepass.config.references import Reference, UnresolvedReference, resolve, without_braces
-from gatepass.config.variables import PREFIX, own_variables
+from gatepass.config.references import PREFIX, Reference, UnresolvedReference, own_variables, resolve, without_braces
 from gatepass.config.wording import refusals
 from gatepass.types import Secret
 

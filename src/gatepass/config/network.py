@@ -9,8 +9,7 @@ from typing import Annotated, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from gatepass.config.block import Block, ProxyUrl, Seconds, SecretText
-from gatepass.lexicon import HOP_BY_HOP, MADE_ANEW
-from gatepass.types import Timeouts
+from gatepass.types import HOP_BY_HOP, MADE_ANEW, Timeouts
 
 FIELD_NAME = r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$"
 """The name of a header field, a `token` of RFC 9110 5.6.2."""

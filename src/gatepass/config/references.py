@@ -1,6 +1,8 @@
 """`${NAME}`, `${file:/path}` and `$$` in the strings of a configuration.
 
 They are resolved after parsing, in string values only, so that no value can become structure.
+
+The GATEPASS_ variables: their names, what each belongs to, and how a value is had from them.
 """
 
 from __future__ import annotations
@@ -8,8 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path as FilePath
 from typing import Self
+
+from gatepass.config.document import Path
 
 _PIECE = re.compile(r"\$(?:\$|\{(?P<name>[^}]*)\})")
 LARGEST_BYTES = 64 * 1024
@@ -116,7 +120,7 @@ def _place(name: str, environment: Mapping[str, str]) -> Place:
 def read_file(path: str) -> str:
     """The text of a mounted secret, without the newline that editors leave at its end."""
     try:
-        with Path(path).open("rb") as file:
+        with FilePath(path).open("rb") as file:
             data = file.read(LARGEST_BYTES + 1)
         text = data.decode("utf-8")
     except UnicodeDecodeError:
@@ -128,3 +132,98 @@ def read_file(path: str) -> str:
     if len(data) > LARGEST_BYTES:
         raise UnresolvedReference(f"the file {path} is larger than {LARGEST_BYTES} bytes: that is no secret")
     return text.rstrip("\r\n")
+
+
+PREFIX = "GATEPASS_"
+
+SHARED = (
+    "UPSTREAM_URL",
+    "EMBEDDINGS_URL",
+    "TOKEN_TYPE",
+    "KEYS",
+    "KEY_HASHES",
+    "PROFILE",
+    "CA_FILE",
+    "PROXY",
+    "HOST",
+    "PORT",
+)
+OF_TYPE: Mapping[str, Mapping[str, Path]] = {
+    "oauth2": {
+        "TOKEN_URL": ("token_url",),
+        "ISSUER": ("issuer",),
+        "CLIENT_ID": ("client_id",),
+        "CLIENT_SECRET": ("client_secret",),
+        "SCOPE": ("scope",),
+    },
+    "http_json": {
+        "TOKEN_URL": ("url",),
+        "TOKEN_JSON": ("json",),
+        "TOKEN_PATH": ("reply", "token"),
+        "EXPIRES_PATH": ("reply", "expires_in"),
+        "EXPIRES_UNIT": ("reply", "unit"),
+    },
+    "static": {"TOKEN": ("token",)},
+}
+"""The variables of each type of credential, and where they go in its block."""
+REQUIRED = frozenset(("TOKEN_URL", "CLIENT_ID", "CLIENT_SECRET", "TOKEN"))
+SECRETS = ("CLIENT_SECRET", "TOKEN", "TOKEN_JSON", "KEYS")
+"""Each also as …_FILE."""
+TELLING = {"TOKEN": "static", "TOKEN_JSON": "http_json", "CLIENT_ID": "oauth2"}
+"""Variables that only one type has: they tell which it is."""
+
+OF_TOKENS = tuple(dict.fromkeys(name for names in OF_TYPE.values() for name in names))
+NAMES = frozenset((*SHARED, *OF_TOKENS, *(f"{name}_FILE" for name in SECRETS)))
+"""Every variable of a configuration without a file, without its prefix; GATEPASS_CONFIG stands beside them."""
+ASKING = "KEY"
+"""What `gatepass learned` shows a running gatepass: a shell may hold it for all commands."""
+
+_SERVICE_LINK = re.compile(r"SERVICE_(HOST|PORT).*|PORT_[0-9]+_(TCP|UDP|SCTP).*|NAME|ENV_.*")
+_MOMENT = re.compile(r"(^exp|expires?(at|on|time|date)|expir(ation|y)(at|on|time|date)?|until)$")
+
+
+def own_variables(environment: Mapping[str, str]) -> dict[str, str]:
+    """The GATEPASS_ variables that are set and not empty, without their prefix.
+
+    A service called `gatepass` makes Kubernetes (and Docker's old links) put GATEPASS_PORT=tcp://… and
+    its kin into every container beside it: they say nothing to us, and must stop nobody's start.
+    """
+    found = {name.removeprefix(PREFIX): value for name, value in environment.items() if name.startswith(PREFIX)}
+    return {
+        name: value
+        for name, value in found.items()
+        if value and not _SERVICE_LINK.fullmatch(name) and not (name == "PORT" and "://" in value)
+    }
+
+
+def is_moment(path: str) -> bool:
+    """Whether the last name of a dotted path tells a moment (`data.expireAt`) rather than a life (`expires_in`).
+
+    Moments: `exp`, and names that end in expires_on, expires_at, expiration, expire_time, expiry, until
+    and the like, whatever their case and underscores: the absolute ones among the names that issuers use.
+    """
+    last = path.rpartition(".")[2]
+    return bool(_MOMENT.search(re.sub(r"[_-]", "", last).lower()))
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """A value and the variable that gave it. A secret's value is a Reference; `fault` says why it has none."""
+
+    name: str
+    value: str
+    file: str | None = None
+    fault: str | None = None
+
+
+def given(values: Mapping[str, str], name: str) -> Given | None:
+    """The value of the variable `name`, or of the file that `…_FILE` names in its place."""
+    if name in SECRETS and (file := values.get(f"{name}_FILE")):
+        try:
+            return Given(f"{name}_FILE", Reference.to_file(file), file)
+        except UnresolvedReference as error:
+            return Given(f"{name}_FILE", "", file, str(error))
+    value = values.get(name)
+    if value is None:
+        return None
+    return Given(name, Reference.to_variable(f"{PREFIX}{name}", value) if name in SECRETS else value)

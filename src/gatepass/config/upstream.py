@@ -12,8 +12,7 @@ from pydantic import BeforeValidator, Field, ValidationInfo, WithJsonSchema, fie
 from gatepass.config.block import HEADER_NAME, BaseUrl, Block, Name, SecretText
 from gatepass.config.network import OWN_FIELDS, Carry, FieldName, Network, TimeoutSettings, checked_fields, unfit
 from gatepass.config.routes import Learnable
-from gatepass.lexicon import CREDENTIALS, never_relayed
-from gatepass.types import Secret
+from gatepass.types import CREDENTIALS, Secret, never_relayed
 
 NEVER_FORWARDED = OWN_FIELDS - {"x-request-id"} | {name.decode() for name in CREDENTIALS}
 """Request headers that belong to one hop, to gatepass itself, or hold the client's key."""

@@ -15,14 +15,13 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from gatepass.config.access import ORIGIN
 from gatepass.config.block import BASE_PATH, HASH, HEADER_NAME, NAME
 from gatepass.config.credential.kinds import KINDS, VARIABLE
 from gatepass.config.document import Path, Pattern, dotted, lookup
-from gatepass.config.model import Config
+from gatepass.config.model import KEY_PREFIX, Config
 from gatepass.config.network import FIELD_NAME, PARAMETER
-from gatepass.config.profiles import ORIGIN
 from gatepass.config.references import Reference
-from gatepass.config.store import KEY_PREFIX
 from gatepass.config.upstream import API_VERSION, CODE, HOST, RESPONSE_HEADER
 
 OTHERWISE: Mapping[str, tuple[str, ...]] = MappingProxyType(

@@ -1,14 +1,295 @@
-"""`gatepass demo`: the main job from end to end on this machine, without a network."""
+"""The demo's steps: each does one thing with the real `openai` client and checks the result.
+
+The demo from its first line to its last: what it prints, and how a signal ends it.
+
+`gatepass demo`: the main job from end to end on this machine, without a network.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import importlib.util
+import signal
 import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any
 
 import click
+import openai
+from openai import AsyncOpenAI
 
 from gatepass.config.credential.base import in_a_clone
+from gatepass.demo.issuer import Minted
+from gatepass.demo.model_server import answer, vector
+from gatepass.demo.stage import (
+    CHAT_MODEL,
+    EMBEDDINGS_MODEL,
+    LOG,
+    GatewayFailed,
+    Stage,
+    last_lines,
+    secrets_in_files,
+    stage,
+)
+
+PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+IMAGES = [f"data:image/png;base64,{PNG}", "R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"]
+"""A data URL and bare base64: clients send `images` in both forms."""
+
+Say = Callable[[str], object]
+
+
+class StepFailed(Exception):
+    """A step did not see what it should have seen."""
+
+
+async def play(stage: Stage, say: Say) -> bool:
+    """Play every step and print its verdict; return whether all were right. A failed step stops no later one."""
+    failed = []
+    async with _client(f"{stage.gateway_url}/v1", stage.key) as client:
+        for number, (name, (title, step)) in enumerate(STEPS.items(), start=1):
+            say(f"\n{number}. {title}")
+            try:
+                await step(stage, client, say)
+            except (StepFailed, openai.OpenAIError) as error:
+                reason = str(error) if isinstance(error, StepFailed) else f"{type(error).__name__}: {error}"
+                say(f"   {name}: FAILED - {reason}")
+                failed.append(name)
+            else:
+                say(f"   {name}: ok")
+    say(f"\nFAILED: {', '.join(failed)}" if failed else "\nAll steps were right.")
+    return not failed
+
+
+def _check(right: object, complaint: str) -> None:
+    if not right:
+        raise StepFailed(complaint)
+
+
+@asynccontextmanager
+async def _client(base_url: str, key: str) -> AsyncIterator[AsyncOpenAI]:
+    """A client without retries, so that every failure shows, and without a proxy of the environment."""
+    async with openai.DefaultAsyncHttpxClient(trust_env=False) as http:
+        yield AsyncOpenAI(base_url=base_url, api_key=key, max_retries=0, timeout=30.0, http_client=http)
+
+
+async def streamed_chat(stage: Stage, client: AsyncOpenAI, say: Say) -> None:
+    question = "Is anybody there?"
+    started = time.monotonic()
+    text, ends, usage, moments = "", [], None, []
+    stream = await client.chat.completions.create(
+        model=CHAT_MODEL, messages=_asking(question), stream=True, stream_options={"include_usage": True}
+    )
+    async for chunk in stream:
+        usage = chunk.usage or usage
+        for choice in chunk.choices:
+            ends += [choice.finish_reason] if choice.finish_reason else []
+            if choice.delta.content:
+                moments.append(time.monotonic() - started)
+                text += choice.delta.content
+                say(f"   {moments[-1]:5.2f} s  {choice.delta.content.strip()}")
+    _check(text == answer(question, []), f"the answer is not the model's: {text!r}")
+    _check(ends == ["stop"], f"the stream did not end well: finish_reason {ends}")
+    _check(usage is not None, "the usage that was asked for did not come")
+    spread, made_in = moments[-1] - moments[0], stage.chat.pace_s * (len(moments) - 1)
+    _check(spread > made_in / 2, f"{len(moments)} chunks came within {spread:.2f} s, made in {made_in:.2f} s")
+    say(f"   {len(moments)} chunks, each as it was made")
+
+
+async def stray_images(stage: Stage, client: AsyncOpenAI, say: Say) -> None:
+    question, strays = _asking("What is on them?"), {"images": IMAGES}
+    try:
+        await _directly(stage, _token(stage, -1), question, extra_body=strays)
+    except openai.BadRequestError as error:
+        say(f"   the model server itself refuses `images`: {error.status_code} {_words(error)}")
+    else:
+        raise StepFailed("the model server took a member that it does not know")
+    raw = await client.chat.completions.with_raw_response.create(model=CHAT_MODEL, messages=question, extra_body=strays)
+    text, adapted = raw.parse().choices[0].message.content, raw.headers.get("x-gatepass-adapted", "")
+    say(f"   through gatepass: x-gatepass-adapted: {adapted}")
+    say(f"   the model: {text}")
+    expected = answer("What is on them?", ["image/png", "image/gif"])
+    _check(text == expected, f"the model should have said: {expected}")
+    _check("images" in adapted, "the reply does not tell that images were moved")
+
+
+async def embeddings(stage: Stage, client: AsyncOpenAI, say: Say) -> None:
+    texts = ["the gate is open", "the cat sleeps"]
+    expected = [vector(text) for text in texts]
+    reply = await client.embeddings.create(model=EMBEDDINGS_MODEL, input=texts)
+    _check([item.embedding for item in reply.data] == expected, "the vectors are not those of the texts")
+    token = stage.embeddings.fingerprints[-1]
+    others = {minted.fingerprint for minted in stage.issuer.minted if minted.audience == "chat"}
+    _check(token not in others, "the embeddings' host was shown the chat's token")
+    say(f"   {len(texts)} vectors of {len(expected[0])} numbers from {stage.embeddings_url}, by token {token}")
+
+
+async def renewal(stage: Stage, client: AsyncOpenAI, say: Say) -> None:
+    question = "Are you still there?"
+    first = _token(stage, 0)
+    say(f"   nothing is asked until the first token ({first.fingerprint}) is dead")
+    await _outlive(first, say)
+    reply = await client.chat.completions.create(model=CHAT_MODEL, messages=_asking(question))
+    text = reply.choices[0].message.content
+    _check(text == answer(question, []), f"the answer is not the model's: {text!r}")
+    used = stage.chat.fingerprints[-1]
+    _check(used != first.fingerprint, "the chat was answered on the dead token")
+    ahead = first.expires_at - _token(stage, 1).issued_at
+    _check(ahead > 0, f"the second token was fetched {-ahead:.1f} s after the first had died")
+    _check(not stage.chat.refused, f"the model server refused tokens: {stage.chat.refused}")
+    say(f"   answered at once, by token {used}: the first was replaced {ahead:.1f} s before its end")
+
+
+async def stale_check(stage: Stage, _: AsyncOpenAI, say: Say) -> None:
+    first = _token(stage, 0)
+    await _outlive(first, say)
+    try:
+        await _directly(stage, first, _asking("Do you know me?"))
+    except openai.AuthenticationError as error:
+        say(f"   shown directly, {first.fingerprint} is refused: {error.status_code} {_words(error)}")
+        _check(_words(error) == "The token has expired", "the model server did not refuse it for its age")
+    else:
+        raise StepFailed(f"the model server answered on the dead token {first.fingerprint}")
+
+
+async def _directly(stage: Stage, token: Minted, messages: list[Any], **more: Any) -> None:
+    """Ask the model server itself, past gatepass."""
+    async with _client(f"{stage.chat_url}/v1", token.token) as client:
+        await client.chat.completions.create(model=CHAT_MODEL, messages=messages, **more)
+
+
+async def _outlive(token: Minted, say: Say) -> None:
+    while (left := token.expires_at - time.time()) > 0:
+        say(f"   ... {left:4.1f} s left")
+        await asyncio.sleep(min(left + 0.05, 4.0))
+
+
+def _token(stage: Stage, index: int) -> Minted:
+    """One of the chat's tokens, in the order in which gatepass fetched them."""
+    minted = [minted for minted in stage.issuer.minted if minted.audience == "chat"]
+    _check(minted[index:], f"of the chat's tokens gatepass has fetched {len(minted)}, which is too few")
+    return minted[index]
+
+
+def _asking(text: str) -> Any:
+    return [{"role": "user", "content": text}]
+
+
+def _words(error: openai.APIStatusError) -> str:
+    return str(error.body.get("message", error.message)) if isinstance(error.body, dict) else error.message
+
+
+STEPS: dict[str, tuple[str, Callable[[Stage, AsyncOpenAI, Say], Awaitable[None]]]] = {
+    "stream": ("A streamed chat: the chunks as they come", streamed_chat),
+    "images": ("A chat with stray `images`, which the model server does not know", stray_images),
+    "embeddings": ("Embeddings, from another host with another login", embeddings),
+    "renewal": ("A chat after the first token has expired", renewal),
+    "stale-check": ("The expired token, shown to the model server directly", stale_check),
+}
+
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Printer:
+    """Print through `out`, with every known secret replaced by `(hidden)`."""
+
+    def __init__(self, out: Callable[[str], object], secrets: set[str]) -> None:
+        self._out = out
+        self._secrets = secrets
+        self._last: dict[str, Minted] = {}
+
+    def __call__(self, line: str) -> None:
+        for secret in self._secrets:
+            line = line.replace(secret, "(hidden)")
+        self._out(line)
+
+    def minted(self, token: Minted) -> None:
+        """Print the fingerprint of a new token, and how long before the end of the last one it came."""
+        self._secrets.add(token.token)
+        before, self._last[token.audience] = self._last.get(token.audience), token
+        life = f"for {token.audience}: {token.fingerprint}, lives {token.expires_at - token.issued_at:.1f} s"
+        if before is None:
+            self(f"   * token minted {life}")
+        else:
+            left_s = before.expires_at - token.issued_at
+            self(f"   * token refreshed {life}; {left_s:.1f} s before the end of {before.fingerprint}")
+
+
+async def show(out: Callable[[str], object], *, once: bool, life_s: float) -> int:
+    """Play the story; without `once` stay up afterwards until SIGINT, SIGTERM or SIGHUP.
+
+    Returns the exit code: 0 if every step was right and gatepass started and stopped as it should, else 1.
+    """
+    right = asyncio.Event()
+    with secrets_in_files() as (folder, secret_of):
+        printer = Printer(out, set(secret_of.values()))
+
+        async def run() -> None:
+            printer("Starting a token issuer, two model servers and gatepass, each on a free port of this machine.")
+            async with stage(folder, secret_of, printer.minted, life_s) as running:
+                printer(INTRODUCTION.format(running, life_s=life_s))
+                if await play(running, printer):
+                    right.set()
+                    if not once:
+                        printer(INVITATION.format(running, model=CHAT_MODEL))
+                        await asyncio.Event().wait()
+
+        try:
+            was_ended = await _ended_by_signal(run())
+        except GatewayFailed as error:
+            right.clear()
+            was_ended = False
+            printer(f"\nFAILED: {error}")
+        if not (right.is_set() or was_ended):
+            printer("\nThe last lines that gatepass printed:")
+            for line in last_lines(folder / LOG):
+                printer(f"   | {line}")
+    if right.is_set():
+        printer("\nThe end: everything has been stopped and removed.")
+    elif was_ended:
+        printer("\nEnded before the last step.")
+    return 0 if right.is_set() else 1
+
+
+async def _ended_by_signal(work: Coroutine[Any, Any, None]) -> bool:
+    """Await `work`, which the first signal cancels; later signals change nothing."""
+    task, loop, signalled = asyncio.create_task(work), asyncio.get_running_loop(), asyncio.Event()
+
+    def stop() -> None:
+        if not signalled.is_set():
+            signalled.set()
+            task.cancel()
+
+    for number in SIGNALS:
+        loop.add_signal_handler(number, stop)
+    try:
+        await asyncio.wait({task})
+    finally:
+        for number in SIGNALS:
+            loop.remove_signal_handler(number)
+    if not task.cancelled():
+        task.result()
+    return task.cancelled()
+
+
+INTRODUCTION = """
+   issuer         {0.issuer_url}   tokens live {life_s:.0f} s
+   model server   {0.chat_url}   takes fresh tokens only, and no member that it does not know
+   embeddings     {0.embeddings_url}   another host, another login
+   gatepass       {0.gateway_url}   in front; its client has one URL and one key for all of it"""
+
+INVITATION = """
+Still up. Try it from another terminal, and again in a minute; Ctrl-C ends it:
+
+curl -N {0.gateway_url}/v1/chat/completions \\
+  -H "Authorization: Bearer $(cat {0.folder}/key)" -H "Content-Type: application/json" \\
+  -d '{{"model": "{model}", "stream": true, "messages": [{{"role": "user", "content": "Hi"}}]}}'
+
+Its configuration is {0.folder}/gatepass.yaml, its log gatepass.log beside it.
+"""
 
 
 @click.command()
@@ -19,6 +300,5 @@ def demo(once: bool, life_s: float) -> None:
     if importlib.util.find_spec("openai") is None:
         click.echo(f"The demo uses the openai client, which is not installed: {in_a_clone('demo')}", err=True)
         sys.exit(2)
-    from gatepass.demo.show import show  # imports servers and client, which no other command needs
 
     sys.exit(asyncio.run(show(click.echo, once=once, life_s=life_s)))

@@ -14,7 +14,7 @@ from typing import Protocol, cast
 
 import httptools
 
-from gatepass.deadline import Deadline
+from gatepass.clock import Deadline
 from gatepass.errors import Fault, TransportFault
 from gatepass.http_client.message_head import FIELDS, HEAD_BYTES, objection
 from gatepass.http_client.response_body import Incoming

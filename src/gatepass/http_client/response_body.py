@@ -11,7 +11,7 @@ import zlib
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterator
 from typing import Protocol, Self
 
-from gatepass.deadline import Deadline
+from gatepass.clock import Deadline
 from gatepass.errors import Fault, TransportFault
 from gatepass.types import Headers, Response
 

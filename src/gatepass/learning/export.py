@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from gatepass.config.model import Config
-from gatepass.config.models import Model, of_operation
+from gatepass.config.routes import Model, of_operation
 from gatepass.learning.learned_rule import Learned, Lesson
 from gatepass.normalize.declared import Declared, changes_of
 from gatepass.normalize.rule import Change

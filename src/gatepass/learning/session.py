@@ -29,11 +29,9 @@ from gatepass.errors import (
     UpstreamTimeout,
     UpstreamTls,
 )
-from gatepass.learning.allowance import Allowance
-from gatepass.learning.crowd import Crowd, Way
-from gatepass.learning.learned_rule import Key, Learned, Lesson, Subject, evidence_of
+from gatepass.learning.learned_rule import Allowance, Key, Learned, Lesson, Subject, evidence_of
 from gatepass.learning.matchers import Concerned, contradicts, repeats, taught
-from gatepass.learning.memory import Memory
+from gatepass.learning.memory import Crowd, Memory, Way
 from gatepass.learning.rejection import TEACHING, Heard
 from gatepass.normalize.rule import revised
 from gatepass.types import Call, Surface

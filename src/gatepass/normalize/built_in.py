@@ -14,8 +14,8 @@ from gatepass.json_scan import Walk, any_of, edited, may_name, removals, replace
 from gatepass.normalize.embeddings_request import FloatVectors
 from gatepass.normalize.images import WORDS as IMAGES
 from gatepass.normalize.images import Images
+from gatepass.normalize.members import OrphanedOptions
 from gatepass.normalize.rule import Rule, revised
-from gatepass.normalize.streams import OrphanedOptions
 from gatepass.types import Call, Surface, Target
 
 STRAYS = ("drop_params", "model_type")

@@ -8,10 +8,9 @@ from fnmatch import fnmatchcase
 from functools import lru_cache
 
 from gatepass.config.model import Config
-from gatepass.config.models import Model, of_operation
-from gatepass.config.routes import Rules
+from gatepass.config.routes import Model, Rules, of_operation
 from gatepass.normalize.embeddings_request import SplitInputs, TextsOnly
-from gatepass.normalize.members import Clamp, Default, Drop, Place, Rename, Set
+from gatepass.normalize.members import Clamp, Default, Drop, Place, Rename, Set, Streamed, Unstreamed
 from gatepass.normalize.messages import (
     EmptyContent,
     MergedRoles,
@@ -23,14 +22,13 @@ from gatepass.normalize.messages import (
     ToolIds,
 )
 from gatepass.normalize.rule import Change, Revision, Rule
-from gatepass.normalize.streams import Streamed, Unstreamed
 from gatepass.types import Surface
 
 NAME = "rules"
 ANY = "*"
 _GLOB_SIGNS = "*?["
 NAMES = 1024
-"""Of models whose entry is remembered: clients choose them (and operations/decode.py how long they may be)."""
+"""Of models whose entry is remembered: clients choose them (and operations/request.py how long they may be)."""
 
 Choice = tuple[Model | None, tuple[Rule, ...]]
 

@@ -24,9 +24,9 @@ from typing import Any
 
 import msgspec
 
-from gatepass.asked import Asked, whole
 from gatepass.errors import UpstreamInvalid
 from gatepass.json_scan import has_slow_numbers
+from gatepass.types import Asked, whole
 
 
 def encoded(value: Any) -> bytes:

@@ -10,11 +10,10 @@ from typing import overload
 
 from msgspec.structs import replace
 
-from gatepass.asked import Asked
 from gatepass.errors import InvalidRequest
 from gatepass.json_scan import Edit, Member, ScannedBody, Walk, edited
 from gatepass.normalize.json_editor import Draft
-from gatepass.types import Call, Surface, Target
+from gatepass.types import Asked, Call, Surface, Target
 
 _IDS_FIRST = re.compile(rb"\[[ \t\r\n]*(?:\[[ \t\r\n]*)?[-0-9]")
 _MAYBE_IDS = re.compile(rb'"input"[ \t\r\n]*:[ \t\r\n]*' + _IDS_FIRST.pattern)

@@ -9,7 +9,7 @@ from typing import get_args
 
 import msgspec
 
-from gatepass.config.profiles import Dialect, Profile, resolved
+from gatepass.config.access import Dialect, Profile, resolved
 from gatepass.config.routes import Kind
 from gatepass.normalize.json_editor import Draft, ObjectDraft
 from gatepass.normalize.members import Drop, Place

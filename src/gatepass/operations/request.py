@@ -1,4 +1,9 @@
-"""The top level of a JSON object body, read in one pass; nothing below it is built."""
+"""The top level of a JSON object body, read in one pass; nothing below it is built.
+
+One client request ─► Call, for the operations whose body is a JSON object with a `model`.
+
+Which request headers of a client may leave gatepass at all.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +16,75 @@ from typing import Self
 
 import msgspec
 
-from gatepass.asked import Asked, count_of
-from gatepass.errors import InvalidJson, InvalidRequest
-from gatepass.json_scan import MOST_STEPS, Member, ScannedBody, Walk, folded, occurs_at_most
+from gatepass.errors import InvalidJson, InvalidRequest, UnsupportedEncoding
+from gatepass.json_scan import MOST_STEPS, Member, ScannedBody, Walk, folded, occurs_at_most, string
+from gatepass.types import (
+    CREDENTIALS,
+    HOP_BY_HOP,
+    KEEPS_ALIVE,
+    Asked,
+    Call,
+    Headers,
+    Inbound,
+    Operation,
+    Surface,
+    count_of,
+    named_by_connection,
+)
+
+MAX_MODEL_CHARS = 512
+MAX_CHOICES = 128
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_QUOTE = ord('"')
+_COUNT = re.compile(rb"[1-9][0-9]{0,2}")
+_STREAM = {None: False, b"null": False, b"false": False, b"true": True}
+
+
+def decode(inbound: Inbound, operation: Operation, body: bytes, caller: str, most_steps: int = MOST_STEPS) -> Call:
+    """The Call that `inbound` and its whole `body` stand for. Its body is `body` itself.
+
+    Its headers are all that may go upstream at all (see `safe_headers`): whoever encodes the request
+    for an upstream picks from them. `model` is "" where the body names none.
+    Raises UnsupportedEncoding, InvalidJson and InvalidRequest, and TooManySteps where the body takes more than
+    `most_steps` (see Walk).
+    """
+    headers = safe_headers(inbound.headers, is_read=True)
+    document = Document.read(body, asks_vectors=operation.surface is Surface.EMBEDDINGS, most_steps=most_steps)
+    model, choices = _model(document.model), 1
+    stream = _STREAM.get(document.stream)
+    if stream is None:
+        raise InvalidRequest("`stream` must be true, false or null.", param="stream")
+    n = document.n  # where it is no count, the upstream says so and not we
+    if n is not None and _COUNT.fullmatch(n) is not None and int(n) <= MAX_CHOICES:
+        choices = int(n)
+    return Call(inbound.id, operation, caller, model, body, headers, stream, choices, asked=document.asked)
+
+
+def without_body(inbound: Inbound, operation: Operation, caller: str, model: str) -> Call:
+    """The Call of a request whose body gatepass does not read; `model` is "" where there is none."""
+    headers = safe_headers(inbound.headers)
+    return Call(id=inbound.id, operation=operation, caller=caller, model=model, body=b"", headers=headers)
+
+
+def _model(raw: bytes | None) -> str:
+    if raw is None:
+        return ""
+    if raw[0] != _QUOTE:
+        raise InvalidRequest("`model` must be a string.", param="model")
+    return checked_model(string(raw))
+
+
+def checked_model(model: str) -> str:
+    """`model` itself; raises InvalidRequest for what is no name."""
+    if not model:
+        raise InvalidRequest("`model` is empty.", param="model")
+    if len(model) > MAX_MODEL_CHARS:
+        raise InvalidRequest(f"`model` is longer than {MAX_MODEL_CHARS} characters.", param="model")
+    if not model.isprintable() and _CONTROL.search(model) is not None:  # what is printable holds none
+        raise InvalidRequest("`model` holds a control character.", param="model")
+    return model
+
 
 _WINDOW = re.compile(rb".{1,262144}+\\*+[^\\]?+", re.DOTALL)
 """256 KiB and whatever it takes not to end inside an escape."""
@@ -237,3 +308,48 @@ def _check_spelling(body: bytes, name: str, plain: bytes, listed: list[Member]) 
         raise InvalidRequest(f"The body holds `{name}` {len(listed)} times; send it once.", param=name)
     if listed and not body.startswith(plain, listed[0].start):
         raise InvalidRequest(f"The body spells `{name}` with escapes; send it in plain letters.", param=name)
+
+
+FRAMING = frozenset((b"host", b"content-length", b"content-encoding", b"accept-encoding", b"expect"))
+"""True of the first hop's message only; the second hop gets its own."""
+
+UNDERSCORE = ord("_")
+"""A number, because searching a name for `b"_"` takes 0.2 µs more (CPython 3.11): 1 % of a small chat in all."""
+
+_NEVER = CREDENTIALS | FRAMING | HOP_BY_HOP
+_TELLING = frozenset((b"connection", b"content-encoding"))
+"""Of `_NEVER`, the ones whose value has a say here."""
+
+
+def safe_headers(headers: Headers, *, is_read: bool = False) -> Headers:
+    """`headers` without those that must not go upstream, whatever a configuration says.
+
+    Gone are the lists above, what `Connection` names, and names with `_`, which CGI-like servers
+    read as `-` (so that `x_api_key` would pass for `x-api-key`). What is left is what an upstream's
+    allow-list and its `forward_headers` choose from. `is_read`: the body is, so raises what `check_encoding` does.
+
+    In one pass: three of them were 2 % of a small chat.
+    """
+    safe: list[tuple[bytes, bytes]] = []
+    telling: list[tuple[bytes, bytes]] = []
+    for field in headers:
+        name = field[0]
+        if name in _NEVER:
+            if name in _TELLING and field != KEEPS_ALIVE:
+                telling.append(field)
+        elif UNDERSCORE not in name:
+            safe.append(field)
+    if telling:
+        if is_read:
+            check_encoding(tuple(telling))
+        named = named_by_connection(telling)
+        safe = [field for field in safe if field[0] not in named]
+    return tuple(safe)
+
+
+def check_encoding(headers: Headers) -> None:
+    """Raises UnsupportedEncoding for a compressed body: rules read it, and nothing bounds what it unfolds to."""
+    for name, value in headers:
+        if name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
+            shown = value.decode("latin-1")[:40]
+            raise UnsupportedEncoding(f"A request body with content-encoding {shown!r} is not read; send it plain.")

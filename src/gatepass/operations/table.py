@@ -1,15 +1,21 @@
-"""The operation table: what gatepass serves, and under which paths."""
+"""The operation table: what gatepass serves, and under which paths.
+
+A client's base URL: the profile in it, `/for/NAME/v1/…`, and what a 404 tells of it.
+
+The smallest request of an operation, as a client would send it: what `gatepass check` shows and tries.
+"""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 from gatepass.errors import MethodNotAllowed, UnknownPath
-from gatepass.types import Operation, Surface
+from gatepass.types import Call, Headers, Operation, Surface, header
 
 _RAW = (
     Operation("transcriptions", "POST", "/audio/transcriptions", Surface.RAW, "Write down speech", takes_form=True),
@@ -247,3 +253,83 @@ def _contents(operation: Operation) -> dict[str, Any]:
     if operation.surface in (Surface.CHAT, Surface.RESPONSES):
         return {**_JSON, "text/event-stream": {"schema": {"type": "string"}}}
     return _JSON
+
+
+PREFIX = "/for/"
+SHOWN_PROFILE_CHARS = 64
+_FOR = re.compile(r"/+for/+(?P<name>[^/]*)/*(?P<rest>.*)", re.DOTALL)
+
+
+def split_profile(path: str, base_path: str = "") -> tuple[str | None, str]:
+    """The profile's name in `path` and the path without it: `/llm/for/dify/v1/models` is `dify` and `/llm/v1/models`.
+
+    None and `path` itself where there is none. Several slashes are as good as one: base URLs that end in one make them.
+    """
+    if PREFIX not in path:
+        return None, path
+    single = "/" + path.lstrip("/")
+    found = _FOR.match(single, len(base_path)) if single.startswith(base_path) else None
+    if found is None:
+        return None, path
+    return found["name"], f"{base_path}/{found['rest']}"
+
+
+T = TypeVar("T")
+
+
+def chosen(profiles: Mapping[str, T], in_path: str | None, of_key: str | None) -> T:
+    """The profile of a request: the path's, else the key's, else `plain`. Raises UnknownPath for a path's name that
+    is none; a key's is checked with the configuration."""
+    name = in_path if in_path is not None else of_key or "plain"
+    if name not in profiles:
+        known = ", ".join(sorted(profiles))
+        raise UnknownPath(
+            f"There is no profile {name[:SHOWN_CHARS]!r}. A base URL may end in {PREFIX}NAME/v1: {known}."
+        )
+    return profiles[name]
+
+
+_HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]{1,253})(?::[0-9]{1,5})?")
+
+
+def base_url(headers: Headers, base_path: str = "", profile: str | None = None) -> str:
+    """`http://HOST/v1` with the host that the client itself wrote, or its path alone where that is none.
+
+    For words to that client only: a proxy on the way, which may speak TLS, tells by `x-forwarded-proto`, and so may
+    anybody.
+    """
+    path = base_path + (f"{PREFIX}{profile}" if profile else "") + PREFIXES[0]
+    hosts = [value for name, value in headers if name == b"host"]
+    if len(hosts) != 1 or _HOST.fullmatch(hosts[0]) is None:
+        return path
+    scheme = "https" if header(headers, b"x-forwarded-proto") == b"https" else "http"
+    return f"{scheme}://{hosts[0].decode('ascii')}{path}"
+
+
+WORD = "ping"
+
+
+def samples(operation: str, model: str) -> tuple[Call, ...]:
+    """Requests of one word for the shortest answer, in order of what upstreams take most often.
+
+    Reasoning models refuse `max_tokens`, and an answer that has no room for their thoughts.
+    """
+    found = next(each for each in OPERATIONS if each.name == operation)
+    return tuple(call_of(found, model, {"model": model, **body}) for body in _bodies(operation))
+
+
+def call_of(operation: Operation, model: str = "", body: Mapping[str, Any] | None = None) -> Call:
+    """A call of gatepass's own."""
+    data = json.dumps(body).encode() if body is not None else b""
+    return Call(id="gatepass-check", operation=operation, caller="gatepass", model=model, body=data, headers=())
+
+
+def _bodies(operation: str) -> list[dict[str, Any]]:
+    if operation == "embeddings":
+        return [{"input": WORD}]
+    if operation == "rerank":
+        return [{"query": WORD, "documents": [WORD]}]
+    if operation == "completions":
+        return [{"prompt": WORD, "max_tokens": 1}]
+    asked = {"messages": [{"role": "user", "content": WORD}]}
+    return [{**asked, "max_tokens": 1}, {**asked, "max_completion_tokens": 16}]

@@ -1,6 +1,8 @@
 """The Gate: one immutable table of references, made from one configuration.
 
 Nothing here decides anything. A request holds the Gate it came in by until it is done.
+
+The one place that chooses between the dialects.
 """
 
 from __future__ import annotations
@@ -17,10 +19,11 @@ from gatepass.clock import Clock, Rounds, SystemClock
 from gatepass.config.checks import carry_of
 from gatepass.config.credential.kinds import AnyCredential, place_of
 from gatepass.config.model import Config
-from gatepass.config.upstream import Upstream
-from gatepass.dialects.base import Dialect
-from gatepass.dialects.headers import ResponseHeaders
-from gatepass.http_client.lean import LeanTransport, open_transport
+from gatepass.config.upstream import Azure, Ragflow, Upstream
+from gatepass.dialects.azure import AzureDialect, deployment_of
+from gatepass.dialects.base import Dialect, ResponseHeaders
+from gatepass.dialects.ragflow import RagflowBody, RagflowDialect
+from gatepass.http_client.pool import LeanTransport, open_transport
 from gatepass.http_client.tls import Trust
 from gatepass.learning.session import Learner
 from gatepass.normalize.built_in import BUILT_IN, LAST
@@ -29,18 +32,27 @@ from gatepass.normalize.profiles import Prepared, prepared
 from gatepass.normalize.rule import Rule
 from gatepass.observability.metrics import CredentialSample, Metrics
 from gatepass.observability.redaction import Redactor
-from gatepass.proxy.choice import dialect_of
 from gatepass.proxy.in_flight import Live
 from gatepass.proxy.routing import RouteTable
-from gatepass.sse.shaping import Plain, Shaping, shaping_of
-from gatepass.store.base import Store, StoreUnavailable
+from gatepass.sse.dialect_transforms import Plain, Shaping, shaping_of
+from gatepass.store.base import Snapshot, Store, StoreUnavailable
 from gatepass.store.memory import MemoryStore
-from gatepass.store.snapshot import Snapshot
 from gatepass.tokens.credential_injector import Carrier
 from gatepass.tokens.holder import TokenHolder, Waits
 from gatepass.tokens.sharing import SharedSource, is_shareable, keepsake_for
 from gatepass.tokens.source import build_source, open_client
 from gatepass.types import Call, Timeouts
+
+
+def dialect_of(settings: Upstream) -> Dialect:
+    """The protocol that `settings` say an upstream speaks."""
+    if settings.dialect == "azure":
+        return AzureDialect(settings=settings.azure or Azure(), deployment=deployment_of(settings.base_url))
+    if settings.dialect == "ragflow":
+        ragflow = settings.ragflow or Ragflow()
+        return RagflowDialect((RagflowBody(ragflow.images, ragflow.paths),), paths=ragflow.paths)
+    return Dialect()
+
 
 FETCH_GRACE_S = 0.5
 """A request waits this much longer than a fetch may take: it then hears the issuer's own reason."""

@@ -9,9 +9,9 @@ from functools import partial
 from gatepass.errors import GatepassError
 from gatepass.normalize.embeddings_reply import PARALLEL, SLICE_BYTES, answered, next_step
 from gatepass.normalize.embeddings_request import counts_of, split
-from gatepass.proxy.answer import Answer, Whole
 from gatepass.proxy.context import Attempt
 from gatepass.proxy.large_body import apart, reread
+from gatepass.proxy.response import Answer, Whole
 from gatepass.types import Call
 
 Ask = Callable[[Attempt, Call], Awaitable[Answer]]

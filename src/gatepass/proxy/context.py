@@ -2,6 +2,8 @@
 
 Every retry decision reads this state, and so do response headers, keep-alives and captured bodies. The access record
 is filled from it once, at the end (`RequestContext.record`).
+
+The access record: an allow-list, no header, no body, no query string.
 """
 
 from __future__ import annotations
@@ -10,17 +12,67 @@ from typing import Self
 
 import msgspec
 
-from gatepass.config.access import AccessKey
-from gatepass.config.profiles import PLAIN, Profile
+from gatepass.config.access import PLAIN, AccessKey, Profile
 from gatepass.errors import GatepassError
 from gatepass.normalize.profiles import Prepared
-from gatepass.proxy.access_record import PATH_LOG_CHARS, AccessRecord, rounded
 from gatepass.proxy.app_state import Gate, Hop
 from gatepass.proxy.caller_limits import Holding
-from gatepass.proxy.upload import Form
+from gatepass.proxy.uploads import Form
 from gatepass.sse.usage import Usage
 from gatepass.tokens import Token, User
 from gatepass.types import Call, Headers, Inbound, Target
+
+PATH_LOG_CHARS = 256
+
+
+class AccessRecord(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """What one request came to, written to the log once and never read.
+
+    A field with its default is left out. A struct: written in a fifth of the time that a dict takes.
+    """
+
+    id: str
+    method: str
+    path: str
+    operation: str
+    caller: str = ""
+    model: str = ""
+    upstream: str | None = None
+    upstream_model: str | None = None
+    stream: bool = False
+    status: int | None = None
+    outcome: str = ""
+    code: str | None = None
+    hop: str | None = None
+    reason: str | None = None
+    attempts: int = 0
+    renewed: bool = False
+    repeated_stale: bool = False
+    adapted: tuple[str, ...] = ()
+    tried: tuple[str, ...] = ()
+    failover: tuple[str, ...] = ()
+    duration_s: float | None = None
+    ttft_s: float | None = None
+    token_wait_s: float | None = None
+    bytes_in: int | None = None
+    bytes_out: int | None = None
+    events: int = 0
+    usage: msgspec.Struct | None = None
+    upstream_request_id: str | None = None
+    empty_answer: bool = False
+
+
+def rounded(seconds: float | None) -> float | None:
+    """As `round(seconds, 4)` of a value that is not negative, in 0.16 µs in place of 0.45 (CPython 3.11).
+
+    To multiply and to add round too, yet never past a whole number: only where they end on one can the two differ.
+    """
+    if seconds is None:
+        return None
+    shifted = seconds * 10_000.0 + 0.5
+    whole = shifted // 1.0
+    return whole / 10_000.0 if whole != shifted else round(seconds, 4)
+
 
 BODY_LOG_CHARS = 2_000
 BODY_KEPT_CHARS = BODY_LOG_CHARS + 16 * 1024

@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 
 from gatepass.errors import TransportFault
-from gatepass.proxy.answer import Answer, Begun, Passed, Whole
 from gatepass.proxy.client_response import Reply
 from gatepass.proxy.context import Attempt, RequestContext
-from gatepass.proxy.heartbeat import Heartbeat
-from gatepass.proxy.response import let_go
+from gatepass.proxy.keepalive import Heartbeat
+from gatepass.proxy.response import Answer, Begun, Passed, Whole, let_go
 from gatepass.proxy.upstream_call import broken
 from gatepass.sse.event import DONE
 from gatepass.sse.event_stream import EventStream

@@ -1,4 +1,7 @@
-"""Classify a reply before a byte of it reaches the client: whole, a stream, made into the other, or an error."""
+"""Classify a reply before a byte of it reaches the client: whole, a stream, made into the other, or an error.
+
+The kinds of a classified reply, and what classifying one needs.
+"""
 
 from __future__ import annotations
 
@@ -7,38 +10,155 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import suppress
 from functools import partial
+from secrets import token_hex
 from typing import Any
 
+import msgspec
 from msgspec.structs import replace
 
 from gatepass.cancel import Tasks, timeout
 from gatepass.clock import Clock
+from gatepass.config.access import Profile
 from gatepass.dialects import content as form
+from gatepass.dialects.content import Kind, Opening
 from gatepass.dialects.error_body import is_error
-from gatepass.dialects.opening import Kind, Opening
-from gatepass.dialects.retry_after import should_retry
+from gatepass.dialects.reply_check import should_retry
 from gatepass.errors import BodyTooComplex, GatepassError, InvalidJson, TransportFault, UpstreamError, UpstreamInvalid
 from gatepass.json_scan import ScannedBody, occurrences
 from gatepass.normalize.embeddings_reply import is_right
-from gatepass.proxy.answer import Answer, Begun, Case, Made, Passed, Whole
+from gatepass.proxy.app_state import Gate, Hop
 from gatepass.proxy.context import Attempt
 from gatepass.proxy.large_body import apart, scanned
-from gatepass.proxy.rejection import named
-from gatepass.proxy.upstream_call import broken, heard, refused, whole
-from gatepass.sse.aggregator import Aggregator, Assembly
-from gatepass.sse.aggregator_part import LAST_EVENTS, ResponseAggregator
+from gatepass.proxy.upstream_call import broken, heard, named, refused, whole
+from gatepass.sse.aggregate import Aggregator, Assembly
 from gatepass.sse.choice_repair import Wishes
+from gatepass.sse.chunk import Origin
 from gatepass.sse.client_transforms import after_of, mended_reply
 from gatepass.sse.event import read_json
 from gatepass.sse.event_stream import EventStream
-from gatepass.sse.large import read_around_large
 from gatepass.sse.repair import Repair
-from gatepass.sse.responses_api import Unfinished, synthesise_response
-from gatepass.sse.strict import BUILT_BYTES, ONE_PASS_BYTES, is_empty_answer, read_good
+from gatepass.sse.responses_api import LAST_EVENTS, ResponseAggregator, Unfinished, synthesise_response
 from gatepass.sse.synthesize import synthesise
-from gatepass.sse.usage import place_for_ragflow, usage_wish
-from gatepass.sse.whole_reply import mended_whole
-from gatepass.types import Headers, Response, Surface, header
+from gatepass.sse.usage import Usage, place_for_ragflow, usage_wish
+from gatepass.sse.whole_reply import (
+    BUILT_BYTES,
+    ONE_PASS_BYTES,
+    is_empty_answer,
+    mended_whole,
+    read_around_large,
+    read_good,
+)
+from gatepass.types import Call, Complaint, Headers, Response, Surface, header
+
+
+class Whole(msgspec.Struct, frozen=True):
+    """A plain reply, held whole and judged; `adapted` names what was done to it."""
+
+    status: int
+    headers: Headers
+    body: bytes
+    adapted: tuple[str, ...] = ()
+    is_right: bool = False
+    """Its vectors are all that the client's own call asked for, in order: nobody has to look again."""
+    usage: Usage | None = None
+    """As `usage_of` finds it in `body`; None: not known, ask that."""
+    is_empty: bool = False
+    """It is a chat's answer that says nothing, for all that its finish reason is `stop`."""
+
+
+class Made(msgspec.Struct, frozen=True):
+    """A stream made of a whole reply: all of its events, `[DONE]` with them; `body` is what they were made of."""
+
+    headers: Headers
+    events: bytes
+    body: bytes
+    adapted: tuple[str, ...] = ()
+    is_empty: bool = False
+
+
+class Begun(msgspec.Struct, frozen=True):
+    """A stream whose first event was judged; the holder closes `response`.
+
+    `ready` may be written now; `whole` says that the body has already ended.
+    """
+
+    hop: Hop
+    response: Response
+    events: EventStream
+    ready: bytes
+    whole: bool = False
+
+
+class Passed(msgspec.Struct, frozen=True):
+    """A reply of which only the head was judged; the holder closes `response`."""
+
+    hop: Hop
+    response: Response
+
+
+Answer = Whole | Made | Begun | Passed
+
+
+NAME_BYTES = 12
+"""Of chance, in twice as many digits: an id of a tool call may have 40 characters when it comes back to OpenAI or Azure
+(Portkey-AI/gateway#1062)."""
+
+
+class Ids:
+    """Makes ids for one reply: each another one, for two tool calls of one id are one to a client.
+
+    They are random and not the request's own id: a client may send one `x-request-id` for a whole conversation, in
+    which the ids of every turn come back. Nothing is drawn for a reply that lacks none.
+    """
+
+    __slots__ = ("_made", "_name")
+
+    def __init__(self) -> None:
+        self._name = ""
+        self._made = 0
+
+    def __call__(self, prefix: str) -> str:
+        self._name = self._name or token_hex(NAME_BYTES)
+        self._made += 1
+        return f"{prefix}{self._name}" if self._made == 1 else f"{prefix}{self._name}-{self._made}"
+
+
+class Case(msgspec.Struct, frozen=True):
+    """One reply, the client's own `call` that it shall answer, and what the client needs beyond that."""
+
+    gate: Gate
+    call: Call
+    hop: Hop
+    response: Response
+    attempt: Attempt
+    profile: Profile
+
+    @property
+    def is_chat(self) -> bool:
+        return self.call.operation.surface is Surface.CHAT
+
+    @property
+    def is_response(self) -> bool:
+        return self.call.operation.surface is Surface.RESPONSES
+
+    @property
+    def may_stream(self) -> bool:
+        """Whether its answers come whole or as a stream, as the client asks, and each is made of the other."""
+        surface = self.call.operation.surface
+        return surface is Surface.CHAT or surface is Surface.RESPONSES
+
+    def headers(self) -> Headers:
+        """The reply's headers, as far as the client gets them."""
+        return tuple(self.hop.response_headers.relayed(self.response.headers))
+
+    def reader(self) -> partial[Complaint | None]:
+        """Reads the complaint that an event may be, in the upstream's dialect."""
+        return partial(self.hop.dialect.read_complaint, mask=self.gate.redactor.mask)
+
+    def origin(self) -> Origin:
+        """What chunks that gatepass makes itself say of where they come from."""
+        return Origin(Ids(), int(self.gate.clock.wall()), self.call.model)
+
 
 OK = 200
 

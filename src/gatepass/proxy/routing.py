@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from gatepass.config.model import Config
-from gatepass.config.models import OperationRoute, of_operation
 from gatepass.config.network import TimeoutSettings
+from gatepass.config.routes import OperationRoute, of_operation
 from gatepass.errors import ModelNotFound
 from gatepass.types import Target
 

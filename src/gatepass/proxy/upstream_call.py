@@ -1,14 +1,29 @@
-"""One request over the second hop: authorize ─► send, a rejected token renewed once."""
+"""One request over the second hop: authorize ─► send, a rejected token renewed once.
+
+When is an error of an upstream its way to say that it does not take the token? Pure.
+
+What a broken connection means for the second hop, in words that say what to do.
+
+The words are chosen for RAGFlow too, which sorts errors by words in their text (its
+`_classify_error`): "auth" and "key" would make a fault of the network a wrong credential, and final;
+"invalid" makes final what no repeat can mend.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from contextlib import suppress
+from fnmatch import fnmatchcase
 from functools import partial
+from types import MappingProxyType
+from urllib.parse import urlsplit
 
 from msgspec.structs import replace
 
 from gatepass.cancel import timeout
-from gatepass.dialects.error_body import Mask, is_error
+from gatepass.config.upstream import Rejection
+from gatepass.dialects.error_body import Mask, is_error, kind_of, unmasked
 from gatepass.dialects.hints import of_token, sentence
 from gatepass.dialects.reply_check import Reply
 from gatepass.errors import (
@@ -18,16 +33,176 @@ from gatepass.errors import (
     TokenUnavailable,
     TransportFault,
     UpstreamAuth,
+    UpstreamClosed,
+    UpstreamConnect,
+    UpstreamDns,
     UpstreamError,
+    UpstreamHtml,
+    UpstreamInvalid,
+    UpstreamRedirect,
+    UpstreamRefusal,
+    UpstreamTimeout,
+    UpstreamTls,
 )
 from gatepass.http_client.response_body import read_whole
 from gatepass.observability.redaction import whole_words
 from gatepass.proxy.app_state import Gate, Hop
 from gatepass.proxy.context import Attempt
-from gatepass.proxy.fault import upstream_error
-from gatepass.proxy.rejection import is_rejection, says_so
 from gatepass.tokens import Token, TokenHolder, TokenReissued
 from gatepass.types import Headers, Request, Response
+
+UNAUTHORIZED = 401
+SERVER_ERROR = 500
+
+_LOGIN = re.compile(
+    r"(?:\A|/)(?:log-?[io]n|sign-?in|sso|saml2?|oauth2?|openid-connect|adfs|cas|idp|auth)(?:[/.;_-]|\Z)", re.IGNORECASE
+)
+"""A segment of a path behind which people log in."""
+
+
+def is_rejection(error: GatepassError, told_by: Rejection, host: str) -> bool:
+    """Whether `error`, from the upstream at `host` (`name:port`), says that it did not take the token."""
+    if isinstance(error, UpstreamRefusal):
+        return says_so(error.upstream_status, told_by) or error.upstream_code in told_by.codes
+    if isinstance(error, UpstreamRedirect):
+        return told_by.login_page and leads_to_login(error.target, host, told_by.login_hosts)
+    return isinstance(error, UpstreamHtml) and told_by.login_page
+
+
+def says_so(status: int, told_by: Rejection) -> bool:
+    return status == UNAUTHORIZED or status in told_by.statuses
+
+
+def named(error: UpstreamError, told_by: Rejection) -> UpstreamError:
+    """`error`, or what a code of the configuration makes of it: a client's retry cannot mend it.
+
+    In a 200 that code had no status of its own, so it got 502; now it has.
+    """
+    if not isinstance(error, UpstreamRefusal) or isinstance(error, UpstreamAuth):
+        return error
+    if error.upstream_code is None or error.upstream_code not in told_by.codes:
+        return error
+    status = error.upstream_status if error.upstream_status < SERVER_ERROR else UNAUTHORIZED
+    refusal = UpstreamAuth(
+        error.message,
+        upstream=error.hop.partition(":")[2],
+        status=status,
+        kind=error.kind if status == error.upstream_status else kind_of(status),
+        upstream_code=error.upstream_code,
+        param=error.param,
+        retry_after_s=error.retry_after_s,
+        raw=error.raw,
+    )
+    refusal.relayed, refusal.should_retry = error.relayed, error.should_retry
+    return refusal
+
+
+def leads_to_login(target: str | None, host: str, login_hosts: list[str] | None) -> bool:
+    """Whether a redirect from `host` to `target` ends at a login.
+
+    Without `login_hosts` every other host counts (no API is answered from there, and gatepass follows
+    no redirect), and a path of this one with a word such as `login`; not the step from http to https,
+    or to a path with a slash at its end: these say that `base_url` is wrong.
+    """
+    try:
+        own, there = urlsplit(f"//{host}").hostname, urlsplit(target or "")
+        name = there.hostname or own
+    except ValueError:
+        return False
+    if target is None or name is None:
+        return False
+    if login_hosts is not None:
+        return any(fnmatchcase(name, known.lower()) for known in login_hosts)
+    return name != own or _LOGIN.search(there.path) is not None
+
+
+DETAIL_CHARS = 300
+
+_CLASS: Mapping[Fault, type[UpstreamError]] = MappingProxyType(
+    {
+        Fault.DNS: UpstreamDns,
+        Fault.CONNECT: UpstreamConnect,
+        Fault.PROXY: UpstreamConnect,
+        Fault.TLS: UpstreamTls,
+        Fault.CLOSED: UpstreamClosed,
+        Fault.INVALID: UpstreamInvalid,
+        Fault.TOO_LARGE: UpstreamInvalid,
+    }
+)
+
+_PHASE: Mapping[Fault, str] = MappingProxyType(
+    {
+        Fault.TIMEOUT_CONNECT: "connect",
+        Fault.TIMEOUT_POOL: "connect",
+        Fault.TIMEOUT_FIRST_BYTE: "first_byte",
+        Fault.TIMEOUT_IDLE: "idle",
+    }
+)
+
+_TEXT: Mapping[Fault, str] = MappingProxyType(
+    {
+        Fault.DNS: (
+            "The name {host} cannot be resolved{detail}. Check the host in {settings}.base_url and the DNS"
+            " of the machine that gatepass runs on."
+        ),
+        Fault.CONNECT: (
+            "No connection to {host}{detail}. Check the host and port in {settings}.base_url, whether it is up,"
+            " and whether this network needs {settings}.network.proxy."
+        ),
+        Fault.PROXY: "The proxy in front of {host} refuses{detail}. Check {settings}.network.{proxy_setting}.",
+        Fault.TLS: (
+            "No secure connection to {host}{detail}. If a company certificate signs this host, name its PEM"
+            " file in {settings}.network.ca_file; if the host wants a client certificate, set"
+            " {settings}.network.client_cert."
+        ),
+        Fault.CLOSED: (
+            "{host} closed the connection before its reply was complete{detail}; whether it did the work is"
+            " unknown. Try again where that does no harm."
+        ),
+        Fault.INVALID: (
+            "The reply of {host} is invalid HTTP{detail}. Check that {settings}.base_url names an HTTP or HTTPS API."
+        ),
+        Fault.TOO_LARGE: (
+            "The reply of {host} is larger than gatepass may hold, which makes it invalid here{detail}. Raise"
+            " limits.reply_bytes, or ask for less in one call."
+        ),
+        Fault.TIMEOUT_CONNECT: (
+            "No connection to {host} within {settings}.timeouts.connect_s. Check the host and port in"
+            " {settings}.base_url, a firewall between, and whether this network needs {settings}.network.proxy."
+        ),
+        Fault.TIMEOUT_POOL: (
+            "All connections that {settings}.max_connections allows to {host} were busy. Try again, or raise it."
+        ),
+        Fault.TIMEOUT_FIRST_BYTE: (
+            "{host} sent no reply within timeouts.first_byte_s. A slow model needs more: set it in"
+            " {settings}.timeouts, or in `timeouts` of the model or the operation where that is set."
+        ),
+        Fault.TIMEOUT_IDLE: (
+            "{host} fell silent in the middle of its reply for longer than timeouts.idle_s. A model that pauses"
+            " needs more: set it in {settings}.timeouts, or in `timeouts` of the model or the operation where that is"
+            " set."
+        ),
+    }
+)
+
+
+def upstream_error(fault: TransportFault, upstream: str, base_url: str, mask: Mask = unmasked) -> UpstreamError:
+    """The error of hop `upstream:NAME` for `fault`: what happened, and which setting to look at.
+
+    The detail may quote what came over the wire, so `mask` is asked before it is cut.
+    """
+    detail = " ".join(mask(fault.detail).split())[:DETAIL_CHARS].rstrip(".")
+    message = _TEXT[fault.fault].format(
+        host=urlsplit(base_url).netloc.rpartition("@")[2],
+        settings=f"upstreams.{upstream}",
+        detail=f" ({detail})" if detail else "",
+        proxy_setting="proxy_auth" if fault.detail.startswith("407") else "proxy",
+    )
+    phase = _PHASE.get(fault.fault)
+    if phase is not None:
+        return UpstreamTimeout(message, upstream=upstream, phase=phase, sent=fault.sent)
+    return _CLASS[fault.fault](message, upstream=upstream, sent=fault.sent)
+
 
 REFUSAL_BYTES = 64 * 1024
 """As much of an error's body as is read."""

@@ -24,7 +24,7 @@ from gatepass.errors import GatepassError, InternalError, MethodNotAllowed, NotS
 from gatepass.operations.error_objects import error_body, error_headers
 from gatepass.operations.table import OPERATIONS, PREFIXES, openapi_paths
 from gatepass.proxy.app_state import Gate, build_gate
-from gatepass.server.openai import Operations
+from gatepass.server.asgi import Operations
 from gatepass.server.pages import ops_routes
 from gatepass.store.choice import open_store
 

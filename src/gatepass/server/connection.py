@@ -4,6 +4,8 @@ uvicorn's own protocol would do the same for 35 µs more a request, and bounds n
 (see `patience`) nor its head (see `reader`).
 
 asyncio calls the protocol's methods; none of them ever waits. Who waits is the task of a Turn.
+
+What all connections of a server share.
 """
 
 from __future__ import annotations
@@ -11,18 +13,62 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from typing import Any, cast
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol, cast
 
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
-from gatepass.deadline import Deadline
+from gatepass.clock import Deadline
+from gatepass.config.model import Limits
 from gatepass.errors import GatepassError
+from gatepass.http_client.write_batcher import Outbox
+from gatepass.proxy.in_flight import Live
+from gatepass.server.connection_shares import ConnectionShares, TrustedProxies
 from gatepass.server.cycle import Turn, header_lines
 from gatepass.server.parser import Reader
-from gatepass.server.reception import Reception
-from gatepass.server.refusal import evicted, given_up, response, slow_body, slow_head, slow_upload
-from gatepass.server.timeouts import BODY_GRACE_S, LINGER_S, Awaited, Patience
+from gatepass.server.timeouts import (
+    BODY_GRACE_S,
+    LINGER_S,
+    Awaited,
+    Patience,
+    evicted,
+    given_up,
+    response,
+    slow_body,
+    slow_head,
+    slow_upload,
+)
+
+Serve = Callable[[Turn], Awaitable[None]]
+
+Refused = Callable[[GatepassError, str], None]
+"""Is told of an error that a client gets without a request having been served, and of the client's address."""
+
+
+class Evictable(Protocol):
+    """A connection, as far as the shares know it."""
+
+    def evict(self) -> None:
+        """Close at once: others need the room."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Reception:
+    """Who serves a request, and with which bounds."""
+
+    serve: Serve
+    refused: Refused
+    limits: Limits
+    keep_alive_s: float
+    """How long a connection may wait for its next request."""
+    proxies: TrustedProxies
+    shares: ConnectionShares[Evictable]
+    live: Live
+    outbox: Outbox = field(default_factory=Outbox)
+
 
 LOG = logging.getLogger("gatepass.serve")
 

@@ -1,23 +1,34 @@
-"""The pages for operators: alive, ready, metrics, status, learned rules."""
+"""The pages for operators: alive, ready, metrics, status, learned rules.
+
+What /status tells: each credential as it stands now.
+
+What /learned tells: what the upstreams' rejections have taught, with the evidence.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
+from gatepass.auth.model_access import may_use
 from gatepass.config.access import AccessKey
-from gatepass.errors import GatepassError
+from gatepass.config.model import Config
+from gatepass.errors import GatepassError, ModelNotFound
+from gatepass.learning.export import as_config
+from gatepass.learning.learned_rule import Learned
 from gatepass.observability.metrics import CONTENT_TYPE
 from gatepass.operations.error_objects import error_body, error_headers
 from gatepass.proxy.app_state import Gate
+from gatepass.proxy.routing import RouteTable
 from gatepass.server.asgi import peer_in
-from gatepass.server.learned import lessons_of, merged, pinned, shown, visible
 from gatepass.server.peers import Peers
-from gatepass.server.status import status_of
+from gatepass.tokens import Status
 from gatepass.types import Inbound
 
 UNREADY = 503
@@ -121,3 +132,85 @@ def _check_page(request: Request, gate: Gate) -> None:
 def _inbound(request: Request, gate: Gate) -> Inbound:
     peer = peer_in(request.scope, only_direct=not gate.doors.wants_key)
     return Inbound("", "GET", request.url.path, tuple(request.headers.raw), peer, gate.clock.now())
+
+
+def status_of(gate: Gate) -> dict[str, Any]:
+    """The state of one process, as plain JSON. Times are seconds; no token, key or secret is in it."""
+    credentials = {name: _credential(gate, name, holder.status()) for name, holder in gate.holders.items()}
+    live = gate.live
+    return {"ready": gate.ready, "draining": live.draining, "under_way": live.busy, "credentials": credentials}
+
+
+def _credential(gate: Gate, name: str, status: Status) -> dict[str, Any]:
+    told = {field: _plain(value) for field, value in asdict(status).items() if field != "credential"}
+    users = [hop.name for hop in gate.hops.values() if hop.settings.credential == name]
+    return {"type": gate.config.credentials[name].type, "upstreams": users, **told}
+
+
+def _plain(value: Any) -> Any:
+    return round(value, 3) if isinstance(value, float) else value
+
+
+Row = dict[str, Any]
+
+_SUBJECT = ("upstream", "model", "operation", "credential", "adapted", "state")
+"""What tells two rows apart."""
+
+
+def lessons_of(gate: Gate) -> list[Row]:
+    """The rows of one process, plain JSON (`Learned.as_row`); moments are seconds since the epoch."""
+    return [one.as_row() for one in gate.learner.memory.learned(gate.clock.now(), gate.clock.wall())]
+
+
+def merged(pages: Iterable[Sequence[Row]]) -> list[Row]:
+    """The rows of several processes as one list: uses added up, from the first learning to the last end."""
+    found: dict[tuple[str, ...], Row] = {}
+    for row in (row for page in pages for row in page):
+        key = tuple(row[name] for name in _SUBJECT)
+        found[key] = _together(found[key], row) if key in found else row
+    return [found[key] for key in sorted(found)]
+
+
+def visible(rows: Iterable[Row], caller: AccessKey, routes: RouteTable, config: Config) -> list[Row]:
+    """The rows of models that `caller` may use, by any name that leads there."""
+    if caller.models is None:
+        return list(rows)
+    names = [*caller.models, *config.models]
+    return [row for row in rows if any(_leads_to(row, name, caller, routes) for name in (row["model"], *names))]
+
+
+def _leads_to(row: Row, name: str, caller: AccessKey, routes: RouteTable) -> bool:
+    """A glob stands for the names that it matches: each of them goes where the glob itself does."""
+    if not may_use(caller, name):
+        return False
+    try:
+        targets = routes.resolve(row["operation"], name)
+    except ModelNotFound:
+        return False
+    return (row["upstream"], row["model"]) in {(target.upstream, target.model or name) for target in targets}
+
+
+def _together(one: Row, other: Row) -> Row:
+    later = max(one, other, key=lambda row: float(row["expires_at"]))
+    learned_at = min(one["learned_at"], other["learned_at"])
+    return {**later, "learned_at": learned_at, "uses": one["uses"] + other["uses"]}
+
+
+def shown(rows: Iterable[Row], wall_s: float) -> list[Row]:
+    """Return `rows` with ages instead of moments, for people and programs."""
+    return [
+        {
+            **{name: row[name] for name in _SUBJECT},
+            "evidence": row["evidence"],
+            "age_s": max(0, round(wall_s - row["learned_at"])),
+            "expires_in_s": max(0, round(row["expires_at"] - wall_s)),
+            "uses": row["uses"],
+        }
+        for row in rows
+    ]
+
+
+def pinned(rows: Iterable[Row], config: Config, caller: AccessKey) -> str:
+    """Return YAML that makes the learned rules permanent, for the names that `caller` may use."""
+    learned = (Learned.of_row(row) for row in rows if row["state"] == "learned")
+    return as_config(learned, config, lambda name: may_use(caller, name))

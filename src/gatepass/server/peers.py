@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from gatepass.observability.merge import merged
+from gatepass.observability.metrics import merged
 
 LOG = logging.getLogger("gatepass.peers")
 

@@ -20,16 +20,14 @@ from starlette.types import ASGIApp
 
 from gatepass.clock import SystemClock
 from gatepass.proxy.app_state import Gate
-from gatepass.server.connection import ClientConnection
+from gatepass.server.asgi import Operations, show
+from gatepass.server.connection import ClientConnection, Evictable, Reception, Serve
 from gatepass.server.connection_shares import ConnectionShares, TrustedProxies
 from gatepass.server.cycle import Turn
 from gatepass.server.listening import Acceptor, AcceptWatch, Seats, descriptor_limit, has_free_descriptor, url_of
-from gatepass.server.openai import Operations
 from gatepass.server.pages import ops_routes, page_paths
-from gatepass.server.pages_part import show
 from gatepass.server.peers import Peers
-from gatepass.server.reception import Evictable, Reception, Serve
-from gatepass.server.refusal import Refusals
+from gatepass.server.timeouts import Refusals
 
 if TYPE_CHECKING:
     pass

@@ -8,11 +8,10 @@ from typing import Any
 
 import msgspec
 
-from gatepass.config.profiles import Profile
+from gatepass.config.access import Profile
 from gatepass.json_scan import json_value
 from gatepass.sse.chunk import CHAT, ENVELOPE, LEGACY, Object, event, json_text, silent_choice
-from gatepass.sse.event import parse_event, read_json, single_line_data, takes_long
-from gatepass.sse.framing import split_comments, split_events
+from gatepass.sse.event import parse_event, read_json, single_line_data, split_comments, split_events, takes_long
 from gatepass.sse.transform import Chain, Shaper
 
 LINE = "repair=line"
@@ -250,7 +249,7 @@ _MARKS = (b"\n:", b"\r:")
 class WithoutComments:
     """Leaves out comment lines, and the blank line of a block that is nothing else.
 
-    What Dify and Continue throw away with a comment is the event next to it (see config/profiles.py).
+    What Dify and Continue throw away with a comment is the event next to it (see config/access.py).
     """
 
     __slots__ = ("_has_cut",)

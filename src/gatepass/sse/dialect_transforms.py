@@ -1,13 +1,17 @@
-"""RAGFlow's streams and completions, made what its clients take them for."""
+"""RAGFlow's streams and completions, made what its clients take them for.
+
+What a dialect's replies need before anybody judges them: a shaper for its streams, a change of its documents.
+"""
 
 from __future__ import annotations
 
 import re
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
 
 from gatepass.sse.chunk import CHAT_CHUNK, Object, Origin, event, json_text
-from gatepass.sse.event import parse_event, read_json
-from gatepass.sse.framing import split_events
+from gatepass.sse.event import parse_event, read_json, split_events
+from gatepass.sse.transform import Shaper
 
 ONE_ID, ERROR_TOLD, REPEATED, FINISH, ESTIMATED = (
     *("ragflow=id", "ragflow=error", "ragflow=repeated", "ragflow=finish", "ragflow=estimated-usage"),
@@ -252,3 +256,50 @@ def _text(said: Object, place: str) -> str:
     inner: Any = _first(said).get(place)
     content = inner.get("content") if isinstance(inner, dict) else None
     return content if isinstance(content, str) else ""
+
+
+class Shaping(Protocol):
+    @property
+    def is_plain(self) -> bool:
+        """Whether nothing needs anything: then neither of the two is worth asking."""
+        ...
+
+    def stream(self, origin: Origin, *, wants_usage: bool) -> Shaper | None:
+        """A new shaper for one stream, None where its events are judged as they come."""
+        ...
+
+    def document(self, body: bytes, origin: Origin) -> tuple[bytes, tuple[str, ...]]:
+        """A whole reply, the same object where nothing changes, and the names of what did."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Plain:
+    """OpenAI's own protocol, and Azure's: nothing."""
+
+    is_plain: ClassVar[bool] = True
+
+    def stream(self, origin: Origin, *, wants_usage: bool) -> Shaper | None:
+        del origin, wants_usage
+        return None
+
+    def document(self, body: bytes, origin: Origin) -> tuple[bytes, tuple[str, ...]]:
+        del origin
+        return body, ()
+
+
+@dataclass(frozen=True, slots=True)
+class Ragflow:
+    """See sse/dialect_transforms.py."""
+
+    is_plain: ClassVar[bool] = False
+
+    def stream(self, origin: Origin, *, wants_usage: bool) -> Shaper | None:
+        return RagflowStream(origin, wants_usage=wants_usage)
+
+    def document(self, body: bytes, origin: Origin) -> tuple[bytes, tuple[str, ...]]:
+        return completion(body, origin)
+
+
+def shaping_of(dialect: str) -> Shaping:
+    return Ragflow() if dialect == "ragflow" else Plain()

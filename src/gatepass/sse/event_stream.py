@@ -6,11 +6,23 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from gatepass.errors import GatepassError
-from gatepass.sse import failure
+from gatepass.sse import chunk
 from gatepass.sse.chunk import SMALLEST_PIECES_BYTES, error_of, finish_reason, has_too_many_pieces, says, unwrapped
-from gatepass.sse.event import DONE, Event, is_json, parse_event, read_json, single_line_data
+from gatepass.sse.event import (
+    DONE,
+    Event,
+    Framer,
+    count_lines,
+    first_event,
+    first_events,
+    has_too_many_lines,
+    is_json,
+    parse_event,
+    read_json,
+    single_line_data,
+    split_events,
+)
 from gatepass.sse.fast_path import Template
-from gatepass.sse.framing import Framer, count_lines, first_event, first_events, has_too_many_lines, split_events
 from gatepass.sse.repair import Repair
 from gatepass.sse.transform import Shaper
 from gatepass.sse.usage import Usage
@@ -174,7 +186,7 @@ class EventStream:
             run = run if before is not None else self._in_this_turn(run)
             run = self._judge_run(run) if run else b""
         if self._framer.overflowed and not self.waiting:
-            self._fail(failure.too_large(self._upstream))
+            self._fail(chunk.too_large(self._upstream))
         return run if self._after is None or not run else self._after.feed(run)
 
     def finish(self) -> bytes:
@@ -210,7 +222,7 @@ class EventStream:
         lacks_last = bool(self._last_types)  # the last one would have ended the stream
         if self._done_is_required or was_cut or lacks_last or not self.events:
             is_empty = not (was_cut or self._progress.has_choices or (lacks_last and self.events))
-            self._fail((failure.empty if is_empty else failure.closed)(self._upstream))
+            self._fail((chunk.empty if is_empty else chunk.closed)(self._upstream))
         self._is_over = True
         return self._last_words()
 
@@ -279,7 +291,7 @@ class EventStream:
         if block in _BLANK_LINES and not self._has_ids:
             return b"" if self._is_idle_too_long(block) else block
         if has_too_many_lines(block):
-            self._fail(failure.too_large(self._upstream))
+            self._fail(chunk.too_large(self._upstream))
             return b""
         event = parse_event(block)
         if event.data is None:
@@ -295,7 +307,7 @@ class EventStream:
             self._events_before, self._idle_bytes = self.events, 0
         self._idle_bytes += len(block)
         if self._idle_bytes > self._event_limit_bytes:
-            self._fail(failure.idle(self._upstream))
+            self._fail(chunk.idle(self._upstream))
         return self._is_over
 
     def _judge_without_data(self, block: bytes, event: Event) -> bytes:
@@ -318,19 +330,19 @@ class EventStream:
         except ValueError:
             if name == b"error":
                 return self._judge_error(data.decode("utf-8", "replace"), None)
-            self._fail(failure.no_json(self._upstream))
+            self._fail(chunk.no_json(self._upstream))
             return b""
         return self._judge_said(block, said, name)
 
     def _judge_done(self, block: bytes) -> bytes:
         if self._done_is_required and not self._progress.has_answer:
-            self._fail(failure.empty(self._upstream))
+            self._fail(chunk.empty(self._upstream))
             return b""
         if self._last_types:
-            self._fail((failure.closed if self.events else failure.empty)(self._upstream))
+            self._fail((chunk.closed if self.events else chunk.empty)(self._upstream))
             return b""
         if self._repair is not None and self._done_is_required and not self._repair.end_choices():
-            self._fail(failure.closed(self._upstream))
+            self._fail(chunk.closed(self._upstream))
             return self._last_words()
         self.done = self._is_over = True
         return self._last_words() + block
@@ -348,7 +360,7 @@ class EventStream:
             if complaint is not None or name == b"error":
                 return self._judge_error(said, complaint)
         elif (error := error_of(choices)) is not None:
-            return self._judge_error(said, self._read_error({"error": error}) or failure.UNREADABLE)
+            return self._judge_error(said, self._read_error({"error": error}) or chunk.UNREADABLE)
         return self._judge_chunk(block, said)
 
     def _judge_chunk(self, block: bytes, said: Any) -> bytes:
@@ -357,10 +369,10 @@ class EventStream:
         if not isinstance(choices, list):
             choices = None
         elif len(block) > SMALLEST_PIECES_BYTES and has_too_many_pieces(choices):
-            self._fail(failure.too_many(self._upstream))
+            self._fail(chunk.too_many(self._upstream))
             return b""
         elif choices and self._repair is None and self._progress.is_strange(choices):
-            self._fail(failure.strange(self._upstream))
+            self._fail(chunk.strange(self._upstream))
             return b""
         if self._last_types and isinstance(kind := fields.get("type"), str) and kind in self._last_types:
             self.done = self._is_over = True
@@ -377,8 +389,8 @@ class EventStream:
     def _judge_error(self, said: Any, complaint: Complaint | None) -> bytes:
         """End with the upstream's error. What only its name gives away as one is read as if it were
         `{"error": …}`: `read_error` masks what it reads, so nothing is quoted past it."""
-        complaint = complaint or self._read_error({"error": said}) or failure.UNREADABLE
-        self._fail(failure.refusal(self._upstream, complaint))
+        complaint = complaint or self._read_error({"error": said}) or chunk.UNREADABLE
+        self._fail(chunk.refusal(self._upstream, complaint))
         return self._last_words()
 
 

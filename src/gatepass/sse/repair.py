@@ -7,9 +7,8 @@ from typing import Any, Literal
 from gatepass.sse import choice_repair as names
 from gatepass.sse.choice_repair import USAGE, Arguments, ChoiceRepair, Item, Note, Suffixes, Wishes
 from gatepass.sse.chunk import CHAT_CHUNK, ENVELOPE, LEGACY, Object, Origin, event, finish_reason, is_chunk, unwrapped
-from gatepass.sse.event import parse_event, read_json, single_line_data
+from gatepass.sse.event import parse_event, read_json, single_line_data, split_comments, split_events
 from gatepass.sse.fast_path import Template
-from gatepass.sse.framing import split_comments, split_events
 from gatepass.sse.synthesize import chunks
 
 MAX_CHOICES = 1024

@@ -3,16 +3,269 @@
 The events and their order are those of https://platform.openai.com/docs/api-reference/responses-streaming. Clients put
 an answer together from the deltas, from the items that are done, or take the response of the last event: each way gives
 the same.
+
+The document of the Responses API, with all that its strict clients require.
+
+One response made of a stream of the Responses API: for an upstream that only streams, or did without being asked.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import MappingProxyType
 from typing import Any
 
-from gatepass.sse.chunk import MOST_PIECES, Object, Origin, json_text
-from gatepass.sse.document import UNFINISHED, kind_of, response_of
+from gatepass.errors import GatepassError, UpstreamInvalid
+from gatepass.sse import chunk
+from gatepass.sse.chunk import MOST_PIECES, Object, Origin, json_text, text_of_id
+from gatepass.sse.event import parse_event, read_json, split_events
+from gatepass.types import Complaint
+
+STATUSES = frozenset(("completed", "failed", "incomplete", "cancelled", "queued", "in_progress"))
+
+UNFINISHED = frozenset(("queued", "in_progress"))
+"""The statuses of a response that goes on behind the request, which it only does with `background`."""
+
+_REQUIRED: Object = {"parallel_tool_calls": True, "tool_choice": "auto", "tools": ()}
+"""What openai-python's `Response` requires beside id, time, model and output; the values are the API's own defaults."""
+_PREFIXES = MappingProxyType(
+    {"message": "msg_", "reasoning": "rs_", "function_call": "fc_", "custom_tool_call": "ctc_", "mcp_call": "mcp_"}
+)
+_ARGUMENTS = MappingProxyType({"function_call": "arguments", "mcp_call": "arguments", "custom_tool_call": "input"})
+
+
+def response_of(document: Object, origin: Origin) -> Object:
+    """`document` complete: ids, texts and lists are there and are what they should be, and its status is set.
+
+    An output that is a text becomes the message that says it.
+    """
+    output = document.get("output")
+    if isinstance(output, str) and output:
+        output = [{"type": "message", "content": output}]
+    items = [entry for entry in output if isinstance(entry, dict)] if isinstance(output, list) else []
+    created = document.get("created_at")
+    is_time = isinstance(created, int | float) and not isinstance(created, bool)
+    missing = {name: value for name, value in _REQUIRED.items() if document.get(name) is None}
+    model = document.get("model")
+    return {
+        **document,
+        **missing,
+        "id": text_of_id(document.get("id")) or origin.new_id("resp_"),
+        "object": "response",
+        "created_at": created if is_time else origin.created_s,
+        "model": model if isinstance(model, str) and model else origin.model,
+        "status": status_of(document),
+        "output": [_document_item(item, origin) for item in items],
+    }
+
+
+def status_of(document: Object) -> str:
+    """Its own status, or what else it says of its end: where that is none, or unfinished without `background`."""
+    status = document.get("status")
+    if (
+        isinstance(status, str)
+        and status in STATUSES
+        and (status not in UNFINISHED or document.get("background") is True)
+    ):
+        return status
+    if document.get("error"):
+        return "failed"
+    return "incomplete" if document.get("incomplete_details") else "completed"
+
+
+def kind_of(said: Object) -> str:
+    """The `type` of an event, an item or a part; "" for what is none."""
+    kind = said.get("type")
+    return kind if isinstance(kind, str) else ""
+
+
+def _document_item(item: Object, origin: Origin) -> Object:
+    kind = kind_of(item)
+    whole = {**item, "id": text_of_id(item.get("id")) or origin.new_id(_PREFIXES.get(kind, "item_"))}
+    if kind == "message":
+        own = {"role": item.get("role") or "assistant", "status": item.get("status") or "completed"}
+        return {**whole, **own, "content": _content(item.get("content"))}
+    if kind == "reasoning":
+        return _reasoning(whole)
+    if kind in _ARGUMENTS:
+        return _call(whole, _ARGUMENTS[kind], origin)
+    return whole
+
+
+def _content(content: Any) -> list[Any]:
+    """The parts of a message; some gateways write a text in their place."""
+    if isinstance(content, str):
+        content = [{"type": "output_text", "text": content}]
+    return [_document_part(part) for part in content if isinstance(part, dict)] if isinstance(content, list) else []
+
+
+def _document_part(part: Object) -> Object:
+    kind = kind_of(part)
+    if kind == "output_text":
+        annotations = part.get("annotations")
+        annotations = annotations if isinstance(annotations, list) else []
+        return {**part, "text": _text(part.get("text")), "annotations": annotations}
+    if kind in ("reasoning_text", "refusal"):
+        name = "refusal" if kind == "refusal" else "text"
+        return {**part, name: _text(part.get(name))}
+    return part
+
+
+def _reasoning(item: Object) -> Object:
+    summary = item.get("summary")
+    parts = [part for part in summary if isinstance(part, dict)] if isinstance(summary, list) else []
+    whole = {**item, "summary": [{"type": "summary_text", **part, "text": _text(part.get("text"))} for part in parts]}
+    return {**whole, "content": _content(item["content"])} if isinstance(item.get("content"), list) else whole
+
+
+def _call(item: Object, name: str, origin: Origin) -> Object:
+    """A tool call with its arguments as the text that clients parse."""
+    whole = {**item, "name": _text(item.get("name")), name: _text(item.get(name))}
+    if item["type"] != "mcp_call":
+        whole["call_id"] = text_of_id(item.get("call_id")) or origin.new_id("call_")
+    return whole
+
+
+def _text(value: Any) -> str:
+    if value is None or isinstance(value, str):
+        return value or ""
+    return json_text(value).decode()
+
+
+LAST_EVENTS = frozenset(("response.completed", "response.failed", "response.incomplete"))
+"""How the stream of a response ends: its clients wait for one of these, and find the whole response in it."""
+
+_SAYING = ("delta", "text", "arguments")
+"""The members in which an event tells a part of an item."""
+
+
+class ResponseAggregator:
+    """Takes the events of one stream, gives the response of its last event.
+
+    Where that has no output (a gateway that keeps nothing sends it so) it is made of the items that were done:
+    those with an `output_index` in its order, then those without one. An empty output after a text or the arguments of
+    an item that was never done is `upstream_invalid`: the whole of that item nobody told.
+
+    `failure` is set as soon as there will be no answer: an error event, a response that failed with an error, in the
+    upstream's own words, an event that is no JSON, more than `limit_bytes` of events. `finish` raises it, and
+    `upstream_closed` for a stream that was cut.
+
+    `read_error` reads an upstream's error out of a JSON value, or returns None.
+    """
+
+    __slots__ = (
+        "_bytes_left",
+        "_has_begun",
+        "_is_done",
+        "_items",
+        "_read_error",
+        "_response",
+        "_told",
+        "_unplaced",
+        "_upstream",
+        "failure",
+    )
+
+    def __init__(self, upstream: str, limit_bytes: int, read_error: Callable[[Any], Complaint | None]) -> None:
+        self.failure: GatepassError | None = None
+        self._upstream = upstream
+        self._bytes_left = limit_bytes
+        self._read_error = read_error
+        self._items: dict[int, Object] = {}
+        self._unplaced: list[Object] = []
+        self._told: set[int] = set()
+        self._response: Object | None = None
+        self._has_begun = self._is_done = False
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing that may come matters any more."""
+        return self._is_done or self.failure is not None
+
+    def feed(self, run: bytes) -> None:
+        """Take a run of whole events, of any line ends."""
+        for block in split_events(run):
+            if self.is_over:
+                return
+            self._bytes_left -= len(block)
+            if self._bytes_left < 0:
+                larger = "The upstream's answer is larger than limits.reply_bytes."
+                self.fail(UpstreamInvalid(larger, upstream=self._upstream))
+                return
+            self._take(block)
+
+    def fail(self, error: GatepassError) -> None:
+        """There will be no answer: `error` says why."""
+        self.failure = error
+        self._items, self._unplaced = {}, []
+
+    def finish(self) -> bytes:
+        """The response as JSON; raises `failure`, or that there was none or only a part of one."""
+        if self.failure is None and self._response is None:
+            self.failure = (chunk.closed if self._has_begun else chunk.empty)(self._upstream)
+        if self.failure is not None:
+            raise self.failure
+        try:
+            return json_text(self._response)
+        except ValueError:
+            raise chunk.no_json(self._upstream) from None
+
+    def _take(self, block: bytes) -> None:
+        event = parse_event(block)
+        data = (event.data or b"").strip()
+        if not data or data.startswith(b":"):
+            return
+        if data == b"[DONE]":
+            self._is_done = True
+            return
+        try:
+            said = read_json(data)
+        except ValueError:
+            if event.name != b"error":
+                self.fail(chunk.no_json(self._upstream))
+                return
+            said = data.decode("utf-8", "replace")
+        self._add(said, event.name)
+
+    def _add(self, said: Any, name: bytes) -> None:
+        fields = said if isinstance(said, dict) else {}
+        kind = kind_of(fields)
+        is_error = name == b"error" or kind == "error"
+        complaint = self._read_error(said) or (self._read_error({"error": said}) if is_error else None)
+        if complaint is not None or is_error:
+            self.fail(chunk.refusal(self._upstream, complaint or chunk.UNREADABLE))
+            return
+        self._has_begun = True
+        if kind == "response.output_item.done":
+            self._keep(fields.get("output_index"), fields.get("item"))
+        elif kind in LAST_EVENTS and isinstance(fields.get("response"), dict):
+            self._end(fields["response"])
+        elif any(fields.get(name) for name in _SAYING):
+            index = fields.get("output_index")
+            self._told.add(index if type(index) is int else 0)
+
+    def _keep(self, index: Any, item: Any) -> None:
+        if not isinstance(item, dict):
+            return
+        if type(index) is int:
+            self._items[index] = item
+        else:
+            self._unplaced.append(item)
+
+    def _end(self, response: Object) -> None:
+        error = response.get("error")
+        if error:
+            self.fail(chunk.refusal(self._upstream, self._read_error({"error": error}) or chunk.UNREADABLE))
+            return
+        if not response.get("output"):
+            if len(self._told - self._items.keys()) > len(self._unplaced):
+                lost = "The upstream's last event has no output, though its stream had told of some."
+                self.fail(UpstreamInvalid(lost, upstream=self._upstream))
+                return
+            if items := [*(item for _, item in sorted(self._items.items())), *self._unplaced]:
+                response = {**response, "output": items}
+        self._response, self._is_done = response, True
+
 
 _IN_PROGRESS = "in_progress"
 _LAST = MappingProxyType(

@@ -1,11 +1,21 @@
-"""What processes share, as everybody sees it who uses it: names, bytes with an end, counters, leases."""
+"""What processes share, as everybody sees it who uses it: names, bytes with an end, counters, leases.
+
+What the store said last of the names that somebody follows.
+
+A lease that is held for as long as the work takes, and not much longer if its holder dies.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import math
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Protocol
+
+from gatepass.cancel import Tasks
+from gatepass.clock import Clock, sleep
 
 
 class StoreUnavailable(Exception):
@@ -77,3 +87,111 @@ class Store(Protocol):
         ...
 
     async def aclose(self) -> None: ...
+
+
+SYNC_S = 0.5
+"""How old the news of another process may be. One small request for all names together."""
+
+Tell = Callable[[bytes, Reading], None]
+"""Told of each new value, with the reading that brought it; on the event loop, so it neither waits nor raises."""
+
+
+class Snapshot:
+    """Follows names in the background, so that who wants to know asks no store: it is told."""
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+        self._followed: dict[str, list[Tell]] = {}
+        self._seen: dict[str, bytes] = {}
+        self._tasks = Tasks()
+
+    def start(self) -> None:
+        """Begin to read, every SYNC_S; wants a running loop."""
+        self._tasks.spawn(self._sync(), "snapshot of the store")
+
+    async def aclose(self) -> None:
+        await self._tasks.aclose()
+
+    def follow(self, name: str, tell: Tell) -> Callable[[], None]:
+        """Have `tell` told of what is there under `name` and of what comes; the result ends that."""
+        self._followed.setdefault(name, []).append(tell)
+        self._seen.pop(name, None)
+        return lambda: self._leave(name, tell)
+
+    def _leave(self, name: str, tell: Tell) -> None:
+        followers = self._followed[name]
+        followers.remove(tell)
+        if not followers:
+            del self._followed[name]
+            self._seen.pop(name, None)
+
+    async def _sync(self) -> None:
+        while True:
+            await sleep(self._clock, SYNC_S)
+            if self._followed:
+                try:
+                    reading = await self._store.get(tuple(self._followed))
+                except StoreUnavailable:
+                    continue
+                news = {name: value for name, value in reading.values.items() if value != self._seen.get(name)}
+                for name, value in news.items():
+                    for tell in tuple(self._followed.get(name, ())):
+                        self._seen[name] = value
+                        tell(value, reading)
+
+
+LEASE_S = 2.0
+"""How long the others wait for a holder that has died."""
+RENEWALS = 4
+"""It is prolonged this often within its length: one or two renewals may fail."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The lease `name` for one `owner`."""
+
+    store: Store
+    clock: Clock
+    name: str
+    owner: str
+    ttl_s: float = LEASE_S
+
+    async def take(self) -> bool:
+        """Take or keep the lease; return False if another owner holds it."""
+        return await self.store.lease(self.name, self.owner, self.ttl_s)
+
+    async def give_back(self) -> None:
+        """Free it now; while the store is unavailable it ends by itself."""
+        with suppress(StoreUnavailable):
+            await self.store.release(self.name, self.owner)
+
+    @asynccontextmanager
+    async def held(self, most_s: float = math.inf) -> AsyncIterator[bool]:
+        """Yield whether the lease was free; then hold it until the block ends, and prolong it for `most_s` at most."""
+        is_ours = True  # a request of the store that is cut short may have been received
+        try:
+            if not (is_ours := await self.take()):
+                yield False
+                return
+            async with self.prolonged(most_s):
+                yield True
+        finally:
+            if is_ours:
+                await self.give_back()
+
+    @asynccontextmanager
+    async def prolonged(self, most_s: float = math.inf) -> AsyncIterator[None]:
+        """Keep what `take` gave while the block runs, but do not prolong it after `most_s`."""
+        tasks = Tasks()
+        tasks.spawn(self._prolong(self.clock.now() + most_s), f"lease of {self.name}")
+        try:
+            yield
+        finally:
+            await tasks.aclose()
+
+    async def _prolong(self, until_s: float) -> None:
+        while self.clock.now() < until_s:
+            await sleep(self.clock, self.ttl_s / RENEWALS)
+            with suppress(StoreUnavailable):
+                await self.take()

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from gatepass.cancel import Leash
 from gatepass.clock import Clock, Timer
-from gatepass.config.store import StoreSettings
+from gatepass.config.model import StoreSettings
 from gatepass.store.base import Reach, Reading, Store, StoreUnavailable
 from gatepass.store.folder import FolderStore
 from gatepass.store.memory import MemoryStore

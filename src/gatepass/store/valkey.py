@@ -20,8 +20,8 @@ from valkey.credentials import CredentialProvider
 from valkey.exceptions import ValkeyError
 
 from gatepass.clock import Clock
+from gatepass.config.model import StoreSettings
 from gatepass.config.network import TlsFiles
-from gatepass.config.store import StoreSettings
 from gatepass.store.base import Reach, Reading, StoreUnavailable
 
 CONNECTIONS = 4

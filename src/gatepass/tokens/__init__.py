@@ -4,9 +4,8 @@ Exports TokenHolder and what its callers name. Imports no web framework and noth
 """
 
 from gatepass.tokens.failure import FetchFailure, TokenReissued
-from gatepass.tokens.holder import Status, TokenHolder, Waits
-from gatepass.tokens.life import Token
-from gatepass.tokens.rejection import User
+from gatepass.tokens.holder import Status, TokenHolder, User, Waits
+from gatepass.tokens.lifetime import Token
 from gatepass.tokens.source import TokenSource, build_source
 
 __all__ = [

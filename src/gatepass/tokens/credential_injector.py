@@ -10,9 +10,8 @@ from urllib.parse import quote
 
 from gatepass.config.network import BEARER, PLACE, Carry, unfit
 from gatepass.config.references import UnresolvedReference
-from gatepass.lexicon import NEVER_UP
 from gatepass.observability.redaction import Redactor
-from gatepass.types import Headers, Request, Secret
+from gatepass.types import NEVER_UP, Headers, Request, Secret
 
 MASKED_CHARS = 16
 """A static header this long is taken for a secret in texts; shorter ones are names, such as `default`."""

@@ -15,13 +15,11 @@ import msgspec
 from gatepass.clock import Clock, sleep
 from gatepass.config.credential.base import Credential
 from gatepass.config.credential.oauth2 import Oauth2Credential
-from gatepass.store.base import Reach, Reading, Store, StoreUnavailable
-from gatepass.store.lease import LEASE_S, Lease
-from gatepass.store.snapshot import Snapshot
+from gatepass.store.base import LEASE_S, Lease, Reach, Reading, Snapshot, Store, StoreUnavailable
 from gatepass.tokens.backoff import PROBE_S, pause_s
 from gatepass.tokens.failure import BUSY, FetchFailure
-from gatepass.tokens.life import Kind, Token, ToldBy
-from gatepass.tokens.recipe import recipe, recipe_of
+from gatepass.tokens.lifetime import Kind, Token, ToldBy
+from gatepass.tokens.secrets import recipe, recipe_of
 from gatepass.tokens.source import TokenSource
 from gatepass.types import Secret
 

@@ -18,7 +18,7 @@ from gatepass.config.credential.oauth2 import Oauth2Credential
 from gatepass.config.credential.vendor import AwsBedrockCredential, EntraCredential, GoogleCredential
 from gatepass.http_client.tls import Trust
 from gatepass.tokens.failure import FetchFailure
-from gatepass.tokens.life import Kind, Token, ToldBy
+from gatepass.tokens.lifetime import Kind, Token, ToldBy
 from gatepass.tokens.secrets import revealed
 from gatepass.tokens.token_reply import Moments, bare, read_key
 from gatepass.types import Secret
@@ -75,7 +75,7 @@ def build_source(
         raise ValueError(f"a credential of type {settings.type} needs an HTTP client")
     match settings:
         case Oauth2Credential():
-            from gatepass.tokens.sources.source import Oauth2Source
+            from gatepass.tokens.sources.oauth2 import Oauth2Source
 
             return Oauth2Source(name, settings, client, clock, keepsake)
         case HttpJsonCredential():

@@ -20,15 +20,15 @@ import httpx2
 
 from gatepass.cancel import timeout
 from gatepass.clock import Clock
+from gatepass.config.block import crosses_network_in_plain
 from gatepass.config.credential.base import Credential
 from gatepass.config.network import Network
-from gatepass.config.url import crosses_network_in_plain
 from gatepass.errors import Fault, TransportFault
 from gatepass.http_client.message_head import has_line_break, place_of
 from gatepass.observability.redaction import Redactor, whole_words
 from gatepass.tokens.failure import FetchFailure, look_at, look_at_the_way_to, setting
-from gatepass.tokens.life import Token
-from gatepass.tokens.reply import REPLY_BYTES, Mask, Reply, folded
+from gatepass.tokens.issuer_error import REPLY_BYTES, Mask, Reply, folded
+from gatepass.tokens.lifetime import Token
 from gatepass.tokens.secrets import readable
 from gatepass.tokens.token_reply import Terms, read
 from gatepass.types import Request, Secret

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from gatepass.observability.redaction import Redactor
 from gatepass.tokens.failure import FetchFailure
-from gatepass.tokens.life import Token
+from gatepass.tokens.lifetime import Token
 from gatepass.tokens.secrets import readable
 from gatepass.types import Secret
 

@@ -13,27 +13,36 @@ from gatepass.tokens.issuer_error import (
     MISDIRECTED,
     REFUSED,
     WRONG_PROXY_AUTH,
+    Mask,
+    NotJson,
+    Reply,
     denial,
     denies,
+    document_of,
+    folded,
+    is_html,
     objection,
+    page_title,
     quoted,
     refusal,
     without_tokens,
 )
-from gatepass.tokens.life import Kind, Token, ToldBy, cut_off_s
 from gatepass.tokens.lifetime import (
+    Kind,
     Life,
     Moment,
+    Token,
+    ToldBy,
     announced,
     certain_s,
     claims_of,
+    cut_off_s,
     date_of,
     is_jwt,
     jwt_left_s,
     jwt_life_s,
     jwt_span,
 )
-from gatepass.tokens.reply import Mask, NotJson, Reply, document_of, folded, is_html, page_title
 from gatepass.types import Secret, header
 
 _SCHEME = re.compile(r"bearer(\s+|\Z)", re.IGNORECASE)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 
-from gatepass.demo.show import show
+from gatepass.demo.command import show
 from tests.integration.demo.standin import READY, Program
 
 GOODBYE = "signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))"

@@ -10,7 +10,7 @@ import pytest
 import trustme
 
 from gatepass.clock import SystemClock
-from gatepass.config.store import StoreSettings
+from gatepass.config.model import StoreSettings
 from gatepass.store.base import Reach, Store, StoreUnavailable
 from gatepass.store.choice import REST_S, open_store
 from gatepass.store.valkey import ValkeyStore

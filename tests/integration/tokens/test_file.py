@@ -13,7 +13,7 @@ from gatepass.config.credential.kinds import FileCredential
 from gatepass.observability.redaction import KEPT, MASK, Redactor
 from gatepass.tokens import FetchFailure, Token, TokenHolder, TokenReissued, Waits
 from gatepass.tokens.holder import WATCH_S
-from gatepass.tokens.life import STALE_SHARE, Kind, ToldBy
+from gatepass.tokens.lifetime import STALE_SHARE, Kind, ToldBy
 from gatepass.tokens.sources.file import SETTLED_S, FileSource, WatchedFile, Written
 from tests.unit.clock import DrivenClock
 from tests.unit.tokens.scripted import signed

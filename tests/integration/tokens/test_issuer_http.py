@@ -23,7 +23,7 @@ from gatepass.config.network import Network
 from gatepass.errors import Fault, TransportFault
 from gatepass.http_client.tls import Trust, ssl_context
 from gatepass.tokens.failure import FetchFailure
-from gatepass.tokens.reply import REPLY_BYTES
+from gatepass.tokens.issuer_error import REPLY_BYTES
 from gatepass.tokens.source import build_source, open_client
 from gatepass.tokens.token_endpoint import exchange, issuer_client
 from gatepass.types import Request, Secret

@@ -9,8 +9,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from gatepass.errors import TransportFault
-from gatepass.http_client.lean import LeanTransport
 from gatepass.http_client.message_head import ProxyServer
+from gatepass.http_client.pool import LeanTransport
 from gatepass.http_client.response_body import read_whole
 from gatepass.types import Headers, Request, Response, Timeouts
 from tests.integration.transport.proxies import AUTHORITY, Tunnel, proxy_context

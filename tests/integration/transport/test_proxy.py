@@ -15,7 +15,7 @@ import trustme
 
 from gatepass.config.network import Network
 from gatepass.errors import Fault, TransportFault
-from gatepass.http_client.lean import open_transport
+from gatepass.http_client.pool import open_transport
 from gatepass.http_client.tls import ssl_context
 from gatepass.types import Timeouts
 from tests.integration.gateway import descriptors

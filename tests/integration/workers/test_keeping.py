@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from gatepass.server import supervisor as slots
-from gatepass.server import worker
+from gatepass.server import supervisor as worker
 from gatepass.server.supervisor import Supervisor
 from tests.integration.workers.processes import alive
 from tests.waiting import until

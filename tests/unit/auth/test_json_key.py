@@ -2,7 +2,7 @@
 
 import pytest
 
-from gatepass.auth.json_key import MOST_CHARS, unwrapped_key
+from gatepass.auth.api_keys import MOST_CHARS, unwrapped_key
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,7 @@ import gatepass.cli.doctor
 from gatepass.cli import main
 from gatepass.cli.check import OF_KIND, OPERATIONS, TRIED
 from gatepass.cli.doctor import Check, Outcome, Trial
-from gatepass.config.models import OfModel
-from gatepass.config.routes import Kind
+from gatepass.config.routes import Kind, OfModel
 
 HASH, OTHER = "sha256:" + "a" * 64, "sha256:" + "b" * 64
 FILE = f"""\

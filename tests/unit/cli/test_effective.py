@@ -1,4 +1,4 @@
-from gatepass.cli.effective import effective
+from gatepass.cli.check import effective
 from gatepass.config.load import load
 
 

@@ -13,7 +13,7 @@ from gatepass.cli import main
 from gatepass.cli.token import Look, Story, report
 from gatepass.config.model import Config
 from gatepass.tokens import Status, Token
-from gatepass.tokens.life import Freshness, Kind, ToldBy
+from gatepass.tokens.lifetime import Freshness, Kind, ToldBy
 from gatepass.types import Secret
 from tests.unit.tokens.statuses import FRESH
 

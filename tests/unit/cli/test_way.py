@@ -3,9 +3,9 @@ import pytest
 from gatepass.cli.route import BUILT_IN_TELLS, FORM, way
 from gatepass.config.model import Config
 from gatepass.normalize.built_in import BUILT_IN
-from gatepass.operations.sample import samples
+from gatepass.operations.table import samples
 from gatepass.proxy.app_state import build_gate
-from gatepass.proxy.trial import rules_at
+from gatepass.proxy.attempt import rules_at
 
 URL = "https://llm.example/v1"
 DEPLOYED = "https://r.openai.azure.com/openai/deployments/prod-4o/chat/completions"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gatepass.cli.worker import KEYED, NO_MORE_KEYS, Heritage, work
+from gatepass.cli.serve import KEYED, NO_MORE_KEYS, Heritage, work
 
 
 @pytest.fixture(autouse=True)

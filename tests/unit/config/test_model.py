@@ -4,9 +4,9 @@ from pydantic import ValidationError
 from gatepass.config.access import AccessKey, keys_in
 from gatepass.config.credential.http_json import HttpJsonCredential
 from gatepass.config.model import Config
-from gatepass.config.models import Model, ModelTarget
 from gatepass.config.network import TimeoutSettings
 from gatepass.config.references import Reference
+from gatepass.config.routes import Model, ModelTarget
 from gatepass.types import Secret, Timeouts
 
 UPSTREAM = {"base_url": "https://llm.example/v1"}

@@ -5,8 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from gatepass.config.models import Model, ModelTarget, OperationRoute
-from gatepass.config.routes import Rules
+from gatepass.config.routes import Model, ModelTarget, OperationRoute, Rules
 
 
 def model(**members: Any) -> Model:

@@ -5,7 +5,7 @@ from typing import get_args
 import pytest
 from pydantic import ValidationError
 
-from gatepass.config.profiles import BUILT_IN, PLAIN, BuiltIn, Profile, resolved
+from gatepass.config.access import BUILT_IN, PLAIN, BuiltIn, Profile, resolved
 from gatepass.normalize.members import Place
 
 

@@ -8,7 +8,7 @@ from gatepass.config.model import Config
 from gatepass.config.references import Reference
 from gatepass.config.routes import NOT_LEARNED
 from gatepass.config.wording import refusals
-from gatepass.learning.allowance import NEVER, OPT_IN, SAFE, SAFE_IN_MESSAGES
+from gatepass.learning.learned_rule import NEVER, OPT_IN, SAFE, SAFE_IN_MESSAGES
 from gatepass.normalize.members import Place
 
 BASE = {"upstreams": {"u": {"base_url": "https://x"}}}

@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from gatepass.config.credential.base import how_to_install
-from gatepass.config.store import StoreSettings
+from gatepass.config.model import StoreSettings
 from gatepass.types import Secret
 
 KEY = Secret("k" * 32)

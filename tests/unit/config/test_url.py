@@ -1,6 +1,12 @@
 import pytest
 
-from gatepass.config.url import checked_base_url, checked_proxy_url, checked_url, crosses_network_in_plain, is_loopback
+from gatepass.config.block import (
+    checked_base_url,
+    checked_proxy_url,
+    checked_url,
+    crosses_network_in_plain,
+    is_loopback,
+)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 import pytest
 
-from gatepass.config.references import Reference
-from gatepass.config.variables import Given, given, is_moment, own_variables
+from gatepass.config.references import Given, Reference, given, is_moment, own_variables
 
 
 def test_own_variables_lose_their_prefix_and_the_empty_ones():

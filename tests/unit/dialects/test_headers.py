@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatepass.dialects.headers import RELAYED, RELAYED_PREFIXES, ResponseHeaders, forwarded
-from gatepass.lexicon import NEVER_RELAYED, NEVER_RELAYED_PREFIXES
+from gatepass.dialects.base import RELAYED, RELAYED_PREFIXES, ResponseHeaders, forwarded
+from gatepass.types import NEVER_RELAYED, NEVER_RELAYED_PREFIXES
 
 relayed = ResponseHeaders().relayed
 

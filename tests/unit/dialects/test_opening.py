@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from gatepass.dialects.opening import MAX_BLANK_BYTES, Kind, Opening
+from gatepass.dialects.content import MAX_BLANK_BYTES, Kind, Opening
 
 LABELS = [None, b"", b"text/event-stream", b"Text/HTML; charset=utf-8", b"application/json", b"text/plain"]
 BOM = b"\xef\xbb\xbf"

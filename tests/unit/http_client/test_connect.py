@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from gatepass.http_client.connect import _Tunnel
 from gatepass.http_client.message_head import ProxyServer, place_of
+from gatepass.http_client.pool import _Tunnel
 from tests.unit.http_client.wire import FakeTransport
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 
-from gatepass.deadline import Deadline
+from gatepass.clock import Deadline
 from tests.unit.http_client.loop import advance, driven
 
 

@@ -6,7 +6,7 @@ import ssl
 import subprocess
 import sys
 
-from gatepass.http_client.lean import WAYS, LeanTransport
+from gatepass.http_client.pool import WAYS, LeanTransport
 
 
 async def test_urls_of_one_server_share_one_pool_and_no_more_of_them_are_kept_than_a_bound():
@@ -20,6 +20,6 @@ async def test_urls_of_one_server_share_one_pool_and_no_more_of_them_are_kept_th
 
 
 def test_no_http_library_is_loaded_for_it():
-    code = "import sys, gatepass.http_client.lean; print({'httpx2', 'httpcore2', 'h11'} & set(sys.modules))"
+    code = "import sys, gatepass.http_client.pool; print({'httpx2', 'httpcore2', 'h11'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

@@ -2,9 +2,8 @@
 
 import pytest
 
-from gatepass.learning.advice import REASONING, BlockedS, Setting, advice
-from gatepass.learning.allowance import Allowance
-from gatepass.learning.learned_rule import Lesson
+from gatepass.learning.learned_rule import Allowance, Lesson
+from gatepass.learning.matchers import REASONING, BlockedS, Setting, advice
 from gatepass.learning.rejection import Heard
 from gatepass.learning.session import Mode
 from tests.unit.learning.rejections import CHOICE, PICTURE, ROWS, STREAM, Case, never, openai, turns, unsupported

@@ -1,7 +1,7 @@
 """Who goes first, and for how long the others wait."""
 
-from gatepass.learning.crowd import CANDIDATE_S, KNOWN_S, MOST_WAIT_S, WAIT_S, Crowd
 from gatepass.learning.learned_rule import Lesson, Subject
+from gatepass.learning.memory import CANDIDATE_S, KNOWN_S, MOST_WAIT_S, WAIT_S, Crowd
 
 O3 = Subject("chat", "o3-mini", "chat")
 WAY, OTHER_WAY = (O3, True), (O3, False)

@@ -7,11 +7,10 @@ from typing import Any
 import pytest
 
 from gatepass.config.model import Config
-from gatepass.config.models import Model
+from gatepass.config.routes import Model
 from gatepass.config.yaml_file import parse_yaml
-from gatepass.learning.allowance import Allowance
 from gatepass.learning.export import NOTHING, as_config, marks
-from gatepass.learning.learned_rule import HOUR_S, Learned, Lesson, Subject
+from gatepass.learning.learned_rule import HOUR_S, Allowance, Learned, Lesson, Subject
 from gatepass.learning.matchers import taught
 from gatepass.learning.rejection import Heard
 from gatepass.normalize.built_in import adapt

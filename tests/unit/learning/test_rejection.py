@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatepass.learning.allowance import OPT_IN
+from gatepass.learning.learned_rule import OPT_IN
 from gatepass.learning.matchers import steps
 from gatepass.learning.rejection import Heard, place_told
 from gatepass.types import Complaint, Surface

@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatepass.learning.allowance import OPT_IN, Allowance
-from gatepass.learning.learned_rule import DAY_S, HOUR_S, QUARTER_S, Lesson
+from gatepass.learning.learned_rule import DAY_S, HOUR_S, OPT_IN, QUARTER_S, Allowance, Lesson
 from gatepass.learning.matchers import contradicts, repeats, steps, taught
 from gatepass.learning.rejection import Heard
 from gatepass.normalize.rule import Change, revised

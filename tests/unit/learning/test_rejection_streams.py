@@ -2,8 +2,7 @@
 
 import pytest
 
-from gatepass.learning.allowance import Allowance
-from gatepass.learning.learned_rule import HOUR_S, Lesson
+from gatepass.learning.learned_rule import HOUR_S, Allowance, Lesson
 from gatepass.learning.matchers import steps, taught
 from gatepass.learning.rejection import Heard
 from gatepass.normalize.rule import concerns

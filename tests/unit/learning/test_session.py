@@ -17,10 +17,8 @@ from gatepass.errors import (
     UpstreamTimeout,
     UpstreamTls,
 )
-from gatepass.learning.allowance import Allowance
-from gatepass.learning.crowd import WAIT_S
-from gatepass.learning.learned_rule import DAY_S, HOUR_S, QUARTER_S, Key, Lesson, Subject
-from gatepass.learning.memory import REFUTED_S
+from gatepass.learning.learned_rule import DAY_S, HOUR_S, QUARTER_S, Allowance, Key, Lesson, Subject
+from gatepass.learning.memory import REFUTED_S, WAIT_S
 from gatepass.learning.rejection import Heard
 from gatepass.learning.session import MOST_STEPS, Applied, AppliedLessons, Learner
 from gatepass.types import Call, Complaint

@@ -10,7 +10,7 @@ import pytest
 from gatepass.clock import sleep
 from gatepass.dialects.error_body import read_complaint
 from gatepass.errors import UpstreamRefusal
-from gatepass.learning.crowd import MOST_WAIT_S, WAIT_S
+from gatepass.learning.memory import MOST_WAIT_S, WAIT_S
 from gatepass.learning.session import Learner, my_turn
 from gatepass.types import Call
 from tests.unit.clock import DrivenClock, settle

@@ -9,8 +9,7 @@ from typing import Any
 
 from gatepass.dialects.error_body import read_complaint
 from gatepass.errors import GatepassError, UpstreamRefusal
-from gatepass.learning.allowance import Allowance
-from gatepass.learning.learned_rule import Subject
+from gatepass.learning.learned_rule import Allowance, Subject
 from gatepass.learning.session import Learner, Learning, Mode
 from gatepass.types import Call
 from tests.unit.learning.rejections import STREAM, openai, unsupported

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from gatepass.errors import InvalidImage
 from gatepass.normalize.built_in import BUILT_IN, ModelName, Strays, StreamOptions, Vectors, adapt, with_model
-from gatepass.operations.decode import decode
+from gatepass.operations.request import decode
 from gatepass.operations.table import match
 from gatepass.types import Call, Inbound, Target
 from tests.unit.normalize.calls import CHAT, EMBEDDINGS, MODELS, RESPONSES, TARGET, a_call

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gatepass.config.model import Config
-from gatepass.config.models import Model
+from gatepass.config.routes import Model
 from gatepass.errors import InvalidRequest
 from gatepass.normalize.built_in import adapt
 from gatepass.normalize.declared import NAMES, Declared, changes_of

@@ -12,12 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatepass.asked import Asked
 from gatepass.errors import UpstreamInvalid
 from gatepass.normalize.embeddings_reply import INDEX, NAMES, ORDER, encoded, is_right
 from gatepass.normalize.embeddings_reply import answer as put_right
 from gatepass.normalize.embeddings_request import counts_of, split
-from gatepass.types import Call
+from gatepass.types import Asked, Call
 from tests.unit.normalize.calls import EMBEDDINGS, a_call
 from tests.unit.operations.json_texts import STRINGS, written
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from gatepass.asked import Asked
 from gatepass.errors import UpstreamInvalid
 from gatepass.normalize.embeddings_reply import COUNTED_BYTES, LOOKED_BYTES, answer, is_right
+from gatepass.types import Asked
 
 LONG = ", ".join(["-0.0123"] * 1536)
 

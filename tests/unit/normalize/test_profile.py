@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatepass.config.profiles import BUILT_IN, PLAIN, Profile
+from gatepass.config.access import BUILT_IN, PLAIN, Profile
 from gatepass.config.routes import Kind
 from gatepass.normalize.built_in import adapt
 from gatepass.normalize.profiles import PlainTools, UntypedModel, changes_of, guessed, rules_of, typed, untyped

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from gatepass.normalize.members import OrphanedOptions, Streamed, Unstreamed
 from gatepass.normalize.rule import revised
-from gatepass.normalize.streams import OrphanedOptions, Streamed, Unstreamed
 from tests.unit.normalize.calls import CHAT, EMBEDDINGS, RESPONSES, a_call
 
 

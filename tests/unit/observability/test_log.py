@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from gatepass.observability.log import Fields, Line, Sink, configure, emit
 from gatepass.observability.redaction import Redactor
-from gatepass.proxy.access_record import AccessRecord
+from gatepass.proxy.context import AccessRecord
 from gatepass.sse.usage import Usage
 from tests.unit.http_client.loop import one_turn
 

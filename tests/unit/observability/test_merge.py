@@ -1,5 +1,4 @@
-from gatepass.observability.merge import merged
-from gatepass.observability.metrics import CredentialSample, Metrics
+from gatepass.observability.metrics import CredentialSample, Metrics, merged
 
 
 def one_worker(requests: int, life_left_s: float, *, usable: bool = True) -> bytes:

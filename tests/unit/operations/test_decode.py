@@ -3,7 +3,7 @@
 import pytest
 
 from gatepass.errors import InvalidJson, InvalidRequest, UnsupportedEncoding
-from gatepass.operations.decode import MAX_MODEL_CHARS, decode
+from gatepass.operations.request import MAX_MODEL_CHARS, decode
 from gatepass.operations.table import OPERATIONS
 from gatepass.types import Call, Inbound
 

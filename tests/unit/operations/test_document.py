@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatepass.asked import Asked
 from gatepass.errors import InvalidJson, InvalidRequest
 from gatepass.json_scan import folded
 from gatepass.operations import request
@@ -19,6 +18,7 @@ from gatepass.operations.request import (
     Document,
     is_deeper,
 )
+from gatepass.types import Asked
 from tests.unit.operations.json_texts import VALUES, written
 
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from gatepass.config.profiles import BUILT_IN, PLAIN
+from gatepass.config.access import BUILT_IN, PLAIN
 from gatepass.errors import UnknownPath
-from gatepass.operations.profile_path import base_url, chosen, split_profile
+from gatepass.operations.table import base_url, chosen, split_profile
 
 
 @pytest.mark.parametrize(

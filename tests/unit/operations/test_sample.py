@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from gatepass.operations.sample import samples
+from gatepass.operations.table import samples
 
 
 @pytest.mark.parametrize(

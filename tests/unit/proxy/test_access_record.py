@@ -1,7 +1,7 @@
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gatepass.proxy.access_record import rounded
+from gatepass.proxy.context import rounded
 
 halves = st.integers(0, 10**9).map(lambda number: (number + 0.5) / 10_000)
 

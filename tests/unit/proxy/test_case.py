@@ -1,6 +1,6 @@
 """What a judgement needs: ids of gatepass's own."""
 
-from gatepass.proxy.answer import NAME_BYTES, Ids
+from gatepass.proxy.response import NAME_BYTES, Ids
 
 OF_OPENAI_CHARS = 40
 

@@ -4,7 +4,7 @@ from gatepass.config.upstream import Azure, Upstream
 from gatepass.dialects.azure import AzureDialect
 from gatepass.dialects.base import Dialect
 from gatepass.dialects.ragflow import RagflowBody, RagflowDialect
-from gatepass.proxy.choice import dialect_of
+from gatepass.proxy.app_state import dialect_of
 
 BASE = "https://h.example"
 CLASSIC = {"api_version": "2024-10-21"}

@@ -10,9 +10,8 @@ import pytest
 from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
 from gatepass.errors import UpstreamClosed
-from gatepass.proxy.access_record import PATH_LOG_CHARS, AccessRecord
 from gatepass.proxy.app_state import build_gate
-from gatepass.proxy.context import BODY_KEPT_CHARS, IDS_LOG_CHARS, Attempt, RequestContext
+from gatepass.proxy.context import BODY_KEPT_CHARS, IDS_LOG_CHARS, PATH_LOG_CHARS, AccessRecord, Attempt, RequestContext
 from gatepass.sse.usage import Usage
 from gatepass.tokens import Token
 from gatepass.types import Inbound, Secret, Target

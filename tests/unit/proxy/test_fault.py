@@ -12,7 +12,7 @@ from gatepass.errors import (
     UpstreamTimeout,
     UpstreamTls,
 )
-from gatepass.proxy.fault import upstream_error
+from gatepass.proxy.upstream_call import upstream_error
 
 BASE = "https://llm.corp.example:8443/v1?api-version=1"
 HOST = "llm.corp.example:8443"

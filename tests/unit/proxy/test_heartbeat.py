@@ -12,8 +12,7 @@ from gatepass.config.model import Config
 from gatepass.proxy.app_state import build_gate
 from gatepass.proxy.client_response import Reply
 from gatepass.proxy.context import RequestContext
-from gatepass.proxy.heartbeat import EVERY_S, HOLD_S, STREAM_HOLD_S, Heartbeat
-from gatepass.proxy.keepalive import COMMENT, COMMENT_AFTER_ID, comment
+from gatepass.proxy.keepalive import COMMENT, COMMENT_AFTER_ID, EVERY_S, HOLD_S, STREAM_HOLD_S, Heartbeat, comment
 from gatepass.types import Inbound
 from tests.unit.clock import DrivenClock
 

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gatepass.asked import Asked
 from gatepass.errors import BodyTooComplex, GatepassError, InvalidJson
 from gatepass.json_scan import ScannedBody, Walk, any_of, may_name, value_span
 from gatepass.operations.request import Document
 from gatepass.proxy import large_body
 from gatepass.proxy.large_body import MOST_VALUES, Scan, scanned
+from gatepass.types import Asked
 from tests.unit.operations.json_texts import VALUES, written
 
 SIZES = {

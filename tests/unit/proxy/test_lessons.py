@@ -11,8 +11,8 @@ import pytest
 from gatepass.auth.api_keys import hash_key
 from gatepass.config.model import Config
 from gatepass.errors import UpstreamClosed, UpstreamEmpty, UpstreamError, UpstreamRefusal, UpstreamTimeout
-from gatepass.learning.crowd import KNOWN_S
 from gatepass.learning.learned_rule import Lesson, Subject
+from gatepass.learning.memory import KNOWN_S
 from gatepass.proxy.app_state import Gate, build_gate
 from gatepass.proxy.attempt import Pupil
 from gatepass.proxy.context import Attempt

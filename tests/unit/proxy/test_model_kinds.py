@@ -3,7 +3,7 @@
 import pytest
 
 from gatepass.config.model import Config
-from gatepass.proxy.model_kinds import Kinds
+from gatepass.proxy.models import Kinds
 
 UPSTREAMS = {name: {"base_url": f"https://{name}.example/v1"} for name in ("chat", "embed", "rank", "ears", "voice")}
 

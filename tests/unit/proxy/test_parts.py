@@ -14,10 +14,10 @@ from gatepass.errors import UpstreamClosed, UpstreamInvalid
 from gatepass.normalize.embeddings_reply import PARALLEL
 from gatepass.normalize.embeddings_request import SplitInputs
 from gatepass.normalize.rule import revised
-from gatepass.proxy.answer import Made, Whole
 from gatepass.proxy.app_state import build_gate
 from gatepass.proxy.batches import Ask, embedded
 from gatepass.proxy.context import Attempt
+from gatepass.proxy.response import Made, Whole
 from gatepass.types import Call, Target
 from tests.unit.clock import settle
 from tests.unit.normalize.calls import EMBEDDINGS, a_call

@@ -10,7 +10,7 @@ from gatepass.errors import (
     UpstreamRedirect,
     UpstreamRefusal,
 )
-from gatepass.proxy.rejection import is_rejection, leads_to_login, named, says_so
+from gatepass.proxy.upstream_call import is_rejection, leads_to_login, named, says_so
 
 HOST = "llm.corp.example:8443"
 USUAL = Rejection()

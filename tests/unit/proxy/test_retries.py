@@ -24,12 +24,12 @@ from gatepass.errors import (
     UpstreamError,
 )
 from gatepass.http_client.response_body import pour
-from gatepass.proxy.answer import Answer, Whole
 from gatepass.proxy.app_state import Gate, build_gate
+from gatepass.proxy.attempt import try_at
 from gatepass.proxy.context import Attempt, RequestContext
 from gatepass.proxy.handler import handle
 from gatepass.proxy.models import Catalog
-from gatepass.proxy.trial import try_at
+from gatepass.proxy.response import Answer, Whole
 from gatepass.proxy.upstream_call import send
 from gatepass.tokens import Token, TokenReissued, User
 from gatepass.types import Call, Inbound, Request, Response, Secret, Target, header

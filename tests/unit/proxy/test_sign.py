@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from gatepass.config.profiles import BUILT_IN, PLAIN, Profile
+from gatepass.config.access import BUILT_IN, PLAIN, Profile
 from gatepass.proxy.keepalive import COMMENT, COMMENT_AFTER_ID, EmptyDelta, comment, sign_of
 from gatepass.sse.choice_repair import Wishes
 from gatepass.sse.chunk import Origin

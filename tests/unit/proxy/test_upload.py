@@ -4,8 +4,7 @@ import pytest
 
 from gatepass.config.model import Limits
 from gatepass.errors import InvalidRequest
-from gatepass.proxy.upload import KEPT_BYTES, Form
-from gatepass.proxy.uploads import FormScan
+from gatepass.proxy.uploads import KEPT_BYTES, Form, FormScan
 from gatepass.types import Operation, Surface
 
 PART = b'--b\r\nContent-Disposition: form-data; name="%b"\r\n\r\n%b\r\n'

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from gatepass.server import channel as channel_module
-from gatepass.server.channel import KEY_BYTES, STORE, channel
+from gatepass.server import supervisor as channel_module
+from gatepass.server.supervisor import KEY_BYTES, STORE, channel
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from gatepass.errors import ClientGone, GatepassError
 from gatepass.server.connection import ClientConnection
 from gatepass.server.connection_shares import ConnectionShares
 from gatepass.server.cycle import AHEAD_BYTES, REST_BYTES, Turn
-from gatepass.server.head import HEAD_BYTES, HEADER_FIELDS
+from gatepass.server.parser import HEAD_BYTES, HEADER_FIELDS
 from gatepass.server.timeouts import BODY_GRACE_S, LINGER_S, QUIET_S
 from tests.unit.http_client.loop import advance, driven, one_turn, rest
 from tests.unit.server.visitor import DATE, KEEP_ALIVE_S, FakeTransport, Visitor, asked

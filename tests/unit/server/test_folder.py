@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gatepass.server.folder import SHARED_MEMORY, NoFolder, own_folder
+from gatepass.server.supervisor import SHARED_MEMORY, NoFolder, own_folder
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import httptools
 import pytest
 
-from gatepass.server.head import head_of, path_of, size_bytes
+from gatepass.server.parser import head_of, path_of, size_bytes
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
 from gatepass.learning.learned_rule import HOUR_S, Learned, Lesson, Subject
 from gatepass.proxy.routing import RouteTable
-from gatepass.server.learned import merged, pinned, shown, visible
+from gatepass.server.pages import merged, pinned, shown, visible
 
 WALL_S = 1_800_000_000.0
 ONE = Learned(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gatepass.server.openai import RequestIds, given_id
+from gatepass.server.asgi import RequestIds, given_id
 
 
 def test_ids_are_unique_in_a_process_and_differ_between_processes():

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from gatepass.server.asgi import show
 from gatepass.server.cycle import Turn
-from gatepass.server.pages_part import show
 from tests.unit.http_client.loop import rest
 from tests.unit.server.visitor import DATE, Visitor, asked
 

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from gatepass.deadline import Deadline
+from gatepass.clock import Deadline
 from gatepass.server.cycle import Turn
 from gatepass.server.parser import Reader
 from gatepass.server.timeouts import BODY_GRACE_S, Awaited, Patience

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gatepass.errors import GatepassError
-from gatepass.server.head import HEAD_BYTES, HEADER_FIELDS
-from gatepass.server.parser import Reader
+from gatepass.server.parser import HEAD_BYTES, HEADER_FIELDS, Reader
 from tests.unit.server.desk import Desk
 from tests.unit.server.visitor import asked
 

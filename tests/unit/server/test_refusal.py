@@ -9,8 +9,8 @@ import pytest
 
 from gatepass.errors import GatepassError, InvalidRequest
 from gatepass.operations.error_objects import error_body
-from gatepass.server.head import large_head, many_fields
-from gatepass.server.refusal import QUIET_S, Refusals, evicted, given_up, response, slow_body, slow_head
+from gatepass.server.parser import large_head, many_fields
+from gatepass.server.timeouts import QUIET_S, Refusals, evicted, given_up, response, slow_body, slow_head
 from tests.unit.http_client.loop import advance
 
 

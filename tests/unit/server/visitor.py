@@ -12,10 +12,9 @@ from uvicorn.server import ServerState
 from gatepass.config.model import Limits
 from gatepass.errors import GatepassError
 from gatepass.proxy.in_flight import Live
-from gatepass.server.connection import ClientConnection
+from gatepass.server.connection import ClientConnection, Reception
 from gatepass.server.connection_shares import ConnectionShares, TrustedProxies
 from gatepass.server.cycle import Turn
-from gatepass.server.reception import Reception
 
 KEEP_ALIVE_S = 75.0
 DATE = b"Fri, 20 Nov 2026 11:00:00 GMT"

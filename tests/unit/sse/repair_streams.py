@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gatepass.sse.choice_repair import Wishes
-from gatepass.sse.event import parse_event, read_json
-from gatepass.sse.framing import split_events
+from gatepass.sse.event import parse_event, read_json, split_events
 from gatepass.sse.repair import Repair
 from tests.unit.sse.documents import origin
 from tests.unit.sse.streams import DONE, chunk, data

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from gatepass.config.profiles import BUILT_IN
+from gatepass.config.access import BUILT_IN
 from gatepass.sse.choice_repair import CALL_BYTES, MAX_ARGUMENT_BYTES, Wishes
 from gatepass.sse.client_transforms import after_of
 from gatepass.sse.event_stream import EventStream

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from gatepass.errors import GatepassError
-from gatepass.sse.aggregator import Aggregator, Assembly
+from gatepass.sse.aggregate import Aggregator, Assembly
 from gatepass.sse.choice_repair import Wishes
 from gatepass.sse.dialect_transforms import RagflowStream
 from gatepass.sse.repair import Repair

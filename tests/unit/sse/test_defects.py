@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatepass.sse.aggregator import Aggregator
+from gatepass.sse.aggregate import Aggregator
 from tests.unit.sse.documents import Chunk, clean_streams, events, fed, meaning, origin
 from tests.unit.sse.peer import chunks_of, helper_reads
 from tests.unit.sse.repair_streams import new_repair

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from gatepass.config.profiles import BUILT_IN, Profile
+from gatepass.config.access import BUILT_IN, Profile
 from gatepass.sse.client_transforms import EMPTY_CHOICE, EmptyChoice, after_of
 from tests.unit.sse.peer import chunks_of, helper_reads
 from tests.unit.sse.streams import DONE, REALISTIC, chunk, data, text

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from gatepass.errors import UpstreamRefusal
-from gatepass.sse import failure
+from gatepass.sse import chunk
 from gatepass.types import Complaint
 
 # What RAGFlow's chat_model.py looks for in an error before it decides what to do, in its own order.
@@ -16,7 +16,7 @@ RAGFLOW_REPEATS = re.compile(
 RAGFLOW_AUTH = re.compile(r"auth|key|apikey|401|forbidden|permission")
 
 
-@pytest.mark.parametrize("make", [failure.closed, failure.empty, failure.too_large, failure.no_json, failure.strange])
+@pytest.mark.parametrize("make", [chunk.closed, chunk.empty, chunk.too_large, chunk.no_json, chunk.strange])
 def test_no_text_makes_ragflow_repeat_the_answer_or_blame_the_key(make):
     error = make("chat")
     assert error.hop == "upstream:chat"
@@ -26,7 +26,7 @@ def test_no_text_makes_ragflow_repeat_the_answer_or_blame_the_key(make):
 
 def test_refusal_is_the_complaint_with_a_status():
     told = Complaint("slow down", status=429, kind="k", code="c", param="p", raw={"x": 1})
-    error = failure.refusal("chat", told)
+    error = chunk.refusal("chat", told)
     assert isinstance(error, UpstreamRefusal)
     assert (error.message, error.http_status, error.kind, error.public_code, error.param, error.raw) == (
         "slow down",
@@ -36,4 +36,4 @@ def test_refusal_is_the_complaint_with_a_status():
         "p",
         {"x": 1},
     )
-    assert failure.refusal("chat", Complaint("?")).http_status == 502
+    assert chunk.refusal("chat", Complaint("?")).http_status == 502

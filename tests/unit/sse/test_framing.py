@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatepass.sse.framing import Framer, split_events
+from gatepass.sse.event import Framer, split_events
 from tests.unit.sse.streams import REALISTIC, pieces, with_line_ends
 
 LINE_ENDS = [b"\n", b"\r\n", b"\r"]

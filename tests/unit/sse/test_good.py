@@ -11,8 +11,8 @@ from gatepass.dialects import content as form
 from gatepass.dialects.reply_check import Reply, judge_document
 from gatepass.sse import whole_reply
 from gatepass.sse.chunk import Origin
-from gatepass.sse.strict import ONE_PASS_BYTES, is_empty_answer, read_good
 from gatepass.sse.usage import usage_of
+from gatepass.sse.whole_reply import ONE_PASS_BYTES, is_empty_answer, read_good
 from gatepass.types import Surface
 from tests.unit.sse.replies import CALL, CUSTOM, USAGE, chat, choice, text
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gatepass.config.profiles import BUILT_IN
+from gatepass.config.access import BUILT_IN
 from gatepass.sse.client_transforms import NO_CHUNK, OnlyChunks, after_of
 from tests.unit.sse.streams import DONE, REALISTIC, chunk, data, new_stream, text, with_line_ends
 

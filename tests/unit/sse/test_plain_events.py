@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from gatepass.config.profiles import BUILT_IN, PLAIN, Profile
+from gatepass.config.access import BUILT_IN, PLAIN, Profile
 from gatepass.sse.client_transforms import PLAIN as ADAPTED
 from gatepass.sse.client_transforms import PlainEvents, after_of
-from gatepass.sse.framing import Framer
+from gatepass.sse.event import Framer
 from tests.unit.sse.peer import helper_reads
 from tests.unit.sse.streams import DONE, REALISTIC, chunk, data, new_stream, pieces, state, text, with_line_ends
 

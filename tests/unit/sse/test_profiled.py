@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from gatepass.config.profiles import BUILT_IN, PLAIN, Profile
+from gatepass.config.access import BUILT_IN, PLAIN, Profile
 from gatepass.sse.client_transforms import after_of, mended_reply
 
 BOTH = Profile(whole_numbers=True, content_text=True)

@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given
 
 from gatepass.errors import GatepassError
-from gatepass.sse.aggregator import Assembly
-from gatepass.sse.aggregator_part import ResponseAggregator
-from gatepass.sse.responses_api import synthesise_response
+from gatepass.sse.aggregate import Assembly
+from gatepass.sse.responses_api import ResponseAggregator, synthesise_response
 from tests.unit.sse.documents import origin
 from tests.unit.sse.peer import strictly_response
 from tests.unit.sse.responses import RESPONSES, call, message, part, response

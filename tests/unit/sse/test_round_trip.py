@@ -7,7 +7,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatepass.sse.aggregator import Aggregator
+from gatepass.sse.aggregate import Aggregator
 from gatepass.sse.synthesize import PIECE_CHARS, synthesise
 from tests.unit.sse.documents import clean_streams, completions, events, fed, legacy_completions, meaning, origin
 from tests.unit.sse.peer import helper_reads

@@ -2,7 +2,7 @@
 
 import json
 
-from gatepass.sse.shaping import Plain, Ragflow, shaping_of
+from gatepass.sse.dialect_transforms import Plain, Ragflow, shaping_of
 from tests.unit.sse.documents import origin
 
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from gatepass.config.profiles import BUILT_IN, PLAIN, Profile
+from gatepass.config.access import BUILT_IN, PLAIN, Profile
 from gatepass.sse.client_transforms import COMMENTS, WithoutComments, after_of
-from gatepass.sse.framing import Framer, split_events
+from gatepass.sse.event import Framer, split_events
 from tests.unit.sse.streams import REALISTIC, client_reads, new_stream, pieces, state, with_line_ends
 
 FIRST, SECOND = REALISTIC[0], REALISTIC[2]

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from gatepass.sse.strict import is_strict
+from gatepass.sse.whole_reply import is_strict
 from tests.unit.sse.replies import CALL, CUSTOM, USAGE, chat, choice, text
 
 LONE, NAN = rb'{"content": "\ud83d"}', b'{"content": NaN}'

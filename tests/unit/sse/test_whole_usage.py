@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from gatepass.config.profiles import BUILT_IN
+from gatepass.config.access import BUILT_IN
 from gatepass.sse.client_transforms import WholeUsage, after_of, counted, is_same
 
 TEXT = b'data: {"id":"1","choices":[{"index":0,"delta":{"content":"a \\"usage\\" b"}}],"usage":null}\n\n'

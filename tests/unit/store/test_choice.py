@@ -3,7 +3,7 @@ import logging
 
 import pytest
 
-from gatepass.config.store import StoreSettings
+from gatepass.config.model import StoreSettings
 from gatepass.store.base import Reach, StoreUnavailable
 from gatepass.store.choice import REST_S, GuardedStore, Inheritance, open_store
 from gatepass.store.memory import MemoryStore

@@ -2,8 +2,7 @@ import asyncio
 
 import pytest
 
-from gatepass.store.base import StoreUnavailable
-from gatepass.store.lease import Lease
+from gatepass.store.base import Lease, StoreUnavailable
 from gatepass.store.memory import MemoryStore
 from tests.unit.clock import DrivenClock, settle
 

@@ -2,9 +2,8 @@ from collections.abc import Callable
 
 import pytest
 
-from gatepass.store.base import StoreUnavailable
+from gatepass.store.base import SYNC_S, Snapshot, StoreUnavailable
 from gatepass.store.memory import MemoryStore
-from gatepass.store.snapshot import SYNC_S, Snapshot
 from tests.unit.clock import DrivenClock
 
 

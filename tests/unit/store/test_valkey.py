@@ -1,7 +1,7 @@
 import pytest
 from valkey.exceptions import ResponseError
 
-from gatepass.config.store import StoreSettings
+from gatepass.config.model import StoreSettings
 from gatepass.store.base import StoreUnavailable
 from gatepass.store.valkey import REASON_CHARS, ValkeyStore
 from gatepass.types import Secret

@@ -11,10 +11,9 @@ import httpx2
 
 from gatepass.clock import sleep
 from gatepass.observability.redaction import Redactor
-from gatepass.store.base import Reach, StoreUnavailable
+from gatepass.store.base import Reach, Snapshot, StoreUnavailable
 from gatepass.store.choice import GuardedStore
 from gatepass.store.memory import MemoryStore
-from gatepass.store.snapshot import Snapshot
 from gatepass.tokens import Token, TokenHolder, Waits, build_source
 from gatepass.tokens.sharing import SharedSource
 from gatepass.types import Request

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gatepass.tokens import Status
-from gatepass.tokens.life import Freshness, Kind, ToldBy
+from gatepass.tokens.lifetime import Freshness, Kind, ToldBy
 
 FRESH = Status(
     credential="corp",

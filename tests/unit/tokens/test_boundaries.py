@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from gatepass.tokens import Token
-from gatepass.tokens.life import Freshness, freshness
+from gatepass.tokens.lifetime import Freshness, freshness
 from gatepass.types import Secret
 from tests.unit.clock import DrivenClock
 from tests.unit.tokens.scripted import Hang, Kept, Mint, ScriptedIssuer, Turn, answer, oauth2

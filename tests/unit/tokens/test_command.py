@@ -12,7 +12,7 @@ from gatepass.config.credential.kinds import ExecCredential
 from gatepass.config.references import Reference, resolve
 from gatepass.tokens import Token, TokenHolder, Waits, build_source
 from gatepass.tokens.backoff import WORKED_TRIES
-from gatepass.tokens.life import Kind, ToldBy
+from gatepass.tokens.lifetime import Kind, ToldBy
 from gatepass.tokens.sources.exec import ExecSource, Finished
 from gatepass.types import Secret
 from tests.unit.clock import DrivenClock, settle

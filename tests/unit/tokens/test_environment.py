@@ -5,7 +5,7 @@ import pytest
 from gatepass.config.credential.kinds import EnvCredential
 from gatepass.config.references import Reference
 from gatepass.tokens import build_source
-from gatepass.tokens.life import Kind, ToldBy
+from gatepass.tokens.lifetime import Kind, ToldBy
 from tests.unit.clock import DrivenClock
 from tests.unit.tokens.scripted import ScriptedIssuer, failure_of, signed
 

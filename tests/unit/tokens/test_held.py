@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from gatepass.config.credential.base import ReplyPaths
 from gatepass.tokens.failure import FetchFailure
-from gatepass.tokens.life import Kind, ToldBy
+from gatepass.tokens.lifetime import Kind, ToldBy
 from gatepass.tokens.token_reply import Minted, Moments, Terms, read_document, read_key
 from tests.unit.tokens.scripted import signed
 

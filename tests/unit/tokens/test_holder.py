@@ -10,7 +10,7 @@ from gatepass.config.references import Reference
 from gatepass.errors import TokenUnavailable
 from gatepass.observability.redaction import Redactor
 from gatepass.tokens import FetchFailure, Token, TokenHolder, TokenReissued, Waits
-from gatepass.tokens.life import Freshness, Kind, ToldBy
+from gatepass.tokens.lifetime import Freshness, Kind, ToldBy
 from gatepass.types import Secret
 from tests.unit.clock import DrivenClock, settle
 from tests.unit.tokens.scripted import (

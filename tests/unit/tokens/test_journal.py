@@ -1,7 +1,7 @@
 import pytest
 
 from gatepass.observability.redaction import KEPT, MASK, Redactor
-from gatepass.tokens.life import Token
+from gatepass.tokens.lifetime import Token
 from gatepass.tokens.token_log import Journal
 from gatepass.types import Secret
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from gatepass.tokens.life import (
+from gatepass.tokens.lifetime import (
     Freshness,
     Kind,
     Token,

@@ -15,7 +15,7 @@ import pytest
 from gatepass.errors import Fault, TokenUnavailable
 from gatepass.tokens import Token
 from gatepass.tokens.issuer_error import REFUSED
-from gatepass.tokens.life import ToldBy
+from gatepass.tokens.lifetime import ToldBy
 from gatepass.types import Secret
 from tests.unit.clock import DrivenClock, settle
 from tests.unit.tokens.scripted import (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gatepass.tokens import User
-from gatepass.tokens.rejection import RENEWALS, UNPROVEN_RENEWALS, WINDOW_S
+from gatepass.tokens.holder import RENEWALS, UNPROVEN_RENEWALS, WINDOW_S
 from tests.unit.clock import DrivenClock, settle
 from tests.unit.tokens.scripted import Kept, Mint, ScriptedIssuer, Turn
 

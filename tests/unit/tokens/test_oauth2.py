@@ -7,7 +7,7 @@ from urllib.parse import parse_qs
 import pytest
 
 from gatepass.tokens import Token
-from gatepass.tokens.life import Kind, ToldBy
+from gatepass.tokens.lifetime import Kind, ToldBy
 from gatepass.types import Request, Secret
 from tests.unit.tokens.conftest import Endpoint
 from tests.unit.tokens.scripted import SECRET, failure_of, oauth2

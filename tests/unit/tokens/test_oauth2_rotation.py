@@ -11,12 +11,11 @@ import pytest
 
 from gatepass.errors import Fault
 from gatepass.tokens import FetchFailure, Token
-from gatepass.tokens.recipe import recipe_of
-from gatepass.tokens.reply import Reply
-from gatepass.tokens.sources import rotation
-from gatepass.tokens.sources.refresh_token import FileKeepsake, MemoryKeepsake
-from gatepass.tokens.sources.rotation import LAST_WORDS_S, kept_in, refresh_token_in
-from gatepass.tokens.sources.source import Oauth2Source
+from gatepass.tokens.issuer_error import Reply
+from gatepass.tokens.secrets import recipe_of
+from gatepass.tokens.sources import refresh_token as rotation
+from gatepass.tokens.sources.oauth2 import Oauth2Source
+from gatepass.tokens.sources.refresh_token import LAST_WORDS_S, FileKeepsake, MemoryKeepsake, kept_in, refresh_token_in
 from gatepass.types import Secret
 from tests.unit.clock import DrivenClock, settle
 from tests.unit.threads import OneThread

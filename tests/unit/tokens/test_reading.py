@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from gatepass.config.credential.base import ReplyPaths
 from gatepass.tokens.failure import FetchFailure
-from gatepass.tokens.life import Kind, Token, ToldBy
-from gatepass.tokens.reply import Reply
+from gatepass.tokens.issuer_error import Reply
+from gatepass.tokens.lifetime import Kind, Token, ToldBy
 from gatepass.tokens.token_reply import LIFE_NAMES, MOMENT_NAMES, Minted, Terms, at, bearer, read
 from gatepass.types import Secret
 from tests.unit.tokens.scripted import JSON, date, signed

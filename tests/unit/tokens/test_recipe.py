@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gatepass.config.references import Reference
-from gatepass.tokens.recipe import recipe
+from gatepass.tokens.secrets import recipe
 from gatepass.types import Secret
 from tests.unit.tokens.scripted import http_json, oauth2
 

@@ -8,13 +8,13 @@ from gatepass.tokens.issuer_error import (
     OUTAGE_WISH_S,
     REFUSED,
     Objection,
+    Reply,
     denial,
     denies,
     objection,
     refusal,
     without_tokens,
 )
-from gatepass.tokens.reply import Reply
 
 NOW = 1_800_000_000.0
 

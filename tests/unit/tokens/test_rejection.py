@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from gatepass.tokens.life import Token
-from gatepass.tokens.rejection import RENEWALS, USERS, Rejections, User
+from gatepass.tokens.holder import RENEWALS, USERS, Rejections, User
+from gatepass.tokens.lifetime import Token
 from gatepass.types import Secret
 
 CHAT, EMBED, FORBIDDEN = User("chat", "m"), User("embed", "e"), User("chat", "forbidden")

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from gatepass.tokens.reply import LONGEST_WORDS, NotJson, Reply, document_of, folded, is_html, page_title
+from gatepass.tokens.issuer_error import LONGEST_WORDS, NotJson, Reply, document_of, folded, is_html, page_title
 
 
 def test_a_reply_prints_neither_headers_nor_body():

@@ -27,7 +27,7 @@ from gatepass.proxy.app_state import Gate, Hop, build_gate
 from gatepass.proxy.context import Attempt
 from gatepass.proxy.upstream_call import accepted, send
 from gatepass.tokens import TokenHolder, User
-from gatepass.tokens.rejection import ANYBODY
+from gatepass.tokens.holder import ANYBODY
 from gatepass.types import Headers, Request, Target, header
 from tests.unit.clock import DrivenClock, settle
 from tests.unit.normalize.calls import a_call

@@ -14,7 +14,7 @@ from gatepass.store.base import Reach
 from gatepass.store.memory import MemoryStore
 from gatepass.tokens import Token, build_source
 from gatepass.tokens.backoff import PROBE_S
-from gatepass.tokens.recipe import recipe
+from gatepass.tokens.secrets import recipe
 from gatepass.tokens.sharing import YIELD_S, Names, SharedSource, TokenRecord, is_shareable
 from gatepass.types import Request, Secret
 from tests.unit.clock import DrivenClock, settle

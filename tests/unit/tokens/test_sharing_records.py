@@ -2,7 +2,7 @@ import pytest
 
 from gatepass.store.base import Reading
 from gatepass.tokens.failure import FetchFailure
-from gatepass.tokens.life import Kind, Token, ToldBy
+from gatepass.tokens.lifetime import Kind, Token, ToldBy
 from gatepass.tokens.sharing import FailureRecord, TokenRecord
 from gatepass.types import Secret
 

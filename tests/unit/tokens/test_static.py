@@ -4,7 +4,7 @@ import pytest
 
 from gatepass.config.credential.kinds import ApiKeyCredential
 from gatepass.tokens import build_source
-from gatepass.tokens.life import Kind, ToldBy
+from gatepass.tokens.lifetime import Kind, ToldBy
 from gatepass.types import Secret
 from tests.unit.clock import DrivenClock
 from tests.unit.tokens.scripted import ScriptedIssuer, failure_of, static

@@ -15,9 +15,8 @@ from pydantic import (
     model_validator,
 )
 
-from gatepass.config.block import BaseUrl, Block, SecretText, Url
+from gatepass.config.block import BaseUrl, Block, SecretText, Url, checked_base_url
 from gatepass.config.credential.base import Credential, Fault, HttpReply, refused
-from gatepass.config.url import checked_base_url
 from gatepass.types import Secret
 
 PresetName = Literal["ibm_iam", "baidu", "huawei", "databricks", "sap", "login"]

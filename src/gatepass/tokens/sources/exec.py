@@ -21,9 +21,8 @@ from gatepass.config.credential.kinds import ExecCredential
 from gatepass.observability.redaction import MASK, Redactor
 from gatepass.tokens.backoff import WORKED_TRIES
 from gatepass.tokens.failure import FetchFailure, setting
-from gatepass.tokens.issuer_error import DEFINITE_CODES, REFUSED, without_tokens
-from gatepass.tokens.life import Token
-from gatepass.tokens.reply import REPLY_BYTES, Mask, folded
+from gatepass.tokens.issuer_error import DEFINITE_CODES, REFUSED, REPLY_BYTES, Mask, folded, without_tokens
+from gatepass.tokens.lifetime import Token
 from gatepass.tokens.secrets import readable, revealed, secret_fields
 from gatepass.tokens.token_reply import EXEC_CREDENTIAL, Moments, Terms, read_document
 from gatepass.types import Secret

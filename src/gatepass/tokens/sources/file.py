@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from gatepass.clock import Clock
 from gatepass.config.credential.kinds import FileCredential
 from gatepass.tokens.failure import FetchFailure
-from gatepass.tokens.life import Token
-from gatepass.tokens.reply import REPLY_BYTES
+from gatepass.tokens.issuer_error import REPLY_BYTES
+from gatepass.tokens.lifetime import Token
 from gatepass.tokens.token_reply import Moments, Terms, is_document, read_document, read_key
 from gatepass.types import Secret
 

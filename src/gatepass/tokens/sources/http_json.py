@@ -28,7 +28,7 @@ from gatepass.config.credential.http_json import (
 )
 from gatepass.config.references import Reference
 from gatepass.tokens.failure import FetchFailure
-from gatepass.tokens.life import Token
+from gatepass.tokens.lifetime import Token
 from gatepass.tokens.secrets import revealed, secret_fields, secret_leaves
 from gatepass.tokens.token_endpoint import HEADERS, Issuer, host_of
 from gatepass.tokens.token_reply import Terms

@@ -24,9 +24,8 @@ from gatepass.clock import Clock
 from gatepass.config.credential.vendor import AwsBedrockCredential
 from gatepass.config.references import UnresolvedReference, read_file
 from gatepass.tokens.failure import FetchFailure
-from gatepass.tokens.issuer_error import DEFINITE_STATUSES, REFUSED
-from gatepass.tokens.life import Kind, Token, ToldBy
-from gatepass.tokens.reply import Mask, Reply, folded
+from gatepass.tokens.issuer_error import DEFINITE_STATUSES, REFUSED, Mask, Reply, folded
+from gatepass.tokens.lifetime import Kind, Token, ToldBy
 from gatepass.tokens.secrets import revealed
 from gatepass.tokens.token_endpoint import host_of, hush
 from gatepass.tokens.vendor.fetch import Errand, Hop

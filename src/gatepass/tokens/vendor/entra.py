@@ -30,8 +30,8 @@ from gatepass.clock import Clock
 from gatepass.config.credential.vendor import EntraCredential
 from gatepass.config.references import read_file
 from gatepass.tokens.failure import FetchFailure
-from gatepass.tokens.life import Token
-from gatepass.tokens.reply import Reply
+from gatepass.tokens.issuer_error import Reply
+from gatepass.tokens.lifetime import Token
 from gatepass.tokens.secrets import revealed
 from gatepass.tokens.token_endpoint import hush
 from gatepass.tokens.vendor.fetch import MISHAPS, Errand, Hop

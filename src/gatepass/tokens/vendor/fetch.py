@@ -15,9 +15,8 @@ from gatepass.clock import Clock
 from gatepass.config.credential.base import Credential
 from gatepass.observability.redaction import Redactor
 from gatepass.tokens.failure import FetchFailure, setting
-from gatepass.tokens.life import WHOLE_SECOND_S, Kind, Token, ToldBy
-from gatepass.tokens.lifetime import is_jwt, jwt_life_s
-from gatepass.tokens.reply import Reply, folded
+from gatepass.tokens.issuer_error import Reply, folded
+from gatepass.tokens.lifetime import WHOLE_SECOND_S, Kind, Token, ToldBy, is_jwt, jwt_life_s
 from gatepass.tokens.secrets import readable
 from gatepass.tokens.token_endpoint import HEADERS, Heard, Issuer, host_of
 from gatepass.tokens.token_reply import Terms, bearer

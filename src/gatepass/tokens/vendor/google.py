@@ -19,8 +19,8 @@ from gatepass.clock import Clock
 from gatepass.config.credential.vendor import GoogleCredential
 from gatepass.config.references import UnresolvedReference, read_file
 from gatepass.tokens.failure import FetchFailure
-from gatepass.tokens.life import Token
-from gatepass.tokens.reply import NotJson, Reply, document_of
+from gatepass.tokens.issuer_error import NotJson, Reply, document_of
+from gatepass.tokens.lifetime import Token
 from gatepass.tokens.token_endpoint import hush
 from gatepass.tokens.vendor.fetch import MISHAPS, Errand, Hop
 from gatepass.types import Secret

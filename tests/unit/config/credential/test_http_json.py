@@ -4,11 +4,11 @@ import pytest
 from pydantic import ValidationError
 
 from gatepass.cli.schema import editor_schema
+from gatepass.config.block import checked_url
 from gatepass.config.checks import open_doors
 from gatepass.config.credential.http_json import PLAIN, PRESETS, HttpJsonCredential, PresetName, expanded, preset_faults
 from gatepass.config.network import Carry
 from gatepass.config.references import Reference
-from gatepass.config.url import checked_url
 from tests.unit.config.credential.refused import refused
 
 URL = {"type": "http_json", "url": "https://portal.example/login"}

@@ -6,7 +6,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from gatepass.tokens.life import Kind, ToldBy
+from gatepass.tokens.lifetime import Kind, ToldBy
 from gatepass.tokens.secrets import readable
 from gatepass.tokens.source import build_source
 from gatepass.types import Secret

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, pkcs12
 
 from gatepass.errors import Fault
-from gatepass.tokens.life import Kind, ToldBy
+from gatepass.tokens.lifetime import Kind, ToldBy
 from gatepass.tokens.secrets import readable
 from gatepass.tokens.source import build_source
 from gatepass.tokens.vendor.entra import AzureTransport

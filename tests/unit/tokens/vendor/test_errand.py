@@ -4,7 +4,7 @@ from email.utils import formatdate
 import pytest
 
 from gatepass.errors import Fault
-from gatepass.tokens.life import Kind, ToldBy
+from gatepass.tokens.lifetime import Kind, ToldBy
 from gatepass.tokens.vendor.fetch import GRACE_S, Errand, Hop
 from gatepass.types import Secret
 from tests.unit.clock import settle

@@ -12,7 +12,7 @@ from google.oauth2.service_account import Credentials
 
 from gatepass.errors import Fault
 from gatepass.tokens.failure import FetchFailure
-from gatepass.tokens.life import ToldBy
+from gatepass.tokens.lifetime import ToldBy
 from gatepass.tokens.secrets import readable
 from gatepass.tokens.source import build_source
 from gatepass.tokens.vendor.google import GIVEN_UP, Accounts, GoogleRequest, GoogleSource

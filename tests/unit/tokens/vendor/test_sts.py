@@ -2,7 +2,7 @@ from urllib.parse import parse_qs
 
 import pytest
 
-from gatepass.tokens.reply import Reply
+from gatepass.tokens.issuer_error import Reply
 from gatepass.tokens.vendor.aws_bedrock import Keys, role_form, session
 from tests.unit.tokens.scripted import failure_of
 
